@@ -1,0 +1,1 @@
+"""Budget-aware distillation of reasoning."""

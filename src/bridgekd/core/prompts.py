@@ -1,0 +1,60 @@
+"""The one place that renders a prompt, for the teacher and for the local models.
+
+A local model is asked in one of two ways: ANSWER (the answer alone; warm-up and scoring) or EXPLAIN (a
+rationale that ends in the answer). A target is always `<rationale>\\nAnswer: <answer>` or `Answer: <answer>`,
+so the answer span is known by construction and is never searched for.
+"""
+
+from collections.abc import Sequence
+
+from bridgekd.records import Example, Message, Span
+
+ANSWER_MARK = "Answer:"
+ANSWER_REQUEST = "Give the answer only."
+EXPLAIN_REQUEST = "Think step by step, then give the answer."
+TEACHER_SYSTEM = (
+    "Solve the problem. Think step by step and state every step in a short sentence. "
+    "End with one last line that starts with 'Answer:' and holds the final answer only."
+)
+REVEALED = "\n\nThe correct answer is {answer}. Explain how to arrive at it."
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def render_choices(choices: Sequence[str]) -> str:
+    """The options, one a line: `(A) first`. Empty for an open question."""
+    return "\n".join(f"({LETTERS[i]}) {choice}" for i, choice in enumerate(choices))
+
+
+def render_question(example: Example) -> str:
+    """The question with its options below it."""
+    options = render_choices(example.choices)
+    return f"{example.question}\n{options}" if options else example.question
+
+
+def answer_prompt(example: Example) -> tuple[Message, ...]:
+    """Asks a local model for the answer alone."""
+    return (Message("user", f"{render_question(example)}\n{ANSWER_REQUEST}"),)
+
+
+def explain_prompt(example: Example) -> tuple[Message, ...]:
+    """Asks a local model for a rationale that ends in the answer."""
+    return (Message("user", f"{render_question(example)}\n{EXPLAIN_REQUEST}"),)
+
+
+def answer_target(answer: str, weight: float = 1.0) -> tuple[Span, ...]:
+    """The answer alone."""
+    return (Span(f"{ANSWER_MARK} {answer}", weight),)
+
+
+def explain_target(rationale: str, answer: str, answer_weight: float) -> tuple[Span, ...]:
+    """Rationale, then answer; the answer's tokens weigh lambda = `answer_weight`."""
+    return (Span(f"{rationale}\n"), Span(f"{ANSWER_MARK} {answer}", answer_weight))
+
+
+def shown_answer(example: Example) -> str:
+    """The gold answer as a model should write it; an option keeps its letter: `(B) text`."""
+    if example.answer is None:
+        raise ValueError(f"example {example.id} has no gold answer")
+    if example.answer in example.choices:
+        return f"({LETTERS[example.choices.index(example.answer)]}) {example.answer}"
+    return example.answer

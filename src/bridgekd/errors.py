@@ -1,0 +1,42 @@
+"""Everything this package raises on purpose, and the exit code each becomes.
+
+    BridgekdError
+    ├── BadInput          2  a recipe, file, model or setting is wrong; the message says what to do
+    ├── Stopped           3  stopped with all state saved; the message says how to go on
+    │   ├── HardStop      3  the ledger's own limit in real money is reached
+    │   └── TeacherDown   3  quota gone, key refused, or no answer after every retry
+    └── Overbilled        3  the server billed more than the call could cost
+
+A message is one sentence or two: the value, the limit, the next step. Foreign exceptions are translated
+where they enter. Expected ends, such as a budget that is used up, are values and not exceptions.
+"""
+
+
+class BridgekdError(Exception):
+    """The root; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class BadInput(BridgekdError):
+    """Something the user can mend: names the file, the line, the value and what to do."""
+
+    exit_code = 2
+
+
+class Stopped(BridgekdError):
+    """Work ended early; nothing is lost and the same command goes on."""
+
+    exit_code = 3
+
+
+class HardStop(Stopped):
+    """The ledger's hard stop does not admit the next call."""
+
+
+class TeacherDown(Stopped):
+    """The teacher cannot be used now: quota, key, model, or silence after every retry."""
+
+
+class Overbilled(Stopped):
+    """An answer was billed above its reserve, so no limit can be kept with this server."""
