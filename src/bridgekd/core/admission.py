@@ -1,0 +1,82 @@
+"""Whether the next call may be sent under a run's limits.
+
+The one idea: a call counts as the most it can cost until it has settled, then as what it did
+cost. Calls are asked about in rank order and the first that does not fit waits for those in
+flight, so the last word on call i is always `costs of 1..i-1 + most of i <= limit`: what is
+bought depends on rank and costs alone, never on which answer came back first.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may buy; None is no limit. Tokens are prompt and completion together."""
+
+    queries: int | None = None
+    microusd: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """An amount of buying, in every unit that can be limited."""
+
+    queries: int = 0
+    microusd: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: "Charge") -> "Charge":
+        return Charge(
+            self.queries + other.queries,
+            self.microusd + other.microusd,
+            self.tokens + other.tokens,
+        )
+
+    def __sub__(self, other: "Charge") -> "Charge":
+        return Charge(
+            self.queries - other.queries,
+            self.microusd - other.microusd,
+            self.tokens - other.tokens,
+        )
+
+    def most(self, other: "Charge") -> "Charge":
+        """The larger of the two in each unit."""
+        return Charge(
+            max(self.queries, other.queries),
+            max(self.microusd, other.microusd),
+            max(self.tokens, other.tokens),
+        )
+
+
+def exceeded(limits: Limits, total: Charge) -> str | None:
+    """The first limit that `total` passes: "queries", "usd" or "tokens"; None where all hold."""
+    if limits.queries is not None and total.queries > limits.queries:
+        return "queries"
+    if limits.microusd is not None and total.microusd > limits.microusd:
+        return "usd"
+    if limits.tokens is not None and total.tokens > limits.tokens:
+        return "tokens"
+    return None
+
+
+class Account:
+    """One run's account: what is charged, and what is held for calls in flight."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.charged = Charge()
+        self.held = Charge()
+
+    def lacking(self, most: Charge) -> str | None:
+        """The limit that a further call of at most `most` would pass now; None where it fits."""
+        return exceeded(self.limits, self.charged + self.held + most)
+
+    def hold(self, most: Charge) -> None:
+        """Sets `most` aside for a call that is about to be sent."""
+        self.held += most
+
+    def settle(self, most: Charge, actual: Charge) -> None:
+        """Turns what was held for a call into what it cost."""
+        self.held -= most
+        self.charged += actual

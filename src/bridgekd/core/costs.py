@@ -1,0 +1,65 @@
+"""What a call costs and the most it can cost, in integer micro-dollars.
+
+Prices are dollars per million tokens, which is micro-dollars per token; arithmetic is exact (a
+float is taken as the decimal it is written as) and every rounding goes against the buyer, so that
+no sum of costs is ever below the bill. What this keeps true: for a server that honours
+`max_tokens` and a byte-level tokenizer, `cost_microusd <= reserve_microusd`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor
+
+from bridgekd.config import Price
+from bridgekd.records import Message
+
+# A byte-level tokenizer never makes more tokens than bytes. What a chat template adds is not in
+# the bytes: role and turn marks (about 5 tokens a message) and, for some models, a built-in
+# system turn (20 to 80).
+TOKENS_PER_MESSAGE = 16
+TOKENS_PER_REQUEST = 128
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRequest:
+    """One question for the teacher, at its rank; `sample_index` tells equal samples apart."""
+
+    id: str
+    rank: int
+    messages: tuple[Message, ...]
+    sample_index: int = 0
+
+
+def _exact(dollars: float) -> Fraction:
+    return Fraction(repr(dollars))
+
+
+def cost_microusd(price: Price | None, n_prompt: int, n_completion: int) -> int:
+    """The bill of one call, rounded up to the next micro-dollar; 0 where there is no price."""
+    if price is None:
+        return 0
+    return ceil(_exact(price.input) * n_prompt + _exact(price.output) * n_completion)
+
+
+def prompt_token_bound(messages: Sequence[Message]) -> int:
+    """The most tokens a prompt can be billed as: its UTF-8 bytes plus what a chat template adds."""
+    n_bytes = sum(len(m.content.encode("utf-8", "surrogatepass")) for m in messages)
+    return TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * len(messages) + n_bytes
+
+
+def reserve_microusd(price: Price | None, messages: Sequence[Message], max_tokens: int) -> int:
+    """The most one call can cost: the bound on its prompt and an answer of `max_tokens`."""
+    return cost_microusd(price, prompt_token_bound(messages), max_tokens)
+
+
+def microusd(dollars: float) -> int:
+    """A limit in dollars as whole micro-dollars, rounded down so as never to widen it."""
+    return floor(_exact(dollars) * 1_000_000)
+
+
+def dollars(amount_microusd: int) -> str:
+    """Micro-dollars as people write them: `$1.50`, with as many decimals as are needed."""
+    whole, part = divmod(abs(amount_microusd), 1_000_000)
+    decimals = f"{part:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if amount_microusd < 0 else ''}${whole:,}.{decimals}"
