@@ -1,0 +1,246 @@
+"""Local models from a Hub id or a folder, and back to a folder.
+
+The one idea: whatever comes in (a plain checkpoint, a PEFT adapter, a tokenizer without padding or
+template) leaves as a `LocalModel` that every other module here can use without asking what it was. A
+model given as a folder is loaded without the network.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import peft
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bridgekd.config import Lora
+from bridgekd.errors import BadInput
+from bridgekd.lm.encode import FALLBACK_TEMPLATE, adds_bos, stop_ids
+
+ADAPTER_CONFIG = "adapter_config.json"
+# Tokens that mean padding in known vocabularies; used only where the tokenizer already holds them.
+PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
+LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class LocalModel:
+    """A causal LM with its tokenizer on one device. `model` may be a PEFT model over the base."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: str
+
+
+def resolve_device(name: str) -> str:
+    """The torch device that `name` means: `auto` is cuda, else mps, else cpu.
+
+    Raises BadInput for a device that is unknown or not present.
+    """
+    present = {"cpu": True}
+    present["cuda"] = torch.cuda.is_available()
+    present["mps"] = torch.backends.mps.is_available()
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+    kind, _, index = name.partition(":")
+    known = present.get(kind, False) and (not index or (kind == "cuda" and index.isdigit()))
+    if not known or (index and int(index) >= torch.cuda.device_count()):
+        here = ", ".join(device for device, is_here in present.items() if is_here)
+        raise BadInput(
+            f"device {name!r} is not on this machine (it has {here}); use auto or one of these"
+        )
+    return name
+
+
+def load(
+    model: str | Path,
+    *,
+    device: str,
+    revision: str | None = None,
+    trainable: bool = False,
+    lora: Lora | None = None,
+) -> LocalModel:
+    """The model of a Hub id or folder on `device`, ready to train, to generate or to score.
+
+    A folder with a PEFT adapter gives its base with the adapter on it; `lora` then continues that
+    adapter and its own shape stands. Weights are float32 on CPU and MPS, and wherever all of them are
+    trained; otherwise bfloat16 on a CUDA device that has it. Raises BadInput for what is missing, cannot be fetched or is
+    no causal LM.
+    """
+    _be_quiet()
+    device = resolve_device(device)
+    source = _existing_source(model)
+    adapter = _adapter_settings(source)
+    base = (
+        _existing_source(adapter["base_model_name_or_path"], f"the base of {model}")
+        if adapter
+        else source
+    )
+    base_revision = adapter.get("revision") if adapter else revision
+    tokenizer = _load_tokenizer(source, base, base_revision)
+    dtype = _dtype(device, trained_whole=trainable and lora is None and not adapter)
+    network: Any = _fetch(
+        AutoModelForCausalLM, base, base_revision, dtype=dtype, low_cpu_mem_usage=True
+    )
+    n_rows = network.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > n_rows:
+        raise BadInput(
+            f"the tokenizer of {model} has {len(tokenizer)} tokens and its model only {n_rows}; "
+            "give a folder whose tokenizer and weights belong together"
+        )
+    if adapter:
+        network = _with_adapter(network, source, trainable)
+    elif lora is not None and trainable:
+        network = _with_lora(network, lora, base, base_revision)
+    network.generation_config.eos_token_id = list(stop_ids(tokenizer, network))
+    network.to(device)
+    network.train(trainable)
+    return LocalModel(cast(PreTrainedModel, network), tokenizer, device)
+
+
+def save(local: LocalModel, folder: Path) -> None:
+    """Writes safetensors, tokenizer and chat template into `folder`; for PEFT the adapter alone.
+
+    The adapter's `adapter_config.json` names the base and its revision.
+    """
+    _be_quiet()
+    folder.mkdir(parents=True, exist_ok=True)
+    local.model.save_pretrained(folder)
+    local.tokenizer.save_pretrained(folder)
+
+
+def max_positions(local: LocalModel) -> int | None:
+    """The longest sequence that the model was made for, in tokens; None where it has no such limit."""
+    limit = getattr(local.model.config, "max_position_embeddings", None)
+    return int(limit) if limit else None
+
+
+def _be_quiet() -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+@contextmanager
+def _without_future_warnings() -> Iterator[None]:
+    """peft calls what transformers has renamed; that is between the two."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def _existing_source(model: str | Path, what: str = "") -> str | Path:
+    """A folder as a Path, anything that may be a Hub id as text."""
+    folder = Path(model).expanduser()
+    called = f" ({what})" if what else ""
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+            raise BadInput(
+                f"folder {model}{called} holds no model: it has neither config.json nor {ADAPTER_CONFIG}; "
+                "give a folder that save_pretrained wrote"
+            )
+        return folder
+    text = str(model)
+    if isinstance(model, Path) or text.startswith((".", "~", "/")) or text.count("/") != 1:
+        if not isinstance(model, Path) and "/" not in text and not text.startswith((".", "~")):
+            return text  # an old id without an owner, such as gpt2
+        raise BadInput(
+            f"model folder {model}{called} does not exist; give an existing folder or a Hub id"
+        )
+    return text
+
+
+def _adapter_settings(source: str | Path) -> dict[str, Any]:
+    """What `adapter_config.json` says; empty for a plain model. Adapters are read from folders only."""
+    if not isinstance(source, Path) or not (source / ADAPTER_CONFIG).is_file():
+        return {}
+    try:
+        settings: dict[str, Any] = json.loads((source / ADAPTER_CONFIG).read_text("utf-8"))
+        settings["base_model_name_or_path"] = str(settings["base_model_name_or_path"])
+    except (ValueError, KeyError) as exc:
+        raise BadInput(
+            f"{source / ADAPTER_CONFIG} names no base model; save the adapter again"
+        ) from exc
+    return settings
+
+
+def _fetch(kind: Any, source: str | Path, revision: str | None, **settings: Any) -> Any:
+    """`kind.from_pretrained`, every failure as one sentence."""
+    is_folder = isinstance(source, Path)
+    try:
+        return kind.from_pretrained(
+            str(source),
+            revision=None if is_folder else revision,
+            local_files_only=is_folder,
+            **settings,
+        )
+    except LOAD_ERRORS as exc:
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        if is_folder:
+            hint = "give a folder that save_pretrained wrote for a causal LM"
+        else:
+            hint = "check the id, the revision and the network, or give a folder"
+        raise BadInput(f"model {source} cannot be loaded ({reason}); {hint}") from exc
+
+
+def _load_tokenizer(
+    source: str | Path, base: str | Path, revision: str | None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer with an end, a padding token and a chat template."""
+    own = isinstance(source, Path) and any(source.glob("tokenizer*"))
+    tokenizer: PreTrainedTokenizerBase = _fetch(AutoTokenizer, source if own else base, revision)
+    if tokenizer.eos_token_id is None:
+        raise BadInput(f"the tokenizer of {source} has no end-of-text token; set its eos_token")
+    if tokenizer.pad_token_id is None:
+        vocabulary = tokenizer.get_vocab()
+        tokenizer.pad_token = next(
+            (token for token in PAD_TOKENS if token in vocabulary), tokenizer.eos_token
+        )
+    tokenizer.padding_side = "left"
+    if not tokenizer.chat_template:
+        start = "{{ bos_token }}" if adds_bos(tokenizer) else ""
+        tokenizer.chat_template = start + FALLBACK_TEMPLATE
+    return tokenizer
+
+
+def _dtype(device: str, trained_whole: bool) -> torch.dtype:
+    if device.startswith("cuda") and not trained_whole and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _with_adapter(network: Any, folder: str | Path, trainable: bool) -> Any:
+    try:
+        with _without_future_warnings():
+            return peft.PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
+    except LOAD_ERRORS as exc:
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        raise BadInput(f"adapter {folder} does not fit its base ({reason}); save it again") from exc
+
+
+def _with_lora(network: Any, lora: Lora, base: str | Path, revision: str | None) -> Any:
+    targets = lora.target_modules
+    settings = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        revision=revision,
+        base_model_name_or_path=str(base),
+    )
+    try:
+        with _without_future_warnings():
+            return peft.get_peft_model(network, settings)
+    except ValueError as exc:
+        raise BadInput(f"lora does not fit {base}: {exc}; check lora.target_modules") from exc

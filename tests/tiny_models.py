@@ -1,0 +1,112 @@
+"""Tiny random models and tokenizers of several families, written as folders that `load` takes."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+TEXT = (
+    "Ann holds a red box . Bob gives the box to Ann . Who holds the box ? Answer: Ann\n"
+    "Think step by step, then give the answer. Give the answer only. So 2 + 2 = 4.\n"
+    "the quick brown fox jumps over the lazy dog (A) yes (B) no system user assistant"
+)
+SPECIALS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<unk>"]
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TOKENIZERS = ("byte_level", "metaspace", "word_level")
+FAMILIES = ("llama", "lfm2", "bloom", "qwen2")
+
+
+def tiny_tokenizer(kind: str, template: str | None = CHATML) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on TEXT: byte_level BPE, metaspace BPE with byte fallback, or word_level."""
+    if kind == "byte_level":
+        raw = Tokenizer(models.BPE())
+        raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        raw.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=SPECIALS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    elif kind == "metaspace":
+        raw = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+        raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        raw.decoder = decoders.Sequence(
+            [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always"), decoders.Fuse()]
+        )
+        bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+        trainer = trainers.BpeTrainer(
+            vocab_size=500, special_tokens=SPECIALS + bytes_, show_progress=False
+        )
+    else:
+        raw = Tokenizer(models.WordLevel(unk_token="<unk>"))
+        raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        trainer = trainers.WordLevelTrainer(special_tokens=SPECIALS, show_progress=False)
+    raw.train_from_iterator(TEXT.split("\n") if kind == "metaspace" else [TEXT], trainer)
+    raw.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIALS]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        chat_template=template,
+    )
+
+
+def tiny_model(family: str, n_tokens: int, seed: int = 0) -> torch.nn.Module:
+    """A random causal LM of width 16 with two layers, at a scale where greedy texts vary."""
+    torch.manual_seed(seed)
+    shared = {
+        "vocab_size": n_tokens,
+        "hidden_size": 16,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    if family == "bloom":
+        return BloomForCausalLM(BloomConfig(n_layer=2, n_head=2, **shared))
+    layers |= {"intermediate_size": 32, "tie_word_embeddings": True, "max_position_embeddings": 512}
+    if family == "lfm2":
+        config = Lfm2Config(
+            layer_types=["conv", "full_attention"],
+            block_auto_adjust_ff_dim=False,
+            **layers,
+            **shared,
+        )
+        return Lfm2ForCausalLM(config)
+    if family == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**layers, **shared))
+    return LlamaForCausalLM(LlamaConfig(**layers, **shared))
+
+
+def write_tiny(
+    folder: Path,
+    family: str = "llama",
+    tokenizer: str = "byte_level",
+    template: str | None = CHATML,
+) -> Path:
+    """Model and tokenizer in `folder`."""
+    tok = tiny_tokenizer(tokenizer, template)
+    tiny_model(family, len(tok)).save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
