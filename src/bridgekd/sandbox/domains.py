@@ -1,0 +1,233 @@
+"""The world's three domains: what can be asked, how a question reads, and what happens in it.
+
+A `Problem` is a question as data; `write` and `read` turn it into English and back, so that all the
+rest (solver, teacher, step checker) works from the text alone. Clinic tracks who is where, statute
+follows chains of rules, accounts adds and subtracts. State maps a name (or "case") to a word.
+"""
+
+import itertools
+import random
+import re
+from dataclasses import dataclass
+
+NAMES = ("ann", "bob", "cora", "dan", "eva", "finn", "gus", "hana", "ivan", "jill", "kurt", "lena")
+PLACES = (
+    *("surgery", "triage", "recovery", "radiology", "cardiology", "neurology"),
+    *("oncology", "pharmacy", "maternity", "reception", "isolation", "therapy"),
+)
+STATES = (
+    *("filed", "heard", "sealed", "stayed", "noted", "signed", "proved", "served"),
+    *("weighed", "listed", "tested", "posted", "quoted", "copied", "marked", "sorted"),
+)
+OUTCOMES = ("closed", "granted", "denied", "dropped", "settled", "voided", "upheld", "barred")
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
+DOMAINS = ("clinic", "statute", "accounts")
+SHARES = (0.5, 0.3, 0.2)
+MAX_EURO = 12
+
+_LENGTHS = {
+    "clinic": (0.25, 0.30, 0.25, 0.20),
+    "statute": (0.15, 0.25, 0.25, 0.20, 0.15),
+    "accounts": (0.25, 0.30, 0.25, 0.20),
+}
+_EVENT_WORDINGS = {
+    "move": ("{a} moves to {n}", "{a} goes to {n}"),
+    "swap": ("{a} and {b} swap places", "{a} trades places with {b}"),
+    "join": ("{a} joins {b}", "{a} follows {b}"),
+    "earn": ("{a} earns {n} euro", "{a} finds {n} euro"),
+    "spend": ("{a} spends {n} euro", "{a} loses {n} euro"),
+    "pay": ("{a} pays {b} {n} euro", "{a} gives {b} {n} euro"),
+    "rule": ("a {a} case is {n}",),
+}
+_CLINIC_KINDS = ("move", "swap", "join")
+_ACCOUNT_KINDS = ("earn", "spend", "pay")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happens, or one rule (`who` = the condition, `what` = what follows)."""
+
+    kind: str
+    who: str
+    other: str = ""
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question as data. `facts` is the state at the start, in the order of the text."""
+
+    domain: str
+    facts: tuple[tuple[str, str], ...]
+    events: tuple[Event, ...]
+    asked: str
+
+
+def normalise(text: str) -> str:
+    """Lower case, one space between words, numbers and marks: what two spellings share."""
+    return " ".join(re.findall(r"[a-z]+|[0-9]+|[^\sa-z0-9]", text.lower()))
+
+
+def sentence(text: str) -> str:
+    """The clause as a sentence: capital letters for the start and for names, a full stop."""
+    words = [word.capitalize() if word.strip(",;:") in NAMES else word for word in text.split(" ")]
+    joined = " ".join(words)
+    return f"{joined[0].upper()}{joined[1:]}."
+
+
+def draw(rng: random.Random, domain: str) -> Problem:
+    """A random problem of the domain."""
+    weights = _LENGTHS[domain]
+    length = rng.choices(range(1, len(weights) + 1), weights)[0]
+    if domain == "clinic":
+        return _draw_clinic(rng, length)
+    if domain == "statute":
+        return _draw_statute(rng, length)
+    return _draw_accounts(rng, length)
+
+
+def _draw_clinic(rng: random.Random, n_events: int) -> Problem:
+    people = rng.sample(NAMES, rng.choice((3, 3, 4)))
+    places = rng.sample(PLACES, len(people))
+    state = dict(zip(people, places, strict=True))
+    events: list[Event] = []
+    while len(events) < n_events:
+        a, b = rng.sample(people, 2)
+        kind = rng.choices(_CLINIC_KINDS, (0.35, 0.45, 0.2))[0]
+        if kind != "move" and state[a] == state[b]:
+            continue
+        place = rng.choice([p for p in PLACES if p != state[a]])
+        event = Event("move", a, what=place) if kind == "move" else Event(kind, a, b)
+        advance(state, event)
+        events.append(event)
+    asked = rng.choice(
+        [n for e in events for n in ((e.who, e.other) if e.kind == "swap" else (e.who,))]
+    )
+    return Problem("clinic", tuple(zip(people, places, strict=True)), tuple(events), asked)
+
+
+def _draw_statute(rng: random.Random, n_hops: int) -> Problem:
+    states, outcomes = rng.sample(STATES, len(STATES)), rng.sample(OUTCOMES, 3)
+    chain = [states.pop() for _ in range(n_hops)] + [outcomes.pop()]
+    start, rules = chain[0], list(itertools.pairwise(chain))
+    for length in ((1, 2), (2, 2), (2, 1), (1, 1), (1, 1))[n_hops - 1]:
+        other = [states.pop() for _ in range(length)] + [outcomes.pop()]
+        rules += itertools.pairwise(other)
+    rng.shuffle(rules)
+    events = tuple(Event("rule", cause, what=effect) for cause, effect in rules)
+    return Problem("statute", (("case", start),), events, "case")
+
+
+def _draw_accounts(rng: random.Random, n_events: int) -> Problem:
+    people = rng.sample(NAMES, rng.choice((2, 3)))
+    euro = [str(rng.randint(1, 9)) for _ in people]
+    state = dict(zip(people, euro, strict=True))
+    events: list[Event] = []
+    while len(events) < n_events:
+        a, b = rng.sample(people, 2)
+        paid = any(event.kind == "pay" for event in events)  # two steps, so once at most
+        kind = rng.choices(_ACCOUNT_KINDS, (0.4, 0.4, 0.0 if paid else 0.3))[0]
+        n = rng.randint(1, 6)
+        event = Event(kind, a, b if kind == "pay" else "", str(n))
+        after = dict(state)
+        advance(after, event)
+        if all(0 <= int(value) <= MAX_EURO for value in after.values()):
+            state = after
+            events.append(event)
+    asked = rng.choice([name for e in events for name in (e.who, e.other) if name])
+    return Problem("accounts", tuple(zip(people, euro, strict=True)), tuple(events), asked)
+
+
+def advance(state: dict[str, str], event: Event) -> None:
+    """Lets the event happen: the simulation that everything is checked against. Changes `state`."""
+    a, b = event.who, event.other
+    if event.kind == "move":
+        state[a] = event.what
+    elif event.kind == "swap":
+        state[a], state[b] = state[b], state[a]
+    elif event.kind == "join":
+        state[a] = state[b]
+    elif event.kind == "earn":
+        state[a] = str(int(state[a]) + int(event.what))
+    else:
+        state[a] = str(int(state[a]) - int(event.what))
+        if event.kind == "pay":
+            state[b] = str(int(state[b]) + int(event.what))
+
+
+def write(problem: Problem, rng: random.Random) -> str:
+    """The question in English, in one of the wordings of each event."""
+    clauses = []
+    for event in problem.events:
+        wording = rng.choice(_EVENT_WORDINGS[event.kind])
+        clauses.append(wording.format(a=event.who, b=event.other, n=event.what))
+    if problem.domain == "statute":
+        facts = [f"the case is {problem.facts[0][1]}"]
+        return " ".join([sentence(c) for c in clauses + facts] + ["What is the outcome?"])
+    numbered = [f"{ORDINALS[i]}, {clause}" for i, clause in enumerate(clauses)]
+    who = problem.asked.capitalize()
+    if problem.domain == "clinic":
+        facts = [f"{name} is in {place}" for name, place in problem.facts]
+        return " ".join([sentence(c) for c in facts + numbered] + [f"Where is {who} in the end?"])
+    facts = [f"{name} has {n} euro" for name, n in problem.facts]
+    asks = f"How many euro does {who} have in the end?"
+    return " ".join([sentence(c) for c in facts + numbered] + [asks])
+
+
+def _pattern(wording: str) -> str:
+    return wording.format(a="(?P<a>[a-z]+)", b="(?P<b>[a-z]+)", n="(?P<n>[a-z]+|[0-9]+)")
+
+
+_EVENTS = {k: [re.compile(_pattern(w)) for w in ws] for k, ws in _EVENT_WORDINGS.items()}
+_CLAUSE = r"(?:(?:first|second|third|fourth|fifth) , [a-z0-9 ]+ \. )+"
+_QUESTIONS = {
+    "clinic": re.compile(
+        rf"((?:[a-z]+ is in [a-z]+ \. )+)({_CLAUSE})where is ([a-z]+) in the end \?"
+    ),
+    "accounts": re.compile(
+        rf"((?:[a-z]+ has [0-9]+ euro \. )+)({_CLAUSE})"
+        r"how many euro does ([a-z]+) have in the end \?"
+    ),
+    "statute": re.compile(
+        r"((?:a [a-z]+ case is [a-z]+ \. )+)the (case) is ([a-z]+) \. what is the outcome \?"
+    ),
+}
+
+
+def read(text: str) -> Problem:
+    """The last question of the world in `text`, whatever stands around it, else a ValueError."""
+    plain = normalise(text)
+    found = [(m.end(), d, m) for d, p in _QUESTIONS.items() for m in p.finditer(plain)]
+    if not found:
+        raise ValueError(f"no question of the sandbox world in {text[:80]!r}")
+    _, domain, match = max(found, key=lambda item: item[0])
+    if domain == "statute":
+        events = [_read_event(clause) for clause in _clauses(match[1])]
+        return Problem(domain, (("case", match[3]),), tuple(events), "case")
+    facts = tuple((words[0], words[3 if domain == "clinic" else 2]) for words in _words(match[1]))
+    numbered = [clause.split(" , ", 1) for clause in _clauses(match[2])]
+    if [ordinal for ordinal, _ in numbered] != list(ORDINALS[: len(numbered)]):
+        raise ValueError(f"the events of the question are not in order: {match[2]!r}")
+    events = [_read_event(clause) for _, clause in numbered]
+    known = {name for name, _ in facts}
+    unknown = {n for e in events for n in (e.who, e.other) if n} | {match[3]}
+    if unknown - known:
+        raise ValueError(f"the question names {sorted(unknown - known)} but says nothing of them")
+    return Problem(domain, facts, tuple(events), match[3])
+
+
+def _clauses(text: str) -> list[str]:
+    return [clause for clause in text.strip().removesuffix(" .").split(" . ") if clause]
+
+
+def _words(text: str) -> list[list[str]]:
+    return [clause.split(" ") for clause in _clauses(text)]
+
+
+def _read_event(clause: str) -> Event:
+    for kind, patterns in _EVENTS.items():
+        for pattern in patterns:
+            if match := pattern.fullmatch(clause):
+                slots = match.groupdict()
+                return Event(kind, slots["a"], slots.get("b", ""), slots.get("n", ""))
+    raise ValueError(f"the question has an event that the world does not know: {clause!r}")

@@ -1,0 +1,295 @@
+"""The sandbox world: questions, exact answers, a teacher's replies and a check of every step.
+
+Everything is a pure function of its arguments and works from the question's text, so that the
+teacher's server needs no list of questions. A `Step` is one step with its slots (see wordings.py).
+"""
+
+import random
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.records import Example
+from bridgekd.sandbox.domains import (
+    DOMAINS,
+    MAX_EURO,
+    ORDINALS,
+    PLACES,
+    SHARES,
+    Event,
+    Problem,
+    draw,
+    normalise,
+    read,
+    sentence,
+    write,
+)
+from bridgekd.sandbox.wordings import N_STYLES, Slots, say, understand
+
+WRONG_RATE = 0.10
+OTHER_STYLE = 0.1  # how often a step of a rationale is worded in another style than its neighbours
+MERGED = 0.2  # how often two steps share a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: `kind` and slots as in wordings.py, and the question's clause it belongs to."""
+
+    kind: str
+    slots: Slots
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The steps of a question in order, the closing one included, and its answer."""
+
+    steps: tuple[Step, ...]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A rationale and the answer it arrives at."""
+
+    rationale: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What `check_steps` found. A merged step counts as the steps it is made of.
+
+    A step is wrong if it does not follow from the question and from what the rationale itself has
+    reached before it: a mistake counts once, not again in all that is built on it. `n_unread`
+    clauses are not understood at all; `n_missing` steps of the solution have no counterpart.
+    """
+
+    n_steps: int
+    n_wrong: int
+    n_unread: int
+    n_missing: int
+
+
+def generate(n: int, seed: int, exclude: Collection[str] = ()) -> list[Example]:
+    """`n` examples of all domains, no question twice and none whose text is in `exclude`."""
+    rng = random.Random(f"world:{seed}")
+    seen = set(exclude)
+    rows: list[Example] = []
+    while len(rows) < n:
+        domain = rng.choices(DOMAINS, SHARES)[0]
+        question = write(draw(rng, domain), rng)
+        if question in seen:
+            continue
+        seen.add(question)
+        answer = solve(question).answer
+        rows.append(Example(f"{seed}-{len(rows):05d}", question, answer, domain=domain))
+    return rows
+
+
+def solve(question: str) -> Solution:
+    """The exact steps and answer; ValueError if the text holds no question of the world."""
+    return _work(read(question), slip_at=None, rng=random.Random(0))
+
+
+def explain(question: str, seed: int, *, wrong: bool = False) -> Explanation:
+    """A teacher's rationale in varied wordings; with `wrong`, one mistake carried on to the answer."""
+    rng = random.Random(f"explain:{seed}:{normalise(question)}")
+    problem = read(question)
+    solution = _slipped(problem, rng) if wrong else solve(question)
+    return Explanation(_word(solution.steps, rng), solution.answer)
+
+
+def reply(question: str, seed: int, wrong_rate: float = WRONG_RATE) -> str:
+    """The text a teacher sends back: a rationale, then the line `Answer: <answer>`.
+
+    `question` may hold other lines around the question; only the question itself and `seed` count.
+    """
+    plain = write(
+        read(question), random.Random(0)
+    )  # what stands around the question does not count
+    wrong = random.Random(f"wrong:{seed}:{plain}").random() < wrong_rate
+    explanation = explain(plain, seed, wrong=wrong)
+    return f"{explanation.rationale}\n{ANSWER_MARK} {explanation.answer}"
+
+
+def _legs(problem: Problem) -> list[tuple[str, Event]]:
+    """(ordinal, event) of every step in order; a payment is two steps, the second called `also`."""
+    legs = []
+    for ordinal, event in zip(ORDINALS, problem.events, strict=False):
+        if event.kind == "pay":
+            legs.append((ordinal, Event("spend", event.who, "", event.what)))
+            legs.append(("also", Event("earn", event.other, "", event.what)))
+        else:
+            legs.append((ordinal, event))
+    return legs
+
+
+def _true_step(state: dict[str, str], ordinal: str, event: Event) -> Step:
+    """The step that follows from `state`."""
+    a, b = event.who, event.other
+    if event.kind == "move":
+        return Step("move", {"o": ordinal, "a": a, "q": event.what, "c": event.what})
+    if event.kind == "swap":
+        p, q = state[a], state[b]
+        return Step("swap", {"o": ordinal, "a": a, "b": b, "p": p, "q": q, "c": q, "d": p})
+    if event.kind == "join":
+        return Step("join", {"o": ordinal, "a": a, "b": b, "q": state[b], "c": state[b]})
+    has, n = int(state[a]), int(event.what)
+    result = str(has + n if event.kind == "earn" else has - n)
+    kind = "plus" if event.kind == "earn" else "minus"
+    slots = {"o": ordinal, "a": a, "n": event.what, "h": state[a], "r": result, "c": result}
+    return Step(kind, slots)
+
+
+def _carry(state: dict[str, str], step: Step) -> None:
+    """Puts what the step concludes into `state`."""
+    if step.kind in ("rule", "rule_twice"):
+        state["case"] = step.slots["c"]
+        return
+    state[step.slots["a"]] = step.slots["c"]
+    if step.kind == "swap":
+        state[step.slots["b"]] = step.slots["d"]
+
+
+def _work(problem: Problem, slip_at: int | None, rng: random.Random) -> Solution:
+    """All steps, with a mistake in step `slip_at`; what follows is built on it."""
+    state = dict(problem.facts)
+    steps: list[Step] = []
+    if problem.domain == "statute":
+        rules = {event.who: event.what for event in problem.events}
+        while state["case"] in rules:
+            x = state["case"]
+            y = rules[x]
+            if len(steps) == slip_at:
+                y = rng.choice(sorted(set(rules.values()) - {y, x}))
+            steps.append(Step("rule", {"x": x, "y": y, "c": y}))
+            _carry(state, steps[-1])
+            if len(steps) > len(rules):
+                raise ValueError("the rules of the question go round in a circle")
+    else:
+        for ordinal, event in _legs(problem):
+            step = _true_step(state, ordinal, event)
+            if len(steps) == slip_at:
+                step = _mistaken(step, state, rng)
+            steps.append(step)
+            _carry(state, step)
+    answer = state[problem.asked]
+    steps.append(Step(f"end_{problem.domain}", {"a": problem.asked, "c": answer}))
+    return Solution(tuple(steps), answer)
+
+
+def _mistaken(step: Step, state: dict[str, str], rng: random.Random) -> Step:
+    """The step with a wrong conclusion: somebody stays, lands elsewhere, or a sum is off."""
+    slots = dict(step.slots)
+    if step.kind in ("plus", "minus"):
+        right = int(slots["r"])
+        near = [right + off for off in (-2, -1, 1, 2) if 0 <= right + off <= MAX_EURO]
+        slots["r"] = slots["c"] = str(rng.choice(near))
+    elif step.kind == "swap" and rng.random() < 0.5:
+        slots["c"], slots["d"] = slots["p"], slots["q"]
+    else:
+        elsewhere = sorted({*state.values(), *rng.sample(PLACES, 2)} - {slots["c"]})
+        slots[rng.choice("cd") if step.kind == "swap" else "c"] = rng.choice(elsewhere)
+    return Step(step.kind, slots)
+
+
+def _slipped(problem: Problem, rng: random.Random) -> Solution:
+    """A solution with one mistake that makes the answer wrong."""
+    right = _work(problem, None, rng)
+    while True:
+        slip_at = rng.randrange(len(right.steps) - 1)
+        try:
+            wrong = _work(problem, slip_at, rng)
+        except ValueError:
+            continue  # a wrong rule that leads in a circle
+        if wrong.answer != right.answer and wrong.steps != right.steps and _in_range(wrong):
+            return wrong
+
+
+def _in_range(solution: Solution) -> bool:
+    results = [step.slots["r"] for step in solution.steps if "r" in step.slots]
+    return all(0 <= int(result) <= MAX_EURO for result in results)
+
+
+def _word(steps: tuple[Step, ...], rng: random.Random) -> str:
+    """The steps as sentences, mostly in one style, some of them merged."""
+    style = rng.randrange(N_STYLES)
+    clauses: list[str] = []
+    merged: list[bool] = []
+    todo = list(steps)
+    while todo:
+        step = todo.pop(0)
+        merge = bool(clauses) and rng.random() < MERGED and not step.kind.startswith("end")
+        if step.kind == "rule" and todo and todo[0].kind == "rule" and rng.random() < MERGED:
+            x, y, z = step.slots["x"], step.slots["y"], todo.pop(0).slots["y"]
+            step, merge = Step("rule_twice", {"x": x, "y": y, "z": z, "c": z}), False
+        own = rng.randrange(N_STYLES) if rng.random() < OTHER_STYLE else style
+        clauses.append(say(step.kind, own, step.slots))
+        merged.append(merge)
+    sentences: list[str] = []
+    for clause, merge in zip(clauses, merged, strict=True):
+        if merge:
+            sentences[-1] += f"; {clause}"
+        else:
+            sentences.append(clause)
+    return " ".join(sentence(text) for text in sentences)
+
+
+def check_steps(question: str, rationale: str) -> StepReport:
+    """Counts the steps and mistakes of a rationale; capitals and spaces do not matter.
+
+    The answer line, if there is one, is left out. ValueError if `question` is not of the world.
+    """
+    problem = read(question)
+    state = dict(problem.facts)
+    body = re.split(rf"(?i)\b{ANSWER_MARK}", rationale)[0]
+    due = _legs(problem)
+    n_steps = n_wrong = n_unread = 0
+    for clause in _clauses(body):
+        found = understand(problem.domain, clause)
+        if found is None:
+            n_unread += 1
+            continue
+        kind, slots, agree = found
+        step = Step(kind, slots)
+        if kind.startswith("end"):
+            right, size = slots.get("a", "case") == problem.asked, 1
+            right = right and slots["c"] == state[problem.asked]
+        elif problem.domain == "statute":
+            right, size = _rule_holds(problem, state, step), 2 if kind == "rule_twice" else 1
+            _carry(state, step)
+        else:
+            right, size = _leg_holds(due, state, step), 1
+            _carry(state, step)
+        n_steps += size
+        n_wrong += not (right and agree)
+    n_missing = max(0, len(solve(question).steps) - n_steps)
+    return StepReport(n_steps, n_wrong, n_unread, n_missing)
+
+
+def _clauses(text: str) -> list[str]:
+    return [part.strip() for part in re.split(r"[.;]", normalise(text)) if part.strip()]
+
+
+def _rule_holds(problem: Problem, state: dict[str, str], step: Step) -> bool:
+    rules = {event.who: event.what for event in problem.events}
+    x, y, z = step.slots["x"], step.slots["y"], step.slots.get("z")
+    reads = state["case"] == x and rules.get(x) == y
+    if z is None:
+        return reads and step.slots["c"] == y
+    return reads and rules.get(y) == z and step.slots["c"] == z
+
+
+def _leg_holds(due: list[tuple[str, Event]], state: dict[str, str], step: Step) -> bool:
+    """Whether the step is the next one due and right; takes it, and any it skipped, off `due`."""
+    if not due:
+        return False
+    ordinal, event = due.pop(0)
+    if step.slots["o"] != ordinal:
+        while step.slots["o"] in (later := [o for o, _ in due]) and later[0] != step.slots["o"]:
+            due.pop(0)
+        if due and due[0][0] == step.slots["o"]:
+            due.pop(0)
+        return False
+    return step == _true_step(state, ordinal, event)
