@@ -7,6 +7,10 @@ bought depends on rank and costs alone, never on which answer came back first.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Limit = Literal["queries", "usd", "tokens"]
+Ended = Limit | Literal["pool"]  # what ended a buying: a limit, or no requests left
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Charge:
         )
 
 
-def exceeded(limits: Limits, total: Charge) -> str | None:
+def exceeded(limits: Limits, total: Charge) -> Limit | None:
     """The first limit that `total` passes: "queries", "usd" or "tokens"; None where all hold."""
     if limits.queries is not None and total.queries > limits.queries:
         return "queries"
@@ -68,7 +72,7 @@ class Account:
         self.charged = Charge()
         self.held = Charge()
 
-    def lacking(self, most: Charge) -> str | None:
+    def lacking(self, most: Charge) -> Limit | None:
         """The limit that a further call of at most `most` would pass now; None where it fits."""
         return exceeded(self.limits, self.charged + self.held + most)
 

@@ -7,7 +7,6 @@ no sum of costs is ever below the bill. What this keeps true: for a server that 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 
@@ -19,16 +18,6 @@ from bridgekd.records import Message
 # system turn (20 to 80).
 TOKENS_PER_MESSAGE = 16
 TOKENS_PER_REQUEST = 128
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherRequest:
-    """One question for the teacher, at its rank; `sample_index` tells equal samples apart."""
-
-    id: str
-    rank: int
-    messages: tuple[Message, ...]
-    sample_index: int = 0
 
 
 def _exact(dollars: float) -> Fraction:

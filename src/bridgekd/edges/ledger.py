@@ -13,7 +13,6 @@ most one final attempt.
     at its reserve
 """
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from typing import Any, Literal
 import filelock
 
 from bridgekd.config import Price
+from bridgekd.core.calls import call_key, canonical_json
 from bridgekd.core.costs import dollars, prompt_token_bound
 from bridgekd.core.replies import Bill, bill_of, read_reply
 from bridgekd.edges import migrations
@@ -35,7 +35,6 @@ from bridgekd.records import Message
 
 Purpose = Literal["train", "measure"]
 FINAL = ("answered", "truncated", "refused")
-KEY_VERSION = "v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +65,6 @@ class SpendRow:
     n_prompt_tokens: int
     n_completion_tokens: int
     held_microusd: int
-
-
-def canonical_json(value: object) -> str:
-    """The one spelling of a JSON value: sorted keys, no spaces, ASCII only."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def call_key(request: Mapping[str, object]) -> str:
-    """The name of a call: `v1:` and the SHA-256 of the canonical JSON of the whole request.
-
-    `request` holds provider, model, messages, sampling parameters and sample index: all that
-    makes an answer, and neither an address nor a secret.
-    """
-    digest = hashlib.sha256(canonical_json(dict(request)).encode("ascii")).hexdigest()
-    return f"{KEY_VERSION}:{digest}"
 
 
 def spend(path: str | Path) -> tuple[SpendRow, ...]:

@@ -1,0 +1,55 @@
+"""A call: what the teacher is asked, as one JSON value that names it for ever.
+
+The one idea: the whole request is the name. Whatever changes an answer is in it, sample index
+included; an address, a key or a price is not.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bridgekd.config import Teacher
+from bridgekd.records import Message
+
+KEY_VERSION = "v1"
+NOT_SENT = ("provider", "sample_index")  # part of the name, but no parameter of the API
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherRequest:
+    """One question for the teacher, at its rank; `sample_index` tells equal samples apart."""
+
+    id: str
+    rank: int
+    messages: tuple[Message, ...]
+    sample_index: int = 0
+
+
+def call_request(teacher: Teacher, request: TeacherRequest) -> dict[str, Any]:
+    """The whole request as JSON: what the key is made of."""
+    return {
+        "provider": teacher.provider,
+        "model": teacher.model,
+        "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+        "max_tokens": teacher.max_tokens,
+        "temperature": teacher.temperature,
+        "sample_index": request.sample_index,
+    }
+
+
+def payload_of(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a call that is sent."""
+    return {name: value for name, value in call.items() if name not in NOT_SENT}
+
+
+def canonical_json(value: object) -> str:
+    """The one spelling of a JSON value: sorted keys, no spaces, ASCII only."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def call_key(call: Mapping[str, Any]) -> str:
+    """The name of a call: `v1:` and the SHA-256 of the canonical JSON of the whole request."""
+    digest = hashlib.sha256(canonical_json(dict(call)).encode("ascii")).hexdigest()
+    return f"{KEY_VERSION}:{digest}"

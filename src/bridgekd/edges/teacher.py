@@ -1,0 +1,120 @@
+"""Buys teacher answers in rank order until the pool or the budget ends.
+
+This is the synchronous face; what is asynchronous stays in `buying.py` and `chat.py`, which are
+loaded only when something is bought.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass
+
+from bridgekd.config import Teacher
+from bridgekd.core.admission import Ended, Limits
+from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.edges.ledger import Ledger, Purpose
+from bridgekd.errors import BadInput
+from bridgekd.progress import Progress, silent
+from bridgekd.records import Completion
+
+__all__ = [
+    "Limits",
+    "Purchase",
+    "TeacherRequest",
+    "api_key",
+    "buy",
+    "call_key",
+    "call_request",
+]
+
+BACKOFF_S = 0.5  # the first wait; doubled at each further try
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What one buying gave. `completions` are in rank order.
+
+    `ended` says which limit ended it, or "pool" where every request was served. Charged is what
+    counts against the run's budget, recalled answers included; `spent_microusd` only what was new.
+    """
+
+    completions: tuple[Completion, ...]
+    ended: Ended
+    n_calls_sent: int
+    n_recalled: int
+    charged_microusd: int
+    charged_tokens: int
+    spent_microusd: int
+    seconds: float
+
+
+def api_key(teacher: Teacher) -> str:
+    """The key from the environment variable that the recipe names; "none" where it names none."""
+    name = teacher.api_key_env
+    if name is None:
+        return "none"
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise BadInput(
+            f"The environment variable {name} holds no key; set it, or give "
+            f"teacher.api_key_env: null for a server that wants none."
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise BadInput(f"The key in the environment variable {name} has characters no key has.")
+    return key
+
+
+def buy(
+    requests: Iterable[TeacherRequest],
+    ledger: Ledger,
+    *,
+    teacher: Teacher,
+    limits: Limits,
+    run: str,
+    purpose: Purpose = "train",
+    api_key: str,
+    progress: Progress = silent,
+    backoff_s: float = BACKOFF_S,
+) -> Purchase:
+    """Answers to `requests`, in the order given (rank order), as far as `limits` reach.
+
+    An answered call is recalled from the ledger and charged what it first cost. Raises HardStop,
+    TeacherDown or Overbilled with everything that arrived in the ledger, and BadInput, before any
+    call, where dollars are limited but the price is unknown. Not to be called from a running
+    event loop.
+    """
+    if teacher.price is None and (
+        limits.microusd is not None or ledger.hard_stop_microusd is not None
+    ):
+        raise BadInput(
+            f"Dollars are limited but the price of {teacher.model} is unknown; give teacher.price "
+            f"in dollars per million tokens (0 and 0 for a free server)."
+        )
+    # Half a second of imports that a plan does not need.
+    from bridgekd.edges.buying import Buying
+    from bridgekd.edges.chat import Line
+
+    started = time.monotonic()
+    n_requests = len(requests) if isinstance(requests, Sized) else None
+    total = min((n for n in (limits.queries, n_requests) if n is not None), default=0)
+    buying = Buying(
+        ledger,
+        teacher,
+        limits,
+        run=run,
+        purpose=purpose,
+        backoff_s=backoff_s,
+        tell=lambda done: progress("teacher", done, total),
+    )
+    ended = asyncio.run(buying.go(requests, Line(teacher, api_key)))
+    return Purchase(
+        completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
+        ended=ended,
+        n_calls_sent=buying.n_sent,
+        n_recalled=buying.n_recalled,
+        charged_microusd=buying.account.charged.microusd,
+        charged_tokens=buying.account.charged.tokens,
+        spent_microusd=buying.spent_microusd,
+        seconds=time.monotonic() - started,
+    )
