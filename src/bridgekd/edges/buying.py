@@ -183,8 +183,8 @@ class Buying:
         elif (reply := read_reply(outcome.raw)).state == "unparsable":
             ledger.release(attempt_id, "unparsable")
             raise TeacherDown(
-                f"{host_of(self._teacher)} answered with something that is no chat completion "
-                f"(kept in {ledger.path}); check teacher.base_url. {GO_ON}"
+                f"{host_of(self._teacher)} answered with no chat completion but with "
+                f"{outcome.raw[:200]!r}; check teacher.base_url. {GO_ON}"
             )
         else:
             bill = bill_of(reply, price, most=order.most)

@@ -6,6 +6,7 @@ Foreign exceptions are not chained, because they carry the request with its key.
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,6 +25,8 @@ CONNECT_TIMEOUT_S = 10.0
 # By the end of these no byte of the request had left, whatever version of httpx openai brings
 # along.
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
+# Below warnings these write down headers and addresses, where a key may be.
+_LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
 _MAYBE_SERVED = (408, 504, 524)  # a gateway gave up waiting; the model may have answered and billed
 _TRY_AGAIN = (409, 425, 429)
 _REFUSED = (400, 413, 422, 451)
@@ -60,6 +63,7 @@ class Line:
     def __init__(self, teacher: Teacher, api_key: str) -> None:
         self._teacher = teacher
         self._secrets = _spellings(api_key)
+        self._levels: dict[str, int] = {}
         host = _checked_host(teacher)
         timeout = openai.Timeout(
             teacher.timeout_s, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s), pool=None
@@ -78,6 +82,10 @@ class Line:
         )
 
     async def __aenter__(self) -> "Line":
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            self._levels[name] = logger.level
+            logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
         return self
 
     async def __aexit__(
@@ -87,6 +95,8 @@ class Line:
         trace: TracebackType | None,
     ) -> None:
         await self._client.close()
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
 
     async def ask(self, call: Mapping[str, Any]) -> Outcome:
         """Sends one call once. Raises nothing but asyncio's cancellation."""

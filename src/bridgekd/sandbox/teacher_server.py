@@ -185,7 +185,10 @@ class TeacherServer(ThreadingHTTPServer):
         if _hit(own, self.faults.refuse):
             return _error(400, "The content filter blocked this.", "content_filter")
         question = str(body["messages"][-1]["content"])
-        text = self.reply(question, own.getrandbits(32))
+        try:
+            text = self.reply(question, own.getrandbits(32))
+        except ValueError as exc:
+            return _error(400, str(exc), "invalid_request")
         limit = int(body.get("max_tokens") or body.get("max_completion_tokens") or 1 << 20)
         if _hit(own, self.faults.cut):
             limit = min(limit, count_tokens(text) // 2)
@@ -289,8 +292,8 @@ def serve(
 ) -> Iterator[TeacherServer]:
     """A server that runs until the block ends, on 127.0.0.1 and a free port unless `port` is given.
 
-    `reply(question, seed)` is the text it answers; by default the sandbox world's teacher, wrong at
-    `wrong_rate`. With `api_key`, any other key gets a 401.
+    `reply(question, seed)` is the text it answers (a ValueError: it cannot); by default the
+    sandbox world's teacher, wrong at `wrong_rate`. With `api_key`, any other key gets a 401.
     """
     server = TeacherServer(
         reply or _world_reply(wrong_rate),

@@ -1,0 +1,465 @@
+"""Buying against a real loopback server: what is bought, what it costs, what survives."""
+
+import logging
+import random
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridgekd.config import Teacher
+from bridgekd.core.calls import call_key, call_request, payload_of
+from bridgekd.core.pace import Pace, backoff
+from bridgekd.edges.ledger import Ledger, spend
+from bridgekd.edges.teacher import Limits, TeacherRequest, api_key, buy
+from bridgekd.errors import BadInput, HardStop, Overbilled, TeacherDown
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import (
+    SANDBOX_MODEL,
+    SANDBOX_PRICE,
+    Faults,
+    request_key,
+    serve,
+)
+
+CANARY = "sk-canary/0123456789-never-shown"
+RESERVE = 2205  # of every request below: (128 + 16 + 10 bytes) * 2.5 + 182 * 10, in micro-dollars
+
+
+def words(question, seed):
+    return "so " * (seed % 40) + "Answer: 4"
+
+
+def pool(n):
+    return [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(n)]
+
+
+def teacher_at(server, **more):
+    known = {"base_url": server.base_url, "price": SANDBOX_PRICE, "api_key_env": None}
+    known |= {"max_tokens": 182, "timeout_s": 10.0, "model": SANDBOX_MODEL, "concurrency": 8}
+    return Teacher(**(known | more))
+
+
+def purchase(path, server, requests, *, stop=None, key="none", limits=None, progress=None, **more):
+    with Ledger(path, hard_stop_microusd=stop) as ledger:
+        return buy(
+            requests,
+            ledger,
+            teacher=teacher_at(server, **more),
+            limits=limits or Limits(),
+            run="r",
+            api_key=key,
+            backoff_s=0.005,
+            **({"progress": progress} if progress else {}),
+        )
+
+
+def counts(path):
+    return {row.state: row.n_attempts for row in spend(path)}
+
+
+def held(path):
+    return sum(row.held_microusd for row in spend(path))
+
+
+def test_an_answered_call_is_never_paid_twice(tmp_path):
+    with serve(words) as server:
+        cold = purchase(tmp_path / "l.db", server, pool(30))
+        warm = purchase(tmp_path / "l.db", server, pool(30))
+        assert warm.completions == cold.completions
+        assert [c.rank for c in cold.completions] == list(range(30))
+        assert (cold.n_calls_sent, cold.n_recalled) == (30, 0)
+        assert (warm.n_calls_sent, warm.n_recalled, warm.spent_microusd) == (0, 30, 0)
+        assert warm.charged_microusd == cold.charged_microusd == server.billed
+        assert set(server.calls.values()) == {1}
+        assert (cold.ended, warm.ended) == ("pool", "pool")
+
+
+def test_the_same_question_twice_in_one_pool_is_bought_once(tmp_path):
+    requests = [TeacherRequest(f"e{i}", i, (Message("user", "same"),)) for i in range(6)]
+    with serve(words, faults=Faults(latency_s=0.02)) as server:
+        bought = purchase(tmp_path / "l.db", server, requests)
+        assert server.calls.total() == 1
+        assert {c.text for c in bought.completions} == {bought.completions[0].text}
+        assert [c.id for c in bought.completions] == [r.id for r in requests]
+
+
+def test_samples_of_one_question_are_bought_apart(tmp_path):
+    requests = [TeacherRequest("e", i, (Message("user", "same"),), i) for i in range(3)]
+    with serve(words) as server:
+        assert purchase(tmp_path / "l.db", server, requests).n_calls_sent == 3
+
+
+def affordable(server, requests, limits):
+    """The prefix that fits, worked out one call after the other from what each does cost."""
+    usd = tokens = 0
+    rows = []
+    for n, row in enumerate(requests):
+        if limits.queries is not None and n + 1 > limits.queries:
+            return rows, "queries"
+        if limits.microusd is not None and usd + RESERVE > limits.microusd:
+            return rows, "usd"
+        if limits.tokens is not None and tokens + 128 + 16 + 10 + 182 > limits.tokens:
+            return rows, "tokens"
+        usd, tokens = (
+            usd + row.cost_microusd,
+            tokens + row.n_prompt_tokens + row.n_completion_tokens,
+        )
+        rows.append(row)
+    return rows, "pool"
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """All 60 rows of the pool, bought without a limit."""
+    with serve(words, seed=5) as server:
+        return purchase(tmp_path_factory.mktemp("all") / "l.db", server, pool(60)).completions
+
+
+@given(
+    st.builds(
+        Limits,
+        queries=st.none() | st.integers(1, 70),
+        microusd=st.none() | st.integers(0, 15_000),
+        tokens=st.none() | st.integers(1, 2500),
+    ),
+    st.integers(1, 12),
+    st.floats(0, 0.006),
+)
+@settings(deadline=None, max_examples=25)
+def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
+    tmp_path_factory, everything, limits, concurrency, latency_s
+):
+    faults = Faults(
+        latency_s=latency_s, spread=1.5, throttle=0.05, error=0.05, drop=0.05, retry_after_s=0.001
+    )
+    path = tmp_path_factory.mktemp("buy") / "l.db"
+    with serve(words, seed=5, faults=faults) as server:
+        expected, ended = affordable(server, everything, limits)
+        for _ in ("cold", "warm"):
+            bought = purchase(path, server, pool(60), limits=limits, concurrency=concurrency)
+            assert list(bought.completions) == expected
+            assert bought.ended == ended
+        assert bought.charged_microusd == sum(row.cost_microusd for row in expected)
+        assert limits.microusd is None or bought.charged_microusd <= limits.microusd
+        assert server.billed <= held(path)
+
+
+@given(st.integers(0, 40_000), st.integers(1, 16), st.integers(0, 1000))
+@settings(deadline=None, max_examples=15)
+def test_the_hard_stop_holds_under_concurrency_and_faults(
+    tmp_path_factory, stop, concurrency, seed
+):
+    path = tmp_path_factory.mktemp("stop") / "l.db"
+    faults = Faults(drop=0.1, error=0.1, throttle=0.1, retry_after_s=0.001, latency_s=0.001)
+    with serve(words, seed=seed, faults=faults) as server:
+        try:
+            purchase(path, server, pool(40), stop=stop, concurrency=concurrency, max_tries=20)
+            ended = "pool"
+        except HardStop:
+            ended = "stop"
+        assert server.billed <= held(path) <= stop
+        if ended == "stop":  # it stopped because nothing more fitted, not for want of patience
+            assert held(path) + RESERVE > stop
+        assert "reserved" not in counts(path)
+
+
+def test_a_call_that_the_hard_stop_has_no_room_for_waits_for_those_in_flight(tmp_path):
+    with serve(words, faults=Faults(latency_s=0.003)) as server:
+        total = purchase(tmp_path / "all.db", server, pool(40)).charged_microusd
+        bought = purchase(tmp_path / "l.db", server, pool(40), stop=total + RESERVE)
+        assert len(bought.completions) == 40
+
+
+CHILD = """
+import sys
+from bridgekd.config import Teacher
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
+path, base_url, timeout_s = sys.argv[1:]
+teacher = Teacher(model=SANDBOX_MODEL, base_url=base_url, price=SANDBOX_PRICE, api_key_env=None,
+                  max_tokens=182, concurrency=8, timeout_s=float(timeout_s))
+requests = [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(60)]
+with Ledger(path) as ledger:
+    try:
+        buy(requests, ledger, teacher=teacher, limits=Limits(microusd=10_000), run="r",
+            api_key="none", backoff_s=0.005)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def buy_in_child_until(server, path, n_served, kill_signal, timeout_s=10.0):
+    """Buys in a process of its own and sends it a signal once the server billed n calls."""
+    arguments = [sys.executable, "-W", "error", "-c", CHILD, str(path), server.base_url]
+    with subprocess.Popen([*arguments, str(timeout_s)], stderr=subprocess.PIPE) as child:
+        deadline = time.monotonic() + 30
+        while server.served.total() < n_served and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        child.send_signal(kill_signal)
+        return child.wait(30), child.stderr.read().decode()
+
+
+def server_counts_of_answered(path, server):
+    """How often the server saw each call that the ledger can recall."""
+    with Ledger(path) as ledger:
+        calls = [call_request(teacher_at(server), request) for request in pool(60)]
+        return {
+            key: server.calls[request_key(payload_of(call))]
+            for call in calls
+            if ledger.recall(key := call_key(call))
+        }
+
+
+@pytest.mark.parametrize("n_served", [1, 9, 25])
+def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_served):
+    limits = Limits(microusd=10_000)
+    faults = Faults(latency_s=0.02, spread=0.5, throttle=0.05, drop=0.02, retry_after_s=0.001)
+    with serve(words, seed=3, faults=faults) as server:
+        undisturbed = purchase(tmp_path / "calm.db", server, pool(60), limits=limits)
+    with serve(words, seed=3, faults=faults) as server:
+        path = tmp_path / "l.db"
+        assert buy_in_child_until(server, path, n_served, signal.SIGKILL)[0] == -9
+        before = server_counts_of_answered(path, server)
+        n_lost = counts(path).get("unknown", 0)
+        again = purchase(path, server, pool(60), limits=limits)
+        after = server_counts_of_answered(path, server)
+        assert again.completions == undisturbed.completions
+        assert (again.ended, again.charged_microusd) == ("usd", undisturbed.charged_microusd)
+        assert {key: after[key] for key in before} == before
+        assert again.n_recalled == len(before)
+        assert n_lost > 0
+        answered = sum(row.held_microusd for row in spend(path) if row.state != "unknown")
+        assert answered == again.charged_microusd
+        assert held(path) == answered + RESERVE * counts(path)["unknown"]
+        assert server.billed <= held(path)
+
+
+def test_an_interrupt_records_the_answers_in_flight(tmp_path):
+    with serve(words, faults=Faults(latency_s=0.3)) as server:
+        code, errors = buy_in_child_until(server, tmp_path / "l.db", 4, signal.SIGINT)
+        assert (code, errors) == (130, "")
+        found = counts(tmp_path / "l.db")
+        assert found["answered"] == server.served.total() >= 4
+        assert set(found) <= {"answered", "failed"}
+
+
+def test_an_interrupt_does_not_wait_for_a_silent_server(tmp_path):
+    with serve(words, faults=Faults(silence=1.0)) as server:
+        code, errors = buy_in_child_until(server, tmp_path / "l.db", 4, signal.SIGINT, 1.0)
+        assert (code, errors) == (130, "")
+        assert counts(tmp_path / "l.db")["unknown"] >= 4
+
+
+def test_an_exhausted_quota_stops_at_once_and_the_same_buying_goes_on(tmp_path):
+    path = tmp_path / "l.db"
+    with serve(words, faults=Faults(quota_after=10)) as server:
+        with pytest.raises(TeacherDown, match=r"quota or credit is used up.*saved.*run the same"):
+            purchase(path, server, pool(40), concurrency=4)
+        assert server.served.total() == counts(path)["answered"] == 10
+        assert server.calls.total() <= 10 + 4
+        assert held(path) == server.billed
+    with serve(words) as server:
+        again = purchase(path, server, pool(40))
+        assert (again.n_recalled, again.n_calls_sent) == (10, 30)
+
+
+def test_a_refused_key_and_an_unknown_model_stop_at_the_first_calls(tmp_path):
+    with serve(words, api_key="right") as server, pytest.raises(TeacherDown, match="401"):
+        purchase(tmp_path / "l.db", server, pool(40), key="wrong-wrong")
+    assert server.calls.total() == 0
+    with serve(words) as server, pytest.raises(TeacherDown, match=r"no model 'other'"):
+        purchase(tmp_path / "l.db", server, pool(40), model="other")
+    assert (held(tmp_path / "l.db"), set(counts(tmp_path / "l.db"))) == (0, {"failed"})
+
+
+def test_a_setting_that_the_server_does_not_take_costs_no_rows(tmp_path):
+    error = {"message": "Use 'max_completion_tokens'.", "code": "unsupported_parameter"}
+    with serve(words) as server:
+        server.complete = lambda body, authorization: (400, {"error": error}, {})
+        with pytest.raises(TeacherDown, match="max_completion_tokens"):
+            purchase(tmp_path / "l.db", server, pool(40))
+        assert set(counts(tmp_path / "l.db")) == {"failed"}
+
+
+def test_a_server_that_refuses_everything_does_not_eat_the_pool(tmp_path):
+    with serve(words, faults=Faults(refuse=1.0)) as server:
+        with pytest.raises(TeacherDown, match="refused the first 8 requests"):
+            purchase(tmp_path / "l.db", server, pool(60), concurrency=2)
+        assert server.calls.total() <= 10
+
+
+def test_a_teacher_that_never_answers_ends_with_its_calls_held(tmp_path):
+    with serve(words, faults=Faults(silence=1.0)) as server:
+        with pytest.raises(TeacherDown, match=r"gave no answer .* in 2 tries .*within 0.2 s"):
+            purchase(tmp_path / "l.db", server, pool(20), timeout_s=0.2, max_tries=2)
+        assert set(counts(tmp_path / "l.db")) <= {"unknown", "failed"}
+        assert server.billed <= held(tmp_path / "l.db")
+
+
+def test_a_server_that_is_not_there_costs_nothing(tmp_path):
+    with serve(words) as server:
+        pass
+    with pytest.raises(TeacherDown, match="ConnectError"):
+        purchase(tmp_path / "l.db", server, pool(3), max_tries=2)
+    assert (held(tmp_path / "l.db"), set(counts(tmp_path / "l.db"))) == (0, {"failed"})
+
+
+def test_an_answer_that_is_no_chat_completion_is_kept_and_stops(tmp_path):
+    with serve(words) as server:
+        server.complete = lambda body, authorization: (200, {"hello": "there"}, {})
+        with pytest.raises(TeacherDown, match=r"hello.*check teacher.base_url"):
+            purchase(tmp_path / "l.db", server, pool(1))
+    assert counts(tmp_path / "l.db") == {"unparsable": 1}
+    assert held(tmp_path / "l.db") == RESERVE
+
+
+def test_overbilling_is_caught_at_the_first_such_answer(tmp_path):
+    path = tmp_path / "l.db"
+    with serve(words, faults=Faults(overbill=1.0)) as server:
+        with pytest.raises(Overbilled, match="no limit can be kept"):
+            purchase(path, server, pool(60), concurrency=1, limits=Limits(microusd=10_000))
+        assert server.calls.total() == counts(path)["answered"] == 1
+        assert held(path) == server.billed
+
+
+def test_overbilling_in_tokens_is_caught_where_tokens_are_limited(tmp_path):
+    free = {"input": 0, "output": 0}
+    with serve(words, faults=Faults(overbill=1.0)) as server:
+        with pytest.raises(Overbilled, match="tokens"):
+            purchase(tmp_path / "l.db", server, pool(9), price=free, limits=Limits(tokens=10**9))
+        assert len(purchase(tmp_path / "l2.db", server, pool(9), price=free).completions) == 9
+
+
+def test_refused_and_truncated_answers_are_rows_and_are_never_asked_again(tmp_path):
+    with serve(words, faults=Faults(refuse=0.3, cut=0.3)) as server:
+        first = purchase(tmp_path / "l.db", server, pool(40))
+        again = purchase(tmp_path / "l.db", server, pool(40))
+        assert {c.state for c in first.completions} == {"answered", "truncated", "refused"}
+        assert again.completions == first.completions
+        assert server.calls.total() == len(first.completions) == 40
+        assert all(c.cost_microusd == 0 for c in first.completions if c.state == "refused")
+        assert all(c.cost_microusd > 0 for c in first.completions if c.state == "truncated")
+
+
+def test_an_answer_without_usage_is_charged_its_reserve(tmp_path):
+    with serve(words, faults=Faults(no_usage=1.0)) as server:
+        bought = purchase(tmp_path / "l.db", server, pool(3), limits=Limits(microusd=2 * RESERVE))
+        assert [c.cost_microusd for c in bought.completions] == [RESERVE, RESERVE]
+        assert (bought.ended, bought.charged_tokens) == ("usd", 2 * (154 + 182))
+
+
+def test_retry_after_is_honoured(tmp_path):
+    with serve(words) as server:
+        answer = server.complete
+        limit = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
+        script = [(429, limit, {"Retry-After": "0.4"})]
+        server.complete = lambda *a: script.pop() if script else answer(*a)
+        bought = purchase(tmp_path / "l.db", server, pool(1))
+        assert (bought.n_calls_sent, len(bought.completions)) == (2, 1)
+        assert 0.4 <= bought.seconds < 5
+        script.append((429, limit, {"Retry-After": "86400"}))
+        with pytest.raises(TeacherDown, match="86400 s of rest"):
+            purchase(tmp_path / "l2.db", server, pool(1))
+
+
+def test_dollars_cannot_be_limited_without_a_price(tmp_path):
+    with serve(words) as server:
+        for more in ({"limits": Limits(microusd=5)}, {"stop": 5}):
+            with pytest.raises(BadInput, match=r"price of sandbox-teacher is unknown"):
+                purchase(tmp_path / "l.db", server, pool(3), price=None, **more)
+        assert server.calls.total() == 0
+        free = purchase(tmp_path / "l.db", server, pool(3), price=None, limits=Limits(queries=2))
+        assert (free.ended, free.charged_microusd, len(free.completions)) == ("queries", 0, 2)
+
+
+def test_progress_counts_rows_up_to_the_limit(tmp_path):
+    seen = []
+    with serve(words) as server:
+        purchase(
+            tmp_path / "l.db",
+            server,
+            pool(9),
+            limits=Limits(queries=5),
+            progress=lambda *a: seen.append(a),
+        )
+    assert seen == [("teacher", n, 5) for n in range(1, 6)]
+
+
+def test_the_key_comes_from_the_environment(monkeypatch):
+    teacher = Teacher(model="m", api_key_env="SOME_KEY")
+    monkeypatch.setenv("SOME_KEY", " sk-1\n")
+    assert api_key(teacher) == "sk-1"
+    for bad in ("", "  ", "sk-\u20ac", "sk\n1"):
+        monkeypatch.setenv("SOME_KEY", bad)
+        with pytest.raises(BadInput, match="SOME_KEY") as caught:
+            api_key(teacher)
+        assert not bad.strip() or bad not in str(caught.value)
+    monkeypatch.delenv("SOME_KEY")
+    with pytest.raises(BadInput, match="SOME_KEY"):
+        api_key(teacher)
+    assert api_key(teacher.model_copy(update={"api_key_env": None})) == "none"
+
+
+def test_a_base_url_that_is_no_address_is_refused_before_any_call(tmp_path):
+    with serve(words) as server, pytest.raises(BadInput, match=r"teacher\.base_url"):
+        purchase(tmp_path / "l.db", server, pool(3), base_url="localhost:8000")
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 418, 429, 500])
+def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, status):
+    """A server that repeats the key everywhere it can: body, headers, error."""
+    caplog.set_level(logging.DEBUG)
+
+    def echo(body, authorization):
+        said = f"you sent {authorization} !"
+        if status != 200:
+            return status, {"error": {"message": said, "code": said}}, {"x-request-id": said}
+        message = {"role": "assistant", "content": said}
+        return 200, {"choices": [{"message": message}]}, {"x-request-id": said}
+
+    shown = []
+    with serve(words) as server:
+        server.complete = echo
+        try:
+            shown.append(
+                repr(purchase(tmp_path / "l.db", server, pool(9), key=CANARY, max_tries=2))
+            )
+        except TeacherDown as exc:
+            shown += [str(exc), repr(exc), "".join(traceback.format_exception(exc))]
+            assert exc.__cause__ is None
+            assert exc.__context__ is None
+    shown += [record.getMessage() for record in caplog.records]
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert CANARY not in "".join(shown)
+    assert CANARY.encode() not in stored
+    assert CANARY.replace("/", "\\/").encode() not in stored
+
+
+def test_the_pace_shrinks_once_a_round_and_grows_with_answers():
+    pace = Pace(16)
+    for _ in range(10):
+        pace.throttled()
+    assert pace.width == 12
+    for _ in range(25):
+        pace.answered()
+    assert pace.width == 13
+    for _ in range(1000):
+        pace.answered()
+    assert pace.width == 16
+    for _ in range(1000):
+        pace.throttled()
+    assert pace.width == 1
+
+
+def test_waiting_doubles_up_to_a_limit():
+    waits = [backoff(n, 0.5, 60, random.Random(n)) for n in range(1, 12)]
+    assert all(min(60, 0.5 * 2**n) / 2 <= w <= min(60, 0.5 * 2**n) for n, w in enumerate(waits))
