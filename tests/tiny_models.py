@@ -32,7 +32,7 @@ FAMILIES = ("llama", "lfm2", "bloom", "qwen2")
 
 
 def tiny_tokenizer(kind: str, template: str | None = CHATML) -> PreTrainedTokenizerFast:
-    """A tokenizer trained on TEXT: byte_level BPE, metaspace BPE with byte fallback, or word_level."""
+    """A tokenizer trained on TEXT: byte_level BPE, metaspace BPE with bytes, or word_level."""
     if kind == "byte_level":
         raw = Tokenizer(models.BPE())
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

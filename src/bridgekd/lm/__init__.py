@@ -1,10 +1,58 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-load -> encode -> {finetune, generate, score}; `losses` and `batches` are pure tensor functions.
+loading -> encode -> {finetune, generating, scoring}; `losses` and `batches` are pure tensor functions.
+The public names are imported when they are first asked for, so that a plan or a report runs where no
+torch is installed.
 """
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-# OpenMP threads that spin while they wait make a tiny model 50 times slower as soon as another process
-# wants a core (measured on two cores); sleeping threads cost nothing measurable. Read when torch loads.
+from bridgekd.errors import BadInput
+
+if TYPE_CHECKING:
+    from bridgekd.lm.finetune import TrainingLog, fine_tune
+    from bridgekd.lm.generating import generate
+    from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.scoring import score
+
+__all__ = [
+    "LocalModel",
+    "TrainingLog",
+    "fine_tune",
+    "generate",
+    "load",
+    "resolve_device",
+    "save",
+    "score",
+]
+
+_HOMES = {
+    "LocalModel": "loading",
+    "TrainingLog": "finetune",
+    "fine_tune": "finetune",
+    "generate": "generating",
+    "load": "loading",
+    "resolve_device": "loading",
+    "save": "loading",
+    "score": "scoring",
+}
+
+# OpenMP threads that spin while they wait make a tiny model 50 times slower as soon as another
+# process wants a core (measured on two cores); sleeping ones cost nothing measurable. Read when
+# torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("bridgekd"):
+            raise
+        raise BadInput(
+            f"local models need {exc.name}, which is not installed; pip install 'bridgekd[local]'"
+        ) from exc

@@ -9,8 +9,8 @@ from torch import Tensor
 def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of like length, longest first, ties in the given order.
 
-    The batches depend on the lengths and the size alone, so a second run cuts them alike; the longest
-    come first, so that memory runs out at once or never.
+    The batches depend on the lengths and the size alone, so a second run cuts them alike; the
+    longest come first, so that memory runs out at once or never.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

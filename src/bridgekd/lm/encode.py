@@ -1,8 +1,8 @@
 """Text to tokens: prompts through the chat template, targets span by span.
 
-The one idea: a sequence is prompt tokens + each span's tokens + the end token, concatenated, so which
-token belongs to what is known by construction and never searched for. `prompt_ids` is used by training,
-generation and scoring alike, so inference sees exactly the prompt tokens that training saw.
+The one idea: a sequence is prompt tokens + each span's tokens + the end token, concatenated, so
+which token belongs to what is known by construction and never searched for. Training, generation and
+scoring all render through `render_prompt`, so inference sees the prompt tokens that training saw.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ANCHOR = "\n"  # ordinary text that precedes a span while it is tokenised
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One training sequence. `weights[i]` is the loss weight of predicting `ids[i]`, 0 in the prompt."""
+    """One training sequence; `weights[i]` is the loss weight of predicting `ids[i]`, 0 in prompts."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
@@ -33,8 +33,8 @@ def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainRow]) ->
     """Token ids and per-token loss weights of every row, in order.
 
     The end token is learned with the last span's weight: the token that ends a turn in the chat
-    template, or end-of-text for a row of plain text. The first token of a sequence has nothing before
-    it and so no weight.
+    template, or end-of-text for a row of plain text. The first token of a sequence has nothing
+    before it and so no weight.
     """
     prompts = prompt_ids(tokenizer, [row.prompt for row in rows])
     targets = iter(text_ids(tokenizer, [span.text for row in rows for span in row.spans]))
@@ -91,8 +91,8 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     """The tokens of each text as a continuation: no BOS, and no space put before it.
 
     SentencePiece-like tokenizers put a space before any text they are given. So a text is tokenised
-    behind a line break, whose tokens are then cut off; where the cut is not clean, or the vocabulary
-    does not know the word without its space, the text's own tokens stand.
+    behind a line break, whose tokens are then cut off; where the cut is not clean, or the
+    vocabulary does not know the word without its space, the text's own tokens stand.
     """
     plain = _tokenise(tokenizer, texts)
     anchor = _tokenise(tokenizer, [ANCHOR])[0]
@@ -107,7 +107,7 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 
 
 def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends an assistant turn: the first special one behind it in the template, or EOS."""
+    """The token that ends an assistant turn: the first special one the template puts, or EOS."""
     eos = int(tokenizer.eos_token_id)
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE}]
     try:

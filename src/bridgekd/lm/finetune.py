@@ -1,8 +1,8 @@
 """One training loop for every training: warm-up, assistant, instruction, student.
 
-The one idea: the order of all rows over all updates is fixed before the first step. Each item of the
-data set is then one finished micro-batch that knows the weight of its whole effective batch, so the
-loss is right under accumulation and the Trainer only walks through the list.
+The one idea: the order of all rows over all updates is fixed before the first step. Each item of
+the data set is then one finished micro-batch that knows the weight of its whole effective batch, so
+the loss is right under accumulation and the Trainer only walks through the list.
 """
 
 import json
@@ -29,7 +29,14 @@ from transformers import (
 from bridgekd.config import Lora, Train
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded, encode_rows
-from bridgekd.lm.load import LocalModel, load, max_positions, resolve_device, save
+from bridgekd.lm.loading import (
+    LocalModel,
+    accepted_arguments,
+    load,
+    max_positions,
+    resolve_device,
+    save,
+)
 from bridgekd.lm.losses import weighted_nll
 from bridgekd.progress import Progress, silent
 from bridgekd.records import TrainRow
@@ -44,8 +51,8 @@ Validate = Callable[[LocalModel], float]
 class TrainingLog:
     """What a training did. `n_rows` were trained on, `n_too_long` were left out.
 
-    `n_tokens` counts prompt and target tokens, without padding, over all updates. `validations` holds
-    (update, value) pairs; `best_update` is the update whose weights were saved.
+    `n_tokens` counts prompt and target tokens, without padding, over all updates. `validations`
+    holds (update, value) pairs; `best_update` is the update whose weights were saved.
     """
 
     n_rows: int
@@ -77,9 +84,10 @@ def fine_tune(
 
     Rows are shuffled anew for every pass and passes follow on without a gap. `validate` (higher is
     better) is asked `config.evaluations` times, evenly spaced and at the end; the best weights are
-    the ones saved, the earliest of equals; without it the last. Rows of more than `config.max_length` tokens
-    are left out and counted. `config.micro_batch` is lowered to a divisor of the batch. Logged steps
-    go to `<out>/metrics.jsonl`. Same arguments, same CPU: same bytes. Raises BadInput if no row is left.
+    the ones saved, the earliest of equals; without it the last. Rows of more tokens than
+    `config.max_length`, or than the model has positions for, are left out and counted.
+    `config.micro_batch` is lowered to a divisor of the batch. Logged steps go to
+    `<out>/metrics.jsonl`. Same arguments, same CPU: same bytes. Raises BadInput if no row is left.
     """
     started = time.monotonic()
     torch.manual_seed(seed)  # LoRA's first weights
@@ -169,10 +177,10 @@ def _shuffled_passes(n_rows: int, n_wanted: int, seed: int) -> NDArray[np.int64]
 
 
 def _collate(rows: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
-    """Inputs [n, width] padded on the right; targets and weights [n, last] for the last places only.
+    """Inputs [n, width] padded on the right; targets and weights [n, last] for the last places.
 
-    `last` reaches back to the first token of any row that counts, so that no logits are computed for
-    what is prompt in every row.
+    `last` reaches back to the first token of any row that counts, so that no logits are computed
+    for what is prompt in every row.
     """
     width = max(len(row.ids) for row in rows) - 1
     ids = np.full((len(rows), width + 1), pad_id, dtype=np.int64)
@@ -222,7 +230,7 @@ def _arguments(out: Path, config: Train, plan: _Plan, seed: int, device: str) ->
     )
 
 
-class _Trainer(Trainer):  # type: ignore[misc]
+class _Trainer(Trainer):
     """Trainer with our loss and our log."""
 
     loss_is_scaled_for_ga = True  # divided by the weight of the whole effective batch
@@ -236,11 +244,12 @@ class _Trainer(Trainer):  # type: ignore[misc]
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         targets, weights = inputs["targets"], inputs["weights"]
+        extra = accepted_arguments(self.model, logits_to_keep=targets.shape[1])
         outputs = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             use_cache=False,
-            logits_to_keep=targets.shape[1],
+            **extra,
         )
         logits = outputs.logits[:, -targets.shape[1] :]
         total, _ = weighted_nll(logits, targets, weights)
@@ -257,8 +266,8 @@ class _Trainer(Trainer):  # type: ignore[misc]
             self.watch.write(self.state.global_step, logs["loss"], logs["learning_rate"])
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Tells how far the training is, asks the validation split, keeps the best weights, writes the log."""
+class _Watch(TrainerCallback):
+    """Tells the progress, asks the validation split, keeps the best weights, writes the log."""
 
     def __init__(
         self,
@@ -291,7 +300,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def _ask(self, update: int, validate: Validate) -> None:
         model = self.local.model
-        model.eval()
+        model.train(False)
         model.config.use_cache, use_cache = True, model.config.use_cache
         value = float(validate(self.local))
         if not self.validations or value > max(best for _, best in self.validations):

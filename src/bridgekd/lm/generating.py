@@ -4,7 +4,6 @@ The one idea: an own loop over the model's cache. It leaves out what `model.gene
 step, which for a tiny model costs more than the model, and it drops finished rows out of the batch.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import DynamicCache
 
 from bridgekd.lm.batches import length_sorted, pad_left, positions
 from bridgekd.lm.encode import prompt_ids, stop_ids
-from bridgekd.lm.load import LocalModel
+from bridgekd.lm.loading import LocalModel, accepted_arguments
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Message
 
@@ -34,11 +33,12 @@ def generate(
     label: str = "generate",
     on_batch: Callable[[list[int], list[str]], None] | None = None,
 ) -> list[str]:
-    """What the model writes after each prompt, in the order of the prompts, stripped of outer space.
+    """What the model writes after each prompt, in the order of the prompts, stripped of outer blanks.
 
     Greedy at temperature 0. Otherwise row i draws from its own stream, seeded by (seed, i), so that
     what it draws does not depend on the batch it is in. A text ends at the end of its turn, at
-    end-of-text or after `max_new_tokens`. `on_batch(row numbers, texts)` is called as batches finish.
+    end-of-text or after `max_new_tokens`. `on_batch(row numbers, texts)` is called after each
+    batch.
     """
     tokenizer = local.tokenizer
     ids = prompt_ids(tokenizer, prompts)
@@ -46,7 +46,7 @@ def generate(
     texts = [""] * len(prompts)
     n_done = 0
     was_training = local.model.training
-    local.model.eval()
+    local.model.train(False)
     for batch in length_sorted([len(row) for row in ids], batch_size):
         draws = _draws(batch, max_new_tokens, seed, temperature)
         written = continue_ids(
@@ -83,12 +83,12 @@ def continue_ids(
     draws [n, max_new_tokens] in [0, 1) are the random numbers of every row and step.
     """
     model: Any = local.model
-    extra = _accepted(model)
+    extra = accepted_arguments(model, logits_to_keep=1, position_ids=None)
     step_ids, mask = pad_left(ids, int(local.tokenizer.pad_token_id), local.device)
     n = len(ids)
     place = positions(mask)
     stops = torch.tensor(stop, device=local.device)
-    cache = DynamicCache(config=model.config)
+    cache: Any = DynamicCache(config=model.config)
     alive = torch.arange(n, device=local.device)
     finished = torch.zeros(n, dtype=torch.bool, device=local.device)
     written = torch.full((n, max_new_tokens), stop[0], dtype=torch.long, device=local.device)
@@ -115,15 +115,8 @@ def continue_ids(
     return _until_stop(written.tolist(), set(stop))
 
 
-def _accepted(model: Any) -> dict[str, Any]:
-    """The optional arguments that the model's forward takes."""
-    network = model.get_base_model() if hasattr(model, "get_base_model") else model
-    known = inspect.signature(network.forward).parameters
-    return {name: 1 for name in ("logits_to_keep", "position_ids") if name in known}
-
-
 def _choose(logits: Tensor, temperature: float, draws: Tensor | None) -> Tensor:
-    """Next tokens [n]: the likeliest, or the one where the cumulated probability passes the draw."""
+    """Next tokens [n]: the likeliest, or where the cumulated probability passes the draw."""
     if temperature == 0 or draws is None:
         return logits.argmax(-1)
     cumulated = torch.softmax(logits.double() / temperature, -1).cumsum(-1)

@@ -1,10 +1,11 @@
 """Local models from a Hub id or a folder, and back to a folder.
 
 The one idea: whatever comes in (a plain checkpoint, a PEFT adapter, a tokenizer without padding or
-template) leaves as a `LocalModel` that every other module here can use without asking what it was. A
-model given as a folder is loaded without the network.
+template) leaves as a `LocalModel` that every other module here can use without asking what it was.
+A model given as a folder is loaded without the network.
 """
 
+import inspect
 import json
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from bridgekd.config import Lora
@@ -74,9 +76,9 @@ def load(
     """The model of a Hub id or folder on `device`, ready to train, to generate or to score.
 
     A folder with a PEFT adapter gives its base with the adapter on it; `lora` then continues that
-    adapter and its own shape stands. Weights are float32 on CPU and MPS, and wherever all of them are
-    trained; otherwise bfloat16 on a CUDA device that has it. Raises BadInput for what is missing, cannot be fetched or is
-    no causal LM.
+    adapter and its own shape stands. Weights are float32 on CPU and MPS, and wherever all of them
+    are trained; otherwise bfloat16 on a CUDA device that has it. Raises BadInput for what is
+    missing, cannot be fetched or is no causal LM.
     """
     _be_quiet()
     device = resolve_device(device)
@@ -121,14 +123,26 @@ def save(local: LocalModel, folder: Path) -> None:
 
 
 def max_positions(local: LocalModel) -> int | None:
-    """The longest sequence that the model was made for, in tokens; None where it has no such limit."""
+    """The longest sequence the model was made for, in tokens; None where it has no such limit."""
     limit = getattr(local.model.config, "max_position_embeddings", None)
     return int(limit) if limit else None
 
 
+def plain_network(model: Any) -> Any:
+    """The transformers model itself, without PEFT around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def accepted_arguments(model: Any, **optional: Any) -> dict[str, Any]:
+    """Those of `optional` that the model's forward knows; families differ in them."""
+    known = inspect.signature(plain_network(model).forward).parameters
+    return {name: value for name, value in optional.items() if name in known}
+
+
 def _be_quiet() -> None:
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    chatter: Any = transformers.logging
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
 
 
 @contextmanager
@@ -146,8 +160,8 @@ def _existing_source(model: str | Path, what: str = "") -> str | Path:
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
             raise BadInput(
-                f"folder {model}{called} holds no model: it has neither config.json nor {ADAPTER_CONFIG}; "
-                "give a folder that save_pretrained wrote"
+                f"folder {model}{called} holds no model: it has neither config.json nor "
+                f"{ADAPTER_CONFIG}; give a folder that save_pretrained wrote"
             )
         return folder
     text = str(model)
@@ -161,7 +175,7 @@ def _existing_source(model: str | Path, what: str = "") -> str | Path:
 
 
 def _adapter_settings(source: str | Path) -> dict[str, Any]:
-    """What `adapter_config.json` says; empty for a plain model. Adapters are read from folders only."""
+    """What `adapter_config.json` says; empty for a plain model. Adapters come from folders only."""
     if not isinstance(source, Path) or not (source / ADAPTER_CONFIG).is_file():
         return {}
     try:
@@ -198,7 +212,8 @@ def _load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer with an end, a padding token and a chat template."""
     own = isinstance(source, Path) and any(source.glob("tokenizer*"))
-    tokenizer: PreTrainedTokenizerBase = _fetch(AutoTokenizer, source if own else base, revision)
+    home = source if own else base
+    tokenizer: PreTrainedTokenizerBase = _fetch(_tokenizer_kind(home), home, revision)
     if tokenizer.eos_token_id is None:
         raise BadInput(f"the tokenizer of {source} has no end-of-text token; set its eos_token")
     if tokenizer.pad_token_id is None:
@@ -211,6 +226,23 @@ def _load_tokenizer(
         start = "{{ bos_token }}" if adds_bos(tokenizer) else ""
         tokenizer.chat_template = start + FALLBACK_TEMPLATE
     return tokenizer
+
+
+def _tokenizer_kind(home: str | Path) -> Any:
+    """AutoTokenizer, except where a folder declares that its tokenizer.json is all there is.
+
+    For some architectures (Qwen2) AutoTokenizer takes the family's own class whatever the folder
+    declares, and so splits text otherwise than the tokenizer that was saved.
+    """
+    declared = Path(home) / "tokenizer_config.json"
+    if not isinstance(home, Path) or not declared.is_file():
+        return AutoTokenizer
+    try:
+        name = json.loads(declared.read_text("utf-8")).get("tokenizer_class")
+    except (ValueError, AttributeError) as exc:
+        raise BadInput(f"{declared} is not a JSON object; save the tokenizer again") from exc
+    generic = {"PreTrainedTokenizerFast", "TokenizersBackend"}
+    return PreTrainedTokenizerFast if name in generic else AutoTokenizer
 
 
 def _dtype(device: str, trained_whole: bool) -> torch.dtype:
