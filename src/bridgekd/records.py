@@ -33,7 +33,7 @@ class Pick:
 
     `difficulty` is rank-normalised to [0, 1]; `distance` in [0, 1] is the distance to the nearest
     earlier pick at the moment of picking (1 for the first), `nearest` that pick's id. Places after
-    the first B are ordered by difficulty alone and carry no distance.
+    the first B follow by their score against the finished choice and carry no distance.
     """
 
     id: str

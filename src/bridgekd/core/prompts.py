@@ -58,3 +58,37 @@ def shown_answer(example: Example) -> str:
     if example.answer in example.choices:
         return f"({LETTERS[example.choices.index(example.answer)]}) {example.answer}"
     return example.answer
+
+
+def teacher_prompt(
+    example: Example,
+    *,
+    system: str | None = None,
+    template: str | None = None,
+    reveal_answer: bool = False,
+    shots: Sequence[tuple[str, str, str]] = (),
+) -> tuple[Message, ...]:
+    """What the teacher is sent for one question.
+
+    `template` may hold {question}, {choices} and {answer}; None is the question with its options below.
+    `shots` are (question, rationale, answer) turns shown before. With `reveal_answer` the gold answer is
+    part of what is asked (a rationalisation), which only makes sense where the answer is not what is measured.
+    """
+    turns = [Message("system", TEACHER_SYSTEM if system is None else system)]
+    for question, rationale, answer in shots:
+        turns.append(Message("user", question))
+        turns.append(Message("assistant", f"{rationale}\n{ANSWER_MARK} {answer}"))
+    asked = render_question(example)
+    if template is not None:
+        asked = template
+        parts = {
+            "question": example.question,
+            "choices": render_choices(example.choices),
+            "answer": shown_answer(example) if reveal_answer else "",
+        }
+        for name, text in parts.items():
+            asked = asked.replace("{" + name + "}", text)
+    elif reveal_answer:
+        asked += REVEALED.format(answer=shown_answer(example))
+    turns.append(Message("user", asked))
+    return tuple(turn for turn in turns if turn.content)

@@ -1,0 +1,35 @@
+# The same words here and in CI. `make demo` and `make test` do all of their own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo test check format models clean
+
+demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
+	$(BIN)/bridgekd demo --folder demo
+
+test: check  ## everything that must hold
+	$(BIN)/pytest
+
+check: $(READY)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+models: $(READY)  ## train the sandbox's base models anew (about an hour)
+	$(BIN)/python -m bridgekd.sandbox.build
+
+# torch first and by itself, so that nothing else pulls in another one
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt -e '.[local,dev]'
+	touch $(READY)
+
+clean:  ## what the demo made; the virtual environment stays
+	rm -rf demo

@@ -1,0 +1,178 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 done; 2 bad input; 3 stopped with state saved and the command to go on; 130 interrupted.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bridgekd import api, terminal
+from bridgekd.edges.ledger import spend
+from bridgekd.edges.store import MANIFEST
+from bridgekd.errors import BadInput, BridgekdError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Distil a large teacher into a tiny model that reasons, on a budget that holds.",
+)
+sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
+app.add_typer(sandbox_app, name="sandbox")
+out = Console()
+err = Console(stderr=True)
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set select.alpha=0.3"),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
+StorePath = Annotated[Path, typer.Option("--store", help="The store's folder.")]
+
+
+@app.command(epilog="Example: bridgekd run medqa.yaml --set seed=1")
+def run(recipe: RecipePath, set_: Overrides = None, yes: Yes = False) -> None:
+    """Do all of a recipe, or go on where it stopped."""
+    _run(recipe, set_ or [], [], yes)
+
+
+@app.command(epilog="Example: bridgekd compare medqa.yaml --arms bridge,direct,random")
+def compare(
+    recipe: RecipePath,
+    arms: Annotated[str, typer.Option(help="Methods, with commas between them.")] = "bridge,direct",
+    set_: Overrides = None,
+    yes: Yes = False,
+) -> None:
+    """Run several methods over one store and one ledger, and measure them together."""
+    _run(recipe, set_ or [], [name.strip() for name in arms.split(",")], yes)
+
+
+@app.command(epilog="Example: bridgekd plan medqa.yaml --set budget.usd=2")
+def plan(
+    recipe: RecipePath,
+    arms: Annotated[str, typer.Option(help="Methods; the recipe's own if left out.")] = "",
+    set_: Overrides = None,
+) -> None:
+    """Say what a run would do and what it may cost. Sends nothing, writes nothing."""
+    methods = [name.strip() for name in arms.split(",") if name.strip()]
+    terminal.print_plan(out, api.plan(recipe, overrides=set_ or [], methods=methods))
+
+
+@app.command(epilog="Example: bridgekd status medqa --store runs")
+def status(name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")) -> None:
+    """Show a run's stages, seconds, spend and folders."""
+    journal = _journal(store, name)
+    rows = []
+    for entry in journal["stages"]:
+        manifest = json.loads((store / entry["folder"] / MANIFEST).read_text())
+        cost = manifest["facts"].get("spend_microusd")
+        spent = "" if cost is None else f"${cost / 1e6:.4f}"
+        rows.append((entry["stage"], f"{manifest['seconds']:.1f}", spent, entry["folder"]))
+    for partial in sorted(store.glob("*.partial")):
+        rows.append((partial.name.rpartition("-")[0], "...", "", f"{partial.name} (unfinished)"))
+    terminal.print_status(out, journal, rows)
+    for row in spend(Path(journal["ledger"])):
+        if row.run == name:
+            amount = f"${row.held_microusd / 1e6:.4f}"
+            out.print(f"ledger: {row.n_attempts} {row.state} ({row.purpose}, {row.model}), {amount}")
+
+
+@app.command(epilog="Example: bridgekd report medqa")
+def report(name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")) -> None:
+    """Print a finished run's table and where its page is."""
+    journal = _journal(store, name)
+    folders = {entry["stage"]: store / entry["folder"] for entry in journal["stages"]}
+    if "report" not in folders:
+        raise BadInput(f"{name} has no report yet (it is {journal['state']}); run its recipe to the end")
+    metrics = json.loads((folders["evaluate"] / "metrics.json").read_text())
+    terminal.print_metrics(out, metrics, name)
+    out.print(f"Report: {folders['report'] / 'report.html'}")
+
+
+@app.command(epilog="Example: bridgekd init my-task.yaml")
+def init(path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml")) -> None:
+    """Write a commented recipe to start from."""
+    if path.exists():
+        raise BadInput(f"{path} is there already; name another file")
+    path.write_text(Path(__file__).with_name("template.yaml").read_text())
+    out.print(f"Wrote {path}. Next: bridgekd plan {path}")
+
+
+@app.command(epilog="Example: bridgekd demo --folder demo")
+def demo(folder: Annotated[Path, typer.Option(help="Where to work.")] = Path("demo")) -> None:
+    """BRIDGE and direct distillation at the same 5 % budget, offline, in a few minutes."""
+    from bridgekd.sandbox.export import export
+    from bridgekd.sandbox.teacher_server import serve
+
+    recipe = export(folder)
+    with serve() as teacher:
+        _run(recipe, [f"teacher.base_url={teacher.base_url}"], ["bridge", "direct"], yes=True)
+
+
+@sandbox_app.command("export", epilog="Example: bridgekd sandbox export world")
+def sandbox_export(folder: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
+    """Write the sandbox as a user's own files: data, instructions, models, a recipe."""
+    from bridgekd.sandbox.export import export
+
+    recipe = export(folder)
+    out.print(f"Wrote {folder}. Next: bridgekd sandbox serve, then bridgekd run {recipe}")
+
+
+@sandbox_app.command("serve", epilog="Example: bridgekd sandbox serve --port 8765")
+def sandbox_serve(port: Annotated[int, typer.Option(help="On loopback.")] = 8765) -> None:
+    """Start the sandbox's teacher, an OpenAI-compatible server on this machine only."""
+    import threading
+
+    from bridgekd.sandbox.teacher_server import serve
+
+    with serve(port=port) as teacher:
+        out.print(f"Teacher at {teacher.base_url}; stop it with Ctrl-C")
+        threading.Event().wait()
+
+
+def main() -> None:
+    """The entry point: errors become one sentence and an exit code."""
+    try:
+        app()
+    except BridgekdError as exc:
+        err.print(f"[bold red]{type(exc).__name__}[/]: ", end="")
+        err.print(str(exc), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        err.print("Interrupted; everything finished is kept. The same command goes on.")
+        sys.exit(130)
+
+
+def _run(recipe: Path, overrides: list[str], methods: list[str], yes: bool) -> None:
+    def consent(plan: api.Plan) -> bool:
+        if yes:
+            return True
+        terminal.print_buying(out, plan)
+        return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False)
+
+    with terminal.shown_progress(out) as progress:
+        outcome = api.run(
+            recipe,
+            overrides=overrides,
+            methods=methods,
+            consent=consent,
+            progress=progress,
+            note=out.print,
+        )
+    terminal.print_metrics(out, outcome.metrics, outcome.name)
+    out.print(f"Report: {outcome.report}", soft_wrap=True)
+
+
+def _journal(store: Path, name: str) -> dict[str, Any]:
+    path = store / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in store.glob("*.json"))) or "none"
+        raise BadInput(f"no run {name!r} in {store}; runs there: {known} (--store names another)")
+    journal: dict[str, Any] = json.loads(path.read_text())
+    return journal

@@ -1,0 +1,188 @@
+"""Data sets in: JSONL, CSV, Parquet or a Hub id, through the recipe's field map, to Example rows.
+
+Every complaint names the file and the line (the row, for formats without lines), the value and the remedy.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bridgekd.config import AnswerKind, Fields
+from bridgekd.core.grading import canonical
+from bridgekd.edges.rows import read_jsonl
+from bridgekd.errors import BadInput
+from bridgekd.records import Example
+
+Raw = tuple[str, dict[str, Any]]  # ("file line 3", the row)
+
+
+def load_examples(
+    path: Path, fields: Fields, answer_kind: AnswerKind, *, labelled: bool = True
+) -> list[Example]:
+    """The examples of a file or Hub data set in their order; BadInput on the first row that does not fit."""
+    examples: list[Example] = []
+    seen: dict[str, str] = {}
+    for place, row in _raw_rows(path):
+        example = _example(place, row, fields, len(examples))
+        if example.id in seen:
+            raise BadInput(
+                f"{place}: id {example.id!r} stands already at {seen[example.id]}; ids must differ"
+            )
+        seen[example.id] = place
+        _check_answer(place, example, answer_kind, labelled)
+        examples.append(example)
+    if not examples:
+        raise BadInput(f"{path} holds no rows; give a file with at least one question")
+    return examples
+
+
+def load_instructions(path: Path) -> list[tuple[str, str]]:
+    """(instruction, response) pairs; alpaca's instruction/input/output, prompt/completion and messages rows."""
+    pairs = []
+    for place, row in _raw_rows(path):
+        pair = _instruction(row)
+        if pair is None:
+            raise BadInput(
+                f"{place}: no instruction found; expected the columns instruction and output (input "
+                "optional), prompt and completion (or response), or messages"
+            )
+        pairs.append(pair)
+    if not pairs:
+        raise BadInput(f"{path} holds no instructions; give a file with at least one")
+    return pairs
+
+
+def _instruction(row: dict[str, Any]) -> tuple[str, str] | None:
+    if isinstance(row.get("messages"), list) and len(row["messages"]) >= 2:
+        return row["messages"][-2]["content"], row["messages"][-1]["content"]
+    asked = row.get("instruction") or row.get("prompt")
+    answered = row.get("output") or row.get("response") or row.get("completion")
+    if not isinstance(asked, str) or not isinstance(answered, str):
+        return None
+    return (f"{asked}\n{row['input']}" if row.get("input") else asked), answered
+
+
+def _raw_rows(path: Path) -> Iterator[Raw]:
+    suffix = path.suffix.lower()
+    if suffix in {".jsonl", ".ndjson"}:
+        yield from ((f"{path} line {number}", row) for number, row in read_jsonl(path))
+    elif suffix in {".csv", ".tsv"}:
+        yield from _csv_rows(path, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.is_file():
+        raise BadInput(f"{path}: unknown kind of file; give .jsonl, .csv, .tsv or .parquet")
+    else:
+        yield from _hub_rows(str(path))
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[Raw]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise BadInput(
+                        f"{path} line {reader.line_num}: not as many fields as the header's "
+                        f"{len(reader.fieldnames or ())}; look for a stray {delimiter!r} or quote"
+                    )
+                yield f"{path} line {reader.line_num}", row
+        except csv.Error as exc:
+            raise BadInput(f"{path} line {reader.line_num}: broken CSV ({exc})") from exc
+
+
+def _parquet_rows(path: Path) -> Iterator[Raw]:
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as exc:
+        raise BadInput(f"{path} is not a Parquet file; write it again") from exc
+    number = 0
+    for batch in file.iter_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{path} row {number}", row
+
+
+def _hub_rows(where: str) -> Iterator[Raw]:
+    name, _, split = where.partition(":")
+    try:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
+    except ImportError as exc:
+        raise BadInput(
+            f"{where} is a Hub data set; install it with: pip install 'bridgekd[local]'"
+        ) from exc
+    try:
+        rows = load_dataset(name, split=split or "train")
+    except (OSError, ValueError, DatasetsError) as exc:
+        raise BadInput(
+            f"cannot load the Hub data set {name!r} (split {split or 'train'}): {exc}"
+        ) from exc
+    for number, row in enumerate(rows, start=1):
+        yield f"{where} row {number}", dict(row)
+
+
+def _example(place: str, row: dict[str, Any], fields: Fields, number: int) -> Example:
+    question = str(_field(place, row, fields.question, "question")).strip()
+    if not question:
+        raise BadInput(f"{place}: the question is empty; fill it or remove the row")
+    if fields.answer not in row:
+        _field(place, row, fields.answer, "answer")
+    answer = row[fields.answer]
+    return Example(
+        id=str(_field(place, row, fields.id, "id")) if fields.id else f"{number:07d}",
+        question=question,
+        answer=None if answer is None or str(answer).strip() == "" else str(answer).strip(),
+        choices=_choices(place, row, fields.choices),
+        domain=str(_field(place, row, fields.domain, "domain")) if fields.domain else "",
+    )
+
+
+def _field(place: str, row: dict[str, Any], column: str, role: str) -> Any:
+    if column in row and row[column] is not None:
+        return row[column]
+    near = get_close_matches(column, [str(key) for key in row], n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near and near[0] != column else ""
+    raise BadInput(
+        f"{place}: no column {column!r} (data.fields.{role}); the row has {', '.join(map(str, row))}{hint}"
+    )
+
+
+def _choices(place: str, row: dict[str, Any], column: str | None) -> tuple[str, ...]:
+    if column is None:
+        return ()
+    value = _field(place, row, column, "choices")
+    if isinstance(value, str):  # CSV: a JSON list in a cell
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            value = None
+    if isinstance(value, dict):  # {"A": "first", ...} or {"text": [...], "label": [...]}
+        value = value.get("text") or list(value.values())
+    if not isinstance(value, list) or not 2 <= len(value) <= 26:
+        raise BadInput(f"{place}: {column!r} is no list of 2 to 26 options (data.fields.choices)")
+    return tuple(str(option).strip() for option in value)
+
+
+def _check_answer(place: str, example: Example, kind: AnswerKind, labelled: bool) -> None:
+    if example.answer is None:
+        if labelled:
+            raise BadInput(
+                f"{place}: no answer; fill it, remove the row or mend data.fields.answer"
+            )
+        return
+    if kind == "choice" and not example.choices:
+        raise BadInput(
+            f"{place}: answer_kind is choice but the row has no options; set data.fields.choices"
+        )
+    if not canonical(example.answer, kind, example.choices):
+        among = f" among {list(example.choices)}" if kind == "choice" else ""
+        raise BadInput(
+            f"{place}: the answer {example.answer!r} is no {kind}{among}; mend it or set data.answer_kind"
+        )

@@ -1,0 +1,84 @@
+"""Rows on disk: dataclass rows to Parquet and back, and JSON lines read with their line numbers."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bridgekd.errors import BadInput
+
+Row = TypeVar("Row")
+_ARROW = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "tuple[str, ...]": pa.list_(pa.string()),
+}
+
+
+def write_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
+    """Writes rows of one dataclass; the same rows give the same bytes."""
+    schema = _schema(kind)
+    columns = [[getattr(row, name) for row in rows] for name in schema.names]
+    table = pa.table(
+        [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
+    )
+    pq.write_table(table, path)
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows as they were written."""
+    table = pq.read_table(path)
+    columns = [table.column(name).to_pylist() for name in table.column_names]
+    listed = {f.name for f in _schema(kind) if pa.types.is_list(f.type)}
+    return [
+        kind(
+            **{
+                n: tuple(v) if n in listed else v
+                for n, v in zip(table.column_names, row, strict=True)
+            }
+        )
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every line that is not empty; BadInput names the line that is broken."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _object(path, number, line)
+    except UnicodeDecodeError as exc:
+        raise BadInput(f"{path} is not UTF-8 text: {exc.reason} at byte {exc.start}") from exc
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as exc:
+        raise BadInput(
+            f"{path} line {number}: broken JSON at column {exc.colno} ({exc.msg}); "
+            "mend or remove the line"
+        ) from exc
+    if not isinstance(row, dict):
+        raise BadInput(f"{path} line {number}: expected an object in braces, found {line[:40]!r}")
+    return row
+
+
+def _schema(kind: type[Row]) -> pa.Schema:
+    hints = get_type_hints(kind)
+    fields = []
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        hint = hints[field.name]
+        name = (
+            hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
+        )
+        plain = name.removesuffix(" | None")
+        fields.append(pa.field(field.name, _ARROW[plain], nullable=plain != name))
+    return pa.schema(fields)

@@ -1,0 +1,19 @@
+"""One short file per published method: an ordinary function that calls stages in order. Read these first."""
+
+from difflib import get_close_matches
+
+from bridgekd.errors import BadInput
+from bridgekd.methods.bridge import bridge, random
+from bridgekd.methods.direct import direct
+from bridgekd.runs import Method
+
+METHODS: dict[str, Method] = {"bridge": bridge, "random": random, "direct": direct}
+
+
+def method_named(name: str) -> Method:
+    """The method of this name; BadInput with the nearest known one."""
+    if name in METHODS:
+        return METHODS[name]
+    near = get_close_matches(name, METHODS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METHODS)}"
+    raise BadInput(f"unknown method {name!r}; {hint}")

@@ -1,0 +1,33 @@
+"""A Story as one self-contained HTML page and as Markdown. No script, no font and no picture from elsewhere."""
+
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from bridgekd.report.plots import accuracy_bars
+from bridgekd.report.story import ArmRow, Story
+
+
+def render(story: Story) -> tuple[str, str]:
+    """(HTML, Markdown)."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["percent"] = lambda share: f"{share:.1%}".replace("%", " %")
+    environment.filters["usd"] = lambda amount: f"${amount:,.4f}"
+    template = environment.from_string(files(__package__).joinpath("template.html").read_text())
+    return template.render(s=story, bars=accuracy_bars(story.arms)), _markdown(story)
+
+
+def _markdown(story: Story) -> str:
+    lines = [f"# {story.name}", "", story.headline, ""]
+    lines += ["| arm | accuracy | 95 % interval | n | queries | spend | seconds |"]
+    lines += ["|---|---|---|---|---|---|---|", *(_markdown_row(arm) for arm in story.arms), ""]
+    lines += ["| pair | difference | p (McNemar) | n |", "|---|---|---|---|"]
+    lines += [f"| {pair} | {d:+.1%} | {p:.2g} | {n} |" for pair, d, p, n in story.pairs]
+    return "\n".join([*lines, "", story.contamination, ""])
+
+
+def _markdown_row(arm: ArmRow) -> str:
+    return (
+        f"| {arm.title} | {arm.accuracy:.1%} | {arm.low:.1%} to {arm.high:.1%} | {arm.n_test} "
+        f"| {arm.n_queries} | ${arm.spend_usd:.4f} | {arm.seconds:.0f} |"
+    )

@@ -1,0 +1,68 @@
+"""What a report tells: plain numbers and texts, gathered elsewhere, shown by page.py."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRow:
+    """One line of the result table."""
+
+    name: str
+    title: str
+    accuracy: float
+    low: float
+    high: float
+    n_test: int
+    n_queries: int
+    spend_usd: float
+    seconds: float
+    by_domain: dict[str, tuple[float, float, float]]  # accuracy, low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """One buying: for which arms, how much, and what came of it."""
+
+    title: str
+    n_queries: int
+    spend_usd: float
+    ended_by: str
+    n_kept: int
+    dropped: dict[str, int]  # reason -> rows
+    bought_by_domain: dict[str, tuple[int, int]]  # domain -> (bought, in the pool)
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """One test question and what each arm made of it."""
+
+    question: str
+    gold: str
+    domain: str
+    answers: tuple[tuple[str, str, bool], ...]  # arm's title, text, correct
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """One stage of the run: its folder, its seconds and what it says of itself."""
+
+    stage: str
+    folder: str
+    seconds: float
+    facts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Everything on the page, in its order."""
+
+    name: str
+    headline: str
+    arms: tuple[ArmRow, ...]
+    pairs: tuple[tuple[str, float, float, int], ...]  # "a - b", difference, p, n
+    purchases: tuple[Purchase, ...]
+    examples: tuple[SideBySide, ...]
+    stages: tuple[StageRow, ...]
+    contamination: str
+    recipe_yaml: str
+    libraries: str

@@ -1,0 +1,127 @@
+"""A run: one recipe over one store. It holds what a method needs, and writes down what was made where."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bridgekd import stages
+from bridgekd.config import Recipe, Section
+from bridgekd.edges.sources import data_source, model_source
+from bridgekd.edges.store import Artifact, Maker, Stage, Store, write_durably
+from bridgekd.settings import Evaluate, Predict, Report, Settings
+from bridgekd.stages.live import Live
+from bridgekd.stages.pool import known_strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A model to be measured, whose it is, and how it is to be asked: the way it was trained."""
+
+    model: Artifact
+    size: Literal["assistant", "student"]
+    ask: Literal["explain", "answer"] = "explain"
+
+
+Arms = dict[str, Arm]
+Method = Callable[["Run"], Arms]
+
+
+class Run:
+    """What a method sees: `make`, the settings of each stage (`of`), and what the person brought.
+
+    Relative paths in the recipe are relative to `folder`.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, store: Maker, live: Live) -> None:
+        self.recipe = recipe
+        self.of = Settings(recipe)
+        self.live = live
+        self.store = store
+        self.journal: list[dict[str, str]] = []
+        known_strategy(recipe.select.strategy)
+        self.train_data = data_source(recipe.data.train, folder)
+        self.test_data = data_source(recipe.data.test, folder)
+        self.assistant = model_source(recipe.assistant.model, folder, recipe.assistant.revision)
+        self.student = model_source(recipe.student.model, folder, recipe.student.revision)
+        instruct, shots = recipe.student.instruct, recipe.teacher.prompt.examples
+        self.instructions = data_source(instruct, folder) if instruct else None
+        self.shots = (data_source(shots, folder),) if shots else ()
+
+    def make(self, stage: Stage, settings: Section, *inputs: Artifact) -> Artifact:
+        """The artifact of this stage; the run's journal says which folder that is."""
+        made = self.store.make(stage, settings, *inputs, live=self.live)
+        entry = {"stage": made.stage, "folder": made.path.name}
+        if entry not in self.journal:
+            self.journal.append(entry)
+        self.write_journal("running")
+        return made
+
+    @property
+    def student_ask(self) -> Literal["explain", "answer"]:
+        """How the trained student is asked: for the answer alone where it learnt it as a task of its own."""
+        return "answer" if self.recipe.student.form == "two_task" else "explain"
+
+    def pool(self) -> Artifact:
+        """The pool and the validation split."""
+        return self.make(stages.load_pool, self.of.load_pool, self.train_data)
+
+    def instructed(self) -> Artifact:
+        """The instruction-tuned student; the untouched one where the recipe names no instruction set."""
+        if self.instructions is None:
+            return self.student
+        return self.make(
+            stages.instruct_student, self.of.instruct_student, self.student, self.instructions
+        )
+
+    def measure(self, arms: Arms) -> Artifact:
+        """metrics.json over all arms, the teacher among them if the recipe pays for that."""
+        pool = self.pool()
+        test = self.make(stages.load_test, self.of.load_test, pool, self.test_data)
+        predictions = {}
+        if self.recipe.evaluate.teacher_queries not in (0, "0%"):
+            asked = self.of.measure_teacher
+            predictions["teacher"] = self.make(
+                stages.measure_teacher, asked, pool, test, *self.shots
+            )
+        for name, arm in arms.items():
+            sized = self.recipe.assistant if arm.size == "assistant" else self.recipe.student
+            how = Predict(
+                ask=arm.ask, max_new_tokens=sized.max_new_tokens, batch_size=sized.batch_size
+            )
+            predictions[name] = self.make(stages.predict, how, pool, test, arm.model)
+        names = Evaluate(arms=tuple(predictions))
+        return self.make(stages.evaluate, names, test, *predictions.values())
+
+    def report(self, evaluation: Artifact) -> Artifact:
+        """The page."""
+        return self.make(
+            stages.report, Report(recipe=self.recipe.model_dump(mode="json")), evaluation
+        )
+
+    def write_journal(self, state: str) -> None:
+        """runs/<name>.json: which folders are this run's, and whether it is over."""
+        if isinstance(self.store, Store):
+            path = self.store.folder / f"{self.recipe.name}.json"
+            known: dict[str, Any] = {"name": self.recipe.name, "state": state}
+            known["stages"] = self.journal
+            known["ledger"] = str(self.live.ledger)
+            known["recipe"] = self.recipe.model_dump(mode="json")
+            write_durably(path, json.dumps(known, indent=1))
+
+
+def open_run(recipe: Recipe, folder: Path, live: Live) -> Run:
+    """A run that does its work in the recipe's store."""
+    return Run(recipe, folder, Store(folder / recipe.store, live.note), live)
+
+
+def live_of(recipe: Recipe, folder: Path) -> Live:
+    """The recipe's way to the world, without anybody looking on."""
+    return Live(
+        run=recipe.name,
+        teacher=recipe.teacher,
+        ledger=folder / recipe.ledger,
+        hard_stop_usd=recipe.hard_stop_usd,
+        device=recipe.device,
+    )

@@ -1,0 +1,60 @@
+"""Writes the sandbox as a user's own files would look: data, instructions, models and a complete recipe."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from bridgekd.errors import BadInput
+from bridgekd.records import Example
+from bridgekd.sandbox.base_text import instruction_rows
+from bridgekd.sandbox.world import generate
+
+N_POOL, N_VALIDATION, N_TEST, N_INSTRUCTIONS = 4000, 200, 600, 1000
+ASSISTANTS = ("assistant-small", "assistant-middle", "assistant-large")
+
+
+def export(
+    folder: Path,
+    *,
+    n_pool: int = N_POOL,
+    n_validation: int = N_VALIDATION,
+    n_test: int = N_TEST,
+    n_instructions: int = N_INSTRUCTIONS,
+    seed: int = 0,
+) -> Path:
+    """Writes the world into `folder` and returns the recipe's path. The same arguments give the same bytes.
+
+    Train and test share no question. Raises BadInput where the folder holds another recipe of that name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = files("bridgekd.sandbox").joinpath("recipe.yaml").read_text()
+    recipe = recipe.replace("validation: 200", f"validation: {n_validation}")
+    path = folder / "sandbox.yaml"
+    if path.exists() and path.read_text() != recipe:
+        raise BadInput(f"{path} was changed by hand; export into another folder, or move it away")
+    train = generate(n_pool + n_validation, seed)
+    test = generate(n_test, seed + 1, exclude={e.question for e in train})
+    _write(folder / "train.jsonl", (_row(e) for e in train))
+    _write(folder / "test.jsonl", (_row(e) for e in test))
+    _write(folder / "instruct.jsonl", (asdict(r) for r in instruction_rows(n_instructions, seed)))
+    for name in ("student", *ASSISTANTS):
+        with as_file(files("bridgekd.sandbox").joinpath("models", name)) as model:
+            shutil.copytree(model, folder / "models" / name, dirs_exist_ok=True)
+    path.write_text(recipe)
+    return path
+
+
+def _row(example: Example) -> dict[str, object]:
+    return {
+        "id": example.id,
+        "question": example.question,
+        "answer": example.answer,
+        "domain": example.domain,
+    }
+
+
+def _write(path: Path, rows: Iterable[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,175 @@
+"""What each stage depends on, cut out of the recipe: exactly what stands here is in a fingerprint.
+
+A key that changes no result (the device, a server's address, concurrency) is left out on purpose; a key that
+a stage does not use is left out so that changing it redoes only what depends on it.
+"""
+
+from typing import Literal
+
+from bridgekd.config import (
+    Amount,
+    AnswerKind,
+    Budget,
+    Fields,
+    Lora,
+    Price,
+    Recipe,
+    Section,
+    TeacherPrompt,
+    Train,
+)
+
+
+class LoadPool(Section):
+    fields: Fields
+    answer_kind: AnswerKind
+    validation: Amount
+    seed: int
+
+
+class LoadTest(Section):
+    fields: Fields
+
+
+class WarmUp(Section):
+    share: Amount
+    train: Train
+    lora: Lora | None
+    max_new_tokens: int
+    seed: int
+
+
+class ScorePool(Section):
+    difficulty: Literal["loss"]
+    batch_size: int
+
+
+class Select(Section):
+    strategy: str
+    queries: Amount | None
+    alpha: float
+    seed: int
+
+
+class Ask(Section):
+    """How a teacher is asked: everything that reaches it, and its price."""
+
+    provider: str
+    model: str
+    max_tokens: int
+    temperature: float
+    prompt: TeacherPrompt
+    price: Price | None
+
+
+class QueryTeacher(Section):
+    ask: Ask
+    budget: Budget
+
+
+class Check(Section):
+    keep: Literal["correct", "all"]
+
+
+class TrainModel(Section):
+    """The trainings on rationales, of the assistant and of the student."""
+
+    train: Train
+    form: Literal["joint", "two_task"]
+    answer_weight: float
+    lora: Lora | None
+    max_new_tokens: int
+    seed: int
+
+
+class Annotate(Section):
+    keep: Literal["all", "correct"]
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+
+
+class Instruct(Section):
+    train: Train
+    lora: Lora | None
+    seed: int
+
+
+class Predict(Section):
+    ask: Literal["explain", "answer"]
+    max_new_tokens: int
+    batch_size: int
+
+
+class MeasureTeacher(Section):
+    ask: Ask
+    queries: Amount
+
+
+class Evaluate(Section):
+    arms: tuple[str, ...]  # one name per prediction artifact, in order
+
+
+class Report(Section):
+    recipe: dict[str, object]
+
+
+class Settings:
+    """The settings of every stage of one recipe."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        r, a, s, seed = recipe, recipe.assistant, recipe.student, recipe.seed
+        self.ask = Ask(**{k: getattr(r.teacher, k) for k in Ask.model_fields})
+        self.load_pool = LoadPool(
+            fields=r.data.fields,
+            answer_kind=r.data.answer_kind,
+            validation=r.data.validation,
+            seed=seed,
+        )
+        self.load_test = LoadTest(fields=r.data.fields)
+        self.warm_up = WarmUp(
+            share=a.warm_up,
+            train=a.warm_up_train,
+            lora=a.lora,
+            max_new_tokens=a.max_new_tokens,
+            seed=seed,
+        )
+        self.score_pool = ScorePool(difficulty=r.select.difficulty, batch_size=a.batch_size)
+        self.select = Select(
+            strategy=r.select.strategy,
+            queries=r.budget.queries,
+            alpha=r.select.alpha,
+            seed=seed,
+        )
+        self.query_teacher = QueryTeacher(ask=self.ask, budget=r.budget)
+        self.check = Check(keep=r.check.keep)
+        self.train_assistant = TrainModel(
+            train=a.train,
+            form="joint",
+            answer_weight=a.answer_weight,
+            lora=a.lora,
+            max_new_tokens=a.max_new_tokens,
+            seed=seed,
+        )
+        self.annotate = Annotate(
+            keep=r.annotate.keep,
+            max_new_tokens=a.max_new_tokens,
+            batch_size=a.batch_size,
+            seed=seed,
+        )
+        self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
+        self.train_student = TrainModel(
+            train=s.train,
+            form=s.form,
+            answer_weight=s.answer_weight,
+            lora=s.lora,
+            max_new_tokens=s.max_new_tokens,
+            seed=seed,
+        )
+        self.measure_teacher = MeasureTeacher(ask=self.ask, queries=r.evaluate.teacher_queries)
+
+    def select_by(self, strategy: str | None) -> Select:
+        """The selection with another strategy, all else equal; None keeps the recipe's."""
+        if strategy is None:
+            return self.select
+        return self.select.model_copy(update={"strategy": strategy})

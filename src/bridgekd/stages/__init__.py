@@ -1,0 +1,32 @@
+"""The stages, in the order of the data: each takes artifacts and gives one."""
+
+from bridgekd.stages.buying import check, measure_teacher, query_teacher
+from bridgekd.stages.live import Live
+from bridgekd.stages.measuring import evaluate, predict, report
+from bridgekd.stages.pool import load_pool, load_test, score_pool, select
+from bridgekd.stages.training import (
+    annotate,
+    instruct_student,
+    train_assistant,
+    train_student,
+    warm_up,
+)
+
+__all__ = [
+    "Live",
+    "annotate",
+    "check",
+    "evaluate",
+    "instruct_student",
+    "load_pool",
+    "load_test",
+    "measure_teacher",
+    "predict",
+    "query_teacher",
+    "report",
+    "score_pool",
+    "select",
+    "train_assistant",
+    "train_student",
+    "warm_up",
+]

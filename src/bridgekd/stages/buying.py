@@ -1,0 +1,179 @@
+"""The paid part: query_teacher, check, measure_teacher. The only stages that open the ledger."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from bridgekd import settings as of
+from bridgekd.config import count_of
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest
+from bridgekd.core.costs import microusd
+from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
+from bridgekd.core.prompts import teacher_prompt
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.rows import read_jsonl, read_rows, write_rows
+from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.teacher import Purchase, api_key, buy
+from bridgekd.errors import BadInput
+from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
+from bridgekd.stages.live import Live
+from bridgekd.stages.pool import answer_kind, n_queries, read_pool
+
+
+@stage(version=1)
+def query_teacher(
+    out: Path, s: of.QueryTeacher, pool: Artifact, ranking: Artifact, *shots: Artifact, live: Live
+) -> dict[str, Any]:
+    """Asks the teacher down the ranking until the first limit of the budget ends it."""
+    examples = {e.id: e for e in read_pool(pool)}
+    picks = read_rows(ranking.path / "ranking.parquet", Pick)
+    wanted = [examples[p.id] for p in sorted(picks, key=lambda p: p.rank)]
+    limits = Limits(
+        queries=n_queries(s.budget.queries, len(wanted)),
+        microusd=None if s.budget.usd is None else microusd(s.budget.usd),
+        tokens=s.budget.tokens,
+    )
+    bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live)
+    write_rows(out / "completions.parquet", Completion, bought.completions)
+    return _facts(bought)
+
+
+@stage(version=1)
+def check(
+    out: Path, s: of.Check, pool: Artifact, completions: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """The teacher's answers as rationales, kept or dropped with the reason. Dropped ones stay paid."""
+    examples, kind = {e.id: e for e in read_pool(pool)}, answer_kind(pool)
+    rows = [
+        checked(examples[c.id], c.text or c.reasoning, kind, "teacher", s.keep, state=c.state)
+        for c in read_rows(completions.path / "completions.parquet", Completion)
+    ]
+    write_rows(out / "rationales.parquet", Rationale, rows)
+    return {"n_kept": sum(r.kept for r in rows), "n_dropped": sum(not r.kept for r in rows)}
+
+
+@stage(version=1)
+def measure_teacher(
+    out: Path,
+    s: of.MeasureTeacher,
+    pool: Artifact,
+    test: Artifact,
+    *shots: Artifact,
+    live: Live,
+) -> dict[str, Any]:
+    """The teacher on the first test questions, paid apart from the budget under a limit of its own."""
+    rows = read_rows(test.path / "test.parquet", Example)
+    asked = rows[: count_of(s.queries, len(rows))]
+    hidden = s.ask.model_copy(
+        update={"prompt": s.ask.prompt.model_copy(update={"reveal_answer": False})}
+    )
+    bought = _buy(hidden, asked, shots, Limits(queries=len(asked)), purpose="measure", live=live)
+    examples, kind = {e.id: e for e in asked}, answer_kind(pool)
+    predictions = [graded(examples[c.id], c.text, kind) for c in bought.completions]
+    write_rows(out / "predictions.parquet", Prediction, predictions)
+    return _facts(bought)
+
+
+def graded(example: Example, text: str, kind: str) -> Prediction:
+    """A model's text against the gold answer."""
+    answer = read_answer(text, kind, example.choices)
+    right = is_correct(answer, example.answer or "", kind, example.choices)
+    return Prediction(example.id, text, answer, right)
+
+
+def checked(
+    example: Example,
+    text: str,
+    kind: str,
+    source: str,
+    keep: Literal["correct", "all"],
+    *,
+    state: str = "answered",
+) -> Rationale:
+    """A text as a rationale: dropped if cut, refused or empty, and under `correct` if its answer is wrong."""
+    rationale, _ = split_answer(text)
+    answer = read_answer(text, kind, example.choices)
+    reason = ""
+    if state != "answered":
+        reason = state
+    elif not rationale:
+        reason = "no rationale"
+    elif keep == "correct" and not answer:
+        reason = "no answer"
+    elif keep == "correct" and not is_correct(answer, example.answer or "", kind, example.choices):
+        reason = (
+            f"wrong answer: {answer}, not {canonical(example.answer or '', kind, example.choices)}"
+        )
+    return Rationale(example.id, rationale, answer, source, not reason, reason)
+
+
+def read_shots(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
+    """The few-shot turns of teacher.prompt.examples."""
+    shots = []
+    for artifact in artifacts:
+        for number, row in read_jsonl(artifact.path):
+            missing = [k for k in ("question", "rationale", "answer") if not row.get(k)]
+            if missing:
+                raise BadInput(
+                    f"{artifact.path} line {number}: no {missing[0]!r} in this example turn"
+                )
+            shots.append((str(row["question"]), str(row["rationale"]), str(row["answer"])))
+    return shots
+
+
+def requests_for(
+    ask: of.Ask, wanted: Sequence[Example], shots: Sequence[Artifact]
+) -> list[TeacherRequest]:
+    """One request per example, in rank order."""
+    turns, prompt = read_shots(shots), ask.prompt
+    return [
+        TeacherRequest(
+            id=example.id,
+            rank=rank,
+            messages=teacher_prompt(
+                example,
+                system=prompt.system,
+                template=prompt.template,
+                reveal_answer=prompt.reveal_answer,
+                shots=turns,
+            ),
+        )
+        for rank, example in enumerate(wanted)
+    ]
+
+
+def _buy(
+    ask: of.Ask,
+    wanted: Sequence[Example],
+    shots: Sequence[Artifact],
+    limits: Limits,
+    *,
+    purpose: Literal["train", "measure"],
+    live: Live,
+) -> Purchase:
+    hard_stop = None if live.hard_stop_usd is None else microusd(live.hard_stop_usd)
+    with Ledger(live.ledger, hard_stop, on_wait=live.note) as ledger:
+        return buy(
+            requests_for(ask, wanted, shots),
+            ledger,
+            teacher=live.teacher,
+            limits=limits,
+            run=live.run,
+            purpose=purpose,
+            api_key=api_key(live.teacher),
+            progress=live.progress,
+        )
+
+
+def _facts(bought: Purchase) -> dict[str, Any]:
+    """What was charged is the same for a warm ledger and a cold one; what was newly sent is not."""
+    return {
+        "n_queries": len(bought.completions),
+        "spend_microusd": bought.charged_microusd,
+        "n_tokens": bought.charged_tokens,
+        "ended_by": bought.ended,
+        "n_calls_sent": bought.n_calls_sent,
+        "n_recalled": bought.n_recalled,
+        "newly_spent_microusd": bought.spent_microusd,
+    }

@@ -1,0 +1,21 @@
+"""What a stage may touch while it works and what is not hashed: it changes no result."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridgekd.config import Teacher
+from bridgekd.progress import Progress, silent
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The device, the way to the teacher, the ledger file, and who looks on (`note` gets sentences)."""
+
+    run: str
+    teacher: Teacher
+    ledger: Path
+    hard_stop_usd: float | None = None
+    device: str = "cpu"
+    progress: Progress = field(default=silent, repr=False)
+    note: Callable[[str], None] = field(default=lambda text: None, repr=False)

@@ -1,0 +1,140 @@
+"""From files to a ranking: load_pool, load_test, score_pool, select. Nothing here is paid for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridgekd import lm
+from bridgekd import settings as of
+from bridgekd.config import AnswerKind, count_of
+from bridgekd.core.diversity import coverage
+from bridgekd.core.selection import STRATEGIES, rank
+from bridgekd.edges.data import load_examples
+from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.sources import model_and_revision
+from bridgekd.edges.store import Artifact, stage
+from bridgekd.errors import BadInput
+from bridgekd.records import Example, Pick, Score
+from bridgekd.stages.live import Live
+
+
+@stage(version=1)
+def load_pool(out: Path, s: of.LoadPool, source: Artifact, *, live: Live) -> dict[str, Any]:
+    """The train file as pool and validation split: a seeded draw, so that every arm shares it."""
+    pool, validation = pool_and_validation(source, s)
+    write_rows(out / "pool.parquet", Example, pool)
+    write_rows(out / "validation.parquet", Example, validation)
+    (out / "task.json").write_text(json.dumps({"answer_kind": s.answer_kind}))
+    return {"n_pool": len(pool), "n_validation": len(validation)}
+
+
+@stage(version=1)
+def load_test(
+    out: Path, s: of.LoadTest, pool: Artifact, source: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """The test file, and how many of its questions stand in the train file word for word."""
+    test = load_examples(source.path, s.fields, answer_kind(pool))
+    seen = {e.question for e in read_pool(pool) + read_validation(pool)}
+    write_rows(out / "test.parquet", Example, test)
+    return {"n_test": len(test), "n_also_in_train": sum(e.question in seen for e in test)}
+
+
+@stage(version=1)
+def score_pool(
+    out: Path, s: of.ScorePool, pool: Artifact, assistant: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """The warm assistant's loss on every gold answer, and the question's embedding, from one forward pass."""
+    examples = read_pool(pool)
+    local = open_model(assistant, live)
+    nll, n_tokens, embeddings = lm.score(
+        local, examples, batch_size=s.batch_size, progress=live.progress
+    )
+    rows = [Score(e.id, float(d), int(t)) for e, d, t in zip(examples, nll, n_tokens, strict=True)]
+    write_rows(out / "scores.parquet", Score, rows)
+    np.save(out / "embeddings.npy", embeddings)
+    return {"n_scored": len(rows), "mean_nll": round(float(nll.mean()), 4)}
+
+
+@stage(version=1)
+def select(
+    out: Path, s: of.Select, pool: Artifact, scores: Artifact | None = None, *, live: Live
+) -> dict[str, Any]:
+    """B questions in the order of choosing, then the rest; a strategy that needs no scores gets none."""
+    ids = [e.id for e in read_pool(pool)]
+    difficulty, embeddings = np.zeros(len(ids)), np.ones((len(ids), 1), dtype=np.float32)
+    if scores is not None:
+        difficulty = np.array(
+            [r.difficulty for r in read_rows(scores.path / "scores.parquet", Score)]
+        )
+        embeddings = np.load(scores.path / "embeddings.npy")
+    n_chosen = n_queries(s.queries, len(ids))
+    ranking = rank(
+        s.strategy, ids, difficulty, embeddings, n_chosen=n_chosen, alpha=s.alpha, seed=s.seed
+    )
+    write_rows(out / "ranking.parquet", Pick, ranking)
+    place = {id: i for i, id in enumerate(ids)}
+    mean, largest = coverage(embeddings, np.array([place[p.id] for p in ranking if p.chosen]))
+    return {
+        "n_chosen": n_chosen,
+        "sum_of_scores": round(sum(p.score for p in ranking if p.chosen), 6),
+        "mean_distance": round(mean, 6),
+        "largest_distance": round(largest, 6),
+    }
+
+
+def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[list[Example], list[Example]]:
+    """The train file's rows in two parts, each in the order of the file."""
+    examples = load_examples(source.path, s.fields, s.answer_kind)
+    n_validation = count_of(s.validation, len(examples))
+    if n_validation >= len(examples):
+        raise BadInput(
+            f"data.validation of {s.validation} leaves no pool of the {len(examples)} rows in "
+            f"{source.path}; give less"
+        )
+    drawn = np.random.default_rng(s.seed).permutation(len(examples))[:n_validation]
+    aside = set(drawn.tolist())
+    pool = [e for i, e in enumerate(examples) if i not in aside]
+    return pool, [examples[i] for i in sorted(aside)]
+
+
+def n_queries(amount: int | str | None, n_pool: int) -> int:
+    """B: the budget's queries for a pool of n; without such a limit the whole pool may be asked."""
+    if amount is None:
+        return n_pool
+    n = count_of(amount, n_pool)
+    if n > n_pool:
+        raise BadInput(
+            f"budget.queries of {n} is above the {n_pool} questions of the pool; give at most {n_pool}"
+        )
+    return n
+
+
+def known_strategy(name: str) -> str:
+    """`name`, if it is a strategy."""
+    if name not in STRATEGIES:
+        raise BadInput(f"select.strategy {name!r} is unknown; known: {', '.join(STRATEGIES)}")
+    return name
+
+
+def open_model(model: Artifact, live: Live) -> "lm.LocalModel":
+    """A model artifact, ready to score or to write."""
+    name, revision = model_and_revision(model)
+    return lm.load(name, device=live.device, revision=revision)
+
+
+def read_pool(pool: Artifact) -> list[Example]:
+    """The pool's examples in the order of the file."""
+    return read_rows(pool.path / "pool.parquet", Example)
+
+
+def read_validation(pool: Artifact) -> list[Example]:
+    """The examples set aside for early stopping."""
+    return read_rows(pool.path / "validation.parquet", Example)
+
+
+def answer_kind(pool: Artifact) -> AnswerKind:
+    """The kind of answer of the pool's task."""
+    kind: AnswerKind = json.loads((pool.path / "task.json").read_text())["answer_kind"]
+    return kind

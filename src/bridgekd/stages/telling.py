@@ -1,0 +1,189 @@
+"""Gathers a report's story from an evaluation and everything it was made from."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from bridgekd.edges.rows import read_rows
+from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.records import Completion, Example, Prediction, Rationale
+from bridgekd.report.story import ArmRow, Purchase, SideBySide, StageRow, Story
+
+TITLES = {
+    "teacher": "Teacher",
+    "assistant_warm": "Assistant, warmed up",
+    "assistant": "Assistant, trained",
+    "random_assistant": "Assistant, trained on random picks",
+    "student_base": "Student, untouched",
+    "student_instructed": "Student, instructed",
+    "direct": "Student, direct distillation",
+    "random": "Student, BRIDGE with random picks",
+    "bridge": "Student, BRIDGE",
+}
+ORDER = tuple(TITLES)
+_N_EXAMPLES = 10
+_SHOWN = ("teacher", "assistant", "direct", "bridge")
+
+
+def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
+    """The story of one evaluation."""
+    behind = ancestors(evaluation)
+    metrics = json.loads((evaluation.path / "metrics.json").read_text())
+    names = sorted(metrics["arms"], key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))
+    arms = tuple(_arm(name, metrics["arms"][name]) for name in names)
+    pairs = tuple(
+        (pair, row["difference"], row["p_mcnemar"], row["n_test"])
+        for pair, row in metrics["pairs"].items()
+    )
+    libraries = evaluation.manifest["libraries"]
+    return Story(
+        name=str(recipe["name"]),
+        headline=headline({arm.name: arm for arm in arms}),
+        arms=arms,
+        pairs=pairs,
+        purchases=tuple(_purchases(behind)),
+        examples=_examples(evaluation, behind),
+        stages=tuple(_stage(a) for a in behind.values()),
+        contamination=_contamination(behind),
+        recipe_yaml=_yaml(recipe),
+        libraries=", ".join(f"{k} {v}" for k, v in sorted(libraries.items())),
+    )
+
+
+def headline(arms: Mapping[str, ArmRow]) -> str:
+    """The result in a sentence or two, with intervals, whichever way it went."""
+    best = arms.get("bridge") or arms.get("random") or arms.get("direct")
+    if best is None:
+        return "No trained student was measured."
+    text = (
+        f"{best.title} answers {best.accuracy:.1%} of {best.n_test} test questions right "
+        f"(95 % interval {best.low:.1%} to {best.high:.1%}) after {best.n_queries} teacher queries "
+        f"for ${best.spend_usd:.2f}."
+    )
+    direct = arms.get("direct")
+    if direct is None or best is direct:
+        return text
+    if best.low > direct.high:
+        verdict = "and the intervals do not overlap: the assistant paid off"
+    elif direct.low > best.high:
+        verdict = "and the intervals do not overlap: here the assistant did harm"
+    else:
+        verdict = "and the intervals overlap: this run does not show a difference"
+    return (
+        f"{text} Direct distillation with the same budget reaches {direct.accuracy:.1%} "
+        f"({direct.low:.1%} to {direct.high:.1%}), {verdict}."
+    )
+
+
+def _arm(name: str, row: Mapping[str, Any]) -> ArmRow:
+    domains = {d: (v["accuracy"], *v["ci95"]) for d, v in row["by_domain"].items()}
+    return ArmRow(
+        name=name,
+        title=TITLES.get(name, name),
+        accuracy=row["accuracy"],
+        low=row["ci95"][0],
+        high=row["ci95"][1],
+        n_test=row["n_test"],
+        n_queries=row["n_queries"],
+        spend_usd=row["spend_usd"],
+        seconds=row["seconds"],
+        by_domain=domains,
+    )
+
+
+def _purchases(behind: Mapping[str, Artifact]) -> list[Purchase]:
+    purchases = []
+    for artifact in behind.values():
+        if artifact.stage != "query_teacher":
+            continue
+        inputs = _inputs(artifact, behind)
+        strategy = inputs["select"].manifest["settings"]["strategy"]
+        pool = read_rows(inputs["load_pool"].path / "pool.parquet", Example)
+        domains = {e.id: e.domain for e in pool}
+        bought = read_rows(artifact.path / "completions.parquet", Completion)
+        n_bought = Counter(domains[c.id] for c in bought)
+        checked = [a for a in behind.values() if _is_child(a, "check", artifact)]
+        rows = read_rows(checked[0].path / "rationales.parquet", Rationale) if checked else []
+        reasons = Counter(r.reason.partition(":")[0] for r in rows if not r.kept)
+        facts = artifact.facts
+        purchases.append(
+            Purchase(
+                title=f"Chosen by: {strategy}",
+                n_queries=facts["n_queries"],
+                spend_usd=facts["spend_microusd"] / 1e6,
+                ended_by=facts["ended_by"],
+                n_kept=sum(r.kept for r in rows),
+                dropped=dict(reasons.most_common()),
+                bought_by_domain={
+                    d: (n_bought[d], n) for d, n in sorted(Counter(domains.values()).items())
+                },
+            )
+        )
+    return purchases
+
+
+def _examples(evaluation: Artifact, behind: Mapping[str, Artifact]) -> tuple[SideBySide, ...]:
+    """Test questions on which the shown arms differ, and some on which they do not, in a fixed mix."""
+    names = evaluation.manifest["settings"]["arms"]
+    folders = [row["folder"] for row in evaluation.manifest["inputs"]]
+    answers: dict[str, dict[str, Prediction]] = {}
+    for name, folder in zip(names, folders[1:], strict=True):
+        if name in _SHOWN:
+            rows = read_rows(behind[folder].path / "predictions.parquet", Prediction)
+            answers[name] = {r.id: r for r in rows}
+    test = read_rows(behind[folders[0]].path / "test.parquet", Example)
+    both = [e for e in test if all(e.id in rows for rows in answers.values())]
+    mixed = [e for e in both if len({rows[e.id].correct for rows in answers.values()}) > 1]
+    same = [e for e in both if e not in mixed]
+    chosen = (mixed[: _N_EXAMPLES - 3] + same)[:_N_EXAMPLES]
+    return tuple(
+        SideBySide(
+            question=e.question,
+            gold=e.answer or "",
+            domain=e.domain,
+            answers=tuple(
+                (TITLES[n], rows[e.id].text, rows[e.id].correct)
+                for n, rows in sorted(answers.items(), key=lambda item: ORDER.index(item[0]))
+            ),
+        )
+        for e in chosen
+    )
+
+
+def _stage(artifact: Artifact) -> StageRow:
+    facts = ", ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in artifact.facts.items()
+        if isinstance(v, int | float | str)
+    )
+    return StageRow(artifact.stage, artifact.path.name, artifact.manifest["seconds"], facts)
+
+
+def _contamination(behind: Mapping[str, Artifact]) -> str:
+    for artifact in behind.values():
+        if artifact.stage == "load_test":
+            n, total = artifact.facts["n_also_in_train"], artifact.facts["n_test"]
+            return f"{n} of {total} test questions stand word for word in the train file."
+    return ""
+
+
+def _inputs(artifact: Artifact, behind: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    rows = artifact.manifest["inputs"]
+    return {row["stage"]: behind[row["folder"]] for row in rows if row["folder"] in behind}
+
+
+def _is_child(artifact: Artifact, stage: str, parent: Artifact) -> bool:
+    inputs = artifact.manifest["inputs"]
+    return artifact.stage == stage and any(r["folder"] == parent.path.name for r in inputs)
+
+
+def _yaml(recipe: Mapping[str, object]) -> str:
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(dict(recipe), text)
+    return text.getvalue()

@@ -1,0 +1,201 @@
+"""The four trainings and what the assistant writes in between. Everything here is local and free."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bridgekd import lm
+from bridgekd import settings as of
+from bridgekd.config import Train, count_of
+from bridgekd.core.prompts import (
+    answer_prompt,
+    answer_target,
+    explain_prompt,
+    explain_target,
+    shown_answer,
+)
+from bridgekd.edges.data import load_instructions
+from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.sources import model_and_revision
+from bridgekd.edges.store import Artifact, stage
+from bridgekd.errors import BadInput
+from bridgekd.records import Example, Message, Rationale, Span, TrainRow
+from bridgekd.stages.buying import checked, graded
+from bridgekd.stages.live import Live
+from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_validation
+
+Asked = Literal["explain", "answer"]
+PROMPTS = {"explain": explain_prompt, "answer": answer_prompt}
+
+
+@stage(version=1)
+def warm_up(
+    out: Path, s: of.WarmUp, pool: Artifact, base: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """The assistant after a few gold answers, drawn at random: it now knows the task's form."""
+    examples = read_pool(pool)
+    n = max(1, count_of(s.share, len(examples)))
+    drawn = np.random.default_rng(s.seed).permutation(len(examples))[:n]
+    rows = [_answer_row(examples[i]) for i in sorted(drawn.tolist())]
+    return _train(
+        out, base, rows, s.train, s, live,
+        n_updates=s.train.n_updates(n),
+        validate=_accuracy(pool, "answer", s.max_new_tokens), label="warm up assistant",
+    )  # fmt: skip
+
+
+@stage(version=1)
+def train_assistant(
+    out: Path,
+    s: of.TrainModel,
+    pool: Artifact,
+    rationales: Artifact,
+    assistant: Artifact,
+    *,
+    live: Live,
+) -> dict[str, Any]:
+    """The assistant after the teacher's rationales. An epoch is one pass over the kept ones."""
+    rows = _rationale_rows(pool, rationales, s)
+    return _train(
+        out, assistant, rows, s.train, s, live,
+        n_updates=s.train.n_updates(len(rows)),
+        validate=_accuracy(pool, "explain", s.max_new_tokens), label="train assistant",
+    )  # fmt: skip
+
+
+@stage(version=1)
+def annotate(
+    out: Path, s: of.Annotate, pool: Artifact, assistant: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """The assistant's own rationale for every question of the pool."""
+    examples, kind = read_pool(pool), answer_kind(pool)
+    local = open_model(assistant, live)
+    texts = lm.generate(
+        local,
+        [explain_prompt(e) for e in examples],
+        max_new_tokens=s.max_new_tokens,
+        batch_size=s.batch_size,
+        progress=live.progress,
+        label="annotate the pool",
+    )
+    rows = [
+        checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
+    ]
+    write_rows(out / "rationales.parquet", Rationale, rows)
+    right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
+    return {
+        "n_written": len(rows),
+        "n_kept": sum(r.kept for r in rows),
+        "share_correct": round(right / len(rows), 4),
+    }
+
+
+@stage(version=1)
+def instruct_student(
+    out: Path, s: of.Instruct, base: Artifact, instructions: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """The student that follows a prompt: loss on the responses of a generic instruction set."""
+    pairs = load_instructions(instructions.path)
+    rows = [
+        TrainRow(str(i), (Message("user", asked),), (Span(answered),))
+        for i, (asked, answered) in enumerate(pairs)
+    ]
+    return _train(
+        out, base, rows, s.train, s, live,
+        n_updates=s.train.n_updates(len(rows)), label="instruct student",
+    )  # fmt: skip
+
+
+@stage(version=1)
+def train_student(
+    out: Path,
+    s: of.TrainModel,
+    pool: Artifact,
+    rationales: Artifact,
+    student: Artifact,
+    *,
+    live: Live,
+) -> dict[str, Any]:
+    """The student after rationales. An epoch is the pool's size, however many rationales there are.
+
+    So every arm gets the same number of optimiser updates, with early stopping on the same validation split.
+    """
+    rows = _rationale_rows(pool, rationales, s)
+    asked: Asked = "answer" if s.form == "two_task" else "explain"
+    return _train(
+        out, student, rows, s.train, s, live,
+        n_updates=s.train.n_updates(len(read_pool(pool))),
+        validate=_accuracy(pool, asked, s.max_new_tokens), label="train student",
+    )  # fmt: skip
+
+
+def _train(
+    out: Path,
+    base: Artifact,
+    rows: list[TrainRow],
+    train: Train,
+    s: of.WarmUp | of.TrainModel | of.Instruct,
+    live: Live,
+    *,
+    n_updates: int,
+    label: str,
+    validate: Callable[["lm.LocalModel"], float] | None = None,
+) -> dict[str, Any]:
+    name, revision = model_and_revision(base)
+    log = lm.fine_tune(
+        name, rows, out, train,
+        n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
+        validate=validate, progress=live.progress, label=label,
+    )  # fmt: skip
+    return asdict(log)
+
+
+def _accuracy(
+    pool: Artifact, asked: Asked, max_new_tokens: int
+) -> Callable[["lm.LocalModel"], float] | None:
+    """Greedy accuracy on the validation split; None where nothing was set aside."""
+    examples, kind = read_validation(pool), answer_kind(pool)
+    if not examples:
+        return None
+
+    def accuracy(local: "lm.LocalModel") -> float:
+        texts = lm.generate(
+            local,
+            [PROMPTS[asked](e) for e in examples],
+            max_new_tokens=max_new_tokens,
+            batch_size=len(examples),
+        )
+        right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
+        return right / len(examples)
+
+    return accuracy
+
+
+def _answer_row(example: Example) -> TrainRow:
+    return TrainRow(example.id, answer_prompt(example), answer_target(shown_answer(example)))
+
+
+def _rationale_rows(pool: Artifact, rationales: Artifact, s: of.TrainModel) -> list[TrainRow]:
+    """Kept rationales as training rows; the target answer is the gold one where there is one."""
+    examples = {e.id: e for e in read_pool(pool)}
+    kept = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
+    if not kept:
+        raise BadInput(
+            f"no rationale of {rationales.path} was kept; read its `reason` column, then raise the "
+            "budget, mend the teacher's prompt or loosen check.keep"
+        )
+    rows = []
+    for r in kept:
+        example = examples[r.id]
+        answer = r.answer if example.answer is None else shown_answer(example)
+        if s.form == "two_task":
+            rows.append(TrainRow(f"{r.id}:e", explain_prompt(example), (Span(r.text),)))
+            target = answer_target(answer, s.answer_weight)
+            rows.append(TrainRow(f"{r.id}:p", answer_prompt(example), target))
+        else:
+            target = explain_target(r.text, answer, s.answer_weight)
+            rows.append(TrainRow(r.id, explain_prompt(example), target))
+    return rows

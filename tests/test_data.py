@@ -1,0 +1,98 @@
+"""Data sets in: what fits becomes rows, what does not is named with its place and the remedy."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bridgekd.config import Fields
+from bridgekd.edges.data import load_examples, load_instructions
+from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.errors import BadInput
+from bridgekd.records import Example, Pick, Rationale
+from conftest import write_jsonl
+
+FIELDS = Fields(question="q", answer="a", id="key", choices="options", domain="field")
+ROW = {"key": 7, "q": " Which bird? ", "a": "B", "options": ["fox", "jay"], "field": "zoo"}
+EXAMPLE = Example("7", "Which bird?", "B", ("fox", "jay"), "zoo")
+
+
+def test_the_same_row_is_read_from_jsonl_csv_and_parquet(tmp_path):
+    write_jsonl(tmp_path / "x.jsonl", [ROW])
+    cell = json.dumps(ROW["options"]).replace('"', '""')
+    (tmp_path / "x.csv").write_text(f'key,q,a,options,field\n7, Which bird? ,B,"{cell}",zoo\n')
+    pq.write_table(pa.Table.from_pylist([ROW]), tmp_path / "x.parquet")
+    for suffix in ("jsonl", "csv", "parquet"):
+        assert load_examples(tmp_path / f"x.{suffix}", FIELDS, "choice") == [EXAMPLE]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"q": "a", "a": "b"}\n{"q": "a", "a": \n', r"x\.jsonl line 2: broken JSON at column"),
+        ('{"q": "a", "a": "b"}\n\n[1]\n', r"line 3: expected an object in braces, found '\[1\]"),
+        ('{"ques": "a", "a": "b"}', r"line 1: no column 'q'.*the row has ques, a"),
+        ('{"Q": "a", "qq": "b"}', r"line 1: no column 'q'.*did you mean 'qq'"),
+        ('{"q": "a", "a": null}', r"line 1: no answer"),
+        ('{"q": "  ", "a": "b"}', r"line 1: the question is empty"),
+        ("", r"x\.jsonl holds no rows"),
+    ],
+)
+def test_a_broken_row_is_named_with_its_line(tmp_path, text, complaint):
+    (tmp_path / "x.jsonl").write_text(text)
+    with pytest.raises(BadInput, match=complaint):
+        load_examples(tmp_path / "x.jsonl", Fields(question="q", answer="a"), "text")
+
+
+def test_duplicate_ids_are_named_with_both_places(tmp_path):
+    write_jsonl(tmp_path / "x.jsonl", [ROW, ROW])
+    with pytest.raises(BadInput, match=r"line 2: id '7' stands already at .*line 1"):
+        load_examples(tmp_path / "x.jsonl", FIELDS, "choice")
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "complaint"),
+    [
+        ("number", "many", "'many' is no number"),
+        ("choice", "E", r"'E' is no choice among \['fox', 'jay'\]"),
+    ],
+)
+def test_an_answer_that_does_not_fit_its_kind_is_named(tmp_path, kind, answer, complaint):
+    write_jsonl(tmp_path / "x.jsonl", [ROW | {"a": answer}])
+    with pytest.raises(BadInput, match=complaint):
+        load_examples(tmp_path / "x.jsonl", FIELDS, kind)
+
+
+def test_a_csv_row_with_a_stray_comma_is_named(tmp_path):
+    (tmp_path / "x.csv").write_text("question,answer\nwhat, then?,2\n")
+    with pytest.raises(BadInput, match=r"x\.csv line 2: not as many fields as the header's 2"):
+        load_examples(tmp_path / "x.csv", Fields(), "text")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Add.", "input": "1 2", "output": "3"},
+        {"prompt": "Add.\n1 2", "completion": "3"},
+        {
+            "messages": [
+                {"role": "user", "content": "Add.\n1 2"},
+                {"role": "assistant", "content": "3"},
+            ]
+        },
+    ],
+)
+def test_instructions_are_read_in_the_shapes_people_have(tmp_path, row):
+    write_jsonl(tmp_path / "i.jsonl", [row])
+    assert load_instructions(tmp_path / "i.jsonl") == [("Add.\n1 2", "3")]
+
+
+def test_rows_come_back_from_disk_as_they_were(tmp_path):
+    rows = [
+        Rationale("a", "text", "x", "teacher", True, "", None),
+        Rationale("b", "", "", "assistant", False, "empty", 0.25),
+    ]
+    for kind, some in [(Rationale, rows), (Example, [EXAMPLE]), (Pick, [])]:
+        write_rows(tmp_path / "rows.parquet", kind, some)
+        assert read_rows(tmp_path / "rows.parquet", kind) == some

@@ -1,0 +1,42 @@
+"""Reading a final answer out of what a model wrote."""
+
+import pytest
+
+from bridgekd.core.grading import is_correct, read_answer, split_answer
+
+CHOICES = ("red fox", "blue jay", "green frog")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "answer"),
+    [
+        ("3 + 4 = 7.\nAnswer: 7", "number", "7"),
+        ("So it is $1,234.50 in all.\nAnswer: $1,234.50.", "number", "1234.5"),
+        ("I count 3 and then 5", "number", "5"),
+        ("Answer: 4\nNo, wait.\nAnswer: 42.0", "number", "42"),
+        ("Answer: -0", "number", "0"),
+        ("The answer is (B).", "choice", "blue jay"),
+        ("It flies.\nanswer: Blue Jay", "choice", "blue jay"),
+        ("Answer: (C) green frog", "choice", "green frog"),
+        ("Answer: **b**", "choice", "blue jay"),
+        ("Answer: (D)", "choice", ""),
+        ("It is in the ward.\nAnswer:  The Ward.", "text", "the ward"),
+        ("I cannot help with that.", "text", ""),
+        ("", "number", ""),
+    ],
+)
+def test_the_last_marked_answer_is_read_in_canonical_form(text, kind, answer):
+    assert read_answer(text, kind, CHOICES if kind == "choice" else ()) == answer
+
+
+def test_a_rationale_ends_where_its_answer_begins():
+    assert split_answer("One step.\nAnswer: x\n") == ("One step.", "x")
+
+
+def test_an_empty_answer_is_never_correct():
+    assert not is_correct("", "", "text")
+
+
+def test_equal_numbers_are_equal_however_they_are_written():
+    assert is_correct("1,000.0", "1000", "number")
+    assert not is_correct("1000.1", "1000", "number")

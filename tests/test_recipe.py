@@ -1,0 +1,96 @@
+"""Recipes: YAML 1.2 with defaults, and complaints with the line and the nearest known key."""
+
+from pathlib import Path
+
+import pytest
+
+import bridgekd
+from bridgekd.config import Recipe, count_of
+from bridgekd.edges.recipe import load_recipe
+from bridgekd.errors import BadInput
+
+
+def changed(task, old, new):
+    path = task / "task.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    return path
+
+
+def test_the_shortest_recipe_has_defaults_and_its_file_s_name(task):
+    recipe = load_recipe(task / "task.yaml")
+    assert (recipe.name, recipe.method, recipe.select.alpha) == ("task", "bridge", 0.5)
+
+
+def test_yaml_is_1_2(task):
+    path = changed(task, "model: large", "model: no")
+    recipe = load_recipe(path, ["assistant.train.learning_rate=1e-4", "data.fields.domain=no"])
+    assert recipe.teacher.model == "no"
+    assert recipe.data.fields.domain == "no"
+    assert recipe.assistant.train.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("budget:", "buget:", r"line 3: unknown key 'buget'; did you mean 'budget'"),
+        ("queries: 5", "querys: 5", r"line 3: unknown key 'budget.querys'; did you mean 'queries'"),
+        ("student: {model: model}", "", r"the key 'student' is missing"),
+        ("queries: 5", "queries: 0", r"line 3: budget: a budget of 0 queries buys nothing"),
+        ("queries: 5", "queries: five", r"line 3: budget.queries: 'five' is neither a whole"),
+        ("queries: 5", "queries: 120%", r"budget.queries: '120%' is neither"),
+        ("queries: 5, usd: 1", "usd: 0", r"a budget of 0 dollars buys nothing"),
+        ("{queries: 5, usd: 1}", "{}", r"at least one of queries, usd, tokens"),
+        ("kind: number", "kind: essay", r"line 1: data.answer_kind: .*'essay'"),
+        ("{model: large", "{model: large]", r"task.yaml line 2: broken YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(task, old, new, complaint):
+    with pytest.raises(BadInput, match=complaint):
+        load_recipe(changed(task, old, new))
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("alpha", "write section.key=value"),
+        ("select.alpa=1", "unknown key 'select.alpa'; did you mean 'alpha'"),
+        ("select.alpha=2", r"select.alpha: .* less than or equal to 1, found 2"),
+    ],
+)
+def test_an_override_is_checked_like_the_file(task, override, complaint):
+    with pytest.raises(BadInput, match=complaint):
+        load_recipe(task / "task.yaml", [override])
+
+
+def test_the_commented_template_shows_the_defaults(task):
+    """Every key of the template that claims to show a default does."""
+    template = load_recipe(Path(bridgekd.__file__).with_name("template.yaml"))
+    short = Recipe(
+        data={"train": "a", "test": "b"},
+        teacher={"model": "m"},
+        budget={"queries": 1},
+        assistant={"model": "m"},
+        student={"model": "m"},
+    )
+    for section in ("select", "check", "annotate", "evaluate"):
+        assert getattr(template, section) == getattr(short, section)
+    for section, keys in {
+        "teacher": ("max_tokens", "temperature", "concurrency", "timeout_s", "prompt"),
+        "data": ("fields", "validation", "answer_kind"),
+        "assistant": ("warm_up", "warm_up_train", "answer_weight", "max_new_tokens", "batch_size"),
+        "student": ("form", "answer_weight", "max_new_tokens", "batch_size"),
+    }.items():
+        for key in keys:
+            shown, default = (
+                getattr(getattr(template, section), key),
+                getattr(getattr(short, section), key),
+            )
+            assert shown == default, f"{section}.{key}"
+
+
+@pytest.mark.parametrize(
+    ("amount", "n", "count"), [("5%", 4000, 200), ("2%", 30, 1), ("100%", 7, 7), (9, 4, 9)]
+)
+def test_a_share_is_rounded_up_and_a_number_is_itself(amount, n, count):
+    assert count_of(amount, n) == count

@@ -1,0 +1,139 @@
+"""The store: named by how it was made, never half done, safe for two at once."""
+
+import errno
+import multiprocessing
+import time
+
+import pytest
+
+from bridgekd.config import Section
+from bridgekd.edges.sources import data_source, model_source
+from bridgekd.edges.store import MANIFEST, Artifact, PlanStore, Stage, Store, ancestors
+from bridgekd.errors import BadInput
+from bridgekd.stages.live import Live
+
+
+class Settings(Section):
+    text: str = "x"
+
+
+def write(out, settings, *inputs, live):
+    log = live["log"]
+    log.write_text(log.read_text() + "made " if log.exists() else "made ")
+    time.sleep(live.get("seconds", 0))
+    if live.get("breaks"):
+        raise live["breaks"]
+    (out / "text").write_text(settings.text + "".join(i.fingerprint for i in inputs))
+    return {"n": 1}
+
+
+WRITE = Stage(write, 1)
+
+
+def made(log):
+    return log.read_text().count("made") if log.exists() else 0
+
+
+@pytest.fixture
+def live(tmp_path):
+    return {"log": tmp_path / "log"}
+
+
+def test_what_exists_is_not_made_again(tmp_path, live):
+    store = Store(tmp_path / "runs")
+    first = store.make(WRITE, Settings(), live=live)
+    assert store.make(WRITE, Settings(), live=live) == first
+    assert made(live["log"]) == 1
+    assert first.facts == {"n": 1}
+
+
+def test_settings_inputs_and_version_name_an_artifact_and_live_things_do_not(tmp_path, live):
+    store = Store(tmp_path / "runs")
+    one = store.make(WRITE, Settings(), live=live)
+    other_text = store.make(WRITE, Settings(text="y"), live=live)
+    child = store.make(WRITE, Settings(), one, live=live)
+    newer = store.make(Stage(write, 2), Settings(), live=live)
+    again = store.make(WRITE, Settings(), live=live | {"seconds": 0.01})
+    assert len({a.fingerprint for a in (one, other_text, child, newer)}) == 4
+    assert again == one
+    assert set(ancestors(child)) == {child.path.name, one.path.name}
+
+
+def test_a_stage_that_breaks_leaves_no_artifact_and_is_made_anew(tmp_path, live):
+    store = Store(tmp_path / "runs")
+    with pytest.raises(ZeroDivisionError):
+        store.make(WRITE, Settings(), live=live | {"breaks": ZeroDivisionError()})
+    assert not list((tmp_path / "runs").glob(f"*/{MANIFEST}"))
+    assert store.make(WRITE, Settings(), live=live).done
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "the disk is read-only")],
+)
+def test_a_disk_that_refuses_is_one_sentence(tmp_path, live, code, advice):
+    store = Store(tmp_path / "runs")
+    with pytest.raises(BadInput, match=rf"cannot write to .*{advice}.*same command again"):
+        store.make(WRITE, Settings(), live=live | {"breaks": OSError(code, "no")})
+
+
+def test_a_store_below_a_file_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(BadInput, match="cannot write to"):
+        Store(tmp_path / "runs")
+
+
+def make_slowly(folder, log):
+    Store(folder).make(WRITE, Settings(), live={"log": log, "seconds": 0.5})
+
+
+def test_two_processes_make_one_artifact_once(tmp_path):
+    folder, log = tmp_path / "runs", tmp_path / "log"
+    context = multiprocessing.get_context("spawn")
+    both = [context.Process(target=make_slowly, args=(folder, log)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [p.exitcode for p in both] == [0, 0]
+    assert made(log) == 1
+
+
+def test_planning_makes_nothing_and_knows_what_is_there(tmp_path, live):
+    there = Store(tmp_path / "runs").make(WRITE, Settings(), live=live)
+    plan = PlanStore(tmp_path / "runs")
+    first = plan.make(WRITE, Settings(), live=live)
+    then = plan.make(WRITE, Settings(text="y"), first, live=live)
+    assert (first, then.done) == (there, False)
+    assert made(live["log"]) == 1
+
+
+def test_a_moved_file_keeps_its_name_and_a_changed_one_does_not(tmp_path):
+    (tmp_path / "a.jsonl").write_text("1")
+    (tmp_path / "b.jsonl").write_text("1")
+    a, b = (data_source(f"{name}.jsonl", tmp_path).fingerprint for name in "ab")
+    (tmp_path / "b.jsonl").write_text("2")
+    assert a == b != data_source("b.jsonl", tmp_path).fingerprint
+
+
+@pytest.mark.parametrize("where", ["./nowhere", "model-that-is-not-there", "a/b/c"])
+def test_a_model_that_is_not_there_is_named(tmp_path, where):
+    with pytest.raises(BadInput, match=r"no such model folder.*give a folder or a Hub id"):
+        model_source(where, tmp_path, None)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    (tmp_path / "m").mkdir()
+    with pytest.raises(BadInput, match=r"holds no model.*config\.json"):
+        model_source("m", tmp_path, None)
+
+
+def test_a_hub_model_is_named_by_id_and_revision(tmp_path):
+    model = model_source("Qwen/Qwen2.5-0.5B", tmp_path, "v2")
+    assert model == Artifact("hub", "hub:Qwen/Qwen2.5-0.5B@v2", model.path)
+
+
+def test_live_things_keep_their_secrets_out_of_their_repr(task):
+    from bridgekd.config import Teacher
+
+    assert "progress" not in repr(Live("r", Teacher(model="m"), task / "l.db"))
