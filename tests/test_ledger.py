@@ -191,6 +191,8 @@ def test_a_second_writer_says_that_it_waits_and_then_gets_its_turn(tmp_path):
 def test_spend_is_read_while_a_writer_is_open(tmp_path):
     path = tmp_path / "l.db"
     assert spend(path) == ()
+    path.touch()
+    assert spend(path) == ()
     with Ledger(path) as ledger:
         answer(ledger, 0)
         answer(ledger, 1, cost=12)

@@ -65,9 +65,9 @@ class Line:
         self._secrets = _spellings(api_key)
         self._levels: dict[str, int] = {}
         host = _checked_host(teacher)
-        timeout = openai.Timeout(
-            teacher.timeout_s, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s), pool=None
-        )
+        # The time of a whole attempt is kept in `ask`; a server that drips bytes would never end
+        # the read timeout. Connecting has a shorter one of its own, because it is free to fail.
+        timeout = openai.Timeout(None, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s / 2))
         # A proxy of the environment never stands between this machine and itself.
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=timeout,

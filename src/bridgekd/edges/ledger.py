@@ -13,6 +13,7 @@ most one final attempt.
     at its reserve
 """
 
+import errno
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -77,6 +78,8 @@ def spend(path: str | Path) -> tuple[SpendRow, ...]:
         return ()
     with _translated(path), closing(_open_to_read(path)) as db:
         _refuse_foreign(db, path)
+        if migrations.version(db) == 0:  # made, but the process died before its tables were
+            return ()
         rows = db.execute(
             """SELECT run, purpose, model, state, count(*), coalesce(sum(n_prompt_tokens), 0),
                       coalesce(sum(n_completion_tokens), 0), coalesce(sum(held_microusd), 0)
@@ -366,9 +369,9 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.OperationalError, OSError) as exc:
         text = str(exc)
-        if "full" in text or "No space left" in text:
+        if "disk is full" in text or getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             advice = "the disk is full; free some space and run the same command again"
-        elif "locked" in text:
+        elif "is locked" in text:
             advice = "another program holds it; close that program and run the same command again"
         else:
             advice = (

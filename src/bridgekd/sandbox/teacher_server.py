@@ -40,7 +40,7 @@ class Faults:
     `silence` billed but never answered, `drop` billed and then the connection closed. Of the
     answer, drawn once a request: `cut` half of the text with finish_reason length, `refuse` 400
     by a content filter, `overbill` usage times 100, `no_usage` no usage at all. `latency_s` is
-    the median of a lognormal delay of shape `spread`. `quota_after` calls are served before the
+    the median of a lognormal delay of shape `spread`. `quota_after` calls are taken before the
     quota is exhausted.
     """
 
@@ -93,6 +93,7 @@ class TeacherServer(ThreadingHTTPServer):
         self.calls: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.billed = 0
+        self._n_taken = 0  # calls within the quota
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
@@ -152,10 +153,9 @@ class TeacherServer(ThreadingHTTPServer):
         with self._lock:
             self.calls[key] += 1
             attempt = self.calls[key]
-            exhausted = (
-                self.faults.quota_after is not None
-                and self.served.total() >= self.faults.quota_after
-            )
+            quota = self.faults.quota_after
+            exhausted = quota is not None and self._n_taken >= quota
+            self._n_taken += not exhausted
         if exhausted:
             return _error(429, "You exceeded your current quota.", "insufficient_quota")
         line = random.Random(f"{self.seed}:{key}:{attempt}")
