@@ -1,8 +1,8 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-loading -> encode -> {finetune, generating, scoring}; `losses` and `batches` are pure tensor functions.
-The public names are imported when they are first asked for, so that a plan or a report runs where no
-torch is installed.
+loading -> encode -> {finetune, generating, scoring}; `losses` and `batches` are pure functions.
+The public names are imported when they are first asked for, so that a plan or a report runs where
+no torch is installed.
 """
 
 import os

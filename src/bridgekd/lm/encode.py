@@ -1,8 +1,8 @@
 """Text to tokens: prompts through the chat template, targets span by span.
 
 The one idea: a sequence is prompt tokens + each span's tokens + the end token, concatenated, so
-which token belongs to what is known by construction and never searched for. Training, generation and
-scoring all render through `render_prompt`, so inference sees the prompt tokens that training saw.
+which token belongs to what is known by construction and never searched for. Training, generation
+and scoring all render through `render_prompt`, so inference sees the prompt tokens that training saw.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ANCHOR = "\n"  # ordinary text that precedes a span while it is tokenised
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One training sequence; `weights[i]` is the loss weight of predicting `ids[i]`, 0 in prompts."""
+    """One training sequence; `weights[i]` is the loss weight of predicting `ids[i]`."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]

@@ -154,10 +154,15 @@ class _Plan(Dataset[dict[str, Any]]):
         self.n_micro = config.batch_size // self.micro_batch
         self.rows = rows
         self.pad_id = pad_id
-        self.order = _shuffled_passes(len(rows), n_updates * config.batch_size, seed)
-        weight = np.array([sum(row.weights) for row in rows])
-        self.weight = weight[self.order].reshape(n_updates, -1).sum(axis=1)
-        self.n_tokens = int(np.array([len(row.ids) for row in rows])[self.order].sum())
+        order = _shuffled_passes(len(rows), n_updates * config.batch_size, seed)
+        updates = order.reshape(n_updates, config.batch_size)
+        weights = np.array([sum(row.weights) for row in rows])
+        lengths = np.array([len(row.ids) for row in rows])
+        self.weight = weights[updates].sum(axis=1)
+        self.n_tokens = int(lengths[updates].sum())
+        # Micro-batches of like length hold less padding; an update holds the same rows either way.
+        by_length = np.argsort(-lengths[updates], axis=1, kind="stable")
+        self.order = np.take_along_axis(updates, by_length, axis=1).reshape(-1)
 
     def __len__(self) -> int:
         return self.n_updates * self.n_micro

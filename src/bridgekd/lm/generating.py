@@ -33,7 +33,7 @@ def generate(
     label: str = "generate",
     on_batch: Callable[[list[int], list[str]], None] | None = None,
 ) -> list[str]:
-    """What the model writes after each prompt, in the order of the prompts, stripped of outer blanks.
+    """What the model writes after each prompt, in the order of the prompts, stripped of blanks.
 
     Greedy at temperature 0. Otherwise row i draws from its own stream, seeded by (seed, i), so that
     what it draws does not depend on the batch it is in. A text ends at the end of its turn, at

@@ -1,7 +1,7 @@
 """Difficulty and embedding of labelled questions from one forward pass each.
 
-The one idea: rows end at the right edge, so the answers of a whole batch are its last few places, and
-logits are computed for those alone; the last hidden states of the same pass, averaged over the
+The one idea: rows end at the right edge, so the answers of a whole batch are its last few places,
+and logits are computed for those alone; the last hidden states of the same pass, averaged over the
 question's tokens, are the embedding.
 """
 
@@ -45,8 +45,8 @@ def score(
     """(nll [n], n_answer_tokens [n], embeddings [n, width]), in the order of the examples.
 
     nll is d_i = -(1/T_y) sum_t log p(y_t | x, y_<t) in nats, over the gold answer's own tokens; the
-    mark before it and the end token do not count. An embedding is the mean of the last hidden states
-    over the question's tokens (options included, the request behind them and the template not; all
+    mark before it and the end token do not count. An embedding is the mean of the last hidden
+    states over the question's tokens (options included, the request behind them and the template not; all
     prompt tokens where the tokenizer gives no offsets), L2-normalised. Both: docs/methods.md.
     Raises BadInput for an example without a gold answer.
     """

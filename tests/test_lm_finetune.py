@@ -1,0 +1,182 @@
+"""The one training loop: right sums, exact counts, the same bytes, the best weights."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bridgekd import lm
+from bridgekd.config import Lora, Train
+from bridgekd.errors import BadInput
+from bridgekd.lm.encode import encode_rows
+from bridgekd.records import Message, Span, TrainRow
+from tiny_models import FAMILIES, write_tiny
+
+NAMES = ("Ann", "Bob", "the fox", "the dog", "Ann gives")
+ROWS = [
+    TrainRow(
+        str(i),
+        (Message("user", "Who holds " + "the box " * (i % 3 + 1) + "?"),),
+        (Span(f"{NAMES[i % 5]} holds the red box .\n"), Span(f"Answer: {NAMES[i % 5]}", 2.0)),
+    )
+    for i in range(10)
+]
+TRAIN = Train(batch_size=4, learning_rate=1e-2, warmup_ratio=0.0, schedule="constant")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("base"), "lfm2", "word_level")
+
+
+def tune(base, out, *, train=TRAIN, rows=ROWS, n_updates=6, seed=0, **kwargs):
+    return lm.fine_tune(
+        base, rows, out, train, n_updates=n_updates, seed=seed, device="cpu", **kwargs
+    )
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_first_loss_is_the_naive_one(base, tmp_path):
+    rows = ROWS[:4]
+    tune(base, tmp_path, rows=rows, n_updates=1)
+    local = lm.load(base, device="cpu")
+    total = norm = 0.0
+    for row in encode_rows(local.tokenizer, rows):
+        with torch.no_grad():
+            logits = local.model(input_ids=torch.tensor([row.ids])).logits[0].double()
+        logp = torch.log_softmax(logits, -1)
+        for t in range(1, len(row.ids)):
+            total -= row.weights[t] * float(logp[t - 1, row.ids[t]])
+            norm += row.weights[t]
+    assert math.isclose(metrics(tmp_path)[0]["loss"], total / norm, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_micro_batch_changes_neither_losses_nor_weights(tmp_path, family):
+    base = write_tiny(tmp_path / "base", family, "word_level")
+    for micro in (1, 2, 3, None):
+        log = tune(
+            base, tmp_path / str(micro), train=TRAIN.model_copy(update={"micro_batch": micro})
+        )
+        assert log.micro_batch == {1: 1, 2: 2, 3: 2, None: 4}[micro]
+    whole = [line["loss"] for line in metrics(tmp_path / "None")]
+    for micro in (1, 2):
+        assert [x["loss"] for x in metrics(tmp_path / str(micro))] == pytest.approx(whole, rel=1e-3)
+
+
+def test_the_same_training_gives_the_same_bytes(base, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        tune(base, tmp_path / name, seed=seed)
+    data = {n: (tmp_path / n / "model.safetensors").read_bytes() for n in "abc"}
+    assert data["a"] == data["b"] != data["c"]
+
+
+def test_training_learns_and_the_model_stops_at_the_end(base, tmp_path):
+    rows = ROWS[:1]
+    tune(base, tmp_path, rows=rows, n_updates=80)
+    local = lm.load(tmp_path, device="cpu")
+    (text,) = lm.generate(local, [rows[0].prompt], max_new_tokens=40, batch_size=1)
+    assert text.split() == ["Ann", "holds", "the", "red", "box", ".", "Answer:", "Ann"]
+
+
+def test_exactly_n_updates_are_made_and_counted(base, tmp_path):
+    steps = []
+    log = tune(
+        base, tmp_path, n_updates=7, progress=lambda *step: steps.append(step), label="train it"
+    )
+    assert steps == [("train it", k, 7) for k in range(1, 8)]
+    assert [line["update"] for line in metrics(tmp_path)] == list(range(1, 8))
+    assert (log.n_updates, log.best_update, log.n_rows, log.n_too_long) == (7, 7, 10, 0)
+    local = lm.load(base, device="cpu")
+    lengths = [len(row.ids) for row in encode_rows(local.tokenizer, ROWS)]
+    assert log.n_tokens - 2 * sum(lengths) in range(8 * min(lengths), 8 * max(lengths) + 1)
+
+
+def test_the_best_weights_are_kept_the_earliest_of_equals(base, tmp_path):
+    values = iter([0.1, 0.7, 0.7, 0.2])
+    seen = []
+
+    def validate(local):
+        assert not local.model.training
+        seen.append({k: v.clone() for k, v in local.model.state_dict().items()})
+        return next(values)
+
+    log = tune(base, tmp_path / "a", n_updates=8, validate=validate)
+    assert log.validations == ((2, 0.1), (4, 0.7), (6, 0.7), (8, 0.2))
+    assert log.best_update == 4
+    assert all(torch.equal(v, seen[1][k]) for k, v in weights(tmp_path / "a").items())
+    lines = {line["update"]: line["validation"] for line in metrics(tmp_path / "a")}
+    assert lines[4] == 0.7 and lines[5] is None
+
+
+def test_asking_the_validation_split_does_not_change_the_training(base, tmp_path):
+    calls = []
+
+    def validate(local):
+        lm.generate(local, [row.prompt for row in ROWS], max_new_tokens=3, batch_size=4)
+        calls.append(1)
+        return len(calls)  # always better, so that the last weights are the ones kept
+
+    tune(base, tmp_path / "asked", validate=validate)
+    tune(base, tmp_path / "not")
+    asked, silent = weights(tmp_path / "asked"), weights(tmp_path / "not")
+    assert all(torch.equal(asked[name], silent[name]) for name in silent)
+
+
+def test_too_long_rows_are_left_out_and_counted(base, tmp_path):
+    long = TrainRow("long", ROWS[0].prompt, (Span("the box " * 60),))
+    log = tune(
+        base, tmp_path, rows=[*ROWS, long], train=TRAIN.model_copy(update={"max_length": 60})
+    )
+    assert (log.n_rows, log.n_too_long) == (10, 1)
+
+
+def test_rows_beyond_the_models_positions_are_left_out(base, tmp_path):
+    long = TrainRow("long", ROWS[0].prompt, (Span("the box " * 300),))
+    assert tune(base, tmp_path, rows=[*ROWS, long], n_updates=1).n_too_long == 1
+
+
+def test_no_row_left_is_one_sentence(base, tmp_path):
+    with pytest.raises(BadInput, match="none of 10 rows has at most 8 tokens; raise max_length"):
+        tune(base, tmp_path, train=TRAIN.model_copy(update={"max_length": 8}))
+    with pytest.raises(BadInput, match="train: there are no rows to train on"):
+        tune(base, tmp_path, rows=[])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_is_trained_saved_loaded_and_trained_on(tmp_path, family):
+    base = write_tiny(tmp_path / "base", family, "word_level")
+    before = weights(base)
+    tune(base, tmp_path / "one", lora=Lora(r=2))
+    tune(tmp_path / "one", tmp_path / "two", lora=Lora(r=2))
+    one, two = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("one", "two"))
+    assert one.keys() == two.keys() and not (tmp_path / "two" / "model.safetensors").exists()
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    assert metrics(tmp_path / "two")[0]["loss"] < metrics(tmp_path / "one")[0]["loss"]
+    assert all(torch.equal(v, before[k]) for k, v in weights(base).items())
+    settings = json.loads((tmp_path / "two" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(base)
+
+
+def test_nothing_but_the_model_and_the_log_is_left_in_the_folder(base, tmp_path):
+    tune(base, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert json.loads((tmp_path / "config.json").read_text()).get("use_cache", True)

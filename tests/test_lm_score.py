@@ -1,0 +1,81 @@
+"""Scores against the plain computation with all logits."""
+
+import numpy as np
+import pytest
+import torch
+
+from bridgekd import lm
+from bridgekd.core.prompts import answer_prompt
+from bridgekd.errors import BadInput
+from bridgekd.lm.encode import prompt_ids, text_ids
+from bridgekd.records import Example
+from tiny_models import FAMILIES, TOKENIZERS, write_tiny
+
+EXAMPLES = [
+    Example("a", "Who holds the red box ?", "Ann"),
+    Example("b", "Who holds the box ?", "the quick brown fox"),
+    Example("c", "So ?", "yes", ("no", "yes")),
+    Example("d", "the dog jumps over the lazy dog . " * 3 + "Who ?", "Bob gives"),
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def local(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return lm.load(write_tiny(folder, request.param, "byte_level"), device="cpu")
+
+
+def naive(local, example):
+    """NLL of the answer's tokens from all logits of one unpadded sequence."""
+    shown = "(B) yes" if example.choices else example.answer
+    (prompt,) = prompt_ids(local.tokenizer, [answer_prompt(example)])
+    mark, target = text_ids(local.tokenizer, ["Answer:", f"Answer: {shown}"])
+    assert target[: len(mark)] == mark
+    ids = torch.tensor([[*prompt, *target]])
+    with torch.no_grad():
+        logp = torch.log_softmax(local.model(input_ids=ids).logits[0, :-1].double(), -1)
+    nll = -logp.gather(1, ids[0, 1:, None])[len(prompt) + len(mark) - 1 :, 0]
+    return float(nll.mean()), len(nll)
+
+
+def test_the_difficulty_is_the_mean_nll_of_the_answers_tokens_alone(local):
+    nll, n_tokens, _ = lm.score(local, EXAMPLES, batch_size=4)
+    expected = [naive(local, example) for example in EXAMPLES]
+    np.testing.assert_allclose(nll, [value for value, _ in expected], atol=1e-5)
+    assert n_tokens.tolist() == [n for _, n in expected]
+
+
+def test_scores_do_not_depend_on_batch_or_order(local):
+    one, all_ = (lm.score(local, EXAMPLES, batch_size=n) for n in (1, 4))
+    back = lm.score(local, EXAMPLES[::-1], batch_size=3)
+    for a, b, c in zip(one, all_, back, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, c[::-1], atol=1e-5)
+
+
+def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
+    example = EXAMPLES[1]
+    _, _, embeddings = lm.score(local, [example], batch_size=1)
+    (prompt,) = prompt_ids(local.tokenizer, [answer_prompt(example)])
+    text = local.tokenizer.decode(prompt)
+    ends = [len(local.tokenizer.decode(prompt[: k + 1])) for k in range(len(prompt))]
+    start = text.index(example.question)
+    end = start + len(example.question)
+    inside = [k for k, e in enumerate(ends) if start < e and (ends[k - 1] if k else 0) < end]
+    with torch.no_grad():
+        out = local.model(input_ids=torch.tensor([prompt]), output_hidden_states=True)
+    mean = out.hidden_states[-1][0, inside].mean(0)
+    np.testing.assert_allclose(embeddings[0], (mean / mean.norm()).numpy(), atol=1e-5)
+    assert embeddings.dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_the_mark_before_the_answer_never_counts(tmp_path, kind):
+    local = lm.load(write_tiny(tmp_path, "llama", kind), device="cpu")
+    _, n_tokens, _ = lm.score(local, EXAMPLES[:1], batch_size=1)
+    assert n_tokens.tolist() == [1]
+
+
+def test_an_example_without_a_gold_answer_is_named(local):
+    with pytest.raises(BadInput, match="example q7 has no gold answer"):
+        lm.score(local, [Example("q7", "Who ?")], batch_size=1)
