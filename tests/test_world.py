@@ -15,8 +15,8 @@ QUESTION = (
     "Second, Cora follows Ann. Where is Cora in the end?"
 )
 SOUND = (
-    "First, Ann and Bob swap, Ann is in surgery and Bob is in triage, so Ann is in triage and Bob is "
-    "in surgery. Second, Cora joins Ann, Ann is in triage, so Cora is in triage. "
+    "First, Ann and Bob swap, Ann is in surgery and Bob is in triage, so Ann is in triage and Bob "
+    "is in surgery. Second, Cora joins Ann, Ann is in triage, so Cora is in triage. "
     "In the end Cora is in triage."
 )
 

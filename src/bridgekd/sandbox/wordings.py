@@ -1,9 +1,9 @@
 """How the teacher words a step: six styles of every kind of step, and the reading of all of them.
 
 A template is used in both directions: `say` fills it, `understand` matches it word by word after
-`normalise`, so that spaces and capitals do not matter. Every template says what it reads before what
-it concludes. Slots: o ordinal, a and b names, p q the places read, c d what is concluded, n an
-amount, h what one has, r a result, x y z states of the case. A slot's values must agree.
+`normalise`, so that spaces and capitals do not matter. Every template says what it reads before
+what it concludes. Slots: o ordinal, a b names, p q places read, c d what is concluded, n an
+amount, h what one has, r a result, x y z states of the case. A slot has one value.
 """
 
 import re
@@ -131,7 +131,7 @@ _READERS = {kind: [_compile(t) for t in templates] for kind, templates in STEPS.
 
 
 def understand(domain: str, clause: str) -> tuple[str, Slots, bool] | None:
-    """(kind, slots, whether repeated slots agree) of a normalised clause; None for no known step."""
+    """(kind, slots, whether repeated slots agree) of a normalised clause, None for no step."""
     for kind in KINDS[domain]:
         for reader in _READERS[kind]:
             if match := reader.fullmatch(clause):

@@ -93,7 +93,7 @@ def solve(question: str) -> Solution:
 
 
 def explain(question: str, seed: int, *, wrong: bool = False) -> Explanation:
-    """A teacher's rationale in varied wordings; with `wrong`, one mistake carried on to the answer."""
+    """A teacher's rationale in varied wordings; `wrong`: one mistake, carried on to the answer."""
     rng = random.Random(f"explain:{seed}:{normalise(question)}")
     problem = read(question)
     solution = _slipped(problem, rng) if wrong else solve(question)

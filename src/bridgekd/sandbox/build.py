@@ -1,0 +1,148 @@
+"""Builds the sandbox's four models from generic text: `python -m bridgekd.sandbox.build`.
+
+A standard transformers architecture (Lfm2: short convolutions and attention, by far the fastest
+here to learn copying), trained through the package's own `fine_tune`, stored in bf16. Seeded; what
+each training took and reached stands in `models/build_log.json`.
+"""
+
+import argparse
+import json
+import math
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
+
+from bridgekd.config import Train
+from bridgekd.lm.finetune import fine_tune
+from bridgekd.records import TrainRow
+from bridgekd.sandbox.base_text import assistant_rows, student_rows
+from bridgekd.sandbox.tokenizer import make_tokenizer
+
+MODELS = Path(__file__).parent / "models"
+LOG = "build_log.json"
+CONV, ATTENTION = "conv", "full_attention"
+BATCH_SIZE = 32
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One model: its shape, and how many rows of which text it sees once each."""
+
+    width: int
+    inner: int
+    layers: tuple[str, ...]
+    n_heads: int
+    rows: Callable[[int, int], list[TrainRow]]
+    n_rows: int
+    learning_rate: float
+
+
+PLANS = {
+    "student": Plan(40, 56, (CONV, ATTENTION), 4, student_rows, 16_000, 4e-3),
+    "assistant-small": Plan(64, 128, (CONV, ATTENTION, ATTENTION), 4, assistant_rows, 60_000, 3e-3),
+    "assistant-middle": Plan(
+        96, 192, (CONV, ATTENTION, CONV, ATTENTION), 4, assistant_rows, 60_000, 3e-3
+    ),
+    "assistant-large": Plan(
+        144, 256, (CONV, ATTENTION, CONV, ATTENTION, ATTENTION), 4, assistant_rows, 60_000, 2e-3
+    ),
+}
+
+
+def make_model(plan: Plan, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm2ForCausalLM:
+    """An untrained model. Weights start at std 1/sqrt(width): 0.02 is too small for this."""
+    config = Lfm2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=plan.width,
+        intermediate_size=plan.inner,
+        num_hidden_layers=len(plan.layers),
+        num_attention_heads=plan.n_heads,
+        num_key_value_heads=plan.n_heads,
+        layer_types=list(plan.layers),
+        conv_L_cache=4,  # a value stands up to three words after its name
+        block_auto_adjust_ff_dim=False,
+        tie_word_embeddings=True,
+        max_position_embeddings=tokenizer.model_max_length,
+        initializer_range=1 / math.sqrt(plan.width),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(seed)
+    return Lfm2ForCausalLM(config)
+
+
+def build(
+    name: str, out: Path, *, n_rows: int | None = None, seed: int = SEED
+) -> dict[str, object]:
+    """Trains the model `name` into `out/name` and returns its line of the build log."""
+    plan, started = PLANS[name], time.monotonic()
+    n_rows = n_rows or plan.n_rows
+    tokenizer = make_tokenizer()
+    rows = plan.rows(n_rows, seed)
+    config = Train(learning_rate=plan.learning_rate, batch_size=BATCH_SIZE, max_length=256)
+    with tempfile.TemporaryDirectory() as scratch:
+        start, trained = Path(scratch, "start"), Path(scratch, "trained")
+        make_model(plan, tokenizer, seed).save_pretrained(start)
+        tokenizer.save_pretrained(start)
+        n_updates = n_rows // BATCH_SIZE
+        log = fine_tune(start, rows, trained, config, n_updates=n_updates, seed=seed, device="cpu")
+        losses = [json.loads(line)["loss"] for line in (trained / "metrics.jsonl").open()]
+        n_parameters = _store(trained, out / name, tokenizer)
+    return {
+        "parameters": n_parameters,
+        "rows": n_rows,
+        "updates": n_updates,
+        "tokens": log.n_tokens,
+        "learning_rate": plan.learning_rate,
+        "seed": seed,
+        "losses": [round(loss, 3) for loss in losses[:: max(1, len(losses) // 10)]],
+        "last_loss": round(losses[-1], 4),
+        "seconds": round(time.monotonic() - started),
+    }
+
+
+def _store(trained: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Writes weights in bf16 and tokenizer, nothing else; returns the number of parameters."""
+    shutil.rmtree(folder, ignore_errors=True)
+    model = Lfm2ForCausalLM.from_pretrained(trained, dtype=torch.bfloat16)
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return int(model.num_parameters())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Builds the models named on the command line, all four by default."""
+    parser = argparse.ArgumentParser(prog="python -m bridgekd.sandbox.build", description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(PLANS), help="which models")
+    parser.add_argument("--out", type=Path, default=MODELS)
+    parser.add_argument("--rows", type=int, help="rows of text instead of each plan's own number")
+    parser.add_argument("--seed", type=int, default=SEED)
+    chosen = parser.parse_args(arguments)
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    path = chosen.out / LOG
+    log = json.loads(path.read_text()) if path.exists() else {}
+    log["made_with"] = {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+    }
+    for name in chosen.names:
+        log[name] = build(name, chosen.out, n_rows=chosen.rows, seed=chosen.seed)
+        print(name, json.dumps(log[name]), flush=True)
+        path.write_text(json.dumps(log, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
