@@ -1,4 +1,4 @@
-"""Which tokens a sequence holds and which of them count, for every kind of tokenizer and template."""
+"""Which tokens a sequence holds and which of them count, for every tokenizer and template."""
 
 from types import SimpleNamespace
 
@@ -36,10 +36,7 @@ QWEN3 = (
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
     "{% endif %}{% endif %}"
 )
-R1 = CHATML.replace("assistant
-", "assistant
-<think>
-")
+R1 = CHATML.replace("assistant\n", "assistant\n<think>\n")
 TEMPLATES = {
     "chatml": CHATML,
     "llama3": LLAMA3,

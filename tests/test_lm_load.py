@@ -43,7 +43,7 @@ def test_a_missing_folder_is_named(model):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(BadInput, match="holds no model: it has neither config.json nor"):
+    with pytest.raises(BadInput, match="holds no model: it has neither"):
         lm.load(tmp_path, device="cpu")
 
 
@@ -116,13 +116,13 @@ def test_an_adapter_whose_base_is_gone_is_named(tmp_path):
     base = write_tiny(tmp_path / "base")
     lm.save(lm.load(base, device="cpu", trainable=True, lora=Lora(r=2)), tmp_path / "adapter")
     base.rename(tmp_path / "moved")
-    with pytest.raises(BadInput, match=f"model folder {base} .the base of .* does not exist"):
+    with pytest.raises(BadInput, match=rf"model folder {base} .the base of .* does not exist"):
         lm.load(tmp_path / "adapter", device="cpu")
 
 
 def test_lora_on_modules_that_are_not_there_is_named(tmp_path):
     lora = Lora(target_modules=("no_such",))
-    with pytest.raises(BadInput, match="check lora.target_modules"):
+    with pytest.raises(BadInput, match="lora does not fit"):
         lm.load(write_tiny(tmp_path), device="cpu", trainable=True, lora=lora)
 
 

@@ -2,7 +2,7 @@
 
 The one idea: a sequence is prompt tokens + each span's tokens + the end token, concatenated, so
 which token belongs to what is known by construction and never searched for. Training, generation
-and scoring all render through `render_prompt`, so inference sees the prompt tokens that training saw.
+and scoring all render through `render_prompt`, so inference sees the prompt tokens of training.
 """
 
 from collections.abc import Sequence

@@ -46,8 +46,9 @@ def score(
 
     nll is d_i = -(1/T_y) sum_t log p(y_t | x, y_<t) in nats, over the gold answer's own tokens; the
     mark before it and the end token do not count. An embedding is the mean of the last hidden
-    states over the question's tokens (options included, the request behind them and the template not; all
-    prompt tokens where the tokenizer gives no offsets), L2-normalised. Both: docs/methods.md.
+    states over the question's tokens, L2-normalised: options included, the request behind them and
+    the template not, but all prompt tokens where the tokenizer gives no offsets or the template
+    alters the question. Both: docs/methods.md.
     Raises BadInput for an example without a gold answer.
     """
     rows = _rows(local, examples)
