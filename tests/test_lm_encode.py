@@ -3,8 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-from tiny_models import CHATML, TOKENIZERS, tiny_tokenizer
-
 from tokenizers.processors import TemplateProcessing
 
 from bridgekd.lm.encode import (
@@ -17,6 +15,7 @@ from bridgekd.lm.encode import (
     turn_end_id,
 )
 from bridgekd.records import Message, Span, TrainRow
+from tiny_models import CHATML, TOKENIZERS, tiny_tokenizer
 
 LLAMA3 = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n\n{{ m['content'] }}</s>"
