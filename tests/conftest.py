@@ -1,9 +1,14 @@
 """Fakes that many tests share: a small world on disk, and stages that only count."""
 
 import json
+import os
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch; see bridgekd.lm
 
 
 def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
@@ -28,3 +33,72 @@ def task(tmp_path):
         "student: {model: model}\n"
     )
     return tmp_path
+
+
+TINY_RECIPE = """\
+data: {train: train.jsonl, test: test.jsonl, fields: {id: id, domain: domain}, validation: 10}
+teacher:
+  provider: sandbox
+  model: sandbox-teacher
+  base_url: %s
+  api_key_env: null
+  max_tokens: 256
+  price: {input: 2.5, output: 10}
+  concurrency: 2
+budget: {queries: 20%%}
+assistant:
+  model: model
+  warm_up: 10%%
+  warm_up_train: {updates: 4, evaluations: 2, batch_size: 8}
+  train: {updates: 4, evaluations: 2, batch_size: 8}
+  max_new_tokens: 8
+  batch_size: 16
+student:
+  model: model
+  instruct: instruct.jsonl
+  instruct_train: {updates: 4, evaluations: 1, batch_size: 8}
+  train: {updates: 4, evaluations: 2, batch_size: 8}
+  max_new_tokens: 8
+  batch_size: 16
+evaluate: {teacher_queries: 5}
+device: cpu
+"""
+
+
+@pytest.fixture(scope="session")
+def world_files(tmp_path_factory):
+    """The sandbox's data in small, and an untrained model of the student's shape."""
+    from bridgekd.sandbox.base_text import instruction_rows
+    from bridgekd.sandbox.build import PLANS, make_model
+    from bridgekd.sandbox.tokenizer import make_tokenizer
+    from bridgekd.sandbox.world import generate
+
+    folder = tmp_path_factory.mktemp("world")
+    tokenizer = make_tokenizer()
+    make_model(PLANS["student"], tokenizer, 0).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    train = generate(70, 0)
+    test = generate(20, 1, exclude={e.question for e in train})
+    for name, rows in (("train", train), ("test", test)):
+        columns = ("id", "question", "answer", "domain")
+        write_jsonl(folder / f"{name}.jsonl", [{k: getattr(e, k) for k in columns} for e in rows])
+    write_jsonl(folder / "instruct.jsonl", [asdict(row) for row in instruction_rows(30, 0)])
+    return folder
+
+
+@pytest.fixture
+def teacher():
+    """A running sandbox teacher that is never wrong."""
+    from bridgekd.sandbox.teacher_server import serve
+
+    with serve(wrong_rate=0.0) as server:
+        yield server
+
+
+@pytest.fixture
+def tiny(world_files, teacher, tmp_path):
+    """The path of a recipe that runs in seconds, in a folder of its own."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(world_files, folder)
+    (folder / "tiny.yaml").write_text(TINY_RECIPE % teacher.base_url)
+    return folder / "tiny.yaml"

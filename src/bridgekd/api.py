@@ -1,4 +1,4 @@
-"""From Python: `run(recipe)` does all of a recipe, `plan(recipe)` says beforehand what that means."""
+"""From Python: `run(recipe)` does all of a recipe, `plan(recipe)` says beforehand what it means."""
 
 import ipaddress
 import json
@@ -29,7 +29,9 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do: its stages in order, what of them is there, and the buying still to come."""
+    """What a run would do: its stages in order, what of them is there, and the buying still to
+    come.
+    """
 
     name: str
     stages: tuple[Artifact, ...]
@@ -70,11 +72,12 @@ def run(
     progress: Progress = silent,
     note: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
-    """Runs a recipe to its report, or goes on where it stopped; `methods` compares several over one store.
+    """Runs a recipe to its report, or goes on where it stopped; `methods` compares several over one
+    store.
 
-    Relative paths are relative to the recipe's folder, or to `folder` (default: here) for a Recipe object.
-    `consent` is asked before anything is sent to a teacher that is not on this machine; the default says no.
-    Raises BadInput, or Stopped with all state saved.
+    Relative paths are relative to the recipe's folder, or to `folder` (default: here) for a Recipe
+    object. `consent` is asked before anything is sent to a teacher that is not on this machine; the
+    default says no. Raises BadInput, or Stopped with all state saved.
     """
     wanted, home = _resolve(recipe, overrides, folder)
     names = list(methods) or [wanted.method]
@@ -105,7 +108,9 @@ def plan(
     methods: Sequence[str] = (),
     folder: Path | None = None,
 ) -> Plan:
-    """What `run` would do with the same arguments. Reads the data and the ledger; sends and writes nothing."""
+    """What `run` would do with the same arguments. Reads the data and the ledger; sends and writes
+    nothing.
+    """
     wanted, home = _resolve(recipe, overrides, folder)
     store = PlanStore(home / wanted.store)
     here = Run(wanted, home, store, live_of(wanted, home))

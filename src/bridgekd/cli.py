@@ -1,15 +1,19 @@
 """The command line: parse, call, print.
 
-Exit codes: 0 done; 2 bad input; 3 stopped with state saved and the command to go on; 130 interrupted.
+Exit codes: 0 done; 2 bad input; 3 stopped with state saved and the command to go on; 130
+interrupted.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from typer.exceptions import TyperException
 
 from bridgekd import api, terminal
 from bridgekd.edges.ledger import spend
@@ -26,6 +30,7 @@ sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run every
 app.add_typer(sandbox_app, name="sandbox")
 out = Console()
 err = Console(stderr=True)
+_NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 Overrides = Annotated[
@@ -65,7 +70,9 @@ def plan(
 
 
 @app.command(epilog="Example: bridgekd status medqa --store runs")
-def status(name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")) -> None:
+def status(
+    name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
+) -> None:
     """Show a run's stages, seconds, spend and folders."""
     journal = _journal(store, name)
     rows = []
@@ -80,23 +87,31 @@ def status(name: Annotated[str, typer.Argument(help="The run.")], store: StorePa
     for row in spend(Path(journal["ledger"])):
         if row.run == name:
             amount = f"${row.held_microusd / 1e6:.4f}"
-            out.print(f"ledger: {row.n_attempts} {row.state} ({row.purpose}, {row.model}), {amount}")
+            out.print(
+                f"ledger: {row.n_attempts} {row.state} ({row.purpose}, {row.model}), {amount}"
+            )
 
 
 @app.command(epilog="Example: bridgekd report medqa")
-def report(name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")) -> None:
+def report(
+    name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
+) -> None:
     """Print a finished run's table and where its page is."""
     journal = _journal(store, name)
     folders = {entry["stage"]: store / entry["folder"] for entry in journal["stages"]}
     if "report" not in folders:
-        raise BadInput(f"{name} has no report yet (it is {journal['state']}); run its recipe to the end")
+        raise BadInput(
+            f"{name} has no report yet (it is {journal['state']}); run its recipe to the end"
+        )
     metrics = json.loads((folders["evaluate"] / "metrics.json").read_text())
     terminal.print_metrics(out, metrics, name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
 
 
 @app.command(epilog="Example: bridgekd init my-task.yaml")
-def init(path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml")) -> None:
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
+) -> None:
     """Write a commented recipe to start from."""
     if path.exists():
         raise BadInput(f"{path} is there already; name another file")
@@ -136,17 +151,20 @@ def sandbox_serve(port: Annotated[int, typer.Option(help="On loopback.")] = 8765
         threading.Event().wait()
 
 
-def main() -> None:
-    """The entry point: errors become one sentence and an exit code."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point: runs a command and returns its exit code; errors become one sentence."""
     try:
-        app()
+        code = app(arguments, standalone_mode=False)
     except BridgekdError as exc:
-        err.print(f"[bold red]{type(exc).__name__}[/]: ", end="")
+        err.print(f"[bold red]{_NAMES[exc.exit_code]}[/]: ", end="")
         err.print(str(exc), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(exc.exit_code)
-    except KeyboardInterrupt:
+        return exc.exit_code
+    except TyperException as exc:  # a mistake in the command itself
+        err.print(f"[bold red]Bad input[/]: {escape(exc.format_message())} (see --help)")
+        return 2
+    if code == 130:
         err.print("Interrupted; everything finished is kept. The same command goes on.")
-        sys.exit(130)
+    return code if isinstance(code, int) else 0
 
 
 def _run(recipe: Path, overrides: list[str], methods: list[str], yes: bool) -> None:

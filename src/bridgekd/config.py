@@ -1,4 +1,5 @@
-"""The recipe: one YAML file, frozen, with every unknown key refused and a default wherever one is good.
+"""The recipe: one YAML file, frozen, with every unknown key refused and a default wherever one is
+good.
 
 Sections say what a person wants. `settings.py` cuts them into what each single stage depends on.
 """
@@ -38,7 +39,9 @@ Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def count_of(amount: int | str, n: int) -> int:
-    """Rows that `amount` means for a pool of n: itself, or its share rounded up, never above n for a share."""
+    """Rows that `amount` means for a pool of n: itself, or its share rounded up, never above n for
+    a share.
+    """
     if isinstance(amount, int):
         return amount
     return min(n, math.ceil(float(amount.rstrip("%")) * n / 100 - 1e-9))
@@ -61,7 +64,9 @@ class Fields(Section):
 
 
 class Data(Section):
-    """Where the questions are: files (JSONL, CSV, Parquet) or a Hub data set id with a split after a colon."""
+    """Where the questions are: files (JSONL, CSV, Parquet) or a Hub data set id with a split after
+    a colon.
+    """
 
     train: str
     test: str
@@ -78,7 +83,9 @@ class Price(Section):
 
 
 class TeacherPrompt(Section):
-    """What the teacher is asked. `template` may use {question}, {choices} and, if revealed, {answer}."""
+    """What the teacher is asked. `template` may use {question}, {choices} and, if revealed,
+    {answer}.
+    """
 
     system: str | None = None  # None: the built-in request to reason and end with an `Answer:` line
     template: str | None = None
@@ -130,7 +137,9 @@ class Lora(Section):
 
 
 class Train(Section):
-    """One training. `epochs` counts passes over the stage's reference size unless `updates` is given."""
+    """One training. `epochs` counts passes over the stage's reference size unless `updates` is
+    given.
+    """
 
     epochs: float = Field(3.0, gt=0)
     updates: int | None = Field(None, ge=1)
@@ -198,7 +207,9 @@ class Annotate(Section):
 
 
 class Evaluate(Section):
-    """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked for."""
+    """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked
+    for.
+    """
 
     teacher_queries: Amount = 0
 

@@ -7,8 +7,9 @@
     │   └── TeacherDown   3  quota gone, key refused, or no answer after every retry
     └── Overbilled        3  the server billed more than the call could cost
 
-A message is one sentence or two: the value, the limit, the next step. Foreign exceptions are translated
-where they enter. Expected ends, such as a budget that is used up, are values and not exceptions.
+A message is one sentence or two: the value, the limit, the next step. Foreign exceptions are
+translated where they enter. Expected ends, such as a budget that is used up, are values and not
+exceptions.
 """
 
 

@@ -55,11 +55,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answered teacher call, in rank order. `state` is a row's state, never a reason to buy again.
+    """One answered teacher call, in rank order. `state` is a row's state, never a reason to buy
+    again.
 
-    answered: finished by itself. truncated: cut by length. refused: the server would not answer this
-    request (content filter, invalid request). `reasoning` is text the server returned apart from the answer.
-    Costs are integer micro-dollars, tokens as the server billed them.
+    answered: finished by itself. truncated: cut by length. refused: the server would not answer
+    this request (content filter, invalid request). `reasoning` is text the server returned apart
+    from the answer. Costs are integer micro-dollars, tokens as the server billed them.
     """
 
     id: str

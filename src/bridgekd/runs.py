@@ -1,4 +1,6 @@
-"""A run: one recipe over one store. It holds what a method needs, and writes down what was made where."""
+"""A run: one recipe over one store. It holds what a method needs, and writes down what was made
+where.
+"""
 
 import json
 from collections.abc import Callable
@@ -60,7 +62,9 @@ class Run:
 
     @property
     def student_ask(self) -> Literal["explain", "answer"]:
-        """How the trained student is asked: for the answer alone where it learnt it as a task of its own."""
+        """How the trained student is asked: for the answer alone where it learnt it as a task of
+        its own.
+        """
         return "answer" if self.recipe.student.form == "two_task" else "explain"
 
     def pool(self) -> Artifact:
@@ -68,7 +72,9 @@ class Run:
         return self.make(stages.load_pool, self.of.load_pool, self.train_data)
 
     def instructed(self) -> Artifact:
-        """The instruction-tuned student; the untouched one where the recipe names no instruction set."""
+        """The instruction-tuned student; the untouched one where the recipe names no instruction
+        set.
+        """
         if self.instructions is None:
             return self.student
         return self.make(

@@ -1,7 +1,7 @@
 """What each stage depends on, cut out of the recipe: exactly what stands here is in a fingerprint.
 
-A key that changes no result (the device, a server's address, concurrency) is left out on purpose; a key that
-a stage does not use is left out so that changing it redoes only what depends on it.
+A key that changes no result (the device, a server's address, concurrency) is left out on purpose; a
+key that a stage does not use is left out so that changing it redoes only what depends on it.
 """
 
 from typing import Literal

@@ -33,17 +33,22 @@ def shown_progress(console: Console) -> Iterator[Tell]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, TaskID] = {}
+    bars = Progress(*columns, console=console)
+    tasks: dict[str, TaskID] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-            if done >= total:
-                del tasks[what]
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            bars.start()
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done, total=total)
+        if done >= total:
+            del tasks[what]
 
+    try:
         yield tell
+    finally:
+        if bars.tasks:
+            bars.stop()
 
 
 def print_plan(console: Console, plan: Plan) -> None:

@@ -7,10 +7,12 @@ from bridgekd.errors import BadInput
 
 
 def rank_normalise(difficulty: np.ndarray) -> np.ndarray:
-    """Places of `difficulty` [n] in its pool as float64 in [0, 1], 1 the hardest, ties their mean place.
+    """Places of `difficulty` [n] in its pool as float64 in [0, 1], 1 the hardest, ties their mean
+    place.
 
-    A reading: BRIDGE combines difficulty with diversity and does not say on which scale; ranks make the
-    two comparable whatever the assistant's losses look like. Raises BadInput on a value that is no number.
+    A reading: BRIDGE combines difficulty with diversity and does not say on which scale; ranks make
+    the two comparable whatever the assistant's losses look like. Raises BadInput on a value that is
+    no number.
     """
     if not np.isfinite(difficulty).all():
         bad = int(np.flatnonzero(~np.isfinite(difficulty))[0])

@@ -1,8 +1,8 @@
 """What the buying will cost, as an interval, before anything is sent.
 
-Where the ledger already holds answers of the same model, the interval is a 95 % one from their lengths. Where
-it holds none it is not a guess but two bounds: the least that the prompts alone can cost and the most that the
-budget or the answers' limit allows.
+Where the ledger already holds answers of the same model, the interval is a 95 % one from their
+lengths. Where it holds none it is not a guess but two bounds: the least that the prompts alone can
+cost and the most that the budget or the answers' limit allows.
 """
 
 import math

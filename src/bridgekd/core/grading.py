@@ -1,7 +1,8 @@
 """Reads the final answer out of a text and compares it with the gold one, by kind of answer.
 
-A text is graded by its last `Answer:` line; only where there is none are weaker signs tried ("the answer is
-...", and for numbers the last number). No sign at all is the empty answer, which is never correct.
+A text is graded by its last `Answer:` line; only where there is none are weaker signs tried ("the
+answer is ...", and for numbers the last number). No sign at all is the empty answer, which is never
+correct.
 """
 
 import re
@@ -18,7 +19,9 @@ _WRAPPING = " \t\n\r\"'*_`$.,;:!"
 
 
 def split_answer(text: str) -> tuple[str, str]:
-    """(rationale, answer as written): cut at the last `Answer:`; the answer is "" where nothing marks it."""
+    """(rationale, answer as written): cut at the last `Answer:`; the answer is "" where nothing
+    marks it.
+    """
     marks = list(_MARK.finditer(text))
     if marks:
         last = marks[-1]
@@ -38,10 +41,11 @@ def read_answer(text: str, kind: str, choices: Sequence[str] = ()) -> str:
 
 
 def canonical(answer: str, kind: str, choices: Sequence[str] = ()) -> str:
-    """`answer` in the form in which equal answers are equal strings; "" where it is not of its kind.
+    """`answer` in the form in which equal answers are equal strings; "" where it is not of its
+    kind.
 
-    choice: the option's text, from its letter or its text. number: plain decimal notation. label, text:
-    case-folded, white space and wrapping punctuation removed.
+    choice: the option's text, from its letter or its text. number: plain decimal notation. label,
+    text: case-folded, white space and wrapping punctuation removed.
     """
     if kind == "number":
         return _canonical_number(answer)

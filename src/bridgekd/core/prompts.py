@@ -1,8 +1,8 @@
 """The one place that renders a prompt, for the teacher and for the local models.
 
-A local model is asked in one of two ways: ANSWER (the answer alone; warm-up and scoring) or EXPLAIN (a
-rationale that ends in the answer). A target is always `<rationale>\\nAnswer: <answer>` or `Answer: <answer>`,
-so the answer span is known by construction and is never searched for.
+A local model is asked in one of two ways: ANSWER (the answer alone; warm-up and scoring) or EXPLAIN
+(a rationale that ends in the answer). A target is always `<rationale>\\nAnswer: <answer>` or
+`Answer: <answer>`, so the answer span is known by construction and is never searched for.
 """
 
 from collections.abc import Sequence
@@ -70,9 +70,10 @@ def teacher_prompt(
 ) -> tuple[Message, ...]:
     """What the teacher is sent for one question.
 
-    `template` may hold {question}, {choices} and {answer}; None is the question with its options below.
-    `shots` are (question, rationale, answer) turns shown before. With `reveal_answer` the gold answer is
-    part of what is asked (a rationalisation), which only makes sense where the answer is not what is measured.
+    `template` may hold {question}, {choices} and {answer}; None is the question with its options
+    below. `shots` are (question, rationale, answer) turns shown before. With `reveal_answer` the
+    gold answer is part of what is asked (a rationalisation), which only makes sense where the
+    answer is not what is measured.
     """
     turns = [Message("system", TEACHER_SYSTEM if system is None else system)]
     for question, rationale, answer in shots:

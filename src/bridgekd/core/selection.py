@@ -1,8 +1,9 @@
-"""Which questions to pay for: every strategy is a function from arrays to one ranking of the whole pool.
+"""Which questions to pay for: every strategy is a function from arrays to one ranking of the whole
+pool.
 
-Contract of a strategy: the first `n_chosen` places are its choice, in the order of choosing; the rest
-follows by static score; equal scores go by id; neither the order of the pool nor anything but `seed`
-changes the ranking; inputs are left as they are.
+Contract of a strategy: the first `n_chosen` places are its choice, in the order of choosing; the
+rest follows by static score; equal scores go by id; neither the order of the pool nor anything but
+`seed` changes the ranking; inputs are left as they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,9 @@ from bridgekd.records import Pick
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """What a strategy sees, in the order of ids: ids [n], difficulty [n] in [0, 1], embeddings [n, d]."""
+    """What a strategy sees, in the order of ids: ids [n], difficulty [n] in [0, 1], embeddings [n,
+    d].
+    """
 
     ids: tuple[str, ...]
     difficulty: np.ndarray
@@ -40,8 +43,8 @@ def rank(
 ) -> list[Pick]:
     """The ranking of the pool by `strategy`, a key of STRATEGIES.
 
-    `difficulty` [n] in any unit, higher = harder; `embeddings` [n, d] float32 with rows of length 1;
-    alpha in [0, 1] is the share of difficulty in the score.
+    `difficulty` [n] in any unit, higher = harder; `embeddings` [n, d] float32 with rows of length
+    1; alpha in [0, 1] is the share of difficulty in the score.
     """
     order = sorted(range(len(ids)), key=lambda i: ids[i])
     pool = Pool(tuple(ids[i] for i in order), rank_normalise(difficulty)[order], embeddings[order])
@@ -49,10 +52,12 @@ def rank(
 
 
 def greedy(pool: Pool, n_chosen: int, alpha: float, seed: int) -> list[Pick]:
-    """BRIDGE: greedy argmax of alpha * d + (1 - alpha) * v, v the distance to the nearest earlier pick.
+    """BRIDGE: greedy argmax of alpha * d + (1 - alpha) * v, v the distance to the nearest earlier
+    pick.
 
-    "Top-B of the combination" is stated in arXiv 2512.20403; that it is greedy, and alpha, is our reading.
-    v is 1 for the first pick. alpha = 0 is k-center (Gonzalez), alpha = 1 the hardest first.
+    "Top-B of the combination" is stated in arXiv 2512.20403; that it is greedy, and alpha, is our
+    reading. v is 1 for the first pick. alpha = 0 is k-center (Gonzalez), alpha = 1 the hardest
+    first.
     """
     n = len(pool.ids)
     distance = np.ones(n, dtype=np.float32)

@@ -1,6 +1,7 @@
 """Data sets in: JSONL, CSV, Parquet or a Hub id, through the recipe's field map, to Example rows.
 
-Every complaint names the file and the line (the row, for formats without lines), the value and the remedy.
+Every complaint names the file and the line (the row, for formats without lines), the value and the
+remedy.
 """
 
 import csv
@@ -25,7 +26,9 @@ Raw = tuple[str, dict[str, Any]]  # ("file line 3", the row)
 def load_examples(
     path: Path, fields: Fields, answer_kind: AnswerKind, *, labelled: bool = True
 ) -> list[Example]:
-    """The examples of a file or Hub data set in their order; BadInput on the first row that does not fit."""
+    """The examples of a file or Hub data set in their order; BadInput on the first row that does
+    not fit.
+    """
     examples: list[Example] = []
     seen: dict[str, str] = {}
     for place, row in _raw_rows(path):
@@ -43,14 +46,16 @@ def load_examples(
 
 
 def load_instructions(path: Path) -> list[tuple[str, str]]:
-    """(instruction, response) pairs; alpaca's instruction/input/output, prompt/completion and messages rows."""
+    """(instruction, response) pairs; alpaca's instruction/input/output, prompt/completion and
+    messages rows.
+    """
     pairs = []
     for place, row in _raw_rows(path):
         pair = _instruction(row)
         if pair is None:
             raise BadInput(
-                f"{place}: no instruction found; expected the columns instruction and output (input "
-                "optional), prompt and completion (or response), or messages"
+                f"{place}: no instruction found; expected the columns instruction and output "
+                "(input optional), prompt and completion (or response), or messages"
             )
         pairs.append(pair)
     if not pairs:
@@ -150,7 +155,8 @@ def _field(place: str, row: dict[str, Any], column: str, role: str) -> Any:
     near = get_close_matches(column, [str(key) for key in row], n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near and near[0] != column else ""
     raise BadInput(
-        f"{place}: no column {column!r} (data.fields.{role}); the row has {', '.join(map(str, row))}{hint}"
+        f"{place}: no column {column!r} (data.fields.{role}); the row has "
+        f"{', '.join(map(str, row))}{hint}"
     )
 
 
@@ -184,5 +190,6 @@ def _check_answer(place: str, example: Example, kind: AnswerKind, labelled: bool
     if not canonical(example.answer, kind, example.choices):
         among = f" among {list(example.choices)}" if kind == "choice" else ""
         raise BadInput(
-            f"{place}: the answer {example.answer!r} is no {kind}{among}; mend it or set data.answer_kind"
+            f"{place}: the answer {example.answer!r} is no {kind}{among}; mend it or set "
+            "data.answer_kind"
         )

@@ -1,4 +1,6 @@
-"""What the ledger already knows of a model: how long its answers are, for forecasts. Reads, never locks."""
+"""What the ledger already knows of a model: how long its answers are, for forecasts. Reads, never
+locks.
+"""
 
 import json
 import sqlite3
@@ -11,7 +13,9 @@ _RECENT = 2000
 
 
 def known_usage(ledger: Path, provider: str, model: str) -> list[Usage]:
-    """The latest final answers of a model (2,000 at most); empty where there is no readable ledger yet."""
+    """The latest final answers of a model (2,000 at most); empty where there is no readable ledger
+    yet.
+    """
     if not ledger.is_file():
         return []
     try:

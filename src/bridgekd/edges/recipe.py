@@ -1,4 +1,4 @@
-"""Recipe files: YAML 1.2 in, a Recipe out, every complaint with its line and the nearest known key."""
+"""Recipe files: YAML 1.2 in, a Recipe out; complaints have the line and the nearest known key."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -91,7 +91,9 @@ def _sentence(exc: ValidationError, tree: CommentedMap, path: Path) -> str:
 
 
 def _line(tree: Any, where: Path_) -> int | None:
-    """The line of the deepest part of `where` that the file holds; None for what came from --set alone."""
+    """The line of the deepest part of `where` that the file holds; None for what came from --set
+    alone.
+    """
     line = None
     for part in where:
         if not isinstance(tree, CommentedMap) or part not in tree:

@@ -48,7 +48,9 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line that is not empty; BadInput names the line that is broken."""
+    """(line number, object) of every line that is not empty; BadInput names the line that is
+    broken.
+    """
     try:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):

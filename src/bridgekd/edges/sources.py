@@ -1,4 +1,6 @@
-"""What a person brings: files, model folders and Hub ids, named by content so that moving them redoes nothing."""
+"""What a person brings: files, model folders and Hub ids, named by content so that moving them
+redoes nothing.
+"""
 
 import hashlib
 import re
@@ -13,7 +15,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
 
 
 def data_source(where: str, folder: Path) -> Artifact:
-    """A data file, relative to the recipe's folder, or else a Hub data set id (`owner/name:split`)."""
+    """A data file, relative to the recipe's folder, or a Hub data set id (`owner/name:split`)."""
     path = (folder / where).expanduser()
     if path.is_file():
         return Artifact("file", f"file:{_hash_file(path)}", path)

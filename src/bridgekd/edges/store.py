@@ -1,8 +1,9 @@
 """The store: a folder of artifacts, each named by how it was made, so that what exists is done.
 
-A stage works in `<stage>-<fingerprint>.partial`; its manifest is written and fsynced last, then one rename
-makes it an artifact. A process that dies in between leaves nothing that could be mistaken for a result. A lock
-that the operating system drops with its holder keeps two processes off the same folder.
+A stage works in `<stage>-<fingerprint>.partial`; its manifest is written and fsynced last, then one
+rename makes it an artifact. A process that dies in between leaves nothing that could be mistaken
+for a result. A lock that the operating system drops with its holder keeps two processes off the
+same folder.
 """
 
 import errno
@@ -30,7 +31,9 @@ LIBRARIES = ("bridgekd", "numpy", "pyarrow", "openai", "torch", "transformers", 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A finished folder of the store, or a source that a person brought (a file, a model, a Hub id)."""
+    """A finished folder of the store, or a source that a person brought (a file, a model, a Hub
+    id).
+    """
 
     stage: str
     fingerprint: str
@@ -51,7 +54,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A function (out folder, settings, *artifacts, live) -> facts, and the version of its meaning."""
+    """A function (out, settings, *artifacts, live) -> facts, and the version of its meaning."""
 
     work: Callable[..., dict[str, Any]]
     version: int
@@ -84,7 +87,9 @@ class Store:
             (folder / ".locks").mkdir(parents=True, exist_ok=True)
 
     def make(self, stage: Stage, settings: BaseModel, *inputs: Artifact, live: object) -> Artifact:
-        """The artifact of this stage, settings and inputs: made now, or found as it was made before."""
+        """The artifact of this stage, settings and inputs: made now, or found as it was made
+        before.
+        """
         wanted = name_of(stage, settings, inputs, self.folder)
         if wanted.done:
             return wanted
@@ -142,7 +147,9 @@ class Store:
 
 
 class PlanStore:
-    """Runs a method without doing anything: artifacts carry fingerprints and whether they already exist."""
+    """Runs a method without doing anything: artifacts carry fingerprints and whether they already
+    exist.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -172,7 +179,7 @@ def name_of(
 
 
 def ancestors(artifact: Artifact) -> dict[str, Artifact]:
-    """Everything `artifact` was made from, itself included, by folder name; sources are left out."""
+    """Everything `artifact` was made from, itself included, by folder name; without sources."""
     found: dict[str, Artifact] = {}
     todo = [artifact]
     while todo:
@@ -209,8 +216,8 @@ class _disk:
             errno.ENOSPC: "the disk is full; free some space",
             errno.EDQUOT: "the disk quota is used up; free some space",
             errno.EROFS: "the disk is read-only; choose another `store`",
-            errno.EACCES: "writing is not permitted; mend the folder's rights or choose another `store`",
-            errno.EPERM: "writing is not permitted; mend the folder's rights or choose another `store`",
+            errno.EACCES: "writing is not permitted; choose another `store`",
+            errno.EPERM: "writing is not permitted; choose another `store`",
             errno.ENOTDIR: "part of the path is a file; choose another `store`",
         }
         if isinstance(exc, OSError) and exc.errno in reasons:

@@ -1,4 +1,6 @@
-"""One short file per published method: an ordinary function that calls stages in order. Read these first."""
+"""One short file per published method: an ordinary function that calls stages in order. Read these
+first.
+"""
 
 from difflib import get_close_matches
 

@@ -1,11 +1,15 @@
-"""Direct distillation (Distilling Step-by-Step, arXiv 2305.02301): the student learns from the teacher itself."""
+"""Direct distillation (Distilling Step-by-Step, arXiv 2305.02301): the student learns from the
+teacher itself.
+"""
 
 from bridgekd import stages
 from bridgekd.runs import Arm, Arms, Run
 
 
 def direct(run: Run) -> Arms:
-    """The same budget on questions drawn at random; the same instructed student, the same number of updates."""
+    """The same budget on questions drawn at random; the same instructed student, the same number of
+    updates.
+    """
     pool, make, of = run.pool(), run.make, run.of
     ranking = make(stages.select, of.select_by("random"), pool)
     answers = make(stages.query_teacher, of.query_teacher, pool, ranking, *run.shots)

@@ -1,4 +1,6 @@
-"""A Story as one self-contained HTML page and as Markdown. No script, no font and no picture from elsewhere."""
+"""A Story as one self-contained HTML page and as Markdown. No script, no font and no picture from
+elsewhere.
+"""
 
 from importlib.resources import files
 

@@ -1,4 +1,6 @@
-"""Pictures as inline SVG: they scale, print and need no network. The table beside each says the same in words."""
+"""Pictures as inline SVG: they scale, print and need no network. The table beside each says the
+same in words.
+"""
 
 import io
 
@@ -20,9 +22,7 @@ def accuracy_bars(arms: tuple[ArmRow, ...]) -> str:
             colour = ACCENT if arm.name in MINE else SOFT
             axes.barh(i, arm.accuracy, color=colour, height=0.6)
             axes.plot([arm.low, arm.high], [i, i], color=INK, linewidth=1.6, solid_capstyle="butt")
-            axes.text(
-                min(arm.high + 0.015, 1.02), i, f"{arm.accuracy:.1%}", va="center", color=INK
-            )
+            axes.text(min(arm.high + 0.015, 1.02), i, f"{arm.accuracy:.1%}", va="center", color=INK)
         axes.set_yticks(range(len(arms)), [arm.title for arm in reversed(arms)])
         axes.set_xlim(0, 1.1)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"])

@@ -1,4 +1,6 @@
-"""Writes the sandbox as a user's own files would look: data, instructions, models and a complete recipe."""
+"""Writes the sandbox as a user's own files would look: data, instructions, models and a complete
+recipe.
+"""
 
 import json
 import shutil
@@ -25,9 +27,11 @@ def export(
     n_instructions: int = N_INSTRUCTIONS,
     seed: int = 0,
 ) -> Path:
-    """Writes the world into `folder` and returns the recipe's path. The same arguments give the same bytes.
+    """Writes the world into `folder` and returns the recipe's path. The same arguments give the
+    same bytes.
 
-    Train and test share no question. Raises BadInput where the folder holds another recipe of that name.
+    Train and test share no question. Raises BadInput where the folder holds another recipe of that
+    name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = files("bridgekd.sandbox").joinpath("recipe.yaml").read_text()

@@ -43,7 +43,7 @@ def query_teacher(
 def check(
     out: Path, s: of.Check, pool: Artifact, completions: Artifact, *, live: Live
 ) -> dict[str, Any]:
-    """The teacher's answers as rationales, kept or dropped with the reason. Dropped ones stay paid."""
+    """The teacher's answers as rationales, kept or dropped with a reason; dropped ones stay paid."""
     examples, kind = {e.id: e for e in read_pool(pool)}, answer_kind(pool)
     rows = [
         checked(examples[c.id], c.text or c.reasoning, kind, "teacher", s.keep, state=c.state)
@@ -62,7 +62,7 @@ def measure_teacher(
     *shots: Artifact,
     live: Live,
 ) -> dict[str, Any]:
-    """The teacher on the first test questions, paid apart from the budget under a limit of its own."""
+    """The teacher on the first test questions, paid apart from the budget with its own limit."""
     rows = read_rows(test.path / "test.parquet", Example)
     asked = rows[: count_of(s.queries, len(rows))]
     hidden = s.ask.model_copy(
@@ -91,7 +91,9 @@ def checked(
     *,
     state: str = "answered",
 ) -> Rationale:
-    """A text as a rationale: dropped if cut, refused or empty, and under `correct` if its answer is wrong."""
+    """A text as a rationale: dropped if cut, refused or empty, and under `correct` if its answer is
+    wrong.
+    """
     rationale, _ = split_answer(text)
     answer = read_answer(text, kind, example.choices)
     reason = ""

@@ -10,7 +10,9 @@ from bridgekd.progress import Progress, silent
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The device, the way to the teacher, the ledger file, and who looks on (`note` gets sentences)."""
+    """The device, the way to the teacher, the ledger file, and who looks on (`note` gets
+    sentences).
+    """
 
     run: str
     teacher: Teacher

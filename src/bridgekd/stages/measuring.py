@@ -11,10 +11,10 @@ from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, ancestors, stage
 from bridgekd.records import Example, Prediction
 from bridgekd.report.page import render
-from bridgekd.stages.telling import tell
 from bridgekd.stages.buying import graded
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model
+from bridgekd.stages.telling import tell
 from bridgekd.stages.training import PROMPTS
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
@@ -44,7 +44,9 @@ def predict(
 def evaluate(
     out: Path, s: of.Evaluate, test: Artifact, *predictions: Artifact, live: Live
 ) -> dict[str, Any]:
-    """metrics.json: every arm's accuracy with its interval, what it cost and took, and the arms in pairs."""
+    """metrics.json: every arm's accuracy with its interval, what it cost and took, and the arms in
+    pairs.
+    """
     domains = {e.id: e.domain for e in read_rows(test.path / "test.parquet", Example)}
     arms, answers = {}, {}
     for name, artifact in zip(s.arms, predictions, strict=True):
@@ -58,7 +60,9 @@ def evaluate(
 
 @stage(version=1)
 def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict[str, Any]:
-    """The page a person reads, and the same as Markdown, told from the evaluation and what it came from."""
+    """The page a person reads, and the same as Markdown, told from the evaluation and what it came
+    from.
+    """
     story = tell(evaluation, s.recipe)
     page, markdown = render(story)
     (out / "report.html").write_text(page, encoding="utf-8")
@@ -84,7 +88,9 @@ def _accuracy_of(rows: list[Prediction], domains: dict[str, str]) -> dict[str, A
 
 
 def _cost_of(predictions: Artifact) -> dict[str, Any]:
-    """What making this model took alone: paid calls, dollars, and the seconds of every stage behind it."""
+    """What making this model took alone: paid calls, dollars, and the seconds of every stage behind
+    it.
+    """
     behind = list(ancestors(predictions).values())
     paid = [a.facts for a in behind if "spend_microusd" in a.facts]
     return {

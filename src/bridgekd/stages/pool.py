@@ -45,7 +45,9 @@ def load_test(
 def score_pool(
     out: Path, s: of.ScorePool, pool: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
-    """The warm assistant's loss on every gold answer, and the question's embedding, from one forward pass."""
+    """The warm assistant's loss on every gold answer, and the question's embedding, from one
+    forward pass.
+    """
     examples = read_pool(pool)
     local = open_model(assistant, live)
     nll, n_tokens, embeddings = lm.score(
@@ -61,7 +63,9 @@ def score_pool(
 def select(
     out: Path, s: of.Select, pool: Artifact, scores: Artifact | None = None, *, live: Live
 ) -> dict[str, Any]:
-    """B questions in the order of choosing, then the rest; a strategy that needs no scores gets none."""
+    """B questions in the order of choosing, then the rest; a strategy that needs no scores gets
+    none.
+    """
     ids = [e.id for e in read_pool(pool)]
     difficulty, embeddings = np.zeros(len(ids)), np.ones((len(ids), 1), dtype=np.float32)
     if scores is not None:
@@ -106,7 +110,8 @@ def n_queries(amount: int | str | None, n_pool: int) -> int:
     n = count_of(amount, n_pool)
     if n > n_pool:
         raise BadInput(
-            f"budget.queries of {n} is above the {n_pool} questions of the pool; give at most {n_pool}"
+            f"budget.queries of {n} is above the {n_pool} questions of the pool; "
+            f"give at most {n_pool}"
         )
     return n
 

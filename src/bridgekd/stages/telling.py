@@ -127,7 +127,7 @@ def _purchases(behind: Mapping[str, Artifact]) -> list[Purchase]:
 
 
 def _examples(evaluation: Artifact, behind: Mapping[str, Artifact]) -> tuple[SideBySide, ...]:
-    """Test questions on which the shown arms differ, and some on which they do not, in a fixed mix."""
+    """Test questions on which the shown arms differ, and a few on which they do not."""
     names = evaluation.manifest["settings"]["arms"]
     folders = [row["folder"] for row in evaluation.manifest["inputs"]]
     answers: dict[str, dict[str, Prediction]] = {}

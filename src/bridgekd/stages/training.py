@@ -1,4 +1,4 @@
-"""The four trainings and what the assistant writes in between. Everything here is local and free."""
+"""The four trainings and what the assistant writes in between: local and free."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -121,7 +121,8 @@ def train_student(
 ) -> dict[str, Any]:
     """The student after rationales. An epoch is the pool's size, however many rationales there are.
 
-    So every arm gets the same number of optimiser updates, with early stopping on the same validation split.
+    So every arm gets the same number of optimiser updates, with early stopping on the same
+    validation split.
     """
     rows = _rationale_rows(pool, rationales, s)
     asked: Asked = "answer" if s.form == "two_task" else "explain"

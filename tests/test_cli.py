@@ -1,0 +1,154 @@
+"""The command line as people meet it: one sentence and an exit code, never a traceback."""
+
+import os
+import subprocess
+import sys
+from contextlib import chdir
+
+import pytest
+
+from bridgekd.cli import main
+from conftest import write_jsonl
+
+
+@pytest.fixture
+def bridgekd(capsys, monkeypatch):
+    """Runs a command in a folder; gives (exit code, everything printed)."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    def run(*arguments, cwd):
+        with chdir(cwd):
+            code = main([str(a) for a in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture
+def refused(bridgekd):
+    """The sentence of a command that ends with exit code 2."""
+
+    def run(folder, *arguments):
+        code, text = bridgekd(*arguments, cwd=folder)
+        assert code == 2, text
+        assert "Traceback" not in text
+        return text
+
+    return run
+
+
+def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
+    code, text = bridgekd("plan", "task.yaml", cwd=task)
+    assert code == 0, text
+    for words in ("warm_up", "query_teacher", "to do", "up to 5 answers from api.openai.com", "$"):
+        assert words in text
+    assert not (task / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("budget.queris=3", "unknown key 'budget.queris'; did you mean 'queries'"),
+        ("budget.queries=0", "a budget of 0 queries buys nothing"),
+        ("budget.queries=500", "budget.queries of 500 is above the 27 questions of the pool"),
+        ("data.fields.question=qestion", "did you mean 'question'"),
+        ("data.answer_kind=choice", "answer_kind is choice but the row has no options"),
+        ("data.train=nowhere.jsonl", "no such data file"),
+        ("data.validation=100%", "leaves no pool"),
+        ("assistant.model=./nowhere", "no such model folder"),
+        ("method=bridg", "unknown method 'bridg'; did you mean 'bridge'"),
+        ("select.strategy=best", "select.strategy 'best' is unknown; known: bridge"),
+    ],
+)
+def test_bad_settings_end_with_2_and_a_sentence(task, refused, override, complaint):
+    assert complaint in refused(task, "plan", "task.yaml", "--set", override)
+
+
+def test_broken_rows_end_with_2_and_their_line(task, refused):
+    with open(task / "train.jsonl", "a") as file:
+        file.write('{"question": "x", "answer"\n')
+    assert "train.jsonl line 31: broken JSON" in refused(task, "run", "task.yaml", "--yes")
+
+
+def test_an_empty_pool_ends_with_2(task, refused):
+    (task / "train.jsonl").write_text("\n")
+    assert "holds no rows" in refused(task, "run", "task.yaml", "--yes")
+
+
+def test_duplicate_ids_end_with_2(task, refused):
+    rows = [{"question": "a", "answer": 1, "id": 5}, {"question": "b", "answer": 2, "id": 5}]
+    write_jsonl(task / "train.jsonl", rows)
+    text = refused(task, "plan", "task.yaml", "--set", "data.fields.id=id")
+    assert "line 2: id '5' stands already at" in text
+
+
+def test_a_missing_key_ends_with_2_before_anything_runs(task, refused):
+    text = refused(task, "run", "task.yaml", "--yes")
+    assert "environment variable OPENAI_API_KEY holds no key" in text
+    assert not (task / "runs").exists()
+
+
+def test_without_consent_nothing_is_sent_to_another_machine(task, refused, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234567890")
+    text = refused(task, "run", "task.yaml")
+    assert "up to 5 answers from api.openai.com" in text
+    assert "nothing was sent and nothing was spent" in text
+    assert "canary" not in text
+    assert not (task / "runs").exists()
+
+
+def test_a_store_that_cannot_be_written_ends_with_2(tiny, refused):
+    (tiny.parent / "runs").write_text("a file where the store should be")
+    text = refused(tiny.parent, "run", "tiny.yaml")
+    assert "cannot write to" in text and "choose another `store`" in text
+
+
+def test_a_model_folder_that_holds_no_weights_ends_with_2(tiny, refused):
+    (tiny.parent / "model" / "model.safetensors").unlink()
+    assert "model" in refused(tiny.parent, "run", "tiny.yaml")
+
+
+def test_a_teacher_that_never_answers_ends_with_3_and_how_to_go_on(tiny, bridgekd):
+    arguments = ["--set", "teacher.base_url=http://127.0.0.1:9/v1", "--set", "teacher.max_tries=2"]
+    code, text = bridgekd("run", "tiny.yaml", *arguments, cwd=tiny.parent)
+    assert code == 3, text
+    assert "Traceback" not in text
+    assert "run the same command again" in text
+    code, text = bridgekd("run", "tiny.yaml", cwd=tiny.parent)  # the recipe's own address works
+    assert code == 0, text
+    assert "Student, BRIDGE" in text
+
+
+def test_status_and_report_show_a_run(tiny, bridgekd, refused):
+    assert bridgekd("run", "tiny.yaml", cwd=tiny.parent)[0] == 0
+    code, text = bridgekd("status", "tiny", cwd=tiny.parent)
+    assert code == 0 and "tiny: done" in text and "query_teacher" in text and "answered" in text
+    code, text = bridgekd("report", "tiny", cwd=tiny.parent)
+    assert code == 0 and "report.html" in text
+    assert "no run 'other' in runs; runs there: tiny" in refused(tiny.parent, "report", "other")
+
+
+def test_a_mistake_in_the_command_is_a_sentence(tmp_path, refused):
+    assert "No such option" in refused(tmp_path, "plan", "x.yaml", "--nonsense")
+
+
+def test_the_installed_command_returns_its_exit_code(tmp_path):
+    done = subprocess.run(
+        [os.path.join(os.path.dirname(sys.executable), "bridgekd"), "run", "nowhere.yaml"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cannot read the recipe nowhere.yaml" in done.stderr
+
+
+def test_a_template_recipe_is_written_once(tmp_path, bridgekd, refused):
+    assert bridgekd("init", "mine.yaml", cwd=tmp_path)[0] == 0
+    assert "mine.yaml is there already" in refused(tmp_path, "init", "mine.yaml")
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "compare", "status", "report", "init", "demo"])
+def test_every_command_s_help_has_an_example(command, tmp_path, bridgekd):
+    code, text = bridgekd(command, "--help", cwd=tmp_path)
+    assert code == 0 and f"Example: bridgekd {command}" in text

@@ -1,0 +1,103 @@
+"""Imports point down: cli -> methods -> stages -> {core, edges, lm, report} -> records, errors, config."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import bridgekd
+
+ROOT = Path(bridgekd.__file__).parent
+LEVEL = {
+    "cli": 6, "terminal": 6, "__init__": 6,
+    "api": 5,
+    "methods": 4,
+    "runs": 3,
+    "stages": 2,
+    "report": 1, "lm": 1, "edges": 1, "settings": 1, "core": 0,
+    "config": 0, "records": -1, "errors": -1, "progress": -1,
+}  # fmt: skip
+MAY_IMPORT_TORCH = ("lm", "sandbox")
+
+
+def place(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """Names of modules imported anywhere in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "bridgekd":
+                yield from (f"bridgekd.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in FILES:
+        here = place(path)
+        if here == "sandbox":
+            continue
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] != "bridgekd" or len(parts) < 2 or parts[1] in (here, "sandbox"):
+                continue
+            if LEVEL[parts[1]] > LEVEL[here]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_the_core_touches_nothing():
+    banned = {"torch", "transformers", "sqlite3", "openai", "pathlib", "os", "pyarrow", "time"}
+    wrong = [
+        f"{path.name} imports {name}"
+        for path in (ROOT / "core").glob("*.py")
+        for name in imports(path)
+        if name.split(".")[0] in banned or name.startswith(("bridgekd.edges", "bridgekd.lm"))
+    ]
+    assert not wrong
+
+
+def test_only_lm_and_the_sandbox_import_torch():
+    wrong = [
+        str(path)
+        for path in FILES
+        if place(path) not in MAY_IMPORT_TORCH
+        and any(n.split(".")[0] in ("torch", "transformers", "peft") for n in imports(path))
+    ]
+    assert not wrong
+
+
+def test_only_the_command_line_imports_the_sandbox():
+    wrong = [
+        str(path)
+        for path in FILES
+        if place(path) not in ("cli", "sandbox")
+        and any(n.startswith("bridgekd.sandbox") for n in imports(path))
+    ]
+    assert not wrong
+
+
+def test_planning_needs_no_torch():
+    script = "import sys, bridgekd.cli; sys.exit('torch' in sys.modules or 'openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_files_and_functions_stay_small():
+    wrong = []
+    for path in FILES:
+        text = path.read_text()
+        if text.count("\n") > 400:
+            wrong.append(f"{path.name} has more than 400 lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                n_lines = node.end_lineno - node.lineno + 1
+                wrong += [f"{path.name}: {node.name} has {n_lines} lines"] * (n_lines > 60)
+    assert not wrong

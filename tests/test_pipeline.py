@@ -1,0 +1,189 @@
+"""The whole run, for real and in small: real HTTP, real SQLite, real training."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+
+import pytest
+
+import bridgekd
+from bridgekd.edges.rows import read_rows
+from bridgekd.records import Completion, Pick, Rationale
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["bridgekd.lm.finetune", "bridgekd.lm.scoring", "bridgekd.api"])
+BOTH = ["bridge", "direct"]
+STAGES = [
+    "load_pool", "warm_up", "score_pool", "select", "query_teacher", "check", "train_assistant",
+    "annotate", "instruct_student", "train_student", "load_test", "measure_teacher", "predict",
+    "evaluate", "report",
+]  # fmt: skip
+
+
+def run_and_die(recipe, where):
+    """Runs a recipe and kills its own process as soon as `where` has done anything at all."""
+
+    def die(what, done, total):
+        if what == where and done > 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    bridgekd.run(recipe, methods=BOTH, progress=die)
+
+
+def in_a_process(target, *arguments):
+    process = PROCESSES.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def rows_of(store):
+    """Every row, figure and weight of a store, by folder: all but seconds and the page that shows
+    them.
+    """
+    found = {}
+    for path in sorted(store.rglob("*")):
+        if path.suffix in {".parquet", ".safetensors", ".npy"}:
+            found[str(path.relative_to(store))] = path.read_bytes()
+        if path.name == "metrics.json":
+            metrics = json.loads(path.read_text())
+            for arm in metrics["arms"].values():
+                del arm["seconds"]
+            found[str(path.relative_to(store))] = json.dumps(metrics).encode()
+    return found
+
+
+def differing(some, others):
+    """The files that are not the same on both sides."""
+    return sorted(k for k in some.keys() | others.keys() if some.get(k) != others.get(k))
+
+
+def artifact(store, stage):
+    """The only artifact of a stage."""
+    (found,) = store.glob(f"{stage}-*")
+    return found
+
+
+def test_bridge_runs_from_files_to_a_report(tiny, teacher):
+    outcome = bridgekd.run(tiny)
+    store = tiny.parent / "runs"
+    journal = json.loads((store / "tiny.json").read_text())
+    assert sorted({row["stage"] for row in journal["stages"]}) == sorted(STAGES)
+    assert journal["state"] == "done"
+    picks = read_rows(artifact(store, "select") / "ranking.parquet", Pick)
+    bought = read_rows(artifact(store, "query_teacher") / "completions.parquet", Completion)
+    assert [c.id for c in bought] == [p.id for p in picks if p.chosen]
+    notes = read_rows(artifact(store, "annotate") / "rationales.parquet", Rationale)
+    assert len(notes) == 60
+    assert teacher.calls.total() == 12 + 5
+    arm = outcome.metrics["arms"]["bridge"]
+    assert {"accuracy", "n_test", "ci95", "n_queries", "spend_usd", "seconds"} <= arm.keys()
+    assert (arm["n_test"], arm["n_queries"]) == (20, 12)
+    assert arm["spend_usd"] == pytest.approx(sum(c.cost_microusd for c in bought) / 1e6)
+    assert outcome.metrics["arms"]["teacher"]["accuracy"] == 1.0
+    assert "<svg" in outcome.report.read_text()
+
+
+def test_a_second_run_makes_no_call_and_trains_nothing(tiny, teacher):
+    first = bridgekd.run(tiny, methods=BOTH)
+    calls, folders = teacher.calls.total(), sorted((tiny.parent / "runs").iterdir())
+    told = []
+    second = bridgekd.run(tiny, methods=BOTH, progress=lambda *what: told.append(what))
+    assert second.metrics == first.metrics
+    assert (teacher.calls.total(), sorted((tiny.parent / "runs").iterdir())) == (calls, folders)
+    assert told == []
+
+
+def test_planning_sends_nothing_and_writes_nothing(tiny, teacher):
+    before = sorted(tiny.parent.rglob("*"))
+    plan = bridgekd.plan(tiny)
+    assert [a.stage for a in plan.stages if a.done] == []
+    assert (plan.n_pool, plan.to_buy.n_queries, plan.to_measure.n_queries) == (60, 12, 5)
+    assert teacher.calls.total() == 0
+    assert sorted(tiny.parent.rglob("*")) == before
+
+
+def test_the_bill_falls_inside_the_plan(tiny):
+    plan = bridgekd.plan(tiny)
+    spend = bridgekd.run(tiny).metrics["arms"]["bridge"]["spend_usd"]
+    assert plan.to_buy.low_microusd <= spend * 1e6 <= plan.to_buy.high_microusd
+
+
+@pytest.mark.parametrize(
+    ("override", "still_there"),
+    [
+        ("select.alpha=0.9", {"load_pool", "warm_up", "score_pool", "instruct_student"}),
+        ("student.train.updates=5", {"query_teacher", "annotate", "instruct_student"}),
+        ("assistant.batch_size=15", {"load_pool", "warm_up", "instruct_student"}),
+    ],
+)
+def test_changing_one_key_redoes_only_what_depends_on_it(tiny, override, still_there):
+    bridgekd.run(tiny)
+    plan = bridgekd.plan(tiny, overrides=[override])
+    done = {a.stage for a in plan.stages if a.done}
+    assert still_there <= done
+    assert not {"train_student", "evaluate"} & done
+
+
+def test_what_changes_no_result_redoes_nothing(tiny):
+    bridgekd.run(tiny)
+    for override in ("teacher.base_url=http://127.0.0.1:9/v1", "teacher.concurrency=3"):
+        plan = bridgekd.plan(tiny, overrides=[override])
+        assert {a.stage for a in plan.stages if not a.done} <= {"report"}
+
+
+def test_a_budget_in_dollars_is_a_normal_end(tiny, teacher):
+    outcome = bridgekd.run(tiny, overrides=["budget.usd=0.012"])
+    facts = json.loads(
+        (artifact(tiny.parent / "runs", "query_teacher") / "manifest.json").read_text()
+    )
+    assert facts["facts"]["ended_by"] == "usd"
+    assert 0 < outcome.metrics["arms"]["bridge"]["n_queries"] < 12
+    assert outcome.metrics["arms"]["bridge"]["spend_usd"] <= 0.012
+
+
+def test_a_warm_ledger_gives_the_rows_of_a_cold_one(tiny, teacher):
+    bridgekd.run(tiny)
+    first = rows_of(tiny.parent / "runs")
+    shutil.rmtree(tiny.parent / "runs")
+    calls = teacher.calls.total()
+    bridgekd.run(tiny)
+    assert differing(rows_of(tiny.parent / "runs"), first) == []
+    assert teacher.calls.total() == calls
+
+
+@pytest.fixture
+def undisturbed(tiny, tmp_path):
+    """The rows of a run that nobody killed, with a ledger of its own."""
+    folder = tmp_path / "undisturbed"
+    shutil.copytree(tiny.parent, folder)
+    bridgekd.run(folder / "tiny.yaml", methods=BOTH)
+    return rows_of(folder / "runs")
+
+
+def test_killed_in_every_kind_of_stage_a_run_ends_with_the_same_rows(tiny, undisturbed):
+    places = [
+        "warm up assistant", "score", "teacher", "train assistant", "annotate the pool",
+        "instruct student", "train student", "answer the test questions",
+    ]  # fmt: skip
+    for where in places:
+        process = in_a_process(run_and_die, tiny, where)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, f"{where} was never reached"
+    bridgekd.run(tiny, methods=BOTH)
+    assert differing(rows_of(tiny.parent / "runs"), undisturbed) == []
+
+
+def test_two_runs_at_once_share_one_store(tiny, undisturbed):
+    both = [in_a_process(bridgekd.run, tiny), in_a_process(run_direct, tiny)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    bridgekd.run(tiny, methods=BOTH)
+    rows = rows_of(tiny.parent / "runs")
+    assert differing({k: rows.get(k) for k in undisturbed}, undisturbed) == []
+
+
+def run_direct(recipe):
+    bridgekd.run(recipe, overrides=["name=other"], methods=["direct"])
