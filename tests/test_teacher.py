@@ -150,13 +150,13 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
         assert server.billed <= held(path)
 
 
-@given(st.integers(0, 40_000), st.integers(1, 16), st.integers(0, 1000))
+@given(st.integers(2_000, 60_000), st.integers(1, 16), st.integers(0, 1000))
 @settings(deadline=None, max_examples=15)
 def test_the_hard_stop_holds_under_concurrency_and_faults(
     tmp_path_factory, stop, concurrency, seed
 ):
     path = tmp_path_factory.mktemp("stop") / "l.db"
-    faults = Faults(drop=0.1, error=0.1, throttle=0.1, retry_after_s=0.001, latency_s=0.001)
+    faults = Faults(drop=0.2, error=0.1, throttle=0.1, retry_after_s=0.001, latency_s=0.001)
     with serve(words, seed=seed, faults=faults) as server:
         try:
             purchase(path, server, pool(40), stop=stop, concurrency=concurrency, max_tries=20)
@@ -224,7 +224,7 @@ def server_counts_of_answered(path, server):
 @pytest.mark.parametrize("n_served", [1, 9, 25])
 def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_served):
     limits = Limits(microusd=10_000)
-    faults = Faults(latency_s=0.02, spread=0.5, throttle=0.05, drop=0.02, retry_after_s=0.001)
+    faults = Faults(latency_s=0.02, spread=0.5, throttle=0.05, drop=0.08, retry_after_s=0.001)
     with serve(words, seed=3, faults=faults) as server:
         undisturbed = purchase(tmp_path / "calm.db", server, pool(60), limits=limits)
     with serve(words, seed=3, faults=faults) as server:
