@@ -1,4 +1,4 @@
-"""Imports point down: cli -> methods -> stages -> {core, edges, lm, report} -> records, errors, config."""
+"""Imports point down: cli -> methods -> stages -> {core, edges, lm, report} -> records, config."""
 
 import ast
 import subprocess

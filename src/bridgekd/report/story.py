@@ -66,3 +66,8 @@ class Story:
     contamination: str
     recipe_yaml: str
     libraries: str
+
+    @property
+    def domains(self) -> list[str]:
+        """Every domain that some arm was asked about."""
+        return sorted({domain for arm in self.arms for domain in arm.by_domain})

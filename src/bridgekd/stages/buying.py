@@ -43,7 +43,7 @@ def query_teacher(
 def check(
     out: Path, s: of.Check, pool: Artifact, completions: Artifact, *, live: Live
 ) -> dict[str, Any]:
-    """The teacher's answers as rationales, kept or dropped with a reason; dropped ones stay paid."""
+    """The teacher's answers as rationales, kept or dropped with a reason; all stay paid."""
     examples, kind = {e.id: e for e in read_pool(pool)}, answer_kind(pool)
     rows = [
         checked(examples[c.id], c.text or c.reasoning, kind, "teacher", s.keep, state=c.state)
