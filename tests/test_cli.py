@@ -1,8 +1,11 @@
 """The command line as people meet it: one sentence and an exit code, never a traceback."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from contextlib import chdir
 
 import pytest
@@ -119,6 +122,23 @@ def test_a_teacher_that_never_answers_ends_with_3_and_how_to_go_on(tiny, bridgek
     code, text = bridgekd("run", "tiny.yaml", cwd=tiny.parent)  # the recipe's own address works
     assert code == 0, text
     assert "Student, BRIDGE" in text
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tiny, bridgekd):
+    command = [os.path.join(os.path.dirname(sys.executable), "bridgekd"), "run", "tiny.yaml"]
+    process = subprocess.Popen(
+        command, cwd=tiny.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tiny.parent.glob("runs/warm_up-*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "Interrupted; everything finished is kept" in said
+    assert "Traceback" not in said
+    assert json.loads((tiny.parent / "runs" / "tiny.json").read_text())["state"] == "interrupted"
+    assert bridgekd("run", "tiny.yaml", cwd=tiny.parent)[0] == 0
 
 
 def test_status_and_report_show_a_run(tiny, bridgekd, refused):

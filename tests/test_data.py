@@ -8,7 +8,7 @@ import pytest
 
 from bridgekd.config import Fields
 from bridgekd.edges.data import load_examples, load_instructions
-from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.rows import append_json, read_appended, read_rows, write_rows
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Pick, Rationale
 from conftest import write_jsonl
@@ -86,6 +86,15 @@ def test_a_csv_row_with_a_stray_comma_is_named(tmp_path):
 def test_instructions_are_read_in_the_shapes_people_have(tmp_path, row):
     write_jsonl(tmp_path / "i.jsonl", [row])
     assert load_instructions(tmp_path / "i.jsonl") == [("Add.\n1 2", "3")]
+
+
+def test_a_line_that_was_cut_off_counts_as_not_written(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert read_appended(path) == []
+    append_json(path, [1, "one\n"])
+    append_json(path, [2, "two"])
+    path.write_text(path.read_text()[:-3])
+    assert read_appended(path) == [[1, "one\n"]]
 
 
 def test_rows_come_back_from_disk_as_they_were(tmp_path):

@@ -71,3 +71,25 @@ def test_batches_are_told_as_they_finish(local):
 
 def test_no_prompts_give_no_texts(local):
     assert lm.generate(local, [], max_new_tokens=4, batch_size=4) == []
+
+
+def test_what_a_cut_off_call_wrote_is_not_written_again(tmp_path):
+    local = lm.load(write_tiny(tmp_path / "m"), device="cpu")
+    prompts = [(Message("user", "the cat " * k),) for k in range(1, 8)]
+    batches = []
+
+    def write(**known):
+        return lm.generate(
+            local,
+            prompts,
+            max_new_tokens=6,
+            batch_size=3,
+            on_batch=lambda rows, texts: batches.append((rows, texts)),
+            **known,
+        )
+
+    whole = write()
+    first = dict(zip(*batches[0], strict=True))
+    batches.clear()
+    assert write(known=first) == whole
+    assert len(batches) == 2 and not first.keys() & {i for rows, _ in batches for i in rows}

@@ -67,6 +67,26 @@ def test_a_stage_that_breaks_leaves_no_artifact_and_is_made_anew(tmp_path, live)
     assert store.make(WRITE, Settings(), live=live).done
 
 
+def go_on(out, settings, *inputs, live):
+    left = out / "unfinished" / "n"
+    n = int(left.read_text()) + 1 if left.exists() else 1
+    left.write_text(str(n))
+    (out / f"stray-{n}").write_text("")
+    if n < 3:
+        raise ZeroDivisionError
+    return {"n": n}
+
+
+def test_what_a_stage_left_unfinished_waits_for_the_next_try_and_nothing_else_does(tmp_path):
+    store, stage = Store(tmp_path / "runs"), Stage(go_on, 1)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            store.make(stage, Settings(), live=None)
+    made = store.make(stage, Settings(), live=None)
+    assert made.facts == {"n": 3}
+    assert sorted(p.name for p in made.path.iterdir()) == [MANIFEST, "stray-3"]
+
+
 @pytest.mark.parametrize(
     ("code", "advice"),
     [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "the disk is read-only")],

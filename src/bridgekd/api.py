@@ -86,7 +86,8 @@ def run(
         api_key(wanted.teacher)
         if not planned.is_local and not consent(planned):
             raise BadInput(
-                "nothing was sent and nothing was spent: the buying was not agreed to; add --yes"
+                "nothing was sent and nothing was spent: the buying was not agreed to; "
+                "agree with --yes (from Python: consent=...)"
             )
     here = open_run(wanted, home, replace(live_of(wanted, home), progress=progress, note=note))
     try:

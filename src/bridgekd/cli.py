@@ -77,7 +77,11 @@ def status(
     journal = _journal(store, name)
     rows = []
     for entry in journal["stages"]:
-        manifest = json.loads((store / entry["folder"] / MANIFEST).read_text())
+        path = store / entry["folder"] / MANIFEST
+        if not path.is_file():
+            rows.append((entry["stage"], "", "", f"{entry['folder']} (gone)"))
+            continue
+        manifest = json.loads(path.read_text())
         cost = manifest["facts"].get("spend_microusd")
         spent = "" if cost is None else f"${cost / 1e6:.4f}"
         rows.append((entry["stage"], f"{manifest['seconds']:.1f}", spent, entry["folder"]))

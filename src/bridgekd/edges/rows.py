@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -58,6 +59,21 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield number, _object(path, number, line)
     except UnicodeDecodeError as exc:
         raise BadInput(f"{path} is not UTF-8 text: {exc.reason} at byte {exc.start}") from exc
+
+
+def append_json(path: Path, row: object) -> None:
+    """Adds one JSON line that survives a power cut."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_appended(path: Path) -> list[Any]:
+    """What `append_json` wrote; a last line that was cut off counts as not written."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1] if line]
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from bridgekd.errors import BadInput
 
 MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"  # a stage's own folder for what it can go on from
 LIBRARIES = ("bridgekd", "numpy", "pyarrow", "openai", "torch", "transformers", "peft")
 
 
@@ -121,10 +122,10 @@ class Store:
     ) -> None:
         partial = wanted.path.with_name(wanted.path.name + ".partial")
         with _disk(partial):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            _clear(partial)
             started = time.monotonic()
             facts = stage.work(partial, settings, *inputs, live=live)
+            shutil.rmtree(partial / UNFINISHED)
             manifest = {
                 "stage": stage.name,
                 "version": stage.version,
@@ -226,6 +227,19 @@ class _disk:
                 f"cannot write to {self._folder}: {reason} and give the same command again; "
                 "everything finished so far is kept"
             ) from exc
+
+
+def _clear(partial: Path) -> None:
+    """An empty folder but for what an earlier process left in `unfinished`.
+
+    The folder's name holds settings and inputs, so what is left there belongs to the same work.
+    """
+    (partial / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    for path in partial.iterdir():
+        if path.is_dir() and path.name != UNFINISHED:
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
 
 
 def _hash_folder(folder: Path) -> str:

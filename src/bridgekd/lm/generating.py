@@ -4,7 +4,7 @@ The one idea: an own loop over the model's cache. It leaves out what `model.gene
 step, which for a tiny model costs more than the model, and it drops finished rows out of the batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ def generate(
     seed: int = 0,
     progress: Progress = silent,
     label: str = "generate",
+    known: Mapping[int, str] | None = None,
     on_batch: Callable[[list[int], list[str]], None] | None = None,
 ) -> list[str]:
     """What the model writes after each prompt, in the order of the prompts, stripped of blanks.
@@ -38,16 +39,21 @@ def generate(
     Greedy at temperature 0. Otherwise row i draws from its own stream, seeded by (seed, i), so that
     what it draws does not depend on the batch it is in. A text ends at the end of its turn, at
     end-of-text or after `max_new_tokens`. `on_batch(row numbers, texts)` is called after each
-    batch.
+    batch. `known` holds texts by row number that an earlier, cut-off call wrote: a batch that
+    stands in it as a whole is not written again; the batches are cut as if it were not there.
     """
     tokenizer = local.tokenizer
     ids = prompt_ids(tokenizer, prompts)
     stop = stop_ids(tokenizer, local.model)
-    texts = [""] * len(prompts)
+    known = known or {}
+    texts = [known.get(i, "") for i in range(len(prompts))]
     n_done = 0
     was_training = local.model.training
     local.model.train(False)
     for batch in length_sorted([len(row) for row in ids], batch_size):
+        n_done += len(batch)
+        if all(i in known for i in batch):
+            continue
         draws = _draws(batch, max_new_tokens, seed, temperature)
         written = continue_ids(
             local,
@@ -60,7 +66,6 @@ def generate(
         decoded = tokenizer.batch_decode(written, skip_special_tokens=True)
         for i, text in zip(batch, decoded, strict=True):
             texts[i] = text.strip()
-        n_done += len(batch)
         if on_batch is not None:
             on_batch(batch, [texts[i] for i in batch])
         progress(label, n_done, len(prompts))

@@ -18,9 +18,9 @@ from bridgekd.core.prompts import (
     shown_answer,
 )
 from bridgekd.edges.data import load_instructions
-from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.rows import append_json, read_appended, read_rows, write_rows
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
 from bridgekd.stages.buying import checked, graded
@@ -70,9 +70,13 @@ def train_assistant(
 def annotate(
     out: Path, s: of.Annotate, pool: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
-    """The assistant's own rationale for every question of the pool."""
+    """The assistant's own rationale for every question of the pool.
+
+    Finished batches are kept as they come, so that a killed run goes on behind them.
+    """
     examples, kind = read_pool(pool), answer_kind(pool)
     local = open_model(assistant, live)
+    written = out / UNFINISHED / "texts.jsonl"
     texts = lm.generate(
         local,
         [explain_prompt(e) for e in examples],
@@ -80,6 +84,8 @@ def annotate(
         batch_size=s.batch_size,
         progress=live.progress,
         label="annotate the pool",
+        known={i: text for batch in read_appended(written) for i, text in batch},
+        on_batch=lambda rows, new: append_json(written, list(zip(rows, new, strict=True))),
     )
     rows = [
         checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
