@@ -16,7 +16,16 @@ from bridgekd.sandbox.tales import ADDS, FACTS, HOLDS, RULES, SWAPS, TAKES, tale
 
 THINGS = ("red", "blue", "green", "lamp", "ring", "book", "boat", "drum", "bell", "rope")
 WORDS = (*NAMES, *PLACES, *STATES, *OUTCOMES, *THINGS)
-PACKED = 125  # plain texts are joined to rows of about so many tokens: little padding
+NEXT = "{a} {p}"
+PLACED = ("{a}, {p}", "{a} : {p}", "the {a} is {p}", "{a} is {p}", "{a} ) {p}", "{a} - {p}")
+LINKED = (
+    "{a} to {p}",
+    "{a} with {p}",
+    "{a} or {p}",
+    "{a} now and {p}",
+    "{a}, then {p}",
+    "{a} is a {p}",
+)
 LONGEST = 175  # tokens; a longer row is drawn again
 
 
@@ -28,13 +37,31 @@ class InstructionRow:
     response: str
 
 
-def _facts(rng: random.Random) -> str:
-    """The same few facts again and again: what teaches copying fastest."""
-    pool, values = rng.choice(((FACTS, PLACES), (HOLDS, range(MAX_EURO + 1)), (FACTS, THINGS)))
-    pairs = list(zip(rng.sample(NAMES, 4), rng.sample(values, 4), strict=True))
-    wordings = rng.sample(pool, 2)
-    said = [rng.choice(pairs) for _ in range(rng.randint(5, 12))]
-    return " . ".join(rng.choice(wordings).format(a=a, p=v, h=v) for a, v in pairs + said) + " ."
+def _facts(rng: random.Random, bare: float = 0.3) -> str:
+    """The same few facts again and again: what teaches copying fastest.
+
+    A share `bare` of them puts the value right after its name. So copying is learnt at once, and
+    facts with words in between then follow; alone, these had not been learnt after far more text.
+    """
+    pool, keys, values = rng.choice(
+        (
+            (FACTS, NAMES, PLACES),
+            (FACTS, NAMES, PLACES),
+            (HOLDS, NAMES, range(MAX_EURO + 1)),
+            (RULES, STATES, (*STATES, *OUTCOMES)),
+            (FACTS, NAMES, THINGS),
+            (PLACED, ORDINALS, WORDS),
+            (LINKED, WORDS, WORDS),
+        )
+    )
+    size = rng.randint(2, 5)
+    pairs = list(zip(rng.sample(keys, size), rng.sample(values, size), strict=True))
+    wordings = [NEXT if rng.random() < bare else rng.choice(pool)]
+    if bare < 1 and rng.random() < 0.4:
+        wordings.append(rng.choice(pool))
+    said = pairs + rng.choices(pairs, k=rng.randint(12, 20))
+    facts = [(rng.choice(wordings), a, v) for a, v in said]
+    return " . ".join(w.format(a=a, p=v, h=v, x=a, y=v, u="form") for w, a, v in facts) + " ."
 
 
 def _changes(rng: random.Random) -> str:
@@ -42,7 +69,7 @@ def _changes(rng: random.Random) -> str:
     people, wording = rng.sample(NAMES, 3), rng.choice(FACTS)
     state = dict(zip(people, rng.sample(PLACES, 3), strict=True))
     lines = [wording.format(a=a, p=p) for a, p in state.items()]
-    for _ in range(rng.randint(3, 7)):
+    for _ in range(rng.randint(6, 14)):
         name = rng.choice(people)
         if rng.random() < 0.5:
             state[name] = rng.choice(PLACES)
@@ -77,7 +104,7 @@ def _rules(rng: random.Random) -> str:
 def _sums(rng: random.Random) -> str:
     """Sums and differences of small numbers."""
     lines = []
-    for _ in range(rng.randint(5, 9)):
+    for _ in range(rng.randint(9, 15)):
         n, r = rng.randint(0, 9), rng.randint(0, MAX_EURO)
         if rng.random() < 0.5:
             h = max(0, r - n)
@@ -95,20 +122,18 @@ def _places(rng: random.Random) -> str:
         mark.format(o=o, n=i + 1, w=w)
         for i, (o, w) in enumerate(zip(ORDINALS, items, strict=False))
     ]
-    return ", ".join(lines) + " . " + " . ".join(rng.choices(lines, k=4)) + " ."
+    return ", ".join(lines) + " . " + " . ".join(rng.choices(lines, k=9)) + " ."
 
 
 DRILLS = (_facts, _changes, _swaps, _rules, _sums, _places)
 
 
-def plain_text(rng: random.Random, *, tales: float = 0.6) -> str:
-    """Tales and drills in a row."""
-    text = ""
-    while n_words(text) < PACKED:
-        more = _told(rng) if rng.random() < tales else rng.choice(DRILLS)(rng)
-        longer = f"{text}\n{more}" if text else more
-        text = longer if n_words(longer) <= LONGEST else text
-    return text
+def plain_text(rng: random.Random, *, tales: float) -> str:
+    """One tale, or one drill."""
+    while True:
+        text = _told(rng) if rng.random() < tales else rng.choice((_facts, *DRILLS))(rng)
+        if n_words(text) <= LONGEST:
+            return text
 
 
 def _told(rng: random.Random) -> str:
@@ -191,10 +216,22 @@ def instruction_rows(n: int, seed: int) -> list[InstructionRow]:
     return [instruction_row(rng) for _ in range(n)]
 
 
+def pair_rows(n: int, seed: int) -> list[TrainRow]:
+    """The first lesson of every model: bare facts, whole rows of the same few."""
+    rng = random.Random(f"pairs:{seed}")
+    return [_plain_row(i, _facts(rng, 1.0)) for i in range(n)]
+
+
+def fact_rows(n: int, seed: int) -> list[TrainRow]:
+    """The second lesson: the same in every wording."""
+    rng = random.Random(f"facts:{seed}")
+    return [_plain_row(i, _facts(rng)) for i in range(n)]
+
+
 def student_rows(n: int, seed: int) -> list[TrainRow]:
-    """Plain text for a plain base model: drills, and few tales."""
+    """Plain text for a plain base model: drills and tales."""
     rng = random.Random(f"student:{seed}")
-    return [_plain_row(i, plain_text(rng, tales=0.3)) for i in range(n)]
+    return [_plain_row(i, plain_text(rng, tales=0.5)) for i in range(n)]
 
 
 def assistant_rows(n: int, seed: int) -> list[TrainRow]:
@@ -203,7 +240,7 @@ def assistant_rows(n: int, seed: int) -> list[TrainRow]:
     rows: list[TrainRow] = []
     while len(rows) < n:
         if rng.random() < 0.7:
-            rows.append(_plain_row(len(rows), plain_text(rng)))
+            rows.append(_plain_row(len(rows), plain_text(rng, tales=0.65)))
             continue
         row = instruction_row(rng, tales=0.8)
         if n_words(f"{row.instruction} {row.response}") < LONGEST:

@@ -23,19 +23,18 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
 from bridgekd.config import Train
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.records import TrainRow
-from bridgekd.sandbox.base_text import assistant_rows, student_rows
+from bridgekd.sandbox.base_text import assistant_rows, fact_rows, pair_rows, student_rows
 from bridgekd.sandbox.tokenizer import make_tokenizer
 
 MODELS = Path(__file__).parent / "models"
 LOG = "build_log.json"
 CONV, ATTENTION = "conv", "full_attention"
-BATCH_SIZE = 32
 SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One model: its shape, and how many rows of which text it sees once each."""
+    """One model: its shape, and how many rows of each drill and then of text it sees once."""
 
     width: int
     inner: int
@@ -44,13 +43,14 @@ class Plan:
     rows: Callable[[int, int], list[TrainRow]]
     n_rows: int
     learning_rate: float
+    n_drills: int = 12_000
 
 
 PLANS = {
-    "student": Plan(40, 56, (CONV, ATTENTION), 4, student_rows, 16_000, 4e-3),
-    "assistant-small": Plan(64, 128, (CONV, ATTENTION, ATTENTION), 4, assistant_rows, 60_000, 3e-3),
+    "student": Plan(40, 56, (CONV, ATTENTION), 2, student_rows, 16_000, 4e-3),
+    "assistant-small": Plan(64, 128, (CONV, ATTENTION, ATTENTION), 2, assistant_rows, 60_000, 3e-3),
     "assistant-middle": Plan(
-        96, 192, (CONV, ATTENTION, CONV, ATTENTION), 4, assistant_rows, 60_000, 3e-3
+        96, 192, (CONV, ATTENTION, CONV, ATTENTION), 4, assistant_rows, 45_000, 3e-3
     ),
     "assistant-large": Plan(
         144, 256, (CONV, ATTENTION, CONV, ATTENTION, ATTENTION), 4, assistant_rows, 60_000, 2e-3
@@ -68,7 +68,7 @@ def make_model(plan: Plan, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm
         num_attention_heads=plan.n_heads,
         num_key_value_heads=plan.n_heads,
         layer_types=list(plan.layers),
-        conv_L_cache=4,  # a value stands up to three words after its name
+        conv_L_cache=6,  # a value stands up to five words after what it is looked up by
         block_auto_adjust_ff_dim=False,
         tie_word_embeddings=True,
         max_position_embeddings=tokenizer.model_max_length,
@@ -88,27 +88,35 @@ def build(
     plan, started = PLANS[name], time.monotonic()
     n_rows = n_rows or plan.n_rows
     tokenizer = make_tokenizer()
-    rows = plan.rows(n_rows, seed)
-    config = Train(learning_rate=plan.learning_rate, batch_size=BATCH_SIZE, max_length=256)
-    with tempfile.TemporaryDirectory() as scratch:
-        start, trained = Path(scratch, "start"), Path(scratch, "trained")
-        make_model(plan, tokenizer, seed).save_pretrained(start)
-        tokenizer.save_pretrained(start)
-        n_updates = n_rows // BATCH_SIZE
-        log = fine_tune(start, rows, trained, config, n_updates=n_updates, seed=seed, device="cpu")
-        losses = [json.loads(line)["loss"] for line in (trained / "metrics.jsonl").open()]
-        n_parameters = _store(trained, out / name, tokenizer)
-    return {
-        "parameters": n_parameters,
-        "rows": n_rows,
-        "updates": n_updates,
-        "tokens": log.n_tokens,
-        "learning_rate": plan.learning_rate,
-        "seed": seed,
-        "losses": [round(loss, 3) for loss in losses[:: max(1, len(losses) // 10)]],
-        "last_loss": round(losses[-1], 4),
-        "seconds": round(time.monotonic() - started),
+    n_drills = min(n_rows, plan.n_drills)
+    drill = Train(learning_rate=plan.learning_rate, batch_size=16, schedule="constant")
+    text = Train(learning_rate=plan.learning_rate, batch_size=32)
+    lessons = {
+        "pairs": (pair_rows(n_drills, seed), drill),
+        "facts": (fact_rows(n_drills, seed), drill),
+        "text": (plan.rows(n_rows, seed), text),
     }
+    line: dict[str, object] = {"learning_rate": plan.learning_rate, "seed": seed}
+    with tempfile.TemporaryDirectory() as scratch:
+        latest = Path(scratch, "start")
+        make_model(plan, tokenizer, seed).save_pretrained(latest)
+        tokenizer.save_pretrained(latest)
+        for lesson, (rows, config) in lessons.items():
+            out_of, n_updates = Path(scratch, lesson), len(rows) // config.batch_size
+            log = fine_tune(
+                latest, rows, out_of, config, n_updates=n_updates, seed=seed, device="cpu"
+            )
+            losses = [json.loads(step)["loss"] for step in (out_of / "metrics.jsonl").open()]
+            line[lesson] = {
+                "rows": len(rows),
+                "updates": n_updates,
+                "tokens": log.n_tokens,
+                "losses": [round(loss, 3) for loss in losses[:: max(1, len(losses) // 10)]],
+                "last_loss": round(losses[-1], 4),
+            }
+            latest = out_of
+        n_parameters = _store(latest, out / name, tokenizer)
+    return {"parameters": n_parameters, **line, "seconds": round(time.monotonic() - started)}
 
 
 def _store(trained: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> int:
