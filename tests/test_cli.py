@@ -102,6 +102,12 @@ def test_without_consent_nothing_is_sent_to_another_machine(task, refused, monke
     assert not (task / "runs").exists()
 
 
+def test_a_paid_gateway_on_this_machine_is_asked_about_too(task, refused, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234567890")
+    text = refused(task, "run", "task.yaml", "--set", "teacher.base_url=http://localhost:9/v1")
+    assert "up to 5 answers from localhost" in text
+
+
 def test_a_store_that_cannot_be_written_ends_with_2(tiny, refused):
     (tiny.parent / "runs").write_text("a file where the store should be")
     text = refused(tiny.parent, "run", "tiny.yaml")
@@ -110,7 +116,7 @@ def test_a_store_that_cannot_be_written_ends_with_2(tiny, refused):
 
 def test_a_model_folder_that_holds_no_weights_ends_with_2(tiny, refused):
     (tiny.parent / "model" / "model.safetensors").unlink()
-    assert "model" in refused(tiny.parent, "run", "tiny.yaml")
+    assert "tiny/model cannot be loaded" in refused(tiny.parent, "run", "tiny.yaml")
 
 
 def test_a_teacher_that_never_answers_ends_with_3_and_how_to_go_on(tiny, bridgekd):

@@ -15,7 +15,7 @@ from conftest import write_jsonl
 
 FIELDS = Fields(question="q", answer="a", id="key", choices="options", domain="field")
 ROW = {"key": 7, "q": " Which bird? ", "a": "B", "options": ["fox", "jay"], "field": "zoo"}
-EXAMPLE = Example("7", "Which bird?", "B", ("fox", "jay"), "zoo")
+EXAMPLE = Example("7", "Which bird?", "jay", ("fox", "jay"), "zoo")
 
 
 def test_the_same_row_is_read_from_jsonl_csv_and_parquet(tmp_path):
@@ -94,7 +94,11 @@ def test_a_line_that_was_cut_off_counts_as_not_written(tmp_path):
     append_json(path, [1, "one\n"])
     append_json(path, [2, "two"])
     path.write_text(path.read_text()[:-3])
-    assert read_appended(path) == [[1, "one\n"]]
+    for _ in range(2):
+        assert read_appended(path) == [[1, "one\n"]]
+        append_json(path, [3, "three"])
+        assert read_appended(path) == [[1, "one\n"], [3, "three"]]
+        path.write_text(path.read_text()[:-4])
 
 
 def test_rows_come_back_from_disk_as_they_were(tmp_path):

@@ -85,9 +85,13 @@ def test_only_the_command_line_imports_the_sandbox():
     assert not wrong
 
 
-def test_planning_needs_no_torch():
-    script = "import sys, bridgekd.cli; sys.exit('torch' in sys.modules or 'openai' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+def test_planning_needs_no_torch(task):
+    script = (
+        "import sys; from bridgekd.cli import main; main(['plan', 'task.yaml']) and sys.exit(2); "
+        "sys.exit('torch' in sys.modules or 'openai' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, cwd=task)
+    assert done.returncode == 0
 
 
 def test_files_and_functions_stay_small():

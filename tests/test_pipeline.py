@@ -9,8 +9,9 @@ import signal
 import pytest
 
 import bridgekd
+from bridgekd.core.draws import stream
 from bridgekd.edges.rows import read_rows
-from bridgekd.records import Completion, Pick, Rationale
+from bridgekd.records import Completion, Example, Pick, Rationale
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bridgekd.lm.finetune", "bridgekd.lm.scoring", "bridgekd.api"])
@@ -133,6 +134,16 @@ def test_what_changes_no_result_redoes_nothing(tiny):
         assert {a.stage for a in plan.stages if not a.done} <= {"report"}
 
 
+def test_random_choice_does_not_follow_the_warm_up_draw(tiny):
+    """Two draws from one seed must not be the same questions: they would be bought for nothing."""
+    bridgekd.run(tiny, methods=["random"], overrides=["assistant.warm_up=12"])
+    store = tiny.parent / "runs"
+    picks = read_rows(artifact(store, "select") / "ranking.parquet", Pick)
+    pool = read_rows(artifact(store, "load_pool") / "pool.parquet", Example)
+    drawn = stream(0, "warm-up").permutation(len(pool))[:12]
+    assert len({p.id for p in picks if p.chosen} & {pool[i].id for i in drawn}) <= 6
+
+
 def test_a_budget_in_dollars_is_a_normal_end(tiny, teacher):
     outcome = bridgekd.run(tiny, overrides=["budget.usd=0.012"])
     facts = json.loads(
@@ -175,11 +186,12 @@ def test_killed_in_every_kind_of_stage_a_run_ends_with_the_same_rows(tiny, undis
     assert differing(rows_of(tiny.parent / "runs"), undisturbed) == []
 
 
-def test_two_runs_at_once_share_one_store(tiny, undisturbed):
-    both = [in_a_process(bridgekd.run, tiny), in_a_process(run_direct, tiny)]
-    for process in both:
+def test_runs_at_once_share_one_store(tiny, undisturbed):
+    runs = [in_a_process(bridgekd.run, tiny) for _ in range(2)]
+    runs.append(in_a_process(run_direct, tiny))
+    for process in runs:
         process.join()
-    assert [process.exitcode for process in both] == [0, 0]
+    assert [process.exitcode for process in runs] == [0, 0, 0]
     bridgekd.run(tiny, methods=BOTH)
     rows = rows_of(tiny.parent / "runs")
     assert differing({k: rows.get(k) for k in undisturbed}, undisturbed) == []

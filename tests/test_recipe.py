@@ -43,6 +43,15 @@ def test_yaml_is_1_2(task):
         ("{queries: 5, usd: 1}", "{}", r"at least one of queries, usd, tokens"),
         ("kind: number", "kind: essay", r"line 1: data.answer_kind: .*'essay'"),
         ("{model: large", "{model: large]", r"task.yaml line 2: broken YAML"),
+        (", price: {input: 2.5, output: 10}", "", r"dollars are limited but the price of large is"),
+        ("model: large", "model: large, base_url: localhost:4000", r"base_url: not an address"),
+        ("model: large", "model: large, base_url: 'https://me:sk-1@h/v1'", r"no user or key"),
+        (
+            "model: large",
+            "model: large, prompt: {template: '{Question}'}",
+            r"holds no \{question\}",
+        ),
+        ("model: large", "model: m, prompt: {template: '{question}{answer}'}", r"reveal_answer"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(task, old, new, complaint):
@@ -78,7 +87,7 @@ def test_the_commented_template_shows_the_defaults(task):
     for section, keys in {
         "teacher": ("max_tokens", "temperature", "concurrency", "timeout_s", "prompt"),
         "data": ("fields", "validation", "answer_kind"),
-        "assistant": ("warm_up", "warm_up_train", "answer_weight", "max_new_tokens", "batch_size"),
+        "assistant": ("warm_up", "answer_weight", "max_new_tokens", "batch_size"),
         "student": ("form", "answer_weight", "max_new_tokens", "batch_size"),
     }.items():
         for key in keys:

@@ -58,13 +58,13 @@ def test_an_arm_that_was_not_asked_about_a_domain_says_so():
 
 
 @pytest.mark.parametrize(
-    ("bridge", "direct", "verdict"),
+    ("bridge", "direct", "p", "verdict"),
     [
-        ((0.6, 0.56, 0.64), (0.4, 0.36, 0.44), "the assistant paid off"),
-        ((0.6, 0.56, 0.64), (0.58, 0.54, 0.62), "does not show a difference"),
-        ((0.4, 0.36, 0.44), (0.6, 0.56, 0.64), "the assistant did harm"),
+        ((0.6, 0.56, 0.64), (0.55, 0.51, 0.59), 1e-5, "the assistant paid off"),
+        ((0.6, 0.56, 0.64), (0.58, 0.54, 0.62), 0.3, "does not show a difference"),
+        ((0.4, 0.36, 0.44), (0.6, 0.56, 0.64), 1e-9, "the assistant did harm"),
     ],
 )
-def test_the_headline_says_which_way_it_went(bridge, direct, verdict):
+def test_the_headline_follows_the_paired_test(bridge, direct, p, verdict):
     arms = {"bridge": an_arm("bridge", *bridge), "direct": an_arm("direct", *direct)}
-    assert verdict in headline(arms)
+    assert verdict in headline(arms, {"direct - bridge": p})

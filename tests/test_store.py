@@ -10,7 +10,6 @@ from bridgekd.config import Section
 from bridgekd.edges.sources import data_source, model_source
 from bridgekd.edges.store import MANIFEST, Artifact, PlanStore, Stage, Store, ancestors
 from bridgekd.errors import BadInput
-from bridgekd.stages.live import Live
 
 
 class Settings(Section):
@@ -151,9 +150,3 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 def test_a_hub_model_is_named_by_id_and_revision(tmp_path):
     model = model_source("Qwen/Qwen2.5-0.5B", tmp_path, "v2")
     assert model == Artifact("hub", "hub:Qwen/Qwen2.5-0.5B@v2", model.path)
-
-
-def test_live_things_keep_their_secrets_out_of_their_repr(task):
-    from bridgekd.config import Teacher
-
-    assert "progress" not in repr(Live("r", Teacher(model="m"), task / "l.db"))

@@ -3,15 +3,16 @@
 import ipaddress
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from bridgekd.config import Recipe, count_of
-from bridgekd.core.costs import microusd
+from bridgekd.core.admission import Limits
 from bridgekd.core.forecast import Forecast, forecast
-from bridgekd.edges.data import load_examples
+from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.history import known_usage
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.store import Artifact, PlanStore
@@ -21,10 +22,8 @@ from bridgekd.methods import method_named
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
 from bridgekd.runs import Run, live_of, open_run
-from bridgekd.stages.buying import requests_for
-from bridgekd.stages.pool import n_queries, pool_and_validation
-
-OPENAI_URL = "https://api.openai.com/v1"
+from bridgekd.stages.buying import limits_of, requests_for
+from bridgekd.stages.pool import pool_and_validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,8 @@ class Plan:
     to_buy: Forecast | None  # of one arm; None: everything to be paid for is there already
     to_measure: Forecast | None  # the teacher on test questions
     host: str  # where questions would be sent
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the teacher runs on this machine."""
-        return _is_loopback(self.host)
+    sent: str  # what of the data would be sent
+    needs_consent: bool  # not for a server on this machine that wants no key
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,7 @@ def run(
     planned = plan(wanted, methods=names, folder=home)
     if planned.to_buy or planned.to_measure:
         api_key(wanted.teacher)
-        if not planned.is_local and not consent(planned):
+        if planned.needs_consent and not consent(planned):
             raise BadInput(
                 "nothing was sent and nothing was spent: the buying was not agreed to; "
                 "agree with --yes (from Python: consent=...)"
@@ -95,7 +91,8 @@ def run(
         evaluation = here.measure(arms)
         page = here.report(evaluation)
     except BaseException as exc:
-        here.write_journal("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")
+        with suppress(BadInput):  # what stopped the run matters more
+            here.write_journal("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")
         raise
     here.write_journal("done")
     metrics = json.loads((evaluation.path / "metrics.json").read_text())
@@ -113,7 +110,7 @@ def plan(
     nothing.
     """
     wanted, home = _resolve(recipe, overrides, folder)
-    store = PlanStore(home / wanted.store)
+    store = PlanStore(home / Path(wanted.store).expanduser())
     here = Run(wanted, home, store, live_of(wanted, home))
     arms = {
         name: arm for m in methods or [wanted.method] for name, arm in method_named(m)(here).items()
@@ -121,10 +118,12 @@ def plan(
     here.report(here.measure(arms))
     stages = tuple(store.seen.values())
     pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
+    if here.instructions is not None:
+        load_instructions(here.instructions.path)
     test = load_examples(here.test_data.path, wanted.data.fields, wanted.data.answer_kind)
-    n_asked = n_queries(wanted.budget.queries, len(pool))
     measured = test[: count_of(wanted.evaluate.teacher_queries, len(test))]
     pending = [a.stage for a in stages if not a.done]
+    host = urlsplit(wanted.teacher.url).hostname or ""
     return Plan(
         name=wanted.name,
         stages=stages,
@@ -132,24 +131,26 @@ def plan(
         n_validation=len(validation),
         n_test=len(test),
         n_arms_buying=pending.count("query_teacher"),
-        to_buy=_forecast(here, pool, n_asked, wanted.budget.usd)
+        to_buy=_forecast(here, pool, limits_of(wanted.budget, len(pool)))
         if "query_teacher" in pending
         else None,
-        to_measure=_forecast(here, measured, len(measured), None)
+        to_measure=_forecast(here, measured, Limits(queries=len(measured)))
         if "measure_teacher" in pending
         else None,
-        host=urlsplit(wanted.teacher.base_url or OPENAI_URL).hostname or "",
+        host=host,
+        sent=_sent(wanted),
+        needs_consent=not _is_loopback(host) or wanted.teacher.api_key_env is not None,
     )
 
 
-def _forecast(here: Run, examples: list[Example], n: int, limit_usd: float | None) -> Forecast:
+def _forecast(here: Run, examples: list[Example], limits: Limits) -> Forecast:
     ask, recipe = here.of.ask, here.recipe
     return forecast(
         [r.messages for r in requests_for(ask, examples, here.shots)],
-        n_queries=n,
+        n_queries=len(examples) if limits.queries is None else limits.queries,
         price=ask.price,
         max_tokens=ask.max_tokens,
-        limit_microusd=None if limit_usd is None else microusd(limit_usd),
+        limits=limits,
         known=known_usage(here.live.ledger, recipe.teacher.provider, recipe.teacher.model),
     )
 
@@ -161,6 +162,15 @@ def _resolve(
         return recipe, folder or Path.cwd()
     path = Path(recipe)
     return load_recipe(path, overrides), path.resolve().parent
+
+
+def _sent(recipe: Recipe) -> str:
+    """What of the user's data a request holds, in words."""
+    prompt = recipe.teacher.prompt
+    parts = ["the prompt", "the question with its options"]
+    parts += ["its gold answer"] * prompt.reveal_answer
+    parts += ["the few-shot examples"] * (prompt.examples is not None)
+    return ", ".join(parts)
 
 
 def _is_loopback(host: str) -> bool:

@@ -166,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TyperException as exc:  # a mistake in the command itself
         err.print(f"[bold red]Bad input[/]: {escape(exc.format_message())} (see --help)")
         return 2
+    except typer.Abort:  # Ctrl-C or Ctrl-D where a question was asked
+        code = 130
     if code == 130:
         err.print("Interrupted; everything finished is kept. The same command goes on.")
     return code if isinstance(code, int) else 0

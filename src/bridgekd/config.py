@@ -7,9 +7,19 @@ Sections say what a person wants. `settings.py` cuts them into what each single 
 import math
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
+OPENAI_URL = "https://api.openai.com/v1"
 AnswerKind = Literal["choice", "number", "label", "text"]
 
 
@@ -92,13 +102,21 @@ class TeacherPrompt(Section):
     examples: str | None = None  # JSONL with question, rationale, answer: few-shot turns
     reveal_answer: bool = False
 
+    @model_validator(mode="after")
+    def _asks_the_question(self) -> "TeacherPrompt":
+        if self.template is not None and "{question}" not in self.template:
+            raise ValueError("template holds no {question}, so every request would be the same")
+        if self.template is not None and "{answer}" in self.template and not self.reveal_answer:
+            raise ValueError("template holds {answer}; that needs reveal_answer: true")
+        return self
+
 
 class Teacher(Section):
     """Any OpenAI-compatible chat completions endpoint."""
 
     provider: str = "openai"
     model: str
-    base_url: str | None = None  # None: the openai package's own
+    base_url: str | None = None  # None: OPENAI_URL
     api_key_env: str | None = "OPENAI_API_KEY"  # None: the server wants no key
     max_tokens: int = Field(512, ge=1)
     temperature: float = Field(0.0, ge=0, le=2)
@@ -107,6 +125,27 @@ class Teacher(Section):
     concurrency: int = Field(16, ge=1, le=512)
     timeout_s: float = Field(120.0, gt=0)
     max_tries: int = Field(6, ge=1, le=20)
+
+    @property
+    def url(self) -> str:
+        """Where requests go; what the environment says about it does not count."""
+        return self.base_url or OPENAI_URL
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError("not an address such as https://host/v1")
+        if parts.username or parts.password:
+            raise ValueError("an address must hold no user or key; use api_key_env")
+        return value
 
 
 class Budget(Section):
@@ -233,3 +272,13 @@ class Recipe(Section):
     hard_stop_usd: Dollars | None = None
     device: str = "auto"
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _dollars_need_a_price(self) -> "Recipe":
+        limited = self.budget.usd is not None or self.hard_stop_usd is not None
+        if limited and self.teacher.price is None:
+            raise ValueError(
+                f"dollars are limited but the price of {self.teacher.model} is unknown; give "
+                "teacher.price in dollars per million tokens (0 and 0 for a free server)"
+            )
+        return self

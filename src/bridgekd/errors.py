@@ -2,10 +2,10 @@
 
     BridgekdError
     ├── BadInput          2  a recipe, file, model or setting is wrong; the message says what to do
-    ├── Stopped           3  stopped with all state saved; the message says how to go on
-    │   ├── HardStop      3  the ledger's own limit in real money is reached
-    │   └── TeacherDown   3  quota gone, key refused, or no answer after every retry
-    └── Overbilled        3  the server billed more than the call could cost
+    └── Stopped           3  stopped with all state saved; the message says how to go on
+        ├── HardStop      3  the ledger's own limit in real money is reached
+        ├── TeacherDown   3  quota gone, key refused, or no answer after every retry
+        └── Overbilled    3  the server billed more than the call could cost
 
 A message is one sentence or two: the value, the limit, the next step. Foreign exceptions are
 translated where they enter. Expected ends, such as a budget that is used up, are values and not

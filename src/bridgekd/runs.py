@@ -11,7 +11,7 @@ from typing import Any, Literal
 from bridgekd import stages
 from bridgekd.config import Recipe, Section
 from bridgekd.edges.sources import data_source, model_source
-from bridgekd.edges.store import Artifact, Maker, Stage, Store, write_durably
+from bridgekd.edges.store import Artifact, Maker, Stage, Store, on_disk, write_durably
 from bridgekd.settings import Evaluate, Predict, Report, Settings
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import known_strategy
@@ -102,9 +102,9 @@ class Run:
 
     def report(self, evaluation: Artifact) -> Artifact:
         """The page."""
-        return self.make(
-            stages.report, Report(recipe=self.recipe.model_dump(mode="json")), evaluation
-        )
+        recipe = self.recipe.model_dump(mode="json")
+        del recipe["teacher"]["base_url"]  # where the teacher stood changes no result
+        return self.make(stages.report, Report(recipe=recipe), evaluation)
 
     def write_journal(self, state: str) -> None:
         """runs/<name>.json: which folders are this run's, and whether it is over."""
@@ -114,12 +114,13 @@ class Run:
             known["stages"] = self.journal
             known["ledger"] = str(self.live.ledger)
             known["recipe"] = self.recipe.model_dump(mode="json")
-            write_durably(path, json.dumps(known, indent=1))
+            with on_disk(self.store.folder):
+                write_durably(path, json.dumps(known, indent=1))
 
 
 def open_run(recipe: Recipe, folder: Path, live: Live) -> Run:
     """A run that does its work in the recipe's store."""
-    return Run(recipe, folder, Store(folder / recipe.store, live.note), live)
+    return Run(recipe, folder, Store(folder / Path(recipe.store).expanduser(), live.note), live)
 
 
 def live_of(recipe: Recipe, folder: Path) -> Live:
@@ -127,7 +128,7 @@ def live_of(recipe: Recipe, folder: Path) -> Live:
     return Live(
         run=recipe.name,
         teacher=recipe.teacher,
-        ledger=folder / recipe.ledger,
+        ledger=folder / Path(recipe.ledger).expanduser(),
         hard_stop_usd=recipe.hard_stop_usd,
         device=recipe.device,
     )

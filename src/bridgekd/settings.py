@@ -36,6 +36,7 @@ class WarmUp(Section):
     train: Train
     lora: Lora | None
     max_new_tokens: int
+    batch_size: int
     seed: int
 
 
@@ -79,6 +80,7 @@ class TrainModel(Section):
     answer_weight: float
     lora: Lora | None
     max_new_tokens: int
+    batch_size: int
     seed: int
 
 
@@ -86,7 +88,6 @@ class Annotate(Section):
     keep: Literal["all", "correct"]
     max_new_tokens: int
     batch_size: int
-    seed: int
 
 
 class Instruct(Section):
@@ -104,6 +105,7 @@ class Predict(Section):
 class MeasureTeacher(Section):
     ask: Ask
     queries: Amount
+    seed: int
 
 
 class Evaluate(Section):
@@ -132,6 +134,7 @@ class Settings:
             train=a.warm_up_train,
             lora=a.lora,
             max_new_tokens=a.max_new_tokens,
+            batch_size=a.batch_size,
             seed=seed,
         )
         self.score_pool = ScorePool(difficulty=r.select.difficulty, batch_size=a.batch_size)
@@ -149,13 +152,13 @@ class Settings:
             answer_weight=a.answer_weight,
             lora=a.lora,
             max_new_tokens=a.max_new_tokens,
+            batch_size=a.batch_size,
             seed=seed,
         )
         self.annotate = Annotate(
             keep=r.annotate.keep,
             max_new_tokens=a.max_new_tokens,
             batch_size=a.batch_size,
-            seed=seed,
         )
         self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
         self.train_student = TrainModel(
@@ -164,12 +167,19 @@ class Settings:
             answer_weight=s.answer_weight,
             lora=s.lora,
             max_new_tokens=s.max_new_tokens,
+            batch_size=s.batch_size,
             seed=seed,
         )
-        self.measure_teacher = MeasureTeacher(ask=self.ask, queries=r.evaluate.teacher_queries)
+        self.measure_teacher = MeasureTeacher(
+            ask=self.ask, queries=r.evaluate.teacher_queries, seed=seed
+        )
 
     def select_by(self, strategy: str | None) -> Select:
-        """The selection with another strategy, all else equal; None keeps the recipe's."""
-        if strategy is None:
-            return self.select
-        return self.select.model_copy(update={"strategy": strategy})
+        """The selection with another strategy; None keeps the recipe's.
+
+        What a strategy does not use stands at a constant, so that changing it redoes nothing.
+        """
+        named = self.select.strategy if strategy is None else strategy
+        unused = {"alpha": 0.5} if named != "bridge" else {}
+        unused |= {"seed": 0} if named != "random" else {}
+        return self.select.model_copy(update={"strategy": named, **unused})

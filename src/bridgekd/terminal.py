@@ -70,6 +70,7 @@ def print_buying(console: Console, plan: Plan) -> None:
     """What would be sent where, and the bill as an interval."""
     if plan.to_buy is None and plan.to_measure is None:
         console.print("Nothing is left to buy.")
+        return
     if plan.to_buy is not None:
         arms = "" if plan.n_arms_buying == 1 else f" for each of {plan.n_arms_buying} purchases"
         console.print(
@@ -81,7 +82,7 @@ def print_buying(console: Console, plan: Plan) -> None:
             f"To measure the teacher: {plan.to_measure.n_queries:,} test questions, apart from the "
             f"budget; {_bill(plan.to_measure)}."
         )
-    console.print("[dim]Sent: the prompt with each chosen question. Nothing else leaves.[/dim]")
+    console.print(f"[dim]Each request holds: {plan.sent}. Nothing else leaves.[/dim]")
 
 
 def print_metrics(console: Console, metrics: Mapping[str, Any], title: str) -> None:

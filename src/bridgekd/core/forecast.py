@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridgekd.config import Price
+from bridgekd.core.admission import Limits
 from bridgekd.core.costs import cost_microusd, reserve_microusd
 from bridgekd.records import Message
 
 N_ENOUGH = 20  # known answers from which lengths are estimated
+NO_LIMITS = Limits()
 MOST_BYTES_PER_TOKEN = 12  # the tokenizers in use stay below this on plain text
 
 
@@ -44,21 +46,25 @@ def forecast(
     n_queries: int,
     price: Price | None,
     max_tokens: int,
-    limit_microusd: int | None,
-    known: Sequence[Usage],
+    limits: Limits = NO_LIMITS,
+    known: Sequence[Usage] = (),
 ) -> Forecast:
-    """The bill for `n_queries` of `prompts`, of which nobody knows yet which will be chosen."""
+    """The bill for `n_queries` of `prompts`, of which nobody knows yet which will be chosen.
+
+    Where a limit in dollars or tokens may end the buying before `n_queries`, the low end is what is
+    spent by then at the least: the limit less the largest single reserve.
+    """
+    n = _n_affordable(prompts, n_queries, price, max_tokens, limits)
     if price is None:
-        return Forecast(n_queries, None, None, "the recipe names no price")
-    cap = math.inf if limit_microusd is None else limit_microusd
-    if len(known) >= N_ENOUGH:
-        low, high = _interval(prompts, n_queries, price, known)
-        basis = f"95 % interval from {len(known)} known answers of this model"
-    else:
-        low = _sum_of_least(prompts, n_queries, price)
-        high = _sum_of_most(prompts, n_queries, price, max_tokens)
+        return Forecast(n, None, None, "the recipe names no price")
+    least = _least(prompts, n, price, max_tokens, limits)
+    most = _most(prompts, n, price, max_tokens, limits)
+    if len(known) < N_ENOUGH:
         basis = "sure bounds, as no answer of this model is known yet"
-    return Forecast(n_queries, int(min(low, cap)), int(min(high, cap)), basis)
+        return Forecast(n, least, max(least, most), basis)
+    low, high = _interval(prompts, n, price, known)
+    low, high = (int(min(max(end, least), most)) for end in (low, high))
+    return Forecast(n, low, high, f"95 % interval from {len(known)} known answers of this model")
 
 
 def n_bytes(messages: Sequence[Message]) -> int:
@@ -78,13 +84,58 @@ def _interval(
     return max(0.0, mean - wide), mean + wide
 
 
-def _sum_of_least(prompts: Sequence[Sequence[Message]], n: int, price: Price) -> int:
-    least = (cost_microusd(price, n_bytes(p) // MOST_BYTES_PER_TOKEN, 1) for p in prompts)
-    return sum(sorted(least)[:n])
-
-
-def _sum_of_most(
-    prompts: Sequence[Sequence[Message]], n: int, price: Price, max_tokens: int
+def _n_affordable(
+    prompts: Sequence[Sequence[Message]],
+    n: int,
+    price: Price | None,
+    max_tokens: int,
+    limits: Limits,
 ) -> int:
-    most = (reserve_microusd(price, p, max_tokens) for p in prompts)
-    return sum(sorted(most, reverse=True)[:n])
+    """How many calls the limits can admit at the very most: each at the least it can cost."""
+    if limits.tokens is not None:
+        n = min(n, limits.tokens // max(1, min(map(_fewest_tokens, prompts), default=1)))
+    if limits.microusd is not None and price is not None:
+        cheapest = min((_cheapest(p, price) for p in prompts), default=1)
+        n = min(n, limits.microusd // max(1, cheapest))
+    return n
+
+
+def _fewest_tokens(prompt: Sequence[Message]) -> int:
+    return n_bytes(prompt) // MOST_BYTES_PER_TOKEN + 1
+
+
+def _cheapest(prompt: Sequence[Message], price: Price) -> int:
+    return cost_microusd(price, n_bytes(prompt) // MOST_BYTES_PER_TOKEN, 1)
+
+
+def _least(
+    prompts: Sequence[Sequence[Message]],
+    n: int,
+    price: Price,
+    max_tokens: int,
+    limits: Limits,
+) -> int:
+    if limits.tokens is not None:
+        return 0
+    every_call = sum(sorted(_cheapest(p, price) for p in prompts)[:n])
+    if limits.microusd is None:
+        return every_call
+    largest = max((reserve_microusd(price, p, max_tokens) for p in prompts), default=0)
+    return min(every_call, max(0, limits.microusd - largest))
+
+
+def _most(
+    prompts: Sequence[Sequence[Message]],
+    n: int,
+    price: Price,
+    max_tokens: int,
+    limits: Limits,
+) -> int:
+    reserves = sorted((reserve_microusd(price, p, max_tokens) for p in prompts), reverse=True)
+    every_call = sum(reserves[:n])
+    if limits.tokens is not None:
+        dearest = max(price.input, price.output)
+        every_call = min(
+            every_call, cost_microusd(Price(input=0, output=dearest), 0, limits.tokens) + n
+        )
+    return every_call if limits.microusd is None else min(every_call, limits.microusd)

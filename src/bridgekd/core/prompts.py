@@ -5,6 +5,7 @@ A local model is asked in one of two ways: ANSWER (the answer alone; warm-up and
 `Answer: <answer>`, so the answer span is known by construction and is never searched for.
 """
 
+import re
 from collections.abc import Sequence
 
 from bridgekd.records import Example, Message, Span
@@ -81,14 +82,12 @@ def teacher_prompt(
         turns.append(Message("assistant", f"{rationale}\n{ANSWER_MARK} {answer}"))
     asked = render_question(example)
     if template is not None:
-        asked = template
         parts = {
             "question": example.question,
             "choices": render_choices(example.choices),
             "answer": shown_answer(example) if reveal_answer else "",
         }
-        for name, text in parts.items():
-            asked = asked.replace("{" + name + "}", text)
+        asked = re.sub(r"\{(question|choices|answer)\}", lambda m: parts[m[1]], template)
     elif reveal_answer:
         asked += REVEALED.format(answer=shown_answer(example))
     turns.append(Message("user", asked))

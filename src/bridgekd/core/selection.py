@@ -14,6 +14,7 @@ import numpy as np
 
 from bridgekd.core.difficulty import rank_normalise
 from bridgekd.core.diversity import distances_to
+from bridgekd.core.draws import stream
 from bridgekd.records import Pick
 
 
@@ -78,7 +79,7 @@ def greedy(pool: Pool, n_chosen: int, alpha: float, seed: int) -> list[Pick]:
 
 def at_random(pool: Pool, n_chosen: int, alpha: float, seed: int) -> list[Pick]:
     """A uniform permutation of the pool."""
-    order = np.random.default_rng(seed).permutation(len(pool.ids))
+    order = stream(seed, "random choice").permutation(len(pool.ids))
     return [
         Pick(pool.ids[i], place, place < n_chosen, 0.0, float(pool.difficulty[i]))
         for place, i in enumerate(order)

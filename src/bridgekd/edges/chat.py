@@ -17,7 +17,6 @@ import openai
 
 from bridgekd.config import Teacher
 from bridgekd.core.calls import payload_of
-from bridgekd.errors import BadInput
 
 KEY_MARK = "[key]"
 CONNECT_TIMEOUT_S = 10.0
@@ -52,9 +51,7 @@ class Outcome:
 
 def host_of(teacher: Teacher) -> str:
     """The server's name for messages, without what else a URL may carry."""
-    if teacher.base_url is None:
-        return "The openai package's server"
-    return urlsplit(teacher.base_url).hostname or "The teacher"
+    return urlsplit(teacher.url).hostname or "The teacher"
 
 
 class Line:
@@ -64,7 +61,7 @@ class Line:
         self._teacher = teacher
         self._secrets = _spellings(api_key)
         self._levels: dict[str, int] = {}
-        host = _checked_host(teacher)
+        host = urlsplit(teacher.url).hostname
         # The time of a whole attempt is kept in `ask`; a server that drips bytes would never end
         # the read timeout. Connecting has a shorter one of its own, because it is free to fail.
         timeout = openai.Timeout(None, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s / 2))
@@ -75,7 +72,7 @@ class Line:
         )
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
-            base_url=teacher.base_url,
+            base_url=teacher.url,
             timeout=timeout,
             max_retries=0,
             http_client=http_client,
@@ -160,18 +157,6 @@ class Line:
 def _spellings(api_key: str) -> tuple[str, ...]:
     """The key as JSON may spell it. A short word is no secret and may be part of an answer."""
     return (api_key, api_key.replace("/", "\\/")) if len(api_key) >= 8 else ()
-
-
-def _checked_host(teacher: Teacher) -> str | None:
-    """The host of `base_url`, None for the package's own; BadInput where there is none in it."""
-    if teacher.base_url is None:
-        return None
-    parts = urlsplit(teacher.base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput(
-            "teacher.base_url is no address of a server; write it like https://api.example.com/v1."
-        )
-    return parts.hostname
 
 
 def _is_about_settings(exc: openai.APIStatusError) -> bool:

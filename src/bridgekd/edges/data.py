@@ -7,6 +7,7 @@ remedy.
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,14 @@ import pyarrow.parquet as pq
 
 from bridgekd.config import AnswerKind, Fields
 from bridgekd.core.grading import canonical
-from bridgekd.edges.rows import read_jsonl
+from bridgekd.edges.rows import read_jsonl, utf8_of
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
 
 Raw = tuple[str, dict[str, Any]]  # ("file line 3", the row)
 
 
-def load_examples(
-    path: Path, fields: Fields, answer_kind: AnswerKind, *, labelled: bool = True
-) -> list[Example]:
+def load_examples(path: Path, fields: Fields, answer_kind: AnswerKind) -> list[Example]:
     """The examples of a file or Hub data set in their order; BadInput on the first row that does
     not fit.
     """
@@ -38,8 +37,7 @@ def load_examples(
                 f"{place}: id {example.id!r} stands already at {seen[example.id]}; ids must differ"
             )
         seen[example.id] = place
-        _check_answer(place, example, answer_kind, labelled)
-        examples.append(example)
+        examples.append(_with_known_answer(place, example, answer_kind))
     if not examples:
         raise BadInput(f"{path} holds no rows; give a file with at least one question")
     return examples
@@ -52,6 +50,8 @@ def load_instructions(path: Path) -> list[tuple[str, str]]:
     pairs = []
     for place, row in _raw_rows(path):
         pair = _instruction(row)
+        if pair is not None and not pair[1].strip():
+            continue  # some sets have rows without a response: nothing to learn from
         if pair is None:
             raise BadInput(
                 f"{place}: no instruction found; expected the columns instruction and output "
@@ -64,10 +64,13 @@ def load_instructions(path: Path) -> list[tuple[str, str]]:
 
 
 def _instruction(row: dict[str, Any]) -> tuple[str, str] | None:
-    if isinstance(row.get("messages"), list) and len(row["messages"]) >= 2:
-        return row["messages"][-2]["content"], row["messages"][-1]["content"]
-    asked = row.get("instruction") or row.get("prompt")
-    answered = row.get("output") or row.get("response") or row.get("completion")
+    messages = row.get("messages")
+    if isinstance(messages, list) and len(messages) >= 2:
+        asked, answered = (m.get("content") for m in messages[-2:])
+    else:
+        asked = row.get("instruction") or row.get("prompt")
+        known = [row[k] for k in ("output", "response", "completion") if row.get(k) is not None]
+        answered = known[0] if known else None
     if not isinstance(asked, str) or not isinstance(answered, str):
         return None
     return (f"{asked}\n{row['input']}" if row.get("input") else asked), answered
@@ -88,7 +91,7 @@ def _raw_rows(path: Path) -> Iterator[Raw]:
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[Raw]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file, utf8_of(path):
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
             for row in reader:
@@ -116,6 +119,8 @@ def _parquet_rows(path: Path) -> Iterator[Raw]:
 
 def _hub_rows(where: str) -> Iterator[Raw]:
     name, _, split = where.partition(":")
+    owner, _, rest = name.partition("/")
+    name, _, config = (f"{owner}/{rest.partition('/')[0]}", "/", rest.partition("/")[2])
     try:
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError
@@ -124,7 +129,7 @@ def _hub_rows(where: str) -> Iterator[Raw]:
             f"{where} is a Hub data set; install it with: pip install 'bridgekd[local]'"
         ) from exc
     try:
-        rows = load_dataset(name, split=split or "train")
+        rows = load_dataset(name, config or None, split=split or "train")
     except (OSError, ValueError, DatasetsError) as exc:
         raise BadInput(
             f"cannot load the Hub data set {name!r} (split {split or 'train'}): {exc}"
@@ -176,13 +181,10 @@ def _choices(place: str, row: dict[str, Any], column: str | None) -> tuple[str, 
     return tuple(str(option).strip() for option in value)
 
 
-def _check_answer(place: str, example: Example, kind: AnswerKind, labelled: bool) -> None:
+def _with_known_answer(place: str, example: Example, kind: AnswerKind) -> Example:
+    """The example with its answer as it is to be learnt: an option's text, what follows `####`."""
     if example.answer is None:
-        if labelled:
-            raise BadInput(
-                f"{place}: no answer; fill it, remove the row or mend data.fields.answer"
-            )
-        return
+        raise BadInput(f"{place}: no answer; fill it, remove the row or mend data.fields.answer")
     if kind == "choice" and not example.choices:
         raise BadInput(
             f"{place}: answer_kind is choice but the row has no options; set data.fields.choices"
@@ -193,3 +195,8 @@ def _check_answer(place: str, example: Example, kind: AnswerKind, labelled: bool
             f"{place}: the answer {example.answer!r} is no {kind}{among}; mend it or set "
             "data.answer_kind"
         )
+    if kind == "choice":
+        return replace(example, answer=canonical(example.answer, kind, example.choices))
+    if kind == "number":
+        return replace(example, answer=example.answer.rpartition("####")[2].strip())
+    return example

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -52,28 +53,38 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line that is not empty; BadInput names the line that is
     broken.
     """
+    with open(path, encoding="utf-8-sig") as file, utf8_of(path):
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, _object(path, number, line)
+
+
+@contextmanager
+def utf8_of(path: Path) -> Iterator[None]:
+    """Turns text that is not UTF-8 into one sentence."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _object(path, number, line)
+        yield
     except UnicodeDecodeError as exc:
-        raise BadInput(f"{path} is not UTF-8 text: {exc.reason} at byte {exc.start}") from exc
+        raise BadInput(f"{path} is not UTF-8 text ({exc.reason}); save it as UTF-8") from exc
 
 
 def append_json(path: Path, row: object) -> None:
     """Adds one JSON line that survives a power cut."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    with open(path, "ab") as file:
+        file.write(json.dumps(row).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_appended(path: Path) -> list[Any]:
-    """What `append_json` wrote; a last line that was cut off counts as not written."""
+    """What `append_json` wrote; a last line that was cut off is taken out of the file."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1] if line]
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    lines = whole.split(b"\n") if whole else []
+    if path.stat().st_size > len(whole) + 1:
+        os.truncate(path, len(whole) + bool(lines))
+    return [json.loads(line) for line in lines]
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

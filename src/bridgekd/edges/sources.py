@@ -11,29 +11,33 @@ from bridgekd.errors import BadInput
 
 _WHOLE = 256 * 2**20  # files up to this size are hashed whole, larger ones by samples
 _SAMPLE = 2**20
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".xlsx")
 
 
 def data_source(where: str, folder: Path) -> Artifact:
-    """A data file, relative to the recipe's folder, or a Hub data set id (`owner/name:split`)."""
-    path = (folder / where).expanduser()
+    """A data file, relative to the recipe's folder, or a Hub data set id
+    (`owner/name/config:split`).
+    """
+    path = folder / Path(where).expanduser()
     if path.is_file():
         return Artifact("file", f"file:{_hash_file(path)}", path)
-    if path.suffix or not _HUB_ID.fullmatch(where):
+    if path.suffix.lower() in DATA_SUFFIXES or not _HUB_DATA.fullmatch(where):
         raise BadInput(f"no such data file: {path}; mend the path in the recipe")
     return Artifact("hub", f"hub:{where}", Path(where))
 
 
 def model_source(where: str, folder: Path, revision: str | None) -> Artifact:
     """A model folder, relative to the recipe's folder, or else a Hub model id at a revision."""
-    path = (folder / where).expanduser()
+    path = folder / Path(where).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
             raise BadInput(
                 f"{path} holds no model: it has neither config.json nor adapter_config.json"
             )
         return Artifact("model", f"model:{_hash_files(path)}", path)
-    if where.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(where) or where.count("/") != 1:
+    if where.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(where):
         raise BadInput(
             f"no such model folder: {path}; give a folder or a Hub id such as owner/name"
         )

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Store:
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
         self._note = note
-        with _disk(folder):
+        with on_disk(folder):
             (folder / ".locks").mkdir(parents=True, exist_ok=True)
 
     def make(self, stage: Stage, settings: BaseModel, *inputs: Artifact, live: object) -> Artifact:
@@ -104,7 +105,7 @@ class Store:
 
     def _held(self, name: str) -> BaseFileLock:
         lock = FileLock(self.folder / ".locks" / f"{name}.lock")
-        with _disk(self.folder):
+        with on_disk(self.folder):
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -121,7 +122,7 @@ class Store:
         live: object,
     ) -> None:
         partial = wanted.path.with_name(wanted.path.name + ".partial")
-        with _disk(partial):
+        with on_disk(partial):
             _clear(partial)
             started = time.monotonic()
             facts = stage.work(partial, settings, *inputs, live=live)
@@ -196,7 +197,7 @@ def ancestors(artifact: Artifact) -> dict[str, Artifact]:
 
 def write_durably(path: Path, text: str) -> None:
     """The file holds all of `text` or is as it was, also after a power cut."""
-    temporary = path.with_name(path.name + ".writing")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.writing")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -204,7 +205,7 @@ def write_durably(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-class _disk:
+class on_disk:
     """Turns a disk's refusal into one sentence; the work so far stays where it is."""
 
     def __init__(self, folder: Path) -> None:
@@ -248,6 +249,7 @@ def _hash_folder(folder: Path) -> str:
         digest.update(str(file.relative_to(folder)).encode())
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
+            os.fsync(stream.fileno())  # on disk before the rename says so
     return digest.hexdigest()
 
 

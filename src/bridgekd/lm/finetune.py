@@ -206,11 +206,12 @@ def _collate(rows: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
 
 
 def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
-    return items[0]
+    (item,) = items
+    return item
 
 
 def _arguments(out: Path, config: Train, plan: _Plan, seed: int, device: str) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=plan.n_updates,
         per_device_train_batch_size=1,  # an item is a micro-batch
@@ -233,6 +234,8 @@ def _arguments(out: Path, config: Train, plan: _Plan, seed: int, device: str) ->
         bf16=device.startswith("cuda") and torch.cuda.is_bf16_supported(),
         seed=seed % 2**32,
     )
+    arguments._n_gpu = 1  # several GPUs are for several processes, not for DataParallel
+    return arguments
 
 
 class _Trainer(Trainer):

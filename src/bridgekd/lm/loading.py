@@ -7,6 +7,7 @@ A model given as a folder is loaded without the network.
 
 import inspect
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,7 +119,13 @@ def save(local: LocalModel, folder: Path) -> None:
     """
     _be_quiet()
     folder.mkdir(parents=True, exist_ok=True)
-    local.model.save_pretrained(folder)
+    try:
+        local.model.save_pretrained(folder)
+    except SafetensorError as exc:  # a full disk comes as text
+        code = re.search(r"os error (\d+)", str(exc))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), str(exc)) from exc
     local.tokenizer.save_pretrained(folder)
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bridgekd import settings as of
-from bridgekd.config import count_of
+from bridgekd.config import Budget, count_of
 from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd
+from bridgekd.core.draws import stream
 from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
 from bridgekd.core.prompts import teacher_prompt
 from bridgekd.edges.ledger import Ledger
@@ -29,11 +30,7 @@ def query_teacher(
     examples = {e.id: e for e in read_pool(pool)}
     picks = read_rows(ranking.path / "ranking.parquet", Pick)
     wanted = [examples[p.id] for p in sorted(picks, key=lambda p: p.rank)]
-    limits = Limits(
-        queries=n_queries(s.budget.queries, len(wanted)),
-        microusd=None if s.budget.usd is None else microusd(s.budget.usd),
-        tokens=s.budget.tokens,
-    )
+    limits = limits_of(s.budget, len(wanted))
     bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live)
     write_rows(out / "completions.parquet", Completion, bought.completions)
     return _facts(bought)
@@ -62,9 +59,10 @@ def measure_teacher(
     *shots: Artifact,
     live: Live,
 ) -> dict[str, Any]:
-    """The teacher on the first test questions, paid apart from the budget with its own limit."""
+    """The teacher on test questions drawn at random, paid apart from the budget."""
     rows = read_rows(test.path / "test.parquet", Example)
-    asked = rows[: count_of(s.queries, len(rows))]
+    drawn = stream(s.seed, "teacher test").permutation(len(rows))
+    asked = [rows[i] for i in sorted(drawn[: count_of(s.queries, len(rows))].tolist())]
     hidden = s.ask.model_copy(
         update={"prompt": s.ask.prompt.model_copy(update={"reveal_answer": False})}
     )
@@ -73,6 +71,15 @@ def measure_teacher(
     predictions = [graded(examples[c.id], c.text, kind) for c in bought.completions]
     write_rows(out / "predictions.parquet", Prediction, predictions)
     return _facts(bought)
+
+
+def limits_of(budget: Budget, n_pool: int) -> Limits:
+    """What a budget admits for a pool of n."""
+    return Limits(
+        queries=n_queries(budget.queries, n_pool),
+        microusd=None if budget.usd is None else microusd(budget.usd),
+        tokens=budget.tokens,
+    )
 
 
 def graded(example: Example, text: str, kind: str) -> Prediction:

@@ -10,6 +10,7 @@ from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import AnswerKind, count_of
 from bridgekd.core.diversity import coverage
+from bridgekd.core.draws import stream
 from bridgekd.core.selection import STRATEGIES, rank
 from bridgekd.edges.data import load_examples
 from bridgekd.edges.rows import read_rows, write_rows
@@ -78,6 +79,8 @@ def select(
         s.strategy, ids, difficulty, embeddings, n_chosen=n_chosen, alpha=s.alpha, seed=s.seed
     )
     write_rows(out / "ranking.parquet", Pick, ranking)
+    if scores is None:
+        return {"n_chosen": n_chosen}
     place = {id: i for i, id in enumerate(ids)}
     mean, largest = coverage(embeddings, np.array([place[p.id] for p in ranking if p.chosen]))
     return {
@@ -97,7 +100,7 @@ def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[list[Example]
             f"data.validation of {s.validation} leaves no pool of the {len(examples)} rows in "
             f"{source.path}; give less"
         )
-    drawn = np.random.default_rng(s.seed).permutation(len(examples))[:n_validation]
+    drawn = stream(s.seed, "validation").permutation(len(examples))[:n_validation]
     aside = set(drawn.tolist())
     pool = [e for i, e in enumerate(examples) if i not in aside]
     return pool, [examples[i] for i in sorted(aside)]

@@ -26,7 +26,7 @@ TITLES = {
 }
 ORDER = tuple(TITLES)
 _N_EXAMPLES = 10
-_SHOWN = ("teacher", "assistant", "direct", "bridge")
+_SHOWN = ("teacher", "assistant", "random_assistant", "direct", "random", "bridge")
 
 
 def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
@@ -42,7 +42,10 @@ def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
     libraries = evaluation.manifest["libraries"]
     return Story(
         name=str(recipe["name"]),
-        headline=headline({arm.name: arm for arm in arms}),
+        headline=headline(
+            {arm.name: arm for arm in arms},
+            {pair: row["p_mcnemar"] for pair, row in metrics["pairs"].items()},
+        ),
         arms=arms,
         pairs=pairs,
         purchases=tuple(_purchases(behind)),
@@ -54,8 +57,11 @@ def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
     )
 
 
-def headline(arms: Mapping[str, ArmRow]) -> str:
-    """The result in a sentence or two, with intervals, whichever way it went."""
+def headline(arms: Mapping[str, ArmRow], p_values: Mapping[str, float]) -> str:
+    """The result in a sentence or two, with intervals, whichever way it went.
+
+    `p_values` are of the paired tests, by "first - second" as metrics.json names them.
+    """
     best = arms.get("bridge") or arms.get("random") or arms.get("direct")
     if best is None:
         return "No trained student was measured."
@@ -67,15 +73,18 @@ def headline(arms: Mapping[str, ArmRow]) -> str:
     direct = arms.get("direct")
     if direct is None or best is direct:
         return text
-    if best.low > direct.high:
-        verdict = "and the intervals do not overlap: the assistant paid off"
-    elif direct.low > best.high:
-        verdict = "and the intervals do not overlap: here the assistant did harm"
+    names = {f"{best.name} - direct", f"direct - {best.name}"}
+    p = min((p_values[pair] for pair in names & p_values.keys()), default=1.0)
+    if p >= 0.05:
+        verdict = "this run does not show a difference"
+    elif best.accuracy > direct.accuracy:
+        verdict = "the assistant paid off"
     else:
-        verdict = "and the intervals overlap: this run does not show a difference"
+        verdict = "here the assistant did harm"
     return (
         f"{text} Direct distillation with the same budget reaches {direct.accuracy:.1%} "
-        f"({direct.low:.1%} to {direct.high:.1%}), {verdict}."
+        f"({direct.low:.1%} to {direct.high:.1%}); on the same questions {verdict} "
+        f"(p = {p:.2g}, McNemar)."
     )
 
 

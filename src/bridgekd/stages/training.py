@@ -5,11 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import Train, count_of
+from bridgekd.core.draws import stream
 from bridgekd.core.prompts import (
     answer_prompt,
     answer_target,
@@ -38,12 +37,12 @@ def warm_up(
     """The assistant after a few gold answers, drawn at random: it now knows the task's form."""
     examples = read_pool(pool)
     n = max(1, count_of(s.share, len(examples)))
-    drawn = np.random.default_rng(s.seed).permutation(len(examples))[:n]
+    drawn = stream(s.seed, "warm-up").permutation(len(examples))[:n]
     rows = [_answer_row(examples[i]) for i in sorted(drawn.tolist())]
     return _train(
         out, base, rows, s.train, s, live,
         n_updates=s.train.n_updates(n),
-        validate=_accuracy(pool, "answer", s.max_new_tokens), label="warm up assistant",
+        validate=_accuracy(pool, "answer", s), label="warm up assistant",
     )  # fmt: skip
 
 
@@ -62,7 +61,7 @@ def train_assistant(
     return _train(
         out, assistant, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(rows)),
-        validate=_accuracy(pool, "explain", s.max_new_tokens), label="train assistant",
+        validate=_accuracy(pool, "explain", s), label="train assistant",
     )  # fmt: skip
 
 
@@ -135,7 +134,7 @@ def train_student(
     return _train(
         out, student, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
-        validate=_accuracy(pool, asked, s.max_new_tokens), label="train student",
+        validate=_accuracy(pool, asked, s), label="train student",
     )  # fmt: skip
 
 
@@ -161,7 +160,7 @@ def _train(
 
 
 def _accuracy(
-    pool: Artifact, asked: Asked, max_new_tokens: int
+    pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel
 ) -> Callable[["lm.LocalModel"], float] | None:
     """Greedy accuracy on the validation split; None where nothing was set aside."""
     examples, kind = read_validation(pool), answer_kind(pool)
@@ -172,8 +171,8 @@ def _accuracy(
         texts = lm.generate(
             local,
             [PROMPTS[asked](e) for e in examples],
-            max_new_tokens=max_new_tokens,
-            batch_size=len(examples),
+            max_new_tokens=s.max_new_tokens,
+            batch_size=s.batch_size,
         )
         right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
         return right / len(examples)

@@ -1,0 +1,10 @@
+"""Random draws: one stream per purpose, so that two draws from one seed never follow each other."""
+
+import zlib
+
+import numpy as np
+
+
+def stream(seed: int, purpose: str) -> np.random.Generator:
+    """The generator of `purpose` under `seed`; other purposes are independent of it."""
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
