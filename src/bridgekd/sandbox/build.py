@@ -47,10 +47,10 @@ class Plan:
 
 
 PLANS = {
-    "student": Plan(40, 56, (CONV, ATTENTION), 2, student_rows, 16_000, 4e-3),
-    "assistant-small": Plan(64, 128, (CONV, ATTENTION, ATTENTION), 2, assistant_rows, 60_000, 3e-3),
+    "student": Plan(40, 56, (CONV, ATTENTION), 2, student_rows, 50_000, 4e-3),
+    "assistant-small": Plan(64, 128, (CONV, ATTENTION, ATTENTION), 2, assistant_rows, 100_000, 3e-3),
     "assistant-middle": Plan(
-        96, 192, (CONV, ATTENTION, CONV, ATTENTION), 4, assistant_rows, 45_000, 3e-3
+        96, 192, (CONV, ATTENTION, CONV, ATTENTION), 4, assistant_rows, 100_000, 3e-3
     ),
     "assistant-large": Plan(
         144, 256, (CONV, ATTENTION, CONV, ATTENTION, ATTENTION), 4, assistant_rows, 60_000, 2e-3
