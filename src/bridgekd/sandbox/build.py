@@ -48,7 +48,9 @@ class Plan:
 
 PLANS = {
     "student": Plan(40, 56, (CONV, ATTENTION), 2, student_rows, 50_000, 4e-3),
-    "assistant-small": Plan(64, 128, (CONV, ATTENTION, ATTENTION), 2, assistant_rows, 100_000, 3e-3),
+    "assistant-small": Plan(
+        64, 128, (CONV, ATTENTION, ATTENTION), 2, assistant_rows, 100_000, 3e-3
+    ),
     "assistant-middle": Plan(
         96, 192, (CONV, ATTENTION, CONV, ATTENTION), 4, assistant_rows, 100_000, 3e-3
     ),
