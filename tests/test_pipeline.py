@@ -116,7 +116,7 @@ def test_the_bill_falls_inside_the_plan(tiny):
     [
         ("select.alpha=0.9", {"load_pool", "warm_up", "score_pool", "instruct_student"}),
         ("student.train.updates=5", {"query_teacher", "annotate", "instruct_student"}),
-        ("assistant.batch_size=15", {"load_pool", "warm_up", "instruct_student"}),
+        ("annotate.keep=correct", {"query_teacher", "train_assistant", "instruct_student"}),
     ],
 )
 def test_changing_one_key_redoes_only_what_depends_on_it(tiny, override, still_there):

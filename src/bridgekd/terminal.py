@@ -25,7 +25,13 @@ from bridgekd.stages.telling import ORDER, TITLES
 
 @contextmanager
 def shown_progress(console: Console) -> Iterator[Tell]:
-    """A progress callable with a bar per piece of work; a finished one leaves its line."""
+    """A progress callable with a bar per piece of work; a finished one leaves its line.
+
+    Where nobody looks on (a file, a pipe) there are no bars and each finished piece is a line.
+    """
+    if not console.is_terminal:
+        yield lambda what, done, total: _print_done(console, what, done, total)
+        return
     columns = (
         TextColumn("{task.description:<26}"),
         BarColumn(bar_width=30),
@@ -49,6 +55,11 @@ def shown_progress(console: Console) -> Iterator[Tell]:
     finally:
         if bars.tasks:
             bars.stop()
+
+
+def _print_done(console: Console, what: str, done: int, total: int) -> None:
+    if done >= total:
+        console.print(f"{what}: {done:,} of {total:,}")
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -87,8 +98,10 @@ def print_buying(console: Console, plan: Plan) -> None:
 
 def print_metrics(console: Console, metrics: Mapping[str, Any], title: str) -> None:
     """The result table."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("arm")
+    table = Table(
+        title=title, title_justify="left", box=None, padding=(0, 2, 0, 0)
+    )
+    table.add_column("arm", no_wrap=True)
     for column in ("accuracy", "95 % interval", "n", "queries", "spend", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
     arms = metrics["arms"]

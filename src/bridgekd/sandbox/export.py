@@ -15,6 +15,7 @@ from bridgekd.sandbox.base_text import instruction_rows
 from bridgekd.sandbox.world import generate
 
 N_POOL, N_VALIDATION, N_TEST, N_INSTRUCTIONS = 4000, 200, 600, 1000
+TRAIN_SEED, TEST_SEED = 1000, 2000  # the base models were made while looking at seeds 0 and 1
 ASSISTANTS = ("assistant-small", "assistant-middle", "assistant-large")
 
 
@@ -39,8 +40,8 @@ def export(
     path = folder / "sandbox.yaml"
     if path.exists() and path.read_text() != recipe:
         raise BadInput(f"{path} was changed by hand; export into another folder, or move it away")
-    train = generate(n_pool + n_validation, seed)
-    test = generate(n_test, seed + 1, exclude={e.question for e in train})
+    train = generate(n_pool + n_validation, TRAIN_SEED + seed)
+    test = generate(n_test, TEST_SEED + seed, exclude={e.question for e in train})
     _write(folder / "train.jsonl", (_row(e) for e in train))
     _write(folder / "test.jsonl", (_row(e) for e in test))
     _write(folder / "instruct.jsonl", (asdict(r) for r in instruction_rows(n_instructions, seed)))

@@ -15,13 +15,14 @@ from bridgekd.report.story import ArmRow, Purchase, SideBySide, StageRow, Story
 
 TITLES = {
     "teacher": "Teacher",
+    "assistant_base": "Assistant, untouched",
     "assistant_warm": "Assistant, warmed up",
     "assistant": "Assistant, trained",
-    "random_assistant": "Assistant, trained on random picks",
+    "random_assistant": "Assistant, random picks",
     "student_base": "Student, untouched",
     "student_instructed": "Student, instructed",
-    "direct": "Student, direct distillation",
-    "random": "Student, BRIDGE with random picks",
+    "direct": "Student, direct",
+    "random": "Student, random picks",
     "bridge": "Student, BRIDGE",
 }
 ORDER = tuple(TITLES)
