@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from bridgekd.core.difficulty import rank_normalise
-from bridgekd.core.diversity import coverage
+from bridgekd.core.diversity import centred, coverage, distances_to
 from bridgekd.core.selection import STRATEGIES, rank
 from bridgekd.errors import BadInput
 
@@ -116,3 +116,12 @@ def test_ranks_share_ties_and_end_at_one():
 def test_a_loss_that_is_no_number_is_named():
     with pytest.raises(BadInput, match=r"row 1 of the pool is nan.*learning_rate"):
         rank_normalise(np.array([1.0, np.nan]))
+
+
+def test_centring_makes_distances_count_where_all_embeddings_share_one_direction():
+    _, _, embeddings = a_pool(200, 1)
+    crowded = embeddings + 20 * np.eye(1, embeddings.shape[1], dtype=np.float32)
+    crowded /= np.linalg.norm(crowded, axis=1, keepdims=True)
+    assert distances_to(crowded, 0).max() < 0.01
+    assert distances_to(centred(crowded), 0).max() > 0.5
+    assert np.linalg.norm(centred(crowded), axis=1) == pytest.approx(1, abs=1e-5)

@@ -231,6 +231,7 @@ class Select(Section):
     strategy: str = "bridge"
     difficulty: Literal["loss"] = "loss"
     alpha: float = Field(0.5, ge=0, le=1)
+    centre: bool = True  # whether embeddings lose their mean before distances are taken
 
 
 class Check(Section):

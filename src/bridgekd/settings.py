@@ -49,6 +49,7 @@ class Select(Section):
     strategy: str
     queries: Amount | None
     alpha: float
+    centre: bool
     seed: int
 
 
@@ -142,6 +143,7 @@ class Settings:
             strategy=r.select.strategy,
             queries=r.budget.queries,
             alpha=r.select.alpha,
+            centre=r.select.centre,
             seed=seed,
         )
         self.query_teacher = QueryTeacher(ask=self.ask, budget=r.budget)
@@ -181,5 +183,6 @@ class Settings:
         """
         named = self.select.strategy if strategy is None else strategy
         unused = {"alpha": 0.5} if named != "bridge" else {}
+        unused |= {"centre": True} if named in ("random", "hardest") else {}
         unused |= {"seed": 0} if named != "random" else {}
         return self.select.model_copy(update={"strategy": named, **unused})

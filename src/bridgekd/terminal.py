@@ -98,9 +98,7 @@ def print_buying(console: Console, plan: Plan) -> None:
 
 def print_metrics(console: Console, metrics: Mapping[str, Any], title: str) -> None:
     """The result table."""
-    table = Table(
-        title=title, title_justify="left", box=None, padding=(0, 2, 0, 0)
-    )
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("arm", no_wrap=True)
     for column in ("accuracy", "95 % interval", "n", "queries", "spend", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)

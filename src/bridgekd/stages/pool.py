@@ -9,7 +9,7 @@ import numpy as np
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import AnswerKind, count_of
-from bridgekd.core.diversity import coverage
+from bridgekd.core.diversity import centred, coverage
 from bridgekd.core.draws import stream
 from bridgekd.core.selection import STRATEGIES, rank
 from bridgekd.edges.data import load_examples
@@ -74,6 +74,8 @@ def select(
             [r.difficulty for r in read_rows(scores.path / "scores.parquet", Score)]
         )
         embeddings = np.load(scores.path / "embeddings.npy")
+        if s.centre:
+            embeddings = centred(embeddings)
     n_chosen = n_queries(s.queries, len(ids))
     ranking = rank(
         s.strategy, ids, difficulty, embeddings, n_chosen=n_chosen, alpha=s.alpha, seed=s.seed
