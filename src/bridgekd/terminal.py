@@ -98,7 +98,7 @@ def print_buying(console: Console, plan: Plan) -> None:
 
 def print_metrics(console: Console, metrics: Mapping[str, Any], title: str) -> None:
     """The result table."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("arm", no_wrap=True)
     for column in ("accuracy", "95 % interval", "n", "queries", "spend", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -124,7 +124,9 @@ def print_status(
     """Stages of a run with their state, seconds, spend and folder."""
     table = Table(title=f"{journal['name']}: {journal['state']}", title_justify="left", box=None)
     for column in ("stage", "seconds", "spend", "folder"):
-        table.add_column(column, no_wrap=True, justify="right" if column != "folder" else "left")
+        table.add_column(
+            column, no_wrap=True, justify="right" if column in ("seconds", "spend") else "left"
+        )
     for row in rows:
         table.add_row(*row)
     console.print(table)
