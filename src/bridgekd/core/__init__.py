@@ -1,0 +1,1 @@
+"""Deciding, and nothing else: no disk, no network, no database, no torch."""

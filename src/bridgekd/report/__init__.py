@@ -1,0 +1,1 @@
+"""From a story (numbers and texts) to a page."""
