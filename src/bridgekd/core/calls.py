@@ -19,12 +19,16 @@ NOT_SENT = ("provider", "sample_index")  # part of the name, but no parameter of
 
 @dataclass(frozen=True, slots=True)
 class TeacherRequest:
-    """One question for the teacher, at its rank; `sample_index` tells equal samples apart."""
+    """One question for the teacher, at its rank; `sample_index` tells equal samples apart.
+
+    `question` is the question as it stands in the data: recordings are found by it.
+    """
 
     id: str
     rank: int
     messages: tuple[Message, ...]
     sample_index: int = 0
+    question: str = ""
 
 
 def call_request(teacher: Teacher, request: TeacherRequest) -> dict[str, Any]:

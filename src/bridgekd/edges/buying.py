@@ -9,18 +9,19 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Account, Ended, Limits
-from bridgekd.core.calls import TeacherRequest
+from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.core.pace import Pace, backoff
 from bridgekd.core.replies import Bill, Reply, bill_of, read_reply
 from bridgekd.edges.attempts import StoredCall
 from bridgekd.edges.caps import Caps
 from bridgekd.edges.commits import Commits
-from bridgekd.edges.ledger import Ledger, Purpose
+from bridgekd.edges.ledger import Purpose
 from bridgekd.edges.lines import Line, Outcome, host_of
-from bridgekd.edges.orders import Accept, Order, charge, completion_of, order_of
+from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of
 from bridgekd.errors import HardStop, Overbilled, TeacherDown
 from bridgekd.records import Completion
 
@@ -48,25 +49,26 @@ class Terms:
 class Buying:
     """The state of one `buy`: what is admitted, what is in flight, what is bought."""
 
-    def __init__(self, ledger: Ledger, terms: Terms, line: Line) -> None:
+    def __init__(self, commits: Commits, terms: Terms, line: Line) -> None:
         self.rows: dict[int, Completion] = {}
         self.n_sent = 0
         self.n_recalled = 0
         self.spent_microusd = 0
         self.account = Account(terms.limits)
-        self._ledger = ledger
+        self._ledger = commits.ledger
         self._terms = terms
         self._teacher = terms.teacher
         self._line = line
         self._pace = Pace(line.width)
         self._caps = Caps(terms.teacher)
-        self._commits = Commits(ledger)
+        self._commits = commits
         self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet final
         self._open: dict[str, int] = {}  # by key: the attempt that is in the ledger as reserved
         self._sent: set[str] = set()  # of the open ones, those that the line was asked for
         self._closed = asyncio.Event()  # an attempt was closed: the hard stop may have room again
         self._n_closed = 0
         self._blocked: int | None = None  # the first place that the hard stop had no room for
+        self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
         self._n_refused = 0
 
@@ -85,7 +87,7 @@ class Buying:
     async def _admit(self, requests: Iterable[TeacherRequest]) -> Ended:
         for place, request in enumerate(requests):
             await asyncio.sleep(0)  # recalling a long ledger must not deafen us to Ctrl-C
-            order = order_of(self._teacher, place, request)
+            order = self._order(place, request)
             while order.key in self._flying:  # the same question twice: one answer serves both
                 await self._land_some()
             stored = self._ledger.recall(order.key)
@@ -99,6 +101,7 @@ class Buying:
             if stored is not None:
                 self._recall(order, stored)
                 continue
+            self._refuse_twice(order)
             self.account.hold(charge(order.most, self._terms.accept is not None))
             while len(self._flying) >= self._pace.width:
                 await self._land_some()
@@ -107,11 +110,25 @@ class Buying:
             await self._land_some()
         return "pool"
 
+    def _order(self, place: int, request: TeacherRequest) -> Order:
+        call = call_request(self._teacher, request)
+        most = self._line.most(request, bound_of(self._teacher, request))
+        return Order(place, request, call, call_key(call), most)
+
     def _recall(self, order: Order, stored: StoredCall) -> None:
         self.n_recalled += 1
         reply = replace(read_reply(stored.raw_response), state=stored.state)
         self.account.hold(charge(order.most, self._terms.accept is not None))
         self._keep(order, reply, stored.bill)
+
+    def _refuse_twice(self, order: Order) -> None:
+        """A call in a batch that this line does not watch may be answered there any time."""
+        if order.key in self._in_batches and order.key not in self._line.adopted:
+            raise TeacherDown(
+                f"Example {order.request.id} is in a batch that is not finished, and would be paid "
+                f"for twice; take teacher.transport: batch and the batch's own base_url, and run "
+                f"the same command again."
+            )
 
     async def _land_some(self) -> None:
         """Waits until a call in flight has ended; raises what it raised."""
@@ -124,12 +141,13 @@ class Buying:
         dice = random.Random(order.key)  # only for waiting times: it never changes a row
         n_failed = 0
         while True:
-            await self._reserve(order)
-            await self._caps.wait(order.key, order.most)
+            if not self._adopt(order):
+                await self._reserve(order)
+                await self._caps.wait(order.key, order.most)
+                self.n_sent += 1
             n_answered = self._pace.n_answered
-            self.n_sent += order.key not in self._line.adopted
             self._sent.add(order.key)
-            outcome = await self._line.ask(order.key, order.call)
+            outcome = await self._line.ask(order)
             await self._close(order, outcome)
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
@@ -147,11 +165,16 @@ class Buying:
             wait_s = backoff(max(1, n_failed), self._terms.backoff_s, LONGEST_BACKOFF_S, dice)
             await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
 
+    def _adopt(self, order: Order) -> bool:
+        """Takes over an attempt of an earlier process that is still on its way."""
+        attempt_id = self._line.adopted.pop(order.key, None)
+        if attempt_id is None:
+            return False
+        self._open[order.key] = attempt_id
+        return True
+
     async def _reserve(self, order: Order) -> None:
         """Opens an attempt; where the hard stop has no room now, waits for open ones to close."""
-        if order.key in self._line.adopted and order.key not in self._open:
-            self._open[order.key] = self._line.adopted[order.key]
-            return
         while True:
             n_closed = self._n_closed
             try:
@@ -269,16 +292,16 @@ class Buying:
         """Gives answers in flight, which may be paid, `grace_s` to come; then closes the rest."""
         self._stopping = True
         tasks = self._flying
-        for key in tasks.keys() - self._sent | self._line.unsent() & tasks.keys():
+        for key in (tasks.keys() - self._sent) | (self._line.unsent() & tasks.keys()):
             tasks[key].cancel()
-        waits = [task for key, task in tasks.items() if key not in self._line.adopted]
-        if waits:
-            await asyncio.wait(waits, timeout=grace_s)
+        if tasks and not self._line.outlives:
+            await asyncio.wait(tasks.values(), timeout=grace_s)
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         await self._commits.drain()
-        unsent = self._open.keys() - self._sent | self._line.unsent()
-        for key in unsent & self._open.keys():
-            self._ledger.release(self._open.pop(key), "failed")
-        self._ledger.recover()  # what had arrived is settled, the rest is unknown or in a batch
+        unsent = (self._open.keys() - self._sent) | self._line.unsent()
+        for attempt_id in [self._open.pop(key) for key in unsent & self._open.keys()]:
+            await self._commits.do(partial(self._ledger.release, attempt_id, "failed"))
+        # What had arrived is settled; the rest is unknown, or in a batch.
+        await self._commits.do(self._ledger.recover)

@@ -17,7 +17,7 @@ class Commits:
     """The way of one event loop to an open ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -42,7 +42,7 @@ class Commits:
             group, self._waiting = self._waiting, []
             try:
                 works = [work for work, _ in group]
-                outcomes = await asyncio.to_thread(self._ledger.together, works)
+                outcomes = await asyncio.to_thread(self.ledger.together, works)
             except (BridgekdError, sqlite3.Error) as exc:
                 outcomes = [exc] * len(group)
             for (_, done), outcome in zip(group, outcomes, strict=True):

@@ -13,7 +13,7 @@ most one final attempt.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -132,14 +132,13 @@ class Ledger:
         price: Price | None,
         request_id: str | None = None,
     ) -> None:
-        """Writes what came back, unread, with the price that will be applied to it."""
+        """Writes what came back, unread, with the price that will be applied to it; None leaves
+        the price that its batch was sent with.
+        """
+        known = {} if price is None else {"price": attempts.price_json(price)}
         with self._transaction() as db:
             attempts.update(
-                db,
-                attempt_id,
-                raw_response=raw_response,
-                price=attempts.price_json(price),
-                request_id=request_id,
+                db, attempt_id, raw_response=raw_response, request_id=request_id, **known
             )
 
     def settle(self, attempt_id: int, state: str, bill: Bill) -> None:
@@ -203,18 +202,20 @@ class Ledger:
         return True
 
     def join_batch(
-        self, token: str, attempt_ids: Sequence[int], *, provider: str, host: str
+        self, token: str, keys: Iterable[str], *, provider: str, host: str, price: Price | None
     ) -> None:
-        """Puts open attempts into a batch that is about to be sent: from here on a crash leaves
-        them open.
+        """Puts the open attempts of some keys into a batch that is about to be sent: from here on
+        a crash leaves them open.
         """
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
                 (token, provider, host, attempts.now()),
             )
-            for attempt_id in attempt_ids:
-                attempts.update(db, attempt_id, batch=token)
+            db.executemany(
+                "UPDATE attempts SET batch = ?, price = ? WHERE key = ? AND state = 'reserved'",
+                [(token, attempts.price_json(price), key) for key in keys],
+            )
 
     def name_batch(self, token: str, remote_id: str) -> None:
         """Writes what the server calls a batch."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Charge
-from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import prompt_token_bound, reserve_microusd
 from bridgekd.core.replies import Bill, Reply
 from bridgekd.records import Completion
@@ -25,15 +25,13 @@ class Order:
     most: Bill
 
 
-def order_of(teacher: Teacher, place: int, request: TeacherRequest) -> Order:
-    """The order for a request to this teacher."""
-    call = call_request(teacher, request)
-    most = Bill(
+def bound_of(teacher: Teacher, request: TeacherRequest) -> Bill:
+    """The most that a request to this teacher can be billed."""
+    return Bill(
         prompt_token_bound(request.messages),
         teacher.max_tokens,
         reserve_microusd(teacher.tariff, request.messages, teacher.max_tokens),
     )
-    return Order(place, request, call, call_key(call), most)
 
 
 def charge(bill: Bill, accepted: bool) -> Charge:
