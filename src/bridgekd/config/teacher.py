@@ -11,7 +11,8 @@ from bridgekd.config.prices import Price, published_price
 
 OPENAI_URL = "https://api.openai.com/v1"
 # Models that think first: their limit has another name, and they take no temperature.
-_THINKS_FIRST = re.compile(r"(?:.*/)?(o\d|gpt-5)(?!.*-chat)")
+_THINKS_FIRST = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
+_NO_TEMPERATURE = re.compile(r"(?:.*/)?claude-(opus-4-[7-9]|(opus|sonnet|haiku)-[5-9])")
 _OURS = frozenset((
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
     "stop", "response_format", "reasoning_effort", "provider", "sample_index", "n", "stream",
@@ -87,7 +88,9 @@ class Teacher(Section):
     @classmethod
     def _no_temperature_for_thinkers(cls, data: Any) -> Any:
         if isinstance(data, dict) and "temperature" not in data:
-            return data | {"temperature": None if _thinks_first(data.get("model")) else 0.0}
+            model = str(data.get("model"))
+            unsent = _thinks_first(model) or _NO_TEMPERATURE.match(model)
+            return data | {"temperature": None if unsent else 0.0}
         return data
 
     @field_validator("base_url")
@@ -168,5 +171,5 @@ class Budget(Section):
         return self
 
 
-def _thinks_first(model: object) -> bool:
-    return isinstance(model, str) and _THINKS_FIRST.match(model) is not None
+def _thinks_first(model: str) -> bool:
+    return _THINKS_FIRST.match(model) is not None

@@ -205,7 +205,7 @@ class BatchLine(BatchWire):
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id is None:
                 continue
-            text = await self.patiently(lambda name=file_id: self.download(name))
+            text = await self.patiently(partial(self.download, file_id))
             if isinstance(text, Outcome):
                 raise TeacherDown(f"{self._host} gave no {file_id}: {text.reason}. {GO_ON}")
             for line in text.splitlines():

@@ -15,7 +15,7 @@ from bridgekd.config import Teacher
 from bridgekd.core.admission import Account, Ended, Limits
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.core.pace import Pace, backoff
-from bridgekd.core.replies import Bill, Reply, bill_of, read_reply
+from bridgekd.core.replies import Bill, Reply, bill_of, failure_in, read_reply
 from bridgekd.edges.attempts import StoredCall
 from bridgekd.edges.caps import Caps
 from bridgekd.edges.commits import Commits
@@ -148,7 +148,7 @@ class Buying:
             n_answered = self._pace.n_answered
             self._sent.add(order.key)
             outcome = await self._line.ask(order)
-            await self._close(order, outcome)
+            outcome = await self._close(order, outcome)
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
             self._check_down(outcome)
@@ -206,8 +206,8 @@ class Buying:
             self._blocked = None
         self._open[order.key] = attempt_id
 
-    async def _close(self, order: Order, outcome: Outcome) -> None:
-        """Writes how an attempt ended: first what came back, then what it means."""
+    async def _close(self, order: Order, outcome: Outcome) -> Outcome:
+        """Writes how an attempt ended: first what came back, then what it means, which is returned."""
         ledger, attempt_id, do = self._ledger, self._open[order.key], self._commits.do
         price = self._teacher.tariff
         if outcome.raw:
@@ -228,12 +228,15 @@ class Buying:
         elif (reply := read_reply(outcome.raw)).state == "unparsable":
             await do(lambda: ledger.release(attempt_id, "unparsable"))
             self._shut(order, order.most)
+            if failure := failure_in(outcome.raw):  # it broke on the way: worth another try
+                return Outcome("unknown", reason=failure)
             raise TeacherDown(
                 f"{host_of(self._teacher)} answered with no chat completion but with "
                 f"{outcome.raw[:200]!r}; check teacher.base_url. {GO_ON}"
             )
         else:
             await self._settle(order, reply, bill_of(reply, price, most=order.most))
+        return outcome
 
     async def _settle(self, order: Order, reply: Reply, bill: Bill) -> None:
         attempt_id = self._open[order.key]

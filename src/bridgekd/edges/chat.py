@@ -37,7 +37,7 @@ class ChatLine(Wire):
             response = await client.chat.completions.with_raw_response.create(
                 model=model, messages=messages, extra_body=payload
             )
-            name = response.headers.get("x-request-id")
+            name = response.headers.get("x-request-id") or response.headers.get("request-id")
             return Outcome(
                 "answered",
                 raw=self.clean(response.text),

@@ -9,6 +9,7 @@ from bridgekd.core.admission import Charge
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import prompt_token_bound, reserve_microusd
 from bridgekd.core.replies import Bill, Reply
+from bridgekd.errors import BadInput
 from bridgekd.records import Completion
 
 Accept = Callable[[str, str, str], bool]  # of an example's id, a row's state and its text
@@ -26,12 +27,19 @@ class Order:
 
 
 def bound_of(teacher: Teacher, request: TeacherRequest) -> Bill:
-    """The most that a request to this teacher can be billed."""
-    return Bill(
-        prompt_token_bound(request.messages),
-        teacher.max_tokens,
-        reserve_microusd(teacher.tariff, request.messages, teacher.max_tokens),
-    )
+    """The most that a request to this teacher can be billed; BadInput where its price may not
+    hold for so long a prompt.
+    """
+    n_prompt, price = prompt_token_bound(request.messages), teacher.tariff
+    longest = price and price.max_prompt_tokens
+    if longest and n_prompt > longest:
+        raise BadInput(
+            f"Example {request.id} may have {n_prompt:,} prompt tokens, but the price of "
+            f"{teacher.model} is known up to {longest:,} only; give teacher.price as it is for "
+            f"long prompts, or leave the example out."
+        )
+    cost = reserve_microusd(price, request.messages, teacher.max_tokens)
+    return Bill(n_prompt, teacher.max_tokens, cost)
 
 
 def charge(bill: Bill, accepted: bool) -> Charge:
