@@ -15,6 +15,7 @@ from bridgekd.core.forecast import Forecast, forecast
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.history import known_usage
 from bridgekd.edges.recipe import load_recipe
+from bridgekd.edges.replay import placed
 from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.edges.teacher import api_key
 from bridgekd.errors import BadInput
@@ -123,7 +124,8 @@ def plan(
     test = load_examples(here.test_data.path, wanted.data.fields, wanted.data.answer_kind)
     measured = test[: count_of(wanted.evaluate.teacher_queries, len(test))]
     pending = [a.stage for a in stages if not a.done]
-    host = urlsplit(wanted.teacher.url).hostname or ""
+    replayed = wanted.teacher.transport == "replay"
+    host = "the recordings" if replayed else urlsplit(wanted.teacher.url).hostname or ""
     return Plan(
         name=wanted.name,
         stages=stages,
@@ -139,7 +141,8 @@ def plan(
         else None,
         host=host,
         sent=_sent(wanted),
-        needs_consent=not _is_loopback(host) or wanted.teacher.api_key_env is not None,
+        needs_consent=not replayed
+        and (not _is_loopback(host) or wanted.teacher.api_key_env is not None),
     )
 
 
@@ -159,9 +162,10 @@ def _resolve(
     recipe: str | Path | Recipe, overrides: Sequence[str], folder: Path | None
 ) -> tuple[Recipe, Path]:
     if isinstance(recipe, Recipe):
-        return recipe, folder or Path.cwd()
-    path = Path(recipe)
-    return load_recipe(path, overrides), path.resolve().parent
+        wanted, home = recipe, folder or Path.cwd()
+    else:
+        wanted, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
+    return wanted.model_copy(update={"teacher": placed(wanted.teacher, home)}), home
 
 
 def _sent(recipe: Recipe) -> str:

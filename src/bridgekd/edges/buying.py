@@ -207,7 +207,7 @@ class Buying:
         self._open[order.key] = attempt_id
 
     async def _close(self, order: Order, outcome: Outcome) -> Outcome:
-        """Writes how an attempt ended: first what came back, then what it means, which is returned."""
+        """Writes how an attempt ended: what came back, then what that means."""
         ledger, attempt_id, do = self._ledger, self._open[order.key], self._commits.do
         price = self._teacher.tariff
         if outcome.raw:
@@ -260,7 +260,8 @@ class Buying:
     def _keep(self, order: Order, reply: Reply, bill: Bill) -> None:
         """Makes the row of a final call and turns what was held for it into what it cost."""
         accept = self._terms.accept
-        accepted = accept is not None and accept(order.request.id, reply.state, reply.text)
+        written = reply.text or reply.reasoning
+        accepted = accept is not None and accept(order.request.id, reply.state, written)
         self.account.settle(charge(order.most, accept is not None), charge(bill, accepted))
         self.rows[order.place] = completion_of(order, reply, bill)
         self._terms.tell(len(self.rows))

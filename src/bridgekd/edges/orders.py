@@ -12,7 +12,7 @@ from bridgekd.core.replies import Bill, Reply
 from bridgekd.errors import BadInput
 from bridgekd.records import Completion
 
-Accept = Callable[[str, str, str], bool]  # of an example's id, a row's state and its text
+Accept = Callable[[str, str, str], bool]  # of an example's id, a row's state, its text
 
 
 @dataclass(frozen=True, slots=True)
