@@ -2,15 +2,19 @@
 
 import http.client
 import json
+import re
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import openai
 import pytest
 
+from bridgekd.cli import main
 from bridgekd.core.costs import cost_microusd
-from bridgekd.sandbox.rates import Rate, RateLimit, duration
 from bridgekd.sandbox.teacher_server import (
     SANDBOX_MODEL,
     SANDBOX_PRICE,
@@ -19,6 +23,7 @@ from bridgekd.sandbox.teacher_server import (
     request_key,
     serve,
 )
+from bridgekd.sandbox.world import generate
 
 
 def scripted(question, seed):
@@ -138,142 +143,6 @@ def test_the_default_teacher_is_the_sandbox_world():
         assert "no question of this world" in answer["error"]["message"]
 
 
-def limit_at(rate):
-    """A limit and a function that moves its clock on."""
-    now = [1000.0]
-    limit = RateLimit(rate, lambda: now[0])
-    return limit, lambda seconds: now.__setitem__(0, now[0] + seconds)
-
-
-def taken(limit, n_tokens=0):
-    """How many requests get in right now."""
-    n = 0
-    while limit.take(n_tokens) == 0:
-        n += 1
-    return n
-
-
-def test_a_bucket_lets_a_burst_in_and_then_fills_at_its_rate():
-    limit, move_on = limit_at(Rate(requests_per_s=4, burst_s=2))
-    assert taken(limit) == 8
-    assert limit.take(0) == pytest.approx(0.25)
-    move_on(0.75)
-    assert taken(limit) == 3
-    move_on(100)
-    assert taken(limit) == 8
-
-
-def test_a_slow_rate_still_lets_one_request_in():
-    limit, move_on = limit_at(Rate(requests_per_s=0.1))
-    assert taken(limit) == 1
-    assert limit.take(0) == pytest.approx(10)
-    move_on(limit.take(0))
-    assert taken(limit) == 1
-
-
-def test_tokens_are_limited_by_the_minute_and_a_refusal_takes_nothing():
-    limit, move_on = limit_at(Rate(requests_per_s=10, tokens_per_minute=600))
-    assert taken(limit, 250) == 2
-    assert limit.take(250) == pytest.approx(15)
-    assert limit.headers()["x-ratelimit-remaining-requests"] == "8"
-    assert limit.headers()["x-ratelimit-remaining-tokens"] == "100"
-    move_on(15)
-    assert taken(limit, 250) == 1
-    assert limit.take(601) == float("inf")
-    assert limit.retry_after(float("inf")) == {}
-
-
-def test_the_rate_changes_at_its_steps_counted_from_the_first_request():
-    limit, move_on = limit_at(Rate(requests_per_s=10, steps=((5, 2), (8, 20))))
-    move_on(60)
-    assert taken(limit) == 10
-    move_on(6)
-    assert limit.headers()["x-ratelimit-limit-requests"] == "2"
-    assert taken(limit) == 2
-    move_on(2.1)  # filled at 2 a second to the brim, then 0.1 s at 20 a second
-    assert taken(limit) == 4
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (0.012, "12ms"),
-        (0.0101, "11ms"),
-        (1, "1s"),
-        (7.66, "7.66s"),
-        (119.56, "1m59.56s"),
-        (360, "6m0s"),
-        (3600, "1h0m0s"),
-    ],
-)
-def test_durations_are_written_as_the_headers_write_them(seconds, text):
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"requests_per_s": 0},
-        {"requests_per_s": None, "steps": ((1, 2.0),)},
-        {"requests_per_s": 1, "steps": ((2, 1.0), (1, 2.0))},
-    ],
-)
-def test_a_rate_that_makes_no_sense_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"rate|steps"):
-        Rate(**wrong)
-
-
-def test_a_request_over_the_rate_is_told_when_to_come_back_and_is_not_billed():
-    rate = Rate(requests_per_s=4, tokens_per_minute=60_000, burst_s=0)
-    with serve(scripted, rate=rate) as server:
-        answers = [post(server, body(f"q{n}")) for n in range(6)]
-        assert [status for status, _, _ in answers].count(429) == server.throttled >= 1
-        assert server.served.total() + server.throttled == server.calls.total() == 6
-        _, answer, headers = next(a for a in answers if a[0] == 429)
-        assert answer["error"]["code"] == "rate_limit_exceeded"
-        assert 0 < float(headers["Retry-After"]) <= 0.25
-        time.sleep(float(headers["Retry-After"]))
-        assert post(server, body("again"))[0] == 200
-
-
-def test_every_answer_says_what_is_left_in_the_buckets():
-    with serve(scripted, rate=Rate(requests_per_s=0.5, tokens_per_minute=600)) as server:
-        for status in (200, 429):
-            got, _, headers = post(server, body("q" * 40))
-            assert got == status
-            assert headers["x-ratelimit-limit-requests"] == "1"
-            assert headers["x-ratelimit-remaining-requests"] == "0"
-            assert 1.5 < float(headers["x-ratelimit-reset-requests"][:-1]) <= 2
-            assert headers["x-ratelimit-limit-tokens"] == "600"
-            # 40 characters are 10 tokens, 50 more may be answered; 10 come back each second.
-            assert 540 <= int(headers["x-ratelimit-remaining-tokens"]) <= 545
-            assert headers["x-ratelimit-reset-tokens"].endswith("s")
-
-
-def test_retry_after_can_be_whole_seconds():
-    with serve(scripted, rate=Rate(requests_per_s=0.8, whole_seconds=True)) as server:
-        post(server, body())
-        assert post(server, body())[2]["Retry-After"] == "2"
-
-
-def test_faults_do_not_depend_on_how_often_a_client_was_throttled():
-    def outcomes(rate):
-        with serve(scripted, faults=Faults(error=0.5), seed=4, rate=rate) as server:
-            got = []
-            while len(got) < 8:
-                status, _, headers = post(server, body())
-                if status == 429:
-                    time.sleep(float(headers["Retry-After"]))
-                else:
-                    got.append(status == 200)
-            assert (server.throttled > 0) == (rate is not None)
-            return got
-
-    assert outcomes(None) == outcomes(Rate(requests_per_s=50, burst_s=0.02))
-    assert set(outcomes(None)) == {True, False}
-
-
 def test_hundreds_of_connections_are_answered_at_once():
     def ask(n):
         line = http.client.HTTPConnection(*server.server_address, timeout=20)
@@ -287,3 +156,159 @@ def test_hundreds_of_connections_are_answered_at_once():
         began = time.monotonic()
         assert list(many.map(ask, range(300))) == [200] * 300
         assert time.monotonic() - began < 5  # one after the other would take five minutes
+
+
+def said(server, request):
+    """The message and the usage of an answered request."""
+    status, answer, _ = post(server, request)
+    assert status == 200, answer
+    return answer["choices"][0]["message"], answer["usage"]
+
+
+def test_a_seed_changes_what_is_sampled_and_reproduces_it():
+    def texts(server, temperature):
+        asked = [body(seed=n, temperature=temperature) for n in (1, 2, 1)]
+        return [said(server, request)[0]["content"] for request in asked]
+
+    with serve(lambda question, seed: f"It is {seed}") as server:
+        first, other, again = texts(server, 0.7)
+        assert first == again != other
+        assert len({said(server, body(temperature=0))[0]["content"], *texts(server, 0)}) == 1
+        assert server.calls[request_key(body(seed=1, temperature=0.7))] == 2
+
+
+def test_a_json_answer_is_an_object_with_rationale_and_answer():
+    with serve(scripted) as server:
+        message, usage = said(server, body(response_format={"type": "json_object"}))
+        assert json.loads(message["content"]) == {
+            "rationale": "We read 2 + 2. So it is clear.",
+            "answer": "4",
+        }
+        assert usage["completion_tokens"] == count_tokens(message["content"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": "many"},
+        {"max_completion_tokens": -1},
+        {"temperature": 3},
+        {"seed": "s"},
+        {"reasoning_effort": "extreme"},
+        {"response_format": {"type": "yaml"}},
+    ],
+)
+def test_a_wrong_parameter_is_named(wrong):
+    with serve(scripted) as server:
+        status, answer, _ = post(server, body(**wrong))
+        assert (status, answer["error"]["param"]) == (400, next(iter(wrong)))
+        assert server.calls.total() == 0
+
+
+def thinking_body(**more):
+    return {name: value for name, value in body().items() if name != "max_tokens"} | more
+
+
+def test_a_reasoning_model_thinks_aloud_and_bills_it():
+    with serve(scripted, reasoning=True) as server:
+        n_thought = []
+        for effort in ("none", "low", "medium", "high"):
+            before = server.billed
+            message, usage = said(server, thinking_body(reasoning_effort=effort))
+            n_thinking = usage["completion_tokens_details"]["reasoning_tokens"]
+            assert message["content"] == scripted("2 + 2", 0)
+            assert n_thinking == count_tokens(message["reasoning_content"])
+            assert usage["completion_tokens"] == n_thinking + count_tokens(message["content"])
+            n_completion = usage["completion_tokens"]
+            assert server.billed - before == cost_microusd(SANDBOX_PRICE, 3, n_completion)
+            n_thought.append(n_thinking)
+        assert n_thought[0] == 0
+        assert sorted(set(n_thought)) == n_thought
+
+
+def test_thinking_uses_up_the_limit_first():
+    with serve(scripted, reasoning=True) as server:
+        _, answer, _ = post(server, thinking_body(max_completion_tokens=10))
+        (choice,) = answer["choices"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
+        assert answer["usage"]["completion_tokens"] == 10
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "param"),
+    [
+        ({"max_tokens": 50}, "unsupported_parameter", "max_tokens"),
+        ({"temperature": 0.7}, "unsupported_value", "temperature"),
+    ],
+)
+def test_a_reasoning_model_refuses_what_such_models_refuse(more, code, param):
+    with serve(scripted, reasoning=True) as server:
+        status, answer, _ = post(server, thinking_body(**more))
+        assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, code, param)
+        assert post(server, thinking_body(temperature=1))[0] == 200
+    with serve(scripted) as server:
+        assert post(server, thinking_body(**more))[0] == 200
+
+
+def test_each_provider_words_the_same_usage_in_its_own_way():
+    def usage(style):
+        with serve(scripted, reasoning=True, cached=1.0, usage_style=style) as server:
+            return said(server, thinking_body())[1], server.billed
+
+    n_thinking, n_answer = 28, 14  # two drafts of the answer, and the answer
+    told = {style: usage(style) for style in ("openai", "gemini", "anthropic", "deepseek")}
+    assert len({billed for _, billed in told.values()}) == 1
+    plain = {"prompt_tokens": 3, "completion_tokens": 42, "total_tokens": 45}
+    thinking = {"completion_tokens_details": {"reasoning_tokens": n_thinking}}
+    cache = {"prompt_cache_hit_tokens": 1, "prompt_cache_miss_tokens": 2}
+    assert told["anthropic"][0] == plain
+    assert told["openai"][0] == plain | thinking | {"prompt_tokens_details": {"cached_tokens": 1}}
+    assert told["gemini"][0] == plain | {"completion_tokens": n_answer}
+    assert told["deepseek"][0] == plain | thinking | cache
+
+
+def test_what_stands_before_the_last_message_is_what_a_cache_holds():
+    def cached(server, n):
+        turns = [("system", "Be brief."), ("user", f"question {n}")]
+        request = body(messages=[{"role": role, "content": text} for role, text in turns])
+        return said(server, request)[1]["prompt_tokens_details"]["cached_tokens"]
+
+    with serve(scripted, cached=0.5) as server:
+        seen = [cached(server, n) for n in range(30)]
+        assert set(seen) == {0, 3}
+        assert seen == [cached(server, n) for n in range(30)]
+
+
+def test_the_command_serves_with_its_options():
+    (example,) = generate(1, 0)
+    command = "sandbox serve --port 0 --rate 0.05 --latency 0.3 --batch-seconds 600 --seed 7"
+    script = "from bridgekd.cli import main; main()"
+    arguments = [sys.executable, "-c", script, *command.split()]
+    request = body(example.question, max_tokens=500)
+    with (
+        serve(seed=7) as server,
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child,
+    ):
+        try:
+            url = re.search(r"http://\S+/v1", child.stdout.readline())[0]
+            with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+                began = time.monotonic()
+                answer = client.chat.completions.create(**request)
+                assert time.monotonic() - began > 0.3
+                assert answer.choices[0].message.content == said(server, request)[0]["content"]
+                with pytest.raises(openai.RateLimitError):
+                    client.chat.completions.create(**request)
+                file = client.files.create(file=("in.jsonl", b""), purpose="batch")
+                batch = client.batches.create(
+                    input_file_id=file.id,
+                    endpoint="/v1/chat/completions",
+                    completion_window="24h",
+                )
+                time.sleep(0.1)
+                assert client.batches.retrieve(batch.id).status == "validating"
+        finally:
+            child.terminate()
+
+
+def test_a_rate_of_nothing_is_bad_input():
+    assert main(["sandbox", "serve", "--rate", "0"]) == 2

@@ -136,10 +136,10 @@ class TeacherServer(ThreadingHTTPServer):
         # A careless server repeats the header; a client must not pass that on.
         return error(401, f"Incorrect API key provided: {authorization}.", "invalid_api_key")
 
-    def complete(self, body: Mapping[str, Any]) -> Answer | None:
+    def complete(self, body: Mapping[str, Any], authorization: str) -> Answer | None:
         """The answer to one chat completion; None: say nothing and close the connection."""
-        if complaint := self.voice.complaint(body):
-            return complaint
+        if refusal := self.stranger(authorization) or self.voice.complaint(body):
+            return refusal
         key = request_key(body)
         wait = self._limit.take(tokens_asked(body)) if self._limit else 0.0
         if self._limit and wait > 0:
@@ -216,9 +216,10 @@ class _Handler(BaseHTTPRequestHandler):
         if (self.command, self.path) == ("GET", "/v1/models"):
             models = [{"id": name, "object": "model"} for name in server.voice.models]
             return 200, {"object": "list", "data": models}, {}
-        if stranger := server.stranger(self.headers.get("Authorization") or ""):
-            return stranger
+        authorization = self.headers.get("Authorization") or ""
         if self.path.startswith(("/v1/files", "/v1/batches")):
+            if stranger := server.stranger(authorization):
+                return stranger
             kind = self.headers.get("Content-Type") or ""
             return server.batches.handle(self.command, self.path, kind, raw)
         if (self.command, self.path) != ("POST", "/v1/chat/completions"):
@@ -229,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = None
         if not isinstance(body, dict):
             return error(400, "The body is not a JSON object.", "invalid_request")
-        return server.complete(body)
+        return server.complete(body, authorization)
 
     def _send(self, status: int, payload: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)
