@@ -228,9 +228,10 @@ class Ledger:
             return attempts.open_batches(self._connection("write"))
 
     def together(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Carries out several pieces of writing in one durable transaction.
+        """Carries out several pieces of writing, each one call of a method, in one durable
+        transaction.
 
-        Returns what each returned, or the exception that it raised and that undid it alone. Should
+        Returns what each returned, or the exception that it raised, which undoes it alone. Should
         the disk be full, the space set aside is given up and all is done once more.
         """
         try:
