@@ -21,6 +21,7 @@ from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
 
 PROVIDER = "sandbox"
 CONCURRENCY = 8
+LONGEST_LIFE_S = 60.0  # of a buyer that takes half a second where nothing else is running
 RESERVE = 2205  # of every request below: (128 + 16 + 10 bytes) * 2.5 + 182 * 10, in micro-dollars
 
 
@@ -162,6 +163,6 @@ class Nursery:
         return self._exitcode is not None
 
     def exitcode(self) -> int:
-        assert self.ended(60), "a buyer that was left alone did not end"
+        assert self.ended(LONGEST_LIFE_S), "a buyer hangs"
         assert self._exitcode is not None
         return self._exitcode

@@ -18,7 +18,7 @@ from bridgekd.edges.ledger import SpendRow, spend
 from bridgekd.edges.teacher import Limits, Purchase
 from bridgekd.errors import HardStop
 from bridgekd.sandbox.teacher_server import Faults, serve
-from chaos_buyer import RESERVE, Nursery, Order, purchase, words
+from chaos_buyer import LONGEST_LIFE_S, RESERVE, Nursery, Order, purchase, words
 from chaos_witness import FINAL, Attempt, Scene, attempts, total_held
 
 KINDS = (
@@ -189,8 +189,9 @@ class Play:
             nursery.ended(dice.uniform(0, longest))
             nursery.kill()
         if kind in ("sent", "recorded", "quiet"):
+            give_up = time.monotonic() + LONGEST_LIFE_S
             while not (nursery.ended(0.0002) or scene.is_due()):
-                pass
+                assert time.monotonic() < give_up, "a buyer hangs"
         unwritten: frozenset[str] = frozenset()
         if kind == "sent":
             nursery.ended(dice.uniform(0, 0.005))
