@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bridgekd.edges.ledger import SpendRow, spend
+from bridgekd.edges.ledger import spend
 from bridgekd.edges.teacher import Limits, Purchase
 from bridgekd.errors import HardStop
 from bridgekd.sandbox.teacher_server import Faults, serve
@@ -44,7 +44,7 @@ class Life:
     unwritten: frozenset[str]  # "quiet": answers that the ledger did not have in time
     attempts: tuple[Attempt, ...]
     total_held: int
-    spend: tuple[SpendRow, ...]
+    spend: tuple  # what `spend` says
     billed: int
 
     def final(self):
