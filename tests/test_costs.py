@@ -130,7 +130,9 @@ def test_reasoning_tokens_left_out_of_the_completion_are_billed():
         '{"choices":[{"message":{"content":"a","reasoning_content":"b"}}],'
         '"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":115}}'
     )
-    assert (reply.n_prompt_tokens, reply.n_completion_tokens, reply.reasoning) == (10, 105, "b")
+    usage = reply.usage
+    assert (usage.n_prompt_tokens, usage.n_completion_tokens, reply.reasoning) == (10, 105, "b")
+    assert usage.n_reasoning_tokens == 100
 
 
 def test_a_key_names_the_whole_request_and_nothing_else():

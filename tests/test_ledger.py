@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from bridgekd.config import Price
 from bridgekd.core.calls import call_key
 from bridgekd.core.replies import Bill
-from bridgekd.edges.ledger import Ledger, spend
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.ledger_views import spend
 from bridgekd.edges.migrations import MIGRATIONS
 from bridgekd.errors import BadInput, HardStop, Overbilled
 
@@ -45,7 +46,11 @@ def test_an_answer_is_recalled_after_reopening(tmp_path):
         answer(ledger)
     with Ledger(tmp_path / "l.db") as ledger:
         stored = ledger.recall(call_key(call()))
-        assert (stored.state, stored.cost_microusd, stored.raw_response) == ("answered", 30, RAW)
+        assert (stored.state, stored.bill.cost_microusd, stored.raw_response) == (
+            "answered",
+            30,
+            RAW,
+        )
         assert ledger.recall(call_key(call(1))) is None
 
 
@@ -108,14 +113,14 @@ def test_what_is_settled_is_never_changed_and_nothing_is_deleted(tmp_path):
         with pytest.raises(ValueError, match="not open"):
             ledger.release(attempt, "failed")
         with pytest.raises(sqlite3.IntegrityError, match="forgets nothing"):
-            ledger._db.execute("DELETE FROM attempts")
+            ledger._connection("write").execute("DELETE FROM attempts")
 
 
 def test_a_bill_above_the_reserve_is_written_and_then_raised(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         with pytest.raises(Overbilled, match=r"\$0\.00095, .*\$0\.0009 at most"):
             answer(ledger, amount=900, cost=950)
-        assert ledger.recall(call_key(call())).cost_microusd == 950
+        assert ledger.recall(call_key(call())).bill.cost_microusd == 950
         assert ledger.held_microusd() == 950
 
 
@@ -143,7 +148,7 @@ def test_a_recorded_response_that_was_never_read_is_not_lost(tmp_path):
         ledger.record(reserve(ledger), RAW, price=Price(input=1.5, output=2))
     with Ledger(tmp_path / "l.db") as ledger:
         stored = ledger.recall(call_key(call()))
-        assert (stored.state, stored.cost_microusd) == ("answered", 55)
+        assert (stored.state, stored.bill.cost_microusd) == ("answered", 55)
         assert ledger.held_microusd() == 55
 
 
@@ -219,7 +224,7 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path):
 
 def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
-        ledger._db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+        ledger._connection("write").execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     with pytest.raises(BadInput, match="newer bridgekd"), Ledger(tmp_path / "l.db"):
         pass
 
@@ -232,8 +237,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
-        n_pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
-        ledger._db.execute(f"PRAGMA max_page_count = {n_pages + 3}")
+        n_pages = ledger._connection("write").execute("PRAGMA page_count").fetchone()[0]
+        ledger._connection("write").execute(f"PRAGMA max_page_count = {n_pages + 3}")
         n_written = 0
         with pytest.raises(BadInput, match="disk is full; free some space"):
             for n in range(1000):

@@ -149,7 +149,7 @@ def _forecast(here: Run, examples: list[Example], limits: Limits) -> Forecast:
         [r.messages for r in requests_for(ask, examples, here.shots)],
         n_queries=len(examples) if limits.queries is None else limits.queries,
         price=ask.price,
-        max_tokens=ask.max_tokens,
+        max_tokens=recipe.teacher.max_tokens,
         limits=limits,
         known=known_usage(here.live.ledger, recipe.teacher.provider, recipe.teacher.model),
     )

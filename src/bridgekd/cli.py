@@ -16,7 +16,7 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from bridgekd import api, terminal
-from bridgekd.edges.ledger import spend
+from bridgekd.edges.ledger_views import spend
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
 

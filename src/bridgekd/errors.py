@@ -2,6 +2,7 @@
 
     BridgekdError
     ├── BadInput          2  a recipe, file, model or setting is wrong; the message says what to do
+    │   └── DiskFull      2  no room to write
     └── Stopped           3  stopped with all state saved; the message says how to go on
         ├── HardStop      3  the ledger's own limit in real money is reached
         ├── TeacherDown   3  quota gone, key refused, or no answer after every retry
@@ -23,6 +24,10 @@ class BadInput(BridgekdError):
     """Something the user can mend: names the file, the line, the value and what to do."""
 
     exit_code = 2
+
+
+class DiskFull(BadInput):
+    """There is no room to write."""
 
 
 class Stopped(BridgekdError):

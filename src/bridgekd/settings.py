@@ -4,7 +4,7 @@ A key that changes no result (the device, a server's address, concurrency) is le
 key that a stage does not use is left out so that changing it redoes only what depends on it.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from bridgekd.config import (
     Amount,
@@ -15,6 +15,7 @@ from bridgekd.config import (
     Price,
     Recipe,
     Section,
+    Teacher,
     TeacherPrompt,
     Train,
 )
@@ -58,8 +59,7 @@ class Ask(Section):
 
     provider: str
     model: str
-    max_tokens: int
-    temperature: float
+    fields: dict[str, Any]  # the request beside its messages
     prompt: TeacherPrompt
     price: Price | None
 
@@ -67,6 +67,7 @@ class Ask(Section):
 class QueryTeacher(Section):
     ask: Ask
     budget: Budget
+    accept: Literal["correct", "all"] | None  # what counts as accepted, where that is limited
 
 
 class Check(Section):
@@ -122,7 +123,7 @@ class Settings:
 
     def __init__(self, recipe: Recipe) -> None:
         r, a, s, seed = recipe, recipe.assistant, recipe.student, recipe.seed
-        self.ask = Ask(**{k: getattr(r.teacher, k) for k in Ask.model_fields})
+        self.ask = _ask(r.teacher)
         self.load_pool = LoadPool(
             fields=r.data.fields,
             answer_kind=r.data.answer_kind,
@@ -146,7 +147,11 @@ class Settings:
             centre=r.select.centre,
             seed=seed,
         )
-        self.query_teacher = QueryTeacher(ask=self.ask, budget=r.budget)
+        self.query_teacher = QueryTeacher(
+            ask=self.ask,
+            budget=r.budget,
+            accept=None if r.budget.accepted is None else r.check.keep,
+        )
         self.check = Check(keep=r.check.keep)
         self.train_assistant = TrainModel(
             train=a.train,
@@ -186,3 +191,13 @@ class Settings:
         unused |= {"centre": True} if named in ("random", "hardest") else {}
         unused |= {"seed": 0} if named != "random" else {}
         return self.select.model_copy(update={"strategy": named, **unused})
+
+
+def _ask(teacher: Teacher) -> Ask:
+    return Ask(
+        provider=teacher.provider,
+        model=teacher.model,
+        fields=teacher.settings(0),
+        prompt=teacher.prompt,
+        price=teacher.tariff,
+    )

@@ -6,20 +6,25 @@ flight, so the last word on call i is always `costs of 1..i-1 + most of i <= lim
 bought depends on rank and costs alone, never on which answer came back first.
 """
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Limit = Literal["queries", "usd", "tokens"]
+Limit = Literal["queries", "usd", "tokens", "accepted"]
 Ended = Limit | Literal["pool"]  # what ended a buying: a limit, or no requests left
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one run may buy; None is no limit. Tokens are prompt and completion together."""
+    """What one run may buy; None is no limit. Tokens are prompt and completion together; accepted
+    counts the answers that pass the check.
+    """
 
     queries: int | None = None
     microusd: int | None = None
     tokens: int | None = None
+    accepted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,38 +34,37 @@ class Charge:
     queries: int = 0
     microusd: int = 0
     tokens: int = 0
+    accepted: int = 0
 
     def __add__(self, other: "Charge") -> "Charge":
-        return Charge(
-            self.queries + other.queries,
-            self.microusd + other.microusd,
-            self.tokens + other.tokens,
-        )
+        return self._with(other, operator.add)
 
     def __sub__(self, other: "Charge") -> "Charge":
-        return Charge(
-            self.queries - other.queries,
-            self.microusd - other.microusd,
-            self.tokens - other.tokens,
-        )
+        return self._with(other, operator.sub)
 
     def most(self, other: "Charge") -> "Charge":
         """The larger of the two in each unit."""
+        return self._with(other, max)
+
+    def _with(self, other: "Charge", combine: Callable[[int, int], int]) -> "Charge":
         return Charge(
-            max(self.queries, other.queries),
-            max(self.microusd, other.microusd),
-            max(self.tokens, other.tokens),
+            combine(self.queries, other.queries),
+            combine(self.microusd, other.microusd),
+            combine(self.tokens, other.tokens),
+            combine(self.accepted, other.accepted),
         )
 
 
 def exceeded(limits: Limits, total: Charge) -> Limit | None:
-    """The first limit that `total` passes: "queries", "usd" or "tokens"; None where all hold."""
+    """The first limit that `total` passes, in the order of `Limit`; None where all hold."""
     if limits.queries is not None and total.queries > limits.queries:
         return "queries"
     if limits.microusd is not None and total.microusd > limits.microusd:
         return "usd"
     if limits.tokens is not None and total.tokens > limits.tokens:
         return "tokens"
+    if limits.accepted is not None and total.accepted > limits.accepted:
+        return "accepted"
     return None
 
 

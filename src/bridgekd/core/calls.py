@@ -19,12 +19,16 @@ NOT_SENT = ("provider", "sample_index")  # part of the name, but no parameter of
 
 @dataclass(frozen=True, slots=True)
 class TeacherRequest:
-    """One question for the teacher, at its rank; `sample_index` tells equal samples apart."""
+    """One question for the teacher, at its rank; `sample_index` tells equal samples apart.
+
+    `question` is the question as it stands in the data: recordings are found by it.
+    """
 
     id: str
     rank: int
     messages: tuple[Message, ...]
     sample_index: int = 0
+    question: str = ""
 
 
 def call_request(teacher: Teacher, request: TeacherRequest) -> dict[str, Any]:
@@ -33,15 +37,23 @@ def call_request(teacher: Teacher, request: TeacherRequest) -> dict[str, Any]:
         "provider": teacher.provider,
         "model": teacher.model,
         "messages": [{"role": m.role, "content": m.content} for m in request.messages],
-        "max_tokens": teacher.max_tokens,
-        "temperature": teacher.temperature,
         "sample_index": request.sample_index,
-    }
+    } | teacher.settings(request.sample_index)
 
 
 def payload_of(call: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a call that is sent."""
     return {name: value for name, value in call.items() if name not in NOT_SENT}
+
+
+def messages_of(call: Mapping[str, Any]) -> list[Message]:
+    """The messages of a stored call."""
+    return [Message(m["role"], m["content"]) for m in call["messages"]]
+
+
+def max_tokens_of(call: Mapping[str, Any]) -> int:
+    """The most tokens a stored call's answer may have, whatever the field was called."""
+    return int(call.get("max_tokens") or call.get("max_completion_tokens") or 0)
 
 
 def canonical_json(value: object) -> str:

@@ -24,11 +24,37 @@ def _exact(dollars: float) -> Fraction:
     return Fraction(repr(dollars))
 
 
-def cost_microusd(price: Price | None, n_prompt: int, n_completion: int) -> int:
-    """The bill of one call, rounded up to the next micro-dollar; 0 where there is no price."""
+def _or(price: float | None, otherwise: float) -> float:
+    return otherwise if price is None else price
+
+
+def cost_microusd(
+    price: Price | None,
+    n_prompt: int,
+    n_completion: int,
+    *,
+    n_cached: int = 0,
+    n_written: int | None = None,
+    n_reasoning: int = 0,
+) -> int:
+    """The bill of one call, rounded up to the next micro-dollar; 0 where there is no price.
+
+    `n_cached` of the prompt's tokens were read from a cache, `n_written` of the others were put
+    into it (None: nobody says, so that all of them count as such); `n_reasoning` of the
+    completion's are reasoning. They have prices of their own where the price names them.
+    """
     if price is None:
         return 0
-    return ceil(_exact(price.input) * n_prompt + _exact(price.output) * n_completion)
+    n_cached, n_reasoning = min(n_cached, n_prompt), min(n_reasoning, n_completion)
+    n_fresh = n_prompt - n_cached
+    n_written = n_fresh if n_written is None else min(n_written, n_fresh)
+    return ceil(
+        _exact(price.input) * (n_fresh - n_written)
+        + _exact(_or(price.cache_write, price.input)) * n_written
+        + _exact(_or(price.cached, price.input)) * n_cached
+        + _exact(price.output) * (n_completion - n_reasoning)
+        + _exact(_or(price.reasoning, price.output)) * n_reasoning
+    )
 
 
 def prompt_token_bound(messages: Sequence[Message]) -> int:
@@ -38,13 +64,26 @@ def prompt_token_bound(messages: Sequence[Message]) -> int:
 
 
 def reserve_microusd(price: Price | None, messages: Sequence[Message], max_tokens: int) -> int:
-    """The most one call can cost: the bound on its prompt and an answer of `max_tokens`."""
-    return cost_microusd(price, prompt_token_bound(messages), max_tokens)
+    """The most one call can cost: the bound on its prompt and an answer of `max_tokens`, each token
+    at the dearest it can be.
+    """
+    if price is None:
+        return 0
+    dearest = Price(
+        input=max(price.input, price.cached or 0.0, price.cache_write or 0.0),
+        output=max(price.output, price.reasoning or 0.0),
+    )
+    return cost_microusd(dearest, prompt_token_bound(messages), max_tokens)
 
 
 def microusd(dollars: float) -> int:
     """A limit in dollars as whole micro-dollars, rounded down so as never to widen it."""
     return floor(_exact(dollars) * 1_000_000)
+
+
+def microusd_up(dollars: float) -> int:
+    """A cost in dollars as whole micro-dollars, rounded up."""
+    return ceil(_exact(dollars) * 1_000_000)
 
 
 def dollars(amount_microusd: int) -> str:

@@ -6,24 +6,38 @@ at any time. Nothing here raises on a strange body: what cannot be read is `unpa
 
 import json
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from bridgekd.config import Price
-from bridgekd.core.costs import cost_microusd
+from bridgekd.core.costs import cost_microusd, microusd_up
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a server says it billed: tokens read from its cache and written to it (None: unsaid) are
+    among the prompt's, reasoning tokens among the completion's. `reported_usd` is a cost that some
+    servers name themselves.
+    """
+
+    n_prompt_tokens: int
+    n_completion_tokens: int
+    n_cached_tokens: int = 0
+    n_reasoning_tokens: int = 0
+    n_written_tokens: int | None = None
+    reported_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a raw body says. `state` is answered, truncated, refused or unparsable.
-
-    Token counts are None where the server sent no usable usage.
+    """What a raw body says. `state` is answered, truncated, refused or unparsable; `usage` is None
+    where the server sent none that can be used.
     """
 
     state: str
     text: str = ""
     reasoning: str = ""
-    n_prompt_tokens: int | None = None
-    n_completion_tokens: int | None = None
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,8 @@ class Bill:
     n_prompt_tokens: int = 0
     n_completion_tokens: int = 0
     cost_microusd: int = 0
+    n_cached_tokens: int = 0
+    n_reasoning_tokens: int = 0
 
 
 def read_reply(raw: str) -> Reply:
@@ -45,12 +61,12 @@ def read_reply(raw: str) -> Reply:
         body = json.loads(raw)
     except ValueError:
         return Reply("unparsable")
-    if not isinstance(body, dict) or body.get("error") or "choices" not in body:
+    if not isinstance(body, dict) or "choices" not in body or failure_in(raw):
         return Reply("unparsable")
-    n_prompt, n_completion = _usage(body.get("usage"))
+    usage = read_usage(body.get("usage"))
     choices = body["choices"]
     if not choices:
-        return Reply("refused", "", "", n_prompt, n_completion)
+        return Reply("refused", "", "", usage)
     choice = choices[0] if isinstance(choices, list) else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
@@ -62,31 +78,95 @@ def read_reply(raw: str) -> Reply:
     )
     if refusal := _text(message.get("refusal")):
         state, text = "refused", text or refusal
-    return Reply(state, text, reasoning, n_prompt, n_completion)
+    return Reply(state, text, reasoning, usage)
+
+
+def failure_in(raw: str) -> str:
+    """What went wrong on the other side, where a body with status 200 says so; else "".
+
+    Gateways that have begun to answer cannot take their status back.
+    """
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    error = body.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
+    if not error and isinstance(choice, dict) and choice.get("finish_reason") == "error":
+        error = "finish_reason: error"
+    message = error.get("message") if isinstance(error, dict) else error
+    return " ".join(str(message).split())[:300] if error else ""
 
 
 def bill_of(reply: Reply, price: Price | None, *, most: Bill) -> Bill:
-    """The bill of a reply at `price`; where the server sent no usage, `most` (the reserve)."""
-    if reply.n_prompt_tokens is None or reply.n_completion_tokens is None:
+    """The bill of a reply at `price`; where the server sent no usage, `most` (the reserve).
+
+    Without a price a cost that the server reports counts, as far as it was reserved.
+    """
+    usage = reply.usage
+    if usage is None:
         return most
-    cost = cost_microusd(price, reply.n_prompt_tokens, reply.n_completion_tokens)
-    return Bill(reply.n_prompt_tokens, reply.n_completion_tokens, cost)
+    cost = cost_microusd(
+        price,
+        usage.n_prompt_tokens,
+        usage.n_completion_tokens,
+        n_cached=usage.n_cached_tokens,
+        n_written=usage.n_written_tokens,
+        n_reasoning=usage.n_reasoning_tokens,
+    )
+    if price is None and usage.reported_usd is not None:
+        cost = min(most.cost_microusd, microusd_up(usage.reported_usd))
+    return Bill(
+        usage.n_prompt_tokens,
+        usage.n_completion_tokens,
+        cost,
+        usage.n_cached_tokens,
+        usage.n_reasoning_tokens,
+    )
 
 
-def _usage(usage: Any) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens as billed, or None for both.
+def read_usage(usage: Any) -> Usage | None:
+    """The usage object of a reply, or None where it has no usable counts.
 
-    Some servers leave reasoning tokens out of `completion_tokens` but bill them: the total tells.
+    Some servers (Gemini, xAI) leave reasoning tokens out of `completion_tokens` but bill them: the
+    total tells. Cached tokens stand in `prompt_tokens_details`, at DeepSeek beside the counts.
     """
     if not isinstance(usage, dict):
-        return None, None
-    prompt, completion, total = (
-        value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-        for value in map(usage.get, ("prompt_tokens", "completion_tokens", "total_tokens"))
-    )
+        return None
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if prompt is None or completion is None:
-        return None, None
-    return prompt, max(completion, (total or 0) - prompt)
+        return None
+    reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0
+    left_out = max(0, (_count(usage, "total_tokens") or 0) - prompt - completion)
+    if reasoning > completion + left_out:
+        left_out = reasoning
+    details = usage.get("prompt_tokens_details")
+    cached = _count(details, "cached_tokens")
+    if cached is None:
+        cached = _count(usage, "prompt_cache_hit_tokens") or 0
+    return Usage(
+        prompt,
+        completion + left_out,
+        min(cached, prompt),
+        min(max(reasoning, left_out), completion + left_out),
+        _count(details, "cache_write_tokens"),
+        _amount(usage.get("cost")),
+    )
+
+
+def _count(fields: Any, name: str) -> int | None:
+    """A count of tokens in a JSON object; None for anything else."""
+    value = fields.get(name) if isinstance(fields, dict) else None
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return value if whole else None
+
+
+def _amount(value: Any) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and isfinite(value) and value >= 0 else None
 
 
 def _text(value: Any) -> str:

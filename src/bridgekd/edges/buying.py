@@ -1,24 +1,27 @@
 """Carries out one buying: admits calls in rank order, sends them, and writes what came of them.
 
 The one idea: one loop admits (`core/admission.py`) and many tasks carry out; only the loop
-decides, so what is bought never depends on which answer was fastest. Each attempt is in the
-ledger before its socket opens, and its response before anything reads it.
+decides, so what is bought never depends on which answer was fastest. Each attempt is durable in
+the ledger before its socket opens, and its response before anything reads it.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bridgekd.config import Teacher
-from bridgekd.core.admission import Account, Charge, Ended, Limits
+from bridgekd.core.admission import Account, Ended, Limits
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
-from bridgekd.core.costs import prompt_token_bound, reserve_microusd
 from bridgekd.core.pace import Pace, backoff
-from bridgekd.core.replies import Bill, Reply, bill_of, read_reply
-from bridgekd.edges.chat import Line, Outcome, host_of
-from bridgekd.edges.ledger import Ledger, Purpose, StoredCall
+from bridgekd.core.replies import Bill, Reply, bill_of, failure_in, read_reply
+from bridgekd.edges.attempts import StoredCall
+from bridgekd.edges.caps import Caps
+from bridgekd.edges.commits import Commits
+from bridgekd.edges.ledger import Purpose
+from bridgekd.edges.lines import Line, Outcome, host_of
+from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of
 from bridgekd.errors import HardStop, Overbilled, TeacherDown
 from bridgekd.records import Completion
 
@@ -31,70 +34,66 @@ GO_ON = "All answers so far are saved; mend this and run the same command again 
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """One admitted request: its place among the requests, its key and the most it can cost."""
+class Terms:
+    """What a buying is bound to. `accept` says which answers count against limits.accepted."""
 
-    place: int
-    request: TeacherRequest
-    call: Mapping[str, Any]
-    key: str
-    most: Bill
+    teacher: Teacher
+    limits: Limits
+    run: str
+    purpose: Purpose
+    accept: Accept | None = None
+    backoff_s: float = 0.5
+    tell: Callable[[int], None] = field(default=lambda done: None)
 
 
 class Buying:
     """The state of one `buy`: what is admitted, what is in flight, what is bought."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        teacher: Teacher,
-        limits: Limits,
-        *,
-        run: str,
-        purpose: Purpose,
-        backoff_s: float,
-        tell: Callable[[int], None],
-    ) -> None:
+    def __init__(self, commits: Commits, terms: Terms, line: Line) -> None:
         self.rows: dict[int, Completion] = {}
         self.n_sent = 0
         self.n_recalled = 0
         self.spent_microusd = 0
-        self.account = Account(limits)
-        self._ledger = ledger
-        self._teacher = teacher
-        self._labels: tuple[str, Purpose] = (run, purpose)
-        self._backoff_s = backoff_s
-        self._tell = tell
-        self._pace = Pace(teacher.concurrency)
-        self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet settled
+        self.account = Account(terms.limits)
+        self._ledger = commits.ledger
+        self._terms = terms
+        self._teacher = terms.teacher
+        self._line = line
+        self._pace = Pace(line.width)
+        self._caps = Caps(terms.teacher)
+        self._commits = commits
+        self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet final
         self._open: dict[str, int] = {}  # by key: the attempt that is in the ledger as reserved
-        self._closed = asyncio.Event()  # an attempt was closed, so the hard stop has room again
+        self._sent: set[str] = set()  # of the open ones, those that the line was asked for
+        self._closed = asyncio.Event()  # an attempt was closed: the hard stop may have room again
+        self._n_closed = 0
+        self._blocked: int | None = None  # the first place that the hard stop had no room for
+        self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
         self._n_refused = 0
 
-    async def go(self, requests: Iterable[TeacherRequest], line: Line) -> Ended:
+    async def go(self, requests: Iterable[TeacherRequest]) -> Ended:
         """Buys until the budget or the pool ends; on any other end, waits for what is in flight."""
         grace_s = min(self._teacher.timeout_s, GRACE_S)
-        async with line:
+        async with self._line:
             try:
-                return await self._admit(requests, line)
+                return await self._admit(requests)
             except asyncio.CancelledError:
                 grace_s = min(self._teacher.timeout_s, INTERRUPT_GRACE_S)
                 raise
             finally:
                 await self._wind_up(grace_s)
 
-    async def _admit(self, requests: Iterable[TeacherRequest], line: Line) -> Ended:
+    async def _admit(self, requests: Iterable[TeacherRequest]) -> Ended:
         for place, request in enumerate(requests):
             await asyncio.sleep(0)  # recalling a long ledger must not deafen us to Ctrl-C
-            call = call_request(self._teacher, request)
-            order = _Order(place, request, call, call_key(call), _most(self._teacher, request))
+            order = self._order(place, request)
             while order.key in self._flying:  # the same question twice: one answer serves both
                 await self._land_some()
             stored = self._ledger.recall(order.key)
-            most = _charge(order.most)
+            most = charge(order.most, self._terms.accept is not None)
             if stored is not None:  # the same rule as when it was bought, and never past a limit
-                most = most.most(_charge(_bill(stored)))
+                most = most.most(charge(stored.bill, False))
             while lacking := self.account.lacking(most):
                 if not self._flying:
                     return lacking
@@ -102,20 +101,34 @@ class Buying:
             if stored is not None:
                 self._recall(order, stored)
                 continue
-            self.account.hold(most)
+            self._refuse_twice(order)
+            self.account.hold(charge(order.most, self._terms.accept is not None))
             while len(self._flying) >= self._pace.width:
                 await self._land_some()
-            await self._reserve(order)
-            self._flying[order.key] = asyncio.create_task(self._fly(order, line))
+            self._flying[order.key] = asyncio.create_task(self._fly(order))
         while self._flying:
             await self._land_some()
         return "pool"
 
-    def _recall(self, order: _Order, stored: StoredCall) -> None:
+    def _order(self, place: int, request: TeacherRequest) -> Order:
+        call = call_request(self._teacher, request)
+        most = self._line.most(request, bound_of(self._teacher, request))
+        return Order(place, request, call, call_key(call), most)
+
+    def _recall(self, order: Order, stored: StoredCall) -> None:
         self.n_recalled += 1
         reply = replace(read_reply(stored.raw_response), state=stored.state)
-        self.account.hold(_charge(order.most))
-        self._keep(order, reply, _bill(stored), held=order.most)
+        self.account.hold(charge(order.most, self._terms.accept is not None))
+        self._keep(order, reply, stored.bill)
+
+    def _refuse_twice(self, order: Order) -> None:
+        """A call in a batch that this line does not watch may be answered there any time."""
+        if order.key in self._in_batches and order.key not in self._line.adopted:
+            raise TeacherDown(
+                f"Example {order.request.id} is in a batch that is not finished, and would be paid "
+                f"for twice; take teacher.transport: batch and the batch's own base_url, and run "
+                f"the same command again."
+            )
 
     async def _land_some(self) -> None:
         """Waits until a call in flight has ended; raises what it raised."""
@@ -123,33 +136,19 @@ class Buying:
         for key in [key for key, task in self._flying.items() if task.done()]:
             self._flying.pop(key).result()
 
-    async def _reserve(self, order: _Order) -> None:
-        """Opens an attempt; where the hard stop has no room now, waits for open ones to close."""
-        run, purpose = self._labels
-        while True:
-            try:
-                self._open[order.key] = self._ledger.reserve(
-                    order.call, run=run, purpose=purpose, reserve_microusd=order.most.cost_microusd
-                )
-                return
-            except HardStop:
-                if not self._open:
-                    raise
-            self._closed.clear()
-            await self._closed.wait()
-
-    async def _fly(self, order: _Order, line: Line) -> None:
+    async def _fly(self, order: Order) -> None:
         """Asks until there is an answer, with an attempt of its own for every try."""
         dice = random.Random(order.key)  # only for waiting times: it never changes a row
         n_failed = 0
         while True:
-            if self._stopping:
-                self._ledger.release(self._open.pop(order.key), "failed")  # it was never sent
-                return
+            if not self._adopt(order):
+                await self._reserve(order)
+                await self._caps.wait(order.key, order.most)
+                self.n_sent += 1
             n_answered = self._pace.n_answered
-            self.n_sent += 1
-            outcome = await line.ask(order.call)
-            self._close(order, outcome)
+            self._sent.add(order.key)
+            outcome = await self._line.ask(order)
+            outcome = await self._close(order, outcome)
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
             self._check_down(outcome)
@@ -163,56 +162,112 @@ class Buying:
                     f"{host_of(self._teacher)} gave no answer for example {order.request.id} in "
                     f"{n_failed} tries (the last: {outcome.reason}). {GO_ON}"
                 )
-            wait_s = backoff(max(1, n_failed), self._backoff_s, LONGEST_BACKOFF_S, dice)
+            wait_s = backoff(max(1, n_failed), self._terms.backoff_s, LONGEST_BACKOFF_S, dice)
             await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
-            await self._reserve(order)
 
-    def _close(self, order: _Order, outcome: Outcome) -> None:
-        """Writes how an attempt ended: first what came back, then what it means."""
-        attempt_id = self._open.pop(order.key)
-        self._closed.set()
-        ledger, price = self._ledger, self._teacher.price
+    def _adopt(self, order: Order) -> bool:
+        """Takes over an attempt of an earlier process that is still on its way."""
+        attempt_id = self._line.adopted.pop(order.key, None)
+        if attempt_id is None:
+            return False
+        self._open[order.key] = attempt_id
+        return True
+
+    async def _reserve(self, order: Order) -> None:
+        """Opens an attempt; where the hard stop has no room now, waits for open ones to close."""
+        while True:
+            n_closed = self._n_closed
+            try:
+                await self._commits.do(lambda: self._open_attempt(order))
+                return
+            except HardStop:
+                if n_closed == self._n_closed and not self._open:
+                    raise
+            if n_closed == self._n_closed:
+                self._closed.clear()
+                await self._closed.wait()
+
+    def _open_attempt(self, order: Order) -> None:
+        """Reserves, in the writing thread; none overtakes an earlier one that waits for room."""
+        if self._blocked is not None and order.place > self._blocked:
+            raise HardStop("an earlier call waits for room")
+        terms = self._terms
+        try:
+            attempt_id = self._ledger.reserve(
+                order.call,
+                run=terms.run,
+                purpose=terms.purpose,
+                reserve_microusd=order.most.cost_microusd,
+            )
+        except HardStop:
+            self._blocked = order.place
+            raise
+        if self._blocked == order.place:
+            self._blocked = None
+        self._open[order.key] = attempt_id
+
+    async def _close(self, order: Order, outcome: Outcome) -> Outcome:
+        """Writes how an attempt ended: first what came back, then what it means, which is returned."""
+        ledger, attempt_id, do = self._ledger, self._open[order.key], self._commits.do
+        price = self._teacher.tariff
         if outcome.raw:
-            ledger.record(attempt_id, outcome.raw, price=price, request_id=outcome.request_id)
+            raw, name = outcome.raw, outcome.request_id
+            await do(lambda: ledger.record(attempt_id, raw, price=price, request_id=name))
         if outcome.kind == "refused":
-            ledger.settle(attempt_id, "refused", Bill())
-            self._keep(order, Reply("refused"), Bill(), held=order.most)
+            await do(lambda: ledger.settle(attempt_id, "refused", Bill()))
+            self._shut(order, Bill())
+            self._keep(order, Reply("refused"), Bill())
             self._check_refusals(outcome)
         elif outcome.kind != "answered":
-            ledger.release(attempt_id, "unknown" if outcome.kind == "unknown" else "failed")
+            await do(
+                lambda: ledger.release(
+                    attempt_id, "unknown" if outcome.kind == "unknown" else "failed"
+                )
+            )
+            self._shut(order, order.most if outcome.kind == "unknown" else Bill())
         elif (reply := read_reply(outcome.raw)).state == "unparsable":
-            ledger.release(attempt_id, "unparsable")
+            await do(lambda: ledger.release(attempt_id, "unparsable"))
+            self._shut(order, order.most)
+            if failure := failure_in(outcome.raw):  # it broke on the way: worth another try
+                return Outcome("unknown", reason=failure)
             raise TeacherDown(
                 f"{host_of(self._teacher)} answered with no chat completion but with "
                 f"{outcome.raw[:200]!r}; check teacher.base_url. {GO_ON}"
             )
         else:
-            bill = bill_of(reply, price, most=order.most)
-            self._pace.answered()
-            self.spent_microusd += bill.cost_microusd
-            ledger.settle(attempt_id, reply.state, bill)
-            self._keep(order, reply, bill, held=order.most)
-            self._check_tokens(order, bill)
+            await self._settle(order, reply, bill_of(reply, price, most=order.most))
+        return outcome
 
-    def _keep(self, order: _Order, reply: Reply, bill: Bill, *, held: Bill) -> None:
+    async def _settle(self, order: Order, reply: Reply, bill: Bill) -> None:
+        attempt_id = self._open[order.key]
+        try:
+            await self._commits.do(lambda: self._ledger.settle(attempt_id, reply.state, bill))
+        finally:
+            self._shut(order, bill)
+        self._pace.answered()
+        self.spent_microusd += bill.cost_microusd
+        self._keep(order, reply, bill)
+        self._check_tokens(order, bill)
+
+    def _shut(self, order: Order, bill: Bill) -> None:
+        """An attempt is closed; what it did not use of the caps and the hard stop is free again."""
+        del self._open[order.key]
+        self._sent.discard(order.key)
+        self._caps.give_back(order.key, order.most, bill)
+        self._n_closed += 1
+        self._closed.set()
+
+    def _keep(self, order: Order, reply: Reply, bill: Bill) -> None:
         """Makes the row of a final call and turns what was held for it into what it cost."""
-        self.account.settle(_charge(held), _charge(bill))
-        self.rows[order.place] = Completion(
-            id=order.request.id,
-            rank=order.request.rank,
-            state=reply.state,
-            text=reply.text,
-            reasoning=reply.reasoning,
-            n_prompt_tokens=bill.n_prompt_tokens,
-            n_completion_tokens=bill.n_completion_tokens,
-            cost_microusd=bill.cost_microusd,
-            key=order.key,
-        )
-        self._tell(len(self.rows))
+        accept = self._terms.accept
+        accepted = accept is not None and accept(order.request.id, reply.state, reply.text)
+        self.account.settle(charge(order.most, accept is not None), charge(bill, accepted))
+        self.rows[order.place] = completion_of(order, reply, bill)
+        self._terms.tell(len(self.rows))
 
-    def _check_tokens(self, order: _Order, bill: Bill) -> None:
+    def _check_tokens(self, order: Order, bill: Bill) -> None:
         """Dollars are checked by the ledger; tokens only matter where the run limits them."""
-        billed, most = _charge(bill).tokens, _charge(order.most).tokens
+        billed, most = charge(bill, False).tokens, charge(order.most, False).tokens
         if self.account.limits.tokens is not None and billed > most:
             raise Overbilled(
                 f"An answer of {self._teacher.model} was billed as {billed:,} tokens, but by its "
@@ -237,32 +292,19 @@ class Buying:
             raise TeacherDown(f"{host_of(self._teacher)} cannot be asked: {reason}. {GO_ON}")
 
     async def _wind_up(self, grace_s: float) -> None:
-        """Gives answers in flight, which may be paid, `grace_s` to come; the rest are unknown."""
+        """Gives answers in flight, which may be paid, `grace_s` to come; then closes the rest."""
         self._stopping = True
-        for key, task in self._flying.items():
-            if key not in self._open:  # between two tries: nothing to wait for
-                task.cancel()
-        if self._flying:
-            await asyncio.wait(self._flying.values(), timeout=grace_s)
-            for task in self._flying.values():
-                task.cancel()
-            await asyncio.gather(*self._flying.values(), return_exceptions=True)
-        while self._open:
-            self._ledger.release(self._open.popitem()[1], "unknown")
-
-
-def _most(teacher: Teacher, request: TeacherRequest) -> Bill:
-    """The most one request can be billed."""
-    return Bill(
-        prompt_token_bound(request.messages),
-        teacher.max_tokens,
-        reserve_microusd(teacher.price, request.messages, teacher.max_tokens),
-    )
-
-
-def _charge(bill: Bill) -> Charge:
-    return Charge(1, bill.cost_microusd, bill.n_prompt_tokens + bill.n_completion_tokens)
-
-
-def _bill(stored: StoredCall) -> Bill:
-    return Bill(stored.n_prompt_tokens, stored.n_completion_tokens, stored.cost_microusd)
+        tasks = self._flying
+        for key in (tasks.keys() - self._sent) | (self._line.unsent() & tasks.keys()):
+            tasks[key].cancel()
+        if tasks and not self._line.outlives:
+            await asyncio.wait(tasks.values(), timeout=grace_s)
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await self._commits.drain()
+        unsent = (self._open.keys() - self._sent) | self._line.unsent()
+        for attempt_id in [self._open.pop(key) for key in unsent & self._open.keys()]:
+            await self._commits.do(partial(self._ledger.release, attempt_id, "failed"))
+        # What had arrived is settled; the rest is unknown, or in a batch.
+        await self._commits.do(self._ledger.recover)

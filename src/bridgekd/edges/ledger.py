@@ -7,19 +7,14 @@ least what the servers billed and never passes the hard stop; nothing is deleted
 most one final attempt.
 
     answered, truncated, refused   final for their key: recalled, never asked again
-    failed                         the server said that it did not serve: costs nothing, may be
-    asked again unknown                        may have been served; held at its reserve, may be
-    asked again unparsable                     a response that is no chat completion; kept, held
-    at its reserve
+    failed       the server said that it did not serve: costs nothing, may be asked again
+    unknown      may have been served; held at its reserve, may be asked again
+    unparsable   a response that is no chat completion; kept, held at its reserve
 """
 
-import errno
-import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -27,66 +22,21 @@ from typing import Any, Literal
 import filelock
 
 from bridgekd.config import Price
-from bridgekd.core.calls import call_key, canonical_json
+from bridgekd.core.calls import call_key, max_tokens_of, messages_of
 from bridgekd.core.costs import dollars, prompt_token_bound
 from bridgekd.core.replies import Bill, bill_of, read_reply
-from bridgekd.edges import migrations
-from bridgekd.errors import BadInput, HardStop, Overbilled
-from bridgekd.records import Message
+from bridgekd.edges import attempts
+from bridgekd.edges.attempts import OpenBatch, StoredCall
+from bridgekd.edges.ledger_file import (
+    Spare,
+    open_to_read,
+    open_to_write,
+    refuse_shared,
+    translated,
+)
+from bridgekd.errors import BadInput, BridgekdError, DiskFull, HardStop, Overbilled
 
 Purpose = Literal["train", "measure"]
-FINAL = ("answered", "truncated", "refused")
-
-
-@dataclass(frozen=True, slots=True)
-class StoredCall:
-    """A final attempt as the ledger remembers it."""
-
-    attempt_id: int
-    key: str
-    state: str
-    raw_response: str
-    n_prompt_tokens: int
-    n_completion_tokens: int
-    cost_microusd: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpendRow:
-    """What the attempts of one run, purpose, model and state add up to.
-
-    `held_microusd` is what they count for against the hard stop.
-    """
-
-    run: str
-    purpose: str
-    model: str
-    state: str
-    n_attempts: int
-    n_prompt_tokens: int
-    n_completion_tokens: int
-    held_microusd: int
-
-
-def spend(path: str | Path) -> tuple[SpendRow, ...]:
-    """What the ledger at `path` holds by run, purpose, model and state; takes no lock.
-
-    An empty tuple where there is no file yet.
-    """
-    path = Path(path)
-    if not path.exists():
-        return ()
-    with _translated(path), closing(_open_to_read(path)) as db:
-        _refuse_foreign(db, path)
-        if migrations.version(db) == 0:  # made, but the process died before its tables were
-            return ()
-        rows = db.execute(
-            """SELECT run, purpose, model, state, count(*), coalesce(sum(n_prompt_tokens), 0),
-                      coalesce(sum(n_completion_tokens), 0), coalesce(sum(held_microusd), 0)
-               FROM attempts GROUP BY run, purpose, model, state
-               ORDER BY run, purpose, model, state"""
-        ).fetchall()
-    return tuple(SpendRow(*row) for row in rows)
 
 
 class Ledger:
@@ -95,6 +45,9 @@ class Ledger:
     Entering takes the lock (a second writer waits; `on_wait` gets one sentence about it), brings
     the file to the newest version and settles what a crashed process left open.
     `hard_stop_microusd` limits what all attempts in the file together may hold; None is no limit.
+
+    Writing goes through one connection, one caller at a time; recalling through another, which
+    sees what is durable and nothing else, so that it may go on meanwhile in another thread.
     """
 
     def __init__(
@@ -109,18 +62,22 @@ class Ledger:
         self.n_recovered = 0
         self._on_wait = on_wait
         self._lock = filelock.FileLock(f"{self.path}.lock", thread_local=False)
-        self._connection: sqlite3.Connection | None = None
+        self._spare = Spare(self.path)
+        self._connections: tuple[sqlite3.Connection, ...] = ()  # to write, to read
 
     def __enter__(self) -> "Ledger":
-        with _translated(self.path):
+        with translated(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
                 raise BadInput(
                     f"{self.path} is a folder, not a ledger; name a file for the ledger."
                 )
+            refuse_shared(self.path)
             self._take_lock()
             try:
-                self._connection = _open_to_write(self.path)
+                self._spare.take()
+                self._connections = (open_to_write(self.path),)
+                self._connections += (open_to_read(self.path),)
                 self.n_recovered = self.recover()
             except BaseException:
                 self._close()
@@ -137,14 +94,13 @@ class Ledger:
 
     def recall(self, key: str) -> StoredCall | None:
         """The final attempt at a call, if there is one: it is never to be asked again."""
-        with _translated(self.path):
-            row = self._db.execute(
-                """SELECT id, key, state, coalesce(raw_response, ''), n_prompt_tokens,
-                          n_completion_tokens, cost_microusd
-                   FROM attempts WHERE key = ? AND state IN ('answered', 'truncated', 'refused')""",
-                (key,),
-            ).fetchone()
-        return StoredCall(*row) if row else None
+        with translated(self.path):
+            return attempts.final_attempt(self._connection("read"), key)
+
+    def held_microusd(self) -> int:
+        """What all attempts together count for against the hard stop."""
+        with translated(self.path):
+            return attempts.held(self._connection("read"))
 
     def reserve(
         self, request: Mapping[str, Any], *, run: str, purpose: Purpose, reserve_microusd: int
@@ -153,32 +109,20 @@ class Ledger:
 
         Raises HardStop, and writes nothing, where the hard stop does not admit it.
         """
-        with self._transaction():
-            held = self._held()
-            limit = self.hard_stop_microusd
+        if self._spare.used:
+            raise DiskFull(
+                f"Ledger {self.path}: the disk is full; what was paid for is saved; free some "
+                f"space and run the same command again."
+            )
+        with self._transaction() as db:
+            held, limit = attempts.held(db), self.hard_stop_microusd
             if limit is not None and held + reserve_microusd > limit:
                 raise HardStop(
                     f"The hard stop of {dollars(limit)} does not admit the next call: {self.path} "
                     f"holds {dollars(held)} and the call may take {dollars(reserve_microusd)}. "
                     f"All answers are saved; raise hard_stop_usd and run the same command again."
                 )
-            cursor = self._db.execute(
-                """INSERT INTO attempts (key, run, purpose, provider, model, request, state,
-                                         reserve_microusd, created_at)
-                   VALUES (?, ?, ?, ?, ?, ?, 'reserved', ?, ?)""",
-                (
-                    call_key(request),
-                    run,
-                    purpose,
-                    str(request["provider"]),
-                    str(request["model"]),
-                    canonical_json(dict(request)),
-                    reserve_microusd,
-                    _now(),
-                ),
-            )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
+            return attempts.open_attempt(db, request, run, purpose, reserve_microusd)
 
     def record(
         self,
@@ -188,13 +132,13 @@ class Ledger:
         price: Price | None,
         request_id: str | None = None,
     ) -> None:
-        """Writes what came back, unread, with the price that will be applied to it."""
-        with self._transaction():
-            self._update(
-                attempt_id,
-                raw_response=raw_response,
-                price=None if price is None else canonical_json(price.model_dump()),
-                request_id=request_id,
+        """Writes what came back, unread, with the price that will be applied to it; None leaves
+        the price that its batch was sent with.
+        """
+        known = {} if price is None else {"price": attempts.price_json(price)}
+        with self._transaction() as db:
+            attempts.update(
+                db, attempt_id, raw_response=raw_response, request_id=request_id, **known
             )
 
     def settle(self, attempt_id: int, state: str, bill: Bill) -> None:
@@ -203,11 +147,11 @@ class Ledger:
         A bill above the reserve is written all the same, then raised as Overbilled: no limit can
         be kept with a server that does this.
         """
-        if state not in FINAL:
+        if state not in attempts.FINAL:
             raise ValueError(f"{state!r} is not a final state; use release")
-        with self._transaction():
-            reserve, model = self._reserve_of(attempt_id)
-            self._settle(attempt_id, state, bill)
+        with self._transaction() as db:
+            reserve, model = attempts.reserve_of(db, attempt_id)
+            attempts.settle(db, attempt_id, state, bill)
         if bill.cost_microusd > reserve:
             raise Overbilled(
                 f"An answer of {model} was billed {dollars(bill.cost_microusd)}, but by price and "
@@ -219,86 +163,119 @@ class Ledger:
         self, attempt_id: int, state: Literal["failed", "unknown", "unparsable"] = "failed"
     ) -> None:
         """Ends an attempt without an answer: failed costs nothing, the others stay held."""
-        with self._transaction():
-            self._update(attempt_id, state=state, settled_at=_now())
+        with self._transaction() as db:
+            attempts.update(db, attempt_id, state=state, settled_at=attempts.now())
 
     def recover(self) -> int:
         """Closes what a crashed process left open and returns how many attempts that were.
 
         The lock says that no living process owns them. A response that had been recorded is
-        settled by what it says; all others may or may not have been served and become unknown.
+        settled by what it says; all others may or may not have been served and become unknown,
+        but for those in a batch, which goes on without us.
         """
+        with self._transaction() as db:
+            return attempts.close_left_open(db)
+
+    def bring_in(
+        self, request: Mapping[str, Any], raw_response: str, *, price: Price | None, run: str
+    ) -> bool:
+        """Adds an answer that was paid for elsewhere: it is recalled and charged to a run like any
+        other, but holds nothing of the hard stop. False where its key has a final attempt already.
+        """
+        reply = read_reply(raw_response)
+        if reply.state not in attempts.FINAL:
+            raise ValueError("the response is no chat completion")
+        most = Bill(prompt_token_bound(messages_of(request)), max_tokens_of(request), 0)
+        bill = bill_of(reply, price, most=most)
+        with self._transaction() as db:
+            if attempts.final_attempt(db, call_key(request)):
+                return False
+            attempt_id = attempts.open_attempt(db, request, run, "train", 0)
+            attempts.update(
+                db,
+                attempt_id,
+                raw_response=raw_response,
+                price=attempts.price_json(price),
+                imported=1,
+            )
+            attempts.settle(db, attempt_id, reply.state, bill)
+        return True
+
+    def join_batch(
+        self, token: str, keys: Iterable[str], *, provider: str, host: str, price: Price | None
+    ) -> None:
+        """Puts the open attempts of some keys into a batch that is about to be sent: from here on
+        a crash leaves them open.
+        """
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
+                (token, provider, host, attempts.now()),
+            )
+            db.executemany(
+                "UPDATE attempts SET batch = ?, price = ? WHERE key = ? AND state = 'reserved'",
+                [(token, attempts.price_json(price), key) for key in keys],
+            )
+
+    def name_batch(self, token: str, remote_id: str) -> None:
+        """Writes what the server calls a batch."""
+        with self._transaction() as db:
+            db.execute("UPDATE batches SET remote_id = ? WHERE token = ?", (remote_id, token))
+
+    def open_batches(self) -> tuple[OpenBatch, ...]:
+        """The batches with attempts that are still open, oldest first."""
+        with translated(self.path):
+            return attempts.open_batches(self._connection("write"))
+
+    def together(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Carries out several pieces of writing in one durable transaction.
+
+        Returns what each returned, or the exception that it raised and that undid it alone. Should
+        the disk be full, the space set aside is given up and all is done once more.
+        """
+        try:
+            return self._all(works)
+        except DiskFull:
+            if not self._spare.give_up():
+                raise
+            return self._all(works)
+
+    def _all(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        outcomes: list[Any] = []
         with self._transaction():
-            open_attempts = self._db.execute(
-                """SELECT id, key, request, raw_response, price, reserve_microusd
-                   FROM attempts WHERE state = 'reserved' ORDER BY id"""
-            ).fetchall()
-            for attempt_id, key, request, raw, price, reserve in open_attempts:
-                reply = read_reply(raw) if raw is not None else None
-                if reply is None or (reply.state in FINAL and self.recall(key)):
-                    self._update(attempt_id, state="unknown", settled_at=_now())
-                elif reply.state not in FINAL:
-                    self._update(attempt_id, state=reply.state, settled_at=_now())
-                else:
-                    known = Price.model_validate_json(price) if price else None
-                    bill = bill_of(reply, known, most=_most(json.loads(request), reserve))
-                    self._settle(attempt_id, reply.state, bill)
-        return len(open_attempts)
-
-    def held_microusd(self) -> int:
-        """What all attempts together count for against the hard stop."""
-        with _translated(self.path):
-            return self._held()
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise ValueError("the ledger is not open; use it in a with statement")
-        return self._connection
-
-    def _held(self) -> int:
-        return int(self._db.execute("SELECT held_microusd FROM totals").fetchone()[0])
-
-    def _reserve_of(self, attempt_id: int) -> tuple[int, str]:
-        row = self._db.execute(
-            "SELECT reserve_microusd, model FROM attempts WHERE id = ?", (attempt_id,)
-        ).fetchone()
-        if row is None:
-            raise ValueError(f"no attempt {attempt_id} in {self.path}")
-        return int(row[0]), str(row[1])
-
-    def _settle(self, attempt_id: int, state: str, bill: Bill) -> None:
-        self._update(
-            attempt_id,
-            state=state,
-            n_prompt_tokens=bill.n_prompt_tokens,
-            n_completion_tokens=bill.n_completion_tokens,
-            cost_microusd=bill.cost_microusd,
-            settled_at=_now(),
-        )
-
-    def _update(self, attempt_id: int, **columns: object) -> None:
-        """Changes an open attempt; what is settled is never changed."""
-        names = ", ".join(f"{name} = ?" for name in columns)
-        cursor = self._db.execute(
-            f"UPDATE attempts SET {names} WHERE id = ? AND state = 'reserved'",
-            (*columns.values(), attempt_id),
-        )
-        if cursor.rowcount != 1:
-            raise ValueError(f"attempt {attempt_id} in {self.path} is not open")
+            for work in works:
+                try:
+                    outcomes.append(work())
+                except DiskFull:
+                    raise
+                except (BridgekdError, ValueError, sqlite3.IntegrityError) as exc:
+                    outcomes.append(exc)
+        return outcomes
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """One durable IMMEDIATE transaction: all of it or, on any exception, nothing."""
-        db = self._db
-        with _translated(self.path):
-            db.execute("BEGIN IMMEDIATE")
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable IMMEDIATE transaction, or a part of the one that is open: all of it or, on
+        any exception, nothing.
+        """
+        db = self._connection("write")
+        part = db.in_transaction
+        begin, end = ("SAVEPOINT part", "RELEASE part") if part else ("BEGIN IMMEDIATE", "COMMIT")
+        undo = ("ROLLBACK TO part", end) if part else ("ROLLBACK",)
+        with translated(self.path):
+            db.execute(begin)
             try:
-                yield
-                db.execute("COMMIT")
-            finally:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+                yield db
+                db.execute(end)
+            except BaseException:
+                if db.in_transaction:  # some errors of the disk undo everything by themselves
+                    for statement in undo:
+                        db.execute(statement)
+                raise
+
+    def _connection(self, use: Literal["write", "read"]) -> sqlite3.Connection:
+        if not self._connections:
+            raise ValueError("the ledger is not open; use it in a with statement")
+        return self._connections[0 if use == "write" else 1]
 
     def _take_lock(self) -> None:
         try:
@@ -308,79 +285,8 @@ class Ledger:
             self._lock.acquire()
 
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        connections, self._connections = self._connections, ()
+        for connection in reversed(connections):  # the writer last: it clears the log away
+            connection.close()
+        self._spare.drop()
         self._lock.release()
-
-
-def _most(request: Mapping[str, Any], reserve_microusd: int) -> Bill:
-    """What was reserved for a stored request, as a bill."""
-    messages = [Message(m["role"], m["content"]) for m in request["messages"]]
-    return Bill(prompt_token_bound(messages), int(request["max_tokens"]), reserve_microusd)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _open_to_write(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        _refuse_foreign(db, path)
-        db.execute("PRAGMA busy_timeout = 10000")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        migrations.migrate(db)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    """A reading connection; where WAL's side files cannot be made, the file as it lies."""
-    uri = path.resolve().as_uri()
-    db = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None)
-    try:
-        db.execute("PRAGMA user_version").fetchone()
-    except sqlite3.OperationalError:
-        db.close()
-        db = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
-    return db
-
-
-def _refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
-    if not migrations.is_ledger(db):
-        raise BadInput(
-            f"{path} is a SQLite file but not a bridgekd ledger; name another file for the ledger."
-        )
-    if migrations.version(db) > len(migrations.MIGRATIONS):
-        raise BadInput(
-            f"{path} was written by a newer bridgekd (file version {migrations.version(db)}, "
-            f"this one knows {len(migrations.MIGRATIONS)}); update bridgekd."
-        )
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turns what SQLite and the disk say into one sentence with the file and the next step."""
-    try:
-        yield
-    except (sqlite3.OperationalError, OSError) as exc:
-        text = str(exc)
-        if "disk is full" in text or getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            advice = "the disk is full; free some space and run the same command again"
-        elif "is locked" in text:
-            advice = "another program holds it; close that program and run the same command again"
-        else:
-            advice = (
-                "it cannot be read or written there; check the path, its permissions and the disk"
-            )
-        raise BadInput(f"Ledger {path}: {text}; {advice}. What was written is safe.") from exc
-    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-        raise  # a fault of this program, not of the file
-    except sqlite3.DatabaseError as exc:
-        raise BadInput(
-            f"{path} is not a ledger ({exc}); name another file or put the right one back."
-        ) from exc

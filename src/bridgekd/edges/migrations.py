@@ -9,6 +9,15 @@ from collections.abc import Callable
 APPLICATION_ID = 0x62726B64  # "brkd": tells a ledger from any other SQLite file
 
 
+_TOTALS = (
+    """CREATE TRIGGER total_grows AFTER INSERT ON attempts BEGIN
+       UPDATE totals SET held_microusd = held_microusd + new.held_microusd; END""",
+    """CREATE TRIGGER total_follows AFTER UPDATE ON attempts BEGIN
+       UPDATE totals SET held_microusd = held_microusd - old.held_microusd + new.held_microusd;
+       END""",
+)
+
+
 def _attempts(db: sqlite3.Connection) -> None:
     """One row per attempt at a call, and the total that the hard stop is checked against.
 
@@ -45,18 +54,44 @@ def _attempts(db: sqlite3.Connection) -> None:
            WHERE state IN ('answered', 'truncated', 'refused')""",
         "CREATE TABLE totals (id INTEGER PRIMARY KEY CHECK (id = 1), held_microusd INTEGER)",
         "INSERT INTO totals VALUES (1, 0)",
-        """CREATE TRIGGER total_grows AFTER INSERT ON attempts BEGIN
-           UPDATE totals SET held_microusd = held_microusd + new.held_microusd; END""",
-        """CREATE TRIGGER total_follows AFTER UPDATE ON attempts BEGIN
-           UPDATE totals SET held_microusd = held_microusd - old.held_microusd + new.held_microusd;
-           END""",
+        *_TOTALS,
         """CREATE TRIGGER nothing_is_deleted BEFORE DELETE ON attempts BEGIN
            SELECT RAISE(ABORT, 'a ledger forgets nothing'); END""",
     ):
         db.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_attempts,)
+def _batches(db: sqlite3.Connection) -> None:
+    """Batches, imported answers, and the kinds of tokens that have prices of their own.
+
+    An attempt in a batch outlives the process that sent it. An imported answer was paid for
+    elsewhere and holds nothing here.
+    """
+    for statement in (
+        """CREATE TABLE batches (
+            token TEXT PRIMARY KEY,
+            provider TEXT NOT NULL,
+            host TEXT NOT NULL,
+            remote_id TEXT,
+            created_at TEXT NOT NULL
+        )""",
+        "ALTER TABLE attempts ADD COLUMN n_cached_tokens INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE attempts ADD COLUMN n_reasoning_tokens INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE attempts ADD COLUMN batch TEXT REFERENCES batches (token)",
+        "ALTER TABLE attempts ADD COLUMN imported INTEGER NOT NULL DEFAULT 0",
+        "DROP TRIGGER total_grows",
+        "DROP TRIGGER total_follows",
+        "ALTER TABLE attempts DROP COLUMN held_microusd",
+        """ALTER TABLE attempts ADD COLUMN held_microusd INTEGER NOT NULL GENERATED ALWAYS AS (
+            CASE WHEN imported THEN 0
+                 WHEN state IN ('reserved', 'unknown', 'unparsable') THEN reserve_microusd
+                 ELSE coalesce(cost_microusd, 0) END) VIRTUAL""",
+        *_TOTALS,
+    ):
+        db.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_attempts, _batches)
 
 
 def version(db: sqlite3.Connection) -> int:

@@ -1,0 +1,48 @@
+"""The recipe: one YAML file, frozen, with every unknown key refused and a default wherever one is
+good.
+
+Sections say what a person wants. `settings.py` cuts them into what each single stage depends on.
+"""
+
+from bridgekd.config.fields import Amount, Dollars, Section, count_of
+from bridgekd.config.prices import Price, published_price
+from bridgekd.config.recipe import (
+    Annotate,
+    AnswerKind,
+    Assistant,
+    Check,
+    Data,
+    Evaluate,
+    Fields,
+    Lora,
+    Recipe,
+    Select,
+    Student,
+    Train,
+)
+from bridgekd.config.teacher import OPENAI_URL, Budget, Teacher, TeacherPrompt
+
+__all__ = [
+    "OPENAI_URL",
+    "Amount",
+    "Annotate",
+    "AnswerKind",
+    "Assistant",
+    "Budget",
+    "Check",
+    "Data",
+    "Dollars",
+    "Evaluate",
+    "Fields",
+    "Lora",
+    "Price",
+    "Recipe",
+    "Section",
+    "Select",
+    "Student",
+    "Teacher",
+    "TeacherPrompt",
+    "Train",
+    "count_of",
+    "published_price",
+]

@@ -1,0 +1,40 @@
+"""What every section of the recipe is made of: amounts, names, dollars."""
+
+import math
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _amount(value: object) -> int | str:
+    """An amount of rows: a whole number, or a share such as `5%`."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{value!r} is neither a whole number nor a share such as '5%'")
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"{value} is below 0")
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)
+    if not match or not 0 <= float(match[1]) <= 100:
+        raise ValueError(f"{value!r} is neither a whole number nor a share from 0% to 100%")
+    return f"{float(match[1]):g}%"
+
+
+Amount = Annotated[int | str, BeforeValidator(_amount)]
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def count_of(amount: int | str, n: int) -> int:
+    """Rows that `amount` means for a pool of n: itself, or its share rounded up, never above n for
+    a share.
+    """
+    if isinstance(amount, int):
+        return amount
+    return min(n, math.ceil(float(amount.rstrip("%")) * n / 100 - 1e-9))
+
+
+class Section(BaseModel):
+    """A frozen part of the recipe that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

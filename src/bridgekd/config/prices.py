@@ -1,0 +1,74 @@
+"""What a teacher charges: as the recipe says, or as a dated table in the package says."""
+
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from bridgekd.config.fields import Dollars, Section
+
+
+class Price(Section):
+    """Dollars per million tokens. What is left out costs what its kind costs: tokens read from the
+    server's cache (`cached`) and written into it (`cache_write`) as input, reasoning as output.
+
+    `batch` is the factor on input and output of the batch transport. Above `max_prompt_tokens` the
+    price does not hold.
+    """
+
+    input: Dollars
+    output: Dollars
+    cached: Dollars | None = None
+    cache_write: Dollars | None = None
+    reasoning: Dollars | None = None
+    batch: float | None = Field(None, gt=0, le=1)
+    max_prompt_tokens: int | None = Field(None, ge=1)
+
+    def by(self, transport: Literal["live", "batch", "replay"]) -> "Price":
+        """The price as it is charged on a transport, with no factor left to apply."""
+        if transport != "batch" or self.batch is None:
+            return self.model_copy(update={"batch": None})
+        halved = {
+            kind: _times(amount, self.batch)
+            for kind in ("input", "output", "cache_write", "reasoning")
+            if (amount := getattr(self, kind)) is not None
+        }
+        return self.model_copy(update={"batch": None, **halved})
+
+
+class PublishedPrice(Section):
+    """A row of the package's table: the price, where it was read and the date it is of."""
+
+    price: Price
+    read: str  # ISO date
+    source: str
+
+
+def published_price(url: str, model: str) -> PublishedPrice | None:
+    """The table's row for a model at this address; None for one that it does not know.
+
+    A dated snapshot (`gpt-4o-2024-08-06`) is not taken for its family: their prices have differed.
+    """
+    host = urlsplit(url).hostname
+    for provider in _table()["providers"].values():
+        if provider["host"] == host and model in provider["models"]:
+            row = dict(provider["models"][model])
+            read, source = str(row.pop("read")), str(row.pop("source"))
+            return PublishedPrice(price=Price(**row), read=read, source=source)
+    return None
+
+
+@cache
+def _table() -> dict[str, Any]:
+    from ruamel.yaml import YAML  # late: most uses never look into the table
+
+    text = Path(__file__).with_name("prices.yaml").read_text(encoding="utf-8")
+    table: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return table
+
+
+def _times(amount: float, factor: float) -> float:
+    return float(Decimal(repr(amount)) * Decimal(repr(factor)))

@@ -1,0 +1,162 @@
+"""The whole recipe, and its sections about data, models and measuring."""
+
+import math
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from bridgekd.config.fields import Amount, Dollars, Section
+from bridgekd.config.teacher import Budget, Teacher
+
+AnswerKind = Literal["choice", "number", "label", "text"]
+
+
+def _folder_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value):
+        raise ValueError(f"{value!r} cannot name a run: use letters, digits, dots and dashes")
+    return value
+
+
+RunName = Annotated[str, AfterValidator(_folder_name)]
+
+
+class Fields(Section):
+    """Which column of the user's file holds what."""
+
+    question: str = "question"
+    answer: str = "answer"
+    id: str | None = None  # None: the row's number
+    choices: str | None = None
+    domain: str | None = None
+
+
+class Data(Section):
+    """Where the questions are: files (JSONL, CSV, Parquet) or a Hub data set id with a split after
+    a colon.
+    """
+
+    train: str
+    test: str
+    fields: Fields = Fields()
+    answer_kind: AnswerKind = "text"
+    validation: Amount = "10%"  # set aside from train for early stopping, the same for every arm
+
+
+class Lora(Section):
+    """PEFT's LoRA; the defaults are its authors' for language models."""
+
+    r: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class Train(Section):
+    """One training. `epochs` counts passes over the stage's reference size unless `updates` is
+    given.
+    """
+
+    epochs: float = Field(3.0, gt=0)
+    updates: int | None = Field(None, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    batch_size: int = Field(32, ge=1)  # sequences per optimiser update
+    micro_batch: int | None = Field(None, ge=1)  # None: the whole batch at once
+    warmup_ratio: float = Field(0.05, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    max_length: int = Field(1024, ge=8)  # tokens; longer rows are dropped and counted
+    evaluations: int = Field(4, ge=1)  # how often the validation split is asked during the training
+
+    def n_updates(self, n_reference: int) -> int:
+        """Optimiser updates for `n_reference` rows per epoch."""
+        return self.updates or max(1, math.ceil(n_reference * self.epochs / self.batch_size))
+
+
+class Assistant(Section):
+    """The mid-size local model (TA)."""
+
+    model: str
+    revision: str | None = None
+    lora: Lora | None = None
+    warm_up: Amount = "2%"
+    warm_up_train: Train = Train()
+    train: Train = Train()
+    answer_weight: float = Field(1.0, ge=0)  # lambda of the two-part loss
+    max_new_tokens: int = Field(256, ge=1)
+    batch_size: int = Field(64, ge=1)  # sequences at once when scoring and writing
+
+
+class Student(Section):
+    """The tiny local model. `instruct` is the generic instruction set (JSONL, or a Hub id)."""
+
+    model: str
+    revision: str | None = None
+    lora: Lora | None = None
+    instruct: str | None = None
+    instruct_train: Train = Train()
+    train: Train = Train()
+    form: Literal["joint", "two_task"] = "joint"
+    answer_weight: float = Field(1.0, ge=0)
+    max_new_tokens: int = Field(256, ge=1)
+    batch_size: int = Field(128, ge=1)
+
+
+class Select(Section):
+    """How the questions to pay for are chosen."""
+
+    strategy: str = "bridge"
+    difficulty: Literal["loss"] = "loss"
+    alpha: float = Field(0.5, ge=0, le=1)
+    centre: bool = True  # whether embeddings lose their mean before distances are taken
+
+
+class Check(Section):
+    """Which teacher rationales enter the training: those whose answer is the gold one, or all."""
+
+    keep: Literal["correct", "all"] = "correct"
+
+
+class Annotate(Section):
+    """Which of the assistant's own rationales enter the training."""
+
+    keep: Literal["all", "correct"] = "all"
+
+
+class Evaluate(Section):
+    """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked
+    for.
+    """
+
+    teacher_queries: Amount = 0
+
+
+class Recipe(Section):
+    """The whole file."""
+
+    name: RunName = "run"
+    method: str = "bridge"
+    data: Data
+    teacher: Teacher
+    budget: Budget
+    assistant: Assistant
+    student: Student
+    select: Select = Select()
+    check: Check = Check()
+    annotate: Annotate = Annotate()
+    evaluate: Evaluate = Evaluate()
+    store: str = "runs"
+    ledger: str = "ledger.db"
+    hard_stop_usd: Dollars | None = None
+    device: str = "auto"
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _dollars_need_a_price(self) -> "Recipe":
+        limited = self.budget.usd is not None or self.hard_stop_usd is not None
+        if limited and self.teacher.tariff is None:
+            raise ValueError(
+                f"dollars are limited but the price of {self.teacher.model} is unknown; give "
+                "teacher.price in dollars per million tokens (0 and 0 for a free server)"
+            )
+        return self

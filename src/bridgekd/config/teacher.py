@@ -1,0 +1,175 @@
+"""The paid part of the recipe: who is asked and how, and what may be bought."""
+
+import re
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from bridgekd.config.fields import Amount, Dollars, Section
+from bridgekd.config.prices import Price, published_price
+
+OPENAI_URL = "https://api.openai.com/v1"
+# Models that think first: their limit has another name, and they take no temperature.
+_THINKS_FIRST = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
+_NO_TEMPERATURE = re.compile(r"(?:.*/)?claude-(opus-4-[7-9]|(opus|sonnet|haiku)-[5-9])")
+_OURS = frozenset((
+    "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
+    "stop", "response_format", "reasoning_effort", "provider", "sample_index", "n", "stream",
+))  # fmt: skip
+
+
+class TeacherPrompt(Section):
+    """What the teacher is asked. `template` may use {question}, {choices} and, if revealed,
+    {answer}.
+    """
+
+    system: str | None = None  # None: the built-in request to reason and end with an `Answer:` line
+    template: str | None = None
+    examples: str | None = None  # JSONL with question, rationale, answer: few-shot turns
+    reveal_answer: bool = False
+
+    @model_validator(mode="after")
+    def _asks_the_question(self) -> "TeacherPrompt":
+        if self.template is not None and "{question}" not in self.template:
+            raise ValueError("template holds no {question}, so every request would be the same")
+        if self.template is not None and "{answer}" in self.template and not self.reveal_answer:
+            raise ValueError("template holds {answer}; that needs reveal_answer: true")
+        return self
+
+
+class Teacher(Section):
+    """Any OpenAI-compatible chat completions endpoint, or recordings of one.
+
+    None leaves a setting of the request unsent. `seed` goes up by one with each sample of a
+    question.
+    """
+
+    provider: str = "openai"
+    model: str
+    base_url: str | None = None  # None: OPENAI_URL
+    api_key_env: str | None = "OPENAI_API_KEY"  # None: the server wants no key
+    transport: Literal["live", "batch", "replay"] = "live"
+    recordings: str | None = None  # JSONL of recorded answers, for transport: replay
+    max_tokens: int = Field(512, ge=1)  # what an answer may have at most, reasoning included
+    token_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    temperature: float | None = Field(0.0, ge=0, le=2)  # unsent by default to models that think
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    extra: dict[str, Any] = Field({})  # further fields of the request's body
+    price: Price | None = None  # None: as in the package's table, if it knows the model
+    expected_tokens: tuple[int, int] | None = None  # a guess of the mean answer, for plan
+    prompt: TeacherPrompt = TeacherPrompt()
+    concurrency: int = Field(16, ge=1, le=512)
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    timeout_s: float = Field(120.0, gt=0)
+    max_tries: int = Field(6, ge=1, le=20)
+    poll_s: float = Field(30.0, gt=0)  # how often a batch is asked about
+
+    @property
+    def url(self) -> str:
+        """Where requests go; what the environment says about it does not count."""
+        return self.base_url or OPENAI_URL
+
+    @property
+    def tariff(self) -> Price | None:
+        """What a call is charged: the recipe's price, else the published one; halved or so by the
+        batch transport. None: nobody knows.
+        """
+        published = published_price(self.url, self.model) if self.price is None else None
+        price = published.price if published else self.price
+        return None if price is None else price.by(self.transport)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_temperature_for_thinkers(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "temperature" not in data:
+            model = str(data.get("model"))
+            unsent = _thinks_first(model) or _NO_TEMPERATURE.match(model)
+            return data | {"temperature": None if unsent else 0.0}
+        return data
+
+    @field_validator("base_url")
+    @classmethod
+    def _an_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError("not an address such as https://host/v1")
+        if parts.username or parts.password:
+            raise ValueError("an address must hold no user or key; use api_key_env")
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _nothing_twice(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(_OURS & value.keys()):
+            raise ValueError(
+                f"{taken[0]!r} cannot stand here: it has a key of its own or is not supported"
+            )
+        return value
+
+    @field_validator("expected_tokens")
+    @classmethod
+    def _a_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 1 <= value[0] <= value[1]:
+            raise ValueError("give the lower end first, such as [150, 250]")
+        return value
+
+    @model_validator(mode="after")
+    def _recordings_are_replayed(self) -> "Teacher":
+        if (self.transport == "replay") != (self.recordings is not None):
+            raise ValueError("transport: replay and recordings: FILE go together")
+        return self
+
+    def settings(self, sample_index: int) -> dict[str, Any]:
+        """The fields of a request beside its messages; those at None are not sent."""
+        name = self.token_parameter
+        if name == "auto":
+            name = "max_completion_tokens" if _thinks_first(self.model) else "max_tokens"
+        fields = {
+            name: self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": None if self.seed is None else self.seed + sample_index,
+            "stop": None if self.stop is None else list(self.stop),
+            "response_format": self.response_format,
+            "reasoning_effort": self.reasoning_effort,
+        }
+        return {k: v for k, v in fields.items() if v is not None} | self.extra
+
+
+class Budget(Section):
+    """What may be bought; the first limit to be reached ends the buying, which is a normal end.
+
+    `accepted` ends it once so many rationales have passed the check; it needs another limit beside
+    it, as nobody knows beforehand how many answers that takes.
+    """
+
+    queries: Amount | None = None
+    usd: Dollars | None = None
+    tokens: int | None = Field(None, ge=1)  # prompt and completion together
+    accepted: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> "Budget":
+        if self.queries is None and self.usd is None and self.tokens is None:
+            raise ValueError("a budget needs at least one of queries, usd, tokens")
+        if self.queries in (0, "0%"):
+            raise ValueError("a budget of 0 queries buys nothing; give at least 1")
+        if self.usd == 0:
+            raise ValueError("a budget of 0 dollars buys nothing; give more, or leave usd out")
+        return self
+
+
+def _thinks_first(model: str) -> bool:
+    return _THINKS_FIRST.match(model) is not None

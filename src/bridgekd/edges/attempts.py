@@ -1,0 +1,172 @@
+"""The rows of the ledger: SQL over an open connection, inside whatever transaction is open.
+
+What this keeps true: an attempt changes only while it is open, and its number of columns that say
+what it cost is written in one statement with its state.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bridgekd.config import Price
+from bridgekd.core.calls import call_key, canonical_json, max_tokens_of, messages_of
+from bridgekd.core.costs import prompt_token_bound
+from bridgekd.core.replies import Bill, bill_of, read_reply
+
+FINAL = ("answered", "truncated", "refused")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A final attempt as the ledger remembers it."""
+
+    attempt_id: int
+    key: str
+    state: str
+    raw_response: str
+    bill: Bill
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBatch:
+    """A batch with attempts that are still open, by their keys; `remote_id` is None where nobody
+    knows whether the server has it.
+    """
+
+    token: str
+    provider: str
+    host: str
+    remote_id: str | None
+    attempts: dict[str, int]
+
+
+def open_attempt(
+    db: sqlite3.Connection,
+    request: Mapping[str, Any],
+    run: str,
+    purpose: str,
+    reserve_microusd: int,
+) -> int:
+    """A new open attempt; returns its id."""
+    cursor = db.execute(
+        """INSERT INTO attempts (key, run, purpose, provider, model, request, state,
+                                 reserve_microusd, created_at)
+           VALUES (?, ?, ?, ?, ?, ?, 'reserved', ?, ?)""",
+        (
+            call_key(request),
+            run,
+            purpose,
+            str(request["provider"]),
+            str(request["model"]),
+            canonical_json(dict(request)),
+            reserve_microusd,
+            now(),
+        ),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def final_attempt(db: sqlite3.Connection, key: str) -> StoredCall | None:
+    """The final attempt of a key, if it has one."""
+    row = db.execute(
+        """SELECT id, key, state, coalesce(raw_response, ''), n_prompt_tokens,
+                  n_completion_tokens, cost_microusd, n_cached_tokens, n_reasoning_tokens
+           FROM attempts WHERE key = ? AND state IN ('answered', 'truncated', 'refused')""",
+        (key,),
+    ).fetchone()
+    if row is None:
+        return None
+    attempt_id, key, state, raw, *amounts = row
+    return StoredCall(attempt_id, key, state, raw, Bill(*amounts))
+
+
+def close_left_open(db: sqlite3.Connection) -> int:
+    """Closes the open attempts of a process that is gone; returns how many.
+
+    What had been recorded is settled by what it says. All else may have been served and becomes
+    unknown, but for what is in a batch, which goes on without us.
+    """
+    left = db.execute(
+        """SELECT id, key, request, raw_response, price, reserve_microusd FROM attempts
+           WHERE state = 'reserved' AND (batch IS NULL OR raw_response IS NOT NULL) ORDER BY id"""
+    ).fetchall()
+    for attempt_id, key, request, raw, price, reserve in left:
+        reply = read_reply(raw) if raw is not None else None
+        if reply is None or (reply.state in FINAL and final_attempt(db, key)):
+            update(db, attempt_id, state="unknown", settled_at=now())
+        elif reply.state not in FINAL:
+            update(db, attempt_id, state=reply.state, settled_at=now())
+        else:
+            known = Price.model_validate_json(price) if price else None
+            bill = bill_of(reply, known, most=most_of(json.loads(request), reserve))
+            settle(db, attempt_id, reply.state, bill)
+    return len(left)
+
+
+def open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
+    """The batches with attempts that are still open, oldest first."""
+    rows = db.execute(
+        """SELECT token, b.provider, host, remote_id, key, id FROM attempts a
+           JOIN batches b ON a.batch = b.token WHERE a.state = 'reserved' ORDER BY id"""
+    ).fetchall()
+    batches: dict[str, OpenBatch] = {}
+    for token, provider, host, remote_id, key, attempt_id in rows:
+        batch = batches.setdefault(token, OpenBatch(token, provider, host, remote_id, {}))
+        batch.attempts[key] = attempt_id
+    return tuple(batches.values())
+
+
+def held(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT held_microusd FROM totals").fetchone()[0])
+
+
+def reserve_of(db: sqlite3.Connection, attempt_id: int) -> tuple[int, str]:
+    row = db.execute(
+        "SELECT reserve_microusd, model FROM attempts WHERE id = ?", (attempt_id,)
+    ).fetchone()
+    if row is None:
+        raise ValueError(f"no attempt {attempt_id} in this ledger")
+    return int(row[0]), str(row[1])
+
+
+def settle(db: sqlite3.Connection, attempt_id: int, state: str, bill: Bill) -> None:
+    update(
+        db,
+        attempt_id,
+        state=state,
+        n_prompt_tokens=bill.n_prompt_tokens,
+        n_completion_tokens=bill.n_completion_tokens,
+        n_cached_tokens=bill.n_cached_tokens,
+        n_reasoning_tokens=bill.n_reasoning_tokens,
+        cost_microusd=bill.cost_microusd,
+        settled_at=now(),
+    )
+
+
+def update(db: sqlite3.Connection, attempt_id: int, **columns: object) -> None:
+    """Changes an open attempt; what is settled is never changed."""
+    names = ", ".join(f"{name} = ?" for name in columns)
+    cursor = db.execute(
+        f"UPDATE attempts SET {names} WHERE id = ? AND state = 'reserved'",
+        (*columns.values(), attempt_id),
+    )
+    if cursor.rowcount != 1:
+        raise ValueError(f"attempt {attempt_id} is not open")
+
+
+def price_json(price: Price | None) -> str | None:
+    return None if price is None else canonical_json(price.model_dump(exclude_none=True))
+
+
+def most_of(request: Mapping[str, Any], reserve_microusd: int) -> Bill:
+    """What was reserved for a stored request, as a bill."""
+    n_prompt = prompt_token_bound(messages_of(request))
+    return Bill(n_prompt, max_tokens_of(request), reserve_microusd)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,55 @@
+"""Groups what many tasks want written into few durable transactions.
+
+The one idea: while one group is being made durable in a thread, the next one gathers. A piece is
+done when its group is on the disk, never before.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+from bridgekd.edges.ledger import Ledger
+from bridgekd.errors import BridgekdError
+
+
+class Commits:
+    """The way of one event loop to an open ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def do(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns, once it is durable; raises what it raised, with nothing of it done.
+
+        `work` runs in another thread. It is carried out even if its caller is cancelled.
+        """
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, done))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        return await done
+
+    async def drain(self) -> None:
+        """Waits until everything asked for so far is durable."""
+        while self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                works = [work for work, _ in group]
+                outcomes = await asyncio.to_thread(self.ledger.together, works)
+            except (BridgekdError, sqlite3.Error) as exc:
+                outcomes = [exc] * len(group)
+            for (_, done), outcome in zip(group, outcomes, strict=True):
+                if done.cancelled():
+                    continue
+                if isinstance(outcome, BaseException):
+                    done.set_exception(outcome)
+                else:
+                    done.set_result(outcome)
+        self._writing = None

@@ -1,0 +1,63 @@
+"""What one buying asks for: each admitted request with its name and the most it can cost."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bridgekd.config import Teacher
+from bridgekd.core.admission import Charge
+from bridgekd.core.calls import TeacherRequest
+from bridgekd.core.costs import prompt_token_bound, reserve_microusd
+from bridgekd.core.replies import Bill, Reply
+from bridgekd.errors import BadInput
+from bridgekd.records import Completion
+
+Accept = Callable[[str, str, str], bool]  # of an example's id, a row's state and its text
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request at its place among the requests of a buying."""
+
+    place: int
+    request: TeacherRequest
+    call: Mapping[str, Any]
+    key: str
+    most: Bill
+
+
+def bound_of(teacher: Teacher, request: TeacherRequest) -> Bill:
+    """The most that a request to this teacher can be billed; BadInput where its price may not
+    hold for so long a prompt.
+    """
+    n_prompt, price = prompt_token_bound(request.messages), teacher.tariff
+    longest = price and price.max_prompt_tokens
+    if longest and n_prompt > longest:
+        raise BadInput(
+            f"Example {request.id} may have {n_prompt:,} prompt tokens, but the price of "
+            f"{teacher.model} is known up to {longest:,} only; give teacher.price as it is for "
+            f"long prompts, or leave the example out."
+        )
+    cost = reserve_microusd(price, request.messages, teacher.max_tokens)
+    return Bill(n_prompt, teacher.max_tokens, cost)
+
+
+def charge(bill: Bill, accepted: bool) -> Charge:
+    """A bill in every unit that can be limited."""
+    tokens = bill.n_prompt_tokens + bill.n_completion_tokens
+    return Charge(1, bill.cost_microusd, tokens, int(accepted))
+
+
+def completion_of(order: Order, reply: Reply, bill: Bill) -> Completion:
+    """The row of a final call."""
+    return Completion(
+        id=order.request.id,
+        rank=order.request.rank,
+        state=reply.state,
+        text=reply.text,
+        reasoning=reply.reasoning,
+        n_prompt_tokens=bill.n_prompt_tokens,
+        n_completion_tokens=bill.n_completion_tokens,
+        cost_microusd=bill.cost_microusd,
+        key=order.key,
+    )

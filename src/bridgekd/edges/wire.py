@@ -1,0 +1,146 @@
+"""The openai package's client, kept so that nothing foreign leaves it.
+
+The one idea: every way a request can end becomes an Outcome that says what the money may have
+done, and the key is taken out of every text before anyone else sees it. Foreign exceptions are not
+chained, because they carry the request with its key.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import urlsplit
+
+import openai
+
+from bridgekd.config import Teacher
+from bridgekd.core.pace import reset_s
+from bridgekd.core.refusals import Refusal
+from bridgekd.edges.lines import Outcome
+
+KEY_MARK = "[key]"
+CONNECT_TIMEOUT_S = 10.0
+LONGEST_HINT_S = 60.0  # a limit's reset header is a hint: a daily limit names hours
+
+# By the end of these no byte of the request had left, whatever version of httpx openai brings
+# along.
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
+# Below warnings these write down headers and addresses, where a key may be.
+_LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
+_WHY = {
+    "money": "the quota or credit is used up ({said})",
+    "model": "no model {model!r} at this address ({said})",
+    "settings": "it does not take a setting of the recipe ({said})",
+    "other": "it does not speak chat completions ({said})",
+}
+
+T = TypeVar("T")
+
+
+class Wire:
+    """An open client for one teacher; used as an async context."""
+
+    def __init__(self, teacher: Teacher, api_key: str) -> None:
+        self.teacher = teacher
+        self._secrets = _spellings(api_key)
+        self._levels: dict[str, int] = {}
+        host = urlsplit(teacher.url).hostname
+        # The time of a whole attempt is kept in `ask`; a server that drips bytes would never end
+        # the read timeout. Connecting has a shorter one of its own, because it is free to fail.
+        timeout = openai.Timeout(None, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s / 2))
+        # A proxy of the environment never stands between this machine and itself.
+        http_client = openai.DefaultAsyncHttpxClient(
+            timeout=timeout,
+            trust_env=host not in ("localhost", "127.0.0.1", "::1"),
+        )
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key,
+            base_url=teacher.url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=http_client,
+        )
+
+    async def __aenter__(self) -> Self:
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            self._levels[name] = logger.level
+            logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._client.close()
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+
+    async def send(
+        self, request: Callable[[openai.AsyncOpenAI], Awaitable[T]], timeout_s: float
+    ) -> T | Outcome:
+        """What one request gives, or how it failed. Raises nothing but asyncio's cancellation."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await request(self._client)
+        except openai.APIStatusError as exc:
+            return self._by_status(exc)
+        except openai.APIConnectionError as exc:
+            cause = exc.__cause__
+            never_sent = type(cause).__name__ in _NEVER_SENT
+            reason = self.clean(f"{type(cause).__name__}: {cause}" if cause else str(exc))[:300]
+            return Outcome("failed" if never_sent else "unknown", reason=reason)
+        except TimeoutError:
+            return Outcome("unknown", reason=f"no answer within {timeout_s:g} s")
+        except openai.OpenAIError as exc:
+            return Outcome("unknown", reason=type(exc).__name__)
+
+    def _by_status(self, exc: openai.APIStatusError) -> Outcome:
+        refusal = Refusal.read(exc.status_code, exc.response.text)
+        said = self.clean(refusal.message or exc.message)[:300]
+        host = urlsplit(self.teacher.url).hostname or ""
+        kind = refusal.kind(host)
+        if kind == "key":
+            # Servers like to quote the key here, whole or in part: their words are not passed on.
+            name = self.teacher.api_key_env
+            with_key = f"the key in {name}" if name else "a call without a key"
+            return Outcome("down", reason=f"it refused {with_key} ({exc.status_code})")
+        if kind in ("money", "model", "settings", "other"):
+            return Outcome("down", reason=_WHY[kind].format(model=self.teacher.model, said=said))
+        if kind == "refused":
+            name = exc.request_id or exc.response.headers.get("request-id")
+            raw = self.clean(exc.response.text)
+            return Outcome("refused", raw, self.clean(name) if name else None, said)
+        if kind == "unknown":
+            return Outcome("unknown", reason=said)
+        wait_s = _wait_s(exc.response.headers)
+        return Outcome("failed", reason=said, throttled=kind == "throttled", retry_after_s=wait_s)
+
+    def clean(self, text: str) -> str:
+        """The text without the key."""
+        for secret in self._secrets:
+            text = text.replace(secret, KEY_MARK)
+        return text
+
+
+def _spellings(api_key: str) -> tuple[str, ...]:
+    """The key as JSON may spell it. A short word is no secret and may be part of an answer."""
+    return (api_key, api_key.replace("/", "\\/")) if len(api_key) >= 8 else ()
+
+
+def _wait_s(headers: Mapping[str, str]) -> float | None:
+    """How long the server asks to wait: Retry-After in seconds, else what its limits' headers
+    hint at. A Retry-After that is a date is left to the backoff.
+    """
+    try:
+        return max(0.0, float(headers["retry-after"]))
+    except (KeyError, ValueError):
+        pass
+    for kind in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
+            hint = reset_s(headers.get(f"x-ratelimit-reset-{kind}", ""))
+            return None if hint is None else min(hint, LONGEST_HINT_S)
+    return None
