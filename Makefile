@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check format models clean
+.PHONY: demo test chaos check format models clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
 
 test: check  ## everything that must hold
 	$(BIN)/pytest
+
+chaos: $(READY)  ## 200 kills of a buying at random and at the worst instants; says what it saw
+	CHAOS_KILLS=200 $(BIN)/pytest -s --timeout=1800 tests/test_chaos.py
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .
