@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bridgekd.edges.ledger import spend
+from bridgekd.edges.ledger_views import spend
 from bridgekd.edges.teacher import Limits, Purchase
 from bridgekd.errors import HardStop
 from bridgekd.sandbox.teacher_server import Faults, serve
