@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridgekd.core.costs import dollars
+from bridgekd.edges.ledger_check import Finding
 from bridgekd.edges.ledger_views import SpendRow, total_of
 
 WIDE = 200  # for a file or a pipe, which has no width of its own
@@ -33,6 +34,16 @@ def print_spend(console: Console, path: Path, by: Sequence[str], rows: Sequence[
     if not console.is_terminal:
         console = Console(file=console.file, width=WIDE)
     console.print(table)
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """A line for each: how many attempts it is so of, and which."""
+    for finding in findings:
+        of = f"{finding.n:,} attempt{'s' * (finding.n != 1)}: " if finding.n else ""
+        ids = ", ".join(map(str, finding.ids))
+        more = ", ..." if finding.n > len(finding.ids) else ""
+        which = f" ({ids}{more})" if ids else ""
+        console.print(f"{of}{finding.what}{which}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _cells(row: SpendRow) -> dict[str, str]:

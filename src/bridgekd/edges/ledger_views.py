@@ -17,6 +17,10 @@ from bridgekd.errors import BadInput
 # What attempts can be told apart by; a day is the UTC day on which the attempt was opened.
 GROUPS = {name: name for name in ("run", "purpose", "provider", "model", "state")}
 GROUPS["day"] = "substr(created_at, 1, 10)"
+# The rule of the column held_microusd, spelled out: SQLite finds no computed column in an index.
+_HELD = """CASE WHEN imported THEN 0
+                WHEN state IN ('reserved', 'unknown', 'unparsable') THEN reserve_microusd
+                ELSE coalesce(cost_microusd, 0) END"""
 _SUMS = {
     "n_attempts": "count(*)",
     "n_prompt_tokens": "sum(n_prompt_tokens)",
@@ -24,7 +28,7 @@ _SUMS = {
     "n_cached_tokens": "sum(n_cached_tokens)",
     "n_reasoning_tokens": "sum(n_reasoning_tokens)",
     "paid_microusd": "sum(CASE WHEN imported THEN 0 ELSE cost_microusd END)",
-    "held_microusd": "sum(held_microusd)",
+    "held_microusd": f"sum({_HELD})",
     "elsewhere_microusd": "sum(CASE WHEN imported THEN cost_microusd END)",
 }
 # Files of version 1 lack what the second migration added; its defaults stand in.
@@ -95,12 +99,13 @@ def spend(
     if not path.exists():
         return ()
     groups, totals = [GROUPS[name] for name in by], [f"coalesce({t}, 0)" for t in _SUMS.values()]
-    order = f"GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}" if by else ""
+    grouped = f"GROUP BY {', '.join(groups)}" if by else ""
     with reading(path) as db:
         rows = db.execute(
-            f"SELECT {', '.join(groups + totals)} FROM {table_of(db)} {order}"
+            f"SELECT {', '.join(groups + totals)} FROM {table_of(db)} {grouped}"
         ).fetchall()
-    found = [SpendRow(**dict(zip([*by, *_SUMS], row, strict=True))) for row in rows]
+    # Sorted here, since SQLite would sort a million attempts before it adds them up.
+    found = [SpendRow(**dict(zip([*by, *_SUMS], row, strict=True))) for row in sorted(rows)]
     return tuple(row for row in found if row.n_attempts)
 
 
