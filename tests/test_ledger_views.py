@@ -9,7 +9,15 @@ from bridgekd.config import Price
 from bridgekd.core.replies import Bill
 from bridgekd.edges import migrations
 from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.ledger_views import attempts_in, reading, spend, total_of
+from bridgekd.edges.ledger_views import (
+    GROUPS,
+    attempts_in,
+    reading,
+    spend,
+    spend_query,
+    table_of,
+    total_of,
+)
 
 RAW = """{"choices": [{"message": {"content": "Answer: 4"}, "finish_reason": "stop"}],
           "usage": {"prompt_tokens": 10, "completion_tokens": 20}}"""
@@ -54,6 +62,13 @@ def test_every_grouping_adds_up_to_the_same_total(path, by):
     assert (total.n_cached_tokens, total.n_reasoning_tokens) == (12, 15)
     assert (total.paid_microusd, total.elsewhere_microusd) == (90, 60)
     assert total.held_microusd == 90 + 700 + 800
+
+
+def test_what_was_spent_is_added_up_without_reading_the_texts(path):
+    for by in [(), *((name,) for name in GROUPS), tuple(GROUPS)]:
+        with reading(path) as db:
+            plan = db.execute(f"EXPLAIN QUERY PLAN {spend_query(by, table_of(db))}").fetchall()
+        assert "SCAN attempts USING COVERING INDEX attempts_spent" in [step[3] for step in plan]
 
 
 def test_groups_are_told_apart_and_in_order(path):

@@ -27,7 +27,7 @@ from bridgekd.edges.rows import read_jsonl
 from bridgekd.errors import BadInput
 from bridgekd.progress import Progress, silent
 
-GROUP = 500  # answers in one durable transaction
+GROUP = 200  # answers in one durable transaction
 FIELDS = ("request", "response", "price", "cost_usd")
 LARGEST = 2**53  # of a count or an amount: beyond it JSON readers round
 

@@ -98,15 +98,19 @@ def spend(
     path = Path(path)
     if not path.exists():
         return ()
-    groups, totals = [GROUPS[name] for name in by], [f"coalesce({t}, 0)" for t in _SUMS.values()]
-    grouped = f"GROUP BY {', '.join(groups)}" if by else ""
     with reading(path) as db:
-        rows = db.execute(
-            f"SELECT {', '.join(groups + totals)} FROM {table_of(db)} {grouped}"
-        ).fetchall()
+        rows = db.execute(spend_query(by, table_of(db))).fetchall()
     # Sorted here, since SQLite would sort a million attempts before it adds them up.
     found = [SpendRow(**dict(zip([*by, *_SUMS], row, strict=True))) for row in sorted(rows)]
     return tuple(row for row in found if row.n_attempts)
+
+
+def spend_query(by: Sequence[str], table: str) -> str:
+    """The SQL of `spend`, which the index attempts_spent answers by itself."""
+    groups = [GROUPS[name] for name in by]
+    totals = [f"coalesce({total}, 0)" for total in _SUMS.values()]
+    grouped = f"GROUP BY {', '.join(groups)}" if by else ""
+    return f"SELECT {', '.join(groups + totals)} FROM {table} {grouped}"
 
 
 def total_of(rows: Sequence[SpendRow]) -> SpendRow:
