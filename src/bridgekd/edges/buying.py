@@ -16,7 +16,7 @@ from bridgekd.core.admission import Account, Ended, Limits
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.core.pace import Pace, backoff
 from bridgekd.core.replies import Bill, Reply, bill_of, failure_in, read_reply
-from bridgekd.edges.attempts import StoredCall
+from bridgekd.edges.attempts import OpenAttempt, StoredCall
 from bridgekd.edges.caps import Caps
 from bridgekd.edges.commits import Commits
 from bridgekd.edges.gate import Gate
@@ -67,6 +67,7 @@ class Buying:
         self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet final
         self._open: dict[str, int] = {}  # by key: the attempt that is in the ledger as reserved
         self._sent: set[str] = set()  # of the open ones, those that the line was asked for
+        self._adopted: dict[str, OpenAttempt] = {}  # of the open ones, those of an earlier process
         self._closed = asyncio.Event()  # an attempt was closed: the hard stop may have room again
         self._n_closed = 0
         self._blocked: int | None = None  # the first place that the hard stop had no room for
@@ -114,8 +115,10 @@ class Buying:
 
     def _order(self, place: int, request: TeacherRequest) -> Order:
         call = call_request(self._teacher, request)
-        most = self._line.most(request, bound_of(self._teacher, request))
-        return Order(place, request, call, call_key(call), most)
+        key, most = call_key(call), self._line.most(request, bound_of(self._teacher, request))
+        if (sent := self._line.adopted.get(key)) is not None:  # the price may have changed since
+            most = replace(most, cost_microusd=max(most.cost_microusd, sent.reserve_microusd))
+        return Order(place, request, call, key, most)
 
     def _recall(self, order: Order, stored: StoredCall) -> None:
         self.n_recalled += 1
@@ -165,6 +168,8 @@ class Buying:
                     f"{host_of(self._teacher)} gave no answer for example {order.request.id} in "
                     f"{n_failed} tries (the last: {outcome.reason}). {GO_ON}"
                 )
+            if self._line.outlives:
+                continue  # it goes into the next batch
             wait_s = backoff(max(1, n_failed), self._terms.backoff_s, LONGEST_BACKOFF_S, dice)
             if served and outcome.retry_after_s is not None:
                 wait_s = 0.0  # the server said when, and the pace keeps the calls apart
@@ -172,10 +177,10 @@ class Buying:
 
     def _adopt(self, order: Order) -> bool:
         """Takes over an attempt of an earlier process that is still on its way."""
-        attempt_id = self._line.adopted.pop(order.key, None)
-        if attempt_id is None:
+        sent = self._line.adopted.pop(order.key, None)
+        if sent is None:
             return False
-        self._open[order.key] = attempt_id
+        self._open[order.key], self._adopted[order.key] = sent.id, sent
         return True
 
     async def _reserve(self, order: Order) -> None:
@@ -214,7 +219,9 @@ class Buying:
     async def _close(self, order: Order, outcome: Outcome) -> Outcome:
         """Writes how an attempt ended: what came back, then what that means."""
         ledger, attempt_id, do = self._ledger, self._open[order.key], self._commits.do
-        price = self._teacher.tariff
+        price, most = self._teacher.tariff, order.most
+        if (sent := self._adopted.get(order.key)) is not None:
+            price, most = sent.price, replace(most, cost_microusd=sent.reserve_microusd)
         if outcome.raw:
             raw, name = outcome.raw, outcome.request_id
             await do(lambda: ledger.record(attempt_id, raw, price=price, request_id=name))
@@ -240,7 +247,7 @@ class Buying:
                 f"{outcome.raw[:200]!r}; check teacher.base_url. {GO_ON}"
             )
         else:
-            await self._settle(order, reply, bill_of(reply, price, most=order.most))
+            await self._settle(order, reply, bill_of(reply, price, most=most))
         return outcome
 
     async def _settle(self, order: Order, reply: Reply, bill: Bill) -> None:
@@ -258,6 +265,7 @@ class Buying:
         """An attempt is closed; what it did not use of the caps and the hard stop is free again."""
         del self._open[order.key]
         self._sent.discard(order.key)
+        self._adopted.pop(order.key, None)
         self._caps.give_back(order.key, order.most, bill)
         self._n_closed += 1
         self._closed.set()
@@ -301,16 +309,18 @@ class Buying:
         """Gives answers in flight, which may be paid, `grace_s` to come; then closes the rest."""
         self._stopping = True
         tasks = self._flying
-        for key in (tasks.keys() - self._sent) | (self._line.unsent() & tasks.keys()):
+        for key in tasks.keys() - self._sent:
             tasks[key].cancel()
-        if tasks and not self._line.outlives:
+        unsent = await self._line.stop()
+        if tasks:
             await asyncio.wait(tasks.values(), timeout=grace_s)
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         await self._commits.drain()
-        unsent = (self._open.keys() - self._sent) | self._line.unsent()
-        for attempt_id in [self._open.pop(key) for key in unsent & self._open.keys()]:
-            await self._commits.do(partial(self._ledger.release, attempt_id, "failed"))
+        unsent |= self._open.keys() - self._sent
+        left = [self._open.pop(key) for key in unsent & self._open.keys()]
+        release = (partial(self._ledger.release, attempt_id, "failed") for attempt_id in left)
+        await asyncio.gather(*map(self._commits.do, release))
         # What had arrived is settled; the rest is unknown, or in a batch.
         await self._commits.do(self._ledger.recover)

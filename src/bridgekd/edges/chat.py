@@ -5,6 +5,7 @@ import openai
 from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest, payload_of
 from bridgekd.core.replies import Bill
+from bridgekd.edges.attempts import OpenAttempt
 from bridgekd.edges.lines import Outcome
 from bridgekd.edges.orders import Order
 from bridgekd.edges.wire import Wire
@@ -18,13 +19,13 @@ class ChatLine(Wire):
     def __init__(self, teacher: Teacher, api_key: str) -> None:
         super().__init__(teacher, api_key)
         self.width = teacher.concurrency
-        self.adopted: dict[str, int] = {}
+        self.adopted: dict[str, OpenAttempt] = {}
 
     def most(self, request: TeacherRequest, bound: Bill) -> Bill:
         """The bound: nobody knows an answer beforehand."""
         return bound
 
-    def unsent(self) -> set[str]:
+    async def stop(self) -> set[str]:
         """None: what is asked for is sent."""
         return set()
 

@@ -13,7 +13,7 @@ most one final attempt.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -171,8 +171,8 @@ class Ledger:
         """Closes what a crashed process left open and returns how many attempts that were.
 
         The lock says that no living process owns them. A response that had been recorded is
-        settled by what it says; all others may or may not have been served and become unknown,
-        but for those in a batch, which goes on without us.
+        settled by what it says; a batch that nobody was asked to make failed, and one that may
+        have been made goes on without us; all others may have been served and become unknown.
         """
         with self._transaction() as db:
             return attempts.close_left_open(db)
@@ -216,23 +216,25 @@ class Ledger:
         return True
 
     def join_batch(
-        self, token: str, keys: Iterable[str], *, provider: str, host: str, price: Price | None
+        self, token: str, keys: Sequence[str], *, provider: str, host: str, price: Price | None
     ) -> None:
-        """Puts the open attempts of some keys into a batch that is about to be sent: from here on
-        a crash leaves them open.
-        """
+        """Puts the open attempts of some keys into a batch that is to be made."""
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
                 (token, provider, host, attempts.now()),
             )
-            db.executemany(
+            cursor = db.executemany(
                 "UPDATE attempts SET batch = ?, price = ? WHERE key = ? AND state = 'reserved'",
                 [(token, attempts.price_json(price), key) for key in keys],
             )
+            if cursor.rowcount != len(keys):
+                raise ValueError(f"of {len(keys)} calls for a batch {cursor.rowcount} are open")
 
     def name_batch(self, token: str, remote_id: str) -> None:
-        """Writes what the server calls a batch."""
+        """Writes what the server calls a batch; "" before it is asked to make it, so that from here
+        on a crash leaves a batch that may be there.
+        """
         with self._transaction() as db:
             db.execute("UPDATE batches SET remote_id = ? WHERE token = ?", (remote_id, token))
 

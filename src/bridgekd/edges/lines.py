@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.replies import Bill
+from bridgekd.edges.attempts import OpenAttempt
 from bridgekd.edges.orders import Order
 
 
@@ -33,11 +34,12 @@ class Line(Protocol):
 
     `width` is the most calls that may be in flight. `adopted` are attempts, by key, that were sent
     before this process began and are on their way; who asks for one takes it out. `outlives` says
-    whether calls go on when this process ends.
+    whether calls go on when this process ends; on such a line it is of no use to wait before
+    trying again.
     """
 
     width: int
-    adopted: dict[str, int]
+    adopted: dict[str, OpenAttempt]
     outlives: bool
 
     async def __aenter__(self) -> Self: ...
@@ -55,8 +57,10 @@ class Line(Protocol):
     async def ask(self, order: Order) -> Outcome:
         """Sends one call once. Raises nothing but Stopped and asyncio's cancellation."""
 
-    def unsent(self) -> set[str]:
-        """The keys that were asked for but have certainly not left this machine."""
+    async def stop(self) -> set[str]:
+        """Sends nothing more and gives up waiting for what goes on without us. Returns the keys
+        that were asked for but have certainly not left this machine.
+        """
 
 
 def host_of(teacher: Teacher) -> str:

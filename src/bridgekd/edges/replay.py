@@ -18,6 +18,7 @@ from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd_up
 from bridgekd.core.replies import Bill, Usage, bill_of, read_reply, read_usage
+from bridgekd.edges.attempts import OpenAttempt
 from bridgekd.edges.lines import Outcome
 from bridgekd.edges.orders import Order
 from bridgekd.edges.rows import read_jsonl
@@ -61,7 +62,7 @@ class ReplayLine:
     width = 1000
 
     def __init__(self, teacher: Teacher) -> None:
-        self.adopted: dict[str, int] = {}
+        self.adopted: dict[str, OpenAttempt] = {}
         self._teacher = teacher
         self._recordings = read_recordings(Path(str(teacher.recordings)))
 
@@ -85,7 +86,7 @@ class ReplayLine:
         reported = reply.usage.reported_usd if reply.usage else None
         return bill_of(reply, self._teacher.tariff, most=Bill(0, 0, microusd_up(reported or 0.0)))
 
-    def unsent(self) -> set[str]:
+    async def stop(self) -> set[str]:
         """None: there is no way that a call could be lost on."""
         return set()
 

@@ -8,6 +8,7 @@ chained, because they carry the request with its key.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -99,25 +100,36 @@ class Wire:
             return Outcome("unknown", reason=type(exc).__name__)
 
     def _by_status(self, exc: openai.APIStatusError) -> Outcome:
-        refusal = Refusal.read(exc.status_code, exc.response.text)
-        said = self.clean(refusal.message or exc.message)[:300]
+        headers = exc.response.headers
+        name = exc.request_id or headers.get("request-id")
+        outcome = self.by_status(exc.status_code, exc.response.text, name, exc.message)
+        return (
+            replace(outcome, retry_after_s=_wait_s(headers))
+            if outcome.kind == "failed"
+            else outcome
+        )
+
+    def by_status(
+        self, status: int, body: str, request_id: str | None, otherwise: str = ""
+    ) -> Outcome:
+        """What an error means; `otherwise` is its message where the body has none."""
+        refusal = Refusal.read(status, body)
+        said = self.clean(refusal.message or otherwise or f"status {status}")[:300]
         host = urlsplit(self.teacher.url).hostname or ""
         kind = refusal.kind(host)
         if kind == "key":
             # Servers like to quote the key here, whole or in part: their words are not passed on.
             name = self.teacher.api_key_env
             with_key = f"the key in {name}" if name else "a call without a key"
-            return Outcome("down", reason=f"it refused {with_key} ({exc.status_code})")
+            return Outcome("down", reason=f"it refused {with_key} ({status})")
         if kind in ("money", "model", "settings", "other"):
             return Outcome("down", reason=_WHY[kind].format(model=self.teacher.model, said=said))
         if kind == "refused":
-            name = exc.request_id or exc.response.headers.get("request-id")
-            raw = self.clean(exc.response.text)
-            return Outcome("refused", raw, self.clean(name) if name else None, said)
+            name = self.clean(request_id) if request_id else None
+            return Outcome("refused", self.clean(body), name, said)
         if kind == "unknown":
             return Outcome("unknown", reason=said)
-        wait_s = _wait_s(exc.response.headers)
-        return Outcome("failed", reason=said, throttled=kind == "throttled", retry_after_s=wait_s)
+        return Outcome("failed", reason=said, throttled=kind == "throttled")
 
     def clean(self, text: str) -> str:
         """The text without the key."""
