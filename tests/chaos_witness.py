@@ -64,14 +64,23 @@ class Attempt:
         return self.state in FINAL or (self.state == "reserved" and is_answer)
 
 
-def read(path: Path, query: str, *values: object) -> list[tuple]:
-    """Rows of a ledger that someone else may be writing; none while it has no tables."""
+def open_file(path: Path) -> sqlite3.Connection:
+    """A ledger to read while someone else may be writing it."""
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def has_tables(path: Path) -> bool:
     if not path.exists():
+        return False
+    with closing(open_file(path)) as db:
+        return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone())
+
+
+def read(path: Path, query: str, *values: object) -> list[tuple]:
+    """Rows of a ledger; none while it has no tables."""
+    if not has_tables(path):
         return []
-    uri = f"{path.as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone():
-            return []
+    with closing(open_file(path)) as db:
         return db.execute(query, values).fetchall()
 
 
