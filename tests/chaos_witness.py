@@ -70,7 +70,10 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def has_tables(path: Path) -> bool:
-    if not path.exists():
+    """Whether a ledger was made so far. Before there are tables its file is switched from journals
+    to WAL, and who may only read cannot read a file whose journal was left by a kill.
+    """
+    if not path.exists() or path.with_name(f"{path.name}-journal").exists():
         return False
     with closing(open_file(path)) as db:
         return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone())
