@@ -174,6 +174,8 @@ class Play:
         n_had = len(before[-1].final()) if before else 0
         n_lacking = len(self.calm.completions) - n_had
         n = self.dice.randint(1, max(1, n_lacking // 3))
+        if kind == "quiet" and self.dice.random() < 0.5:
+            n = 1  # the one answer that must not wait for company
         self.order = order = replace(
             order,
             life=order.life + 1,
