@@ -15,7 +15,7 @@ _THINKS_FIRST = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
 _NO_TEMPERATURE = re.compile(r"(?:.*/)?claude-(opus-4-[7-9]|(opus|sonnet|haiku)-[5-9])")
 _OURS = frozenset((
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
-    "stop", "response_format", "reasoning_effort", "provider", "sample_index", "n", "stream",
+    "stop", "response_format", "reasoning_effort", "n", "stream",
 ))  # fmt: skip
 
 
@@ -132,7 +132,7 @@ class Teacher(Section):
         return self
 
     def settings(self, sample_index: int) -> dict[str, Any]:
-        """The fields of a request beside its messages; those at None are not sent."""
+        """The fields of a request beside its messages, `extra` among them; none is None."""
         name = self.token_parameter
         if name == "auto":
             name = "max_completion_tokens" if _thinks_first(self.model) else "max_tokens"
@@ -144,8 +144,9 @@ class Teacher(Section):
             "stop": None if self.stop is None else list(self.stop),
             "response_format": self.response_format,
             "reasoning_effort": self.reasoning_effort,
+            "extra": self.extra or None,
         }
-        return {k: v for k, v in fields.items() if v is not None} | self.extra
+        return {k: v for k, v in fields.items() if v is not None}
 
 
 class Budget(Section):

@@ -19,6 +19,7 @@ from bridgekd.core.replies import Bill, Reply, bill_of, failure_in, read_reply
 from bridgekd.edges.attempts import StoredCall
 from bridgekd.edges.caps import Caps
 from bridgekd.edges.commits import Commits
+from bridgekd.edges.gate import Gate
 from bridgekd.edges.ledger import Purpose
 from bridgekd.edges.lines import Line, Outcome, host_of
 from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of
@@ -60,6 +61,7 @@ class Buying:
         self._teacher = terms.teacher
         self._line = line
         self._pace = Pace(line.width)
+        self._gate = Gate(self._pace)
         self._caps = Caps(terms.teacher)
         self._commits = commits
         self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet final
@@ -103,7 +105,7 @@ class Buying:
                 continue
             self._refuse_twice(order)
             self.account.hold(charge(order.most, self._terms.accept is not None))
-            while len(self._flying) >= self._pace.width:
+            while len(self._flying) >= self._line.width:
                 await self._land_some()
             self._flying[order.key] = asyncio.create_task(self._fly(order))
         while self._flying:
@@ -145,24 +147,27 @@ class Buying:
                 await self._reserve(order)
                 await self._caps.wait(order.key, order.most)
                 self.n_sent += 1
-            n_answered = self._pace.n_answered
-            self._sent.add(order.key)
-            outcome = await self._line.ask(order)
+            async with self._gate.out() as sent_at:
+                n_answered = self._pace.n_answered
+                self._sent.add(order.key)
+                outcome = await self._line.ask(order)
             outcome = await self._close(order, outcome)
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
             self._check_down(outcome)
             if outcome.throttled:
-                self._pace.throttled()
+                self._pace.throttled(sent_at)
             # A throttled call that waits while others are answered is not a sign of a dead server.
-            if not (outcome.throttled and self._pace.n_answered > n_answered):
-                n_failed += 1
+            served = outcome.throttled and self._pace.n_answered > n_answered
+            n_failed += not served
             if n_failed >= self._teacher.max_tries:
                 raise TeacherDown(
                     f"{host_of(self._teacher)} gave no answer for example {order.request.id} in "
                     f"{n_failed} tries (the last: {outcome.reason}). {GO_ON}"
                 )
             wait_s = backoff(max(1, n_failed), self._terms.backoff_s, LONGEST_BACKOFF_S, dice)
+            if served and outcome.retry_after_s is not None:
+                wait_s = 0.0  # the server said when, and the pace keeps the calls apart
             await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
 
     def _adopt(self, order: Order) -> bool:
