@@ -222,15 +222,24 @@ class Buying:
         price, most = self._teacher.tariff, order.most
         if (sent := self._adopted.get(order.key)) is not None:
             price, most = sent.price, replace(most, cost_microusd=sent.reserve_microusd)
-        if outcome.raw:
-            raw, name = outcome.raw, outcome.request_id
-            await do(lambda: ledger.record(attempt_id, raw, price=price, request_id=name))
+        raw, name = outcome.raw, outcome.request_id
+
+        def record() -> None:
+            ledger.record(attempt_id, raw, price=price, request_id=name)
+
+        def refuse() -> None:  # in one commit: the body alone does not tell that it was refused
+            record()
+            ledger.settle(attempt_id, "refused", Bill())
+
         if outcome.kind == "refused":
-            await do(lambda: ledger.settle(attempt_id, "refused", Bill()))
+            await do(refuse)
             self._shut(order, Bill())
             self._keep(order, Reply("refused"), Bill())
             self._check_refusals(outcome)
-        elif outcome.kind != "answered":
+            return outcome
+        if raw:
+            await do(record)
+        if outcome.kind != "answered":
             await do(
                 lambda: ledger.release(
                     attempt_id, "unknown" if outcome.kind == "unknown" else "failed"
