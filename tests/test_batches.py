@@ -20,7 +20,7 @@ from bridgekd.edges.batch_files import custom_id, parts_of, results_of
 from bridgekd.edges.ledger import Ledger
 from bridgekd.edges.orders import Order
 from bridgekd.edges.teacher import Limits, TeacherRequest, buy
-from bridgekd.errors import HardStop, TeacherDown
+from bridgekd.errors import HardStop, Overbilled, TeacherDown
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import BatchFaults, Faults, request_key, serve
 from test_teacher import CANARY, counts, held, pool, purchase, words
@@ -173,6 +173,24 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_faults(
         assert n_open(path) == 0
 
 
+def waves(rows, limits):
+    """How many batches it takes if each holds all that fits while the one before is settled."""
+    n = usd = n_waves = 0
+    while n < len(rows) and (n_fit := (limits.microusd - usd) // RESERVE) > 0:
+        usd += sum(row.cost_microusd for row in rows[n : n + n_fit])
+        n, n_waves = n + n_fit, n_waves + 1
+    return n_waves
+
+
+@pytest.mark.parametrize("microusd", [1_200, 5_000, 20_000])
+def test_each_batch_holds_all_that_fits(tmp_path, everything, microusd):
+    limits = Limits(microusd=microusd)
+    with serve(words, seed=5, faults=ANSWERS) as server:
+        watch = Watch(server)
+        bought(tmp_path / "l.db", server, pool(40), limits=limits)
+        assert watch.seen["POST batches"] == waves(everything, limits)
+
+
 @given(st.integers(1_000, 30_000), st.integers(0, 1000))
 @settings(deadline=None, max_examples=8)
 def test_the_hard_stop_holds_in_batches(tmp_path_factory, stop, seed):
@@ -315,6 +333,16 @@ def test_a_batch_that_is_being_made_when_we_stop_gets_its_name(tmp_path):
         assert (watch.seen["GET list"], set(server.served.values())) == (0, {1})
 
 
+def test_what_expired_in_a_batch_that_was_left_is_asked_again(tmp_path):
+    path = tmp_path / "l.db"
+    with serve(words, batch_faults=BatchFaults(expire=0.4)) as server:
+        leave(path, server, Watch(server), pool(20))
+        got = bought(path, server, pool(20), max_tries=20)
+        assert len(got.completions) == 20
+        assert got.n_calls_sent == server.calls.total() - 20 > 0
+        assert (set(server.served.values()), held(path)) == ({1}, server.billed)
+
+
 def test_another_buying_keeps_the_answers_of_a_batch_that_was_left(tmp_path):
     path = tmp_path / "l.db"
     faults = BatchFaults(expire=0.2, missing=0.2)
@@ -455,6 +483,80 @@ def test_a_setting_that_no_call_may_have_costs_no_rows(tmp_path):
     with serve(words, reasoning=True) as server, stopped:  # it takes no max_tokens
         bought(tmp_path / "l.db", server, pool(20), token_parameter="max_tokens")
     assert (counts(tmp_path / "l.db"), held(tmp_path / "l.db")) == ({"failed": 20}, 0)
+
+
+def test_refusals_beside_answers_do_not_look_like_a_rule(tmp_path):
+    def picky(question, seed):
+        if question < "question10":
+            raise ValueError("not this one")
+        return "Answer: 4"
+
+    with serve(picky) as server:
+        got = bought(tmp_path / "l.db", server, pool(20))
+        assert [c.state for c in got.completions] == ["refused"] * 10 + ["answered"] * 10
+    with serve(picky) as server, pytest.raises(TeacherDown, match="refused the first 8 requests"):
+        bought(tmp_path / "l2.db", server, pool(10))
+
+
+def test_overbilling_is_caught_with_all_of_the_batch_saved(tmp_path):
+    path = tmp_path / "l.db"
+    with serve(words, faults=Faults(overbill=1.0)) as server:
+        with pytest.raises(Overbilled, match="no limit can be kept"):
+            bought(path, server, pool(20))
+        assert (counts(path), held(path), n_open(path)) == ({"answered": 20}, server.billed, 0)
+
+
+def test_an_answer_that_is_no_chat_completion_stops_with_the_others_saved(tmp_path):
+    path, spoilt = tmp_path / "l.db", []
+
+    def hook(name, go):
+        if name != "GET content":
+            return go()
+        rows = [json.loads(line) for line in go().splitlines()]
+        rows[3]["response"]["body"] = spoilt.append(1) or {"hello": "there"}
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    with serve(words) as server:
+        Watch(server, hook)
+        with pytest.raises(TeacherDown, match=r"hello.*check teacher.base_url"):
+            bought(path, server, pool(20))
+        assert (counts(path), n_open(path)) == ({"answered": 19, "unparsable": 1}, 0)
+        assert server.billed <= held(path)
+
+
+@pytest.mark.parametrize("garbage", [b"<html>", (200, {}, {}), (200, {"id": 5, "data": 5}, {})])
+@pytest.mark.parametrize("name", ["POST batches", "GET batch", "GET list"])
+def test_an_answer_that_is_no_batch_is_asked_for_again(tmp_path, name, garbage):
+    path = tmp_path / "l.db"
+    with serve(words, batch_faults=BatchFaults(lose_create=int(name == "GET list"))) as server:
+        watch = Watch(server)
+        watch.hook = lambda asked, go: garbage if asked == name and watch.seen[name] == 1 else go()
+        assert len(bought(path, server, pool(20)).completions) == 20
+        n_unknown = 20 * (name == "POST batches")  # nobody knows whether that made one
+        assert counts(path) == {"answered": 20} | ({"unknown": 20} if n_unknown else {})
+        assert (held(path), n_open(path)) == (server.billed + RESERVE * n_unknown, 0)
+
+
+def test_a_server_that_keeps_no_files_is_told_apart(tmp_path):
+    with serve(words) as server:
+        Watch(server, lambda name, go: b"<html>")
+        with pytest.raises(TeacherDown, match="no files and batches at this address"):
+            bought(tmp_path / "l.db", server, pool(20))
+
+
+def test_a_wait_that_the_server_asks_for_is_kept_unless_it_is_long(tmp_path):
+    with serve(words) as server:
+        watch = Watch(server)
+        error = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
+        watch.hook = lambda name, go: (
+            (429, error, {"Retry-After": "0.4"}) if watch.seen[name] == 1 else go()
+        )
+        got = bought(tmp_path / "l.db", server, pool(3))
+        assert (got.n_calls_sent, len(got.completions)) == (3, 3)
+        assert 1.6 <= got.seconds < 20  # upload, making, a look, the results
+        watch.hook = lambda name, go: (429, error, {"Retry-After": "86400"})
+        with pytest.raises(TeacherDown, match="86400 s of rest"):
+            bought(tmp_path / "l2.db", server, pool(3))
 
 
 @pytest.mark.parametrize("name", ["GET batch", "GET content"])
