@@ -36,7 +36,7 @@ from bridgekd.edges.orders import Order
 from bridgekd.errors import TeacherDown
 
 WIDTH = 100_000
-LONGEST_QUIET_S = 1.0  # without a further call before a batch is sent
+CALM_TURNS = 20  # of the event loop; a call that has ended takes 4 to let the next one in
 LONGEST_OUTAGE_STEP_S = 600.0  # between looks at a batch whose server cannot be reached
 MAKING_GRACE_S = 5.0  # for a batch that is being made when we stop
 LOST_AFTER = timedelta(hours=48)  # a batch ends within 24 h; one that nobody knows then is gone
@@ -48,6 +48,7 @@ class BatchLine(BatchWire):
     """Collects calls until no more come, sends them as a batch, and waits for it."""
 
     outlives = True
+    resting = False
     width = WIDTH
 
     def __init__(
@@ -175,7 +176,8 @@ class BatchLine(BatchWire):
             await work
         except TeacherDown as exc:
             self._lost |= dict.fromkeys(keys, str(exc))
-            self._tell(keys, exc)
+            if not self._tell(keys, exc):
+                self._note(str(exc))
 
     async def _send_forever(self) -> None:
         while True:
@@ -185,13 +187,13 @@ class BatchLine(BatchWire):
             self._send_off()
 
     async def _quiet(self) -> None:
-        """Waits until no more calls come."""
-        quiet_s = min(LONGEST_QUIET_S, self.teacher.poll_s)
-        n_seen = -1
-        while n_seen != len(self._pending):
-            n_seen = len(self._pending)
-            await asyncio.sleep(quiet_s)
-            await self._commits.drain()  # a slow disk is not quiet
+        """Waits until no more calls come: the buying rests and no call is being reserved."""
+        n_seen, n_calm = 0, 0
+        while n_calm < CALM_TURNS:
+            await self._commits.drain()
+            await asyncio.sleep(0)
+            calm = self.resting and not self._commits.busy and n_seen == len(self._pending)
+            n_seen, n_calm = len(self._pending), n_calm + 1 if calm else 0
 
     def _send_off(self) -> None:
         orders, self._pending = self._pending, {}

@@ -137,7 +137,9 @@ class Buying:
 
     async def _land_some(self) -> None:
         """Waits until a call in flight has ended; raises what it raised."""
+        self._line.resting = True
         await asyncio.wait(self._flying.values(), return_when=asyncio.FIRST_COMPLETED)
+        self._line.resting = False
         for key in [key for key, task in self._flying.items() if task.done()]:
             self._flying.pop(key).result()
 

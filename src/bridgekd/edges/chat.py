@@ -15,6 +15,7 @@ class ChatLine(Wire):
     """One request a call, as many at once as the recipe's concurrency."""
 
     outlives = False
+    resting = False
 
     def __init__(self, teacher: Teacher, api_key: str) -> None:
         super().__init__(teacher, api_key)

@@ -35,12 +35,13 @@ class Line(Protocol):
     `width` is the most calls that may be in flight. `adopted` are attempts, by key, that were sent
     before this process began and are on their way; who asks for one takes it out. `outlives` says
     whether calls go on when this process ends; on such a line it is of no use to wait before
-    trying again.
+    trying again. `resting` is set by the buying while it admits nothing until a call has ended.
     """
 
     width: int
     adopted: dict[str, OpenAttempt]
     outlives: bool
+    resting: bool
 
     async def __aenter__(self) -> Self: ...
 

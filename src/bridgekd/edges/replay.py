@@ -59,6 +59,7 @@ class ReplayLine:
     """The recordings of a teacher, as a line."""
 
     outlives = False
+    resting = False
     width = 1000
 
     def __init__(self, teacher: Teacher) -> None:
