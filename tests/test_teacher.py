@@ -1,7 +1,6 @@
 """Buying against a real loopback server: what is bought, what it costs, what survives."""
 
 import logging
-import random
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from bridgekd.config import Teacher
 from bridgekd.core.calls import call_key, call_request, payload_of
-from bridgekd.core.pace import Pace, backoff
 from bridgekd.edges.ledger import Ledger, spend
 from bridgekd.edges.teacher import Limits, TeacherRequest, api_key, buy
 from bridgekd.errors import BadInput, HardStop, Overbilled, TeacherDown
@@ -439,24 +437,3 @@ def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, status):
     assert CANARY not in "".join(shown)
     assert CANARY.encode() not in stored
     assert CANARY.replace("/", "\\/").encode() not in stored
-
-
-def test_the_pace_shrinks_once_a_round_and_grows_with_answers():
-    pace = Pace(16)
-    for _ in range(10):
-        pace.throttled()
-    assert pace.width == 12
-    for _ in range(25):
-        pace.answered()
-    assert pace.width == 13
-    for _ in range(1000):
-        pace.answered()
-    assert pace.width == 16
-    for _ in range(1000):
-        pace.throttled()
-    assert pace.width == 1
-
-
-def test_waiting_doubles_up_to_a_limit():
-    waits = [backoff(n, 0.5, 60, random.Random(n)) for n in range(1, 12)]
-    assert all(min(60, 0.5 * 2**n) / 2 <= w <= min(60, 0.5 * 2**n) for n, w in enumerate(waits))
