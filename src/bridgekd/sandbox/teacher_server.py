@@ -24,6 +24,7 @@ from typing import Any
 
 from bridgekd.config import Price
 from bridgekd.core.costs import cost_microusd
+from bridgekd.sandbox.rates import Rate, RateLimit
 
 SANDBOX_PRICE = Price(input=2.5, output=10.0)
 SANDBOX_MODEL = "sandbox-teacher"
@@ -72,7 +73,8 @@ class TeacherServer(ThreadingHTTPServer):
     """The running server. `calls` and `served` count by `request_key`; `billed` is micro-dollars.
 
     `calls` counts every arrival, `served` those that were billed, whether or not the client got
-    them.
+    them; `throttled` is how many arrivals were over the rate. These do not count as attempts, so
+    that the faults drawn do not depend on a client's pace.
     """
 
     daemon_threads = False
@@ -83,6 +85,7 @@ class TeacherServer(ThreadingHTTPServer):
         reply: Callable[[str, int], str],
         *,
         faults: Faults,
+        rate: Rate | None,
         seed: int,
         port: int,
         models: tuple[str, ...],
@@ -90,8 +93,11 @@ class TeacherServer(ThreadingHTTPServer):
     ) -> None:
         self.reply, self.faults, self.seed, self.models = reply, faults, seed, models
         self.api_key = api_key
+        self._limit = RateLimit(rate) if rate else None
         self.calls: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
+        self.throttled = 0
+        self._attempts: Counter[str] = Counter()  # arrivals that the rate let in
         self.billed = 0
         self._n_taken = 0  # calls within the quota
         self.stopping = threading.Event()
@@ -110,6 +116,7 @@ class TeacherServer(ThreadingHTTPServer):
             return {
                 "n_calls": self.calls.total(),
                 "n_served": self.served.total(),
+                "n_throttled": self.throttled,
                 "billed_microusd": self.billed,
                 "calls": dict(self.calls),
                 "served": dict(self.served),
@@ -150,9 +157,16 @@ class TeacherServer(ThreadingHTTPServer):
         if not _is_chat(body.get("messages")):
             return _error(400, "messages must be a list of role and content.", "invalid_request")
         key = request_key(body)
+        wait = self._limit.take(_tokens_asked(body)) if self._limit else 0.0
         with self._lock:
             self.calls[key] += 1
-            attempt = self.calls[key]
+            self.throttled += wait > 0
+            self._attempts[key] += wait <= 0
+            attempt = self._attempts[key]
+        if self._limit and wait > 0:
+            said = "Rate limit reached." if wait < math.inf else "Request too large."
+            return _error(429, said, "rate_limit_exceeded", self._limit.retry_after(wait))
+        with self._lock:
             quota = self.faults.quota_after
             exhausted = quota is not None and self._n_taken >= quota
             self._n_taken += not exhausted
@@ -167,6 +181,12 @@ class TeacherServer(ThreadingHTTPServer):
             self.stopping.wait()
             return None
         return None if _hit(line, self.faults.drop) else answer
+
+    def rate_headers(self) -> Mapping[str, str]:
+        """What the x-ratelimit headers say now; without a rate, always the same."""
+        if self._limit:
+            return self._limit.headers()
+        return {"x-ratelimit-limit-requests": "10000", "x-ratelimit-remaining-requests": "9999"}
 
     def _line_fault(self, line: random.Random) -> Answer | None:
         if _hit(line, self.faults.throttle):
@@ -270,8 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
             "Content-Type": "application/json",
             "Content-Length": str(len(payload)),
             "x-request-id": f"req-{id(payload):x}",
-            "x-ratelimit-limit-requests": "10000",
-            "x-ratelimit-remaining-requests": "9999",
+            **self.server.rate_headers(),
             **headers,
         }.items():
             self.send_header(name, value)
@@ -284,6 +303,7 @@ def serve(
     reply: Callable[[str, int], str] | None = None,
     *,
     faults: Faults = Faults(),
+    rate: Rate | None = None,
     seed: int = 0,
     port: int = 0,
     wrong_rate: float = 0.1,
@@ -298,6 +318,7 @@ def serve(
     server = TeacherServer(
         reply or _world_reply(wrong_rate),
         faults=faults,
+        rate=rate,
         seed=seed,
         port=port,
         models=models,
@@ -323,6 +344,13 @@ def _is_chat(messages: object) -> bool:
         isinstance(messages, list)
         and bool(messages)
         and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages)
+    )
+
+
+def _tokens_asked(body: Mapping[str, Any]) -> int:
+    n_characters = sum(len(m["content"]) for m in body["messages"])
+    return -(-n_characters // 4) + int(
+        body.get("max_tokens") or body.get("max_completion_tokens") or 0
     )
 
 
