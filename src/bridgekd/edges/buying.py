@@ -66,6 +66,7 @@ class Buying:
         self._backoff_s = backoff_s
         self._tell = tell
         self._pace = Pace(teacher.concurrency)
+        self._gate = _Gate(self._pace)
         self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet settled
         self._open: dict[str, int] = {}  # by key: the attempt that is in the ledger as reserved
         self._closed = asyncio.Event()  # an attempt was closed, so the hard stop has room again
@@ -103,13 +104,28 @@ class Buying:
                 self._recall(order, stored)
                 continue
             self.account.hold(most)
-            while len(self._flying) >= self._pace.width:
+            while len(self._flying) >= self._teacher.concurrency:
                 await self._land_some()
+            sent_at = await self._enter()
             await self._reserve(order)
-            self._flying[order.key] = asyncio.create_task(self._fly(order, line))
+            self._flying[order.key] = asyncio.create_task(self._fly(order, line, sent_at))
         while self._flying:
             await self._land_some()
         return "pool"
+
+    async def _enter(self) -> float:
+        """Waits for the gate; raises at once what a call in flight raises meanwhile."""
+        entering = asyncio.ensure_future(self._gate.enter())
+        try:
+            while not entering.done():
+                waited = {entering, *self._flying.values()}
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                for key in [key for key, task in self._flying.items() if task.done()]:
+                    self._flying.pop(key).result()
+            return entering.result()
+        except BaseException:
+            entering.cancel()
+            raise
 
     def _recall(self, order: _Order, stored: StoredCall) -> None:
         self.n_recalled += 1
@@ -138,33 +154,40 @@ class Buying:
             self._closed.clear()
             await self._closed.wait()
 
-    async def _fly(self, order: _Order, line: Line) -> None:
+    async def _fly(self, order: _Order, line: Line, sent_at: float) -> None:
         """Asks until there is an answer, with an attempt of its own for every try."""
         dice = random.Random(order.key)  # only for waiting times: it never changes a row
         n_failed = 0
         while True:
             if self._stopping:
+                self._gate.leave()
                 self._ledger.release(self._open.pop(order.key), "failed")  # it was never sent
                 return
             n_answered = self._pace.n_answered
             self.n_sent += 1
-            outcome = await line.ask(order.call)
+            try:
+                outcome = await line.ask(order.call)
+            finally:
+                self._gate.leave()
             self._close(order, outcome)
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
             self._check_down(outcome)
             if outcome.throttled:
-                self._pace.throttled()
+                self._pace.throttled(sent_at)
             # A throttled call that waits while others are answered is not a sign of a dead server.
-            if not (outcome.throttled and self._pace.n_answered > n_answered):
-                n_failed += 1
+            served = outcome.throttled and self._pace.n_answered > n_answered
+            n_failed += not served
             if n_failed >= self._teacher.max_tries:
                 raise TeacherDown(
                     f"{host_of(self._teacher)} gave no answer for example {order.request.id} in "
                     f"{n_failed} tries (the last: {outcome.reason}). {GO_ON}"
                 )
             wait_s = backoff(max(1, n_failed), self._backoff_s, LONGEST_BACKOFF_S, dice)
+            if served and outcome.retry_after_s is not None:
+                wait_s = 0.0  # the server said when, and the pace keeps the calls apart
             await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
+            sent_at = await self._gate.enter()
             await self._reserve(order)
 
     def _close(self, order: _Order, outcome: Outcome) -> None:
@@ -249,6 +272,37 @@ class Buying:
             await asyncio.gather(*self._flying.values(), return_exceptions=True)
         while self._open:
             self._ledger.release(self._open.popitem()[1], "unknown")
+
+
+class _Gate:
+    """Lets calls out one after the other, in the order they came, as the pace allows."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._turn = asyncio.Lock()
+        self._left = asyncio.Event()
+        self._n_out = 0
+
+    async def enter(self) -> float:
+        """Waits until one more call may go out, and returns when that was."""
+        clock = asyncio.get_running_loop().time
+        async with self._turn:
+            while True:
+                if self._n_out >= self._pace.width:
+                    self._left.clear()
+                    await self._left.wait()
+                elif wait_s := self._pace.wait_s(clock()):
+                    await asyncio.sleep(wait_s)
+                else:
+                    break
+            self._n_out += 1
+            self._pace.sent(now := clock())
+            return now
+
+    def leave(self) -> None:
+        """A call is no longer in flight, however it ended."""
+        self._n_out -= 1
+        self._left.set()
 
 
 def _most(teacher: Teacher, request: TeacherRequest) -> Bill:
