@@ -174,7 +174,7 @@ class Buying:
                 return
             self._check_down(outcome)
             if outcome.throttled:
-                self._pace.throttled(sent_at)
+                self._pace.throttled(sent_at, outcome.retry_after_s)
             # A throttled call that waits while others are answered is not a sign of a dead server.
             served = outcome.throttled and self._pace.n_answered > n_answered
             n_failed += not served
