@@ -85,7 +85,7 @@ class Teacher:
             self.n_asleep + 1,
             1 + (self.n_throttled),
         )
-        self.pace.throttled(sent_at)
+        self.pace.throttled(sent_at, wait_s)
         self.later(wait_s, "woken")
 
     def woken(self, _):

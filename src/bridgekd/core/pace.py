@@ -66,7 +66,7 @@ class Pace:
             self._n_good = 0
             self._width = min(self._most, self._width + 1)
 
-    def throttled(self, sent_at: float) -> None:
+    def throttled(self, sent_at: float, retry_after_s: float | None = None) -> None:
         """The server refused, for now, a call that went out at `sent_at`.
 
         The speed is set by what it did let in, and the width goes down by a quarter, once for all
@@ -82,7 +82,7 @@ class Pace:
             if self._speed.is_measured:
                 self._limit = self._width
             self._width = max(1.0, self._width * SHRINK)
-        self._speed.throttled(sent_at)
+        self._speed.throttled(sent_at, retry_after_s)
 
     def _successes_per_step(self) -> int:
         if self._width < NEAR * self._limit:
@@ -94,10 +94,11 @@ class Pace:
 class _Speed:
     """Calls a second, unlimited until the first throttling.
 
-    The first guess is what was let in until then; it doubles every few sends until a throttling
-    comes that can be measured by. From then on the speed is a cubic of the sends since the last
-    measuring: up to what was measured, flat there, then ever steeper. All is counted by when calls
-    went out, because refusals come back at once and answers long after.
+    The first guess is what was let in until then, or what Retry-After says if that is more; it
+    doubles every few sends until a throttling comes that can be measured by. From then on the
+    speed is a cubic of the sends since the last measuring: up to what was measured, flat there,
+    then ever steeper. All is counted by when calls went out, because refusals come back at once
+    and answers long after.
     """
 
     def __init__(self) -> None:
@@ -131,7 +132,7 @@ class _Speed:
             self._has_waited = False
             self._next = max(self._next, now - gap / 2) + gap  # a late timer is made up for
 
-    def throttled(self, sent_at: float) -> None:
+    def throttled(self, sent_at: float, retry_after_s: float | None) -> None:
         place = bisect_left(self._let_in, sent_at)
         if place < len(self._let_in) and self._let_in[place] == sent_at:
             del self._let_in[place]
@@ -140,7 +141,9 @@ class _Speed:
         if not self.is_measured and sent_at <= self._mark:
             n = bisect_right(self._let_in, self._mark)
             seconds = max(FIRST_S, self._mark - self._let_in[0]) if n else FIRST_S
-            self._per_s, self._n_sent, self._guessed = max(1, n) / seconds, 0, sent_at
+            said = 1 / retry_after_s if retry_after_s else 0.0  # one call will fit by then
+            self._per_s, self._n_sent = max(n / seconds, said, 1.0), 0
+            self._guessed = sent_at
         elif sent_at > self._mark:
             self._measure(sent_at, self._mark)
 

@@ -74,6 +74,7 @@ class Buying:
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
         self._n_refused = 0
+        self._n_heard = 0  # answers that arrived, written down yet or not
 
     async def go(self, requests: Iterable[TeacherRequest]) -> Ended:
         """Buys until the budget or the pool ends; on any other end, waits for what is in flight."""
@@ -156,12 +157,13 @@ class Buying:
                 n_answered = self._pace.n_answered
                 self._sent.add(order.key)
                 outcome = await self._line.ask(order)
+            self._n_heard += outcome.kind == "answered"
             outcome = await self._close(order, outcome)
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
             self._check_down(outcome)
             if outcome.throttled:
-                self._pace.throttled(sent_at)
+                self._pace.throttled(sent_at, outcome.retry_after_s)
             # A throttled call that waits while others are answered is not a sign of a dead server.
             served = outcome.throttled and self._pace.n_answered > n_answered
             n_failed += not served
@@ -303,7 +305,7 @@ class Buying:
     def _check_refusals(self, outcome: Outcome) -> None:
         """Refusals and nothing else: the recipe is at fault, and the budget is not spent on it."""
         self._n_refused += 1
-        if self._n_refused >= REFUSALS_AT_THE_START and not self._pace.n_answered:
+        if self._n_refused >= REFUSALS_AT_THE_START and not self._n_heard:
             raise TeacherDown(
                 f"{host_of(self._teacher)} refused the first {self._n_refused} requests and "
                 f"answered none (the last: {outcome.reason}). {GO_ON}"
