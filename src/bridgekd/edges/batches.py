@@ -313,7 +313,8 @@ class BatchLine(BatchWire):
             return Outcome("failed", reason=said)
         if 200 <= result.status < 300:
             return Outcome("answered", raw=body, request_id=name)
-        return self.by_status(result.status, body, name)
+        # Throttled inside a batch says nothing about the pace of calls.
+        return replace(self.by_status(result.status, body, name), throttled=False)
 
     async def _keep_orphans(self) -> None:
         """Answers that came for calls that this buying does not want are kept all the same."""
