@@ -494,7 +494,10 @@ def test_refusals_beside_answers_do_not_look_like_a_rule(tmp_path):
     with serve(picky) as server:
         got = bought(tmp_path / "l.db", server, pool(20))
         assert [c.state for c in got.completions] == ["refused"] * 10 + ["answered"] * 10
-    with serve(picky) as server, pytest.raises(TeacherDown, match="refused the first 8 requests"):
+    with (
+        serve(picky) as server,
+        pytest.raises(TeacherDown, match=r"refused the first \d+ requests"),
+    ):
         bought(tmp_path / "l2.db", server, pool(10))
 
 

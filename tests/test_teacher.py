@@ -306,7 +306,7 @@ def test_a_setting_that_the_server_does_not_take_costs_no_rows(tmp_path):
 
 def test_a_server_that_refuses_everything_does_not_eat_the_pool(tmp_path):
     with serve(words, faults=Faults(refuse=1.0)) as server:
-        with pytest.raises(TeacherDown, match="refused the first 8 requests"):
+        with pytest.raises(TeacherDown, match=r"refused the first \d+ requests"):
             purchase(tmp_path / "l.db", server, pool(60), concurrency=2)
         assert server.calls.total() <= 10
 

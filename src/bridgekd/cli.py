@@ -202,7 +202,7 @@ def _run(recipe: Path, overrides: list[str], methods: list[str], yes: bool) -> N
             methods=methods,
             consent=consent,
             progress=progress,
-            note=out.print,
+            note=terminal.note_to(out),
         )
     terminal.print_metrics(out, outcome.metrics, outcome.name)
     out.print(f"Report: {outcome.report}", soft_wrap=True)

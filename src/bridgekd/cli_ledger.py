@@ -68,7 +68,7 @@ def import_(
     """Bring in answers that were paid for elsewhere, so that no run buys them again."""
     into = ledger or context.obj
     with terminal.shown_progress(out) as progress:
-        done = import_answers(file, into, run=run, progress=progress, on_wait=out.print)
+        done = import_answers(file, into, run=run, progress=progress, on_wait=terminal.note_to(out))
     out.print(
         f"{into}: {done.n_new:,} imported, {done.n_known:,} already there, "
         f"{done.n_skipped:,} skipped (attempts without an answer)",

@@ -1,6 +1,6 @@
 """What a person sees in the terminal: progress, plans, tables. It only prints what it is given."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +55,11 @@ def shown_progress(console: Console) -> Iterator[Tell]:
     finally:
         if bars.tasks:
             bars.stop()
+
+
+def note_to(console: Console) -> Callable[[str], None]:
+    """Prints sentences as they are: what servers and paths hold is no markup."""
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_done(console: Console, what: str, done: int, total: int) -> None:

@@ -51,7 +51,9 @@ class Teacher(Section):
     api_key_env: str | None = "OPENAI_API_KEY"  # None: the server wants no key
     transport: Literal["live", "batch", "replay"] = "live"
     recordings: str | None = None  # JSONL of recorded answers, for transport: replay
-    max_tokens: int = Field(512, ge=1)  # what an answer may have at most, reasoning included
+    max_tokens: int = Field(
+        512, ge=1, le=10**7
+    )  # what an answer may have at most, reasoning included
     token_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     temperature: float | None = Field(0.0, ge=0, le=2)  # unsent by default to models that think
     top_p: float | None = Field(None, gt=0, le=1)
@@ -100,13 +102,13 @@ class Teacher(Section):
             return None
         try:
             parts = urlsplit(value)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:
             good = False
         if not good:
             raise ValueError("not an address such as https://host/v1")
-        if parts.username or parts.password:
-            raise ValueError("an address must hold no user or key; use api_key_env")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("an address must hold no user, key or query; use api_key_env")
         return value
 
     @field_validator("extra")

@@ -46,11 +46,13 @@ def cost_microusd(
     if price is None:
         return 0
     n_cached, n_reasoning = min(n_cached, n_prompt), min(n_reasoning, n_completion)
-    n_fresh = n_prompt - n_cached
-    n_written = n_fresh if n_written is None else min(n_written, n_fresh)
+    n_fresh, written = n_prompt - n_cached, _or(price.cache_write, price.input)
+    if n_written is None:
+        n_written, written = n_fresh, max(written, price.input)
+    n_written = min(n_written, n_fresh)
     return ceil(
         _exact(price.input) * (n_fresh - n_written)
-        + _exact(_or(price.cache_write, price.input)) * n_written
+        + _exact(written) * n_written
         + _exact(_or(price.cached, price.input)) * n_cached
         + _exact(price.output) * (n_completion - n_reasoning)
         + _exact(_or(price.reasoning, price.output)) * n_reasoning

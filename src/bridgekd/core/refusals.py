@@ -4,10 +4,11 @@ Pure, over status and body. Servers agree on little: the same trouble has other 
 codes and other shapes of body; docs/teachers.md has who says what, with sources.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from bridgekd.core.replies import read_json
 
 Kind = Literal[
     "key", "money", "model", "settings", "other", "refused", "unknown", "throttled", "failed"
@@ -29,7 +30,8 @@ _SETTINGS = frozenset((
 _NAMED = "|".join(sorted(_SETTINGS - {"model", "stop"}))
 _SETTING_REFUSED = re.compile(rf"\b({_NAMED})\b.*\b(deprecated|not supported|unsupported)")
 _NO_CREDIT = re.compile(r"credit balance is too low|insufficient (balance|credit)", re.IGNORECASE)
-_MAYBE_SERVED = (408, 504, 524)  # a gateway gave up waiting; the model may have answered and billed
+# A gateway gave up waiting or fell over; the model may have answered and billed.
+_MAYBE_SERVED = (408, 502, 504, 520, 524)
 _TRY_AGAIN = (409, 425, 429)
 _THROTTLED = (429, 503, 529)
 _REFUSED = (400, 413, 422, 451)
@@ -48,10 +50,7 @@ class Refusal:
     @staticmethod
     def read(status: int, body: str) -> "Refusal":
         """What a body says, in whatever shape: OpenAI's, Google's (a list), or a flat one."""
-        try:
-            tree = json.loads(body)
-        except ValueError:
-            tree = None
+        tree = read_json(body)
         if isinstance(tree, list) and tree:
             tree = tree[0]
         error = tree.get("error", tree) if isinstance(tree, dict) else {}

@@ -6,11 +6,13 @@ at any time. Nothing here raises on a strange body: what cannot be read is `unpa
 
 import json
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from bridgekd.config import Price
 from bridgekd.core.costs import cost_microusd, microusd_up
+
+# More than any call can have, and little enough for every sum: a server that says so overbills.
+MOST_TOKENS, MOST_USD = 10**12, 10**9
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +53,21 @@ class Bill:
     n_reasoning_tokens: int = 0
 
 
+def read_json(raw: str) -> Any:
+    """The JSON value of a body from outside; None where it is none, or nested beyond all reason."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
 def read_reply(raw: str) -> Reply:
     """The reply in a raw response body.
 
     Finished by length is truncated; a content filter, a refusal or no choice at all is refused;
     anything that is not a chat completion is unparsable.
     """
-    try:
-        body = json.loads(raw)
-    except ValueError:
-        return Reply("unparsable")
+    body = read_json(raw)
     if not isinstance(body, dict) or "choices" not in body or failure_in(raw):
         return Reply("unparsable")
     usage = read_usage(body.get("usage"))
@@ -86,10 +93,7 @@ def failure_in(raw: str) -> str:
 
     Gateways that have begun to answer cannot take their status back.
     """
-    try:
-        body = json.loads(raw)
-    except ValueError:
-        return ""
+    body = read_json(raw)
     if not isinstance(body, dict):
         return ""
     choices = body.get("choices")
@@ -160,13 +164,15 @@ def read_usage(usage: Any) -> Usage | None:
 def _count(fields: Any, name: str) -> int | None:
     """A count of tokens in a JSON object; None for anything else."""
     value = fields.get(name) if isinstance(fields, dict) else None
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return value if whole else None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        return None
+    return min(value, MOST_TOKENS)
 
 
 def _amount(value: Any) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and isfinite(value) and value >= 0 else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        return None
+    return float(min(value, MOST_USD))
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@ the ledger before its socket opens, and its response before anything reads it.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from functools import partial
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Account, Ended, Limits
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.core.costs import dollars
 from bridgekd.core.pace import Pace, backoff
 from bridgekd.core.replies import Bill, Reply, bill_of, failure_in, read_reply
 from bridgekd.edges.attempts import OpenAttempt, StoredCall
@@ -23,13 +25,12 @@ from bridgekd.edges.gate import Gate
 from bridgekd.edges.ledger import Purpose
 from bridgekd.edges.lines import Line, Outcome, host_of
 from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of
-from bridgekd.errors import HardStop, Overbilled, TeacherDown
+from bridgekd.errors import BridgekdError, HardStop, Overbilled, TeacherDown
 from bridgekd.records import Completion
 
 LONGEST_BACKOFF_S = 60.0
 LONGEST_RETRY_AFTER_S = 300.0  # who asks for more is down for now
-GRACE_S = 30.0  # for answers in flight when the buying stops by itself
-INTERRUPT_GRACE_S = 5.0  # for the same when a person stops it
+INTERRUPT_GRACE_S = 5.0  # for answers in flight when a person stops the buying
 REFUSALS_AT_THE_START = 8  # so many and no answer: it is the recipe, not the questions
 GO_ON = "All answers so far are saved; mend this and run the same command again to go on."
 
@@ -74,11 +75,13 @@ class Buying:
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
         self._n_refused = 0
-        self._n_heard = 0  # answers that arrived, written down yet or not
+        self._refusal = ""  # what the last one said
+        self._n_heard = 0  # answers that arrived or were recalled, written down yet or not
+        self._lost_microusd = 0  # what calls may have been billed that gave no answer
 
     async def go(self, requests: Iterable[TeacherRequest]) -> Ended:
         """Buys until the budget or the pool ends; on any other end, waits for what is in flight."""
-        grace_s = min(self._teacher.timeout_s, GRACE_S)
+        grace_s = self._teacher.timeout_s  # what is in flight may be paid, and nobody is in a hurry
         async with self._line:
             try:
                 return await self._admit(requests)
@@ -100,18 +103,21 @@ class Buying:
                 most = most.most(charge(stored.bill, False))
             while lacking := self.account.lacking(most):
                 if not self._flying:
+                    await self._see_answers_first()
                     return lacking
                 await self._land_some()
             if stored is not None:
                 self._recall(order, stored)
                 continue
             self._refuse_twice(order)
+            await self._see_answers_first()
             self.account.hold(charge(order.most, self._terms.accept is not None))
             while len(self._flying) >= self._line.width:
                 await self._land_some()
             self._flying[order.key] = asyncio.create_task(self._fly(order))
         while self._flying:
             await self._land_some()
+        await self._see_answers_first()
         return "pool"
 
     def _order(self, place: int, request: TeacherRequest) -> Order:
@@ -123,6 +129,7 @@ class Buying:
 
     def _recall(self, order: Order, stored: StoredCall) -> None:
         self.n_recalled += 1
+        self._n_heard += stored.state != "refused"
         reply = replace(read_reply(stored.raw_response), state=stored.state)
         self.account.hold(charge(order.most, self._terms.accept is not None))
         self._keep(order, reply, stored.bill)
@@ -135,6 +142,18 @@ class Buying:
                 f"for twice; take teacher.transport: batch and the batch's own base_url, and run "
                 f"the same command again."
             )
+
+    async def _see_answers_first(self) -> None:
+        """Refusals and nothing else: the recipe is at fault, and the budget is not spent on it."""
+        most = math.inf if self._teacher.transport == "replay" else REFUSALS_AT_THE_START
+        while self._n_refused >= most and not self._n_heard:
+            if not self._flying:
+                raise TeacherDown(
+                    f"{host_of(self._teacher)} refused the first {self._n_refused} requests and "
+                    f"answered none (the last: {self._refusal}). They stay refused; mend the "
+                    f"recipe's model, prompt or settings, which asks anew, and run it again."
+                )
+            await self._land_some()
 
     async def _land_some(self) -> None:
         """Waits until a call in flight has ended; raises what it raised."""
@@ -195,8 +214,12 @@ class Buying:
                 await self._commits.do(lambda: self._open_attempt(order))
                 return
             except HardStop:
-                if n_closed == self._n_closed and not self._open:
+                waits = self._blocked is not None and order.place > self._blocked
+                if n_closed == self._n_closed and not self._open and not waits:
                     raise
+            except BridgekdError:  # its group was undone, and the attempt with it
+                self._open.pop(order.key, None)
+                raise
             if n_closed == self._n_closed:
                 self._closed.clear()
                 await self._closed.wait()
@@ -239,7 +262,8 @@ class Buying:
             await do(refuse)
             self._shut(order, Bill())
             self._keep(order, Reply("refused"), Bill())
-            self._check_refusals(outcome)
+            self._n_refused += 1
+            self._refusal = outcome.reason
             return outcome
         if raw:
             await do(record)
@@ -250,6 +274,7 @@ class Buying:
                 )
             )
             self._shut(order, order.most if outcome.kind == "unknown" else Bill())
+            self._check_lost(order, outcome)
         elif (reply := read_reply(outcome.raw)).state == "unparsable":
             await do(lambda: ledger.release(attempt_id, "unparsable"))
             self._shut(order, order.most)
@@ -302,13 +327,17 @@ class Buying:
                 f"kept. It is saved in {self._ledger.path}; limit queries or dollars instead."
             )
 
-    def _check_refusals(self, outcome: Outcome) -> None:
-        """Refusals and nothing else: the recipe is at fault, and the budget is not spent on it."""
-        self._n_refused += 1
-        if self._n_refused >= REFUSALS_AT_THE_START and not self._n_heard:
+    def _check_lost(self, order: Order, outcome: Outcome) -> None:
+        """Calls without an answer do not count against the budget, so that what is bought depends
+        on rank alone; but they may be billed, and never without end.
+        """
+        limit = self.account.limits.microusd
+        self._lost_microusd += order.most.cost_microusd * (outcome.kind == "unknown")
+        if limit is not None and self._lost_microusd > limit:
             raise TeacherDown(
-                f"{host_of(self._teacher)} refused the first {self._n_refused} requests and "
-                f"answered none (the last: {outcome.reason}). {GO_ON}"
+                f"Calls to {host_of(self._teacher)} that gave no answer (the last: "
+                f"{outcome.reason}) may have been billed {dollars(self._lost_microusd)}, more "
+                f"than the whole budget. {GO_ON}"
             )
 
     def _check_down(self, outcome: Outcome) -> None:
@@ -325,8 +354,12 @@ class Buying:
         for key in tasks.keys() - self._sent:
             tasks[key].cancel()
         unsent = await self._line.stop()
+        interrupted = False
         if tasks:
-            await asyncio.wait(tasks.values(), timeout=grace_s)
+            try:
+                await asyncio.wait(tasks.values(), timeout=grace_s)
+            except asyncio.CancelledError:
+                interrupted = True
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -337,3 +370,5 @@ class Buying:
         await asyncio.gather(*map(self._commits.do, release))
         # What had arrived is settled; the rest is unknown, or in a batch.
         await self._commits.do(self._ledger.recover)
+        if interrupted:
+            raise asyncio.CancelledError

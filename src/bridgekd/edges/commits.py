@@ -12,13 +12,15 @@ from typing import Any
 from bridgekd.edges.ledger import Ledger
 from bridgekd.errors import BridgekdError
 
+_Piece = tuple[Callable[[], Any], asyncio.Future[Any]]
+
 
 class Commits:
     """The way of one event loop to an open ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._waiting: list[_Piece] = []
         self._writing: asyncio.Task[None] | None = None
 
     @property
@@ -43,18 +45,30 @@ class Commits:
             await asyncio.shield(self._writing)
 
     async def _write(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
-            try:
-                works = [work for work, _ in group]
-                outcomes = await asyncio.to_thread(self.ledger.together, works)
-            except (BridgekdError, sqlite3.Error) as exc:
-                outcomes = [exc] * len(group)
-            for (_, done), outcome in zip(group, outcomes, strict=True):
-                if done.cancelled():
-                    continue
-                if isinstance(outcome, BaseException):
-                    done.set_exception(outcome)
-                else:
-                    done.set_result(outcome)
-        self._writing = None
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                await self._write_group(group)
+        finally:  # whatever happened: nobody may wait for ever
+            self._writing = asyncio.create_task(self._write()) if self._waiting else None
+
+    async def _write_group(self, group: list[_Piece]) -> None:
+        try:
+            works = [work for work, _ in group]
+            outcomes = await asyncio.to_thread(self.ledger.together, works)
+        except (BridgekdError, sqlite3.Error) as exc:
+            outcomes = [exc] * len(group)
+        except BaseException as exc:  # a fault of this program
+            _tell(group, [exc] * len(group))
+            raise
+        _tell(group, outcomes)
+
+
+def _tell(group: list[_Piece], outcomes: list[Any]) -> None:
+    for (_, done), outcome in zip(group, outcomes, strict=True):
+        if done.cancelled():
+            continue
+        if isinstance(outcome, BaseException):
+            done.set_exception(outcome)
+        else:
+            done.set_result(outcome)

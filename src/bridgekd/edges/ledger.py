@@ -111,7 +111,7 @@ class Ledger:
         Raises HardStop, and writes nothing, where the hard stop does not admit it.
         """
         if self._spare.used:
-            raise DiskFull(
+            raise BadInput(  # of this piece alone: what else is in its group finds room
                 f"Ledger {self.path}: the disk is full; what was paid for is saved; free some "
                 f"space and run the same command again."
             )

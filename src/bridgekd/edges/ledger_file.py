@@ -44,8 +44,14 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA user_version").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as exc:
         db.close()
+        log = Path(f"{path}-wal")
+        if log.exists() and log.stat().st_size:
+            raise BadInput(
+                f"Ledger {path} cannot be read where it lies, because its newest rows are still "
+                f"in {log.name}; copy both to a folder that can be written."
+            ) from exc
         db = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
     return db
 

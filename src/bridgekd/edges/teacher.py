@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from bridgekd.config import Teacher
@@ -151,8 +152,21 @@ def _run(work: Coroutine[Any, Any, Ended]) -> Ended:
     """Runs a coroutine to its end; beside a running event loop (a notebook's) in another thread."""
     if not _inside_a_loop():
         return asyncio.run(work)
+    started: Queue[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Queue()
+
+    async def beside() -> Ended:
+        started.put((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        done = pool.submit(asyncio.run, beside())
+        try:
+            return done.result()
+        except BaseException:  # a person interrupts here, in the thread that waits
+            loop, task = started.get()
+            if task is not None and not done.done():
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def _inside_a_loop() -> bool:
