@@ -83,6 +83,13 @@ class Plan:
     needs_consent: bool  # not for a server on this machine that wants no key
 
     @property
+    def room_microusd(self) -> int | None:
+        """What the hard stop leaves for new money; None: there is none."""
+        if self.hard_stop_microusd is None:
+            return None
+        return max(0, self.hard_stop_microusd - self.held_microusd)
+
+    @property
     def to_buy(self) -> Forecast | None:
         """The first purchase under the budget, if one is to come."""
         return next((p.forecast for p in self.purchases if p.stage == "query_teacher"), None)
@@ -233,9 +240,7 @@ def _purchase(
         ordered=wanted is not None,
         hard_stop_usd=run.recipe.hard_stop_usd,
     )
-    return Purchase(
-        artifact.stage, artifact.path.name, choice, wanted is not None, limits, told
-    )
+    return Purchase(artifact.stage, artifact.path.name, choice, wanted is not None, limits, told)
 
 
 def _ranked(pool: list[Example], ranking: Artifact, chosen_by: of.Select) -> list[Example] | None:

@@ -5,7 +5,7 @@ than was reserved: no bill passes `ceiling`; and where no request is refused (wh
 tokenizer makes fewer tokens than MOST_BYTES_PER_TOKEN says, none is below `floor`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bridgekd.config import Price
@@ -106,7 +106,7 @@ def sure_bounds(
         ceiling=min(
             [
                 _sum(map(_most_new, calls), n, ordered, largest=True),
-                *_most_at_limits(price, limits, n, paid=_paid_first(calls) if ordered else 0),
+                *_most_at_limits([], price, limits, n, paid=_paid_first(calls) if ordered else 0),
                 *([] if room is None else [room]),
             ]
         ),
@@ -117,7 +117,7 @@ def sure_bounds(
         ceiling=min(
             [
                 _sum(map(_most, calls), n, ordered, largest=True),
-                *_most_at_limits(price, limits, n, paid=0),
+                *_most_at_limits(calls, price, limits, n, paid=0),
                 *([] if room is None else [room + free]),
             ]
         ),
@@ -163,13 +163,24 @@ def _least_at_limits(
     return ends
 
 
-def _most_at_limits(price: Price, limits: Limits, n: int, *, paid: int) -> list[int]:
-    """What no bill can pass by a limit, with `paid` of it charged before anything new is."""
+def _most_at_limits(
+    calls: Sequence[Call], price: Price, limits: Limits, n: int, *, paid: int
+) -> list[int]:
+    """What no bill can pass by a limit, with `paid` of it charged before anything new is.
+
+    Answers among `calls` that were settled at another price may have cost more a token.
+    """
     caps = []
     if limits.microusd is not None:
         caps.append(max(0, limits.microusd - paid))
     if limits.tokens is not None:
-        caps.append(_times(max(_kinds(price)), limits.tokens) + n)  # n: each call is rounded up
+        dearest = max(_kinds(price))
+        more = sum(
+            max(0, c.settled.microusd - _times(dearest, c.settled.n_tokens) + 1)
+            for c in calls
+            if c.settled
+        )
+        caps.append(_times(dearest, limits.tokens) + n + more)  # n: each call is rounded up
     return caps
 
 

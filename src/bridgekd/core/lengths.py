@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridgekd.config import Price
-from bridgekd.core.costs import cost_microusd
 
 N_ENOUGH = 20  # known answers from which lengths are estimated
-# What nobody has seen yet, in known answers: one refused, one that runs to the limit. Without them
-# 20 known answers would say that neither can happen.
-UNSEEN = np.array([0.5, 0.25, 0.0])
+# What nobody has seen yet, as parts of an answer: refused, run to the limit. Without them 20 known
+# answers would say that neither can happen.
+UNSEEN = np.array([0.25, 0.25, 0.0])
 BYTES_PER_TOKEN = (3.0, 6.0)  # where no answer of the model is known
 GUESSED_SPREAD = 0.6  # of the logarithm of single lengths around a guessed mean
 FEWEST = 4  # rows below which no line is fitted
