@@ -26,7 +26,7 @@ from bridgekd.config import Price, Teacher
 from bridgekd.core.admission import Account, Charge, Limits
 from bridgekd.core.bounds import Settled, calls_for
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.costs import cost_microusd, prompt_token_bound, reserve_microusd
+from bridgekd.core.costs import cost_microusd
 from bridgekd.core.forecast import Forecast, Known, forecast
 from bridgekd.core.lengths import Usage
 from bridgekd.core.statistics import wilson
@@ -139,13 +139,14 @@ def simulate(trial: Trial) -> Result:
         )
         for q, u in zip(trial.known, usages, strict=True)
     }
+    calls = calls_for(
+        [q.messages for q in trial.pool],
+        trial.price,
+        trial.max_tokens,
+        settled=[settled.get(q.text) for q in trial.pool],
+    )
     told = forecast(
-        calls_for(
-            [q.messages for q in trial.pool],
-            trial.price,
-            trial.max_tokens,
-            settled=[settled.get(q.text) for q in trial.pool],
-        ),
+        calls,
         price=trial.price,
         max_tokens=trial.max_tokens,
         limits=trial.limits,
@@ -153,14 +154,10 @@ def simulate(trial: Trial) -> Result:
         known=Known("answers", usages),
     )
     account, paid = Account(trial.limits), 0
-    for question in trial.pool:
+    for question, call in zip(trial.pool, calls, strict=True):
         usage = _usage(question, trial.max_tokens)
         cost = cost_microusd(trial.price, usage.n_prompt_tokens, usage.n_completion_tokens)
-        most = Charge(
-            1,
-            reserve_microusd(trial.price, question.messages, trial.max_tokens),
-            prompt_token_bound(question.messages) + trial.max_tokens,
-        )
+        most = Charge(1, call.most_microusd, call.most_tokens)
         if account.lacking(most):
             break
         account.hold(most)
@@ -259,7 +256,7 @@ def main() -> None:
     rng = np.random.default_rng(asked.seed)
     started = time.monotonic()
     if asked.simulated:
-        sizes = {"largest_pool": 2000, "largest_purchase": 1000}
+        sizes = {"largest_pool": 1000, "largest_purchase": 400}
         results = [simulate(draw_trial(rng, **sizes)) for _ in range(asked.simulated)]
     else:
         sizes = {"largest_pool": 600, "largest_purchase": 120}
