@@ -233,7 +233,7 @@ def _purchase(
 ) -> Purchase:
     run = world.run
     told = foresee(
-        requests_for(ask, world.pool if wanted is None else wanted, run.shots),
+        requests_for(ask, world.pool if wanted is None else wanted[: limits.queries], run.shots),
         teacher=run.recipe.teacher,
         limits=limits,
         ledger=run.live.ledger,

@@ -96,7 +96,7 @@ def print_buying(console: Console, plan: Plan) -> None:
         return
     for purchase in plan.purchases:
         console.print(f"{_wanted(purchase, plan.host)}; {new_money(purchase.forecast)}.")
-        console.print(f"[dim]  {_limits(purchase)}.[/dim]")
+        console.print(f"[dim]  {_limits(purchase)}.{_unforeseen(purchase)}[/dim]")
     if len(plan.purchases) > 1:
         ceilings = [p.forecast.new.ceiling for p in plan.purchases if p.forecast.new is not None]
         together = sum(ceilings)
@@ -232,6 +232,13 @@ def _limits(purchase: Purchase) -> str:
     parts += [] if limits.accepted is None else [f"{limits.accepted:,} accepted answers"]
     apart = ", apart from the budget" if purchase.stage == "measure_teacher" else ""
     return f"The first of these limits ends it: {', '.join(parts)}{apart}"
+
+
+def _unforeseen(purchase: Purchase) -> str:
+    """What no interval from known answers can hold."""
+    if purchase.choice == "random" or purchase.forecast.basis not in ("answers", "recordings"):
+        return ""
+    return " Questions chosen for being hard may have longer answers than the known ones."
 
 
 def _near(microusd: int) -> str:

@@ -52,7 +52,7 @@ def known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
         for key, request, state, n_prompt, n_answer, n_cached, n_reasoning in rows:
             call = json.loads(request)
             usage = Usage(
-                sum(len(m["content"].encode()) for m in call["messages"]),
+                sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in call["messages"]),
                 n_prompt,
                 n_answer,
                 n_cached,
