@@ -44,9 +44,11 @@ def bought(asked, limits, costs, n_tokens):
     """What the real rule of admission charges, and what of it is new money."""
     account, paid = Account(limits), 0
     for call, cost, size in zip(asked, costs, n_tokens, strict=True):
+        least_held = (call.most_microusd, call.most_tokens)
         if call.settled:
             cost, size = call.settled.microusd, call.settled.n_tokens
-        most = Charge(1, max(call.most_microusd, cost), max(call.most_tokens, size), 1)
+            least_held = (0, 0) if call.settled.owed else least_held
+        most = Charge(1, max(least_held[0], cost), max(least_held[1], size), 1)
         if account.lacking(most):
             break
         account.hold(most)
@@ -66,7 +68,7 @@ def purchases(draw):
         cached=draw(st.none() | st.floats(0, 10)),
     )
     max_tokens = draw(st.integers(1, 300))
-    some = st.none() | st.builds(Settled, st.integers(0, 5000), st.integers(0, 500))
+    some = st.none() | st.builds(Settled, st.integers(0, 5000), st.integers(0, 500), st.booleans())
     settled = draw(st.lists(some, min_size=n, max_size=n))
     repeats = draw(st.lists(st.booleans(), min_size=n, max_size=n))
     asked = calls(n, price=price, max_tokens=max_tokens, settled=settled, repeats=repeats)

@@ -21,6 +21,7 @@ from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.planning import foresee
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, serve
+from conftest import write_jsonl
 
 NO_FAULTS = Faults()
 DIRECT = {"methods": ["direct"]}
@@ -243,6 +244,24 @@ def test_no_amount_is_rounded_to_the_wrong_side():
     assert (_down(159_999), _up(160_001)) == ("$0.159", "$0.161")
     assert (_down(1_999_999), _up(12_340_001)) == ("$1.99", "$12.35")
     assert (_down(9), _up(0)) == ("$0.000009", "$0.00")
+
+
+def test_recordings_make_the_plan_exact(task):
+    rows = [
+        {"question": f"What is {i} + 1?", "text": "Answer: 1", "cost_usd": (i + 1) / 1000}
+        | {"usage": {"prompt_tokens": 10, "completion_tokens": i + 1}}
+        for i in range(30)
+    ]
+    write_jsonl(task / "recorded.jsonl", rows)
+    replay = ["teacher.transport=replay", "teacher.recordings=recorded.jsonl"]
+    plan = api.plan(task / "task.yaml", overrides=replay, **DIRECT)
+    said = plan.to_buy
+    assert said.new.floor == said.new.low == said.new.high == said.new.ceiling > 0
+    assert (said.basis, plan.needs_consent) == ("recordings", False)
+    free = [*replay, "teacher.price=null", "budget.usd=null", "budget.queries=27"]
+    alone = api.plan(task / "task.yaml", overrides=[*free, "data.validation=3"], methods=["bridge"])
+    assert alone.to_buy.whole.floor == alone.to_buy.whole.ceiling
+    assert alone.to_buy.whole.ceiling <= sum(range(1, 31)) * 1000
 
 
 def test_the_demo_s_guess_holds_the_demo_s_bill(tmp_path):

@@ -5,10 +5,15 @@ import shlex
 from contextlib import chdir
 from pathlib import Path
 
-from bridgekd.cli import main
+from ruamel.yaml import YAML
 
-README = Path(__file__).parents[1] / "README.md"
+from bridgekd.cli import main
+from bridgekd.config import Teacher
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 DONE_ELSEWHERE = ("make", "export", "bridgekd run", "bridgekd sandbox serve", "bridgekd compare")
+DONE_ELSEWHERE += ("bridgekd ledger",)  # it needs a ledger with something in it
 
 
 def commands():
@@ -27,3 +32,16 @@ def test_every_short_command_of_the_readme_works(tmp_path):
             program, *arguments = shlex.split(command)
             assert program == "bridgekd"
             assert main(arguments) == 0, command
+
+
+def test_every_teacher_in_the_documents_is_one():
+    """Each block of docs/teachers.md loads; those of hosted models that are asked by name alone
+    have a published price.
+    """
+    text = (ROOT / "docs" / "teachers.md").read_text()
+    yaml = YAML(typ="safe", pure=True)
+    blocks = "".join(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    teachers = [yaml.load(f"teacher:{part}")["teacher"] for part in blocks.split("teacher:")[1:]]
+    assert len(teachers) > 10
+    for settings in teachers:
+        assert Teacher(**settings).tariff is not None, settings

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -44,7 +45,18 @@ def teacher_at(server, **more):
     return Teacher(**(known | more))
 
 
-def purchase(path, server, requests, *, stop=None, key="none", limits=None, progress=None, **more):
+def purchase(
+    path,
+    server,
+    requests,
+    *,
+    stop=None,
+    key="none",
+    limits=None,
+    progress=None,
+    accept=None,
+    **more,
+):
     with Ledger(path, hard_stop_microusd=stop) as ledger:
         return buy(
             requests,
@@ -54,6 +66,7 @@ def purchase(path, server, requests, *, stop=None, key="none", limits=None, prog
             run="r",
             api_key=key,
             backoff_s=0.005,
+            accept=accept,
             **({"progress": progress} if progress else {}),
         )
 
@@ -438,3 +451,103 @@ def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, status):
     assert CANARY not in "".join(shown)
     assert CANARY.encode() not in stored
     assert CANARY.replace("/", "\\/").encode() not in stored
+
+
+def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(tmp_path):
+    """Goes down the ranking until so many have passed, whatever the timing; a warm ledger too."""
+    passes = [n % 3 == 0 for n in range(60)]
+
+    def accept(id, state, text):
+        return state == "answered" and passes[int(id[1:])]
+
+    for name, concurrency, latency_s in (("a", 1, 0.0), ("b", 8, 0.005), ("c", 16, 0.01)):
+        with serve(words, faults=Faults(latency_s=latency_s, spread=1.5)) as server:
+            for _ in ("cold", "warm"):
+                bought = purchase(
+                    tmp_path / f"{name}.db",
+                    server,
+                    pool(60),
+                    limits=Limits(accepted=5, queries=50),
+                    concurrency=concurrency,
+                    accept=accept,
+                )
+                assert [c.rank for c in bought.completions] == list(range(13))
+                assert bought.ended == "accepted"
+            assert server.calls.total() == 13
+
+
+def test_the_budget_ends_the_search_for_accepted_answers(tmp_path):
+    with serve(words) as server:
+        bought = purchase(
+            tmp_path / "l.db",
+            server,
+            pool(30),
+            limits=Limits(accepted=5, queries=7),
+            accept=lambda id, state, text: False,
+        )
+    assert (len(bought.completions), bought.ended) == (7, "queries")
+
+
+def test_a_model_that_thinks_is_asked_as_it_wants_and_billed_for_its_thoughts(tmp_path):
+    with serve(words, reasoning=True) as server:
+        with pytest.raises(TeacherDown, match="a setting of the recipe"):
+            purchase(tmp_path / "wrong.db", server, pool(3))
+        right = {"token_parameter": "max_completion_tokens", "temperature": None}
+        bought = purchase(tmp_path / "l.db", server, pool(9), **right)
+        assert all(c.reasoning for c in bought.completions)
+        assert bought.charged_microusd == server.billed
+    reasoning = sum(row[0] for row in rows_of(tmp_path / "l.db", "n_reasoning_tokens"))
+    assert 0 < reasoning < sum(c.n_completion_tokens for c in bought.completions)
+
+
+@pytest.mark.parametrize("style", ["openai", "gemini", "anthropic", "deepseek"])
+def test_the_bill_is_right_in_every_style_of_usage(tmp_path, style):
+    with serve(words, reasoning=True, usage_style=style) as server:
+        right = {"token_parameter": "max_completion_tokens", "temperature": None}
+        bought = purchase(tmp_path / "l.db", server, pool(9), **right)
+        assert bought.charged_microusd == server.billed
+
+
+def test_a_gateway_that_breaks_off_inside_a_200_is_asked_again(tmp_path):
+    with serve(words) as server:
+        true, n_broken = server.complete, []
+
+        def complete(body, authorization):
+            if len(n_broken) < 2:
+                n_broken.append(1)
+                choice = {"message": {"role": "assistant", "content": "so"}}
+                return 200, {"choices": [choice | {"finish_reason": "error"}]}, {}
+            return true(body, authorization)
+
+        server.complete = complete
+        bought = purchase(tmp_path / "l.db", server, pool(5))
+    assert len(bought.completions) == 5
+    assert counts(tmp_path / "l.db") == {"answered": 5, "unparsable": 2}
+    assert held(tmp_path / "l.db") == bought.charged_microusd + 2 * RESERVE
+
+
+def test_the_caps_a_minute_hold_and_are_used(tmp_path):
+    arrivals = []
+
+    def timed(question, seed):
+        arrivals.append(time.monotonic())
+        return "Answer: 4"
+
+    with serve(timed) as server:
+        started = time.monotonic()
+        purchase(tmp_path / "l.db", server, pool(24), requests_per_minute=1200)
+        assert 0.15 < time.monotonic() - started < 3
+        for i, first in enumerate(arrivals):  # 20 a second, and a second's worth of slack
+            assert sum(first <= t < first + 0.5 for t in arrivals[i:]) <= 10 + 20
+        started = time.monotonic()
+        tokens = 60 * 5 * 336.0  # five calls a second, at the most that they could be
+        purchase(tmp_path / "m.db", server, pool(20), tokens_per_minute=tokens)
+        assert time.monotonic() - started < 2.5  # what a call did not use is given back
+
+
+def rows_of(path, columns):
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(f"SELECT {columns} FROM attempts ORDER BY id").fetchall()
+    finally:
+        db.close()

@@ -1,11 +1,19 @@
 """The sandbox teacher speaks the protocol, fails when told to, and counts what it billed."""
 
+import http.client
 import json
+import re
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
+import openai
 import pytest
 
+from bridgekd.cli import main
 from bridgekd.core.costs import cost_microusd
 from bridgekd.sandbox.teacher_server import (
     SANDBOX_MODEL,
@@ -15,6 +23,7 @@ from bridgekd.sandbox.teacher_server import (
     request_key,
     serve,
 )
+from bridgekd.sandbox.world import generate
 
 
 def scripted(question, seed):
@@ -132,3 +141,174 @@ def test_the_default_teacher_is_the_sandbox_world():
         status, answer, _ = post(server, body("no question of this world"))
         assert status == 400
         assert "no question of this world" in answer["error"]["message"]
+
+
+def test_hundreds_of_connections_are_answered_at_once():
+    def ask(n):
+        line = http.client.HTTPConnection(*server.server_address, timeout=20)
+        line.request("POST", "/v1/chat/completions", json.dumps(body(f"q{n}")))
+        with line.getresponse() as got:
+            status = got.status
+        line.close()
+        return status
+
+    with serve(scripted, faults=Faults(latency_s=1.0)) as server, ThreadPoolExecutor(300) as many:
+        began = time.monotonic()
+        assert list(many.map(ask, range(300))) == [200] * 300
+        assert time.monotonic() - began < 5  # one after the other would take five minutes
+
+
+def said(server, request):
+    """The message and the usage of an answered request."""
+    status, answer, _ = post(server, request)
+    assert status == 200, answer
+    return answer["choices"][0]["message"], answer["usage"]
+
+
+def test_a_seed_changes_what_is_sampled_and_reproduces_it():
+    def texts(server, temperature):
+        asked = [body(seed=n, temperature=temperature) for n in (1, 2, 1)]
+        return [said(server, request)[0]["content"] for request in asked]
+
+    with serve(lambda question, seed: f"It is {seed}") as server:
+        first, other, again = texts(server, 0.7)
+        assert first == again != other
+        assert len({said(server, body(temperature=0))[0]["content"], *texts(server, 0)}) == 1
+        assert server.calls[request_key(body(seed=1, temperature=0.7))] == 2
+
+
+def test_a_json_answer_is_an_object_with_rationale_and_answer():
+    with serve(scripted) as server:
+        message, usage = said(server, body(response_format={"type": "json_object"}))
+        assert json.loads(message["content"]) == {
+            "rationale": "We read 2 + 2. So it is clear.",
+            "answer": "4",
+        }
+        assert usage["completion_tokens"] == count_tokens(message["content"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": "many"},
+        {"max_completion_tokens": -1},
+        {"temperature": 3},
+        {"seed": "s"},
+        {"reasoning_effort": "extreme"},
+        {"response_format": {"type": "yaml"}},
+    ],
+)
+def test_a_wrong_parameter_is_named(wrong):
+    with serve(scripted) as server:
+        status, answer, _ = post(server, body(**wrong))
+        assert (status, answer["error"]["param"]) == (400, next(iter(wrong)))
+        assert server.calls.total() == 0
+
+
+def thinking_body(**more):
+    return {name: value for name, value in body().items() if name != "max_tokens"} | more
+
+
+def test_a_reasoning_model_thinks_aloud_and_bills_it():
+    with serve(scripted, reasoning=True) as server:
+        n_thought = []
+        for effort in ("none", "low", "medium", "high"):
+            before = server.billed
+            message, usage = said(server, thinking_body(reasoning_effort=effort))
+            n_thinking = usage["completion_tokens_details"]["reasoning_tokens"]
+            assert message["content"] == scripted("2 + 2", 0)
+            assert n_thinking == count_tokens(message["reasoning_content"])
+            assert usage["completion_tokens"] == n_thinking + count_tokens(message["content"])
+            n_completion = usage["completion_tokens"]
+            assert server.billed - before == cost_microusd(SANDBOX_PRICE, 3, n_completion)
+            n_thought.append(n_thinking)
+        assert n_thought[0] == 0
+        assert sorted(set(n_thought)) == n_thought
+
+
+def test_thinking_uses_up_the_limit_first():
+    with serve(scripted, reasoning=True) as server:
+        _, answer, _ = post(server, thinking_body(max_completion_tokens=10))
+        (choice,) = answer["choices"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
+        assert answer["usage"]["completion_tokens"] == 10
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "param"),
+    [
+        ({"max_tokens": 50}, "unsupported_parameter", "max_tokens"),
+        ({"temperature": 0.7}, "unsupported_value", "temperature"),
+    ],
+)
+def test_a_reasoning_model_refuses_what_such_models_refuse(more, code, param):
+    with serve(scripted, reasoning=True) as server:
+        status, answer, _ = post(server, thinking_body(**more))
+        assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, code, param)
+        assert post(server, thinking_body(temperature=1))[0] == 200
+    with serve(scripted) as server:
+        assert post(server, thinking_body(**more))[0] == 200
+
+
+def test_each_provider_words_the_same_usage_in_its_own_way():
+    def usage(style):
+        with serve(scripted, reasoning=True, cached=1.0, usage_style=style) as server:
+            return said(server, thinking_body())[1], server.billed
+
+    n_thinking, n_answer = 28, 14  # two drafts of the answer, and the answer
+    told = {style: usage(style) for style in ("openai", "gemini", "anthropic", "deepseek")}
+    assert len({billed for _, billed in told.values()}) == 1
+    plain = {"prompt_tokens": 3, "completion_tokens": 42, "total_tokens": 45}
+    thinking = {"completion_tokens_details": {"reasoning_tokens": n_thinking}}
+    cache = {"prompt_cache_hit_tokens": 1, "prompt_cache_miss_tokens": 2}
+    assert told["anthropic"][0] == plain
+    assert told["openai"][0] == plain | thinking | {"prompt_tokens_details": {"cached_tokens": 1}}
+    assert told["gemini"][0] == plain | {"completion_tokens": n_answer}
+    assert told["deepseek"][0] == plain | thinking | cache
+
+
+def test_what_stands_before_the_last_message_is_what_a_cache_holds():
+    def cached(server, n):
+        turns = [("system", "Be brief."), ("user", f"question {n}")]
+        request = body(messages=[{"role": role, "content": text} for role, text in turns])
+        return said(server, request)[1]["prompt_tokens_details"]["cached_tokens"]
+
+    with serve(scripted, cached=0.5) as server:
+        seen = [cached(server, n) for n in range(30)]
+        assert set(seen) == {0, 3}
+        assert seen == [cached(server, n) for n in range(30)]
+
+
+def test_the_command_serves_with_its_options():
+    (example,) = generate(1, 0)
+    command = "sandbox serve --port 0 --rate 0.05 --latency 0.3 --batch-seconds 600 --seed 7"
+    script = "from bridgekd.cli import main; main()"
+    arguments = [sys.executable, "-c", script, *command.split()]
+    request = body(example.question, max_tokens=500)
+    with (
+        serve(seed=7) as server,
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child,
+    ):
+        try:
+            url = re.search(r"http://\S+/v1", child.stdout.readline())[0]
+            with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+                began = time.monotonic()
+                answer = client.chat.completions.create(**request)
+                assert time.monotonic() - began > 0.3
+                assert answer.choices[0].message.content == said(server, request)[0]["content"]
+                with pytest.raises(openai.RateLimitError):
+                    client.chat.completions.create(**request)
+                file = client.files.create(file=("in.jsonl", b""), purpose="batch")
+                batch = client.batches.create(
+                    input_file_id=file.id,
+                    endpoint="/v1/chat/completions",
+                    completion_window="24h",
+                )
+                time.sleep(0.1)
+                assert client.batches.retrieve(batch.id).status == "validating"
+        finally:
+            child.terminate()
+
+
+def test_a_rate_of_nothing_is_bad_input():
+    assert main(["sandbox", "serve", "--rate", "0"]) == 2

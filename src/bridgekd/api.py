@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from bridgekd.config import Recipe
 from bridgekd.edges.recipe import load_recipe
+from bridgekd.edges.replay import placed
 from bridgekd.edges.teacher import api_key
 from bridgekd.errors import BadInput
 from bridgekd.methods import method_named
@@ -110,6 +111,7 @@ def _resolve(
     recipe: str | Path | Recipe, overrides: Sequence[str], folder: Path | None
 ) -> tuple[Recipe, Path]:
     if isinstance(recipe, Recipe):
-        return recipe, folder or Path.cwd()
-    path = Path(recipe)
-    return load_recipe(path, overrides), path.resolve().parent
+        wanted, home = recipe, folder or Path.cwd()
+    else:
+        wanted, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
+    return wanted.model_copy(update={"teacher": placed(wanted.teacher, home)}), home

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from bridgekd import api, terminal
+from bridgekd import api, cli_ledger, terminal
 from bridgekd.edges.ledger_views import spend
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
 app.add_typer(sandbox_app, name="sandbox")
+app.add_typer(cli_ledger.app, name="ledger")
 out = Console()
 err = Console(stderr=True)
 _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
@@ -149,13 +150,27 @@ def sandbox_export(folder: Annotated[Path, typer.Argument(help="Where to write i
 
 
 @sandbox_app.command("serve", epilog="Example: bridgekd sandbox serve --port 8765")
-def sandbox_serve(port: Annotated[int, typer.Option(help="On loopback.")] = 8765) -> None:
+def sandbox_serve(
+    port: Annotated[int, typer.Option(help="On loopback.")] = 8765,
+    latency: Annotated[float, typer.Option(help="Median seconds to an answer.")] = 0.0,
+    rate: Annotated[float | None, typer.Option(help="Requests a second; more get a 429.")] = None,
+    batch_seconds: Annotated[float, typer.Option(help="How long a batch takes.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Another teacher with other answers.")] = 0,
+) -> None:
     """Start the sandbox's teacher, an OpenAI-compatible server on this machine only."""
     import threading
 
-    from bridgekd.sandbox.teacher_server import serve
+    from bridgekd.sandbox.teacher_server import BatchFaults, Faults, Rate, serve
 
-    with serve(port=port) as teacher:
+    if rate is not None and rate <= 0:
+        raise BadInput(f"--rate is {rate:g}; it must be above 0, or leave it out for no limit")
+    with serve(
+        port=port,
+        seed=seed,
+        faults=Faults(latency_s=latency),
+        batch_faults=BatchFaults(batch_s=batch_seconds),
+        rate=None if rate is None else Rate(requests_per_s=rate),
+    ) as teacher:
         out.print(f"Teacher at {teacher.base_url}; stop it with Ctrl-C")
         threading.Event().wait()
 

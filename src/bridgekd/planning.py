@@ -5,9 +5,10 @@ Sends nothing, writes nothing, takes no lock. What is known is used exactly: a r
 """
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,15 +17,18 @@ from pydantic import BaseModel
 from bridgekd import settings as of
 from bridgekd.config import Price, Recipe, Teacher, count_of, published_price
 from bridgekd.core.admission import Limits
-from bridgekd.core.bounds import calls_for
+from bridgekd.core.bounds import Settled, calls_for
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
-from bridgekd.core.costs import microusd
+from bridgekd.core.costs import microusd, prompt_token_bound
 from bridgekd.core.draws import drawn
 from bridgekd.core.forecast import Forecast, Known, best_known, forecast
+from bridgekd.core.replies import Bill
 from bridgekd.core.selection import rank
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.history import held_microusd, known_answers, settled_calls
 from bridgekd.edges.ledger_file import refuse_shared
+from bridgekd.edges.orders import bound_of
+from bridgekd.edges.replay import ReplayLine
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, PlanStore, Stage
 from bridgekd.methods import method_named
@@ -32,6 +36,8 @@ from bridgekd.records import Example, Pick
 from bridgekd.runs import Run, live_of
 from bridgekd.stages.buying import limits_of, requests_for
 from bridgekd.stages.pool import pool_and_validation
+
+RECORDINGS = "the recordings"  # stands for the host where nothing is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,8 @@ def planned(recipe: Recipe, folder: Path, methods: Sequence[str], store: Path) -
     pending = [a for a in stages if a.stage in paid and not a.done]
     if pending:
         refuse_shared(here.live.ledger)
-    host = urlsplit(recipe.teacher.url).hostname or ""
+    replayed = recipe.teacher.transport == "replay"
+    host = RECORDINGS if replayed else urlsplit(recipe.teacher.url).hostname or ""
     stop = recipe.hard_stop_usd
     return Plan(
         name=recipe.name,
@@ -153,7 +160,8 @@ def planned(recipe: Recipe, folder: Path, methods: Sequence[str], store: Path) -
         held_microusd=held_microusd(here.live.ledger),
         host=host,
         sent=_sent(recipe),
-        needs_consent=not _is_loopback(host) or recipe.teacher.api_key_env is not None,
+        needs_consent=not replayed
+        and (not _is_loopback(host) or recipe.teacher.api_key_env is not None),
     )
 
 
@@ -173,28 +181,49 @@ def foresee(
     keys = [call_key(call) for call in named]
     settled = settled_calls(ledger, keys)
     first = {key: place for place, key in reversed(list(enumerate(keys)))}
-    room = None
+    price, room = teacher.tariff, None
     if hard_stop_usd is not None:
         room = microusd(hard_stop_usd) - held_microusd(ledger)
+    if teacher.transport == "replay":
+        settled = _recorded(teacher, keys, requests) | settled
+        price, known = price or Price(input=0, output=0), Known("recordings")
+    else:
+        known = _known(ledger, named, keys if ordered else (), teacher)
+        if ordered and requests:  # refuses a prompt that is too long for its price
+            bound_of(teacher, max(requests, key=lambda r: prompt_token_bound(r.messages)))
     return forecast(
         calls_for(
             [r.messages for r in requests],
-            teacher.tariff,
+            price,
             teacher.max_tokens,
             settled=[settled.get(key) for key in keys],
             repeats=[first[key] != place for place, key in enumerate(keys)],
         ),
-        price=teacher.tariff,
+        price=price,
         max_tokens=teacher.max_tokens,
         limits=limits,
         ordered=ordered,
-        known=_known(ledger, named[0], keys if ordered else (), teacher) if named else Known(),
+        known=known,
         room_microusd=room,
     )
 
 
-def _known(ledger: Path, like: dict[str, object], keys: Sequence[str], teacher: Teacher) -> Known:
-    answers, mine = known_answers(ledger, like), set(keys)
+def _recorded(
+    teacher: Teacher, keys: Sequence[str], requests: Sequence[TeacherRequest]
+) -> dict[str, Settled]:
+    """What replaying each request will be billed."""
+    line = ReplayLine(teacher)
+    bills = {key: line.most(r, Bill()) for key, r in zip(keys, requests, strict=True)}
+    return {
+        key: Settled(b.cost_microusd, b.n_prompt_tokens + b.n_completion_tokens, owed=True)
+        for key, b in bills.items()
+    }
+
+
+def _known(
+    ledger: Path, named: Sequence[Mapping[str, Any]], keys: Sequence[str], teacher: Teacher
+) -> Known:
+    answers, mine = known_answers(ledger, named[0]) if named else [], set(keys)
     return best_known(
         [a.usage for a in answers if a.alike and a.key in mine],
         [a.usage for a in answers if a.alike and a.key not in mine],

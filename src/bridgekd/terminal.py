@@ -21,7 +21,7 @@ from rich.table import Table
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
-from bridgekd.planning import Plan, PricedBy, Purchase
+from bridgekd.planning import RECORDINGS, Plan, PricedBy, Purchase
 from bridgekd.progress import Progress as Tell
 from bridgekd.stages.telling import ORDER, TITLES
 
@@ -29,7 +29,7 @@ NO_PRICE = "no price is known, so no bill can be told"
 BASIS = {
     "answers": "in 95 of 100, from {n:,} known answers",
     "own answers": "in 95 of 100, from {n:,} answers to these very questions",
-    "recordings": "in 95 of 100, from {n:,} recorded answers",
+    "recordings": "in 95 of 100, by the recordings",
     "other answers": "if they are like {n:,} answers to other requests",
     "guess": "by your guess of the mean answer, teacher.expected_tokens",
 }
@@ -110,6 +110,9 @@ def print_buying(console: Console, plan: Plan) -> None:
             f"{dollars(plan.held_microusd)} of that already."
         )
     console.print(priced(plan.priced), markup=False)
+    if plan.host == RECORDINGS:
+        console.print("[dim]The answers are recorded ones: nothing leaves this machine.[/dim]")
+        return
     console.print(f"[dim]Each request holds: {escape(plan.sent)}. Nothing else leaves.[/dim]")
 
 
@@ -180,6 +183,8 @@ def bill(told: Forecast) -> str:
 def in_words(bounds: Bounds, told: Forecast) -> str:
     """A bill with its interval and what that is from, and what it can never pass."""
     ceiling = _up(bounds.ceiling)
+    if bounds.floor == bounds.ceiling:
+        return f"exactly {dollars(bounds.floor)}, as all is known"
     if bounds.low is None or bounds.high is None:
         return (
             f"{_down(bounds.floor)} to {ceiling}, sure bounds, as nothing is known of how long "
@@ -236,7 +241,7 @@ def _limits(purchase: Purchase) -> str:
 
 def _unforeseen(purchase: Purchase) -> str:
     """What no interval from known answers can hold."""
-    if purchase.choice == "random" or purchase.forecast.basis not in ("answers", "recordings"):
+    if purchase.choice == "random" or purchase.forecast.basis != "answers":
         return ""
     return " Questions chosen for being hard may have longer answers than the known ones."
 

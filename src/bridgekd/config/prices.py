@@ -12,25 +12,31 @@ from bridgekd.config.fields import Dollars, Section
 
 
 class Price(Section):
-    """Dollars per million tokens. What is left out costs what its kind costs: cached tokens as
-    input, reasoning tokens as output. `batch` is the factor of the batch transport.
+    """Dollars per million tokens. What is left out costs what its kind costs: tokens read from the
+    server's cache (`cached`) and written into it (`cache_write`) as input, reasoning as output.
+
+    `batch` is the factor on input and output of the batch transport. Above `max_prompt_tokens` the
+    price does not hold.
     """
 
     input: Dollars
     output: Dollars
     cached: Dollars | None = None
+    cache_write: Dollars | None = None
     reasoning: Dollars | None = None
     batch: float | None = Field(None, gt=0, le=1)
+    max_prompt_tokens: int | None = Field(None, ge=1)
 
     def by(self, transport: Literal["live", "batch", "replay"]) -> "Price":
-        """The price as it is charged on a transport; with no factor left to apply."""
+        """The price as it is charged on a transport, with no factor left to apply."""
         if transport != "batch" or self.batch is None:
             return self.model_copy(update={"batch": None})
-        kinds = ("input", "output", "cached", "reasoning")
-        amounts = {kind: getattr(self, kind) for kind in kinds}
-        return Price(
-            **{k: _times(v, self.batch) for k, v in amounts.items() if v is not None},
-        )
+        halved = {
+            kind: _times(amount, self.batch)
+            for kind in ("input", "output", "cache_write", "reasoning")
+            if (amount := getattr(self, kind)) is not None
+        }
+        return self.model_copy(update={"batch": None, **halved})
 
 
 class PublishedPrice(Section):

@@ -11,10 +11,11 @@ from bridgekd.config.prices import Price, published_price
 
 OPENAI_URL = "https://api.openai.com/v1"
 # Models that think first: their limit has another name, and they take no temperature.
-_THINKS_FIRST = re.compile(r"(?:.*/)?(o\d|gpt-5)(?!.*-chat)")
+_THINKS_FIRST = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
+_NO_TEMPERATURE = re.compile(r"(?:.*/)?claude-(opus-4-[7-9]|(opus|sonnet|haiku)-[5-9])")
 _OURS = frozenset((
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
-    "stop", "response_format", "reasoning_effort", "provider", "sample_index", "n", "stream",
+    "stop", "response_format", "reasoning_effort", "n", "stream",
 ))  # fmt: skip
 
 
@@ -87,7 +88,9 @@ class Teacher(Section):
     @classmethod
     def _no_temperature_for_thinkers(cls, data: Any) -> Any:
         if isinstance(data, dict) and "temperature" not in data:
-            return data | {"temperature": None if _thinks_first(data.get("model")) else 0.0}
+            model = str(data.get("model"))
+            unsent = _thinks_first(model) or _NO_TEMPERATURE.match(model)
+            return data | {"temperature": None if unsent else 0.0}
         return data
 
     @field_validator("base_url")
@@ -129,7 +132,7 @@ class Teacher(Section):
         return self
 
     def settings(self, sample_index: int) -> dict[str, Any]:
-        """The fields of a request beside its messages; those at None are not sent."""
+        """The fields of a request beside its messages, `extra` among them; none is None."""
         name = self.token_parameter
         if name == "auto":
             name = "max_completion_tokens" if _thinks_first(self.model) else "max_tokens"
@@ -141,8 +144,9 @@ class Teacher(Section):
             "stop": None if self.stop is None else list(self.stop),
             "response_format": self.response_format,
             "reasoning_effort": self.reasoning_effort,
+            "extra": self.extra or None,
         }
-        return {k: v for k, v in fields.items() if v is not None} | self.extra
+        return {k: v for k, v in fields.items() if v is not None}
 
 
 class Budget(Section):
@@ -168,5 +172,5 @@ class Budget(Section):
         return self
 
 
-def _thinks_first(model: object) -> bool:
-    return isinstance(model, str) and _THINKS_FIRST.match(model) is not None
+def _thinks_first(model: str) -> bool:
+    return _THINKS_FIRST.match(model) is not None

@@ -18,10 +18,13 @@ MOST_BYTES_PER_TOKEN = 12  # the tokenizers in use stay below this on plain text
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What an answer that is in the ledger first cost."""
+    """What an answer that is known costs: in the ledger, what it first cost; `owed`, in recordings
+    that are still to be replayed, what it will.
+    """
 
     microusd: int
     n_tokens: int
+    owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Call:
 
     @property
     def free(self) -> bool:
-        return self.repeat or self.settled is not None
+        return self.repeat or (self.settled is not None and not self.settled.owed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +153,11 @@ def _least_at_limits(
     ends = []
     free = sum(map(_most_free, calls))
     if limits.microusd is not None:
-        whole = max(0, limits.microusd - max(map(_held, calls), default=0))
+        whole = max(0, limits.microusd - max(map(held_microusd, calls), default=0))
         ends.append(_End(whole, max(0, whole - free)))
     if limits.tokens is not None:
-        free_tokens = sum(_most_tokens(c) for c in calls if c.free)
-        tokens = limits.tokens - max(map(_most_tokens, calls), default=0) - free_tokens
+        free_tokens = sum(held_tokens(c) for c in calls if c.free or c.settled)
+        tokens = limits.tokens - max(map(held_tokens, calls), default=0) - free_tokens
         least = _times(min(_kinds(price)), max(0, tokens))
         ends.append(_End(least, least))
     if room is not None:
@@ -188,7 +191,7 @@ def _paid_first(calls: Sequence[Call]) -> int:
     """What the calls before the first new one are charged."""
     paid = 0
     for call in calls:
-        if call.settled is None:
+        if call.settled is None or not call.free:
             break
         paid += call.settled.microusd
     return paid
@@ -202,17 +205,19 @@ def _most(call: Call) -> int:
     return call.settled.microusd if call.settled else call.most_microusd
 
 
-def _held(call: Call) -> int:
+def held_microusd(call: Call) -> int:
     """What admission asks room for: a recalled answer by the same rule as when it was bought."""
+    if call.settled and call.settled.owed:
+        return call.settled.microusd
     return max(call.most_microusd, _most(call))
 
 
 def _least_new(call: Call) -> int:
-    return 0 if call.free else call.least_microusd
+    return 0 if call.free else _least(call)
 
 
 def _most_new(call: Call) -> int:
-    return 0 if call.free else call.most_microusd
+    return 0 if call.free else _most(call)
 
 
 def _most_free(call: Call) -> int:
@@ -223,7 +228,9 @@ def _least_tokens(call: Call) -> int:
     return call.settled.n_tokens if call.settled else call.least_tokens
 
 
-def _most_tokens(call: Call) -> int:
+def held_tokens(call: Call) -> int:
+    if call.settled and call.settled.owed:
+        return call.settled.n_tokens
     return max(call.most_tokens, call.settled.n_tokens if call.settled else 0)
 
 

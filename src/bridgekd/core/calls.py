@@ -14,17 +14,21 @@ from bridgekd.config import Teacher
 from bridgekd.records import Message
 
 KEY_VERSION = "v1"
-NOT_SENT = ("provider", "sample_index")  # part of the name, but no parameter of the API
+NOT_SENT = ("provider", "sample_index", "extra")  # of the name, but no parameters of the API
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherRequest:
-    """One question for the teacher, at its rank; `sample_index` tells equal samples apart."""
+    """One question for the teacher, at its rank; `sample_index` tells equal samples apart.
+
+    `question` is the question as it stands in the data: recordings are found by it.
+    """
 
     id: str
     rank: int
     messages: tuple[Message, ...]
     sample_index: int = 0
+    question: str = ""
 
 
 def call_request(teacher: Teacher, request: TeacherRequest) -> dict[str, Any]:
@@ -38,8 +42,10 @@ def call_request(teacher: Teacher, request: TeacherRequest) -> dict[str, Any]:
 
 
 def payload_of(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a call that is sent."""
-    return {name: value for name, value in call.items() if name not in NOT_SENT}
+    """The part of a call that is sent, with what the recipe wants beyond the known fields."""
+    sent = {name: value for name, value in call.items() if name not in NOT_SENT}
+    extra: Mapping[str, Any] = call.get("extra", {})
+    return sent | dict(extra)
 
 
 def messages_of(call: Mapping[str, Any]) -> list[Message]:

@@ -24,29 +24,36 @@ def _exact(dollars: float) -> Fraction:
     return Fraction(repr(dollars))
 
 
+def _or(price: float | None, otherwise: float) -> float:
+    return otherwise if price is None else price
+
+
 def cost_microusd(
     price: Price | None,
     n_prompt: int,
     n_completion: int,
     *,
     n_cached: int = 0,
+    n_written: int | None = None,
     n_reasoning: int = 0,
 ) -> int:
     """The bill of one call, rounded up to the next micro-dollar; 0 where there is no price.
 
-    `n_cached` of the prompt's and `n_reasoning` of the completion's tokens have prices of their
-    own, where the price names them.
+    `n_cached` of the prompt's tokens were read from a cache, `n_written` of the others were put
+    into it (None: nobody says, so that all of them count as such); `n_reasoning` of the
+    completion's are reasoning. They have prices of their own where the price names them.
     """
     if price is None:
         return 0
     n_cached, n_reasoning = min(n_cached, n_prompt), min(n_reasoning, n_completion)
-    cached = price.input if price.cached is None else price.cached
-    reasoning = price.output if price.reasoning is None else price.reasoning
+    n_fresh = n_prompt - n_cached
+    n_written = n_fresh if n_written is None else min(n_written, n_fresh)
     return ceil(
-        _exact(price.input) * (n_prompt - n_cached)
-        + _exact(cached) * n_cached
+        _exact(price.input) * (n_fresh - n_written)
+        + _exact(_or(price.cache_write, price.input)) * n_written
+        + _exact(_or(price.cached, price.input)) * n_cached
         + _exact(price.output) * (n_completion - n_reasoning)
-        + _exact(reasoning) * n_reasoning
+        + _exact(_or(price.reasoning, price.output)) * n_reasoning
     )
 
 
@@ -63,7 +70,7 @@ def reserve_microusd(price: Price | None, messages: Sequence[Message], max_token
     if price is None:
         return 0
     dearest = Price(
-        input=max(price.input, price.cached or 0.0),
+        input=max(price.input, price.cached or 0.0, price.cache_write or 0.0),
         output=max(price.output, price.reasoning or 0.0),
     )
     return cost_microusd(dearest, prompt_token_bound(messages), max_tokens)

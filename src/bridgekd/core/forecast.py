@@ -15,7 +15,7 @@ import numpy as np
 
 from bridgekd.config import Price
 from bridgekd.core.admission import Limits
-from bridgekd.core.bounds import Bounds, Call, n_affordable, sure_bounds
+from bridgekd.core.bounds import Bounds, Call, held_microusd, held_tokens, n_affordable, sure_bounds
 from bridgekd.core.lengths import N_ENOUGH, Usage, Worlds, by_answers, by_guess
 
 N_WORLDS = 1000
@@ -31,8 +31,8 @@ class Known:
     """What a forecast is made from.
 
     answers: to requests like these; own answers: to this very purchase; other answers: of the
-    model, but to requests of another make; recordings: of a file; guess: a person's, of the mean
-    length of an answer, with `answers` only for the prompts' tokens.
+    model, but to requests of another make; recordings: what every call costs stands in a file;
+    guess: a person's, of the mean length, with `answers` only for the prompts' tokens.
     """
 
     source: Source = "nothing"
@@ -112,7 +112,7 @@ def forecast(
     """
     n = len(calls) if limits.queries is None else min(limits.queries, len(calls))
     limits = replace(limits, queries=n)
-    settled = [c.settled for c in calls[:n] if c.settled] if ordered else []
+    settled = [c.settled for c in calls[:n] if c.settled and c.free] if ordered else []
     told = Forecast(
         n_queries=n_affordable(calls, limits, ordered=ordered),
         n_already=len(settled),
@@ -166,9 +166,10 @@ class _Bought:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Calls to buy, in order: `table[:, which]` is [7, n_worlds or 1, n], a column standing for
-    `size` calls. The rows are mean bytes, calls to draw, calls to pay and what is settled; the last
-    two are what admission asks room for. Without `which`, columns are drawn when they are needed.
+    """Calls to buy, in order: `table[:, which]` is [8, n_worlds or 1, n], a column standing for
+    `size` calls. The rows are mean bytes, calls to draw, calls to pay, what is settled, what of it
+    is owed, and its tokens; the last two are what admission asks room for. Without `which`, columns
+    are drawn when they are needed.
     """
 
     table: np.ndarray
@@ -211,22 +212,22 @@ def _buy(
     limits: Limits,
     rng: np.random.Generator,
 ) -> None:
-    n_bytes, n_drawn, n_paid, settled, settled_tokens, held, held_tokens = part
+    n_bytes, n_drawn, n_paid, settled, owed, settled_tokens, held, most_tokens = part
     drawn_tokens, drawn = worlds.draw(n_bytes, rng)
     drawn = np.minimum(drawn, held)
-    whole = n_drawn * drawn + settled
+    whole, new = n_drawn * drawn + settled, n_paid * drawn + owed
     tokens = n_drawn * drawn_tokens + settled_tokens
     stop = np.zeros(whole.shape, dtype=bool)
     if limits.microusd is not None:
         stop |= _before(bought.whole, whole) + held > limits.microusd
     if limits.tokens is not None:
-        stop |= _before(bought.tokens, tokens) + held_tokens > limits.tokens
+        stop |= _before(bought.tokens, tokens) + most_tokens > limits.tokens
     admitted = bought.going[:, None] & ~np.logical_or.accumulate(stop, axis=1)
     places = bought.n[:, None] + size * np.arange(whole.shape[1])
     soonest = admitted & (places < (np.inf if limits.accepted is None else limits.accepted))
-    bought.new_soonest += (n_paid * drawn * soonest).sum(axis=1)
+    bought.new_soonest += (new * soonest).sum(axis=1)
     bought.whole_soonest += (whole * soonest).sum(axis=1)
-    bought.new += (n_paid * drawn * admitted).sum(axis=1)
+    bought.new += (new * admitted).sum(axis=1)
     bought.whole += (whole * admitted).sum(axis=1)
     bought.tokens += (tokens * admitted).sum(axis=1)
     bought.n += size * admitted.sum(axis=1)
@@ -254,12 +255,12 @@ def _columns(
         sizes = np.diff(np.append(starts, n))
         blocks = np.add.reduceat(table, starts, axis=1)
         blocks[0] /= sizes
-        blocks[5:] = np.maximum.reduceat(table[5:], starts, axis=1)
+        blocks[6:] = np.maximum.reduceat(table[6:], starts, axis=1)
         return _Columns(blocks, np.arange(len(starts))[None, :], len(starts), together)
     if n <= N_COLUMNS:
         some = [rng.choice(len(calls), n, replace=False) for _ in range(worlds.n)]
         return _Columns(table, np.array(some), n, 1)
-    table[1:5] *= together
+    table[1:6] *= together
     return _Columns(table, None, -(-n // together), together)
 
 
@@ -276,15 +277,17 @@ def _n_likely(
 
 
 def _row(call: Call) -> tuple[float, ...]:
-    paid = call.settled
+    known = call.settled
+    amount = known.microusd if known else 0
     return (
         call.n_bytes,
-        paid is None,
-        not call.free,
-        paid.microusd if paid else 0,
-        paid.n_tokens if paid else 0,
-        max(call.most_microusd, paid.microusd if paid else 0),
-        max(call.most_tokens, paid.n_tokens if paid else 0),
+        known is None,
+        known is None and not call.free,
+        amount,
+        0 if call.free else amount,
+        known.n_tokens if known else 0,
+        held_microusd(call),
+        held_tokens(call),
     )
 
 

@@ -15,14 +15,16 @@ from bridgekd.core.costs import cost_microusd, microusd_up
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a server says it billed: cached tokens are among the prompt's, reasoning tokens among
-    the completion's. `reported_usd` is a cost that some servers name themselves.
+    """What a server says it billed: tokens read from its cache and written to it (None: unsaid) are
+    among the prompt's, reasoning tokens among the completion's. `reported_usd` is a cost that some
+    servers name themselves.
     """
 
     n_prompt_tokens: int
     n_completion_tokens: int
     n_cached_tokens: int = 0
     n_reasoning_tokens: int = 0
+    n_written_tokens: int | None = None
     reported_usd: float | None = None
 
 
@@ -59,7 +61,7 @@ def read_reply(raw: str) -> Reply:
         body = json.loads(raw)
     except ValueError:
         return Reply("unparsable")
-    if not isinstance(body, dict) or body.get("error") or "choices" not in body:
+    if not isinstance(body, dict) or "choices" not in body or failure_in(raw):
         return Reply("unparsable")
     usage = read_usage(body.get("usage"))
     choices = body["choices"]
@@ -79,6 +81,26 @@ def read_reply(raw: str) -> Reply:
     return Reply(state, text, reasoning, usage)
 
 
+def failure_in(raw: str) -> str:
+    """What went wrong on the other side, where a body with status 200 says so; else "".
+
+    Gateways that have begun to answer cannot take their status back.
+    """
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    error = body.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
+    if not error and isinstance(choice, dict) and choice.get("finish_reason") == "error":
+        error = "finish_reason: error"
+    message = error.get("message") if isinstance(error, dict) else error
+    return " ".join(str(message).split())[:300] if error else ""
+
+
 def bill_of(reply: Reply, price: Price | None, *, most: Bill) -> Bill:
     """The bill of a reply at `price`; where the server sent no usage, `most` (the reserve).
 
@@ -92,6 +114,7 @@ def bill_of(reply: Reply, price: Price | None, *, most: Bill) -> Bill:
         usage.n_prompt_tokens,
         usage.n_completion_tokens,
         n_cached=usage.n_cached_tokens,
+        n_written=usage.n_written_tokens,
         n_reasoning=usage.n_reasoning_tokens,
     )
     if price is None and usage.reported_usd is not None:
@@ -116,16 +139,20 @@ def read_usage(usage: Any) -> Usage | None:
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if prompt is None or completion is None:
         return None
+    reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0
     left_out = max(0, (_count(usage, "total_tokens") or 0) - prompt - completion)
-    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
+    if reasoning > completion + left_out:
+        left_out = reasoning
+    details = usage.get("prompt_tokens_details")
+    cached = _count(details, "cached_tokens")
     if cached is None:
         cached = _count(usage, "prompt_cache_hit_tokens") or 0
-    reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0
     return Usage(
         prompt,
         completion + left_out,
         min(cached, prompt),
         min(max(reasoning, left_out), completion + left_out),
+        _count(details, "cache_write_tokens"),
         _amount(usage.get("cost")),
     )
 

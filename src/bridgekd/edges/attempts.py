@@ -31,16 +31,28 @@ class StoredCall:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    """An attempt in a batch: what was reserved for it, and at which price it was sent."""
+
+    id: int
+    reserve_microusd: int
+    price: Price | None
+
+
+@dataclass(frozen=True, slots=True)
 class OpenBatch:
-    """A batch with attempts that are still open, by their keys; `remote_id` is None where nobody
-    knows whether the server has it.
+    """A batch with attempts that are still open, by their keys.
+
+    `remote_id` is None before the server is asked to make it, and "" while nobody knows whether
+    it did.
     """
 
     token: str
     provider: str
     host: str
     remote_id: str | None
-    attempts: dict[str, int]
+    created_at: str
+    attempts: dict[str, OpenAttempt]
 
 
 def open_attempt(
@@ -87,22 +99,25 @@ def final_attempt(db: sqlite3.Connection, key: str) -> StoredCall | None:
 def close_left_open(db: sqlite3.Connection) -> int:
     """Closes the open attempts of a process that is gone; returns how many.
 
-    What had been recorded is settled by what it says. All else may have been served and becomes
-    unknown, but for what is in a batch, which goes on without us.
+    What had been recorded is settled by what it says. A batch that no server was asked to make
+    failed; all others go on without us. What else there is may have been served: unknown.
     """
     left = db.execute(
-        """SELECT id, key, request, raw_response, price, reserve_microusd FROM attempts
-           WHERE state = 'reserved' AND (batch IS NULL OR raw_response IS NOT NULL) ORDER BY id"""
+        """SELECT id, key, request, raw_response, price, reserve_microusd, batch FROM attempts
+           LEFT JOIN batches ON batch = token WHERE state = 'reserved'
+           AND (batch IS NULL OR remote_id IS NULL OR raw_response IS NOT NULL) ORDER BY id"""
     ).fetchall()
-    for attempt_id, key, request, raw, price, reserve in left:
+    for attempt_id, key, request, raw, price, reserve, batch in left:
         reply = read_reply(raw) if raw is not None else None
-        if reply is None or (reply.state in FINAL and final_attempt(db, key)):
+        if reply is None:
+            state = "unknown" if batch is None else "failed"
+            update(db, attempt_id, state=state, settled_at=now())
+        elif reply.state in FINAL and final_attempt(db, key):
             update(db, attempt_id, state="unknown", settled_at=now())
         elif reply.state not in FINAL:
             update(db, attempt_id, state=reply.state, settled_at=now())
         else:
-            known = Price.model_validate_json(price) if price else None
-            bill = bill_of(reply, known, most=most_of(json.loads(request), reserve))
+            bill = bill_of(reply, _price(price), most=most_of(json.loads(request), reserve))
             settle(db, attempt_id, reply.state, bill)
     return len(left)
 
@@ -110,13 +125,19 @@ def close_left_open(db: sqlite3.Connection) -> int:
 def open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
     """The batches with attempts that are still open, oldest first."""
     rows = db.execute(
-        """SELECT token, b.provider, host, remote_id, key, id FROM attempts a
-           JOIN batches b ON a.batch = b.token WHERE a.state = 'reserved' ORDER BY id"""
+        """SELECT token, b.provider, host, remote_id, b.created_at, key, id, reserve_microusd, price
+           FROM attempts a JOIN batches b ON a.batch = b.token
+           WHERE a.state = 'reserved' ORDER BY id"""
     ).fetchall()
     batches: dict[str, OpenBatch] = {}
-    for token, provider, host, remote_id, key, attempt_id in rows:
-        batch = batches.setdefault(token, OpenBatch(token, provider, host, remote_id, {}))
-        batch.attempts[key] = attempt_id
+    prices: dict[str | None, Price | None] = {}  # few, and slow to read
+    for token, provider, host, remote_id, created_at, key, attempt_id, reserve, price in rows:
+        if price not in prices:
+            prices[price] = _price(price)
+        batch = batches.setdefault(
+            token, OpenBatch(token, provider, host, remote_id, created_at, {})
+        )
+        batch.attempts[key] = OpenAttempt(attempt_id, reserve, prices[price])
     return tuple(batches.values())
 
 
@@ -160,6 +181,10 @@ def update(db: sqlite3.Connection, attempt_id: int, **columns: object) -> None:
 
 def price_json(price: Price | None) -> str | None:
     return None if price is None else canonical_json(price.model_dump(exclude_none=True))
+
+
+def _price(written: str | None) -> Price | None:
+    return Price.model_validate_json(written) if written else None
 
 
 def most_of(request: Mapping[str, Any], reserve_microusd: int) -> Bill:

@@ -9,18 +9,20 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Account, Ended, Limits
-from bridgekd.core.calls import TeacherRequest
+from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.core.pace import Pace, backoff
-from bridgekd.core.replies import Bill, Reply, bill_of, read_reply
-from bridgekd.edges.attempts import StoredCall
+from bridgekd.core.replies import Bill, Reply, bill_of, failure_in, read_reply
+from bridgekd.edges.attempts import OpenAttempt, StoredCall
 from bridgekd.edges.caps import Caps
 from bridgekd.edges.commits import Commits
-from bridgekd.edges.ledger import Ledger, Purpose
+from bridgekd.edges.gate import Gate
+from bridgekd.edges.ledger import Purpose
 from bridgekd.edges.lines import Line, Outcome, host_of
-from bridgekd.edges.orders import Accept, Order, charge, completion_of, order_of
+from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of
 from bridgekd.errors import HardStop, Overbilled, TeacherDown
 from bridgekd.records import Completion
 
@@ -48,27 +50,31 @@ class Terms:
 class Buying:
     """The state of one `buy`: what is admitted, what is in flight, what is bought."""
 
-    def __init__(self, ledger: Ledger, terms: Terms, line: Line) -> None:
+    def __init__(self, commits: Commits, terms: Terms, line: Line) -> None:
         self.rows: dict[int, Completion] = {}
         self.n_sent = 0
         self.n_recalled = 0
         self.spent_microusd = 0
         self.account = Account(terms.limits)
-        self._ledger = ledger
+        self._ledger = commits.ledger
         self._terms = terms
         self._teacher = terms.teacher
         self._line = line
         self._pace = Pace(line.width)
+        self._gate = Gate(self._pace)
         self._caps = Caps(terms.teacher)
-        self._commits = Commits(ledger)
+        self._commits = commits
         self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet final
         self._open: dict[str, int] = {}  # by key: the attempt that is in the ledger as reserved
         self._sent: set[str] = set()  # of the open ones, those that the line was asked for
+        self._adopted: dict[str, OpenAttempt] = {}  # of the open ones, those of an earlier process
         self._closed = asyncio.Event()  # an attempt was closed: the hard stop may have room again
         self._n_closed = 0
         self._blocked: int | None = None  # the first place that the hard stop had no room for
+        self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
         self._n_refused = 0
+        self._n_heard = 0  # answers that arrived, written down yet or not
 
     async def go(self, requests: Iterable[TeacherRequest]) -> Ended:
         """Buys until the budget or the pool ends; on any other end, waits for what is in flight."""
@@ -85,7 +91,7 @@ class Buying:
     async def _admit(self, requests: Iterable[TeacherRequest]) -> Ended:
         for place, request in enumerate(requests):
             await asyncio.sleep(0)  # recalling a long ledger must not deafen us to Ctrl-C
-            order = order_of(self._teacher, place, request)
+            order = self._order(place, request)
             while order.key in self._flying:  # the same question twice: one answer serves both
                 await self._land_some()
             stored = self._ledger.recall(order.key)
@@ -99,13 +105,21 @@ class Buying:
             if stored is not None:
                 self._recall(order, stored)
                 continue
+            self._refuse_twice(order)
             self.account.hold(charge(order.most, self._terms.accept is not None))
-            while len(self._flying) >= self._pace.width:
+            while len(self._flying) >= self._line.width:
                 await self._land_some()
             self._flying[order.key] = asyncio.create_task(self._fly(order))
         while self._flying:
             await self._land_some()
         return "pool"
+
+    def _order(self, place: int, request: TeacherRequest) -> Order:
+        call = call_request(self._teacher, request)
+        key, most = call_key(call), self._line.most(request, bound_of(self._teacher, request))
+        if (sent := self._line.adopted.get(key)) is not None:  # the price may have changed since
+            most = replace(most, cost_microusd=max(most.cost_microusd, sent.reserve_microusd))
+        return Order(place, request, call, key, most)
 
     def _recall(self, order: Order, stored: StoredCall) -> None:
         self.n_recalled += 1
@@ -113,9 +127,20 @@ class Buying:
         self.account.hold(charge(order.most, self._terms.accept is not None))
         self._keep(order, reply, stored.bill)
 
+    def _refuse_twice(self, order: Order) -> None:
+        """A call in a batch that this line does not watch may be answered there any time."""
+        if order.key in self._in_batches and order.key not in self._line.adopted:
+            raise TeacherDown(
+                f"Example {order.request.id} is in a batch that is not finished, and would be paid "
+                f"for twice; take teacher.transport: batch and the batch's own base_url, and run "
+                f"the same command again."
+            )
+
     async def _land_some(self) -> None:
         """Waits until a call in flight has ended; raises what it raised."""
+        self._line.resting = True
         await asyncio.wait(self._flying.values(), return_when=asyncio.FIRST_COMPLETED)
+        self._line.resting = False
         for key in [key for key, task in self._flying.items() if task.done()]:
             self._flying.pop(key).result()
 
@@ -124,34 +149,46 @@ class Buying:
         dice = random.Random(order.key)  # only for waiting times: it never changes a row
         n_failed = 0
         while True:
-            await self._reserve(order)
-            await self._caps.wait(order.key, order.most)
-            n_answered = self._pace.n_answered
-            self.n_sent += order.key not in self._line.adopted
-            self._sent.add(order.key)
-            outcome = await self._line.ask(order.key, order.call)
-            await self._close(order, outcome)
+            if not self._adopt(order):
+                await self._reserve(order)
+                await self._caps.wait(order.key, order.most)
+                self.n_sent += 1
+            async with self._gate.out() as sent_at:
+                n_answered = self._pace.n_answered
+                self._sent.add(order.key)
+                outcome = await self._line.ask(order)
+            self._n_heard += outcome.kind == "answered"
+            outcome = await self._close(order, outcome)
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
             self._check_down(outcome)
             if outcome.throttled:
-                self._pace.throttled()
+                self._pace.throttled(sent_at, outcome.retry_after_s)
             # A throttled call that waits while others are answered is not a sign of a dead server.
-            if not (outcome.throttled and self._pace.n_answered > n_answered):
-                n_failed += 1
+            served = outcome.throttled and self._pace.n_answered > n_answered
+            n_failed += not served
             if n_failed >= self._teacher.max_tries:
                 raise TeacherDown(
                     f"{host_of(self._teacher)} gave no answer for example {order.request.id} in "
                     f"{n_failed} tries (the last: {outcome.reason}). {GO_ON}"
                 )
+            if self._line.outlives:
+                continue  # it goes into the next batch
             wait_s = backoff(max(1, n_failed), self._terms.backoff_s, LONGEST_BACKOFF_S, dice)
+            if served and outcome.retry_after_s is not None:
+                wait_s = 0.0  # the server said when, and the pace keeps the calls apart
             await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
+
+    def _adopt(self, order: Order) -> bool:
+        """Takes over an attempt of an earlier process that is still on its way."""
+        sent = self._line.adopted.pop(order.key, None)
+        if sent is None:
+            return False
+        self._open[order.key], self._adopted[order.key] = sent.id, sent
+        return True
 
     async def _reserve(self, order: Order) -> None:
         """Opens an attempt; where the hard stop has no room now, waits for open ones to close."""
-        if order.key in self._line.adopted and order.key not in self._open:
-            self._open[order.key] = self._line.adopted[order.key]
-            return
         while True:
             n_closed = self._n_closed
             try:
@@ -183,19 +220,30 @@ class Buying:
             self._blocked = None
         self._open[order.key] = attempt_id
 
-    async def _close(self, order: Order, outcome: Outcome) -> None:
-        """Writes how an attempt ended: first what came back, then what it means."""
+    async def _close(self, order: Order, outcome: Outcome) -> Outcome:
+        """Writes how an attempt ended: what came back, then what that means."""
         ledger, attempt_id, do = self._ledger, self._open[order.key], self._commits.do
-        price = self._teacher.tariff
-        if outcome.raw:
-            raw, name = outcome.raw, outcome.request_id
-            await do(lambda: ledger.record(attempt_id, raw, price=price, request_id=name))
+        price, most = self._teacher.tariff, order.most
+        if (sent := self._adopted.get(order.key)) is not None:
+            price, most = sent.price, replace(most, cost_microusd=sent.reserve_microusd)
+        raw, name = outcome.raw, outcome.request_id
+
+        def record() -> None:
+            ledger.record(attempt_id, raw, price=price, request_id=name)
+
+        def refuse() -> None:  # in one commit: the body alone does not tell that it was refused
+            record()
+            ledger.settle(attempt_id, "refused", Bill())
+
         if outcome.kind == "refused":
-            await do(lambda: ledger.settle(attempt_id, "refused", Bill()))
+            await do(refuse)
             self._shut(order, Bill())
             self._keep(order, Reply("refused"), Bill())
             self._check_refusals(outcome)
-        elif outcome.kind != "answered":
+            return outcome
+        if raw:
+            await do(record)
+        if outcome.kind != "answered":
             await do(
                 lambda: ledger.release(
                     attempt_id, "unknown" if outcome.kind == "unknown" else "failed"
@@ -205,12 +253,15 @@ class Buying:
         elif (reply := read_reply(outcome.raw)).state == "unparsable":
             await do(lambda: ledger.release(attempt_id, "unparsable"))
             self._shut(order, order.most)
+            if failure := failure_in(outcome.raw):  # it broke on the way: worth another try
+                return Outcome("unknown", reason=failure)
             raise TeacherDown(
                 f"{host_of(self._teacher)} answered with no chat completion but with "
                 f"{outcome.raw[:200]!r}; check teacher.base_url. {GO_ON}"
             )
         else:
-            await self._settle(order, reply, bill_of(reply, price, most=order.most))
+            await self._settle(order, reply, bill_of(reply, price, most=most))
+        return outcome
 
     async def _settle(self, order: Order, reply: Reply, bill: Bill) -> None:
         attempt_id = self._open[order.key]
@@ -227,6 +278,7 @@ class Buying:
         """An attempt is closed; what it did not use of the caps and the hard stop is free again."""
         del self._open[order.key]
         self._sent.discard(order.key)
+        self._adopted.pop(order.key, None)
         self._caps.give_back(order.key, order.most, bill)
         self._n_closed += 1
         self._closed.set()
@@ -234,7 +286,8 @@ class Buying:
     def _keep(self, order: Order, reply: Reply, bill: Bill) -> None:
         """Makes the row of a final call and turns what was held for it into what it cost."""
         accept = self._terms.accept
-        accepted = accept is not None and accept(order.request.id, reply.state, reply.text)
+        written = reply.text or reply.reasoning
+        accepted = accept is not None and accept(order.request.id, reply.state, written)
         self.account.settle(charge(order.most, accept is not None), charge(bill, accepted))
         self.rows[order.place] = completion_of(order, reply, bill)
         self._terms.tell(len(self.rows))
@@ -252,7 +305,7 @@ class Buying:
     def _check_refusals(self, outcome: Outcome) -> None:
         """Refusals and nothing else: the recipe is at fault, and the budget is not spent on it."""
         self._n_refused += 1
-        if self._n_refused >= REFUSALS_AT_THE_START and not self._pace.n_answered:
+        if self._n_refused >= REFUSALS_AT_THE_START and not self._n_heard:
             raise TeacherDown(
                 f"{host_of(self._teacher)} refused the first {self._n_refused} requests and "
                 f"answered none (the last: {outcome.reason}). {GO_ON}"
@@ -269,16 +322,18 @@ class Buying:
         """Gives answers in flight, which may be paid, `grace_s` to come; then closes the rest."""
         self._stopping = True
         tasks = self._flying
-        for key in tasks.keys() - self._sent | self._line.unsent() & tasks.keys():
+        for key in tasks.keys() - self._sent:
             tasks[key].cancel()
-        waits = [task for key, task in tasks.items() if key not in self._line.adopted]
-        if waits:
-            await asyncio.wait(waits, timeout=grace_s)
+        unsent = await self._line.stop()
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=grace_s)
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         await self._commits.drain()
-        unsent = self._open.keys() - self._sent | self._line.unsent()
-        for key in unsent & self._open.keys():
-            self._ledger.release(self._open.pop(key), "failed")
-        self._ledger.recover()  # what had arrived is settled, the rest is unknown or in a batch
+        unsent |= self._open.keys() - self._sent
+        left = [self._open.pop(key) for key in unsent & self._open.keys()]
+        release = (partial(self._ledger.release, attempt_id, "failed") for attempt_id in left)
+        await asyncio.gather(*map(self._commits.do, release))
+        # What had arrived is settled; the rest is unknown, or in a batch.
+        await self._commits.do(self._ledger.recover)

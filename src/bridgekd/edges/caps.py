@@ -17,8 +17,9 @@ class Caps:
     """
 
     def __init__(self, teacher: Teacher) -> None:
-        self._requests = _allowance(teacher.requests_per_minute)
-        self._tokens = _allowance(teacher.tokens_per_minute)
+        live = teacher.transport == "live"
+        self._requests = _allowance(teacher.requests_per_minute if live else None)
+        self._tokens = _allowance(teacher.tokens_per_minute if live else None)
         self._turn = asyncio.Lock()  # first come, first served
         self._takes: dict[str, int] = {}  # by key: the last take of its tokens
 

@@ -1,42 +1,45 @@
 """One chat completion over HTTP."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import openai
 
-from bridgekd.core.calls import payload_of
+from bridgekd.config import Teacher
+from bridgekd.core.calls import TeacherRequest, payload_of
+from bridgekd.core.replies import Bill
+from bridgekd.edges.attempts import OpenAttempt
 from bridgekd.edges.lines import Outcome
+from bridgekd.edges.orders import Order
 from bridgekd.edges.wire import Wire
 
 
 class ChatLine(Wire):
     """One request a call, as many at once as the recipe's concurrency."""
 
-    @property
-    def width(self) -> int:
-        """The most calls that may be in flight."""
-        return self.teacher.concurrency
+    outlives = False
+    resting = False
 
-    @property
-    def adopted(self) -> Mapping[str, int]:
-        """None: a call dies with its process."""
-        return {}
+    def __init__(self, teacher: Teacher, api_key: str) -> None:
+        super().__init__(teacher, api_key)
+        self.width = teacher.concurrency
+        self.adopted: dict[str, OpenAttempt] = {}
 
-    def unsent(self) -> set[str]:
+    def most(self, request: TeacherRequest, bound: Bill) -> Bill:
+        """The bound: nobody knows an answer beforehand."""
+        return bound
+
+    async def stop(self) -> set[str]:
         """None: what is asked for is sent."""
         return set()
 
-    async def ask(self, key: str, call: Mapping[str, Any]) -> Outcome:
+    async def ask(self, order: Order) -> Outcome:
         """Sends one call once."""
-        payload = payload_of(call)
+        payload = payload_of(order.call)
         model, messages = payload.pop("model"), payload.pop("messages")
 
         async def request(client: openai.AsyncOpenAI) -> Outcome:
             response = await client.chat.completions.with_raw_response.create(
                 model=model, messages=messages, extra_body=payload
             )
-            name = response.headers.get("x-request-id")
+            name = response.headers.get("x-request-id") or response.headers.get("request-id")
             return Outcome(
                 "answered",
                 raw=self.clean(response.text),

@@ -17,9 +17,14 @@ class Commits:
     """The way of one event loop to an open ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is being written."""
+        return self._writing is not None
 
     async def do(self, work: Callable[[], Any]) -> Any:
         """What `work` returns, once it is durable; raises what it raised, with nothing of it done.
@@ -42,7 +47,7 @@ class Commits:
             group, self._waiting = self._waiting, []
             try:
                 works = [work for work, _ in group]
-                outcomes = await asyncio.to_thread(self._ledger.together, works)
+                outcomes = await asyncio.to_thread(self.ledger.together, works)
             except (BridgekdError, sqlite3.Error) as exc:
                 outcomes = [exc] * len(group)
             for (_, done), outcome in zip(group, outcomes, strict=True):

@@ -22,9 +22,10 @@ from typing import Any, Literal
 import filelock
 
 from bridgekd.config import Price
-from bridgekd.core.calls import call_key, max_tokens_of, messages_of
-from bridgekd.core.costs import dollars, prompt_token_bound
-from bridgekd.core.replies import Bill, bill_of, read_reply
+from bridgekd.core.calls import call_key
+from bridgekd.core.costs import dollars
+from bridgekd.core.elsewhere import bill_elsewhere, most_elsewhere
+from bridgekd.core.replies import Bill, read_reply
 from bridgekd.edges import attempts
 from bridgekd.edges.attempts import OpenBatch, StoredCall
 from bridgekd.edges.ledger_file import (
@@ -132,14 +133,13 @@ class Ledger:
         price: Price | None,
         request_id: str | None = None,
     ) -> None:
-        """Writes what came back, unread, with the price that will be applied to it."""
+        """Writes what came back, unread, with the price that will be applied to it; None leaves
+        the price that its batch was sent with.
+        """
+        known = {} if price is None else {"price": attempts.price_json(price)}
         with self._transaction() as db:
             attempts.update(
-                db,
-                attempt_id,
-                raw_response=raw_response,
-                price=attempts.price_json(price),
-                request_id=request_id,
+                db, attempt_id, raw_response=raw_response, request_id=request_id, **known
             )
 
     def settle(self, attempt_id: int, state: str, bill: Bill) -> None:
@@ -171,27 +171,40 @@ class Ledger:
         """Closes what a crashed process left open and returns how many attempts that were.
 
         The lock says that no living process owns them. A response that had been recorded is
-        settled by what it says; all others may or may not have been served and become unknown,
-        but for those in a batch, which goes on without us.
+        settled by what it says; a batch that nobody was asked to make failed, and one that may
+        have been made goes on without us; all others may have been served and become unknown.
         """
         with self._transaction() as db:
             return attempts.close_left_open(db)
 
     def bring_in(
-        self, request: Mapping[str, Any], raw_response: str, *, price: Price | None, run: str
+        self,
+        request: Mapping[str, Any],
+        raw_response: str | None,
+        *,
+        price: Price | None,
+        run: str,
+        purpose: Purpose = "train",
+        cost_microusd: int | None = None,
+        refused: bool = False,
     ) -> bool:
         """Adds an answer that was paid for elsewhere: it is recalled and charged to a run like any
         other, but holds nothing of the hard stop. False where its key has a final attempt already.
+
+        `cost_microusd` is what it cost, where price and usage cannot say it. `refused` is a request
+        that the server did not take: free, and its response is none or no chat completion.
         """
-        reply = read_reply(raw_response)
-        if reply.state not in attempts.FINAL:
+        reply = read_reply(raw_response or "")
+        if reply.state not in attempts.FINAL and not refused:
             raise ValueError("the response is no chat completion")
-        most = Bill(prompt_token_bound(messages_of(request)), max_tokens_of(request), 0)
-        bill = bill_of(reply, price, most=most)
+        most = most_elsewhere(request, reply, price, cost_microusd)
+        state, bill = reply.state, bill_elsewhere(reply, price, most=most)
+        if refused:
+            state, bill = "refused", Bill()
         with self._transaction() as db:
             if attempts.final_attempt(db, call_key(request)):
                 return False
-            attempt_id = attempts.open_attempt(db, request, run, "train", 0)
+            attempt_id = attempts.open_attempt(db, request, run, purpose, most.cost_microusd)
             attempts.update(
                 db,
                 attempt_id,
@@ -199,25 +212,29 @@ class Ledger:
                 price=attempts.price_json(price),
                 imported=1,
             )
-            attempts.settle(db, attempt_id, reply.state, bill)
+            attempts.settle(db, attempt_id, state, bill)
         return True
 
     def join_batch(
-        self, token: str, attempt_ids: Sequence[int], *, provider: str, host: str
+        self, token: str, keys: Sequence[str], *, provider: str, host: str, price: Price | None
     ) -> None:
-        """Puts open attempts into a batch that is about to be sent: from here on a crash leaves
-        them open.
-        """
+        """Puts the open attempts of some keys into a batch that is to be made."""
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
                 (token, provider, host, attempts.now()),
             )
-            for attempt_id in attempt_ids:
-                attempts.update(db, attempt_id, batch=token)
+            cursor = db.executemany(
+                "UPDATE attempts SET batch = ?, price = ? WHERE key = ? AND state = 'reserved'",
+                [(token, attempts.price_json(price), key) for key in keys],
+            )
+            if cursor.rowcount != len(keys):
+                raise ValueError(f"of {len(keys)} calls for a batch {cursor.rowcount} are open")
 
     def name_batch(self, token: str, remote_id: str) -> None:
-        """Writes what the server calls a batch."""
+        """Writes what the server calls a batch; "" before it is asked to make it, so that from here
+        on a crash leaves a batch that may be there.
+        """
         with self._transaction() as db:
             db.execute("UPDATE batches SET remote_id = ? WHERE token = ?", (remote_id, token))
 
@@ -227,9 +244,10 @@ class Ledger:
             return attempts.open_batches(self._connection("write"))
 
     def together(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Carries out several pieces of writing in one durable transaction.
+        """Carries out several pieces of writing, each one call of a method, in one durable
+        transaction.
 
-        Returns what each returned, or the exception that it raised and that undid it alone. Should
+        Returns what each returned, or the exception that it raised, which undoes it alone. Should
         the disk be full, the space set aside is given up and all is done once more.
         """
         try:

@@ -1,12 +1,15 @@
 """What every way to a teacher has in common: a line is asked and gives an Outcome."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from types import TracebackType
+from typing import Literal, Protocol, Self
 from urllib.parse import urlsplit
 
 from bridgekd.config import Teacher
+from bridgekd.core.calls import TeacherRequest
+from bridgekd.core.replies import Bill
+from bridgekd.edges.attempts import OpenAttempt
+from bridgekd.edges.orders import Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +29,39 @@ class Outcome:
     retry_after_s: float | None = None
 
 
-class Line(AbstractAsyncContextManager["Line"], Protocol):
-    """A way to the teacher, open while it is entered."""
+class Line(Protocol):
+    """A way to the teacher, open while it is entered.
 
-    @property
-    def width(self) -> int:
-        """The most calls that may be in flight."""
+    `width` is the most calls that may be in flight. `adopted` are attempts, by key, that were sent
+    before this process began and are on their way; who asks for one takes it out. `outlives` says
+    whether calls go on when this process ends; on such a line it is of no use to wait before
+    trying again. `resting` is set by the buying while it admits nothing until a call has ended.
+    """
 
-    @property
-    def adopted(self) -> Mapping[str, int]:
-        """Attempts, by key, that were sent before this process began and are still on their way."""
+    width: int
+    adopted: dict[str, OpenAttempt]
+    outlives: bool
+    resting: bool
 
-    async def ask(self, key: str, call: Mapping[str, Any]) -> Outcome:
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def most(self, request: TeacherRequest, bound: Bill) -> Bill:
+        """The most a call can be billed: `bound`, unless the line knows better."""
+
+    async def ask(self, order: Order) -> Outcome:
         """Sends one call once. Raises nothing but Stopped and asyncio's cancellation."""
 
-    def unsent(self) -> set[str]:
-        """The keys that were asked for but have certainly not left this machine."""
+    async def stop(self) -> set[str]:
+        """Sends nothing more and gives up waiting for what goes on without us. Returns the keys
+        that were asked for but have certainly not left this machine.
+        """
 
 
 def host_of(teacher: Teacher) -> str:

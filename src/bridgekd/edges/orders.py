@@ -6,12 +6,13 @@ from typing import Any
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Charge
-from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import prompt_token_bound, reserve_microusd
 from bridgekd.core.replies import Bill, Reply
+from bridgekd.errors import BadInput
 from bridgekd.records import Completion
 
-Accept = Callable[[str, str, str], bool]  # of an example's id, a row's state and its text
+Accept = Callable[[str, str, str], bool]  # of an example's id, a row's state, its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +26,20 @@ class Order:
     most: Bill
 
 
-def order_of(teacher: Teacher, place: int, request: TeacherRequest) -> Order:
-    """The order for a request to this teacher."""
-    call = call_request(teacher, request)
-    most = Bill(
-        prompt_token_bound(request.messages),
-        teacher.max_tokens,
-        reserve_microusd(teacher.tariff, request.messages, teacher.max_tokens),
-    )
-    return Order(place, request, call, call_key(call), most)
+def bound_of(teacher: Teacher, request: TeacherRequest) -> Bill:
+    """The most that a request to this teacher can be billed; BadInput where its price may not
+    hold for so long a prompt.
+    """
+    n_prompt, price = prompt_token_bound(request.messages), teacher.tariff
+    longest = price and price.max_prompt_tokens
+    if longest and n_prompt > longest:
+        raise BadInput(
+            f"Example {request.id} may have {n_prompt:,} prompt tokens, but the price of "
+            f"{teacher.model} is known up to {longest:,} only; give teacher.price as it is for "
+            f"long prompts, or leave the example out."
+        )
+    cost = reserve_microusd(price, request.messages, teacher.max_tokens)
+    return Bill(n_prompt, teacher.max_tokens, cost)
 
 
 def charge(bill: Bill, accepted: bool) -> Charge:

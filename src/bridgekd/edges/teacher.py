@@ -7,7 +7,7 @@ loaded only when something is bought.
 import asyncio
 import os
 import time
-from collections.abc import Coroutine, Iterable, Sized
+from collections.abc import Callable, Coroutine, Iterable, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from bridgekd.progress import Progress, silent
 from bridgekd.records import Completion
 
 if TYPE_CHECKING:
+    from bridgekd.edges.commits import Commits
     from bridgekd.edges.lines import Line
 
 __all__ = [
@@ -57,9 +58,9 @@ class Purchase:
 
 
 def api_key(teacher: Teacher) -> str:
-    """The key from the environment variable that the recipe names; "none" where it names none."""
+    """The key from the environment variable that the recipe names; "none" where none is needed."""
     name = teacher.api_key_env
-    if name is None:
+    if name is None or teacher.transport == "replay":
         return "none"
     key = os.environ.get(name, "").strip()
     if not key:
@@ -84,22 +85,23 @@ def buy(
     progress: Progress = silent,
     backoff_s: float = BACKOFF_S,
     accept: Accept | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Purchase:
     """Answers to `requests`, in the order given (rank order), as far as `limits` reach.
 
     An answered call is recalled from the ledger and charged what it first cost. Raises HardStop,
     TeacherDown or Overbilled with everything that arrived in the ledger, and BadInput, before any
     call, where dollars are limited but the price is unknown. `accept(id, state, text)` says which
-    answers count against `limits.accepted`.
+    answers count against `limits.accepted`; `note` gets sentences about batches.
     """
-    if teacher.tariff is None and (
-        limits.microusd is not None or ledger.hard_stop_microusd is not None
-    ):
+    limited = limits.microusd is not None or ledger.hard_stop_microusd is not None
+    if limited and teacher.tariff is None and teacher.transport != "replay":
         raise BadInput(
             f"Dollars are limited but the price of {teacher.model} is unknown; give teacher.price "
             f"in dollars per million tokens (0 and 0 for a free server)."
         )
-    from bridgekd.edges.buying import Buying, Terms  # late, as a plan does without: it loads openai
+    from bridgekd.edges.buying import Buying, Terms  # late: a plan does without asyncio and openai
+    from bridgekd.edges.commits import Commits
 
     started = time.monotonic()
     n_requests = len(requests) if isinstance(requests, Sized) else None
@@ -113,7 +115,8 @@ def buy(
         backoff_s=backoff_s,
         tell=lambda done: progress("teacher", done, total),
     )
-    buying = Buying(ledger, terms, _line(teacher, api_key))
+    commits = Commits(ledger)
+    buying = Buying(commits, terms, _line(teacher, api_key, commits, note))
     ended = _run(buying.go(requests))
     return Purchase(
         completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
@@ -127,7 +130,18 @@ def buy(
     )
 
 
-def _line(teacher: Teacher, api_key: str) -> "Line":
+def _line(
+    teacher: Teacher, api_key: str, commits: "Commits", note: Callable[[str], None]
+) -> "Line":
+    """The way to this teacher."""
+    if teacher.transport == "replay":
+        from bridgekd.edges.replay import ReplayLine
+
+        return ReplayLine(teacher)
+    if teacher.transport == "batch":
+        from bridgekd.edges.batches import BatchLine
+
+        return BatchLine(teacher, api_key, commits, note)
     from bridgekd.edges.chat import ChatLine
 
     return ChatLine(teacher, api_key)

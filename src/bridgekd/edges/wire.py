@@ -8,6 +8,7 @@ chained, because they carry the request with its key.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import openai
 
 from bridgekd.config import Teacher
 from bridgekd.core.pace import reset_s
+from bridgekd.core.refusals import Refusal
 from bridgekd.edges.lines import Outcome
 
 KEY_MARK = "[key]"
@@ -27,10 +29,12 @@ LONGEST_HINT_S = 60.0  # a limit's reset header is a hint: a daily limit names h
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
 # Below warnings these write down headers and addresses, where a key may be.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
-_MAYBE_SERVED = (408, 504, 524)  # a gateway gave up waiting; the model may have answered and billed
-_TRY_AGAIN = (409, 425, 429)
-_REFUSED = (400, 413, 422, 451)
-_OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance")
+_WHY = {
+    "money": "the quota or credit is used up ({said})",
+    "model": "no model {model!r} at this address ({said})",
+    "settings": "it does not take a setting of the recipe ({said})",
+    "other": "it does not speak chat completions ({said})",
+}
 
 T = TypeVar("T")
 
@@ -96,33 +100,36 @@ class Wire:
             return Outcome("unknown", reason=type(exc).__name__)
 
     def _by_status(self, exc: openai.APIStatusError) -> Outcome:
-        status = exc.status_code
-        raw = self.clean(exc.response.text)
-        request_id = self.clean(exc.request_id) if exc.request_id else None
-        codes = {str(exc.code), str(exc.type)}
-        said = " ".join(self.clean(exc.message).split())[:300]
-        if status in (401, 403):
+        headers = exc.response.headers
+        name = exc.request_id or headers.get("request-id")
+        outcome = self.by_status(exc.status_code, exc.response.text, name, exc.message)
+        return (
+            replace(outcome, retry_after_s=_wait_s(headers))
+            if outcome.kind == "failed"
+            else outcome
+        )
+
+    def by_status(
+        self, status: int, body: str, request_id: str | None, otherwise: str = ""
+    ) -> Outcome:
+        """What an error means; `otherwise` is its message where the body has none."""
+        refusal = Refusal.read(status, body)
+        said = self.clean(refusal.message or otherwise or f"status {status}")[:300]
+        host = urlsplit(self.teacher.url).hostname or ""
+        kind = refusal.kind(host)
+        if kind == "key":
             # Servers like to quote the key here, whole or in part: their words are not passed on.
             name = self.teacher.api_key_env
             with_key = f"the key in {name}" if name else "a call without a key"
             return Outcome("down", reason=f"it refused {with_key} ({status})")
-        if status == 402 or codes & set(_OUT_OF_MONEY):
-            return Outcome("down", reason=f"the quota or credit is used up ({said})")
-        if status == 404:
-            model = self.teacher.model
-            return Outcome("down", reason=f"no model {model!r} at this address ({said})")
-        if status == 400 and _is_about_settings(exc):
-            return Outcome("down", reason=f"it does not take a setting of the recipe ({said})")
-        if status in _REFUSED:
-            return Outcome("refused", raw=raw, request_id=request_id, reason=said)
-        if status in _MAYBE_SERVED:
+        if kind in ("money", "model", "settings", "other"):
+            return Outcome("down", reason=_WHY[kind].format(model=self.teacher.model, said=said))
+        if kind == "refused":
+            name = self.clean(request_id) if request_id else None
+            return Outcome("refused", self.clean(body), name, said)
+        if kind == "unknown":
             return Outcome("unknown", reason=said)
-        if status in _TRY_AGAIN or status >= 500:
-            wait = _wait_s(exc.response.headers)
-            return Outcome(
-                "failed", reason=said, throttled=status in (429, 503), retry_after_s=wait
-            )
-        return Outcome("down", reason=f"it does not speak chat completions ({said})")
+        return Outcome("failed", reason=said, throttled=kind == "throttled")
 
     def clean(self, text: str) -> str:
         """The text without the key."""
@@ -134,13 +141,6 @@ class Wire:
 def _spellings(api_key: str) -> tuple[str, ...]:
     """The key as JSON may spell it. A short word is no secret and may be part of an answer."""
     return (api_key, api_key.replace("/", "\\/")) if len(api_key) >= 8 else ()
-
-
-def _is_about_settings(exc: openai.APIStatusError) -> bool:
-    """A 400 that every request of this recipe would get, so that no row should be spent on it."""
-    if exc.code in ("unsupported_parameter", "unsupported_value", "model_not_found"):
-        return True
-    return exc.param in ("model", "temperature", "max_tokens")
 
 
 def _wait_s(headers: Mapping[str, str]) -> float | None:

@@ -1,6 +1,6 @@
 """The paid part: query_teacher, check, measure_teacher. The only stages that open the ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from bridgekd.core.prompts import teacher_prompt
 from bridgekd.edges.ledger import Ledger
 from bridgekd.edges.rows import read_jsonl, read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
-from bridgekd.edges.teacher import Purchase, api_key, buy
+from bridgekd.edges.teacher import Accept, Purchase, api_key, buy
 from bridgekd.errors import BadInput
 from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
 from bridgekd.stages.live import Live
@@ -31,7 +31,8 @@ def query_teacher(
     picks = read_rows(ranking.path / "ranking.parquet", Pick)
     wanted = [examples[p.id] for p in sorted(picks, key=lambda p: p.rank)]
     limits = limits_of(s.budget, len(wanted))
-    bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live)
+    accept = _acceptance(examples, answer_kind(pool), s.accept)
+    bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live, accept=accept)
     write_rows(out / "completions.parquet", Completion, bought.completions)
     return _facts(bought)
 
@@ -73,12 +74,24 @@ def measure_teacher(
     return _facts(bought)
 
 
+def _acceptance(
+    examples: Mapping[str, Example], kind: str, keep: Literal["correct", "all"] | None
+) -> Accept | None:
+    """Whether an answer will pass the check, by an example's id; None where nobody counts them."""
+    if keep is None:
+        return None
+    return lambda id, state, text: (
+        checked(examples[id], text, kind, "teacher", keep, state=state).kept
+    )
+
+
 def limits_of(budget: Budget, n_pool: int) -> Limits:
     """What a budget admits for a pool of n."""
     return Limits(
         queries=n_queries(budget.queries, n_pool),
         microusd=None if budget.usd is None else microusd(budget.usd),
         tokens=budget.tokens,
+        accepted=budget.accepted,
     )
 
 
@@ -147,6 +160,7 @@ def requests_for(
                 reveal_answer=prompt.reveal_answer,
                 shots=turns,
             ),
+            question=example.question,
         )
         for rank, example in enumerate(wanted)
     ]
@@ -160,6 +174,7 @@ def _buy(
     *,
     purpose: Literal["train", "measure"],
     live: Live,
+    accept: Accept | None = None,
 ) -> Purchase:
     hard_stop = None if live.hard_stop_usd is None else microusd(live.hard_stop_usd)
     with Ledger(live.ledger, hard_stop, on_wait=live.note) as ledger:
@@ -172,6 +187,8 @@ def _buy(
             purpose=purpose,
             api_key=api_key(live.teacher),
             progress=live.progress,
+            accept=accept,
+            note=live.note,
         )
 
 

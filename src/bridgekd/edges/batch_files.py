@@ -1,0 +1,136 @@
+"""What goes to a batch server and comes back, as text: a line a call, a line an outcome.
+
+Pure, and careful: servers other than OpenAI's leave things out.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bridgekd.core.calls import payload_of
+from bridgekd.edges.orders import Order
+
+URL = "/v1/chat/completions"
+METADATA = "bridgekd"  # under this name a batch carries our token
+MOST_LINES, MOST_BYTES = 50_000, 100_000_000  # in one file; OpenAI takes twice the bytes
+_ID_LENGTH = 64  # of a custom_id, at the strictest servers
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The calls of one batch: their keys and the file to upload."""
+
+    keys: tuple[str, ...]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """A batch as the server tells it; `said` is what it found wrong."""
+
+    id: str
+    status: str
+    token: str
+    said: str
+    file_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One line of an output or error file. `status` is None where the call never ran."""
+
+    custom_id: str
+    status: int | None
+    body: str = ""
+    request_id: str | None = None
+    said: str = ""
+
+
+def parts_of(
+    orders: Iterable[Order], *, most_lines: int = MOST_LINES, most_bytes: int = MOST_BYTES
+) -> Iterator[Part]:
+    """The orders in their order, cut into parts within the limits of one batch."""
+    keys: list[str] = []
+    lines: list[bytes] = []
+    n_bytes = 0
+    for order in orders:
+        line = _line(order)
+        if keys and (len(keys) >= most_lines or n_bytes + len(line) > most_bytes):
+            yield Part(tuple(keys), b"".join(lines))
+            keys, lines, n_bytes = [], [], 0
+        keys.append(order.key)
+        lines.append(line)
+        n_bytes += len(line)
+    if keys:
+        yield Part(tuple(keys), b"".join(lines))
+
+
+def custom_id(key: str) -> str:
+    """What a call is called in a batch: its key's digest."""
+    return key[-_ID_LENGTH:]
+
+
+def read_json(text: str) -> dict[str, Any]:
+    """A JSON object; empty for anything else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_batch(tree: Mapping[str, Any]) -> BatchState | None:
+    """A batch object; None where it has no id or no status."""
+    name, status, metadata = tree.get("id"), tree.get("status"), tree.get("metadata")
+    if not (name and isinstance(name, str) and isinstance(status, str)):
+        return None
+    errors = tree.get("errors")
+    rows = errors.get("data") if isinstance(errors, dict) else None
+    said = [_said(row) for row in rows or [] if isinstance(row, dict)]
+    files = (tree.get("output_file_id"), tree.get("error_file_id"))
+    return BatchState(
+        id=name,
+        status=status,
+        token=str(metadata.get(METADATA)) if isinstance(metadata, dict) else "",
+        said="; ".join(said[:3]),
+        file_ids=tuple(str(file_id) for file_id in files if file_id),
+    )
+
+
+def results_of(text: str) -> Iterator[Result]:
+    """The lines of an output or error file; what cannot be read is left out.
+
+    An answer is kept as its body, spelt again as JSON.
+    """
+    for line in text.split("\n"):  # an answer may hold other line ends, such as U+2028
+        row = read_json(line)
+        if not row:
+            continue
+        name, response = str(row.get("custom_id")), row.get("response")
+        if not isinstance(response, dict):
+            yield Result(name, None, said=_said(row.get("error")))
+            continue
+        status, request_id = response.get("status_code"), response.get("request_id")
+        yield Result(
+            custom_id=name,
+            status=status if isinstance(status, int) else 500,
+            body=json.dumps(response.get("body")),
+            request_id=None if request_id is None else str(request_id),
+        )
+
+
+def _line(order: Order) -> bytes:
+    row = {
+        "custom_id": custom_id(order.key),
+        "method": "POST",
+        "url": URL,
+        "body": payload_of(order.call),
+    }
+    return json.dumps(row).encode() + b"\n"
+
+
+def _said(error: Any) -> str:
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("code")
+    return " ".join(str(error or "it says no more").split())[:300]

@@ -1,0 +1,122 @@
+"""A watched batch server, and buyers that are stopped in the middle."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections import Counter
+from urllib.parse import urlsplit
+
+from bridgekd.config import Price
+from bridgekd.edges.batches import BatchLine
+from bridgekd.edges.buying import Buying, Terms
+from bridgekd.edges.commits import Commits
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.teacher import Limits
+from test_teacher import teacher_at
+
+PRICE = Price(input=2.5, output=10.0, batch=0.5)
+RESERVE = 1103  # of a request of `pool`: half of (128 + 16 + 10 bytes) * 2.5 + 182 * 10, up
+
+
+def batch_teacher(server, **more):
+    return teacher_at(server, **{"transport": "batch", "poll_s": 0.02, "price": PRICE} | more)
+
+
+class Watch:
+    """Stands before a server's batch desk: counts what is asked, and lets `hook` answer instead.
+
+    A request is named "POST files", "POST batches", "GET list", "GET batch" or "GET content";
+    `hook(name, go)` gives its answer, where `go()` is the desk's own.
+    """
+
+    def __init__(self, server, hook=None):
+        self.seen = Counter()
+        self.hook = hook or (lambda name, go: go())
+        self._handle, server.batches.handle = server.batches.handle, self._watched
+        self._changed = threading.Condition()
+
+    def _watched(self, method, url, content_type, raw):
+        match method, urlsplit(url).path.split("/")[2:]:
+            case "GET", ["batches"]:
+                name = "GET list"
+            case "GET", ["batches", _]:
+                name = "GET batch"
+            case "GET", ["files", _, "content"]:
+                name = "GET content"
+            case _, [what, *_]:
+                name = f"{method} {what}"
+        with self._changed:
+            self.seen[name] += 1
+            self._changed.notify_all()
+        return self.hook(name, lambda: self._handle(method, url, content_type, raw))
+
+    def wait_for(self, name):
+        """Returns once this was asked."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.seen[name], 20), self.seen
+
+
+def by_hand(path, server, requests, *, stop_at=None, watch=None, note=None, more=None, **line):
+    """A buying with a line of its own; cancelled, as by Ctrl-C, once `stop_at` was asked."""
+
+    async def stopped(going):
+        await asyncio.to_thread(watch.wait_for, stop_at)
+        going.cancel()
+
+    async def main(buying):
+        going = asyncio.create_task(buying.go(requests))
+        stopping = asyncio.create_task(stopped(going)) if stop_at else None
+        try:
+            return await going
+        except asyncio.CancelledError:
+            return "cancelled"
+        finally:
+            if stopping:
+                await stopping
+
+    with Ledger(path) as ledger:
+        teacher = batch_teacher(server, **more or {})
+        commits = Commits(ledger)
+        terms = Terms(teacher, Limits(), "r", "train", backoff_s=0.005)
+        line = BatchLine(teacher, "none", commits, note or (lambda text: None), **line)
+        buying = Buying(commits, terms, line)
+        return asyncio.run(main(buying)), buying
+
+
+CHILD = """
+import os
+import signal
+import sys
+from bridgekd.config import Price, Teacher
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
+path, base_url, microusd, die_at = sys.argv[1:]
+teacher = Teacher(model=SANDBOX_MODEL, base_url=base_url, api_key_env=None, max_tokens=182,
+                  price=Price(input=2.5, output=10.0, batch=0.5), transport="batch", poll_s=0.02)
+requests = [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(60)]
+n_commits = 0
+
+def traced(statement):
+    global n_commits
+    n_commits += statement == "COMMIT"
+    if n_commits == int(die_at) > 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with Ledger(path) as ledger:
+    ledger._connection("write").set_trace_callback(traced)
+    try:
+        buy(requests, ledger, teacher=teacher, limits=Limits(microusd=int(microusd)), run="r",
+            api_key="none", backoff_s=0.005)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def child(path, server, *, microusd, die_at=0):
+    """A process that buys what so much can buy; killed as it begins its n-th commit."""
+    arguments = [sys.executable, "-W", "error", "-c", CHILD, str(path), server.base_url]
+    return subprocess.Popen([*arguments, str(microusd), str(die_at)], stderr=subprocess.PIPE)

@@ -1,0 +1,223 @@
+"""Grouped writing: durable before it is said to be done, undone piece by piece, sorted by rank."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from bridgekd.core.replies import Bill
+from bridgekd.edges.commits import Commits
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.ledger_file import file_system
+from bridgekd.edges.ledger_views import spend
+from bridgekd.edges.teacher import TeacherRequest
+from bridgekd.errors import BadInput, HardStop
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import Faults, serve
+from test_teacher import pool, purchase, words
+
+
+def call(n):
+    return {"provider": "p", "model": "m", "messages": [], "max_tokens": 1, "sample_index": n}
+
+
+def reserve(ledger, n, amount=100):
+    return ledger.reserve(call(n), run="r", purpose="train", reserve_microusd=amount)
+
+
+def durable_ids(path):
+    """What another process would find after a power cut now: through a connection of its own."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return {row[0] for row in db.execute("SELECT id FROM attempts")}
+    finally:
+        db.close()
+
+
+def test_a_reservation_is_durable_when_it_is_said_to_be_done(tmp_path):
+    async def many(commits):
+        async def one(n):
+            attempt_id = await commits.do(lambda: reserve(commits.ledger, n))
+            assert attempt_id in durable_ids(commits.ledger.path)
+
+        await asyncio.gather(*map(one, range(50)))
+
+    with Ledger(tmp_path / "l.db") as ledger:
+        asyncio.run(many(Commits(ledger)))
+        assert ledger.held_microusd() == 5000
+
+
+def test_many_pieces_share_few_transactions(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        commits, n_commits = Commits(ledger), []
+        ledger._connection("write").set_trace_callback(
+            lambda statement: n_commits.append(1) if statement == "COMMIT" else None
+        )
+
+        async def many():
+            await asyncio.gather(*(commits.do(lambda n=n: reserve(ledger, n)) for n in range(200)))
+
+        asyncio.run(many())
+        assert len(n_commits) <= 3
+
+
+def test_a_piece_that_fails_undoes_itself_alone(tmp_path):
+    with Ledger(tmp_path / "l.db", hard_stop_microusd=250) as ledger:
+        works = [lambda n=n: reserve(ledger, n) for n in range(2)]
+        works += [lambda: ledger.release(99), lambda: reserve(ledger, 3, 50)]
+        first, second, failed, last = ledger.together(works)
+        assert isinstance(failed, ValueError)
+        assert durable_ids(ledger.path) == {first, second, last}
+        refused, small = ledger.together(
+            [lambda: reserve(ledger, 4), lambda: reserve(ledger, 5, 0)]
+        )
+        assert isinstance(refused, HardStop)
+        assert durable_ids(ledger.path) == {first, second, last, small}
+
+
+def test_what_was_asked_for_is_written_even_if_the_caller_is_cancelled(tmp_path):
+    async def impatient(commits):
+        task = asyncio.create_task(commits.do(lambda: reserve(commits.ledger, 1)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await commits.drain()
+
+    with Ledger(tmp_path / "l.db") as ledger:
+        asyncio.run(impatient(Commits(ledger)))
+        assert len(durable_ids(ledger.path)) == 1
+
+
+def test_recalling_sees_only_what_is_durable(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        looked = threading.Event()
+        inside = threading.Event()
+
+        def settle():
+            attempt_id = reserve(ledger, 1)
+            ledger.record(attempt_id, '{"choices": []}', price=None)
+            ledger.settle(attempt_id, "refused", Bill())
+            inside.set()
+            looked.wait(10)
+
+        writer = threading.Thread(target=ledger.together, args=([settle],))
+        writer.start()
+        inside.wait(10)
+        from bridgekd.core.calls import call_key
+
+        before = ledger.recall(call_key(call(1)))
+        looked.set()
+        writer.join()
+        assert before is None
+        assert ledger.recall(call_key(call(1))).state == "refused"
+
+
+def test_no_later_call_takes_the_room_that_an_earlier_one_waits_for(tmp_path):
+    """The big second call has to wait for the first; the small ones behind it wait as well."""
+    sizes = [10, 700, 10, 10]
+    requests = [
+        TeacherRequest(f"e{n}", n, (Message("user", "x" * size),)) for n, size in enumerate(sizes)
+    ]
+    order = []
+
+    def slowly(question, seed):
+        order.append(len(question))
+        return "Answer: 4"
+
+    with serve(slowly, faults=Faults(latency_s=0.1)) as server:
+        stop = 2205 + 3000  # of the first alone; the second may take 3930
+        bought = purchase(tmp_path / "l.db", server, requests, stop=stop)
+    assert len(bought.completions) == 4
+    assert order[:2] == [10, 700]
+
+
+def test_buying_works_beside_a_running_event_loop(tmp_path):
+    async def notebook(server):
+        return purchase(tmp_path / "l.db", server, pool(5))
+
+    with serve(words) as server:
+        assert len(asyncio.run(notebook(server)).completions) == 5
+
+
+@pytest.mark.parametrize(
+    "path, kind",
+    [
+        ("/home/me/ledger.db", "nfs4"),
+        ("/home/me/local/ledger.db", "ext4"),
+        ("/homes/ledger.db", "ext4"),
+        ("/mnt/share/x/ledger.db", "cifs"),
+    ],
+)
+def test_the_file_system_of_a_path_is_that_of_its_deepest_mount(path, kind):
+    from pathlib import Path
+
+    mounts = [("/", "ext4"), ("/home", "nfs4"), ("/mnt/share", "ext4"), ("/mnt/share", "cifs")]
+    assert file_system(Path(path), [*mounts, ("/home/me/local", "ext4")]) == kind
+
+
+def test_a_ledger_on_a_shared_file_system_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    import psutil
+
+    part = namedtuple("part", "mountpoint fstype")
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: [part(str(tmp_path), "nfs4")])
+    with pytest.raises(BadInput, match=r"shared file system \(nfs4\).*local disk"):
+        Ledger(tmp_path / "l.db").__enter__()
+    assert not (tmp_path / "l.db").exists()
+
+
+FULL = """
+import os
+import sys
+from bridgekd.core.replies import Bill
+from bridgekd.edges.ledger import Ledger
+from bridgekd.errors import BadInput
+path, filler = sys.argv[1:]
+call = lambda n: {"provider": "p", "model": "m", "messages": [], "sample_index": n}
+hold = {"run": "r", "purpose": "train", "reserve_microusd": 1}
+with Ledger(path) as ledger:
+    flying = [ledger.reserve(call(n), **hold) for n in range(64)]
+    full = os.open(filler, os.O_CREAT | os.O_WRONLY)
+    try:
+        while True:  # somebody else fills the disk
+            os.write(full, bytes(4096))
+    except OSError:
+        os.close(full)
+    for attempt_id in flying:  # what is in flight is paid for, and arrives
+        ledger.together([lambda: ledger.record(attempt_id, "x" * 8000, price=None)])
+        ledger.together([lambda: ledger.settle(attempt_id, "answered", Bill(1, 1, 1))])
+    try:
+        ledger.reserve(call(99), **hold)
+    except BadInput as exc:
+        print(exc)
+"""
+
+
+def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
+    """On a small file system of its own, made in a name space of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "child.py").write_text(FULL)
+    script = (
+        f"mount -t tmpfs -o size=24m none {disk} && "
+        f"{sys.executable} {tmp_path}/child.py {disk}/l.db {disk}/filler && rm {disk}/filler && "
+        f"cp {disk}/l.db* {tmp_path}"
+    )
+    command = ["unshare", "-rm", "sh", "-c", script]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare here, so no small disk can be made")
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no small disk can be made here: {done.stderr.strip()}")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "the disk is full; what was paid for is saved" in done.stdout
+    found = {row.state: row.n_attempts for row in spend(tmp_path / "l.db")}
+    assert found == {"answered": 64}
+    assert not os.path.exists(disk / "l.db.spare")

@@ -1,0 +1,192 @@
+"""Prices by kind of token, the published table, and requests as different models want them."""
+
+import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bridgekd.config import Budget, Price, Teacher, published_price
+from bridgekd.config.prices import _table
+from bridgekd.core.calls import TeacherRequest, call_key, call_request, payload_of
+from bridgekd.core.costs import cost_microusd, reserve_microusd
+from bridgekd.core.replies import Bill, bill_of, read_reply
+from bridgekd.edges.orders import bound_of
+from bridgekd.errors import BadInput
+from bridgekd.records import Message
+
+FULL = Price(input=2.0, output=10.0, cached=0.5, cache_write=2.5, reasoning=12.0)
+
+
+def test_each_kind_of_token_has_its_own_price():
+    cost = cost_microusd(FULL, 100, 50, n_cached=40, n_written=20, n_reasoning=30)
+    assert cost == 40 * 2 + 20 * 2.5 + 40 * 0.5 + 20 * 10 + 30 * 12
+    assert cost_microusd(FULL, 100, 0, n_cached=40) == 60 * 2.5 + 40 * 0.5  # nobody says: the most
+    assert cost_microusd(Price(input=2, output=10), 100, 50, n_cached=9, n_reasoning=9) == 700
+
+
+amounts = st.none() | st.floats(0, 100).map(lambda x: round(x, 3))
+
+
+@given(
+    st.builds(
+        Price,
+        input=st.floats(0, 100).map(lambda x: round(x, 3)),
+        output=st.floats(0, 100).map(lambda x: round(x, 3)),
+        cached=amounts,
+        cache_write=amounts,
+        reasoning=amounts,
+    ),
+    st.text(max_size=20),
+    st.integers(1, 500),
+    st.data(),
+)
+def test_no_mixture_of_tokens_costs_more_than_the_reserve(price, text, max_tokens, data):
+    n_prompt = data.draw(st.integers(0, len(text.encode())))
+    cost = cost_microusd(
+        price,
+        n_prompt,
+        max_tokens,
+        n_cached=data.draw(st.integers(0, n_prompt)),
+        n_written=data.draw(st.none() | st.integers(0, n_prompt)),
+        n_reasoning=data.draw(st.integers(0, max_tokens)),
+    )
+    assert cost <= reserve_microusd(price, [Message("user", text)], max_tokens)
+
+
+@pytest.mark.parametrize(
+    "usage, expected",
+    [
+        # OpenAI: details inside the counts
+        ({"prompt_tokens": 100, "completion_tokens": 60, "total_tokens": 160,
+          "prompt_tokens_details": {"cached_tokens": 40},
+          "completion_tokens_details": {"reasoning_tokens": 50}}, (100, 60, 40, 50)),
+        # Gemini: thinking only in the total
+        ({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 160}, (100, 60, 0, 50)),
+        ({"prompt_tokens": 100, "completion_tokens": 0, "total_tokens": 100,
+          "completion_tokens_details": {"reasoning_tokens": 60}}, (100, 60, 0, 60)),
+        # DeepSeek: cache hits beside the counts
+        ({"prompt_tokens": 100, "completion_tokens": 10, "prompt_cache_hit_tokens": 64,
+          "prompt_cache_miss_tokens": 36}, (100, 10, 64, 0)),
+        # Anthropic: details that are empty
+        ({"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110,
+          "prompt_tokens_details": None, "completion_tokens_details": None}, (100, 10, 0, 0)),
+    ],
+)  # fmt: skip
+def test_usage_is_read_as_each_provider_writes_it(usage, expected):
+    body = {"choices": [{"message": {"content": "a"}}], "usage": usage}
+    import json
+
+    bill = bill_of(read_reply(json.dumps(body)), FULL, most=Bill())
+    found = (bill.n_prompt_tokens, bill.n_completion_tokens, bill.n_cached_tokens)
+    assert (*found, bill.n_reasoning_tokens) == expected
+
+
+def test_every_published_price_is_dated_sourced_and_sane():
+    n_seen = 0
+    for provider in _table()["providers"].values():
+        for model in provider["models"]:
+            row = published_price(f"https://{provider['host']}/v1", model)
+            assert datetime.date.fromisoformat(row.read) <= datetime.date(2026, 11, 22)
+            assert row.source.startswith("https://")
+            assert 0 < row.price.input <= row.price.output
+            assert (row.price.cached or 0) <= row.price.input <= (row.price.cache_write or 1e9)
+            n_seen += 1
+    assert n_seen > 50
+
+
+def test_a_price_is_published_for_an_address_and_not_for_a_name_alone():
+    assert published_price("https://api.openai.com/v1", "gpt-4o").price.output == 10
+    assert published_price("http://localhost:8000/v1", "gpt-4o") is None
+    assert published_price("https://api.openai.com/v1", "gpt-4o-mine") is None
+    assert Teacher(model="gpt-4o").tariff.input == 2.5
+    assert Teacher(model="gpt-4o", price={"input": 1, "output": 1}).tariff.input == 1
+
+
+def test_the_batch_transport_applies_its_factor_once():
+    teacher = Teacher(model="gpt-4o-mini", transport="batch")
+    assert (teacher.tariff.input, teacher.tariff.output) == (0.075, 0.3)
+    assert teacher.tariff.by("batch") == teacher.tariff
+    assert Teacher(model="gpt-4o-mini").tariff.input == 0.15
+
+
+def test_a_prompt_longer_than_its_price_holds_for_is_refused():
+    price = Price(input=1, output=1, max_prompt_tokens=1000)
+    teacher = Teacher(model="m", price=price)
+    bound_of(teacher, TeacherRequest("a", 0, (Message("user", "x" * 800),)))
+    with pytest.raises(BadInput, match="known up to 1,000"):
+        bound_of(teacher, TeacherRequest("a", 0, (Message("user", "x" * 900),)))
+
+
+def sent(**teacher):
+    request = TeacherRequest("a", 0, (Message("user", "q"),), sample_index=2)
+    payload = payload_of(call_request(Teacher(**teacher), request))
+    return {k: v for k, v in payload.items() if k not in ("model", "messages")}
+
+
+def test_models_that_think_get_the_limit_under_their_name_and_no_temperature():
+    assert sent(model="gpt-4o") == {"max_tokens": 512, "temperature": 0.0}
+    assert sent(model="o3-mini") == {"max_completion_tokens": 512}
+    assert sent(model="openai/gpt-6-sol") == {"max_completion_tokens": 512}
+    assert sent(model="gpt-5-chat-latest") == {"max_tokens": 512, "temperature": 0.0}
+    assert sent(model="claude-opus-4-7") == {"max_tokens": 512}
+    assert sent(model="o3", temperature=1.0, token_parameter="max_tokens") == {
+        "max_tokens": 512,
+        "temperature": 1.0,
+    }
+
+
+def test_every_setting_that_is_given_is_sent_and_samples_differ_in_their_seed():
+    given = {
+        "top_p": 0.9,
+        "seed": 7,
+        "stop": ("END",),
+        "response_format": {"type": "json_object"},
+        "reasoning_effort": "low",
+        "extra": {"thinking": {"type": "disabled"}},
+    }
+    assert sent(model="m", **given) == {
+        "max_tokens": 512,
+        "temperature": 0.0,
+        "top_p": 0.9,
+        "seed": 9,
+        "stop": ["END"],
+        "response_format": {"type": "json_object"},
+        "reasoning_effort": "low",
+        "thinking": {"type": "disabled"},
+    }
+
+
+def test_a_call_of_the_first_version_keeps_its_name():
+    request = TeacherRequest("a", 0, (Message("user", "q"),))
+    call = call_request(Teacher(model="m", max_tokens=9), request)
+    assert call == {
+        "provider": "openai",
+        "model": "m",
+        "messages": [{"role": "user", "content": "q"}],
+        "max_tokens": 9,
+        "temperature": 0.0,
+        "sample_index": 0,
+    }
+    assert call_key(call).startswith("v1:")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"extra": {"max_tokens": 9}},
+        {"extra": {"n": 4}},
+        {"transport": "replay"},
+        {"recordings": "r.jsonl"},
+        {"expected_tokens": (9, 3)},
+    ],
+)
+def test_a_teacher_that_contradicts_itself_is_refused(bad):
+    with pytest.raises(ValidationError):
+        Teacher(model="m", **bad)
+
+
+def test_accepted_alone_is_no_limit():
+    with pytest.raises(ValidationError, match="at least one of"):
+        Budget(accepted=5)

@@ -1,0 +1,127 @@
+"""Recordings as a teacher: found by question, billed as recorded, never a crash."""
+
+import json
+
+import pytest
+
+from bridgekd import api
+from bridgekd.config import Price, Teacher
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.replay import placed
+from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.errors import BadInput
+from bridgekd.records import Message
+from conftest import write_jsonl
+
+PRICE = Price(input=2.0, output=10.0)
+
+
+def request(number, sample=0):
+    question = f"question {number}"
+    return TeacherRequest(f"e{number}", number, (Message("user", question),), sample, question)
+
+
+def replayed(tmp_path, rows, requests, *, limits=None, stop=None, price=PRICE, run="r"):
+    write_jsonl(tmp_path / "recordings.jsonl", rows)
+    teacher = Teacher(
+        model="m", transport="replay", recordings="recordings.jsonl", price=price, max_tokens=5
+    )
+    with Ledger(tmp_path / "l.db", stop) as ledger:
+        return buy(
+            requests,
+            ledger,
+            teacher=placed(teacher, tmp_path),
+            limits=limits or Limits(),
+            run=run,
+            api_key="none",
+        )
+
+
+def row(number, **more):
+    usage = {"prompt_tokens": 10 * number, "completion_tokens": number}
+    return {"question": f"question {number}", "text": f"Answer: {number}", "usage": usage} | more
+
+
+def test_a_recording_is_billed_its_recorded_tokens_at_the_given_price(tmp_path):
+    bought = replayed(tmp_path, [row(1), row(20)], [request(20), request(1)])
+    assert [c.text for c in bought.completions] == ["Answer: 20", "Answer: 1"]
+    # longer than max_tokens: a recording is known, so nothing has to be bounded
+    assert [c.cost_microusd for c in bought.completions] == [20 * 2 * 10 + 20 * 10, 30]
+    again = replayed(tmp_path, [row(1), row(20)], [request(20), request(1)])
+    assert (again.completions, again.n_recalled) == (bought.completions, 2)
+
+
+def test_without_a_price_the_recorded_cost_counts_and_a_limit_in_dollars_holds(tmp_path):
+    rows = [row(n, cost_usd=0.0001) for n in range(1, 9)]
+    requests = [request(n) for n in range(1, 9)]
+    limits = Limits(microusd=350)
+    bought = replayed(tmp_path, rows, requests, limits=limits, price=None)
+    assert (len(bought.completions), bought.charged_microusd, bought.ended) == (3, 300, "usd")
+
+
+def test_tokens_are_counted_from_the_texts_where_none_are_recorded(tmp_path):
+    bought = replayed(tmp_path, [{"question": "question 7", "text": "x" * 41}], [request(7)])
+    only = bought.completions[0]
+    assert (only.n_prompt_tokens, only.n_completion_tokens) == (3, 11)
+
+
+def test_a_question_without_a_recording_is_a_refused_row_that_costs_nothing(tmp_path):
+    bought = replayed(tmp_path, [row(1)], [request(1), request(2), request(1, sample=1)])
+    assert [c.state for c in bought.completions] == ["answered", "refused", "refused"]
+    assert bought.charged_microusd == bought.completions[0].cost_microusd
+
+
+def test_several_recordings_of_a_question_are_its_samples_in_order(tmp_path):
+    rows = [row(1, text="first"), row(1, text="second")]
+    bought = replayed(tmp_path, rows, [request(1, 1), request(1, 0)])
+    assert [c.text for c in bought.completions] == ["second", "first"]
+
+
+def test_a_recording_may_be_named_by_id_and_may_be_a_whole_response(tmp_path):
+    body = {"choices": [{"message": {"content": "t", "reasoning_content": "r"}}]}
+    rows = [{"id": "e3", "response": json.dumps(body)}, {"id": "e4", "response": body}]
+    bought = replayed(tmp_path, rows, [request(3), request(4)])
+    assert [(c.text, c.reasoning) for c in bought.completions] == [("t", "r")] * 2
+
+
+def test_a_changed_file_is_another_teacher(tmp_path):
+    first = replayed(tmp_path, [row(1, text="old")], [request(1)])
+    second = replayed(tmp_path, [row(1, text="new")], [request(1)])
+    assert [c.text for c in first.completions + second.completions] == ["old", "new"]
+    assert second.n_recalled == 0
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ({"text": "t"}, "neither 'question' nor 'id'"),
+        ({"question": "q"}, "neither 'text' nor 'response'"),
+        ({"question": "q", "response": {"x": 1}}, "no chat completion"),
+        ({"question": "q", "response": "{"}, "line 2"),
+    ],
+)
+def test_a_broken_recording_is_named_by_its_line(tmp_path, bad, message):
+    with pytest.raises(BadInput, match=message) as caught:
+        replayed(tmp_path, [row(1), bad], [request(1)])
+    assert "line 2" in str(caught.value)
+
+
+def test_a_run_learns_from_recordings_without_key_or_consent(tiny, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    folder = tiny.parent
+    examples = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    recorded = [
+        {"question": e["question"], "text": f"It is plain to see.\nAnswer: {e['answer']}"}
+        for e in examples[: len(examples) // 2]
+    ]
+    write_jsonl(folder / "recorded.jsonl", recorded)
+    text = tiny.read_text().replace("provider: sandbox", "recordings: recorded.jsonl")
+    text = text.replace("  base_url", "  transport: replay\n  base_url")
+    text = text.replace("  api_key_env: null\n", "").replace("evaluate: {teacher_queries: 5}", "")
+    tiny.write_text(text)
+    outcome = api.run(tiny)
+    journal = json.loads((folder / "runs" / "tiny.json").read_text())
+    asked = next(e["folder"] for e in journal["stages"] if e["stage"] == "query_teacher")
+    facts = json.loads((folder / "runs" / asked / "manifest.json").read_text())["facts"]
+    assert facts["spend_microusd"] > 0
+    assert outcome.metrics["arms"]["bridge"]["n_queries"] == facts["n_queries"] == 12
