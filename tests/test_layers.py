@@ -11,7 +11,7 @@ ROOT = Path(bridgekd.__file__).parent
 LEVEL = {
     "cli": 6, "cli_ledger": 6, "terminal": 6, "terminal_ledger": 6, "__init__": 6,
     "api": 5,
-    "methods": 4,
+    "methods": 4, "planning": 4,
     "runs": 3,
     "stages": 2,
     "report": 1, "lm": 1, "edges": 1, "settings": 1, "core": 0,

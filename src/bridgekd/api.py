@@ -1,49 +1,25 @@
 """From Python: `run(recipe)` does all of a recipe, `plan(recipe)` says beforehand what it means."""
 
-import ipaddress
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from bridgekd.config import Recipe, count_of
-from bridgekd.core.admission import Limits
-from bridgekd.core.forecast import Forecast, forecast
-from bridgekd.edges.data import load_examples, load_instructions
-from bridgekd.edges.history import known_usage
+from pydantic import ValidationError
+
+from bridgekd.config import Recipe
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.replay import placed
-from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.edges.teacher import api_key
 from bridgekd.errors import BadInput
 from bridgekd.methods import method_named
+from bridgekd.planning import Plan, planned
 from bridgekd.progress import Progress, silent
-from bridgekd.records import Example
-from bridgekd.runs import Run, live_of, open_run
-from bridgekd.stages.buying import limits_of, requests_for
-from bridgekd.stages.pool import pool_and_validation
+from bridgekd.runs import live_of, open_run
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run would do: its stages in order, what of them is there, and the buying still to
-    come.
-    """
-
-    name: str
-    stages: tuple[Artifact, ...]
-    n_pool: int
-    n_validation: int
-    n_test: int
-    n_arms_buying: int  # each with the whole budget
-    to_buy: Forecast | None  # of one arm; None: everything to be paid for is there already
-    to_measure: Forecast | None  # the teacher on test questions
-    host: str  # where questions would be sent
-    sent: str  # what of the data would be sent
-    needs_consent: bool  # not for a server on this machine that wants no key
+__all__ = ["Consent", "Outcome", "Plan", "plan", "run", "standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +54,16 @@ def run(
     """
     wanted, home = _resolve(recipe, overrides, folder)
     names = list(methods) or [wanted.method]
-    planned = plan(wanted, methods=names, folder=home)
-    if planned.to_buy or planned.to_measure:
+    foreseen = plan(wanted, methods=names, folder=home)
+    if foreseen.purchases:
         api_key(wanted.teacher)
-        if planned.needs_consent and not consent(planned):
+        if foreseen.needs_consent and not consent(foreseen):
             raise BadInput(
                 "nothing was sent and nothing was spent: the buying was not agreed to; "
                 "agree with --yes (from Python: consent=...)"
             )
-    here = open_run(wanted, home, replace(live_of(wanted, home), progress=progress, note=note))
+    live = replace(live_of(wanted, home), progress=progress, note=note)
+    here = open_run(wanted, home, live, names)
     try:
         arms = {name: arm for m in names for name, arm in method_named(m)(here).items()}
         evaluation = here.measure(arms)
@@ -97,7 +74,7 @@ def run(
         raise
     here.write_journal("done")
     metrics = json.loads((evaluation.path / "metrics.json").read_text())
-    return Outcome(wanted.name, metrics, page.path / "report.html", planned)
+    return Outcome(wanted.name, metrics, page.path / "report.html", foreseen)
 
 
 def plan(
@@ -111,51 +88,23 @@ def plan(
     nothing.
     """
     wanted, home = _resolve(recipe, overrides, folder)
-    store = PlanStore(home / Path(wanted.store).expanduser())
-    here = Run(wanted, home, store, live_of(wanted, home))
-    arms = {
-        name: arm for m in methods or [wanted.method] for name, arm in method_named(m)(here).items()
-    }
-    here.report(here.measure(arms))
-    stages = tuple(store.seen.values())
-    pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
-    if here.instructions is not None:
-        load_instructions(here.instructions.path)
-    test = load_examples(here.test_data.path, wanted.data.fields, wanted.data.answer_kind)
-    measured = test[: count_of(wanted.evaluate.teacher_queries, len(test))]
-    pending = [a.stage for a in stages if not a.done]
-    replayed = wanted.teacher.transport == "replay"
-    host = "the recordings" if replayed else urlsplit(wanted.teacher.url).hostname or ""
-    return Plan(
-        name=wanted.name,
-        stages=stages,
-        n_pool=len(pool),
-        n_validation=len(validation),
-        n_test=len(test),
-        n_arms_buying=pending.count("query_teacher"),
-        to_buy=_forecast(here, pool, limits_of(wanted.budget, len(pool)))
-        if "query_teacher" in pending
-        else None,
-        to_measure=_forecast(here, measured, Limits(queries=len(measured)))
-        if "measure_teacher" in pending
-        else None,
-        host=host,
-        sent=_sent(wanted),
-        needs_consent=not replayed
-        and (not _is_loopback(host) or wanted.teacher.api_key_env is not None),
-    )
+    store = home / Path(wanted.store).expanduser()
+    return planned(wanted, home, methods or [wanted.method], store)
 
 
-def _forecast(here: Run, examples: list[Example], limits: Limits) -> Forecast:
-    ask, recipe = here.of.ask, here.recipe
-    return forecast(
-        [r.messages for r in requests_for(ask, examples, here.shots)],
-        n_queries=len(examples) if limits.queries is None else limits.queries,
-        price=ask.price,
-        max_tokens=recipe.teacher.max_tokens,
-        limits=limits,
-        known=known_usage(here.live.ledger, recipe.teacher.provider, recipe.teacher.model),
-    )
+def standing(journal: Mapping[str, Any], store: Path) -> Plan:
+    """What a run that is not over has still to do, by its journal in `store`: `plan` of the same
+    recipe as things stand now. Also while the run goes on.
+
+    Raises BadInput where it cannot be planned any more, or was begun by an older bridgekd.
+    """
+    if "folder" not in journal:
+        raise BadInput("it was begun by an older bridgekd, which did not write down its folder")
+    try:
+        recipe = Recipe.model_validate(journal["recipe"])
+    except ValidationError as exc:
+        raise BadInput(f"its recipe is not one of this bridgekd: {exc.errors()[0]['msg']}") from exc
+    return planned(recipe, Path(journal["folder"]), journal["methods"], store)
 
 
 def _resolve(
@@ -166,21 +115,3 @@ def _resolve(
     else:
         wanted, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
     return wanted.model_copy(update={"teacher": placed(wanted.teacher, home)}), home
-
-
-def _sent(recipe: Recipe) -> str:
-    """What of the user's data a request holds, in words."""
-    prompt = recipe.teacher.prompt
-    parts = ["the prompt", "the question with its options"]
-    parts += ["its gold answer"] * prompt.reveal_answer
-    parts += ["the few-shot examples"] * (prompt.examples is not None)
-    return ", ".join(parts)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -74,7 +74,7 @@ def plan(
 def status(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
-    """Show a run's stages, seconds, spend and folders."""
+    """Show a run's stages, seconds, spend and folders; and what is still to be paid."""
     journal = _journal(store, name)
     rows = []
     for entry in journal["stages"]:
@@ -89,6 +89,11 @@ def status(
     for partial in sorted(store.glob("*.partial")):
         rows.append((partial.name.rpartition("-")[0], "...", "", f"{partial.name} (unfinished)"))
     terminal.print_status(out, journal, rows)
+    if journal["state"] != "done":
+        try:
+            terminal.print_standing(out, api.standing(journal, store))
+        except BadInput as exc:
+            out.print(f"No forecast of what is to come: {exc}", markup=False)
     for row in spend(Path(journal["ledger"])):
         if row.run == name:
             amount = f"${row.held_microusd / 1e6:.4f}"

@@ -3,7 +3,7 @@ where.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,8 +36,18 @@ class Run:
     Relative paths in the recipe are relative to `folder`.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, store: Maker, live: Live) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        store: Maker,
+        live: Live,
+        *,
+        methods: Sequence[str] = (),
+    ) -> None:
         self.recipe = recipe
+        self.folder = folder
+        self.methods = list(methods)
         self.of = Settings(recipe)
         self.live = live
         self.store = store
@@ -103,8 +113,8 @@ class Run:
     def report(self, evaluation: Artifact) -> Artifact:
         """The page."""
         recipe = self.recipe.model_dump(mode="json")
-        for place in ("base_url", "recordings"):  # where the teacher stood changes no result
-            del recipe["teacher"][place]
+        for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
+            del recipe["teacher"][name]
         return self.make(stages.report, Report(recipe=recipe), evaluation)
 
     def write_journal(self, state: str) -> None:
@@ -114,14 +124,17 @@ class Run:
             known: dict[str, Any] = {"name": self.recipe.name, "state": state}
             known["stages"] = self.journal
             known["ledger"] = str(self.live.ledger)
+            known["folder"] = str(self.folder.resolve())
+            known["methods"] = self.methods
             known["recipe"] = self.recipe.model_dump(mode="json")
             with on_disk(self.store.folder):
                 write_durably(path, json.dumps(known, indent=1))
 
 
-def open_run(recipe: Recipe, folder: Path, live: Live) -> Run:
-    """A run that does its work in the recipe's store."""
-    return Run(recipe, folder, Store(folder / Path(recipe.store).expanduser(), live.note), live)
+def open_run(recipe: Recipe, folder: Path, live: Live, methods: Sequence[str]) -> Run:
+    """A run of `methods` that does its work in the recipe's store."""
+    store = Store(folder / Path(recipe.store).expanduser(), live.note)
+    return Run(recipe, folder, store, live, methods=methods)
 
 
 def live_of(recipe: Recipe, folder: Path) -> Live:

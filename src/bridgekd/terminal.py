@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,11 +18,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bridgekd.api import Plan
+from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
+from bridgekd.planning import RECORDINGS, Plan, PricedBy, Purchase
 from bridgekd.progress import Progress as Tell
 from bridgekd.stages.telling import ORDER, TITLES
+
+NO_PRICE = "no price is known, so no bill can be told"
+BASIS = {
+    "answers": "in 95 of 100, from {n:,} known answers",
+    "own answers": "in 95 of 100, from {n:,} answers to these very questions",
+    "recordings": "in 95 of 100, by the recordings",
+    "other answers": "if they are like {n:,} answers to other requests",
+    "guess": "by your guess of the mean answer, teacher.expected_tokens",
+}
 
 
 @contextmanager
@@ -83,22 +95,41 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 
 def print_buying(console: Console, plan: Plan) -> None:
-    """What would be sent where, and the bill as an interval."""
-    if plan.to_buy is None and plan.to_measure is None:
+    """What would be sent where, under which limits, and the bill."""
+    if not plan.purchases:
         console.print("Nothing is left to buy.")
         return
-    if plan.to_buy is not None:
-        arms = "" if plan.n_arms_buying == 1 else f" for each of {plan.n_arms_buying} purchases"
+    for purchase in plan.purchases:
+        console.print(f"{_wanted(purchase, plan.host)}; {new_money(purchase.forecast)}.")
+        console.print(f"[dim]  {_limits(purchase)}.{_unforeseen(purchase)}[/dim]")
+    if len(plan.purchases) > 1:
+        ceilings = [p.forecast.new.ceiling for p in plan.purchases if p.forecast.new is not None]
+        together = sum(ceilings)
+        if plan.room_microusd is not None:
+            together = min(together, plan.room_microusd)
+        if ceilings:
+            console.print(f"Together never above {_up(together)} of new money.")
+    if plan.hard_stop_microusd is not None:
         console.print(
-            f"To buy: up to {plan.to_buy.n_queries:,} answers from {plan.host}{arms}; "
-            f"{_bill(plan.to_buy)}."
+            f"The ledger's hard stop is {dollars(plan.hard_stop_microusd)}; it holds "
+            f"{dollars(plan.held_microusd)} of that already."
         )
-    if plan.to_measure is not None:
-        console.print(
-            f"To measure the teacher: {plan.to_measure.n_queries:,} test questions, apart from the "
-            f"budget; {_bill(plan.to_measure)}."
-        )
-    console.print(f"[dim]Each request holds: {plan.sent}. Nothing else leaves.[/dim]")
+    console.print(priced(plan.priced), markup=False)
+    if plan.host == RECORDINGS:
+        console.print("[dim]The answers are recorded ones: nothing leaves this machine.[/dim]")
+        return
+    console.print(f"[dim]Each request holds: {escape(plan.sent)}. Nothing else leaves.[/dim]")
+
+
+def print_standing(console: Console, plan: Plan) -> None:
+    """How far the buying of a run is, and what it will come to."""
+    for purchase in plan.purchases:
+        told = purchase.forecast
+        n, spent = told.n_already, dollars(told.already_microusd)
+        far = f"{n:,} of up to {told.n_queries:,} answers, {spent} so far"
+        if not purchase.chosen:
+            far = f"up to {told.n_queries:,} answers; which is not chosen yet"
+        console.print(f"{purchase.stage} ({purchase.choice}): {far}; in all {bill(told)}.")
 
 
 def print_metrics(console: Console, metrics: Mapping[str, Any], title: str) -> None:
@@ -137,8 +168,103 @@ def print_status(
     console.print(table)
 
 
-def _bill(forecast: Forecast) -> str:
-    if forecast.low_microusd is None or forecast.high_microusd is None:
-        return "no price is given, so no bill can be told"
-    low, high = dollars(forecast.low_microusd), dollars(forecast.high_microusd)
-    return f"{low} to {high} ({forecast.basis})"
+def new_money(told: Forecast) -> str:
+    """What is still to be paid, in words."""
+    if told.new is None:
+        return NO_PRICE
+    if not told.n_already:
+        return in_words(told.new, told)
+    already = f"{told.n_already:,} of them are in the ledger and cost nothing new"
+    if told.new.ceiling == 0:
+        return f"{already}: nothing is left to pay"
+    return f"{already}; the others {in_words(told.new, told)}"
+
+
+def bill(told: Forecast) -> str:
+    """What the run is charged in all, in words."""
+    return NO_PRICE if told.whole is None else in_words(told.whole, told)
+
+
+def in_words(bounds: Bounds, told: Forecast) -> str:
+    """A bill with its interval and what that is from, and what it can never pass."""
+    ceiling = _up(bounds.ceiling)
+    if bounds.floor == bounds.ceiling:
+        return f"exactly {dollars(bounds.floor)}, as all is known"
+    if bounds.low is None or bounds.high is None:
+        return (
+            f"{_down(bounds.floor)} to {ceiling}, sure bounds, as nothing is known of how long "
+            f"this model's answers are (teacher.expected_tokens takes your guess)"
+        )
+    ends = f"{_down(bounds.low)} to {_up(bounds.high)}"
+    why = BASIS[told.basis].format(n=told.n_known)
+    if bounds.expected is None:
+        return (
+            f"{ends} ({why}; wide, as nobody knows how many answers will be accepted), never "
+            f"above {ceiling}"
+        )
+    return f"about {_near(bounds.expected)} ({ends} {why}), never above {ceiling}"
+
+
+def priced(by: PricedBy) -> str:
+    """The price that is used, and where it is from."""
+    if by.price is None:
+        return f"No price of {by.model} is known; give teacher.price to be told a bill."
+    kinds = [f"${by.price.input:,.2f} in", f"${by.price.output:,.2f} out"]
+    if by.price.cached is not None:
+        kinds.append(f"${by.price.cached:,.2f} cached")
+    if by.price.reasoning is not None:
+        kinds.append(f"${by.price.reasoning:,.2f} reasoning")
+    batch = "" if by.batch is None else f", batch factor {by.batch:g} applied"
+    read = f"published, as read on {by.read}; check it or give teacher.price"
+    return (
+        f"Price of {by.model}: {', '.join(kinds)} per million tokens"
+        f"{batch} ({read if by.read else 'from the recipe'})."
+    )
+
+
+def _wanted(purchase: Purchase, host: str) -> str:
+    told = purchase.forecast
+    what = f"{told.n_queries:,} answers from {host}"
+    if purchase.stage == "measure_teacher":
+        return f"To measure the teacher: {told.n_queries:,} test questions to {host}"
+    by = f"{purchase.choice} choice"
+    by += "" if purchase.chosen else ", not made yet"
+    if told.n_expected is not None and told.n_expected < told.n_queries:
+        by += f"; about {told.n_expected:,} within the limits"
+    return f"To buy: up to {what} ({by})"
+
+
+def _limits(purchase: Purchase) -> str:
+    limits = purchase.limits
+    parts = [] if limits.queries is None else [f"{limits.queries:,} queries"]
+    parts += [] if limits.microusd is None else [dollars(limits.microusd)]
+    parts += [] if limits.tokens is None else [f"{limits.tokens:,} tokens"]
+    parts += [] if limits.accepted is None else [f"{limits.accepted:,} accepted answers"]
+    apart = ", apart from the budget" if purchase.stage == "measure_teacher" else ""
+    return f"The first of these limits ends it: {', '.join(parts)}{apart}"
+
+
+def _unforeseen(purchase: Purchase) -> str:
+    """What no interval from known answers can hold."""
+    if purchase.choice == "random" or purchase.forecast.basis != "answers":
+        return ""
+    return " Questions chosen for being hard may have longer answers than the known ones."
+
+
+def _near(microusd: int) -> str:
+    return _rounded(microusd, "ROUND_HALF_EVEN")
+
+
+def _down(microusd: int) -> str:
+    return _rounded(microusd, "ROUND_FLOOR")
+
+
+def _up(microusd: int) -> str:
+    return _rounded(microusd, "ROUND_CEILING")
+
+
+def _rounded(microusd: int, how: str) -> str:
+    """Cents from a dollar on, else three significant digits or so; never on the wrong side."""
+    places = 2 if microusd >= 1_000_000 else 3 if microusd >= 10_000 else 6
+    amount = (Decimal(microusd) / 1_000_000).quantize(Decimal(1).scaleb(-places), how)
+    return dollars(int(amount * 1_000_000))

@@ -8,3 +8,8 @@ import numpy as np
 def stream(seed: int, purpose: str) -> np.random.Generator:
     """The generator of `purpose` under `seed`; other purposes are independent of it."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
+
+
+def drawn(seed: int, purpose: str, *, n: int, of: int) -> list[int]:
+    """`n` places of `of`, drawn at random without repetition, in ascending order."""
+    return sorted(stream(seed, purpose).permutation(of)[:n].tolist())

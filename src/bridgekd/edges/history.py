@@ -1,35 +1,110 @@
-"""What the ledger already knows of a model: how long its answers are, for forecasts. Reads, never
-locks.
+"""What the ledger already knows, for forecasts: which calls are answered, and how long the model's
+answers are. Reads, never locks, also while another process is writing.
 """
 
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bridgekd.core.forecast import Usage
+from bridgekd.core.bounds import Settled
+from bridgekd.core.calls import max_tokens_of
+from bridgekd.core.lengths import Usage
+from bridgekd.edges import migrations
+from bridgekd.edges.ledger_file import open_to_read, refuse_foreign, translated
 
-_RECENT = 2000
+RECENT = 2000  # answers that are looked at
+FURTHEST_BACK = 50_000  # rows of the ledger that are searched for them
+# What may differ between two requests whose answers are alike: the question, which sample, the cap.
+_OWN = frozenset(("messages", "sample_index", "seed", "max_tokens", "max_completion_tokens"))
+_KEYS_AT_ONCE = 10_000
 
 
-def known_usage(ledger: Path, provider: str, model: str) -> list[Usage]:
-    """The latest final answers of a model (2,000 at most); empty where there is no readable ledger
-    yet.
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
+    """A final answer of the model; `alike`: to a request that differs only in its last message."""
+
+    key: str
+    usage: Usage
+    alike: bool
+
+
+def known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
+    """The latest final answers of the model that `like`, a call, goes to, refusals among them.
+
+    Nothing where there is no ledger yet; BadInput where the file is none.
     """
-    if not ledger.is_file():
-        return []
-    try:
-        with closing(sqlite3.connect(f"{ledger.resolve().as_uri()}?mode=ro", uri=True)) as db:
+    make, answers = _make(like), []
+    with _reading(ledger) as db:
+        if db is None:
+            return []
+        rows = db.execute(
+            f"""SELECT key, request, state, coalesce(n_prompt_tokens, 0),
+                       coalesce(n_completion_tokens, 0), {_kinds(db)}
+                FROM attempts WHERE id > (SELECT max(id) FROM attempts) - ?
+                AND provider = ? AND model = ? AND state IN ('answered', 'truncated', 'refused')
+                ORDER BY id DESC LIMIT ?""",
+            (FURTHEST_BACK, like["provider"], like["model"], RECENT),
+        )
+        for key, request, state, n_prompt, n_answer, n_cached, n_reasoning in rows:
+            call = json.loads(request)
+            usage = Usage(
+                sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in call["messages"]),
+                n_prompt,
+                n_answer,
+                n_cached,
+                n_reasoning,
+                cut=state == "truncated" and n_answer >= max_tokens_of(call),
+            )
+            answers.append(KnownAnswer(key, usage, _make(call) == make))
+    return answers
+
+
+def settled_calls(ledger: Path, keys: Sequence[str]) -> dict[str, Settled]:
+    """What the final attempts at calls first cost, by key; calls without one are not in it."""
+    found: dict[str, Settled] = {}
+    with _reading(ledger) as db:
+        for start in range(0, len(keys) if db else 0, _KEYS_AT_ONCE):
+            assert db is not None
             rows = db.execute(
-                """SELECT request, n_prompt_tokens, n_completion_tokens FROM attempts
-                   WHERE provider = ? AND model = ? AND state IN ('answered', 'truncated')
-                   ORDER BY id DESC LIMIT ?""",
-                (provider, model, _RECENT),
-            ).fetchall()
-    except sqlite3.DatabaseError:
-        return []  # opening it for buying says what is wrong with it
-    return [Usage(_prompt_bytes(request), prompt, answer) for request, prompt, answer in rows]
+                """SELECT key, coalesce(cost_microusd, 0), coalesce(n_prompt_tokens, 0)
+                          + coalesce(n_completion_tokens, 0)
+                   FROM attempts WHERE key IN (SELECT value FROM json_each(?))
+                   AND state IN ('answered', 'truncated', 'refused')""",
+                (json.dumps(keys[start : start + _KEYS_AT_ONCE]),),
+            )
+            found |= {key: Settled(cost, n_tokens) for key, cost, n_tokens in rows}
+    return found
 
 
-def _prompt_bytes(request: str) -> int:
-    return sum(len(m["content"].encode()) for m in json.loads(request)["messages"])
+def held_microusd(ledger: Path) -> int:
+    """What the ledger holds against the hard stop; 0 where there is none yet."""
+    with _reading(ledger) as db:
+        row = db.execute("SELECT held_microusd FROM totals").fetchone() if db else (0,)
+    return int(row[0])
+
+
+@contextmanager
+def _reading(ledger: Path) -> Iterator[sqlite3.Connection | None]:
+    """A reading connection; None where the ledger is not there or has no tables yet."""
+    if not ledger.is_file():
+        yield None
+        return
+    with translated(ledger), closing(open_to_read(ledger)) as db:
+        refuse_foreign(db, ledger)
+        yield db if migrations.version(db) else None
+
+
+def _kinds(db: sqlite3.Connection) -> str:
+    """The columns of the kinds of tokens; a file that was last written before there were any has
+    none, and reading it must not change it.
+    """
+    return "n_cached_tokens, n_reasoning_tokens" if migrations.version(db) > 1 else "0, 0"
+
+
+def _make(call: Mapping[str, Any]) -> tuple[object, object]:
+    """What a request has in common with others of its make."""
+    return {k: v for k, v in call.items() if k not in _OWN}, call["messages"][:-1]

@@ -1,0 +1,274 @@
+"""Plan and status: what is known is used exactly, and reading it disturbs nobody."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+import bridgekd
+from bridgekd import api
+from bridgekd.cli import main
+from bridgekd.config import Price, Teacher
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.edges.history import held_microusd, known_answers, settled_calls
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.recipe import load_recipe
+from bridgekd.edges.teacher import buy
+from bridgekd.errors import BadInput, BridgekdError
+from bridgekd.planning import foresee
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, serve
+from conftest import write_jsonl
+
+NO_FAULTS = Faults()
+DIRECT = {"methods": ["direct"]}
+
+
+def a_teacher(url="http://127.0.0.1:9/v1", **fields):
+    return Teacher(
+        provider="sandbox",
+        model=SANDBOX_MODEL,
+        base_url=url,
+        api_key_env=None,
+        price=Price(input=2.5, output=10),
+        **{"max_tokens": 60} | fields,
+    )
+
+
+def requests(n, *, system="Be brief.", start=0):
+    return [
+        TeacherRequest(str(i), i, (Message("system", system), Message("user", f"question {i}")))
+        for i in range(start, start + n)
+    ]
+
+
+def filled(path, n, *, reply=lambda question, seed: "a b c d e", faults=NO_FAULTS, **fields):
+    """A ledger with n answers, and the teacher that gave them."""
+    with serve(reply, faults=faults) as server, Ledger(path) as ledger:
+        teacher = a_teacher(server.base_url, **fields)
+        buy(
+            requests(n), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none",
+        )  # fmt: skip
+    return teacher
+
+
+def told(path, wanted, teacher, **how):
+    return foresee(
+        wanted, teacher=teacher, ledger=path, **{"limits": Limits(), "ordered": True} | how
+    )
+
+
+def test_answers_in_the_ledger_are_known_exactly(tmp_path):
+    path = tmp_path / "ledger.db"
+    teacher = filled(path, 25)
+    said = told(path, requests(40), teacher)
+    assert said.n_already == 25
+    assert said.already_microusd == held_microusd(path) > 0
+    assert said.basis == "own answers"
+    assert said.new.low < said.new.high < said.new.ceiling < said.whole.ceiling
+    assert told(path, requests(25), teacher).new.ceiling == 0
+    assert told(path, requests(25), a_teacher(temperature=0.5)).n_already == 0
+
+
+def test_a_question_asked_twice_is_paid_once(tmp_path):
+    twice = requests(30) + requests(30)
+    said = told(tmp_path / "none.db", twice, a_teacher())
+    once = told(tmp_path / "none.db", requests(30), a_teacher())
+    assert said.new.ceiling == once.new.ceiling
+    assert said.whole.ceiling == 2 * once.whole.ceiling
+
+
+def test_answers_to_another_prompt_are_told_from_answers_like_these(tmp_path):
+    path = tmp_path / "ledger.db"
+    teacher = filled(path, 25)
+    other = requests(30, system="Explain at length.", start=100)
+    assert told(path, other, teacher).basis == "other answers"
+    assert told(path, requests(30, start=100), teacher).basis == "answers"
+    guessing = teacher.model_copy(update={"expected_tokens": (5, 9)})
+    assert told(path, other, guessing).basis == "guess"
+
+
+def test_refused_and_cut_answers_are_known_as_such(tmp_path):
+    path = tmp_path / "ledger.db"
+    filled(path, 40, faults=Faults(refuse=0.3), reply=lambda q, seed: "w " * 50, max_tokens=20)
+    usages = [a.usage for a in known_answers(path, call_request(a_teacher(), requests(1)[0]))]
+    assert len(usages) == 40
+    assert 4 <= sum(u.free for u in usages) <= 24
+    assert all(u.cut and u.n_completion_tokens == 20 for u in usages if not u.free)
+
+
+def test_the_hard_stop_leaves_what_the_ledger_does_not_hold(tmp_path):
+    path = tmp_path / "ledger.db"
+    teacher = filled(path, 25)
+    left = told(path, requests(400, start=50), teacher, hard_stop_usd=0.01)
+    assert left.new.ceiling == 10_000 - held_microusd(path)
+
+
+def test_reading_waits_for_no_writer_and_changes_nothing(tmp_path):
+    path = tmp_path / "ledger.db"
+    teacher = filled(path, 25)
+    with Ledger(path) as ledger, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")  # as the writer in the middle of a transaction
+        before = path.read_bytes()
+        assert told(path, requests(40), teacher).n_already == 25
+        assert path.read_bytes() == before
+        assert ledger.held_microusd() == held_microusd(path)
+
+
+def test_more_keys_than_one_look_up_takes_are_all_found(tmp_path):
+    path = tmp_path / "ledger.db"
+    teacher = filled(path, 25)
+    keys = [call_key(call_request(teacher, r)) for r in requests(25)]
+    many = [*keys[:10], *(f"v1:{i:064x}" for i in range(25_000)), *keys[10:]]
+    assert settled_calls(path, many).keys() == set(keys)
+
+
+def test_a_file_that_is_no_ledger_is_refused_in_the_plan(task):
+    (task / "ledger.db").write_bytes(b"no database at all, but long enough to be looked at" * 20)
+    with pytest.raises(BadInput, match="is not a ledger"):
+        api.plan(task / "task.yaml")
+
+
+def test_a_ledger_on_a_shared_file_system_is_refused_in_the_plan(task, monkeypatch):
+    from bridgekd.edges import ledger_file
+
+    monkeypatch.setattr(ledger_file, "file_system", lambda path, mounts: "nfs4")
+    with pytest.raises(BadInput, match="shared file system"):
+        api.plan(task / "task.yaml")
+
+
+def test_a_choice_that_only_a_seed_decides_is_known_before_it_is_made(task):
+    (direct,) = api.plan(task / "task.yaml", **DIRECT).purchases
+    assert (direct.choice, direct.chosen, direct.forecast.n_queries) == ("random", True, 5)
+    both = api.plan(task / "task.yaml", methods=["bridge", "direct"]).purchases
+    assert [(p.choice, p.chosen) for p in both] == [("bridge", False), ("random", True)]
+
+
+def test_a_warm_ledger_makes_the_plan_exact(tiny):
+    spend = bridgekd.run(tiny, **DIRECT).metrics["arms"]["direct"]["spend_usd"]
+    shutil.rmtree(tiny.parent / "runs")
+    plan = api.plan(tiny, **DIRECT)
+    assert plan.to_buy.n_already == 12 and plan.to_measure.n_already == 5
+    assert plan.to_buy.new.ceiling == plan.to_measure.new.ceiling == 0
+    assert plan.to_buy.whole.floor == plan.to_buy.whole.ceiling == round(spend * 1e6)
+
+
+@pytest.fixture
+def stopped(tiny):
+    """A run that the teacher's quota stopped after 8 of 12 answers; its journal and its store."""
+    store = tiny.parent / "runs"
+    with (
+        serve(wrong_rate=0.0, faults=Faults(quota_after=8)) as server,
+        pytest.raises(BridgekdError),
+    ):
+        bridgekd.run(tiny, overrides=[f"teacher.base_url={server.base_url}"], **DIRECT)
+    return json.loads((store / "tiny.json").read_text()), store
+
+
+def status(store, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["status", "tiny", "--store", str(store)]) == 0
+    return capsys.readouterr().out
+
+
+def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsys, monkeypatch):
+    journal, store = stopped
+    plan = api.standing(journal, store)
+    assert plan.to_buy.n_already == 8
+    spent = held_microusd(store.parent / "ledger.db")
+    assert plan.to_buy.already_microusd == spent
+    assert plan.to_buy.whole.floor > spent
+    with Ledger(store.parent / "ledger.db"):  # while somebody else is writing
+        text = status(store, capsys, monkeypatch)
+    assert "query_teacher (random): 8 of up to 12 answers" in text
+    assert "measure_teacher (random): 0 of up to 5 answers" in text
+
+
+def test_status_of_an_older_run_still_shows_its_stages(stopped, capsys, monkeypatch):
+    journal, store = stopped
+    for name in ("folder", "methods"):
+        del journal[name]
+    (store / "tiny.json").write_text(json.dumps(journal))
+    text = status(store, capsys, monkeypatch)
+    assert "load_pool" in text and "begun by an older bridgekd" in text
+
+
+def test_status_says_why_a_run_cannot_be_planned_any_more(stopped, capsys, monkeypatch):
+    _, store = stopped
+    (store.parent / "train.jsonl").unlink()
+    assert "No forecast of what is to come: no such data file" in status(store, capsys, monkeypatch)
+
+
+def printed(folder, capsys, monkeypatch, *overrides):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "400")
+    sets = [word for override in overrides for word in ("--set", override)]
+    assert main(["plan", "task.yaml", *sets]) == 0
+    return capsys.readouterr().out
+
+
+def test_plan_names_every_limit_and_where_the_price_is_from(task, capsys, monkeypatch):
+    text = printed(task, capsys, monkeypatch, "budget.tokens=90000", "hard_stop_usd=3")
+    assert "5 queries, $1.00, 90,000 tokens" in text
+    assert "hard stop is $3.00; it holds $0.00 of that" in text
+    assert "Price of large: $2.50 in, $10.00 out per million tokens (from the recipe)" in text
+    assert "the question (column 'question')" in text
+    assert "sure bounds" in text
+    text = printed(task, capsys, monkeypatch, "teacher.expected_tokens=[100,200]")
+    assert "by your guess of the mean answer" in text and "never above $" in text
+
+
+def test_plan_says_that_a_batch_factor_is_applied(task, capsys, monkeypatch):
+    price = "{input: 2, output: 8, batch: 0.5}"
+    text = printed(task, capsys, monkeypatch, f"teacher.price={price}", "teacher.transport=batch")
+    assert "$1.00 in, $4.00 out per million tokens, batch factor 0.5 applied" in text
+
+
+def test_a_published_price_is_named_with_its_date(task):
+    from bridgekd.planning import PricedBy
+    from bridgekd.terminal import priced
+
+    text = priced(PricedBy("gpt-4o", Price(input=2.5, output=10), "2025-08-01", "a page"))
+    assert text == (
+        "Price of gpt-4o: $2.50 in, $10.00 out per million tokens "
+        "(published, as read on 2025-08-01; check it or give teacher.price)."
+    )
+
+
+def test_no_amount_is_rounded_to_the_wrong_side():
+    from bridgekd.terminal import _down, _up
+
+    assert (_down(159_999), _up(160_001)) == ("$0.159", "$0.161")
+    assert (_down(1_999_999), _up(12_340_001)) == ("$1.99", "$12.35")
+    assert (_down(9), _up(0)) == ("$0.000009", "$0.00")
+
+
+def test_recordings_make_the_plan_exact(task):
+    rows = [
+        {"question": f"What is {i} + 1?", "text": "Answer: 1", "cost_usd": (i + 1) / 1000}
+        | {"usage": {"prompt_tokens": 10, "completion_tokens": i + 1}}
+        for i in range(30)
+    ]
+    write_jsonl(task / "recorded.jsonl", rows)
+    replay = ["teacher.transport=replay", "teacher.recordings=recorded.jsonl"]
+    plan = api.plan(task / "task.yaml", overrides=replay, **DIRECT)
+    said = plan.to_buy
+    assert said.new.floor == said.new.low == said.new.high == said.new.ceiling > 0
+    assert (said.basis, plan.needs_consent) == ("recordings", False)
+    free = [*replay, "teacher.price=null", "budget.usd=null", "budget.queries=27"]
+    alone = api.plan(task / "task.yaml", overrides=[*free, "data.validation=3"], methods=["bridge"])
+    assert alone.to_buy.whole.floor == alone.to_buy.whole.ceiling
+    assert alone.to_buy.whole.ceiling <= sum(range(1, 31)) * 1000
+
+
+def test_the_demo_s_guess_holds_the_demo_s_bill(tmp_path):
+    from bridgekd.sandbox.export import export
+
+    recipe = export(tmp_path / "demo", n_pool=400, n_instructions=5)
+    assert load_recipe(recipe, []).teacher.expected_tokens is not None
+    said = api.plan(recipe, overrides=["budget.queries=200"]).to_buy
+    assert said.basis == "guess"
+    assert said.new.low < 159_500 < said.new.high < said.new.ceiling  # 200 answers, see the README
