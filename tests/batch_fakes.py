@@ -26,8 +26,9 @@ def batch_teacher(server, **more):
 class Watch:
     """Stands before a server's batch desk: counts what is asked, and lets `hook` answer instead.
 
-    A request is named "POST files", "POST batches", "GET list", "GET batch" or "GET content";
-    `hook(name, go)` gives its answer, where `go()` is the desk's own.
+    A request is named "POST files", "POST batches", "GET list" ("GET next" for a further page),
+    "GET batch" or "GET content"; `hook(name, go)` answers it, where `go()` is the desk's own
+    answer.
     """
 
     def __init__(self, server, hook=None):
@@ -37,9 +38,10 @@ class Watch:
         self._changed = threading.Condition()
 
     def _watched(self, method, url, content_type, raw):
-        match method, urlsplit(url).path.split("/")[2:]:
+        split = urlsplit(url)
+        match method, split.path.split("/")[2:]:
             case "GET", ["batches"]:
-                name = "GET list"
+                name = "GET next" if "after=" in split.query else "GET list"
             case "GET", ["batches", _]:
                 name = "GET batch"
             case "GET", ["files", _, "content"]:

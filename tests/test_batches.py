@@ -45,7 +45,7 @@ def bought(path, server, requests, *, stop=None, limits=None, key="none", note=N
             teacher=batch_teacher(server, **more),
             limits=limits or Limits(),
             api_key=key,
-            backoff_s=0.005,
+            backoff_s=0.05,
             note=note or (lambda text: None),
             **{"run": "r"} | asked,
         )
@@ -191,6 +191,19 @@ def test_each_batch_holds_all_that_fits(tmp_path, everything, microusd):
         assert watch.seen["POST batches"] == waves(everything, limits)
 
 
+def test_neither_a_slow_disk_nor_a_long_recall_splits_a_batch(tmp_path):
+    slow = lambda statement: time.sleep(0.05 * (statement == "COMMIT"))  # noqa: E731
+    with serve(words) as server, Ledger(tmp_path / "l.db") as ledger:
+        watch = Watch(server)
+        terms = {"limits": Limits(), "run": "r", "api_key": "none"}
+        recalled = [o for o in others(1) for _ in range(40)]
+        buy(recalled, ledger, teacher=batch_teacher(server), **terms)
+        ledger._connection("write").set_trace_callback(slow)
+        mixed = [r for new in pool(10) for r in (new, *recalled)]
+        buy(mixed, ledger, teacher=batch_teacher(server), **terms)
+        assert watch.seen["POST batches"] == 2
+
+
 @given(st.integers(1_000, 30_000), st.integers(0, 1000))
 @settings(deadline=None, max_examples=8)
 def test_the_hard_stop_holds_in_batches(tmp_path_factory, stop, seed):
@@ -314,6 +327,26 @@ def test_an_interrupt_before_anything_left_costs_nothing(tmp_path):
         watch.hook = hook
         leave(path, server, watch, pool(20), stop_at="POST files")
         assert (counts(path), held(path), watch.seen["POST batches"]) == ({"failed": 20}, 0, 0)
+
+
+def test_what_is_in_no_batch_yet_when_we_stop_costs_nothing(tmp_path):
+    path = tmp_path / "l.db"
+
+    def requests():
+        """Twenty new ones; once all are reserved and wait for a batch, it breaks."""
+        yield from pool(20)
+        while counts(path).get("reserved", 0) < 20:
+            yield others(1)[0]
+        yield from others(1) * 50
+        raise RuntimeError("stop")
+
+    with serve(words) as server:
+        bought(path, server, others(1))
+        watch = Watch(server, lambda name, go: pytest.fail("nothing is to be sent"))
+        with pytest.raises(RuntimeError, match="stop"):
+            bought(path, server, requests())
+        assert counts(path) == {"answered": 1, "failed": 20}
+        assert (held(path), watch.seen.total()) == (server.billed, 0)
 
 
 def test_a_batch_that_is_being_made_when_we_stop_gets_its_name(tmp_path):
@@ -500,10 +533,11 @@ def test_refusals_beside_answers_do_not_look_like_a_rule(tmp_path):
 
 def test_overbilling_is_caught_with_all_of_the_batch_saved(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, faults=Faults(overbill=1.0)) as server:
+    with serve(words, faults=Faults(overbill=1.0, refuse=0.3)) as server:
         with pytest.raises(Overbilled, match="no limit can be kept"):
             bought(path, server, pool(20))
-        assert (counts(path), held(path), n_open(path)) == ({"answered": 20}, server.billed, 0)
+        assert counts(path) == {"answered": server.served.total(), "refused": 7}
+        assert (held(path), n_open(path)) == (server.billed, 0)
 
 
 def test_an_answer_that_is_no_chat_completion_stops_with_the_others_saved(tmp_path):
@@ -679,22 +713,22 @@ def test_a_failure_while_making_a_batch_makes_no_second_one(tmp_path, made):
 
 
 def test_a_list_of_many_batches_is_read_to_its_end(tmp_path):
-    ours = []
+    pages = []
 
     def one_by_one(name, go):
         """Another's batch on the first page, ours on the second."""
-        if name == "GET list" and watch.seen[name] == 1:
-            status, page, headers = go()
-            ours.append((status, page, headers))
+        if name == "GET next":
+            return pages[0]
+        if name == "GET list":
+            pages.append(go())
             others = [{"id": "batch_other", "status": "completed", "metadata": None}]
-            return status, page | {"data": others, "has_more": True}, headers
-        return ours.pop() if name == "GET list" else go()
+            return 200, {"data": others, "has_more": True}, {}
+        return go()
 
     with serve(words, batch_faults=BatchFaults(lose_create=1)) as server:
-        watch = Watch(server)
-        watch.hook = one_by_one
+        watch = Watch(server, one_by_one)
         bought(tmp_path / "l.db", server, pool(5))
-        assert (watch.seen["GET list"], watch.seen["POST batches"]) == (2, 1)
+        assert (watch.seen["GET list"], watch.seen["POST batches"]) == (1, 1)
 
 
 # Files

@@ -187,12 +187,12 @@ class BatchLine(BatchWire):
             self._send_off()
 
     async def _quiet(self) -> None:
-        """Waits until no more calls come: the buying rests and no call is being reserved."""
+        """Waits until no more calls come: the buying rests and nothing is being written."""
         n_seen, n_calm = 0, 0
         while n_calm < CALM_TURNS:
             await self._commits.drain()
             await asyncio.sleep(0)
-            calm = self.resting and not self._commits.busy and n_seen == len(self._pending)
+            calm = self.resting and n_seen == len(self._pending)
             n_seen, n_calm = len(self._pending), n_calm + 1 if calm else 0
 
     def _send_off(self) -> None:
@@ -332,6 +332,6 @@ class BatchLine(BatchWire):
         if outcome.kind == "answered":
             ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
         elif outcome.kind == "refused":
-            ledger.settle(attempt_id, "refused", Bill())
+            ledger.refuse(attempt_id, outcome.raw, outcome.request_id)
         else:
             ledger.release(attempt_id, "unknown" if outcome.kind == "unknown" else "failed")

@@ -71,7 +71,7 @@ class Buying:
         self._blocked: int | None = None  # the first place that the hard stop had no room for
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
-        self._n_refused = 0
+        self._n_refused = self._n_answers = 0  # that arrived, written or not
 
     async def go(self, requests: Iterable[TeacherRequest]) -> Ended:
         """Buys until the budget or the pool ends; on any other end, waits for what is in flight."""
@@ -218,11 +218,12 @@ class Buying:
         price, most = self._teacher.tariff, order.most
         if (sent := self._adopted.get(order.key)) is not None:
             price, most = sent.price, replace(most, cost_microusd=sent.reserve_microusd)
-        if outcome.raw:
-            raw, name = outcome.raw, outcome.request_id
+        raw, name = outcome.raw, outcome.request_id
+        if outcome.kind == "answered":
+            self._n_answers += 1
             await do(lambda: ledger.record(attempt_id, raw, price=price, request_id=name))
         if outcome.kind == "refused":
-            await do(lambda: ledger.settle(attempt_id, "refused", Bill()))
+            await do(lambda: ledger.refuse(attempt_id, raw, name))
             self._shut(order, Bill())
             self._keep(order, Reply("refused"), Bill())
             self._check_refusals(outcome)
@@ -288,7 +289,7 @@ class Buying:
     def _check_refusals(self, outcome: Outcome) -> None:
         """Refusals and nothing else: the recipe is at fault, and the budget is not spent on it."""
         self._n_refused += 1
-        if self._n_refused >= REFUSALS_AT_THE_START and not self._pace.n_answered:
+        if self._n_refused >= REFUSALS_AT_THE_START and not self._n_answers:
             raise TeacherDown(
                 f"{host_of(self._teacher)} refused the first {self._n_refused} requests and "
                 f"answered none (the last: {outcome.reason}). {GO_ON}"

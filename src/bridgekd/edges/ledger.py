@@ -159,6 +159,12 @@ class Ledger:
                 f"is saved in {self.path}; mend teacher.price or use another server."
             )
 
+    def refuse(self, attempt_id: int, raw_response: str, request_id: str | None = None) -> None:
+        """Ends an attempt that the server refused: it costs nothing and is never asked again."""
+        with self._transaction() as db:
+            attempts.update(db, attempt_id, raw_response=raw_response, request_id=request_id)
+            attempts.settle(db, attempt_id, "refused", Bill())
+
     def release(
         self, attempt_id: int, state: Literal["failed", "unknown", "unparsable"] = "failed"
     ) -> None:
