@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test chaos check format models clean
+.PHONY: demo test chaos check format models bench-teacher clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
@@ -26,6 +26,9 @@ format: $(READY)
 
 models: $(READY)  ## train the sandbox's base models anew (about an hour)
 	$(BIN)/python -m bridgekd.sandbox.build
+
+bench-teacher: $(READY)  ## calls a second against a slow or throttling teacher, with peers (10 minutes)
+	$(BIN)/python benchmarks/teacher.py
 
 # torch first and by itself, so that nothing else pulls in another one
 $(READY): pyproject.toml constraints.txt

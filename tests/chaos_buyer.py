@@ -6,7 +6,6 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +34,9 @@ def pool(n: int) -> list[TeacherRequest]:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one life of a buyer is to do; it dies by its own hand at `die_asked` or `die_told`.
+    """What one life of a buyer is to do.
 
-    `die_asked`: as the request at this place is drawn, so the one before it has been reserved and
-    has not been sent. `die_told`: as it says that it has this many rows.
+    It dies by its own hand as it says that it has `die_told` rows; -1 for never.
     """
 
     path: Path
@@ -48,7 +46,6 @@ class Order:
     n_pool: int
     limits: Limits
     stop: int | None
-    die_asked: int = -1
     die_told: int = -1
 
 
@@ -67,7 +64,7 @@ def purchase(order: Order, progress: Progress = silent) -> Purchase:
     )
     with Ledger(order.path, hard_stop_microusd=order.stop) as ledger:
         return buy(
-            _asked(order),
+            pool(order.n_pool),
             ledger,
             teacher=teacher,
             limits=order.limits,
@@ -76,13 +73,6 @@ def purchase(order: Order, progress: Progress = silent) -> Purchase:
             progress=progress,
             backoff_s=0.005,
         )
-
-
-def _asked(order: Order) -> Iterator[TeacherRequest]:
-    for place, request in enumerate(pool(order.n_pool)):
-        if place == order.die_asked:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield request
 
 
 def _live(order: Order, told) -> None:

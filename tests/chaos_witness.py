@@ -64,14 +64,26 @@ class Attempt:
         return self.state in FINAL or (self.state == "reserved" and is_answer)
 
 
+def open_file(path: Path) -> sqlite3.Connection:
+    """A ledger to read while someone else may be writing it."""
+    return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+
+def has_tables(path: Path) -> bool:
+    """Whether a ledger was made so far. Before there are tables its file is switched from journals
+    to WAL, and who may only read cannot read a file whose journal was left by a kill.
+    """
+    if not path.exists() or path.with_name(f"{path.name}-journal").exists():
+        return False
+    with closing(open_file(path)) as db:
+        return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone())
+
+
 def read(path: Path, query: str, *values: object) -> list[tuple]:
-    """Rows of a ledger that someone else may be writing; none while it has no tables."""
-    if not path.exists():
+    """Rows of a ledger; none while it has no tables."""
+    if not has_tables(path):
         return []
-    uri = f"{path.as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone():
-            return []
+    with closing(open_file(path)) as db:
         return db.execute(query, values).fetchall()
 
 
@@ -120,7 +132,7 @@ class Scene:
             self._silent.notify_all()
 
     def is_due(self) -> bool:
-        """Whether the instant has come; for "quiet", also that no call is being answered."""
+        """Whether the instant has come; for "quiet": so many are answered, and no more will be."""
         with self._lock:
             return self._left <= 0 and (self._kind != "quiet" or not self._n_busy)
 
@@ -135,27 +147,42 @@ class Scene:
             n_arrived = sum(name == other for _, other in self.arrived)
         self._check(lambda: self._row_missing(body, n_arrived))
         self._instant(life, "arrival")
-        with self._lock:
-            while (self._kind, self._life) == ("quiet", life) and self._left <= 0:
-                self._silent.wait()
-            self._n_busy += life == self._life
+        self._enter(life)
         answer = self._complete(body, authorization)
         self._check(self._money_missing)
         is_answer = answer is not None and answer[0] in (200, 400)
         with self._lock:
-            self._n_busy -= life == self._life
             if is_answer:
                 self.answered.append((life, name))
             elif answer is None:
                 self.dropped[name] += 1
+        self._leave(life, is_answer)
         if is_answer:
             self._instant(life, "answer")
         return answer
 
+    def _enter(self, life: int) -> None:
+        """Lets a call in; for "quiet" only as many as are to be answered."""
+        with self._lock:
+            while self._is_quiet(life) and self._left <= 0:
+                self._silent.wait()
+            self._left -= self._is_quiet(life)
+            self._n_busy += life == self._life
+
+    def _leave(self, life: int, is_answer: bool) -> None:
+        with self._lock:
+            self._n_busy -= life == self._life
+            if self._is_quiet(life) and not is_answer:  # then another one gets its turn
+                self._left += 1
+                self._silent.notify_all()
+
+    def _is_quiet(self, life: int) -> bool:
+        return (self._kind, self._life) == ("quiet", life)
+
     def _instant(self, life: int, what: str) -> None:
         with self._lock:
             waits_for = "arrival" if self._kind == "arrival" else "answer"
-            if life != self._life or what != waits_for:
+            if life != self._life or what != waits_for or self._kind == "quiet":
                 return
             self._left -= 1
             is_now = self._left == 0 and self._kind in ("arrival", "served")

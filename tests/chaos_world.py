@@ -7,7 +7,6 @@ machine.
 import pickle
 import random
 import signal
-import sqlite3
 import time
 from collections import Counter, deque
 from contextlib import closing
@@ -19,16 +18,27 @@ from bridgekd.edges.teacher import Limits, Purchase
 from bridgekd.errors import HardStop
 from bridgekd.sandbox.teacher_server import Faults, serve
 from chaos_buyer import LONGEST_LIFE_S, RESERVE, Nursery, Order, purchase, words
-from chaos_witness import FINAL, Attempt, Scene, attempts, total_held
+from chaos_witness import (
+    FINAL,
+    Attempt,
+    Scene,
+    attempts,
+    has_tables,
+    open_file,
+    total_held,
+)
 
 KINDS = (
-    "start", "random", "random", "asked", "arrival", "served", "sent", "recorded", "told", "quiet",
+    "start", "random", "random", "reserved", "arrival",
+    "served", "sent", "recorded", "told", "quiet",
 )  # fmt: skip
 PATIENCE_S = 10.0  # for writing down an answer on a machine that is busy with other things
 ANSWER_FAULTS = Faults(cut=0.1, refuse=0.05, latency_s=0.01)
 LINE_FAULTS = replace(
     ANSWER_FAULTS, spread=0.7, throttle=0.05, error=0.05, drop=0.05, retry_after_s=0.001
 )
+RECORDED = "SELECT 1 FROM attempts WHERE state = 'reserved' AND raw_response IS NOT NULL"
+RESERVED = "SELECT 1 FROM attempts WHERE id >= ?"
 ENDS = {-signal.SIGKILL: "killed", 0: "done", HardStop.exit_code: "stopped"}  # by exit code
 
 
@@ -164,24 +174,26 @@ class Play:
         n_had = len(before[-1].final()) if before else 0
         n_lacking = len(self.calm.completions) - n_had
         n = self.dice.randint(1, max(1, n_lacking // 3))
+        if kind == "quiet" and self.dice.random() < 0.5:
+            n = 1  # the one answer that must not wait for company
         self.order = order = replace(
             order,
             life=order.life + 1,
             stop=order.stop + 10 * RESERVE if stopped else order.stop,  # what its message advises
-            die_asked=n_had + n if kind == "asked" else -1,
             die_told=n_had + n if kind == "told" else -1,
         )
+        self.n_rows = len(before[-1].attempts) if before else 0
         self.scene.arm(order, kind, n, self.nursery.kill)
         self.nursery.start(order)
         try:
-            unwritten = self.hand(kind, n_lacking / len(self.calm.completions))
+            unwritten = self.hand(kind, n, n_lacking / len(self.calm.completions))
             code = self.nursery.exitcode()
             assert code in ENDS, f"a buyer ended with exit code {code}; its stderr says why"
         finally:
             self.scene.disarm()
         return self.look(kind, ENDS[code], unwritten)
 
-    def hand(self, kind: str, share: float) -> frozenset[str]:
+    def hand(self, kind: str, n: int, share: float) -> frozenset[str]:
         """Kills from outside, where the kind says so; "quiet" returns what was not written."""
         nursery, scene, dice = self.nursery, self.scene, self.dice
         if kind in ("start", "random"):
@@ -196,10 +208,12 @@ class Play:
         if kind == "sent":
             nursery.ended(dice.uniform(0, 0.005))
         if kind == "recorded":
-            wait_for_a_recorded_one(self.order.path, nursery)
+            wait_for_a_row(self.order.path, nursery, RECORDED)
+        if kind == "reserved":
+            wait_for_a_row(self.order.path, nursery, RESERVED, self.n_rows + n)
         if kind == "quiet" and not nursery.ended(0):
             unwritten = self.unwritten()
-        if kind in ("sent", "recorded", "quiet"):
+        if kind in ("sent", "recorded", "reserved", "quiet"):
             nursery.kill()
         return unwritten
 
@@ -229,10 +243,13 @@ class Play:
         )
 
 
-def wait_for_a_recorded_one(path: Path, nursery: Nursery) -> None:
-    """Returns at the first response that is in the file and not settled, or when it is too late."""
-    query = "SELECT 1 FROM attempts WHERE state = 'reserved' AND raw_response IS NOT NULL"
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+def wait_for_a_row(path: Path, nursery: Nursery, query: str, *values: int) -> None:
+    """Returns as soon as the ledger's file shows what is asked for, or when it is too late."""
+    while not (nursery.ended(0) or has_tables(path)):
+        time.sleep(0.0005)
+    if not has_tables(path):
+        return
+    with closing(open_file(path)) as db:
         while not nursery.ended(0):
-            if any(db.execute(query).fetchone() for _ in range(20)):
+            if any(db.execute(query, values).fetchone() for _ in range(20)):
                 return

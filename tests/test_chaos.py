@@ -6,7 +6,7 @@ kills, in `make chaos` 200 (CHAOS_KILLS); CHAOS_SEED draws others. The kinds of 
 
     start      in the first 40 ms: opening, making the tables, settling what the last life left
     random     at any time of the life that is to be expected
-    asked      reserved and not yet sent: as the next request is drawn
+    reserved   as the file shows the n-th new row: most of its group is not yet sent
     arrival    sent and not yet served: as the n-th call of this life arrives at the server
     served     billed and not yet sent back
     sent       within 5 ms after that: the answer is read, recorded, settled

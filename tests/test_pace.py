@@ -1,5 +1,7 @@
 """How fast calls go out: the width, the waits, the user's own caps."""
 
+import heapq
+import math
 import random
 
 import pytest
@@ -9,20 +11,173 @@ from hypothesis import strategies as st
 from bridgekd.core.pace import Allowance, Pace, backoff, reset_s
 
 
+class Teacher:
+    """A server in virtual time, and a client that does nothing but what the pace says.
+
+    Its bucket holds `burst` calls and fills with `rate` a second (after `steps`, another); a call
+    that does not fit is told when one will. `most` and `latency_s` bound the client.
+    """
+
+    def __init__(self, most, latency_s, rate, *, burst, spread=0.0, steps=(), whole=False):
+        self.pace, self.most, self.dice = Pace(most), most, random.Random(0)
+        self.latency_s, self.spread, self.whole = latency_s, spread, whole
+        self.rate, self.burst, self.steps = rate, burst, list(steps)
+        self.level, self.filled = burst, 0.0
+        self.looks_at = 0.0
+        self.now, self.n_out, self.n_waiting, self.n_asleep = 0.0, 0, 0, 0
+        self.events, self.answers, self.n_throttled = [], [], 0
+
+    def run(self, until):
+        self.send()
+        while self.events and self.events[0][0] < until:
+            self.now, _, what, value = heapq.heappop(self.events)
+            getattr(self, what)(value)
+            self.send()
+        return self
+
+    def within(self, since, until):
+        return sum(since <= moment < until for moment in self.answers)
+
+    def later(self, wait_s, what, value=None):
+        heapq.heappush(self.events, (self.now + wait_s, self.dice.random(), what, value))
+
+    def send(self):
+        pace, n_taken = self.pace, self.n_out + self.n_asleep
+        while self.n_out < pace.width and (self.n_waiting or n_taken < self.most):
+            if wait_s := pace.wait_s(self.now):
+                if self.looks_at <= self.now:
+                    self.looks_at = self.now + wait_s
+                    self.later(wait_s, "look")
+                return
+            self.n_waiting, self.n_out = max(0, self.n_waiting - 1), self.n_out + 1
+            n_taken = self.n_out + self.n_waiting + self.n_asleep
+            pace.sent(self.now)
+            if wait_s := self.taken():
+                self.later(
+                    0.005, "refused", (self.now, math.ceil(wait_s) if self.whole else wait_s)
+                )
+            else:
+                self.later(self.latency_s * math.exp(self.dice.gauss(0, self.spread)), "answered")
+
+    def taken(self):
+        """0 where the bucket lets a call in, else the seconds until it would."""
+        while self.steps and self.steps[0][0] <= self.now:
+            self.rate = self.steps.pop(0)[1]
+        self.level = min(self.burst, self.level + (self.now - self.filled) * self.rate)
+        self.filled = self.now
+        if self.level < 1 - 1e-9:
+            return (1 - self.level) / self.rate
+        self.level -= 1
+        return 0.0
+
+    def look(self, _):
+        pass
+
+    def answered(self, _):
+        self.n_out -= 1
+        self.pace.answered()
+        self.answers.append(self.now)
+
+    def refused(self, told):
+        sent_at, wait_s = told
+        self.n_out, self.n_asleep, self.n_throttled = (
+            self.n_out - 1,
+            self.n_asleep + 1,
+            1 + (self.n_throttled),
+        )
+        self.pace.throttled(sent_at, wait_s)
+        self.later(wait_s, "woken")
+
+    def woken(self, _):
+        self.n_asleep, self.n_waiting = self.n_asleep - 1, self.n_waiting + 1
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("burst_s", [0.1, 1.0])
+@pytest.mark.parametrize(
+    ("most", "latency_s", "spread", "rate"),
+    [(32, 0.2, 0.0, 50), (24, 0.2, 0.3, 100), (64, 2.0, 0.5, 20), (16, 1.0, 0.2, 12)],
+)
+def test_what_a_server_takes_is_used(most, latency_s, spread, rate, burst_s, whole):
+    teacher = Teacher(
+        most, latency_s, rate, burst=max(2, rate * burst_s), spread=spread, whole=whole
+    ).run(70)
+    assert teacher.within(10, 70) >= 0.95 * 60 * rate
+    assert teacher.n_throttled <= 0.1 * len(teacher.answers) + most
+
+
+def test_a_server_that_keeps_calls_strictly_apart_is_used_too():
+    teacher = Teacher(32, 0.2, 50, burst=1).run(70)
+    assert teacher.within(10, 70) >= 0.75 * 60 * 50
+
+
+@pytest.mark.parametrize("burst_s", [0.1, 1.0])
+@pytest.mark.parametrize(("before", "after"), [(100, 50), (50, 100)])
+def test_a_rate_that_changes_is_followed(before, after, burst_s):
+    teacher = Teacher(40, 0.2, before, burst=before * burst_s, steps=[(20, after)]).run(40)
+    assert teacher.within(10, 20) >= 0.95 * 10 * before
+    assert teacher.within(20, 40) >= 0.95 * 20 * after
+    assert teacher.n_throttled <= 0.1 * len(teacher.answers) + 40
+
+
+def test_nothing_is_held_back_until_a_server_throttles():
+    teacher = Teacher(16, 0.2, 1e9, burst=1e9).run(20)
+    assert len(teacher.answers) >= 16 * 99  # a round each 0.2 s
+    assert teacher.pace.wait_s(20) == 0
+
+
 def test_the_pace_shrinks_once_a_round_and_grows_with_answers():
-    pace = Pace(16)
-    for _ in range(10):
-        pace.throttled()
-    assert pace.width == 12
+    pace = Pace(100)
+    for _ in range(70):
+        pace.throttled(0.0)
+    assert pace.width == 75
+    for _ in range(1000):
+        pace.answered()
+    assert pace.width == 100
+    for _ in range(1000):
+        pace.throttled(0.0)
+    assert pace.width == 1
+
+
+def measured(most):
+    """A pace at full width that has measured the speed: 10 a second."""
+    pace = Pace(most)
+    for moment in range(40):
+        pace.sent(moment / 10)
+        if moment in (20, 39):
+            pace.throttled(moment / 10)
+    for _ in range(25 * most):
+        pace.answered()
+    assert pace.width == most
+    return pace
+
+
+def test_growth_is_fast_far_from_the_last_limit_and_slow_near_it():
+    pace = measured(100)
+    for _ in range(50):  # the first is rare and does not count
+        pace.throttled(99.0)
+    assert pace.width == 75
+    for _ in range(20):
+        pace.answered()
+    assert pace.width == 95
     for _ in range(25):
         pace.answered()
-    assert pace.width == 13
-    for _ in range(1000):
-        pace.answered()
-    assert pace.width == 16
-    for _ in range(1000):
-        pace.throttled()
-    assert pace.width == 1
+    assert pace.width == 96
+
+
+def test_a_rare_refusal_costs_speed_but_no_width():
+    pace = measured(100)
+    pace.throttled(99.0)
+    assert pace.width == 100
+
+
+def test_calls_go_out_evenly_at_the_speed_that_was_measured():
+    pace, now, gaps = measured(100), 4.0, []
+    for _ in range(20):
+        gaps.append(pace.wait_s(now))
+        now += gaps[-1]
+        pace.sent(now)
+    assert all(0.09 < gap < 0.12 for gap in gaps[2:])  # at first a late one is made up for
 
 
 def test_waiting_doubles_up_to_a_limit():

@@ -13,6 +13,7 @@ from bridgekd.config import Teacher
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DONE_ELSEWHERE = ("make", "export", "bridgekd run", "bridgekd sandbox serve", "bridgekd compare")
+DONE_ELSEWHERE += ("bridgekd ledger",)  # it needs a ledger with something in it
 
 
 def commands():

@@ -313,7 +313,8 @@ class BatchLine(BatchWire):
             return Outcome("failed", reason=said)
         if 200 <= result.status < 300:
             return Outcome("answered", raw=body, request_id=name)
-        return self.by_status(result.status, body, name)
+        # Throttled inside a batch says nothing about the pace of calls.
+        return replace(self.by_status(result.status, body, name), throttled=False)
 
     async def _keep_orphans(self) -> None:
         """Answers that came for calls that this buying does not want are kept all the same."""
@@ -331,7 +332,8 @@ class BatchLine(BatchWire):
         ledger = self._commits.ledger
         if outcome.kind == "answered":
             ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
-        elif outcome.kind == "refused":
-            ledger.refuse(attempt_id, outcome.raw, outcome.request_id)
+        elif outcome.kind == "refused":  # in one commit, as the body alone does not tell it
+            ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
+            ledger.settle(attempt_id, "refused", Bill())
         else:
             ledger.release(attempt_id, "unknown" if outcome.kind == "unknown" else "failed")

@@ -19,6 +19,7 @@ from bridgekd.core.replies import Bill, Reply, bill_of, failure_in, read_reply
 from bridgekd.edges.attempts import OpenAttempt, StoredCall
 from bridgekd.edges.caps import Caps
 from bridgekd.edges.commits import Commits
+from bridgekd.edges.gate import Gate
 from bridgekd.edges.ledger import Purpose
 from bridgekd.edges.lines import Line, Outcome, host_of
 from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of
@@ -60,6 +61,7 @@ class Buying:
         self._teacher = terms.teacher
         self._line = line
         self._pace = Pace(line.width)
+        self._gate = Gate(self._pace)
         self._caps = Caps(terms.teacher)
         self._commits = commits
         self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet final
@@ -71,7 +73,8 @@ class Buying:
         self._blocked: int | None = None  # the first place that the hard stop had no room for
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
-        self._n_refused = self._n_answers = 0  # that arrived, written or not
+        self._n_refused = 0
+        self._n_heard = 0  # answers that arrived, written down yet or not
 
     async def go(self, requests: Iterable[TeacherRequest]) -> Ended:
         """Buys until the budget or the pool ends; on any other end, waits for what is in flight."""
@@ -104,7 +107,7 @@ class Buying:
                 continue
             self._refuse_twice(order)
             self.account.hold(charge(order.most, self._terms.accept is not None))
-            while len(self._flying) >= self._pace.width:
+            while len(self._flying) >= self._line.width:
                 await self._land_some()
             self._flying[order.key] = asyncio.create_task(self._fly(order))
         while self._flying:
@@ -150,26 +153,31 @@ class Buying:
                 await self._reserve(order)
                 await self._caps.wait(order.key, order.most)
                 self.n_sent += 1
-            n_answered = self._pace.n_answered
-            self._sent.add(order.key)
-            outcome = await self._line.ask(order)
+            async with self._gate.out() as sent_at:
+                n_answered = self._pace.n_answered
+                self._sent.add(order.key)
+                outcome = await self._line.ask(order)
+            self._n_heard += outcome.kind == "answered"
             outcome = await self._close(order, outcome)
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
             self._check_down(outcome)
             if outcome.throttled:
-                self._pace.throttled()
+                self._pace.throttled(sent_at, outcome.retry_after_s)
             # A throttled call that waits while others are answered is not a sign of a dead server.
-            if not (outcome.throttled and self._pace.n_answered > n_answered):
-                n_failed += 1
+            served = outcome.throttled and self._pace.n_answered > n_answered
+            n_failed += not served
             if n_failed >= self._teacher.max_tries:
                 raise TeacherDown(
                     f"{host_of(self._teacher)} gave no answer for example {order.request.id} in "
                     f"{n_failed} tries (the last: {outcome.reason}). {GO_ON}"
                 )
-            if not self._line.outlives:
-                wait_s = backoff(max(1, n_failed), self._terms.backoff_s, LONGEST_BACKOFF_S, dice)
-                await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
+            if self._line.outlives:
+                continue  # it goes into the next batch
+            wait_s = backoff(max(1, n_failed), self._terms.backoff_s, LONGEST_BACKOFF_S, dice)
+            if served and outcome.retry_after_s is not None:
+                wait_s = 0.0  # the server said when, and the pace keeps the calls apart
+            await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
 
     def _adopt(self, order: Order) -> bool:
         """Takes over an attempt of an earlier process that is still on its way."""
@@ -219,15 +227,23 @@ class Buying:
         if (sent := self._adopted.get(order.key)) is not None:
             price, most = sent.price, replace(most, cost_microusd=sent.reserve_microusd)
         raw, name = outcome.raw, outcome.request_id
-        if outcome.kind == "answered":
-            self._n_answers += 1
-            await do(lambda: ledger.record(attempt_id, raw, price=price, request_id=name))
+
+        def record() -> None:
+            ledger.record(attempt_id, raw, price=price, request_id=name)
+
+        def refuse() -> None:  # in one commit: the body alone does not tell that it was refused
+            record()
+            ledger.settle(attempt_id, "refused", Bill())
+
         if outcome.kind == "refused":
-            await do(lambda: ledger.refuse(attempt_id, raw, name))
+            await do(refuse)
             self._shut(order, Bill())
             self._keep(order, Reply("refused"), Bill())
             self._check_refusals(outcome)
-        elif outcome.kind != "answered":
+            return outcome
+        if raw:
+            await do(record)
+        if outcome.kind != "answered":
             await do(
                 lambda: ledger.release(
                     attempt_id, "unknown" if outcome.kind == "unknown" else "failed"
@@ -289,7 +305,7 @@ class Buying:
     def _check_refusals(self, outcome: Outcome) -> None:
         """Refusals and nothing else: the recipe is at fault, and the budget is not spent on it."""
         self._n_refused += 1
-        if self._n_refused >= REFUSALS_AT_THE_START and not self._n_answers:
+        if self._n_refused >= REFUSALS_AT_THE_START and not self._n_heard:
             raise TeacherDown(
                 f"{host_of(self._teacher)} refused the first {self._n_refused} requests and "
                 f"answered none (the last: {outcome.reason}). {GO_ON}"

@@ -22,9 +22,10 @@ from typing import Any, Literal
 import filelock
 
 from bridgekd.config import Price
-from bridgekd.core.calls import call_key, max_tokens_of, messages_of
-from bridgekd.core.costs import dollars, prompt_token_bound
-from bridgekd.core.replies import Bill, bill_of, read_reply
+from bridgekd.core.calls import call_key
+from bridgekd.core.costs import dollars
+from bridgekd.core.elsewhere import bill_elsewhere, most_elsewhere
+from bridgekd.core.replies import Bill, read_reply
 from bridgekd.edges import attempts
 from bridgekd.edges.attempts import OpenBatch, StoredCall
 from bridgekd.edges.ledger_file import (
@@ -159,12 +160,6 @@ class Ledger:
                 f"is saved in {self.path}; mend teacher.price or use another server."
             )
 
-    def refuse(self, attempt_id: int, raw_response: str, request_id: str | None = None) -> None:
-        """Ends an attempt that the server refused: it costs nothing and is never asked again."""
-        with self._transaction() as db:
-            attempts.update(db, attempt_id, raw_response=raw_response, request_id=request_id)
-            attempts.settle(db, attempt_id, "refused", Bill())
-
     def release(
         self, attempt_id: int, state: Literal["failed", "unknown", "unparsable"] = "failed"
     ) -> None:
@@ -183,20 +178,33 @@ class Ledger:
             return attempts.close_left_open(db)
 
     def bring_in(
-        self, request: Mapping[str, Any], raw_response: str, *, price: Price | None, run: str
+        self,
+        request: Mapping[str, Any],
+        raw_response: str | None,
+        *,
+        price: Price | None,
+        run: str,
+        purpose: Purpose = "train",
+        cost_microusd: int | None = None,
+        refused: bool = False,
     ) -> bool:
         """Adds an answer that was paid for elsewhere: it is recalled and charged to a run like any
         other, but holds nothing of the hard stop. False where its key has a final attempt already.
+
+        `cost_microusd` is what it cost, where price and usage cannot say it. `refused` is a request
+        that the server did not take: free, and its response is none or no chat completion.
         """
-        reply = read_reply(raw_response)
-        if reply.state not in attempts.FINAL:
+        reply = read_reply(raw_response or "")
+        if reply.state not in attempts.FINAL and not refused:
             raise ValueError("the response is no chat completion")
-        most = Bill(prompt_token_bound(messages_of(request)), max_tokens_of(request), 0)
-        bill = bill_of(reply, price, most=most)
+        most = most_elsewhere(request, reply, price, cost_microusd)
+        state, bill = reply.state, bill_elsewhere(reply, price, most=most)
+        if refused:
+            state, bill = "refused", Bill()
         with self._transaction() as db:
             if attempts.final_attempt(db, call_key(request)):
                 return False
-            attempt_id = attempts.open_attempt(db, request, run, "train", 0)
+            attempt_id = attempts.open_attempt(db, request, run, purpose, most.cost_microusd)
             attempts.update(
                 db,
                 attempt_id,
@@ -204,7 +212,7 @@ class Ledger:
                 price=attempts.price_json(price),
                 imported=1,
             )
-            attempts.settle(db, attempt_id, reply.state, bill)
+            attempts.settle(db, attempt_id, state, bill)
         return True
 
     def join_batch(

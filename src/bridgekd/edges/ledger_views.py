@@ -1,46 +1,156 @@
-"""Reads a ledger without locking it: what was spent, on what and when."""
+"""Reads a ledger without locking it: what was spent, on what and when, and its attempts one by one.
 
-from contextlib import closing
+What this keeps true: a reader changes nothing, waits for nobody, and reads files of older versions
+as they lie.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bridgekd.edges import migrations
 from bridgekd.edges.ledger_file import open_to_read, refuse_foreign, translated
+from bridgekd.errors import BadInput
+
+# What attempts can be told apart by; a day is the UTC day on which the attempt was opened.
+GROUPS = {name: name for name in ("run", "purpose", "provider", "model", "state")}
+GROUPS["day"] = "substr(created_at, 1, 10)"
+# The rule of the column held_microusd, spelled out: SQLite finds no computed column in an index.
+_HELD = """CASE WHEN imported THEN 0
+                WHEN state IN ('reserved', 'unknown', 'unparsable') THEN reserve_microusd
+                ELSE coalesce(cost_microusd, 0) END"""
+_SUMS = {
+    "n_attempts": "count(*)",
+    "n_prompt_tokens": "sum(n_prompt_tokens)",
+    "n_completion_tokens": "sum(n_completion_tokens)",
+    "n_cached_tokens": "sum(n_cached_tokens)",
+    "n_reasoning_tokens": "sum(n_reasoning_tokens)",
+    "paid_microusd": "sum(CASE WHEN imported THEN 0 ELSE cost_microusd END)",
+    "held_microusd": f"sum({_HELD})",
+    "elsewhere_microusd": "sum(CASE WHEN imported THEN cost_microusd END)",
+}
+# Files of version 1 lack what the second migration added; its defaults stand in.
+_VERSION_1 = """(SELECT *, 0 AS n_cached_tokens, 0 AS n_reasoning_tokens, NULL AS batch,
+                        0 AS imported FROM attempts)"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpendRow:
-    """What the attempts of one run, purpose, model and state add up to.
+    """What the attempts of one group add up to; a name that they are not grouped by is "".
 
-    `held_microusd` is what they count for against the hard stop.
+    `held_microusd` is what they count for against the hard stop, `paid_microusd` the part of it
+    that was billed; `elsewhere_microusd` is what imported answers cost where they were bought.
     """
 
-    run: str
-    purpose: str
-    model: str
-    state: str
+    run: str = ""
+    purpose: str = ""
+    provider: str = ""
+    model: str = ""
+    day: str = ""
+    state: str = ""
     n_attempts: int
     n_prompt_tokens: int
     n_completion_tokens: int
+    n_cached_tokens: int
+    n_reasoning_tokens: int
+    paid_microusd: int
     held_microusd: int
+    elsewhere_microusd: int
 
 
-def spend(path: str | Path) -> tuple[SpendRow, ...]:
-    """What the ledger at `path` holds by run, purpose, model and state; takes no lock.
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One row of the ledger, as it is stored."""
+
+    id: int
+    key: str
+    run: str
+    purpose: str
+    provider: str
+    model: str
+    state: str
+    n_prompt_tokens: int | None
+    n_completion_tokens: int | None
+    n_cached_tokens: int
+    n_reasoning_tokens: int
+    reserve_microusd: int
+    cost_microusd: int | None
+    held_microusd: int
+    created_at: str
+    settled_at: str | None
+    batch: str | None
+    imported: int
+    request_id: str | None
+    request: str
+    raw_response: str | None
+    price: str | None
+
+
+def spend(
+    path: str | Path, by: Sequence[str] = ("run", "purpose", "model", "state")
+) -> tuple[SpendRow, ...]:
+    """What the ledger at `path` holds by any of `GROUPS`, in their order; takes no lock.
 
     An empty tuple where there is no file yet.
     """
     path = Path(path)
     if not path.exists():
         return ()
+    with reading(path) as db:
+        rows = db.execute(spend_query(by, table_of(db))).fetchall()
+    # Sorted here, since SQLite would sort a million attempts before it adds them up.
+    found = [SpendRow(**dict(zip([*by, *_SUMS], row, strict=True))) for row in sorted(rows)]
+    return tuple(row for row in found if row.n_attempts)
+
+
+def spend_query(by: Sequence[str], table: str) -> str:
+    """The SQL of `spend`, which the index attempts_spent answers by itself."""
+    groups = [GROUPS[name] for name in by]
+    totals = [f"coalesce({total}, 0)" for total in _SUMS.values()]
+    grouped = f"GROUP BY {', '.join(groups)}" if by else ""
+    return f"SELECT {', '.join(groups + totals)} FROM {table} {grouped}"
+
+
+def total_of(rows: Sequence[SpendRow]) -> SpendRow:
+    """All rows in one."""
+    return SpendRow(**{name: sum(getattr(row, name) for row in rows) for name in _SUMS})
+
+
+def attempts_in(db: sqlite3.Connection) -> Iterator[Attempt]:
+    """Every attempt in the order of the ids, one at a time."""
+    names = ", ".join(Attempt.__slots__)
+    for row in db.execute(f"SELECT {names} FROM {table_of(db)} ORDER BY id"):
+        yield Attempt(*row)
+
+
+def last_id(db: sqlite3.Connection) -> int:
+    """The highest id, which is the number of attempts: none is ever deleted."""
+    return int(db.execute(f"SELECT coalesce(max(id), 0) FROM {table_of(db)}").fetchone()[0])
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that sees the ledger as it is now, whatever is written meanwhile; BadInput
+    where there is none.
+    """
+    refuse_missing(path)
     with translated(path), closing(open_to_read(path)) as db:
         refuse_foreign(db, path)
-        if migrations.version(db) == 0:  # made, but the process died before its tables were
-            return ()
-        rows = db.execute(
-            """SELECT run, purpose, model, state, count(*), coalesce(sum(n_prompt_tokens), 0),
-                      coalesce(sum(n_completion_tokens), 0), coalesce(sum(held_microusd), 0)
-               FROM attempts GROUP BY run, purpose, model, state
-               ORDER BY run, purpose, model, state"""
-        ).fetchall()
-    return tuple(SpendRow(*row) for row in rows)
+        db.execute("BEGIN")
+        yield db
+
+
+def refuse_missing(path: Path) -> None:
+    """BadInput where there is no file."""
+    if not path.is_file():
+        raise BadInput(f"There is no ledger at {path}; name another one with --ledger FILE.")
+
+
+def table_of(db: sqlite3.Connection) -> str:
+    """What to read attempts FROM: the table, with every column of the newest version."""
+    version = migrations.version(db)
+    if version == 0:  # made, but the process died before its tables were
+        return f"(SELECT {', '.join(f'NULL AS {name}' for name in Attempt.__slots__)} LIMIT 0)"
+    return _VERSION_1 if version == 1 else "attempts"

@@ -91,7 +91,23 @@ def _batches(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_attempts, _batches)
+def _indexes(db: sqlite3.Connection) -> None:
+    """What was spent, and a model's latest answers, without reading the texts of a million rows.
+
+    `attempts_spent` holds every column that the views add up.
+    """
+    for statement in (
+        """CREATE INDEX attempts_spent ON attempts (
+            run, model, state, purpose, provider, created_at, imported, reserve_microusd,
+            cost_microusd, n_prompt_tokens, n_completion_tokens, n_cached_tokens,
+            n_reasoning_tokens)""",
+        """CREATE INDEX attempts_of_model ON attempts (provider, model, id)
+           WHERE state IN ('answered', 'truncated')""",
+    ):
+        db.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_attempts, _batches, _indexes)
 
 
 def version(db: sqlite3.Connection) -> int:

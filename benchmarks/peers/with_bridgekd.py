@@ -1,0 +1,37 @@
+"""The job with bridgekd: nothing is told about rates, the ledger is on disk."""
+
+from pathlib import Path
+
+from job import MODEL, from_arguments
+
+from bridgekd.config import Teacher
+from bridgekd.edges.ledger import Ledger
+from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import SANDBOX_PRICE
+
+
+def main() -> None:
+    job = from_arguments()
+    teacher = Teacher(
+        model=MODEL,
+        base_url=job.base_url,
+        api_key_env=None,
+        max_tokens=job.max_tokens,
+        concurrency=job.concurrency,
+        price=SANDBOX_PRICE,
+    )
+    requests = [
+        TeacherRequest(str(i), i, (Message("user", prompt),))
+        for i, prompt in enumerate(job.prompts)
+    ]
+    job.begins()
+    with Ledger(Path(job.folder) / "ledger.db") as ledger:
+        bought = buy(
+            requests, ledger, teacher=teacher, limits=Limits(queries=job.n), run="r", api_key="none"
+        )
+    job.done([row.rank for row in bought.completions])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`bridgekd ledger`: what was paid for; out to a file, in from one, and a proof of it all."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from bridgekd import terminal, terminal_ledger
+from bridgekd.edges import ledger_check
+from bridgekd.edges.ledger_export import export as export_to
+from bridgekd.edges.ledger_import import import_answers
+from bridgekd.edges.ledger_views import GROUPS, refuse_missing, spend
+from bridgekd.errors import BadInput
+
+DEFAULT = Path("ledger.db")
+WHAT = "Every paid call: what was spent, export, import, proof."
+
+app = typer.Typer(help=WHAT)
+out = Console()
+
+LedgerPath = Annotated[
+    Path | None,
+    typer.Option("--ledger", metavar="FILE", help=f"The ledger; if left out, {DEFAULT} here."),
+]
+By = Annotated[
+    str, typer.Option(help=f"What to add up by, with commas between: {', '.join(GROUPS)}.")
+]
+
+
+@app.callback(invoke_without_command=True, epilog="Example: bridgekd ledger --by run,day")
+def ledger(context: typer.Context, ledger: LedgerPath = None, by: By = "run,model,state") -> None:
+    """Every paid call: what was spent, export, import, proof. Alone it shows what was spent."""
+    context.obj = ledger or DEFAULT
+    if context.invoked_subcommand is None:
+        _show(context.obj, by)
+
+
+@app.command(epilog="Example: bridgekd ledger show --by model,day")
+def show(context: typer.Context, ledger: LedgerPath = None, by: By = "run,model,state") -> None:
+    """Show what was spent. Reads only, also while a run is buying."""
+    _show(ledger or context.obj, by)
+
+
+@app.command(epilog="Example: bridgekd ledger export --to answers.jsonl")
+def export(
+    context: typer.Context,
+    to: Annotated[Path, typer.Option(metavar="FILE", help="A .csv (no texts) or .jsonl file.")],
+    ledger: LedgerPath = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write every attempt to a table (CSV), or with all its texts to JSON lines, as a backup."""
+    with terminal.shown_progress(out) as progress:
+        n_attempts = export_to(ledger or context.obj, to, force=force, progress=progress)
+    out.print(f"Wrote {n_attempts:,} attempts to {to}", soft_wrap=True)
+
+
+@app.command("import", epilog="Example: bridgekd ledger import answers.jsonl --run elsewhere")
+def import_(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="JSON lines: an export, or requests and responses.")],
+    ledger: LedgerPath = None,
+    run: Annotated[
+        str | None, typer.Option(help="The run they belong to; if left out, as the file says.")
+    ] = None,
+    format: Annotated[Literal["jsonl"], typer.Option(help="How the file is written.")] = "jsonl",
+) -> None:
+    """Bring in answers that were paid for elsewhere, so that no run buys them again."""
+    into = ledger or context.obj
+    with terminal.shown_progress(out) as progress:
+        done = import_answers(file, into, run=run, progress=progress, on_wait=out.print)
+    out.print(
+        f"{into}: {done.n_new:,} imported, {done.n_known:,} already there, "
+        f"{done.n_skipped:,} skipped (attempts without an answer)",
+        soft_wrap=True,
+    )
+
+
+@app.command(epilog="Example: bridgekd ledger verify")
+def verify(context: typer.Context, ledger: LedgerPath = None) -> None:
+    """Prove that every attempt says what its texts say, and that all add up."""
+    path = ledger or context.obj
+    with terminal.shown_progress(out) as progress:
+        proof = ledger_check.verify(path, progress)
+    terminal_ledger.print_findings(out, proof.notes)
+    terminal_ledger.print_findings(out, proof.findings)
+    if n := len(proof.findings):
+        raise BadInput(
+            f"{path}: {n} finding{'s' * (n != 1)}; it was changed by something else than "
+            f"bridgekd, or its disk is at fault. Keep the file, put a copy back (a backup, or "
+            f"`bridgekd ledger import` of an export) and run this command again."
+        )
+    out.print(f"{path}: all {proof.n_attempts:,} attempts verified", soft_wrap=True)
+
+
+def _show(path: Path, by: str) -> None:
+    names = list(dict.fromkeys(name.strip() for name in by.split(",")))
+    if unknown := [name for name in names if name not in GROUPS]:
+        raise BadInput(f"--by {unknown[0]!r} is unknown; known: {', '.join(GROUPS)}")
+    refuse_missing(path)
+    terminal_ledger.print_spend(out, path, names, spend(path, names))

@@ -1,0 +1,81 @@
+"""Answers that were paid for elsewhere: as what call they are known here, and what they cost.
+
+The one idea: a recorded request gets the name that a run would give it, so that a run that would
+ask the same finds the answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bridgekd.config import Price
+from bridgekd.core.calls import max_tokens_of, messages_of
+from bridgekd.core.costs import microusd_up, prompt_token_bound, reserve_microusd
+from bridgekd.core.replies import Bill, Reply, bill_of
+
+_FLOATS = ("temperature", "top_p")
+_LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+def call_of_body(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The call that a run makes of the same request, from the body of a recorded one.
+
+    A run writes its provider (here `openai`, where none is given) and its sample index (0) into
+    the call, sampling parameters as floats and stops as a list; it sends nothing that is null, no
+    `stream`, and no `n`. ValueError says what is wrong with a body that no run could send.
+    """
+    call: dict[str, Any] = {"provider": "openai", "sample_index": 0}
+    call |= {name: value for name, value in body.items() if value is not None}
+    call.pop("stream", None)
+    if call.pop("n", 1) != 1:
+        raise ValueError(
+            f"n is {body['n']!r}; give each answer a line and a sample_index of its own"
+        )
+    for name in _FLOATS:
+        if isinstance(call.get(name), int):
+            call[name] = float(call[name])
+    if isinstance(call.get("stop"), str):
+        call["stop"] = [call["stop"]]
+    check_call(call)
+    return call
+
+
+def check_call(call: Mapping[str, Any]) -> None:
+    """ValueError where a call lacks what every call has."""
+    for name in ("provider", "model"):
+        if not isinstance(call.get(name), str) or not call[name]:
+            raise ValueError(f"request.{name} is {call.get(name)!r}; it must be a name")
+    messages = call.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("request.messages must be a list of at least one message")
+    for message in messages:
+        texts = message if isinstance(message, dict) else {}
+        if not all(isinstance(texts.get(name), str) for name in ("role", "content")):
+            raise ValueError(
+                f"the message {str(message)[:60]!r} must have a role and a content, both texts"
+            )
+    for name, least in (("sample_index", 0), *((name, 1) for name in _LIMITS)):
+        value = call.get(name, least)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"request.{name} is {value!r}; it must be a whole number from {least}")
+
+
+def most_elsewhere(
+    call: Mapping[str, Any], reply: Reply, price: Price | None, cost_microusd: int | None
+) -> Bill:
+    """The most an answer can have been billed as: what its buyer says that it cost, else what a
+    run would have reserved; without a price, what the server reported.
+    """
+    messages, max_tokens = messages_of(call), max_tokens_of(call)
+    if cost_microusd is None and price is not None:
+        cost_microusd = reserve_microusd(price, messages, max_tokens)
+    elif cost_microusd is None:
+        reported = reply.usage.reported_usd if reply.usage else None
+        cost_microusd = microusd_up(reported or 0.0)
+    return Bill(prompt_token_bound(messages), max_tokens, cost_microusd)
+
+
+def bill_elsewhere(reply: Reply, price: Price | None, *, most: Bill) -> Bill:
+    """The bill of an answer paid for elsewhere; without a price it cost what `most` says."""
+    bill = bill_of(reply, price, most=most)
+    return bill if price is not None else replace(bill, cost_microusd=most.cost_microusd)

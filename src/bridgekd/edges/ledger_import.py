@@ -1,0 +1,224 @@
+"""Brings answers that were paid for elsewhere into a ledger, from a file of JSON lines.
+
+A line is `{"request": ..., "response": ..., "price": ... or "cost_usd": ...}`, or one of the lines
+that `ledger_export` writes. What this keeps true: nothing is brought in before every line of the
+file has been found good, and lines are read one at a time.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from bridgekd.config import Price
+from bridgekd.core.calls import call_key, max_tokens_of
+from bridgekd.core.costs import microusd_up
+from bridgekd.core.elsewhere import bill_elsewhere, call_of_body, check_call, most_elsewhere
+from bridgekd.core.replies import read_reply
+from bridgekd.edges.attempts import FINAL
+from bridgekd.edges.ledger import Ledger, Purpose
+from bridgekd.edges.rows import read_jsonl
+from bridgekd.errors import BadInput
+from bridgekd.progress import Progress, silent
+
+GROUP = 200  # answers in one durable transaction
+FIELDS = ("request", "response", "price", "cost_usd")
+LARGEST = 2**53  # of a count or an amount: beyond it JSON readers round
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """How many lines became attempts, had a final attempt already, or are no answers."""
+
+    n_new: int
+    n_known: int
+    n_skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was paid for elsewhere; the fields are those of `Ledger.bring_in`."""
+
+    request: Mapping[str, Any]
+    raw_response: str | None
+    price: Price | None
+    cost_microusd: int | None
+    run: str = "imported"
+    purpose: Purpose = "train"
+    refused: bool = False
+
+
+def import_answers(
+    path: Path,
+    into: Path,
+    *,
+    run: str | None = None,
+    progress: Progress = silent,
+    on_wait: Callable[[str], None] = lambda note: None,
+) -> Imported:
+    """Brings the answers of the file at `path` into a ledger, which is made if need be.
+
+    They belong to `run`; where it is None, to the run that the line names, else to "imported".
+    BadInput names the first bad line, and then nothing was brought in.
+    """
+    n_lines, n_answers = 0, 0
+    total = _count_lines(path)
+    for n_lines, answer in enumerate(_answers(path), start=1):
+        if answer is not None:
+            n_answers += 1
+        if n_lines % GROUP == 0:
+            progress("Check", n_lines, total)
+    if not n_lines:
+        raise BadInput(f"{path} holds no lines, so there is nothing to bring in.")
+    progress("Check", n_lines, n_lines)
+    n_new, n_done = 0, 0
+    answers = (answer for answer in _answers(path, checked=True) if answer is not None)
+    with Ledger(into, on_wait=on_wait) as ledger:
+        while group := list(islice(answers, GROUP)):
+            n_new += _bring_in(ledger, group, run)
+            n_done += len(group)
+            progress("Import", n_done, n_answers)
+    return Imported(n_new, n_done - n_new, n_lines - n_answers)
+
+
+def _bring_in(ledger: Ledger, group: list[Answer], run: str | None) -> int:
+    works = [
+        partial(
+            ledger.bring_in,
+            answer.request,
+            answer.raw_response,
+            price=answer.price,
+            run=run or answer.run,
+            purpose=answer.purpose,
+            cost_microusd=answer.cost_microusd,
+            refused=answer.refused,
+        )
+        for answer in group
+    ]
+    outcomes = ledger.together(works)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return sum(outcomes)
+
+
+def _answers(path: Path, *, checked: bool = False) -> Iterator[Answer | None]:
+    """The answer of every line; None for a line that is an attempt without one."""
+    for number, row in _rows(path):
+        try:
+            answer = _attempt(row) if {"key", "state"} <= row.keys() else _recording(row)
+            if answer is not None and not checked:
+                _check(answer)
+        except ValueError as exc:
+            reason = _words(exc) if isinstance(exc, ValidationError) else str(exc)
+            raise BadInput(
+                f"{path} line {number}: {reason}; mend or remove the line. Nothing was imported."
+            ) from exc
+        yield answer
+
+
+def _recording(row: Mapping[str, Any]) -> Answer:
+    """A line that somebody else wrote."""
+    if unknown := sorted(row.keys() - set(FIELDS)):
+        raise ValueError(f"unknown field {unknown[0]!r}; known: {', '.join(FIELDS)}")
+    if not isinstance(row.get("request"), dict):
+        raise ValueError("it needs a request, the JSON object that was sent")
+    raw, cost = row.get("response"), row.get("cost_usd")
+    if isinstance(raw, dict):
+        raw = json.dumps(raw)
+    if not isinstance(raw, str) or read_reply(raw).state not in FINAL:
+        raise ValueError(f"the response is no chat completion: {str(raw)[:60]!r}")
+    if cost is not None and row.get("price") is not None:
+        raise ValueError("it has a price and a cost_usd; give one of them")
+    if cost is not None and not (_is_number(cost) and isfinite(cost) and cost >= 0):
+        raise ValueError(f"cost_usd is {cost!r}; it must be dollars, 0 or more")
+    call = call_of_body(row["request"])
+    if read_reply(raw).usage is None and not max_tokens_of(call):
+        raise ValueError("nobody can tell its tokens: no usage in the response, no max_tokens")
+    return Answer(call, raw, _price(row), None if cost is None else microusd_up(float(cost)))
+
+
+def _attempt(row: Mapping[str, Any]) -> Answer | None:
+    """A line of our own export: what it was billed is taken over as it stands."""
+    if row["state"] not in FINAL:
+        return None
+    call, raw, cost = row.get("request"), row.get("response"), row.get("cost_microusd")
+    if not isinstance(call, dict) or call_key(call) != row["key"]:
+        raise ValueError(f"its key {str(row['key'])[:16]}... is not that of its request")
+    check_call(call)
+    says = read_reply(raw).state if isinstance(raw, str) else "unparsable"
+    refused = row["state"] == "refused" and says == "unparsable"
+    if says != row["state"] and not refused:
+        raise ValueError(f"its state is {row['state']!r}, but its response says {says!r}")
+    if not isinstance(cost, int) or isinstance(cost, bool) or cost < 0:
+        raise ValueError(f"cost_microusd is {cost!r}; it must be a whole number from 0")
+    purpose = row.get("purpose")
+    if purpose not in ("train", "measure"):
+        raise ValueError(f"purpose is {purpose!r}; it must be train or measure")
+    run = row.get("run")
+    if not isinstance(run, str):
+        raise ValueError(f"run is {run!r}; it must be a name")
+    return Answer(call, raw, _price(row), cost, run, cast(Purpose, purpose), refused)
+
+
+def _check(answer: Answer) -> None:
+    """ValueError for what the ledger could not store."""
+    call_key(answer.request)
+    reply = read_reply(answer.raw_response or "")
+    most = most_elsewhere(answer.request, reply, answer.price, answer.cost_microusd)
+    bill = bill_elsewhere(reply, answer.price, most=most)
+    amounts = (bill.n_prompt_tokens, bill.n_completion_tokens, bill.cost_microusd)
+    if max(*amounts, most.cost_microusd) > LARGEST:
+        raise ValueError(f"its tokens or cost are beyond {LARGEST:,}, which cannot be")
+    stored = (answer.raw_response or "", answer.run, answer.request["provider"])
+    for text in (*stored, answer.request["model"]):
+        if not _is_text(text):
+            raise ValueError(f"{text[:40]!r} holds half of a character (a lone surrogate)")
+
+
+def _price(row: Mapping[str, Any]) -> Price | None:
+    if row.get("price") is None:
+        return None
+    price = Price.model_validate(row["price"])
+    if price.batch is not None:
+        raise ValueError("price.batch is no price; give the prices that were charged")
+    return price
+
+
+def _words(exc: ValidationError) -> str:
+    first = exc.errors()[0]
+    return f"price.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        yield from read_jsonl(path)
+    except OSError as exc:
+        raise BadInput(f"cannot read {path}: {exc.strerror}; name the file to import") from exc
+
+
+def _count_lines(path: Path) -> int:
+    """About how many lines there are, for the progress."""
+    try:
+        with open(path, "rb") as file:
+            return sum(chunk.count(b"\n") for chunk in iter(partial(file.read, 1 << 20), b""))
+    except OSError as exc:
+        raise BadInput(f"cannot read {path}: {exc.strerror}; name the file to import") from exc
