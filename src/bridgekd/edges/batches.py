@@ -141,8 +141,7 @@ class BatchLine(BatchWire):
         return self._answers[key]
 
     def _give(self, outcomes: Iterable[tuple[str, Outcome]]) -> None:
-        """Hands outcomes out, answers first, so that a few refusals do not look like a rule."""
-        for key, outcome in sorted(outcomes, key=lambda pair: pair[1].kind != "answered"):
+        for key, outcome in outcomes:
             self._here.discard(key)
             answer = self._answer(key)
             if not answer.done():
