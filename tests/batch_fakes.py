@@ -1,18 +1,25 @@
 """A watched batch server, and buyers that are stopped in the middle."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
 from collections import Counter
 from urllib.parse import urlsplit
 
+import pytest
+
 from bridgekd.config import Price
+from bridgekd.core.calls import call_request, payload_of
 from bridgekd.edges.batches import BatchLine
 from bridgekd.edges.buying import Buying, Terms
 from bridgekd.edges.commits import Commits
 from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.teacher import Limits
+from bridgekd.edges.ledger_check import verify
+from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import request_key
 from test_teacher import teacher_at
 
 PRICE = Price(input=2.5, output=10.0, batch=0.5)
@@ -23,11 +30,42 @@ def batch_teacher(server, **more):
     return teacher_at(server, **{"transport": "batch", "poll_s": 0.02, "price": PRICE} | more)
 
 
+def bought(path, server, requests, *, stop=None, limits=None, key="none", note=None, **more):
+    asked = {name: more.pop(name) for name in ("accept", "run") if name in more}
+    with Ledger(path, hard_stop_microusd=stop) as ledger:
+        return buy(
+            requests,
+            ledger,
+            teacher=batch_teacher(server, **more),
+            limits=limits or Limits(),
+            api_key=key,
+            backoff_s=0.05,
+            note=note or (lambda text: None),
+            **{"run": "r"} | asked,
+        )
+
+
+def others(n):
+    return [TeacherRequest(f"o{i}", i, (Message("user", f"another?{i:02}"),)) for i in range(n)]
+
+
+def n_open(path):
+    with Ledger(path) as ledger:
+        return len(ledger.open_batches())
+
+
+def own_calls(server, requests):
+    """How often the server saw each of these requests."""
+    teacher = batch_teacher(server)
+    return [server.calls[request_key(payload_of(call_request(teacher, r)))] for r in requests]
+
+
 class Watch:
     """Stands before a server's batch desk: counts what is asked, and lets `hook` answer instead.
 
-    A request is named "POST files", "POST batches", "GET list", "GET batch" or "GET content";
-    `hook(name, go)` gives its answer, where `go()` is the desk's own.
+    A request is named "POST files", "POST batches", "GET list" ("GET next" for a further page),
+    "GET batch" or "GET content"; `hook(name, go)` answers it, where `go()` is the desk's own
+    answer.
     """
 
     def __init__(self, server, hook=None):
@@ -37,9 +75,10 @@ class Watch:
         self._changed = threading.Condition()
 
     def _watched(self, method, url, content_type, raw):
-        match method, urlsplit(url).path.split("/")[2:]:
+        split = urlsplit(url)
+        match method, split.path.split("/")[2:]:
             case "GET", ["batches"]:
-                name = "GET list"
+                name = "GET next" if "after=" in split.query else "GET list"
             case "GET", ["batches", _]:
                 name = "GET batch"
             case "GET", ["files", _, "content"]:
@@ -84,6 +123,12 @@ def by_hand(path, server, requests, *, stop_at=None, watch=None, note=None, more
         return asyncio.run(main(buying)), buying
 
 
+def leave(path, server, watch, requests, stop_at="GET batch", **more):
+    """Stops a buying, as Ctrl-C does, and says how long that took."""
+    ended, buying = by_hand(path, server, requests, stop_at=stop_at, watch=watch, **more)
+    assert (ended, buying.rows) == ("cancelled", {})
+
+
 CHILD = """
 import os
 import signal
@@ -120,3 +165,13 @@ def child(path, server, *, microusd, die_at=0):
     """A process that buys what so much can buy; killed as it begins its n-th commit."""
     arguments = [sys.executable, "-W", "error", "-c", CHILD, str(path), server.base_url]
     return subprocess.Popen([*arguments, str(microusd), str(die_at)], stderr=subprocess.PIPE)
+
+
+@pytest.fixture
+def nothing_is_left_behind(tmp_path, caplog):
+    """No task ends with an exception that nobody took, and every ledger adds up."""
+    yield
+    gc.collect()
+    assert [r.getMessage() for r in caplog.records if r.name == "asyncio"] == []
+    for path in tmp_path.glob("*.db"):
+        assert verify(path).findings == ()

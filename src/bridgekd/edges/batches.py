@@ -141,8 +141,7 @@ class BatchLine(BatchWire):
         return self._answers[key]
 
     def _give(self, outcomes: Iterable[tuple[str, Outcome]]) -> None:
-        """Hands outcomes out, answers first, so that a few refusals do not look like a rule."""
-        for key, outcome in sorted(outcomes, key=lambda pair: pair[1].kind != "answered"):
+        for key, outcome in outcomes:
             self._here.discard(key)
             answer = self._answer(key)
             if not answer.done():
@@ -187,12 +186,12 @@ class BatchLine(BatchWire):
             self._send_off()
 
     async def _quiet(self) -> None:
-        """Waits until no more calls come: the buying rests and no call is being reserved."""
+        """Waits until no more calls come: the buying rests and nothing is being written."""
         n_seen, n_calm = 0, 0
         while n_calm < CALM_TURNS:
             await self._commits.drain()
             await asyncio.sleep(0)
-            calm = self.resting and not self._commits.busy and n_seen == len(self._pending)
+            calm = self.resting and n_seen == len(self._pending)
             n_seen, n_calm = len(self._pending), n_calm + 1 if calm else 0
 
     def _send_off(self) -> None:
@@ -332,7 +331,8 @@ class BatchLine(BatchWire):
         ledger = self._commits.ledger
         if outcome.kind == "answered":
             ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
-        elif outcome.kind == "refused":
+        elif outcome.kind == "refused":  # in one commit, as the body alone does not tell it
+            ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
             ledger.settle(attempt_id, "refused", Bill())
         else:
             ledger.release(attempt_id, "unknown" if outcome.kind == "unknown" else "failed")

@@ -23,11 +23,6 @@ class Commits:
         self._waiting: list[_Piece] = []
         self._writing: asyncio.Task[None] | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether anything is being written."""
-        return self._writing is not None
-
     async def do(self, work: Callable[[], Any]) -> Any:
         """What `work` returns, once it is durable; raises what it raised, with nothing of it done.
 
