@@ -236,7 +236,7 @@ def peer_venv(folder: Path | None) -> Path | None:
 
 
 def durable_write_ms() -> float:
-    """How long this disk takes to make a page durable: bridgekd waits for that, the others do not."""
+    """How long this disk takes to make a page durable. Only bridgekd waits for that."""
     times = []
     with tempfile.TemporaryFile() as file:
         for _ in range(100):
