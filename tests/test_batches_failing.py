@@ -245,8 +245,34 @@ def test_a_file_that_the_server_has_no_more_leaves_its_calls_held(tmp_path):
         watch.hook = lambda name, go: (
             gone if name == "GET content" and watch.seen[name] == 1 else go()
         )
+        with pytest.raises(TeacherDown, match="does not find"):  # it may come back
+            bought(path, server, pool(5))
+        assert counts(path) == {"reserved": 5}
         assert len(bought(path, server, pool(5)).completions) == 5
-        assert counts(path) == {"answered": 5, "unknown": 5}
+        assert counts(path) == {"answered": 5}
+        assert set(server.served.values()) == {1}
+
+
+def test_a_result_without_a_status_is_never_free(tmp_path):
+    path = tmp_path / "l.db"
+    with serve(words) as server:
+        watch = Watch(server)
+
+        def without(name, go):
+            content = go()
+            if name != "GET content":
+                return content
+            lines = [json.loads(line) for line in content.splitlines()]
+            for line in lines:
+                del line["response"]["status_code"]
+            if watch.seen[name] == 1:
+                lines[0]["response"]["body"] = {"choices": 3}
+            return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+        watch.hook = without
+        assert len(bought(path, server, pool(5)).completions) == 5
+        assert counts(path)["answered"] == 5
+        assert held(path) >= server.billed
 
 
 def test_a_batch_whose_making_was_not_answered_is_found_by_its_token(tmp_path):

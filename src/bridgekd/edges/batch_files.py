@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridgekd.core.calls import payload_of
+from bridgekd.core.replies import read_reply
 from bridgekd.edges.orders import Order
 
 URL = "/v1/chat/completions"
@@ -34,6 +35,7 @@ class BatchState:
     token: str
     said: str
     file_ids: tuple[str, ...]
+    made_at: float  # seconds of the epoch; 0 where the server does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def read_json(text: str) -> dict[str, Any]:
     """A JSON object; empty for anything else."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -95,6 +97,7 @@ def read_batch(tree: Mapping[str, Any]) -> BatchState | None:
         token=str(metadata.get(METADATA)) if isinstance(metadata, dict) else "",
         said="; ".join(said[:3]),
         file_ids=tuple(str(file_id) for file_id in files if file_id),
+        made_at=float(made) if isinstance(made := tree.get("created_at"), int) else 0.0,
     )
 
 
@@ -112,10 +115,13 @@ def results_of(text: str) -> Iterator[Result]:
             yield Result(name, None, said=_said(row.get("error")))
             continue
         status, request_id = response.get("status_code"), response.get("request_id")
+        body = json.dumps(response.get("body"))
+        if not isinstance(status, int):  # an answer shows itself; all else may have been served
+            status = 200 if read_reply(body).state != "unparsable" else 504
         yield Result(
             custom_id=name,
-            status=status if isinstance(status, int) else 500,
-            body=json.dumps(response.get("body")),
+            status=status,
+            body=body,
             request_id=None if request_id is None else str(request_id),
         )
 

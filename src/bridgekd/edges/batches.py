@@ -7,6 +7,7 @@ which batches may be out, finds them by name or token, waits for them and takes 
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
@@ -289,13 +290,15 @@ class BatchLine(BatchWire):
 
     async def _outcomes(self, batch: BatchState, keys: Iterable[str]) -> list[tuple[str, Outcome]]:
         """What became of each call of a batch that is over."""
-        if batch.status == "failed":
+        if batch.status == "failed" and not batch.file_ids:
             said = self.clean(batch.said)[:300] or "it did not say why"
             down = Outcome("down", reason=f"it did not take the batch ({said})")
             return [(key, down) for key in keys]
         found: dict[str, Outcome] = {}
         for file_id in batch.file_ids:
             text = await self.patiently(partial(self.download, file_id))
+            if text == "" and time.time() < batch.made_at + LOST_AFTER.total_seconds():
+                raise TeacherDown(f"{self._host} does not find {file_id} of {batch.id}. {GO_ON}")
             if isinstance(text, Outcome):
                 raise TeacherDown(f"{self._host} gave no {file_id}: {text.reason}. {GO_ON}")
             for result in results_of(text):
@@ -331,6 +334,8 @@ class BatchLine(BatchWire):
         ledger = self._commits.ledger
         if outcome.kind == "answered":
             ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
+        elif outcome.kind == "refused" and ledger.has_final(attempt_id):
+            ledger.release(attempt_id, "unknown")
         elif outcome.kind == "refused":  # in one commit, as the body alone does not tell it
             ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
             ledger.settle(attempt_id, "refused", Bill())

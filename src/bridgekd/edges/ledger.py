@@ -98,6 +98,13 @@ class Ledger:
         with translated(self.path):
             return attempts.final_attempt(self._connection("read"), key)
 
+    def has_final(self, attempt_id: int) -> bool:
+        """Whether the key of an attempt has a final one already."""
+        with translated(self.path):
+            db = self._connection("write")
+            key = db.execute("SELECT key FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
+            return key is not None and attempts.final_attempt(db, key[0]) is not None
+
     def held_microusd(self) -> int:
         """What all attempts together count for against the hard stop."""
         with translated(self.path):
