@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -154,8 +155,6 @@ def test_buying_works_beside_a_running_event_loop(tmp_path):
     ],
 )
 def test_the_file_system_of_a_path_is_that_of_its_deepest_mount(path, kind):
-    from pathlib import Path
-
     mounts = [("/", "ext4"), ("/home", "nfs4"), ("/mnt/share", "ext4"), ("/mnt/share", "cifs")]
     assert file_system(Path(path), [*mounts, ("/home/me/local", "ext4")]) == kind
 
@@ -190,7 +189,9 @@ with Ledger(path) as ledger:
     except OSError:
         os.close(full)
     for attempt_id in flying:  # what is in flight is paid for, and arrives
-        ledger.together([lambda: ledger.record(attempt_id, "x" * 8000, price=None)])
+        works = [lambda: ledger.record(attempt_id, "x" * 8000, price=None)]
+        works += [lambda: ledger.reserve(call(98), **hold)]  # another call wants to go out
+        ledger.together(works)
         ledger.together([lambda: ledger.settle(attempt_id, "answered", Bill(1, 1, 1))])
     try:
         ledger.reserve(call(99), **hold)
@@ -219,5 +220,66 @@ def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
     assert (done.stderr, done.returncode) == ("", 0)
     assert "the disk is full; what was paid for is saved" in done.stdout
     found = {row.state: row.n_attempts for row in spend(tmp_path / "l.db")}
-    assert found == {"answered": 64}
+    assert found["answered"] == 64
     assert not os.path.exists(disk / "l.db.spare")
+
+
+INTERRUPTED = """
+import asyncio, os, signal, sys, threading
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from bridgekd.sandbox.teacher_server import Faults, serve
+from test_teacher import pool, purchase, words
+
+async def notebook():
+    with serve(words, faults=Faults(latency_s=0.2)) as server:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            purchase(Path(sys.argv[2]), server, pool(200), concurrency=2)
+        except KeyboardInterrupt:
+            print(server.served.total())
+
+asyncio.new_event_loop().run_until_complete(notebook())  # which handles no signals, as a kernel's
+"""
+
+
+def test_an_interrupt_in_a_notebook_stops_the_buying(tmp_path):
+    script = tmp_path / "notebook.py"
+    script.write_text(INTERRUPTED)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path / "l.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    n_served = int(done.stdout.split()[0])
+    assert 0 < n_served < 60
+    found = {row.state: row.n_attempts for row in spend(tmp_path / "l.db")}
+    assert found["answered"] == n_served
+
+
+def test_a_ledger_whose_log_cannot_be_read_is_not_shown_as_empty(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        reserve(ledger, 1)
+        for name in ("l.db", "l.db-wal"):
+            (tmp_path / f"copy-{name}").write_bytes((tmp_path / name).read_bytes())
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    (tmp_path / "copy-l.db").rename(folder / "l.db")
+    (tmp_path / "copy-l.db-wal").rename(folder / "l.db-wal")
+    script = f"""
+import sys
+from bridgekd.edges.ledger_views import spend
+from bridgekd.errors import BadInput
+try:
+    print(spend({str(folder / "l.db")!r}))
+except BadInput as exc:
+    print(exc)
+"""
+    (tmp_path / "look.py").write_text(script)
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    command = ["unshare", "-rm", "sh", "-c", f"{mount} && {sys.executable} {tmp_path}/look.py"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare here, so no read-only folder can be made")
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no read-only folder can be made here: {done.stderr.strip()}")
+    assert "copy both to a folder that can be written" in done.stdout

@@ -16,7 +16,7 @@ from bridgekd.core.costs import (
     prompt_token_bound,
     reserve_microusd,
 )
-from bridgekd.core.replies import Bill, bill_of, read_reply
+from bridgekd.core.replies import Bill, bill_of, failure_in, read_reply
 from bridgekd.records import Message
 
 prices = st.builds(Price, input=st.floats(0, 1000), output=st.floats(0, 1000))
@@ -149,3 +149,9 @@ def test_a_key_names_the_whole_request_and_nothing_else():
         call_request(teacher.model_copy(update={"provider": "other"}), request),
     ]
     assert len({key, *map(call_key, others)}) == 5
+
+
+def test_a_body_nested_beyond_reason_is_unparsable():
+    for raw in ("[" * 100_000, '{"choices":' + "[" * 100_000 + "]" * 100_000 + "}"):
+        assert read_reply(raw).state == "unparsable"
+        assert failure_in(raw) == ""

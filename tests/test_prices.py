@@ -12,7 +12,7 @@ from bridgekd.config.prices import _table
 from bridgekd.core.calls import TeacherRequest, call_key, call_request, payload_of
 from bridgekd.core.costs import cost_microusd, reserve_microusd
 from bridgekd.core.replies import Bill, bill_of, read_reply
-from bridgekd.edges.orders import bound_of
+from bridgekd.edges.orders import bound_of, refuse_long
 from bridgekd.errors import BadInput
 from bridgekd.records import Message
 
@@ -23,6 +23,7 @@ def test_each_kind_of_token_has_its_own_price():
     cost = cost_microusd(FULL, 100, 50, n_cached=40, n_written=20, n_reasoning=30)
     assert cost == 40 * 2 + 20 * 2.5 + 40 * 0.5 + 20 * 10 + 30 * 12
     assert cost_microusd(FULL, 100, 0, n_cached=40) == 60 * 2.5 + 40 * 0.5  # nobody says: the most
+    assert cost_microusd(Price(input=2, output=1, cache_write=0), 100, 0) == 200
     assert cost_microusd(Price(input=2, output=10), 100, 50, n_cached=9, n_reasoning=9) == 700
 
 
@@ -114,9 +115,19 @@ def test_the_batch_transport_applies_its_factor_once():
 def test_a_prompt_longer_than_its_price_holds_for_is_refused():
     price = Price(input=1, output=1, max_prompt_tokens=1000)
     teacher = Teacher(model="m", price=price)
-    bound_of(teacher, TeacherRequest("a", 0, (Message("user", "x" * 800),)))
-    with pytest.raises(BadInput, match="known up to 1,000"):
-        bound_of(teacher, TeacherRequest("a", 0, (Message("user", "x" * 900),)))
+    short, long = (TeacherRequest("a", 0, (Message("user", "x" * n),)) for n in (800, 900))
+    refuse_long(teacher, "a", bound_of(teacher, short))
+    with pytest.raises(BadInput, match=r"Example a .* known up to 1,000"):
+        refuse_long(teacher, "a", bound_of(teacher, long))
+
+
+def test_what_stands_beside_the_messages_is_reserved_as_prompt_too():
+    request = TeacherRequest("a", 0, (Message("user", "x"),))
+    schema = {"type": "json_schema", "json_schema": {"description": "x" * 5000}}
+    bare = bound_of(Teacher(model="m", price=FULL), request)
+    beside = bound_of(Teacher(model="m", price=FULL, response_format=schema), request)
+    assert beside.n_prompt_tokens > bare.n_prompt_tokens + 5000
+    assert beside.cost_microusd > bare.cost_microusd + 5000 * 2
 
 
 def sent(**teacher):

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -551,3 +552,60 @@ def rows_of(path, columns):
         return db.execute(f"SELECT {columns} FROM attempts ORDER BY id").fetchall()
     finally:
         db.close()
+
+
+@pytest.mark.parametrize("tokens", [10**19, 10**400])
+def test_a_bill_beyond_all_sums_is_caught_and_leaves_the_ledger_readable(tmp_path, tokens):
+    path = tmp_path / "l.db"
+    usage = {"prompt_tokens": 5, "completion_tokens": tokens, "cost": 10**400}
+    with serve(words) as server:
+        server.complete = lambda body, key: (
+            200, {"choices": [{"message": {"content": "a"}}], "usage": usage}, {}
+        )  # fmt: skip
+        with pytest.raises(Overbilled):
+            purchase(path, server, pool(20))
+        with pytest.raises(Overbilled):  # of answers that were in flight; it opens, all the same
+            purchase(path, server, pool(40)[20:])
+    assert counts(path)["answered"] >= 2
+
+
+def test_slow_answers_behind_quick_refusals_are_waited_for(tmp_path):
+    def picky(question, seed):
+        if question < "question12":
+            raise ValueError("not this one")
+        time.sleep(0.3)
+        return "Answer: 4"
+
+    with serve(picky) as server:
+        got = purchase(tmp_path / "l.db", server, pool(20), concurrency=16)
+        assert [c.state for c in got.completions] == ["refused"] * 12 + ["answered"] * 8
+
+
+def test_calls_without_an_answer_stop_once_they_may_have_cost_the_budget(tmp_path):
+    path = tmp_path / "l.db"
+    with serve(words, faults=Faults(drop=1.0)) as server:
+        with pytest.raises(TeacherDown, match="more than the whole budget"):
+            limits = Limits(microusd=4 * RESERVE)
+            purchase(path, server, pool(40), limits=limits, concurrency=4, max_tries=20)
+        assert server.billed <= held(path) <= (4 + 1 + 4) * RESERVE
+
+
+def test_slow_answers_do_not_let_a_throttled_call_give_up(tmp_path):
+    """One call at a time is served, for as long as six refusals take the others."""
+    lock = threading.Lock()
+
+    with serve(words) as server:
+        true = server.complete
+
+        def one_by_one(body, authorization):
+            if not lock.acquire(blocking=False):
+                return 429, {"error": {"message": "slow down", "code": "slow_down"}}, {}
+            try:
+                time.sleep(0.4)
+                return true(body, authorization)
+            finally:
+                lock.release()
+
+        server.complete = one_by_one
+        bought = purchase(tmp_path / "l.db", server, pool(4), concurrency=4, max_tries=4)
+    assert len(bought.completions) == 4

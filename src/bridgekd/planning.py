@@ -27,7 +27,7 @@ from bridgekd.core.selection import rank
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.history import held_microusd, known_answers, settled_calls
 from bridgekd.edges.ledger_file import refuse_shared
-from bridgekd.edges.orders import bound_of
+from bridgekd.edges.orders import billed_messages, bound_of, refuse_long
 from bridgekd.edges.replay import ReplayLine
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, PlanStore, Stage
@@ -190,10 +190,11 @@ def foresee(
     else:
         known = _known(ledger, named, keys if ordered else (), teacher)
         if ordered and requests:  # refuses a prompt that is too long for its price
-            bound_of(teacher, max(requests, key=lambda r: prompt_token_bound(r.messages)))
+            longest = max(requests, key=lambda r: prompt_token_bound(r.messages))
+            refuse_long(teacher, longest.id, bound_of(teacher, longest))
     return forecast(
         calls_for(
-            [r.messages for r in requests],
+            [billed_messages(teacher, r) for r in requests],
             price,
             teacher.max_tokens,
             settled=[settled.get(key) for key in keys],

@@ -24,7 +24,7 @@ from bridgekd.edges.commits import Commits
 from bridgekd.edges.gate import Gate
 from bridgekd.edges.ledger import Purpose
 from bridgekd.edges.lines import Line, Outcome, host_of
-from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of
+from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of, refuse_long
 from bridgekd.errors import BridgekdError, HardStop, Overbilled, TeacherDown
 from bridgekd.records import Completion
 
@@ -67,7 +67,7 @@ class Buying:
         self._commits = commits
         self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet final
         self._open: dict[str, int] = {}  # by key: the attempt that is in the ledger as reserved
-        self._sent: set[str] = set()  # of the open ones, those that the line was asked for
+        self._sent: dict[str, float] = {}  # of the open ones, those that the line was asked, when
         self._adopted: dict[str, OpenAttempt] = {}  # of the open ones, those of an earlier process
         self._closed = asyncio.Event()  # an attempt was closed: the hard stop may have room again
         self._n_closed = 0
@@ -109,6 +109,7 @@ class Buying:
             if stored is not None:
                 self._recall(order, stored)
                 continue
+            refuse_long(self._teacher, request.id, order.most)
             self._refuse_twice(order)
             await self._see_answers_first()
             self.account.hold(charge(order.most, self._terms.accept is not None))
@@ -174,7 +175,7 @@ class Buying:
                 self.n_sent += 1
             async with self._gate.out() as sent_at:
                 n_answered = self._pace.n_answered
-                self._sent.add(order.key)
+                self._sent[order.key] = sent_at
                 outcome = await self._line.ask(order)
             self._n_heard += outcome.kind == "answered"
             outcome = await self._close(order, outcome)
@@ -183,8 +184,10 @@ class Buying:
             self._check_down(outcome)
             if outcome.throttled:
                 self._pace.throttled(sent_at, outcome.retry_after_s)
-            # A throttled call that waits while others are answered is not a sign of a dead server.
-            served = outcome.throttled and self._pace.n_answered > n_answered
+            # A throttled call that waits while others are served is not a sign of a dead server.
+            served = outcome.throttled and (
+                self._pace.n_answered > n_answered or self._others_are_served(sent_at)
+            )
             n_failed += not served
             if n_failed >= self._teacher.max_tries:
                 raise TeacherDown(
@@ -197,6 +200,12 @@ class Buying:
             if served and outcome.retry_after_s is not None:
                 wait_s = 0.0  # the server said when, and the pace keeps the calls apart
             await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
+
+    def _others_are_served(self, sent_at: float) -> bool:
+        """Whether a call has been out for much longer than this one, which was refused, took."""
+        now = asyncio.get_running_loop().time()
+        oldest = min(self._sent.values(), default=now)
+        return now - oldest > 2 * (now - sent_at) + 0.1
 
     def _adopt(self, order: Order) -> bool:
         """Takes over an attempt of an earlier process that is still on its way."""
@@ -302,7 +311,7 @@ class Buying:
     def _shut(self, order: Order, bill: Bill) -> None:
         """An attempt is closed; what it did not use of the caps and the hard stop is free again."""
         del self._open[order.key]
-        self._sent.discard(order.key)
+        self._sent.pop(order.key, None)
         self._adopted.pop(order.key, None)
         self._caps.give_back(order.key, order.most, bill)
         self._n_closed += 1
@@ -351,7 +360,7 @@ class Buying:
         """Gives answers in flight, which may be paid, `grace_s` to come; then closes the rest."""
         self._stopping = True
         tasks = self._flying
-        for key in tasks.keys() - self._sent:
+        for key in tasks.keys() - self._sent.keys():
             tasks[key].cancel()
         unsent = await self._line.stop()
         interrupted = False
@@ -364,7 +373,7 @@ class Buying:
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         await self._commits.drain()
-        unsent |= self._open.keys() - self._sent
+        unsent |= self._open.keys() - self._sent.keys()
         left = [self._open.pop(key) for key in unsent & self._open.keys()]
         release = (partial(self._ledger.release, attempt_id, "failed") for attempt_id in left)
         await asyncio.gather(*map(self._commits.do, release))

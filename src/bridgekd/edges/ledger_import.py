@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from bridgekd.config import Price
 from bridgekd.core.calls import call_key, max_tokens_of
 from bridgekd.core.costs import microusd_up
 from bridgekd.core.elsewhere import bill_elsewhere, call_of_body, check_call, most_elsewhere
-from bridgekd.core.replies import read_reply
+from bridgekd.core.replies import MOST_TOKENS, MOST_USD, read_reply
 from bridgekd.edges.attempts import FINAL
 from bridgekd.edges.ledger import Ledger, Purpose
 from bridgekd.edges.rows import read_jsonl
@@ -29,7 +28,7 @@ from bridgekd.progress import Progress, silent
 
 GROUP = 200  # answers in one durable transaction
 FIELDS = ("request", "response", "price", "cost_usd")
-LARGEST = 2**53  # of a count or an amount: beyond it JSON readers round
+LARGEST = MOST_TOKENS - 1  # of a count; what is more has been cut down to MOST_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,7 @@ def _recording(row: Mapping[str, Any]) -> Answer:
         raise ValueError(f"the response is no chat completion: {str(raw)[:60]!r}")
     if cost is not None and row.get("price") is not None:
         raise ValueError("it has a price and a cost_usd; give one of them")
-    if cost is not None and not (_is_number(cost) and isfinite(cost) and cost >= 0):
+    if cost is not None and not (_is_number(cost) and 0 <= cost <= MOST_USD):
         raise ValueError(f"cost_usd is {cost!r}; it must be dollars, 0 or more")
     call = call_of_body(row["request"])
     if read_reply(raw).usage is None and not max_tokens_of(call):
@@ -173,13 +172,10 @@ def _check(answer: Answer) -> None:
     reply = read_reply(answer.raw_response or "")
     most = most_elsewhere(answer.request, reply, answer.price, answer.cost_microusd)
     bill = bill_elsewhere(reply, answer.price, most=most)
-    amounts = (bill.n_prompt_tokens, bill.n_completion_tokens, bill.cost_microusd)
-    if max(*amounts, most.cost_microusd) > LARGEST:
-        raise ValueError(f"its tokens or cost are beyond {LARGEST:,}, which cannot be")
-    stored = (answer.raw_response or "", answer.run, answer.request["provider"])
-    for text in (*stored, answer.request["model"]):
-        if not _is_text(text):
-            raise ValueError(f"{text[:40]!r} holds half of a character (a lone surrogate)")
+    if max(bill.n_prompt_tokens, bill.n_completion_tokens) > LARGEST:
+        raise ValueError(f"its tokens are beyond {LARGEST:,}, which cannot be")
+    if max(bill.cost_microusd, most.cost_microusd) > MOST_USD * 1_000_000:
+        raise ValueError(f"its cost is beyond ${MOST_USD:,}, which cannot be")
 
 
 def _price(row: Mapping[str, Any]) -> Price | None:

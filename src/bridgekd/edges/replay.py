@@ -17,7 +17,7 @@ from typing import Any, Self
 from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd_up
-from bridgekd.core.replies import Bill, Usage, bill_of, read_reply, read_usage
+from bridgekd.core.replies import MOST_USD, Bill, Usage, bill_of, read_reply, read_usage
 from bridgekd.edges.attempts import OpenAttempt
 from bridgekd.edges.lines import Outcome
 from bridgekd.edges.orders import Order
@@ -138,9 +138,19 @@ def _recording(row: dict[str, Any]) -> Recording:
         body = json.loads(body)
     if read_reply(json.dumps(body)).state == "unparsable":
         raise ValueError("'response' is no chat completion; give its whole body, or 'text'")
-    usage = dict(row.get("usage") or body.get("usage") or {})
-    if row.get("cost_usd") is not None:
-        usage["cost"] = row["cost_usd"]
+    usage = row.get("usage") or body.get("usage") or {}
+    if not isinstance(usage, dict):
+        raise ValueError(
+            f"'usage' is {usage!r}, no object with prompt_tokens and completion_tokens"
+        )
+    if usage.keys() - {"cost"} and read_usage(usage) is None:
+        raise ValueError("'usage' has no whole numbers as prompt_tokens and completion_tokens")
+    cost = row.get("cost_usd")
+    if cost is not None and (isinstance(cost, bool) or not isinstance(cost, int | float)):
+        raise ValueError(f"'cost_usd' is {cost!r}; it must be dollars, 0 or more")
+    if cost is not None and not 0 <= cost <= MOST_USD:
+        raise ValueError(f"'cost_usd' is {cost!r}; it must be dollars, 0 or more")
+    usage = usage | ({} if cost is None else {"cost": cost})
     known = {k: v for k, v in body.items() if k != "usage"}
     return Recording(known | ({"usage": usage} if usage else {}), read_usage(usage))
 

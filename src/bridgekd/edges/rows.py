@@ -95,9 +95,25 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
             f"{path} line {number}: broken JSON at column {exc.colno} ({exc.msg}); "
             "mend or remove the line"
         ) from exc
+    except RecursionError as exc:
+        raise BadInput(f"{path} line {number}: nested too deeply; mend or remove it") from exc
+    if "\\ud" in line.lower() and not _is_text(row):
+        raise BadInput(
+            f"{path} line {number}: half of a surrogate pair (\\ud800 to \\udfff) is no "
+            f"character; mend or remove the line"
+        )
     if not isinstance(row, dict):
         raise BadInput(f"{path} line {number}: expected an object in braces, found {line[:40]!r}")
     return row
+
+
+def _is_text(row: object) -> bool:
+    """Whether all strings in a JSON value can be written as UTF-8."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _schema(kind: type[Row]) -> pa.Schema:

@@ -9,7 +9,7 @@ from bridgekd.config import Budget, count_of
 from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd
-from bridgekd.core.draws import stream
+from bridgekd.core.draws import drawn
 from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
 from bridgekd.core.prompts import teacher_prompt
 from bridgekd.edges.ledger import Ledger
@@ -62,8 +62,8 @@ def measure_teacher(
 ) -> dict[str, Any]:
     """The teacher on test questions drawn at random, paid apart from the budget."""
     rows = read_rows(test.path / "test.parquet", Example)
-    drawn = stream(s.seed, "teacher test").permutation(len(rows))
-    asked = [rows[i] for i in sorted(drawn[: count_of(s.queries, len(rows))].tolist())]
+    n_asked = count_of(s.queries, len(rows))
+    asked = [rows[i] for i in drawn(s.seed, "teacher test", n=n_asked, of=len(rows))]
     hidden = s.ask.model_copy(
         update={"prompt": s.ask.prompt.model_copy(update={"reveal_answer": False})}
     )
