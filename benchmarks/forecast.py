@@ -30,8 +30,8 @@ from bridgekd.core.costs import cost_microusd
 from bridgekd.core.forecast import Forecast, Known, forecast
 from bridgekd.core.lengths import Usage
 from bridgekd.core.statistics import wilson
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.teacher import buy
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.teacher.buy import buy
 from bridgekd.planning import foresee
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, count_tokens, serve

@@ -12,14 +12,14 @@ import pytest
 
 from bridgekd.config import Price
 from bridgekd.core.calls import call_request, payload_of
-from bridgekd.edges.batches import BatchLine
-from bridgekd.edges.buying import Buying, Terms
-from bridgekd.edges.commits import Commits
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.ledger_check import verify
-from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.ledger.check import verify
+from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import request_key
+from bridgekd.teacher.batches import BatchLine
+from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.teacher.buying import Buying, Terms
+from bridgekd.teacher.commits import Commits
 from test_teacher import teacher_at
 
 PRICE = Price(input=2.5, output=10.0, batch=0.5)
@@ -134,8 +134,8 @@ import os
 import signal
 import sys
 from bridgekd.config import Price, Teacher
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.teacher.buy import Limits, TeacherRequest, buy
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it

@@ -19,13 +19,13 @@ from batch_fakes import (
 )
 from bridgekd.config import Price
 from bridgekd.core.calls import call_key
-from bridgekd.edges.batch_files import custom_id, parts_of, results_of
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.orders import Order
-from bridgekd.edges.teacher import Limits, TeacherRequest, buy
 from bridgekd.errors import HardStop, TeacherDown
+from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import BatchFaults, Faults, serve
+from bridgekd.teacher.batch_files import custom_id, parts_of, results_of
+from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.teacher.orders import Order
 from test_teacher import counts, held, pool, purchase, words
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from bridgekd.core.replies import Bill
-from bridgekd.edges.commits import Commits
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.ledger_file import file_system
-from bridgekd.edges.ledger_views import spend
-from bridgekd.edges.teacher import TeacherRequest
 from bridgekd.errors import BadInput, HardStop
+from bridgekd.ledger.file import file_system
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.views import spend
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import Faults, serve
+from bridgekd.teacher.buy import TeacherRequest
+from bridgekd.teacher.commits import Commits
 from test_teacher import pool, purchase, words
 
 
@@ -175,7 +175,7 @@ FULL = """
 import os
 import sys
 from bridgekd.core.replies import Bill
-from bridgekd.edges.ledger import Ledger
+from bridgekd.ledger.ledger import Ledger
 from bridgekd.errors import BadInput
 path, filler = sys.argv[1:]
 call = lambda n: {"provider": "p", "model": "m", "messages": [], "sample_index": n}
@@ -266,7 +266,7 @@ def test_a_ledger_whose_log_cannot_be_read_is_not_shown_as_empty(tmp_path):
     (tmp_path / "copy-l.db-wal").rename(folder / "l.db-wal")
     script = f"""
 import sys
-from bridgekd.edges.ledger_views import spend
+from bridgekd.ledger.views import spend
 from bridgekd.errors import BadInput
 try:
     print(spend({str(folder / "l.db")!r}))

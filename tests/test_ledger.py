@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from bridgekd.config import Price
 from bridgekd.core.calls import call_key
 from bridgekd.core.replies import Bill
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.ledger_views import spend
-from bridgekd.edges.migrations import MIGRATIONS
 from bridgekd.errors import BadInput, HardStop, Overbilled
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.migrations import MIGRATIONS
+from bridgekd.ledger.views import spend
 
 RAW = """{"choices": [{"message": {"content": "Answer: 4"}, "finish_reason": "stop"}],
           "usage": {"prompt_tokens": 10, "completion_tokens": 20}}"""
@@ -163,7 +163,7 @@ def test_a_recorded_response_that_cannot_be_read_is_kept_and_held(tmp_path):
 def test_a_kill_releases_the_lock_and_keeps_what_was_committed(tmp_path):
     child = f"""
 import os, signal
-from bridgekd.edges.ledger import Ledger
+from bridgekd.ledger.ledger import Ledger
 ledger = Ledger({str(tmp_path / "l.db")!r}).__enter__()
 request = {call()!r}
 ledger.reserve(request, run="r", purpose="train", reserve_microusd=900)

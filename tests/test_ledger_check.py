@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 
 from bridgekd.cli import main
-from bridgekd.edges import migrations
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.ledger_check import Finding, verify
+from bridgekd.ledger import migrations
+from bridgekd.ledger.check import Finding, verify
+from bridgekd.ledger.ledger import Ledger
 from test_ledger_exchange import call, fill, raw
 
 ANSWERED, TRUNCATED, UNKNOWN, OPEN = 1, 2, 10, 12  # ids of what `fill` makes

@@ -14,15 +14,15 @@ from bridgekd.config import Price, Teacher
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.core.elsewhere import call_of_body
 from bridgekd.core.replies import Bill
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.ledger_check import verify
-from bridgekd.edges.ledger_export import export
-from bridgekd.edges.ledger_import import Imported, import_answers
-from bridgekd.edges.ledger_views import attempts_in, reading, spend
-from bridgekd.edges.teacher import Limits, buy
 from bridgekd.errors import BadInput, Overbilled
+from bridgekd.ledger.check import verify
+from bridgekd.ledger.exporting import export
+from bridgekd.ledger.importing import Imported, import_answers
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.views import attempts_in, reading, spend
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import serve
+from bridgekd.teacher.buy import Limits, buy
 from conftest import write_jsonl
 
 PRICE = Price(input=2, output=3, cached=1)

@@ -7,9 +7,9 @@ import pytest
 from bridgekd.cli import main
 from bridgekd.config import Price
 from bridgekd.core.replies import Bill
-from bridgekd.edges import migrations
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.ledger_views import (
+from bridgekd.ledger import migrations
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.views import (
     GROUPS,
     attempts_in,
     reading,

@@ -13,14 +13,14 @@ from bridgekd.cli import main
 from bridgekd.config import Price, Teacher
 from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
-from bridgekd.edges.history import held_microusd, known_answers, settled_calls
-from bridgekd.edges.ledger import Ledger
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.teacher import buy
 from bridgekd.errors import BadInput, BridgekdError
+from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
+from bridgekd.ledger.ledger import Ledger
 from bridgekd.planning import foresee
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, serve
+from bridgekd.teacher.buy import buy
 from conftest import write_jsonl
 
 NO_FAULTS = Faults()
@@ -133,7 +133,7 @@ def test_a_file_that_is_no_ledger_is_refused_in_the_plan(task):
 
 
 def test_a_ledger_on_a_shared_file_system_is_refused_in_the_plan(task, monkeypatch):
-    from bridgekd.edges import ledger_file
+    from bridgekd.ledger import file as ledger_file
 
     monkeypatch.setattr(ledger_file, "file_system", lambda path, mounts: "nfs4")
     with pytest.raises(BadInput, match="shared file system"):

@@ -12,9 +12,9 @@ from bridgekd.config.prices import _table
 from bridgekd.core.calls import TeacherRequest, call_key, call_request, payload_of
 from bridgekd.core.costs import cost_microusd, reserve_microusd
 from bridgekd.core.replies import Bill, bill_of, read_reply
-from bridgekd.edges.orders import bound_of, refuse_long
 from bridgekd.errors import BadInput
 from bridgekd.records import Message
+from bridgekd.teacher.orders import bound_of, refuse_long
 
 FULL = Price(input=2.0, output=10.0, cached=0.5, cache_write=2.5, reasoning=12.0)
 

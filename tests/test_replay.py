@@ -6,11 +6,11 @@ import pytest
 
 from bridgekd import api
 from bridgekd.config import Price, Teacher
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.replay import placed
-from bridgekd.edges.teacher import Limits, TeacherRequest, buy
 from bridgekd.errors import BadInput
+from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
+from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.teacher.replay import placed
 from conftest import write_jsonl
 
 PRICE = Price(input=2.0, output=10.0)

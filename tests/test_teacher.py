@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from bridgekd.config import Teacher
 from bridgekd.core.calls import call_key, call_request, payload_of
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.ledger_views import spend
-from bridgekd.edges.teacher import Limits, TeacherRequest, api_key, buy
 from bridgekd.errors import BadInput, HardStop, Overbilled, TeacherDown
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.views import spend
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import (
     SANDBOX_MODEL,
@@ -27,6 +26,7 @@ from bridgekd.sandbox.teacher_server import (
     request_key,
     serve,
 )
+from bridgekd.teacher.buy import Limits, TeacherRequest, api_key, buy
 
 CANARY = "sk-canary/0123456789-never-shown"
 RESERVE = 2205  # of every request below: (128 + 16 + 10 bytes) * 2.5 + 182 * 10, in micro-dollars
@@ -193,8 +193,8 @@ CHILD = """
 import signal
 import sys
 from bridgekd.config import Teacher
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.teacher.buy import Limits, TeacherRequest, buy
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it

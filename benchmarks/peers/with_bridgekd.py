@@ -5,8 +5,8 @@ from pathlib import Path
 from job import MODEL, from_arguments
 
 from bridgekd.config import Teacher
-from bridgekd.edges.ledger import Ledger
-from bridgekd.edges.teacher import Limits, TeacherRequest, buy
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.teacher.buy import Limits, TeacherRequest, buy
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_PRICE
 

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from bridgekd.config import Recipe
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.replay import placed
-from bridgekd.edges.teacher import api_key
 from bridgekd.errors import BadInput
 from bridgekd.methods import method_named
 from bridgekd.planning import Plan, planned
 from bridgekd.progress import Progress, silent
 from bridgekd.runs import live_of, open_run
+from bridgekd.teacher.buy import api_key
+from bridgekd.teacher.replay import placed
 
 __all__ = ["Consent", "Outcome", "Plan", "plan", "run", "standing"]
 

@@ -16,9 +16,9 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from bridgekd import api, cli_ledger, terminal
-from bridgekd.edges.ledger_views import spend
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
+from bridgekd.ledger.views import spend
 
 app = typer.Typer(
     no_args_is_help=True,

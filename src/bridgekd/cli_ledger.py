@@ -7,11 +7,11 @@ import typer
 from rich.console import Console
 
 from bridgekd import terminal, terminal_ledger
-from bridgekd.edges import ledger_check
-from bridgekd.edges.ledger_export import export as export_to
-from bridgekd.edges.ledger_import import import_answers
-from bridgekd.edges.ledger_views import GROUPS, refuse_missing, spend
 from bridgekd.errors import BadInput
+from bridgekd.ledger import check
+from bridgekd.ledger.exporting import export as export_to
+from bridgekd.ledger.importing import import_answers
+from bridgekd.ledger.views import GROUPS, refuse_missing, spend
 
 DEFAULT = Path("ledger.db")
 WHAT = "Every paid call: what was spent, export, import, proof."
@@ -81,7 +81,7 @@ def verify(context: typer.Context, ledger: LedgerPath = None) -> None:
     """Prove that every attempt says what its texts say, and that all add up."""
     path = ledger or context.obj
     with terminal.shown_progress(out) as progress:
-        proof = ledger_check.verify(path, progress)
+        proof = check.verify(path, progress)
     terminal_ledger.print_findings(out, proof.notes)
     terminal_ledger.print_findings(out, proof.findings)
     if n := len(proof.findings):

@@ -25,17 +25,17 @@ from bridgekd.core.forecast import Forecast, Known, best_known, forecast
 from bridgekd.core.replies import Bill
 from bridgekd.core.selection import rank
 from bridgekd.edges.data import load_examples, load_instructions
-from bridgekd.edges.history import held_microusd, known_answers, settled_calls
-from bridgekd.edges.ledger_file import refuse_shared
-from bridgekd.edges.orders import billed_messages, bound_of, refuse_long
-from bridgekd.edges.replay import ReplayLine
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, PlanStore, Stage
+from bridgekd.ledger.file import refuse_shared
+from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
 from bridgekd.methods import method_named
 from bridgekd.records import Example, Pick
 from bridgekd.runs import Run, live_of
 from bridgekd.stages.buying import limits_of, requests_for
 from bridgekd.stages.pool import pool_and_validation
+from bridgekd.teacher.orders import billed_messages, bound_of, refuse_long
+from bridgekd.teacher.replay import ReplayLine
 
 RECORDINGS = "the recordings"  # stands for the host where nothing is sent
 

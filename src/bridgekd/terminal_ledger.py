@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bridgekd.core.costs import dollars
-from bridgekd.edges.ledger_check import Finding
-from bridgekd.edges.ledger_views import SpendRow, total_of
+from bridgekd.ledger.check import Finding
+from bridgekd.ledger.views import SpendRow, total_of
 
 WIDE = 200  # for a file or a pipe, which has no width of its own
 

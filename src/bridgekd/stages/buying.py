@@ -12,14 +12,14 @@ from bridgekd.core.costs import microusd
 from bridgekd.core.draws import drawn
 from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
 from bridgekd.core.prompts import teacher_prompt
-from bridgekd.edges.ledger import Ledger
 from bridgekd.edges.rows import read_jsonl, read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
-from bridgekd.edges.teacher import Accept, Purchase, api_key, buy
 from bridgekd.errors import BadInput
+from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, n_queries, read_pool
+from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
 
 
 @stage(version=1)

@@ -10,10 +10,10 @@ from typing import TypeVar
 import openai
 
 from bridgekd.core.pace import backoff
-from bridgekd.edges.batch_files import METADATA, BatchState, read_batch, read_json
-from bridgekd.edges.lines import Outcome, host_of
-from bridgekd.edges.wire import CONNECT_TIMEOUT_S, Wire
 from bridgekd.errors import TeacherDown
+from bridgekd.teacher.batch_files import METADATA, BatchState, read_batch, read_json
+from bridgekd.teacher.lines import Outcome, host_of
+from bridgekd.teacher.wire import CONNECT_TIMEOUT_S, Wire
 
 LOOKS = 6  # for a batch that may have been made unseen: a list may lag behind
 LONGEST_WAIT_S = 60.0

@@ -26,16 +26,16 @@ from bridgekd.core.calls import call_key
 from bridgekd.core.costs import dollars
 from bridgekd.core.elsewhere import bill_elsewhere, most_elsewhere
 from bridgekd.core.replies import Bill, read_reply
-from bridgekd.edges import attempts
-from bridgekd.edges.attempts import OpenBatch, StoredCall
-from bridgekd.edges.ledger_file import (
+from bridgekd.errors import BadInput, BridgekdError, DiskFull, HardStop, Overbilled
+from bridgekd.ledger import attempts
+from bridgekd.ledger.attempts import OpenBatch, StoredCall
+from bridgekd.ledger.file import (
     Spare,
     open_to_read,
     open_to_write,
     refuse_shared,
     translated,
 )
-from bridgekd.errors import BadInput, BridgekdError, DiskFull, HardStop, Overbilled
 
 Purpose = Literal["train", "measure"]
 

@@ -18,11 +18,11 @@ from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd_up
 from bridgekd.core.replies import MOST_USD, Bill, Usage, bill_of, read_reply, read_usage
-from bridgekd.edges.attempts import OpenAttempt
-from bridgekd.edges.lines import Outcome
-from bridgekd.edges.orders import Order
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.errors import BadInput
+from bridgekd.ledger.attempts import OpenAttempt
+from bridgekd.teacher.lines import Outcome
+from bridgekd.teacher.orders import Order
 
 BYTES_PER_TOKEN = 4  # of English text, about; only where a recording has no token counts
 NONE_RECORDED = '{"error": {"message": "nothing is recorded", "code": "no_recording"}}'

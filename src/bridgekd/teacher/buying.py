@@ -18,15 +18,15 @@ from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.core.costs import dollars
 from bridgekd.core.pace import Pace, backoff
 from bridgekd.core.replies import Bill, Reply, bill_of, failure_in, read_reply
-from bridgekd.edges.attempts import OpenAttempt, StoredCall
-from bridgekd.edges.caps import Caps
-from bridgekd.edges.commits import Commits
-from bridgekd.edges.gate import Gate
-from bridgekd.edges.ledger import Purpose
-from bridgekd.edges.lines import Line, Outcome, host_of
-from bridgekd.edges.orders import Accept, Order, bound_of, charge, completion_of, refuse_long
 from bridgekd.errors import BridgekdError, HardStop, Overbilled, TeacherDown
+from bridgekd.ledger.attempts import OpenAttempt, StoredCall
+from bridgekd.ledger.ledger import Purpose
 from bridgekd.records import Completion
+from bridgekd.teacher.caps import Caps
+from bridgekd.teacher.commits import Commits
+from bridgekd.teacher.gate import Gate
+from bridgekd.teacher.lines import Line, Outcome, host_of
+from bridgekd.teacher.orders import Accept, Order, bound_of, charge, completion_of, refuse_long
 
 LONGEST_BACKOFF_S = 60.0
 LONGEST_RETRY_AFTER_S = 300.0  # who asks for more is down for now

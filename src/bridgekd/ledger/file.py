@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bridgekd.edges import migrations
 from bridgekd.errors import BadInput, DiskFull
+from bridgekd.ledger import migrations
 
 SPARE_BYTES = 16 << 20  # room for the answers in flight, should the disk fill up meanwhile
 # Where WAL's shared memory and locks do not hold between machines: https://sqlite.org/wal.html

@@ -5,10 +5,10 @@ import openai
 from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest, payload_of
 from bridgekd.core.replies import Bill
-from bridgekd.edges.attempts import OpenAttempt
-from bridgekd.edges.lines import Outcome
-from bridgekd.edges.orders import Order
-from bridgekd.edges.wire import Wire
+from bridgekd.ledger.attempts import OpenAttempt
+from bridgekd.teacher.lines import Outcome
+from bridgekd.teacher.orders import Order
+from bridgekd.teacher.wire import Wire
 
 
 class ChatLine(Wire):

@@ -17,9 +17,9 @@ from bridgekd.config import Price
 from bridgekd.core.calls import call_key
 from bridgekd.core.elsewhere import bill_elsewhere
 from bridgekd.core.replies import Bill, Reply, bill_of, read_reply
-from bridgekd.edges import migrations
-from bridgekd.edges.attempts import FINAL, held, most_of
-from bridgekd.edges.ledger_views import Attempt, attempts_in, last_id, reading, table_of
+from bridgekd.ledger import migrations
+from bridgekd.ledger.attempts import FINAL, held, most_of
+from bridgekd.ledger.views import Attempt, attempts_in, last_id, reading, table_of
 from bridgekd.progress import Progress, silent
 
 SHOWN = 10  # ids of a finding; the rest is a number

@@ -13,8 +13,8 @@ from typing import Any
 from bridgekd.core.bounds import Settled
 from bridgekd.core.calls import max_tokens_of
 from bridgekd.core.lengths import Usage
-from bridgekd.edges import migrations
-from bridgekd.edges.ledger_file import open_to_read, refuse_foreign, translated
+from bridgekd.ledger import migrations
+from bridgekd.ledger.file import open_to_read, refuse_foreign, translated
 
 RECENT = 2000  # answers that are looked at
 FURTHEST_BACK = 50_000  # rows of the ledger that are searched for them

@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from bridgekd.edges.ledger import Ledger
 from bridgekd.errors import BridgekdError
+from bridgekd.ledger.ledger import Ledger
 
 _Piece = tuple[Callable[[], Any], asyncio.Future[Any]]
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Ended, Limits
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
-from bridgekd.edges.ledger import Ledger, Purpose
-from bridgekd.edges.orders import Accept
 from bridgekd.errors import BadInput
+from bridgekd.ledger.ledger import Ledger, Purpose
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Completion
+from bridgekd.teacher.orders import Accept
 
 if TYPE_CHECKING:
-    from bridgekd.edges.commits import Commits
-    from bridgekd.edges.lines import Line
+    from bridgekd.teacher.commits import Commits
+    from bridgekd.teacher.lines import Line
 
 __all__ = [
     "Accept",
@@ -101,8 +101,11 @@ def buy(
             f"Dollars are limited but the price of {teacher.model} is unknown; give teacher.price "
             f"in dollars per million tokens (0 and 0 for a free server)."
         )
-    from bridgekd.edges.buying import Buying, Terms  # late: a plan does without asyncio and openai
-    from bridgekd.edges.commits import Commits
+    from bridgekd.teacher.buying import (  # late: a plan does without asyncio and openai
+        Buying,
+        Terms,
+    )
+    from bridgekd.teacher.commits import Commits
 
     started = time.monotonic()
     n_requests = len(requests) if isinstance(requests, Sized) else None
@@ -136,14 +139,14 @@ def _line(
 ) -> "Line":
     """The way to this teacher."""
     if teacher.transport == "replay":
-        from bridgekd.edges.replay import ReplayLine
+        from bridgekd.teacher.replay import ReplayLine
 
         return ReplayLine(teacher)
     if teacher.transport == "batch":
-        from bridgekd.edges.batches import BatchLine
+        from bridgekd.teacher.batches import BatchLine
 
         return BatchLine(teacher, api_key, commits, note)
-    from bridgekd.edges.chat import ChatLine
+    from bridgekd.teacher.chat import ChatLine
 
     return ChatLine(teacher, api_key)
 

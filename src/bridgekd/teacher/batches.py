@@ -19,8 +19,9 @@ from typing import Any, Self
 from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.replies import Bill
-from bridgekd.edges.attempts import OpenBatch
-from bridgekd.edges.batch_files import (
+from bridgekd.errors import TeacherDown
+from bridgekd.ledger.attempts import OpenBatch
+from bridgekd.teacher.batch_files import (
     MOST_BYTES,
     MOST_LINES,
     BatchState,
@@ -30,11 +31,10 @@ from bridgekd.edges.batch_files import (
     parts_of,
     results_of,
 )
-from bridgekd.edges.batch_wire import GO_ON, BatchWire
-from bridgekd.edges.commits import Commits
-from bridgekd.edges.lines import Outcome, host_of
-from bridgekd.edges.orders import Order
-from bridgekd.errors import TeacherDown
+from bridgekd.teacher.batch_wire import GO_ON, BatchWire
+from bridgekd.teacher.commits import Commits
+from bridgekd.teacher.lines import Outcome, host_of
+from bridgekd.teacher.orders import Order
 
 WIDTH = 100_000
 CALM_TURNS = 20  # of the event loop; a call that has ended takes 4 to let the next one in

@@ -20,10 +20,10 @@ from bridgekd.core.calls import call_key, max_tokens_of
 from bridgekd.core.costs import microusd_up
 from bridgekd.core.elsewhere import bill_elsewhere, call_of_body, check_call, most_elsewhere
 from bridgekd.core.replies import MOST_TOKENS, MOST_USD, read_reply
-from bridgekd.edges.attempts import FINAL
-from bridgekd.edges.ledger import Ledger, Purpose
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.errors import BadInput
+from bridgekd.ledger.attempts import FINAL
+from bridgekd.ledger.ledger import Ledger, Purpose
 from bridgekd.progress import Progress, silent
 
 GROUP = 200  # answers in one durable transaction

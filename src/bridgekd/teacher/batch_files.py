@@ -10,7 +10,7 @@ from typing import Any
 
 from bridgekd.core.calls import payload_of
 from bridgekd.core.replies import read_reply
-from bridgekd.edges.orders import Order
+from bridgekd.teacher.orders import Order
 
 URL = "/v1/chat/completions"
 METADATA = "bridgekd"  # under this name a batch carries our token

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.replies import Bill
-from bridgekd.edges.attempts import OpenAttempt
-from bridgekd.edges.orders import Order
+from bridgekd.ledger.attempts import OpenAttempt
+from bridgekd.teacher.orders import Order
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgekd.edges import migrations
-from bridgekd.edges.ledger_file import open_to_read, refuse_foreign, translated
 from bridgekd.errors import BadInput
+from bridgekd.ledger import migrations
+from bridgekd.ledger.file import open_to_read, refuse_foreign, translated
 
 # What attempts can be told apart by; a day is the UTC day on which the attempt was opened.
 GROUPS = {name: name for name in ("run", "purpose", "provider", "model", "state")}

@@ -18,7 +18,7 @@ import openai
 from bridgekd.config import Teacher
 from bridgekd.core.pace import reset_s
 from bridgekd.core.refusals import Refusal
-from bridgekd.edges.lines import Outcome
+from bridgekd.teacher.lines import Outcome
 
 KEY_MARK = "[key]"
 CONNECT_TIMEOUT_S = 10.0

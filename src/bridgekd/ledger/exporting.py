@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from bridgekd.edges.ledger_views import Attempt, attempts_in, last_id, reading
 from bridgekd.errors import BadInput, DiskFull
+from bridgekd.ledger.views import Attempt, attempts_in, last_id, reading
 from bridgekd.progress import Progress, silent
 
 TEXTS = ("request", "raw_response", "price")
