@@ -26,12 +26,12 @@ from bridgekd.config import Price
 from bridgekd.core.calls import call_key, canonical_json
 from bridgekd.core.replies import Bill, bill_of, read_reply
 from bridgekd.ledger.attempts import price_json
-from bridgekd.teacher.commits import Commits
-from bridgekd.ledger.history import known_usage
-from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.check import verify
 from bridgekd.ledger.exporting import export
+from bridgekd.ledger.history import known_usage
+from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.views import spend
+from bridgekd.teacher.commits import Commits
 
 PRICE = Price(input=2.5, output=10)
 RESERVE = 9_000

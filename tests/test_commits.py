@@ -225,16 +225,21 @@ def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
 
 
 INTERRUPTED = """
-import asyncio, os, signal, sys, threading
+import asyncio, os, signal, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from bridgekd.sandbox.teacher_server import Faults, serve
 from test_teacher import pool, purchase, words
 
+def interrupt_after(server, n):
+    while server.served.total() < n:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
 async def notebook():
     with serve(words, faults=Faults(latency_s=0.2)) as server:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Thread(target=interrupt_after, args=(server, 4)).start()
         try:
             purchase(Path(sys.argv[2]), server, pool(200), concurrency=2)
         except KeyboardInterrupt:

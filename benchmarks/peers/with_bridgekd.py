@@ -6,9 +6,9 @@ from job import MODEL, from_arguments
 
 from bridgekd.config import Teacher
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.teacher.buy import Limits, TeacherRequest, buy
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_PRICE
+from bridgekd.teacher.buy import Limits, TeacherRequest, buy
 
 
 def main() -> None:
