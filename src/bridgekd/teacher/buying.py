@@ -31,6 +31,7 @@ from bridgekd.teacher.orders import Accept, Order, bound_of, charge, completion_
 LONGEST_BACKOFF_S = 60.0
 LONGEST_RETRY_AFTER_S = 300.0  # who asks for more is down for now
 INTERRUPT_GRACE_S = 5.0  # for answers in flight when a person stops the buying
+AHEAD = 0.25  # of the width: calls that are reserved already and wait at the gate
 REFUSALS_AT_THE_START = 8  # so many and no answer: it is the recipe, not the questions
 GO_ON = "All answers so far are saved; mend this and run the same command again to go on."
 
@@ -113,7 +114,7 @@ class Buying:
             self._refuse_twice(order)
             await self._see_answers_first()
             self.account.hold(charge(order.most, self._terms.accept is not None))
-            while len(self._flying) >= self._line.width:
+            while len(self._flying) >= self._line.width * (1 + AHEAD):
                 await self._land_some()
             self._flying[order.key] = asyncio.create_task(self._fly(order))
         while self._flying:
