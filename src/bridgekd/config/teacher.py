@@ -108,7 +108,7 @@ class Teacher(Section):
         if not good:
             raise ValueError("not an address such as https://host/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("an address must hold no user, key or query; use api_key_env")
+            raise ValueError("an address must hold no user or key, and no query; use api_key_env")
         return value
 
     @field_validator("extra")

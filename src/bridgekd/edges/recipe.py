@@ -85,7 +85,9 @@ def _sentence(exc: ValidationError, tree: CommentedMap, path: Path) -> str:
     if first["type"] == "missing":
         return f"{at}the key {key!r} is missing; add it{rest}"
     value = first["input"]
+    may_hold_a_key = where[-1:] == ("base_url",)
     shown = f", found {value!r}" if isinstance(value, str | int | float) else ""
+    shown = "" if may_hold_a_key else shown
     problem = str(first["msg"]).removeprefix("Value error, ")
     return f"{at}{key}: {problem}{shown if repr(value) not in problem else ''}{rest}"
 
