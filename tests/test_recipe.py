@@ -105,8 +105,10 @@ def test_a_share_is_rounded_up_and_a_number_is_itself(amount, n, count):
     assert count_of(amount, n) == count
 
 
-def test_a_key_in_an_address_is_not_repeated(task):
-    for address in ("https://me:sk-canary@host/v1", "https://host/v1?key=sk-canary", "sk-canary"):
-        with pytest.raises(BadInput, match="base_url") as caught:
-            load_recipe(changed(task, "model: large", f"model: large, base_url: '{address}'"))
-        assert "canary" not in str(caught.value)
+@pytest.mark.parametrize(
+    "address", ["https://me:sk-canary@host/v1", "https://host/v1?key=sk-canary", "sk-canary"]
+)
+def test_a_key_in_an_address_is_not_repeated(task, address):
+    with pytest.raises(BadInput, match="base_url") as caught:
+        load_recipe(changed(task, "model: large", f"model: large, base_url: '{address}'"))
+    assert "canary" not in str(caught.value)
