@@ -309,7 +309,7 @@ def test_a_server_that_refuses_everything_does_not_eat_the_pool(tmp_path):
     with serve(words, faults=Faults(refuse=1.0)) as server:
         with pytest.raises(TeacherDown, match=r"refused the first \d+ requests"):
             purchase(tmp_path / "l.db", server, pool(60), concurrency=2)
-        assert server.calls.total() <= 10
+        assert server.calls.total() <= 11  # 8, and what was admitted beside them
 
 
 def test_a_teacher_that_never_answers_ends_with_its_calls_held(tmp_path):

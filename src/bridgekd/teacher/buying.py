@@ -75,6 +75,7 @@ class Buying:
         self._blocked: int | None = None  # the first place that the hard stop had no room for
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
+        self._broken = False  # an answer ended the buying: no further call goes out
         self._n_refused = 0
         self._refusal = ""  # what the last one said
         self._n_heard = 0  # answers that arrived or were recalled, written down yet or not
@@ -175,11 +176,17 @@ class Buying:
                 await self._caps.wait(order.key, order.most)
                 self.n_sent += 1
             async with self._gate.out() as sent_at:
+                if self._broken:
+                    return  # never sent, and the buying is ending
                 n_answered = self._pace.n_answered
                 self._sent[order.key] = sent_at
                 outcome = await self._line.ask(order)
-            self._n_heard += outcome.kind == "answered"
-            outcome = await self._close(order, outcome)
+                self._n_heard += outcome.kind == "answered"
+                try:  # no next call goes out before this one is judged
+                    outcome = await self._close(order, outcome)
+                except BaseException:
+                    self._broken = True
+                    raise
             if outcome.kind in ("answered", "refused") or self._stopping:
                 return
             self._check_down(outcome)
