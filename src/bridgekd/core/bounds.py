@@ -103,13 +103,14 @@ def sure_bounds(
     n_least = n if limits.accepted is None else min(n, limits.accepted)
     calls = calls[:n] if ordered else calls
     room = None if room_microusd is None else max(0, room_microusd)
+    unpaid = [c for c in calls if not c.free]
     ends = _least_at_limits(calls, price, limits, room)
     new = Bounds(
         floor=min([_sum(map(_least_new, calls), n_least, ordered), *(e.new for e in ends)]),
         ceiling=min(
             [
                 _sum(map(_most_new, calls), n, ordered, largest=True),
-                *_most_at_limits([], price, limits, n, paid=_paid_first(calls) if ordered else 0),
+                *_most_at_limits(unpaid, price, limits, n, paid=_paid_first(calls) if ordered else 0),
                 *([] if room is None else [room]),
             ]
         ),
