@@ -10,6 +10,8 @@ from bridgekd.config import (
     Amount,
     AnswerKind,
     Budget,
+    Confidence,
+    Difficulty,
     Fields,
     Lora,
     Price,
@@ -19,11 +21,13 @@ from bridgekd.config import (
     TeacherPrompt,
     Train,
 )
+from bridgekd.core.draws import SEED_STEP
 
 
 class LoadPool(Section):
     fields: Fields
     answer_kind: AnswerKind
+    unlabelled: bool
     validation: Amount
     seed: int
 
@@ -42,7 +46,14 @@ class WarmUp(Section):
 
 
 class ScorePool(Section):
-    difficulty: Literal["loss"]
+    difficulty: Difficulty
+    samples: int  # answers a question, for consistency
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+
+
+class EmbedPool(Section):
     batch_size: int
 
 
@@ -71,7 +82,9 @@ class QueryTeacher(Section):
 
 
 class Check(Section):
-    keep: Literal["correct", "all"]
+    keep: Literal["correct", "confident", "all"]
+    confidence: Confidence | None  # None: the assistant is not asked
+    batch_size: int
 
 
 class TrainModel(Section):
@@ -87,9 +100,12 @@ class TrainModel(Section):
 
 
 class Annotate(Section):
-    keep: Literal["all", "correct"]
+    keep: Literal["all", "correct", "confident", "consistent"]
+    confidence: Confidence | None
+    samples: int  # answers a question beside the greedy one; 0: none are drawn
     max_new_tokens: int
     batch_size: int
+    seed: int
 
 
 class Instruct(Section):
@@ -127,6 +143,7 @@ class Settings:
         self.load_pool = LoadPool(
             fields=r.data.fields,
             answer_kind=r.data.answer_kind,
+            unlabelled=r.data.unlabelled,
             validation=r.data.validation,
             seed=seed,
         )
@@ -139,7 +156,16 @@ class Settings:
             batch_size=a.batch_size,
             seed=seed,
         )
-        self.score_pool = ScorePool(difficulty=r.select.difficulty, batch_size=a.batch_size)
+        sampled = r.select.difficulty == "consistency"
+        self.score_pool = ScorePool(
+            difficulty=r.select.difficulty,
+            samples=r.select.samples if sampled else 0,
+            max_new_tokens=0 if r.select.difficulty == "loss" else a.max_new_tokens,
+            batch_size=a.batch_size,
+            seed=seed if sampled else 0,
+        )
+        self.embed_pool = EmbedPool(batch_size=a.batch_size)
+        self.n_committee = r.select.committee if r.select.difficulty == "disagreement" else 1
         self.select = Select(
             strategy=r.select.strategy,
             queries=r.budget.queries,
@@ -150,9 +176,13 @@ class Settings:
         self.query_teacher = QueryTeacher(
             ask=self.ask,
             budget=r.budget,
-            accept=None if r.budget.accepted is None else r.check.keep,
+            accept=_counted(r),
         )
-        self.check = Check(keep=r.check.keep)
+        self.check = Check(
+            keep=r.check.keep,
+            confidence=r.confidence if r.check.keep == "confident" else None,
+            batch_size=a.batch_size if r.check.keep == "confident" else 0,
+        )
         self.train_assistant = TrainModel(
             train=a.train,
             form="joint",
@@ -164,8 +194,11 @@ class Settings:
         )
         self.annotate = Annotate(
             keep=r.annotate.keep,
+            confidence=r.confidence if r.annotate.keep == "confident" else None,
+            samples=r.annotate.samples if r.annotate.keep == "consistent" else 0,
             max_new_tokens=a.max_new_tokens,
             batch_size=a.batch_size,
+            seed=seed if r.annotate.keep == "consistent" else 0,
         )
         self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
         self.train_student = TrainModel(
@@ -181,6 +214,12 @@ class Settings:
             ask=self.ask, queries=r.evaluate.teacher_queries, seed=seed
         )
 
+    def warm_up_of(self, member: int) -> WarmUp:
+        """The warm-up of one member of the committee, with questions and a shuffling of its own;
+        member 0 is the assistant that is trained on.
+        """
+        return self.warm_up.model_copy(update={"seed": self.warm_up.seed + SEED_STEP * member})
+
     def select_by(self, strategy: str | None) -> Select:
         """The selection with another strategy; None keeps the recipe's.
 
@@ -191,6 +230,13 @@ class Settings:
         unused |= {"centre": True} if named in ("random", "hardest") else {}
         unused |= {"seed": 0} if named != "random" else {}
         return self.select.model_copy(update={"strategy": named, **unused})
+
+
+def _counted(recipe: Recipe) -> Literal["correct", "all"] | None:
+    """What counts as accepted; None where the budget does not limit that."""
+    if recipe.budget.accepted is None or recipe.check.keep == "confident":
+        return None
+    return recipe.check.keep
 
 
 def _ask(teacher: Teacher) -> Ask:
