@@ -102,7 +102,9 @@ def test_no_bill_passes_the_ceiling_or_undercuts_the_floor(purchase, ordered):
 
 
 def test_recordings_dearer_than_their_tokens_are_in_what_is_new():
-    asked = calls(3, price=Price(input=0, output=0), settled=[Settled(10, 0, owed=True), None, None])
+    asked = calls(
+        3, price=Price(input=0, output=0), settled=[Settled(10, 0, owed=True), None, None]
+    )
     said = told(asked, price=Price(input=0, output=0), limits=Limits(queries=1, tokens=0))
     assert said.new.ceiling == said.whole.ceiling >= 10
 

@@ -110,7 +110,9 @@ def sure_bounds(
         ceiling=min(
             [
                 _sum(map(_most_new, calls), n, ordered, largest=True),
-                *_most_at_limits(unpaid, price, limits, n, paid=_paid_first(calls) if ordered else 0),
+                *_most_at_limits(
+                    unpaid, price, limits, n, paid=_paid_first(calls) if ordered else 0
+                ),
                 *([] if room is None else [room]),
             ]
         ),
