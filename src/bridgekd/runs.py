@@ -89,6 +89,12 @@ class Run:
             return self.assistant
         return self.make(stages.warm_up, self.of.warm_up, pool, self.assistant)
 
+    def warm_arm(self, warm: Artifact) -> Arms:
+        """The warm assistant as an arm, asked for the answer alone, if it was warmed up at all."""
+        if warm == self.assistant:
+            return {}
+        return {"assistant_warm": Arm(warm, "assistant", ask="answer")}
+
     def scored(self, pool: Artifact, assistant: Artifact) -> tuple[Artifact, ...]:
         """Scores of the pool and, where the recipe names an encoder, embeddings apart from them."""
         others = [

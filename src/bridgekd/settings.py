@@ -9,6 +9,7 @@ from typing import Any, Literal
 from bridgekd.config import (
     Amount,
     AnswerKind,
+    Assistant,
     Budget,
     Confidence,
     Difficulty,
@@ -17,6 +18,7 @@ from bridgekd.config import (
     Price,
     Recipe,
     Section,
+    Student,
     Teacher,
     TeacherPrompt,
     Train,
@@ -156,14 +158,7 @@ class Settings:
             batch_size=a.batch_size,
             seed=seed,
         )
-        sampled = r.select.difficulty == "consistency"
-        self.score_pool = ScorePool(
-            difficulty=r.select.difficulty,
-            samples=r.select.samples if sampled else 0,
-            max_new_tokens=0 if r.select.difficulty == "loss" else a.max_new_tokens,
-            batch_size=a.batch_size,
-            seed=seed if sampled else 0,
-        )
+        self.score_pool = _score_pool(r)
         self.embed_pool = EmbedPool(batch_size=a.batch_size)
         self.n_committee = r.select.committee if r.select.difficulty == "disagreement" else 1
         self.select = Select(
@@ -183,33 +178,10 @@ class Settings:
             confidence=r.confidence if r.check.keep == "confident" else None,
             batch_size=a.batch_size if r.check.keep == "confident" else 0,
         )
-        self.train_assistant = TrainModel(
-            train=a.train,
-            form="joint",
-            answer_weight=a.answer_weight,
-            lora=a.lora,
-            max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
-            seed=seed,
-        )
-        self.annotate = Annotate(
-            keep=r.annotate.keep,
-            confidence=r.confidence if r.annotate.keep == "confident" else None,
-            samples=r.annotate.samples if r.annotate.keep == "consistent" else 0,
-            max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
-            seed=seed if r.annotate.keep == "consistent" else 0,
-        )
+        self.train_assistant = _training(a, "joint", seed)
+        self.annotate = _annotate(r)
         self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
-        self.train_student = TrainModel(
-            train=s.train,
-            form=s.form,
-            answer_weight=s.answer_weight,
-            lora=s.lora,
-            max_new_tokens=s.max_new_tokens,
-            batch_size=s.batch_size,
-            seed=seed,
-        )
+        self.train_student = _training(s, s.form, seed)
         self.measure_teacher = MeasureTeacher(
             ask=self.ask, queries=r.evaluate.teacher_queries, seed=seed
         )
@@ -230,6 +202,45 @@ class Settings:
         unused |= {"centre": True} if named in ("random", "hardest") else {}
         unused |= {"seed": 0} if named != "random" else {}
         return self.select.model_copy(update={"strategy": named, **unused})
+
+
+def _training(
+    sized: Assistant | Student, form: Literal["joint", "two_task"], seed: int
+) -> TrainModel:
+    return TrainModel(
+        train=sized.train,
+        form=form,
+        answer_weight=sized.answer_weight,
+        lora=sized.lora,
+        max_new_tokens=sized.max_new_tokens,
+        batch_size=sized.batch_size,
+        seed=seed,
+    )
+
+
+def _score_pool(recipe: Recipe) -> ScorePool:
+    """What the measure does not use stands at a constant."""
+    measure, assistant = recipe.select.difficulty, recipe.assistant
+    sampled = measure == "consistency"
+    return ScorePool(
+        difficulty=measure,
+        samples=recipe.select.samples if sampled else 0,
+        max_new_tokens=0 if measure == "loss" else assistant.max_new_tokens,
+        batch_size=assistant.batch_size,
+        seed=recipe.seed if sampled else 0,
+    )
+
+
+def _annotate(recipe: Recipe) -> Annotate:
+    keep, assistant = recipe.annotate.keep, recipe.assistant
+    return Annotate(
+        keep=keep,
+        confidence=recipe.confidence if keep == "confident" else None,
+        samples=recipe.annotate.samples if keep == "consistent" else 0,
+        max_new_tokens=assistant.max_new_tokens,
+        batch_size=assistant.batch_size,
+        seed=recipe.seed if keep == "consistent" else 0,
+    )
 
 
 def _counted(recipe: Recipe) -> Literal["correct", "all"] | None:

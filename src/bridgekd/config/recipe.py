@@ -189,7 +189,7 @@ class Recipe(Section):
     def _gold_answers_are_there(self) -> "Recipe":
         if self.data.unlabelled and self.select.difficulty == "loss":
             raise ValueError(
-                "select.difficulty: loss needs gold answers, and data.unlabelled says that some are "
+                "select.difficulty: loss needs gold answers, and data.unlabelled says some are "
                 "missing; use entropy, margin, consistency or disagreement"
             )
         return self

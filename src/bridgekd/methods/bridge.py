@@ -17,7 +17,7 @@ def bridge(run: Run, *, strategy: str | None = None, prefix: str = "") -> Arms:
     student = make(stages.train_student, of.train_student, pool, rationales, instructed)
     return {
         "assistant_base": Arm(run.assistant, "assistant"),
-        "assistant_warm": Arm(warm, "assistant", ask="answer"),
+        **run.warm_arm(warm),
         f"{prefix}assistant": Arm(assistant, "assistant"),
         "student_base": Arm(run.student, "student"),
         "student_instructed": Arm(instructed, "student"),

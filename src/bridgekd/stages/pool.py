@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,13 @@ from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Pick, Score
 from bridgekd.stages.live import Live
+
+# The others are read off what a model writes.
+IN_ONE_PASS: "dict[str, Literal['loss', 'entropy', 'margin']]" = {
+    "loss": "loss",
+    "entropy": "entropy",
+    "margin": "margin",
+}
 
 
 @stage(version=1)
@@ -64,7 +71,7 @@ def score_pool(
     scored = lm.score(
         local,
         examples,
-        measure=s.difficulty if s.difficulty in lm.MEASURES else None,
+        measure=IN_ONE_PASS.get(s.difficulty),
         max_new_tokens=s.max_new_tokens,
         batch_size=s.batch_size,
         progress=live.progress,
@@ -102,10 +109,16 @@ def embed_pool(
 
 @stage(version=1)
 def select(
-    out: Path, s: of.Select, pool: Artifact, scores: Artifact | None = None, *, live: Live
+    out: Path,
+    s: of.Select,
+    pool: Artifact,
+    scores: Artifact | None = None,
+    vectors: Artifact | None = None,
+    *,
+    live: Live,
 ) -> dict[str, Any]:
     """B questions in the order of choosing, then the rest; a strategy that needs no scores gets
-    none.
+    none. Embeddings are the scores' own unless `vectors` holds others.
     """
     ids = [e.id for e in read_pool(pool)]
     difficulty, embeddings = np.zeros(len(ids)), np.ones((len(ids), 1), dtype=np.float32)
@@ -113,7 +126,7 @@ def select(
         difficulty = np.array(
             [r.difficulty for r in read_rows(scores.path / "scores.parquet", Score)]
         )
-        embeddings = np.load(scores.path / "embeddings.npy")
+        embeddings = np.load((vectors or scores).path / "embeddings.npy")
         if s.centre:
             embeddings = centred(embeddings)
     n_chosen = n_queries(s.queries, len(ids))
@@ -157,8 +170,8 @@ def _answers(
 
 
 def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[list[Example], list[Example]]:
-    """The train file's rows in two parts, each in the order of the file; the second has gold answers
-    only.
+    """The train file's rows in two parts, each in the order of the file; gold answers all in the
+    second.
     """
     examples = load_examples(source.path, s.fields, s.answer_kind, unlabelled=s.unlabelled)
     labelled = [i for i, e in enumerate(examples) if e.answer is not None]

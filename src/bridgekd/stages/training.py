@@ -228,7 +228,7 @@ def _rationale_rows(pool: Artifact, rationales: Artifact, s: of.TrainModel) -> l
     if not kept:
         raise BadInput(
             f"no rationale of {rationales.path} was kept; read its `reason` column, then raise the "
-            "budget, mend the teacher's prompt or loosen check.keep"
+            "budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
         )
     rows = []
     for r in kept:
