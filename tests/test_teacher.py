@@ -244,17 +244,17 @@ def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_se
         path = tmp_path / "l.db"
         assert buy_in_child_until(server, path, n_served, signal.SIGKILL)[0] == -9
         before = server_counts_of_answered(path, server)
-        n_lost = counts(path).get("unknown", 0)
+        died_with_it = counts(path).get("unknown", 0)  # 0 if it was killed between two answers
         again = purchase(path, server, pool(60), limits=limits)
         after = server_counts_of_answered(path, server)
         assert again.completions == undisturbed.completions
         assert (again.ended, again.charged_microusd) == ("usd", undisturbed.charged_microusd)
         assert {key: after[key] for key in before} == before
         assert again.n_recalled == len(before)
-        assert n_lost > 0
+        assert counts(path).get("unknown", 0) >= died_with_it
         answered = sum(row.held_microusd for row in spend(path) if row.state != "unknown")
         assert answered == again.charged_microusd
-        assert held(path) == answered + RESERVE * counts(path)["unknown"]
+        assert held(path) == answered + RESERVE * counts(path).get("unknown", 0)
         assert server.billed <= held(path)
 
 
