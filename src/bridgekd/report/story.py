@@ -53,6 +53,52 @@ class StageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MapPoint:
+    """One question on a map of the pool; `rank` is its place among the picks from 0, None for
+    others. `difficulty` is in [0, 1].
+    """
+
+    x: float
+    y: float
+    difficulty: float
+    domain: str
+    question: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PickReason:
+    """Why a question was picked: its score, the score's two parts, and the earlier pick that it is
+    nearest to (a question, empty for none).
+    """
+
+    rank: int
+    score: float
+    difficulty: float
+    distance: float | None
+    nearest: str
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMap:
+    """One choice on the two main axes of the pool's embeddings; `shares` of variance in [0, 1].
+
+    `picks` are in the order of choosing. `n_fitted` questions gave the axes.
+    """
+
+    title: str
+    rule: str  # how score follows from its parts; empty where it is not their sum
+    points: tuple[MapPoint, ...]  # a draw from what was not chosen
+    picks: tuple[MapPoint, ...]
+    shares: tuple[float, float]
+    n_fitted: int
+    n_pool: int
+    n_chosen: int
+    reasons: tuple[PickReason, ...]  # of the first picks; none where nothing was scored
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """Everything on the page, in its order."""
 
@@ -66,6 +112,7 @@ class Story:
     contamination: str
     recipe_yaml: str
     libraries: str
+    maps: tuple[PoolMap, ...] = ()
 
     @property
     def domains(self) -> list[str]:

@@ -58,7 +58,7 @@ def evaluate(
     return {"n_arms": len(arms)}
 
 
-@stage(version=1)
+@stage(version=2)
 def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict[str, Any]:
     """The page a person reads, and the same as Markdown, told from the evaluation and what it came
     from.

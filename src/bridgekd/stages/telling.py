@@ -3,7 +3,7 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -12,6 +12,7 @@ from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Completion, Example, Prediction, Rationale
 from bridgekd.report.story import ArmRow, Purchase, SideBySide, StageRow, Story
+from bridgekd.stages.mapping import inputs_of, pool_maps
 
 TITLES = {
     "teacher": "Teacher",
@@ -34,7 +35,7 @@ def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
     """The story of one evaluation."""
     behind = ancestors(evaluation)
     metrics = json.loads((evaluation.path / "metrics.json").read_text())
-    names = sorted(metrics["arms"], key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER))
+    names = in_order(metrics["arms"])
     arms = tuple(_arm(name, metrics["arms"][name]) for name in names)
     pairs = tuple(
         (pair, row["difference"], row["p_mcnemar"], row["n_test"])
@@ -55,7 +56,13 @@ def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
         contamination=_contamination(behind),
         recipe_yaml=_yaml(recipe),
         libraries=", ".join(f"{k} {v}" for k, v in sorted(libraries.items())),
+        maps=pool_maps(behind),
     )
+
+
+def in_order(arms: Iterable[str]) -> list[str]:
+    """Names of arms as TITLES has them, then those it has not, by name."""
+    return sorted(arms, key=lambda n: (ORDER.index(n), "") if n in ORDER else (len(ORDER), n))
 
 
 def headline(arms: Mapping[str, ArmRow], p_values: Mapping[str, float]) -> str:
@@ -110,7 +117,7 @@ def _purchases(behind: Mapping[str, Artifact]) -> list[Purchase]:
     for artifact in behind.values():
         if artifact.stage != "query_teacher":
             continue
-        inputs = _inputs(artifact, behind)
+        inputs = inputs_of(artifact, behind)
         strategy = inputs["select"].manifest["settings"]["strategy"]
         pool = read_rows(inputs["load_pool"].path / "pool.parquet", Example)
         domains = {e.id: e.domain for e in pool}
@@ -156,8 +163,8 @@ def _examples(evaluation: Artifact, behind: Mapping[str, Artifact]) -> tuple[Sid
             gold=e.answer or "",
             domain=e.domain,
             answers=tuple(
-                (TITLES[n], rows[e.id].text, rows[e.id].correct)
-                for n, rows in sorted(answers.items(), key=lambda item: ORDER.index(item[0]))
+                (TITLES.get(n, n), answers[n][e.id].text, answers[n][e.id].correct)
+                for n in in_order(answers)
             ),
         )
         for e in chosen
@@ -179,11 +186,6 @@ def _contamination(behind: Mapping[str, Artifact]) -> str:
             n, total = artifact.facts["n_also_in_train"], artifact.facts["n_test"]
             return f"{n} of {total} test questions stand word for word in the train file."
     return ""
-
-
-def _inputs(artifact: Artifact, behind: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    rows = artifact.manifest["inputs"]
-    return {row["stage"]: behind[row["folder"]] for row in rows if row["folder"] in behind}
 
 
 def _is_child(artifact: Artifact, stage: str, parent: Artifact) -> bool:
