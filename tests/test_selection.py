@@ -1,110 +1,326 @@
-"""The contract that every strategy keeps, and the greedy rule against one written anew here."""
+"""The contract that every strategy keeps, and each rule against one written anew here."""
+
+import dataclasses
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from bridgekd.core import facility, greedy
+from bridgekd.core.clusters import quotas
 from bridgekd.core.difficulty import rank_normalise
 from bridgekd.core.diversity import centred, coverage, distances_to
-from bridgekd.core.selection import STRATEGIES, rank
+from bridgekd.core.selection import DEITA_DISTANCE, STRATEGIES, rank
+from bridgekd.edges.rows import read_rows, write_columns, write_rows
 from bridgekd.errors import BadInput
+from bridgekd.records import Pick
+
+DOMAINS = ("sums", "tales", "maps")
 
 
 def a_pool(n, seed, d=6):
     rng = np.random.default_rng(seed)
     embeddings = rng.normal(size=(n, d)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return [f"q{i:03d}" for i in range(n)], rng.gamma(2.0, size=n).round(1), embeddings
+    return [f"q{i:04d}" for i in range(n)], rng.gamma(2.0, size=n).round(1), embeddings
 
 
-def ranked(strategy, ids, difficulty, embeddings, n_chosen=5, alpha=0.5, seed=0):
-    return rank(strategy, ids, difficulty, embeddings, n_chosen=n_chosen, alpha=alpha, seed=seed)
+def with_twins(n, seed, d=6):
+    """A pool in which a third of the rows have an equal, difficulty included."""
+    ids, difficulty, embeddings = a_pool(n, seed, d)
+    like = np.arange(n)
+    like[: n // 3] = np.random.default_rng(seed).permutation(n)[: n // 3]
+    return ids, difficulty[like], embeddings[like]
+
+
+def domains_of(ids):
+    return [DOMAINS[int(id[1:]) % 7 % 3] for id in ids]
+
+
+def ranked(strategy, ids, difficulty, embeddings, n_chosen=5, alpha=0.5, seed=0, domains=()):
+    return rank(
+        strategy,
+        ids,
+        difficulty,
+        embeddings,
+        domains=domains,
+        n_chosen=n_chosen,
+        alpha=alpha,
+        seed=seed,
+    )
+
+
+def same(one, other):
+    return all(
+        np.array_equal(getattr(one, f.name), getattr(other, f.name), equal_nan=True)
+        for f in dataclasses.fields(one)
+    )
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@settings(max_examples=25, deadline=None)
-@given(n=st.integers(1, 40), seed=st.integers(0, 9), share=st.floats(0, 1))
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 40), seed=st.integers(0, 9), share=st.sampled_from([0, 0.1, 0.3, 0.8, 1]))
 def test_a_ranking_is_a_permutation_of_the_pool_with_b_chosen_first(strategy, n, seed, share):
-    ids, difficulty, embeddings = a_pool(n, seed)
+    pool = with_twins(n, seed)
     n_chosen = int(share * n)
-    picks = ranked(strategy, ids, difficulty, embeddings, n_chosen, seed=seed)
-    assert sorted(p.id for p in picks) == ids
-    assert [p.rank for p in picks] == list(range(n))
-    assert [p.chosen for p in picks] == [True] * n_chosen + [False] * (n - n_chosen)
+    found = ranked(strategy, *pool, n_chosen, seed=seed, domains=domains_of(pool[0]))
+    assert sorted(found.rows) == list(range(n))
+    assert found.n_chosen == n_chosen
+    assert np.isfinite(found.score).all() and np.isnan(found.distance[n_chosen:]).all()
+    if strategy != "random" and n_chosen:
+        assert (found.distance[0], found.nearest[0]) == (1, -1)
+        assert not np.isnan(found.distance[:n_chosen]).any()
+        assert (found.cluster >= 0).all() and (found.nearest[1:n_chosen] >= 0).all()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_neither_the_order_of_the_pool_nor_a_second_call_changes_a_ranking(strategy):
-    ids, difficulty, embeddings = a_pool(60, 3)
+@pytest.mark.parametrize("make", [a_pool, with_twins])
+def test_neither_the_order_of_the_pool_nor_a_second_call_changes_a_ranking(strategy, make):
+    ids, difficulty, embeddings = make(60, 3)
     before = difficulty.copy(), embeddings.copy()
-    first = ranked(strategy, ids, difficulty, embeddings)
+    first = ranked(strategy, ids, difficulty, embeddings, 12, domains=domains_of(ids))
+    assert same(ranked(strategy, ids, difficulty, embeddings, 12, domains=domains_of(ids)), first)
     order = np.random.default_rng(1).permutation(60)
-    shuffled = [ids[i] for i in order], difficulty[order], embeddings[order]
-    assert ranked(strategy, *shuffled) == first
+    names = [ids[i] for i in order]
+    shuffled = ranked(
+        strategy, names, difficulty[order], embeddings[order], 12, domains=domains_of(names)
+    )
+    assert shuffled.picks(names) == first.picks(ids)
     assert (difficulty == before[0]).all() and (embeddings == before[1]).all()
 
 
-def test_another_seed_draws_other_random_picks():
-    pool = a_pool(60, 3)
-    assert ranked("random", *pool, seed=0) != ranked("random", *pool, seed=1)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_embeddings_may_stay_on_disk(strategy, tmp_path):
+    ids, difficulty, embeddings = a_pool(60, 4)
+    np.save(tmp_path / "e.npy", embeddings)
+    on_disk = np.load(tmp_path / "e.npy", mmap_mode="r")
+    found = ranked(strategy, ids, difficulty, on_disk)
+    assert same(found, ranked(strategy, ids, difficulty, embeddings))
 
 
-@pytest.mark.parametrize("strategy", ["bridge", "hardest", "diverse"])
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"random"}))
 def test_equal_scores_go_by_id(strategy):
     ids = ["c", "a", "b"]
-    same = np.ones((3, 2), dtype=np.float32) / np.sqrt(2, dtype=np.float32)
-    picks = ranked(strategy, ids, np.ones(3), same, n_chosen=2)
+    alike = np.ones((3, 2), dtype=np.float32) / np.sqrt(2, dtype=np.float32)
+    picks = ranked(strategy, ids, np.ones(3), alike, n_chosen=2).picks(ids)
     assert [p.id for p in picks] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("strategy", ["random", "facility"])
+def test_another_seed_draws_other_picks(strategy, monkeypatch):
+    monkeypatch.setattr(facility, "EXACT", 10)
+    pool = a_pool(60, 3)
+    assert not same(ranked(strategy, *pool, seed=0), ranked(strategy, *pool, seed=1))
+
+
+def test_rows_and_columns_on_disk_are_the_same(tmp_path):
+    ids, difficulty, embeddings = a_pool(20, 1)
+    found = ranked("bridge", ids, difficulty, embeddings)
+    write_columns(tmp_path / "columns.parquet", Pick, found.columns(ids))
+    write_rows(tmp_path / "rows.parquet", Pick, found.picks(ids))
+    assert read_rows(tmp_path / "columns.parquet", Pick) == found.picks(ids)
+    assert (tmp_path / "columns.parquet").read_bytes() == (tmp_path / "rows.parquet").read_bytes()
 
 
 def brute_force(ids, difficulty, embeddings, n_chosen, alpha):
     """The greedy rule as method.md states it, with no cleverness."""
     order = sorted(range(len(ids)), key=lambda i: ids[i])
-    places = rank_normalise(difficulty)
+    places, exact = rank_normalise(difficulty), embeddings.astype(float)
     chosen = []
     while len(chosen) < n_chosen:
         best, best_score = None, -1.0
         for i in order:
             if i in chosen:
                 continue
-            v = min(((1 - float(embeddings[i] @ embeddings[j])) / 2 for j in chosen), default=1.0)
+            v = min(((1 - float(exact[i] @ exact[j])) / 2 for j in chosen), default=1.0)
             score = alpha * places[i] + (1 - alpha) * v
-            if score > best_score + 1e-6:
+            if score > best_score + 1e-9:
                 best, best_score = i, score
         chosen.append(best)
-    return [ids[i] for i in chosen]
+    return chosen
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("seed", range(4))
-def test_bridge_is_the_exact_greedy_choice(alpha, seed):
-    ids, difficulty, embeddings = a_pool(30, seed)
-    picks = ranked("bridge", ids, difficulty, embeddings, 8, alpha=alpha)
-    wanted = brute_force(ids, difficulty, embeddings, 8, alpha)
-    assert [p.id for p in picks[:8]] == wanted
+@settings(max_examples=150, deadline=None)
+@given(
+    n=st.integers(1, 30),
+    seed=st.integers(0, 10**6),
+    alpha=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
+    make=st.sampled_from([a_pool, with_twins]),
+    share=st.floats(0, 1),
+)
+def test_bridge_is_the_exact_greedy_choice(n, seed, alpha, make, share):
+    pool, n_chosen = make(n, seed), int(share * n)
+    found = ranked("bridge", *pool, n_chosen, alpha=alpha)
+    assert found.rows[:n_chosen].tolist() == brute_force(*pool, n_chosen, alpha)
 
 
-def test_a_pick_names_its_nearest_earlier_pick_and_its_distance():
+def plain_greedy(difficulty, embeddings, n_chosen, alpha):
+    """Every row against every pick as it comes: picks, scores at picking, distances at the end."""
+    places, exact = rank_normalise(difficulty), embeddings.astype(float)
+    distance, picks, scores = np.ones(len(places)), [], []
+    for _ in range(n_chosen):
+        score = alpha * places + (1 - alpha) * distance
+        score[picks] = -np.inf
+        picks.append(int(np.argmax(score)))
+        scores.append(score[picks[-1]])
+        to_last = (1 - exact @ exact[picks[-1]]) / 2
+        distance = np.minimum(distance, to_last) if picks[1:] else to_last
+    return picks, scores, distance
+
+
+@pytest.mark.parametrize("front", [16, 200, 8192])
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 0.9, 1.0])
+def test_waiting_rows_change_no_pick(alpha, front, monkeypatch):
+    monkeypatch.setattr(greedy, "_FRONT", front)
+    ids, difficulty, embeddings = a_pool(2000, 11, d=32)
+    found = ranked("bridge", ids, difficulty, embeddings, 200, alpha=alpha)
+    picks, scores, distance = plain_greedy(difficulty, embeddings, 200, alpha)
+    assert found.rows[:200].tolist() == picks
+    assert found.score[:200].tolist() == pytest.approx(scores, abs=1e-6)
+    assert found.coverage == pytest.approx((distance.mean(), distance.max()), abs=1e-6)
+    assert coverage(embeddings, found.rows[:200]) == pytest.approx(found.coverage, abs=1e-6)
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"random"}))
+def test_a_pick_names_its_nearest_earlier_pick_and_the_rest_their_cluster(strategy):
     ids, difficulty, embeddings = a_pool(30, 5)
-    picks = ranked("bridge", ids, difficulty, embeddings, 6)[:6]
-    assert (picks[0].distance, picks[0].nearest) == (1.0, None)
-    row = {id: i for i, id in enumerate(ids)}
-    for place, pick in enumerate(picks[1:], start=1):
-        to = {
-            p.id: (1 - embeddings[row[pick.id]] @ embeddings[row[p.id]]) / 2 for p in picks[:place]
+    found = ranked(strategy, ids, difficulty, embeddings, 6)
+    to = (1 - embeddings.astype(float) @ embeddings[found.rows[:6]].T) / 2
+    for place in range(1, 6):
+        earlier = to[found.rows[place], :place]
+        assert found.nearest[place] == found.rows[earlier.argmin()]
+        assert found.distance[place] == pytest.approx(earlier.min(), abs=1e-6)
+    assert found.to_choice == pytest.approx(to[found.rows].min(axis=1), abs=1e-6)
+    if strategy not in ("medoids", "clusters"):
+        assert found.cluster.tolist() == to[found.rows].argmin(axis=1).tolist()
+
+
+def facility_objective(difficulty, embeddings, picks, alpha, n_chosen):
+    exact = embeddings.astype(float)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    similarity = (1 + exact @ exact[picks].T) / 2
+    served = similarity.max(axis=1).mean() if len(picks) else 0.0
+    own = rank_normalise(difficulty)[picks].sum() / n_chosen
+    return alpha * own + (1 - alpha) * served
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 25), seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.5, 1.0]))
+def test_facility_is_the_exact_greedy_choice(n, seed, alpha):
+    ids, difficulty, embeddings = a_pool(n, seed)
+    n_chosen, picks = max(1, n // 2), []
+    for _ in range(n_chosen):
+        worth = {
+            i: facility_objective(difficulty, embeddings, [*picks, i], alpha, n_chosen)
+            for i in range(n)
+            if i not in picks
         }
-        assert pick.nearest == min(to, key=to.get)
-        assert pick.distance == pytest.approx(min(to.values()), abs=1e-6)
+        picks.append(min(i for i in worth if worth[i] > max(worth.values()) - 1e-10))
+    found = ranked("facility", ids, difficulty, embeddings, n_chosen, alpha=alpha)
+    assert found.rows[:n_chosen].tolist() == picks
+    whole = facility_objective(difficulty, embeddings, picks, alpha, n_chosen)
+    assert found.score[:n_chosen].sum() == pytest.approx(whole, abs=1e-6)
+
+
+def test_stochastic_facility_is_within_a_percent_of_the_exact(monkeypatch):
+    ids, difficulty, embeddings = a_pool(3000, 2, d=16)
+    worth = []
+    for exact in (10_000, 1000):
+        monkeypatch.setattr(facility, "EXACT", exact)
+        picks = ranked("facility", ids, difficulty, embeddings, 60).rows[:60]
+        worth.append(facility_objective(difficulty, embeddings, picks, 0.5, 60))
+    assert 0.99 * worth[0] < worth[1] <= 1.001 * worth[0]
+
+
+def test_deita_takes_the_hardest_that_are_far_enough_apart():
+    ids, difficulty, embeddings = a_pool(400, 6, d=3)
+    found = ranked("deita", ids, difficulty, embeddings, 12)
+    picks = found.rows[:12]
+    assert found.n_filled == 0 and (found.distance[:12] >= DEITA_DISTANCE - 1e-6).all()
+    last = difficulty[picks[-1]]
+    for passed in set(np.flatnonzero(difficulty > last)) - set(picks):
+        harder = picks[difficulty[picks] >= difficulty[passed]]
+        near = (1 - embeddings[harder] @ embeddings[passed]) / 2
+        assert near.min() <= DEITA_DISTANCE + 1e-6
+
+
+def test_deita_fills_up_with_the_hardest_and_says_so():
+    ids, difficulty, embeddings = a_pool(400, 6, d=2)  # a circle holds no more than a dozen
+    found = ranked("deita", ids, difficulty, embeddings, 60)
+    n_apart = 60 - found.n_filled
+    assert 4 <= n_apart <= 14
+    left = np.setdiff1d(np.arange(400), found.rows[:n_apart])
+    wanted = np.sort(difficulty[left])[::-1][: found.n_filled]
+    assert difficulty[found.rows[n_apart:60]].tolist() == wanted.tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=8), share=st.floats(0, 1))
+def test_quotas_are_proportional_and_add_up(sizes, share):
+    sizes, total = np.array(sizes), int(share * sum(sizes))
+    found = quotas(sizes, total)
+    assert found.sum() == total and (found <= sizes).all() and (found >= 0).all()
+    assert (np.abs(found - total * sizes / max(1, sizes.sum())) < 1).all()
+
+
+def test_the_largest_remainder_gets_the_place_that_is_left():
+    assert quotas(np.array([47, 16, 37]), 10).tolist() == [5, 1, 4]
+    assert quotas(np.array([1, 1, 1]), 2).tolist() == [1, 1, 0]
+
+
+def test_every_domain_gives_its_share():
+    ids, difficulty, embeddings = a_pool(140, 8)
+    domains = np.array(domains_of(ids))
+    found = ranked("domains", ids, difficulty, embeddings, 21, domains=domains.tolist())
+    taken = [np.count_nonzero(domains[found.rows[:21]] == name) for name in DOMAINS]
+    assert taken == [9, 6, 6]
+    first = [found.rows[:21][domains[found.rows[:21]] == name][0] for name in DOMAINS]
+    assert ranked("bridge", ids, difficulty, embeddings, 1).rows[0] in first
+
+
+def test_without_domains_the_domains_strategy_is_bridge():
+    pool = a_pool(80, 9)
+    assert same(ranked("domains", *pool, 15), ranked("bridge", *pool, 15))
+
+
+def groups_of_points(n, k, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(k, size=n)
+    embeddings = np.eye(k, dtype=np.float32)[labels] + 0.01 * rng.normal(size=(n, k))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return [f"q{i:04d}" for i in range(n)], rng.gamma(2.0, size=n), embeddings, labels
+
+
+def test_medoids_are_the_middles_of_the_groups():
+    ids, difficulty, embeddings, labels = groups_of_points(300, 5, 0)
+    found = ranked("medoids", ids, difficulty, embeddings.astype(np.float32), 5)
+    assert sorted(labels[found.rows[:5]]) == list(range(5))
+    for row in found.rows[:5]:
+        members = embeddings[labels == labels[row]]
+        to_mean = np.linalg.norm(members - members.mean(axis=0), axis=1)
+        assert np.linalg.norm(embeddings[row] - members.mean(axis=0)) < to_mean.min() + 1e-3
+
+
+def test_clusters_give_their_hardest_in_proportion():
+    ids, difficulty, embeddings, _ = groups_of_points(300, 5, 0)
+    found = ranked("clusters", ids, difficulty, embeddings.astype(np.float32), 30)
+    picks, places = found.rows[:30], np.argsort(found.rows)
+    cluster = found.cluster[places]
+    for number in np.unique(cluster):
+        members = np.flatnonzero(cluster == number)
+        mine = np.intersect1d(picks, members)
+        assert abs(len(mine) - 30 * len(members) / 300) < 1
+        hardest = np.sort(difficulty[members])[::-1][: len(mine)]
+        assert np.sort(difficulty[mine])[::-1].tolist() == hardest.tolist()
 
 
 def test_diverse_picks_cover_the_pool_better_than_the_hardest():
     ids, difficulty, embeddings = a_pool(300, 7)
-    row = {id: i for i, id in enumerate(ids)}
     far = {}
     for strategy in ("diverse", "hardest"):
-        picks = ranked(strategy, ids, difficulty, embeddings, 20)
-        far[strategy] = coverage(embeddings, np.array([row[p.id] for p in picks if p.chosen]))[1]
+        found = ranked(strategy, ids, difficulty, embeddings, 20)
+        far[strategy] = coverage(embeddings, found.rows[:20])[1]
     assert far["diverse"] < far["hardest"]
 
 

@@ -25,7 +25,7 @@ from bridgekd.core.forecast import Forecast, Known, best_known, forecast
 from bridgekd.core.replies import Bill
 from bridgekd.core.selection import rank
 from bridgekd.edges.data import load_examples, load_instructions
-from bridgekd.edges.rows import read_rows
+from bridgekd.edges.rows import read_column
 from bridgekd.edges.store import Artifact, PlanStore, Stage
 from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
@@ -277,15 +277,15 @@ def _ranked(pool: list[Example], ranking: Artifact, chosen_by: of.Select) -> lis
     """The pool in the order of buying; None where that takes scores that are still to be made."""
     examples = {e.id: e for e in pool}
     if ranking.done:
-        picks = read_rows(ranking.path / "ranking.parquet", Pick)
+        order = read_column(ranking.path / "ranking.parquet", Pick, "id")
     elif chosen_by.strategy == "random":  # the seed alone decides
         none, alike = np.zeros(len(pool)), np.ones((len(pool), 1), dtype=np.float32)
-        picks = rank(
-            "random", list(examples), none, alike, n_chosen=0, alpha=0.0, seed=chosen_by.seed
-        )
+        ids = list(examples)
+        drawn_up = rank("random", ids, none, alike, n_chosen=0, alpha=0.0, seed=chosen_by.seed)
+        order = [ids[row] for row in drawn_up.rows]
     else:
         return None
-    return [examples[p.id] for p in sorted(picks, key=lambda p: p.rank)]
+    return [examples[id] for id in order]
 
 
 def _priced(teacher: Teacher) -> PricedBy:

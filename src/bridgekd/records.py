@@ -33,7 +33,8 @@ class Pick:
 
     `difficulty` is rank-normalised to [0, 1]; `distance` in [0, 1] is the distance to the nearest
     earlier pick at the moment of picking (1 for the first), `nearest` that pick's id. Places after
-    the first B follow by their score against the finished choice and carry no distance.
+    the first B follow by their score against the finished choice and carry no distance. `cluster`
+    groups like questions: the strategy's own clusters, or those around the picks, numbered by rank.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Pick:
     difficulty: float
     distance: float | None = None
     nearest: str | None = None
+    cluster: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

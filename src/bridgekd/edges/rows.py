@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,6 +32,22 @@ def write_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
         [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
     )
     pq.write_table(table, path)
+
+
+def write_columns(path: Path, kind: type[Row], columns: Mapping[str, np.ndarray]) -> None:
+    """`write_rows` for rows that are in columns, one array a field; a masked place is None."""
+    schema = _schema(kind)
+    arrays = [
+        pa.array(np.ma.getdata(column), type=field.type, mask=np.ma.getmaskarray(column))
+        for field, column in ((field, columns[field.name]) for field in schema)
+    ]
+    pq.write_table(pa.table(arrays, schema=schema), path)
+
+
+def read_column(path: Path, kind: type[Row], name: str) -> list[Any]:
+    """One field of all rows, without the others."""
+    _schema(kind).field(name)  # a field of that kind
+    return list(pq.read_table(path, columns=[name]).column(name).to_pylist())
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:

@@ -10,13 +10,13 @@ from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import AnswerKind, count_of
 from bridgekd.core.difficulty import n_distinct, vote_entropy
-from bridgekd.core.diversity import centred, coverage
+from bridgekd.core.diversity import centred
 from bridgekd.core.draws import SAMPLING_TEMPERATURE, SEED_STEP, stream
 from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import answer_prompt, render_question
 from bridgekd.core.selection import STRATEGIES, rank
 from bridgekd.edges.data import load_examples
-from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.rows import read_column, read_rows, write_columns, write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
@@ -107,7 +107,7 @@ def embed_pool(
     return {"n_embedded": len(texts), "width": int(embeddings.shape[1])}
 
 
-@stage(version=1)
+@stage(version=2)
 def select(
     out: Path,
     s: of.Select,
@@ -120,27 +120,32 @@ def select(
     """B questions in the order of choosing, then the rest; a strategy that needs no scores gets
     none. Embeddings are the scores' own unless `vectors` holds others.
     """
-    ids = [e.id for e in read_pool(pool)]
+    ids, domains = (read_column(pool.path / "pool.parquet", Example, n) for n in ("id", "domain"))
     difficulty, embeddings = np.zeros(len(ids)), np.ones((len(ids), 1), dtype=np.float32)
     if scores is not None:
-        difficulty = np.array(
-            [r.difficulty for r in read_rows(scores.path / "scores.parquet", Score)]
-        )
-        embeddings = np.load((vectors or scores).path / "embeddings.npy")
+        difficulty = np.array(read_column(scores.path / "scores.parquet", Score, "difficulty"))
+        embeddings = np.load((vectors or scores).path / "embeddings.npy", mmap_mode="r")
         if s.centre:
             embeddings = centred(embeddings)
-    n_chosen = n_queries(s.queries, len(ids))
     ranking = rank(
-        s.strategy, ids, difficulty, embeddings, n_chosen=n_chosen, alpha=s.alpha, seed=s.seed
+        s.strategy,
+        ids,
+        difficulty,
+        embeddings,
+        domains=domains,
+        n_chosen=n_queries(s.queries, len(ids)),
+        alpha=s.alpha,
+        seed=s.seed,
     )
-    write_rows(out / "ranking.parquet", Pick, ranking)
+    write_columns(out / "ranking.parquet", Pick, ranking.columns(ids))
+    facts: dict[str, Any] = {"n_chosen": ranking.n_chosen}
+    if ranking.n_filled:
+        facts["n_filled"] = ranking.n_filled
     if scores is None:
-        return {"n_chosen": n_chosen}
-    place = {id: i for i, id in enumerate(ids)}
-    mean, largest = coverage(embeddings, np.array([place[p.id] for p in ranking if p.chosen]))
-    return {
-        "n_chosen": n_chosen,
-        "sum_of_scores": round(sum(p.score for p in ranking if p.chosen), 6),
+        return facts
+    mean, largest = ranking.coverage
+    return facts | {
+        "sum_of_scores": round(float(ranking.score[: ranking.n_chosen].sum()), 6),
         "mean_distance": round(mean, 6),
         "largest_distance": round(largest, 6),
     }
