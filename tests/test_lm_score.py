@@ -39,23 +39,24 @@ def naive(local, example):
 
 
 def test_the_difficulty_is_the_mean_nll_of_the_answers_tokens_alone(local):
-    nll, n_tokens, _ = lm.score(local, EXAMPLES, batch_size=4)
+    scored = lm.score(local, EXAMPLES, batch_size=4)
     expected = [naive(local, example) for example in EXAMPLES]
-    np.testing.assert_allclose(nll, [value for value, _ in expected], atol=1e-5)
-    assert n_tokens.tolist() == [n for _, n in expected]
+    np.testing.assert_allclose(scored.difficulty, [value for value, _ in expected], atol=1e-5)
+    assert scored.n_answer_tokens.tolist() == [n for _, n in expected]
 
 
 def test_scores_do_not_depend_on_batch_or_order(local):
     one, all_ = (lm.score(local, EXAMPLES, batch_size=n) for n in (1, 4))
     back = lm.score(local, EXAMPLES[::-1], batch_size=3)
-    for a, b, c in zip(one, all_, back, strict=True):
+    for name in ("difficulty", "n_answer_tokens", "embeddings"):
+        a, b, c = (getattr(scored, name) for scored in (one, all_, back))
         np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_allclose(a, c[::-1], atol=1e-5)
 
 
 def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
     example = EXAMPLES[1]
-    _, _, embeddings = lm.score(local, [example], batch_size=1)
+    embeddings = lm.score(local, [example], batch_size=1).embeddings
     (prompt,) = prompt_ids(local.tokenizer, [answer_prompt(example)])
     text = local.tokenizer.decode(prompt)
     ends = [len(local.tokenizer.decode(prompt[: k + 1])) for k in range(len(prompt))]
@@ -72,8 +73,7 @@ def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_mark_before_the_answer_never_counts(tmp_path, kind):
     local = lm.load(write_tiny(tmp_path, "llama", kind), device="cpu")
-    _, n_tokens, _ = lm.score(local, EXAMPLES[:1], batch_size=1)
-    assert n_tokens.tolist() == [1]
+    assert lm.score(local, EXAMPLES[:1], batch_size=1).n_answer_tokens.tolist() == [1]
 
 
 def test_an_example_without_a_gold_answer_is_named(local):

@@ -1,7 +1,13 @@
-"""How hard an example is, as a place among its pool."""
+"""How hard an example is: from what a model thinks of its options, from how far several answers
+agree, and as a place among its pool."""
+
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import entropy, rankdata
 
 from bridgekd.errors import BadInput
 
@@ -23,3 +29,46 @@ def rank_normalise(difficulty: np.ndarray) -> np.ndarray:
     if len(difficulty) < 2:
         return np.zeros(len(difficulty))
     return np.asarray((rankdata(difficulty) - 1) / (len(difficulty) - 1))
+
+
+def option_entropy(log_likelihoods: NDArray[np.float64]) -> float:
+    """-sum_c p(c) log p(c) / log C in [0, 1] over C options; p is proportional to exp of
+    `log_likelihoods` [C], mean log-likelihoods a token.
+
+    A reading of BRIDGE's "entropic difficulty" (arXiv 2512.20403). One option alone is certain: 0.
+    """
+    n = len(log_likelihoods)
+    return float(entropy(softmax(log_likelihoods)) / np.log(n)) if n > 1 else 0.0
+
+
+def option_margin(log_likelihoods: NDArray[np.float64]) -> float:
+    """1 - (p1 - p2) in [0, 1] of the two likeliest options, p as in `option_entropy`; ours.
+
+    The margin of uncertainty sampling (Scheffer et al. 2001) turned over, so that higher is harder.
+    """
+    if len(log_likelihoods) < 2:
+        return 0.0
+    second, first = np.sort(softmax(log_likelihoods))[-2:]
+    return float(1 - (first - second))
+
+
+def n_distinct(answers: Sequence[str]) -> int:
+    """How many different answers there are among `answers`, in canonical form; 0 for none.
+
+    Student self-consistency, signal 1 of Teaching-Assistant-in-the-Loop (arXiv 2406.05322): the
+    number of distinct final answers is stated. All unreadable answers ("") are one answer: a
+    reading, since an unreadable text says nothing about how many answers a model has in mind.
+    """
+    return len(set(answers))
+
+
+def vote_entropy(answers: Sequence[str]) -> float:
+    """-sum_a (v_a / k) log(v_a / k) / log k in [0, 1]; v_a of the k answers are a. 0 for k < 2.
+
+    The disagreement of a committee (Engelson & Dagan 1996): 0 if all agree, 1 if no two do.
+    Unreadable answers ("") are one answer, as in `n_distinct`; ours.
+    """
+    k = len(answers)
+    if k < 2:
+        return 0.0
+    return float(min(1.0, entropy(list(Counter(answers).values())) / np.log(k)))

@@ -1,8 +1,9 @@
 """The one place that renders a prompt, for the teacher and for the local models.
 
-A local model is asked in one of two ways: ANSWER (the answer alone; warm-up and scoring) or EXPLAIN
-(a rationale that ends in the answer). A target is always `<rationale>\\nAnswer: <answer>` or
-`Answer: <answer>`, so the answer span is known by construction and is never searched for.
+A local model is asked in one of three ways: ANSWER (the answer alone; warm-up and scoring), EXPLAIN
+(a rationale that ends in the answer) or JUDGE (whether a proposed answer is right). A target is
+always `<rationale>\\nAnswer: <answer>` or `Answer: <answer>`, so the answer span is known by
+construction and is never searched for.
 """
 
 import re
@@ -18,6 +19,8 @@ TEACHER_SYSTEM = (
     "End with one last line that starts with 'Answer:' and holds the final answer only."
 )
 REVEALED = "\n\nThe correct answer is {answer}. Explain how to arrive at it."
+JUDGE_REQUEST = "Is the proposed answer correct? True or False"
+JUDGEMENTS = ("True", "False")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -40,6 +43,15 @@ def answer_prompt(example: Example) -> tuple[Message, ...]:
 def explain_prompt(example: Example) -> tuple[Message, ...]:
     """Asks a local model for a rationale that ends in the answer."""
     return (Message("user", f"{render_question(example)}\n{EXPLAIN_REQUEST}"),)
+
+
+def judge_prompt(example: Example, proposed: str) -> tuple[Message, ...]:
+    """Asks a local model whether `proposed`, an answer or a whole rationale, is right.
+
+    After the P(True) prompt of Kadavath et al. 2022 (arXiv 2207.05221); the wording is a reading.
+    """
+    asked = f"{render_question(example)}\nProposed answer:\n{proposed.strip()}\n{JUDGE_REQUEST}"
+    return (Message("user", asked),)
 
 
 def answer_target(answer: str, weight: float = 1.0) -> tuple[Span, ...]:

@@ -1,0 +1,61 @@
+"""Embeddings of texts by a model made for that, beside those of the assistant itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgekd.errors import BadInput
+from bridgekd.lm.batches import length_sorted
+from bridgekd.lm.loading import resolve_device
+from bridgekd.progress import Progress, silent
+
+
+def embed(
+    model: str | Path,
+    texts: Sequence[str],
+    *,
+    device: str,
+    batch_size: int,
+    progress: Progress = silent,
+    label: str = "embed",
+) -> NDArray[np.float32]:
+    """Embeddings [n, d] of the texts in order, each of length 1.
+
+    `model` is a Hub id or a folder that sentence-transformers reads; a folder is loaded without the
+    network. Raises BadInput if the package is missing or the model cannot be read.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError as exc:
+        raise BadInput(
+            f"a model for embeddings needs {exc.name}, which is not installed; "
+            "pip install 'bridgekd[embed]'"
+        ) from exc
+    folder = Path(model).expanduser()
+    try:
+        encoder = SentenceTransformer(
+            str(folder if folder.is_dir() else model),
+            device=resolve_device(device),
+            local_files_only=folder.is_dir(),
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as exc:
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        raise BadInput(
+            f"embedding model {model} cannot be loaded ({reason}); "
+            "give a Hub id or a folder of sentence-transformers"
+        ) from exc
+    vectors = np.zeros((len(texts), encoder.get_embedding_dimension() or 0), dtype=np.float32)
+    done = 0
+    for batch in length_sorted([len(text) for text in texts], batch_size):
+        vectors[batch] = encoder.encode(
+            [texts[i] for i in batch],
+            batch_size=batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        done += len(batch)
+        progress(label, done, len(texts))
+    return vectors
