@@ -46,16 +46,18 @@ def embed(
             f"embedding model {model} cannot be loaded ({reason}); "
             "give a Hub id or a folder of sentence-transformers"
         ) from exc
-    vectors = np.zeros((len(texts), encoder.get_embedding_dimension() or 0), dtype=np.float32)
+    vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(texts)
     done = 0
     for batch in length_sorted([len(text) for text in texts], batch_size):
-        vectors[batch] = encoder.encode(
+        found = encoder.encode(
             [texts[i] for i in batch],
             batch_size=batch_size,
             normalize_embeddings=True,
             convert_to_numpy=True,
             show_progress_bar=False,
         )
+        for i, vector in zip(batch, found, strict=True):
+            vectors[i] = vector.astype(np.float32)
         done += len(batch)
         progress(label, done, len(texts))
-    return vectors
+    return np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)

@@ -62,7 +62,9 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def row_means(local: LocalModel, rows: Sequence[Row], reduce: Reduce) -> tuple[Tensor, Tensor]:
+def row_means(
+    local: LocalModel, rows: Sequence[Row], reduce: Reduce, *, max_logits: int = MAX_LOGITS
+) -> tuple[Tensor, Tensor]:
     """(mean of `reduce` over each row's scored tokens [n] float64 on CPU, embeddings [n, width]).
 
     A token's logits are those at the place before it. An embedding is the mean of the last hidden
@@ -76,7 +78,7 @@ def row_means(local: LocalModel, rows: Sequence[Row], reduce: Reduce) -> tuple[T
     places = [(i + 1) * width - row.n_scored + k for i, row in enumerate(rows)
               for k in range(row.n_scored)]  # fmt: skip
     targets = [token for row in rows for token in row.ids[len(row.ids) - row.n_scored :]]
-    hidden, values = at_places(local, ids, mask, places, targets, reduce)
+    hidden, values = at_places(local, ids, mask, places, targets, reduce, max_logits=max_logits)
     means = means_by_row(values, [row.n_scored for row in rows])
     starts = [width - len(row.ids) + 1 for row in rows]
     return means, question_means(hidden, [row.question for row in rows], starts)
@@ -89,7 +91,9 @@ def at_places(
     places: Sequence[int],
     targets: Sequence[int],
     reduce: Reduce,
+    *,
     cache: Any = None,
+    max_logits: int = MAX_LOGITS,
 ) -> tuple[Tensor, Tensor]:
     """(last hidden states [n, width, hidden], `reduce` at each place [m] float32).
 
@@ -99,7 +103,7 @@ def at_places(
     model: Any = local.model
     wanted = torch.tensor(places, device=ids.device)
     labels = torch.tensor(targets, device=ids.device)
-    step = max(1, MAX_LOGITS // int(model.config.get_text_config().vocab_size))
+    step = max(1, max_logits // int(model.config.get_text_config().vocab_size))
     kept: list[Tensor] = []
 
     def cut(_module: Any, _args: Any, out: Any) -> Any:

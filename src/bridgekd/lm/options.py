@@ -143,7 +143,7 @@ def over_prefix(
     places = [i * length + k for i, n in enumerate(n_own) for k in range(n)]
     wanted = [token for tokens in behind for token in tokens[1:]]
     whole_mask = torch.cat([mask[owner], more_mask], dim=1)
-    _, losses = at_places(local, more, whole_mask, places, wanted, nll, cache)
+    _, losses = at_places(local, more, whole_mask, places, wanted, nll, cache=cache)
     counts = [len(q.targets) for q in questions]
     return _by_question(-means_by_row(losses, n_own), counts), embeddings
 
