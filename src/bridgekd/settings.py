@@ -136,6 +136,10 @@ class Report(Section):
     recipe: dict[str, object]
 
 
+_BY_ALPHA = ("bridge", "bridge_static", "facility", "domains")
+_BY_SEED = ("random", "medoids", "facility", "clusters")
+
+
 class Settings:
     """The settings of every stage of one recipe."""
 
@@ -198,9 +202,9 @@ class Settings:
         What a strategy does not use stands at a constant, so that changing it redoes nothing.
         """
         named = self.select.strategy if strategy is None else strategy
-        unused = {"alpha": 0.5} if named != "bridge" else {}
+        unused = {} if named in _BY_ALPHA else {"alpha": 0.5}
         unused |= {"centre": True} if named in ("random", "hardest") else {}
-        unused |= {"seed": 0} if named != "random" else {}
+        unused |= {} if named in _BY_SEED else {"seed": 0}
         return self.select.model_copy(update={"strategy": named, **unused})
 
 

@@ -1,10 +1,13 @@
-"""How hard an example is, as a place among its pool."""
+"""How hard an example is: from what a model thinks of its options, from how far several answers
+agree, and as a place among its pool."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
+from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import entropy, rankdata
 
 from bridgekd.errors import BadInput
 
@@ -28,36 +31,44 @@ def rank_normalise(difficulty: np.ndarray) -> np.ndarray:
     return np.asarray((rankdata(difficulty) - 1) / (len(difficulty) - 1))
 
 
-def option_entropy(log_likelihoods: np.ndarray) -> float:
-    """-sum_c p(c) log p(c) / log C in [0, 1], p the renormalised likelihoods of C >= 2 options,
-    given as mean log-likelihoods a token [C]. "Entropic difficulty" of arXiv 2512.20403, the
-    formula a reading.
+def option_entropy(log_likelihoods: NDArray[np.float64]) -> float:
+    """-sum_c p(c) log p(c) / log C in [0, 1] over C options; p is proportional to exp of
+    `log_likelihoods` [C], mean log-likelihoods a token.
+
+    A reading of BRIDGE's "entropic difficulty" (arXiv 2512.20403). One option alone is certain: 0.
     """
-    p = _probabilities(log_likelihoods)
-    return float(-(p * np.log(np.maximum(p, 1e-300))).sum() / np.log(len(p)))
+    n = len(log_likelihoods)
+    return float(entropy(softmax(log_likelihoods)) / np.log(n)) if n > 1 else 0.0
 
 
-def option_margin(log_likelihoods: np.ndarray) -> float:
-    """1 - (p_1 - p_2) in [0, 1] of the two likeliest options, as above. Ours (margin sampling)."""
-    second, first = np.sort(_probabilities(log_likelihoods))[-2:]
+def option_margin(log_likelihoods: NDArray[np.float64]) -> float:
+    """1 - (p1 - p2) in [0, 1] of the two likeliest options, p as in `option_entropy`; ours.
+
+    The margin of uncertainty sampling (Scheffer et al. 2001) turned over, so that higher is harder.
+    """
+    if len(log_likelihoods) < 2:
+        return 0.0
+    second, first = np.sort(softmax(log_likelihoods))[-2:]
     return float(1 - (first - second))
 
 
 def n_distinct(answers: Sequence[str]) -> int:
-    """How many different answers k samples gave: signal 1 of arXiv 2406.05322. All unreadable ones
-    ("") are one answer.
+    """How many different answers there are among `answers`, in canonical form; 0 for none.
+
+    Student self-consistency, signal 1 of Teaching-Assistant-in-the-Loop (arXiv 2406.05322): the
+    number of distinct final answers is stated. All unreadable answers ("") are one answer: a
+    reading, since an unreadable text says nothing about how many answers a model has in mind.
     """
     return len(set(answers))
 
 
 def vote_entropy(answers: Sequence[str]) -> float:
-    """How a committee's answers spread, in [0, 1]: the entropy of its k >= 2 votes over log k
-    (Dagan and Engelson 1995, query by committee). Unreadable answers vote alike.
+    """-sum_a (v_a / k) log(v_a / k) / log k in [0, 1]; v_a of the k answers are a. 0 for k < 2.
+
+    The disagreement of a committee (Engelson & Dagan 1996): 0 if all agree, 1 if no two do.
+    Unreadable answers ("") are one answer, as in `n_distinct`; ours.
     """
-    shares = np.array(list(Counter(answers).values())) / len(answers)
-    return float(max(0.0, -(shares * np.log(shares)).sum() / np.log(len(answers))))
-
-
-def _probabilities(log_likelihoods: np.ndarray) -> np.ndarray:
-    weights = np.exp(log_likelihoods - log_likelihoods.max())
-    return np.asarray(weights / weights.sum())
+    k = len(answers)
+    if k < 2:
+        return 0.0
+    return float(min(1.0, entropy(list(Counter(answers).values())) / np.log(k)))

@@ -1,8 +1,9 @@
 """The one place that renders a prompt, for the teacher and for the local models.
 
-A local model is asked in one of two ways: ANSWER (the answer alone; warm-up and scoring) or EXPLAIN
-(a rationale that ends in the answer). A target is always `<rationale>\\nAnswer: <answer>` or
-`Answer: <answer>`, so the answer span is known by construction and is never searched for.
+A local model is asked in one of three ways: ANSWER (the answer alone; warm-up and scoring), EXPLAIN
+(a rationale that ends in the answer) or JUDGE (whether a proposed answer is right). A target is
+always `<rationale>\\nAnswer: <answer>` or `Answer: <answer>`, so the answer span is known by
+construction and is never searched for.
 """
 
 import re
@@ -13,12 +14,13 @@ from bridgekd.records import Example, Message, Span
 ANSWER_MARK = "Answer:"
 ANSWER_REQUEST = "Give the answer only."
 EXPLAIN_REQUEST = "Think step by step, then give the answer."
-JUDGE_REQUEST = "Is the proposed answer correct? Say True or False."
 TEACHER_SYSTEM = (
     "Solve the problem. Think step by step and state every step in a short sentence. "
     "End with one last line that starts with 'Answer:' and holds the final answer only."
 )
 REVEALED = "\n\nThe correct answer is {answer}. Explain how to arrive at it."
+JUDGE_REQUEST = "Is the proposed answer correct? True or False"
+JUDGEMENTS = ("True", "False")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -44,8 +46,11 @@ def explain_prompt(example: Example) -> tuple[Message, ...]:
 
 
 def judge_prompt(example: Example, proposed: str) -> tuple[Message, ...]:
-    """Asks a local model whether a proposed text is right (P(True), arXiv 2207.05221)."""
-    asked = f"{render_question(example)}\nProposed answer: {proposed}\n{JUDGE_REQUEST}"
+    """Asks a local model whether `proposed`, an answer or a whole rationale, is right.
+
+    After the P(True) prompt of Kadavath et al. 2022 (arXiv 2207.05221); the wording is a reading.
+    """
+    asked = f"{render_question(example)}\nProposed answer:\n{proposed.strip()}\n{JUDGE_REQUEST}"
     return (Message("user", asked),)
 
 

@@ -1,6 +1,7 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-loading -> encode -> {finetune, generating, scoring}; `losses` and `batches` are pure functions.
+loading -> encode -> {finetune, generating, forward}; forward -> questions -> {options, scoring};
+forward -> judging; embedding is apart. `losses` and `batches` are pure functions.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from bridgekd.lm.embedding import embed
     from bridgekd.lm.finetune import TrainingLog, fine_tune
     from bridgekd.lm.generating import generate
+    from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
-    from bridgekd.lm.scoring import Scored, confidence, score
+    from bridgekd.lm.scoring import Scored, score
 
 __all__ = [
     "LocalModel",
@@ -35,9 +37,9 @@ __all__ = [
 _HOMES = {
     "LocalModel": "loading",
     "Scored": "scoring",
-    "confidence": "scoring",
-    "embed": "embedding",
     "TrainingLog": "finetune",
+    "confidence": "judging",
+    "embed": "embedding",
     "fine_tune": "finetune",
     "generate": "generating",
     "load": "loading",

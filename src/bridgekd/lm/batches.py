@@ -1,6 +1,7 @@
 """Rows of tokens to rectangular tensors."""
 
 from collections.abc import Sequence
+from statistics import median_low
 
 import torch
 from torch import Tensor
@@ -16,6 +17,26 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+def token_bounded(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Row numbers in batches of like length and like size in tokens, longest first.
+
+    No batch holds more tokens, padding included, than `batch_size` rows of the median length; one
+    row that is longer than that is a batch of its own. So there are fewer long rows and more short
+    ones in a batch than `batch_size`, and it never needs more memory than `batch_size` of the
+    longest rows would. Like `length_sorted` in everything else.
+    """
+    if not lengths:
+        return []
+    most = batch_size * median_low(lengths)
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= most:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: str) -> tuple[Tensor, Tensor]:
     """(ids, mask), both [n, longest] int64, every row ending at the right edge."""
     width = max(map(len, rows))
@@ -26,6 +47,14 @@ def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: str) -> tuple[T
             ids[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
             mask[i, width - len(row) :] = 1
     return ids.to(device), mask.to(device)
+
+
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: str) -> tuple[Tensor, Tensor]:
+    """(ids, mask), both [n, longest] int64, every row starting at the left edge."""
+    width = max(map(len, rows))
+    ids = [[*row, *[pad_id] * (width - len(row))] for row in rows]
+    mask = [[1] * len(row) + [0] * (width - len(row)) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def positions(mask: Tensor) -> Tensor:

@@ -1,17 +1,15 @@
-"""Embeddings of texts by a sentence-transformers model, in place of the assistant's own states."""
+"""Embeddings of texts by a model made for that, beside those of the assistant itself."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridgekd.errors import BadInput
-from bridgekd.lm.loading import LOAD_ERRORS, resolve_device
+from bridgekd.lm.batches import length_sorted
+from bridgekd.lm.loading import resolve_device
 from bridgekd.progress import Progress, silent
-
-CHUNK = 64  # batches between two signs of progress
 
 
 def embed(
@@ -23,23 +21,43 @@ def embed(
     progress: Progress = silent,
     label: str = "embed",
 ) -> NDArray[np.float32]:
-    """Embeddings [n, width] of length 1. BadInput where the model or the package is missing."""
+    """Embeddings [n, d] of the texts in order, each of length 1.
+
+    `model` is a Hub id or a folder that sentence-transformers reads; a folder is loaded without the
+    network. Raises BadInput if the package is missing or the model cannot be read.
+    """
     try:
         from sentence_transformers import SentenceTransformer
-    except ImportError as exc:
+    except ModuleNotFoundError as exc:
         raise BadInput(
-            "select.encoder needs sentence-transformers; pip install 'bridgekd[embed]'"
+            f"a model for embeddings needs {exc.name}, which is not installed; "
+            "pip install 'bridgekd[embed]'"
         ) from exc
+    folder = Path(model).expanduser()
     try:
-        encoder: Any = SentenceTransformer(str(model), device=resolve_device(device))
-    except LOAD_ERRORS as exc:
-        raise BadInput(f"encoder {model} cannot be loaded ({exc}); give another") from exc
-    parts = []
-    for start in range(0, len(texts), CHUNK * batch_size):
-        some = list(texts[start : start + CHUNK * batch_size])
-        found = encoder.encode(
-            some, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+        encoder = SentenceTransformer(
+            str(folder if folder.is_dir() else model),
+            device=resolve_device(device),
+            local_files_only=folder.is_dir(),
         )
-        parts.append(np.asarray(found, dtype=np.float32))
-        progress(label, start + len(some), len(texts))
-    return np.concatenate(parts)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as exc:
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+        raise BadInput(
+            f"embedding model {model} cannot be loaded ({reason}); "
+            "give a Hub id or a folder of sentence-transformers"
+        ) from exc
+    vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(texts)
+    done = 0
+    for batch in length_sorted([len(text) for text in texts], batch_size):
+        found = encoder.encode(
+            [texts[i] for i in batch],
+            batch_size=batch_size,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        for i, vector in zip(batch, found, strict=True):
+            vectors[i] = vector.astype(np.float32)
+        done += len(batch)
+        progress(label, done, len(texts))
+    return np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)

@@ -3,7 +3,8 @@
 from bridgekd.stages.buying import check, measure_teacher, query_teacher
 from bridgekd.stages.live import Live
 from bridgekd.stages.measuring import evaluate, predict, report
-from bridgekd.stages.pool import embed_pool, load_pool, load_test, score_pool, select
+from bridgekd.stages.pool import load_pool, load_test, select
+from bridgekd.stages.scoring import embed_pool, score_pool
 from bridgekd.stages.training import (
     annotate,
     instruct_student,

@@ -30,7 +30,10 @@ def pool_maps(behind: Mapping[str, Artifact]) -> tuple[PoolMap, ...]:
             maps.append(
                 pool_map(
                     read_rows(inputs["load_pool"].path / "pool.parquet", Example),
-                    np.load(inputs["score_pool"].path / "embeddings.npy", mmap_mode="r"),
+                    np.load(
+                        inputs.get("embed_pool", inputs["score_pool"]).path / "embeddings.npy",
+                        mmap_mode="r",
+                    ),
                     read_rows(artifact.path / "ranking.parquet", Pick),
                     title=f"Chosen by: {settings['strategy']}",
                     rule=_rule(settings["strategy"], settings["alpha"]),

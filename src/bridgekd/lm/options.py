@@ -1,0 +1,152 @@
+"""How likely each option of a question is, over one shared prompt.
+
+The one idea: the prompt's keys and values are computed once, and all of its options continue from
+copies of them. A model that does not give the numbers of the plain computation that way is scored
+option by option in full; that is tried on one question, not looked up in a list of families.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+
+from bridgekd.lm.batches import pad_left, pad_right, token_bounded
+from bridgekd.lm.forward import (
+    Row,
+    at_places,
+    means_by_row,
+    nll,
+    pass_arguments,
+    question_means,
+    row_means,
+)
+from bridgekd.lm.loading import LocalModel, accepted_arguments, plain_network
+from bridgekd.lm.questions import Asked, ask, shown_options, targets
+from bridgekd.records import Example
+
+log = logging.getLogger(__name__)
+TOLERANCE = {torch.float32: 1e-4}  # nats a token; other dtypes round more coarsely
+COARSE_TOLERANCE = 0.1
+Told = Callable[[list[int], list[NDArray[np.float64]], Tensor], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A question and its options' targets; of each the last n tokens are the option's own."""
+
+    asked: Asked
+    targets: tuple[tuple[int, ...], ...]
+    n_own: tuple[int, ...]
+
+    def rows(self) -> list[Row]:
+        """Prompt and option in full, one row an option."""
+        return [
+            self.asked.followed_by(target, n)
+            for target, n in zip(self.targets, self.n_own, strict=True)
+        ]
+
+    def prefix(self) -> list[int]:
+        """The tokens that every option has before its own, without the last of them."""
+        return [*self.asked.ids, *self.targets[0][: -self.n_own[0]]][:-1]
+
+    def continuations(self) -> list[list[int]]:
+        """What each option adds to the prefix: one token that all share, then its own."""
+        return [[*self.asked.ids, *target][-n - 1 :] for target, n in zip(
+            self.targets, self.n_own, strict=True)]  # fmt: skip
+
+
+def each_batch(local: LocalModel, examples: Sequence[Example], batch_size: int, told: Told) -> None:
+    """Calls told(row numbers, mean log-likelihoods [C] of each row's options, embeddings [k, ...])
+    batch by batch, until every example with options has been told.
+
+    A mean is over the option's own tokens as shown, `(B) text`, in nats; the mark before does not
+    count.
+    """
+    questions = _read(local, examples)
+    shared = shares_prefix(local, questions)
+    costs = [max(map(len, (row.ids for row in q.rows()))) * len(q.targets) for q in questions]
+    for batch in token_bounded(costs, batch_size):
+        picked = [questions[i] for i in batch]
+        values, embeddings = (over_prefix if shared else in_full)(local, picked)
+        told(batch, values, embeddings)
+
+
+def _read(local: LocalModel, examples: Sequence[Example]) -> list[Options]:
+    shown = [shown_options(example) for example in examples]
+    flat = iter(targets(local, [option for options in shown for option in options]))
+    read = []
+    for asked, options in zip(ask(local, examples), shown, strict=True):
+        own = [next(flat) for _ in options]
+        read.append(Options(asked, tuple(tuple(ids) for ids, _ in own), tuple(n for _, n in own)))
+    return read
+
+
+def shares_prefix(local: LocalModel, questions: Sequence[Options]) -> bool:
+    """Whether options over a shared prefix get the numbers they get in full, tried on the question
+    with the shortest prompt."""
+    if not questions or not accepted_arguments(local.model, past_key_values=None):
+        return False
+    if any(len(q.targets[k]) == n for q in questions for k, n in enumerate(q.n_own)):
+        return False  # no token of the mark is common to all: only odd tokenizers
+    shortest = min(questions, key=lambda q: len(q.asked.ids))
+    (shared,), _ = over_prefix(local, [shortest])
+    (full,), _ = in_full(local, [shortest])
+    dtype = next(local.model.parameters()).dtype
+    same = bool(np.abs(shared - full).max() <= TOLERANCE.get(dtype, COARSE_TOLERANCE))
+    if not same:
+        log.warning(
+            "%s does not continue a shared prompt exactly; options are scored in full",
+            local.model.config.model_type,
+        )
+    return same
+
+
+def in_full(
+    local: LocalModel, questions: Sequence[Options]
+) -> tuple[list[NDArray[np.float64]], Tensor]:
+    """(mean log-likelihoods [C] of each question's options, embeddings [n, width]), each option
+    passed with its whole prompt."""
+    values, embeddings = row_means(local, [row for q in questions for row in q.rows()], nll)
+    counts = [len(q.targets) for q in questions]
+    firsts = np.cumsum([0, *counts[:-1]])
+    return _by_question(-values, counts), embeddings[torch.from_numpy(firsts).to(embeddings.device)]
+
+
+@torch.inference_mode()
+def over_prefix(
+    local: LocalModel, questions: Sequence[Options]
+) -> tuple[list[NDArray[np.float64]], Tensor]:
+    """The numbers of `in_full`, by one pass over the prompts and one over all options."""
+    model: Any = local.model
+    pad_id = int(local.tokenizer.pad_token_id)
+    prefixes = [q.prefix() for q in questions]
+    ids, mask = pad_left(prefixes, pad_id, local.device)
+    cache: Any = DynamicCache(config=model.config)
+    decoder = plain_network(model).get_decoder()
+    hidden = decoder(**pass_arguments(model, ids, mask, cache))[0]
+    width = ids.shape[1]
+    embeddings = question_means(
+        hidden, [q.asked.question for q in questions], [width - len(p) for p in prefixes]
+    )
+    owner = torch.tensor([i for i, q in enumerate(questions) for _ in q.targets], device=ids.device)
+    cache.reorder_cache(owner)
+    behind = [tokens for q in questions for tokens in q.continuations()]
+    n_own = [n for q in questions for n in q.n_own]
+    more, more_mask = pad_right([tokens[:-1] for tokens in behind], pad_id, local.device)
+    length = more.shape[1]
+    places = [i * length + k for i, n in enumerate(n_own) for k in range(n)]
+    wanted = [token for tokens in behind for token in tokens[1:]]
+    whole_mask = torch.cat([mask[owner], more_mask], dim=1)
+    _, losses = at_places(local, more, whole_mask, places, wanted, nll, cache=cache)
+    counts = [len(q.targets) for q in questions]
+    return _by_question(-means_by_row(losses, n_own), counts), embeddings
+
+
+def _by_question(values: Tensor, counts: Sequence[int]) -> list[NDArray[np.float64]]:
+    return np.split(values.numpy(), np.cumsum(counts)[:-1])

@@ -1,0 +1,82 @@
+"""Questions and what may follow them, as tokens: the rows that scoring passes through a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bridgekd.core.prompts import ANSWER_MARK, LETTERS, answer_prompt, render_question
+from bridgekd.lm.encode import render_prompt, text_ids
+from bridgekd.lm.forward import Row
+from bridgekd.lm.loading import LocalModel
+from bridgekd.records import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The answer prompt's tokens, and which of them are the question's (options included).
+
+    All are, where the tokenizer gives no offsets or the template alters the question.
+    """
+
+    ids: tuple[int, ...]
+    question: tuple[bool, ...]
+
+    def followed_by(self, target: Sequence[int], n_scored: int) -> Row:
+        """The row of this prompt and `target`, of which the last `n_scored` tokens count."""
+        return Row((*self.ids, *target), self.question, n_scored)
+
+
+def ask(local: LocalModel, examples: Sequence[Example]) -> list[Asked]:
+    """Every example's answer prompt, in order."""
+    if not examples:
+        return []
+    tokenizer = local.tokenizer
+    texts = [render_prompt(tokenizer, answer_prompt(example)) for example in examples]
+    encoding = tokenizer(
+        texts, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
+    )
+    offsets = encoding["offset_mapping"] if tokenizer.is_fast else [None] * len(texts)
+    return [
+        Asked(tuple(ids), _marks(text, render_question(example), spans) or (True,) * len(ids))
+        for example, text, ids, spans in zip(
+            examples, texts, encoding["input_ids"], offsets, strict=True
+        )
+    ]
+
+
+def _marks(
+    text: str, question: str, spans: Sequence[tuple[int, int]] | None
+) -> tuple[bool, ...] | None:
+    """Which tokens lie in the question, by their places in the text; None if that is unknown."""
+    start = text.find(question)
+    if spans is None or start < 0:
+        return None
+    end = start + len(question)
+    marks = tuple(a < end and b > start and a < b for a, b in spans)
+    return marks if any(marks) else None
+
+
+def targets(local: LocalModel, answers: Sequence[str]) -> list[tuple[list[int], int]]:
+    """(tokens of `Answer: <answer>`, how many of them are the answer's own) of each answer.
+
+    The mark's tokens are the leading ones shared with `Answer: `, with and without the space that
+    some tokenizers keep apart.
+    """
+    mark = text_ids(local.tokenizer, [f"{ANSWER_MARK} "])[0]
+    texts = text_ids(local.tokenizer, [f"{ANSWER_MARK} {answer}" for answer in answers])
+    return [(target, len(target) - _n_shared(mark, target)) for target in texts]
+
+
+def mark_ids(local: LocalModel) -> list[int]:
+    """The tokens of the mark that stand before any answer: where a free answer is continued."""
+    empty, *full = text_ids(local.tokenizer, [f"{ANSWER_MARK} {text}" for text in ("", "a", "7")])
+    return empty[: min(_n_shared(empty, ids) for ids in full)]
+
+
+def shown_options(example: Example) -> list[str]:
+    """The options as a model should write them: `(B) text`."""
+    return [f"({LETTERS[i]}) {choice}" for i, choice in enumerate(example.choices)]
+
+
+def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

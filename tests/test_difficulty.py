@@ -1,0 +1,52 @@
+"""How hard, from options and from answers that do or do not agree."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekd.core.difficulty import n_distinct, option_entropy, option_margin, vote_entropy
+
+ANSWERS = st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=12)
+LOG_P = st.lists(st.floats(-50, 0), min_size=1, max_size=8).map(np.array)
+
+
+def test_distinct_answers_are_counted_and_all_unreadable_ones_are_one():
+    assert n_distinct([]) == 0
+    assert n_distinct(["7", "7", "7"]) == 1
+    assert n_distinct(["7", "", "8", ""]) == 3
+
+
+def test_a_committee_of_one_mind_has_entropy_0_and_one_of_k_minds_1():
+    assert vote_entropy([]) == vote_entropy(["a"]) == vote_entropy(["a", "a", "a"]) == 0
+    assert vote_entropy(["a", "b", "c", ""]) == 1
+    expected = -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25)) / math.log(4)
+    assert vote_entropy(["a", "b", "a", "c"]) == pytest.approx(expected)
+    assert vote_entropy(["", "", "a", "a"]) == pytest.approx(0.5)
+
+
+@given(ANSWERS)
+def test_disagreement_is_in_0_to_1_and_knows_no_order(answers):
+    assert 0 <= vote_entropy(answers) <= 1
+    assert vote_entropy(answers[::-1]) == pytest.approx(vote_entropy(answers))
+    assert (vote_entropy(answers) > 0) == (n_distinct(answers) > 1)
+
+
+def test_options_alike_are_hardest_and_a_lone_option_is_certain():
+    assert option_entropy(np.log([0.5, 0.5])) == pytest.approx(1)
+    assert option_margin(np.log([0.5, 0.5])) == pytest.approx(1)
+    assert option_entropy(np.array([-1.0])) == option_margin(np.array([-1.0])) == 0
+    assert option_margin(np.log([0.1, 0.6, 0.3])) == pytest.approx(0.7)
+    p = np.array([0.1, 0.6, 0.3])
+    assert option_entropy(np.log(p) - 3) == pytest.approx(-(p * np.log(p)).sum() / np.log(3))
+
+
+@given(LOG_P, st.randoms())
+def test_options_measures_are_in_0_to_1_and_know_no_order(log_p, random):
+    shuffled = log_p.copy()
+    random.shuffle(shuffled)
+    for measure in (option_entropy, option_margin):
+        assert -1e-12 <= measure(log_p) <= 1 + 1e-12
+        assert measure(shuffled) == pytest.approx(measure(log_p), abs=1e-12)

