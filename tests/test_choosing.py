@@ -10,9 +10,10 @@ from bridgekd import lm
 from bridgekd.config import Confidence, Teacher
 from bridgekd.edges.rows import read_rows
 from bridgekd.errors import BadInput
-from bridgekd.records import Example, Rationale, Score
+from bridgekd.records import Completion, Example, Rationale, Score, Signal
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
+from bridgekd.stages.pool import part_of
 from tiny_models import write_tiny
 
 LIVE = Live("run", Teacher(model="none"), Path("none.db"))
@@ -25,8 +26,12 @@ def artifact(recipe, stage):
     return found
 
 
+def facts_of(folder):
+    return json.loads((folder / "manifest.json").read_text())["facts"]
+
+
 def facts(recipe, stage):
-    return json.loads((artifact(recipe, stage) / "manifest.json").read_text())["facts"]
+    return facts_of(artifact(recipe, stage))
 
 
 @pytest.fixture
@@ -43,7 +48,8 @@ def test_a_measure_that_needs_no_gold_answer_scores_the_pool(tiny, measure):
     bridgekd.run(tiny, overrides=[f"select.difficulty={measure}", "select.samples=2"])
     scores = read_rows(artifact(tiny, "score_pool") / "scores.parquet", Score)
     assert len(scores) == 60
-    assert all(s.difficulty >= 0 and s.n_answer_tokens == 0 for s in scores)
+    assert all(s.difficulty >= 0 for s in scores)
+    assert len({s.difficulty for s in scores}) > 1 or measure in ("consistency", "disagreement")
 
 
 def test_a_pool_without_gold_answers_runs_to_the_end(unlabelled):
@@ -96,3 +102,57 @@ def test_an_untrained_assistant_is_not_consistent_with_itself(tiny):
     with pytest.raises(BadInput, match=r"no rationale of .* was kept"):
         bridgekd.run(tiny, overrides=["annotate.keep=consistent", "annotate.samples=2"])
     assert facts(tiny, "annotate")["n_kept"] == 0
+
+
+def journal(recipe, stage):
+    """The folders of a stage, in the order of the run."""
+    stages = json.loads((recipe.parent / "runs" / "tiny.json").read_text())["stages"]
+    return [recipe.parent / "runs" / row["folder"] for row in stages if row["stage"] == stage]
+
+
+def asked(folder):
+    return [c.id for c in read_rows(folder / "completions.parquet", Completion)]
+
+
+def test_rounds_buy_the_budget_in_parts_and_nothing_twice(tiny, teacher):
+    plan = bridgekd.plan(tiny, overrides=["select.rounds=3"])
+    assert [p.forecast.n_queries for p in plan.purchases if p.stage == "query_teacher"] == [4, 4, 4]
+    bridgekd.run(tiny, overrides=["select.rounds=3"])
+    bought = [asked(folder) for folder in journal(tiny, "query_teacher")]
+    assert [len(ids) for ids in bought] == [4, 4, 4]
+    assert len({id for ids in bought for id in ids}) == 12
+    rows = [facts_of(folder)["n_rows"] for folder in journal(tiny, "train_assistant")]
+    assert rows == [4, 8, 12]
+    assert teacher.calls.total() == 12 + 5
+
+
+def test_parts_of_a_budget_add_up_to_the_whole():
+    for amount in (1, 7, 200, 999_983):
+        for n in (1, 2, 3, 7):
+            parts = [part_of(amount, (k / n, (k + 1) / n)) for k in range(n)]
+            assert sum(parts) == amount and max(parts) - min(parts) <= 1
+
+
+@pytest.mark.parametrize("filtered", ["true", "false"])
+def test_ta_in_the_loop_asks_where_the_student_is_unsure(tiny, filtered):
+    chosen = [f"loop.filter={filtered}", "loop.samples=2", "confidence.keep_share=50%"]
+    done = bridgekd.run(tiny, methods=["ta_in_the_loop"], overrides=chosen)
+    first, second = journal(tiny, "query_teacher")
+    assert (len(asked(first)), len(asked(second))) == (4, 8)
+    signals = read_rows(journal(tiny, "weigh_student")[0] / "signals.parquet", Signal)
+    assert len(signals) == 60 and all(0 <= s.confidence <= 1 for s in signals)
+    unsure = {s.id: s.difficulty for s in read_rows(
+        journal(tiny, "weigh_student")[0] / "scores.parquet", Score)}  # fmt: skip
+    rest = [d for id, d in unsure.items() if id not in {*asked(first), *asked(second)}]
+    assert min(unsure[id] for id in asked(second)) >= max(rest)
+    kept = [facts_of(folder)["n_kept"] for folder in journal(tiny, "check")]
+    assert kept == ([2, 4] if filtered == "true" else [4, 8])
+    assert done.metrics["arms"]["ta_in_the_loop"]["n_queries"] == 12
+
+
+def test_a_run_in_rounds_does_nothing_the_second_time(tiny, teacher):
+    both = {"methods": ["bridge", "ta_in_the_loop"], "overrides": ["select.rounds=2"]}
+    first = bridgekd.run(tiny, **both)
+    calls, told = teacher.calls.total(), []
+    again = bridgekd.run(tiny, **both, progress=lambda *what: told.append(what))
+    assert (again.metrics, teacher.calls.total(), told) == (first.metrics, calls, [])

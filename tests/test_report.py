@@ -54,7 +54,9 @@ def a_map(n=40, n_chosen=6, question="What is {}?"):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     pool = [Example(f"{i}", question.format(i), "a", domain="<clinic>") for i in range(n)]
     settings = {"n_chosen": n_chosen, "alpha": 0.5, "seed": 0}
-    ranking = rank("bridge", [e.id for e in pool], np.arange(n), rows, **settings)
+    ranking = rank("bridge", [e.id for e in pool], np.arange(n), rows, **settings).picks(
+        [e.id for e in pool]
+    )
     return pool_map(pool, rows, ranking, title="Chosen by: bridge", rule="", seed=0)
 
 

@@ -341,3 +341,21 @@ def test_centring_makes_distances_count_where_all_embeddings_share_one_direction
     assert distances_to(crowded, 0).max() < 0.01
     assert distances_to(centred(crowded), 0).max() > 0.5
     assert np.linalg.norm(centred(crowded), axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_was_asked_before_is_not_ranked_again(strategy):
+    ids, difficulty, embeddings = a_pool(60, 3)
+    asked = {"q003", "q017", "q059"}
+    found = rank(strategy, ids, difficulty, embeddings, asked=asked, n_chosen=9, alpha=0.5, seed=0)
+    assert sorted(p.id for p in found.picks(ids)) == sorted(set(ids) - asked)
+
+
+def test_new_picks_keep_their_distance_from_what_was_asked():
+    """Alpha 0: k-center that goes on where earlier rounds ended."""
+    ids, difficulty, embeddings = a_pool(80, 5)
+    settings = {"alpha": 0.0, "seed": 0}
+    whole = rank("bridge", ids, difficulty, embeddings, n_chosen=8, **settings)
+    first = [p.id for p in whole.picks(ids)[:3]]
+    later = rank("bridge", ids, difficulty, embeddings, asked=first, n_chosen=5, **settings)
+    assert [p.id for p in later.picks(ids)[:5]] == [p.id for p in whole.picks(ids)[3:8]]

@@ -54,7 +54,7 @@ def taught(lessons, form):
         batch_size=1,
         seed=0,
     )
-    return _rationale_rows(lessons, lessons, settings)
+    return _rationale_rows(lessons, [lessons], settings)
 
 
 def test_a_student_learns_the_rationale_and_then_the_gold_answer(lessons):

@@ -235,10 +235,11 @@ def _known(
 
 def _to_buy(world: _World, artifact: Artifact) -> Purchase:
     settings, (_, ranking, *_) = world.store.made_from[artifact.path.name]
-    chosen_by, _ = world.store.made_from[ranking.path.name]
+    chosen_by, known = world.store.made_from[ranking.path.name]
     assert isinstance(settings, of.QueryTeacher) and isinstance(chosen_by, of.Select)
-    wanted = _ranked(world.pool, ranking, chosen_by)
-    limits = limits_of(settings.budget, len(world.pool))
+    later = any(a.stage == "query_teacher" for a in known)
+    wanted = _ranked(world.pool, ranking, chosen_by, later=later)
+    limits = limits_of(settings.budget, len(world.pool), settings.part)
     return _purchase(world, artifact, settings.ask, wanted, limits, chosen_by.strategy)
 
 
@@ -273,12 +274,16 @@ def _purchase(
     return Purchase(artifact.stage, artifact.path.name, choice, wanted is not None, limits, told)
 
 
-def _ranked(pool: list[Example], ranking: Artifact, chosen_by: of.Select) -> list[Example] | None:
-    """The pool in the order of buying; None where that takes scores that are still to be made."""
+def _ranked(
+    pool: list[Example], ranking: Artifact, chosen_by: of.Select, *, later: bool
+) -> list[Example] | None:
+    """The pool in the order of buying; None where that takes scores that are still to be made, or
+    hangs on what an earlier round asks.
+    """
     examples = {e.id: e for e in pool}
     if ranking.done:
         order = read_column(ranking.path / "ranking.parquet", Pick, "id")
-    elif chosen_by.strategy == "random":  # the seed alone decides
+    elif chosen_by.strategy == "random" and not later:  # the seed alone decides
         none, alike = np.zeros(len(pool)), np.ones((len(pool), 1), dtype=np.float32)
         ids = list(examples)
         drawn_up = rank("random", ids, none, alike, n_chosen=0, alpha=0.0, seed=chosen_by.seed)

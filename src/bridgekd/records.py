@@ -28,6 +28,17 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """What TA-in-the-Loop knows of one question: how many different answers the student's samples
+    gave, and the assistant's confidence in the most frequent one, in [0, 1].
+    """
+
+    id: str
+    n_distinct: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pick:
     """One place of a ranking over the whole pool. `chosen` marks the first B places.
 

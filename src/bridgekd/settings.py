@@ -59,9 +59,23 @@ class EmbedPool(Section):
     batch_size: int
 
 
+Part = tuple[float, float]  # of a budget, from one share of it to another
+WHOLE: Part = (0.0, 1.0)
+
+
+class Signals(Section):
+    samples: int
+    max_new_tokens: int
+    batch_size: int
+    confidence: Confidence
+    judge_batch_size: int
+    seed: int
+
+
 class Select(Section):
     strategy: str
     queries: Amount | None
+    part: Part
     alpha: float
     centre: bool
     seed: int
@@ -80,6 +94,7 @@ class Ask(Section):
 class QueryTeacher(Section):
     ask: Ask
     budget: Budget
+    part: Part
     accept: Literal["correct", "all"] | None  # what counts as accepted, where that is limited
 
 
@@ -144,6 +159,7 @@ class Settings:
     """The settings of every stage of one recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
         r, a, s, seed = recipe, recipe.assistant, recipe.student, recipe.seed
         self.ask = _ask(r.teacher)
         self.load_pool = LoadPool(
@@ -168,6 +184,7 @@ class Settings:
         self.select = Select(
             strategy=r.select.strategy,
             queries=r.budget.queries,
+            part=WHOLE,
             alpha=r.select.alpha,
             centre=r.select.centre,
             seed=seed,
@@ -175,13 +192,12 @@ class Settings:
         self.query_teacher = QueryTeacher(
             ask=self.ask,
             budget=r.budget,
+            part=WHOLE,
             accept=_counted(r),
         )
-        self.check = Check(
-            keep=r.check.keep,
-            confidence=r.confidence if r.check.keep == "confident" else None,
-            batch_size=a.batch_size if r.check.keep == "confident" else 0,
-        )
+        self.check = _check(r, r.check.keep)
+        self.signals = _signals(r)
+        self.rounds = tuple((k / n, (k + 1) / n) for n in (r.select.rounds,) for k in range(n))
         self.train_assistant = _training(a, "joint", seed)
         self.annotate = _annotate(r)
         self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
@@ -196,7 +212,15 @@ class Settings:
         """
         return self.warm_up.model_copy(update={"seed": self.warm_up.seed + SEED_STEP * member})
 
-    def select_by(self, strategy: str | None) -> Select:
+    def query_part(self, part: Part) -> QueryTeacher:
+        """The buying of a part of the budget."""
+        return self.query_teacher.model_copy(update={"part": part})
+
+    def check_by(self, keep: Literal["correct", "confident", "all"]) -> Check:
+        """The check by another rule."""
+        return _check(self.recipe, keep)
+
+    def select_by(self, strategy: str | None, part: Part = WHOLE) -> Select:
         """The selection with another strategy; None keeps the recipe's.
 
         What a strategy does not use stands at a constant, so that changing it redoes nothing.
@@ -205,7 +229,27 @@ class Settings:
         unused = {} if named in _BY_ALPHA else {"alpha": 0.5}
         unused |= {"centre": True} if named in ("random", "hardest") else {}
         unused |= {} if named in _BY_SEED else {"seed": 0}
-        return self.select.model_copy(update={"strategy": named, **unused})
+        return self.select.model_copy(update={"strategy": named, "part": part, **unused})
+
+
+def _check(recipe: Recipe, keep: Literal["correct", "confident", "all"]) -> Check:
+    asked = keep == "confident"
+    return Check(
+        keep=keep,
+        confidence=recipe.confidence if asked else None,
+        batch_size=recipe.assistant.batch_size if asked else 0,
+    )
+
+
+def _signals(recipe: Recipe) -> Signals:
+    return Signals(
+        samples=recipe.loop.samples,
+        max_new_tokens=recipe.student.max_new_tokens,
+        batch_size=recipe.student.batch_size,
+        confidence=recipe.confidence,
+        judge_batch_size=recipe.assistant.batch_size,
+        seed=recipe.seed,
+    )
 
 
 def _training(

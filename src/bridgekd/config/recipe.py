@@ -113,6 +113,7 @@ class Select(Section):
     centre: bool = True  # whether embeddings lose their mean before distances are taken
     samples: int = Field(5, ge=2, le=64)  # answers a question at temperature 0.7: consistency
     committee: int = Field(3, ge=2, le=16)  # assistants warmed up apart: disagreement
+    rounds: int = Field(1, ge=1, le=100)  # bridge: the assistant is trained again between them
     encoder: str | None = None  # a sentence-transformers model; None: the assistant's own states
 
 
@@ -145,6 +146,17 @@ class Confidence(Section):
     keep_share: Amount | None = None
 
 
+class Loop(Section):
+    """TA-in-the-Loop alone. Of the budget, `warm_share` is spent at random and warms the student
+    up; how unsure it then is decides the rest. `filter`: whether the assistant's confidence decides
+    what enters the training, in place of `check.keep`.
+    """
+
+    warm_share: float = Field(0.3, gt=0, lt=1)
+    samples: int = Field(5, ge=2, le=64)
+    filter: bool = True
+
+
 class Evaluate(Section):
     """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked
     for.
@@ -167,6 +179,7 @@ class Recipe(Section):
     check: Check = Check()
     annotate: Annotate = Annotate()
     confidence: Confidence = Confidence()
+    loop: Loop = Loop()
     evaluate: Evaluate = Evaluate()
     store: str = "runs"
     ledger: str = "ledger.db"

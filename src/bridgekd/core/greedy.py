@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridgekd.core.diversity import Nearest, bring_near, bring_near_one, nobody
+from bridgekd.core.diversity import Nearest, bring_near, bring_near_one, nearest_picks, nobody
 from bridgekd.core.ranking import Choice, Pool, followed
 
 _FRONT = 8192  # rows in the first front; the choice does not depend on it
@@ -68,12 +68,14 @@ def greedy(
 
     "Top-B of the combination" is stated in arXiv 2512.20403; that it is greedy, and alpha, is our
     reading. v is the distance to the nearest earlier pick, 1 for the first. alpha = 0 is k-center
-    (Gonzalez 1985), alpha = 1 the hardest first. With `groups` [n] and `quotas` [g], which add up
+    (Gonzalez 1985), alpha = 1 the hardest first. What was asked before counts as picked. With `groups` [n] and `quotas` [g], which add up
     to B, no group gives more than its quota.
     """
     groups = np.zeros(len(pool), dtype=np.int64) if groups is None else groups
     quotas = np.array([n_chosen]) if quotas is None else quotas
     near = nobody(len(pool))
+    if len(pool.asked):
+        near.distance[:] = nearest_picks(pool.embeddings, pool.asked).distance
     picked = _picked(pool, n_chosen, alpha, groups, quotas.copy(), near)
     return followed(pool, picked.rows, picked.score, alpha, earlier=picked.earlier, finished=near)
 

@@ -15,12 +15,14 @@ from bridgekd.records import Pick
 @dataclass(frozen=True, slots=True)
 class Pool:
     """What a strategy sees, in the order of ids: difficulty [n] in [0, 1], `embeddings` [n, d]
-    float32 with rows of length 1, `domains` [n] integers.
+    float32 with rows of length 1, `domains` [n] integers, and `asked` [a, d], the embeddings of what
+    was asked in earlier rounds.
     """
 
     difficulty: np.ndarray
     embeddings: np.ndarray
     domains: np.ndarray
+    asked: np.ndarray
 
     def __len__(self) -> int:
         return len(self.difficulty)

@@ -6,7 +6,7 @@ rest follows by static score; equal scores go by id; neither the order of the po
 `seed` changes the ranking; inputs are left as they are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -32,6 +32,7 @@ def rank(
     embeddings: np.ndarray,
     *,
     domains: Sequence[str] = (),
+    asked: Collection[str] = (),
     n_chosen: int,
     alpha: float,
     seed: int,
@@ -40,16 +41,20 @@ def rank(
 
     `difficulty` [n] in any unit, higher = harder; `embeddings` [n, d] float32 with rows of length
     1, on disk (np.memmap) if need be: they are copied only where ids are not in order; `domains`
-    [n], empty for none; alpha in [0, 1] is the share of difficulty in the score.
+    [n], empty for none; alpha in [0, 1] is the share of difficulty in the score. Ids in `asked`
+    are not ranked; the greedy strategies keep their distance from them.
     """
-    order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-    in_order = bool((order == np.arange(len(ids))).all())
+    whole = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    is_asked = np.array([ids[i] in asked for i in whole], dtype=bool)
+    order = whole[~is_asked]
+    in_order = len(order) == len(ids) and bool((order == np.arange(len(ids))).all())
     places = rank_normalise(difficulty)[order]
     sorted_embeddings = embeddings if in_order else embeddings[order]
     named = np.array(domains if len(domains) else [""] * len(ids))
     groups = np.unique(named, return_inverse=True)[1][order]
-    pool = Pool(places, np.asarray(sorted_embeddings, dtype=np.float32), groups)
-    n_chosen = min(n_chosen, len(ids))
+    behind = np.asarray(embeddings[whole[is_asked]], dtype=np.float32)
+    pool = Pool(places, np.asarray(sorted_embeddings, dtype=np.float32), groups, behind)
+    n_chosen = min(n_chosen, len(order))
     return ranking(pool, STRATEGIES[strategy](pool, n_chosen, alpha, seed), n_chosen, order)
 
 

@@ -7,9 +7,15 @@ from difflib import get_close_matches
 from bridgekd.errors import BadInput
 from bridgekd.methods.bridge import bridge, random
 from bridgekd.methods.direct import direct
+from bridgekd.methods.ta_in_the_loop import ta_in_the_loop
 from bridgekd.runs import Method
 
-METHODS: dict[str, Method] = {"bridge": bridge, "random": random, "direct": direct}
+METHODS: dict[str, Method] = {
+    "bridge": bridge,
+    "random": random,
+    "direct": direct,
+    "ta_in_the_loop": ta_in_the_loop,
+}
 
 
 def method_named(name: str) -> Method:

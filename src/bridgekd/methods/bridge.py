@@ -1,6 +1,7 @@
 """BRIDGE (arXiv 2512.20403): choose locally, pay for little, teach through an assistant."""
 
 from bridgekd import stages
+from bridgekd.edges.store import Artifact
 from bridgekd.runs import Arm, Arms, Run
 
 
@@ -8,13 +9,18 @@ def bridge(run: Run, *, strategy: str | None = None, prefix: str = "") -> Arms:
     """Phase 1, apprenticeship, up to `assistant`; phase 2, tutoring, from `rationales` on."""
     pool, make, of = run.pool(), run.make, run.of
     warm = run.warmed(pool)
-    ranking = make(stages.select, of.select_by(strategy), pool, *run.scored(pool, warm))
-    answers = make(stages.query_teacher, of.query_teacher, pool, ranking, *run.shots)
-    lessons = make(stages.check, of.check, pool, answers, *run.judges(pool))
-    assistant = make(stages.train_assistant, of.train_assistant, pool, lessons, warm)
+    assistant = warm
+    answers: list[Artifact] = []
+    lessons: list[Artifact] = []
+    for part in of.rounds:  # one, unless select.rounds says more
+        known = run.scored(pool, assistant)
+        ranking = make(stages.select, of.select_by(strategy, part), pool, *known, *answers)
+        answers += [make(stages.query_teacher, of.query_part(part), pool, ranking, *run.shots)]
+        lessons += [make(stages.check, of.check, pool, answers[-1], *run.judges(pool))]
+        assistant = make(stages.train_assistant, of.train_assistant, pool, warm, *lessons)
     rationales = make(stages.annotate, of.annotate, pool, assistant)
     instructed = run.instructed()
-    student = make(stages.train_student, of.train_student, pool, rationales, instructed)
+    student = make(stages.train_student, of.train_student, pool, instructed, rationales)
     return {
         "assistant_base": Arm(run.assistant, "assistant"),
         **run.warm_arm(warm),

@@ -15,7 +15,7 @@ def direct(run: Run) -> Arms:
     answers = make(stages.query_teacher, of.query_teacher, pool, ranking, *run.shots)
     lessons = make(stages.check, of.check, pool, answers, *run.judges(pool))
     instructed = run.instructed()
-    student = make(stages.train_student, of.train_student, pool, lessons, instructed)
+    student = make(stages.train_student, of.train_student, pool, instructed, lessons)
     return {
         "student_base": Arm(run.student, "student"),
         "student_instructed": Arm(instructed, "student"),

@@ -4,7 +4,7 @@ from bridgekd.stages.buying import check, measure_teacher, query_teacher
 from bridgekd.stages.live import Live
 from bridgekd.stages.measuring import evaluate, predict, report
 from bridgekd.stages.pool import load_pool, load_test, select
-from bridgekd.stages.scoring import embed_pool, score_pool
+from bridgekd.stages.scoring import embed_pool, score_pool, weigh_student
 from bridgekd.stages.training import (
     annotate,
     instruct_student,
@@ -31,4 +31,5 @@ __all__ = [
     "train_assistant",
     "train_student",
     "warm_up",
+    "weigh_student",
 ]

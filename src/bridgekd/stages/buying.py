@@ -19,7 +19,7 @@ from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, n_queries, open_model, read_pool
+from bridgekd.stages.pool import answer_kind, n_queries, open_model, part_of, read_pool
 from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
 
 Keep = Literal["correct", "confident", "consistent", "all"]
@@ -33,7 +33,7 @@ def query_teacher(
     examples = {e.id: e for e in read_pool(pool)}
     picks = read_rows(ranking.path / "ranking.parquet", Pick)
     wanted = [examples[p.id] for p in sorted(picks, key=lambda p: p.rank)]
-    limits = limits_of(s.budget, len(wanted))
+    limits = limits_of(s.budget, len(examples), s.part)
     accept = _acceptance(examples, answer_kind(pool), s.accept)
     bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live, accept=accept)
     write_rows(out / "completions.parquet", Completion, bought.completions)
@@ -103,13 +103,14 @@ def _acceptance(
     )
 
 
-def limits_of(budget: Budget, n_pool: int) -> Limits:
-    """What a budget admits for a pool of n."""
+def limits_of(budget: Budget, n_pool: int, part: of.Part = of.WHOLE) -> Limits:
+    """What a part of a budget admits for a pool of n; parts that follow on add up to the whole."""
+    usd = None if budget.usd is None else microusd(budget.usd)
     return Limits(
-        queries=n_queries(budget.queries, n_pool),
-        microusd=None if budget.usd is None else microusd(budget.usd),
-        tokens=budget.tokens,
-        accepted=budget.accepted,
+        queries=part_of(n_queries(budget.queries, n_pool), part),
+        microusd=None if usd is None else part_of(usd, part),
+        tokens=None if budget.tokens is None else part_of(budget.tokens, part),
+        accepted=None if budget.accepted is None else part_of(budget.accepted, part),
     )
 
 

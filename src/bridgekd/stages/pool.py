@@ -1,6 +1,8 @@
 """From files to a ranking: load_pool, load_test, select. Nothing here is paid for."""
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from bridgekd.edges.rows import read_column, read_rows, write_columns, write_row
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
-from bridgekd.records import Example, Pick, Score
+from bridgekd.records import Completion, Example, Pick, Score
 from bridgekd.stages.live import Live
 
 
@@ -47,19 +49,22 @@ def select(
     out: Path,
     s: of.Select,
     pool: Artifact,
-    scores: Artifact | None = None,
-    vectors: Artifact | None = None,
-    *,
+    *known: Artifact,
     live: Live,
 ) -> dict[str, Any]:
-    """B questions in the order of choosing, then the rest; a strategy that needs no scores gets
-    none. Embeddings are the scores' own unless `vectors` holds others.
+    """B questions in the order of choosing, then the rest.
+
+    `known` may hold scores, embeddings in place of the scores' own, and what earlier rounds asked:
+    that is left out of the ranking, and new picks keep their distance from it.
     """
     ids, domains = (read_column(pool.path / "pool.parquet", Example, n) for n in ("id", "domain"))
     difficulty, embeddings = np.zeros(len(ids)), np.ones((len(ids), 1), dtype=np.float32)
+    scores = next((a for a in known if (a.path / "scores.parquet").is_file()), None)
+    vectors = [a for a in known if (a.path / "embeddings.npy").is_file()]
     if scores is not None:
         difficulty = np.array(read_column(scores.path / "scores.parquet", Score, "difficulty"))
-        embeddings = np.load((vectors or scores).path / "embeddings.npy", mmap_mode="r")
+    if vectors:
+        embeddings = np.load(vectors[-1].path / "embeddings.npy", mmap_mode="r")
         if s.centre:
             embeddings = centred(embeddings)
     ranking = rank(
@@ -68,7 +73,8 @@ def select(
         difficulty,
         embeddings,
         domains=domains,
-        n_chosen=n_queries(s.queries, len(ids)),
+        asked=_asked(known),
+        n_chosen=part_of(n_queries(s.queries, len(ids)), s.part),
         alpha=s.alpha,
         seed=s.seed,
     )
@@ -115,6 +121,18 @@ def n_queries(amount: int | str | None, n_pool: int) -> int:
             f"give at most {n_pool}"
         )
     return n
+
+
+def _asked(known: Sequence[Artifact]) -> set[str]:
+    """The ids of every completion among `known`."""
+    files = [a.path / "completions.parquet" for a in known]
+    return {id for f in files if f.is_file() for id in read_column(f, Completion, "id")}
+
+
+def part_of(amount: int, part: of.Part) -> int:
+    """The whole number between two shares of an amount."""
+    start, end = (math.floor(amount * share + 0.5) for share in part)
+    return end - start
 
 
 def known_strategy(name: str) -> str:

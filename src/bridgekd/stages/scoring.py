@@ -1,5 +1,10 @@
-"""How hard every question is for the assistant, and where it lies: score_pool, embed_pool."""
+"""How hard every question is for the assistant, and where it lies: score_pool,
+embed_pool; and for the student: weigh_student.
+"""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,16 +12,18 @@ import numpy as np
 
 from bridgekd import lm
 from bridgekd import settings as of
-from bridgekd.core.difficulty import n_distinct, vote_entropy
-from bridgekd.core.draws import SAMPLING_TEMPERATURE, SEED_STEP
+from bridgekd.core.calibration import calibration
+from bridgekd.core.difficulty import n_distinct, rank_normalise, vote_entropy
 from bridgekd.core.grading import read_answer
-from bridgekd.core.prompts import answer_prompt, render_question
+from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
-from bridgekd.records import Score
+from bridgekd.records import Example, Score, Signal
+from bridgekd.stages.buying import graded
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool
+from bridgekd.stages.writing import samples, written
 
 # The other measures are read off what a model writes; their pass is for the embeddings alone.
 IN_ONE_PASS: dict[str, Literal["loss", "entropy", "margin"]] = {
@@ -40,8 +47,10 @@ def score_pool(
     `loss` needs gold answers. `entropy`, `margin`, `consistency` and `disagreement` (of the
     assistant with the others of its committee) need none.
     """
-    examples = read_pool(pool)
+    examples, kind = read_pool(pool), answer_kind(pool)
     local = open_model(assistant, live)
+    prompts = [answer_prompt(e) for e in examples]
+    size: dict[str, Any] = {"max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size}
     scored = lm.score(
         local,
         examples,
@@ -52,12 +61,16 @@ def score_pool(
     )
     difficulty = scored.difficulty
     if s.difficulty == "consistency":
-        said = [_answers(pool, local, s, live, sample=k) for k in range(s.samples)]
-        difficulty = np.array([n_distinct(answers) for answers in zip(*said, strict=True)])
+        drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
+        difficulty = np.array([n_distinct(a) for a in _read(examples, kind, drawn)])
     if s.difficulty == "disagreement":
-        said = [_answers(pool, local, s, live)]
-        said += [_answers(pool, open_model(member, live), s, live) for member in committee]
-        difficulty = np.array([vote_entropy(answers) for answers in zip(*said, strict=True)])
+        models = [local, *(open_model(member, live) for member in committee)]
+        said = [
+            written(out, m, prompts, label=f"member {k}", name=f"member-{k}", live=live, **size)
+            for k, m in enumerate(models)
+        ]
+        votes = _read(examples, kind, list(zip(*said, strict=True)))
+        difficulty = np.array([vote_entropy(a) for a in votes])
     rows = [
         Score(e.id, float(d), int(t))
         for e, d, t in zip(examples, difficulty, scored.n_answer_tokens, strict=True)
@@ -81,24 +94,65 @@ def embed_pool(
     return {"n_embedded": len(texts), "width": int(embeddings.shape[1])}
 
 
-def _answers(
-    pool: Artifact,
-    local: "lm.LocalModel",
-    s: of.ScorePool,
-    live: Live,
-    *,
-    sample: int | None = None,
-) -> list[str]:
-    """The model's canonical answers to the pool: greedy, or a numbered sample."""
+@stage(version=1)
+def weigh_student(
+    out: Path, s: of.Signals, pool: Artifact, student: Artifact, assistant: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """How unsure the student is of every question: signals 1 and 2 of TA-in-the-Loop.
+
+    Signal 1 is the number of different answers among the student's samples; signal 2 the
+    assistant's confidence in a sample that gives the most frequent one. That they are combined as
+    the mean of their places in the pool is our reading.
+    """
     examples, kind = read_pool(pool), answer_kind(pool)
-    texts = lm.generate(
-        local,
-        [answer_prompt(e) for e in examples],
-        max_new_tokens=s.max_new_tokens,
-        batch_size=s.batch_size,
-        temperature=0.0 if sample is None else SAMPLING_TEMPERATURE,
-        seed=0 if sample is None else s.seed + SEED_STEP * sample,
+    prompts = [explain_prompt(e) for e in examples]
+    texts = samples(
+        out, open_model(student, live), prompts, s.samples,
+        seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
+    )  # fmt: skip
+    answers = _read(examples, kind, texts)
+    distinct = np.array([n_distinct(a) for a in answers], dtype=float)
+    said = [
+        t[a.index(Counter(a).most_common(1)[0][0])] for t, a in zip(texts, answers, strict=True)
+    ]
+    confidence = lm.confidence(
+        open_model(assistant, live),
+        list(zip(examples, said, strict=True)),
+        how=s.confidence.how,
+        batch_size=s.judge_batch_size,
         progress=live.progress,
-        label="answer the pool" if sample is None else f"sample {sample + 1} of the pool",
+        label="weigh the student's answers",
     )
-    return [read_answer(t, kind, e.choices) for e, t in zip(examples, texts, strict=True)]
+    unsure = (rank_normalise(distinct) + rank_normalise(1 - confidence)) / 2
+    rows = [Score(e.id, float(u), 0) for e, u in zip(examples, unsure, strict=True)]
+    write_rows(out / "scores.parquet", Score, rows)
+    signals = [
+        Signal(e.id, int(d), float(c))
+        for e, d, c in zip(examples, distinct, confidence, strict=True)
+    ]
+    write_rows(out / "signals.parquet", Signal, signals)
+    return {
+        "mean_distinct": round(float(distinct.mean()), 4),
+        "mean_confidence": round(float(confidence.mean()), 4),
+    } | _told(examples, kind, said, confidence)
+
+
+def _told(
+    examples: Sequence[Example], kind: str, said: Sequence[str], confidence: np.ndarray
+) -> dict[str, Any]:
+    """The confidence held against the gold answers, where there are some."""
+    known = np.array([e.answer is not None for e in examples])
+    right = np.array([graded(e, t, kind).correct for e, t in zip(examples, said, strict=True)])
+    if not known.any():
+        return {}
+    return {"calibration": asdict(calibration(confidence[known], right[known]))}
+
+
+def _read(
+    examples: Sequence[Example], kind: str, texts: Sequence[Sequence[str]]
+) -> list[list[str]]:
+    """The canonical answers of every example's texts."""
+    return [
+        [read_answer(text, kind, e.choices) for text in said]
+        for e, said in zip(examples, texts, strict=True)
+    ]

@@ -23,12 +23,22 @@ TITLES = {
     "student_base": "Student, untouched",
     "student_instructed": "Student, instructed",
     "direct": "Student, direct",
+    "ta_in_the_loop": "Student, TA-in-the-Loop",
     "random": "Student, random picks",
     "bridge": "Student, BRIDGE",
 }
 ORDER = tuple(TITLES)
 _N_EXAMPLES = 10
-_SHOWN = ("teacher", "assistant", "random_assistant", "direct", "random", "bridge")
+_LEADING = ("bridge", "random", "ta_in_the_loop", "direct")  # of which the headline speaks
+_SHOWN = (
+    "teacher",
+    "assistant",
+    "random_assistant",
+    "direct",
+    "ta_in_the_loop",
+    "random",
+    "bridge",
+)
 
 
 def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
@@ -70,7 +80,7 @@ def headline(arms: Mapping[str, ArmRow], p_values: Mapping[str, float]) -> str:
 
     `p_values` are of the paired tests, by "first - second" as metrics.json names them.
     """
-    best = arms.get("bridge") or arms.get("random") or arms.get("direct")
+    best = next((arms[n] for n in _LEADING if n in arms), None)
     if best is None:
         return "No trained student was measured."
     text = (

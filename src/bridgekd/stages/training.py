@@ -1,6 +1,6 @@
 """The four trainings and what the assistant writes in between: local and free."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import Train, count_of
-from bridgekd.core.draws import SAMPLING_TEMPERATURE, SEED_STEP, stream
+from bridgekd.core.draws import stream
 from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import (
     answer_prompt,
@@ -18,15 +18,16 @@ from bridgekd.core.prompts import (
     shown_answer,
 )
 from bridgekd.edges.data import load_instructions
-from bridgekd.edges.rows import append_json, read_appended, read_rows, write_rows
+from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import UNFINISHED, Artifact, stage
+from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
 from bridgekd.stages.buying import checked, graded
 from bridgekd.stages.filtering import by_confidence, by_consistency
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_validation
+from bridgekd.stages.writing import samples, written
 
 Asked = Literal["explain", "answer"]
 PROMPTS = {"explain": explain_prompt, "answer": answer_prompt}
@@ -52,14 +53,13 @@ def warm_up(
     )  # fmt: skip
 
 
-@stage(version=1)
+@stage(version=2)
 def train_assistant(
     out: Path,
     s: of.TrainModel,
     pool: Artifact,
-    rationales: Artifact,
     assistant: Artifact,
-    *,
+    *rationales: Artifact,
     live: Live,
 ) -> dict[str, Any]:
     """The assistant after the teacher's rationales. An epoch is one pass over the kept ones."""
@@ -81,7 +81,9 @@ def annotate(
     """
     examples, kind = read_pool(pool), answer_kind(pool)
     local = open_model(assistant, live)
-    texts = _written(out, examples, local, s, live, sample=None)
+    prompts = [explain_prompt(e) for e in examples]
+    size: dict[str, Any] = {"max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size}
+    texts = written(out, local, prompts, label="annotate the pool", live=live, **size)
     rows = [
         checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
     ]
@@ -91,10 +93,10 @@ def annotate(
             rows, examples, local, s.confidence, batch_size=s.batch_size, kind=kind, live=live
         )
     if s.samples:
-        drawn = [_written(out, examples, local, s, live, sample=k) for k in range(s.samples)]
+        drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
         answers = [
             [read_answer(text, kind, e.choices) for text in said]
-            for e, said in zip(examples, zip(*drawn, strict=True), strict=True)
+            for e, said in zip(examples, drawn, strict=True)
         ]
         rows, facts = by_consistency(rows, examples, answers, kind)
     write_rows(out / "rationales.parquet", Rationale, rows)
@@ -105,34 +107,6 @@ def annotate(
         "share_correct": round(right / len(rows), 4),
         **facts,
     }
-
-
-def _written(
-    out: Path,
-    examples: list[Example],
-    local: "lm.LocalModel",
-    s: of.Annotate,
-    live: Live,
-    *,
-    sample: int | None,
-) -> list[str]:
-    """The assistant's text for every example: greedy, or a numbered sample. Batches that an earlier
-    process finished are not written again.
-    """
-    name = "texts.jsonl" if sample is None else f"sample-{sample}.jsonl"
-    file = out / UNFINISHED / name
-    return lm.generate(
-        local,
-        [explain_prompt(e) for e in examples],
-        max_new_tokens=s.max_new_tokens,
-        batch_size=s.batch_size,
-        temperature=0.0 if sample is None else SAMPLING_TEMPERATURE,
-        seed=0 if sample is None else s.seed + SEED_STEP * sample,
-        progress=live.progress,
-        label="annotate the pool" if sample is None else f"sample {sample + 1} of the pool",
-        known={i: text for batch in read_appended(file) for i, text in batch},
-        on_batch=lambda rows, new: append_json(file, list(zip(rows, new, strict=True))),
-    )
 
 
 @stage(version=1)
@@ -151,14 +125,13 @@ def instruct_student(
     )  # fmt: skip
 
 
-@stage(version=1)
+@stage(version=2)
 def train_student(
     out: Path,
     s: of.TrainModel,
     pool: Artifact,
-    rationales: Artifact,
     student: Artifact,
-    *,
+    *rationales: Artifact,
     live: Live,
 ) -> dict[str, Any]:
     """The student after rationales. An epoch is the pool's size, however many rationales there are.
@@ -221,14 +194,17 @@ def _answer_row(example: Example) -> TrainRow:
     return TrainRow(example.id, answer_prompt(example), answer_target(shown_answer(example)))
 
 
-def _rationale_rows(pool: Artifact, rationales: Artifact, s: of.TrainModel) -> list[TrainRow]:
+def _rationale_rows(
+    pool: Artifact, rationales: Sequence[Artifact], s: of.TrainModel
+) -> list[TrainRow]:
     """Kept rationales as training rows; the target answer is the gold one where there is one."""
     examples = {e.id: e for e in read_pool(pool)}
-    kept = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
+    files = [a.path / "rationales.parquet" for a in rationales]
+    kept = [r for file in files for r in read_rows(file, Rationale) if r.kept]
     if not kept:
         raise BadInput(
-            f"no rationale of {rationales.path} was kept; read its `reason` column, then raise the "
-            "budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
+            f"no rationale of {files[-1].parent} was kept; read its `reason` column, then raise "
+            "the budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
         )
     rows = []
     for r in kept:
