@@ -67,9 +67,9 @@ def greedy(
     """B picks, each the row of the highest alpha * d + (1 - alpha) * v at its moment, ties by id.
 
     "Top-B of the combination" is stated in arXiv 2512.20403; that it is greedy, and alpha, is our
-    reading. v is the distance to the nearest earlier pick, 1 for the first. alpha = 0 is k-center
-    (Gonzalez 1985), alpha = 1 the hardest first. What was asked before counts as picked. With `groups` [n] and `quotas` [g], which add up
-    to B, no group gives more than its quota.
+    reading. v is the distance to the nearest earlier pick, 1 for the first; what earlier rounds
+    asked counts as picked. alpha = 0 is k-center (Gonzalez 1985), alpha = 1 the hardest first. With
+    `groups` [n] and `quotas` [g], which add up to B, no group gives more than its quota.
     """
     groups = np.zeros(len(pool), dtype=np.int64) if groups is None else groups
     quotas = np.array([n_chosen]) if quotas is None else quotas

@@ -15,8 +15,8 @@ from bridgekd.records import Pick
 @dataclass(frozen=True, slots=True)
 class Pool:
     """What a strategy sees, in the order of ids: difficulty [n] in [0, 1], `embeddings` [n, d]
-    float32 with rows of length 1, `domains` [n] integers, and `asked` [a, d], the embeddings of what
-    was asked in earlier rounds.
+    float32 with rows of length 1, `domains` [n] integers, and `asked` [a, d], the embeddings of
+    what earlier rounds asked.
     """
 
     difficulty: np.ndarray

@@ -120,7 +120,7 @@ def legend_bar() -> str:
     )
     return (
         '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" width="160" height="14" '
-        f'aria-hidden="true">{"".join(bars)}</svg>'
+        f'shape-rendering="crispEdges" aria-hidden="true">{"".join(bars)}</svg>'
     )
 
 

@@ -27,13 +27,11 @@ def pool_maps(behind: Mapping[str, Artifact]) -> tuple[PoolMap, ...]:
         inputs = inputs_of(artifact, behind) if artifact.stage == "select" else {}
         if "score_pool" in inputs:
             settings = artifact.manifest["settings"]
+            vectors = inputs.get("embed_pool", inputs["score_pool"])  # those that were compared
             maps.append(
                 pool_map(
                     read_rows(inputs["load_pool"].path / "pool.parquet", Example),
-                    np.load(
-                        inputs.get("embed_pool", inputs["score_pool"]).path / "embeddings.npy",
-                        mmap_mode="r",
-                    ),
+                    np.load(vectors.path / "embeddings.npy", mmap_mode="r"),
                     read_rows(artifact.path / "ranking.parquet", Pick),
                     title=f"Chosen by: {settings['strategy']}",
                     rule=_rule(settings["strategy"], settings["alpha"]),
