@@ -109,7 +109,7 @@ def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> N
 
 def full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `entropy` of this package without a shared prompt; its batches are the same."""
-    questions = options._read(local, pool)
+    questions = options.read_options(local, pool)
     costs = [max(len(row.ids) for row in q.rows()) * len(q.targets) for q in questions]
     entropies, vectors = np.zeros(len(pool)), [np.zeros(0)] * len(pool)
     with evaluating(local.model):
@@ -171,7 +171,7 @@ def _apart(one: Numbers, other: Numbers) -> float:
 
 
 def pool_of(
-    words: Sequence[str], n: int, *, options: bool, median: float, longest: int
+    words: Sequence[str], n: int, *, closed: bool, median: float, longest: int
 ) -> list[Example]:
     """n questions of random words, their lengths lognormal (sigma 0.8) and in no order."""
     rng = np.random.default_rng(SEED)
@@ -182,8 +182,8 @@ def pool_of(
 
     examples = []
     for i, length in enumerate(lengths):
-        choices = tuple(text(int(rng.integers(1, 5))) for _ in range(4)) if options else ()
-        answer = choices[0] if options else text(int(rng.integers(1, 5)))
+        choices = tuple(text(int(rng.integers(1, 5))) for _ in range(4)) if closed else ()
+        answer = choices[0] if closed else text(int(rng.integers(1, 5)))
         examples.append(Example(str(i), f"{text(int(length))} ?", answer, choices))
     return examples
 
@@ -259,7 +259,7 @@ def main() -> int:
         ):
             for measure in RIVALS:
                 pool = pool_of(
-                    vocabulary, n, options=measure == "entropy", median=median, longest=longest
+                    vocabulary, n, closed=measure == "entropy", median=median, longest=longest
                 )
                 results += compare(name, local, measure, pool, size=size, repeats=repeats)
     print(table(results))
