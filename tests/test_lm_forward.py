@@ -3,30 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GraniteConfig,
-    GraniteForCausalLM,
-)
 
 from bridgekd.lm import LocalModel, forward
 from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.forward import Row, row_means
-from tiny_models import FAMILIES, tiny_model, tiny_tokenizer
+from tiny_models import FAMILIES, bent_model, tiny_model, tiny_tokenizer
 
-SHAPE = {
-    "vocab_size": 300,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-}
 ROWS = [
     Row((5, 6, 7, 8, 9), (True, True, False), 2),
     Row((11, 12, 13, 14, 15, 16, 17, 18), (False, True, True), 5),
@@ -34,22 +16,11 @@ ROWS = [
 ]
 
 
-def bent(family):
-    """Models that scale or cap what comes out of their heads."""
-    torch.manual_seed(0)
-    if family == "gemma2":
-        config = Gemma2Config(head_dim=8, final_logit_softcapping=2.0, sliding_window=4, **SHAPE)
-        return Gemma2ForCausalLM(config)
-    if family == "granite":
-        return GraniteForCausalLM(GraniteConfig(logits_scaling=3.0, **SHAPE))
-    return CohereForCausalLM(CohereConfig(logit_scale=0.3, **SHAPE))
-
-
 @pytest.fixture(scope="module", params=[*FAMILIES, "gemma2", "granite", "cohere"])
 def local(request):
     tokenizer = tiny_tokenizer("byte_level")
     is_bent = request.param not in FAMILIES
-    model = bent(request.param) if is_bent else tiny_model(request.param, 300)
+    model = bent_model(request.param, 300) if is_bent else tiny_model(request.param, 300)
     return LocalModel(model.eval(), tokenizer, "cpu")
 
 

@@ -12,7 +12,7 @@ from bridgekd.core.prompts import answer_prompt
 from bridgekd.lm import options
 from bridgekd.lm.encode import prompt_ids, stop_ids, text_ids
 from bridgekd.records import Example
-from tiny_models import FAMILIES, TOKENIZERS, tiny_tokenizer, write_tiny
+from tiny_models import FAMILIES, TOKENIZERS, bent_model, tiny_tokenizer, write_tiny
 
 CLOSED = [
     Example("a", "Who holds the red box ?", None, ("Ann", "Bob", "the quick brown fox")),
@@ -63,13 +63,23 @@ def test_closed_questions_are_as_hard_as_their_options_are_alike(local):
 
 
 def test_every_family_continues_a_shared_prompt(local):
-    questions = options._read(local, CLOSED)
+    questions = options.read_options(local, CLOSED)
     assert options.shares_prefix(local, questions)
     shared, embeddings = options.over_prefix(local, questions)
     full, full_embeddings = options.in_full(local, questions)
     for a, b in zip(shared, full, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     np.testing.assert_allclose(embeddings, full_embeddings, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "granite", "cohere"])
+def test_windows_of_attention_and_bent_logits_make_no_difference(family):
+    tokenizer = tiny_tokenizer("byte_level")
+    local = lm.LocalModel(bent_model(family, len(tokenizer)).eval(), tokenizer, "cpu")
+    assert options.shares_prefix(local, options.read_options(local, CLOSED))
+    scored = lm.score(local, CLOSED, measure="entropy", batch_size=4)
+    expected = [naive_options(local, example)[0] for example in CLOSED]
+    np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
 
 class WithoutPast(GPT2LMHeadModel):

@@ -7,6 +7,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     Lfm2Config,
     Lfm2ForCausalLM,
     LlamaConfig,
@@ -97,6 +103,30 @@ def tiny_model(family: str, n_tokens: int, seed: int = 0) -> torch.nn.Module:
     if family == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(**layers, **shared))
     return LlamaForCausalLM(LlamaConfig(**layers, **shared))
+
+
+def bent_model(family: str, n_tokens: int) -> torch.nn.Module:
+    """A random causal LM that scales or caps its logits: gemma2 (with a window of attention),
+    granite or cohere."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": n_tokens,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    if family == "gemma2":
+        config = Gemma2Config(head_dim=8, final_logit_softcapping=2.0, sliding_window=4, **shape)
+        return Gemma2ForCausalLM(config)
+    if family == "granite":
+        return GraniteForCausalLM(GraniteConfig(logits_scaling=3.0, **shape))
+    return CohereForCausalLM(CohereConfig(logit_scale=0.3, **shape))
 
 
 def write_tiny(

@@ -2,7 +2,7 @@
 
 The one idea: the prompt's keys and values are computed once, and all of its options continue from
 copies of them. A model that does not give the numbers of the plain computation that way is scored
-option by option in full; that is tried on one question, not looked up in a list of families.
+option by option in full; that is tried on two questions, not looked up in a list of families.
 """
 
 import logging
@@ -68,7 +68,7 @@ def each_batch(local: LocalModel, examples: Sequence[Example], batch_size: int, 
     A mean is over the option's own tokens as shown, `(B) text`, in nats; the mark before does not
     count.
     """
-    questions = _read(local, examples)
+    questions = read_options(local, examples)
     shared = shares_prefix(local, questions)
     costs = [max(map(len, (row.ids for row in q.rows()))) * len(q.targets) for q in questions]
     for batch in token_bounded(costs, batch_size):
@@ -77,7 +77,8 @@ def each_batch(local: LocalModel, examples: Sequence[Example], batch_size: int, 
         told(batch, values, embeddings)
 
 
-def _read(local: LocalModel, examples: Sequence[Example]) -> list[Options]:
+def read_options(local: LocalModel, examples: Sequence[Example]) -> list[Options]:
+    """Every example's prompt and options as tokens, in order."""
     shown = [shown_options(example) for example in examples]
     flat = iter(targets(local, [option for options in shown for option in options]))
     read = []
@@ -88,23 +89,26 @@ def _read(local: LocalModel, examples: Sequence[Example]) -> list[Options]:
 
 
 def shares_prefix(local: LocalModel, questions: Sequence[Options]) -> bool:
-    """Whether options over a shared prefix get the numbers they get in full, tried on the question
-    with the shortest prompt."""
+    """Whether options over a shared prefix get the numbers they get in full, tried on the shortest
+    and the longest prompt side by side, so that padding and windows of attention are tried too."""
     if not questions or not accepted_arguments(local.model, past_key_values=None):
         return False
     if any(len(q.targets[k]) == n for q in questions for k, n in enumerate(q.n_own)):
         return False  # no token of the mark is common to all: only odd tokenizers
-    shortest = min(questions, key=lambda q: len(q.asked.ids))
-    (shared,), _ = over_prefix(local, [shortest])
-    (full,), _ = in_full(local, [shortest])
+    ends = [choose(questions, key=lambda q: len(q.asked.ids)) for choose in (min, max)]
+    shared, _ = over_prefix(local, ends)
+    full = [in_full(local, [question])[0][0] for question in ends]
     dtype = next(local.model.parameters()).dtype
-    same = bool(np.abs(shared - full).max() <= TOLERANCE.get(dtype, COARSE_TOLERANCE))
-    if not same:
-        log.warning(
-            "%s does not continue a shared prompt exactly; options are scored in full",
-            local.model.config.model_type,
-        )
-    return same
+    apart = max(float(np.abs(a - b).max()) for a, b in zip(shared, full, strict=True))
+    if apart <= TOLERANCE.get(dtype, COARSE_TOLERANCE):
+        return True
+    log.warning(
+        "%s does not continue a shared prompt exactly (%.1e nats a token apart); "
+        "options are scored in full",
+        local.model.config.model_type,
+        apart,
+    )
+    return False
 
 
 def in_full(
