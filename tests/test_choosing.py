@@ -151,7 +151,10 @@ def test_ta_in_the_loop_asks_where_the_student_is_unsure(tiny, filtered):
 
 
 def test_a_run_in_rounds_does_nothing_the_second_time(tiny, teacher):
-    both = {"methods": ["bridge", "ta_in_the_loop"], "overrides": ["select.rounds=2"]}
+    both = {
+        "methods": ["bridge", "ta_in_the_loop"],
+        "overrides": ["select.rounds=2", "loop.filter=false"],
+    }
     first = bridgekd.run(tiny, **both)
     calls, told = teacher.calls.total(), []
     again = bridgekd.run(tiny, **both, progress=lambda *what: told.append(what))

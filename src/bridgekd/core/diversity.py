@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 ROUGH = 1e-5  # what a float32 product of two unit rows may be off by, with room to spare
+NOBODY, EARLIER = -1, -2
 _ROWS, _PICKS = 4096, 1024
 
 
 class Nearest(NamedTuple):
     """For each row of a pool: `distance` [n] float64 to its nearest pick, 1 where there is none,
-    and `pick` [n], that pick's place in the order of picking, -1 where there is none.
+    and `pick` [n], that pick's place in the order of picking, NOBODY where there is none and
+    EARLIER where it is from an earlier round.
     """
 
     distance: np.ndarray
@@ -25,7 +27,7 @@ class Nearest(NamedTuple):
 
 def nobody(n: int) -> Nearest:
     """Where every row is before the first pick."""
-    return Nearest(np.ones(n), np.full(n, -1))
+    return Nearest(np.ones(n), np.full(n, NOBODY))
 
 
 def exact_distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -119,10 +121,10 @@ def centred(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _may_be_nearer(known: Nearest, rough: np.ndarray) -> np.ndarray:
-    return np.flatnonzero((rough < known.distance + ROUGH) | (known.pick < 0))
+    return np.flatnonzero((rough < known.distance + ROUGH) | (known.pick == NOBODY))
 
 
 def _settle(known: Nearest, rows: np.ndarray, distance: np.ndarray, number: np.ndarray) -> None:
-    closer = (distance < known.distance[rows]) | (known.pick[rows] < 0)
+    closer = (distance < known.distance[rows]) | (known.pick[rows] == NOBODY)
     known.distance[rows[closer]] = distance[closer]
     known.pick[rows[closer]] = number[closer]

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridgekd.core.diversity import Nearest, bring_near, bring_near_one, nearest_picks, nobody
+from bridgekd.core.diversity import (
+    EARLIER,
+    Nearest,
+    bring_near,
+    bring_near_one,
+    nearest_picks,
+    nobody,
+)
 from bridgekd.core.ranking import Choice, Pool, followed
 
 _FRONT = 8192  # rows in the first front; the choice does not depend on it
@@ -76,6 +83,7 @@ def greedy(
     near = nobody(len(pool))
     if len(pool.asked):
         near.distance[:] = nearest_picks(pool.embeddings, pool.asked).distance
+        near.pick[:] = EARLIER
     picked = _picked(pool, n_chosen, alpha, groups, quotas.copy(), near)
     return followed(pool, picked.rows, picked.score, alpha, earlier=picked.earlier, finished=near)
 

@@ -55,8 +55,8 @@ class Ranking:
     earlier pick (1 and -1 for the first); after the choice NaN and -1. `to_choice` is the distance
     to the nearest pick of the finished choice. `cluster`: "medoids" and "clusters" give theirs; for
     the others a pick has its own place and the rest the place of its nearest pick of the finished
-    choice; -1 where nothing is chosen. "random" takes no distances: 1 and -1, NaN and -1
-    throughout.
+    choice; below 0 where nothing is chosen, or what is nearest was asked in an earlier round.
+    "random" takes no distances: 1 and -1, NaN and -1 throughout.
     """
 
     rows: np.ndarray
