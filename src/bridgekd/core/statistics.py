@@ -1,6 +1,9 @@
 """Intervals and tests: no accuracy is shown without one."""
 
+import numpy as np
 from scipy.stats import binomtest
+
+N_RESAMPLES = 2000
 
 
 def wilson(n_correct: int, n: int) -> tuple[float, float]:
@@ -18,3 +21,22 @@ def mcnemar(first: list[bool], second: list[bool]) -> float:
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def two_level(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): the mean of `values` [seeds, questions] and its 95 % bootstrap interval,
+    seeds drawn first and then questions, the same for all seeds, as all were asked the same ones.
+
+    For a difference of two arms give the difference of their values. With few seeds it is narrow:
+    of s seeds the variance between them comes out (s - 1) / s as large as it is.
+    """
+    n_seeds, n_questions = values.shape
+    rng = np.random.default_rng(seed)
+    means = [
+        values[rng.integers(n_seeds, size=n_seeds)][
+            :, rng.integers(n_questions, size=n_questions)
+        ].mean()
+        for _ in range(N_RESAMPLES)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)

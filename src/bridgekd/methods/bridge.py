@@ -6,18 +6,10 @@ from bridgekd.runs import Arm, Arms, Run
 
 
 def bridge(run: Run, *, strategy: str | None = None, prefix: str = "") -> Arms:
-    """Phase 1, apprenticeship, up to `assistant`; phase 2, tutoring, from `rationales` on."""
+    """Phase 1, apprenticeship, gives `assistant`; phase 2, tutoring, the student."""
     pool, make, of = run.pool(), run.make, run.of
     warm = run.warmed(pool)
-    assistant = warm
-    answers: list[Artifact] = []
-    lessons: list[Artifact] = []
-    for part in of.rounds:  # one, unless select.rounds says more
-        known = run.scored(pool, assistant)
-        ranking = make(stages.select, of.select_by(strategy, part), pool, *known, *answers)
-        answers += [make(stages.query_teacher, of.query_part(part), pool, ranking, *run.shots)]
-        lessons += [make(stages.check, of.check, pool, answers[-1], *run.judges(pool))]
-        assistant = make(stages.train_assistant, of.train_assistant, pool, warm, *lessons)
+    assistant = apprentice(run, pool, warm, strategy)
     rationales = make(stages.annotate, of.annotate, pool, assistant)
     instructed = run.instructed()
     student = make(stages.train_student, of.train_student, pool, instructed, rationales)
@@ -29,6 +21,22 @@ def bridge(run: Run, *, strategy: str | None = None, prefix: str = "") -> Arms:
         "student_instructed": Arm(instructed, "student"),
         prefix.rstrip("_") or "bridge": Arm(student, "student", ask=run.student_ask),
     }
+
+
+def apprentice(run: Run, pool: Artifact, warm: Artifact, strategy: str | None = None) -> Artifact:
+    """The assistant after what was chosen, asked and checked; in one round unless `select.rounds`
+    says more, each trained from `warm` on all that is known by then.
+    """
+    make, of, assistant = run.make, run.of, warm
+    answers: list[Artifact] = []
+    lessons: list[Artifact] = []
+    for part in of.rounds:
+        known = run.scored(pool, assistant)
+        ranking = make(stages.select, of.select_by(strategy, part), pool, *known, *answers)
+        answers += [make(stages.query_teacher, of.query_part(part), pool, ranking, *run.shots)]
+        lessons += [make(stages.check, of.check, pool, answers[-1], *run.judges(pool))]
+        assistant = make(stages.train_assistant, of.train_assistant, pool, warm, *lessons)
+    return assistant
 
 
 def random(run: Run) -> Arms:
