@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from bridgekd.report.plots import accuracy_bars
+from bridgekd.report.plots import accuracy_bars, reliability
 from bridgekd.report.pool_map import caption, drawn_map, legend_bar, legend_mark, plain
 from bridgekd.report.story import ArmRow, Story
 
@@ -16,7 +16,12 @@ def render(story: Story) -> tuple[str, str]:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["percent"] = lambda share: f"{share:.1%}".replace("%", " %")
     environment.filters["usd"] = lambda amount: f"${amount:,.4f}"
-    environment.filters |= {"plain": plain, "drawn_map": drawn_map, "caption": caption}
+    environment.filters |= {
+        "plain": plain,
+        "drawn_map": drawn_map,
+        "caption": caption,
+        "reliability": reliability,
+    }
     environment.globals |= {"legend_bar": legend_bar, "legend_mark": legend_mark}
     template = environment.from_string(files(__package__).joinpath("template.html").read_text())
     return template.render(s=story, bars=accuracy_bars(story.arms)), _markdown(story)

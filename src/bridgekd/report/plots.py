@@ -3,8 +3,11 @@ same in words.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from bridgekd.report.story import ArmRow
+from bridgekd.report.story import ArmRow, Reliability
 
 INK, SOFT, ACCENT = "#1b1f24", "#8a939e", "#0b6bcb"
 MINE = ("bridge",)
@@ -12,12 +15,7 @@ MINE = ("bridge",)
 
 def accuracy_bars(arms: tuple[ArmRow, ...]) -> str:
     """Accuracy of every arm with its 95 % interval, as an SVG element."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "bridgekd", "font.size": 11, "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 0.48 * len(arms) + 0.9))
-        axes = figure.subplots()
+    with _drawn(8, 0.48 * len(arms) + 0.9) as (axes, text):
         for i, arm in enumerate(reversed(arms)):
             colour = ACCENT if arm.name in MINE else SOFT
             axes.barh(i, arm.accuracy, color=colour, height=0.6)
@@ -30,9 +28,41 @@ def accuracy_bars(arms: tuple[ArmRow, ...]) -> str:
         axes.tick_params(left=False, colors=INK)
         axes.grid(axis="x", color="#e3e6ea", linewidth=0.8)
         axes.set_axisbelow(True)
-        text = io.StringIO()
+    return _svg(text)
+
+
+def reliability(found: Reliability) -> str:
+    """Share right against confidence, bin by bin, as an SVG element; on the line it means what it
+    says. A dot's area goes with its rows.
+    """
+    with _drawn(4.6, 4.2) as (axes, text):
+        said, true, sizes = (list(column) for column in zip(*found.bins, strict=True))
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1.2, linestyle="--")
+        axes.plot(said, true, color=ACCENT, linewidth=1.2)
+        axes.scatter(said, true, s=[20 + 180 * n / max(sizes) for n in sizes], color=ACCENT)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("share right")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK)
+    return _svg(text)
+
+
+@contextmanager
+def _drawn(width: float, height: float) -> Iterator[tuple[Any, io.StringIO]]:
+    """Axes to draw on, and the text that holds the picture when the block ends."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "bridgekd", "font.size": 11, "svg.fonttype": "none"}):
+        figure, text = Figure(figsize=(width, height)), io.StringIO()
+        yield figure.subplots(), text
         figure.savefig(
             text, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
         )
+
+
+def _svg(text: io.StringIO) -> str:
     _, start, rest = text.getvalue().partition("<svg")
     return start + rest

@@ -99,6 +99,17 @@ class PoolMap:
 
 
 @dataclass(frozen=True, slots=True)
+class Reliability:
+    """A confidence held against gold answers: `bins` are (mean confidence, share right, rows)."""
+
+    title: str
+    n: int
+    ece: float
+    auroc: float | None
+    bins: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Story:
     """Everything on the page, in its order."""
 
@@ -112,6 +123,7 @@ class Story:
     contamination: str
     recipe_yaml: str
     libraries: str
+    reliabilities: tuple[Reliability, ...] = ()
     maps: tuple[PoolMap, ...] = ()
 
     @property

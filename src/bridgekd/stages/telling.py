@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Completion, Example, Prediction, Rationale
-from bridgekd.report.story import ArmRow, Purchase, SideBySide, StageRow, Story
+from bridgekd.report.story import ArmRow, Purchase, Reliability, SideBySide, StageRow, Story
 from bridgekd.stages.mapping import inputs_of, pool_maps
 
 TITLES = {
@@ -28,6 +28,11 @@ TITLES = {
     "bridge": "Student, BRIDGE",
 }
 ORDER = tuple(TITLES)
+WEIGHED = {
+    "check": "The teacher's rationales",
+    "annotate": "The assistant's own rationales",
+    "weigh_student": "The student's answers",
+}
 _N_EXAMPLES = 10
 _LEADING = ("bridge", "random", "ta_in_the_loop", "direct")  # of which the headline speaks
 _SHOWN = (
@@ -66,6 +71,7 @@ def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
         contamination=_contamination(behind),
         recipe_yaml=_yaml(recipe),
         libraries=", ".join(f"{k} {v}" for k, v in sorted(libraries.items())),
+        reliabilities=tuple(_reliabilities(behind)),
         maps=pool_maps(behind),
     )
 
@@ -151,6 +157,18 @@ def _purchases(behind: Mapping[str, Artifact]) -> list[Purchase]:
             )
         )
     return purchases
+
+
+def _reliabilities(behind: Mapping[str, Artifact]) -> list[Reliability]:
+    """What each stage that weighed rationales says of its confidences."""
+    found = []
+    for artifact in behind.values():
+        told = artifact.facts.get("calibration")
+        if told:
+            bins = tuple((said, true, n) for said, true, n in told["bins"])
+            title = WEIGHED.get(artifact.stage, artifact.stage)
+            found.append(Reliability(title, told["n"], told["ece"], told["auroc"], bins))
+    return found
 
 
 def _examples(evaluation: Artifact, behind: Mapping[str, Artifact]) -> tuple[SideBySide, ...]:
