@@ -189,7 +189,7 @@ def pool_of(
 
 
 def big_llama(folder: Path) -> lm.LocalModel:
-    """A Llama of 23 million random parameters with a vocabulary of 32,000 words."""
+    """A Llama of 22 million random parameters with a vocabulary of 32,000 words."""
     torch.manual_seed(SEED)
     words = ["<pad>", "<s>", "</s>", "<unk>", "Answer:", *(f"w{i}" for i in range(VOCABULARY - 5))]
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
@@ -228,12 +228,12 @@ def main() -> int:
     """Runs every setting and prints the table; 1 if any numbers are apart."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small pools, once each")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, help="3, or 1 with --quick")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    repeats = 1 if args.quick else args.repeats
+    repeats = args.repeats or (1 if args.quick else 3)
     print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}", flush=True)
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -255,7 +255,7 @@ def main() -> int:
         words = [f"w{i}" for i in range(1000)]
         for name, local, vocabulary, n, median, longest, size in (
             ("sandbox", sandbox, known, 200 if args.quick else 600, 40, 250, 32),
-            ("llama-23M-32k", llama, words, 48 if args.quick else 128, 60, 500, 16),
+            ("llama-22M-32k", llama, words, 48 if args.quick else 128, 60, 500, 16),
         ):
             for measure in RIVALS:
                 pool = pool_of(

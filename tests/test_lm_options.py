@@ -153,6 +153,9 @@ def test_no_score_depends_on_batch_or_order_and_every_embedding_is_that_of_the_l
     labelled = [Example(e.id, e.question, "Ann", e.choices) for e in mixed]
     by_loss = lm.score(local, labelled, batch_size=4)
     np.testing.assert_allclose(one.embeddings, by_loss.embeddings, atol=1e-5)
+    alone = lm.score(local, mixed, measure=None, batch_size=4)
+    np.testing.assert_allclose(alone.embeddings, by_loss.embeddings, atol=1e-5)
+    assert not alone.difficulty.any()
 
 
 def test_no_examples_give_no_scores(local):

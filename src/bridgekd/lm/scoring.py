@@ -48,7 +48,7 @@ def score(
     local: LocalModel,
     examples: Sequence[Example],
     *,
-    measure: Measure = "loss",
+    measure: Measure | None = "loss",
     max_new_tokens: int = 32,
     batch_size: int,
     progress: Progress = silent,
@@ -89,6 +89,8 @@ def score(
     with evaluating(local.model):
         if measure == "loss":
             _score_gold(local, examples, gold, batch_size, keep)
+        elif measure is None:
+            _embed_alone(local, examples, batch_size, keep)
         else:
             _score_options(local, examples, measure, batch_size, keep)
             _score_free(local, examples, measure, max_new_tokens, batch_size, keep)
@@ -124,6 +126,16 @@ def _score_gold(
     for batch in token_bounded([len(row.ids) for row in rows], batch_size):
         losses, embeddings = row_means(local, [rows[i] for i in batch], nll)
         keep(batch, losses.numpy(), embeddings)
+
+
+def _embed_alone(
+    local: LocalModel, examples: Sequence[Example], batch_size: int, keep: Told
+) -> None:
+    end = int(local.tokenizer.eos_token_id)  # any token: a row has one that is looked at
+    rows = [asked.followed_by([end], 1) for asked in ask(local, examples)]
+    for batch in token_bounded([len(row.ids) for row in rows], batch_size):
+        _, embeddings = row_means(local, [rows[i] for i in batch], nll)
+        keep(batch, np.zeros(len(batch)), embeddings)
 
 
 def _score_options(
