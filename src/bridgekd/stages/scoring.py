@@ -54,8 +54,8 @@ def score_pool(
     scored = lm.score(
         local,
         examples,
-        measure=IN_ONE_PASS.get(s.difficulty, "entropy"),
-        max_new_tokens=s.max_new_tokens if s.difficulty in IN_ONE_PASS else 1,
+        measure=IN_ONE_PASS.get(s.difficulty),
+        max_new_tokens=s.max_new_tokens,
         batch_size=s.batch_size,
         progress=live.progress,
     )
