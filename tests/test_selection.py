@@ -68,7 +68,7 @@ def test_a_ranking_is_a_permutation_of_the_pool_with_b_chosen_first(strategy, n,
     assert sorted(found.rows) == list(range(n))
     assert found.n_chosen == n_chosen
     assert np.isfinite(found.score).all() and np.isnan(found.distance[n_chosen:]).all()
-    if strategy != "random" and n_chosen:
+    if n_chosen:
         assert (found.distance[0], found.nearest[0]) == (1, -1)
         assert not np.isnan(found.distance[:n_chosen]).any()
         assert (found.cluster >= 0).all() and (found.nearest[1:n_chosen] >= 0).all()
@@ -112,6 +112,15 @@ def test_another_seed_draws_other_picks(strategy, monkeypatch):
     monkeypatch.setattr(facility, "EXACT", 10)
     pool = a_pool(60, 3)
     assert not same(ranked(strategy, *pool, seed=0), ranked(strategy, *pool, seed=1))
+
+
+def test_random_choice_needs_no_embeddings_and_is_the_same_without():
+    ids, difficulty, embeddings = a_pool(60, 3)
+    nowhere = np.empty((60, 0), dtype=np.float32)
+    found = ranked("random", ids, np.zeros(60), nowhere)
+    assert (found.rows == ranked("random", ids, difficulty, embeddings).rows).all()
+    pick = found.picks(ids)[0]
+    assert (pick.distance, pick.nearest, pick.cluster) == (None, None, None)
 
 
 def test_rows_and_columns_on_disk_are_the_same(tmp_path):
@@ -182,7 +191,7 @@ def test_waiting_rows_change_no_pick(alpha, front, monkeypatch):
     assert coverage(embeddings, found.rows[:200]) == pytest.approx(found.coverage, abs=1e-6)
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"random"}))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_pick_names_its_nearest_earlier_pick_and_the_rest_their_cluster(strategy):
     ids, difficulty, embeddings = a_pool(30, 5)
     found = ranked(strategy, ids, difficulty, embeddings, 6)

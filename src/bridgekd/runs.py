@@ -57,6 +57,8 @@ class Run:
         self.test_data = data_source(recipe.data.test, folder)
         self.assistant = model_source(recipe.assistant.model, folder, recipe.assistant.revision)
         self.student = model_source(recipe.student.model, folder, recipe.student.revision)
+        encoder = recipe.select.encoder
+        self.encoder = None if encoder is None else model_source(encoder, folder, None)
         instruct, shots = recipe.student.instruct, recipe.teacher.prompt.examples
         self.instructions = data_source(instruct, folder) if instruct else None
         self.shots = (data_source(shots, folder),) if shots else ()
@@ -80,6 +82,33 @@ class Run:
     def pool(self) -> Artifact:
         """The pool and the validation split."""
         return self.make(stages.load_pool, self.of.load_pool, self.train_data)
+
+    def warmed(self, pool: Artifact) -> Artifact:
+        """The assistant after its warm-up; untouched where the recipe's warm-up is 0."""
+        if self.recipe.assistant.warm_up in (0, "0%"):
+            return self.assistant
+        return self.make(stages.warm_up, self.of.warm_up, pool, self.assistant)
+
+    def warm_arm(self, warm: Artifact) -> Arms:
+        """The warm assistant as an arm, asked for the answer alone, if it was warmed up at all."""
+        if warm == self.assistant:
+            return {}
+        return {"assistant_warm": Arm(warm, "assistant", ask="answer")}
+
+    def scored(self, pool: Artifact, assistant: Artifact) -> tuple[Artifact, ...]:
+        """Scores of the pool and, where the recipe names an encoder, embeddings apart from them."""
+        others = [
+            self.make(stages.warm_up, self.of.warm_up_of(member), pool, self.assistant)
+            for member in range(1, self.of.n_committee)
+        ]
+        scores = self.make(stages.score_pool, self.of.score_pool, pool, assistant, *others)
+        if self.encoder is None:
+            return (scores,)
+        return scores, self.make(stages.embed_pool, self.of.embed_pool, pool, self.encoder)
+
+    def judges(self, pool: Artifact) -> tuple[Artifact, ...]:
+        """Who weighs the teacher's rationales, if the recipe wants that: the warm assistant."""
+        return (self.warmed(pool),) if self.recipe.check.keep == "confident" else ()
 
     def instructed(self) -> Artifact:
         """The instruction-tuned student; the untouched one where the recipe names no instruction

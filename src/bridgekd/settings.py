@@ -9,21 +9,27 @@ from typing import Any, Literal
 from bridgekd.config import (
     Amount,
     AnswerKind,
+    Assistant,
     Budget,
+    Confidence,
+    Difficulty,
     Fields,
     Lora,
     Price,
     Recipe,
     Section,
+    Student,
     Teacher,
     TeacherPrompt,
     Train,
 )
+from bridgekd.core.draws import SEED_STEP
 
 
 class LoadPool(Section):
     fields: Fields
     answer_kind: AnswerKind
+    unlabelled: bool
     validation: Amount
     seed: int
 
@@ -42,7 +48,14 @@ class WarmUp(Section):
 
 
 class ScorePool(Section):
-    difficulty: Literal["loss"]
+    difficulty: Difficulty
+    samples: int  # answers a question, for consistency
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+
+
+class EmbedPool(Section):
     batch_size: int
 
 
@@ -71,7 +84,9 @@ class QueryTeacher(Section):
 
 
 class Check(Section):
-    keep: Literal["correct", "all"]
+    keep: Literal["correct", "confident", "all"]
+    confidence: Confidence | None  # None: the assistant is not asked
+    batch_size: int
 
 
 class TrainModel(Section):
@@ -87,9 +102,12 @@ class TrainModel(Section):
 
 
 class Annotate(Section):
-    keep: Literal["all", "correct"]
+    keep: Literal["all", "correct", "confident", "consistent"]
+    confidence: Confidence | None
+    samples: int  # answers a question beside the greedy one; 0: none are drawn
     max_new_tokens: int
     batch_size: int
+    seed: int
 
 
 class Instruct(Section):
@@ -127,6 +145,7 @@ class Settings:
         self.load_pool = LoadPool(
             fields=r.data.fields,
             answer_kind=r.data.answer_kind,
+            unlabelled=r.data.unlabelled,
             validation=r.data.validation,
             seed=seed,
         )
@@ -139,7 +158,9 @@ class Settings:
             batch_size=a.batch_size,
             seed=seed,
         )
-        self.score_pool = ScorePool(difficulty=r.select.difficulty, batch_size=a.batch_size)
+        self.score_pool = _score_pool(r)
+        self.embed_pool = EmbedPool(batch_size=a.batch_size)
+        self.n_committee = r.select.committee if r.select.difficulty == "disagreement" else 1
         self.select = Select(
             strategy=r.select.strategy,
             queries=r.budget.queries,
@@ -150,36 +171,26 @@ class Settings:
         self.query_teacher = QueryTeacher(
             ask=self.ask,
             budget=r.budget,
-            accept=None if r.budget.accepted is None else r.check.keep,
+            accept=_counted(r),
         )
-        self.check = Check(keep=r.check.keep)
-        self.train_assistant = TrainModel(
-            train=a.train,
-            form="joint",
-            answer_weight=a.answer_weight,
-            lora=a.lora,
-            max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
-            seed=seed,
+        self.check = Check(
+            keep=r.check.keep,
+            confidence=r.confidence if r.check.keep == "confident" else None,
+            batch_size=a.batch_size if r.check.keep == "confident" else 0,
         )
-        self.annotate = Annotate(
-            keep=r.annotate.keep,
-            max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
-        )
+        self.train_assistant = _training(a, "joint", seed)
+        self.annotate = _annotate(r)
         self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
-        self.train_student = TrainModel(
-            train=s.train,
-            form=s.form,
-            answer_weight=s.answer_weight,
-            lora=s.lora,
-            max_new_tokens=s.max_new_tokens,
-            batch_size=s.batch_size,
-            seed=seed,
-        )
+        self.train_student = _training(s, s.form, seed)
         self.measure_teacher = MeasureTeacher(
             ask=self.ask, queries=r.evaluate.teacher_queries, seed=seed
         )
+
+    def warm_up_of(self, member: int) -> WarmUp:
+        """The warm-up of one member of the committee, with questions and a shuffling of its own;
+        member 0 is the assistant that is trained on.
+        """
+        return self.warm_up.model_copy(update={"seed": self.warm_up.seed + SEED_STEP * member})
 
     def select_by(self, strategy: str | None) -> Select:
         """The selection with another strategy; None keeps the recipe's.
@@ -191,6 +202,52 @@ class Settings:
         unused |= {"centre": True} if named in ("random", "hardest") else {}
         unused |= {"seed": 0} if named != "random" else {}
         return self.select.model_copy(update={"strategy": named, **unused})
+
+
+def _training(
+    sized: Assistant | Student, form: Literal["joint", "two_task"], seed: int
+) -> TrainModel:
+    return TrainModel(
+        train=sized.train,
+        form=form,
+        answer_weight=sized.answer_weight,
+        lora=sized.lora,
+        max_new_tokens=sized.max_new_tokens,
+        batch_size=sized.batch_size,
+        seed=seed,
+    )
+
+
+def _score_pool(recipe: Recipe) -> ScorePool:
+    """What the measure does not use stands at a constant."""
+    measure, assistant = recipe.select.difficulty, recipe.assistant
+    sampled = measure == "consistency"
+    return ScorePool(
+        difficulty=measure,
+        samples=recipe.select.samples if sampled else 0,
+        max_new_tokens=0 if measure == "loss" else assistant.max_new_tokens,
+        batch_size=assistant.batch_size,
+        seed=recipe.seed if sampled else 0,
+    )
+
+
+def _annotate(recipe: Recipe) -> Annotate:
+    keep, assistant = recipe.annotate.keep, recipe.assistant
+    return Annotate(
+        keep=keep,
+        confidence=recipe.confidence if keep == "confident" else None,
+        samples=recipe.annotate.samples if keep == "consistent" else 0,
+        max_new_tokens=assistant.max_new_tokens,
+        batch_size=assistant.batch_size,
+        seed=recipe.seed if keep == "consistent" else 0,
+    )
+
+
+def _counted(recipe: Recipe) -> Literal["correct", "all"] | None:
+    """What counts as accepted; None where the budget does not limit that."""
+    if recipe.budget.accepted is None or recipe.check.keep == "confident":
+        return None
+    return recipe.check.keep
 
 
 def _ask(teacher: Teacher) -> Ask:

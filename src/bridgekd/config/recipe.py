@@ -10,6 +10,7 @@ from bridgekd.config.fields import Amount, Dollars, Section
 from bridgekd.config.teacher import Budget, Teacher
 
 AnswerKind = Literal["choice", "number", "label", "text"]
+Difficulty = Literal["loss", "entropy", "margin", "consistency", "disagreement"]
 
 
 def _folder_name(value: str) -> str:
@@ -40,6 +41,7 @@ class Data(Section):
     test: str
     fields: Fields = Fields()
     answer_kind: AnswerKind = "text"
+    unlabelled: bool = False  # whether rows of train may have no answer
     validation: Amount = "10%"  # set aside from train for early stopping, the same for every arm
 
 
@@ -79,7 +81,7 @@ class Assistant(Section):
     model: str
     revision: str | None = None
     lora: Lora | None = None
-    warm_up: Amount = "2%"
+    warm_up: Amount = "2%"  # 0: none, for a pool without gold answers
     warm_up_train: Train = Train()
     train: Train = Train()
     answer_weight: float = Field(1.0, ge=0)  # lambda of the two-part loss
@@ -106,21 +108,41 @@ class Select(Section):
     """How the questions to pay for are chosen."""
 
     strategy: str = "bridge"
-    difficulty: Literal["loss"] = "loss"
+    difficulty: Difficulty = "loss"
     alpha: float = Field(0.5, ge=0, le=1)
     centre: bool = True  # whether embeddings lose their mean before distances are taken
+    samples: int = Field(5, ge=2, le=64)  # answers a question at temperature 0.7: consistency
+    committee: int = Field(3, ge=2, le=16)  # assistants warmed up apart: disagreement
+    encoder: str | None = None  # a sentence-transformers model; None: the assistant's own states
 
 
 class Check(Section):
-    """Which teacher rationales enter the training: those whose answer is the gold one, or all."""
+    """Which teacher rationales enter the training: those whose answer is the gold one, those that
+    the assistant is confident of, or all.
+    """
 
-    keep: Literal["correct", "all"] = "correct"
+    keep: Literal["correct", "confident", "all"] = "correct"
 
 
 class Annotate(Section):
-    """Which of the assistant's own rationales enter the training."""
+    """Which of the assistant's own rationales enter the training. `consistent`: those whose answer
+    most of its `samples` give, too.
+    """
 
-    keep: Literal["all", "correct"] = "all"
+    keep: Literal["all", "correct", "confident", "consistent"] = "all"
+    samples: int = Field(5, ge=2, le=64)
+
+
+class Confidence(Section):
+    """How sure the assistant is of a rationale, and how sure it must be where `keep: confident`.
+
+    `keep_share` instead of `at_least` keeps the most confident share: for an assistant whose
+    confidences are badly calibrated.
+    """
+
+    how: Literal["p_true", "likelihood"] = "p_true"
+    at_least: float = Field(0.5, ge=0, le=1)
+    keep_share: Amount | None = None
 
 
 class Evaluate(Section):
@@ -144,6 +166,7 @@ class Recipe(Section):
     select: Select = Select()
     check: Check = Check()
     annotate: Annotate = Annotate()
+    confidence: Confidence = Confidence()
     evaluate: Evaluate = Evaluate()
     store: str = "runs"
     ledger: str = "ledger.db"
@@ -159,5 +182,23 @@ class Recipe(Section):
             raise ValueError(
                 f"dollars are limited but the price of {self.teacher.model} is unknown; give "
                 "teacher.price in dollars per million tokens (0 and 0 for a free server)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gold_answers_are_there(self) -> "Recipe":
+        if self.data.unlabelled and self.select.difficulty == "loss":
+            raise ValueError(
+                "select.difficulty: loss needs gold answers, and data.unlabelled says some are "
+                "missing; use entropy, margin, consistency or disagreement"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _accepted_answers_can_be_judged(self) -> "Recipe":
+        if self.budget.accepted is not None and self.check.keep == "confident":
+            raise ValueError(
+                "budget.accepted is counted while answers come in, when nobody has asked the "
+                "assistant yet; use check.keep: correct or all"
             )
         return self

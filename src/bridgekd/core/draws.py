@@ -4,6 +4,9 @@ import zlib
 
 import numpy as np
 
+SAMPLING_TEMPERATURE = 0.7  # TA-in-the-Loop's (arXiv 2406.05322) for self-consistency
+SEED_STEP = 7919  # from one sample of a text, or one member of a committee, to the next
+
 
 def stream(seed: int, purpose: str) -> np.random.Generator:
     """The generator of `purpose` under `seed`; other purposes are independent of it."""

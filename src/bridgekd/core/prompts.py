@@ -13,6 +13,7 @@ from bridgekd.records import Example, Message, Span
 ANSWER_MARK = "Answer:"
 ANSWER_REQUEST = "Give the answer only."
 EXPLAIN_REQUEST = "Think step by step, then give the answer."
+JUDGE_REQUEST = "Is the proposed answer correct? Say True or False."
 TEACHER_SYSTEM = (
     "Solve the problem. Think step by step and state every step in a short sentence. "
     "End with one last line that starts with 'Answer:' and holds the final answer only."
@@ -40,6 +41,12 @@ def answer_prompt(example: Example) -> tuple[Message, ...]:
 def explain_prompt(example: Example) -> tuple[Message, ...]:
     """Asks a local model for a rationale that ends in the answer."""
     return (Message("user", f"{render_question(example)}\n{EXPLAIN_REQUEST}"),)
+
+
+def judge_prompt(example: Example, proposed: str) -> tuple[Message, ...]:
+    """Asks a local model whether a proposed text is right (P(True), arXiv 2207.05221)."""
+    asked = f"{render_question(example)}\nProposed answer: {proposed}\n{JUDGE_REQUEST}"
+    return (Message("user", asked),)
 
 
 def answer_target(answer: str, weight: float = 1.0) -> tuple[Span, ...]:

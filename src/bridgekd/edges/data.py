@@ -24,20 +24,24 @@ from bridgekd.records import Example
 Raw = tuple[str, dict[str, Any]]  # ("file line 3", the row)
 
 
-def load_examples(path: Path, fields: Fields, answer_kind: AnswerKind) -> list[Example]:
+def load_examples(
+    path: Path, fields: Fields, answer_kind: AnswerKind, *, unlabelled: bool = False
+) -> list[Example]:
     """The examples of a file or Hub data set in their order; BadInput on the first row that does
-    not fit.
+    not fit. With `unlabelled`, rows may have no answer.
     """
     examples: list[Example] = []
     seen: dict[str, str] = {}
     for place, row in _raw_rows(path):
-        example = _example(place, row, fields, len(examples))
+        example = _example(place, row, fields, len(examples), unlabelled)
         if example.id in seen:
             raise BadInput(
                 f"{place}: id {example.id!r} stands already at {seen[example.id]}; ids must differ"
             )
         seen[example.id] = place
-        examples.append(_with_known_answer(place, example, answer_kind))
+        if example.answer is not None or not unlabelled:
+            example = _with_known_answer(place, example, answer_kind)
+        examples.append(example)
     if not examples:
         raise BadInput(f"{path} holds no rows; give a file with at least one question")
     return examples
@@ -138,13 +142,15 @@ def _hub_rows(where: str) -> Iterator[Raw]:
         yield f"{where} row {number}", dict(row)
 
 
-def _example(place: str, row: dict[str, Any], fields: Fields, number: int) -> Example:
+def _example(
+    place: str, row: dict[str, Any], fields: Fields, number: int, unlabelled: bool
+) -> Example:
     question = str(_field(place, row, fields.question, "question")).strip()
     if not question:
         raise BadInput(f"{place}: the question is empty; fill it or remove the row")
-    if fields.answer not in row:
+    if fields.answer not in row and not unlabelled:
         _field(place, row, fields.answer, "answer")
-    answer = row[fields.answer]
+    answer = row.get(fields.answer)
     return Example(
         id=str(_field(place, row, fields.id, "id")) if fields.id else f"{number:07d}",
         question=question,

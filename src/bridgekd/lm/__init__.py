@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.errors import BadInput
 
 if TYPE_CHECKING:
+    from bridgekd.lm.embedding import embed
     from bridgekd.lm.finetune import TrainingLog, fine_tune
     from bridgekd.lm.generating import generate
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
-    from bridgekd.lm.scoring import score
+    from bridgekd.lm.scoring import Scored, confidence, score
 
 __all__ = [
     "LocalModel",
+    "Scored",
     "TrainingLog",
+    "confidence",
+    "embed",
     "fine_tune",
     "generate",
     "load",
@@ -30,6 +34,9 @@ __all__ = [
 
 _HOMES = {
     "LocalModel": "loading",
+    "Scored": "scoring",
+    "confidence": "scoring",
+    "embed": "embedding",
     "TrainingLog": "finetune",
     "fine_tune": "finetune",
     "generate": "generating",

@@ -7,18 +7,17 @@ from bridgekd.runs import Arm, Arms, Run
 def bridge(run: Run, *, strategy: str | None = None, prefix: str = "") -> Arms:
     """Phase 1, apprenticeship, up to `assistant`; phase 2, tutoring, from `rationales` on."""
     pool, make, of = run.pool(), run.make, run.of
-    warm = make(stages.warm_up, of.warm_up, pool, run.assistant)
-    scores = make(stages.score_pool, of.score_pool, pool, warm)
-    ranking = make(stages.select, of.select_by(strategy), pool, scores)
+    warm = run.warmed(pool)
+    ranking = make(stages.select, of.select_by(strategy), pool, *run.scored(pool, warm))
     answers = make(stages.query_teacher, of.query_teacher, pool, ranking, *run.shots)
-    lessons = make(stages.check, of.check, pool, answers)
+    lessons = make(stages.check, of.check, pool, answers, *run.judges(pool))
     assistant = make(stages.train_assistant, of.train_assistant, pool, lessons, warm)
     rationales = make(stages.annotate, of.annotate, pool, assistant)
     instructed = run.instructed()
     student = make(stages.train_student, of.train_student, pool, rationales, instructed)
     return {
         "assistant_base": Arm(run.assistant, "assistant"),
-        "assistant_warm": Arm(warm, "assistant", ask="answer"),
+        **run.warm_arm(warm),
         f"{prefix}assistant": Arm(assistant, "assistant"),
         "student_base": Arm(run.student, "student"),
         "student_instructed": Arm(instructed, "student"),

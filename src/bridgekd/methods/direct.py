@@ -13,7 +13,7 @@ def direct(run: Run) -> Arms:
     pool, make, of = run.pool(), run.make, run.of
     ranking = make(stages.select, of.select_by("random"), pool)
     answers = make(stages.query_teacher, of.query_teacher, pool, ranking, *run.shots)
-    lessons = make(stages.check, of.check, pool, answers)
+    lessons = make(stages.check, of.check, pool, answers, *run.judges(pool))
     instructed = run.instructed()
     student = make(stages.train_student, of.train_student, pool, lessons, instructed)
     return {

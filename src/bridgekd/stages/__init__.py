@@ -3,7 +3,7 @@
 from bridgekd.stages.buying import check, measure_teacher, query_teacher
 from bridgekd.stages.live import Live
 from bridgekd.stages.measuring import evaluate, predict, report
-from bridgekd.stages.pool import load_pool, load_test, score_pool, select
+from bridgekd.stages.pool import embed_pool, load_pool, load_test, score_pool, select
 from bridgekd.stages.training import (
     annotate,
     instruct_student,
@@ -16,6 +16,7 @@ __all__ = [
     "Live",
     "annotate",
     "check",
+    "embed_pool",
     "evaluate",
     "instruct_student",
     "load_pool",

@@ -17,9 +17,12 @@ from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
+from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, n_queries, read_pool
+from bridgekd.stages.pool import answer_kind, n_queries, open_model, read_pool
 from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
+
+Keep = Literal["correct", "confident", "consistent", "all"]
 
 
 @stage(version=1)
@@ -39,16 +42,31 @@ def query_teacher(
 
 @stage(version=1)
 def check(
-    out: Path, s: of.Check, pool: Artifact, completions: Artifact, *, live: Live
+    out: Path,
+    s: of.Check,
+    pool: Artifact,
+    completions: Artifact,
+    assistant: Artifact | None = None,
+    *,
+    live: Live,
 ) -> dict[str, Any]:
-    """The teacher's answers as rationales, kept or dropped with a reason; all stay paid."""
+    """The teacher's answers as rationales, kept or dropped with a reason; all stay paid. Under
+    `confident` the assistant weighs them.
+    """
     examples, kind = {e.id: e for e in read_pool(pool)}, answer_kind(pool)
+    facts: dict[str, Any] = {}
     rows = [
         checked(examples[c.id], c.text or c.reasoning, kind, "teacher", s.keep, state=c.state)
         for c in read_rows(completions.path / "completions.parquet", Completion)
     ]
+    if s.confidence is not None and assistant is not None:
+        local, asked = open_model(assistant, live), [examples[r.id] for r in rows]
+        rows, facts = by_confidence(
+            rows, asked, local, s.confidence, batch_size=s.batch_size, kind=kind, live=live
+        )
     write_rows(out / "rationales.parquet", Rationale, rows)
-    return {"n_kept": sum(r.kept for r in rows), "n_dropped": sum(not r.kept for r in rows)}
+    kept = {"n_kept": sum(r.kept for r in rows), "n_dropped": sum(not r.kept for r in rows)}
+    return kept | facts
 
 
 @stage(version=1)
@@ -107,12 +125,12 @@ def checked(
     text: str,
     kind: str,
     source: str,
-    keep: Literal["correct", "all"],
+    keep: Keep,
     *,
     state: str = "answered",
 ) -> Rationale:
-    """A text as a rationale: dropped if cut, refused or empty, and under `correct` if its answer is
-    wrong.
+    """A text as a rationale: dropped if cut, refused or empty, but under `all` if it has no answer,
+    and under `correct` if its answer is wrong.
     """
     rationale, _ = split_answer(text)
     answer = read_answer(text, kind, example.choices)
@@ -121,8 +139,10 @@ def checked(
         reason = state
     elif not rationale:
         reason = "no rationale"
-    elif keep == "correct" and not answer:
+    elif keep != "all" and not answer:
         reason = "no answer"
+    elif keep == "correct" and example.answer is None:
+        reason = "no gold answer to check against"
     elif keep == "correct" and not is_correct(answer, example.answer or "", kind, example.choices):
         reason = (
             f"wrong answer: {answer}, not {canonical(example.answer or '', kind, example.choices)}"

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import Train, count_of
-from bridgekd.core.draws import stream
+from bridgekd.core.draws import SAMPLING_TEMPERATURE, SEED_STEP, stream
+from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import (
     answer_prompt,
     answer_target,
@@ -23,6 +24,7 @@ from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
 from bridgekd.stages.buying import checked, graded
+from bridgekd.stages.filtering import by_confidence, by_consistency
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_validation
 
@@ -35,8 +37,12 @@ def warm_up(
     out: Path, s: of.WarmUp, pool: Artifact, base: Artifact, *, live: Live
 ) -> dict[str, Any]:
     """The assistant after a few gold answers, drawn at random: it now knows the task's form."""
-    examples = read_pool(pool)
-    n = max(1, count_of(s.share, len(examples)))
+    examples = [e for e in read_pool(pool) if e.answer is not None]
+    if not examples:
+        raise BadInput(
+            "the pool has no gold answer to warm the assistant up on; set assistant.warm_up: 0"
+        )
+    n = max(1, min(len(examples), count_of(s.share, len(read_pool(pool)))))
     drawn = stream(s.seed, "warm-up").permutation(len(examples))[:n]
     rows = [_answer_row(examples[i]) for i in sorted(drawn.tolist())]
     return _train(
@@ -75,27 +81,58 @@ def annotate(
     """
     examples, kind = read_pool(pool), answer_kind(pool)
     local = open_model(assistant, live)
-    written = out / UNFINISHED / "texts.jsonl"
-    texts = lm.generate(
-        local,
-        [explain_prompt(e) for e in examples],
-        max_new_tokens=s.max_new_tokens,
-        batch_size=s.batch_size,
-        progress=live.progress,
-        label="annotate the pool",
-        known={i: text for batch in read_appended(written) for i, text in batch},
-        on_batch=lambda rows, new: append_json(written, list(zip(rows, new, strict=True))),
-    )
+    texts = _written(out, examples, local, s, live, sample=None)
     rows = [
         checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
     ]
+    facts: dict[str, Any] = {}
+    if s.confidence is not None:
+        rows, facts = by_confidence(
+            rows, examples, local, s.confidence, batch_size=s.batch_size, kind=kind, live=live
+        )
+    if s.samples:
+        drawn = [_written(out, examples, local, s, live, sample=k) for k in range(s.samples)]
+        answers = [
+            [read_answer(text, kind, e.choices) for text in said]
+            for e, said in zip(examples, zip(*drawn, strict=True), strict=True)
+        ]
+        rows, facts = by_consistency(rows, examples, answers, kind)
     write_rows(out / "rationales.parquet", Rationale, rows)
     right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
     return {
         "n_written": len(rows),
         "n_kept": sum(r.kept for r in rows),
         "share_correct": round(right / len(rows), 4),
+        **facts,
     }
+
+
+def _written(
+    out: Path,
+    examples: list[Example],
+    local: "lm.LocalModel",
+    s: of.Annotate,
+    live: Live,
+    *,
+    sample: int | None,
+) -> list[str]:
+    """The assistant's text for every example: greedy, or a numbered sample. Batches that an earlier
+    process finished are not written again.
+    """
+    name = "texts.jsonl" if sample is None else f"sample-{sample}.jsonl"
+    file = out / UNFINISHED / name
+    return lm.generate(
+        local,
+        [explain_prompt(e) for e in examples],
+        max_new_tokens=s.max_new_tokens,
+        batch_size=s.batch_size,
+        temperature=0.0 if sample is None else SAMPLING_TEMPERATURE,
+        seed=0 if sample is None else s.seed + SEED_STEP * sample,
+        progress=live.progress,
+        label="annotate the pool" if sample is None else f"sample {sample + 1} of the pool",
+        known={i: text for batch in read_appended(file) for i, text in batch},
+        on_batch=lambda rows, new: append_json(file, list(zip(rows, new, strict=True))),
+    )
 
 
 @stage(version=1)
@@ -191,7 +228,7 @@ def _rationale_rows(pool: Artifact, rationales: Artifact, s: of.TrainModel) -> l
     if not kept:
         raise BadInput(
             f"no rationale of {rationales.path} was kept; read its `reason` column, then raise the "
-            "budget, mend the teacher's prompt or loosen check.keep"
+            "budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
         )
     rows = []
     for r in kept:

@@ -1,0 +1,85 @@
+"""Signal 3 of TA-in-the-Loop: what the assistant's confidence lets into a training set.
+
+The filter comes after the rule of `checked` (a cut or empty text is dropped whoever is confident of
+it); what it drops keeps its confidence and says so. Where gold answers exist the confidence is held
+against them, because a filter that is not calibrated is worse than none.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from bridgekd import lm
+from bridgekd.config import Confidence, count_of
+from bridgekd.core.calibration import calibration, confident_enough
+from bridgekd.core.grading import is_correct
+from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.records import Example, Rationale
+from bridgekd.stages.live import Live
+
+Facts = dict[str, Any]
+
+
+def by_confidence(
+    rows: Sequence[Rationale],
+    examples: Sequence[Example],
+    local: "lm.LocalModel",
+    asked: Confidence,
+    *,
+    batch_size: int,
+    kind: str,
+    live: Live,
+) -> tuple[list[Rationale], Facts]:
+    """`rows` with the confidence of `local` in each, the unsure ones dropped."""
+    judged = [i for i, r in enumerate(rows) if r.kept]
+    said = lm.confidence(
+        local,
+        [(examples[i], f"{rows[i].text}\n{ANSWER_MARK} {rows[i].answer}") for i in judged],
+        how=asked.how,
+        batch_size=batch_size,
+        progress=live.progress,
+        label="weigh rationales",
+    )
+    n_kept = None if asked.keep_share is None else count_of(asked.keep_share, len(judged))
+    enough = confident_enough(said, at_least=asked.at_least, n_kept=n_kept)
+    why = f"at least {asked.at_least:g}" if n_kept is None else f"the first {asked.keep_share}"
+    kept = list(rows)
+    for i, confidence, ok in zip(judged, said, enough, strict=True):
+        reason = "" if ok else f"unsure: confidence {confidence:.3f}, asked for {why}"
+        kept[i] = replace(rows[i], kept=bool(ok), reason=reason, confidence=float(confidence))
+    return kept, held_against_gold(kept, examples, kind)
+
+
+def by_consistency(
+    rows: Sequence[Rationale],
+    examples: Sequence[Example],
+    samples: Sequence[Sequence[str]],
+    kind: str,
+) -> tuple[list[Rationale], Facts]:
+    """`rows` with the share of `samples` (answers, k a row) that agree as confidence; dropped where
+    no majority does (self-consistency, arXiv 2203.11171, as a filter: ours).
+    """
+    kept = []
+    for row, answers in zip(rows, samples, strict=True):
+        share = Counter(answers)[row.answer] / len(answers) if row.answer else 0.0
+        reason = row.reason
+        if row.kept and share <= 0.5:
+            reason = f"inconsistent: {share:.0%} of {len(answers)} samples agree"
+        kept.append(replace(row, kept=not reason, reason=reason, confidence=share))
+    return kept, held_against_gold(kept, examples, kind)
+
+
+def held_against_gold(rows: Sequence[Rationale], examples: Sequence[Example], kind: str) -> Facts:
+    """The calibration over rows that have a confidence and a gold answer; empty without any."""
+    pairs = [
+        (r.confidence, is_correct(r.answer, e.answer, kind, e.choices))
+        for r, e in zip(rows, examples, strict=True)
+        if r.confidence is not None and e.answer is not None
+    ]
+    if not pairs:
+        return {}
+    confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
+    return {"calibration": asdict(calibration(confidence, correct))}
