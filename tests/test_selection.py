@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bridgekd.core import facility, greedy
+from bridgekd.core import clusters, facility, greedy
 from bridgekd.core.clusters import quotas
 from bridgekd.core.difficulty import rank_normalise
 from bridgekd.core.diversity import centred, coverage, distances_to
-from bridgekd.core.selection import DEITA_DISTANCE, STRATEGIES, rank
+from bridgekd.core.selection import BY_ALPHA, BY_SEED, DEITA_DISTANCE, STRATEGIES, rank
 from bridgekd.edges.rows import read_rows, write_columns, write_rows
 from bridgekd.errors import BadInput
 from bridgekd.records import Pick
@@ -107,11 +107,16 @@ def test_equal_scores_go_by_id(strategy):
     assert [p.id for p in picks] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("strategy", ["random", "facility"])
-def test_another_seed_draws_other_picks(strategy, monkeypatch):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_only_the_strategies_that_say_so_heed_alpha_and_seed(strategy, monkeypatch):
     monkeypatch.setattr(facility, "EXACT", 10)
     pool = a_pool(60, 3)
-    assert not same(ranked(strategy, *pool, seed=0), ranked(strategy, *pool, seed=1))
+    first = ranked(strategy, *pool, 12, alpha=0.3)
+    heeds_alpha = not same(ranked(strategy, *pool, 12, alpha=0.7), first)
+    heeds_seed = any(
+        not same(ranked(strategy, *pool, 12, alpha=0.3, seed=s), first) for s in (1, 2)
+    )
+    assert (heeds_alpha, heeds_seed) == (strategy in BY_ALPHA, strategy in BY_SEED)
 
 
 def test_random_choice_needs_no_embeddings_and_is_the_same_without():
@@ -309,6 +314,19 @@ def test_medoids_are_the_middles_of_the_groups():
         members = embeddings[labels == labels[row]]
         to_mean = np.linalg.norm(members - members.mean(axis=0), axis=1)
         assert np.linalg.norm(embeddings[row] - members.mean(axis=0)) < to_mean.min() + 1e-3
+
+
+@pytest.mark.parametrize("strategy", ["medoids", "clusters"])
+def test_large_pools_are_clustered_in_batches_and_as_surely(strategy, monkeypatch):
+    monkeypatch.setattr(clusters, "_WHOLE", 0)
+    ids, difficulty, embeddings = with_twins(500, 2)
+    first = ranked(strategy, ids, difficulty, embeddings, 50)
+    order = np.random.default_rng(1).permutation(500)
+    names = [ids[i] for i in order]
+    again = ranked(strategy, names, difficulty[order], embeddings[order], 50)
+    assert again.picks(names) == first.picks(ids)
+    by_chance = ranked("random", ids, difficulty, embeddings, 50)
+    assert strategy == "clusters" or first.coverage[0] < by_chance.coverage[0]
 
 
 def test_clusters_give_their_hardest_in_proportion():

@@ -74,7 +74,7 @@ def greedy(
     groups = np.zeros(len(pool), dtype=np.int64) if groups is None else groups
     quotas = np.array([n_chosen]) if quotas is None else quotas
     near = nobody(len(pool))
-    picked = _picked(pool, n_chosen, alpha, groups, quotas.copy(), near)
+    picked = _picked(pool, n_chosen, alpha, groups=groups, room=quotas.copy(), near=near)
     return followed(pool, picked.rows, picked.score, alpha, earlier=picked.earlier, finished=near)
 
 
@@ -82,6 +82,7 @@ def _picked(
     pool: Pool,
     n_chosen: int,
     alpha: float,
+    *,
     groups: np.ndarray,
     room: np.ndarray,
     near: Nearest,

@@ -176,3 +176,7 @@ STRATEGIES: dict[str, Strategy] = {
     "clusters": by_clusters,
     "domains": by_domains,
 }
+
+# What else decides a ranking; the others' stand still when it changes.
+BY_ALPHA = frozenset({"bridge", "bridge_static", "facility", "domains"})
+BY_SEED = frozenset({"random", "medoids", "facility", "clusters"})
