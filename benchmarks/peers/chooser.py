@@ -71,6 +71,14 @@ def bridgekd(strategy, embeddings, places, n_chosen, alpha, seed):
     return found.rows[:n_chosen]
 
 
+def peak_gib() -> float:
+    """This process's largest resident memory. Linux only: ru_maxrss would hold the parent's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**20
+    return float("nan")
+
+
 def main() -> None:
     job = json.loads(sys.argv[1])
     if job["memory_gib"]:
@@ -87,7 +95,7 @@ def main() -> None:
     else:
         picks = globals()[name](*given, *wanted)
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = peak_gib()
     np.save(Path(job["out"]) / "picks.npy", np.asarray(picks, dtype=np.int64))
     (Path(job["out"]) / "said.json").write_text(
         json.dumps({"s": seconds, "cpu_s": cpu_s, "gib": memory})
