@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bridgekd.core import facility, greedy
+from bridgekd.core import clusters, facility, greedy
 from bridgekd.core.clusters import quotas
 from bridgekd.core.difficulty import rank_normalise
 from bridgekd.core.diversity import centred, coverage, distances_to
-from bridgekd.core.selection import DEITA_DISTANCE, STRATEGIES, rank
+from bridgekd.core.selection import BY_ALPHA, BY_SEED, DEITA_DISTANCE, STRATEGIES, rank
 from bridgekd.edges.rows import read_rows, write_columns, write_rows
 from bridgekd.errors import BadInput
 from bridgekd.records import Pick
@@ -68,7 +68,7 @@ def test_a_ranking_is_a_permutation_of_the_pool_with_b_chosen_first(strategy, n,
     assert sorted(found.rows) == list(range(n))
     assert found.n_chosen == n_chosen
     assert np.isfinite(found.score).all() and np.isnan(found.distance[n_chosen:]).all()
-    if strategy != "random" and n_chosen:
+    if n_chosen:
         assert (found.distance[0], found.nearest[0]) == (1, -1)
         assert not np.isnan(found.distance[:n_chosen]).any()
         assert (found.cluster >= 0).all() and (found.nearest[1:n_chosen] >= 0).all()
@@ -107,11 +107,25 @@ def test_equal_scores_go_by_id(strategy):
     assert [p.id for p in picks] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("strategy", ["random", "facility"])
-def test_another_seed_draws_other_picks(strategy, monkeypatch):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_only_the_strategies_that_say_so_heed_alpha_and_seed(strategy, monkeypatch):
     monkeypatch.setattr(facility, "EXACT", 10)
     pool = a_pool(60, 3)
-    assert not same(ranked(strategy, *pool, seed=0), ranked(strategy, *pool, seed=1))
+    first = ranked(strategy, *pool, 12, alpha=0.3)
+    heeds_alpha = not same(ranked(strategy, *pool, 12, alpha=0.7), first)
+    heeds_seed = any(
+        not same(ranked(strategy, *pool, 12, alpha=0.3, seed=s), first) for s in (1, 2)
+    )
+    assert (heeds_alpha, heeds_seed) == (strategy in BY_ALPHA, strategy in BY_SEED)
+
+
+def test_random_choice_needs_no_embeddings_and_is_the_same_without():
+    ids, difficulty, embeddings = a_pool(60, 3)
+    nowhere = np.empty((60, 0), dtype=np.float32)
+    found = ranked("random", ids, np.zeros(60), nowhere)
+    assert (found.rows == ranked("random", ids, difficulty, embeddings).rows).all()
+    pick = found.picks(ids)[0]
+    assert (pick.distance, pick.nearest, pick.cluster) == (None, None, None)
 
 
 def test_rows_and_columns_on_disk_are_the_same(tmp_path):
@@ -121,6 +135,10 @@ def test_rows_and_columns_on_disk_are_the_same(tmp_path):
     write_rows(tmp_path / "rows.parquet", Pick, found.picks(ids))
     assert read_rows(tmp_path / "columns.parquet", Pick) == found.picks(ids)
     assert (tmp_path / "columns.parquet").read_bytes() == (tmp_path / "rows.parquet").read_bytes()
+
+
+def apart(one, other):
+    return 0.0 if (one == other).all() else (1 - float(one @ other)) / 2
 
 
 def brute_force(ids, difficulty, embeddings, n_chosen, alpha):
@@ -133,7 +151,7 @@ def brute_force(ids, difficulty, embeddings, n_chosen, alpha):
         for i in order:
             if i in chosen:
                 continue
-            v = min(((1 - float(exact[i] @ exact[j])) / 2 for j in chosen), default=1.0)
+            v = min((apart(exact[i], exact[j]) for j in chosen), default=1.0)
             score = alpha * places[i] + (1 - alpha) * v
             if score > best_score + 1e-9:
                 best, best_score = i, score
@@ -141,7 +159,7 @@ def brute_force(ids, difficulty, embeddings, n_chosen, alpha):
     return chosen
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     n=st.integers(1, 30),
     seed=st.integers(0, 10**6),
@@ -182,7 +200,7 @@ def test_waiting_rows_change_no_pick(alpha, front, monkeypatch):
     assert coverage(embeddings, found.rows[:200]) == pytest.approx(found.coverage, abs=1e-6)
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"random"}))
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_pick_names_its_nearest_earlier_pick_and_the_rest_their_cluster(strategy):
     ids, difficulty, embeddings = a_pool(30, 5)
     found = ranked(strategy, ids, difficulty, embeddings, 6)
@@ -300,6 +318,19 @@ def test_medoids_are_the_middles_of_the_groups():
         members = embeddings[labels == labels[row]]
         to_mean = np.linalg.norm(members - members.mean(axis=0), axis=1)
         assert np.linalg.norm(embeddings[row] - members.mean(axis=0)) < to_mean.min() + 1e-3
+
+
+@pytest.mark.parametrize("strategy", ["medoids", "clusters"])
+def test_large_pools_are_clustered_in_batches_and_as_surely(strategy, monkeypatch):
+    monkeypatch.setattr(clusters, "_WHOLE", 0)
+    ids, difficulty, embeddings = with_twins(500, 2)
+    first = ranked(strategy, ids, difficulty, embeddings, 50)
+    order = np.random.default_rng(1).permutation(500)
+    names = [ids[i] for i in order]
+    again = ranked(strategy, names, difficulty[order], embeddings[order], 50)
+    assert again.picks(names) == first.picks(ids)
+    by_chance = ranked("random", ids, difficulty, embeddings, 50)
+    assert strategy == "clusters" or first.coverage[0] < by_chance.coverage[0]
 
 
 def test_clusters_give_their_hardest_in_proportion():

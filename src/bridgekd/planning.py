@@ -284,9 +284,9 @@ def _ranked(
     if ranking.done:
         order = read_column(ranking.path / "ranking.parquet", Pick, "id")
     elif chosen_by.strategy == "random" and not later:  # the seed alone decides
-        none, alike = np.zeros(len(pool)), np.ones((len(pool), 1), dtype=np.float32)
+        none, nowhere = np.zeros(len(pool)), np.empty((len(pool), 0), dtype=np.float32)
         ids = list(examples)
-        drawn_up = rank("random", ids, none, alike, n_chosen=0, alpha=0.0, seed=chosen_by.seed)
+        drawn_up = rank("random", ids, none, nowhere, n_chosen=0, alpha=0.0, seed=chosen_by.seed)
         order = [ids[row] for row in drawn_up.rows]
     else:
         return None

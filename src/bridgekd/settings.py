@@ -24,6 +24,7 @@ from bridgekd.config import (
     Train,
 )
 from bridgekd.core.draws import SEED_STEP
+from bridgekd.core.selection import BY_ALPHA, BY_SEED
 
 
 class LoadPool(Section):
@@ -151,10 +152,6 @@ class Report(Section):
     recipe: dict[str, object]
 
 
-_BY_ALPHA = ("bridge", "bridge_static", "facility", "domains")
-_BY_SEED = ("random", "medoids", "facility", "clusters")
-
-
 class Settings:
     """The settings of every stage of one recipe."""
 
@@ -226,9 +223,9 @@ class Settings:
         What a strategy does not use stands at a constant, so that changing it redoes nothing.
         """
         named = self.select.strategy if strategy is None else strategy
-        unused = {} if named in _BY_ALPHA else {"alpha": 0.5}
+        unused = {} if named in BY_ALPHA else {"alpha": 0.5}
         unused |= {"centre": True} if named in ("random", "hardest") else {}
-        unused |= {} if named in _BY_SEED else {"seed": 0}
+        unused |= {} if named in BY_SEED else {"seed": 0}
         return self.select.model_copy(update={"strategy": named, "part": part, **unused})
 
 

@@ -33,11 +33,14 @@ def nobody(n: int) -> Nearest:
 def exact_distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(1 - cos) / 2 of `some` [k, d] to `others` [k, d], or to one row [d]: float64 [k] in [0, 1].
 
-    Equal pairs give equal bits.
+    Equal pairs give equal bits, equal rows of length 1 give 0, which float32 lengths alone do not.
     """
     a = np.ascontiguousarray(some, dtype=np.float64)
     b = np.ascontiguousarray(np.broadcast_to(others, a.shape), dtype=np.float64)
-    return np.asarray(np.clip((1 - np.einsum("ij,ij->i", a, b)) / 2, 0, 1))
+    distance = np.asarray(np.clip((1 - np.einsum("ij,ij->i", a, b)) / 2, 0, 1))
+    close = np.flatnonzero(distance < ROUGH)
+    distance[close[(a[close] == b[close]).all(axis=1)]] = 0
+    return distance
 
 
 def distances_to(embeddings: np.ndarray, row: int) -> np.ndarray:

@@ -36,14 +36,6 @@ def facility(pool: Pool, n_chosen: int, alpha: float, seed: int) -> Choice:
     return followed(pool, rows, gains, alpha)
 
 
-def _similarity(reference: np.ndarray, some: np.ndarray) -> np.ndarray:
-    """(1 + cos) / 2 of `some` [k, d] to each of `reference` [m, d]: [k, m]."""
-    similarity = some @ reference.T
-    similarity += 1
-    similarity /= 2
-    return np.asarray(similarity)
-
-
 def _unit(embeddings: np.ndarray) -> np.ndarray:
     """In float64 and of length 1 in it: two rows that gain from each other alone tie exactly."""
     exact = embeddings.astype(np.float64)
@@ -51,33 +43,36 @@ def _unit(embeddings: np.ndarray) -> np.ndarray:
     return np.asarray(exact / np.where(length > 0, length, 1))
 
 
-def _gains(similarity: np.ndarray, served: np.ndarray) -> np.ndarray:
-    """How much each of k rows [k, m] would add to what every reference has: mean over m, [k]."""
-    similarity -= served
-    np.maximum(similarity, 0, out=similarity)
-    return np.asarray(similarity.mean(axis=1, dtype=np.float64))
+def _gains(half_cosine: np.ndarray, served: np.ndarray) -> np.ndarray:
+    """How much each of k rows [k, m] would add to what every reference has: mean over m, [k].
+
+    Both are similarities less 1/2, so `served` is -1/2 before the first pick.
+    """
+    gain = half_cosine - served
+    np.maximum(gain, 0, out=gain)
+    return np.asarray(gain.mean(axis=1, dtype=np.float64))
 
 
 def _lazily(
     pool: Pool, reference: np.ndarray, n_chosen: int, alpha: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    reference = _unit(reference)
+    unit = _unit(reference)
+    half = unit / 2
     own = alpha * pool.difficulty / max(1, n_chosen)
-    bound = own + (1 - alpha)  # no gain is larger
+    bound = own + (1 - alpha) * (unit @ half.mean(axis=0) + 0.5) + 1e-9  # the first gain, or more
     counted = np.full(len(pool), -1)  # picks that were known when the bound was computed
-    served = np.zeros(len(reference))
+    served = np.full(len(reference), -0.5)
     rows, gains = np.empty(n_chosen, dtype=np.int64), np.empty(n_chosen)
     for done in range(n_chosen):
         while counted[best := int(np.argmax(bound))] != done:
             top = np.argpartition(-bound, min(_AT_ONCE, len(pool) - 1))[:_AT_ONCE]
             stale = np.union1d(top[(counted[top] != done) & (bound[top] > -np.inf)], [best])
-            gain = _gains(_similarity(reference, reference[stale]), served)
+            gain = _gains(unit[stale] @ half.T, served)
             bound[stale] = np.round(own[stale] + (1 - alpha) * gain, 12)
             counted[stale] = done
         rows[done], gains[done] = best, bound[best]
         bound[best] = -np.inf
-        mine = _similarity(reference, reference[best : best + 1])[0]
-        np.maximum(served, mine, out=served)
+        np.maximum(served, half @ unit[best], out=served)
     return rows, gains
 
 
@@ -88,17 +83,18 @@ def _stochastically(
     n_drawn = math.ceil(len(pool) / max(1, n_chosen) * math.log(1 / EPSILON))
     own = alpha * pool.difficulty / max(1, n_chosen)
     left = np.ones(len(pool), dtype=bool)
-    served = np.zeros(len(reference), dtype=np.float32)
+    half = reference / 2
+    served = np.full(len(reference), -0.5, dtype=np.float32)
     rows, gains = np.empty(n_chosen, dtype=np.int64), np.empty(n_chosen)
     for done in range(n_chosen):
         drawn = np.unique(rng.integers(len(pool), size=n_drawn))
         drawn = drawn[left[drawn]]
         if not len(drawn):
             drawn = np.flatnonzero(left)[:1]
-        similarity = _similarity(reference, pool.embeddings[drawn])
-        gain = own[drawn] + (1 - alpha) * _gains(similarity.copy(), served)
+        half_cosine = pool.embeddings[drawn] @ half.T
+        gain = own[drawn] + (1 - alpha) * _gains(half_cosine, served)
         place = int(np.argmax(gain))
         rows[done], gains[done] = drawn[place], gain[place]
         left[drawn[place]] = False
-        np.maximum(served, similarity[place], out=served)
+        np.maximum(served, half_cosine[place], out=served)
     return rows, gains

@@ -84,7 +84,7 @@ def greedy(
     if len(pool.asked):
         near.distance[:] = nearest_picks(pool.embeddings, pool.asked).distance
         near.pick[:] = EARLIER
-    picked = _picked(pool, n_chosen, alpha, groups, quotas.copy(), near)
+    picked = _picked(pool, n_chosen, alpha, groups=groups, room=quotas.copy(), near=near)
     return followed(pool, picked.rows, picked.score, alpha, earlier=picked.earlier, finished=near)
 
 
@@ -92,6 +92,7 @@ def _picked(
     pool: Pool,
     n_chosen: int,
     alpha: float,
+    *,
     groups: np.ndarray,
     room: np.ndarray,
     near: Nearest,
@@ -122,10 +123,10 @@ def _picked(
 
 
 def _next_size(size: int, n_picks: int, n: int) -> int:
-    """A refresh should serve some hundred picks, a front be small enough to be cheap to keep."""
-    if n_picks < 64:
+    """Keeping a front reads `size` rows a pick, a refresh n rows: neither should cost much more."""
+    if size * n_picks < n:
         return min(2 * size, max(_FRONT, n // 8))
-    return max(size // 2, _FRONT // 4) if n_picks > 512 else size
+    return max(size // 2, _FRONT // 16) if size * n_picks > 4 * n else size
 
 
 def _front(pool: Pool, base: np.ndarray, near: Nearest, alpha: float, size: int) -> _Front:

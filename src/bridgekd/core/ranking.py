@@ -34,7 +34,7 @@ class Choice:
 
     `order` [n] is the whole ranking and `score` [n] its scores; `earlier` [B] holds each pick's
     nearest earlier pick, `finished` [n] every row's nearest pick of the finished choice, `cluster`
-    [n] one number a row. None: the strategy has no use for it. `n_filled` of the picks are there
+    [n] one number a row; None where there are no embeddings. `n_filled` of the picks are there
     only because the strategy's rule found too few.
     """
 
@@ -56,7 +56,7 @@ class Ranking:
     to the nearest pick of the finished choice. `cluster`: "medoids" and "clusters" give theirs; for
     the others a pick has its own place and the rest the place of its nearest pick of the finished
     choice; below 0 where nothing is chosen, or what is nearest was asked in an earlier round.
-    "random" takes no distances: 1 and -1, NaN and -1 throughout.
+    Without embeddings distances are NaN, row numbers -1.
     """
 
     rows: np.ndarray
@@ -144,7 +144,7 @@ def ranking(pool: Pool, choice: Choice, n_chosen: int, row_of: np.ndarray) -> Ra
     """The choice in the rows of the arrays given; `row_of` [n] says which each of the Pool's is."""
     n, order = len(pool), choice.order
     distance, nearest = np.full(n, np.nan), np.full(n, -1)
-    cluster, to_choice = np.full(n, -1), np.ones(n)
+    cluster, to_choice = np.full(n, -1), np.full(n, np.nan)
     if choice.earlier is not None:
         distance[:n_chosen] = choice.earlier.distance
         known = np.flatnonzero(choice.earlier.pick >= 0)

@@ -7,6 +7,7 @@ rest follows by static score; equal scores go by id; neither the order of the po
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -77,8 +78,14 @@ def bridge_static(pool: Pool, n_chosen: int, alpha: float, seed: int) -> Choice:
 
 
 def at_random(pool: Pool, n_chosen: int, alpha: float, seed: int) -> Choice:
-    """A uniform permutation of the pool, all scores 0. Needs neither scores nor embeddings."""
-    return Choice(stream(seed, "random choice").permutation(len(pool)), np.zeros(len(pool)))
+    """A uniform permutation of the pool, all scores 0. The only one that can do without
+    embeddings: where they are [n, 0], no distance is told.
+    """
+    order, score = stream(seed, "random choice").permutation(len(pool)), np.zeros(len(pool))
+    if not pool.embeddings.shape[1]:
+        return Choice(order, score)
+    chosen = followed(pool, order[:n_chosen], score[:n_chosen], score)
+    return replace(chosen, order=order, score=score)
 
 
 def hardest(pool: Pool, n_chosen: int, alpha: float, seed: int) -> Choice:
@@ -174,3 +181,7 @@ STRATEGIES: dict[str, Strategy] = {
     "clusters": by_clusters,
     "domains": by_domains,
 }
+
+# What else decides a ranking; the others' stand still when it changes.
+BY_ALPHA = frozenset({"bridge", "bridge_static", "facility", "domains"})
+BY_SEED = frozenset({"random", "medoids", "facility", "clusters"})

@@ -58,7 +58,7 @@ def select(
     that is left out of the ranking, and new picks keep their distance from it.
     """
     ids, domains = (read_column(pool.path / "pool.parquet", Example, n) for n in ("id", "domain"))
-    difficulty, embeddings = np.zeros(len(ids)), np.ones((len(ids), 1), dtype=np.float32)
+    difficulty, embeddings = np.zeros(len(ids)), np.empty((len(ids), 0), dtype=np.float32)
     scores = next((a for a in known if (a.path / "scores.parquet").is_file()), None)
     vectors = [a for a in known if (a.path / "embeddings.npy").is_file()]
     if scores is not None:
