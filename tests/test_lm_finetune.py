@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import Lora, Train
+from bridgekd.config import Lora, Machine, Train
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import encode_rows
 from bridgekd.records import Message, Span, TrainRow
@@ -63,14 +63,13 @@ def test_the_first_loss_is_the_naive_one(base, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_micro_batch_changes_neither_losses_nor_weights(tmp_path, family):
     base = write_tiny(tmp_path / "base", family, "word_level")
-    for micro in (1, 2, 3, None):
-        log = tune(
-            base, tmp_path / str(micro), train=TRAIN.model_copy(update={"micro_batch": micro})
-        )
-        assert log.micro_batch == {1: 1, 2: 2, 3: 2, None: 4}[micro]
+    for tokens in (8, 60, None):
+        log = tune(base, tmp_path / str(tokens), machine=Machine(micro_tokens=tokens))
+        assert log.micro_tokens == tokens
     whole = [line["loss"] for line in metrics(tmp_path / "None")]
-    for micro in (1, 2):
-        assert [x["loss"] for x in metrics(tmp_path / str(micro))] == pytest.approx(whole, rel=1e-3)
+    for tokens in (8, 60):
+        losses = [line["loss"] for line in metrics(tmp_path / str(tokens))]
+        assert losses == pytest.approx(whole, rel=1e-3)
 
 
 def test_the_same_training_gives_the_same_bytes(base, tmp_path):

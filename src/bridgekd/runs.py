@@ -174,4 +174,5 @@ def live_of(recipe: Recipe, folder: Path) -> Live:
         ledger=folder / Path(recipe.ledger).expanduser(),
         hard_stop_usd=recipe.hard_stop_usd,
         device=recipe.device,
+        machine=recipe.machine,
     )

@@ -1,7 +1,8 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-loading -> encode -> {finetune, generating, forward}; forward -> questions -> {options, scoring};
-forward -> judging; embedding is apart. `losses` and `batches` are pure functions.
+loading -> encode -> {generating, forward}; forward -> questions -> {options, scoring}; forward ->
+judging; forward -> updates -> trainer -> finetune -> worker; embedding is apart. `losses` and
+`batches` are pure functions.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -14,11 +15,13 @@ from bridgekd.errors import BadInput
 
 if TYPE_CHECKING:
     from bridgekd.lm.embedding import embed
-    from bridgekd.lm.finetune import TrainingLog, fine_tune
+    from bridgekd.lm.finetune import fine_tune
     from bridgekd.lm.generating import generate
+    from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
     from bridgekd.lm.scoring import Scored, score
+    from bridgekd.lm.task import TrainingLog
 
 __all__ = [
     "LocalModel",
@@ -29,6 +32,7 @@ __all__ = [
     "fine_tune",
     "generate",
     "load",
+    "mean_loss",
     "resolve_device",
     "save",
     "score",
@@ -37,12 +41,13 @@ __all__ = [
 _HOMES = {
     "LocalModel": "loading",
     "Scored": "scoring",
-    "TrainingLog": "finetune",
+    "TrainingLog": "task",
     "confidence": "judging",
     "embed": "embedding",
     "fine_tune": "finetune",
     "generate": "generating",
     "load": "loading",
+    "mean_loss": "held_out",
     "resolve_device": "loading",
     "save": "loading",
     "score": "scoring",

@@ -23,10 +23,13 @@ ANCHOR = "\n"  # ordinary text that precedes a span while it is tokenised
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One training sequence; `weights[i]` is the loss weight of predicting `ids[i]`."""
+    """One training sequence; `weights[i]` is the loss weight of predicting `ids[i]`, 0 for the
+    first `n_prompt`.
+    """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
+    n_prompt: int
 
 
 def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainRow]) -> list[Encoded]:
@@ -49,8 +52,24 @@ def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainRow]) ->
         ids.append(ends[bool(row.prompt)])
         weights.append(row.spans[-1].weight if row.spans else 0.0)
         weights[0] = 0.0
-        encoded.append(Encoded(tuple(ids), tuple(weights)))
+        encoded.append(Encoded(tuple(ids), tuple(weights), len(prompt)))
     return encoded
+
+
+def shortened(row: Encoded, limit: int, bos_id: int | None) -> Encoded | None:
+    """The row in at most `limit` tokens, without the start of its prompt but with its BOS; None
+    where the target leaves no room for a prompt.
+    """
+    start = 1 if row.n_prompt and row.ids[0] == bos_id else 0
+    excess = len(row.ids) - limit
+    if excess >= row.n_prompt - start:
+        return None
+    kept = slice(start + excess, None)
+    return Encoded(
+        row.ids[:start] + row.ids[kept],
+        row.weights[:start] + row.weights[kept],
+        row.n_prompt - excess,
+    )
 
 
 def prompt_ids(

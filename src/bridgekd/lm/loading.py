@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -73,13 +75,15 @@ def load(
     revision: str | None = None,
     trainable: bool = False,
     lora: Lora | None = None,
+    attention: str | None = None,
 ) -> LocalModel:
     """The model of a Hub id or folder on `device`, ready to train, to generate or to score.
 
     A folder with a PEFT adapter gives its base with the adapter on it; `lora` then continues that
     adapter and its own shape stands. Weights are float32 on CPU and MPS, and wherever all of them
-    are trained; otherwise bfloat16 on a CUDA device that has it. Raises BadInput for what is
-    missing, cannot be fetched or is no causal LM.
+    are trained; otherwise bfloat16 on a CUDA device that has it. `attention` is an implementation
+    that transformers knows; None leaves the choice to it. Raises BadInput for what is missing,
+    cannot be fetched or is no causal LM.
     """
     _be_quiet()
     device = resolve_device(device)
@@ -93,9 +97,12 @@ def load(
     base_revision = adapter.get("revision") if adapter else revision
     tokenizer = _load_tokenizer(source, base, base_revision)
     dtype = _dtype(device, trained_whole=trainable and lora is None and not adapter)
-    network: Any = _fetch(
-        AutoModelForCausalLM, base, base_revision, dtype=dtype, low_cpu_mem_usage=True
-    )
+    settings: dict[str, Any] = {"dtype": dtype, "low_cpu_mem_usage": True}
+    if attention is not None:
+        settings["attn_implementation"] = attention
+    if trainable and lora is not None and lora.quantize is not None:
+        settings["quantization_config"] = _quantized(lora.quantize)
+    network: Any = _fetch(AutoModelForCausalLM, base, base_revision, **settings)
     n_rows = network.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > n_rows:
         raise BadInput(
@@ -256,6 +263,24 @@ def _dtype(device: str, trained_whole: bool) -> torch.dtype:
     if device.startswith("cuda") and not trained_whole and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def _quantized(how: str) -> Any:
+    """QLoRA's 4 bits (arXiv 2305.14314: nf4, double quantisation) or 8 bits."""
+    if find_spec("bitsandbytes") is None:
+        raise BadInput(
+            f"lora.quantize: {how} needs bitsandbytes, which is not installed; "
+            "pip install bitsandbytes, or leave quantize out"
+        )
+    settings: Any = BitsAndBytesConfig
+    if how == "8bit":
+        return settings(load_in_8bit=True)
+    return settings(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def _with_adapter(network: Any, folder: str | Path, trainable: bool) -> Any:

@@ -1,13 +1,13 @@
 """The four trainings and what the assistant writes in between: local and free."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bridgekd import lm
 from bridgekd import settings as of
-from bridgekd.config import Train, count_of
+from bridgekd.config import Amount, AnswerKind, Train, count_of
 from bridgekd.core.draws import stream
 from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import (
@@ -20,7 +20,7 @@ from bridgekd.core.prompts import (
 from bridgekd.edges.data import load_instructions
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
 from bridgekd.stages.buying import checked, graded
@@ -30,6 +30,7 @@ from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_valida
 from bridgekd.stages.writing import samples, written
 
 Asked = Literal["explain", "answer"]
+Validate = Callable[["lm.LocalModel"], float]
 PROMPTS = {"explain": explain_prompt, "answer": answer_prompt}
 
 
@@ -158,36 +159,82 @@ def _train(
     *,
     n_updates: int,
     label: str,
-    validate: Callable[["lm.LocalModel"], float] | None = None,
+    validate: Validate | None = None,
 ) -> dict[str, Any]:
+    """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
+    if train.held_out is not None:
+        rows, aside = _held_out(rows, train.held_out, s.seed)
+        validate = SmallLoss(tuple(aside), train.max_length)
     log = lm.fine_tune(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
-        validate=validate, progress=live.progress, label=label,
+        validate=validate, progress=live.progress, label=label, machine=live.machine,
+        unfinished=out / UNFINISHED,
     )  # fmt: skip
     return asdict(log)
 
 
-def _accuracy(
-    pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel
-) -> Callable[["lm.LocalModel"], float] | None:
-    """Greedy accuracy on the validation split; None where nothing was set aside."""
-    examples, kind = read_validation(pool), answer_kind(pool)
-    if not examples:
-        return None
+def _held_out(
+    rows: list[TrainRow], share: Amount, seed: int
+) -> tuple[list[TrainRow], list[TrainRow]]:
+    """(rows to train on, rows to judge by), drawn by question: its two tasks stay together."""
+    ids = sorted({_question_of(row) for row in rows})
+    n = count_of(share, len(ids))
+    if n >= len(ids):
+        raise BadInput(
+            f"held_out sets {n} of {len(ids)} questions aside and leaves none to train on; lower it"
+        )
+    drawn = stream(seed, "held-out").permutation(len(ids))[:n]
+    aside = {ids[i] for i in drawn.tolist()}
+    return (
+        [row for row in rows if _question_of(row) not in aside],
+        [row for row in rows if _question_of(row) in aside],
+    )
 
-    def accuracy(local: "lm.LocalModel") -> float:
+
+def _question_of(row: TrainRow) -> str:
+    return row.id.removesuffix(":e").removesuffix(":p")
+
+
+@dataclass(frozen=True, slots=True)
+class SmallLoss:
+    """Judges a model by minus its mean loss on rows that it is not trained on."""
+
+    rows: tuple[TrainRow, ...]
+    max_length: int
+
+    def __call__(self, local: "lm.LocalModel") -> float:
+        return -lm.mean_loss(local, self.rows, self.max_length)
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyAccuracy:
+    """Judges a model by its greedy answers to questions with gold answers."""
+
+    examples: tuple[Example, ...]
+    kind: AnswerKind
+    asked: Asked
+    max_new_tokens: int
+    batch_size: int
+
+    def __call__(self, local: "lm.LocalModel") -> float:
         texts = lm.generate(
             local,
-            [PROMPTS[asked](e) for e in examples],
-            max_new_tokens=s.max_new_tokens,
-            batch_size=s.batch_size,
+            [PROMPTS[self.asked](e) for e in self.examples],
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
         )
-        right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
-        return right / len(examples)
+        pairs = zip(self.examples, texts, strict=True)
+        return sum(graded(e, t, self.kind).correct for e, t in pairs) / len(self.examples)
 
-    return accuracy
+
+def _accuracy(pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel) -> GreedyAccuracy | None:
+    """On the validation split; None where nothing was set aside."""
+    examples = tuple(read_validation(pool))
+    if not examples:
+        return None
+    return GreedyAccuracy(examples, answer_kind(pool), asked, s.max_new_tokens, s.batch_size)
 
 
 def _answer_row(example: Example) -> TrainRow:
