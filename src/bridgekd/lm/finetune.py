@@ -67,6 +67,7 @@ def fine_tune(
     )  # fmt: skip
     task.work.mkdir(parents=True, exist_ok=True)
     if task.machine.processes > 1 and "WORLD_SIZE" not in os.environ:
+        _shared_by(task, task.machine.processes)
         log = in_processes(task, progress)
     else:
         log = trained(task, progress)
@@ -214,12 +215,16 @@ def _arguments(task: Task) -> TrainingArguments:
     }
     arguments = TrainingArguments(**settings)
     arguments._n_gpu = 1  # several GPUs are for several processes, not for DataParallel
-    if config.batch_size < arguments.world_size:
-        raise BadInput(
-            f"{task.label}: {arguments.world_size} processes cannot share updates of "
-            f"{config.batch_size} sequences; raise batch_size or lower machine.processes"
-        )
+    _shared_by(task, arguments.world_size)
     return arguments
+
+
+def _shared_by(task: Task, n_processes: int) -> None:
+    if task.config.batch_size < n_processes:
+        raise BadInput(
+            f"{task.label}: {n_processes} processes cannot share updates of "
+            f"{task.config.batch_size} sequences; raise batch_size or lower machine.processes"
+        )
 
 
 def _known_trackers(names: Sequence[str]) -> list[str]:

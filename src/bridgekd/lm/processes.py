@@ -8,6 +8,7 @@ its progress line by line, and its log comes back as a file.
 import json
 import os
 import pickle
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from bridgekd.errors import BadInput, Stopped
 from bridgekd.lm.task import Task, TrainingLog
 from bridgekd.progress import Progress
 
-TASK, RESULT, SAID = "task.pickle", "result.pickle", "worker-{rank}.log"
+FOLDER, TASK, RESULT = "processes", "task.pickle", "result.pickle"
 N_SHOWN = 5  # lines of a worker that failed
 
 
@@ -28,38 +29,43 @@ def in_processes(task: Task, progress: Progress) -> TrainingLog:
     Raises BadInput with a worker's own sentence, or Stopped with the last lines of one that died;
     the others are stopped with it.
     """
-    with open(task.work / TASK, "wb") as file:
+    folder, n, port = task.work / FOLDER, task.machine.processes, free_port()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with open(folder / TASK, "wb") as file:
         pickle.dump(task, file)
-    (task.work / RESULT).unlink(missing_ok=True)
-    port = _free_port()
-    workers = [
-        _start(task.work, rank, task.machine.processes, port)
-        for rank in range(task.machine.processes)
-    ]
+    workers = [_start(folder, rank, n, port) for rank in range(n)]
     try:
         _follow(workers, task, progress)
+        with open(folder / RESULT, "rb") as file:
+            log: TrainingLog = pickle.load(file)
     finally:
         for worker in workers:
             worker.kill()
             worker.wait()
-    with open(task.work / RESULT, "rb") as file:
-        log: TrainingLog = pickle.load(file)
+            if worker.stdout is not None:
+                worker.stdout.close()
+    shutil.rmtree(folder)
     return log
 
 
-def _start(work: Path, rank: int, n: int, port: int) -> "subprocess.Popen[str]":
+def _start(folder: Path, rank: int, n: int, port: int) -> "subprocess.Popen[str]":
     told = {
         "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n,
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
-    with open(work / SAID.format(rank=rank), "w") as said:
+    with open(_said(folder, rank), "w") as said:
         return subprocess.Popen(
-            [sys.executable, "-m", "bridgekd.lm.worker", str(work)],
+            [sys.executable, "-m", "bridgekd.lm.worker", str(folder)],
             stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
             stderr=said,
             text=True,
             env=os.environ | {name: str(value) for name, value in told.items()},
         )
+
+
+def _said(folder: Path, rank: int) -> Path:
+    return folder / f"worker-{rank}.log"
 
 
 def _follow(workers: list["subprocess.Popen[str]"], task: Task, progress: Progress) -> None:
@@ -79,7 +85,7 @@ def _follow(workers: list["subprocess.Popen[str]"], task: Task, progress: Progre
 
 
 def _fail(task: Task, rank: int, code: int) -> None:
-    said = (task.work / SAID.format(rank=rank)).read_text("utf-8", "replace").strip().splitlines()
+    said = _said(task.work / FOLDER, rank).read_text("utf-8", "replace").strip().splitlines()
     if code == BadInput.exit_code:
         raise BadInput(said[-1])
     raise Stopped(
@@ -88,7 +94,8 @@ def _fail(task: Task, rank: int, code: int) -> None:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -126,7 +126,9 @@ class UpdateTrainer(Trainer):
         """Gradient checkpointing from here on."""
         model: Any = self.local.model
         model.enable_input_require_grads()  # or nothing reaches an adapter
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        newer = hasattr(model, "activation_checkpointing_enable")
+        switch = "activation_checkpointing_enable" if newer else "gradient_checkpointing_enable"
+        getattr(model, switch)({"use_reentrant": False})
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """0: counting parameters at every step is slow and nobody asks."""

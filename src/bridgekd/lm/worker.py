@@ -19,9 +19,9 @@ def tell(what: str, done: int, total: int) -> None:
     print(json.dumps({"done": done, "total": total}), flush=True)
 
 
-def main(work: Path) -> int:
+def main(folder: Path) -> int:
     """Does this process's share; the first one leaves the log."""
-    with open(work / TASK, "rb") as file:
+    with open(folder / TASK, "rb") as file:
         task: Task = pickle.load(file)
     try:
         log = trained(task, tell)
@@ -29,7 +29,7 @@ def main(work: Path) -> int:
         print(exc, file=sys.stderr)
         return exc.exit_code
     if is_first():
-        with open(work / RESULT, "wb") as file:
+        with open(folder / RESULT, "wb") as file:
             pickle.dump(log, file)
     dist.destroy_process_group()
     return 0
