@@ -14,7 +14,8 @@ import bridgekd
 from bridgekd import lm
 from bridgekd.config import Machine, Train
 from bridgekd.errors import BadInput, Stopped
-from bridgekd.lm.processes import free_port
+from bridgekd.lm.processes import FOLDER, follow, free_port
+from bridgekd.lm.task import Task
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
 
@@ -42,10 +43,6 @@ def failing(local):
     raise BadInput("the judge is ill")
 
 
-def dying(local):
-    os._exit(9)
-
-
 def tune(base, out, *, machine, **kwargs):
     return lm.fine_tune(
         base, ROWS, Path(out), TRAIN, n_updates=6, seed=1, device="cpu", machine=machine, **kwargs
@@ -66,17 +63,16 @@ def same(one, two):
     assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-4) for k in weights[0])
 
 
-@pytest.mark.parametrize("launcher", ["torch.distributed.run", "accelerate.commands.launch"])
-def test_under_a_launcher_two_processes_have_the_losses_of_one(base, alone, tmp_path, launcher):
+def test_under_a_launcher_two_processes_have_the_losses_of_one(base, alone, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    how = ["--nproc_per_node=2", "--standalone"] if launcher.startswith("torch") else [
+    how = [
         "--num_processes=2", "--cpu", "--num_machines=1", "--mixed_precision=no",
         "--dynamo_backend=no", "--num_cpu_threads_per_process=1",
         f"--main_process_port={free_port()}",
     ]  # fmt: skip
     found = subprocess.run(
-        [sys.executable, "-m", launcher, *how, str(script), str(base), str(tmp_path / "out")],
+        [sys.executable, "-m", "accelerate.commands.launch", *how, script, base, tmp_path / "out"],
         env=os.environ | PATHS, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
@@ -100,16 +96,29 @@ def test_processes_started_here_tell_their_progress_and_their_log(
     assert not list((tmp_path / "work").iterdir())
 
 
-@pytest.mark.parametrize(("judge", "error", "said"), [
-    (failing, BadInput, "^the judge is ill$"),
-    (dying, Stopped, "process 0 of 2 ended with 9"),
-])  # fmt: skip
-def test_a_process_that_fails_ends_all_with_one_sentence(
-    base, tmp_path, monkeypatch, judge, error, said
-):
+def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
-    with pytest.raises(error, match=said):
-        tune(base, tmp_path / "out", machine=Machine(processes=2), validate=judge)
+    with pytest.raises(BadInput, match="^the judge is ill$"):
+        tune(base, tmp_path / "out", machine=Machine(processes=2), validate=failing)
+
+
+def test_a_process_that_dies_is_named_with_its_last_words(base, tmp_path):
+    task = Task(
+        base, ROWS, tmp_path, TRAIN, 6, 1, "cpu", None, None, None, "train", Machine(processes=2),
+        tmp_path,
+    )  # fmt: skip
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "worker-1.log").write_text("one\nSegmentation fault\n")
+    commands = ['print(\'{"done": 1, "total": 6}\')', "raise SystemExit(9)"]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", c], stdout=subprocess.PIPE, text=True)
+        for c in commands
+    ]
+    with pytest.raises(Stopped, match=r"process 1 of 2 ended with 9: one \| Segmentation fault; "):
+        follow(workers, task, lambda *_: None)
+    for worker in workers:
+        worker.wait()
+        worker.stdout.close()
 
 
 def test_more_processes_than_sequences_are_refused(base, tmp_path):

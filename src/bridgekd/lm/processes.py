@@ -36,7 +36,7 @@ def in_processes(task: Task, progress: Progress) -> TrainingLog:
         pickle.dump(task, file)
     workers = [_start(folder, rank, n, port) for rank in range(n)]
     try:
-        _follow(workers, task, progress)
+        follow(workers, task, progress)
         with open(folder / RESULT, "rb") as file:
             log: TrainingLog = pickle.load(file)
     finally:
@@ -68,8 +68,8 @@ def _said(folder: Path, rank: int) -> Path:
     return folder / f"worker-{rank}.log"
 
 
-def _follow(workers: list["subprocess.Popen[str]"], task: Task, progress: Progress) -> None:
-    """Until all are done; progress is passed on."""
+def follow(workers: list["subprocess.Popen[str]"], task: Task, progress: Progress) -> None:
+    """Waits until all are done or one has failed; passes the first one's progress on."""
     assert workers[0].stdout is not None
     for line in workers[0].stdout:
         if line.startswith("{"):
