@@ -98,7 +98,7 @@ def test_processes_started_here_tell_their_progress_and_their_log(
 
 def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
-    with pytest.raises(BadInput, match="^the judge is ill$"):
+    with pytest.raises(BadInput, match=r"^the judge is ill$"):
         tune(base, tmp_path / "out", machine=Machine(processes=2), validate=failing)
 
 
