@@ -109,7 +109,7 @@ class TrainModel(Section):
     """The trainings on rationales, of the assistant and of the student."""
 
     train: Train
-    form: Literal["joint", "two_task"]
+    form: Literal["joint", "two_task", "answers"]  # answers: gold ones alone, without rationales
     answer_weight: float
     lora: Lora | None
     max_new_tokens: int
@@ -145,7 +145,10 @@ class MeasureTeacher(Section):
 
 
 class Evaluate(Section):
+    """Seeds and budgets are not here: they are read off what each prediction was made from."""
+
     arms: tuple[str, ...]  # one name per prediction artifact, in order
+    steps: str | None  # the checker of rationales' steps
 
 
 class Report(Section):
@@ -199,6 +202,7 @@ class Settings:
         self.annotate = _annotate(r)
         self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
         self.train_student = _training(s, s.form, seed)
+        self.train_on_answers = _training(s, "answers", seed)
         self.measure_teacher = MeasureTeacher(
             ask=self.ask, queries=r.evaluate.teacher_queries, seed=seed
         )
@@ -212,6 +216,12 @@ class Settings:
     def query_part(self, part: Part) -> QueryTeacher:
         """The buying of a part of the budget."""
         return self.query_teacher.model_copy(update={"part": part})
+
+    def whole_pool(self) -> tuple[Select, QueryTeacher]:
+        """Random choice and buying without a limit on queries; the budget's other limits stay."""
+        budget = self.recipe.budget.model_copy(update={"queries": "100%"})
+        chosen = self.select_by("random").model_copy(update={"queries": "100%"})
+        return chosen, self.query_teacher.model_copy(update={"budget": budget})
 
     def check_by(self, keep: Literal["correct", "confident", "all"]) -> Check:
         """The check by another rule."""
@@ -250,7 +260,7 @@ def _signals(recipe: Recipe) -> Signals:
 
 
 def _training(
-    sized: Assistant | Student, form: Literal["joint", "two_task"], seed: int
+    sized: Assistant | Student, form: Literal["joint", "two_task", "answers"], seed: int
 ) -> TrainModel:
     return TrainModel(
         train=sized.train,

@@ -190,10 +190,11 @@ class Loop(Section):
 
 class Evaluate(Section):
     """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked
-    for.
+    for. `steps` names the checker that counts the wrong steps of rationales, where a task has one.
     """
 
     teacher_queries: Amount = 0
+    steps: str | None = None
 
 
 class Recipe(Section):

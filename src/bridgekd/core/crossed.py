@@ -31,12 +31,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A mean difference of two arms with its 95 % interval, and the two-sided p-value of none."""
+    """A mean difference of two arms with its 95 % interval, and the two-sided p-value of none by
+    `test`.
+    """
 
     mean: float
     low: float
     high: float
     p: float
+    test: str
 
 
 def spread(values: np.ndarray) -> tuple[float, float]:
@@ -95,8 +98,9 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
     """`second` less `first`, each right or wrong [seeds, questions]; one that has a single row is
     the same under every seed.
 
-    One seed: McNemar's exact test and the interval of Bonett and Price (2012). Several: the crossed
-    interval and its t-test, in which no seed's answers count as independent of another's.
+    One seed, or seeds that all agree: McNemar's exact test and the interval of Bonett and Price
+    (2012). Several: the crossed interval and its t-test, in which no seed's answers count as
+    independent of another's.
     """
     gained = np.subtract(second, first, dtype=float)
     variance, freedom = spread(gained)
@@ -104,19 +108,20 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
     if len(gained) == 1 or variance == 0:
         low, high = _bonett_price(gained[0])
         one, other = (np.broadcast_to(a, gained.shape)[0] > 0.5 for a in (first, second))
-        return Difference(mean, low, high, mcnemar(one.tolist(), other.tolist()))
+        return Difference(mean, low, high, mcnemar(one.tolist(), other.tolist()), "McNemar")
     error = variance**0.5
     half = float(stdtrit(freedom, TAIL)) * error
-    return Difference(mean, mean - half, mean + half, float(2 * stdtr(freedom, -abs(mean) / error)))
+    p = float(2 * stdtr(freedom, -abs(mean) / error))
+    return Difference(mean, mean - half, mean + half, p, "t over seeds and questions")
 
 
 def ratio_of(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
     """mean(top) / mean(bottom), both [seeds, questions], by Fieller's method: every ratio r is in
     the interval for which top - r * bottom does not differ from 0. None where the bottom's own
-    interval holds 0.
+    interval holds 0, or where nothing varies that an interval could be read off.
     """
     below = mean_of(bottom)
-    if below.low <= 0 <= below.high:
+    if below.low <= 0 <= below.high or spread(top)[0] == 0:
         return None
     ratio = float(top.mean()) / below.mean
     ends = [_end(top, bottom, ratio, direction) for direction in (-1.0, 1.0)]

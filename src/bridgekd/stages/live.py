@@ -1,17 +1,20 @@
 """What a stage may touch while it works and what is not hashed: it changes no result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridgekd.config import Machine, Teacher
 from bridgekd.progress import Progress, silent
+from bridgekd.records import StepCount
+
+Checker = Callable[[str, str], StepCount | None]  # (question, rationale); None: it cannot tell
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The device and how it is used, the way to the teacher, the ledger file, and who looks on
-    (`note` gets sentences).
+    """The device and how it is used, the way to the teacher, the ledger file, step checkers by
+    name, and who looks on (`note` gets sentences).
     """
 
     run: str
@@ -20,5 +23,6 @@ class Live:
     hard_stop_usd: float | None = None
     device: str = "cpu"
     machine: Machine = field(default_factory=Machine)
+    checkers: Mapping[str, Checker] = field(default_factory=dict, repr=False)
     progress: Progress = field(default=silent, repr=False)
     note: Callable[[str], None] = field(default=lambda text: None, repr=False)

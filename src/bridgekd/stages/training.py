@@ -135,13 +135,14 @@ def train_student(
     *rationales: Artifact,
     live: Live,
 ) -> dict[str, Any]:
-    """The student after rationales. An epoch is the pool's size, however many rationales there are.
+    """The student after rationales, or after the pool's gold answers where there are none
+    (`answers`). An epoch is the pool's size, however many rationales there are.
 
     So every arm gets the same number of optimiser updates, with early stopping on the same
     validation split.
     """
-    rows = _rationale_rows(pool, rationales, s)
-    asked: Asked = "answer" if s.form == "two_task" else "explain"
+    rows = _rationale_rows(pool, rationales, s) if rationales else _gold_rows(pool, s.answer_weight)
+    asked: Asked = "explain" if s.form == "joint" else "answer"
     return _train(
         out, student, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
@@ -237,8 +238,19 @@ def _accuracy(pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel) -> Gre
     return GreedyAccuracy(examples, answer_kind(pool), asked, s.max_new_tokens, s.batch_size)
 
 
-def _answer_row(example: Example) -> TrainRow:
-    return TrainRow(example.id, answer_prompt(example), answer_target(shown_answer(example)))
+def _answer_row(example: Example, weight: float = 1.0) -> TrainRow:
+    return TrainRow(
+        example.id, answer_prompt(example), answer_target(shown_answer(example), weight)
+    )
+
+
+def _gold_rows(pool: Artifact, weight: float) -> list[TrainRow]:
+    rows = [_answer_row(e, weight) for e in read_pool(pool) if e.answer is not None]
+    if not rows:
+        raise BadInput(
+            "the pool has no gold answer to train a student on; leave answers_only out of the arms"
+        )
+    return rows
 
 
 def _rationale_rows(
