@@ -42,6 +42,8 @@ def print_metrics(console: Console, metrics: Mapping[str, Any], name: str) -> No
         console.print("[dim]Means over seeds; intervals over seeds and questions.[/dim]")
     if metrics["versus"]:
         _print_versus(console, metrics)
+    if any(row["wrong_steps"] for row in arms.values()):
+        _print_rationales(console, arms)
 
 
 def _print_versus(console: Console, metrics: Mapping[str, Any]) -> None:
@@ -60,6 +62,25 @@ def _print_versus(console: Console, metrics: Mapping[str, Any]) -> None:
         )
     console.print(table)
     console.print(f"[dim]{_explained(metrics)}[/dim]")
+
+
+def _print_rationales(console: Console, arms: Mapping[str, Any]) -> None:
+    """How an arm reasons on the test questions, and what it learnt from."""
+    columns = ["words", "steps wrong or missing", "the same in its lessons"]
+    table = _table("\nRationales on the test questions, 95 % intervals", "arm", columns)
+    for label in in_order(arms):
+        words, wrong, lessons = (arms[label][n] for n in ("words", "wrong_steps", "lessons"))
+        if wrong is not None:
+            told = "{:.1f} to {:.1f}".format(*words["ci95"])
+            learnt = "" if lessons is None else _of_steps(lessons["wrong_steps"])
+            table.add_row(title(label), told, _of_steps(wrong), learnt)
+    console.print(table)
+
+
+def _of_steps(told: Mapping[str, Any] | None) -> str:
+    if told is None:
+        return ""
+    return _percents([min(1.0, max(0.0, end)) for end in told["ci95"]])
 
 
 def _explained(metrics: Mapping[str, Any]) -> str:
