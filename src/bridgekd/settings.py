@@ -126,6 +126,18 @@ class Annotate(Section):
     seed: int
 
 
+class SampleRationales(Section):
+    samples: int
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+
+
+class TrainWithMentor(TrainModel):
+    share: float  # of the mentor's part in the loss
+    temperature: float
+
+
 class Instruct(Section):
     train: Train
     lora: Lora | None
@@ -203,6 +215,15 @@ class Settings:
         self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
         self.train_student = _training(s, s.form, seed)
         self.train_on_answers = _training(s, "answers", seed)
+        self.sample_rationales = SampleRationales(
+            samples=r.mentor.samples,
+            max_new_tokens=a.max_new_tokens,
+            batch_size=a.batch_size,
+            seed=seed,
+        )
+        self.train_with_mentor = TrainWithMentor(
+            **dict(self.train_student), share=r.mentor.share, temperature=r.mentor.temperature
+        )
         self.measure_teacher = MeasureTeacher(
             ask=self.ask, queries=r.evaluate.teacher_queries, seed=seed
         )

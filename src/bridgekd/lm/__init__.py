@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.mentoring import Mentor
     from bridgekd.lm.scoring import Scored, score
     from bridgekd.lm.task import TrainingLog
 
 __all__ = [
     "LocalModel",
+    "Mentor",
     "Scored",
     "TrainingLog",
     "confidence",
@@ -40,6 +42,7 @@ __all__ = [
 
 _HOMES = {
     "LocalModel": "loading",
+    "Mentor": "mentoring",
     "Scored": "scoring",
     "TrainingLog": "task",
     "confidence": "judging",

@@ -15,7 +15,7 @@ from bridgekd.stages.live import Checker
 from bridgekd.stages.pool import read_pool
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
-_TRAINED = "train_student"
+_TRAINED = frozenset({"train_student", "train_with_mentor"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Reader:
         rows = read_rows(predictions.path / "predictions.parquet", Prediction)
         explained = predictions.manifest["settings"].get("ask", "explain") == "explain"
         student = _model(predictions, behind)
-        trained = student is not None and student.stage == _TRAINED
+        trained = student is not None and student.stage in _TRAINED
         n_queries, spend_usd, seconds = cost_of(behind.values())
         return Cell(
             arm=arm,

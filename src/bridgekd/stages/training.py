@@ -1,7 +1,7 @@
 """The four trainings and what the assistant writes in between: local and free."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,6 +150,59 @@ def train_student(
     )  # fmt: skip
 
 
+@stage(version=1)
+def sample_rationales(
+    out: Path, s: of.SampleRationales, pool: Artifact, assistant: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """Several rationales of the assistant a question, those with the right answer kept; one that
+    says what an earlier one of its question said is dropped.
+    """
+    examples, kind = read_pool(pool), answer_kind(pool)
+    drawn = samples(
+        out, open_model(assistant, live), [explain_prompt(e) for e in examples], s.samples,
+        seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
+    )  # fmt: skip
+    rows = [
+        row
+        for example, texts in zip(examples, drawn, strict=True)
+        for row in once([checked(example, text, kind, "assistant", "correct") for text in texts])
+    ]
+    write_rows(out / "rationales.parquet", Rationale, rows)
+    return {"n_written": len(rows), "n_kept": sum(r.kept for r in rows)}
+
+
+@stage(version=1)
+def train_with_mentor(
+    out: Path,
+    s: of.TrainWithMentor,
+    pool: Artifact,
+    student: Artifact,
+    mentor: Artifact,
+    *rationales: Artifact,
+    live: Live,
+) -> dict[str, Any]:
+    """`train_student` with the mentor's distribution in the loss, where vocabularies agree."""
+    name, revision = model_and_revision(mentor)
+    asked: Asked = "explain" if s.form == "joint" else "answer"
+    return _train(
+        out, student, _rationale_rows(pool, rationales, s), s.train, s, live,
+        n_updates=s.train.n_updates(len(read_pool(pool))),
+        validate=_accuracy(pool, asked, s), label="train student with mentor",
+        mentor=lm.Mentor(name, revision, s.share, s.temperature),
+    )  # fmt: skip
+
+
+def once(said: Sequence[Rationale]) -> list[Rationale]:
+    """Rationales of one question; of equal texts only the first is kept."""
+    earlier: set[str] = set()
+    rows = []
+    for row in said:
+        again = row.kept and row.text in earlier
+        rows.append(replace(row, kept=False, reason="said before") if again else row)
+        earlier.add(row.text)
+    return rows
+
+
 def _train(
     out: Path,
     base: Artifact,
@@ -161,6 +214,7 @@ def _train(
     n_updates: int,
     label: str,
     validate: Validate | None = None,
+    mentor: "lm.Mentor | None" = None,
 ) -> dict[str, Any]:
     """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
@@ -171,7 +225,7 @@ def _train(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
         validate=validate, progress=live.progress, label=label, machine=live.machine,
-        unfinished=out / UNFINISHED,
+        unfinished=out / UNFINISHED, mentor=mentor,
     )  # fmt: skip
     return asdict(log)
 
