@@ -8,6 +8,7 @@ methods on the same questions. A good interval holds the truth in 95 % of the tr
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 from statistics import fmean
 
@@ -19,7 +20,7 @@ from scipy.special import stdtrit
 from bridgekd.core.crossed import difference_of, share_of
 from bridgekd.core.statistics import wilson
 
-N_RESAMPLES = 1000
+N_RESAMPLES = 500
 SKILLS = (0.5, 0.55)
 Interval = tuple[float, float]
 
@@ -34,11 +35,13 @@ def answers(rng: np.random.Generator, n_seeds: int, n_questions: int, sd: float)
     return (rng.random((*chance.shape[:2], n_questions)) < chance).astype(float)
 
 
-def bootstrap(values: np.ndarray, rng: np.random.Generator) -> Interval:
+def resampled(n: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of n is in each of N_RESAMPLES draws of n."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
+
+
+def bootstrap(values: np.ndarray, seeds: np.ndarray, questions: np.ndarray) -> Interval:
     """Seeds drawn, then questions, the same for all seeds: percentiles of the means."""
-    n_seeds, n_questions = values.shape
-    seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=N_RESAMPLES)
-    questions = rng.multinomial(n_questions, np.full(n_questions, 1 / n_questions), N_RESAMPLES)
     means = ((seeds @ values) * questions).sum(axis=1) / values.size
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
@@ -64,14 +67,15 @@ def crossed(first: np.ndarray, second: np.ndarray | None = None) -> Interval:
 def tried(n_trials: int, seed: int, n_seeds: int, n_questions: int, sd: float) -> list[str]:
     """A row of the table: the share of trials that hold the truth, and the mean width in points."""
     rng = np.random.default_rng([seed, n_seeds, n_questions, round(1000 * sd)])
+    draws = resampled(n_seeds, rng), resampled(n_questions, rng)
     ways: dict[str, Callable[[np.ndarray, np.ndarray], Interval]] = {
         "crossed": lambda a, b: crossed(a),
         "seeds": lambda a, b: seeds_alone(a),
-        "bootstrap": lambda a, b: bootstrap(a, rng),
+        "bootstrap": lambda a, b: bootstrap(a, *draws),
         "pooled": lambda a, b: pooled(a),
         "crossed, difference": crossed,
         "seeds, difference": lambda a, b: seeds_alone(b - a),
-        "bootstrap, difference": lambda a, b: bootstrap(b - a, rng),
+        "bootstrap, difference": lambda a, b: bootstrap(b - a, *draws),
     }
     held: dict[str, list[bool]] = {name: [] for name in ways}
     widths: dict[str, list[float]] = {name: [] for name in ways}
@@ -106,6 +110,7 @@ def main() -> None:
         for n_questions in (100, 600):
             for sd in (0.0, 0.02, 0.05):
                 row = tried(asked.trials, asked.seed, n_seeds, n_questions, sd)
+                print(n_seeds, n_questions, sd, *row, sep=" | ", file=sys.stderr)
                 table.add_row(str(n_seeds), str(n_questions), f"{sd:g}", *row)
     Console(width=170).print(table)
 

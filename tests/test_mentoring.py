@@ -77,13 +77,14 @@ def test_of_equal_rationales_of_one_question_only_the_first_is_kept():
 
 
 def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(tmp_path):
-    recipe = export(tmp_path / "w", n_pool=40, n_validation=8, n_test=10, n_instructions=16)
+    recipe = export(tmp_path / "w", n_pool=12, n_validation=2, n_test=2, n_instructions=8)
     quick = [
         *(f"{who}.updates=2" for who in ("student.train", "student.instruct_train")),
         *(f"assistant.{how}.updates=1" for how in ("train", "warm_up_train")),
         *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
-        "assistant.warm_up=0", "evaluate.teacher_queries=0", "budget.queries=8",
-        "assistant.max_new_tokens=80", "student.max_new_tokens=20",
+        "assistant.warm_up=0", "evaluate.teacher_queries=0", "budget.queries=4",
+        "assistant.max_new_tokens=80", "student.max_new_tokens=8",
+        "student.instruct=null",
     ]  # fmt: skip
     with serve(wrong_rate=0.0) as teacher:
         sets = [*quick, f"teacher.base_url={teacher.base_url}"]
@@ -93,9 +94,9 @@ def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(t
     store = recipe.parent / "runs"
     (written,) = store.glob("sample_rationales-*/rationales.parquet")
     rows = read_rows(written, Rationale)
-    assert len(rows) == 3 * 40
+    assert len(rows) == 3 * 12
     assert all(r.kept or r.reason for r in rows) and any(r.kept for r in rows)
     (manifest,) = store.glob("train_with_mentor-*/manifest.json")
     assert json.loads(manifest.read_text())["facts"]["with_mentor"] is True
     row = told.metrics["arms"]["mentor_kd"]
-    assert row["n_queries"] == 8 and row["lessons"]["n_kept"] == [sum(r.kept for r in rows)]
+    assert row["n_queries"] == 4 and row["lessons"]["n_kept"] == [sum(r.kept for r in rows)]
