@@ -4,7 +4,8 @@ questions, say of a method.
 The one idea: seeds and questions are two crossed draws, so the variance of the mean is read off a
 two-way analysis of variance. With questions that are hard for every seed it is larger than seeds
 alone show, and it is never taken for that of seeds times questions independent answers. A bootstrap
-over few seeds holds the truth too often where seeds do not differ and too seldom where they do; `benchmarks/intervals.py` measures what each kind of interval holds.
+over few seeds holds the truth too often where seeds do not differ and too seldom where they do;
+`benchmarks/intervals.py` measures what each kind of interval holds.
 """
 
 from dataclasses import dataclass
