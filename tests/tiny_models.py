@@ -9,6 +9,8 @@ from transformers import (
     BloomForCausalLM,
     CohereConfig,
     CohereForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GraniteConfig,
@@ -107,7 +109,7 @@ def tiny_model(family: str, n_tokens: int, seed: int = 0) -> torch.nn.Module:
 
 def bent_model(family: str, n_tokens: int) -> torch.nn.Module:
     """A random causal LM that scales or caps its logits: gemma2 (with a window of attention),
-    granite or cohere."""
+    granite or cohere; or falcon_h1."""
     torch.manual_seed(0)
     shape = {
         "vocab_size": n_tokens,
@@ -124,6 +126,9 @@ def bent_model(family: str, n_tokens: int) -> torch.nn.Module:
     if family == "gemma2":
         config = Gemma2Config(head_dim=8, final_logit_softcapping=2.0, sliding_window=4, **shape)
         return Gemma2ForCausalLM(config)
+    if family == "falcon_h1":  # attention and a state-space model side by side in every layer
+        state = {"mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 4}
+        return FalconH1ForCausalLM(FalconH1Config(mamba_chunk_size=8, **state, **shape))
     if family == "granite":
         return GraniteForCausalLM(GraniteConfig(logits_scaling=3.0, **shape))
     return CohereForCausalLM(CohereConfig(logit_scale=0.3, **shape))

@@ -1,7 +1,8 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-loading -> encode -> {finetune, generating, forward}; forward -> questions -> {options, scoring};
-forward -> judging; embedding is apart. `losses` and `batches` are pure functions.
+loading -> encode -> {finetune, forward}; forward -> questions -> {options, scoring}; forward ->
+judging; caches -> decoding -> generating -> scoring; embedding is apart. `losses` and `batches` are
+pure functions.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -15,7 +16,7 @@ from bridgekd.errors import BadInput
 if TYPE_CHECKING:
     from bridgekd.lm.embedding import embed
     from bridgekd.lm.finetune import TrainingLog, fine_tune
-    from bridgekd.lm.generating import generate
+    from bridgekd.lm.generating import generate, sample
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
     from bridgekd.lm.scoring import Scored, score
@@ -30,6 +31,7 @@ __all__ = [
     "generate",
     "load",
     "resolve_device",
+    "sample",
     "save",
     "score",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "generate": "generating",
     "load": "loading",
     "resolve_device": "loading",
+    "sample": "generating",
     "save": "loading",
     "score": "scoring",
 }

@@ -11,12 +11,14 @@ from bridgekd.config import Train, count_of
 from bridgekd.core.draws import stream
 from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import (
+    ANSWER_LINE,
     answer_prompt,
     answer_target,
     explain_prompt,
     explain_target,
     shown_answer,
 )
+from bridgekd.core.throughput import Throughput
 from bridgekd.edges.data import load_instructions
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.sources import model_and_revision
@@ -30,10 +32,11 @@ from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_valida
 from bridgekd.stages.writing import samples, written
 
 Asked = Literal["explain", "answer"]
+Validate = Callable[["lm.LocalModel", Throughput], float]
 PROMPTS = {"explain": explain_prompt, "answer": answer_prompt}
 
 
-@stage(version=1)
+@stage(version=2)
 def warm_up(
     out: Path, s: of.WarmUp, pool: Artifact, base: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def warm_up(
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def train_assistant(
     out: Path,
     s: of.TrainModel,
@@ -71,7 +74,7 @@ def train_assistant(
     )  # fmt: skip
 
 
-@stage(version=1)
+@stage(version=2)
 def annotate(
     out: Path, s: of.Annotate, pool: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -82,7 +85,10 @@ def annotate(
     examples, kind = read_pool(pool), answer_kind(pool)
     local = open_model(assistant, live)
     prompts = [explain_prompt(e) for e in examples]
-    size: dict[str, Any] = {"max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size}
+    speed = Throughput()
+    size: dict[str, Any] = {
+        "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
+    }  # fmt: skip
     texts = written(out, local, prompts, label="annotate the pool", live=live, **size)
     rows = [
         checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
@@ -106,6 +112,7 @@ def annotate(
         "n_kept": sum(r.kept for r in rows),
         "share_correct": round(right / len(rows), 4),
         **facts,
+        **speed.facts(),
     }
 
 
@@ -125,7 +132,7 @@ def instruct_student(
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def train_student(
     out: Path,
     s: of.TrainModel,
@@ -158,31 +165,33 @@ def _train(
     *,
     n_updates: int,
     label: str,
-    validate: Callable[["lm.LocalModel"], float] | None = None,
+    validate: Validate | None = None,
 ) -> dict[str, Any]:
     name, revision = model_and_revision(base)
+    speed = Throughput()
     log = lm.fine_tune(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
-        validate=validate, progress=live.progress, label=label,
+        validate=validate and (lambda local: validate(local, speed)),
+        progress=live.progress, label=label,
     )  # fmt: skip
-    return asdict(log)
+    return asdict(log) | speed.facts()
 
 
-def _accuracy(
-    pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel
-) -> Callable[["lm.LocalModel"], float] | None:
+def _accuracy(pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel) -> Validate | None:
     """Greedy accuracy on the validation split; None where nothing was set aside."""
     examples, kind = read_validation(pool), answer_kind(pool)
     if not examples:
         return None
 
-    def accuracy(local: "lm.LocalModel") -> float:
+    def accuracy(local: "lm.LocalModel", speed: Throughput) -> float:
         texts = lm.generate(
             local,
             [PROMPTS[asked](e) for e in examples],
             max_new_tokens=s.max_new_tokens,
             batch_size=s.batch_size,
+            until=ANSWER_LINE,
+            throughput=speed,
         )
         right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
         return right / len(examples)
