@@ -26,12 +26,11 @@ Part = tuple[Any, Tensor]  # (a cache, the rows of it that stay, [k] int64)
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values with free columns behind them: a step writes one column and copies none."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        """Holds keys and values [n, heads, width, size]."""
+    def __init__(self, keys: Tensor, values: Tensor, width: int) -> None:
+        """Keys and values [n, heads, width + what is free, size]; the tensors are written to."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
-        self._end = keys.shape[2]
-        self._all = [_with_room(keys, ROOM), _with_room(values, ROOM)]
+        self._end, self._all = width, [keys, values]
         self._show()
 
     def update(
@@ -98,24 +97,25 @@ def joined(model: Any, parts: Sequence[Part], width: int) -> Any:
 def _join_columns(layer: Any, sources: Sequence[Part], width: int) -> Any:
     if isinstance(layer, DynamicSlidingWindowLayer):
         shown = min(width, layer.sliding_window - 1)
-        keys, values = (_columns(sources, name, shown) for name in ("keys", "values"))
+        keys, values = (_columns(sources, name, shown, 0) for name in ("keys", "values"))
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values, layer.cumulative_length = keys, values, width
         return layer
-    return RoomyLayer(_columns(sources, "keys", width), _columns(sources, "values", width))
+    keys, values = (_columns(sources, name, width, ROOM) for name in ("keys", "values"))
+    return RoomyLayer(keys, values, width)
 
 
-def _columns(sources: Sequence[Part], name: str, width: int) -> Tensor:
-    """Rows of all sources, each at the right edge of `width` columns; zeros on the left."""
+def _columns(sources: Sequence[Part], name: str, width: int, room: int) -> Tensor:
+    """Rows of all sources, each ending with column `width`; zeros on their left, then free room."""
     held = [(getattr(layer, name), rows) for layer, rows in sources]
-    first: Tensor = held[0][0]
-    out = first.new_zeros(sum(len(rows) for _, rows in held), first.shape[1], width, first.shape[3])
+    n, first = sum(len(rows) for _, rows in held), held[0][0]
+    out: Tensor = first.new_empty(n, first.shape[1], width + room, first.shape[3])
     start = 0
     for states, rows in held:
-        shown = min(width, states.shape[2])
-        cut = states[:, :, states.shape[2] - shown :]
-        out[start : start + len(rows), :, width - shown :] = cut.index_select(0, rows)
-        start += len(rows)
+        end, left = start + len(rows), max(0, width - states.shape[2])
+        out[start:end, :, :left] = 0
+        out[start:end, :, left:width] = states[:, :, states.shape[2] - (width - left) :][rows]
+        start = end
     return out
 
 
