@@ -58,7 +58,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One way over one pool. `differ` counts texts that are not its base's; greedy ones have gaps."""
+    """One way over one pool. `differ` counts texts that are not its base's, `gaps` are theirs."""
 
     model: str
     way: str
