@@ -102,6 +102,9 @@ def test_windows_and_caches_of_unknown_kinds_change_no_text(name):
     assert joinable(model) == (name == "gemma2")
     written = lm.generate(local, PROMPTS, max_new_tokens=12, batch_size=4)
     assert written == [expected(local, prompt, 12) for prompt in PROMPTS]
+    how = {"max_new_tokens": 6, "batch_size": 4, "temperature": 1.0}
+    (first, second) = (lm.generate(local, PROMPTS, seed=k * SEED_STEP, **how) for k in range(2))
+    assert lm.sample(local, PROMPTS, 2, **how) == list(zip(first, second, strict=True))
 
 
 def test_long_texts_outgrow_the_room_of_a_cache(tmp_path):
