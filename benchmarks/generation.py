@@ -224,10 +224,15 @@ def settings(folder: Path, quick: bool) -> list[Setting]:
     ]
 
 
+HEADS = (
+    f"{'model':<14} {'way':<14} {'prompts':>7} {'tokens':>7} {'tok/cpu-s':>9} {'tok/s':>7} "
+    f"{'questions/cpu-s':>15} {'times':>6} {'clock':>6} {'differ':>6} ties"
+)
+
+
 def table(results: Sequence[Result]) -> str:
     """One line a way; `times` is against its base: tokens, processor time and the clock's."""
-    heads = f"{'prompts':>7} {'tokens':>7} {'tok/cpu-s':>9} {'tok/s':>7} {'questions/cpu-s':>15}"
-    lines = [f"{'model':<14} {'way':<14} {heads} {'times':>6} {'clock':>6} {'differ':>6} ties"]
+    lines = []
     for r in results:
         base = next((b for b in results if (b.model, b.way) == (r.model, r.base)), None)
         times = clock = differ = ""
@@ -256,14 +261,15 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     repeats = args.repeats or (1 if args.quick else 3)
-    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}", flush=True)
-    results = []
+    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}\n{HEADS}", flush=True)
+    results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder:
         for s in settings(Path(folder), args.quick):
-            results += compare(s, GREEDY | (ENDED if s.name == "sandbox" else {}), repeats)
             few = Setting(s.name, s.local, s.prompts[: s.batch_size], 32, s.batch_size)
-            results += compare(few, SAMPLED, repeats)
-    print(table(results))
+            greedy = GREEDY | (ENDED if s.name == "sandbox" else {})
+            for pool, ways in ((s, greedy), (few, SAMPLED)):
+                results += compare(pool, ways, repeats)
+                print(table(results[-len(ways) :]), flush=True)
     if args.json:
         args.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
     return int(any(gap > NEAR_TIE for r in results for gap in r.gaps))
