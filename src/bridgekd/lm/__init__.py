@@ -1,8 +1,8 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-loading -> encode -> {generating, forward}; forward -> questions -> {options, scoring}; forward ->
-judging; forward -> updates -> trainer -> finetune -> worker; embedding is apart. `losses` and
-`batches` are pure functions.
+loading -> encode -> forward -> questions -> {options, scoring}; forward -> judging; caches ->
+decoding -> generating -> scoring; forward -> updates -> trainer -> finetune -> worker; embedding is
+apart. `losses` and `batches` are pure functions.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -16,7 +16,7 @@ from bridgekd.errors import BadInput
 if TYPE_CHECKING:
     from bridgekd.lm.embedding import embed
     from bridgekd.lm.finetune import fine_tune
-    from bridgekd.lm.generating import generate
+    from bridgekd.lm.generating import generate, sample
     from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
@@ -34,6 +34,7 @@ __all__ = [
     "load",
     "mean_loss",
     "resolve_device",
+    "sample",
     "save",
     "score",
 ]
@@ -49,6 +50,7 @@ _HOMES = {
     "load": "loading",
     "mean_loss": "held_out",
     "resolve_device": "loading",
+    "sample": "generating",
     "save": "loading",
     "score": "scoring",
 }

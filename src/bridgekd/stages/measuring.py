@@ -6,27 +6,30 @@ from typing import Any
 
 from bridgekd import lm
 from bridgekd import settings as of
+from bridgekd.core.prompts import ANSWER_LINE
 from bridgekd.core.statistics import mcnemar, wilson
+from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, ancestors, stage
 from bridgekd.records import Example, Prediction
 from bridgekd.report.page import render
 from bridgekd.stages.buying import graded
+from bridgekd.stages.judging import PROMPTS
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model
 from bridgekd.stages.telling import tell
-from bridgekd.stages.training import PROMPTS
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
 
 
-@stage(version=1)
+@stage(version=2)
 def predict(
     out: Path, s: of.Predict, pool: Artifact, test: Artifact, model: Artifact, *, live: Live
 ) -> dict[str, Any]:
     """A model's greedy answers to the test questions, asked the way it was trained."""
     examples, kind = read_rows(test.path / "test.parquet", Example), answer_kind(pool)
     local = open_model(model, live)
+    speed = Throughput()
     texts = lm.generate(
         local,
         [PROMPTS[s.ask](e) for e in examples],
@@ -34,10 +37,12 @@ def predict(
         batch_size=s.batch_size,
         progress=live.progress,
         label="answer the test questions",
+        until=ANSWER_LINE,
+        throughput=speed,
     )
     rows = [graded(e, text, kind) for e, text in zip(examples, texts, strict=True)]
     write_rows(out / "predictions.parquet", Prediction, rows)
-    return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)}
+    return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)} | speed.facts()
 
 
 @stage(version=1)

@@ -16,6 +16,7 @@ from bridgekd.core.calibration import calibration
 from bridgekd.core.difficulty import n_distinct, rank_normalise, vote_entropy
 from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
+from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
@@ -33,7 +34,7 @@ IN_ONE_PASS: dict[str, Literal["loss", "entropy", "margin"]] = {
 }
 
 
-@stage(version=2)
+@stage(version=3)
 def score_pool(
     out: Path,
     s: of.ScorePool,
@@ -50,7 +51,10 @@ def score_pool(
     examples, kind = read_pool(pool), answer_kind(pool)
     local = open_model(assistant, live)
     prompts = [answer_prompt(e) for e in examples]
-    size: dict[str, Any] = {"max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size}
+    speed = Throughput()
+    size: dict[str, Any] = {
+        "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
+    }  # fmt: skip
     scored = lm.score(
         local,
         examples,
@@ -77,7 +81,11 @@ def score_pool(
     ]
     write_rows(out / "scores.parquet", Score, rows)
     np.save(out / "embeddings.npy", scored.embeddings)
-    return {"n_scored": len(rows), "mean_difficulty": round(float(np.mean(difficulty)), 4)}
+    return {
+        "n_scored": len(rows),
+        "mean_difficulty": round(float(np.mean(difficulty)), 4),
+        **speed.facts(),
+    }
 
 
 @stage(version=1)
@@ -94,7 +102,7 @@ def embed_pool(
     return {"n_embedded": len(texts), "width": int(embeddings.shape[1])}
 
 
-@stage(version=1)
+@stage(version=2)
 def weigh_student(
     out: Path, s: of.Signals, pool: Artifact, student: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -106,9 +114,11 @@ def weigh_student(
     """
     examples, kind = read_pool(pool), answer_kind(pool)
     prompts = [explain_prompt(e) for e in examples]
+    speed = Throughput()
     texts = samples(
         out, open_model(student, live), prompts, s.samples,
         seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
+        throughput=speed,
     )  # fmt: skip
     answers = _read(examples, kind, texts)
     distinct = np.array([n_distinct(a) for a in answers], dtype=float)
@@ -134,7 +144,9 @@ def weigh_student(
     return {
         "mean_distinct": round(float(distinct.mean()), 4),
         "mean_confidence": round(float(confidence.mean()), 4),
-    } | _told(examples, kind, said, confidence)
+        **_told(examples, kind, said, confidence),
+        **speed.facts(),
+    }
 
 
 def _told(

@@ -1,13 +1,13 @@
 """The four trainings and what the assistant writes in between: local and free."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bridgekd import lm
 from bridgekd import settings as of
-from bridgekd.config import Amount, AnswerKind, Train, count_of
+from bridgekd.config import Train, count_of
 from bridgekd.core.draws import stream
 from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import (
@@ -17,6 +17,7 @@ from bridgekd.core.prompts import (
     explain_target,
     shown_answer,
 )
+from bridgekd.core.throughput import Throughput
 from bridgekd.edges.data import load_instructions
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.sources import model_and_revision
@@ -25,16 +26,13 @@ from bridgekd.errors import BadInput
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
 from bridgekd.stages.buying import checked, graded
 from bridgekd.stages.filtering import by_confidence, by_consistency
+from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, held_out
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_validation
 from bridgekd.stages.writing import samples, written
 
-Asked = Literal["explain", "answer"]
-Validate = Callable[["lm.LocalModel"], float]
-PROMPTS = {"explain": explain_prompt, "answer": answer_prompt}
 
-
-@stage(version=1)
+@stage(version=2)
 def warm_up(
     out: Path, s: of.WarmUp, pool: Artifact, base: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -54,7 +52,7 @@ def warm_up(
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def train_assistant(
     out: Path,
     s: of.TrainModel,
@@ -72,7 +70,7 @@ def train_assistant(
     )  # fmt: skip
 
 
-@stage(version=1)
+@stage(version=2)
 def annotate(
     out: Path, s: of.Annotate, pool: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -83,7 +81,10 @@ def annotate(
     examples, kind = read_pool(pool), answer_kind(pool)
     local = open_model(assistant, live)
     prompts = [explain_prompt(e) for e in examples]
-    size: dict[str, Any] = {"max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size}
+    speed = Throughput()
+    size: dict[str, Any] = {
+        "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
+    }  # fmt: skip
     texts = written(out, local, prompts, label="annotate the pool", live=live, **size)
     rows = [
         checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
@@ -107,6 +108,7 @@ def annotate(
         "n_kept": sum(r.kept for r in rows),
         "share_correct": round(right / len(rows), 4),
         **facts,
+        **speed.facts(),
     }
 
 
@@ -126,7 +128,7 @@ def instruct_student(
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def train_student(
     out: Path,
     s: of.TrainModel,
@@ -164,7 +166,7 @@ def _train(
     """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
     if train.held_out is not None:
-        rows, aside = _held_out(rows, train.held_out, s.seed)
+        rows, aside = held_out(rows, train.held_out, s.seed)
         validate = SmallLoss(tuple(aside), train.max_length)
     log = lm.fine_tune(
         name, rows, out, train,
@@ -172,61 +174,7 @@ def _train(
         validate=validate, progress=live.progress, label=label, machine=live.machine,
         unfinished=out / UNFINISHED,
     )  # fmt: skip
-    return asdict(log)
-
-
-def _held_out(
-    rows: list[TrainRow], share: Amount, seed: int
-) -> tuple[list[TrainRow], list[TrainRow]]:
-    """(rows to train on, rows to judge by), drawn by question: its two tasks stay together."""
-    ids = sorted({_question_of(row) for row in rows})
-    n = count_of(share, len(ids))
-    if n >= len(ids):
-        raise BadInput(
-            f"held_out sets {n} of {len(ids)} questions aside and leaves none to train on; lower it"
-        )
-    drawn = stream(seed, "held-out").permutation(len(ids))[:n]
-    aside = {ids[i] for i in drawn.tolist()}
-    return (
-        [row for row in rows if _question_of(row) not in aside],
-        [row for row in rows if _question_of(row) in aside],
-    )
-
-
-def _question_of(row: TrainRow) -> str:
-    return row.id.removesuffix(":e").removesuffix(":p")
-
-
-@dataclass(frozen=True, slots=True)
-class SmallLoss:
-    """Judges a model by minus its mean loss on rows that it is not trained on."""
-
-    rows: tuple[TrainRow, ...]
-    max_length: int
-
-    def __call__(self, local: "lm.LocalModel") -> float:
-        return -lm.mean_loss(local, self.rows, self.max_length)
-
-
-@dataclass(frozen=True, slots=True)
-class GreedyAccuracy:
-    """Judges a model by its greedy answers to questions with gold answers."""
-
-    examples: tuple[Example, ...]
-    kind: AnswerKind
-    asked: Asked
-    max_new_tokens: int
-    batch_size: int
-
-    def __call__(self, local: "lm.LocalModel") -> float:
-        texts = lm.generate(
-            local,
-            [PROMPTS[self.asked](e) for e in self.examples],
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )
-        pairs = zip(self.examples, texts, strict=True)
-        return sum(graded(e, t, self.kind).correct for e, t in pairs) / len(self.examples)
+    return asdict(log) | (validate.speed.facts() if isinstance(validate, GreedyAccuracy) else {})
 
 
 def _accuracy(pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel) -> GreedyAccuracy | None:
