@@ -1,7 +1,8 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-loading -> encode -> {finetune, generating, forward}; forward -> questions -> {options, scoring};
-forward -> judging; embedding is apart. `losses` and `batches` are pure functions.
+loading -> encode -> {finetune, generating, forward, templates}; forward -> questions -> {options,
+scoring}; forward -> judging; templates -> merging; embedding is apart. `losses` and `batches` are
+pure functions.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from bridgekd.lm.generating import generate
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.scoring import Scored, score
 
 __all__ = [
     "LocalModel",
+    "Merged",
     "Scored",
     "TrainingLog",
     "confidence",
@@ -29,6 +32,7 @@ __all__ = [
     "fine_tune",
     "generate",
     "load",
+    "merge",
     "resolve_device",
     "save",
     "score",
@@ -36,6 +40,7 @@ __all__ = [
 
 _HOMES = {
     "LocalModel": "loading",
+    "Merged": "merging",
     "Scored": "scoring",
     "TrainingLog": "finetune",
     "confidence": "judging",
@@ -43,6 +48,7 @@ _HOMES = {
     "fine_tune": "finetune",
     "generate": "generating",
     "load": "loading",
+    "merge": "merging",
     "resolve_device": "loading",
     "save": "loading",
     "score": "scoring",

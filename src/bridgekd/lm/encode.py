@@ -7,6 +7,7 @@ and scoring all render through `render_prompt`, so inference sees the prompt tok
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import jinja2
@@ -19,6 +20,9 @@ from bridgekd.records import Message, TrainRow
 FALLBACK_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 PROBE = "0"  # an assistant turn whose text no template changes
 ANCHOR = "\n"  # ordinary text that precedes a span while it is tokenised
+# Templates that write today's date into a prompt (Llama 3.2, SmolLM3) write this one, so that a
+# prompt is the same on the day of the training and ever after. It is Llama's own default.
+TODAY = datetime(2024, 7, 26)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,7 @@ def _render(
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,  # Qwen3's switch; templates that do not know it ignore it
+            strftime_now=TODAY.strftime,
         )
     )
 
