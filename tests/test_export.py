@@ -24,30 +24,10 @@ from bridgekd.core.prompts import explain_prompt
 from bridgekd.edges.rows import read_rows
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Prediction, Rationale
-from conftest import TINY_RECIPE
+from conftest import CANARY
 
-KEY = "canary-key-0123456789"
 KILLED = multiprocessing.get_context("forkserver")
-
-
-@pytest.fixture(scope="module")
-def runs(world_files, tmp_path_factory):
-    """The store of a finished comparison: LoRA students, an assistant trained whole."""
-    from bridgekd.sandbox.teacher_server import serve
-
-    folder = tmp_path_factory.mktemp("private") / "tiny"
-    shutil.copytree(world_files, folder)
-    with serve(wrong_rate=0.3) as teacher, pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TEACHER_KEY", KEY)
-        (folder / "tiny.yaml").write_text(TINY_RECIPE % teacher.base_url)
-        changes = ["teacher.api_key_env=TEACHER_KEY", "student.lora={r: 4}"]
-        bridgekd.run(
-            folder / "tiny.yaml",
-            overrides=changes,
-            methods=["bridge", "direct"],
-            consent=lambda plan: True,
-        )
-    return folder / "runs"
+KILLED.set_forkserver_preload(["bridgekd.lm.finetune", "bridgekd.lm.scoring", "bridgekd.api"])
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +167,14 @@ def test_the_data_folder_loads_as_a_data_set(bridge, tmp_path):
 
 
 def test_no_path_no_key_and_no_address_of_the_user_is_in_any_file(runs, bridge):
-    private = [str(runs.parents[2]), str(Path.home()), os.getcwd(), KEY, "TEACHER_KEY", "127.0.0.1"]
+    private = [
+        str(runs.parents[2]),
+        str(Path.home()),
+        os.getcwd(),
+        CANARY,
+        "TEACHER_KEY",
+        "127.0.0.1",
+    ]
     files = [path for path in bridge.rglob("*") if path.is_file()]
     assert len(files) >= 9
     for path in files:
