@@ -1,6 +1,6 @@
 """A trained model as a folder that plain transformers, and everything built on it, can load.
 
-Adapters are merged in float32 and rounded once, to the type that the base is stored in.
+The type is the one that the base is stored in: PEFT adds an adapter in float32 and rounds once.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig
 
 from bridgekd.lm.encode import prompt_ids, stop_ids
-from bridgekd.lm.loading import LocalModel, load, plain_network, save
+from bridgekd.lm.loading import LocalModel, load, save
 from bridgekd.lm.templates import self_contained
 from bridgekd.records import Message
 
@@ -41,9 +41,7 @@ def merge(
     `prompts` are tried on the written tokenizer. Raises BadInput as `load` does.
     """
     local = load(model, device="cpu", as_stored=True)
-    stored = plain_network(local.model).dtype
     network: Any = local.model
-    network.float()
     if hasattr(network, "merge_and_unload"):
         _part_tied_head(network)
         network = network.merge_and_unload()
@@ -61,9 +59,9 @@ def merge(
     tokenizer.model_input_names = INPUTS
     for own in ("is_local", "local_files_only"):  # how it was loaded here
         tokenizer.init_kwargs.pop(own, None)
-    save(LocalModel(network.to(stored), tokenizer, "cpu"), folder)
+    save(LocalModel(network, tokenizer, "cpu"), folder)
     return Merged(
-        dtype=str(stored).removeprefix("torch."),
+        dtype=str(network.dtype).removeprefix("torch."),
         n_parameters=sum(p.numel() for p in network.parameters()),
         notes=() if _as_loaded(folder, prompts) == expected else (OTHER_PROMPTS,),
     )
