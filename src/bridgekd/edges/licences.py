@@ -1,5 +1,6 @@
 """The licence of a base model, where its own card says one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,36 @@ from bridgekd.edges.store import Artifact
 
 KEYS = ("license", "license_name", "license_link")
 CARD = "README.md"
+TIMEOUT_S = 5.0
 
 
 def licence_of(model: Artifact) -> dict[str, str]:
     """The licence keys of a model's card: of the one in its folder, or for a Hub id of the one on
     the Hub. Empty where that says none or cannot be reached.
     """
-    card = _from_hub(model) if model.stage == "hub" else model.path / CARD
-    if card is None or not card.is_file():
-        return {}
-    told = _front_matter(card.read_text(encoding="utf-8", errors="replace"))
+    told = _on_hub(model) if model.stage == "hub" else _in_folder(model.path / CARD)
     return {key: str(told[key]) for key in KEYS if isinstance(told.get(key), str)}
 
 
-def _from_hub(model: Artifact) -> Path | None:
-    """The card, fetched like the model itself; one try of a few seconds."""
+def _on_hub(model: Artifact) -> Mapping[str, Any]:
+    """One request of a few seconds at most."""
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub import errors, model_info
     except ModuleNotFoundError:
-        return None
+        return {}
     name, revision = model_and_revision(model)
+    no_answer: Any = errors.HTTPError  # type: ignore[attr-defined]  # its HTTP library's own
     try:
-        return Path(hf_hub_download(name, CARD, revision=revision, etag_timeout=5))
-    except (HfHubHTTPError, OSError, ValueError):  # no network is an OSError
-        return None
+        card: Any = model_info(name, revision=revision, timeout=TIMEOUT_S).card_data
+    except (no_answer, OSError, ValueError):
+        return {}
+    return {} if card is None else card.to_dict()
+
+
+def _in_folder(card: Path) -> Mapping[str, Any]:
+    if not card.is_file():
+        return {}
+    return _front_matter(card.read_text(encoding="utf-8", errors="replace"))
 
 
 def _front_matter(text: str) -> dict[str, Any]:
