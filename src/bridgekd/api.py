@@ -1,4 +1,6 @@
-"""From Python: `run(recipe)` does all of a recipe, `plan(recipe)` says beforehand what it means."""
+"""From Python: `run(recipe)` does all of a recipe, `plan(recipe)` says beforehand what it means;
+`export(name)` and `panel(name)` take up a run that is done.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from bridgekd.asking import Panel
+from bridgekd.asking import panel as open_panel
 from bridgekd.config import Recipe
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput
+from bridgekd.exporting import Exported, export_arm
+from bridgekd.journal import finished, recipe_of
 from bridgekd.methods import method_named
 from bridgekd.planning import Plan, planned
 from bridgekd.progress import Progress, silent
@@ -19,7 +23,8 @@ from bridgekd.runs import live_of, open_run
 from bridgekd.teacher.buy import api_key
 from bridgekd.teacher.replay import placed
 
-__all__ = ["Consent", "Outcome", "Plan", "plan", "run", "standing"]
+__all__ = ["Consent", "Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]
+__all__ += ["standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +103,38 @@ def standing(journal: Mapping[str, Any], store: Path) -> Plan:
 
     Raises BadInput where it cannot be planned any more, or was begun by an older bridgekd.
     """
-    if "folder" not in journal:
-        raise BadInput("it was begun by an older bridgekd, which did not write down its folder")
-    try:
-        recipe = Recipe.model_validate(journal["recipe"])
-    except ValidationError as exc:
-        raise BadInput(f"its recipe is not one of this bridgekd: {exc.errors()[0]['msg']}") from exc
-    return planned(recipe, Path(journal["folder"]), journal["methods"], store)
+    return planned(recipe_of(journal), Path(journal["folder"]), journal["methods"], store)
+
+
+def export(
+    run: str,
+    to: str | Path,
+    *,
+    arm: str | None = None,
+    store: str | Path = "runs",
+    progress: Progress = silent,
+) -> Exported:
+    """Writes a model of the finished run named `run` into the folder `to`, which must be new or
+    empty: merged weights that plain transformers loads, the rows it learnt from, a card for each.
+
+    `arm` is one that learnt from rationales; by default the student of the run's own method.
+    Raises BadInput.
+    """
+    return export_arm(finished(Path(store), run), Path(to), arm, progress)
+
+
+def panel(
+    run: str,
+    *,
+    arm: str | None = None,
+    store: str | Path = "runs",
+    progress: Progress = silent,
+) -> Panel:
+    """A finished run's student, its assistant and its untouched base, ready to be asked:
+    `panel("medqa").ask("What is 2 + 2?")`. Raises BadInput.
+    """
+    done = finished(Path(store), run)
+    return open_panel(done, arm, live_of(done.recipe, done.folder), progress)
 
 
 def _resolve(

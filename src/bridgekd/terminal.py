@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from bridgekd.asking import Reply
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
@@ -165,6 +166,16 @@ def print_status(
         )
     for row in rows:
         table.add_row(*row)
+    console.print(table)
+
+
+def print_replies(console: Console, question: str, replies: Sequence[Reply]) -> None:
+    """What each model made of a question, side by side."""
+    table = Table(title=escape(question), title_justify="left", show_lines=True)
+    for column in ("model", "rationale", "answer"):
+        table.add_column(column, overflow="fold")
+    for reply in replies:
+        table.add_row(*(escape(text) for text in (reply.model, reply.rationale, reply.answer)))
     console.print(table)
 
 

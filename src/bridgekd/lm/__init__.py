@@ -1,8 +1,8 @@
 """Local models: the only package that imports torch, transformers and peft.
 
 loading -> encode -> forward -> questions -> {options, scoring}; forward -> judging; caches ->
-decoding -> generating -> scoring; forward -> updates -> trainer -> finetune -> worker; embedding is
-apart. `losses` and `batches` are pure functions.
+decoding -> generating -> scoring; forward -> updates -> trainer -> finetune -> worker; encode ->
+templates -> merging; embedding is apart. `losses` and `batches` are pure functions.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.scoring import Scored, score
     from bridgekd.lm.task import TrainingLog
 
 __all__ = [
     "LocalModel",
+    "Merged",
     "Scored",
     "TrainingLog",
     "confidence",
@@ -33,6 +35,7 @@ __all__ = [
     "generate",
     "load",
     "mean_loss",
+    "merge",
     "resolve_device",
     "sample",
     "save",
@@ -41,6 +44,7 @@ __all__ = [
 
 _HOMES = {
     "LocalModel": "loading",
+    "Merged": "merging",
     "Scored": "scoring",
     "TrainingLog": "task",
     "confidence": "judging",
@@ -49,6 +53,7 @@ _HOMES = {
     "generate": "generating",
     "load": "loading",
     "mean_loss": "held_out",
+    "merge": "merging",
     "resolve_device": "loading",
     "sample": "generating",
     "save": "loading",

@@ -10,16 +10,10 @@ from bridgekd import settings as of
 from bridgekd.config import Train, count_of
 from bridgekd.core.draws import stream
 from bridgekd.core.grading import read_answer
-from bridgekd.core.prompts import (
-    answer_prompt,
-    answer_target,
-    explain_prompt,
-    explain_target,
-    shown_answer,
-)
+from bridgekd.core.prompts import answer_prompt, answer_target, explain_prompt, shown_answer
 from bridgekd.core.throughput import Throughput
 from bridgekd.edges.data import load_instructions
-from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
@@ -27,6 +21,7 @@ from bridgekd.records import Example, Message, Rationale, Span, TrainRow
 from bridgekd.stages.buying import checked, graded
 from bridgekd.stages.filtering import by_confidence, by_consistency
 from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, held_out
+from bridgekd.stages.lessons import lessons_of, train_row
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_validation
 from bridgekd.stages.writing import samples, written
@@ -192,24 +187,4 @@ def _answer_row(example: Example) -> TrainRow:
 def _rationale_rows(
     pool: Artifact, rationales: Sequence[Artifact], s: of.TrainModel
 ) -> list[TrainRow]:
-    """Kept rationales as training rows; the target answer is the gold one where there is one."""
-    examples = {e.id: e for e in read_pool(pool)}
-    files = [a.path / "rationales.parquet" for a in rationales]
-    kept = [r for file in files for r in read_rows(file, Rationale) if r.kept]
-    if not kept:
-        raise BadInput(
-            f"no rationale of {files[-1].parent} was kept; read its `reason` column, then raise "
-            "the budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
-        )
-    rows = []
-    for r in kept:
-        example = examples[r.id]
-        answer = r.answer if example.answer is None else shown_answer(example)
-        if s.form == "two_task":
-            rows.append(TrainRow(f"{r.id}:e", explain_prompt(example), (Span(r.text),)))
-            target = answer_target(answer, s.answer_weight)
-            rows.append(TrainRow(f"{r.id}:p", answer_prompt(example), target))
-        else:
-            target = explain_target(r.text, answer, s.answer_weight)
-            rows.append(TrainRow(r.id, explain_prompt(example), target))
-    return rows
+    return [train_row(k, s.answer_weight) for k in lessons_of(pool, rationales, s.form)]
