@@ -4,7 +4,6 @@ Sends nothing, writes nothing, takes no lock. What is known is used exactly: a r
 (or that only a seed decides) names the prompts, and an answer in the ledger names its cost.
 """
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from bridgekd import settings as of
-from bridgekd.config import Price, Recipe, Teacher, count_of, published_price
+from bridgekd.config import Price, Recipe, Teacher, count_of, is_loopback, published_price
 from bridgekd.core.admission import Limits
 from bridgekd.core.bounds import Settled, calls_for
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
@@ -161,7 +160,7 @@ def planned(recipe: Recipe, folder: Path, methods: Sequence[str], store: Path) -
         host=host,
         sent=_sent(recipe),
         needs_consent=not replayed
-        and (not _is_loopback(host) or recipe.teacher.api_key_env is not None),
+        and (not is_loopback(host) or recipe.teacher.api_key_env is not None),
     )
 
 
@@ -314,12 +313,3 @@ def _sent(recipe: Recipe) -> str:
     parts += [f"its gold answer (column {fields.answer!r})"] * prompt.reveal_answer
     parts += ["the few-shot examples"] * (prompt.examples is not None)
     return ", ".join(parts)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,7 +1,8 @@
 """Local models: the only package that imports torch, transformers and peft.
 
 loading -> encode -> {finetune, generating, forward}; forward -> questions -> {options, scoring};
-forward -> judging; embedding is apart. `losses` and `batches` are pure functions.
+forward -> judging; elsewhere puts together what a server is asked; embedding is apart. `losses` and
+`batches` are pure functions.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.errors import BadInput
 
 if TYPE_CHECKING:
+    from bridgekd.lm.elsewhere import Options, Row, Tokens, free_memory, read_tokens, served_folder
     from bridgekd.lm.embedding import embed
     from bridgekd.lm.finetune import TrainingLog, fine_tune
     from bridgekd.lm.generating import generate
@@ -22,30 +24,42 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LocalModel",
+    "Options",
+    "Row",
     "Scored",
+    "Tokens",
     "TrainingLog",
     "confidence",
     "embed",
     "fine_tune",
+    "free_memory",
     "generate",
     "load",
+    "read_tokens",
     "resolve_device",
     "save",
     "score",
+    "served_folder",
 ]
 
 _HOMES = {
     "LocalModel": "loading",
+    "Options": "elsewhere",
+    "Row": "elsewhere",
     "Scored": "scoring",
+    "Tokens": "elsewhere",
     "TrainingLog": "finetune",
     "confidence": "judging",
     "embed": "embedding",
     "fine_tune": "finetune",
+    "free_memory": "elsewhere",
     "generate": "generating",
     "load": "loading",
+    "read_tokens": "elsewhere",
     "resolve_device": "loading",
     "save": "loading",
     "score": "scoring",
+    "served_folder": "elsewhere",
 }
 
 # OpenMP threads that spin while they wait make a tiny model 50 times slower as soon as another

@@ -1,21 +1,21 @@
-"""What a local model writes for many questions, kept batch by batch so that a killed stage goes on
+"""What a model writes for many questions, kept batch by batch so that a killed stage goes on
 behind what is there.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bridgekd import lm
 from bridgekd.core.draws import SAMPLING_TEMPERATURE, SEED_STEP
 from bridgekd.edges.rows import append_json, read_appended
 from bridgekd.edges.store import UNFINISHED
 from bridgekd.records import Message
+from bridgekd.stages.asking import Model, generate
 from bridgekd.stages.live import Live
 
 
 def written(
     out: Path,
-    local: "lm.LocalModel",
+    local: Model,
     prompts: Sequence[tuple[Message, ...]],
     *,
     max_new_tokens: int,
@@ -30,7 +30,7 @@ def written(
 
 def samples(
     out: Path,
-    local: "lm.LocalModel",
+    local: Model,
     prompts: Sequence[tuple[Message, ...]],
     n: int,
     *,
@@ -52,7 +52,7 @@ def samples(
 
 def _written(
     out: Path,
-    local: "lm.LocalModel",
+    local: Model,
     prompts: Sequence[tuple[Message, ...]],
     max_new_tokens: int,
     batch_size: int,
@@ -63,7 +63,7 @@ def _written(
     live: Live,
 ) -> list[str]:
     file = out / UNFINISHED / f"{name}.jsonl"
-    return lm.generate(
+    return generate(
         local,
         prompts,
         max_new_tokens=max_new_tokens,

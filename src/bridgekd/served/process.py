@@ -1,0 +1,102 @@
+"""A server that is started for a stage and stopped with it, whatever happens in between."""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from bridgekd.errors import BadInput, ServerDown
+from bridgekd.served import keeper
+
+POLL_S = 0.2
+N_LAST_LINES, N_LAST_CHARACTERS = 5, 600
+STOP_S = keeper.GRACE_S + 5  # the keeper's own limit comes first
+
+
+def filled(command: str, parts: Mapping[str, str]) -> list[str]:
+    """The words of a command, every {part} of them replaced; other braces stay."""
+    words = shlex.split(command)
+    for part, value in parts.items():
+        words = [word.replace("{" + part + "}", value) for word in words]
+    return words
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def running(
+    command: list[str],
+    *,
+    log: Path,
+    folder: Path,
+    is_up: Callable[[], bool],
+    timeout_s: float,
+) -> Iterator[Callable[[], str | None]]:
+    """Starts `command` in `folder`, waits until `is_up`, and stops it and its children at the end.
+
+    Gives a function that says why the server is no more, None while it runs. What it prints goes
+    to `log`. Raises BadInput where there is no such program, ServerDown where it ends or stays
+    silent for `timeout_s`.
+    """
+    program = shutil.which(command[0], path=os.pathsep.join([str(folder), os.environ["PATH"]]))
+    if program is None:
+        raise BadInput(
+            f"assistant.server.command: there is no program {command[0]!r} here; install it, or "
+            "give its path"
+        )
+    with open(log, "wb") as printed:
+        kept = subprocess.Popen(
+            [sys.executable, keeper.__file__, program, *command[1:]],
+            stdin=subprocess.PIPE,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            start_new_session=True,
+        )
+
+    def gone() -> str | None:
+        code = kept.poll()
+        return None if code is None else f"it ended with code {code}; {_last_lines(log)}"
+
+    try:
+        _wait(gone, is_up, timeout_s, log)
+        yield gone
+    finally:
+        assert kept.stdin is not None
+        kept.stdin.close()
+        try:
+            kept.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            kept.kill()
+
+
+def _wait(
+    gone: Callable[[], str | None], is_up: Callable[[], bool], timeout_s: float, log: Path
+) -> None:
+    end = time.monotonic() + timeout_s
+    while not is_up():
+        if (why := gone()) is not None:
+            raise ServerDown(f"the assistant's server did not start: {why}")
+        if time.monotonic() > end:
+            raise ServerDown(
+                f"the assistant's server did not answer within {timeout_s:g} s; "
+                f"{_last_lines(log)}; raise assistant.server.start_timeout_s if it needs longer"
+            )
+        time.sleep(POLL_S)
+
+
+def _last_lines(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = " | ".join(lines[-N_LAST_LINES:])[-N_LAST_CHARACTERS:]
+    return f"its last lines in {log}: {said}" if said else f"it printed nothing to {log}"
