@@ -86,6 +86,8 @@ class Plan:
     host: str  # where questions would be sent
     sent: str  # what of the data would be sent
     needs_consent: bool  # not for a server on this machine that wants no key
+    serves: bool = False  # whether a stage to come asks the assistant's server
+    served_at: str = ""  # its host, where that is not this machine
 
     @property
     def room_microusd(self) -> int | None:
@@ -147,6 +149,7 @@ def planned(recipe: Recipe, folder: Path, methods: Sequence[str], store: Path) -
     replayed = recipe.teacher.transport == "replay"
     host = RECORDINGS if replayed else urlsplit(recipe.teacher.url).hostname or ""
     stop = recipe.hard_stop_usd
+    serves = any(not a.done and _served(seen.made_from[a.path.name][0]) for a in stages)
     return Plan(
         name=recipe.name,
         stages=stages,
@@ -161,6 +164,8 @@ def planned(recipe: Recipe, folder: Path, methods: Sequence[str], store: Path) -
         sent=_sent(recipe),
         needs_consent=not replayed
         and (not is_loopback(host) or recipe.teacher.api_key_env is not None),
+        serves=serves,
+        served_at=_abroad(recipe) if serves else "",
     )
 
 
@@ -303,6 +308,17 @@ def _priced(teacher: Teacher) -> PricedBy:
         published.source if published else "",
         batch,
     )
+
+
+def _served(settings: BaseModel) -> bool:
+    return isinstance(settings, of.Answered) and "server" in (settings.backend, settings.scoring)
+
+
+def _abroad(recipe: Recipe) -> str:
+    """The host of the assistant's server, if it is another machine."""
+    server = recipe.assistant.server
+    host = urlsplit(server.base_url or "").hostname or "" if server is not None else ""
+    return host if host and not is_loopback(host) else ""
 
 
 def _sent(recipe: Recipe) -> str:

@@ -25,6 +25,7 @@ from bridgekd.teacher.wire import Wire
 Form = Literal["tokens", "text", "chat"]
 Body = dict[str, Any]
 BACKOFF_S, LONGEST_S = 0.25, 10.0
+LOADING = (502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,25 @@ def names(address: Teacher, key: str, timeout_s: float) -> list[str] | Outcome:
     async def ask() -> list[str] | Outcome:
         async with Wire(address, key) as wire:
             return await wire.send(request, timeout_s)
+
+    return run_to_end(ask())
+
+
+def is_up(address: Teacher, key: str, timeout_s: float) -> bool:
+    """Whether GET /v1/models answers, be it that it has no list: 503 is a server that still loads
+    its model.
+    """
+
+    async def request(client: openai.AsyncOpenAI) -> bool:
+        try:
+            await client.models.with_raw_response.list()
+        except openai.APIStatusError as exc:
+            return exc.status_code not in LOADING
+        return True
+
+    async def ask() -> bool:
+        async with Wire(address, key) as wire:
+            return await wire.send(request, timeout_s) is True
 
     return run_to_end(ask())
 
@@ -129,11 +149,22 @@ async def _answer(wire: Wire, server: Server, body: Body) -> Body | Outcome:
         if n_tries < server.terms.max_tries:
             wait = backoff(n_tries, BACKOFF_S, LONGEST_S, dice)
             await asyncio.sleep(max(wait, answer.retry_after_s or 0))
-    why = server.gone() or f"{reason} ({server.terms.max_tries} tries)"
+    why = await _why_gone(server) or f"{reason} ({server.terms.max_tries} tries)"
     raise ServerDown(
         f"the assistant's server at {server.address.url} went away: {why}; what it wrote is kept, "
         "and the same command goes on"
     )
+
+
+async def _why_gone(server: Server) -> str | None:
+    """Why a server that was started here ended; a connection breaks a moment before its end is
+    known.
+    """
+    for _ in range(10 if server.terms.command is not None else 0):
+        if (why := server.gone()) is not None:
+            return why
+        await asyncio.sleep(0.1)
+    return None
 
 
 def _request(body: Body) -> Callable[[openai.AsyncOpenAI], Awaitable[Body | Outcome]]:

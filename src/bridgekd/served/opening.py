@@ -14,10 +14,10 @@ from bridgekd.config import AssistantServer, Teacher
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import ServerDown
-from bridgekd.served.asking import Server, names
+from bridgekd.served.asking import Server, is_up, names
 from bridgekd.served.process import filled, free_port, running
 from bridgekd.served.writing import probed
-from bridgekd.teacher.buy import api_key
+from bridgekd.teacher.buy import key_in
 from bridgekd.teacher.lines import Outcome
 
 LIST_TIMEOUT_S = 10.0
@@ -50,9 +50,9 @@ def serving(
     """
     source, revision = model_and_revision(model)
     tokens = lm.read_tokens(source, revision)
+    key = key_in(terms.api_key_env, "assistant.server")
     if terms.command is None:
         address = _address(terms, served_name(model), str(terms.base_url))
-        key = api_key(address, "assistant.server")
         _refuse_another(address, key, lambda: _folder(model, room))
         yield _ready(Server(address, key, terms, tokens, room), note)
         return
@@ -60,7 +60,6 @@ def serving(
     command = filled(terms.command, {"model": to_serve, "name": name, "port": port})
     asked_for = name if "{name}" in terms.command else to_serve
     address = _address(terms, asked_for, f"http://127.0.0.1:{port}/v1")
-    key = api_key(address, "assistant.server")
     lm.free_memory()
     log = room / "server.log"
     note(f"Starting the assistant's server for {name}; it prints to {log}.")
@@ -68,7 +67,7 @@ def serving(
         command,
         log=log,
         folder=folder,
-        is_up=lambda: not isinstance(names(address, key, LIST_TIMEOUT_S), Outcome),
+        is_up=lambda: is_up(address, key, LIST_TIMEOUT_S),
         timeout_s=terms.start_timeout_s,
     ) as gone:
         yield _ready(Server(address, key, terms, tokens, room, gone=gone), note)

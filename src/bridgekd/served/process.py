@@ -27,6 +27,20 @@ def filled(command: str, parts: Mapping[str, str]) -> list[str]:
     return words
 
 
+def program_of(command: list[str], folder: Path) -> str:
+    """The program of a command; one with a slash is relative to `folder`. BadInput where there is
+    none.
+    """
+    name = command[0]
+    program = shutil.which(str(folder.resolve() / name) if os.sep in name else name)
+    if program is None:
+        raise BadInput(
+            f"assistant.server.command: there is no program {command[0]!r} here; install it, or "
+            "give its path"
+        )
+    return program
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens at now."""
     with socket.socket() as found:
@@ -49,12 +63,7 @@ def running(
     to `log`. Raises BadInput where there is no such program, ServerDown where it ends or stays
     silent for `timeout_s`.
     """
-    program = shutil.which(command[0], path=os.pathsep.join([str(folder), os.environ["PATH"]]))
-    if program is None:
-        raise BadInput(
-            f"assistant.server.command: there is no program {command[0]!r} here; install it, or "
-            "give its path"
-        )
+    program = program_of(command, folder)
     with open(log, "wb") as printed:
         kept = subprocess.Popen(
             [sys.executable, keeper.__file__, program, *command[1:]],

@@ -1,5 +1,6 @@
 """What a served model writes: the counterpart of `lm.generate`, for the same prompt tokens."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -89,6 +90,8 @@ def probed(server: Server) -> tuple[Server, tuple[str, ...]]:
         asked = _as_asked(tried, [PROBE], check=False)[0]
         answer = ask_once(tried, _body(tried, asked, {"max_tokens": 1, "temperature": 0.0}))
         if isinstance(answer, Outcome):
+            if form == "chat" and answer.kind == "refused":  # this question, not the form
+                return tried, tuple(reasons)
             reasons.append(answer.reason)
             continue
         n_read = (answer.get("usage") or {}).get("prompt_tokens", n_tokens)
@@ -125,9 +128,25 @@ def _body(server: Server, asked: Any, settings: Mapping[str, Any]) -> Body:
     if server.form == "chat":
         return body | {"messages": asked}
     if server.form == "text":
-        return body | {"prompt": asked}
+        return body | {"prompt": asked} | _sampled_by_transformers(server, settings)
     stop = {"stop_token_ids": list(server.tokens.stop)}
     return body | {"prompt": asked} | PLAIN_BEYOND_OPENAI | stop
+
+
+def _sampled_by_transformers(server: Server, settings: Mapping[str, Any]) -> Body:
+    """What makes `transformers serve` sample: a temperature alone leaves it greedy, and its own
+    defaults cut the choice down to 50 tokens. Servers that do not know the field leave it unread.
+    """
+    if not settings["temperature"]:
+        return {}
+    stated = {
+        "do_sample": True,
+        "temperature": settings["temperature"],
+        "max_new_tokens": settings["max_tokens"],
+        "top_k": 0,
+        "eos_token_id": list(server.tokens.stop),
+    }
+    return {"generation_config": json.dumps(stated)}
 
 
 def _text(answer: Body) -> str:

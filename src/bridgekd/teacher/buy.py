@@ -32,6 +32,7 @@ __all__ = [
     "buy",
     "call_key",
     "call_request",
+    "key_in",
 ]
 
 BACKOFF_S = 0.5  # the first wait; doubled at each further try
@@ -55,12 +56,16 @@ class Purchase:
     seconds: float
 
 
-def api_key(teacher: Teacher, section: str = "teacher") -> str:
-    """The key from the environment variable that a section of the recipe names; "none" where none
-    is needed.
+def api_key(teacher: Teacher) -> str:
+    """The teacher's key; "none" where none is needed."""
+    return key_in(None if teacher.transport == "replay" else teacher.api_key_env, "teacher")
+
+
+def key_in(name: str | None, section: str) -> str:
+    """The key from the environment variable that a section of the recipe names; "none" where it
+    names none.
     """
-    name = teacher.api_key_env
-    if name is None or teacher.transport == "replay":
+    if name is None:
         return "none"
     key = os.environ.get(name, "").strip()
     if not key:
