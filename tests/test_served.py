@@ -259,12 +259,15 @@ def test_a_server_is_a_command_or_an_address(terms, complaint):
         AssistantServer(**terms)
 
 
-def test_an_adapter_is_served_as_plain_weights(folder, tmp_path):
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize("modules", ["all-linear", ("q_proj", "lm_head")])  # a tied head, too
+def test_an_adapter_is_served_as_plain_weights(folder, tmp_path, modules):
     import torch
 
     from bridgekd.config import Lora
 
-    local = lm.load(folder, device="cpu", trainable=True, lora=Lora(r=2))
+    lora = Lora(r=2, target_modules=modules)
+    local = lm.load(folder, device="cpu", trainable=True, lora=lora)
     for name, weights in local.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weights, generator=torch.Generator().manual_seed(1))

@@ -208,9 +208,7 @@ def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
     words = [sys.executable, str(program), "{model}", "{port}"]
     terms = AssistantServer(command=shlex.join(words), max_tries=2, concurrency=2)
     monkeypatch.setenv("DIES_AFTER", "13")
-    with pytest.raises(
-        ServerDown, match=r"went away: it ended with code 9; its last lines .*Loading"
-    ):
+    with pytest.raises(ServerDown, match=r"it ended with code 9; its last lines .*Loading"):
         written_by(tmp_path / "store", pool, adapter, terms)
     monkeypatch.delenv("DIES_AFTER")
     found, _ = written_by(tmp_path / "store", pool, adapter, terms)
@@ -327,3 +325,14 @@ def test_the_settings_of_every_stage_that_asks_the_assistant_say_who_answers(tas
     assert (of.annotate.backend, of.annotate.scoring, of.score_pool.scoring) == ("server",) * 3
     assert of.check_by("confident").scoring == of.signals.scoring == "server"
     assert of.check.scoring == "transformers"  # nobody is asked
+
+
+def test_the_recipe_for_vllm_plans(task):
+    """With the files of a small task in place of a user's."""
+    recipe = Path(__file__).parents[1] / "recipes" / "vllm.yaml"
+    (task / "vllm.yaml").write_text(recipe.read_text())
+    plan = bridgekd.plan(
+        task / "vllm.yaml", overrides=["student.instruct=null", "budget.queries=5"]
+    )
+    assert plan.serves and plan.to_buy.n_queries == 5 and not plan.served_at
+    assert "vllm" not in sys.modules

@@ -40,5 +40,5 @@ def test_transformers_serve_writes_what_the_model_writes_in_process(tmp_path, mo
             scoring.score(server, [Example("a", "Who holds ?", "Ann")], batch_size=4)
     local = lm.load(folder, device="cpu")
     assert texts == lm.generate(local, PROMPTS, max_new_tokens=12, batch_size=4)
-    assert all(drawn) and drawn != texts
+    assert len(set(drawn)) > 2 and drawn != texts
     assert said[-1].startswith("The assistant's server is asked in text, not in tokens (Unexpected")

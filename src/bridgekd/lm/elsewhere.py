@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from bridgekd.lm.encode import adds_bos, prompt_ids, render_prompt, stop_ids
 from bridgekd.lm.forward import Row
 from bridgekd.lm.judging import judged_rows, judgement_words, said_rows
-from bridgekd.lm.loading import adapter_base, load_adapter, load_tokenizer
+from bridgekd.lm.loading import adapter_base, load_adapter, load_tokenizer, plain_network
 from bridgekd.lm.options import Options, read_options
 from bridgekd.lm.questions import gold_rows, gold_targets
 from bridgekd.records import Example, Message
@@ -117,11 +117,24 @@ def free_memory() -> None:
 
 
 def _merge(adapter: Path, out: Path) -> None:
+    """Merged in float32, and rounded once to the precision that the base is stored in."""
     network = load_adapter(adapter)
+    stored = plain_network(network).dtype
+    network.float()
+    _part_tied_head(network)
     tokenizer = load_tokenizer(adapter, None)
     network.generation_config.eos_token_id = list(stop_ids(tokenizer, network))
-    network.merge_and_unload().save_pretrained(out)
+    network.merge_and_unload().to(stored).save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def _part_tied_head(network: Any) -> None:
+    """An adapter on an output layer that shares its weights with the embeddings is none on them."""
+    base = network.get_base_model()
+    layer = getattr(base.get_output_embeddings(), "base_layer", None)
+    if layer is not None and layer.weight is base.get_input_embeddings().weight:
+        layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+        base.config.tie_word_embeddings = False
 
 
 def _generation_config(model: str | Path, revision: str | None) -> GenerationConfig:
