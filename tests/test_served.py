@@ -259,7 +259,7 @@ def test_a_server_is_a_command_or_an_address(terms, complaint):
         AssistantServer(**terms)
 
 
-@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`", "ignore:Setting `save_")
 @pytest.mark.parametrize("modules", ["all-linear", ("q_proj", "lm_head")])  # a tied head, too
 def test_an_adapter_is_served_as_plain_weights(folder, tmp_path, modules):
     import torch
