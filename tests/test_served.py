@@ -251,6 +251,7 @@ def test_a_server_that_is_not_there_is_named_with_what_to_serve(folder, tmp_path
         ({}, "give either a command"),
         ({"command": "x {model} {port}", "base_url": "http://h/v1"}, "give either a command"),
         ({"command": "vllm serve {model}"}, r"holds no \{port\}"),
+        ({"command": "x {model} {port} --api-key sk-1"}, "the command holds a key"),
         ({"base_url": "http://me:sk-1@h/v1"}, "no user or key"),
     ],
 )

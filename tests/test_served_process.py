@@ -47,7 +47,7 @@ def gone_within(pids, seconds):
     return not alive(pids)
 
 
-def started(script, folder, *, up_when=lambda: True, timeout_s=30.0):
+def started(script, folder, *, up_when=lambda: True, timeout_s=30.0, secret=""):
     """`running` over a Python script, which is given the path of a file to write."""
     told = folder / "told"
     return running(
@@ -56,6 +56,7 @@ def started(script, folder, *, up_when=lambda: True, timeout_s=30.0):
         folder=folder,
         is_up=up_when,
         timeout_s=timeout_s,
+        secret=secret,
     )
 
 
@@ -90,6 +91,18 @@ def test_an_early_exit_is_told_with_the_last_lines(tmp_path):
         started(script, tmp_path, up_when=lambda: False),
     ):
         pass
+
+
+def test_a_key_that_the_server_prints_reaches_no_message(tmp_path):
+    with (
+        pytest.raises(ServerDown, match=r"args: \[key\]$") as caught,
+        started(
+            "print('args: sk-canary-1'); raise SystemExit(1)", tmp_path,
+            up_when=lambda: False, secret="sk-canary-1",
+        ),
+    ):  # fmt: skip
+        pass
+    assert "canary" not in str(caught.value)
 
 
 def test_silence_is_told_with_the_last_lines(tmp_path):

@@ -33,6 +33,11 @@ class AssistantServer(Section):
                 "base_url of a server that you run"
             )
         if self.command is not None:
+            if "--api-key" in self.command:
+                raise ValueError(
+                    "the command holds a key; leave it to a variable that the server reads, such "
+                    "as VLLM_API_KEY, and name that in api_key_env"
+                )
             for part in ("{model}", "{port}"):
                 if part not in self.command:
                     raise ValueError(

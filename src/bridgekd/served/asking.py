@@ -25,6 +25,7 @@ from bridgekd.teacher.wire import Wire
 Form = Literal["tokens", "text", "chat"]
 Body = dict[str, Any]
 BACKOFF_S, LONGEST_S = 0.25, 10.0
+LONGEST_WAIT_S = 60.0  # whatever Retry-After says
 LOADING = (502, 503, 504)
 
 
@@ -148,7 +149,7 @@ async def _answer(wire: Wire, server: Server, body: Body) -> Body | Outcome:
             break
         if n_tries < server.terms.max_tries:
             wait = backoff(n_tries, BACKOFF_S, LONGEST_S, dice)
-            await asyncio.sleep(max(wait, answer.retry_after_s or 0))
+            await asyncio.sleep(max(wait, min(answer.retry_after_s or 0, LONGEST_WAIT_S)))
     why = await _why_gone(server) or f"{reason} ({server.terms.max_tries} tries)"
     raise ServerDown(
         f"the assistant's server at {server.address.url} went away: {why}; what it wrote is kept, "

@@ -69,6 +69,7 @@ def serving(
         folder=folder,
         is_up=lambda: is_up(address, key, LIST_TIMEOUT_S),
         timeout_s=terms.start_timeout_s,
+        secret="" if terms.api_key_env is None else key,
     ) as gone:
         yield _ready(Server(address, key, terms, tokens, room, gone=gone), note)
 

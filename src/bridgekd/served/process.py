@@ -15,6 +15,7 @@ from bridgekd.errors import BadInput, ServerDown
 from bridgekd.served import keeper
 
 POLL_S = 0.2
+KEY_MARK = "[key]"
 N_LAST_LINES, N_LAST_CHARACTERS = 5, 600
 STOP_S = keeper.GRACE_S + 5  # the keeper's own limit comes first
 
@@ -56,12 +57,13 @@ def running(
     folder: Path,
     is_up: Callable[[], bool],
     timeout_s: float,
+    secret: str = "",
 ) -> Iterator[Callable[[], str | None]]:
     """Starts `command` in `folder`, waits until `is_up`, and stops it and its children at the end.
 
     Gives a function that says why the server is no more, None while it runs. What it prints goes
-    to `log`. Raises BadInput where there is no such program, ServerDown where it ends or stays
-    silent for `timeout_s`.
+    to `log`, and from there into messages, without `secret`. Raises BadInput where there is no such
+    program, ServerDown where it ends or stays silent for `timeout_s`.
     """
     program = program_of(command, folder)
     with open(log, "wb") as printed:
@@ -74,12 +76,16 @@ def running(
             start_new_session=True,
         )
 
+    def said() -> str:
+        lines = _last_lines(log)
+        return lines.replace(secret, KEY_MARK) if len(secret) >= 8 else lines
+
     def gone() -> str | None:
         code = kept.poll()
-        return None if code is None else f"it ended with code {code}; {_last_lines(log)}"
+        return None if code is None else f"it ended with code {code}; {said()}"
 
     try:
-        _wait(gone, is_up, timeout_s, log)
+        _wait(gone, is_up, timeout_s, said)
         yield gone
     finally:
         assert kept.stdin is not None
@@ -91,7 +97,10 @@ def running(
 
 
 def _wait(
-    gone: Callable[[], str | None], is_up: Callable[[], bool], timeout_s: float, log: Path
+    gone: Callable[[], str | None],
+    is_up: Callable[[], bool],
+    timeout_s: float,
+    said: Callable[[], str],
 ) -> None:
     end = time.monotonic() + timeout_s
     while not is_up():
@@ -100,7 +109,7 @@ def _wait(
         if time.monotonic() > end:
             raise ServerDown(
                 f"the assistant's server did not answer within {timeout_s:g} s; "
-                f"{_last_lines(log)}; raise assistant.server.start_timeout_s if it needs longer"
+                f"{said()}; raise assistant.server.start_timeout_s if it needs longer"
             )
         time.sleep(POLL_S)
 
