@@ -227,9 +227,7 @@ def test_a_server_that_would_read_other_tokens_is_refused(tmp_path):
 def test_another_model_never_answers(folder, tmp_path):
     with (
         serving_model(folder, "model-of-yesterday") as http,
-        pytest.raises(
-            ServerDown, match=r"serves model-of-yesterday: serve the folder \S*model"
-        ) as e,
+        pytest.raises(ServerDown, match=r"serves model-of-yesterday: serve / \S*model") as e,
         opened(folder, http.base_url, tmp_path),
     ):
         pass
@@ -239,7 +237,7 @@ def test_another_model_never_answers(folder, tmp_path):
 
 def test_a_server_that_is_not_there_is_named_with_what_to_serve(folder, tmp_path):
     with (
-        pytest.raises(ServerDown, match=r"127.0.0.1:9/v1 does not answer .*serve the folder"),
+        pytest.raises(ServerDown, match=r"127.0.0.1:9/v1 does not answer .*: serve /"),
         opened(folder, "http://127.0.0.1:9/v1", tmp_path),
     ):
         pass

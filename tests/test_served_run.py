@@ -41,6 +41,7 @@ ANNOTATE = Annotate(
     seed=0,
     backend="server",
 )
+N_POOL = 24
 LONG = ANNOTATE.model_copy(update={"max_new_tokens": 256})
 SERVED = ["assistant.backend=server", "assistant.scoring=server", "select.strategy=hardest"]
 
@@ -60,7 +61,7 @@ def run_serving_what_it_wants(recipe, overrides, served):
         try:
             return bridgekd.run(recipe, overrides=overrides)
         except ServerDown as exc:
-            found = re.search(r"serve the folder (\S+) there under the name (\S+) and", str(exc))
+            found = re.search(r"serve (\S+) there under the name (\S+) and", str(exc))
             folder, name = found.groups()
             assert Path(folder).is_dir() and name != served.names[-1]
             served.start(folder, name)
@@ -111,12 +112,12 @@ def test_a_run_stops_for_each_model_and_ends_with_the_rows_of_one_in_process(tin
 
 @pytest.fixture
 def pool(world_files, tmp_path):
-    """A pool of forty questions, as load_pool leaves it."""
+    """A pool of N_POOL questions, as load_pool leaves it."""
     from bridgekd.edges.store import Artifact
 
     folder = tmp_path / "pool"
     folder.mkdir()
-    examples = [Example(e.id, e.question, e.answer) for e in generate(40, 0)]
+    examples = [Example(e.id, e.question, e.answer) for e in generate(N_POOL, 0)]
     write_rows(folder / "pool.parquet", Example, examples)
     (folder / "task.json").write_text(json.dumps({"answer_kind": "text"}))
     return Artifact("load_pool", "pool", folder)
@@ -174,7 +175,7 @@ def test_a_killed_annotate_goes_on_and_ends_with_the_same_rows(pool, model, tmp_
     assert rows == expected and facts["asked_with"] == "tokens"
     # Three starts, each with a probe; what a kill lost is at most what was in flight or not yet
     # handed over.
-    assert 40 + 3 <= n_asked <= 40 + 3 + 2 * 2 * 4
+    assert N_POOL + 3 <= n_asked <= N_POOL + 3 + 2 * 2 * 4
 
 
 def test_a_server_that_dies_in_the_middle_stops_the_stage_which_then_goes_on(
@@ -182,13 +183,13 @@ def test_a_server_that_dies_in_the_middle_stops_the_stage_which_then_goes_on(
 ):
     store, name = tmp_path / "store", served_name(model)
     with (
-        serving_model(model.path, name, dies_after=21) as http,
+        serving_model(model.path, name, dies_after=13) as http,
         pytest.raises(ServerDown, match=r"went away: .*the same command goes on"),
     ):
         written_by(store, pool, model, by_url(http.base_url))
     with serving_model(model.path, name) as http:
         rows, _ = written_by(store, pool, model, by_url(http.base_url))
-        assert len(http.asked) == 1 + 20
+        assert len(http.asked) == 1 + 12
     assert rows == in_process(pool, model, tmp_path)
 
 
@@ -207,7 +208,7 @@ def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
     program = Path(__file__).with_name("model_server.py")
     words = [sys.executable, str(program), "{model}", "{port}"]
     terms = AssistantServer(command=shlex.join(words), max_tries=2, concurrency=2)
-    monkeypatch.setenv("DIES_AFTER", "13")
+    monkeypatch.setenv("DIES_AFTER", "9")
     with pytest.raises(ServerDown, match=r"it ended with code 9; its last lines .*Loading"):
         written_by(tmp_path / "store", pool, adapter, terms)
     monkeypatch.delenv("DIES_AFTER")
@@ -223,7 +224,7 @@ def test_a_server_with_chat_completions_alone_is_asked_through_its_own_template(
         terms = by_url(teacher.base_url)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
     assert facts["asked_with"] == "chat" and facts["share_correct"] == 1.0
-    assert len(rows) == 40 and all(r.kept for r in rows)
+    assert len(rows) == N_POOL and all(r.kept for r in rows)
 
 
 def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_recipe):
@@ -233,7 +234,7 @@ def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_
     with serve(wrong_rate=0.0, models=(served_name(model),), faults=faults) as teacher:
         terms = by_url(teacher.base_url, max_tries=12)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts["share_correct"] == 1.0 and len(rows) == 40
+    assert facts["share_correct"] == 1.0 and len(rows) == N_POOL
 
 
 def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
@@ -242,7 +243,7 @@ def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
         terms = by_url(http.base_url)
         rows, _ = written_by(tmp_path / "store", pool, model, terms, settings=settings)
         seeds = {body.get("seed") for body in http.asked}
-    assert len(seeds) == 1 + 2 * 40  # greedy ones have none
+    assert len(seeds) == 1 + 2 * N_POOL  # greedy ones have none
     assert all(r.confidence is not None for r in rows)
 
 

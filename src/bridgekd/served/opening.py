@@ -94,7 +94,7 @@ def _refuse_another(address: Teacher, key: str, to_serve: Callable[[], str]) -> 
         f"serves {', '.join(found) or 'nothing'}"
     )  # fmt: skip
     raise ServerDown(
-        f"{address.url} {now}: serve the folder {to_serve()} there under the name {address.model} "
+        f"{address.url} {now}: serve {to_serve()} there under the name {address.model} "
         "and give the same command again; everything finished so far is kept"
     )
 
