@@ -20,7 +20,8 @@ from bridgekd.methods import method_named
 from bridgekd.planning import Plan, planned
 from bridgekd.progress import Progress, silent
 from bridgekd.runs import live_of, open_run
-from bridgekd.teacher.buy import api_key
+from bridgekd.served.process import filled, program_of
+from bridgekd.teacher.buy import api_key, key_in
 from bridgekd.teacher.replay import placed
 
 __all__ = ["Consent", "Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]
@@ -54,19 +55,23 @@ def run(
     store.
 
     Relative paths are relative to the recipe's folder, or to `folder` (default: here) for a Recipe
-    object. `consent` is asked before anything is sent to a teacher that is not on this machine; the
-    default says no. Raises BadInput, or Stopped with all state saved.
+    object. `consent` is asked before anything is sent to a teacher, or to an assistant's server,
+    that is not on this machine; the default says no. Raises BadInput, or Stopped with all state
+    saved.
     """
     wanted, home = _resolve(recipe, overrides, folder)
     names = list(methods) or [wanted.method]
     foreseen = plan(wanted, methods=names, folder=home)
     if foreseen.purchases:
         api_key(wanted.teacher)
-        if foreseen.needs_consent and not consent(foreseen):
-            raise BadInput(
-                "nothing was sent and nothing was spent: the buying was not agreed to; "
-                "agree with --yes (from Python: consent=...)"
-            )
+    if foreseen.serves:
+        _can_serve(wanted, home)
+    to_agree = foreseen.needs_consent and foreseen.purchases
+    if (to_agree or foreseen.served_at) and not consent(foreseen):
+        raise BadInput(
+            "nothing was sent and nothing was spent: the buying was not agreed to; "
+            "agree with --yes (from Python: consent=...)"
+        )
     live = replace(live_of(wanted, home), progress=progress, note=note)
     here = open_run(wanted, home, live, names)
     try:
@@ -135,6 +140,15 @@ def panel(
     """
     done = finished(Path(store), run)
     return open_panel(done, arm, live_of(done.recipe, done.folder), progress)
+
+
+def _can_serve(recipe: Recipe, folder: Path) -> None:
+    """Refuses a key or a program that is not there now, before anything is paid for."""
+    server = recipe.assistant.server
+    if server is not None:
+        key_in(server.api_key_env, "assistant.server")
+        if server.command is not None:
+            program_of(filled(server.command, {}), folder)
 
 
 def _resolve(

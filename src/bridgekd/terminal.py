@@ -97,6 +97,12 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 def print_buying(console: Console, plan: Plan) -> None:
     """What would be sent where, under which limits, and the bill."""
+    if plan.served_at:
+        console.print(
+            f"The assistant's server at {plan.served_at} gets the questions of the pool and of the "
+            "test set; if it costs anything, no ledger and no budget knows.",
+            markup=False,
+        )
     if not plan.purchases:
         console.print("Nothing is left to buy.")
         return

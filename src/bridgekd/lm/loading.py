@@ -138,6 +138,23 @@ def save(local: LocalModel, folder: Path) -> None:
     local.tokenizer.save_pretrained(folder)
 
 
+def load_tokenizer(model: str | Path, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or folder as `load` gives it, without the weights."""
+    _be_quiet()
+    source = _existing_source(model)
+    base, base_revision = adapter_base(source) or (source, revision)
+    return _load_tokenizer(source, base, base_revision)
+
+
+def adapter_base(model: str | Path) -> tuple[str | Path, str | None] | None:
+    """The base (folder or Hub id) and its revision of an adapter folder; None for a plain model."""
+    adapter = _adapter_settings(_existing_source(model))
+    if not adapter:
+        return None
+    base = _existing_source(adapter["base_model_name_or_path"], f"the base of {model}")
+    return base, adapter.get("revision")
+
+
 def max_positions(local: LocalModel) -> int | None:
     """The longest sequence the model was made for, in tokens; None where it has no such limit."""
     limit = getattr(local.model.config, "max_position_embeddings", None)

@@ -41,10 +41,7 @@ def merge(
     `prompts` are tried on the written tokenizer. Raises BadInput as `load` does.
     """
     local = load(model, device="cpu", as_stored=True)
-    network: Any = local.model
-    if hasattr(network, "merge_and_unload"):
-        _part_tied_head(network)
-        network = network.merge_and_unload()
+    network = whole_network(local)
     tokenizer = local.tokenizer
     settings: Any = GenerationConfig
     network.generation_config = settings(
@@ -72,6 +69,15 @@ OTHER_PROMPTS = (
     "(the tokenizer's class or its chat template needs settings of its own), so expect worse "
     "answers than those measured."
 )
+
+
+def whole_network(local: LocalModel) -> Any:
+    """The transformers model itself, with its adapter merged in if it has one."""
+    network: Any = local.model
+    if hasattr(network, "merge_and_unload"):
+        _part_tied_head(network)
+        network = network.merge_and_unload()
+    return network
 
 
 def _part_tied_head(network: Any) -> None:

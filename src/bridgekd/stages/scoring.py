@@ -21,6 +21,8 @@ from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.records import Example, Score, Signal
+from bridgekd.stages.asking import asked, score
+from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.buying import graded
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool
@@ -43,36 +45,40 @@ def score_pool(
     *committee: Artifact,
     live: Live,
 ) -> dict[str, Any]:
-    """How hard every question is for the warm assistant, and its embedding from the same pass.
+    """How hard every question is for the warm assistant, and, unless a server scores, its embedding
+    from the same pass.
 
     `loss` needs gold answers. `entropy`, `margin`, `consistency` and `disagreement` (of the
     assistant with the others of its committee) need none.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
-    local = open_model(assistant, live)
     prompts = [answer_prompt(e) for e in examples]
     speed = Throughput()
     size: dict[str, Any] = {
         "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
     }  # fmt: skip
-    scored = lm.score(
-        local,
-        examples,
-        measure=IN_ONE_PASS.get(s.difficulty),
-        max_new_tokens=s.max_new_tokens,
-        batch_size=s.batch_size,
-        progress=live.progress,
-    )
-    difficulty = scored.difficulty
-    if s.difficulty == "consistency":
-        drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
-        difficulty = np.array([n_distinct(a) for a in _read(examples, kind, drawn)])
+    with asked(assistant, s.scoring, out, live) as local:
+        scored = score(
+            local,
+            examples,
+            measure=IN_ONE_PASS.get(s.difficulty),
+            max_new_tokens=s.max_new_tokens,
+            batch_size=s.batch_size,
+            progress=live.progress,
+        )
+        difficulty = scored.difficulty
+        if s.difficulty == "consistency":
+            drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
+            difficulty = np.array([n_distinct(a) for a in _read(examples, kind, drawn)])
+        said = []
+        if s.difficulty == "disagreement":
+            size |= {"label": "member 0", "name": "member-0"}
+            said = [written(out, local, prompts, live=live, **size)]
+    for k, member in enumerate(committee, start=1):
+        with asked(member, s.scoring, out, live) as other:
+            size |= {"label": f"member {k}", "name": f"member-{k}"}
+            said += [written(out, other, prompts, live=live, **size)]
     if s.difficulty == "disagreement":
-        models = [local, *(open_model(member, live) for member in committee)]
-        said = [
-            written(out, m, prompts, label=f"member {k}", name=f"member-{k}", live=live, **size)
-            for k, m in enumerate(models)
-        ]
         votes = _read(examples, kind, list(zip(*said, strict=True)))
         difficulty = np.array([vote_entropy(a) for a in votes])
     rows = [
@@ -80,7 +86,8 @@ def score_pool(
         for e, d, t in zip(examples, difficulty, scored.n_answer_tokens, strict=True)
     ]
     write_rows(out / "scores.parquet", Score, rows)
-    np.save(out / "embeddings.npy", scored.embeddings)
+    if scored.embeddings.shape[1]:
+        np.save(out / "embeddings.npy", scored.embeddings)
     return {
         "n_scored": len(rows),
         "mean_difficulty": round(float(np.mean(difficulty)), 4),
@@ -125,14 +132,15 @@ def weigh_student(
     said = [
         t[a.index(Counter(a).most_common(1)[0][0])] for t, a in zip(texts, answers, strict=True)
     ]
-    confidence = lm.confidence(
-        open_model(assistant, live),
-        list(zip(examples, said, strict=True)),
-        how=s.confidence.how,
-        batch_size=s.judge_batch_size,
-        progress=live.progress,
-        label="weigh the student's answers",
-    )
+    with asked(assistant, s.scoring, out, live) as judge:
+        confidence = ask_confidence(
+            judge,
+            list(zip(examples, said, strict=True)),
+            how=s.confidence.how,
+            batch_size=s.judge_batch_size,
+            progress=live.progress,
+            label="weigh the student's answers",
+        )
     unsure = (rank_normalise(distinct) + rank_normalise(1 - confidence)) / 2
     rows = [Score(e.id, float(u), 0) for e, u in zip(examples, unsure, strict=True)]
     write_rows(out / "scores.parquet", Score, rows)

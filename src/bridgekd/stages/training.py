@@ -1,6 +1,7 @@
 """The four trainings and what the assistant writes in between: local and free."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
+from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import checked, graded
 from bridgekd.stages.filtering import by_confidence, by_consistency
 from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, held_out
 from bridgekd.stages.lessons import lessons_of, train_row
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_validation
+from bridgekd.stages.pool import answer_kind, read_pool, read_validation
 from bridgekd.stages.writing import samples, written
 
 
@@ -74,28 +76,35 @@ def annotate(
     Finished batches are kept as they come, so that a killed run goes on behind them.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
-    local = open_model(assistant, live)
     prompts = [explain_prompt(e) for e in examples]
     speed = Throughput()
     size: dict[str, Any] = {
         "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
     }  # fmt: skip
-    texts = written(out, local, prompts, label="annotate the pool", live=live, **size)
-    rows = [
-        checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
-    ]
-    facts: dict[str, Any] = {}
-    if s.confidence is not None:
-        rows, facts = by_confidence(
-            rows, examples, local, s.confidence, batch_size=s.batch_size, kind=kind, live=live
-        )
+    with ExitStack() as opened:
+        writer = judge = opened.enter_context(asked(assistant, s.backend, out, live))
+        texts = written(out, writer, prompts, label="annotate the pool", live=live, **size)
+        drawn = samples(out, writer, prompts, s.samples, seed=s.seed, live=live, **size)
+        facts: dict[str, Any] = form_of(writer)
+        rows = [
+            checked(e, text, kind, "assistant", s.keep)
+            for e, text in zip(examples, texts, strict=True)
+        ]
+        if s.confidence is not None:
+            if s.scoring != s.backend:
+                opened.close()  # one of them at a time has the device
+                judge = opened.enter_context(asked(assistant, s.scoring, out, live))
+            rows, told = by_confidence(
+                rows, examples, judge, s.confidence, batch_size=s.batch_size, kind=kind, live=live
+            )
+            facts |= told
     if s.samples:
-        drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
         answers = [
             [read_answer(text, kind, e.choices) for text in said]
             for e, said in zip(examples, drawn, strict=True)
         ]
-        rows, facts = by_consistency(rows, examples, answers, kind)
+        rows, told = by_consistency(rows, examples, answers, kind)
+        facts |= told
     write_rows(out / "rationales.parquet", Rationale, rows)
     right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
     return {

@@ -1,23 +1,23 @@
-"""What a local model writes for many questions, kept wave by wave so that a killed stage goes on
-behind what is there. Every text ends with its answer line, whatever the model would add.
+"""What a model writes for many questions, kept as it comes so that a killed stage goes on behind
+what is there. Every text ends with its answer line, whatever the model would add.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bridgekd import lm
 from bridgekd.core.draws import SAMPLING_TEMPERATURE
 from bridgekd.core.prompts import ANSWER_LINE
 from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import append_json, read_appended
 from bridgekd.edges.store import UNFINISHED
 from bridgekd.records import Message
+from bridgekd.stages.asking import Model, generate, sample
 from bridgekd.stages.live import Live
 
 
 def written(
     out: Path,
-    local: "lm.LocalModel",
+    local: Model,
     prompts: Sequence[tuple[Message, ...]],
     *,
     max_new_tokens: int,
@@ -29,7 +29,7 @@ def written(
 ) -> list[str]:
     """The greedy text of every prompt, in order. `name` tells apart what one stage writes."""
     file = out / UNFINISHED / f"{name}.jsonl"
-    return lm.generate(
+    return generate(
         local,
         prompts,
         max_new_tokens=max_new_tokens,
@@ -45,7 +45,7 @@ def written(
 
 def samples(
     out: Path,
-    local: "lm.LocalModel",
+    local: Model,
     prompts: Sequence[tuple[Message, ...]],
     n: int,
     *,
@@ -57,7 +57,7 @@ def samples(
 ) -> list[tuple[str, ...]]:
     """`n` texts of every prompt at SAMPLING_TEMPERATURE, each sample from streams of its own."""
     file = out / UNFINISHED / "samples.jsonl"
-    return lm.sample(
+    return sample(
         local,
         prompts,
         n,
