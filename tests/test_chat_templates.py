@@ -13,8 +13,8 @@ from bridgekd.lm.encode import (
     stop_ids,
     turn_end_id,
 )
-from bridgekd.lm.finetune import _collate
 from bridgekd.lm.templates import self_contained
+from bridgekd.lm.updates import rectangle
 from bridgekd.records import Example, Message, Span, TrainRow
 from chat_families import ASKED, FAMILIES, tokenizer_of
 
@@ -98,15 +98,18 @@ def test_the_end_is_learnt_and_padding_is_not(family, tok):
     """Also where both are one token: what counts is a token's place and never its id."""
     short = TrainRow("b", PROMPT, explain_target("So .", ANSWER, LAMBDA))
     rows = encode_rows(tok, [ROW, short])
-    batch = _collate(rows, tok.pad_token_id)
+    batch = rectangle(rows, tok.pad_token_id, "cpu")
     end = tok.convert_tokens_to_ids(family.end)
     assert turn_end_id(tok) == end
-    n_padding = len(rows[0].ids) - len(rows[1].ids)
-    assert n_padding > 3
-    targets, weights = batch["targets"][1].tolist(), batch["weights"][1].tolist()
-    assert (targets[-n_padding - 1], weights[-n_padding - 1]) == (end, LAMBDA)
-    assert set(targets[-n_padding:]) == {tok.pad_token_id}
-    assert set(weights[-n_padding:]) == {0.0}
+    width = batch.ids.shape[1]
+    assert (
+        width - len(rows[1].ids) > 2
+        and (batch.ids[1, len(rows[1].ids) :] == tok.pad_token_id).all()
+    )
+    own = batch.places >= width
+    learnt, weights = batch.targets[own].tolist(), batch.weights[own].tolist()
+    assert learnt == list(rows[1].ids[rows[1].n_prompt :])
+    assert (learnt[-1], weights[-1]) == (end, LAMBDA)
 
 
 def test_a_text_is_over_at_the_end_of_its_turn_and_of_the_text(family, tok):
