@@ -84,7 +84,9 @@ def annotate(
     with ExitStack() as opened:
         writer = judge = opened.enter_context(asked(assistant, s.backend, out, live))
         texts = written(out, writer, prompts, label="annotate the pool", live=live, **size)
-        drawn = samples(out, writer, prompts, s.samples, seed=s.seed, live=live, **size)
+        drawn: list[tuple[str, ...]] = []
+        if s.samples:
+            drawn = samples(out, writer, prompts, s.samples, seed=s.seed, live=live, **size)
         facts: dict[str, Any] = form_of(writer)
         rows = [
             checked(e, text, kind, "assistant", s.keep)
