@@ -78,6 +78,9 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     assert [c.id for c in bought] == [p.id for p in picks if p.chosen]
     notes = read_rows(artifact(store, "annotate") / "rationales.parquet", Rationale)
     assert len(notes) == 60
+    facts = json.loads((artifact(store, "annotate") / "manifest.json").read_text())["facts"]
+    assert facts["generation"]["n_texts"] == 60
+    assert 0 < facts["generation"]["n_generated_tokens"] <= 60 * 8
     assert teacher.calls.total() == 12 + 5
     arm = outcome.metrics["arms"]["bridge"]
     assert {"accuracy", "n_test", "ci95", "n_queries", "spend_usd", "seconds"} <= arm.keys()

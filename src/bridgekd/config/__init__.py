@@ -4,7 +4,7 @@ good.
 Sections say what a person wants. `settings.py` cuts them into what each single stage depends on.
 """
 
-from bridgekd.config.fields import Amount, Dollars, Section, count_of
+from bridgekd.config.fields import Amount, Dollars, Section, count_of, is_loopback
 from bridgekd.config.prices import Price, published_price
 from bridgekd.config.recipe import (
     Annotate,
@@ -25,6 +25,7 @@ from bridgekd.config.recipe import (
     Student,
     Train,
 )
+from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import OPENAI_URL, Budget, Teacher, TeacherPrompt
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Annotate",
     "AnswerKind",
     "Assistant",
+    "AssistantServer",
+    "Backend",
     "Budget",
     "Check",
     "Confidence",
@@ -54,5 +57,6 @@ __all__ = [
     "TeacherPrompt",
     "Train",
     "count_of",
+    "is_loopback",
     "published_price",
 ]

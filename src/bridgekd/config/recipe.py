@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from bridgekd.config.fields import Amount, Dollars, Section
+from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import Budget, Teacher
 
 AnswerKind = Literal["choice", "number", "label", "text"]
@@ -107,7 +108,9 @@ class Machine(Section):
 
 
 class Assistant(Section):
-    """The mid-size local model (TA)."""
+    """The mid-size local model (TA). It is always trained in process; `backend` is where it then
+    writes, `scoring` where it gives log-probabilities.
+    """
 
     model: str
     revision: str | None = None
@@ -118,6 +121,18 @@ class Assistant(Section):
     answer_weight: float = Field(1.0, ge=0)  # lambda of the two-part loss
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)  # sequences at once when scoring and writing
+    backend: Backend = "transformers"
+    scoring: Backend = "transformers"
+    server: AssistantServer | None = None
+
+    @model_validator(mode="after")
+    def _the_server_is_named(self) -> "Assistant":
+        for key in ("backend", "scoring"):
+            if getattr(self, key) == "server" and self.server is None:
+                raise ValueError(
+                    f"{key}: server needs assistant.server with a command or a base_url"
+                )
+        return self
 
 
 class Student(Section):
@@ -248,6 +263,18 @@ class Recipe(Section):
             raise ValueError(
                 "select.difficulty: loss needs gold answers, and data.unlabelled says some are "
                 "missing; use entropy, margin, consistency or disagreement"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_server_can_measure_it(self) -> "Recipe":
+        difficulty, kind = self.select.difficulty, self.data.answer_kind
+        over_tokens = difficulty in ("entropy", "margin") and kind != "choice"
+        if self.assistant.scoring == "server" and over_tokens:
+            raise ValueError(
+                f"select.difficulty: {difficulty} over {kind} answers needs the probability of "
+                "every token, which no server gives; use assistant.scoring: transformers, or "
+                "loss, consistency or disagreement"
             )
         return self
 

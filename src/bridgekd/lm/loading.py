@@ -76,14 +76,15 @@ def load(
     trainable: bool = False,
     lora: Lora | None = None,
     attention: str | None = None,
+    as_stored: bool = False,
 ) -> LocalModel:
     """The model of a Hub id or folder on `device`, ready to train, to generate or to score.
 
     A folder with a PEFT adapter gives its base with the adapter on it; `lora` then continues that
     adapter and its own shape stands. Weights are float32 on CPU and MPS, and wherever all of them
-    are trained; otherwise bfloat16 on a CUDA device that has it. `attention` is an implementation
-    that transformers knows; None leaves the choice to it. Raises BadInput for what is missing,
-    cannot be fetched or is no causal LM.
+    are trained; otherwise bfloat16 on a CUDA device that has it; `as_stored` leaves them as they
+    are on disk. `attention` is an implementation that transformers knows; None leaves the choice to
+    it. Raises BadInput for what is missing, cannot be fetched or is no causal LM.
     """
     _be_quiet()
     device = resolve_device(device)
@@ -96,7 +97,8 @@ def load(
     )
     base_revision = adapter.get("revision") if adapter else revision
     tokenizer = _load_tokenizer(source, base, base_revision)
-    dtype = _dtype(device, trained_whole=trainable and lora is None and not adapter)
+    wanted = _dtype(device, trained_whole=trainable and lora is None and not adapter)
+    dtype = "auto" if as_stored else wanted
     settings: dict[str, Any] = {"dtype": dtype, "low_cpu_mem_usage": True}
     if attention is not None:
         settings["attn_implementation"] = attention
@@ -134,6 +136,23 @@ def save(local: LocalModel, folder: Path) -> None:
             raise
         raise OSError(int(code[1]), str(exc)) from exc
     local.tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(model: str | Path, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or folder as `load` gives it, without the weights."""
+    _be_quiet()
+    source = _existing_source(model)
+    base, base_revision = adapter_base(source) or (source, revision)
+    return _load_tokenizer(source, base, base_revision)
+
+
+def adapter_base(model: str | Path) -> tuple[str | Path, str | None] | None:
+    """The base (folder or Hub id) and its revision of an adapter folder; None for a plain model."""
+    adapter = _adapter_settings(_existing_source(model))
+    if not adapter:
+        return None
+    base = _existing_source(adapter["base_model_name_or_path"], f"the base of {model}")
+    return base, adapter.get("revision")
 
 
 def max_positions(local: LocalModel) -> int | None:

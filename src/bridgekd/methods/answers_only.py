@@ -9,7 +9,7 @@ def answers_only(run: Run) -> Arms:
     for the answer alone.
     """
     pool, instructed = run.pool(), run.instructed()
-    student = run.make(stages.train_student, run.of.train_on_answers, pool, instructed)
+    student = run.make(stages.train_on_answers, run.of.train_on_answers, pool, instructed)
     return {
         "student_base": Arm(run.student, "student"),
         "student_instructed": Arm(instructed, "student"),

@@ -15,7 +15,7 @@ from bridgekd.stages.live import Checker
 from bridgekd.stages.pool import read_pool
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
-_TRAINED = frozenset({"train_student", "train_with_mentor"})
+_TRAINED = frozenset({"train_student", "train_on_answers", "train_with_mentor"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Reader:
         n_queries, spend_usd, seconds = cost_of(behind.values())
         return Cell(
             arm=arm,
-            seed=_seed(behind.values()),
-            budget=_budget(behind.values()),
+            seed=seed_of(behind.values()),
+            budget=budget_of(behind.values()),
             right={r.id: r.correct for r in rows},
             words={r.id: len(split_answer(r.text)[0].split()) for r in rows},
             wrong_steps=self._wrong(rows) if explained else {},
@@ -102,12 +102,12 @@ def _model(predictions: Artifact, behind: Mapping[str, Artifact]) -> Artifact | 
     return behind.get(inputs[2]["folder"]) if predictions.stage == "predict" else None
 
 
-def _seed(behind: Iterable[Artifact]) -> int:
+def seed_of(behind: Iterable[Artifact]) -> int:
     """That of the validation split, which is the run's."""
     return next(int(a.manifest["settings"]["seed"]) for a in behind if a.stage == "load_pool")
 
 
-def _budget(behind: Iterable[Artifact]) -> str:
+def budget_of(behind: Iterable[Artifact]) -> str:
     """The first limit of what was bought to train on; empty where nothing was."""
     for artifact in behind:
         if artifact.stage == "query_teacher":

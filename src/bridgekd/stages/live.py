@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridgekd.config import Machine, Teacher
+from bridgekd.config import AssistantServer, Machine, Teacher
 from bridgekd.progress import Progress, silent
 from bridgekd.records import StepCount
 
@@ -13,8 +13,9 @@ Checker = Callable[[str, str], StepCount | None]  # (question, rationale); None:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The device and how it is used, the way to the teacher, the ledger file, step checkers by
-    name, and who looks on (`note` gets sentences).
+    """The device and how it is used, the ways to the teacher and to the assistant's server, the
+    ledger file, the recipe's folder, step checkers by name, and who looks on (`note` gets
+    sentences).
     """
 
     run: str
@@ -23,6 +24,8 @@ class Live:
     hard_stop_usd: float | None = None
     device: str = "cpu"
     machine: Machine = field(default_factory=Machine)
+    server: AssistantServer | None = None
+    folder: Path = field(default=Path())
     checkers: Mapping[str, Checker] = field(default_factory=dict, repr=False)
     progress: Progress = field(default=silent, repr=False)
     note: Callable[[str], None] = field(default=lambda text: None, repr=False)

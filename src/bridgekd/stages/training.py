@@ -1,40 +1,35 @@
 """The four trainings and what the assistant writes in between: local and free."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bridgekd import lm
 from bridgekd import settings as of
-from bridgekd.config import Amount, AnswerKind, Train, count_of
+from bridgekd.config import Train, count_of
 from bridgekd.core.draws import stream
 from bridgekd.core.grading import read_answer
-from bridgekd.core.prompts import (
-    answer_prompt,
-    answer_target,
-    explain_prompt,
-    explain_target,
-    shown_answer,
-)
+from bridgekd.core.prompts import answer_prompt, answer_target, explain_prompt, shown_answer
+from bridgekd.core.throughput import Throughput
 from bridgekd.edges.data import load_instructions
-from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
+from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import checked, graded
 from bridgekd.stages.filtering import by_confidence, by_consistency
+from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, held_out
+from bridgekd.stages.lessons import lessons_of, train_row
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_validation
+from bridgekd.stages.pool import answer_kind, read_pool, read_validation
 from bridgekd.stages.writing import samples, written
 
-Asked = Literal["explain", "answer"]
-Validate = Callable[["lm.LocalModel"], float]
-PROMPTS = {"explain": explain_prompt, "answer": answer_prompt}
 
-
-@stage(version=1)
+@stage(version=2)
 def warm_up(
     out: Path, s: of.WarmUp, pool: Artifact, base: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -54,7 +49,7 @@ def warm_up(
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def train_assistant(
     out: Path,
     s: of.TrainModel,
@@ -72,7 +67,7 @@ def train_assistant(
     )  # fmt: skip
 
 
-@stage(version=1)
+@stage(version=2)
 def annotate(
     out: Path, s: of.Annotate, pool: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -81,25 +76,37 @@ def annotate(
     Finished batches are kept as they come, so that a killed run goes on behind them.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
-    local = open_model(assistant, live)
     prompts = [explain_prompt(e) for e in examples]
-    size: dict[str, Any] = {"max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size}
-    texts = written(out, local, prompts, label="annotate the pool", live=live, **size)
-    rows = [
-        checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
-    ]
-    facts: dict[str, Any] = {}
-    if s.confidence is not None:
-        rows, facts = by_confidence(
-            rows, examples, local, s.confidence, batch_size=s.batch_size, kind=kind, live=live
-        )
+    speed = Throughput()
+    size: dict[str, Any] = {
+        "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
+    }  # fmt: skip
+    with ExitStack() as opened:
+        writer = judge = opened.enter_context(asked(assistant, s.backend, out, live))
+        texts = written(out, writer, prompts, label="annotate the pool", live=live, **size)
+        drawn: list[tuple[str, ...]] = []
+        if s.samples:
+            drawn = samples(out, writer, prompts, s.samples, seed=s.seed, live=live, **size)
+        facts: dict[str, Any] = form_of(writer)
+        rows = [
+            checked(e, text, kind, "assistant", s.keep)
+            for e, text in zip(examples, texts, strict=True)
+        ]
+        if s.confidence is not None:
+            if s.scoring != s.backend:
+                opened.close()  # one of them at a time has the device
+                judge = opened.enter_context(asked(assistant, s.scoring, out, live))
+            rows, told = by_confidence(
+                rows, examples, judge, s.confidence, batch_size=s.batch_size, kind=kind, live=live
+            )
+            facts |= told
     if s.samples:
-        drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
         answers = [
             [read_answer(text, kind, e.choices) for text in said]
             for e, said in zip(examples, drawn, strict=True)
         ]
-        rows, facts = by_consistency(rows, examples, answers, kind)
+        rows, told = by_consistency(rows, examples, answers, kind)
+        facts |= told
     write_rows(out / "rationales.parquet", Rationale, rows)
     right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
     return {
@@ -107,6 +114,7 @@ def annotate(
         "n_kept": sum(r.kept for r in rows),
         "share_correct": round(right / len(rows), 4),
         **facts,
+        **speed.facts(),
     }
 
 
@@ -126,7 +134,7 @@ def instruct_student(
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def train_student(
     out: Path,
     s: of.TrainModel,
@@ -135,18 +143,35 @@ def train_student(
     *rationales: Artifact,
     live: Live,
 ) -> dict[str, Any]:
-    """The student after rationales, or after the pool's gold answers where there are none
-    (`answers`). An epoch is the pool's size, however many rationales there are.
+    """The student after rationales. An epoch is the pool's size, however many rationales there are.
 
     So every arm gets the same number of optimiser updates, with early stopping on the same
     validation split.
     """
-    rows = _rationale_rows(pool, rationales, s) if rationales else _gold_rows(pool, s.answer_weight)
-    asked: Asked = "explain" if s.form == "joint" else "answer"
+    rows = _rationale_rows(pool, rationales, s)
+    asked: Asked = "answer" if s.form == "two_task" else "explain"
     return _train(
         out, student, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
         validate=_accuracy(pool, asked, s), label="train student",
+    )  # fmt: skip
+
+
+@stage(version=1)
+def train_on_answers(
+    out: Path, s: of.TrainOnAnswers, pool: Artifact, student: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """The student after the pool's gold answers alone, with the updates of `train_student`."""
+    examples = read_pool(pool)
+    rows = [_answer_row(e, s.answer_weight) for e in examples if e.answer is not None]
+    if not rows:
+        raise BadInput(
+            "the pool has no gold answer to train a student on; leave answers_only out of the arms"
+        )
+    return _train(
+        out, student, rows, s.train, s, live,
+        n_updates=s.train.n_updates(len(examples)),
+        validate=_accuracy(pool, "answer", s), label="train student on answers",
     )  # fmt: skip
 
 
@@ -158,17 +183,21 @@ def sample_rationales(
     says what an earlier one of its question said is dropped.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
-    drawn = samples(
-        out, open_model(assistant, live), [explain_prompt(e) for e in examples], s.samples,
-        seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
-    )  # fmt: skip
+    speed = Throughput()
+    with asked(assistant, s.backend, out, live) as writer:
+        drawn = samples(
+            out, writer, [explain_prompt(e) for e in examples], s.samples,
+            seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
+            throughput=speed,
+        )  # fmt: skip
+        facts: dict[str, Any] = form_of(writer) | speed.facts()
     rows = [
         row
         for example, texts in zip(examples, drawn, strict=True)
-        for row in once([checked(example, text, kind, "assistant", "correct") for text in texts])
+        for row in once([checked(example, text, kind, "assistant", s.keep) for text in texts])
     ]
     write_rows(out / "rationales.parquet", Rationale, rows)
-    return {"n_written": len(rows), "n_kept": sum(r.kept for r in rows)}
+    return {"n_written": len(rows), "n_kept": sum(r.kept for r in rows)} | facts
 
 
 @stage(version=1)
@@ -208,7 +237,7 @@ def _train(
     base: Artifact,
     rows: list[TrainRow],
     train: Train,
-    s: of.WarmUp | of.TrainModel | of.Instruct,
+    s: of.WarmUp | of.TrainModel | of.TrainOnAnswers | of.Instruct,
     live: Live,
     *,
     n_updates: int,
@@ -219,7 +248,7 @@ def _train(
     """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
     if train.held_out is not None:
-        rows, aside = _held_out(rows, train.held_out, s.seed)
+        rows, aside = held_out(rows, train.held_out, s.seed)
         validate = SmallLoss(tuple(aside), train.max_length)
     log = lm.fine_tune(
         name, rows, out, train,
@@ -227,64 +256,12 @@ def _train(
         validate=validate, progress=live.progress, label=label, machine=live.machine,
         unfinished=out / UNFINISHED, mentor=mentor,
     )  # fmt: skip
-    return asdict(log)
+    return asdict(log) | (validate.speed.facts() if isinstance(validate, GreedyAccuracy) else {})
 
 
-def _held_out(
-    rows: list[TrainRow], share: Amount, seed: int
-) -> tuple[list[TrainRow], list[TrainRow]]:
-    """(rows to train on, rows to judge by), drawn by question: its two tasks stay together."""
-    ids = sorted({_question_of(row) for row in rows})
-    n = count_of(share, len(ids))
-    if n >= len(ids):
-        raise BadInput(
-            f"held_out sets {n} of {len(ids)} questions aside and leaves none to train on; lower it"
-        )
-    drawn = stream(seed, "held-out").permutation(len(ids))[:n]
-    aside = {ids[i] for i in drawn.tolist()}
-    return (
-        [row for row in rows if _question_of(row) not in aside],
-        [row for row in rows if _question_of(row) in aside],
-    )
-
-
-def _question_of(row: TrainRow) -> str:
-    return row.id.removesuffix(":e").removesuffix(":p")
-
-
-@dataclass(frozen=True, slots=True)
-class SmallLoss:
-    """Judges a model by minus its mean loss on rows that it is not trained on."""
-
-    rows: tuple[TrainRow, ...]
-    max_length: int
-
-    def __call__(self, local: "lm.LocalModel") -> float:
-        return -lm.mean_loss(local, self.rows, self.max_length)
-
-
-@dataclass(frozen=True, slots=True)
-class GreedyAccuracy:
-    """Judges a model by its greedy answers to questions with gold answers."""
-
-    examples: tuple[Example, ...]
-    kind: AnswerKind
-    asked: Asked
-    max_new_tokens: int
-    batch_size: int
-
-    def __call__(self, local: "lm.LocalModel") -> float:
-        texts = lm.generate(
-            local,
-            [PROMPTS[self.asked](e) for e in self.examples],
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )
-        pairs = zip(self.examples, texts, strict=True)
-        return sum(graded(e, t, self.kind).correct for e, t in pairs) / len(self.examples)
-
-
-def _accuracy(pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel) -> GreedyAccuracy | None:
+def _accuracy(
+    pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel | of.TrainOnAnswers
+) -> GreedyAccuracy | None:
     """On the validation split; None where nothing was set aside."""
     examples = tuple(read_validation(pool))
     if not examples:
@@ -298,36 +275,7 @@ def _answer_row(example: Example, weight: float = 1.0) -> TrainRow:
     )
 
 
-def _gold_rows(pool: Artifact, weight: float) -> list[TrainRow]:
-    rows = [_answer_row(e, weight) for e in read_pool(pool) if e.answer is not None]
-    if not rows:
-        raise BadInput(
-            "the pool has no gold answer to train a student on; leave answers_only out of the arms"
-        )
-    return rows
-
-
 def _rationale_rows(
     pool: Artifact, rationales: Sequence[Artifact], s: of.TrainModel
 ) -> list[TrainRow]:
-    """Kept rationales as training rows; the target answer is the gold one where there is one."""
-    examples = {e.id: e for e in read_pool(pool)}
-    files = [a.path / "rationales.parquet" for a in rationales]
-    kept = [r for file in files for r in read_rows(file, Rationale) if r.kept]
-    if not kept:
-        raise BadInput(
-            f"no rationale of {files[-1].parent} was kept; read its `reason` column, then raise "
-            "the budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
-        )
-    rows = []
-    for r in kept:
-        example = examples[r.id]
-        answer = r.answer if example.answer is None else shown_answer(example)
-        if s.form == "two_task":
-            rows.append(TrainRow(f"{r.id}:e", explain_prompt(example), (Span(r.text),)))
-            target = answer_target(answer, s.answer_weight)
-            rows.append(TrainRow(f"{r.id}:p", answer_prompt(example), target))
-        else:
-            target = explain_target(r.text, answer, s.answer_weight)
-            rows.append(TrainRow(r.id, explain_prompt(example), target))
-    return rows
+    return [train_row(k, s.answer_weight) for k in lessons_of(pool, rationales, s.form)]
