@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test chaos check format models bench-teacher clean
+.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection choosing clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
 
-test: check  ## everything that must hold
-	$(BIN)/pytest
+test: check  ## everything that must hold, one worker a core, one thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 chaos: $(READY)  ## 200 kills of a buying at random and at the worst instants; says what it saw
 	CHAOS_KILLS=200 $(BIN)/pytest -s --timeout=1800 tests/test_chaos.py
@@ -36,6 +36,18 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -c constraints.txt -e '.[local,dev]'
 	touch $(READY)
+
+bench-lm: $(READY)  ## training, generation and scoring side by side with what one would take instead (an hour)
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/training.py
+
+bench-selection: $(READY)  ## seconds, memory and worth of a choice, with peers (half an hour)
+	$(BIN)/python benchmarks/selection.py
+
+choosing: $(READY)  ## what choosing buys in the sandbox: strategies, budgets, TA-in-the-Loop (five hours; goes on)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/choosing.py strategies
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/choosing.py loop
 
 clean:  ## what the demo made; the virtual environment stays
 	rm -rf demo

@@ -188,8 +188,10 @@ def pool_of(
     return examples
 
 
-def big_llama(folder: Path) -> lm.LocalModel:
-    """A Llama of 22 million random parameters with a vocabulary of 32,000 words."""
+def big_llama(folder: Path, width: int = 384, n_layers: int = 6) -> lm.LocalModel:
+    """A Llama of 22 million random parameters, unless told otherwise, with a vocabulary of 32,000
+    words.
+    """
     torch.manual_seed(SEED)
     words = ["<pad>", "<s>", "</s>", "<unk>", "Answer:", *(f"w{i}" for i in range(VOCABULARY - 5))]
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
@@ -199,8 +201,9 @@ def big_llama(folder: Path) -> lm.LocalModel:
         tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=384, intermediate_size=1024, num_hidden_layers=6,
-        num_attention_heads=6, num_key_value_heads=2, tie_word_embeddings=True,
+        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=width * 8 // 3,
+        num_hidden_layers=n_layers, num_attention_heads=width // 64, tie_word_embeddings=True,
+        num_key_value_heads=2,
         max_position_embeddings=1024, pad_token_id=0, bos_token_id=1, eos_token_id=2,
         initializer_range=0.1,
     )  # fmt: skip

@@ -86,6 +86,31 @@ def world_files(tmp_path_factory):
     return folder
 
 
+CANARY = "canary-key-0123456789"
+
+
+@pytest.fixture(scope="session")
+def runs(world_files, tmp_path_factory):
+    """The store of a finished comparison named tiny: students by LoRA, an assistant trained whole,
+    a key that must not be found. Tests only read it.
+    """
+    import bridgekd
+    from bridgekd.sandbox.teacher_server import serve
+
+    folder = tmp_path_factory.mktemp("private") / "tiny"
+    shutil.copytree(world_files, folder)
+    with serve(wrong_rate=0.3) as teacher, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TEACHER_KEY", CANARY)
+        (folder / "tiny.yaml").write_text(TINY_RECIPE % teacher.base_url)
+        bridgekd.run(
+            folder / "tiny.yaml",
+            overrides=["teacher.api_key_env=TEACHER_KEY", "student.lora={r: 4}"],
+            methods=["bridge", "direct"],
+            consent=lambda plan: True,
+        )
+    return folder / "runs"
+
+
 @pytest.fixture
 def teacher():
     """A running sandbox teacher that is never wrong."""

@@ -174,7 +174,10 @@ def test_a_template_recipe_is_written_once(tmp_path, bridgekd, refused):
     assert "mine.yaml is there already" in refused(tmp_path, "init", "mine.yaml")
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "compare", "status", "report", "init", "demo"])
+COMMANDS = ("run", "plan", "compare", "status", "report", "export", "try", "init", "demo")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_s_help_has_an_example(command, tmp_path, bridgekd):
     code, text = bridgekd(command, "--help", cwd=tmp_path)
     assert code == 0 and f"Example: bridgekd {command}" in text

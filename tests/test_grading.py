@@ -3,6 +3,7 @@
 import pytest
 
 from bridgekd.core.grading import is_correct, read_answer, split_answer
+from bridgekd.core.prompts import ANSWER_LINE
 
 CHOICES = ("red fox", "blue jay", "green frog")
 
@@ -52,3 +53,24 @@ def test_an_empty_answer_is_never_correct():
 def test_equal_numbers_are_equal_however_they_are_written():
     assert is_correct("1,000.0", "1000", "number")
     assert not is_correct("1000.1", "1000", "number")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("3 + 4 = 7.\nAnswer: 7\nQuestion: 8 + 1\nAnswer: 9", "3 + 4 = 7.\nAnswer: 7\n"),
+        ("Answer: (B) blue jay\n\n", "Answer: (B) blue jay\n"),
+        ("So.\n**Answer:** -5\nmore", "So.\n**Answer:** -5\n"),
+        ("Answer:\n\n $5 \nmore", "Answer:\n\n $5 \n"),
+        ("Answer: 12", None),  # the line may go on
+        ("Answer: \n", None),
+        ("To get the Answer: add.\nThen", None),  # no line of its own
+        ("My answer: 7\n", None),
+    ],
+)
+def test_a_text_is_over_with_its_answer_line_and_not_before(text, kept):
+    match = ANSWER_LINE.search(text)
+    assert (text[: match.end()] if match else None) == kept
+    if match:
+        first = read_answer(text[: match.end()], "text")
+        assert first and first == read_answer(text.split("\nQuestion")[0], "text")

@@ -9,16 +9,24 @@ import bridgekd
 
 ROOT = Path(bridgekd.__file__).parent
 LEVEL = {
-    "cli": 6, "cli_ledger": 6, "terminal": 6, "terminal_ledger": 6, "__init__": 6,
+    "cli": 6, "cli_ledger": 6, "cli_models": 6, "terminal": 6, "terminal_ledger": 6,
+    "__init__": 6,
     "api": 5,
-    "methods": 4, "planning": 4,
-    "runs": 3,
+    "methods": 4, "planning": 4, "exporting": 4, "asking": 4,
+    "runs": 3, "journal": 3,
     "stages": 2,
-    "report": 1, "lm": 1, "edges": 1, "ledger": 1, "teacher": 1, "settings": 1, "core": 0,
+    "report": 1, "lm": 1, "edges": 1, "ledger": 1, "teacher": 1, "served": 1,
+    "settings": 1, "core": 0,
     "config": 0, "records": -1, "errors": -1, "progress": -1,
 }  # fmt: skip
 MAY_IMPORT_TORCH = ("lm", "sandbox")
-OUTSIDE = ("bridgekd.edges", "bridgekd.ledger", "bridgekd.teacher", "bridgekd.lm")
+OUTSIDE = (
+    "bridgekd.edges",
+    "bridgekd.ledger",
+    "bridgekd.teacher",
+    "bridgekd.lm",
+    "bridgekd.served",
+)
 
 
 def place(path):

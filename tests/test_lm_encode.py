@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from bridgekd.errors import BadInput
 from bridgekd.lm.encode import (
     FALLBACK_TEMPLATE,
     encode_rows,
@@ -150,3 +151,11 @@ def test_a_refused_system_message_goes_before_the_first_user_message():
     tok = tiny_tokenizer("byte_level", GEMMA)
     text = render_prompt(tok, (Message("system", "Be brief."), Message("user", "Who ?")))
     assert "user\nBe brief.\n\nWho ?<|im_end|>" in text
+
+
+def test_a_prompt_that_is_refused_even_so_is_a_sentence():
+    refusing = "{{ raise_exception('Roles must alternate') }}"
+    tok = tiny_tokenizer("byte_level", refusing)
+    for prompt in (PROMPT, (Message("system", "Be brief."), *PROMPT)):
+        with pytest.raises(BadInput, match="the chat template refuses the prompt: Roles must"):
+            render_prompt(tok, prompt)

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import Lora, Train
+from bridgekd.config import Lora, Machine, Train
 from bridgekd.errors import BadInput
-from bridgekd.lm.encode import encode_rows
+from bridgekd.lm.encode import Encoded, encode_rows, shortened
+from bridgekd.lm.packing import holds_apart, keeps_apart
 from bridgekd.records import Message, Span, TrainRow
 from tiny_models import FAMILIES, write_tiny
 
@@ -63,14 +64,13 @@ def test_the_first_loss_is_the_naive_one(base, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_micro_batch_changes_neither_losses_nor_weights(tmp_path, family):
     base = write_tiny(tmp_path / "base", family, "word_level")
-    for micro in (1, 2, 3, None):
-        log = tune(
-            base, tmp_path / str(micro), train=TRAIN.model_copy(update={"micro_batch": micro})
-        )
-        assert log.micro_batch == {1: 1, 2: 2, 3: 2, None: 4}[micro]
+    for tokens in (8, 60, None):
+        log = tune(base, tmp_path / str(tokens), machine=Machine(micro_tokens=tokens))
+        assert log.micro_tokens == tokens
     whole = [line["loss"] for line in metrics(tmp_path / "None")]
-    for micro in (1, 2):
-        assert [x["loss"] for x in metrics(tmp_path / str(micro))] == pytest.approx(whole, rel=1e-3)
+    for tokens in (8, 60):
+        losses = [line["loss"] for line in metrics(tmp_path / str(tokens))]
+        assert losses == pytest.approx(whole, rel=1e-3)
 
 
 def test_the_same_training_gives_the_same_bytes(base, tmp_path):
@@ -180,3 +180,115 @@ def test_nothing_but_the_model_and_the_log_is_left_in_the_folder(base, tmp_path)
         "tokenizer_config.json",
     }
     assert json.loads((tmp_path / "config.json").read_text()).get("use_cache", True)
+
+
+class Scarce:
+    """Memory that holds so many tokens and, of a micro-batch, no more than that."""
+
+    def __init__(self, n_tokens):
+        self.n_tokens, self.refused = n_tokens, 0
+
+    def __call__(self, module, arguments):
+        if arguments[0].numel() > self.n_tokens and torch.is_grad_enabled():
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")
+
+
+@pytest.fixture
+def scarce():
+    """Every embedding of token ids asks this for memory first."""
+    memory = Scarce(10**9)
+
+    def hook(module, arguments):
+        if isinstance(module, torch.nn.Embedding):
+            memory(module, arguments)
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(hook)
+    yield memory
+    handle.remove()
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(base, tmp_path, scarce):
+    tune(base, tmp_path / "rich")
+    scarce.n_tokens = 40
+    log = tune(base, tmp_path / "poor")
+    assert log.n_halved == scarce.refused > 0 and log.micro_tokens <= 70
+    losses = [[line["loss"] for line in metrics(tmp_path / n)] for n in ("rich", "poor")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_no_room_for_a_single_row_is_one_sentence_after_everything_was_tried(
+    base, tmp_path, scarce
+):
+    scarce.n_tokens = 5
+    with pytest.raises(BadInput, match=r"not hold one row of \d+ tokens \(CUDA out of memory"):
+        tune(base, tmp_path)
+
+
+def test_gradient_checkpointing_changes_no_loss(base, tmp_path, scarce):
+    class Once(Scarce):
+        def __call__(self, module, arguments):
+            if not self.refused and len(arguments[0]) == 1:
+                super().__call__(module, arguments)
+
+    tune(base, tmp_path / "rich")
+    scarce.n_tokens, scarce.__class__ = 0, Once
+    log = tune(base, tmp_path / "poor", machine=Machine(micro_tokens=8))
+    assert log.gradient_checkpointing and log.n_halved == 0
+    losses = [[line["loss"] for line in metrics(tmp_path / n)] for n in ("rich", "poor")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_rows_too_long_are_cut_at_the_start_of_their_prompt(base, tmp_path):
+    long = TrainRow("long", (Message("user", "the box " * 90),), ROWS[0].spans)
+    hopeless = TrainRow("hopeless", ROWS[0].prompt, (Span("the box " * 90),))
+    cut = TRAIN.model_copy(update={"max_length": 60, "too_long": "cut"})
+    log = tune(base, tmp_path, rows=[*ROWS, long, hopeless], train=cut)
+    assert (log.n_rows, log.n_cut, log.n_too_long) == (11, 1, 1)
+
+
+def test_a_cut_row_keeps_its_bos_and_its_target():
+    row = Encoded((1, 5, 6, 7, 8, 9), (0.0, 0.0, 0.0, 0.0, 1.0, 2.0), 4)
+    assert shortened(row, 5, 1) == Encoded((1, 6, 7, 8, 9), (0.0, 0.0, 0.0, 1.0, 2.0), 3)
+    assert shortened(row, 5, None) == Encoded((5, 6, 7, 8, 9), (0.0, 0.0, 0.0, 1.0, 2.0), 3)
+    assert shortened(row, 3, 1) is None
+
+
+def test_without_a_gain_for_so_long_the_training_ends(base, tmp_path):
+    values = iter([0.1, 0.7, 0.6, 0.7, 0.9, 0.9])
+    patient = TRAIN.model_copy(update={"patience": 2, "evaluations": 6})
+    log = tune(base, tmp_path, train=patient, validate=lambda local: next(values), n_updates=12)
+    assert (log.n_updates, log.best_update) == (8, 4) and len(log.validations) == 4
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_rows_in_one_line_have_the_losses_of_rows_apart(tmp_path, family):
+    local = lm.load(write_tiny(tmp_path, family, "word_level"), device="cpu")
+    rows = encode_rows(local.tokenizer, ROWS)
+    assert keeps_apart(local) and holds_apart(local, rows)
+
+
+def test_short_convolutions_and_models_without_positions_are_not_put_in_one_line(tmp_path):
+    for family in ("lfm2", "bloom"):
+        local = lm.load(write_tiny(tmp_path / family, family, "word_level"), device="cpu")
+        assert not keeps_apart(local)
+    conv = lm.load(tmp_path / "lfm2", device="cpu")
+    assert not holds_apart(conv, encode_rows(conv.tokenizer, ROWS))
+
+
+def test_a_tracker_that_is_not_there_is_one_sentence(base, tmp_path):
+    with pytest.raises(BadInput, match=r"machine\.report_to 'nothing' is no tracker"):
+        tune(base, tmp_path, machine=Machine(report_to=("nothing",)))
+    with pytest.raises(BadInput, match="'clearml' is not installed; pip install it"):
+        tune(base, tmp_path, machine=Machine(report_to=("clearml",)))
+
+
+def test_quantising_without_its_library_is_one_sentence(base, tmp_path):
+    with pytest.raises(BadInput, match="needs bitsandbytes, which is not installed"):
+        tune(base, tmp_path, lora=Lora(quantize="4bit"))
+
+
+def test_the_mean_loss_is_the_training_s(base, tmp_path):
+    tune(base, tmp_path, rows=ROWS[:4], n_updates=1)
+    local = lm.load(base, device="cpu")
+    assert lm.mean_loss(local, ROWS[:4], 1024) == pytest.approx(metrics(tmp_path)[0]["loss"])

@@ -23,14 +23,14 @@ STAGES = [
 ]  # fmt: skip
 
 
-def run_and_die(recipe, where):
-    """Runs a recipe and kills its own process as soon as `where` has done anything at all."""
+def run_and_die(recipe, where, after=1, overrides=()):
+    """Runs a recipe and kills its own process when `where` has done so much."""
 
     def die(what, done, total):
-        if what == where and done > 0:
+        if what == where and done >= after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    bridgekd.run(recipe, methods=BOTH, progress=die)
+    bridgekd.run(recipe, methods=BOTH, progress=die, overrides=overrides)
 
 
 def in_a_process(target, *arguments):
@@ -77,6 +77,9 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     assert [c.id for c in bought] == [p.id for p in picks if p.chosen]
     notes = read_rows(artifact(store, "annotate") / "rationales.parquet", Rationale)
     assert len(notes) == 60
+    facts = json.loads((artifact(store, "annotate") / "manifest.json").read_text())["facts"]
+    assert facts["generation"]["n_texts"] == 60
+    assert 0 < facts["generation"]["n_generated_tokens"] <= 60 * 8
     assert teacher.calls.total() == 12 + 5
     arm = outcome.metrics["arms"]["bridge"]
     assert {"accuracy", "n_test", "ci95", "n_queries", "spend_usd", "seconds"} <= arm.keys()
@@ -184,6 +187,21 @@ def test_killed_in_every_kind_of_stage_a_run_ends_with_the_same_rows(tiny, undis
         assert process.exitcode == -signal.SIGKILL, f"{where} was never reached"
     bridgekd.run(tiny, methods=BOTH)
     assert differing(rows_of(tiny.parent / "runs"), undisturbed) == []
+
+
+def test_killed_in_the_middle_of_each_training_a_run_goes_on_there(tiny, undisturbed):
+    stages = ["warm_up", "train_assistant", "instruct_student", "train_student"]
+    places = ["warm up assistant", "train assistant", "instruct student", "train student"]
+    always = ["machine.checkpoint_s=0"]
+    for where in places:
+        process = in_a_process(run_and_die, tiny, where, 3, always)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, f"{where} was never reached"
+    bridgekd.run(tiny, methods=BOTH, overrides=always)
+    assert differing(rows_of(tiny.parent / "runs"), undisturbed) == []
+    runs = tiny.parent / "runs"
+    told = [json.loads(p.read_text()) for s in stages for p in runs.glob(f"{s}-*/manifest.json")]
+    assert sum(m["facts"]["resumed_at"] == 2 for m in told) == 4
 
 
 def test_runs_at_once_share_one_store(tiny, undisturbed):

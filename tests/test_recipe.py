@@ -87,7 +87,10 @@ def test_the_commented_template_shows_the_defaults(task):
     for section, keys in {
         "teacher": ("max_tokens", "temperature", "concurrency", "timeout_s", "prompt"),
         "data": ("fields", "validation", "answer_kind"),
-        "assistant": ("warm_up", "answer_weight", "max_new_tokens", "batch_size"),
+        "assistant": (
+            *("warm_up", "answer_weight", "max_new_tokens", "batch_size"),
+            *("backend", "scoring", "server"),
+        ),
         "student": ("form", "answer_weight", "max_new_tokens", "batch_size"),
     }.items():
         for key in keys:

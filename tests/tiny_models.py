@@ -1,5 +1,6 @@
 """Tiny random models and tokenizers of several families, written as folders that `load` takes."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from transformers import (
     BloomForCausalLM,
     CohereConfig,
     CohereForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GraniteConfig,
@@ -107,7 +110,7 @@ def tiny_model(family: str, n_tokens: int, seed: int = 0) -> torch.nn.Module:
 
 def bent_model(family: str, n_tokens: int) -> torch.nn.Module:
     """A random causal LM that scales or caps its logits: gemma2 (with a window of attention),
-    granite or cohere."""
+    granite or cohere; or falcon_h1."""
     torch.manual_seed(0)
     shape = {
         "vocab_size": n_tokens,
@@ -124,6 +127,9 @@ def bent_model(family: str, n_tokens: int) -> torch.nn.Module:
     if family == "gemma2":
         config = Gemma2Config(head_dim=8, final_logit_softcapping=2.0, sliding_window=4, **shape)
         return Gemma2ForCausalLM(config)
+    if family == "falcon_h1":  # attention and a state-space model side by side in every layer
+        state = {"mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 4}
+        return FalconH1ForCausalLM(FalconH1Config(mamba_chunk_size=8, **state, **shape))
     if family == "granite":
         return GraniteForCausalLM(GraniteConfig(logits_scaling=3.0, **shape))
     return CohereForCausalLM(CohereConfig(logit_scale=0.3, **shape))
@@ -138,5 +144,31 @@ def write_tiny(
     """Model and tokenizer in `folder`."""
     tok = tiny_tokenizer(tokenizer, template)
     tiny_model(family, len(tok)).save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
+
+
+def write_babbler(folder: Path, line: str) -> Path:
+    """A Llama that writes `line` and a line break over and over: each token names the next one."""
+    tok = tiny_tokenizer("byte_level")
+    chain = tok(f"\n{line}\n", add_special_tokens=False)["input_ids"]
+    if len(set(chain)) != len(chain) - 1:
+        raise ValueError(f"a token of {chain} comes twice, so it cannot name the next one")
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tok), hidden_size=len(tok), intermediate_size=4, num_hidden_layers=1,
+            num_attention_heads=1, num_key_value_heads=1, head_dim=4, max_position_embeddings=512,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(len(tok)))
+        model.lm_head.weight.zero_()
+        for token, following in pairwise(chain):
+            model.lm_head.weight[following, token] = 1.0
+    model.save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder

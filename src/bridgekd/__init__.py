@@ -1,11 +1,13 @@
-"""Budget-aware distillation of reasoning: `bridgekd.run(recipe)` and `bridgekd.plan(recipe)`."""
+"""Budget-aware distillation of reasoning: `bridgekd.run(recipe)` and `bridgekd.plan(recipe)`;
+`bridgekd.export(run, to)` and `bridgekd.panel(run)` take up what a run has made.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bridgekd.api import Outcome, Plan, plan, run
+    from bridgekd.api import Exported, Outcome, Panel, Plan, export, panel, plan, run
 
-__all__ = ["Outcome", "Plan", "plan", "run"]
+__all__ = ["Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]
 
 
 def __getattr__(name: str) -> Any:

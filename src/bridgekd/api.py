@@ -1,4 +1,6 @@
-"""From Python: `run(recipe)` does all of a recipe, `plan(recipe)` says beforehand what it means."""
+"""From Python: `run(recipe)` does all of a recipe, `plan(recipe)` says beforehand what it means;
+`export(name)` and `panel(name)` take up a run that is done.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,19 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from bridgekd.asking import Panel
+from bridgekd.asking import panel as open_panel
 from bridgekd.config import Recipe
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput
+from bridgekd.exporting import Exported, export_arm
+from bridgekd.journal import finished, recipe_of
 from bridgekd.methods import method_named
 from bridgekd.planning import Plan, planned
 from bridgekd.progress import Progress, silent
 from bridgekd.runs import live_of, open_run
-from bridgekd.teacher.buy import api_key
+from bridgekd.served.process import filled, program_of
+from bridgekd.teacher.buy import api_key, key_in
 from bridgekd.teacher.replay import placed
 
-__all__ = ["Consent", "Outcome", "Plan", "plan", "run", "standing"]
+__all__ = ["Consent", "Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]
+__all__ += ["standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +55,23 @@ def run(
     store.
 
     Relative paths are relative to the recipe's folder, or to `folder` (default: here) for a Recipe
-    object. `consent` is asked before anything is sent to a teacher that is not on this machine; the
-    default says no. Raises BadInput, or Stopped with all state saved.
+    object. `consent` is asked before anything is sent to a teacher, or to an assistant's server,
+    that is not on this machine; the default says no. Raises BadInput, or Stopped with all state
+    saved.
     """
     wanted, home = _resolve(recipe, overrides, folder)
     names = list(methods) or [wanted.method]
     foreseen = plan(wanted, methods=names, folder=home)
     if foreseen.purchases:
         api_key(wanted.teacher)
-        if foreseen.needs_consent and not consent(foreseen):
-            raise BadInput(
-                "nothing was sent and nothing was spent: the buying was not agreed to; "
-                "agree with --yes (from Python: consent=...)"
-            )
+    if foreseen.serves:
+        _can_serve(wanted, home)
+    to_agree = foreseen.needs_consent and foreseen.purchases
+    if (to_agree or foreseen.served_at) and not consent(foreseen):
+        raise BadInput(
+            "nothing was sent and nothing was spent: the buying was not agreed to; "
+            "agree with --yes (from Python: consent=...)"
+        )
     live = replace(live_of(wanted, home), progress=progress, note=note)
     here = open_run(wanted, home, live, names)
     try:
@@ -98,13 +108,47 @@ def standing(journal: Mapping[str, Any], store: Path) -> Plan:
 
     Raises BadInput where it cannot be planned any more, or was begun by an older bridgekd.
     """
-    if "folder" not in journal:
-        raise BadInput("it was begun by an older bridgekd, which did not write down its folder")
-    try:
-        recipe = Recipe.model_validate(journal["recipe"])
-    except ValidationError as exc:
-        raise BadInput(f"its recipe is not one of this bridgekd: {exc.errors()[0]['msg']}") from exc
-    return planned(recipe, Path(journal["folder"]), journal["methods"], store)
+    return planned(recipe_of(journal), Path(journal["folder"]), journal["methods"], store)
+
+
+def export(
+    run: str,
+    to: str | Path,
+    *,
+    arm: str | None = None,
+    store: str | Path = "runs",
+    progress: Progress = silent,
+) -> Exported:
+    """Writes a model of the finished run named `run` into the folder `to`, which must be new or
+    empty: merged weights that plain transformers loads, the rows it learnt from, a card for each.
+
+    `arm` is one that learnt from rationales; by default the student of the run's own method.
+    Raises BadInput.
+    """
+    return export_arm(finished(Path(store), run), Path(to), arm, progress)
+
+
+def panel(
+    run: str,
+    *,
+    arm: str | None = None,
+    store: str | Path = "runs",
+    progress: Progress = silent,
+) -> Panel:
+    """A finished run's student, its assistant and its untouched base, ready to be asked:
+    `panel("medqa").ask("What is 2 + 2?")`. Raises BadInput.
+    """
+    done = finished(Path(store), run)
+    return open_panel(done, arm, live_of(done.recipe, done.folder), progress)
+
+
+def _can_serve(recipe: Recipe, folder: Path) -> None:
+    """Refuses a key or a program that is not there now, before anything is paid for."""
+    server = recipe.assistant.server
+    if server is not None:
+        key_in(server.api_key_env, "assistant.server")
+        if server.command is not None:
+            program_of(filled(server.command, {}), folder)
 
 
 def _resolve(

@@ -8,16 +8,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from bridgekd import api, cli_ledger, terminal
+from bridgekd import api, cli_ledger, cli_models, terminal
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
+from bridgekd.journal import read_journal
 from bridgekd.ledger.views import spend
 
 app = typer.Typer(
@@ -75,7 +76,7 @@ def status(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
     """Show a run's stages, seconds, spend and folders; and what is still to be paid."""
-    journal = _journal(store, name)
+    journal = read_journal(store, name)
     rows = []
     for entry in journal["stages"]:
         path = store / entry["folder"] / MANIFEST
@@ -107,7 +108,7 @@ def report(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
     """Print a finished run's table and where its page is."""
-    journal = _journal(store, name)
+    journal = read_journal(store, name)
     folders = {entry["stage"]: store / entry["folder"] for entry in journal["stages"]}
     if "report" not in folders:
         raise BadInput(
@@ -116,6 +117,10 @@ def report(
     metrics = json.loads((folders["evaluate"] / "metrics.json").read_text())
     terminal.print_metrics(out, metrics, name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
+
+
+app.command("export", epilog="Example: bridgekd export medqa --to medqa-student")(cli_models.export)
+app.command("try", epilog='Example: bridgekd try medqa "What is 2 + 2?"')(cli_models.try_)
 
 
 @app.command(epilog="Example: bridgekd init my-task.yaml")
@@ -211,12 +216,3 @@ def _run(recipe: Path, overrides: list[str], methods: list[str], yes: bool) -> N
         )
     terminal.print_metrics(out, outcome.metrics, outcome.name)
     out.print(f"Report: {outcome.report}", soft_wrap=True)
-
-
-def _journal(store: Path, name: str) -> dict[str, Any]:
-    path = store / f"{name}.json"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in store.glob("*.json"))) or "none"
-        raise BadInput(f"no run {name!r} in {store}; runs there: {known} (--store names another)")
-    journal: dict[str, Any] = json.loads(path.read_text())
-    return journal

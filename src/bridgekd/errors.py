@@ -6,6 +6,7 @@
     └── Stopped           3  stopped with all state saved; the message says how to go on
         ├── HardStop      3  the ledger's own limit in real money is reached
         ├── TeacherDown   3  quota gone, key refused, or no answer after every retry
+        ├── ServerDown    3  the assistant's server did not start, went away or serves another model
         └── Overbilled    3  the server billed more than the call could cost
 
 A message is one sentence or two: the value, the limit, the next step. Foreign exceptions are
@@ -42,6 +43,10 @@ class HardStop(Stopped):
 
 class TeacherDown(Stopped):
     """The teacher cannot be used now: quota, key, model, or silence after every retry."""
+
+
+class ServerDown(Stopped):
+    """The assistant's server cannot be used now; what it wrote so far is kept."""
 
 
 class Overbilled(Stopped):

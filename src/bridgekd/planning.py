@@ -4,7 +4,6 @@ Sends nothing, writes nothing, takes no lock. What is known is used exactly: a r
 (or that only a seed decides) names the prompts, and an answer in the ledger names its cost.
 """
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from bridgekd import settings as of
-from bridgekd.config import Price, Recipe, Teacher, count_of, published_price
+from bridgekd.config import Price, Recipe, Teacher, count_of, is_loopback, published_price
 from bridgekd.core.admission import Limits
 from bridgekd.core.bounds import Settled, calls_for
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
@@ -87,6 +86,8 @@ class Plan:
     host: str  # where questions would be sent
     sent: str  # what of the data would be sent
     needs_consent: bool  # not for a server on this machine that wants no key
+    serves: bool = False  # whether a stage to come asks the assistant's server
+    served_at: str = ""  # its host, where that is not this machine
 
     @property
     def room_microusd(self) -> int | None:
@@ -148,6 +149,7 @@ def planned(recipe: Recipe, folder: Path, methods: Sequence[str], store: Path) -
     replayed = recipe.teacher.transport == "replay"
     host = RECORDINGS if replayed else urlsplit(recipe.teacher.url).hostname or ""
     stop = recipe.hard_stop_usd
+    serves = any(not a.done and _served(seen.made_from[a.path.name][0]) for a in stages)
     return Plan(
         name=recipe.name,
         stages=stages,
@@ -161,7 +163,9 @@ def planned(recipe: Recipe, folder: Path, methods: Sequence[str], store: Path) -
         host=host,
         sent=_sent(recipe),
         needs_consent=not replayed
-        and (not _is_loopback(host) or recipe.teacher.api_key_env is not None),
+        and (not is_loopback(host) or recipe.teacher.api_key_env is not None),
+        serves=serves,
+        served_at=_abroad(recipe) if serves else "",
     )
 
 
@@ -306,6 +310,17 @@ def _priced(teacher: Teacher) -> PricedBy:
     )
 
 
+def _served(settings: BaseModel) -> bool:
+    return isinstance(settings, of.Answered) and "server" in (settings.backend, settings.scoring)
+
+
+def _abroad(recipe: Recipe) -> str:
+    """The host of the assistant's server, if it is another machine."""
+    server = recipe.assistant.server
+    host = urlsplit(server.base_url or "").hostname or "" if server is not None else ""
+    return host if host and not is_loopback(host) else ""
+
+
 def _sent(recipe: Recipe) -> str:
     """What of the user's data a request holds, in words."""
     prompt, fields = recipe.teacher.prompt, recipe.data.fields
@@ -314,12 +329,3 @@ def _sent(recipe: Recipe) -> str:
     parts += [f"its gold answer (column {fields.answer!r})"] * prompt.reveal_answer
     parts += ["the few-shot examples"] * (prompt.examples is not None)
     return ", ".join(parts)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

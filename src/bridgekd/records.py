@@ -105,6 +105,19 @@ class Rationale:
 
 
 @dataclass(frozen=True, slots=True)
+class Lesson:
+    """One prompt with what is learnt behind it: a rationale, an answer, or the one and then the
+    other. `id` is the question's, `source` whose rationale it is.
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    rationale: str | None
+    answer: str | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """A model's greedy answer to one test question."""
 

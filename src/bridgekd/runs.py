@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bridgekd import stages
-from bridgekd.config import Recipe, Section
+from bridgekd.config import Backend, Recipe, Section
 from bridgekd.edges.sources import data_source, model_source
 from bridgekd.edges.store import Artifact, Maker, Stage, Store, on_disk, write_durably
 from bridgekd.settings import Evaluate, Predict, Report, Settings
@@ -26,6 +26,7 @@ class Arm:
     ask: Literal["explain", "answer"] = "explain"
 
 
+IN_PROCESS: Backend = "transformers"  # the student is too small to be worth a server
 Arms = dict[str, Arm]
 Method = Callable[["Run"], Arms]
 
@@ -133,7 +134,10 @@ class Run:
         for name, arm in arms.items():
             sized = self.recipe.assistant if arm.size == "assistant" else self.recipe.student
             how = Predict(
-                ask=arm.ask, max_new_tokens=sized.max_new_tokens, batch_size=sized.batch_size
+                ask=arm.ask,
+                max_new_tokens=sized.max_new_tokens,
+                batch_size=sized.batch_size,
+                backend=self.recipe.assistant.backend if arm.size == "assistant" else IN_PROCESS,
             )
             predictions[name] = self.make(stages.predict, how, pool, test, arm.model)
         names = Evaluate(arms=tuple(predictions))
@@ -144,6 +148,7 @@ class Run:
         recipe = self.recipe.model_dump(mode="json")
         for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
             del recipe["teacher"][name]
+        del recipe["assistant"]["server"]
         return self.make(stages.report, Report(recipe=recipe), evaluation)
 
     def write_journal(self, state: str) -> None:
@@ -174,4 +179,7 @@ def live_of(recipe: Recipe, folder: Path) -> Live:
         ledger=folder / Path(recipe.ledger).expanduser(),
         hard_stop_usd=recipe.hard_stop_usd,
         device=recipe.device,
+        machine=recipe.machine,
+        server=recipe.assistant.server,
+        folder=folder,
     )

@@ -6,10 +6,13 @@ key that a stage does not use is left out so that changing it redoes only what d
 
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from bridgekd.config import (
     Amount,
     AnswerKind,
     Assistant,
+    Backend,
     Budget,
     Confidence,
     Difficulty,
@@ -24,7 +27,24 @@ from bridgekd.config import (
     Train,
 )
 from bridgekd.core.draws import SEED_STEP
-from bridgekd.core.selection import BY_ALPHA, BY_SEED
+from bridgekd.core.selection import BY_ALPHA, BY_SEED, WITHOUT_EMBEDDINGS
+from bridgekd.errors import BadInput
+
+
+class Answered(Section):
+    """Settings of a stage that asks the assistant: where it writes, and where it gives
+    log-probabilities, because a server's numbers are not those of this process.
+
+    What happens in process is not named in the fingerprint.
+    """
+
+    backend: Backend = "transformers"
+    scoring: Backend = "transformers"
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        usual = dict.fromkeys(("backend", "scoring"), "transformers")
+        return {k: v for k, v in dump(self).items() if usual.get(k) != v}
 
 
 class LoadPool(Section):
@@ -48,7 +68,7 @@ class WarmUp(Section):
     seed: int
 
 
-class ScorePool(Section):
+class ScorePool(Answered):
     difficulty: Difficulty
     samples: int  # answers a question, for consistency
     max_new_tokens: int
@@ -64,7 +84,7 @@ Part = tuple[float, float]  # of a budget, from one share of it to another
 WHOLE: Part = (0.0, 1.0)
 
 
-class Signals(Section):
+class Signals(Answered):
     samples: int
     max_new_tokens: int
     batch_size: int
@@ -99,7 +119,7 @@ class QueryTeacher(Section):
     accept: Literal["correct", "all"] | None  # what counts as accepted, where that is limited
 
 
-class Check(Section):
+class Check(Answered):
     keep: Literal["correct", "confident", "all"]
     confidence: Confidence | None  # None: the assistant is not asked
     batch_size: int
@@ -117,7 +137,7 @@ class TrainModel(Section):
     seed: int
 
 
-class Annotate(Section):
+class Annotate(Answered):
     keep: Literal["all", "correct", "confident", "consistent"]
     confidence: Confidence | None
     samples: int  # answers a question beside the greedy one; 0: none are drawn
@@ -132,7 +152,7 @@ class Instruct(Section):
     seed: int
 
 
-class Predict(Section):
+class Predict(Answered):
     ask: Literal["explain", "answer"]
     max_new_tokens: int
     batch_size: int
@@ -223,10 +243,20 @@ class Settings:
         What a strategy does not use stands at a constant, so that changing it redoes nothing.
         """
         named = self.select.strategy if strategy is None else strategy
+        self._distances_are_known(named)
         unused = {} if named in BY_ALPHA else {"alpha": 0.5}
         unused |= {"centre": True} if named in ("random", "hardest") else {}
         unused |= {} if named in BY_SEED else {"seed": 0}
         return self.select.model_copy(update={"strategy": named, "part": part, **unused})
+
+    def _distances_are_known(self, strategy: str) -> None:
+        by_server = self.recipe.assistant.scoring == "server"
+        if by_server and self.recipe.select.encoder is None and strategy not in WITHOUT_EMBEDDINGS:
+            raise BadInput(
+                f"select.strategy {strategy} needs embeddings, which assistant.scoring: server "
+                "does not give; name a sentence-transformers model as select.encoder, or use "
+                f"{' or '.join(sorted(WITHOUT_EMBEDDINGS))}"
+            )
 
 
 def _check(recipe: Recipe, keep: Literal["correct", "confident", "all"]) -> Check:
@@ -235,6 +265,7 @@ def _check(recipe: Recipe, keep: Literal["correct", "confident", "all"]) -> Chec
         keep=keep,
         confidence=recipe.confidence if asked else None,
         batch_size=recipe.assistant.batch_size if asked else 0,
+        scoring=recipe.assistant.scoring if asked else "transformers",
     )
 
 
@@ -246,6 +277,7 @@ def _signals(recipe: Recipe) -> Signals:
         confidence=recipe.confidence,
         judge_batch_size=recipe.assistant.batch_size,
         seed=recipe.seed,
+        scoring=recipe.assistant.scoring,
     )
 
 
@@ -273,6 +305,7 @@ def _score_pool(recipe: Recipe) -> ScorePool:
         max_new_tokens=0 if measure == "loss" else assistant.max_new_tokens,
         batch_size=assistant.batch_size,
         seed=recipe.seed if sampled else 0,
+        scoring=assistant.scoring,
     )
 
 
@@ -285,6 +318,8 @@ def _annotate(recipe: Recipe) -> Annotate:
         max_new_tokens=assistant.max_new_tokens,
         batch_size=assistant.batch_size,
         seed=recipe.seed if keep == "consistent" else 0,
+        backend=assistant.backend,
+        scoring=assistant.scoring if keep == "confident" else "transformers",
     )
 
 

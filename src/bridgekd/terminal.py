@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from bridgekd.asking import Reply
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
@@ -96,6 +97,12 @@ def print_plan(console: Console, plan: Plan) -> None:
 
 def print_buying(console: Console, plan: Plan) -> None:
     """What would be sent where, under which limits, and the bill."""
+    if plan.served_at:
+        console.print(
+            f"The assistant's server at {plan.served_at} gets the questions of the pool and of the "
+            "test set; if it costs anything, no ledger and no budget knows.",
+            markup=False,
+        )
     if not plan.purchases:
         console.print("Nothing is left to buy.")
         return
@@ -165,6 +172,16 @@ def print_status(
         )
     for row in rows:
         table.add_row(*row)
+    console.print(table)
+
+
+def print_replies(console: Console, question: str, replies: Sequence[Reply]) -> None:
+    """What each model made of a question, side by side."""
+    table = Table(title=escape(question), title_justify="left", show_lines=True)
+    for column in ("model", "rationale", "answer"):
+        table.add_column(column, overflow="fold")
+    for reply in replies:
+        table.add_row(*(escape(text) for text in (reply.model, reply.rationale, reply.answer)))
     console.print(table)
 
 

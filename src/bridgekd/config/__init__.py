@@ -4,7 +4,7 @@ good.
 Sections say what a person wants. `settings.py` cuts them into what each single stage depends on.
 """
 
-from bridgekd.config.fields import Amount, Dollars, Section, count_of
+from bridgekd.config.fields import Amount, Dollars, Section, count_of, is_loopback
 from bridgekd.config.prices import Price, published_price
 from bridgekd.config.recipe import (
     Annotate,
@@ -18,11 +18,13 @@ from bridgekd.config.recipe import (
     Fields,
     Loop,
     Lora,
+    Machine,
     Recipe,
     Select,
     Student,
     Train,
 )
+from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import OPENAI_URL, Budget, Teacher, TeacherPrompt
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Annotate",
     "AnswerKind",
     "Assistant",
+    "AssistantServer",
+    "Backend",
     "Budget",
     "Check",
     "Confidence",
@@ -41,6 +45,7 @@ __all__ = [
     "Fields",
     "Loop",
     "Lora",
+    "Machine",
     "Price",
     "Recipe",
     "Section",
@@ -50,5 +55,6 @@ __all__ = [
     "TeacherPrompt",
     "Train",
     "count_of",
+    "is_loopback",
     "published_price",
 ]

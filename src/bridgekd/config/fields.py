@@ -1,10 +1,12 @@
 """What every section of the recipe is made of: amounts, names, dollars."""
 
+import ipaddress
 import math
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _amount(value: object) -> int | str:
@@ -21,8 +23,23 @@ def _amount(value: object) -> int | str:
     return f"{float(match[1]):g}%"
 
 
+def _address(value: str) -> str:
+    """A server's address, without a user, a key or a query."""
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError("not an address such as https://host/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("an address must hold no user or key, and no query; use api_key_env")
+    return value
+
+
 Amount = Annotated[int | str, BeforeValidator(_amount)]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 def count_of(amount: int | str, n: int) -> int:
@@ -32,6 +49,16 @@ def count_of(amount: int | str, n: int) -> int:
     if isinstance(amount, int):
         return amount
     return min(n, math.ceil(float(amount.rstrip("%")) * n / 100 - 1e-9))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to `host` stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Section(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from bridgekd.config.fields import Amount, Dollars, Section
+from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import Budget, Teacher
 
 AnswerKind = Literal["choice", "number", "label", "text"]
@@ -46,8 +47,13 @@ class Data(Section):
 
 
 class Lora(Section):
-    """PEFT's LoRA; the defaults are its authors' for language models."""
+    """PEFT's LoRA; the defaults are its authors' for language models.
 
+    `quantize`: the frozen base is held in 4 bits (QLoRA's nf4) or 8 while it is trained on; needs
+    bitsandbytes. What comes out is an adapter for the base as it was.
+    """
+
+    quantize: Literal["4bit", "8bit"] | None = None
     r: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -57,26 +63,54 @@ class Lora(Section):
 class Train(Section):
     """One training. `epochs` counts passes over the stage's reference size unless `updates` is
     given.
+
+    Rows of more than `max_length` tokens are dropped and counted, or, with `too_long: cut`, lose
+    the start of their prompt; a target is never cut. Early stopping keeps the weights of the best
+    greedy accuracy on the validation split; with `held_out`, of the smallest loss on so many of the
+    training's own rows, which are then not trained on. After `patience` evaluations in a row
+    without a better one it ends.
     """
 
     epochs: float = Field(3.0, gt=0)
     updates: int | None = Field(None, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     batch_size: int = Field(32, ge=1)  # sequences per optimiser update
-    micro_batch: int | None = Field(None, ge=1)  # None: the whole batch at once
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0)
-    max_length: int = Field(1024, ge=8)  # tokens; longer rows are dropped and counted
-    evaluations: int = Field(4, ge=1)  # how often the validation split is asked during the training
+    max_length: int = Field(1024, ge=8)
+    too_long: Literal["drop", "cut"] = "drop"
+    evaluations: int = Field(4, ge=1)  # evenly spaced, the last at the end
+    held_out: Amount | None = None
+    patience: int | None = Field(None, ge=1)  # None: always to the last update
 
     def n_updates(self, n_reference: int) -> int:
         """Optimiser updates for `n_reference` rows per epoch."""
         return self.updates or max(1, math.ceil(n_reference * self.epochs / self.batch_size))
 
 
+class Machine(Section):
+    """How models are trained here: a matter of speed and memory, not of what is learnt.
+
+    A micro-batch holds at most `micro_tokens` tokens, padding included (None: a whole update); when
+    memory runs out it is halved, and at one row gradient checkpointing goes on. `processes` share
+    every update between them, one a GPU. `attention` is an implementation that transformers knows,
+    such as flash_attention_2. A training that was killed goes on from where it stood at most
+    `checkpoint_s` seconds before. `report_to` names trackers that transformers knows, such as wandb
+    or tensorboard.
+    """
+
+    micro_tokens: int | None = Field(None, ge=8)
+    processes: int = Field(1, ge=1, le=64)
+    attention: str | None = None
+    checkpoint_s: float = Field(300.0, ge=0)
+    report_to: tuple[str, ...] = ()
+
+
 class Assistant(Section):
-    """The mid-size local model (TA)."""
+    """The mid-size local model (TA). It is always trained in process; `backend` is where it then
+    writes, `scoring` where it gives log-probabilities.
+    """
 
     model: str
     revision: str | None = None
@@ -87,6 +121,18 @@ class Assistant(Section):
     answer_weight: float = Field(1.0, ge=0)  # lambda of the two-part loss
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)  # sequences at once when scoring and writing
+    backend: Backend = "transformers"
+    scoring: Backend = "transformers"
+    server: AssistantServer | None = None
+
+    @model_validator(mode="after")
+    def _the_server_is_named(self) -> "Assistant":
+        for key in ("backend", "scoring"):
+            if getattr(self, key) == "server" and self.server is None:
+                raise ValueError(
+                    f"{key}: server needs assistant.server with a command or a base_url"
+                )
+        return self
 
 
 class Student(Section):
@@ -185,6 +231,7 @@ class Recipe(Section):
     ledger: str = "ledger.db"
     hard_stop_usd: Dollars | None = None
     device: str = "auto"
+    machine: Machine = Machine()
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -204,6 +251,18 @@ class Recipe(Section):
             raise ValueError(
                 "select.difficulty: loss needs gold answers, and data.unlabelled says some are "
                 "missing; use entropy, margin, consistency or disagreement"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_server_can_measure_it(self) -> "Recipe":
+        difficulty, kind = self.select.difficulty, self.data.answer_kind
+        over_tokens = difficulty in ("entropy", "margin") and kind != "choice"
+        if self.assistant.scoring == "server" and over_tokens:
+            raise ValueError(
+                f"select.difficulty: {difficulty} over {kind} answers needs the probability of "
+                "every token, which no server gives; use assistant.scoring: transformers, or "
+                "loss, consistency or disagreement"
             )
         return self
 

@@ -2,11 +2,10 @@
 
 import re
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from bridgekd.config.fields import Amount, Dollars, Section
+from bridgekd.config.fields import Address, Amount, Dollars, Section
 from bridgekd.config.prices import Price, published_price
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -47,7 +46,7 @@ class Teacher(Section):
 
     provider: str = "openai"
     model: str
-    base_url: str | None = None  # None: OPENAI_URL
+    base_url: Address | None = None  # None: OPENAI_URL
     api_key_env: str | None = "OPENAI_API_KEY"  # None: the server wants no key
     transport: Literal["live", "batch", "replay"] = "live"
     recordings: str | None = None  # JSONL of recorded answers, for transport: replay
@@ -94,22 +93,6 @@ class Teacher(Section):
             unsent = _thinks_first(model) or _NO_TEMPERATURE.match(model)
             return data | {"temperature": None if unsent else 0.0}
         return data
-
-    @field_validator("base_url")
-    @classmethod
-    def _an_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            good = False
-        if not good:
-            raise ValueError("not an address such as https://host/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("an address must hold no user or key, and no query; use api_key_env")
-        return value
 
     @field_validator("extra")
     @classmethod

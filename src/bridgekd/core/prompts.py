@@ -21,6 +21,9 @@ TEACHER_SYSTEM = (
 REVEALED = "\n\nThe correct answer is {answer}. Explain how to arrive at it."
 JUDGE_REQUEST = "Is the proposed answer correct? True or False"
 JUDGEMENTS = ("True", "False")
+# What ends a local model's text: a whole line that starts with the mark, and the next one with
+# something in it where nothing stands behind the mark. What a model adds is not its answer.
+ANSWER_LINE = re.compile(rf"^[^\w\n]*{ANSWER_MARK}\W*\w[^\n]*\n", re.MULTILINE)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

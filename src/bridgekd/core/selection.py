@@ -185,3 +185,4 @@ STRATEGIES: dict[str, Strategy] = {
 # What else decides a ranking; the others' stand still when it changes.
 BY_ALPHA = frozenset({"bridge", "bridge_static", "facility", "domains"})
 BY_SEED = frozenset({"random", "medoids", "facility", "clusters"})
+WITHOUT_EMBEDDINGS = frozenset({"random", "hardest"})

@@ -49,6 +49,14 @@ class Artifact:
         return json.loads(file.read_text()) if self.done and file.is_file() else {}
 
     @property
+    def inputs(self) -> list["Artifact"]:
+        """What it was made from; a source that a person brought has lost its place."""
+        return [
+            Artifact(row["stage"], row["fingerprint"], self.path.parent / row["folder"])
+            for row in self.manifest.get("inputs", [])
+        ]
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What the stage itself reported of its work (counts, spend, throughput)."""
         return dict(self.manifest.get("facts", {}))
@@ -189,9 +197,7 @@ def ancestors(artifact: Artifact) -> dict[str, Artifact]:
         if here.path.name in found or not here.manifest:
             continue
         found[here.path.name] = here
-        for row in here.manifest["inputs"]:
-            folder = here.path.parent / row["folder"]
-            todo.append(Artifact(row["stage"], row["fingerprint"], folder))
+        todo += here.inputs
     return found
 
 
@@ -206,10 +212,13 @@ def write_durably(path: Path, text: str) -> None:
 
 
 class on_disk:
-    """Turns a disk's refusal into one sentence; the work so far stays where it is."""
+    """Turns a disk's refusal into one sentence; the work so far stays where it is. `named` is what
+    names the folder.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, named: str = "`store`") -> None:
         self._folder = folder
+        self._named = named
 
     def __enter__(self) -> None: ...
 
@@ -217,10 +226,10 @@ class on_disk:
         reasons = {
             errno.ENOSPC: "the disk is full; free some space",
             errno.EDQUOT: "the disk quota is used up; free some space",
-            errno.EROFS: "the disk is read-only; choose another `store`",
-            errno.EACCES: "writing is not permitted; choose another `store`",
-            errno.EPERM: "writing is not permitted; choose another `store`",
-            errno.ENOTDIR: "part of the path is a file; choose another `store`",
+            errno.EROFS: f"the disk is read-only; choose another {self._named}",
+            errno.EACCES: f"writing is not permitted; choose another {self._named}",
+            errno.EPERM: f"writing is not permitted; choose another {self._named}",
+            errno.ENOTDIR: f"part of the path is a file; choose another {self._named}",
         }
         if isinstance(exc, OSError) and exc.errno in reasons:
             reason = reasons[exc.errno]
@@ -241,6 +250,13 @@ def _clear(partial: Path) -> None:
             shutil.rmtree(path)
         elif path.is_file():
             path.unlink()
+
+
+def sync(folder: Path) -> None:
+    """Every file of a folder is on the disk."""
+    for file in (p for p in folder.rglob("*") if p.is_file()):
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def _hash_folder(folder: Path) -> str:

@@ -1,7 +1,9 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-loading -> encode -> {finetune, generating, forward}; forward -> questions -> {options, scoring};
-forward -> judging; embedding is apart. `losses` and `batches` are pure functions.
+loading -> encode -> forward -> questions -> {options, scoring}; forward -> judging; caches ->
+decoding -> generating -> scoring; forward -> updates -> trainer -> finetune -> worker; encode ->
+templates -> merging; elsewhere puts together what a server is asked; embedding is apart. `losses`
+and `batches` are pure functions.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -13,39 +15,63 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.errors import BadInput
 
 if TYPE_CHECKING:
+    from bridgekd.lm.elsewhere import Options, Row, Tokens, free_memory, read_tokens, served_folder
     from bridgekd.lm.embedding import embed
-    from bridgekd.lm.finetune import TrainingLog, fine_tune
-    from bridgekd.lm.generating import generate
+    from bridgekd.lm.finetune import fine_tune
+    from bridgekd.lm.generating import generate, sample
+    from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.scoring import Scored, score
+    from bridgekd.lm.task import TrainingLog
 
 __all__ = [
     "LocalModel",
+    "Merged",
+    "Options",
+    "Row",
     "Scored",
+    "Tokens",
     "TrainingLog",
     "confidence",
     "embed",
     "fine_tune",
+    "free_memory",
     "generate",
     "load",
+    "mean_loss",
+    "merge",
+    "read_tokens",
     "resolve_device",
+    "sample",
     "save",
     "score",
+    "served_folder",
 ]
 
 _HOMES = {
     "LocalModel": "loading",
+    "Merged": "merging",
     "Scored": "scoring",
-    "TrainingLog": "finetune",
+    "TrainingLog": "task",
+    "Options": "elsewhere",
+    "Row": "elsewhere",
+    "Tokens": "elsewhere",
     "confidence": "judging",
     "embed": "embedding",
     "fine_tune": "finetune",
+    "free_memory": "elsewhere",
     "generate": "generating",
     "load": "loading",
+    "mean_loss": "held_out",
+    "merge": "merging",
+    "read_tokens": "elsewhere",
     "resolve_device": "loading",
+    "sample": "generating",
     "save": "loading",
     "score": "scoring",
+    "served_folder": "elsewhere",
 }
 
 # OpenMP threads that spin while they wait make a tiny model 50 times slower as soon as another

@@ -20,17 +20,22 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
 def token_bounded(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of like length and like size in tokens, longest first.
 
-    No batch holds more tokens, padding included, than `batch_size` rows of the median length; one
-    row that is longer than that is a batch of its own. So there are fewer long rows and more short
-    ones in a batch than `batch_size`, and it never needs more memory than `batch_size` of the
-    longest rows would. Like `length_sorted` in everything else.
+    No batch holds more tokens, padding included, than `batch_size` rows of the median length. So
+    there are fewer long rows and more short ones in a batch than `batch_size`, and it never needs
+    more memory than `batch_size` of the longest rows would. Like `length_sorted` in everything
+    else.
     """
-    if not lengths:
-        return []
-    most = batch_size * median_low(lengths)
+    return token_limited(lengths, batch_size * median_low(lengths)) if lengths else []
+
+
+def token_limited(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Row numbers in batches of at most `most_tokens` tokens, padding included, longest first.
+
+    A row that is longer than that is a batch of its own.
+    """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= most:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= most_tokens:
             batches[-1].append(i)
         else:
             batches.append([i])

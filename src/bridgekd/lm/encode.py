@@ -5,8 +5,10 @@ which token belongs to what is known by construction and never searched for. Tra
 and scoring all render through `render_prompt`, so inference sees the prompt tokens of training.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import jinja2
@@ -19,14 +21,21 @@ from bridgekd.records import Message, TrainRow
 FALLBACK_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 PROBE = "0"  # an assistant turn whose text no template changes
 ANCHOR = "\n"  # ordinary text that precedes a span while it is tokenised
+# Templates that write today's date into a prompt (Llama 3.2, SmolLM3) write this one, so that a
+# prompt is the same on the day of the training and ever after. It is Llama's own default.
+TODAY = datetime(2024, 7, 26)
+_DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One training sequence; `weights[i]` is the loss weight of predicting `ids[i]`."""
+    """One training sequence; `weights[i]` is the loss weight of predicting `ids[i]`, 0 for the
+    first `n_prompt`.
+    """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
+    n_prompt: int
 
 
 def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainRow]) -> list[Encoded]:
@@ -49,8 +58,24 @@ def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainRow]) ->
         ids.append(ends[bool(row.prompt)])
         weights.append(row.spans[-1].weight if row.spans else 0.0)
         weights[0] = 0.0
-        encoded.append(Encoded(tuple(ids), tuple(weights)))
+        encoded.append(Encoded(tuple(ids), tuple(weights), len(prompt)))
     return encoded
+
+
+def shortened(row: Encoded, limit: int, bos_id: int | None) -> Encoded | None:
+    """The row in at most `limit` tokens, without the start of its prompt but with its BOS; None
+    where the target leaves no room for a prompt.
+    """
+    start = 1 if row.n_prompt and row.ids[0] == bos_id else 0
+    excess = len(row.ids) - limit
+    if excess >= row.n_prompt - start:
+        return None
+    kept = slice(start + excess, None)
+    return Encoded(
+        row.ids[:start] + row.ids[kept],
+        row.weights[:start] + row.weights[kept],
+        row.n_prompt - excess,
+    )
 
 
 def prompt_ids(
@@ -68,20 +93,20 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
 
     Where the template can switch thinking off it does; a `<think>` block that it opens all the same
     is closed again, because a target is the visible answer and holds its own reasoning. A system
-    message that the template refuses is put before the first user message.
+    message that the template refuses, or leaves out without a word, is put before the first user
+    message. Raises BadInput for a prompt that the template refuses all the same.
     """
     messages = [{"role": message.role, "content": message.content} for message in prompt]
+    has_system = len(prompt) > 1 and prompt[0].role == "system"
     try:
         text = _render(tokenizer, messages, add_generation_prompt=True)
+        is_lost = has_system and prompt[0].content.strip() not in text
     except jinja2.TemplateError as exc:
-        if len(messages) < 2 or messages[0]["role"] != "system":
+        if not has_system:
             raise BadInput(f"the chat template refuses the prompt: {exc}") from exc
-        merged = f"{messages[0]['content']}\n\n{messages[1]['content']}"
-        text = _render(
-            tokenizer,
-            [{**messages[1], "content": merged}, *messages[2:]],
-            add_generation_prompt=True,
-        )
+        is_lost = True
+    if is_lost:
+        return render_prompt(tokenizer, _merged(prompt))
     if text.rstrip().endswith("<think>"):
         text += "\n</think>\n\n" if not text.endswith("\n") else "</think>\n\n"
     return text
@@ -132,6 +157,17 @@ def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bos is not None and tokenizer(PROBE)["input_ids"][:1] == [bos]
 
 
+def dated(template: str) -> str:
+    """The template with TODAY wherever it asks for the date."""
+    return _DATE.sub(lambda asked: repr(TODAY.strftime(asked[1])), template)
+
+
+def _merged(prompt: Sequence[Message]) -> list[Message]:
+    """The system message at the head of the one behind it."""
+    system, first, *others = prompt
+    return [Message(first.role, f"{system.content}\n\n{first.content}"), *others]
+
+
 def _render(
     tokenizer: PreTrainedTokenizerBase,
     messages: list[dict[str, str]],
@@ -141,6 +177,7 @@ def _render(
     return str(
         tokenizer.apply_chat_template(
             messages,
+            chat_template=dated(tokenizer.get_chat_template()),
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,  # Qwen3's switch; templates that do not know it ignore it

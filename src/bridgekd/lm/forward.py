@@ -5,7 +5,7 @@ own head sees them. So no [batch, length, vocabulary] tensor ever exists, and wh
 between hidden states and logits (scaling, soft caps) happens as always.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -126,6 +126,18 @@ def at_places(
     return kept[0], torch.cat(values)
 
 
+def logits_at(model: Any, inner: Any, places: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+    """Logits [m, vocabulary] at `places` alone, counted through the ids row by row; with gradients.
+
+    `inner` is the model itself where `model` is wrapped for several processes.
+    """
+
+    def cut(_module: Any, _args: Any, out: Any) -> Any:
+        return _with_hidden(out, out[0].flatten(0, 1)[places][None])
+
+    return _hooked(model, cut, inner=inner, **arguments)
+
+
 def pass_arguments(model: Any, ids: Tensor, mask: Tensor, cache: Any = None) -> dict[str, Any]:
     """What one pass is called with: positions where the family knows them, a cache where given."""
     places = positions(mask)[:, mask.shape[1] - ids.shape[1] :]
@@ -157,9 +169,13 @@ def question_means(
     return F.normalize(torch.bmm(weights[:, None], hidden.float())[:, 0], dim=-1)
 
 
-def _hooked(model: Any, hook: Callable[..., Any], **arguments: Any) -> Tensor:
+def _hooked(model: Any, hook: Callable[..., Any], *, inner: Any = None, **arguments: Any) -> Tensor:
     """The logits [m, vocabulary] of one pass whose hidden states `hook` replaces by [1, m, ...]."""
-    handle = plain_network(model).get_decoder().register_forward_hook(hook)
+    handle = (
+        plain_network(inner if inner is not None else model)
+        .get_decoder()
+        .register_forward_hook(hook)
+    )
     try:
         logits: Tensor = model(**arguments).logits
     finally:

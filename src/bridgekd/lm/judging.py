@@ -13,6 +13,7 @@ from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.encode import prompt_ids, text_ids
 from bridgekd.lm.forward import Row, evaluating, nll, row_means
 from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.questions import Reader
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
 
@@ -64,45 +65,65 @@ class _Kept:
         self.progress(self.label, self.done, len(self.sure))
 
 
+def judgement_words(local: Reader) -> tuple[list[int], list[int]]:
+    """The tokens of "True" and of "False" that are compared: the first ones, or where these are the
+    same all of them.
+    """
+    true, false = text_ids(local.tokenizer, JUDGEMENTS)
+    return (true, false) if true[0] == false[0] else (true[:1], false[:1])
+
+
+def judged_rows(
+    local: Reader, pairs: Sequence[tuple[Example, str]], word: Sequence[int]
+) -> list[Row]:
+    """Every pair's `judge_prompt` and `word` behind it."""
+    prompts = prompt_ids(local.tokenizer, [judge_prompt(*pair) for pair in pairs])
+    return [Row((*ids, *word), (True,) * len(ids), len(word)) for ids in prompts]
+
+
+def said_rows(local: Reader, pairs: Sequence[tuple[Example, str]]) -> list[Row]:
+    """Every pair's `explain_prompt` and its text behind it."""
+    prompts = prompt_ids(local.tokenizer, [explain_prompt(example) for example, _ in pairs])
+    texts = text_ids(local.tokenizer, [text for _, text in pairs])
+    return [
+        Row((*ids, *text), (True,) * len(ids), len(text))
+        for ids, text in zip(prompts, texts, strict=True)
+    ]
+
+
 def _p_true(
     local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int, keep: _Kept
 ) -> None:
-    prompts = prompt_ids(local.tokenizer, [judge_prompt(*pair) for pair in pairs])
-    true, false = text_ids(local.tokenizer, JUDGEMENTS)
+    true, false = judgement_words(local)
     if true[0] == false[0]:
-        return _p_true_by_words(local, prompts, (true, false), batch_size, keep)
+        return _p_true_by_words(local, pairs, (true, false), batch_size, keep)
 
     def first_tokens(logits: Tensor, _targets: Tensor) -> Tensor:
         return torch.sigmoid(logits[:, true[0]] - logits[:, false[0]])
 
-    rows = [Row((*ids, true[0]), (True,) * len(ids), 1) for ids in prompts]
+    rows = judged_rows(local, pairs, true)
     for batch in token_bounded([len(row.ids) for row in rows], batch_size):
         keep(batch, row_means(local, [rows[i] for i in batch], first_tokens)[0])
 
 
 def _p_true_by_words(
     local: LocalModel,
-    prompts: Sequence[Sequence[int]],
+    pairs: Sequence[tuple[Example, str]],
     words: tuple[list[int], list[int]],
     batch_size: int,
     keep: _Kept,
 ) -> None:
-    for batch in token_bounded([len(ids) for ids in prompts], batch_size):
-        log_p = []
-        for word in words:
-            rows = [Row((*prompts[i], *word), (True,) * len(prompts[i]), len(word)) for i in batch]
-            log_p.append(-row_means(local, rows, nll)[0] * len(word))
+    both = [judged_rows(local, pairs, word) for word in words]
+    for batch in token_bounded([len(row.question) for row in both[0]], batch_size):
+        log_p = [
+            -row_means(local, [rows[i] for i in batch], nll)[0] * rows[0].n_scored for rows in both
+        ]
         keep(batch, torch.sigmoid(log_p[0] - log_p[1]))
 
 
 def _likelihood(
     local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int, keep: _Kept
 ) -> None:
-    prompts = prompt_ids(local.tokenizer, [explain_prompt(example) for example, _ in pairs])
-    texts = text_ids(local.tokenizer, [text for _, text in pairs])
-    rows = [
-        Row((*ids, *text), (True,) * len(ids), len(text))
-        for ids, text in zip(prompts, texts, strict=True)
-    ]
+    rows = said_rows(local, pairs)
     for batch in token_bounded([len(row.ids) for row in rows], batch_size):
         keep(batch, torch.exp(-row_means(local, [rows[i] for i in batch], nll)[0]))

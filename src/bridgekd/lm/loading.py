@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -73,13 +75,16 @@ def load(
     revision: str | None = None,
     trainable: bool = False,
     lora: Lora | None = None,
+    attention: str | None = None,
+    as_stored: bool = False,
 ) -> LocalModel:
     """The model of a Hub id or folder on `device`, ready to train, to generate or to score.
 
     A folder with a PEFT adapter gives its base with the adapter on it; `lora` then continues that
     adapter and its own shape stands. Weights are float32 on CPU and MPS, and wherever all of them
-    are trained; otherwise bfloat16 on a CUDA device that has it. Raises BadInput for what is
-    missing, cannot be fetched or is no causal LM.
+    are trained; otherwise bfloat16 on a CUDA device that has it; `as_stored` leaves them as they
+    are on disk. `attention` is an implementation that transformers knows; None leaves the choice to
+    it. Raises BadInput for what is missing, cannot be fetched or is no causal LM.
     """
     _be_quiet()
     device = resolve_device(device)
@@ -92,10 +97,14 @@ def load(
     )
     base_revision = adapter.get("revision") if adapter else revision
     tokenizer = _load_tokenizer(source, base, base_revision)
-    dtype = _dtype(device, trained_whole=trainable and lora is None and not adapter)
-    network: Any = _fetch(
-        AutoModelForCausalLM, base, base_revision, dtype=dtype, low_cpu_mem_usage=True
-    )
+    wanted = _dtype(device, trained_whole=trainable and lora is None and not adapter)
+    dtype = "auto" if as_stored else wanted
+    settings: dict[str, Any] = {"dtype": dtype, "low_cpu_mem_usage": True}
+    if attention is not None:
+        settings["attn_implementation"] = attention
+    if trainable and lora is not None and lora.quantize is not None:
+        settings["quantization_config"] = _quantized(lora.quantize)
+    network: Any = _fetch(AutoModelForCausalLM, base, base_revision, **settings)
     n_rows = network.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > n_rows:
         raise BadInput(
@@ -127,6 +136,23 @@ def save(local: LocalModel, folder: Path) -> None:
             raise
         raise OSError(int(code[1]), str(exc)) from exc
     local.tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(model: str | Path, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or folder as `load` gives it, without the weights."""
+    _be_quiet()
+    source = _existing_source(model)
+    base, base_revision = adapter_base(source) or (source, revision)
+    return _load_tokenizer(source, base, base_revision)
+
+
+def adapter_base(model: str | Path) -> tuple[str | Path, str | None] | None:
+    """The base (folder or Hub id) and its revision of an adapter folder; None for a plain model."""
+    adapter = _adapter_settings(_existing_source(model))
+    if not adapter:
+        return None
+    base = _existing_source(adapter["base_model_name_or_path"], f"the base of {model}")
+    return base, adapter.get("revision")
 
 
 def max_positions(local: LocalModel) -> int | None:
@@ -256,6 +282,24 @@ def _dtype(device: str, trained_whole: bool) -> torch.dtype:
     if device.startswith("cuda") and not trained_whole and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def _quantized(how: str) -> Any:
+    """QLoRA's 4 bits (arXiv 2305.14314: nf4, double quantisation) or 8 bits."""
+    if find_spec("bitsandbytes") is None:
+        raise BadInput(
+            f"lora.quantize: {how} needs bitsandbytes, which is not installed; "
+            "pip install bitsandbytes, or leave quantize out"
+        )
+    settings: Any = BitsAndBytesConfig
+    if how == "8bit":
+        return settings(load_in_8bit=True)
+    return settings(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
 
 
 def _with_adapter(network: Any, folder: str | Path, trainable: bool) -> Any:

@@ -27,7 +27,7 @@ from bridgekd.lm.forward import (
     row_means,
 )
 from bridgekd.lm.loading import LocalModel, accepted_arguments, plain_network
-from bridgekd.lm.questions import Asked, ask, shown_options, targets
+from bridgekd.lm.questions import Asked, Reader, ask, shown_options, targets
 from bridgekd.records import Example
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def each_batch(local: LocalModel, examples: Sequence[Example], batch_size: int, 
         told(batch, values, embeddings)
 
 
-def read_options(local: LocalModel, examples: Sequence[Example]) -> list[Options]:
+def read_options(local: Reader, examples: Sequence[Example]) -> list[Options]:
     """Every example's prompt and options as tokens, in order."""
     shown = [shown_options(example) for example in examples]
     flat = iter(targets(local, [option for options in shown for option in options]))

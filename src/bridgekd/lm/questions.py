@@ -2,12 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from bridgekd.core.prompts import ANSWER_MARK, LETTERS, answer_prompt, render_question
+from transformers import PreTrainedTokenizerBase
+
+from bridgekd.core.prompts import (
+    ANSWER_MARK,
+    LETTERS,
+    answer_prompt,
+    render_question,
+    shown_answer,
+)
+from bridgekd.errors import BadInput
 from bridgekd.lm.encode import render_prompt, text_ids
 from bridgekd.lm.forward import Row
-from bridgekd.lm.loading import LocalModel
 from bridgekd.records import Example
+
+
+class Reader(Protocol):
+    """Whatever has a tokenizer: a model, or what is known here of one that runs elsewhere."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +41,7 @@ class Asked:
         return Row((*self.ids, *target), self.question, n_scored)
 
 
-def ask(local: LocalModel, examples: Sequence[Example]) -> list[Asked]:
+def ask(local: Reader, examples: Sequence[Example]) -> list[Asked]:
     """Every example's answer prompt, in order."""
     if not examples:
         return []
@@ -55,7 +71,7 @@ def _marks(
     return marks if any(marks) else None
 
 
-def targets(local: LocalModel, answers: Sequence[str]) -> list[tuple[list[int], int]]:
+def targets(local: Reader, answers: Sequence[str]) -> list[tuple[list[int], int]]:
     """(tokens of `Answer: <answer>`, how many of them are the answer's own) of each answer.
 
     The mark's tokens are the leading ones shared with `Answer: `, with and without the space that
@@ -66,7 +82,31 @@ def targets(local: LocalModel, answers: Sequence[str]) -> list[tuple[list[int], 
     return [(target, len(target) - _n_shared(mark, target)) for target in texts]
 
 
-def mark_ids(local: LocalModel) -> list[int]:
+def gold_targets(local: Reader, examples: Sequence[Example]) -> list[tuple[list[int], int]]:
+    """(target tokens, how many are the answer's own) of every example; none without an answer."""
+    shown = [shown_answer(example) if example.answer else "" for example in examples]
+    read = targets(local, shown)
+    return [own if text else ([], 0) for text, own in zip(shown, read, strict=True)]
+
+
+def gold_rows(
+    local: Reader, examples: Sequence[Example], gold: Sequence[tuple[list[int], int]]
+) -> list[Row]:
+    """Every example's prompt and gold answer; BadInput for one without an answer or its tokens."""
+    for example, (_, n_own) in zip(examples, gold, strict=True):
+        if not example.answer:
+            raise BadInput(f"example {example.id} has no gold answer, so its loss cannot be scored")
+        if not n_own:
+            raise BadInput(
+                f"the gold answer {example.answer!r} of example {example.id} has no tokens"
+            )
+    return [
+        asked.followed_by(target, n_own)
+        for asked, (target, n_own) in zip(ask(local, examples), gold, strict=True)
+    ]
+
+
+def mark_ids(local: Reader) -> list[int]:
     """The tokens of the mark that stand before any answer: where a free answer is continued."""
     empty, *full = text_ids(local.tokenizer, [f"{ANSWER_MARK} {text}" for text in ("", "a", "7")])
     return empty[: min(_n_shared(empty, ids) for ids in full)]

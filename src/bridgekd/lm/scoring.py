@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgekd.core.difficulty import option_entropy, option_margin
-from bridgekd.core.prompts import shown_answer
-from bridgekd.errors import BadInput
 from bridgekd.lm import options
 from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.encode import stop_ids
 from bridgekd.lm.forward import evaluating, nll, row_means, token_entropy, token_margin
 from bridgekd.lm.generating import continue_ids
 from bridgekd.lm.loading import LocalModel
-from bridgekd.lm.questions import ask, mark_ids, targets
+from bridgekd.lm.questions import ask, gold_rows, gold_targets, mark_ids
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
 
@@ -75,7 +73,7 @@ def score(
     n = len(examples)
     difficulty = np.zeros(n, dtype=np.float64)
     vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * n
-    gold = _gold(local, examples)
+    gold = gold_targets(local, examples)
     done = 0
 
     def keep(batch: Sequence[int], values: NDArray[np.float64], embeddings: Tensor) -> None:
@@ -98,13 +96,6 @@ def score(
     return Scored(difficulty, np.array([n for _, n in gold], dtype=np.int64), stacked)
 
 
-def _gold(local: LocalModel, examples: Sequence[Example]) -> list[tuple[list[int], int]]:
-    """(target tokens, how many are the answer's own) of every example; none without an answer."""
-    shown = [shown_answer(example) if example.answer else "" for example in examples]
-    read = targets(local, shown)
-    return [own if text else ([], 0) for text, own in zip(shown, read, strict=True)]
-
-
 def _score_gold(
     local: LocalModel,
     examples: Sequence[Example],
@@ -112,17 +103,7 @@ def _score_gold(
     batch_size: int,
     keep: Told,
 ) -> None:
-    for example, (_, n_own) in zip(examples, gold, strict=True):
-        if not example.answer:
-            raise BadInput(f"example {example.id} has no gold answer, so its loss cannot be scored")
-        if not n_own:
-            raise BadInput(
-                f"the gold answer {example.answer!r} of example {example.id} has no tokens"
-            )
-    rows = [
-        asked.followed_by(target, n_own)
-        for asked, (target, n_own) in zip(ask(local, examples), gold, strict=True)
-    ]
+    rows = gold_rows(local, examples, gold)
     for batch in token_bounded([len(row.ids) for row in rows], batch_size):
         losses, embeddings = row_means(local, [rows[i] for i in batch], nll)
         keep(batch, losses.numpy(), embeddings)

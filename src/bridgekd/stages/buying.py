@@ -17,9 +17,10 @@ from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
+from bridgekd.stages.asking import asked
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, n_queries, open_model, part_of, read_pool
+from bridgekd.stages.pool import answer_kind, n_queries, part_of, read_pool
 from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
 
 Keep = Literal["correct", "confident", "consistent", "all"]
@@ -60,10 +61,11 @@ def check(
         for c in read_rows(completions.path / "completions.parquet", Completion)
     ]
     if s.confidence is not None and assistant is not None:
-        local, asked = open_model(assistant, live), [examples[r.id] for r in rows]
-        rows, facts = by_confidence(
-            rows, asked, local, s.confidence, batch_size=s.batch_size, kind=kind, live=live
-        )
+        answered = [examples[r.id] for r in rows]
+        with asked(assistant, s.scoring, out, live) as judge:
+            rows, facts = by_confidence(
+                rows, answered, judge, s.confidence, batch_size=s.batch_size, kind=kind, live=live
+            )
     write_rows(out / "rationales.parquet", Rationale, rows)
     kept = {"n_kept": sum(r.kept for r in rows), "n_dropped": sum(not r.kept for r in rows)}
     return kept | facts

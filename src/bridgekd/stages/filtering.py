@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from bridgekd import lm
 from bridgekd.config import Confidence, count_of
 from bridgekd.core.calibration import calibration, confident_enough
 from bridgekd.core.grading import is_correct
 from bridgekd.core.prompts import ANSWER_MARK
 from bridgekd.records import Example, Rationale
+from bridgekd.stages.asking import Model
+from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.live import Live
 
 Facts = dict[str, Any]
@@ -26,7 +27,7 @@ Facts = dict[str, Any]
 def by_confidence(
     rows: Sequence[Rationale],
     examples: Sequence[Example],
-    local: "lm.LocalModel",
+    local: Model,
     asked: Confidence,
     *,
     batch_size: int,
@@ -35,7 +36,7 @@ def by_confidence(
 ) -> tuple[list[Rationale], Facts]:
     """`rows` with the confidence of `local` in each, the unsure ones dropped."""
     judged = [i for i, r in enumerate(rows) if r.kept]
-    said = lm.confidence(
+    said = ask_confidence(
         local,
         [(examples[i], f"{rows[i].text}\n{ANSWER_MARK} {rows[i].answer}") for i in judged],
         how=asked.how,

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridgekd.config import Teacher
+from bridgekd.config import AssistantServer, Machine, Teacher
 from bridgekd.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The device, the way to the teacher, the ledger file, and who looks on (`note` gets
-    sentences).
+    """The device and how it is used, the ways to the teacher and to the assistant's server, the
+    ledger file, the recipe's folder, and who looks on (`note` gets sentences).
     """
 
     run: str
@@ -19,5 +19,8 @@ class Live:
     ledger: Path
     hard_stop_usd: float | None = None
     device: str = "cpu"
+    machine: Machine = field(default_factory=Machine)
+    server: AssistantServer | None = None
+    folder: Path = field(default=Path())
     progress: Progress = field(default=silent, repr=False)
     note: Callable[[str], None] = field(default=lambda text: None, repr=False)

@@ -25,9 +25,9 @@ def pool_maps(behind: Mapping[str, Artifact]) -> tuple[PoolMap, ...]:
     maps = []
     for artifact in behind.values():
         inputs = inputs_of(artifact, behind) if artifact.stage == "select" else {}
-        if "score_pool" in inputs:
+        vectors = inputs.get("embed_pool", inputs.get("score_pool"))  # those that were compared
+        if vectors is not None and (vectors.path / "embeddings.npy").is_file():
             settings = artifact.manifest["settings"]
-            vectors = inputs.get("embed_pool", inputs["score_pool"])  # those that were compared
             maps.append(
                 pool_map(
                     read_rows(inputs["load_pool"].path / "pool.parquet", Example),

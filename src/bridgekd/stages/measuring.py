@@ -4,40 +4,46 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.core.statistics import mcnemar, wilson
+from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, ancestors, stage
 from bridgekd.records import Example, Prediction
 from bridgekd.report.page import render
+from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import graded
+from bridgekd.stages.judging import PROMPTS
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, open_model
+from bridgekd.stages.pool import answer_kind
 from bridgekd.stages.telling import tell
-from bridgekd.stages.training import PROMPTS
+from bridgekd.stages.writing import written
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
 
 
-@stage(version=1)
+@stage(version=2)
 def predict(
     out: Path, s: of.Predict, pool: Artifact, test: Artifact, model: Artifact, *, live: Live
 ) -> dict[str, Any]:
     """A model's greedy answers to the test questions, asked the way it was trained."""
     examples, kind = read_rows(test.path / "test.parquet", Example), answer_kind(pool)
-    local = open_model(model, live)
-    texts = lm.generate(
-        local,
-        [PROMPTS[s.ask](e) for e in examples],
-        max_new_tokens=s.max_new_tokens,
-        batch_size=s.batch_size,
-        progress=live.progress,
-        label="answer the test questions",
-    )
+    speed = Throughput()
+    with asked(model, s.backend, out, live) as writer:
+        texts = written(
+            out,
+            writer,
+            [PROMPTS[s.ask](e) for e in examples],
+            max_new_tokens=s.max_new_tokens,
+            batch_size=s.batch_size,
+            label="answer the test questions",
+            live=live,
+            throughput=speed,
+        )
+        facts = form_of(writer) | speed.facts()
     rows = [graded(e, text, kind) for e, text in zip(examples, texts, strict=True)]
     write_rows(out / "predictions.parquet", Prediction, rows)
-    return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)}
+    return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)} | facts
 
 
 @stage(version=1)

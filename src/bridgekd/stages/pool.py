@@ -82,14 +82,12 @@ def select(
     facts: dict[str, Any] = {"n_chosen": ranking.n_chosen}
     if ranking.n_filled:
         facts["n_filled"] = ranking.n_filled
-    if scores is None:
-        return facts
-    mean, largest = ranking.coverage
-    return facts | {
-        "sum_of_scores": round(float(ranking.score[: ranking.n_chosen].sum()), 6),
-        "mean_distance": round(mean, 6),
-        "largest_distance": round(largest, 6),
-    }
+    if scores is not None:
+        facts["sum_of_scores"] = round(float(ranking.score[: ranking.n_chosen].sum()), 6)
+    if scores is not None and vectors:
+        mean, largest = ranking.coverage
+        facts |= {"mean_distance": round(mean, 6), "largest_distance": round(largest, 6)}
+    return facts
 
 
 def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[list[Example], list[Example]]:

@@ -16,10 +16,13 @@ from bridgekd.core.calibration import calibration
 from bridgekd.core.difficulty import n_distinct, rank_normalise, vote_entropy
 from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
+from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.records import Example, Score, Signal
+from bridgekd.stages.asking import asked, score
+from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.buying import graded
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool
@@ -33,7 +36,7 @@ IN_ONE_PASS: dict[str, Literal["loss", "entropy", "margin"]] = {
 }
 
 
-@stage(version=2)
+@stage(version=3)
 def score_pool(
     out: Path,
     s: of.ScorePool,
@@ -42,33 +45,40 @@ def score_pool(
     *committee: Artifact,
     live: Live,
 ) -> dict[str, Any]:
-    """How hard every question is for the warm assistant, and its embedding from the same pass.
+    """How hard every question is for the warm assistant, and, unless a server scores, its embedding
+    from the same pass.
 
     `loss` needs gold answers. `entropy`, `margin`, `consistency` and `disagreement` (of the
     assistant with the others of its committee) need none.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
-    local = open_model(assistant, live)
     prompts = [answer_prompt(e) for e in examples]
-    size: dict[str, Any] = {"max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size}
-    scored = lm.score(
-        local,
-        examples,
-        measure=IN_ONE_PASS.get(s.difficulty),
-        max_new_tokens=s.max_new_tokens,
-        batch_size=s.batch_size,
-        progress=live.progress,
-    )
-    difficulty = scored.difficulty
-    if s.difficulty == "consistency":
-        drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
-        difficulty = np.array([n_distinct(a) for a in _read(examples, kind, drawn)])
+    speed = Throughput()
+    size: dict[str, Any] = {
+        "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
+    }  # fmt: skip
+    with asked(assistant, s.scoring, out, live) as local:
+        scored = score(
+            local,
+            examples,
+            measure=IN_ONE_PASS.get(s.difficulty),
+            max_new_tokens=s.max_new_tokens,
+            batch_size=s.batch_size,
+            progress=live.progress,
+        )
+        difficulty = scored.difficulty
+        if s.difficulty == "consistency":
+            drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
+            difficulty = np.array([n_distinct(a) for a in _read(examples, kind, drawn)])
+        said = []
+        if s.difficulty == "disagreement":
+            size |= {"label": "member 0", "name": "member-0"}
+            said = [written(out, local, prompts, live=live, **size)]
+    for k, member in enumerate(committee, start=1):
+        with asked(member, s.scoring, out, live) as other:
+            size |= {"label": f"member {k}", "name": f"member-{k}"}
+            said += [written(out, other, prompts, live=live, **size)]
     if s.difficulty == "disagreement":
-        models = [local, *(open_model(member, live) for member in committee)]
-        said = [
-            written(out, m, prompts, label=f"member {k}", name=f"member-{k}", live=live, **size)
-            for k, m in enumerate(models)
-        ]
         votes = _read(examples, kind, list(zip(*said, strict=True)))
         difficulty = np.array([vote_entropy(a) for a in votes])
     rows = [
@@ -76,8 +86,13 @@ def score_pool(
         for e, d, t in zip(examples, difficulty, scored.n_answer_tokens, strict=True)
     ]
     write_rows(out / "scores.parquet", Score, rows)
-    np.save(out / "embeddings.npy", scored.embeddings)
-    return {"n_scored": len(rows), "mean_difficulty": round(float(np.mean(difficulty)), 4)}
+    if scored.embeddings.shape[1]:
+        np.save(out / "embeddings.npy", scored.embeddings)
+    return {
+        "n_scored": len(rows),
+        "mean_difficulty": round(float(np.mean(difficulty)), 4),
+        **speed.facts(),
+    }
 
 
 @stage(version=1)
@@ -94,7 +109,7 @@ def embed_pool(
     return {"n_embedded": len(texts), "width": int(embeddings.shape[1])}
 
 
-@stage(version=1)
+@stage(version=2)
 def weigh_student(
     out: Path, s: of.Signals, pool: Artifact, student: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -106,23 +121,26 @@ def weigh_student(
     """
     examples, kind = read_pool(pool), answer_kind(pool)
     prompts = [explain_prompt(e) for e in examples]
+    speed = Throughput()
     texts = samples(
         out, open_model(student, live), prompts, s.samples,
         seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
+        throughput=speed,
     )  # fmt: skip
     answers = _read(examples, kind, texts)
     distinct = np.array([n_distinct(a) for a in answers], dtype=float)
     said = [
         t[a.index(Counter(a).most_common(1)[0][0])] for t, a in zip(texts, answers, strict=True)
     ]
-    confidence = lm.confidence(
-        open_model(assistant, live),
-        list(zip(examples, said, strict=True)),
-        how=s.confidence.how,
-        batch_size=s.judge_batch_size,
-        progress=live.progress,
-        label="weigh the student's answers",
-    )
+    with asked(assistant, s.scoring, out, live) as judge:
+        confidence = ask_confidence(
+            judge,
+            list(zip(examples, said, strict=True)),
+            how=s.confidence.how,
+            batch_size=s.judge_batch_size,
+            progress=live.progress,
+            label="weigh the student's answers",
+        )
     unsure = (rank_normalise(distinct) + rank_normalise(1 - confidence)) / 2
     rows = [Score(e.id, float(u), 0) for e, u in zip(examples, unsure, strict=True)]
     write_rows(out / "scores.parquet", Score, rows)
@@ -134,7 +152,9 @@ def weigh_student(
     return {
         "mean_distinct": round(float(distinct.mean()), 4),
         "mean_confidence": round(float(confidence.mean()), 4),
-    } | _told(examples, kind, said, confidence)
+        **_told(examples, kind, said, confidence),
+        **speed.facts(),
+    }
 
 
 def _told(

@@ -65,10 +65,10 @@ def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
         ),
         arms=arms,
         pairs=pairs,
-        purchases=tuple(_purchases(behind)),
+        purchases=tuple(purchases_of(behind)),
         examples=_examples(evaluation, behind),
         stages=tuple(_stage(a) for a in behind.values()),
-        contamination=_contamination(behind),
+        contamination=contamination(behind),
         recipe_yaml=_yaml(recipe),
         libraries=", ".join(f"{k} {v}" for k, v in sorted(libraries.items())),
         reliabilities=tuple(_reliabilities(behind)),
@@ -128,7 +128,8 @@ def _arm(name: str, row: Mapping[str, Any]) -> ArmRow:
     )
 
 
-def _purchases(behind: Mapping[str, Artifact]) -> list[Purchase]:
+def purchases_of(behind: Mapping[str, Artifact]) -> list[Purchase]:
+    """Every buying under the budget, and what the check let through."""
     purchases = []
     for artifact in behind.values():
         if artifact.stage != "query_teacher":
@@ -208,7 +209,8 @@ def _stage(artifact: Artifact) -> StageRow:
     return StageRow(artifact.stage, artifact.path.name, artifact.manifest["seconds"], facts)
 
 
-def _contamination(behind: Mapping[str, Artifact]) -> str:
+def contamination(behind: Mapping[str, Artifact]) -> str:
+    """How many test questions stand in the train file, in a sentence."""
     for artifact in behind.values():
         if artifact.stage == "load_test":
             n, total = artifact.facts["n_also_in_train"], artifact.facts["n_test"]

@@ -1,39 +1,35 @@
 """The four trainings and what the assistant writes in between: local and free."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import Train, count_of
 from bridgekd.core.draws import stream
 from bridgekd.core.grading import read_answer
-from bridgekd.core.prompts import (
-    answer_prompt,
-    answer_target,
-    explain_prompt,
-    explain_target,
-    shown_answer,
-)
+from bridgekd.core.prompts import answer_prompt, answer_target, explain_prompt, shown_answer
+from bridgekd.core.throughput import Throughput
 from bridgekd.edges.data import load_instructions
-from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
+from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import checked, graded
 from bridgekd.stages.filtering import by_confidence, by_consistency
+from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, held_out
+from bridgekd.stages.lessons import lessons_of, train_row
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, open_model, read_pool, read_validation
+from bridgekd.stages.pool import answer_kind, read_pool, read_validation
 from bridgekd.stages.writing import samples, written
 
-Asked = Literal["explain", "answer"]
-PROMPTS = {"explain": explain_prompt, "answer": answer_prompt}
 
-
-@stage(version=1)
+@stage(version=2)
 def warm_up(
     out: Path, s: of.WarmUp, pool: Artifact, base: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -53,7 +49,7 @@ def warm_up(
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def train_assistant(
     out: Path,
     s: of.TrainModel,
@@ -71,7 +67,7 @@ def train_assistant(
     )  # fmt: skip
 
 
-@stage(version=1)
+@stage(version=2)
 def annotate(
     out: Path, s: of.Annotate, pool: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -80,25 +76,37 @@ def annotate(
     Finished batches are kept as they come, so that a killed run goes on behind them.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
-    local = open_model(assistant, live)
     prompts = [explain_prompt(e) for e in examples]
-    size: dict[str, Any] = {"max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size}
-    texts = written(out, local, prompts, label="annotate the pool", live=live, **size)
-    rows = [
-        checked(e, text, kind, "assistant", s.keep) for e, text in zip(examples, texts, strict=True)
-    ]
-    facts: dict[str, Any] = {}
-    if s.confidence is not None:
-        rows, facts = by_confidence(
-            rows, examples, local, s.confidence, batch_size=s.batch_size, kind=kind, live=live
-        )
+    speed = Throughput()
+    size: dict[str, Any] = {
+        "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
+    }  # fmt: skip
+    with ExitStack() as opened:
+        writer = judge = opened.enter_context(asked(assistant, s.backend, out, live))
+        texts = written(out, writer, prompts, label="annotate the pool", live=live, **size)
+        drawn: list[tuple[str, ...]] = []
+        if s.samples:
+            drawn = samples(out, writer, prompts, s.samples, seed=s.seed, live=live, **size)
+        facts: dict[str, Any] = form_of(writer)
+        rows = [
+            checked(e, text, kind, "assistant", s.keep)
+            for e, text in zip(examples, texts, strict=True)
+        ]
+        if s.confidence is not None:
+            if s.scoring != s.backend:
+                opened.close()  # one of them at a time has the device
+                judge = opened.enter_context(asked(assistant, s.scoring, out, live))
+            rows, told = by_confidence(
+                rows, examples, judge, s.confidence, batch_size=s.batch_size, kind=kind, live=live
+            )
+            facts |= told
     if s.samples:
-        drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
         answers = [
             [read_answer(text, kind, e.choices) for text in said]
             for e, said in zip(examples, drawn, strict=True)
         ]
-        rows, facts = by_consistency(rows, examples, answers, kind)
+        rows, told = by_consistency(rows, examples, answers, kind)
+        facts |= told
     write_rows(out / "rationales.parquet", Rationale, rows)
     right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
     return {
@@ -106,6 +114,7 @@ def annotate(
         "n_kept": sum(r.kept for r in rows),
         "share_correct": round(right / len(rows), 4),
         **facts,
+        **speed.facts(),
     }
 
 
@@ -125,7 +134,7 @@ def instruct_student(
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def train_student(
     out: Path,
     s: of.TrainModel,
@@ -158,36 +167,28 @@ def _train(
     *,
     n_updates: int,
     label: str,
-    validate: Callable[["lm.LocalModel"], float] | None = None,
+    validate: Validate | None = None,
 ) -> dict[str, Any]:
+    """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
+    if train.held_out is not None:
+        rows, aside = held_out(rows, train.held_out, s.seed)
+        validate = SmallLoss(tuple(aside), train.max_length)
     log = lm.fine_tune(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
-        validate=validate, progress=live.progress, label=label,
+        validate=validate, progress=live.progress, label=label, machine=live.machine,
+        unfinished=out / UNFINISHED,
     )  # fmt: skip
-    return asdict(log)
+    return asdict(log) | (validate.speed.facts() if isinstance(validate, GreedyAccuracy) else {})
 
 
-def _accuracy(
-    pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel
-) -> Callable[["lm.LocalModel"], float] | None:
-    """Greedy accuracy on the validation split; None where nothing was set aside."""
-    examples, kind = read_validation(pool), answer_kind(pool)
+def _accuracy(pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel) -> GreedyAccuracy | None:
+    """On the validation split; None where nothing was set aside."""
+    examples = tuple(read_validation(pool))
     if not examples:
         return None
-
-    def accuracy(local: "lm.LocalModel") -> float:
-        texts = lm.generate(
-            local,
-            [PROMPTS[asked](e) for e in examples],
-            max_new_tokens=s.max_new_tokens,
-            batch_size=s.batch_size,
-        )
-        right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
-        return right / len(examples)
-
-    return accuracy
+    return GreedyAccuracy(examples, answer_kind(pool), asked, s.max_new_tokens, s.batch_size)
 
 
 def _answer_row(example: Example) -> TrainRow:
@@ -197,24 +198,4 @@ def _answer_row(example: Example) -> TrainRow:
 def _rationale_rows(
     pool: Artifact, rationales: Sequence[Artifact], s: of.TrainModel
 ) -> list[TrainRow]:
-    """Kept rationales as training rows; the target answer is the gold one where there is one."""
-    examples = {e.id: e for e in read_pool(pool)}
-    files = [a.path / "rationales.parquet" for a in rationales]
-    kept = [r for file in files for r in read_rows(file, Rationale) if r.kept]
-    if not kept:
-        raise BadInput(
-            f"no rationale of {files[-1].parent} was kept; read its `reason` column, then raise "
-            "the budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
-        )
-    rows = []
-    for r in kept:
-        example = examples[r.id]
-        answer = r.answer if example.answer is None else shown_answer(example)
-        if s.form == "two_task":
-            rows.append(TrainRow(f"{r.id}:e", explain_prompt(example), (Span(r.text),)))
-            target = answer_target(answer, s.answer_weight)
-            rows.append(TrainRow(f"{r.id}:p", answer_prompt(example), target))
-        else:
-            target = explain_target(r.text, answer, s.answer_weight)
-            rows.append(TrainRow(r.id, explain_prompt(example), target))
-    return rows
+    return [train_row(k, s.answer_weight) for k in lessons_of(pool, rationales, s.form)]

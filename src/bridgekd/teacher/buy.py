@@ -4,14 +4,11 @@ This is the synchronous face; what is asynchronous stays in `buying.py` and `cha
 loaded only when something is bought.
 """
 
-import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
-from queue import Queue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Ended, Limits
@@ -35,6 +32,7 @@ __all__ = [
     "buy",
     "call_key",
     "call_request",
+    "key_in",
 ]
 
 BACKOFF_S = 0.5  # the first wait; doubled at each further try
@@ -59,15 +57,21 @@ class Purchase:
 
 
 def api_key(teacher: Teacher) -> str:
-    """The key from the environment variable that the recipe names; "none" where none is needed."""
-    name = teacher.api_key_env
-    if name is None or teacher.transport == "replay":
+    """The teacher's key; "none" where none is needed."""
+    return key_in(None if teacher.transport == "replay" else teacher.api_key_env, "teacher")
+
+
+def key_in(name: str | None, section: str) -> str:
+    """The key from the environment variable that a section of the recipe names; "none" where it
+    names none.
+    """
+    if name is None:
         return "none"
     key = os.environ.get(name, "").strip()
     if not key:
         raise BadInput(
             f"The environment variable {name} holds no key; set it, or give "
-            f"teacher.api_key_env: null for a server that wants none."
+            f"{section}.api_key_env: null for a server that wants none."
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise BadInput(f"The key in the environment variable {name} has characters no key has.")
@@ -106,6 +110,7 @@ def buy(
         Terms,
     )
     from bridgekd.teacher.commits import Commits
+    from bridgekd.teacher.loops import run_to_end
 
     started = time.monotonic()
     n_requests = len(requests) if isinstance(requests, Sized) else None
@@ -121,7 +126,7 @@ def buy(
     )
     commits = Commits(ledger)
     buying = Buying(commits, terms, _line(teacher, api_key, commits, note))
-    ended = _run(buying.go(requests))
+    ended = run_to_end(buying.go(requests))
     return Purchase(
         completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
         ended=ended,
@@ -149,32 +154,3 @@ def _line(
     from bridgekd.teacher.chat import ChatLine
 
     return ChatLine(teacher, api_key)
-
-
-def _run(work: Coroutine[Any, Any, Ended]) -> Ended:
-    """Runs a coroutine to its end; beside a running event loop (a notebook's) in another thread."""
-    if not _inside_a_loop():
-        return asyncio.run(work)
-    started: Queue[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Queue()
-
-    async def beside() -> Ended:
-        started.put((asyncio.get_running_loop(), asyncio.current_task()))
-        return await work
-
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(asyncio.run, beside())
-        try:
-            return done.result()
-        except BaseException:  # a person interrupts here, in the thread that waits
-            loop, task = started.get()
-            if task is not None and not done.done():
-                loop.call_soon_threadsafe(task.cancel)
-            raise
-
-
-def _inside_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -1,0 +1,222 @@
+"""Tokens a second of training and peak memory, against TRL's SFTTrainer on the same rows.
+
+The one idea: every way has a process of its own and gets the same tokens in the same order, the
+same weights, effective batch, optimiser and learning rate; a speed only counts beside the losses.
+Useful tokens are prompt and target tokens without padding. The first update is outside the clock.
+
+    python benchmarks/training.py [--quick] [--repeats 3] [--threads 1] [--peer-venv FOLDER]
+                                  [--models student ...] [--json FILE]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scoring import big_llama
+
+import bridgekd
+from bridgekd import lm
+from bridgekd.core.prompts import explain_prompt, explain_target, shown_answer
+from bridgekd.lm.encode import encode_rows
+from bridgekd.lm.updates import shuffled_passes
+from bridgekd.records import Message, Span, TrainRow
+from bridgekd.sandbox.world import explain, generate
+
+HERE = Path(__file__).parent
+MODELS = Path(bridgekd.__file__).parent / "sandbox" / "models"
+PEER = "trl==1.16.0"
+SEED = 0
+MAX_LENGTH = 1024
+REFUSED = "can't keep packed sequences apart"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A model with rows, and what every way is told alike."""
+
+    name: str
+    model: Path
+    rows: Sequence[TrainRow]
+    batch_size: int
+    n_updates: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training. Seconds and tokens are those after the first update."""
+
+    setting: str
+    way: str
+    tokens: int
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    losses: tuple[float, ...]
+
+
+def ways(batch_size: int, rows_per_pack: float) -> dict[str, dict[str, Any]]:
+    """How SFTTrainer is told to train: as it comes, and better informed."""
+    micro = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": batch_size // 8}
+    packs = max(1, round(batch_size / rows_per_pack))
+    packed = {"packing": True, "per_device_train_batch_size": packs}
+    kept = {"gradient_checkpointing": False}  # on by default, a third slower
+    return {
+        "trl, defaults": micro,
+        "trl, activations kept": micro | kept,
+        "trl, packing": packed,
+        "trl, packing, activations kept": packed | kept,
+    }
+
+
+def sandbox(name: str, n_updates: int, batch_size: int, learning_rate: float) -> Setting:
+    """A model of the sandbox and rationales of its teacher."""
+    rows = []
+    for example in generate(n_updates * batch_size, seed=SEED):
+        told = explain(example.question, SEED).rationale
+        spans = explain_target(told, shown_answer(example), 1.0)
+        rows.append(TrainRow(example.id, explain_prompt(example), spans))
+    return Setting(name, MODELS / name, rows, batch_size, n_updates, learning_rate)
+
+
+def llama(folder: Path, n_updates: int, batch_size: int) -> Setting:
+    """A Llama of 0.1 G random parameters, 32,000 words, and rows of random words with the lengths
+    of grade-school problems: prompts lognormal around 70 words, targets around 110.
+    """
+    big_llama(folder, width=768, n_layers=12)
+    rng = np.random.default_rng(SEED)
+
+    def text(median: float, sigma: float) -> str:
+        n = min(int(np.exp(rng.normal(np.log(median), sigma))) + 1, MAX_LENGTH // 3)
+        return " ".join(f"w{i}" for i in rng.integers(0, 1000, n))
+
+    rows = [
+        TrainRow(str(i), (Message("user", text(70, 0.4)),), (Span(text(110, 0.5)), Span(" w1 w2")))
+        for i in range(n_updates * batch_size)
+    ]
+    return Setting("llama-0.1G-32k", folder, rows, batch_size, n_updates, 1e-4)
+
+
+def train(s: Setting, way: str, python: str, folder: Path, threads: int) -> Run | None:
+    """One training in a process of its own; None where the library refuses it."""
+    tokenizer = lm.load(s.model, device="cpu").tokenizer
+    encoded = encode_rows(tokenizer, s.rows)
+    rows_per_pack = MAX_LENGTH / float(np.mean([len(row.ids) for row in encoded]))
+    order = shuffled_passes(len(encoded), len(encoded), SEED)
+    job = {
+        "who": "bridgekd" if way.startswith("bridgekd") else "trl",
+        "model": str(s.model), "out": str(folder / "out"), "found": str(folder / "found.json"),
+        "batch_size": s.batch_size, "n_updates": s.n_updates, "seed": SEED, "threads": threads,
+        "learning_rate": s.learning_rate,
+        "rows": [(row.prompt[0].content, [span.text for span in row.spans]) for row in s.rows],
+        "tokens": [(encoded[i].ids, encoded[i].n_prompt) for i in order.tolist()],
+        "trl": ways(s.batch_size, rows_per_pack).get(way),
+    }  # fmt: skip
+    (folder / "job.json").write_text(json.dumps(job))
+    found = subprocess.run(
+        [python, HERE / "peers" / "trainer.py", folder / "job.json"],
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True,
+    )  # fmt: skip
+    if REFUSED in found.stderr:
+        print(f"{s.name}, {way}: {found.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return None
+    if found.returncode:
+        raise SystemExit(f"{way}: {found.stderr[-2000:]}")
+    told = json.loads((folder / "found.json").read_text())
+    wall, cpu = (told[clock][-1] - told[clock][0] for clock in ("wall", "cpu"))
+    tokens, losses = sum(told["tokens"][1:]), tuple(told["losses"])
+    return Run(s.name, way, tokens, wall, cpu, told["peak_mib"], losses)
+
+
+def peer_python(folder: Path) -> str:
+    """The interpreter of a virtual environment with TRL and this package's torch."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        import torch
+
+        version = torch.__version__.partition("+")[0]
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        pip = [python, "-m", "pip", "install", "-q"]
+        subprocess.run([*pip, f"torch=={version}"], check=True)
+        subprocess.run([*pip, "-c", HERE.parent / "constraints.txt", PEER], check=True)
+    return str(python)
+
+
+def table(runs: Sequence[Run]) -> str:
+    """A line a way: medians; `times` is against the fastest TRL; `apart` the largest difference of
+    a loss to bridgekd's, where the updates hold the same rows.
+    """
+    lines = [
+        f"{'model':<17} {'way':<31} {'tok/cpu-s':>9} {'tok/s':>8} {'MiB':>6} {'times':>6} "
+        f"{'first':>7} {'last':>7} {'apart':>8}"
+    ]
+    for name in dict.fromkeys(r.setting for r in runs):
+        mine = [r for r in runs if r.setting == name]
+        groups = {
+            way: [r for r in mine if r.way == way] for way in dict.fromkeys(r.way for r in mine)
+        }
+        speed = {w: statistics.median(r.tokens / r.cpu_s for r in g) for w, g in groups.items()}
+        best = max((v for w, v in speed.items() if w.startswith("trl")), default=float("nan"))
+        base = next(iter(groups.values()))[0].losses
+        for way, group in groups.items():
+            losses = group[0].losses
+            apart = max(abs(a - b) for a, b in zip(losses, base, strict=False))
+            lines.append(
+                f"{name:<17} {way:<31} {speed[way]:>9.0f} "
+                f"{statistics.median(r.tokens / r.wall_s for r in group):>8.0f} "
+                f"{statistics.median(r.peak_mib for r in group):>6.0f} {speed[way] / best:>6.2f} "
+                f"{losses[0]:>7.3f} {losses[-1]:>7.3f} "
+                + (f"{'':>8}" if "packing" in way else f"{apart:>8.1e}")
+            )
+    return "\n".join(lines)
+
+
+def settings(names: Sequence[str], folder: Path, quick: bool) -> list[Setting]:
+    known = {
+        "student": lambda: sandbox("student", 10 if quick else 40, 64, 4e-3),
+        "assistant-middle": lambda: sandbox("assistant-middle", 10 if quick else 40, 16, 1e-3),
+        "llama": lambda: llama(folder, 3 if quick else 6, 16),
+    }
+    return [known[name]() for name in names]
+
+
+def main() -> None:
+    """Runs every way over every setting, in turn, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few updates, once each")
+    parser.add_argument("--repeats", type=int, help="3, or 1 with --quick")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peer-venv", type=Path, help="where TRL is, or will be installed")
+    parser.add_argument(
+        "--models", nargs="+", default=["student", "assistant-middle", "llama"],
+        choices=["student", "assistant-middle", "llama"],
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    print(f"{asked.threads} threads, load {os.getloadavg()[0]:.1f}", flush=True)
+    runs: list[Run] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        peer = peer_python(asked.peer_venv or folder / "trl")
+        for setting in settings(asked.models, folder / "llama", asked.quick):
+            for _ in range(asked.repeats or (1 if asked.quick else 3)):
+                for way in ["bridgekd", *ways(setting.batch_size, 1)]:
+                    python = sys.executable if way == "bridgekd" else peer
+                    run = train(setting, way, python, folder, asked.threads)
+                    runs += [run] if run else []
+    print(table(runs))
+    if asked.json:
+        asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
+
+
+if __name__ == "__main__":
+    main()

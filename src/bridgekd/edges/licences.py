@@ -1,0 +1,56 @@
+"""The licence of a base model, where its own card says one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from bridgekd.edges.sources import model_and_revision
+from bridgekd.edges.store import Artifact
+
+KEYS = ("license", "license_name", "license_link")
+CARD = "README.md"
+TIMEOUT_S = 5.0
+
+
+def licence_of(model: Artifact) -> dict[str, str]:
+    """The licence keys of a model's card: of the one in its folder, or for a Hub id of the one on
+    the Hub. Empty where that says none or cannot be reached.
+    """
+    told = _on_hub(model) if model.stage == "hub" else _in_folder(model.path / CARD)
+    return {key: str(told[key]) for key in KEYS if isinstance(told.get(key), str)}
+
+
+def _on_hub(model: Artifact) -> Mapping[str, Any]:
+    """One request of a few seconds at most."""
+    try:
+        from huggingface_hub import errors, model_info
+    except ModuleNotFoundError:
+        return {}
+    name, revision = model_and_revision(model)
+    no_answer: Any = errors.HTTPError  # type: ignore[attr-defined]  # its HTTP library's own
+    try:
+        card: Any = model_info(name, revision=revision, timeout=TIMEOUT_S).card_data
+    except (no_answer, OSError, ValueError):
+        return {}
+    return {} if card is None else card.to_dict()
+
+
+def _in_folder(card: Path) -> Mapping[str, Any]:
+    if not card.is_file():
+        return {}
+    return _front_matter(card.read_text(encoding="utf-8", errors="replace"))
+
+
+def _front_matter(text: str) -> dict[str, Any]:
+    """The YAML between the two lines of dashes at a card's beginning."""
+    start, _, rest = text.partition("---\n")
+    if start.strip() or "\n---" not in rest:
+        return {}
+    try:
+        told = YAML(typ="safe", pure=True).load(rest.partition("\n---")[0])
+    except YAMLError:
+        return {}
+    return told if isinstance(told, dict) else {}

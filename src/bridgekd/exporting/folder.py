@@ -1,0 +1,99 @@
+"""The exported folder: written beside where it is wanted, renamed when it is whole."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from bridgekd import lm
+from bridgekd.edges.store import Artifact, on_disk, sync
+from bridgekd.errors import BadInput
+from bridgekd.exporting.describe import card_of
+from bridgekd.exporting.rows import write_data
+from bridgekd.journal import Finished
+from bridgekd.progress import Progress, silent
+from bridgekd.records import Lesson
+from bridgekd.report.cards import data_card, model_card
+from bridgekd.stages.lessons import lessons_of
+
+N_TRIED = 20  # prompts of the training that the written tokenizer is tried on
+STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written where. `notes` are sentences about what a user of the folder should know."""
+
+    folder: Path
+    arm: str
+    n_rows: int
+    dtype: str
+    notes: tuple[str, ...]
+
+
+def export_arm(
+    run: Finished, to: Path, arm: str | None = None, progress: Progress = silent
+) -> Exported:
+    """Writes one arm of a run into `to`, which must be new or empty.
+
+    The arm is a model that learnt from rationales; None is the student of the run's method. Raises
+    BadInput for another arm, for a folder that holds something, and as `lm.load` does.
+    """
+    chosen = run.arm(arm)
+    with _whole_folder(to) as out:
+        lessons = _lessons(chosen.model)
+        progress("export", 0, STEPS)
+        merged = lm.merge(
+            str(chosen.model.path),
+            out,
+            max_new_tokens=chosen.max_new_tokens,
+            prompts=[lesson.prompt for lesson in lessons[:N_TRIED]],
+        )
+        progress("export", 1, STEPS)
+        write_data(out / "data", lessons)
+        progress("export", 2, STEPS)
+        card = card_of(run, chosen, lessons, merged)
+        (out / "README.md").write_text(model_card(card), encoding="utf-8")
+        (out / "data" / "README.md").write_text(data_card(card), encoding="utf-8")
+    progress("export", STEPS, STEPS)
+    return Exported(to, chosen.name, len(lessons), merged.dtype, merged.notes)
+
+
+def _lessons(model: Artifact) -> list[Lesson]:
+    """What the model learnt from, as its training read it."""
+    pool, _, *rationales = model.inputs
+    return lessons_of(pool, rationales, model.manifest["settings"]["form"])
+
+
+@contextmanager
+def _whole_folder(to: Path) -> Iterator[Path]:
+    """An empty folder beside `to` that takes its place at the end and goes if there is none.
+
+    What a killed process left there is cleared by the next one; a lock keeps two apart.
+    """
+    to = to.expanduser().absolute()
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        what = "holds something" if to.is_dir() else "is a file"
+        raise BadInput(f"{to} {what} already; export to another folder, or move it away")
+    partial = to.with_name(f".{to.name}.partial")
+    with on_disk(to, named="folder"):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(partial.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as exc:
+            raise BadInput(f"another process is exporting to {to}; wait for it") from exc
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            sync(partial)
+            os.rename(partial, to)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()

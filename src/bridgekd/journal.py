@@ -1,0 +1,128 @@
+"""A finished run, read back: its journal, its arms and what they were made from.
+
+The arms are read off manifests and not by running the method again, so that they are found however
+the recipe, the data or the methods have changed since.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from bridgekd.config import Recipe
+from bridgekd.edges.store import MANIFEST, Artifact, ancestors
+from bridgekd.errors import BadInput
+
+LEARNT = ("train_student", "train_assistant")  # the stages that learn from rationales
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A model that a run measured, and how it was asked."""
+
+    name: str
+    model: Artifact
+    ask: Literal["explain", "answer"]
+    max_new_tokens: int
+
+    @property
+    def learnt(self) -> bool:
+        """Whether it was trained on rationales."""
+        return self.model.stage in LEARNT
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run that is over. `behind` is everything its evaluation came from, by folder name."""
+
+    name: str
+    recipe: Recipe
+    folder: Path  # the recipe's
+    methods: tuple[str, ...]
+    evaluation: Artifact
+    behind: Mapping[str, Artifact]
+    arms: Mapping[str, Measured]
+
+    def arm(self, name: str | None) -> Measured:
+        """The arm of that name that learnt from rationales; None is the student of the run's own
+        method. BadInput has the nearest names.
+        """
+        learnt = {n: arm for n, arm in self.arms.items() if arm.learnt}
+        if name is None:
+            own = [self.recipe.method, *self.methods]
+            return next(learnt[n] for n in (*own, *learnt) if n in learnt)
+        if name in learnt:
+            return learnt[name]
+        near = get_close_matches(name, learnt, n=1)
+        hint = f", did you mean {near[0]!r}" if near else ""
+        why = "learnt from no rationales" if name in self.arms else f"is unknown{hint}"
+        raise BadInput(f"arm {name!r} of {self.name} {why}; take one of {', '.join(learnt)}")
+
+    def source(self, model: Artifact) -> Artifact:
+        """What `model` was trained from at first: a folder or a Hub id."""
+        while model.manifest:
+            model = model.inputs[0 if model.stage == "instruct_student" else 1]
+        return model
+
+
+def read_journal(store: Path, name: str) -> dict[str, Any]:
+    """The journal of a run; BadInput names those that are there."""
+    path = store / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in store.glob("*.json"))) or "none"
+        raise BadInput(f"no run {name!r} in {store}; runs there: {known} (--store names another)")
+    journal: dict[str, Any] = json.loads(path.read_text())
+    return journal
+
+
+def recipe_of(journal: Mapping[str, Any]) -> Recipe:
+    """The recipe that a run was begun with."""
+    if "folder" not in journal:
+        raise BadInput("it was begun by an older bridgekd, which did not write down its folder")
+    try:
+        return Recipe.model_validate(journal["recipe"])
+    except ValidationError as exc:
+        raise BadInput(f"its recipe is not one of this bridgekd: {exc.errors()[0]['msg']}") from exc
+
+
+def finished(store: Path, name: str) -> Finished:
+    """A run that is done; BadInput says how to go on with one that is not."""
+    journal = read_journal(store, name)
+    if journal["state"] != "done":
+        raise BadInput(
+            f"run {name!r} is {journal['state']}, not done; give its `bridgekd run` (or `compare`) "
+            "command again, which goes on where it stopped"
+        )
+    recipe = recipe_of(journal)
+    for entry in journal["stages"]:
+        if not (store / entry["folder"] / MANIFEST).is_file():
+            raise BadInput(
+                f"run {name!r} has lost {store / entry['folder']}; run its recipe again to make it"
+            )
+    (last,) = (entry["folder"] for entry in journal["stages"] if entry["stage"] == "evaluate")
+    evaluation = Artifact("evaluate", last.rpartition("-")[2], store / last)
+    behind = ancestors(evaluation)
+    return Finished(
+        name=name,
+        recipe=recipe,
+        folder=Path(journal["folder"]),
+        methods=tuple(journal["methods"]),
+        evaluation=evaluation,
+        behind=behind,
+        arms=_arms(evaluation),
+    )
+
+
+def _arms(evaluation: Artifact) -> dict[str, Measured]:
+    """The evaluation's arms that are local models, in its order."""
+    names = evaluation.manifest["settings"]["arms"]
+    arms = {}
+    for name, measured in zip(names, evaluation.inputs[1:], strict=True):
+        if measured.stage == "predict":
+            asked, model = measured.manifest["settings"], measured.inputs[2]
+            arms[name] = Measured(name, model, asked["ask"], asked["max_new_tokens"])
+    return arms

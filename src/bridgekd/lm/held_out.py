@@ -1,0 +1,34 @@
+"""The training objective on rows that are not trained on."""
+
+from collections.abc import Sequence
+
+import torch
+
+from bridgekd.lm.batches import token_bounded
+from bridgekd.lm.encode import encode_rows
+from bridgekd.lm.forward import evaluating, logits_at
+from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.losses import weighted_nll
+from bridgekd.lm.updates import rectangle
+from bridgekd.records import TrainRow
+
+AT_ONCE = 32  # rows of median length in a batch
+
+
+@torch.no_grad()
+def mean_loss(local: LocalModel, rows: Sequence[TrainRow], max_length: int) -> float:
+    """Weighted NLL in nats per unit of weight over all rows of at most `max_length` tokens.
+
+    0 where no row is that short.
+    """
+    encoded = [r for r in encode_rows(local.tokenizer, rows) if len(r.ids) <= max_length]
+    total = weight = 0.0
+    with evaluating(local.model):
+        for batch in token_bounded([len(row.ids) for row in encoded], AT_ONCE):
+            some = [encoded[i] for i in batch]
+            b = rectangle(some, int(local.tokenizer.pad_token_id), local.device)
+            arguments = {"input_ids": b.ids, "attention_mask": b.mask, "use_cache": False}
+            logits = logits_at(local.model, local.model, b.places, arguments)
+            nll, counted = weighted_nll(logits, b.targets, b.weights)
+            total, weight = total + float(nll), weight + float(counted)
+    return total / weight if weight else 0.0

@@ -1,0 +1,174 @@
+"""Log-probabilities from a served model: the counterparts of `lm.score` and `lm.confidence`.
+
+The one idea: prompt and continuation are sent as tokens and echoed with their log-probabilities, so
+which of the numbers are the answer's is known by their places.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from bridgekd import lm
+from bridgekd.core.difficulty import option_entropy, option_margin
+from bridgekd.edges.rows import append_json, read_appended
+from bridgekd.errors import BadInput
+from bridgekd.progress import Progress, silent
+from bridgekd.records import Example
+from bridgekd.served.asking import Body, Server, ask_all, ask_once
+from bridgekd.served.writing import PROBE
+from bridgekd.teacher.lines import Outcome
+
+OVER_OPTIONS = {"entropy": option_entropy, "margin": option_margin}
+# Temperature 1, because some servers scale the log-probabilities they tell. One token is asked for
+# and left unread: some servers do not take 0.
+ECHO = {"echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 1.0, "top_p": 1.0}
+N_KEPT_AT_ONCE = 64
+
+
+def score(
+    server: Server,
+    examples: Sequence[Example],
+    *,
+    measure: Literal["loss", "entropy", "margin"] | None = "loss",
+    max_new_tokens: int = 32,
+    batch_size: int,
+    progress: Progress = silent,
+    label: str = "score",
+) -> "lm.Scored":
+    """Difficulty of every example, in order, as `lm.score` defines it; embeddings are [n, 0].
+
+    Entropy and margin are over options alone: over a free text they would take the probability of
+    every token of the vocabulary. Raises BadInput for an example without what the measure needs.
+    """
+    n_tokens = server.tokens.n_gold(examples)
+    difficulty = np.zeros(len(examples), dtype=np.float64)
+    if measure == "loss":
+        rows = server.tokens.gold(examples)
+        difficulty = -_means(rows, log_probs(server, rows, progress=progress, label=label))
+    elif measure is not None:
+        difficulty = _over_options(server, examples, measure, progress, label)
+    nowhere = np.zeros((len(examples), 0), dtype=np.float32)
+    return lm.Scored(difficulty, np.array(n_tokens, dtype=np.int64), nowhere)
+
+
+def confidence(
+    server: Server,
+    pairs: Sequence[tuple[Example, str]],
+    *,
+    how: Literal["p_true", "likelihood"],
+    batch_size: int,
+    progress: Progress = silent,
+    label: str = "judge",
+) -> NDArray[np.float64]:
+    """The model's confidence in every text, [n] in [0, 1], as `lm.confidence` defines it."""
+    sure = np.zeros(len(pairs), dtype=np.float64)
+    said = [i for i, (_, text) in enumerate(pairs) if text.strip()]
+    judged = [pairs[i] for i in said]
+    if how == "likelihood":
+        rows = server.tokens.said(judged)
+        found = log_probs(server, rows, progress=progress, label=label)
+        sure[said] = np.exp(_means(rows, found))
+        return sure
+    true, false = (
+        log_probs(server, rows, progress=progress, label=f"{label}: {word}")
+        for rows, word in zip(server.tokens.judged(judged), ("true", "false"), strict=True)
+    )
+    sure[said] = expit(true - false)
+    return sure
+
+
+def log_probs(
+    server: Server, rows: Sequence["lm.Row"], *, progress: Progress = silent, label: str
+) -> NDArray[np.float64]:
+    """The log-probability in nats of every row's scored tokens together, [n].
+
+    They are kept in the stage's folder as they come, under `label`, and not asked for again.
+    Raises BadInput where the server does not tell them.
+    """
+    file = server.room / f"{re.sub(r'[^a-z0-9]+', '-', label.lower())}.jsonl"
+    known = dict(chain.from_iterable(read_appended(file)))
+    sums = np.array([known.get(i, np.nan) for i in range(len(rows))], dtype=np.float64)
+    todo = [i for i in range(len(rows)) if i not in known]
+    waiting: list[tuple[int, float]] = []
+    if todo:
+        _refuse_unscored(server)
+
+    def hand_over() -> None:
+        append_json(file, waiting)
+        waiting.clear()
+        progress(label, int(np.isfinite(sums).sum()), len(rows))
+
+    def keep(place: int, answer: Body) -> None:
+        row = todo[place]
+        found = _scored(answer, len(rows[row].ids), rows[row].n_scored)
+        if found is None:
+            raise _unscored(server, f"none for {label} {row + 1} of {len(rows)}")
+        sums[row] = found
+        waiting.append((row, found))
+        if len(waiting) >= N_KEPT_AT_ONCE:
+            hand_over()
+
+    try:
+        ask_all(server, len(todo), lambda k: _echo(server, rows[todo[k]].ids), keep, what=label)
+    finally:
+        if waiting:
+            hand_over()
+    return sums
+
+
+def _over_options(
+    server: Server, examples: Sequence[Example], measure: str, progress: Progress, label: str
+) -> NDArray[np.float64]:
+    open_ones = [example.id for example in examples if not example.choices]
+    if open_ones:
+        raise BadInput(
+            f"example {open_ones[0]} has no options, and {measure} over a free answer needs the "
+            "probability of every token, which no server gives; use assistant.scoring: transformers"
+        )
+    by_question = [question.rows() for question in server.tokens.options(examples)]
+    rows = list(chain.from_iterable(by_question))
+    means = _means(rows, log_probs(server, rows, progress=progress, label=label))
+    ends = np.cumsum([len(own) for own in by_question])[:-1]
+    return np.array([OVER_OPTIONS[measure](own) for own in np.split(means, ends)])
+
+
+def _means(rows: Sequence["lm.Row"], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return sums / np.array([row.n_scored for row in rows], dtype=np.float64)
+
+
+def _echo(server: Server, ids: Sequence[int]) -> Body:
+    return {"model": server.address.model, "prompt": list(ids), **ECHO}
+
+
+def _scored(answer: Body, n_ids: int, n_scored: int) -> float | None:
+    """The sum over the last `n_scored` of the first `n_ids` tokens; None where it is not told."""
+    told: Any = (answer["choices"][0].get("logprobs") or {}).get("token_logprobs")
+    if not isinstance(told, list) or len(told) < n_ids:
+        return None
+    own = told[n_ids - n_scored : n_ids]
+    if not all(isinstance(value, int | float) for value in own):
+        return None
+    return float(sum(own))
+
+
+def _refuse_unscored(server: Server) -> None:
+    ids = server.tokens.prompts([PROBE])[0]
+    if server.form != "tokens":
+        raise _unscored(server, "it takes no tokens as a prompt")
+    answer = ask_once(server, _echo(server, ids))
+    if isinstance(answer, Outcome):
+        raise _unscored(server, answer.reason)
+    if _scored(answer, len(ids), len(ids) - 1) is None:
+        raise _unscored(server, "it answers without those of the prompt")
+
+
+def _unscored(server: Server, why: str) -> BadInput:
+    return BadInput(
+        f"the assistant's server at {server.address.url} gives no log-probabilities of a prompt's "
+        f"tokens ({why}); use assistant.scoring: transformers, or vLLM or SGLang"
+    )

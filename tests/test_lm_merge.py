@@ -1,0 +1,103 @@
+"""Merging: plain transformers gives what the adapter on its base gave, in the base's own type."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bridgekd import lm
+from bridgekd.config import Lora
+from bridgekd.records import Message
+from tiny_models import FAMILIES, write_tiny
+
+PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in (1, 3)]
+
+
+def write_adapter(folder, base, targets="all-linear"):
+    """An adapter that changes much."""
+    local = lm.load(base, device="cpu", trainable=True, lora=Lora(r=2, target_modules=targets))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in local.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    lm.save(local, folder)
+    return folder
+
+
+def merged(model, out):
+    return lm.merge(model, out, max_new_tokens=8, prompts=PROMPTS)
+
+
+def plain_texts(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    texts = []
+    for prompt in PROMPTS:
+        inputs = tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in prompt],
+            add_generation_prompt=True, return_dict=True, return_tensors="pt",
+        )  # fmt: skip
+        new = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+        texts.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    return texts
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_merged_adapter_writes_what_it_wrote_on_its_base(tmp_path, family):
+    base = write_tiny(tmp_path / "base", family)
+    adapter = write_adapter(tmp_path / "adapter", base)
+    texts = {
+        m: lm.generate(lm.load(m, device="cpu"), PROMPTS, max_new_tokens=8, batch_size=2)
+        for m in (base, adapter)
+    }
+    assert texts[adapter] != texts[base]
+    assert merged(adapter, tmp_path / "out").notes == ()
+    assert plain_texts(tmp_path / "out") == texts[adapter]
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*(tie_word_embeddings|save_embedding_layers).*")
+def test_an_adapter_on_a_tied_head_leaves_the_embeddings_alone(tmp_path):
+    base = write_tiny(tmp_path / "base")
+    adapter = write_adapter(tmp_path / "adapter", base, ("lm_head",))
+    expected = lm.load(adapter, device="cpu")
+    merged(adapter, tmp_path / "out")
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.allclose(
+        found(input_ids=ids).logits, expected.model(input_ids=ids).logits, atol=1e-4
+    )
+
+
+def test_the_type_is_the_base_s_and_the_sum_is_rounded_once(tmp_path):
+    base = write_tiny(tmp_path / "base")
+    AutoModelForCausalLM.from_pretrained(base).to(torch.bfloat16).save_pretrained(base)
+    adapter = write_adapter(tmp_path / "adapter", base)
+    assert merged(adapter, tmp_path / "out").dtype == "bfloat16"
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    whole = lm.load(adapter, device="cpu").model.merge_and_unload()
+    assert found.dtype == torch.bfloat16
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(found.state_dict()[name], weight.to(torch.bfloat16)), name
+
+
+def test_a_base_s_habits_of_sampling_are_left_behind(tmp_path):
+    base = write_tiny(tmp_path / "base")
+    habits = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.1}
+    (base / "generation_config.json").write_text(json.dumps(habits | {"eos_token_id": 9}))
+    merged(base, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    del told["transformers_version"]
+    assert told == {
+        "bos_token_id": 1, "eos_token_id": [2, 4, 9], "pad_token_id": 0, "do_sample": False,
+        "max_new_tokens": 8,
+    }  # fmt: skip
+
+
+def test_a_tokenizer_that_a_plain_loader_reads_otherwise_is_said_to_be_so(tmp_path):
+    """AutoTokenizer puts the Qwen2 family's own splitting rule in the place of this one."""
+    base = write_tiny(tmp_path / "base", "qwen2", "word_level")
+    (note,) = merged(base, tmp_path / "out").notes
+    assert "other prompt tokens than the training had" in note

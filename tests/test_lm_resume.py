@@ -1,0 +1,125 @@
+"""A training that was killed goes on and ends as if nothing had happened."""
+
+import json
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bridgekd import lm
+from bridgekd.config import Lora, Machine, Train
+from bridgekd.lm.standing import STANDING
+from test_lm_finetune import ROWS, metrics
+from tiny_models import write_tiny
+
+ALWAYS = Machine(checkpoint_s=0.0)
+TRAIN = Train(batch_size=4, learning_rate=1e-2, evaluations=3)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("base"), "lfm2", "word_level")
+
+
+def rising(local):
+    """Judges by a figure that falls after the second evaluation."""
+    rising.values.append(len(rising.values))
+    return float([1, 3, 2][len(rising.values) - 1])
+
+
+def tune(base, out, work, *, machine=ALWAYS, train=TRAIN, progress=lambda *_: None, **kwargs):
+    rising.values = []
+    return lm.fine_tune(
+        base, ROWS, out, train, n_updates=9, seed=1, device="cpu", machine=machine,
+        unfinished=work, progress=progress, **kwargs,
+    )  # fmt: skip
+
+
+def dying(base, out, work, at, kwargs):
+    """Trains until update `at` and dies there as with kill -9."""
+
+    def die(label, update, total):
+        if update == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    tune(base, out, work, progress=die, **kwargs)
+
+
+def killed(base, out, work, at, **kwargs):
+    process = multiprocessing.get_context("fork").Process(
+        target=dying, args=(base, out, work, at, kwargs)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def losses(out):
+    return [(line["update"], line["loss"], line["validation"]) for line in metrics(out)]
+
+
+@pytest.mark.parametrize(("lora", "file"), [
+    (None, "model.safetensors"),
+    (Lora(r=2, dropout=0.1), "adapter_model.safetensors"),
+])  # fmt: skip
+def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(base, tmp_path, lora, file):
+    tune(base, tmp_path / "calm", tmp_path / "w", lora=lora)
+    for at in (3, 7):
+        killed(base, tmp_path / "killed", tmp_path / "work", at, lora=lora)
+    log = tune(base, tmp_path / "killed", tmp_path / "work", lora=lora)
+    assert log.resumed_at == 6
+    calm, resumed = (load_file(tmp_path / n / file) for n in ("calm", "killed"))
+    assert all(torch.equal(calm[name], resumed[name]) for name in calm)
+    assert losses(tmp_path / "calm") == losses(tmp_path / "killed")
+
+
+def test_the_best_weights_survive_a_kill_after_them(base, tmp_path):
+    tune(base, tmp_path / "calm", tmp_path / "w", validate=rising)
+    killed(base, tmp_path / "killed", tmp_path / "work", 8, validate=rising)
+    rising.values = [0, 0]
+    log = lm.fine_tune(
+        base, ROWS, tmp_path / "killed", TRAIN, n_updates=9, seed=1, device="cpu",
+        machine=ALWAYS, unfinished=tmp_path / "work", validate=rising,
+    )  # fmt: skip
+    assert (log.resumed_at, log.best_update) == (7, 6)
+    assert log.validations == ((3, 1.0), (6, 3.0), (9, 2.0))
+    files = [tmp_path / n / "model.safetensors" for n in ("calm", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_checkpoint_without_its_mark_is_not_gone_on_from(base, tmp_path):
+    killed(base, tmp_path / "out", tmp_path / "work", 5)
+    (tmp_path / "work" / "checkpoint-4" / STANDING).unlink()
+    assert tune(base, tmp_path / "out", tmp_path / "work").resumed_at == 0
+
+
+def test_another_training_s_checkpoint_is_not_gone_on_from(base, tmp_path):
+    killed(base, tmp_path / "out", tmp_path / "work", 5)
+    other = TRAIN.model_copy(update={"learning_rate": 1e-3})
+    assert tune(base, tmp_path / "out", tmp_path / "work", train=other).resumed_at == 0
+
+
+def test_checkpoints_come_as_seldom_as_asked_and_go_when_done(base, tmp_path):
+    seen = []
+
+    def look(label, update, total):
+        seen.append(sorted(p.name for p in (tmp_path / "work").glob("checkpoint-*")))
+
+    tune(base, tmp_path / "out", tmp_path / "work", progress=look)
+    assert seen[5] == ["checkpoint-5"] and not list((tmp_path / "work").iterdir())
+    seen.clear()
+    tune(base, tmp_path / "out", tmp_path / "work", progress=look, machine=Machine())
+    assert not any(seen)
+
+
+def test_seconds_count_every_try(base, tmp_path):
+    killed(base, tmp_path / "out", tmp_path / "work", 8)
+    mark = tmp_path / "work" / "checkpoint-7" / STANDING
+    told = json.loads(mark.read_text())
+    mark.write_text(json.dumps(told | {"seconds": told["seconds"] + 1000}))
+    log = tune(base, tmp_path / "out", tmp_path / "work")
+    assert 1000 < log.seconds < 1100 and log.tokens_per_s > 10
