@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from bridgekd.config.fields import Amount, Dollars, Section
 from bridgekd.config.teacher import Budget, Teacher
 
-AnswerKind = Literal["choice", "number", "label", "text"]
+AnswerKind = Literal["choice", "number", "label", "labels", "text"]
 Difficulty = Literal["loss", "entropy", "margin", "consistency", "disagreement"]
 
 

@@ -150,12 +150,16 @@ def _example(
         raise BadInput(f"{place}: the question is empty; fill it or remove the row")
     if fields.answer not in row and not unlabelled:
         _field(place, row, fields.answer, "answer")
-    answer = row.get(fields.answer)
+    answer, choices = row.get(fields.answer), _choices(place, row, fields.choices)
+    if isinstance(answer, list):  # several labels or spans
+        answer = "; ".join(str(part).strip() for part in answer)
+    elif isinstance(answer, int) and choices and str(answer) not in choices:
+        answer = _option_at(place, answer, choices)
     return Example(
         id=str(_field(place, row, fields.id, "id")) if fields.id else f"{number:07d}",
         question=question,
         answer=None if answer is None or str(answer).strip() == "" else str(answer).strip(),
-        choices=_choices(place, row, fields.choices),
+        choices=choices,
         domain=str(_field(place, row, fields.domain, "domain")) if fields.domain else "",
     )
 
@@ -185,6 +189,16 @@ def _choices(place: str, row: dict[str, Any], column: str | None) -> tuple[str, 
     if not isinstance(value, list) or not 2 <= len(value) <= 26:
         raise BadInput(f"{place}: {column!r} is no list of 2 to 26 options (data.fields.choices)")
     return tuple(str(option).strip() for option in value)
+
+
+def _option_at(place: str, number: int, choices: tuple[str, ...]) -> str:
+    """The option that a data set of the Hub means by a number: they count from 0."""
+    if not 0 <= number < len(choices):
+        raise BadInput(
+            f"{place}: the answer {number} is no option from 0 to {len(choices) - 1}; give the "
+            "option's letter or text"
+        )
+    return choices[number]
 
 
 def _with_known_answer(place: str, example: Example, kind: AnswerKind) -> Example:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -71,9 +71,14 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     broken.
     """
     with open(path, encoding="utf-8-sig") as file, utf8_of(path):
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, _object(path, number, line)
+        yield from parse_jsonl(path, file)
+
+
+def parse_jsonl(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`read_jsonl` of lines that were opened elsewhere; `path` is for complaints."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, _object(path, number, line)
 
 
 @contextmanager
