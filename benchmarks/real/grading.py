@@ -8,7 +8,6 @@ no truth: `--show` prints the disagreements; docs/experiments.md says who is rig
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from pathlib import Path
 
 from bridgekd.core.grading import is_correct, read_answer
 from bridgekd.core.statistics import wilson
-from bridgekd.edges.recorded import Recorded, RecordedFormat, read_recorded, read_text
+from bridgekd.edges.recorded import Recorded, RecordedFormat, read_recorded
+from bridgekd.edges.rows import read_jsonl
 
 Set = tuple[str, str, Callable[[], Iterator[Recorded]]]  # name, kind of answer, its rows
 MENTOR = {
@@ -60,8 +60,7 @@ def _reader(path: Path, written_as: RecordedFormat) -> Callable[[], Iterator[Rec
 
 
 def _gpt3(path: Path, model: str) -> Iterator[Recorded]:
-    for line in read_text(path).splitlines():
-        row = json.loads(line)
+    for _, row in read_jsonl(path):
         gold = row["ground_truth"].rpartition("A: ")[2]
         solved = row[model]
         yield Recorded(row["question"], gold, (), solved["solution"], 0, solved["is_correct"])

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bridgekd.config import AnswerKind, Fields
 from bridgekd.core.grading import canonical
-from bridgekd.edges.rows import read_jsonl, utf8_of
+from bridgekd.edges.rows import open_text, read_jsonl, utf8_of
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
 
@@ -32,7 +32,7 @@ def load_examples(
     """
     examples: list[Example] = []
     seen: dict[str, str] = {}
-    for place, row in _raw_rows(path):
+    for place, row in raw_rows(path):
         example = _example(place, row, fields, len(examples), unlabelled)
         if example.id in seen:
             raise BadInput(
@@ -52,7 +52,7 @@ def load_instructions(path: Path) -> list[tuple[str, str]]:
     messages rows.
     """
     pairs = []
-    for place, row in _raw_rows(path):
+    for place, row in raw_rows(path):
         pair = _instruction(row)
         if pair is not None and not pair[1].strip():
             continue  # some sets have rows without a response: nothing to learn from
@@ -80,8 +80,9 @@ def _instruction(row: dict[str, Any]) -> tuple[str, str] | None:
     return (f"{asked}\n{row['input']}" if row.get("input") else asked), answered
 
 
-def _raw_rows(path: Path) -> Iterator[Raw]:
-    suffix = path.suffix.lower()
+def raw_rows(path: Path) -> Iterator[Raw]:
+    """(place, row) of a file, gzip-ed or not, or of a Hub data set."""
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in {".jsonl", ".ndjson"}:
         yield from ((f"{path} line {number}", row) for number, row in read_jsonl(path))
     elif suffix in {".csv", ".tsv"}:
@@ -89,13 +90,15 @@ def _raw_rows(path: Path) -> Iterator[Raw]:
     elif suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.is_file():
-        raise BadInput(f"{path}: unknown kind of file; give .jsonl, .csv, .tsv or .parquet")
+        raise BadInput(
+            f"{path}: unknown kind of file; give .jsonl, .csv, .tsv (perhaps with .gz) or .parquet"
+        )
     else:
         yield from _hub_rows(str(path))
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[Raw]:
-    with open(path, newline="", encoding="utf-8-sig") as file, utf8_of(path):
+    with open_text(path, newline="") as file, utf8_of(path):
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
             for row in reader:

@@ -5,9 +5,6 @@ recorded apart from its reasoning, `Answer:` stands between the two. Flags of co
 for measuring graders; nothing else uses them.
 """
 
-import csv
-import gzip
-import io
 import json
 import re
 from collections import Counter
@@ -18,7 +15,8 @@ from typing import Any, Literal
 
 from bridgekd.core.amounts import number_in
 from bridgekd.core.prompts import ANSWER_MARK
-from bridgekd.edges.rows import parse_jsonl
+from bridgekd.edges.data import raw_rows
+from bridgekd.edges.rows import open_text, utf8_of
 from bridgekd.errors import BadInput
 
 RecordedFormat = Literal["mentor-kd", "palm540b-dss"]
@@ -60,37 +58,25 @@ def read_recorded(path: Path, written_as: RecordedFormat) -> Iterator[Recorded]:
             yield one if one.text is None else _numbered(one, n_seen)
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a file that may be gzip-ed."""
-    try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-    except (OSError, EOFError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
-        raise BadInput(f"cannot read {path}: {reason}; name another file") from exc
-    except UnicodeDecodeError as exc:
-        raise BadInput(f"{path} is not UTF-8 text ({exc.reason}); save it as UTF-8") from exc
-
-
 def read_json(path: Path) -> Any:
     """The one JSON value of a file that may be gzip-ed."""
     try:
-        return json.loads(read_text(path))
+        with open_text(path) as file, utf8_of(path):
+            return json.loads(file.read())
+    except OSError as exc:
+        raise BadInput(f"cannot read {path}: {exc.strerror}; name another file") from exc
     except (json.JSONDecodeError, RecursionError) as exc:
         raise BadInput(f"{path} is no JSON: {exc}; give the file as it was published") from exc
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".jsonl"):
-        yield from (row for _, row in parse_jsonl(path, io.StringIO(read_text(path))))
-    elif name.endswith(".csv"):
-        yield from csv.DictReader(io.StringIO(read_text(path)))
-    else:
-        rows = read_json(path)
-        if not isinstance(rows, list):
-            raise BadInput(f"{path} holds no list of rows; give the file as it was published")
-        yield from rows
+    if ".json" not in path.suffixes:
+        yield from (row for _, row in raw_rows(path))
+        return
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise BadInput(f"{path} holds no list of rows; give the file as it was published")
+    yield from rows
 
 
 def _numbered(one: Recorded, n_seen: Counter[str]) -> Recorded:
