@@ -43,19 +43,19 @@ def sets_in(data: Path) -> Iterator[Set]:
         for folder in ("t5_large", "flan-t5_large"):
             path = data / f"mentor-kd/data/aug/{folder}/{task}_rand3_aug3.json.gz"
             if path.is_file():
-                yield f"{folder} {task}", kind, _reader(path, "mentor-kd")
+                yield f"{folder} {task}", kind, reader(path, "mentor-kd")
         path = data / f"mentor-kd/data/main/{task}_test.json.gz"
         if path.is_file() and task != "svamp":  # no answers recorded there
-            yield f"zero-shot {task}", kind, _reader(path, "mentor-kd")
+            yield f"zero-shot {task}", kind, reader(path, "mentor-kd")
     for name, kind in PALM.items():
         path = data / f"palm540b-dss/{name}.jsonl.gz"
-        yield f"PaLM {name}", kind, _reader(path, "palm540b-dss")
+        yield f"PaLM {name}", kind, reader(path, "palm540b-dss")
     for model in GPT3:
         path = data / "gsm8k/example_model_solutions.jsonl.gz"
         yield f"GPT-3 {model} gsm8k", "number", lambda path=path, model=model: _gpt3(path, model)
 
 
-def _reader(path: Path, written_as: RecordedFormat) -> Callable[[], Iterator[Recorded]]:
+def reader(path: Path, written_as: RecordedFormat) -> Callable[[], Iterator[Recorded]]:
     return lambda: read_recorded(path, written_as)
 
 
