@@ -128,6 +128,7 @@ def test_a_label_may_be_hedged_and_explained(said):
     [
         ("cost-plus type and the fixed-price type", True),
         ("- Fixed-price type\n- Cost-plus type", True),
+        ("a the cost-plus type, fixed-price type, fixed-price type.", True),
         ("fixed-price type", False),
         ("fixed-price type; cost-plus type; time-and-material type", False),
     ],

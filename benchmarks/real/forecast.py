@@ -1,6 +1,6 @@
 r"""Whether plan's 95 % interval, made from 20 answers of a set, holds the bill of all its answers.
 
-    BRIDGEKD_DATA=FOLDER python benchmarks/real/forecast.py [--draws 40] [--known 20] [--largest 2000]
+    BRIDGEKD_DATA=FOLDER python benchmarks/real/forecast.py [--draws 40] [--largest 2000]
 
 Each recorded set is bought anew by arithmetic: 20 of its questions, drawn at random, are known, the
 forecast of the others is asked for, and their recorded answers say what they cost. Tokens are

@@ -64,7 +64,8 @@ def canonical(answer: str, kind: str, choices: Sequence[str] = ()) -> str:
     several of these or of numbers, each once, in order, with "; " between.
     """
     if kind == "number":
-        number = None if leaves_open(plain(answer)) else number_in(plain(answer))
+        written = plain(answer.rpartition("####")[2])  # a whole solution as gold
+        number = None if leaves_open(written) else number_in(written)
         return "" if number is None else str(number)
     if kind == "choice":
         return _canonical_choice(answer, choices)
@@ -103,13 +104,12 @@ def _same(answer: str, gold: str, read: str, right: str) -> bool:
 
 def _same_items(items: list[str], gold: list[str]) -> bool:
     """Whether each has a partner among the others, none left over."""
-    left = list(dict.fromkeys(gold))
-    for item in dict.fromkeys(items):
-        read = _canonical_item(item)
-        partner = next((g for g in left if _same(item, g, read, _canonical_item(g))), None)
+    left = {_canonical_item(g): g for g in gold}
+    for read, item in {_canonical_item(i): i for i in items}.items():
+        partner = next((right for right, g in left.items() if _same(item, g, read, right)), None)
         if partner is None:
             return False
-        left.remove(partner)
+        del left[partner]
     return not left
 
 
@@ -120,7 +120,14 @@ def _items(answer: str) -> list[str]:
 
 def _canonical_item(item: str) -> str:
     number = whole_number(plain(item).strip("\"'“” .,;:!*"))
-    return _ARTICLE.sub("", _folded(item)) if number is None else str(number)
+    return _bare(item) if number is None else str(number)
+
+
+def _bare(item: str) -> str:
+    """Folded and without articles, to where nothing is left to remove."""
+    while (shorter := _ARTICLE.sub("", _folded(item))) != item:
+        item = shorter
+    return item
 
 
 def _folded(answer: str) -> str:
