@@ -112,6 +112,18 @@ def test_what_is_held_out_hangs_on_the_questions_alone(tmp_path):
     assert sides[0][1] != set(sorted(sides[0][0] | sides[0][1])[:6])  # no order but the hash's
 
 
+def test_several_files_are_told_apart_by_folder_or_name(tmp_path):
+    (tmp_path / "c").mkdir()
+    rows, to = [{"question": "q", "answer": "a"}], Targets(tmp_path / "q.jsonl")
+    paths = [write_jsonl(tmp_path / p, rows) for p in ("a.jsonl", "b.jsonl", "c/b.jsonl")]
+    for pair, domains in ((paths[:2], ["a", "b"]), (paths[1:], [tmp_path.name, "c"])):
+        convert(pair, "rows", to)
+        assert [row["domain"] for row in lines(to.questions)] == domains
+        assert [row["id"] for row in lines(to.questions)] == [f"{d}-0000000" for d in domains]
+    with pytest.raises(BadInput, match="no such file"):
+        convert([tmp_path / "none.tsv"], "rows", to)
+
+
 def test_pubmedqa_and_tatqa_are_questions_with_their_contexts(tmp_path):
     row = {"QUESTION": "Does it?", "CONTEXTS": ["One.", "Two."], "final_decision": "maybe"}
     medical = list(read_published(packed(tmp_path / "p.json.gz", {"7": row}), "pubmedqa"))
@@ -128,6 +140,15 @@ def test_pubmedqa_and_tatqa_are_questions_with_their_contexts(tmp_path):
     financial = list(read_published(packed(tmp_path / "t.json.gz", [page]), "tatqa"))
     assert [e.answer for e in financial] == ["$1,496.5 million; n/a", "-22.22%"]
     assert financial[0].question.startswith(" | 2019\nSales | 9\nIt is so.\nQuestion: Sales?")
+
+
+def test_seed_tasks_are_instructions_one_an_instance(tmp_path):
+    row = {"instruction": "Add.", "instances": [{"input": "1 1", "output": "2"}] * 2}
+    to = Targets(tmp_path / "i.jsonl")
+    assert convert([write_jsonl(tmp_path / "s.jsonl", [row])], "self-instruct", to).n_questions == 2
+    assert lines(to.questions)[1] == {"instruction": "Add.", "input": "1 1", "output": "2"}
+    with pytest.raises(BadInput, match="row 1 is no task"):
+        convert([write_jsonl(tmp_path / "s.jsonl", [{"x": 1}])], "self-instruct", to)
 
 
 def test_options_may_be_meant_by_number_from_0(tmp_path):

@@ -53,8 +53,11 @@ def convert(
     them, choices and domain.
 
     `ask` is put below each question. `held_out` is an amount of distinct questions. For `rows`,
-    files with columns, `fields` says which; with several files a row's domain is its folder's name.
+    files with columns, `fields` says which; with several files a row's domain is its folder's
+    name, or its file's where they share one.
     """
+    if missing := [file for file in files if not file.is_file()]:
+        raise BadInput(f"no such file: {missing[0]}; name the published files")
     if written_as == "self-instruct":
         rows = [row for file in files for _, row in raw_rows(file)]
         return Converted(_write(to.questions, instructions_of(rows)), 0, 0)
@@ -63,7 +66,8 @@ def convert(
         recorded = [row for file in files for row in read_recorded(file, written_as)]  # type: ignore[arg-type]
         examples = _distinct(recorded)
     else:
-        examples = [e for file in files for e in _questions(file, written_as, fields, len(files))]
+        named = zip(files, _names(files), strict=True)
+        examples = [e for file, name in named for e in _questions(file, written_as, fields, name)]
     below = f"\n{ask}" if ask else ""
     examples = [replace(e, question=e.question + below) for e in examples]
     aside = _held_out(examples, held_out)
@@ -77,14 +81,19 @@ def convert(
     return Converted(_write(to.questions, map(_row, kept)), n_held_out, n_recordings)
 
 
-def _questions(file: Path, written_as: Format, fields: Fields | None, n: int) -> list[Example]:
+def _names(files: Sequence[Path]) -> list[str]:
+    """What tells several files apart: their folders, else their own names; "" for one alone."""
+    if len(files) == 1:
+        return [""]
+    folders = [file.resolve().parent.name for file in files]
+    return folders if len(set(folders)) > 1 else [file.name.partition(".")[0] for file in files]
+
+
+def _questions(file: Path, written_as: Format, fields: Fields | None, name: str) -> list[Example]:
     if written_as == "pubmedqa" or written_as == "tatqa":
         return list(read_published(file, written_as))
-    folder = file.resolve().parent.name
-    return [
-        replace(e, id=e.id if n == 1 else f"{folder}-{e.id}", domain=folder if n > 1 else e.domain)
-        for e in load_examples(file, fields or Fields(), "text")
-    ]
+    rows = load_examples(file, fields or Fields(), "text")
+    return [replace(e, id=f"{name}-{e.id}", domain=name) for e in rows] if name else rows
 
 
 def _distinct(rows: Iterable[Recorded]) -> list[Example]:

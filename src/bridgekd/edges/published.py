@@ -35,9 +35,14 @@ def read_published(path: Path, written_as: Literal["pubmedqa", "tatqa"]) -> Iter
 
 def instructions_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
     """Self-Instruct's seed tasks as instruction, input and output rows, one an instance."""
-    for row in rows:
-        for one in row["instances"]:
-            yield {"instruction": row["instruction"]} | {k: one[k] for k in ("input", "output")}
+    for number, row in enumerate(rows, start=1):
+        try:
+            for one in row["instances"]:
+                yield {"instruction": row["instruction"]} | {k: one[k] for k in ("input", "output")}
+        except (KeyError, TypeError) as exc:
+            raise BadInput(
+                f"row {number} is no task of self-instruct ({exc!r}); name another --format"
+            ) from exc
 
 
 def _pubmedqa(tree: Mapping[str, Any]) -> Iterator[Example]:
