@@ -9,7 +9,7 @@ import bridgekd
 
 ROOT = Path(bridgekd.__file__).parent
 LEVEL = {
-    "cli": 6, "cli_ledger": 6, "cli_models": 6, "terminal": 6, "terminal_ledger": 6,
+    "cli": 6, "cli_data": 6, "cli_ledger": 6, "cli_models": 6, "terminal": 6, "terminal_ledger": 6,
     "__init__": 6,
     "api": 5,
     "methods": 4, "planning": 4, "exporting": 4, "asking": 4,
