@@ -18,13 +18,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bridgekd.asking import Reply
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
 from bridgekd.planning import RECORDINGS, Plan, PricedBy, Purchase
 from bridgekd.progress import Progress as Tell
 from bridgekd.stages.telling import ORDER, TITLES
+from bridgekd.trying import Reply
 
 NO_PRICE = "no price is known, so no bill can be told"
 BASIS = {
