@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bridgekd.asking import Panel
-from bridgekd.asking import panel as open_panel
 from bridgekd.config import Recipe
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput
@@ -23,6 +21,8 @@ from bridgekd.runs import live_of, open_run
 from bridgekd.served.process import filled, program_of
 from bridgekd.teacher.buy import api_key, key_in
 from bridgekd.teacher.replay import placed
+from bridgekd.trying import Panel
+from bridgekd.trying import panel as open_panel
 
 __all__ = ["Consent", "Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]
 __all__ += ["standing"]

@@ -66,6 +66,7 @@ class Purchase:
     chosen: bool
     limits: Limits
     forecast: Forecast
+    n_unrecorded: int = 0  # prompts it may ask that a replayed teacher has nothing for
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,15 +268,21 @@ def _purchase(
     choice: str,
 ) -> Purchase:
     run = world.run
+    asked = world.pool if wanted is None else wanted[: limits.queries]
+    requests = requests_for(ask, asked, run.shots)
     told = foresee(
-        requests_for(ask, world.pool if wanted is None else wanted[: limits.queries], run.shots),
+        requests,
         teacher=run.recipe.teacher,
         limits=limits,
         ledger=run.live.ledger,
         ordered=wanted is not None,
         hard_stop_usd=run.recipe.hard_stop_usd,
     )
-    return Purchase(artifact.stage, artifact.path.name, choice, wanted is not None, limits, told)
+    chosen = wanted is not None
+    n_lacks = 0
+    if run.recipe.teacher.transport == "replay":
+        n_lacks = len(ReplayLine(run.recipe.teacher).lacks(requests))
+    return Purchase(artifact.stage, artifact.path.name, choice, chosen, limits, told, n_lacks)
 
 
 def _ranked(

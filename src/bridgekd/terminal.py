@@ -18,13 +18,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bridgekd.asking import Reply
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
 from bridgekd.planning import RECORDINGS, Plan, PricedBy, Purchase
 from bridgekd.progress import Progress as Tell
 from bridgekd.stages.telling import ORDER, TITLES
+from bridgekd.trying import Reply
 
 NO_PRICE = "no price is known, so no bill can be told"
 BASIS = {
@@ -109,6 +109,11 @@ def print_buying(console: Console, plan: Plan) -> None:
     for purchase in plan.purchases:
         console.print(f"{_wanted(purchase, plan.host)}; {new_money(purchase.forecast)}.")
         console.print(f"[dim]  {_limits(purchase)}.{_unforeseen(purchase)}[/dim]")
+        if purchase.n_unrecorded:
+            console.print(
+                f"{purchase.n_unrecorded:,} of the questions it may ask have no recording: each "
+                "costs a query and gives nothing."
+            )
     if len(plan.purchases) > 1:
         ceilings = [p.forecast.new.ceiling for p in plan.purchases if p.forecast.new is not None]
         together = sum(ceilings)
