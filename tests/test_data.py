@@ -64,6 +64,12 @@ def test_an_answer_that_does_not_fit_its_kind_is_named(tmp_path, kind, answer, c
         load_examples(tmp_path / "x.jsonl", FIELDS, kind)
 
 
+def test_of_a_whole_solution_as_gold_the_number_behind_its_mark_counts(tmp_path):
+    rows = [{"q": "How many?", "a": "It is 3 or 4, so 3 and 4 make 7.\n#### 7"}]
+    path = write_jsonl(tmp_path / "x.jsonl", rows)
+    assert load_examples(path, Fields(question="q", answer="a"), "number")[0].answer == "7"
+
+
 def test_a_csv_row_with_a_stray_comma_is_named(tmp_path):
     (tmp_path / "x.csv").write_text("question,answer\nwhat, then?,2\n")
     with pytest.raises(BadInput, match=r"x\.csv line 2: not as many fields as the header's 2"):

@@ -1,11 +1,18 @@
 """Reading a final answer out of what a model wrote."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridgekd.core.grading import is_correct, read_answer, split_answer
+from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
 from bridgekd.core.prompts import ANSWER_LINE
 
 CHOICES = ("red fox", "blue jay", "green frog")
+OPTION = {"choice": CHOICES}
+
+
+def read(text, kind):
+    return read_answer(text, kind, OPTION.get(kind, ()))
 
 
 @pytest.mark.parametrize(
@@ -39,15 +46,129 @@ CHOICES = ("red fox", "blue jay", "green frog")
     ],
 )
 def test_the_last_marked_answer_is_read_in_canonical_form(text, kind, answer):
-    assert read_answer(text, kind, CHOICES if kind == "choice" else ()) == answer
+    assert read(text, kind) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("**42.0**", "42"),
+        (r"Thus \[ \boxed{1,234} \]", "1234"),
+        ("**Final Answer:**\n\\[\n\\boxed{\\text{7 apples}}\n\\]", "7"),
+        (r"The answer is $\frac{3}{4}$.", "3/4"),
+        (r"Answer: \$1{,}500", "1500"),
+        ("It comes to $1.5 million", "1500000"),
+        ("Answer: $2bn", "2000000000"),
+        ("Answer: 5m of rope", "5"),
+        ("Answer: 2 1/2 hours", "5/2"),
+        ("Answer: 42%", "42"),
+        ("The answer is (10 * 45).", "450"),
+        ("The answer is (16 - 12) * 4.", "16"),
+        ("Answer: 10 × 45 ÷ 3", "150"),
+        ("Answer: 2-3", "3"),
+        ("The answer is 39. In 2020 it was 7.", "39"),
+        ("Answer: 3 or 4", ""),
+        ("Answer: 5 hours and 20 minutes", ""),
+        ("Answer: 12 and a half of 30", "30"),
+        ("I'm sorry, I can't solve that in 2 steps.", ""),
+        ("Answer: 9**9**9**9", "9"),
+        ("Answer: 1/0", ""),
+        ("We start with 5 eggs, so we have 5 - 2 = 3 eggs", "3"),
+    ],
+)
+def test_numbers_are_read_as_models_write_them(text, answer):
+    assert read(text, "number") == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer must be a bird. So the answer is (b) blue jay.", "blue jay"),
+        ("Therefore, the correct answer choice is (C) green frog.", "green frog"),
+        ("It flies. So the correct choice is **(B)**.", "blue jay"),
+        ("In the end she has the (A) red fox.", "red fox"),
+        ("In the end she has the red fox.", "red fox"),
+        ("green frog", "green frog"),
+        ("Answer: (A) blue jay", "blue jay"),  # a slip of the letter: the text was concluded
+        ("Answer: (A) the one that runs", "red fox"),
+        ("So the answer is (a) red fox or (b) blue jay.", ""),
+        ("So the answer is (a) red fox, (b) blue jay, or (c) green frog.", ""),
+        ("Answer: (B), because (A) and (C) cannot fly", "blue jay"),
+        ("It may be the red fox or the blue jay.", ""),
+        ("I'm sorry, but I can't say whether it is the red fox.", ""),
+    ],
+)
+def test_choices_are_read_as_models_write_them(text, answer):
+    assert read(text, "choice") == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ('So, the final result is "yajc".', "yajc"),
+        ("Putting them all together, we get: yajc", "yajc"),
+        ("Now we concatenate them:\n\nyajc", "yajc"),
+        ("y + a + j + c = yajc", "yajc"),
+        ("Paris", "paris"),
+        ("It is a long story that comes to no end at all", ""),
+        ("The answer must be found by somebody who looks for it", ""),
+    ],
+)
+def test_a_text_without_a_mark_is_what_its_end_leads_up_to(text, answer):
+    assert read(text, "text") == answer
+
+
+@pytest.mark.parametrize("said", ["No.", "no, it would not", "probably no", 'Most likely "no".'])
+def test_a_label_may_be_hedged_and_explained(said):
+    assert is_correct(read(f"Well.\nAnswer: {said}", "label"), "No", "label")
+    assert not is_correct(read(f"Well.\nAnswer: {said}", "label"), "Yes", "label")
+    assert not is_correct("not sure", "no", "label")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("cost-plus type and the fixed-price type", True),
+        ("- Fixed-price type\n- Cost-plus type", True),
+        ("a the cost-plus type, fixed-price type, fixed-price type.", True),
+        ("fixed-price type", False),
+        ("fixed-price type; cost-plus type; time-and-material type", False),
+    ],
+)
+def test_several_labels_are_a_set(answer, right):
+    assert is_correct(answer, "fixed-price type; cost-plus type", "labels") is right
+
+
+def test_several_numbers_are_compared_as_numbers():
+    assert is_correct("$2,019 and $1.5 million", "1,500,000; 2019", "labels")
+    assert is_correct("-22.2222%", "-22.22 %", "labels")
+    assert not is_correct("22.22", "-22.22", "labels")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("22.2222", "22.22", True),
+        ("22.2", "22.22", False),
+        ("22.226", "22.22", False),
+        ("1.52 million", "1.5 million", True),
+        ("1,560,000", "1.5 million", False),
+        ("13.4", "13", False),
+        ("1/3", "0.33", True),
+    ],
+)
+def test_a_gold_number_with_decimals_was_rounded(answer, gold, right):
+    assert is_correct(read(f"Answer: {answer}", "number"), gold, "number") is right
 
 
 def test_a_rationale_ends_where_its_answer_begins():
     assert split_answer("One step.\nAnswer: x\n") == ("One step.", "x")
+    assert split_answer("One step.\n\n**Answer:** x\n") == ("One step.", "x")
 
 
 def test_an_empty_answer_is_never_correct():
-    assert not is_correct("", "", "text")
+    for kind in ("text", "label", "labels", "number", "choice"):
+        assert not is_correct("", "", kind)
 
 
 def test_equal_numbers_are_equal_however_they_are_written():
@@ -74,3 +195,10 @@ def test_a_text_is_over_with_its_answer_line_and_not_before(text, kept):
     if match:
         first = read_answer(text[: match.end()], "text")
         assert first and first == read_answer(text.split("\nQuestion")[0], "text")
+
+
+@given(st.text(max_size=80), st.sampled_from(["number", "choice", "label", "labels", "text"]))
+def test_the_canonical_form_is_stable_and_no_text_breaks_it(text, kind):
+    once = canonical(text, kind, CHOICES)
+    assert canonical(once, kind, CHOICES) == once
+    read_answer(text, kind, CHOICES)

@@ -106,7 +106,7 @@ def test_a_broken_recording_is_named_by_its_line(tmp_path, bad, message):
     assert "line 2" in str(caught.value)
 
 
-def test_a_run_learns_from_recordings_without_key_or_consent(tiny, monkeypatch):
+def test_a_run_learns_from_recordings_and_says_what_they_lack(tiny, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     folder = tiny.parent
     examples = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
@@ -119,9 +119,14 @@ def test_a_run_learns_from_recordings_without_key_or_consent(tiny, monkeypatch):
     text = text.replace("  base_url", "  transport: replay\n  base_url")
     text = text.replace("  api_key_env: null\n", "").replace("evaluate: {teacher_queries: 5}", "")
     tiny.write_text(text)
-    outcome = api.run(tiny)
+    planned, notes = api.plan(tiny).purchases[0], []
+    outcome = api.run(tiny, note=notes.append)
     journal = json.loads((folder / "runs" / "tiny.json").read_text())
     asked = next(e["folder"] for e in journal["stages"] if e["stage"] == "query_teacher")
     facts = json.loads((folder / "runs" / asked / "manifest.json").read_text())["facts"]
     assert facts["spend_microusd"] > 0
     assert outcome.metrics["arms"]["bridge"]["n_queries"] == facts["n_queries"] == 12
+    n_lacking = facts["n_unrecorded"]
+    assert 0 < n_lacking < 12 and planned.n_unrecorded > 12  # of the whole pool: none is chosen yet
+    assert any(note.startswith(f"{n_lacking} of the 12 questions") for note in notes)
+    assert "unrecorded" in outcome.report.read_text()

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bridgekd.asking import Panel
-from bridgekd.asking import panel as open_panel
 from bridgekd.comparing import compare, comparison
 from bridgekd.config import Recipe
 from bridgekd.edges.recipe import load_recipe
@@ -25,6 +23,8 @@ from bridgekd.stages.live import Checker
 from bridgekd.stages.measuring import checker
 from bridgekd.teacher.buy import api_key, key_in
 from bridgekd.teacher.replay import placed
+from bridgekd.trying import Panel
+from bridgekd.trying import panel as open_panel
 from bridgekd.workers import side_by_side
 
 __all__ = ["Consent", "Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]

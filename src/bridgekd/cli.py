@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from bridgekd import api, cli_ledger, cli_models, terminal, terminal_metrics
+from bridgekd import api, cli_data, cli_ledger, cli_models, terminal, terminal_metrics
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
@@ -30,6 +30,7 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(cli_ledger.app, name="ledger")
+app.add_typer(cli_data.app, name="data")
 out = Console()
 err = Console(stderr=True)
 _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}

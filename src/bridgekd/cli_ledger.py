@@ -7,10 +7,11 @@ import typer
 from rich.console import Console
 
 from bridgekd import terminal, terminal_ledger
+from bridgekd.config import Price
 from bridgekd.errors import BadInput
 from bridgekd.ledger import check
 from bridgekd.ledger.exporting import export as export_to
-from bridgekd.ledger.importing import import_answers
+from bridgekd.ledger.importing import Source, import_answers
 from bridgekd.ledger.views import GROUPS, refuse_missing, spend
 
 DEFAULT = Path("ledger.db")
@@ -58,17 +59,32 @@ def export(
 @app.command("import", epilog="Example: bridgekd ledger import answers.jsonl --run elsewhere")
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="JSON lines: an export, or requests and responses.")],
+    file: Annotated[Path, typer.Argument(help="JSON lines, or a published format.")],
     ledger: LedgerPath = None,
     run: Annotated[
         str | None, typer.Option(help="The run they belong to; if left out, as the file says.")
     ] = None,
-    format: Annotated[Literal["jsonl"], typer.Option(help="How the file is written.")] = "jsonl",
+    format: Annotated[
+        Literal["jsonl", "mentor-kd", "palm540b-dss"],
+        typer.Option(help="How the file is written; jsonl: an export, or requests and responses."),
+    ] = "jsonl",
+    model: Annotated[
+        str | None, typer.Option(help="Who answered, where the format does not say.")
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INPUT,OUTPUT",
+            help="$ per million tokens of answers that name no price or cost; or: published.",
+        ),
+    ] = None,
 ) -> None:
     """Bring in answers that were paid for elsewhere, so that no run buys them again."""
-    into = ledger or context.obj
+    into, source = ledger or context.obj, Source(format, model, _price(price))
     with terminal.shown_progress(out) as progress:
-        done = import_answers(file, into, run=run, progress=progress, on_wait=terminal.note_to(out))
+        done = import_answers(
+            file, into, run=run, source=source, progress=progress, on_wait=terminal.note_to(out)
+        )
     out.print(
         f"{into}: {done.n_new:,} imported, {done.n_known:,} already there, "
         f"{done.n_skipped:,} skipped (attempts without an answer)",
@@ -91,6 +107,20 @@ def verify(context: typer.Context, ledger: LedgerPath = None) -> None:
             f"`bridgekd ledger import` of an export) and run this command again."
         )
     out.print(f"{path}: all {proof.n_attempts:,} attempts verified", soft_wrap=True)
+
+
+def _price(written: str | None) -> Price | Literal["published"] | None:
+    if written is None:
+        return None
+    if written == "published":
+        return "published"
+    try:
+        given, returned = (float(part) for part in written.split(","))
+        return Price(input=given, output=returned)
+    except ValueError as exc:
+        raise BadInput(
+            f"--price {written!r}: give dollars per million tokens as INPUT,OUTPUT, or published"
+        ) from exc
 
 
 def _show(path: Path, by: str) -> None:

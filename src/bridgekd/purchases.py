@@ -53,6 +53,7 @@ class Purchase:
     chosen: bool
     limits: Limits
     forecast: Forecast
+    n_unrecorded: int = 0  # prompts it may ask that a replayed teacher has nothing for
 
 
 class Seen(PlanStore):
@@ -123,6 +124,14 @@ class World:
         ]
         return self._bill(asks, Limits(), ordered=True)
 
+    def n_unrecorded(self, wanted: _Wanted) -> int:
+        """How many of its questions a replayed teacher has nothing for."""
+        teacher = self.run.recipe.teacher
+        if teacher.transport != "replay":
+            return 0
+        asked = requests_for(wanted.ask, wanted.examples, self.run.shots)
+        return len(ReplayLine(teacher).lacks(asked))
+
     def _bill(
         self, asks: Sequence[tuple[of.Ask, Sequence[Example]]], limits: Limits, *, ordered: bool
     ) -> Forecast:
@@ -148,9 +157,12 @@ def purchases_of(
     wanted = [reads[a.stage](world, a) for a in pending]
     alone = [world.alone(w) for w in wanted]
     purchases = tuple(
-        Purchase(w.artifact.stage, w.artifact.path.name, w.choice, w.chosen, w.limits, told)
+        Purchase(
+            w.artifact.stage, w.artifact.path.name, w.choice, w.chosen, w.limits, told,
+            world.n_unrecorded(w),
+        )
         for w, told in zip(wanted, alone, strict=True)
-    )
+    )  # fmt: skip
     return purchases, _together(world, wanted, alone) if alone else None
 
 

@@ -72,7 +72,8 @@ class Completion:
     again.
 
     answered: finished by itself. truncated: cut by length. refused: the server would not answer
-    this request (content filter, invalid request). `reasoning` is text the server returned apart
+    this request (content filter, invalid request). unrecorded: a replayed teacher has nothing for
+    it. `reasoning` is text the server returned apart
     from the answer. Costs are integer micro-dollars, tokens as the server billed them.
     """
 

@@ -19,13 +19,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from bridgekd.asking import Reply
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
 from bridgekd.planning import RECORDINGS, Plan, PricedBy
 from bridgekd.progress import Progress as Tell
 from bridgekd.purchases import Purchase
+from bridgekd.trying import Reply
 
 NO_PRICE = "no price is known, so no bill can be told"
 BASIS = {
@@ -121,6 +121,12 @@ def print_buying(console: Console, plan: Plan) -> None:
         asked = _wanted(purchase, plan.host, times, whole=whole)
         console.print(f"{asked}; {new_money(purchase.forecast)}.")
         console.print(f"[dim]  {_limits(purchase)}.{_unforeseen(purchase)}[/dim]")
+        n_lacks = max(p.n_unrecorded for p in alike)
+        if n_lacks:
+            console.print(
+                f"{n_lacks:,} of the questions it may ask have no recording: each costs a query "
+                "and gives nothing."
+            )
     if len(plan.purchases) > 1 and plan.together is not None:
         console.print(f"Together, each question paid once: {joint(plan.together)}.")
     if plan.hard_stop_microusd is not None:

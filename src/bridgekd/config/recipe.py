@@ -10,7 +10,7 @@ from bridgekd.config.fields import Amount, Dollars, Section
 from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import Budget, Teacher
 
-AnswerKind = Literal["choice", "number", "label", "text"]
+AnswerKind = Literal["choice", "number", "label", "labels", "text"]
 Difficulty = Literal["loss", "entropy", "margin", "consistency", "disagreement"]
 
 

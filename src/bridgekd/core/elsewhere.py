@@ -64,9 +64,12 @@ def most_elsewhere(
     call: Mapping[str, Any], reply: Reply, price: Price | None, cost_microusd: int | None
 ) -> Bill:
     """The most an answer can have been billed as: what its buyer says that it cost, else what a
-    run would have reserved; without a price, what the server reported.
+    run would have reserved; without a price, what the server reported. A request without a limit
+    could have what it got.
     """
     messages, max_tokens = messages_of(call), max_tokens_of(call)
+    if not max_tokens and reply.usage is not None:
+        max_tokens = reply.usage.n_completion_tokens
     if cost_microusd is None and price is not None:
         cost_microusd = reserve_microusd(price, messages, max_tokens)
     elif cost_microusd is None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from bridgekd.config import AnswerKind, Fields
 from bridgekd.core.grading import canonical
-from bridgekd.edges.rows import read_jsonl, utf8_of
+from bridgekd.edges.rows import open_text, read_jsonl, utf8_of
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
 
@@ -32,7 +32,7 @@ def load_examples(
     """
     examples: list[Example] = []
     seen: dict[str, str] = {}
-    for place, row in _raw_rows(path):
+    for place, row in raw_rows(path):
         example = _example(place, row, fields, len(examples), unlabelled)
         if example.id in seen:
             raise BadInput(
@@ -52,7 +52,7 @@ def load_instructions(path: Path) -> list[tuple[str, str]]:
     messages rows.
     """
     pairs = []
-    for place, row in _raw_rows(path):
+    for place, row in raw_rows(path):
         pair = _instruction(row)
         if pair is not None and not pair[1].strip():
             continue  # some sets have rows without a response: nothing to learn from
@@ -80,8 +80,9 @@ def _instruction(row: dict[str, Any]) -> tuple[str, str] | None:
     return (f"{asked}\n{row['input']}" if row.get("input") else asked), answered
 
 
-def _raw_rows(path: Path) -> Iterator[Raw]:
-    suffix = path.suffix.lower()
+def raw_rows(path: Path) -> Iterator[Raw]:
+    """(place, row) of a file, gzip-ed or not, or of a Hub data set."""
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in {".jsonl", ".ndjson"}:
         yield from ((f"{path} line {number}", row) for number, row in read_jsonl(path))
     elif suffix in {".csv", ".tsv"}:
@@ -89,13 +90,15 @@ def _raw_rows(path: Path) -> Iterator[Raw]:
     elif suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.is_file():
-        raise BadInput(f"{path}: unknown kind of file; give .jsonl, .csv, .tsv or .parquet")
+        raise BadInput(
+            f"{path}: unknown kind of file; give .jsonl, .csv, .tsv (perhaps with .gz) or .parquet"
+        )
     else:
         yield from _hub_rows(str(path))
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[Raw]:
-    with open(path, newline="", encoding="utf-8-sig") as file, utf8_of(path):
+    with open_text(path, newline="") as file, utf8_of(path):
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
             for row in reader:
@@ -150,12 +153,16 @@ def _example(
         raise BadInput(f"{place}: the question is empty; fill it or remove the row")
     if fields.answer not in row and not unlabelled:
         _field(place, row, fields.answer, "answer")
-    answer = row.get(fields.answer)
+    answer, choices = row.get(fields.answer), _choices(place, row, fields.choices)
+    if isinstance(answer, list):  # several labels or spans
+        answer = "; ".join(str(part).strip() for part in answer)
+    elif isinstance(answer, int) and choices and str(answer) not in choices:
+        answer = _option_at(place, answer, choices)
     return Example(
         id=str(_field(place, row, fields.id, "id")) if fields.id else f"{number:07d}",
         question=question,
         answer=None if answer is None or str(answer).strip() == "" else str(answer).strip(),
-        choices=_choices(place, row, fields.choices),
+        choices=choices,
         domain=str(_field(place, row, fields.domain, "domain")) if fields.domain else "",
     )
 
@@ -185,6 +192,16 @@ def _choices(place: str, row: dict[str, Any], column: str | None) -> tuple[str, 
     if not isinstance(value, list) or not 2 <= len(value) <= 26:
         raise BadInput(f"{place}: {column!r} is no list of 2 to 26 options (data.fields.choices)")
     return tuple(str(option).strip() for option in value)
+
+
+def _option_at(place: str, number: int, choices: tuple[str, ...]) -> str:
+    """The option that a data set of the Hub means by a number: they count from 0."""
+    if not 0 <= number < len(choices):
+        raise BadInput(
+            f"{place}: the answer {number} is no option from 0 to {len(choices) - 1}; give the "
+            "option's letter or text"
+        )
+    return choices[number]
 
 
 def _with_known_answer(place: str, example: Example, kind: AnswerKind) -> Example:

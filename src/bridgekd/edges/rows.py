@@ -1,12 +1,14 @@
 """Rows on disk: dataclass rows to Parquet and back, and JSON lines read with their line numbers."""
 
 import dataclasses
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TextIO, TypeVar, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -70,10 +72,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line that is not empty; BadInput names the line that is
     broken.
     """
-    with open(path, encoding="utf-8-sig") as file, utf8_of(path):
+    with open_text(path) as file, utf8_of(path):
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, _object(path, number, line)
+
+
+@contextmanager
+def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A text file to read, gzip-ed if its name ends in .gz; `newline` as in `open`."""
+    if path.suffix.lower() != ".gz":
+        with open(path, newline=newline, encoding="utf-8-sig") as file:
+            yield file
+        return
+    try:
+        with gzip.open(path, "rt", newline=newline, encoding="utf-8-sig") as packed:
+            yield packed
+    except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+        raise BadInput(f"{path} is no whole gzip file ({exc}); fetch it again") from exc
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""Brings answers that were paid for elsewhere into a ledger, from a file of JSON lines.
+"""Brings answers that were paid for elsewhere into a ledger, from a file.
 
-A line is `{"request": ..., "response": ..., "price": ... or "cost_usd": ...}`, or one of the lines
-that `ledger_export` writes. What this keeps true: nothing is brought in before every line of the
-file has been found good, and lines are read one at a time.
+A JSON line is `{"request": ..., "response": ..., "price": ... or "cost_usd": ...}`, or has the
+answer's `text` and perhaps `usage` in place of a whole response, or is one of the lines that
+`ledger export` writes. Published formats are read by `edges.recorded`. What this keeps true:
+nothing is brought in before every row of the file has been found good.
 """
 
 import json
@@ -11,23 +12,27 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import ValidationError
 
-from bridgekd.config import Price
-from bridgekd.core.calls import call_key, max_tokens_of
+from bridgekd.config import OPENAI_URL, Price, published_price
+from bridgekd.core.calls import call_key, max_tokens_of, messages_of
 from bridgekd.core.costs import microusd_up
 from bridgekd.core.elsewhere import bill_elsewhere, call_of_body, check_call, most_elsewhere
+from bridgekd.core.prompts import render_question
+from bridgekd.core.recordings import counted, read_recording
 from bridgekd.core.replies import MOST_TOKENS, MOST_USD, read_reply
+from bridgekd.edges.recorded import RecordedFormat, read_recorded
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.errors import BadInput
 from bridgekd.ledger.attempts import FINAL
 from bridgekd.ledger.ledger import Ledger, Purpose
 from bridgekd.progress import Progress, silent
+from bridgekd.records import Example, Message
 
 GROUP = 200  # answers in one durable transaction
-FIELDS = ("request", "response", "price", "cost_usd")
+FIELDS = ("request", "response", "price", "cost_usd", "text", "reasoning", "finish_reason", "usage")
 LARGEST = MOST_TOKENS - 1  # of a count; what is more has been cut down to MOST_TOKENS
 
 
@@ -38,6 +43,29 @@ class Imported:
     n_new: int
     n_known: int
     n_skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How a file is written, and what it does not say itself: who answered, and at what price
+    ("published": OpenAI's, by the package's dated table). A line's own price or cost wins.
+    """
+
+    written_as: RecordedFormat | Literal["jsonl"] = "jsonl"
+    model: str | None = None
+    price: Price | Literal["published"] | None = None
+
+    def price_for(self, model: str) -> Price | None:
+        """The price of a model's answers that name none."""
+        if self.price != "published":
+            return self.price
+        found = published_price(OPENAI_URL, model)
+        if found is None:
+            raise BadInput(
+                f"no published price of {model!r} is known; give --price INPUT,OUTPUT in dollars "
+                "per million tokens"
+            )
+        return found.price.by("live")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +86,7 @@ def import_answers(
     into: Path,
     *,
     run: str | None = None,
+    source: Source | None = None,
     progress: Progress = silent,
     on_wait: Callable[[str], None] = lambda note: None,
 ) -> Imported:
@@ -66,18 +95,19 @@ def import_answers(
     They belong to `run`; where it is None, to the run that the line names, else to "imported".
     BadInput names the first bad line, and then nothing was brought in.
     """
+    source = source or Source()
     n_lines, n_answers = 0, 0
     total = _count_lines(path)
-    for n_lines, answer in enumerate(_answers(path), start=1):
+    for n_lines, answer in enumerate(_answers(path, source), start=1):
         if answer is not None:
             n_answers += 1
         if n_lines % GROUP == 0:
-            progress("Check", n_lines, total)
+            progress("Check", n_lines, max(total, n_lines))
     if not n_lines:
         raise BadInput(f"{path} holds no lines, so there is nothing to bring in.")
     progress("Check", n_lines, n_lines)
     n_new, n_done = 0, 0
-    answers = (answer for answer in _answers(path, checked=True) if answer is not None)
+    answers = (a for a in _answers(path, source, checked=True) if a is not None)
     with Ledger(into, on_wait=on_wait) as ledger:
         while group := list(islice(answers, GROUP)):
             n_new += _bring_in(ledger, group, run)
@@ -107,11 +137,14 @@ def _bring_in(ledger: Ledger, group: list[Answer], run: str | None) -> int:
     return sum(outcomes)
 
 
-def _answers(path: Path, *, checked: bool = False) -> Iterator[Answer | None]:
+def _answers(path: Path, source: Source, *, checked: bool = False) -> Iterator[Answer | None]:
     """The answer of every line; None for a line that is an attempt without one."""
+    if source.written_as != "jsonl":
+        yield from _published(path, source)
+        return
     for number, row in _rows(path):
         try:
-            answer = _attempt(row) if {"key", "state"} <= row.keys() else _recording(row)
+            answer = _attempt(row) if {"key", "state"} <= row.keys() else _recording(row, source)
             if answer is not None and not checked:
                 _check(answer)
         except ValueError as exc:
@@ -122,13 +155,42 @@ def _answers(path: Path, *, checked: bool = False) -> Iterator[Answer | None]:
         yield answer
 
 
-def _recording(row: Mapping[str, Any]) -> Answer:
+def _published(path: Path, source: Source) -> Iterator[Answer | None]:
+    """Answers of a published format; None for a question that has none.
+
+    The request is the bare question with its options: how it was put is not recorded. Tokens are
+    counted from the texts.
+    """
+    assert source.written_as != "jsonl"
+    if source.model is None:
+        raise BadInput(f"{source.written_as} does not name who answered; give --model")
+    price = source.price_for(source.model)
+    for row in read_recorded(path, source.written_as):
+        if row.text is None:
+            yield None
+            continue
+        messages = [Message("user", render_question(Example("", row.question, None, row.choices)))]
+        call = {
+            "provider": source.written_as,
+            "model": source.model,
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
+            "sample_index": row.sample,
+        }
+        body = counted(read_recording({"text": row.text}), messages)
+        yield Answer(call, json.dumps(body), price, None)
+
+
+def _recording(row: Mapping[str, Any], source: Source) -> Answer:
     """A line that somebody else wrote."""
     if unknown := sorted(row.keys() - set(FIELDS)):
         raise ValueError(f"unknown field {unknown[0]!r}; known: {', '.join(FIELDS)}")
     if not isinstance(row.get("request"), dict):
         raise ValueError("it needs a request, the JSON object that was sent")
     raw, cost = row.get("response"), row.get("cost_usd")
+    call = call_of_body(row["request"])
+    if "text" in row or "usage" in row:
+        kept = read_recording({k: v for k, v in row.items() if k != "cost_usd"})
+        raw = counted(kept, messages_of(call)) if "text" in row else kept.body
     if isinstance(raw, dict):
         raw = json.dumps(raw)
     if not isinstance(raw, str) or read_reply(raw).state not in FINAL:
@@ -137,10 +199,12 @@ def _recording(row: Mapping[str, Any]) -> Answer:
         raise ValueError("it has a price and a cost_usd; give one of them")
     if cost is not None and not (_is_number(cost) and 0 <= cost <= MOST_USD):
         raise ValueError(f"cost_usd is {cost!r}; it must be dollars, 0 or more")
-    call = call_of_body(row["request"])
     if read_reply(raw).usage is None and not max_tokens_of(call):
         raise ValueError("nobody can tell its tokens: no usage in the response, no max_tokens")
-    return Answer(call, raw, _price(row), None if cost is None else microusd_up(float(cost)))
+    price = _price(row)
+    if price is None and cost is None:
+        price = source.price_for(call["model"])
+    return Answer(call, raw, price, None if cost is None else microusd_up(float(cost)))
 
 
 def _attempt(row: Mapping[str, Any]) -> Answer | None:

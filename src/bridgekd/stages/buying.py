@@ -1,6 +1,7 @@
 """The paid part: query_teacher, check, measure_teacher. The only stages that open the ledger."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, n_queries, part_of, read_pool
 from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
+from bridgekd.teacher.replay import ReplayLine
 
 Keep = Literal["correct", "confident", "consistent", "all"]
 
@@ -37,8 +39,9 @@ def query_teacher(
     limits = limits_of(s.budget, len(examples), s.part)
     accept = _acceptance(examples, answer_kind(pool), s.accept)
     bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live, accept=accept)
-    write_rows(out / "completions.parquet", Completion, bought.completions)
-    return _facts(bought)
+    rows, unrecorded = _told_apart(bought.completions, s.ask, wanted, live)
+    write_rows(out / "completions.parquet", Completion, rows)
+    return _facts(bought) | unrecorded
 
 
 @stage(version=1)
@@ -103,6 +106,23 @@ def _acceptance(
     return lambda id, state, text: (
         checked(examples[id], text, kind, "teacher", keep, state=state).kept
     )
+
+
+def _told_apart(
+    completions: Sequence[Completion], ask: of.Ask, wanted: Sequence[Example], live: Live
+) -> tuple[Sequence[Completion], dict[str, int]]:
+    """The completions of a replayed teacher, `unrecorded` where it had nothing, and their count."""
+    if live.teacher.transport != "replay":
+        return completions, {}
+    lacks = ReplayLine(live.teacher).lacks(requests_for(ask, wanted, ()))
+    rows = [replace(c, state="unrecorded") if c.id in lacks else c for c in completions]
+    n = sum(row.state == "unrecorded" for row in rows)
+    if n:
+        live.note(
+            f"{n:,} of the {len(rows):,} questions asked have no recording in "
+            f"{live.teacher.recordings}: their rows are unrecorded and cost a query, no money."
+        )
+    return rows, {"n_unrecorded": n}
 
 
 def limits_of(budget: Budget, n_pool: int, part: of.Part = of.WHOLE) -> Limits:

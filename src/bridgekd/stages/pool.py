@@ -23,7 +23,7 @@ from bridgekd.records import Completion, Example, Pick, Score
 from bridgekd.stages.live import Live
 
 
-@stage(version=1)
+@stage(version=2)
 def load_pool(out: Path, s: of.LoadPool, source: Artifact, *, live: Live) -> dict[str, Any]:
     """The train file as pool and validation split: a seeded draw, so that every arm shares it."""
     pool, validation = pool_and_validation(source, s)

