@@ -31,7 +31,7 @@ from bridgekd.core.forecast import Forecast, Known, forecast
 from bridgekd.core.lengths import Usage
 from bridgekd.core.statistics import wilson
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.planning import foresee
+from bridgekd.purchases import foresee
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, count_tokens, serve
 from bridgekd.teacher.buy import buy

@@ -10,9 +10,10 @@ import bridgekd
 ROOT = Path(bridgekd.__file__).parent
 LEVEL = {
     "cli": 6, "cli_data": 6, "cli_ledger": 6, "cli_models": 6, "terminal": 6, "terminal_ledger": 6,
-    "__init__": 6,
+    "terminal_metrics": 6, "__init__": 6,
     "api": 5,
-    "methods": 4, "planning": 4, "exporting": 4, "trying": 4,
+    "planning": 4, "purchases": 4, "workers": 4, "comparing": 4, "methods": 4, "exporting": 4,
+    "trying": 4,
     "runs": 3, "journal": 3,
     "stages": 2,
     "report": 1, "lm": 1, "edges": 1, "ledger": 1, "teacher": 1, "served": 1,

@@ -2,7 +2,7 @@
 
 import torch
 
-from bridgekd.lm.losses import weighted_nll
+from bridgekd.lm.losses import weighted_kl, weighted_nll
 
 
 def naive(logits, labels, weights):
@@ -31,3 +31,21 @@ def test_a_batch_in_which_nothing_counts_has_no_loss_and_no_gradient():
     total.backward()
     assert float(total.detach()) == 0 and float(norm) == 0
     assert not logits.grad.any()
+
+
+def test_the_mentor_s_part_is_the_weighted_divergence_of_softened_distributions():
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(4, 7), torch.randn(4, 7)
+    weights = torch.tensor([0.0, 1.0, 2.5, 1.0])
+    expected = 0.0
+    for w, a, b in zip(weights, ours.double(), theirs.double(), strict=True):
+        p, q = torch.softmax(b / 2, -1), torch.softmax(a / 2, -1)
+        expected += float(w) * float((p * (p / q).log()).sum())
+    assert abs(float(weighted_kl(ours, theirs, weights, temperature=2.0)) - expected) < 1e-5
+
+
+def test_who_says_what_the_mentor_says_has_nothing_to_learn_from_it():
+    logits = torch.randn(3, 5, requires_grad=True)
+    kl = weighted_kl(logits, logits.detach() + 1.0, torch.ones(3), temperature=2.0)
+    kl.backward()
+    assert abs(float(kl.detach())) < 1e-6 and float(logits.grad.abs().max()) < 1e-6

@@ -17,7 +17,7 @@ from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.planning import foresee
+from bridgekd.purchases import foresee
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, serve
 from bridgekd.teacher.buy import buy

@@ -104,7 +104,7 @@ def test_an_arm_that_was_not_asked_about_a_domain_says_so():
 )
 def test_the_headline_follows_the_paired_test(bridge, direct, p, verdict):
     arms = {"bridge": an_arm("bridge", *bridge), "direct": an_arm("direct", *direct)}
-    assert verdict in headline(arms, {"direct - bridge": p})
+    assert verdict in headline(arms, {"direct - bridge": {"p": p, "test": "McNemar"}})
 
 
 def test_an_arm_without_a_title_comes_last():

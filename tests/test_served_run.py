@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import bridgekd
+from bridgekd.comparing import comparison
 from bridgekd.config import AssistantServer, Lora, Train
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows, write_rows
@@ -249,7 +250,10 @@ def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
 
 def folders(task, *overrides):
     recipe = load_recipe(task / "task.yaml", overrides)
-    return {a.path.name for a in planned(recipe, task, ["bridge"], task / "runs").stages}
+    return {
+        a.path.name
+        for a in planned(recipe, task, comparison(recipe, ["bridge"]), task / "runs").stages
+    }
 
 
 def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(task):

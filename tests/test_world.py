@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridgekd.records import StepCount
 from bridgekd.sandbox import domains, world
+from bridgekd.sandbox.steps import count_steps
 from bridgekd.sandbox.wordings import KINDS, N_STYLES, STEPS, say, understand
 
 QUESTION = (
@@ -139,3 +141,11 @@ def test_lines_around_the_question_do_not_change_the_reply() -> None:
 def test_a_text_that_is_not_of_the_world_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         world.solve(text)
+
+
+def test_steps_that_are_wrong_strange_or_missing_all_went_wrong() -> None:
+    assert count_steps(QUESTION, SOUND) == StepCount(3, 0)
+    assert count_steps(QUESTION, "") == StepCount(3, 3)
+    strange = count_steps(QUESTION, f"Let us see. {SOUND}")
+    assert strange == StepCount(4, 1)
+    assert count_steps("What is 2 + 2?", "It is 4.") is None

@@ -9,20 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bridgekd.comparing import compare, comparison
 from bridgekd.config import Recipe
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput
 from bridgekd.exporting import Exported, export_arm
 from bridgekd.journal import finished, recipe_of
-from bridgekd.methods import method_named
 from bridgekd.planning import Plan, planned
 from bridgekd.progress import Progress, silent
 from bridgekd.runs import live_of, open_run
 from bridgekd.served.process import filled, program_of
+from bridgekd.stages.live import Checker
+from bridgekd.stages.measuring import checker
 from bridgekd.teacher.buy import api_key, key_in
 from bridgekd.teacher.replay import placed
 from bridgekd.trying import Panel
 from bridgekd.trying import panel as open_panel
+from bridgekd.workers import side_by_side
 
 __all__ = ["Consent", "Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]
 __all__ += ["standing"]
@@ -39,6 +42,7 @@ class Outcome:
 
 
 Consent = Callable[[Plan], bool]
+NO_CHECKERS: Mapping[str, Checker] = {}
 
 
 def run(
@@ -46,37 +50,48 @@ def run(
     *,
     overrides: Sequence[str] = (),
     methods: Sequence[str] = (),
+    seeds: int = 1,
+    budgets: Sequence[int | float | str] = (),
+    workers: int = 1,
     folder: Path | None = None,
     consent: Consent = lambda plan: False,
+    checkers: Mapping[str, Checker] = NO_CHECKERS,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
-    """Runs a recipe to its report, or goes on where it stopped; `methods` compares several over one
-    store.
+    """Runs a recipe to its report, or goes on where it stopped; `methods`, under so many `seeds`
+    (from the recipe's on) and under `budgets` in queries (0.05 or `5%` of the pool, or a number),
+    are compared over one store, by as many processes as `workers` says.
 
     Relative paths are relative to the recipe's folder, or to `folder` (default: here) for a Recipe
     object. `consent` is asked before anything is sent to a teacher, or to an assistant's server,
-    that is not on this machine; the default says no. Raises BadInput, or Stopped with all state
-    saved.
+    that is not on this machine; the default says no. `checkers` holds what `evaluate.steps` names.
+    Raises BadInput, or Stopped with all state saved.
     """
-    wanted, home = _resolve(recipe, overrides, folder)
-    names = list(methods) or [wanted.method]
-    foreseen = plan(wanted, methods=names, folder=home)
+    given, home = _resolve(recipe, overrides, folder)
+    wanted = comparison(given, methods, seeds, budgets)
+    if given.evaluate.steps is not None:
+        checker(checkers, given.evaluate.steps)
+    store = home / Path(given.store).expanduser()
+    foreseen = planned(given, home, wanted, store)
     if foreseen.purchases:
-        api_key(wanted.teacher)
+        api_key(given.teacher)
     if foreseen.serves:
-        _can_serve(wanted, home)
+        _can_serve(given, home)
     to_agree = foreseen.needs_consent and foreseen.purchases
     if (to_agree or foreseen.served_at) and not consent(foreseen):
         raise BadInput(
             "nothing was sent and nothing was spent: the buying was not agreed to; "
             "agree with --yes (from Python: consent=...)"
         )
-    live = replace(live_of(wanted, home), progress=progress, note=note)
-    here = open_run(wanted, home, live, names)
+    live = replace(live_of(given, home), progress=progress, note=note, checkers=checkers)
+    here = open_run(
+        given, home, live, wanted.methods, seeds=len(wanted.seeds), budgets=wanted.said_budgets
+    )
     try:
-        arms = {name: arm for m in names for name, arm in method_named(m)(here).items()}
-        evaluation = here.measure(arms)
+        if workers > 1:
+            side_by_side(here, wanted, workers)
+        evaluation = compare(here, wanted)
         page = here.report(evaluation)
     except BaseException as exc:
         with suppress(BadInput):  # what stopped the run matters more
@@ -84,7 +99,7 @@ def run(
         raise
     here.write_journal("done")
     metrics = json.loads((evaluation.path / "metrics.json").read_text())
-    return Outcome(wanted.name, metrics, page.path / "report.html", foreseen)
+    return Outcome(given.name, metrics, page.path / "report.html", foreseen)
 
 
 def plan(
@@ -92,14 +107,16 @@ def plan(
     *,
     overrides: Sequence[str] = (),
     methods: Sequence[str] = (),
+    seeds: int = 1,
+    budgets: Sequence[int | float | str] = (),
     folder: Path | None = None,
 ) -> Plan:
     """What `run` would do with the same arguments. Reads the data and the ledger; sends and writes
     nothing.
     """
-    wanted, home = _resolve(recipe, overrides, folder)
-    store = home / Path(wanted.store).expanduser()
-    return planned(wanted, home, methods or [wanted.method], store)
+    given, home = _resolve(recipe, overrides, folder)
+    store = home / Path(given.store).expanduser()
+    return planned(given, home, comparison(given, methods, seeds, budgets), store)
 
 
 def standing(journal: Mapping[str, Any], store: Path) -> Plan:
@@ -108,7 +125,11 @@ def standing(journal: Mapping[str, Any], store: Path) -> Plan:
 
     Raises BadInput where it cannot be planned any more, or was begun by an older bridgekd.
     """
-    return planned(recipe_of(journal), Path(journal["folder"]), journal["methods"], store)
+    recipe = recipe_of(journal)
+    wanted = comparison(
+        recipe, journal["methods"], journal.get("seeds", 1), journal.get("budgets", ())
+    )
+    return planned(recipe, Path(journal["folder"]), wanted, store)
 
 
 def export(

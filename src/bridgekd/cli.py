@@ -8,14 +8,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from bridgekd import api, cli_data, cli_ledger, cli_models, terminal
+from bridgekd import api, cli_data, cli_ledger, cli_models, terminal, terminal_metrics
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
@@ -41,6 +41,11 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set select.alpha=0.3"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
+Seeds = Annotated[int, typer.Option(min=1, help="So many, counted up from the recipe's seed.")]
+Budgets = Annotated[
+    str,
+    typer.Option(help="Queries: 5% or 0.05 of the pool, or 200; with commas; or the recipe's."),
+]
 StorePath = Annotated[Path, typer.Option("--store", help="The store's folder.")]
 
 
@@ -50,26 +55,35 @@ def run(recipe: RecipePath, set_: Overrides = None, yes: Yes = False) -> None:
     _run(recipe, set_ or [], [], yes)
 
 
-@app.command(epilog="Example: bridgekd compare medqa.yaml --arms bridge,direct,random")
+@app.command(
+    epilog="Example: bridgekd compare medqa.yaml --arms bridge,direct --seeds 5 --budgets 1%,5%"
+)
 def compare(
     recipe: RecipePath,
     arms: Annotated[str, typer.Option(help="Methods, with commas between them.")] = "bridge,direct",
+    seeds: Seeds = 1,
+    budgets: Budgets = "",
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each in one thread.")] = 1,
     set_: Overrides = None,
     yes: Yes = False,
 ) -> None:
     """Run several methods over one store and one ledger, and measure them together."""
-    _run(recipe, set_ or [], [name.strip() for name in arms.split(",")], yes)
+    how = {"seeds": seeds, "budgets": _listed(budgets), "workers": workers}
+    _run(recipe, set_ or [], _listed(arms), yes, **how)
 
 
 @app.command(epilog="Example: bridgekd plan medqa.yaml --set budget.usd=2")
 def plan(
     recipe: RecipePath,
     arms: Annotated[str, typer.Option(help="Methods; the recipe's own if left out.")] = "",
+    seeds: Seeds = 1,
+    budgets: Budgets = "",
     set_: Overrides = None,
 ) -> None:
     """Say what a run would do and what it may cost. Sends nothing, writes nothing."""
-    methods = [name.strip() for name in arms.split(",") if name.strip()]
-    terminal.print_plan(out, api.plan(recipe, overrides=set_ or [], methods=methods))
+    how: dict[str, Any] = {"seeds": seeds, "budgets": _listed(budgets)}
+    told = api.plan(recipe, overrides=set_ or [], methods=_listed(arms), **how)
+    terminal.print_plan(out, told)
 
 
 @app.command(epilog="Example: bridgekd status medqa --store runs")
@@ -116,7 +130,7 @@ def report(
             f"{name} has no report yet (it is {journal['state']}); run its recipe to the end"
         )
     metrics = json.loads((folders["evaluate"] / "metrics.json").read_text())
-    terminal.print_metrics(out, metrics, name)
+    terminal_metrics.print_metrics(out, metrics, name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
 
 
@@ -199,7 +213,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _run(recipe: Path, overrides: list[str], methods: list[str], yes: bool) -> None:
+def _listed(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _run(
+    recipe: Path, overrides: list[str], methods: list[str], yes: bool, **comparison: Any
+) -> None:
+    from bridgekd.sandbox.steps import count_steps
+
     def consent(plan: api.Plan) -> bool:
         if yes:
             return True
@@ -212,8 +234,10 @@ def _run(recipe: Path, overrides: list[str], methods: list[str], yes: bool) -> N
             overrides=overrides,
             methods=methods,
             consent=consent,
+            checkers={"sandbox": count_steps},
+            **comparison,
             progress=progress,
             note=terminal.note_to(out),
         )
-    terminal.print_metrics(out, outcome.metrics, outcome.name)
+    terminal_metrics.print_metrics(out, outcome.metrics, outcome.name)
     out.print(f"Report: {outcome.report}", soft_wrap=True)

@@ -16,8 +16,13 @@ from pydantic import ValidationError
 from bridgekd.config import Recipe
 from bridgekd.edges.store import MANIFEST, Artifact, ancestors
 from bridgekd.errors import BadInput
+from bridgekd.stages.cells import budget_of
 
-LEARNT = ("train_student", "train_assistant")  # the stages that learn from rationales
+LEARNT = (
+    "train_student",
+    "train_with_mentor",
+    "train_assistant",
+)  # the stages that learn from rationales
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,8 @@ class Finished:
         learnt = {n: arm for n, arm in self.arms.items() if arm.learnt}
         if name is None:
             own = [self.recipe.method, *self.methods]
-            return next(learnt[n] for n in (*own, *learnt) if n in learnt)
+            at_most = [n for m in own for n in reversed(learnt) if n.partition("@")[0] == m]
+            return next(learnt[n] for n in (*at_most, *learnt))
         if name in learnt:
             return learnt[name]
         near = get_close_matches(name, learnt, n=1)
@@ -117,12 +123,27 @@ def finished(store: Path, name: str) -> Finished:
     )
 
 
+def rationales_of(model: Artifact) -> list[Artifact]:
+    """What a model learnt its rationales from."""
+    return [a for a in model.inputs[2:] if (a.path / "rationales.parquet").is_file()]
+
+
 def _arms(evaluation: Artifact) -> dict[str, Measured]:
-    """The evaluation's arms that are local models, in its order."""
+    """The evaluation's arms that are local models, in its order and under the names of its rows; of
+    several seeds the first.
+    """
     names = evaluation.manifest["settings"]["arms"]
-    arms = {}
-    for name, measured in zip(names, evaluation.inputs[1:], strict=True):
-        if measured.stage == "predict":
-            asked, model = measured.manifest["settings"], measured.inputs[2]
-            arms[name] = Measured(name, model, asked["ask"], asked["max_new_tokens"])
+    found = [
+        (name, budget_of(ancestors(measured).values()), measured)
+        for name, measured in zip(names, evaluation.inputs[1:], strict=True)
+        if measured.stage == "predict"
+    ]
+    budgets: dict[str, set[str]] = {}
+    for name, budget, _ in found:
+        budgets.setdefault(name, set()).add(budget)
+    arms: dict[str, Measured] = {}
+    for name, budget, measured in found:
+        label = f"{name}@{budget}" if len(budgets[name]) > 1 else name
+        asked, model = measured.manifest["settings"], measured.inputs[2]
+        arms.setdefault(label, Measured(label, model, asked["ask"], asked["max_new_tokens"]))
     return arms

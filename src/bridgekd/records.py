@@ -129,6 +129,14 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class StepCount:
+    """The steps of one rationale, those that are missing included, and how many went wrong."""
+
+    n: int
+    n_wrong: int
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of target text; `weight` multiplies the loss of each of its tokens."""
 

@@ -2,8 +2,9 @@
 where.
 """
 
+import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,11 +45,12 @@ class Run:
         store: Maker,
         live: Live,
         *,
-        methods: Sequence[str] = (),
+        told: Mapping[str, Any] | None = None,
     ) -> None:
+        """`told` is what the journal says of the run beside its recipe; None: it has no journal."""
         self.recipe = recipe
         self.folder = folder
-        self.methods = list(methods)
+        self.head = None if told is None else _head(recipe, folder, live) | dict(told)
         self.of = Settings(recipe)
         self.live = live
         self.store = store
@@ -63,6 +65,12 @@ class Run:
         instruct, shots = recipe.student.instruct, recipe.teacher.prompt.examples
         self.instructions = data_source(instruct, folder) if instruct else None
         self.shots = (data_source(shots, folder),) if shots else ()
+
+    def varied(self, recipe: Recipe) -> "Run":
+        """The same run under another seed or budget: same sources, same store, same journal."""
+        other = copy.copy(self)
+        other.recipe, other.of = recipe, Settings(recipe)
+        return other
 
     def make(self, stage: Stage, settings: Section, *inputs: Artifact) -> Artifact:
         """The artifact of this stage; the run's journal says which folder that is."""
@@ -121,16 +129,27 @@ class Run:
             stages.instruct_student, self.of.instruct_student, self.student, self.instructions
         )
 
-    def measure(self, arms: Arms) -> Artifact:
-        """metrics.json over all arms, the teacher among them if the recipe pays for that."""
-        pool = self.pool()
-        test = self.make(stages.load_test, self.of.load_test, pool, self.test_data)
-        predictions = {}
-        if self.recipe.evaluate.teacher_queries not in (0, "0%"):
-            asked = self.of.measure_teacher
-            predictions["teacher"] = self.make(
-                stages.measure_teacher, asked, pool, test, *self.shots
-            )
+    def untouched(self) -> Arms:
+        """Both models as the person brought them."""
+        return {
+            "assistant_base": Arm(self.assistant, "assistant"),
+            "student_base": Arm(self.student, "student"),
+        }
+
+    def test(self) -> Artifact:
+        """The test set."""
+        return self.make(stages.load_test, self.of.load_test, self.pool(), self.test_data)
+
+    def teacher_measured(self) -> dict[str, Artifact]:
+        """The teacher's own answers to test questions, if the recipe pays for that."""
+        if self.recipe.evaluate.teacher_queries in (0, "0%"):
+            return {}
+        asked, pool = self.of.measure_teacher, self.pool()
+        return {"teacher": self.make(stages.measure_teacher, asked, pool, self.test(), *self.shots)}
+
+    def predicted(self, arms: Arms) -> dict[str, Artifact]:
+        """Every arm's answers to the test questions."""
+        pool, test, predictions = self.pool(), self.test(), {}
         for name, arm in arms.items():
             sized = self.recipe.assistant if arm.size == "assistant" else self.recipe.student
             how = Predict(
@@ -140,8 +159,13 @@ class Run:
                 backend=self.recipe.assistant.backend if arm.size == "assistant" else IN_PROCESS,
             )
             predictions[name] = self.make(stages.predict, how, pool, test, arm.model)
-        names = Evaluate(arms=tuple(predictions))
-        return self.make(stages.evaluate, names, test, *predictions.values())
+        return predictions
+
+    def evaluate(self, predictions: Sequence[tuple[str, Artifact]]) -> Artifact:
+        """metrics.json over all of these, each with its arm's name."""
+        names = tuple(name for name, _ in predictions)
+        how = Evaluate(arms=names, steps=self.recipe.evaluate.steps)
+        return self.make(stages.evaluate, how, self.test(), *(made for _, made in predictions))
 
     def report(self, evaluation: Artifact) -> Artifact:
         """The page."""
@@ -153,22 +177,26 @@ class Run:
 
     def write_journal(self, state: str) -> None:
         """runs/<name>.json: which folders are this run's, and whether it is over."""
-        if isinstance(self.store, Store):
+        if self.head is not None and isinstance(self.store, Store):
             path = self.store.folder / f"{self.recipe.name}.json"
-            known: dict[str, Any] = {"name": self.recipe.name, "state": state}
-            known["stages"] = self.journal
-            known["ledger"] = str(self.live.ledger)
-            known["folder"] = str(self.folder.resolve())
-            known["methods"] = self.methods
-            known["recipe"] = self.recipe.model_dump(mode="json")
+            known = self.head | {"state": state, "stages": self.journal}
             with on_disk(self.store.folder):
                 write_durably(path, json.dumps(known, indent=1))
 
 
-def open_run(recipe: Recipe, folder: Path, live: Live, methods: Sequence[str]) -> Run:
-    """A run of `methods` that does its work in the recipe's store."""
+def open_run(recipe: Recipe, folder: Path, live: Live, methods: Sequence[str], **told: Any) -> Run:
+    """A run of `methods` that does its work in the recipe's store; `told` is for its journal."""
     store = Store(folder / Path(recipe.store).expanduser(), live.note)
-    return Run(recipe, folder, store, live, methods=methods)
+    return Run(recipe, folder, store, live, told={"methods": list(methods), **told})
+
+
+def _head(recipe: Recipe, folder: Path, live: Live) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "ledger": str(live.ledger),
+        "folder": str(folder.resolve()),
+        "recipe": recipe.model_dump(mode="json"),
+    }
 
 
 def live_of(recipe: Recipe, folder: Path) -> Live:

@@ -146,6 +146,28 @@ class Annotate(Answered):
     seed: int
 
 
+class TrainOnAnswers(Section):
+    train: Train
+    answer_weight: float
+    lora: Lora | None
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+
+
+class SampleRationales(Answered):
+    keep: Literal["correct"] = "correct"
+    samples: int
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+
+
+class TrainWithMentor(TrainModel):
+    share: float  # of the mentor's part in the loss
+    temperature: float
+
+
 class Instruct(Section):
     train: Train
     lora: Lora | None
@@ -165,7 +187,10 @@ class MeasureTeacher(Section):
 
 
 class Evaluate(Section):
+    """Seeds and budgets are not here: they are read off what each prediction was made from."""
+
     arms: tuple[str, ...]  # one name per prediction artifact, in order
+    steps: str | None  # the checker of rationales' steps
 
 
 class Report(Section):
@@ -219,6 +244,17 @@ class Settings:
         self.annotate = _annotate(r)
         self.instruct_student = Instruct(train=s.instruct_train, lora=s.lora, seed=seed)
         self.train_student = _training(s, s.form, seed)
+        self.train_on_answers = _on_answers(s, seed)
+        self.sample_rationales = SampleRationales(
+            backend=a.backend,
+            samples=r.mentor.samples,
+            max_new_tokens=a.max_new_tokens,
+            batch_size=a.batch_size,
+            seed=seed,
+        )
+        self.train_with_mentor = TrainWithMentor(
+            **dict(self.train_student), share=r.mentor.share, temperature=r.mentor.temperature
+        )
         self.measure_teacher = MeasureTeacher(
             ask=self.ask, queries=r.evaluate.teacher_queries, seed=seed
         )
@@ -232,6 +268,12 @@ class Settings:
     def query_part(self, part: Part) -> QueryTeacher:
         """The buying of a part of the budget."""
         return self.query_teacher.model_copy(update={"part": part})
+
+    def whole_pool(self) -> tuple[Select, QueryTeacher]:
+        """Random choice and buying without a limit on queries; the budget's other limits stay."""
+        budget = self.recipe.budget.model_copy(update={"queries": "100%"})
+        chosen = self.select_by("random").model_copy(update={"queries": "100%"})
+        return chosen, self.query_teacher.model_copy(update={"budget": budget})
 
     def check_by(self, keep: Literal["correct", "confident", "all"]) -> Check:
         """The check by another rule."""
@@ -293,6 +335,12 @@ def _training(
         batch_size=sized.batch_size,
         seed=seed,
     )
+
+
+def _on_answers(student: Student, seed: int) -> TrainOnAnswers:
+    """As `_training`, but for what only rationales have."""
+    alike = {k: v for k, v in _training(student, "joint", seed) if k in TrainOnAnswers.model_fields}
+    return TrainOnAnswers(**alike)
 
 
 def _score_pool(recipe: Recipe) -> ScorePool:

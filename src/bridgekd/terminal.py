@@ -1,5 +1,6 @@
 """What a person sees in the terminal: progress, plans, tables. It only prints what it is given."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -21,9 +22,9 @@ from rich.table import Table
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
-from bridgekd.planning import RECORDINGS, Plan, PricedBy, Purchase
+from bridgekd.planning import RECORDINGS, Plan, PricedBy
 from bridgekd.progress import Progress as Tell
-from bridgekd.stages.telling import ORDER, TITLES
+from bridgekd.purchases import Purchase
 from bridgekd.trying import Reply
 
 NO_PRICE = "no price is known, so no bill can be told"
@@ -83,11 +84,18 @@ def _print_done(console: Console, what: str, done: int, total: int) -> None:
 def print_plan(console: Console, plan: Plan) -> None:
     """Stages with what is there already, then what the buying may cost."""
     table = Table(title=f"Plan of {plan.name}", title_justify="left", box=None, pad_edge=False)
-    for column in ("stage", "state", "folder"):
-        table.add_column(column, no_wrap=True)
-    for artifact in plan.stages:
-        state = "[green]there[/green]" if artifact.done else "to do"
-        table.add_row(artifact.stage, state, f"[dim]{artifact.path.name}[/dim]")
+    if plan.n_variants == 1:
+        for column in ("stage", "state", "folder"):
+            table.add_column(column, no_wrap=True)
+        for artifact in plan.stages:
+            state = "[green]there[/green]" if artifact.done else "to do"
+            table.add_row(artifact.stage, state, f"[dim]{artifact.path.name}[/dim]")
+    else:
+        for column in ("stage", "to do", "there"):
+            table.add_column(column, no_wrap=True, justify="left" if column == "stage" else "right")
+        counts = Counter((a.stage, a.done) for a in plan.stages)
+        for stage in dict.fromkeys(a.stage for a in plan.stages):
+            table.add_row(stage, str(counts[stage, False]), str(counts[stage, True]))
     console.print(table)
     console.print(
         f"\nPool {plan.n_pool:,} questions, validation {plan.n_validation:,}, test {plan.n_test:,}."
@@ -106,21 +114,21 @@ def print_buying(console: Console, plan: Plan) -> None:
     if not plan.purchases:
         console.print("Nothing is left to buy.")
         return
-    for purchase in plan.purchases:
-        console.print(f"{_wanted(purchase, plan.host)}; {new_money(purchase.forecast)}.")
+    for alike in _alike(plan.purchases):
+        purchase = alike[0]
+        times = f"{len(alike)} times " if len(alike) > 1 else ""
+        whole = purchase.limits.queries == plan.n_pool
+        asked = _wanted(purchase, plan.host, times, whole=whole)
+        console.print(f"{asked}; {new_money(purchase.forecast)}.")
         console.print(f"[dim]  {_limits(purchase)}.{_unforeseen(purchase)}[/dim]")
-        if purchase.n_unrecorded:
+        n_lacks = max(p.n_unrecorded for p in alike)
+        if n_lacks:
             console.print(
-                f"{purchase.n_unrecorded:,} of the questions it may ask have no recording: each "
-                "costs a query and gives nothing."
+                f"{n_lacks:,} of the questions it may ask have no recording: each costs a query "
+                "and gives nothing."
             )
-    if len(plan.purchases) > 1:
-        ceilings = [p.forecast.new.ceiling for p in plan.purchases if p.forecast.new is not None]
-        together = sum(ceilings)
-        if plan.room_microusd is not None:
-            together = min(together, plan.room_microusd)
-        if ceilings:
-            console.print(f"Together never above {_up(together)} of new money.")
+    if len(plan.purchases) > 1 and plan.together is not None:
+        console.print(f"Together, each question paid once: {joint(plan.together)}.")
     if plan.hard_stop_microusd is not None:
         console.print(
             f"The ledger's hard stop is {dollars(plan.hard_stop_microusd)}; it holds "
@@ -133,37 +141,26 @@ def print_buying(console: Console, plan: Plan) -> None:
     console.print(f"[dim]Each request holds: {escape(plan.sent)}. Nothing else leaves.[/dim]")
 
 
+def _alike(purchases: Sequence[Purchase]) -> list[list[Purchase]]:
+    """Purchases of one kind, under the same limits, in the order of the first of each."""
+    groups: dict[object, list[Purchase]] = {}
+    for p in purchases:
+        groups.setdefault((p.stage, p.choice, p.chosen, p.limits), []).append(p)
+    return list(groups.values())
+
+
 def print_standing(console: Console, plan: Plan) -> None:
     """How far the buying of a run is, and what it will come to."""
-    for purchase in plan.purchases:
+    for purchase in plan.purchases if plan.n_variants == 1 else ():
         told = purchase.forecast
         n, spent = told.n_already, dollars(told.already_microusd)
         far = f"{n:,} of up to {told.n_queries:,} answers, {spent} so far"
         if not purchase.chosen:
             far = f"up to {told.n_queries:,} answers; which is not chosen yet"
         console.print(f"{purchase.stage} ({purchase.choice}): {far}; in all {bill(told)}.")
-
-
-def print_metrics(console: Console, metrics: Mapping[str, Any], title: str) -> None:
-    """The result table."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("arm", no_wrap=True)
-    for column in ("accuracy", "95 % interval", "n", "queries", "spend", "seconds"):
-        table.add_column(column, justify="right", no_wrap=True)
-    arms = metrics["arms"]
-    for name in sorted(arms, key=lambda n: ORDER.index(n) if n in ORDER else len(ORDER)):
-        row = arms[name]
-        low, high = row["ci95"]
-        table.add_row(
-            TITLES.get(name, name),
-            f"{row['accuracy']:.1%}",
-            f"{low:.1%} to {high:.1%}",
-            str(row["n_test"]),
-            str(row["n_queries"]),
-            f"${row['spend_usd']:.4f}",
-            f"{row['seconds']:.0f}",
-        )
-    console.print(table)
+    if plan.n_variants > 1 and plan.together is not None:
+        n = len(plan.purchases)
+        console.print(f"{n:,} purchases are still to be made; together {joint(plan.together)}.")
 
 
 def print_status(
@@ -207,6 +204,18 @@ def bill(told: Forecast) -> str:
     return NO_PRICE if told.whole is None else in_words(told.whole, told)
 
 
+def joint(told: Forecast) -> str:
+    """The bill of several purchases together, in words."""
+    bounds = told.new
+    if bounds is None or bounds.expected is not None or None in (bounds.low, bounds.high):
+        return NO_PRICE if bounds is None else in_words(bounds, told)
+    assert bounds.low is not None and bounds.high is not None
+    return (
+        f"{_down(bounds.low)} to {_up(bounds.high)} ({BASIS[told.basis].format(n=told.n_known)}; "
+        f"wide, as nobody knows yet how far the choices overlap), never above {_up(bounds.ceiling)}"
+    )
+
+
 def in_words(bounds: Bounds, told: Forecast) -> str:
     """A bill with its interval and what that is from, and what it can never pass."""
     ceiling = _up(bounds.ceiling)
@@ -244,16 +253,16 @@ def priced(by: PricedBy) -> str:
     )
 
 
-def _wanted(purchase: Purchase, host: str) -> str:
+def _wanted(purchase: Purchase, host: str, times: str, *, whole: bool) -> str:
     told = purchase.forecast
     what = f"{told.n_queries:,} answers from {host}"
     if purchase.stage == "measure_teacher":
         return f"To measure the teacher: {told.n_queries:,} test questions to {host}"
-    by = f"{purchase.choice} choice"
+    by = "the whole pool" if whole else f"{purchase.choice} choice"
     by += "" if purchase.chosen else ", not made yet"
     if told.n_expected is not None and told.n_expected < told.n_queries:
         by += f"; about {told.n_expected:,} within the limits"
-    return f"To buy: up to {what} ({by})"
+    return f"To buy: {times}up to {what} ({by})"
 
 
 def _limits(purchase: Purchase) -> str:

@@ -203,12 +203,23 @@ class Loop(Section):
     filter: bool = True
 
 
+class MentorKD(Section):
+    """Mentor-KD alone: rationales of the assistant a question, at temperature 0.7, and the share of
+    its distribution, softened by `temperature`, in the student's loss.
+    """
+
+    samples: int = Field(3, ge=1, le=64)
+    share: float = Field(0.3, ge=0, lt=1)
+    temperature: float = Field(2.0, gt=0)
+
+
 class Evaluate(Section):
     """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked
-    for.
+    for. `steps` names the checker that counts the wrong steps of rationales, where a task has one.
     """
 
     teacher_queries: Amount = 0
+    steps: str | None = None
 
 
 class Recipe(Section):
@@ -226,6 +237,7 @@ class Recipe(Section):
     annotate: Annotate = Annotate()
     confidence: Confidence = Confidence()
     loop: Loop = Loop()
+    mentor: MentorKD = MentorKD()
     evaluate: Evaluate = Evaluate()
     store: str = "runs"
     ledger: str = "ledger.db"

@@ -185,4 +185,6 @@ STRATEGIES: dict[str, Strategy] = {
 # What else decides a ranking; the others' stand still when it changes.
 BY_ALPHA = frozenset({"bridge", "bridge_static", "facility", "domains"})
 BY_SEED = frozenset({"random", "medoids", "facility", "clusters"})
+# Whose first places are the same however many are chosen.
+NESTED = frozenset({"bridge", "bridge_static", "random", "hardest", "diverse"})
 WITHOUT_EMBEDDINGS = frozenset({"random", "hardest"})

@@ -12,11 +12,11 @@ from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.licences import licence_of
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, ancestors
-from bridgekd.journal import Finished, Measured
+from bridgekd.journal import Finished, Measured, rationales_of
 from bridgekd.records import Example, Lesson
 from bridgekd.report.cards import Card, Figure
 from bridgekd.stages.lessons import read_rationales
-from bridgekd.stages.telling import TITLES, contamination, purchases_of
+from bridgekd.stages.telling import contamination, purchases_of, title
 
 HOW = {
     "bridge": "Method: BRIDGE (arXiv 2512.20403). A local assistant learnt from the teacher's "
@@ -27,6 +27,20 @@ HOW = {
     "that the assistant then wrote for the whole pool.",
     "direct": "Method: direct distillation (arXiv 2305.02301). The student learnt from the "
     "teacher's own rationales for questions drawn at random.",
+    "direct_full": "Method: direct distillation (arXiv 2305.02301) with the whole pool asked. The "
+    "student learnt from the teacher's own rationales.",
+    "hardest": "Method: BRIDGE (arXiv 2512.20403) with choice by difficulty alone. A local "
+    "assistant learnt from the teacher's answers; the student learnt from the rationales that the "
+    "assistant then wrote for the whole pool.",
+    "diverse": "Method: BRIDGE (arXiv 2512.20403) with choice by diversity alone. A local "
+    "assistant learnt from the teacher's answers; the student learnt from the rationales that the "
+    "assistant then wrote for the whole pool.",
+    "no_instruct": "Method: BRIDGE (arXiv 2512.20403) without instruction tuning. A local "
+    "assistant learnt from the teacher's answers; the student learnt from the rationales that the "
+    "assistant then wrote for the whole pool.",
+    "mentor_kd": "Method: Mentor-KD (arXiv 2410.09037). A local assistant learnt from the "
+    "teacher's answers to questions drawn at random; the student learnt from those of its sampled "
+    "rationales that end in the right answer, and from its distribution.",
     "ta_in_the_loop": "Method: Teaching-Assistant-in-the-Loop (arXiv 2406.05322). The student "
     "learnt from the teacher's own rationales: first for questions drawn at random, then for those "
     "that it was least sure of.",
@@ -45,8 +59,8 @@ def card_of(run: Finished, arm: Measured, lessons: Sequence[Lesson], merged: "lm
     return Card(
         run=run.name,
         arm=arm.name,
-        title=TITLES.get(arm.name, arm.name),
-        how=HOW.get(arm.name, _ASSISTANT),
+        title=title(arm.name),
+        how=HOW.get(arm.name.partition("@")[0], _ASSISTANT),
         base=model_and_revision(base)[0] if base.stage == "hub" else base.path.name,
         base_on_hub=base.stage == "hub",
         licence=licence_of(base),
@@ -57,7 +71,7 @@ def card_of(run: Finished, arm: Measured, lessons: Sequence[Lesson], merged: "lm
         contamination=contamination(run.behind),
         teacher=recipe.teacher.model,
         provider=recipe.teacher.provider,
-        budget=_in_words(recipe.budget),
+        budget=_in_words(_budget(recipe.budget, arm)),
         n_queries=own["n_queries"],
         spend_usd=own["spend_usd"],
         purchases=tuple(purchases_of(made)),
@@ -68,7 +82,7 @@ def card_of(run: Finished, arm: Measured, lessons: Sequence[Lesson], merged: "lm
         n_too_long=facts["n_too_long"],
         sources=dict(sorted(Counter(lesson.source for lesson in lessons).items())),
         dropped=_dropped(arm.model),
-        rules=tuple(sorted({a.manifest["settings"]["keep"] for a in arm.model.inputs[2:]})),
+        rules=tuple(sorted({a.manifest["settings"]["keep"] for a in rationales_of(arm.model)})),
         two_task=settings["form"] == "two_task",
         n_updates=facts["n_updates"],
         best_update=facts["best_update"],
@@ -97,9 +111,15 @@ def _named(source: Artifact) -> str:
 
 
 def _input(behind: Mapping[str, Artifact], stage: str, place: int) -> Artifact:
-    """An input of the only artifact of a stage."""
-    (made,) = (a for a in behind.values() if a.stage == stage)
-    return made.inputs[place]
+    """An input of a stage; what several seeds brought there is the same."""
+    return next(a for a in behind.values() if a.stage == stage).inputs[place]
+
+
+def _budget(budget: Budget, arm: Measured) -> Budget:
+    """The recipe's, with the queries of an arm that was compared at several."""
+    _, _, queries = arm.name.partition("@")
+    amount = int(queries) if queries.isdigit() else queries
+    return budget.model_copy(update={"queries": amount}) if queries.strip("%") else budget
 
 
 def _in_words(budget: Budget) -> str:
@@ -114,7 +134,7 @@ def _in_words(budget: Budget) -> str:
 
 def _figures(arm: Measured, metrics: Mapping[str, Any]) -> tuple[Figure, ...]:
     names = [arm.name, *(name for name in _SHOWN if name in metrics)]
-    return tuple(_figure(TITLES.get(name, name), metrics[name]) for name in names)
+    return tuple(_figure(title(name), metrics[name]) for name in names)
 
 
 def _figure(title: str, row: Mapping[str, Any]) -> Figure:
@@ -123,7 +143,7 @@ def _figure(title: str, row: Mapping[str, Any]) -> Figure:
 
 
 def _dropped(model: Artifact) -> dict[str, int]:
-    rows = read_rationales(model.inputs[2:])
+    rows = read_rationales(rationales_of(model))
     reasons = Counter(r.reason.partition(":")[0] for r in rows if not r.kept)
     return dict(reasons.most_common())
 

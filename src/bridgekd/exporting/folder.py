@@ -14,7 +14,7 @@ from bridgekd.edges.store import Artifact, on_disk, sync
 from bridgekd.errors import BadInput
 from bridgekd.exporting.describe import card_of
 from bridgekd.exporting.rows import write_data
-from bridgekd.journal import Finished
+from bridgekd.journal import Finished, rationales_of
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Lesson
 from bridgekd.report.cards import data_card, model_card
@@ -65,8 +65,8 @@ def export_arm(
 
 def _lessons(model: Artifact) -> list[Lesson]:
     """What the model learnt from, as its training read it."""
-    pool, _, *rationales = model.inputs
-    return lessons_of(pool, rationales, model.manifest["settings"]["form"])
+    form = model.manifest["settings"]["form"]
+    return lessons_of(model.inputs[0], rationales_of(model), form)
 
 
 @contextmanager

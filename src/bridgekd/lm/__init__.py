@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.mentoring import Mentor
     from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.scoring import Scored, score
     from bridgekd.lm.task import TrainingLog
 
 __all__ = [
     "LocalModel",
+    "Mentor",
     "Merged",
     "Options",
     "Row",
@@ -52,6 +54,7 @@ __all__ = [
 
 _HOMES = {
     "LocalModel": "loading",
+    "Mentor": "mentoring",
     "Merged": "merging",
     "Scored": "scoring",
     "TrainingLog": "task",

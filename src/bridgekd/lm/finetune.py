@@ -15,6 +15,7 @@ from bridgekd.config import Lora, Machine, Train
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded, encode_rows, shortened
 from bridgekd.lm.loading import LocalModel, load, max_positions, resolve_device, save
+from bridgekd.lm.mentoring import Mentor, guide
 from bridgekd.lm.packing import packs
 from bridgekd.lm.processes import in_processes
 from bridgekd.lm.standing import Standing, best_folder, identity_of, latest_checkpoint
@@ -46,6 +47,7 @@ def fine_tune(
     label: str = "train",
     machine: Machine | None = None,
     unfinished: Path | None = None,
+    mentor: Mentor | None = None,
 ) -> TrainingLog:
     """Trains `base` on `rows` for `n_updates` optimiser updates and saves it into `out`.
 
@@ -53,7 +55,8 @@ def fine_tune(
     better) is asked `config.evaluations` times, evenly spaced and at the end; the best weights are
     the ones saved, the earliest of equals; without it the last. Rows longer than
     `config.max_length`, or than the model has positions for, are left out or cut, and counted.
-    Logged steps go to `<out>/metrics.jsonl`.
+    Logged steps go to `<out>/metrics.jsonl`. With a `mentor` of the same vocabulary its
+    distribution is part of the loss.
 
     Checkpoints go into `unfinished`: called again with the same arguments and folder, a training
     that was killed goes on and ends with the weights of an undisturbed one. Works under torchrun
@@ -63,7 +66,7 @@ def fine_tune(
     """
     task = Task(
         base, rows, out, config, n_updates, seed, device, revision, lora, validate, label,
-        machine or Machine(), unfinished or out / "unfinished",
+        machine or Machine(), unfinished or out / "unfinished", mentor,
     )  # fmt: skip
     task.work.mkdir(parents=True, exist_ok=True)
     if task.machine.processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -95,7 +98,11 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
     standing.micro_tokens = standing.micro_tokens or task.machine.micro_tokens
     began_at, began_after = standing.update, standing.seconds
     watch = _watch(local, task, standing, progress)
-    trainer = UpdateTrainer(local, rows, updates, watch, arguments, in_one_line=packs(local, rows))
+    guided = guide(task.mentor, local)
+    in_one_line = guided is None and packs(local, rows)
+    trainer = UpdateTrainer(
+        local, rows, updates, watch, arguments, in_one_line=in_one_line, guide=guided
+    )
     if standing.gradient_checkpointing:
         trainer.save_activations()
     watch.begin(checkpoint)
@@ -120,6 +127,7 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
         gradient_checkpointing=standing.gradient_checkpointing,
         padding_free=trainer.in_one_line,
         n_processes=n_processes,
+        with_mentor=guided is not None,
     )
 
 

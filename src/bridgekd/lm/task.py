@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bridgekd.config import Lora, Machine, Train
 from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.mentoring import Mentor
 from bridgekd.records import TrainRow
 
 Validate = Callable[[LocalModel], float]
@@ -28,6 +29,7 @@ class Task:
     label: str
     machine: Machine
     work: Path
+    mentor: Mentor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +59,4 @@ class TrainingLog:
     gradient_checkpointing: bool
     padding_free: bool
     n_processes: int
+    with_mentor: bool = False  # whether a mentor's distribution was part of the loss

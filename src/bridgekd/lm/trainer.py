@@ -19,6 +19,7 @@ from bridgekd.lm.encode import Encoded
 from bridgekd.lm.forward import logits_at
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.losses import weighted_nll
+from bridgekd.lm.mentoring import Guide
 from bridgekd.lm.updates import Batch, Share, Updates, micro_batches, one_line, rectangle
 from bridgekd.lm.watching import Watch
 
@@ -39,6 +40,7 @@ class UpdateTrainer(Trainer):
         arguments: Any,
         *,
         in_one_line: bool = False,
+        guide: Guide | None = None,
     ) -> None:
         super().__init__(
             model=local.model,
@@ -49,7 +51,7 @@ class UpdateTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.local, self.rows, self.updates, self.watch = local, rows, updates, watch
-        self.in_one_line = in_one_line
+        self.in_one_line, self.guide = in_one_line, guide
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -90,6 +92,10 @@ class UpdateTrainer(Trainer):
             arguments["position_ids"] = batch.positions
         logits = logits_at(model, self.local.model, batch.places, arguments)
         total, _ = weighted_nll(logits, batch.targets, batch.weights)
+        if self.guide is not None:
+            total = self.guide.blended(
+                total, logits, batch.weights, places=batch.places, arguments=arguments
+            )
         return total * self.updates.n_processes / max(weight, TINY)
 
     def _batch(self, rows: Sequence[Encoded]) -> Batch:

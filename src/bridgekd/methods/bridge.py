@@ -2,6 +2,7 @@
 
 from bridgekd import stages
 from bridgekd.edges.store import Artifact
+from bridgekd.errors import BadInput
 from bridgekd.runs import Arm, Arms, Run
 
 
@@ -42,3 +43,30 @@ def apprentice(run: Run, pool: Artifact, warm: Artifact, strategy: str | None = 
 def random(run: Run) -> Arms:
     """BRIDGE with random choice: what choosing by difficulty and diversity has to beat."""
     return bridge(run, strategy="random", prefix="random_")
+
+
+def hardest(run: Run) -> Arms:
+    """BRIDGE by difficulty alone."""
+    return bridge(run, strategy="hardest", prefix="hardest_")
+
+
+def diverse(run: Run) -> Arms:
+    """BRIDGE by diversity alone."""
+    return bridge(run, strategy="diverse", prefix="diverse_")
+
+
+def no_instruct(run: Run) -> Arms:
+    """BRIDGE with a student that was never instruction-tuned; the rest is BRIDGE's own."""
+    if run.instructions is None:
+        raise BadInput(
+            "no_instruct is bridge itself where student.instruct is not given; leave it out"
+        )
+    pool, make, of = run.pool(), run.make, run.of
+    assistant = apprentice(run, pool, run.warmed(pool))
+    rationales = make(stages.annotate, of.annotate, pool, assistant)
+    student = make(stages.train_student, of.train_student, pool, run.student, rationales)
+    return {
+        "student_base": Arm(run.student, "student"),
+        "assistant": Arm(assistant, "assistant"),
+        "no_instruct": Arm(student, "student", ask=run.student_ask),
+    }

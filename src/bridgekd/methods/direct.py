@@ -2,7 +2,7 @@
 teacher itself.
 """
 
-from bridgekd import stages
+from bridgekd import settings, stages
 from bridgekd.runs import Arm, Arms, Run
 
 
@@ -10,14 +10,25 @@ def direct(run: Run) -> Arms:
     """The same budget on questions drawn at random; the same instructed student, the same number of
     updates.
     """
+    return _direct(run, "direct", run.of.select_by("random"), run.of.query_teacher)
+
+
+def direct_full(run: Run) -> Arms:
+    """Every question of the pool is asked: 100 % of the budget, whatever the others may spend. The
+    budget's dollars and tokens still end it.
+    """
+    return _direct(run, "direct_full", *run.of.whole_pool())
+
+
+def _direct(run: Run, name: str, choice: settings.Select, purchase: settings.QueryTeacher) -> Arms:
     pool, make, of = run.pool(), run.make, run.of
-    ranking = make(stages.select, of.select_by("random"), pool)
-    answers = make(stages.query_teacher, of.query_teacher, pool, ranking, *run.shots)
+    ranking = make(stages.select, choice, pool)
+    answers = make(stages.query_teacher, purchase, pool, ranking, *run.shots)
     lessons = make(stages.check, of.check, pool, answers, *run.judges(pool))
     instructed = run.instructed()
     student = make(stages.train_student, of.train_student, pool, instructed, lessons)
     return {
         "student_base": Arm(run.student, "student"),
         "student_instructed": Arm(instructed, "student"),
-        "direct": Arm(student, "student", ask=run.student_ask),
+        name: Arm(student, "student", ask=run.student_ask),
     }

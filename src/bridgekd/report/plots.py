@@ -49,6 +49,34 @@ def reliability(found: Reliability) -> str:
     return _svg(text)
 
 
+def against_spend(arms: tuple[ArmRow, ...]) -> str:
+    """Accuracy of every arm against what it spent, as an SVG element: arms of several budgets are
+    lines, the others dots; 95 % intervals upright.
+    """
+    by_name: dict[str, list[ArmRow]] = {}
+    for arm in arms:
+        by_name.setdefault(arm.name.partition("@")[0], []).append(arm)
+    with _drawn(8, 4.8) as (axes, text):
+        for i, (name, row) in enumerate(by_name.items()):
+            row = sorted(row, key=lambda a: a.spend_usd)
+            colour = ACCENT if name in MINE else f"C{i % 10}"
+            spend, share = [a.spend_usd for a in row], [a.accuracy for a in row]
+            errors = [[a.accuracy - a.low for a in row], [a.high - a.accuracy for a in row]]
+            axes.errorbar(
+                spend, share, yerr=errors, color=colour, marker="os^Dv"[i % 5], capsize=3,
+                linewidth=2.4 if name in MINE else 1.2, label=row[0].title.rpartition(", ")[0]
+                if "@" in row[0].name else row[0].title,
+            )  # fmt: skip
+        axes.set_ylim(0, 1)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_xlabel("dollars that an arm took alone")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=INK)
+        axes.grid(axis="y", color="#e3e6ea", linewidth=0.8)
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return _svg(text)
+
+
 @contextmanager
 def _drawn(width: float, height: float) -> Iterator[tuple[Any, io.StringIO]]:
     """Axes to draw on, and the text that holds the picture when the block ends."""

@@ -13,10 +13,23 @@ class ArmRow:
     low: float
     high: float
     n_test: int
-    n_queries: int
+    n_queries: float  # means over seeds, where there are several
     spend_usd: float
     seconds: float
     by_domain: dict[str, tuple[float, float, float]]  # accuracy, low, high
+    n_seeds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """A trained student less direct distillation at the same budget; p after Holm's correction."""
+
+    title: str
+    reference: str
+    difference: float
+    low: float
+    high: float
+    p_holm: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,7 @@ class Story:
     contamination: str
     recipe_yaml: str
     libraries: str
+    versus: tuple[Against, ...] = ()
     reliabilities: tuple[Reliability, ...] = ()
     maps: tuple[PoolMap, ...] = ()
 

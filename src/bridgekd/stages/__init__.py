@@ -8,8 +8,11 @@ from bridgekd.stages.scoring import embed_pool, score_pool, weigh_student
 from bridgekd.stages.training import (
     annotate,
     instruct_student,
+    sample_rationales,
     train_assistant,
+    train_on_answers,
     train_student,
+    train_with_mentor,
     warm_up,
 )
 
@@ -26,10 +29,13 @@ __all__ = [
     "predict",
     "query_teacher",
     "report",
+    "sample_rationales",
     "score_pool",
     "select",
     "train_assistant",
+    "train_on_answers",
     "train_student",
+    "train_with_mentor",
     "warm_up",
     "weigh_student",
 ]

@@ -1,25 +1,26 @@
 """From models to figures: predict, evaluate, report."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bridgekd import settings as of
-from bridgekd.core.statistics import mcnemar, wilson
+from bridgekd.core.comparison import compared
 from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact, ancestors, stage
+from bridgekd.edges.store import Artifact, stage
+from bridgekd.errors import BadInput
 from bridgekd.records import Example, Prediction
 from bridgekd.report.page import render
 from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import graded
+from bridgekd.stages.cells import Reader
 from bridgekd.stages.judging import PROMPTS
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import Checker, Live
 from bridgekd.stages.pool import answer_kind
 from bridgekd.stages.telling import tell
 from bridgekd.stages.writing import written
-
-_MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
 
 
 @stage(version=2)
@@ -46,22 +47,20 @@ def predict(
     return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)} | facts
 
 
-@stage(version=1)
+@stage(version=2)
 def evaluate(
     out: Path, s: of.Evaluate, test: Artifact, *predictions: Artifact, live: Live
 ) -> dict[str, Any]:
-    """metrics.json: every arm's accuracy with its interval, what it cost and took, and the arms in
-    pairs.
+    """metrics.json: every arm at every budget over all seeds, what it cost and gained, and the arms
+    in pairs.
     """
-    domains = {e.id: e.domain for e in read_rows(test.path / "test.parquet", Example)}
-    arms, answers = {}, {}
-    for name, artifact in zip(s.arms, predictions, strict=True):
-        rows = read_rows(artifact.path / "predictions.parquet", Prediction)
-        answers[name] = {r.id: r.correct for r in rows}
-        arms[name] = _accuracy_of(rows, domains) | _cost_of(artifact)
-    metrics = {"arms": arms, "pairs": _pairs(answers)}
+    examples = read_rows(test.path / "test.parquet", Example)
+    check = None if s.steps is None else checker(live.checkers, s.steps)
+    read = Reader({e.id: e for e in examples}, check)
+    cells = [read.cell(name, a) for name, a in zip(s.arms, predictions, strict=True)]
+    metrics = compared(cells, {e.id: e.domain for e in examples})
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
-    return {"n_arms": len(arms)}
+    return {"n_arms": len(metrics["arms"]), "n_models": len(cells)}
 
 
 @stage(version=2)
@@ -76,51 +75,12 @@ def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict
     return {"headline": story.headline}
 
 
-def _accuracy_of(rows: list[Prediction], domains: dict[str, str]) -> dict[str, Any]:
-    n_correct = sum(r.correct for r in rows)
-    by_domain: dict[str, list[bool]] = {}
-    for r in rows:
-        by_domain.setdefault(domains[r.id], []).append(r.correct)
-    return {
-        "accuracy": n_correct / len(rows) if rows else 0.0,
-        "n_correct": n_correct,
-        "n_test": len(rows),
-        "ci95": list(wilson(n_correct, len(rows))),
-        "by_domain": {
-            d: {"accuracy": sum(v) / len(v), "n_test": len(v), "ci95": list(wilson(sum(v), len(v)))}
-            for d, v in sorted(by_domain.items())
-        },
-    }
-
-
-def _cost_of(predictions: Artifact) -> dict[str, Any]:
-    """What making this model took alone: paid calls, dollars, and the seconds of every stage behind
-    it.
-    """
-    behind = list(ancestors(predictions).values())
-    paid = [a.facts for a in behind if "spend_microusd" in a.facts]
-    return {
-        "n_queries": sum(f["n_queries"] for f in paid),
-        "spend_usd": sum(f["spend_microusd"] for f in paid) / 1e6,
-        "seconds": round(
-            sum(a.manifest["seconds"] for a in behind if a.stage not in _MEASURING), 1
-        ),
-    }
-
-
-def _pairs(answers: dict[str, dict[str, bool]]) -> dict[str, dict[str, float]]:
-    """Difference and exact McNemar p-value of every two arms on the questions both answered."""
-    pairs = {}
-    names = list(answers)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            ids = sorted(answers[first].keys() & answers[second].keys())
-            if not ids:
-                continue
-            a, b = [answers[first][k] for k in ids], [answers[second][k] for k in ids]
-            pairs[f"{second} - {first}"] = {
-                "n_test": len(ids),
-                "difference": (sum(b) - sum(a)) / len(ids),
-                "p_mcnemar": mcnemar(a, b),
-            }
-    return pairs
+def checker(known: Mapping[str, Checker], name: str) -> Checker:
+    """The step checker of this name, of those that were brought along."""
+    if name not in known:
+        there = ", ".join(known) or "none"
+        raise BadInput(
+            f"evaluate.steps names the checker {name!r}; known here: {there}; leave the key "
+            "out, or from Python give run(..., checkers={name: function})"
+        )
+    return known[name]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,17 +157,93 @@ def train_student(
     )  # fmt: skip
 
 
+@stage(version=1)
+def train_on_answers(
+    out: Path, s: of.TrainOnAnswers, pool: Artifact, student: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """The student after the pool's gold answers alone, with the updates of `train_student`."""
+    examples = read_pool(pool)
+    rows = [_answer_row(e, s.answer_weight) for e in examples if e.answer is not None]
+    if not rows:
+        raise BadInput(
+            "the pool has no gold answer to train a student on; leave answers_only out of the arms"
+        )
+    return _train(
+        out, student, rows, s.train, s, live,
+        n_updates=s.train.n_updates(len(examples)),
+        validate=_accuracy(pool, "answer", s), label="train student on answers",
+    )  # fmt: skip
+
+
+@stage(version=1)
+def sample_rationales(
+    out: Path, s: of.SampleRationales, pool: Artifact, assistant: Artifact, *, live: Live
+) -> dict[str, Any]:
+    """Several rationales of the assistant a question, those with the right answer kept; one that
+    says what an earlier one of its question said is dropped.
+    """
+    examples, kind = read_pool(pool), answer_kind(pool)
+    speed = Throughput()
+    with asked(assistant, s.backend, out, live) as writer:
+        drawn = samples(
+            out, writer, [explain_prompt(e) for e in examples], s.samples,
+            seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
+            throughput=speed,
+        )  # fmt: skip
+        facts: dict[str, Any] = form_of(writer) | speed.facts()
+    rows = [
+        row
+        for example, texts in zip(examples, drawn, strict=True)
+        for row in once([checked(example, text, kind, "assistant", s.keep) for text in texts])
+    ]
+    write_rows(out / "rationales.parquet", Rationale, rows)
+    return {"n_written": len(rows), "n_kept": sum(r.kept for r in rows)} | facts
+
+
+@stage(version=1)
+def train_with_mentor(
+    out: Path,
+    s: of.TrainWithMentor,
+    pool: Artifact,
+    student: Artifact,
+    mentor: Artifact,
+    *rationales: Artifact,
+    live: Live,
+) -> dict[str, Any]:
+    """`train_student` with the mentor's distribution in the loss, where vocabularies agree."""
+    name, revision = model_and_revision(mentor)
+    asked: Asked = "explain" if s.form == "joint" else "answer"
+    return _train(
+        out, student, _rationale_rows(pool, rationales, s), s.train, s, live,
+        n_updates=s.train.n_updates(len(read_pool(pool))),
+        validate=_accuracy(pool, asked, s), label="train student with mentor",
+        mentor=lm.Mentor(name, revision, s.share, s.temperature),
+    )  # fmt: skip
+
+
+def once(said: Sequence[Rationale]) -> list[Rationale]:
+    """Rationales of one question; of equal texts only the first is kept."""
+    earlier: set[str] = set()
+    rows = []
+    for row in said:
+        again = row.kept and row.text in earlier
+        rows.append(replace(row, kept=False, reason="said before") if again else row)
+        earlier.add(row.text)
+    return rows
+
+
 def _train(
     out: Path,
     base: Artifact,
     rows: list[TrainRow],
     train: Train,
-    s: of.WarmUp | of.TrainModel | of.Instruct,
+    s: of.WarmUp | of.TrainModel | of.TrainOnAnswers | of.Instruct,
     live: Live,
     *,
     n_updates: int,
     label: str,
     validate: Validate | None = None,
+    mentor: "lm.Mentor | None" = None,
 ) -> dict[str, Any]:
     """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
@@ -178,12 +254,14 @@ def _train(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
         validate=validate, progress=live.progress, label=label, machine=live.machine,
-        unfinished=out / UNFINISHED,
+        unfinished=out / UNFINISHED, mentor=mentor,
     )  # fmt: skip
     return asdict(log) | (validate.speed.facts() if isinstance(validate, GreedyAccuracy) else {})
 
 
-def _accuracy(pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel) -> GreedyAccuracy | None:
+def _accuracy(
+    pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel | of.TrainOnAnswers
+) -> GreedyAccuracy | None:
     """On the validation split; None where nothing was set aside."""
     examples = tuple(read_validation(pool))
     if not examples:
@@ -191,8 +269,10 @@ def _accuracy(pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel) -> Gre
     return GreedyAccuracy(examples, answer_kind(pool), asked, s.max_new_tokens, s.batch_size)
 
 
-def _answer_row(example: Example) -> TrainRow:
-    return TrainRow(example.id, answer_prompt(example), answer_target(shown_answer(example)))
+def _answer_row(example: Example, weight: float = 1.0) -> TrainRow:
+    return TrainRow(
+        example.id, answer_prompt(example), answer_target(shown_answer(example), weight)
+    )
 
 
 def _rationale_rows(

@@ -1,0 +1,311 @@
+"""What is still to be bought: each purchase by its prompts, its limits and what the ledger knows,
+and all of them together.
+
+The one idea: a question that several arms, seeds or budgets ask is one call, paid once. Where it is
+known what each will ask, the calls are counted exactly; where a choice is still to be made, the
+bill together lies between that of the dearest one alone, as all may choose alike, and that of all
+apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from bridgekd import settings as of
+from bridgekd.config import Price, Teacher, count_of
+from bridgekd.core.admission import Limits
+from bridgekd.core.bounds import Settled, calls_for
+from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.core.costs import microusd, prompt_token_bound
+from bridgekd.core.draws import drawn
+from bridgekd.core.forecast import Forecast, Known, best_known, forecast
+from bridgekd.core.joint import together
+from bridgekd.core.replies import Bill
+from bridgekd.core.selection import NESTED, rank
+from bridgekd.edges.rows import read_column
+from bridgekd.edges.store import Artifact, PlanStore, Stage
+from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
+from bridgekd.records import Example, Pick
+from bridgekd.runs import Run
+from bridgekd.stages.buying import limits_of, requests_for
+from bridgekd.stages.pool import pool_and_validation
+from bridgekd.teacher.orders import billed_messages, bound_of, refuse_long
+from bridgekd.teacher.replay import ReplayLine
+
+PAID = ("query_teacher", "measure_teacher")
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """One buying still to come: a stage of the run, by its folder.
+
+    `chosen`: its prompts are known, in their order; else nobody knows yet which of the pool they
+    will be.
+    """
+
+    stage: str
+    folder: str
+    choice: str  # the strategy that chooses its prompts
+    chosen: bool
+    limits: Limits
+    forecast: Forecast
+    n_unrecorded: int = 0  # prompts it may ask that a replayed teacher has nothing for
+
+
+class Seen(PlanStore):
+    """A planning store that remembers what each stage would be made from."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.made_from: dict[str, tuple[BaseModel, tuple[Artifact, ...]]] = {}
+
+    def make(self, stage: Stage, settings: BaseModel, *inputs: Artifact, live: object) -> Artifact:
+        planned = super().make(stage, settings, *inputs, live=live)
+        self.made_from[planned.path.name] = (settings, inputs)
+        return planned
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a purchase may ask: `examples` in their order where `chosen`, else any of them."""
+
+    artifact: Artifact
+    ask: of.Ask
+    examples: Sequence[Example]
+    chosen: bool
+    limits: Limits
+    choice: str
+    nest: str  # purchases of one nest begin alike, so that the longest asks all that the others do
+
+    @property
+    def ends_by_number(self) -> bool:
+        """Whether nothing but the number of queries ends it."""
+        others = (self.limits.microusd, self.limits.tokens, self.limits.accepted)
+        return others == (None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What planning works on; pools and forecasts are made once."""
+
+    run: Run
+    store: Seen
+    test: Sequence[Example]
+    pools: dict[str, list[Example]] = field(default_factory=dict)
+    told: dict[Any, Forecast] = field(default_factory=dict)
+
+    def pool(self, artifact: Artifact) -> list[Example]:
+        """The pool that this artifact is or would be."""
+        name = artifact.path.name
+        if name not in self.pools:
+            settings, (source,) = self.store.made_from[name]
+            assert isinstance(settings, of.LoadPool)
+            self.pools[name], _ = pool_and_validation(source, settings)
+        return self.pools[name]
+
+    def alone(self, wanted: _Wanted) -> Forecast:
+        """The bill of one purchase."""
+        asks = [(wanted.ask, wanted.examples)]
+        return self._bill(asks, wanted.limits, ordered=wanted.chosen)
+
+    def union(self, several: Sequence[_Wanted]) -> Forecast:
+        """The bill of every question that these name, each once."""
+        asked: dict[tuple[str, str], dict[str, Example]] = {}
+        for w in several:
+            named = asked.setdefault((w.artifact.stage, w.ask.model_dump_json()), {})
+            named.update({e.id: e for e in w.examples})
+        asks = [
+            (of.Ask.model_validate_json(ask), list(named.values()))
+            for (_, ask), named in asked.items()
+        ]
+        return self._bill(asks, Limits(), ordered=True)
+
+    def n_unrecorded(self, wanted: _Wanted) -> int:
+        """How many of its questions a replayed teacher has nothing for."""
+        teacher = self.run.recipe.teacher
+        if teacher.transport != "replay":
+            return 0
+        asked = requests_for(wanted.ask, wanted.examples, self.run.shots)
+        return len(ReplayLine(teacher).lacks(asked))
+
+    def _bill(
+        self, asks: Sequence[tuple[of.Ask, Sequence[Example]]], limits: Limits, *, ordered: bool
+    ) -> Forecast:
+        ids = [(ask.model_dump_json(), *(e.id for e in examples)) for ask, examples in asks]
+        key, recipe = (ordered, limits, *ids), self.run.recipe
+        if key not in self.told:
+            self.told[key] = foresee(
+                [r for ask, named in asks for r in requests_for(ask, named, self.run.shots)],
+                teacher=recipe.teacher,
+                limits=limits,
+                ledger=self.run.live.ledger,
+                ordered=ordered,
+                hard_stop_usd=recipe.hard_stop_usd,
+            )
+        return self.told[key]
+
+
+def purchases_of(
+    world: World, pending: Sequence[Artifact]
+) -> tuple[tuple[Purchase, ...], Forecast | None]:
+    """Every purchase by itself, and the bill of all together; None where there is none."""
+    reads = {"query_teacher": _to_buy, "measure_teacher": _to_measure}
+    wanted = [reads[a.stage](world, a) for a in pending]
+    alone = [world.alone(w) for w in wanted]
+    purchases = tuple(
+        Purchase(
+            w.artifact.stage, w.artifact.path.name, w.choice, w.chosen, w.limits, told,
+            world.n_unrecorded(w),
+        )
+        for w, told in zip(wanted, alone, strict=True)
+    )  # fmt: skip
+    return purchases, _together(world, wanted, alone) if alone else None
+
+
+def _together(world: World, wanted: Sequence[_Wanted], alone: Sequence[Forecast]) -> Forecast:
+    known = [w for w in wanted if w.chosen and w.ends_by_number]
+    nests: dict[str, tuple[int, Forecast]] = {}
+    for w, told in zip(wanted, alone, strict=True):
+        size = len(w.examples) if w.limits.queries is None else w.limits.queries
+        if w not in known and size > nests.get(w.nest, (-1, told))[0]:
+            nests[w.nest] = (size, told)
+    apart = [told for _, told in nests.values()]
+    every = None
+    if sum(f.n_queries for f in apart) > max(len(w.examples) for w in wanted) / 2:
+        every = world.union(wanted)
+    hard_stop, room = world.run.recipe.hard_stop_usd, None
+    if hard_stop is not None:
+        room = microusd(hard_stop) - held_microusd(world.run.live.ledger)
+    union = [world.union(known)] if known else []
+    return together(alone, union, apart, everything=every, room_microusd=room)
+
+
+def foresee(
+    requests: Sequence[TeacherRequest],
+    *,
+    teacher: Teacher,
+    limits: Limits,
+    ledger: Path,
+    ordered: bool,
+    hard_stop_usd: float | None = None,
+) -> Forecast:
+    """The bill of `requests`, in their order or, unless `ordered`, of any `limits.queries` of
+    them, by what the ledger knows.
+    """
+    named = [call_request(teacher, r) for r in requests]
+    keys = [call_key(call) for call in named]
+    settled = settled_calls(ledger, keys)
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    price, room = teacher.tariff, None
+    if hard_stop_usd is not None:
+        room = microusd(hard_stop_usd) - held_microusd(ledger)
+    if teacher.transport == "replay":
+        settled = _recorded(teacher, keys, requests) | settled
+        price, known = price or Price(input=0, output=0), Known("recordings")
+    else:
+        known = _known(ledger, named, keys if ordered else (), teacher)
+        if ordered and requests:  # refuses a prompt that is too long for its price
+            longest = max(requests, key=lambda r: prompt_token_bound(r.messages))
+            refuse_long(teacher, longest.id, bound_of(teacher, longest))
+    return forecast(
+        calls_for(
+            [billed_messages(teacher, r) for r in requests],
+            price,
+            teacher.max_tokens,
+            settled=[settled.get(key) for key in keys],
+            repeats=[first[key] != place for place, key in enumerate(keys)],
+        ),
+        price=price,
+        max_tokens=teacher.max_tokens,
+        limits=limits,
+        ordered=ordered,
+        known=known,
+        room_microusd=room,
+    )
+
+
+def _recorded(
+    teacher: Teacher, keys: Sequence[str], requests: Sequence[TeacherRequest]
+) -> dict[str, Settled]:
+    """What replaying each request will be billed."""
+    line = ReplayLine(teacher)
+    bills = {key: line.most(r, Bill()) for key, r in zip(keys, requests, strict=True)}
+    return {
+        key: Settled(b.cost_microusd, b.n_prompt_tokens + b.n_completion_tokens, owed=True)
+        for key, b in bills.items()
+    }
+
+
+def _known(
+    ledger: Path, named: Sequence[Mapping[str, Any]], keys: Sequence[str], teacher: Teacher
+) -> Known:
+    answers, mine = known_answers(ledger, named[0]) if named else [], set(keys)
+    return best_known(
+        [a.usage for a in answers if a.alike and a.key in mine],
+        [a.usage for a in answers if a.alike and a.key not in mine],
+        [a.usage for a in answers if not a.alike],
+        teacher.expected_tokens,
+    )
+
+
+def _to_buy(world: World, artifact: Artifact) -> _Wanted:
+    settings, (pool, ranking, *_) = world.store.made_from[artifact.path.name]
+    chosen_by, known = world.store.made_from[ranking.path.name]
+    assert isinstance(settings, of.QueryTeacher) and isinstance(chosen_by, of.Select)
+    later = any(a.stage == "query_teacher" for a in known)
+    examples = world.pool(pool)
+    ranked = _ranked(examples, ranking, chosen_by, later=later)
+    limits = limits_of(settings.budget, len(examples), settings.part)
+    nest = ranking.path.name
+    if chosen_by.strategy in NESTED and not later:
+        like = chosen_by.model_copy(update={"queries": None, "part": of.WHOLE})
+        nest = " ".join([like.model_dump_json(), *(a.fingerprint for a in known)])
+    return _Wanted(
+        artifact=artifact,
+        ask=settings.ask,
+        examples=examples if ranked is None else ranked[: limits.queries],
+        chosen=ranked is not None,
+        limits=limits,
+        choice=chosen_by.strategy,
+        nest=nest,
+    )
+
+
+def _to_measure(world: World, artifact: Artifact) -> _Wanted:
+    settings, _ = world.store.made_from[artifact.path.name]
+    assert isinstance(settings, of.MeasureTeacher)
+    n = count_of(settings.queries, len(world.test))
+    places = drawn(settings.seed, "teacher test", n=n, of=len(world.test))
+    hidden = settings.ask.prompt.model_copy(update={"reveal_answer": False})
+    return _Wanted(
+        artifact=artifact,
+        ask=settings.ask.model_copy(update={"prompt": hidden}),
+        examples=[world.test[i] for i in places],
+        chosen=True,
+        limits=Limits(queries=n),
+        choice="random",
+        nest=artifact.path.name,
+    )
+
+
+def _ranked(
+    pool: Sequence[Example], ranking: Artifact, chosen_by: of.Select, *, later: bool
+) -> list[Example] | None:
+    """The pool in the order of buying; None where that takes scores that are still to be made, or
+    hangs on what an earlier round asks.
+    """
+    examples = {e.id: e for e in pool}
+    if ranking.done:
+        order = read_column(ranking.path / "ranking.parquet", Pick, "id")
+    elif chosen_by.strategy == "random" and not later:  # the seed alone decides
+        none, nowhere = np.zeros(len(pool)), np.empty((len(pool), 0), dtype=np.float32)
+        ids = list(examples)
+        drawn_up = rank("random", ids, none, nowhere, n_chosen=0, alpha=0.0, seed=chosen_by.seed)
+        order = [ids[row] for row in drawn_up.rows]
+    else:
+        return None
+    return [examples[id] for id in order]

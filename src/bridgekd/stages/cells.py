@@ -1,0 +1,119 @@
+"""Reads a model's answers as a cell of a comparison. Which seed, which budget and what it cost are
+read off what the model was made from: shared work is charged to each arm as if it had been alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bridgekd.core.comparison import Cell, Lessons
+from bridgekd.core.grading import split_answer
+from bridgekd.edges.rows import read_rows
+from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.records import Example, Prediction, Rationale
+from bridgekd.stages.live import Checker
+from bridgekd.stages.pool import read_pool
+
+_MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
+_TRAINED = frozenset({"train_student", "train_on_answers", "train_with_mentor"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What the cells of one comparison share; lessons of several arms are read once."""
+
+    test: Mapping[str, Example]
+    check: Checker | None
+    known: dict[str, Lessons] = field(default_factory=dict)
+
+    def cell(self, arm: str, predictions: Artifact) -> Cell:
+        """An arm's model, by its answers to the test questions."""
+        behind = ancestors(predictions)
+        rows = read_rows(predictions.path / "predictions.parquet", Prediction)
+        explained = predictions.manifest["settings"].get("ask", "explain") == "explain"
+        student = _model(predictions, behind)
+        trained = student is not None and student.stage in _TRAINED
+        n_queries, spend_usd, seconds = cost_of(behind.values())
+        return Cell(
+            arm=arm,
+            seed=seed_of(behind.values()),
+            budget=budget_of(behind.values()),
+            right={r.id: r.correct for r in rows},
+            words={r.id: len(split_answer(r.text)[0].split()) for r in rows},
+            wrong_steps=self._wrong(rows) if explained else {},
+            n_queries=n_queries,
+            spend_usd=spend_usd,
+            seconds=seconds,
+            trained=trained,
+            lessons=self._lessons(student, behind)
+            if student is not None and trained
+            else Lessons(),
+            calibration={a.stage: c for a in behind.values() if (c := a.facts.get("calibration"))},
+        )
+
+    def _wrong(self, rows: Sequence[Prediction]) -> dict[str, float]:
+        shares = {r.id: _share_wrong(self.check, self.test[r.id].question, r.text) for r in rows}
+        return {id: share for id, share in shares.items() if share is not None}
+
+    def _lessons(self, student: Artifact, behind: Mapping[str, Artifact]) -> Lessons:
+        inputs = [
+            behind[row["folder"]] for row in student.manifest["inputs"] if row["folder"] in behind
+        ]
+        pool = next(a for a in inputs if a.stage == "load_pool")
+        found = [
+            self._lessons_of(a.path / "rationales.parquet", pool)
+            for a in inputs
+            if (a.path / "rationales.parquet").is_file()
+        ]
+        return Lessons(
+            [n for lessons in found for n in lessons.words],
+            [share for lessons in found for share in lessons.wrong_steps],
+        )
+
+    def _lessons_of(self, file: Path, pool: Artifact) -> Lessons:
+        name = str(file)
+        if name not in self.known:
+            questions = {e.id: e.question for e in read_pool(pool)}
+            kept = [r for r in read_rows(file, Rationale) if r.kept]
+            shares = [_share_wrong(self.check, questions[r.id], r.text) for r in kept]
+            self.known[name] = Lessons(
+                [len(r.text.split()) for r in kept], [s for s in shares if s is not None]
+            )
+        return self.known[name]
+
+
+def cost_of(behind: Iterable[Artifact]) -> tuple[int, float, float]:
+    """(queries, dollars, seconds) of all stages among `behind`, an artifact's ancestors."""
+    made = [(a.stage, a.manifest) for a in behind]
+    paid = [m["facts"] for _, m in made if "spend_microusd" in m["facts"]]
+    seconds = sum(m["seconds"] for stage, m in made if stage not in _MEASURING)
+    spent = sum(f["spend_microusd"] for f in paid) / 1e6
+    return sum(f["n_queries"] for f in paid), spent, round(seconds, 1)
+
+
+def _share_wrong(check: Checker | None, question: str, text: str) -> float | None:
+    counted = None if check is None else check(question, text)
+    return counted.n_wrong / counted.n if counted is not None and counted.n else None
+
+
+def _model(predictions: Artifact, behind: Mapping[str, Artifact]) -> Artifact | None:
+    """The model that answered; None for the teacher and for one that a person brought."""
+    inputs = predictions.manifest["inputs"]
+    return behind.get(inputs[2]["folder"]) if predictions.stage == "predict" else None
+
+
+def seed_of(behind: Iterable[Artifact]) -> int:
+    """That of the validation split, which is the run's."""
+    return next(int(a.manifest["settings"]["seed"]) for a in behind if a.stage == "load_pool")
+
+
+def budget_of(behind: Iterable[Artifact]) -> str:
+    """The first limit of what was bought to train on; empty where nothing was."""
+    for artifact in behind:
+        if artifact.stage == "query_teacher":
+            limits = artifact.manifest["settings"]["budget"]
+            if limits["queries"] is not None:
+                return str(limits["queries"])
+            usd = limits["usd"]
+            return f"{limits['tokens']} tokens" if usd is None else f"${usd:g}"
+    return ""
