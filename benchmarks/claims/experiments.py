@@ -1,0 +1,238 @@
+"""What is asked of the sandbox, beside what the papers say. World, base models and settings are the
+demo's, fixed before; a seed sets the validation split, all draws and all trainings.
+"""
+
+from dataclasses import dataclass
+
+from claims.jobs import SHIFTS, Job
+
+STRATEGIES = ("bridge", "random", "hardest", "diverse", "bridge_static", "medoids", "deita",
+              "facility", "clusters", "domains")  # fmt: skip
+BUDGETS = ("0.1%", "1%", "5%", "10%", "20%")
+WRONG = (0.1, 0.4)
+KEEP_ALL = "check.keep=all"  # nothing but the assistant's filter sees whether an answer is right
+MOST_CONFIDENT = "confidence.keep_share=80%"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: a model of a job."""
+
+    title: str
+    job: Job
+    model: str  # as the method names it
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A table: its rows, and the row that the others are held against; `groups` are tables of
+    their own, with a reference each.
+    """
+
+    title: str
+    asks: str
+    rows: tuple[Row, ...]
+    against: tuple[str, ...]  # a row is held against the last of these that stands above it
+    picks: bool = False  # whether the table tells what was bought by domain
+
+    @property
+    def jobs(self) -> list[Job]:
+        """What has to be carried out for it."""
+        return [row.job for row in self.rows]
+
+    def reference(self, row: Row) -> str | None:
+        """The title of the row that `row` is held against; None for a reference itself."""
+        if row.title in self.against:
+            return None
+        above = self.rows[: self.rows.index(row)]
+        return next((r.title for r in reversed(above) if r.title in self.against), None)
+
+
+def _budget(share: str) -> tuple[str, ...]:
+    return (f"budget.queries={share}",)
+
+
+AT_5 = _budget("5%")
+
+
+def _at_5(method: str, title: str, model: str = "") -> Row:
+    return Row(title, Job(method, AT_5), model or title)
+
+
+_METHODS = Experiment(
+    "Every arm at 5 %",
+    "BRIDGE's gain over direct distillation at the same budget and over all of it; its ablations",
+    (
+        Row("teacher", Job("teacher"), "teacher"),
+        _at_5("direct", "student_base"),
+        _at_5("direct", "student_instructed"),
+        _at_5("direct", "direct"),
+        _at_5("bridge", "bridge"),
+        _at_5("random", "random"),
+        _at_5("hardest", "hardest"),
+        _at_5("diverse", "diverse"),
+        _at_5("no_instruct", "no_instruct"),
+        Row("no_warm_up", Job("bridge", (*AT_5, "assistant.warm_up=0")), "bridge"),
+        _at_5("direct_full", "direct_full"),
+        _at_5("answers_only", "answers_only"),
+        _at_5("mentor_kd", "mentor_kd"),
+        _at_5("ta_in_the_loop", "ta_in_the_loop"),
+    ),
+    ("direct",),
+)
+
+_ASSISTANTS = Experiment(
+    "The assistants at 5 %: chosen against random questions",
+    "random choice gives an assistant that writes poor rationales; difficulty alone collapses",
+    (
+        _at_5("bridge", "assistant, untouched", "assistant_base"),
+        _at_5("bridge", "assistant, warmed up", "assistant_warm"),
+        _at_5("random", "random picks", "random_assistant"),
+        _at_5("bridge", "bridge picks", "assistant"),
+        _at_5("hardest", "hardest picks", "hardest_assistant"),
+        _at_5("diverse", "diverse picks", "diverse_assistant"),
+    ),
+    ("random picks",),
+    picks=True,
+)
+
+_SCALING = Experiment(
+    "Budget scaling",
+    "5 % of the budget beats direct distillation with 100 %; 5 to 10 % is often efficient",
+    tuple(
+        Row(f"{method} {share}", Job(method, _budget(share)), method)
+        for share in BUDGETS
+        for method in ("direct", "bridge")
+    ),
+    tuple(f"direct {share}" for share in BUDGETS),
+)
+
+_SIZES = Experiment(
+    "The assistant's size, all else equal",
+    "3B may fail to bridge, 7B is the sweet spot, 14B brings little more",
+    tuple(
+        Row(f"{size}: {what}", Job("bridge", (*AT_5, *model)), name)
+        for what, name in (("assistant", "assistant"), ("student", "bridge"))
+        for size, model in (
+            ("middle", ()),
+            ("small", ("assistant.model=models/assistant-small",)),
+            ("large", ("assistant.model=models/assistant-large",)),
+        )
+    ),
+    ("middle: assistant", "middle: student"),
+)
+
+_SHIFT = Experiment(
+    "Distribution shift: the assistant warmed up on another domain's questions",
+    "the check is asked for in the paper's summary; no figure is given",
+    (
+        Row("warmed up on the pool", Job("apprenticeship", AT_5), "assistant"),
+        *(
+            Row(f"warmed up on {domain}", Job(f"shifted to {domain}", AT_5), "assistant")
+            for domain in SHIFTS
+        ),
+    ),
+    ("warmed up on the pool",),
+    picks=True,
+)
+
+_NO_GOLD = Experiment(
+    "Open question (a): difficulty without gold answers",
+    "open in the paper: entropy cannot tell confidently wrong from confidently right",
+    tuple(
+        Row(
+            measure,
+            Job("apprenticeship", (*AT_5, f"select.difficulty={measure}")),
+            "assistant",
+        )
+        for measure in ("loss", "entropy", "margin", "consistency", "disagreement")
+    ),
+    ("loss",),
+    picks=True,
+)
+
+_FILTERS = Experiment(
+    "Open question (b): the assistant's false steps, and filters of its rationales",
+    "open in the paper: how far false steps travel, and whether filtering helps",
+    (
+        _at_5("bridge", "all", "bridge"),
+        *(
+            Row(keep, Job("bridge", (*AT_5, f"annotate.keep={keep}", *more)), "bridge")
+            for keep, more in (
+                ("correct", ()),
+                ("confident", (MOST_CONFIDENT,)),
+                ("consistent", ()),
+            )
+        ),
+    ),
+    ("all",),
+)
+
+
+def _loops(titles: tuple[str, ...]) -> tuple[Row, ...]:
+    settings = {
+        "direct": ("direct", ()),
+        "loop, no filter": ("ta_in_the_loop", ("loop.filter=false",)),
+        "loop, P(True)": ("ta_in_the_loop", (MOST_CONFIDENT,)),
+        "loop, likelihood": ("ta_in_the_loop", (MOST_CONFIDENT, "confidence.how=likelihood")),
+    }
+    return tuple(
+        Row(
+            f"{title}, teacher wrong {wrong:.0%}",
+            Job(settings[title][0], (*AT_5, KEEP_ALL, *settings[title][1]), wrong),
+            settings[title][0],
+        )
+        for wrong in WRONG
+        for title in titles
+    )
+
+
+_DIRECTS = tuple(f"direct, teacher wrong {wrong:.0%}" for wrong in WRONG)
+_IMPERFECT = Experiment(
+    "TA-in-the-Loop under imperfect teachers",
+    "up to 20.79 % relative gain on average over fine-tuning without signals (arXiv 2406.05322)",
+    _loops(("direct", "loop, P(True)")),
+    _DIRECTS,
+)
+_LOOP = Experiment(
+    "TA-in-the-Loop under imperfect teachers, with other filters and none",
+    _IMPERFECT.asks,
+    _loops(("direct", "loop, no filter", "loop, P(True)", "loop, likelihood")),
+    _DIRECTS,
+)
+
+
+def _by_strategy(strategy: str, share: str) -> Row:
+    settings = (*_budget(share), f"select.strategy={strategy}")
+    return Row(f"{strategy} {share}", Job("apprenticeship", settings), "assistant")
+
+
+_STRATEGIES = Experiment(
+    "The assistant's accuracy by strategy",
+    "difficulty and diversity together beat each alone and random choice",
+    (
+        *(_by_strategy(s, "5%") for s in ("random", *(s for s in STRATEGIES if s != "random"))),
+        *(
+            _by_strategy(s, share)
+            for share in ("1%", "3%", "10%")
+            for s in ("random", "bridge", "hardest")
+        ),
+    ),
+    tuple(f"random {share}" for share in ("5%", "1%", "3%", "10%")),
+    picks=True,
+)
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "methods": _METHODS,
+    "assistants": _ASSISTANTS,
+    "scaling": _SCALING,
+    "sizes": _SIZES,
+    "imperfect": _IMPERFECT,
+    "filters": _FILTERS,
+    "shift": _SHIFT,
+    "no_gold": _NO_GOLD,
+    "loop": _LOOP,
+    "strategies": _STRATEGIES,
+}
+CLAIMS = ("methods", "assistants", "scaling", "sizes", "imperfect", "filters", "shift", "no_gold")
+CHOOSING = ("strategies", "loop")

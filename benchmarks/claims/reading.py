@@ -1,0 +1,112 @@
+"""From answers to figures: an experiment's rows as cells of a comparison, and what one row is
+against another.
+
+The figures are those of `bridgekd compare`: intervals over seeds and questions.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridgekd.core.comparison import Cell, compared
+from bridgekd.core.crossed import Difference, difference_of
+from bridgekd.core.statistics import holm
+from bridgekd.edges.rows import read_rows
+from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.records import Completion, Example
+from bridgekd.sandbox.steps import count_steps
+from bridgekd.stages.cells import Reader
+from claims.experiments import Experiment, Row
+from claims.jobs import Answers, Job, seeded
+
+Right = np.ndarray  # right or wrong, [seeds, questions]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of a table. `less` and `p_holm` are against its reference; `picks` are the shares of
+    what was bought by domain. `right` is by question id.
+    """
+
+    title: str
+    figures: Mapping[str, Any]  # as metrics.json has them
+    right: Mapping[str, Sequence[bool]]  # by question id, one a seed
+    less: Difference | None
+    p_holm: float | None
+    picks: Mapping[str, float]
+
+
+def lines_of(
+    folder: Path, experiment: Experiment, done: Mapping[Job, Answers], n_seeds: int
+) -> dict[str, Line]:
+    """An experiment's lines by title. Holm's correction is over all its comparisons."""
+    test = {e.id: e for e in _test_of(next(iter(done.values())))}
+    read = Reader(test, count_steps)
+    cells: list[Cell] = []
+    picks: dict[str, Mapping[str, float]] = {}
+    for row in experiment.rows:
+        found = [_artifact(done[job][row.model]) for job in seeded([row.job], n_seeds)]
+        cells += [replace(read.cell(row.title, answers), arm=row.title) for answers in found]
+        picks[row.title] = _picks(found) if experiment.picks else {}
+    figures = compared(cells, {id: e.domain for id, e in test.items()})["arms"]
+    right = {row.title: _right([c for c in cells if c.arm == row.title]) for row in experiment.rows}
+    less = {row.title: _less(experiment, row, right) for row in experiment.rows}
+    held = [title for title, told in less.items() if told is not None]
+    adjusted = dict(zip(held, holm([d.p for d in less.values() if d is not None]), strict=True))
+    return {
+        title: Line(title, figures[title], right[title], less[title], adjusted.get(title),
+                    picks[title])
+        for title in right
+    }  # fmt: skip
+
+
+def matrices(*lines: Line) -> list[Right]:
+    """Each line's answers [seeds, questions] on the questions that all of them were asked."""
+    ids = sorted(set.intersection(*(set(line.right) for line in lines)))
+    return [np.array([line.right[id] for id in ids], dtype=float).T for line in lines]
+
+
+def _right(cells: Sequence[Cell]) -> dict[str, list[bool]]:
+    ids = set.intersection(*(set(c.right) for c in cells))
+    return {id: [c.right[id] for c in cells] for id in sorted(ids)}
+
+
+def _less(
+    experiment: Experiment, row: Row, right: Mapping[str, Mapping[str, Sequence[bool]]]
+) -> Difference | None:
+    reference = experiment.reference(row)
+    if reference is None:
+        return None
+    both = sorted(set(right[row.title]) & set(right[reference]))
+    first, second = (
+        np.array([right[title][id] for id in both], dtype=float).T
+        for title in (reference, row.title)
+    )
+    return difference_of(first, second)
+
+
+def _artifact(folder: Path) -> Artifact:
+    stage, _, fingerprint = folder.name.rpartition("-")
+    return Artifact(stage, fingerprint, folder)
+
+
+def _test_of(answers: Answers) -> list[Example]:
+    made = ancestors(_artifact(next(iter(answers.values())))).values()
+    (test,) = (a for a in made if a.stage == "load_test")
+    return read_rows(test.path / "test.parquet", Example)
+
+
+def _picks(found: Sequence[Artifact]) -> Mapping[str, float]:
+    bought: Counter[str] = Counter()
+    for made in found:
+        behind = ancestors(made).values()
+        pools = [a.path / "pool.parquet" for a in behind if a.stage == "load_pool"]
+        domain = {e.id: e.domain for pool in pools for e in read_rows(pool, Example)}
+        for bill in (a for a in behind if a.stage == "query_teacher"):
+            rows = read_rows(bill.path / "completions.parquet", Completion)
+            bought.update(domain[c.id] for c in rows)
+    return {name: n / bought.total() for name, n in sorted(bought.items())}

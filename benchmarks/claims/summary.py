@@ -1,0 +1,135 @@
+"""The papers' claims beside what was measured, each with an interval and a verdict by one rule: yes
+where the 95 % interval lies wholly on the claim's side, no where it lies wholly on the other, else
+not shown.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bridgekd.core.crossed import Estimate, difference_of, ratio_of
+from claims.experiments import WRONG
+from claims.reading import Line, matrices
+
+Lines = Mapping[str, Mapping[str, Line]]  # by the experiment's name, then by title
+YES, NO, OPEN = "yes", "no", "not shown"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One line of the summary."""
+
+    claim: str
+    paper: str
+    here: str
+    holds: str
+
+
+def summary(lines: Lines) -> list[Claim]:
+    """Every claim whose experiment was carried out."""
+    return [*_headline(lines), *_ablations(lines), *_sizes(lines), *_loops(lines)]
+
+
+def _headline(lines: Lines) -> Iterator[Claim]:
+    if "methods" not in lines:
+        return
+    arm = lines["methods"]
+    yield _relative(
+        "BRIDGE above direct at the same 5 %, relative", "+28 to +41 %", arm["bridge"],
+        arm["direct"],
+    )  # fmt: skip
+    yield _gap(arm["bridge"], arm["direct"], arm["teacher"])
+    yield _difference(
+        "BRIDGE at 5 % less direct at 100 %", "above", arm["bridge"], arm["direct_full"]
+    )
+    if "scaling" in lines:
+        yield _saved(arm["bridge"], lines["scaling"], arm["direct_full"])
+
+
+def _ablations(lines: Lines) -> Iterator[Claim]:
+    if "assistants" in lines:
+        chosen, random = (lines["assistants"][f"{name} picks"] for name in ("bridge", "random"))
+        yield _difference("assistant of chosen less of random questions", "above", chosen, random)
+    if "methods" in lines:
+        arm = lines["methods"]
+        for other, what, paper in (
+            ("random", "student of chosen less of random questions", "above"),
+            ("hardest", "with diversity less without (hardest)", "above: semantic collapse"),
+            ("diverse", "with difficulty less without (diverse)", "above"),
+            ("no_instruct", "with instruction tuning less without", "above: instruction blindness"),
+            ("no_warm_up", "with warm-up less without", "above"),
+        ):
+            yield _difference(what, paper, arm["bridge"], arm[other])
+    if "scaling" in lines:
+        arm = lines["scaling"]
+        yield _difference("BRIDGE at 5 % less direct at 10 %", "above", arm["bridge 5%"],
+                          arm["direct 10%"])  # fmt: skip
+
+
+def _sizes(lines: Lines) -> Iterator[Claim]:
+    if "sizes" in lines:
+        arm = lines["sizes"]
+        middle, small, large = (arm[f"{size}: student"] for size in ("middle", "small", "large"))
+        yield _difference("student of the middle assistant less of the small", "above", middle,
+                          small)  # fmt: skip
+        yield _difference("student of the large assistant less of the middle", "little above",
+                          large, middle)  # fmt: skip
+
+
+def _loops(lines: Lines) -> Iterator[Claim]:
+    for wrong in WRONG if "imperfect" in lines else ():
+        loop, direct = (
+            lines["imperfect"][f"{title}, teacher wrong {wrong:.0%}"]
+            for title in ("loop, P(True)", "direct")
+        )
+        yield _relative(
+            f"TA-in-the-Loop above direct, teacher wrong {wrong:.0%}, relative",
+            "up to +20.79 %", loop, direct,
+        )  # fmt: skip
+
+
+def _relative(claim: str, paper: str, arm: Line, reference: Line) -> Claim:
+    one, other = matrices(arm, reference)
+    return _told(claim, paper, ratio_of(one - other, other), " %")
+
+
+def _gap(arm: Line, reference: Line, teacher: Line) -> Claim:
+    one, other, best = matrices(arm, reference, teacher)
+    told = ratio_of(one - other, best - other)
+    return _told("of direct's gap to the teacher closed", "12 to 16 %", told, " %")
+
+
+def _difference(claim: str, paper: str, arm: Line, reference: Line) -> Claim:
+    one, other = matrices(arm, reference)
+    told = difference_of(other, one)
+    return _told(claim, paper, Estimate(told.mean, told.low, told.high), " points")
+
+
+def _told(claim: str, paper: str, found: Estimate | None, unit: str) -> Claim:
+    if found is None:
+        return Claim(claim, paper, "no figure: what it is divided by may be 0", OPEN)
+    mean, low, high = (f"{100 * value:+.1f}" for value in (found.mean, found.low, found.high))
+    holds = YES if found.low > 0 else NO if found.high < 0 else OPEN
+    return Claim(claim, paper, f"{mean}{unit} ({low} to {high})", holds)
+
+
+def _saved(bridge: Line, scaling: Mapping[str, Line], full: Line) -> Claim:
+    """How much direct must buy to come level: the smallest budget whose difference from BRIDGE at
+    5 % has an interval that does not lie below 0.
+    """
+    shares = [title.removeprefix("direct ") for title in scaling if title.startswith("direct ")]
+    budgets = [*((s, scaling[f"direct {s}"]) for s in shares), ("100%", full)]
+    level = _level(bridge, budgets)
+    claim, paper = "teacher queries saved against direct", "10x"
+    if level is None:
+        return Claim(claim, paper, "more than 20x: direct is below at every budget", YES)
+    factor = float(level.rstrip("%")) / 5
+    holds = YES if factor >= 10 else NO
+    return Claim(claim, paper, f"direct comes level at {level}: {factor:g}x", holds)
+
+
+def _level(bridge: Line, budgets: Sequence[tuple[str, Line]]) -> str | None:
+    for share, direct in budgets:
+        one, other = matrices(bridge, direct)
+        if difference_of(one, other).high >= 0:
+            return share
+    return None

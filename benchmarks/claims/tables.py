@@ -1,0 +1,90 @@
+"""Tables as Markdown, and where they stand in a document."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from claims.experiments import Experiment
+from claims.reading import Line
+from claims.summary import Claim
+
+
+def summary_table(claims: Sequence[Claim]) -> str:
+    """The claims, the papers' figures and ours."""
+    rows = [(c.claim, c.paper, c.here, c.holds) for c in claims]
+    return _table(("claim", "paper", "here (95 % interval)", "holds"), rows)
+
+
+def table(experiment: Experiment, lines: Mapping[str, Line]) -> str:
+    """An experiment's lines; columns that none of them fills are left out."""
+    against = experiment.against
+    head = ("", "accuracy, %", "less the reference", "p (Holm)", "queries", "$", "wrong steps, %",
+            "steps it learnt from wrong, %", "picks")  # fmt: skip
+    rows = [_row(line, title in against) for title, line in lines.items()]
+    filled = [any(row[k] for row in rows) for k in range(len(head))]
+    kept = [[cell for cell, keep in zip(row, filled, strict=True) if keep] for row in rows]
+    return _table([h for h, keep in zip(head, filled, strict=True) if keep], kept)
+
+
+def readme_table(lines: Mapping[str, Line], titles: Mapping[str, str]) -> str:
+    """The arms of the first experiment for the README."""
+    rows = []
+    for name, title in titles.items():
+        line = lines[name]
+        told = line.figures
+        rows.append(
+            (title, _percents(told["accuracy"], told["ci95"]), f"{told['n_queries']:g}",
+             f"${told['spend_usd']:.2f}", _less(line))
+        )  # fmt: skip
+    head = ("arm", "accuracy, % (95 % interval)", "queries", "spend", "less direct, points")
+    return _table(head, rows)
+
+
+def put(document: Path, name: str, text: str) -> None:
+    """Puts `text` between the document's two marks of this name."""
+    begin, end = f"<!-- {name}: generated -->", f"<!-- {name}: end -->"
+    before, mark, rest = document.read_text().partition(begin)
+    _, other, after = rest.partition(end)
+    if not mark or not other:
+        raise SystemExit(f"{document} lacks the marks {begin} and {end}")
+    document.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+
+
+def _row(line: Line, is_reference: bool) -> list[str]:
+    told = line.figures
+    lessons = (told["lessons"] or {}).get("wrong_steps")
+    less = "reference" if is_reference else _less(line)
+    return [
+        line.title,
+        _percents(told["accuracy"], told["ci95"]),
+        less,
+        "" if line.p_holm is None else f"{line.p_holm:.2g}",
+        f"{told['n_queries']:g}",
+        f"{told['spend_usd']:.2f}",
+        _figure(told["wrong_steps"]),
+        _figure(lessons),
+        ", ".join(f"{domain} {share:.0%}" for domain, share in line.picks.items()),
+    ]
+
+
+def _less(line: Line) -> str:
+    if line.less is None:
+        return ""
+    mean, low, high = (
+        f"{100 * value:+.1f}" for value in (line.less.mean, line.less.low, line.less.high)
+    )
+    return f"{mean} ({low} to {high})"
+
+
+def _figure(told: Mapping[str, Any] | None) -> str:
+    return "" if told is None else _percents(told["mean"], told["ci95"])
+
+
+def _percents(mean: float, ends: Iterable[float]) -> str:
+    low, high = ends
+    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)

@@ -1,0 +1,122 @@
+"""The papers' claims, measured in the sandbox. What was stopped goes on; what is there is found.
+
+    python benchmarks/reproduce.py                     every claim, five seeds, at most three hours
+    python benchmarks/reproduce.py --quick             one seed, a pool of 1,000, twenty minutes
+    python benchmarks/reproduce.py strategies loop     single experiments (names in claims/)
+    python benchmarks/reproduce.py --write             and puts the tables into docs and README
+
+World, base models and hyper-parameters are the demo's, fixed before; early stopping looks at the
+validation split alone. Intervals: over seeds and questions, as in `bridgekd compare`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from claims import plots, tables
+from claims.experiments import CHOOSING, CLAIMS, EXPERIMENTS
+from claims.jobs import SHIFTS, seeded, side_by_side
+from claims.reading import Line, lines_of
+from claims.summary import summary
+
+from bridgekd.sandbox.export import export
+from bridgekd.sandbox.world import generate
+
+ROOT = Path(__file__).parents[1]
+N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file has
+QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
+README_ARMS = {
+    "teacher": "teacher",
+    "student_instructed": "student, instructed",
+    "direct": "direct distillation",
+    "direct_full": "direct, the whole pool asked",
+    "random": "BRIDGE, random questions",
+    "bridge": "**BRIDGE**",
+}
+
+
+def world(folder: Path, quick: bool) -> None:
+    """The sandbox's world in `folder`, and questions of single domains for the shifted warm-up."""
+    export(folder, **(QUICK if quick else {}))
+    n = QUICK["n_pool"] + QUICK["n_validation"] if quick else N_ELSEWHERE
+    wanted = {d: folder / f"elsewhere-{d}.jsonl" for d in SHIFTS}
+    if all(path.is_file() for path in wanted.values()):
+        return
+    questions = generate(6 * n, SEED_ELSEWHERE)
+    for domain, path in wanted.items():
+        rows = [e for e in questions if e.domain == domain][:n]
+        path.write_text(
+            "".join(
+                json.dumps(
+                    {"id": e.id, "question": e.question, "answer": e.answer, "domain": domain}
+                )
+                + "\n"
+                for e in rows
+            )
+        )
+
+
+def written(lines: Mapping[str, Mapping[str, Line]], n_seeds: int) -> str:
+    """All tables as one Markdown text."""
+    parts = []
+    if found := summary(lines):
+        parts.append(tables.summary_table(found))
+    for name, told in lines.items():
+        experiment = EXPERIMENTS[name]
+        parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.\n")
+        parts.append(tables.table(experiment, told))
+    seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
+    parts.append(f"Means over {seeds}; 95 % intervals over seeds and questions.")
+    return "\n\n".join(parts)
+
+
+def drawn(lines: Mapping[str, Mapping[str, Line]], to: Path) -> None:
+    """The pictures of the experiments that have one."""
+    if "methods" in lines:
+        plots.arms(lines["methods"], to / "arms.svg")
+    if "scaling" in lines:
+        plots.scaling(lines["scaling"], to / "scaling.svg")
+
+
+def put(lines: Mapping[str, Mapping[str, Line]], names: Sequence[str], text: str) -> None:
+    """Into the documents."""
+    drawn(lines, ROOT / "docs" / "figures")
+    mark = "choosing" if set(names) <= set(CHOOSING) else "claims"
+    tables.put(ROOT / "docs" / "experiments.md", mark, text)
+    if "methods" in lines:
+        tables.put(ROOT / "README.md", "claims", tables.readme_table(lines["methods"], README_ARMS))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*EXPERIMENTS, []], default=[])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="put the tables into docs and README")
+    asked = parser.parse_args()
+    names = asked.names or CLAIMS
+    folder = (
+        asked.folder or Path("reproduction-quick" if asked.quick else "reproduction")
+    ).resolve()
+    n_seeds = asked.seeds or (1 if asked.quick else 5)
+    began = time.monotonic()
+    world(folder, asked.quick)
+    jobs = seeded([job for name in names for job in EXPERIMENTS[name].jobs], n_seeds)
+    done = side_by_side(folder, jobs, asked.workers, lambda text: print(text, flush=True))
+    lines = {name: lines_of(folder, EXPERIMENTS[name], done, n_seeds) for name in names}
+    text = written(lines, n_seeds)
+    (folder / "tables.md").write_text(text + "\n")
+    drawn(lines, folder)
+    if asked.write:
+        put(lines, names, text)
+    print(
+        f"\n{text}\n\n{len(jobs)} jobs in {(time.monotonic() - began) / 60:.0f} minutes; {folder}"
+    )
+
+
+if __name__ == "__main__":
+    main()
