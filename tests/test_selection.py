@@ -6,11 +6,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from sklearn.covariance import oas
 
 from bridgekd.core import clusters, facility, greedy
 from bridgekd.core.clusters import quotas
 from bridgekd.core.difficulty import rank_normalise
-from bridgekd.core.diversity import centred, coverage, distances_to
+from bridgekd.core.diversity import centred, coverage, distances_to, shrunk, whitened
 from bridgekd.core.selection import BY_ALPHA, BY_SEED, DEITA_DISTANCE, STRATEGIES, rank
 from bridgekd.edges.rows import read_rows, write_columns, write_rows
 from bridgekd.errors import BadInput
@@ -372,6 +373,48 @@ def test_centring_makes_distances_count_where_all_embeddings_share_one_direction
     assert distances_to(crowded, 0).max() < 0.01
     assert distances_to(centred(crowded), 0).max() > 0.5
     assert np.linalg.norm(centred(crowded), axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def two_clouds():
+    """300 rows that spread widely in eight directions, and 300 elsewhere that do so narrowly in
+    eight others.
+    """
+    rng = np.random.default_rng(0)
+    rows = np.zeros((600, 17))
+    rows[:300, :8], rows[300:, 8:16] = rng.normal(size=(2, 300, 8))
+    rows[300:] *= 0.05
+    rows[:, 16] = np.where(np.arange(600) < 300, 2.0, -2.0)
+    return (rows + 3).astype(np.float32)
+
+
+def test_a_narrow_cloud_is_chosen_from_once_it_is_whitened():
+    ids, narrow = [f"{k:04d}" for k in range(600)], []
+    for space in (centred, whitened):
+        found = rank(
+            "diverse", ids, np.zeros(600), space(two_clouds()), n_chosen=60, alpha=0, seed=0
+        )
+        narrow.append(int((found.rows[:60] >= 300).sum()))
+    assert narrow[0] < 5 and 20 < narrow[1] < 40
+
+
+def test_whitened_rows_spread_alike_in_every_direction():
+    moved = whitened(two_clouds())
+    assert np.linalg.norm(moved, axis=1) == pytest.approx(1, abs=1e-5)
+    spread = np.linalg.eigvalsh(np.cov(moved.T))
+    assert spread.min() > 0.5 * spread.max()
+
+
+def test_the_covariance_is_shrunk_as_by_scikit_learn():
+    rows = np.random.default_rng(1).normal(size=(40, 12)) * np.arange(1, 13)
+    rows -= rows.mean(axis=0)
+    told, _ = oas(rows)
+    found = shrunk(np.linalg.eigvalsh(rows.T @ rows / len(rows)), len(rows))
+    assert found == pytest.approx(np.linalg.eigvalsh(told))
+
+
+def test_fewer_rows_than_directions_can_be_whitened():
+    assert np.isfinite(whitened(a_pool(20, 2, d=64)[2])).all()
+    assert np.isfinite(whitened(np.zeros((3, 4), dtype=np.float32))).all()
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

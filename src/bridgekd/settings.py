@@ -100,6 +100,13 @@ class Select(Section):
     alpha: float
     centre: bool
     seed: int
+    whiten: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `whiten` where it is off, so that rankings from before it are found again."""
+        told: dict[str, Any] = serialise(self)
+        return told if self.whiten else {k: v for k, v in told.items() if k != "whiten"}
 
 
 class Ask(Section):
@@ -228,7 +235,8 @@ class Settings:
             queries=r.budget.queries,
             part=WHOLE,
             alpha=r.select.alpha,
-            centre=r.select.centre,
+            centre=r.select.space != "raw",
+            whiten=r.select.space == "whitened",
             seed=seed,
         )
         self.query_teacher = QueryTeacher(
@@ -287,7 +295,7 @@ class Settings:
         named = self.select.strategy if strategy is None else strategy
         self._distances_are_known(named)
         unused = {} if named in BY_ALPHA else {"alpha": 0.5}
-        unused |= {"centre": True} if named in ("random", "hardest") else {}
+        unused |= {"centre": True, "whiten": False} if named in ("random", "hardest") else {}
         unused |= {} if named in BY_SEED else {"seed": 0}
         return self.select.model_copy(update={"strategy": named, "part": part, **unused})
 

@@ -11,6 +11,7 @@ from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import Budget, Teacher
 
 AnswerKind = Literal["choice", "number", "label", "labels", "text"]
+Space = Literal["raw", "centred", "whitened"]
 Difficulty = Literal["loss", "entropy", "margin", "consistency", "disagreement"]
 
 
@@ -156,7 +157,7 @@ class Select(Section):
     strategy: str = "bridge"
     difficulty: Difficulty = "loss"
     alpha: float = Field(0.5, ge=0, le=1)
-    centre: bool = True  # whether embeddings lose their mean before distances are taken
+    space: Space = "centred"  # what embeddings go through before distances are taken
     samples: int = Field(5, ge=2, le=64)  # answers a question at temperature 0.7: consistency
     committee: int = Field(3, ge=2, le=16)  # assistants warmed up apart: disagreement
     rounds: int = Field(1, ge=1, le=100)  # bridge: the assistant is trained again between them

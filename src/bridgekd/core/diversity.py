@@ -123,6 +123,40 @@ def centred(embeddings: np.ndarray) -> np.ndarray:
     return np.asarray(moved)
 
 
+def whitened(embeddings: np.ndarray) -> np.ndarray:
+    """`embeddings` [n, d] centred, every direction brought to the same spread, each row of length 1
+    again: no direction counts more because the model uses it more.
+
+    Ours. As for sentence embeddings (Su et al., arXiv 2103.15316), with the covariance shrunk
+    towards a sphere as far as n rows leave it unknown (OAS, Chen et al. 2010,
+    doi:10.1109/TSP.2010.2053029). A zero row stays zero.
+    """
+    n, d = embeddings.shape
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros((d, d))
+    for start in range(0, n, _ROWS):
+        block = embeddings[start : start + _ROWS] - mean
+        covariance += block.T @ block
+    spread, axes = np.linalg.eigh(covariance / max(n, 1))
+    spread = shrunk(np.clip(spread, 0, None), n)
+    scale = (axes / np.sqrt(np.where(spread > 0, spread, 1))).astype(np.float32)
+    moved = np.empty((n, d), dtype=np.float32)
+    for start in range(0, n, _ROWS):
+        block = moved[start : start + _ROWS]
+        block[:] = (embeddings[start : start + _ROWS] - mean).astype(np.float32) @ scale
+        length = np.linalg.norm(block, axis=1, keepdims=True)
+        block /= np.where(length > 0, length, 1)
+    return moved
+
+
+def shrunk(spread: np.ndarray, n: int) -> np.ndarray:
+    """Eigenvalues [d] of a covariance over `n` rows, shrunk towards their mean by OAS."""
+    d, mean, square = len(spread), float(spread.mean()), float((spread**2).mean())
+    apart = (n + 1) * (square - mean**2)
+    share = 1.0 if apart <= 0 else min(1.0, (square + d * mean**2) / apart)
+    return np.asarray((1 - share) * spread + share * mean)
+
+
 def _may_be_nearer(known: Nearest, rough: np.ndarray) -> np.ndarray:
     return np.flatnonzero((rough < known.distance + ROUGH) | (known.pick == NOBODY))
 

@@ -11,7 +11,7 @@ import numpy as np
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import AnswerKind, count_of
-from bridgekd.core.diversity import centred
+from bridgekd.core.diversity import centred, whitened
 from bridgekd.core.draws import stream
 from bridgekd.core.selection import STRATEGIES, rank
 from bridgekd.edges.data import load_examples
@@ -66,7 +66,7 @@ def select(
     if vectors:
         embeddings = np.load(vectors[-1].path / "embeddings.npy", mmap_mode="r")
         if s.centre:
-            embeddings = centred(embeddings)
+            embeddings = whitened(embeddings) if s.whiten else centred(embeddings)
     ranking = rank(
         s.strategy,
         ids,
