@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection choosing clean
+.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection reproduce choosing clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
@@ -45,9 +45,11 @@ bench-lm: $(READY)  ## training, generation and scoring side by side with what o
 bench-selection: $(READY)  ## seconds, memory and worth of a choice, with peers (half an hour)
 	$(BIN)/python benchmarks/selection.py
 
-choosing: $(READY)  ## what choosing buys in the sandbox: strategies, budgets, TA-in-the-Loop (five hours; goes on)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/choosing.py strategies
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/choosing.py loop
+reproduce: $(READY)  ## the papers' claims, five seeds, three hours, goes on; QUICK=1: one seed, twenty minutes
+	$(BIN)/python benchmarks/reproduce.py $(if $(QUICK),--quick,--write)
+
+choosing: $(READY)  ## what choosing buys in the sandbox: strategies, budgets, TA-in-the-Loop (three hours; goes on)
+	$(BIN)/python benchmarks/reproduce.py strategies loop --write
 
 clean:  ## what the demo made; the virtual environment stays
 	rm -rf demo

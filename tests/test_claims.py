@@ -1,0 +1,117 @@
+"""The reproduction's plan and its verdicts; carrying it out takes hours and has a make target."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from claims.experiments import CHOOSING, CLAIMS, EXPERIMENTS
+from claims.jobs import PHASES, Job, seeded
+from claims.reading import Line
+from claims.summary import NO, OPEN, YES, summary
+from claims.tables import put, table
+
+from bridgekd.core.crossed import share_of
+from bridgekd.edges.recipe import load_recipe
+from bridgekd.methods import METHODS
+from bridgekd.sandbox.export import export
+
+SEEDS, QUESTIONS = 5, 400
+
+
+def line(title, accuracy, seed=0, n_seeds=SEEDS):
+    """A line of the given accuracy; lines of one seed share how hard their questions are."""
+    rng = np.random.default_rng(seed)
+    luck = rng.random((n_seeds, QUESTIONS))
+    right = {f"q{k:03d}": [bool(row[k] < accuracy) for row in luck] for k in range(QUESTIONS)}
+    told = share_of(np.array(list(right.values()), dtype=float).T)
+    figures = {
+        "accuracy": told.mean, "ci95": [told.low, told.high], "n_queries": 200, "spend_usd": 0.16,
+        "wrong_steps": None, "lessons": None,
+    }  # fmt: skip
+    return Line(title, figures, right, None, None, {})
+
+
+def arms(**accuracies):
+    return {name: line(name, accuracy) for name, accuracy in accuracies.items()}
+
+
+EVEN = {"random": 0.5, "hardest": 0.5, "diverse": 0.5, "no_instruct": 0.5, "no_warm_up": 0.5}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_row_has_a_job_that_can_be_carried_out_and_a_reference_that_stands_above(
+    name, tmp_path
+):
+    recipe = export(tmp_path, n_pool=20, n_validation=5, n_test=5, n_instructions=5)
+    experiment = EXPERIMENTS[name]
+    assert len({row.title for row in experiment.rows}) == len(experiment.rows)
+    for row in experiment.rows:
+        assert row.job.method in {*METHODS, *PHASES, "teacher"}
+        load_recipe(recipe, list(row.job.settings))
+    held = [row for row in experiment.rows if row.title not in experiment.against]
+    assert any(experiment.reference(row) for row in held)
+
+
+def test_a_claim_trains_about_as_many_students_as_fit_three_hours():
+    jobs = {job for name in CLAIMS for job in seeded(EXPERIMENTS[name].jobs, SEEDS)}
+    n_students = sum(
+        2 if job.method == "ta_in_the_loop" else 1
+        for job in jobs
+        if job.method in METHODS and job.method != "base"
+    )
+    assert n_students <= 160
+    assert not set(CLAIMS) & set(CHOOSING)
+
+
+def test_the_teacher_is_measured_once_and_no_job_is_done_twice():
+    jobs = seeded([Job("teacher"), Job("direct"), Job("direct")], SEEDS)
+    assert [job.method for job in jobs] == ["teacher"] + ["direct"] * SEEDS
+    assert {job.seed for job in jobs[1:]} == set(range(SEEDS))
+
+
+def test_a_planted_gain_is_told_with_its_size_and_holds():
+    told = summary({"methods": arms(bridge=0.6, direct=0.4, direct_full=0.6, teacher=0.9, **EVEN)})
+    relative, gap, full, *ablations = told
+    for claim, truth in ((relative, 50), (gap, 40)):
+        _, low, high = (float(n) for n in re.findall(r"[+-][\d.]+", claim.here))
+        assert low < truth < high and high - low < 30 and claim.holds == YES
+    assert full.holds == OPEN and full.here.startswith("+0.0")
+    assert {c.holds for c in ablations} == {YES}
+
+
+def test_a_planted_loss_is_told_as_one():
+    told = summary({"methods": arms(bridge=0.3, direct=0.4, direct_full=0.6, teacher=0.9, **EVEN)})
+    assert {c.holds for c in told} == {NO}
+
+
+@pytest.mark.parametrize(
+    ("level", "said", "holds"),
+    [("10%", "at 10%: 2x", NO), ("100%", "at 100%: 20x", YES), (None, "more than 20x", YES)],
+)
+def test_the_queries_saved_are_read_off_where_direct_comes_level(level, said, holds):
+    shares = ("0.1%", "1%", "5%", "10%", "20%")
+    reached = {share: 0.6 if share == level else 0.3 for share in (*shares, "100%")}
+    scaling = {f"direct {s}": line(f"direct {s}", reached[s]) for s in shares}
+    scaling["bridge 5%"] = line("bridge 5%", 0.6)
+    methods = arms(bridge=0.6, direct=0.3, direct_full=reached["100%"], teacher=0.9, **EVEN)
+    (claim,) = [c for c in summary({"methods": methods, "scaling": scaling}) if "saved" in c.claim]
+    assert said in claim.here and claim.holds == holds
+
+
+def test_a_table_leaves_out_columns_that_nothing_fills():
+    text = table(EXPERIMENTS["filters"], {"all": line("all", 0.5)})
+    assert "| all | 5" in text and "wrong steps" not in text and "picks" not in text
+
+
+def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path):
+    document = tmp_path / "page.md"
+    document.write_text("before\n<!-- t: generated -->\nold\n<!-- t: end -->\nafter\n")
+    put(document, "t", "new\n")
+    assert document.read_text() == "before\n<!-- t: generated -->\nnew\n<!-- t: end -->\nafter\n"
+    with pytest.raises(SystemExit, match="lacks the marks"):
+        put(document, "other", "new")
