@@ -4,6 +4,7 @@ Commands are JSON objects that end in a zero byte, written to its descriptor 3 a
 """
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -54,7 +55,7 @@ class Tab:
     def open(self, path, width=1280, height=900, **media):
         """Shows a file; `media` are features such as `prefers_color_scheme="dark"`."""
         features = [{"name": k.replace("_", "-"), "value": v} for k, v in media.items()]
-        self.ask("Emulation.setEmulatedMedia", media="screen", features=features)
+        self.ask("Emulation.setEmulatedMedia", media="", features=features)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.ask("Emulation.setDeviceMetricsOverride", **size)
         self.heard.clear()
@@ -109,15 +110,16 @@ def tab(folder, patience_s=120):
     """A tab of a Chromium that keeps its things in `folder` and ends with the block."""
     its_input, to = os.pipe()
     back, its_output = os.pipe()
-    command = [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "about:blank"]
+    ours = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (its_input, its_output)]
     process = subprocess.Popen(
-        ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{its_input} 4>&{its_output}', *command],
-        pass_fds=(its_input, its_output),
+        [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "about:blank"],
+        preexec_fn=lambda: [os.dup2(end, place) for end, place in zip(ours, (3, 4), strict=True)],
+        close_fds=False,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    os.close(its_input)
-    os.close(its_output)
+    for end in (its_input, its_output, *ours):
+        os.close(end)
     try:
         here = Tab(to, back, patience_s)
         target = here.ask("Target.createTarget", url="about:blank")["targetId"]

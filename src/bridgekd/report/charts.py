@@ -8,6 +8,7 @@ each picture has the same figures in words.
 
 from collections.abc import Sequence
 from html import escape
+from itertools import pairwise
 
 from bridgekd.report.evidence import Purchase, Reliability
 from bridgekd.report.results import MINE
@@ -40,7 +41,8 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 def said(x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> str:
     """Text at a place."""
-    return f'<text class="{kind}" x="{x:.2f}%" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    place = f'x="{x:.2f}%" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text class="{kind}" {place}>{escape(text)}</text>'
 
 
 def accuracy_bars(arms: Sequence[ArmRow]) -> str:
@@ -72,14 +74,12 @@ def against_spend(arms: Sequence[ArmRow]) -> str:
     most, height = max(arm.spend_usd for arm in arms) or 1.0, 300
     parts = [_level(share, height) for share in (0, 0.25, 0.5, 0.75, 1)]
     for x, share, anchor in ((_LEFT, 0, "start"), (55, 0.5, "middle"), (_RIGHT, 1, "end")):
-        parts.append(said(x, height + 34, f"${share * most:.4g}", anchor, "faint"))
+        parts.append(said(x, height + 34, f"${share * most:.3g}", anchor, "faint"))
     for place, row in enumerate(series(arms)):
         marks = sorted((a.spend_usd / most, a) for a in row)
         at = [(_across(share), _down(a.accuracy, height)) for share, a in marks]
         colour = f"c{place % N_COLOURS}"
-        parts += [
-            line(*one, *other, f"joined {colour}") for one, other in zip(at, at[1:], strict=False)
-        ]
+        parts += [line(*one, *other, f"joined {colour}") for one, other in pairwise(at)]
         for (x, y), (_, arm) in zip(at, marks, strict=True):
             low, high = _down(arm.low, height), _down(arm.high, height)
             told = f"{arm.title}: {100 * arm.accuracy:.1f} % for ${arm.spend_usd:.4f}"
@@ -145,9 +145,7 @@ def reliability(found: Reliability) -> str:
     parts = [_level(share, height) for share in (0, 0.25, 0.5, 0.75, 1)]
     parts.append(line(_LEFT, _down(0, height), _RIGHT, _down(1, height), "dashed"))
     at = [(_across(conf), _down(right, height), n) for conf, right, n in found.bins]
-    parts += [
-        line(*one[:2], *other[:2], "joined c0") for one, other in zip(at, at[1:], strict=False)
-    ]
+    parts += [line(*one[:2], *other[:2], "joined c0") for one, other in pairwise(at)]
     for x, y, n in at:
         radius = 3 + 6 * (n / most) ** 0.5
         parts.append(f'<circle class="mark c0" cx="{x:.2f}%" cy="{y:.1f}" r="{radius:.1f}"/>')

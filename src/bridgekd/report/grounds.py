@@ -21,7 +21,7 @@ def money(story: Story) -> Table | None:
     spent = sum(p.spend_usd for p in story.purchases)
     rows += [("All together", f"{n}", usd(spent), "", "", "", "")]
     return Table(
-        "Where the money went",
+        "Every purchase, and what came of it",
         ("Purchase", "Queries", "Spend", "Ended by", "Kept", "Dropped", "Dollars a kept one"),
         tuple(rows),
         "lrrlrlr",
@@ -169,8 +169,9 @@ def dropped(story: Story) -> Table | None:
         "What was dropped, and the first of each",
         ("Of", "Reason", "Dropped", "Question", "Rationale", "Said of it"),
         rows,
-        "llrwww",
-        note="The row shown is the first of its reason, in the order of asking. Long texts are cut.",
+        "llrwwl",
+        note="The row shown is the first of its reason, in the order of asking. Long "
+        "texts are cut.",
     )
 
 
@@ -232,7 +233,8 @@ def likest(story: Story) -> Table | None:
         ("Found in", "Words found", "Test question", "A text that holds them"),
         rows,
         "lrww",
-        note="The words found may stand in several texts; one of them is shown. Long texts are cut.",
+        note="The words found may stand in several texts; one of them is shown. Long texts "
+        "are cut.",
         folded=True,
     )
 

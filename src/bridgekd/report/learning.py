@@ -1,5 +1,7 @@
 """A training as a small picture: the loss by update, and below it what each evaluation said."""
 
+from itertools import pairwise
+
 from bridgekd.report.charts import drawing, line, said
 from bridgekd.report.evidence import Training
 from bridgekd.report.grounds import judged
@@ -42,8 +44,7 @@ def _losses(t: Training) -> list[str]:
     )
     return [
         axis,
-        said(0, 12, f"loss, from {most:.2f}", kind="faint"),
-        said(100, bottom - 8, f"{t.losses[-1][1]:.3f}", "end"),
+        said(0, 12, f"loss, {t.losses[0][1]:.3f} to {t.losses[-1][1]:.3f}", kind="faint"),
         f'<svg y="{_TOP}" width="100%" height="{_LOSS}" viewBox="0 0 100 100" '
         f'preserveAspectRatio="none" overflow="visible"><polyline class="way" points="{way}"/>'
         "</svg>",
@@ -61,7 +62,7 @@ def _validations(t: Training) -> list[str]:
     what = "held-out loss" if t.by_loss else "validation accuracy"
     at = [(_across(u, t), bottom - _JUDGED * v / most) for u, v in t.validations]
     parts = [axis, said(0, top - 14, what, kind="faint")]
-    parts += [line(*one, *other, "joined c0") for one, other in zip(at, at[1:], strict=False)]
+    parts += [line(*one, *other, "joined c0") for one, other in pairwise(at)]
     for (x, y), (update, value) in zip(at, t.validations, strict=True):
         kept = update == t.best_update
         parts.append(

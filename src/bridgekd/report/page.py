@@ -5,6 +5,7 @@ elsewhere.
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
 from bridgekd.report import charts
 from bridgekd.report.learning import curve, in_words
@@ -24,7 +25,12 @@ def render(story: Story) -> tuple[str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "plain": plain, "caption": caption}
+    environment.filters |= {
+        "percent": percent,
+        "plain": plain,
+        "caption": caption,
+        "broken": broken,
+    }
     environment.globals |= {
         "accuracy_bars": charts.accuracy_bars,
         "against_spend": charts.against_spend,
@@ -40,6 +46,15 @@ def render(story: Story) -> tuple[str, str]:
     }
     page = environment.get_template("page.html").render(s=story, sections=told)
     return page, _markdown(story, told)
+
+
+def broken(text: str) -> Markup:
+    """A figure and its interval, which may go to a line of its own but not be torn apart."""
+    figure, opened, interval = text.partition(" (")
+    if not opened:
+        return Markup('<span class="whole">{}</span>').format(figure)
+    whole = '<span class="whole">{}</span> <span class="whole soft">({}</span>'
+    return Markup(whole).format(figure, interval)
 
 
 def _template(name: str) -> str:

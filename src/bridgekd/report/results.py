@@ -33,8 +33,8 @@ def arms(story: Story) -> Table:
         tuple(columns),
         rows,
         "l" + "r" * (len(columns) - 1),
-        note=f"Intervals are {interval}. Queries and dollars are what making that model alone took; "
-        "seconds are all stages behind it.",
+        note=f"Intervals are {interval}. Queries and dollars are what making that model alone "
+        "took; seconds are all stages behind it.",
         mine=_mine(story),
     )
 
@@ -161,8 +161,8 @@ def _told_by(story: Story) -> str:
     who = next((a.title for a in story.arms if a.name.startswith(story.steps_told_by)), "")
     return (
         "No checker of steps is known for this task. Steps are the lines and sentences of one "
-        f"rationale a question, that of: {who}, right or wrong. A long rationale can be a sign of a "
-        "hard question or of a lost thread."
+        f"rationale a question, that of: {who}, right or wrong. A long rationale can be a sign of "
+        "a hard question or of a lost thread."
     )
 
 

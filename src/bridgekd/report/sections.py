@@ -1,4 +1,4 @@
-"""The page in order: what each section says, its tables, and the part of the page that shows more."""
+"""The page in order: what each section says, its tables, and the template that shows more."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from bridgekd.report.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`anchor` is its id on the page; `extra` names the template of what stands above its tables."""
+    """`anchor` is its id on the page, `extra` the template of what stands above its tables."""
 
     title: str
     anchor: str
@@ -36,9 +36,10 @@ def sections(story: Story) -> list[Section]:
     if story.trainings:
         found.append(Section(
             "How the trainings went", "trainings",
-            "Above the loss on the rows trained on, by update; below what the model reached on the "
-            "validation split at each evaluation. The filled point is the one whose weights were "
-            "kept. A loss that falls while validation falls, too, is learning by heart.",
+            "Above the loss on the rows trained on, by update, from 0 to its highest; below what "
+            "the model reached on the validation split at each evaluation. The filled point is "
+            "the one whose weights were kept. A loss that falls while validation falls, too, is "
+            "learning by heart.",
             _there(grounds.trainings(story)), "trainings.html",
         ))  # fmt: skip
     if tables := _there(results.domains(story), results.steps(story)):

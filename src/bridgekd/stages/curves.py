@@ -1,4 +1,4 @@
-"""How the trainings behind a comparison went: losses from their logs, validations from their facts."""
+"""How the trainings behind a comparison went: losses by their logs, validations by their facts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +24,7 @@ def trainings_of(
 
 
 def model_labels(answers: Mapping[str, Sequence[Artifact]]) -> dict[str, str]:
-    """Arms' titles by the folder of the model that answered; `answers` holds predictions by label."""
+    """Arms' titles by the folder of the model that answered; `answers` are predictions by label."""
     found: dict[str, list[str]] = {}
     for label, predictions in answers.items():
         for made in predictions:

@@ -23,9 +23,9 @@ def headline(arms: Mapping[str, ArmRow], pairs: Mapping[str, Mapping[str, Any]])
         return "No trained student was measured."
     seeds = f" over {best.n_seeds} seeds" if best.n_seeds > 1 else ""
     text = (
-        f"{best.title} answers {best.accuracy:.1%} of {best.n_test} test questions right{seeds} "
-        f"(95 % interval {best.low:.1%} to {best.high:.1%}) after {best.n_queries:g} teacher "
-        f"queries for ${best.spend_usd:.2f}."
+        f"{best.title} answers {_share(best.accuracy)} of {best.n_test} test questions "
+        f"right{seeds} (95 % interval {_share(best.low)} to {_share(best.high)}) after "
+        f"{best.n_queries:g} teacher queries for ${best.spend_usd:.2f}."
     )
     direct = _largest(arms, "direct")
     if direct is None or best is direct:
@@ -40,8 +40,8 @@ def headline(arms: Mapping[str, ArmRow], pairs: Mapping[str, Mapping[str, Any]])
     else:
         verdict = "here the assistant did harm"
     return (
-        f"{text} Direct distillation with the same budget reaches {direct.accuracy:.1%} "
-        f"({direct.low:.1%} to {direct.high:.1%}); on the same questions {verdict} "
+        f"{text} Direct distillation with the same budget reaches {_share(direct.accuracy)} "
+        f"({_share(direct.low)} to {_share(direct.high)}); on the same questions {verdict} "
         f"(p = {told['p']:.2g}, {told['test']})."
     )
 
@@ -54,3 +54,7 @@ def leading(arms: Mapping[str, ArmRow]) -> ArmRow | None:
 def _largest(arms: Mapping[str, ArmRow], name: str) -> ArmRow | None:
     found = [label for label in in_order(arms) if label.partition("@")[0] == name]
     return arms[found[-1]] if found else None
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -110,8 +110,8 @@ def _apart(
 ) -> tuple[tuple[str, int, Estimate], ...]:
     groups = {
         f"no run of {RUN} words shared": lambda share: share == 0,
-        f"some shared, below {MOSTLY:.0%} of the words": lambda share: 0 < share < MOSTLY,
-        f"{MOSTLY:.0%} of the words or more": lambda share: share >= MOSTLY,
+        f"some shared, below {100 * MOSTLY:.0f} % of the words": lambda share: 0 < share < MOSTLY,
+        f"{100 * MOSTLY:.0f} % of the words or more": lambda share: share >= MOSTLY,
     }
     found = []
     for name, holds in groups.items():
