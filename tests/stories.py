@@ -81,6 +81,8 @@ def a_story(**changes):
         "dropped": (
             Dropped("The teacher's rationales", "wrong answer", 20, 200, "Q?", HOSTILE, "wrong: b"),
         ),
+        "n_in_domain": {"clinic": 400, "statute": 200},
+        "n_with_steps": {"2": 350, "3 to 12": 250},
         "steps_told_by": "teacher",
         "tests": "McNemar",
     } | changes  # fmt: skip

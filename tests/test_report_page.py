@@ -1,9 +1,12 @@
 """The page as people meet it: by its marks, and in a browser, on a desk, on a phone, in print."""
 
+import json
 import re
+import shutil
 import struct
 import zlib
 from collections import Counter
+from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -231,20 +234,36 @@ def test_on_paper_everything_is_unfolded(browser, file):
     assert browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length") == n_all
 
 
-def test_a_run_s_report_has_its_tables_figures_and_command_beside_it(tiny):
+def test_a_run_s_report_tells_how_to_make_it_again(tiny):
     done = bridgekd.run(tiny, methods=["bridge", "direct"])
     page, folder = done.report.read_text(), done.report.parent
-    assert {p.name for p in folder.iterdir()} == {
-        "report.html", "report.md", "metrics.json", "manifest.json"
-    }  # fmt: skip
-    assert "bridgekd compare tiny.yaml --arms bridge,direct" in page
-    assert "The same questions, side by side" in page
+    files = {"report.html", "report.md", "metrics.json", "manifest.json"}
+    assert {p.name for p in folder.iterdir()} == files
+    assert str(tiny.parent) not in page + (folder / "report.md").read_text()
+    assert "bridgekd compare tiny.yaml --arms bridge,direct</pre>" in page
+    (settings,) = re.findall(r"as YAML\">(.*?)</pre>", page, re.DOTALL)
+    tiny.with_name("again.yaml").write_text(unescape(settings))
+    where = json.loads((tiny.parent / "runs" / "tiny.json").read_text())["recipe"]["teacher"]
+    again = bridgekd.plan(
+        tiny.with_name("again.yaml"),
+        methods=["bridge", "direct"],
+        overrides=[f"teacher.base_url={where['base_url']}"],
+    )
+    assert not again.purchases
+
+
+def test_a_run_s_report_tells_of_its_trainings_its_steps_and_what_was_seen(tiny):
+    page = bridgekd.run(tiny).report.read_text()
     for title in ("Assistant, warmed up", "Student, instructed", "Student, BRIDGE"):
         assert f"<strong>{title}</strong>" in page
-    assert page.count("no log of its loss") == 0
+    assert "no log of its loss" not in page
     assert "lines and sentences of one rationale a question, that of: Teacher" in page
-    assert "Share a run of 13 words" in page
-    assert str(tiny.parent) not in page + (folder / "report.md").read_text()
+    assert "Share a run of 13 words" in page and "The same questions, side by side" in page
+    for made in (tiny.parent / "runs").glob("report-*"):
+        shutil.rmtree(made)
+    next((tiny.parent / "runs").glob("train_student-*/metrics.jsonl")).unlink()
+    page = bridgekd.run(tiny).report.read_text()
+    assert page.count(">no log of its loss was kept<") == 1
 
 
 def shades_of(path):

@@ -129,7 +129,7 @@ def domains(story: Story) -> Table | None:
     rows = tuple(
         (arm.title, *(_asked(arm.by_domain.get(name)) for name in names)) for arm in story.arms
     )
-    columns = ("Arm", *(name or "none" for name in names))
+    columns = ("Arm", *(f"{name or 'none'} (n = {story.n_in_domain[name]})" for name in names))
     return Table(
         "Accuracy by domain, with 95 % intervals", columns, rows, "l" + "r" * len(names),
         mine=_mine(story),
@@ -147,7 +147,10 @@ def steps(story: Story) -> Table | None:
     )
     return Table(
         "Accuracy by number of steps, with 95 % intervals",
-        ("Arm", *(f"{name} step{'s' * (name != '1')}" for name in names)),
+        (
+            "Arm",
+            *(f"{n} step{'s' * (n != '1')} (n = {story.n_with_steps[n]})" for n in names),
+        ),
         rows,
         "l" + "r" * len(names),
         note=_told_by(story),

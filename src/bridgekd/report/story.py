@@ -118,5 +118,7 @@ class Story:
     maps: tuple[PoolMap, ...] = ()
     trainings: tuple[Training, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    n_in_domain: Mapping[str, int] = field(default_factory=dict)  # test questions
+    n_with_steps: Mapping[str, int] = field(default_factory=dict)
     steps_told_by: str = ""  # "checker", or the arm whose rationales were counted
     tests: str = ""  # by which `versus` was tested

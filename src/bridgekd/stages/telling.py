@@ -58,6 +58,8 @@ def tell(evaluation: Artifact, s: of.Report) -> Story:
         maps=pool_maps(shown),
         trainings=tuple(trainings_of(behind, model_labels(by_label), shown)),
         dropped=tuple(dropped_of(shown)),
+        n_in_domain=_sizes(metrics, "by_domain"),
+        n_with_steps=_sizes(metrics, "by_steps"),
         steps_told_by=metrics["steps_told_by"],
         tests=" and ".join(sorted({row["test"] for row in metrics["versus"]})),
     )
@@ -119,6 +121,15 @@ def _arm(name: str, row: Mapping[str, Any]) -> ArmRow:
             for r in row["by_seed"]
         ),
     )
+
+
+def _sizes(metrics: Mapping[str, Any], groups: str) -> dict[str, int]:
+    """Test questions of every group: as many as the arm has that was asked most of them."""
+    found: dict[str, int] = {}
+    for arm in metrics["arms"].values():
+        for group, row in arm[groups].items():
+            found[group] = max(found.get(group, 0), row["n_test"])
+    return found
 
 
 def _reasoning(row: Mapping[str, Any]) -> Reasoning:
