@@ -39,19 +39,24 @@ def _bought(p: Purchase) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def bought_domains(story: Story) -> list[Table]:
+def bought_domains(story: Story) -> Table | None:
     """For each purchase the share of every domain, beside that of the pool."""
-    return [
-        Table(
-            f"{p.title}: what was bought of each domain",
-            ("Domain", "Bought", "In the pool", "Share of what was bought", "Share of the pool"),
-            tuple(_of_domain(p, domain) for domain in p.bought_by_domain),
-            "lrrrr",
-            folded=True,
-        )
+    rows = [
+        (p.title, *_of_domain(p, domain))
         for p in story.purchases
         if len(p.bought_by_domain) > 1
+        for domain in p.bought_by_domain
     ]
+    if not rows:
+        return None
+    return Table(
+        "What was bought of each domain",
+        ("Purchase", "Domain", "Bought", "In the pool", "Share of what was bought",
+         "Share of the pool"),
+        tuple(rows),
+        "llrrrr",
+        folded=True,
+    )  # fmt: skip
 
 
 def _of_domain(p: Purchase, domain: str) -> tuple[str, ...]:

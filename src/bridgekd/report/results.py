@@ -3,7 +3,7 @@
 import re
 
 from bridgekd.core.crossed import Estimate
-from bridgekd.report.story import ArmRow, Story
+from bridgekd.report.story import Story
 from bridgekd.report.tables import Table, numbers, p_value, percent, percents, points, usd
 
 MINE = "bridge"
@@ -169,15 +169,13 @@ def _told_by(story: Story) -> str:
     )
 
 
-def reasoning(story: Story) -> Table | None:
+def reasoning(story: Story) -> Table:
     """How the arms reason, and what they learnt from."""
-    told = [(arm.title, arm.reasoning) for arm in story.arms if arm.reasoning is not None]
-    if not told:
-        return None
-    checked = any(how.wrong_steps for _, how in told)
+    checked = any(arm.reasoning.wrong_steps for arm in story.arms)
     rows = []
-    for title, how in told:
-        row = [title, numbers(how.words)]
+    for arm in story.arms:
+        how = arm.reasoning
+        row = [arm.title, numbers(how.words)]
         row += [percents(how.wrong_steps) or "not told"] if checked else []
         row += [", ".join(f"{n:,}" for n in how.n_learnt) or "none"]
         row += [numbers(how.learnt_words) or "none"]
@@ -198,7 +196,7 @@ def reasoning(story: Story) -> Table | None:
             if checked
             else "No checker of steps is known for this task (evaluate.steps)."
         ),
-        mine=next((i for i, arm in enumerate(told) if arm[0] == _mine_title(story)), None),
+        mine=_mine(story),
     )
 
 
@@ -206,13 +204,5 @@ def _asked(figure: Estimate | None) -> str:
     return percents(figure) or "not asked"
 
 
-def _mine(story: Story) -> int | None:
-    return next((i for i, arm in enumerate(story.arms) if _is_mine(arm)), None)
-
-
-def _mine_title(story: Story) -> str:
-    return next((arm.title for arm in story.arms if _is_mine(arm)), "")
-
-
-def _is_mine(arm: ArmRow) -> bool:
-    return arm.name.partition("@")[0] == MINE
+def _mine(story: Story) -> tuple[int, ...]:
+    return tuple(i for i, arm in enumerate(story.arms) if arm.name.partition("@")[0] == MINE)

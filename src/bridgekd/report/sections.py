@@ -30,7 +30,8 @@ def sections(story: Story) -> list[Section]:
     if story.maps:
         found.append(Section(
             "What was chosen, and why", "choice",
-            "Each point is a question of the pool; questions that are near one another are alike.",
+            "Each point is a question of the pool; questions that are near one another are alike."
+            + _first(story),
             tuple(grounds.picks(story)), "choice.html",
         ))  # fmt: skip
     if story.trainings:
@@ -44,8 +45,7 @@ def sections(story: Story) -> list[Section]:
         ))  # fmt: skip
     if tables := _there(results.domains(story), results.steps(story)):
         found.append(Section("Where the arms are strong and weak", "where", "", tables))
-    if tables := _there(results.reasoning(story)):
-        found.append(Section("How the arms reason", "reasoning", "", tables))
+    found.append(Section("How the arms reason", "reasoning", "", (results.reasoning(story),)))
     if story.reliabilities:
         found.append(Section(
             "Whether the assistant's confidence means what it says", "confidence",
@@ -61,7 +61,7 @@ def _money(story: Story) -> Section:
     table = grounds.money(story)
     if table is None:
         return Section("Where the money went", "money", "Nothing was bought.")
-    tables = (table, *grounds.bought_domains(story))
+    tables = _there(table, grounds.bought_domains(story))
     return Section("Where the money went", "money", "", tables, "money.html")
 
 
@@ -69,12 +69,12 @@ def _rows_and_making(story: Story) -> list[Section]:
     dropped = _there(grounds.dropped(story))
     return [
         Section(
-            "The same questions, side by side", "examples", story.examples.rule, (),
+            "The same questions, side by side", "examples", story.examples.rule + _first(story), (),
             "examples.html",
         ),
         Section(
             "What was dropped, and why", "dropped",
-            "" if dropped else "No rationale was dropped.", dropped,
+            ("" if dropped else "No rationale was dropped.") + _first(story), dropped,
         ),
         Section(
             "Whether test questions were seen in training", "seen", story.contamination.sentence,
@@ -87,6 +87,10 @@ def _rows_and_making(story: Story) -> list[Section]:
             (grounds.stages(story),), "again.html",
         ),
     ]  # fmt: skip
+
+
+def _first(story: Story) -> str:
+    return " Shown is the first seed and budget." if story.several else ""
 
 
 def _there(*tables: Table | None) -> tuple[Table, ...]:

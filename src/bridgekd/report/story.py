@@ -69,9 +69,9 @@ class ArmRow:
     spend_usd: float
     seconds: float
     by_domain: Mapping[str, Estimate]
+    reasoning: Reasoning
     n_seeds: int = 1
     by_steps: Mapping[str, Estimate] = field(default_factory=dict)  # by group, as "3" or "4 to 6"
-    reasoning: Reasoning | None = None
     gain: Gain | None = None
     by_seed: tuple[SeedRow, ...] = ()
 
@@ -120,5 +120,6 @@ class Story:
     dropped: tuple[Dropped, ...] = ()
     n_in_domain: Mapping[str, int] = field(default_factory=dict)  # test questions
     n_with_steps: Mapping[str, int] = field(default_factory=dict)
+    several: bool = False  # seeds or budgets; details are then of the first
     steps_told_by: str = ""  # "checker", or the arm whose rationales were counted
     tests: str = ""  # by which `versus` was tested

@@ -12,8 +12,8 @@ LEFT, RIGHT, WIDE = "l", "r", "w"  # a name, a number, a text
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`align` has a letter a column, LEFT, RIGHT or WIDE; a row's first cell is its head. `mine` is
-    the row that a reader asks about, `folded` a table that only some want to see.
+    """`align` has a letter a column: LEFT, RIGHT or WIDE; a row's first cell is its head. `mine`
+    are the rows that a reader asks about, `folded` is a table that only some want to see.
     """
 
     caption: str
@@ -21,7 +21,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     align: str
     note: str = ""
-    mine: int | None = None
+    mine: tuple[int, ...] = ()
     folded: bool = False
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.report.evidence import Training
-from bridgekd.stages.naming import STAGES, title
+from bridgekd.stages.naming import STAGES, natural, title
 
 _LOG = "metrics.jsonl"  # written by lm.fine_tune beside the weights
 
@@ -19,8 +19,9 @@ def trainings_of(
     trained = [a for a in behind.values() if "best_update" in a.facts]
     several = len({_seed(a) for a in trained}) > 1
     order = list(STAGES)
-    trained.sort(key=lambda a: (order.index(a.stage), a.path.name not in shown, _seed(a)))
-    return [_training(a, labels, several, a.path.name in shown) for a in trained]
+    made = [(a.stage, _training(a, labels, several, a.path.name in shown)) for a in trained]
+    made.sort(key=lambda one: (order.index(one[0]), natural(one[1].title)))
+    return [training for _, training in made]
 
 
 def model_labels(answers: Mapping[str, Sequence[Artifact]]) -> dict[str, str]:

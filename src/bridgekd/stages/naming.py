@@ -53,6 +53,12 @@ def in_order(labels: Iterable[str]) -> list[str]:
     return sorted(labels, key=place)
 
 
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """A key by which texts stand in order and the numbers in them, too: 5 % before 10 %."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+
+
 def title(label: str) -> str:
     """An arm's name as people read it, with its budget where it has several."""
     name, _, budget = label.partition("@")

@@ -9,7 +9,7 @@ from bridgekd.edges.store import Artifact
 from bridgekd.records import Completion, Example, Rationale
 from bridgekd.report.evidence import Dropped, Purchase
 from bridgekd.stages.mapping import inputs_of
-from bridgekd.stages.naming import STAGES
+from bridgekd.stages.naming import STAGES, natural
 from bridgekd.stages.pool import read_pool
 
 
@@ -32,9 +32,13 @@ def purchases_of(behind: Mapping[str, Artifact], several: bool = False) -> list[
     With `several` each says its seed and budget.
     """
     domains = _Domains()
-    bought = [a for a in behind.values() if a.stage == "query_teacher"]
+    bought = [
+        _purchase(a, behind, domains, several)
+        for a in behind.values()
+        if a.stage == "query_teacher"
+    ]
     return [
-        *(_purchase(a, behind, domains, several) for a in bought),
+        *sorted(bought, key=lambda p: natural(p.title)),
         *(_measuring(a) for a in behind.values() if a.stage == "measure_teacher"),
     ]
 

@@ -39,13 +39,14 @@ def tell(evaluation: Artifact, s: of.Report) -> Story:
     asked = next(a for a in behind.values() if a.stage == "load_test")
     test = read_rows(asked.path / "test.parquet", Example)
     libraries = evaluation.manifest["libraries"]
+    several = s.n_seeds > 1 or len(s.budgets) > 1
     return Story(
         name=str(s.recipe["name"]),
         headline=headline({arm.name: arm for arm in arms}, metrics["pairs"]),
         arms=arms,
         pairs=tuple(_pair(names, row) for names, row in metrics["pairs"].items()),
         versus=tuple(_against(row) for row in metrics["versus"]),
-        purchases=tuple(purchases_of(behind, several=s.n_seeds > 1 or len(s.budgets) > 1)),
+        purchases=tuple(purchases_of(behind, several=several)),
         examples=side_by_side(test, answers, lead),
         stages=tuple(_stage(a) for a in behind.values()),
         contamination=compared_texts(
@@ -60,6 +61,7 @@ def tell(evaluation: Artifact, s: of.Report) -> Story:
         dropped=tuple(dropped_of(shown)),
         n_in_domain=_sizes(metrics, "by_domain"),
         n_with_steps=_sizes(metrics, "by_steps"),
+        several=several,
         steps_told_by=metrics["steps_told_by"],
         tests=" and ".join(sorted({row["test"] for row in metrics["versus"]})),
     )
