@@ -5,7 +5,7 @@ from dataclasses import replace
 from ruamel.yaml import YAML
 
 from bridgekd.report.cards import Card, Figure, data_card, model_card
-from bridgekd.report.story import Purchase
+from bridgekd.report.evidence import Purchase
 
 HOSTILE = "a|b\n# <script>`[x](y)*"
 CARD = Card(

@@ -126,7 +126,14 @@ def test_one_journal_tells_of_the_whole_comparison(compared, capsys, monkeypatch
 
 def test_the_page_and_the_markdown_hold_budgets_and_differences(compared):
     page = compared[2].report.read_text()
-    assert "dollars that an arm took alone" in page
+    assert (
+        "bridgekd compare tiny.yaml --arms bridge,direct,direct_full,answers_only --seeds 2 "
+        in page
+    )
+    assert "--budgets 10%,20%" in page
+    assert "Chosen by: bridge, 10%, seed 1" in page
+    assert "<strong>Student, BRIDGE, 20%, seed 1</strong>" in page
+    assert page.count("Shown is the first seed and budget.") == 3
     markdown = compared[2].report.with_name("report.md").read_text()
     assert "| Student, BRIDGE, 10% | Student, direct, 10% |" in markdown
 

@@ -119,3 +119,12 @@ def test_wrong_steps_are_told_only_where_they_could_be_checked():
     assert row["lessons"]["wrong_steps"]["mean"] == pytest.approx(0.1)
     plain = compared([a_cell("direct")], DOMAINS)["arms"]["direct"]
     assert plain["wrong_steps"] is None and plain["lessons"] is None
+
+
+def test_accuracy_by_steps_leaves_out_what_nobody_could_count():
+    steps = {id: "2" if i % 2 else "3 to 5" for i, id in enumerate(IDS[:50])}
+    row = compared([a_cell("direct", budget="5%")], DOMAINS, steps)["arms"]["direct"]
+    assert {group: told["n_test"] for group, told in row["by_steps"].items()} == {
+        "2": 25, "3 to 5": 25
+    }  # fmt: skip
+    assert sum(told["n_test"] for told in row["by_domain"].values()) == N_TEST

@@ -8,38 +8,15 @@ import numpy as np
 import pytest
 
 import bridgekd
+from bridgekd.core.crossed import Estimate
 from bridgekd.core.selection import rank
 from bridgekd.records import Example
 from bridgekd.report.page import render
 from bridgekd.report.pool_map import caption, colour, drawn_map, plain, projected
-from bridgekd.report.story import ArmRow, Purchase, SideBySide, StageRow, Story
+from bridgekd.stages.heading import headline
 from bridgekd.stages.mapping import pool_map
-from bridgekd.stages.telling import headline, in_order
-
-HOSTILE = "</title></svg><script>alert('x')</script> \"quoted\" \x00\x08\u202e & <b>"
-
-
-def an_arm(name, accuracy, low, high):
-    domains = {"clinic": (accuracy, low, high), "statute": (accuracy, low, high)}
-    return ArmRow(name, name.title(), accuracy, low, high, 600, 200, 0.25, 61.0, domains)
-
-
-def a_story(**changes):
-    fields = {
-        "name": "tiny",
-        "headline": "It went well.",
-        "arms": (an_arm("teacher", 0.9, 0.87, 0.92), an_arm("bridge", 0.6, 0.56, 0.64)),
-        "pairs": (("bridge - teacher", -0.3, 1e-9, 600),),
-        "purchases": (
-            Purchase("Chosen by: bridge", 200, 0.25, "queries", 180, {"wrong answer": 20}, {}),
-        ),
-        "examples": (SideBySide("Q?", "a", "clinic", (("Bridge", "<script>x</script>", False),)),),
-        "stages": (StageRow("select", "select-1", 0.1, "n_chosen 200"),),
-        "contamination": "0 of 600 test questions stand word for word in the train file.",
-        "recipe_yaml": "name: tiny",
-        "libraries": "torch 2",
-    } | changes
-    return Story(**fields)
+from bridgekd.stages.naming import in_order
+from stories import HOSTILE, a_story, an_arm
 
 
 def outward(page):
@@ -84,12 +61,12 @@ def test_what_a_model_wrote_is_shown_and_never_run():
 def test_page_and_markdown_hold_every_arm_with_its_interval():
     page, markdown = render(a_story())
     assert "56.0 % to 64.0 %" in page
-    assert "| Bridge | 60.0% | 56.0% to 64.0% | 600 | 200 | $0.2500 | 61 |" in markdown
+    assert "| Bridge | 60.0 % | 56.0 % to 64.0 % | 600 | 200 | $0.2500 | 61 |" in markdown
 
 
 def test_an_arm_that_was_not_asked_about_a_domain_says_so():
     story = a_story()
-    partial = ArmRow("direct", "Direct", 0.5, 0.4, 0.6, 9, 1, 0.1, 1.0, {"clinic": (0.5, 0.4, 0.6)})
+    partial = an_arm("direct", 0.5, 0.4, 0.6, by_domain={"clinic": Estimate(0.5, 0.4, 0.6)})
     page, _ = render(a_story(arms=(*story.arms, partial)))
     assert page.count("not asked") == 1
 

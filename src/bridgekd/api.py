@@ -92,7 +92,7 @@ def run(
         if workers > 1:
             side_by_side(here, wanted, workers)
         evaluation = compare(here, wanted)
-        page = here.report(evaluation)
+        page = here.report(evaluation, *wanted.asked)
     except BaseException as exc:
         with suppress(BadInput):  # what stopped the run matters more
             here.write_journal("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")

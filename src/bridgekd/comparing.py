@@ -38,6 +38,11 @@ class Comparison:
         """Budgets as `comparison` takes them; empty for the recipe's own."""
         return [b for b in self.budgets if b is not None]
 
+    @property
+    def asked(self) -> tuple[tuple[str, ...], int, list[int | str]]:
+        """Methods, number of seeds and budgets: what a report says of it."""
+        return self.methods, len(self.seeds), self.said_budgets
+
     def recipes(self, recipe: Recipe) -> Iterator[Recipe]:
         """The recipe under every seed and budget; all other limits of its budget stand."""
         for seed in self.seeds:

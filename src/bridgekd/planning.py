@@ -84,7 +84,7 @@ def planned(recipe: Recipe, folder: Path, wanted: Comparison, store: Path) -> Pl
     """What carrying out `wanted` with a recipe in `folder` would do with a store."""
     seen = Seen(store)
     here = Run(recipe, folder, seen, live_of(recipe, folder))
-    here.report(compare(here, wanted))
+    here.report(compare(here, wanted), *wanted.asked)
     stages = tuple(seen.seen.values())
     pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
     if here.instructions is not None:

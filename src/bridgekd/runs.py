@@ -167,13 +167,20 @@ class Run:
         how = Evaluate(arms=names, steps=self.recipe.evaluate.steps)
         return self.make(stages.evaluate, how, self.test(), *(made for _, made in predictions))
 
-    def report(self, evaluation: Artifact) -> Artifact:
-        """The page."""
+    def report(
+        self,
+        evaluation: Artifact,
+        methods: Sequence[str],
+        n_seeds: int = 1,
+        budgets: Sequence[int | str] = (),
+    ) -> Artifact:
+        """The page, and on it the command that makes it again."""
         recipe = self.recipe.model_dump(mode="json")
         for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
             del recipe["teacher"][name]
         del recipe["assistant"]["server"]
-        return self.make(stages.report, Report(recipe=recipe), evaluation)
+        how = Report(recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets))
+        return self.make(stages.report, how, evaluation)
 
     def write_journal(self, state: str) -> None:
         """runs/<name>.json: which folders are this run's, and whether it is over."""

@@ -201,7 +201,12 @@ class Evaluate(Section):
 
 
 class Report(Section):
+    """The recipe and what was asked of it: with them it can be made again."""
+
     recipe: dict[str, object]
+    methods: tuple[str, ...]
+    n_seeds: int
+    budgets: tuple[int | str, ...]  # in queries; empty: the recipe's own
 
 
 class Settings:

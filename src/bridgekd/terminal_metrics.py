@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bridgekd.stages.telling import in_order, title
+from bridgekd.stages.naming import in_order, title
 
 
 def print_metrics(console: Console, metrics: Mapping[str, Any], name: str) -> None:

@@ -13,8 +13,8 @@ from bridgekd.journal import Finished, Measured
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
 from bridgekd.stages.live import Live
+from bridgekd.stages.naming import TITLES
 from bridgekd.stages.pool import open_model
-from bridgekd.stages.telling import TITLES
 
 N_OPTIONS = (2, 26)
 

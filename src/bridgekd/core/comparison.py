@@ -56,13 +56,17 @@ class Cell:
 Rows = dict[str, list[Cell]]  # by label, cells in the order of their seeds
 
 
-def compared(cells: Sequence[Cell], domains: Mapping[str, str]) -> dict[str, Any]:
-    """All of metrics.json: `arms`, `pairs` and `versus`; `domains` is by question id."""
+def compared(
+    cells: Sequence[Cell], domains: Mapping[str, str], steps: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """All of metrics.json: `arms`, `pairs` and `versus`; `domains` and `steps`, the groups by
+    number of steps, are by question id. A question may lack its steps.
+    """
     rows = labelled(cells)
     start = next((name for name in STARTS if name in rows), None)
     arms = {}
     for label, row in rows.items():
-        arms[label] = _arm(row, domains) | _gains(rows, label, start)
+        arms[label] = _arm(row, domains, steps or {}) | _gains(rows, label, start)
     return {"arms": arms, "pairs": _pairs(rows), "versus": versus(rows)}
 
 
@@ -94,13 +98,12 @@ def versus(rows: Rows) -> list[dict[str, Any]]:
     return [row | {"p_holm": p} for row, p in zip(found, adjusted, strict=True)]
 
 
-def _arm(row: Sequence[Cell], domains: Mapping[str, str]) -> dict[str, Any]:
+def _arm(
+    row: Sequence[Cell], domains: Mapping[str, str], steps: Mapping[str, str]
+) -> dict[str, Any]:
     ids = _ids(row)
     right = _matrix(row, ids)
     told = share_of(right)
-    by_domain: dict[str, list[int]] = {}
-    for place, id in enumerate(ids):
-        by_domain.setdefault(domains[id], []).append(place)
     return {
         "arm": row[0].arm,
         "budget": row[0].budget,
@@ -113,14 +116,26 @@ def _arm(row: Sequence[Cell], domains: Mapping[str, str]) -> dict[str, Any]:
         "n_queries": _mean([c.n_queries for c in row]),
         "spend_usd": _mean([c.spend_usd for c in row]),
         "seconds": round(_mean([c.seconds for c in row]), 1),
-        "by_domain": {
-            domain: _accuracy(share_of(right[:, places])) | {"n_test": len(places)}
-            for domain, places in sorted(by_domain.items())
-        },
+        "by_domain": _by_group(right, ids, domains),
+        "by_steps": _by_group(right, ids, steps),
         "words": _figure(mean_of(np.array([[c.words[id] for id in ids] for c in row]))),
         "wrong_steps": _checked(row),
         "lessons": _lessons([c.lessons for c in row]),
         "by_seed": [_of_seed(c) for c in row],
+    }
+
+
+def _by_group(
+    right: np.ndarray, ids: Sequence[str], groups: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The accuracy in every group of questions; a question without one is left out."""
+    found: dict[str, list[int]] = {}
+    for place, id in enumerate(ids):
+        if id in groups:
+            found.setdefault(groups[id], []).append(place)
+    return {
+        group: _accuracy(share_of(right[:, places])) | {"n_test": len(places)}
+        for group, places in sorted(found.items())
     }
 
 

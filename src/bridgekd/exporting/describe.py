@@ -16,7 +16,9 @@ from bridgekd.journal import Finished, Measured, rationales_of
 from bridgekd.records import Example, Lesson
 from bridgekd.report.cards import Card, Figure
 from bridgekd.stages.lessons import read_rationales
-from bridgekd.stages.telling import contamination, purchases_of, title
+from bridgekd.stages.naming import title
+from bridgekd.stages.overlapping import contamination
+from bridgekd.stages.spending import purchases_of
 
 HOW = {
     "bridge": "Method: BRIDGE (arXiv 2512.20403). A local assistant learnt from the teacher's "

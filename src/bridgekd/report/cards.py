@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from ruamel.yaml import YAML
 
-from bridgekd.report.story import Purchase
+from bridgekd.report.evidence import Purchase
+from bridgekd.report.page import cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +95,10 @@ def _rendered(name: str, card: Card) -> str:
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["percent"] = lambda share: f"{share:.1%}".replace("%", " %")
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = cell
     terms = files(__package__).joinpath("terms.md").read_text()
     template = environment.from_string(files(__package__).joinpath(name).read_text())
     return template.render(c=card, terms=environment.from_string(terms).render(c=card))
-
-
-def _cell(text: object) -> str:
-    """Text that stays in its cell of a table and is text there."""
-    plain = " ".join(str(text).split())
-    for mark in ("\\", "|", "<", "`", "[", "*", "_"):
-        plain = plain.replace(mark, f"\\{mark}")
-    return plain
 
 
 def _front_matter(told: Mapping[str, str | Sequence[object]]) -> str:

@@ -4,53 +4,86 @@ elsewhere.
 
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
-from bridgekd.report.plots import accuracy_bars, against_spend, reliability
+from bridgekd.report import charts
+from bridgekd.report.learning import curve, in_words
 from bridgekd.report.pool_map import caption, drawn_map, legend_bar, legend_mark, plain
-from bridgekd.report.story import Against, ArmRow, Story
+from bridgekd.report.sections import Section, sections
+from bridgekd.report.story import Story
+from bridgekd.report.tables import Table, percent
 
 
 def render(story: Story) -> tuple[str, str]:
     """(HTML, Markdown)."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = lambda share: f"{share:.1%}".replace("%", " %")
-    environment.filters["usd"] = lambda amount: f"${amount:,.4f}"
+    told = sections(story)
+    environment = Environment(
+        loader=FunctionLoader(_template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
+        "percent": percent,
         "plain": plain,
-        "drawn_map": drawn_map,
         "caption": caption,
-        "reliability": reliability,
+        "broken": broken,
     }
-    environment.globals |= {"legend_bar": legend_bar, "legend_mark": legend_mark}
-    template = environment.from_string(files(__package__).joinpath("template.html").read_text())
-    n_budgets = len({arm.name for arm in story.arms if "@" in arm.name})
-    spend = against_spend(story.arms) if n_budgets else ""
-    page = template.render(s=story, bars=accuracy_bars(story.arms), spend=spend)
-    return page, _markdown(story)
+    environment.globals |= {
+        "accuracy_bars": charts.accuracy_bars,
+        "against_spend": charts.against_spend,
+        "curve": curve,
+        "drawn_map": drawn_map,
+        "in_words": in_words,
+        "legend": charts.legend,
+        "legend_bar": legend_bar,
+        "legend_mark": legend_mark,
+        "money_bars": charts.money_bars,
+        "reliability": charts.reliability,
+        "series": charts.series,
+    }
+    page = environment.get_template("page.html").render(s=story, sections=told)
+    return page, _markdown(story, told)
 
 
-def _markdown(story: Story) -> str:
-    lines = [f"# {story.name}", "", story.headline, ""]
-    lines += ["| arm | accuracy | 95 % interval | n | queries | spend | seconds |"]
-    lines += ["|---|---|---|---|---|---|---|", *(_markdown_row(arm) for arm in story.arms), ""]
-    if story.versus:
-        lines += ["| arm | less | difference | 95 % interval | p (Holm) |", "|---|---|---|---|---|"]
-        lines += [*map(_markdown_against, story.versus), ""]
-    lines += ["| pair | difference | p | n |", "|---|---|---|---|"]
-    lines += [f"| {pair} | {d:+.1%} | {p:.2g} | {n} |" for pair, d, p, n in story.pairs]
-    return "\n".join([*lines, "", story.contamination, ""])
+def broken(text: str) -> Markup:
+    """A figure and its interval, which may go to a line of its own but not be torn apart."""
+    figure, opened, interval = text.partition(" (")
+    if not opened:
+        return Markup('<span class="whole">{}</span>').format(figure)
+    whole = '<span class="whole">{}</span> <span class="whole soft">({}</span>'
+    return Markup(whole).format(figure, interval)
 
 
-def _markdown_row(arm: ArmRow) -> str:
-    return (
-        f"| {arm.title} | {arm.accuracy:.1%} | {arm.low:.1%} to {arm.high:.1%} | {arm.n_test} "
-        f"| {arm.n_queries:g} | ${arm.spend_usd:.4f} | {arm.seconds:.0f} |"
-    )
+def _template(name: str) -> str:
+    return files(__package__).joinpath("templates", name).read_text("utf-8")
 
 
-def _markdown_against(row: Against) -> str:
-    return (
-        f"| {row.title} | {row.reference} | {row.difference:+.1%} | {row.low:+.1%} to "
-        f"{row.high:+.1%} | {row.p_holm:.2g} |"
-    )
+def _markdown(story: Story, told: list[Section]) -> str:
+    parts = [f"# {story.name}", story.headline]
+    for section in told:
+        texts = [section.text] if section.text else []
+        texts += [part for table in section.tables for part in _table(table)]
+        if section.anchor == "again":
+            texts.insert(0, f"    {story.command}")
+        if texts:
+            parts += [f"## {section.title}", *texts]
+    return "\n\n".join([*parts, f"Made with {story.libraries}."]) + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    rules = ["---" if letter != "r" else "---:" for letter in table.align]
+    rows = [table.columns, rules, *table.rows]
+    lines = [f"| {' | '.join(cell(c) for c in row)} |" for row in rows]
+    note = [table.note] if table.note else []
+    return [f"**{table.caption}**", "\n".join(lines), *note]
+
+
+def cell(text: object) -> str:
+    """Text that stays in its cell of a Markdown table and is text there."""
+    line = " ".join(str(text).split())
+    for mark in ("\\", "|", "<", "`", "[", "*", "_"):
+        line = line.replace(mark, f"\\{mark}")
+    return line

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 from scipy.linalg import eigh
 
-from bridgekd.report.story import MapPoint, PoolMap
+from bridgekd.report.evidence import MapPoint, PoolMap
 
 INK, OUTLINE = "#1b1f24", "#d4380d"
 VIRIDIS = (  # perceptually even and safe for colour-blind eyes; here dark is hard

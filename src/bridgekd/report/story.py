@@ -1,6 +1,58 @@
-"""What a report tells: plain numbers and texts, gathered elsewhere, shown by page.py."""
+"""What a report tells of its arms: plain numbers and texts, gathered elsewhere, shown by page.py.
+What stands behind the figures is in evidence.py.
+"""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bridgekd.core.crossed import Estimate
+from bridgekd.report.evidence import (
+    Contamination,
+    Dropped,
+    PoolMap,
+    Purchase,
+    Reliability,
+    Shown,
+    StageRow,
+    Training,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """How an arm reasons on the test questions and what it learnt from: words a rationale, and the
+    share of steps that are wrong or missing where they were checked.
+    """
+
+    words: Estimate
+    wrong_steps: Estimate | None = None
+    learnt_words: Estimate | None = None
+    learnt_wrong: Estimate | None = None
+    n_learnt: tuple[int, ...] = ()  # kept rationales, of every seed
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a trained student gained over the one it was before, in points, what a point took, and
+    which share of the gap to the teacher it is; None where that cannot be told.
+    """
+
+    over: str
+    points: Estimate
+    verdict: str
+    usd: Estimate | None
+    queries: Estimate | None
+    gap: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRow:
+    """One run of an arm, with Wilson's interval."""
+
+    seed: int
+    accuracy: Estimate
+    n_queries: int
+    spend_usd: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +68,12 @@ class ArmRow:
     n_queries: float  # means over seeds, where there are several
     spend_usd: float
     seconds: float
-    by_domain: dict[str, tuple[float, float, float]]  # accuracy, low, high
+    by_domain: Mapping[str, Estimate]
+    reasoning: Reasoning
     n_seeds: int = 1
+    by_steps: Mapping[str, Estimate] = field(default_factory=dict)  # by group, as "3" or "4 to 6"
+    gain: Gain | None = None
+    by_seed: tuple[SeedRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,114 +89,37 @@ class Against:
 
 
 @dataclass(frozen=True, slots=True)
-class Purchase:
-    """One buying: for which arms, how much, and what came of it."""
+class Pair:
+    """Two arms on the same questions; p is not corrected."""
 
-    title: str
-    n_queries: int
-    spend_usd: float
-    ended_by: str
-    n_kept: int
-    dropped: dict[str, int]  # reason -> rows
-    bought_by_domain: dict[str, tuple[int, int]]  # domain -> (bought, in the pool)
-
-
-@dataclass(frozen=True, slots=True)
-class SideBySide:
-    """One test question and what each arm made of it."""
-
-    question: str
-    gold: str
-    domain: str
-    answers: tuple[tuple[str, str, bool], ...]  # arm's title, text, correct
-
-
-@dataclass(frozen=True, slots=True)
-class StageRow:
-    """One stage of the run: its folder, its seconds and what it says of itself."""
-
-    stage: str
-    folder: str
-    seconds: float
-    facts: str
-
-
-@dataclass(frozen=True, slots=True)
-class MapPoint:
-    """One question on a map of the pool; `rank` is its place among the picks from 0, None for
-    others. `difficulty` is in [0, 1].
-    """
-
-    x: float
-    y: float
-    difficulty: float
-    domain: str
-    question: str
-    rank: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PickReason:
-    """Why a question was picked: its score, the score's two parts, and the earlier pick that it is
-    nearest to (a question, empty for none).
-    """
-
-    rank: int
-    score: float
-    difficulty: float
-    distance: float | None
-    nearest: str
-    question: str
-
-
-@dataclass(frozen=True, slots=True)
-class PoolMap:
-    """One choice on the two main axes of the pool's embeddings; `shares` of variance in [0, 1].
-
-    `picks` are in the order of choosing. `n_fitted` questions gave the axes.
-    """
-
-    title: str
-    rule: str  # how score follows from its parts; empty where it is not their sum
-    points: tuple[MapPoint, ...]  # a draw from what was not chosen
-    picks: tuple[MapPoint, ...]
-    shares: tuple[float, float]
-    n_fitted: int
-    n_pool: int
-    n_chosen: int
-    reasons: tuple[PickReason, ...]  # of the first picks; none where nothing was scored
-
-
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """A confidence held against gold answers: `bins` are (mean confidence, share right, rows)."""
-
-    title: str
-    n: int
-    ece: float
-    auroc: float | None
-    bins: tuple[tuple[float, float, int], ...]
+    title: str  # the first less the second
+    difference: float
+    p: float
+    n_test: int
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """Everything on the page, in its order."""
+    """Everything on the page."""
 
     name: str
     headline: str
     arms: tuple[ArmRow, ...]
-    pairs: tuple[tuple[str, float, float, int], ...]  # "a - b", difference, p, n
+    pairs: tuple[Pair, ...]
     purchases: tuple[Purchase, ...]
-    examples: tuple[SideBySide, ...]
+    examples: Shown
     stages: tuple[StageRow, ...]
-    contamination: str
+    contamination: Contamination
     recipe_yaml: str
+    command: str  # that makes it again
     libraries: str
     versus: tuple[Against, ...] = ()
     reliabilities: tuple[Reliability, ...] = ()
     maps: tuple[PoolMap, ...] = ()
-
-    @property
-    def domains(self) -> list[str]:
-        """Every domain that some arm was asked about."""
-        return sorted({domain for arm in self.arms for domain in arm.by_domain})
+    trainings: tuple[Training, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    n_in_domain: Mapping[str, int] = field(default_factory=dict)  # test questions
+    n_with_steps: Mapping[str, int] = field(default_factory=dict)
+    several: bool = False  # seeds or budgets; details are then of the first
+    steps_told_by: str = ""  # "checker", or the arm whose rationales were counted
+    tests: str = ""  # by which `versus` was tested

@@ -30,7 +30,7 @@ class Reader:
         """An arm's model, by its answers to the test questions."""
         behind = ancestors(predictions)
         rows = read_rows(predictions.path / "predictions.parquet", Prediction)
-        explained = predictions.manifest["settings"].get("ask", "explain") == "explain"
+        explained = predictions.manifest["settings"]["ask"] != "answer"  # the teacher does
         student = _model(predictions, behind)
         trained = student is not None and student.stage in _TRAINED
         n_queries, spend_usd, seconds = cost_of(behind.values())

@@ -8,8 +8,8 @@ from bridgekd.core.draws import drawn
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Example, Pick
+from bridgekd.report.evidence import MapPoint, PickReason, PoolMap
 from bridgekd.report.pool_map import projected
-from bridgekd.report.story import MapPoint, PickReason, PoolMap
 
 _N_FITTED, _N_DOTS, _N_PICKS, _N_REASONS = 5000, 1500, 500, 15
 

@@ -1,6 +1,7 @@
 """From models to figures: predict, evaluate, report."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bridgekd.stages.cells import Reader
 from bridgekd.stages.judging import PROMPTS
 from bridgekd.stages.live import Checker, Live
 from bridgekd.stages.pool import answer_kind
+from bridgekd.stages.stepping import steps_of
 from bridgekd.stages.telling import tell
 from bridgekd.stages.writing import written
 
@@ -47,7 +49,7 @@ def predict(
     return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)} | facts
 
 
-@stage(version=2)
+@stage(version=3)
 def evaluate(
     out: Path, s: of.Evaluate, test: Artifact, *predictions: Artifact, live: Live
 ) -> dict[str, Any]:
@@ -58,20 +60,24 @@ def evaluate(
     check = None if s.steps is None else checker(live.checkers, s.steps)
     read = Reader({e.id: e for e in examples}, check)
     cells = [read.cell(name, a) for name, a in zip(s.arms, predictions, strict=True)]
-    metrics = compared(cells, {e.id: e.domain for e in examples})
+    first = dict(reversed(list(zip(s.arms, predictions, strict=True))))  # of several seeds
+    told_by, steps = steps_of(examples, check, first)
+    metrics = compared(cells, {e.id: e.domain for e in examples}, steps)
+    metrics["steps_told_by"] = told_by
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
     return {"n_arms": len(metrics["arms"]), "n_models": len(cells)}
 
 
-@stage(version=2)
+@stage(version=3)
 def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict[str, Any]:
-    """The page a person reads, and the same as Markdown, told from the evaluation and what it came
-    from.
+    """The page a person reads, its tables as Markdown and the figures for programs, told from the
+    evaluation and what it came from.
     """
-    story = tell(evaluation, s.recipe)
+    story = tell(evaluation, s)
     page, markdown = render(story)
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(markdown, encoding="utf-8")
+    shutil.copyfile(evaluation.path / "metrics.json", out / "metrics.json")
     return {"headline": story.headline}
 
 

@@ -2,165 +2,107 @@
 
 import io
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from bridgekd import settings as of
+from bridgekd.core.crossed import Estimate
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
-from bridgekd.records import Completion, Example, Prediction, Rationale
-from bridgekd.report.story import (
-    Against,
-    ArmRow,
-    Purchase,
-    Reliability,
-    SideBySide,
-    StageRow,
-    Story,
-)
-from bridgekd.stages.mapping import inputs_of, pool_maps
-
-TITLES = {
-    "teacher": "Teacher",
-    "assistant_base": "Assistant, untouched",
-    "assistant_warm": "Assistant, warmed up",
-    "assistant": "Assistant, trained",
-    "random_assistant": "Assistant, random picks",
-    "hardest_assistant": "Assistant, hardest picks",
-    "diverse_assistant": "Assistant, diverse picks",
-    "student_base": "Student, untouched",
-    "student_instructed": "Student, instructed",
-    "answers_only": "Student, answers alone",
-    "direct": "Student, direct",
-    "direct_full": "Student, direct, whole pool",
-    "ta_in_the_loop": "Student, TA-in-the-Loop",
-    "mentor_kd": "Student, Mentor-KD",
-    "no_instruct": "Student, not instructed",
-    "random": "Student, random picks",
-    "hardest": "Student, hardest picks",
-    "diverse": "Student, diverse picks",
-    "bridge": "Student, BRIDGE",
-}
-ORDER = tuple(TITLES)
-WEIGHED = {
-    "check": "The teacher's rationales",
-    "annotate": "The assistant's own rationales",
-    "weigh_student": "The student's answers",
-}
-_N_EXAMPLES = 10
-_LEADING = ("bridge", "random", "ta_in_the_loop", "direct")  # of which the headline speaks
-_SHOWN = (
-    "teacher",
-    "assistant",
-    "random_assistant",
-    "direct",
-    "ta_in_the_loop",
-    "random",
-    "bridge",
-)
+from bridgekd.records import Example
+from bridgekd.report.evidence import Reliability, StageRow
+from bridgekd.report.story import Against, ArmRow, Gain, Pair, Reasoning, SeedRow, Story
+from bridgekd.stages.cells import budget_of, seed_of
+from bridgekd.stages.curves import model_labels, trainings_of
+from bridgekd.stages.heading import headline, leading
+from bridgekd.stages.mapping import pool_maps
+from bridgekd.stages.naming import STAGES, in_order, title
+from bridgekd.stages.overlapping import compared_texts
+from bridgekd.stages.showing import answers_of, side_by_side
+from bridgekd.stages.spending import dropped_of, purchases_of
 
 
-def tell(evaluation: Artifact, recipe: Mapping[str, object]) -> Story:
+def tell(evaluation: Artifact, s: of.Report) -> Story:
     """The story of one evaluation. Of several seeds or budgets the details are of the first."""
     behind = ancestors(evaluation)
     metrics = json.loads((evaluation.path / "metrics.json").read_text())
     arms = tuple(_arm(name, metrics["arms"][name]) for name in in_order(metrics["arms"]))
-    first = _first_models(evaluation, behind)
+    by_label = _models(evaluation, metrics)
+    first = {name: next(iter(made)) for name, made in _by_name(by_label).items()}
     shown = {name: a for made in first.values() for name, a in ancestors(made).items()}
+    best = leading({arm.name: arm for arm in arms})
+    answers = answers_of(first)
+    lead = "" if best is None else best.name.partition("@")[0]
+    asked = next(a for a in behind.values() if a.stage == "load_test")
+    test = read_rows(asked.path / "test.parquet", Example)
     libraries = evaluation.manifest["libraries"]
+    several = s.n_seeds > 1 or len(s.budgets) > 1
     return Story(
-        name=str(recipe["name"]),
+        name=str(s.recipe["name"]),
         headline=headline({arm.name: arm for arm in arms}, metrics["pairs"]),
         arms=arms,
-        pairs=tuple(
-            (pair, row["difference"], row["p"], row["n_test"])
-            for pair, row in metrics["pairs"].items()
-        ),
+        pairs=tuple(_pair(names, row) for names, row in metrics["pairs"].items()),
         versus=tuple(_against(row) for row in metrics["versus"]),
-        purchases=tuple(purchases_of(shown)),
-        examples=_examples(first, behind),
+        purchases=tuple(purchases_of(behind, several=several)),
+        examples=side_by_side(test, answers, lead),
         stages=tuple(_stage(a) for a in behind.values()),
-        contamination=contamination(behind),
-        recipe_yaml=_yaml(recipe),
+        contamination=compared_texts(
+            test, behind, (title(lead), answers[lead]) if lead in answers else None
+        ),
+        recipe_yaml=_yaml(s.recipe),
+        command=command_of(s),
         libraries=", ".join(f"{k} {v}" for k, v in sorted(libraries.items())),
         reliabilities=tuple(_reliabilities(shown)),
         maps=pool_maps(shown),
+        trainings=tuple(trainings_of(behind, model_labels(by_label), shown)),
+        dropped=tuple(dropped_of(shown)),
+        n_in_domain=_sizes(metrics, "by_domain"),
+        n_with_steps=_sizes(metrics, "by_steps"),
+        several=several,
+        steps_told_by=metrics["steps_told_by"],
+        tests=" and ".join(sorted({row["test"] for row in metrics["versus"]})),
     )
 
 
-def in_order(labels: Iterable[str]) -> list[str]:
-    """Labels of arms as TITLES has their names, then those it has not, by name; an arm's budgets
-    from the smallest on.
-    """
-
-    def place(label: str) -> tuple[int, str, float, str]:
-        name, _, budget = label.partition("@")
-        size = re.search(r"[\d.]+", budget)
-        known = ORDER.index(name) if name in ORDER else len(ORDER)
-        return known, "" if name in ORDER else name, float(size[0]) if size else 0.0, label
-
-    return sorted(labels, key=place)
+def command_of(s: of.Report) -> str:
+    """The command that does all of it again, given its recipe in a file of the run's name."""
+    recipe = shlex.quote(f"{s.recipe['name']}.yaml")
+    if s.methods == (s.recipe["method"],) and s.n_seeds == 1 and not s.budgets:
+        return f"bridgekd run {recipe}"
+    parts = [f"bridgekd compare {recipe} --arms {','.join(s.methods)}"]
+    parts += [f"--seeds {s.n_seeds}"] if s.n_seeds > 1 else []
+    parts += [f"--budgets {','.join(map(str, s.budgets))}"] if s.budgets else []
+    return " ".join(parts)
 
 
-def title(label: str) -> str:
-    """An arm's name as people read it, with its budget where it has several."""
-    name, _, budget = label.partition("@")
-    return f"{TITLES.get(name, name)}, {budget}" if budget else TITLES.get(name, name)
+def _models(evaluation: Artifact, metrics: Mapping[str, Any]) -> dict[str, list[Artifact]]:
+    """The answers of every model by the label of its arm, of the first seed first."""
+    found: dict[str, list[tuple[int, Artifact]]] = {}
+    answered = evaluation.inputs[1:]
+    for name, made in zip(evaluation.manifest["settings"]["arms"], answered, strict=True):
+        behind = ancestors(made).values()
+        label = f"{name}@{budget_of(behind)}"
+        found.setdefault(label if label in metrics["arms"] else name, []).append(
+            (seed_of(behind), made)
+        )
+    return {
+        label: [made for _, made in sorted(each, key=lambda pair: pair[0])]
+        for label, each in found.items()
+    }
 
 
-def headline(arms: Mapping[str, ArmRow], pairs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The result in a sentence or two, with intervals, whichever way it went.
-
-    `pairs` are the paired tests, by "first - second" as metrics.json names them. Of several budgets
-    it speaks of the largest.
-    """
-    best = next((a for n in _LEADING if (a := _largest(arms, n))), None)
-    if best is None:
-        return "No trained student was measured."
-    seeds = f" over {best.n_seeds} seeds" if best.n_seeds > 1 else ""
-    text = (
-        f"{best.title} answers {best.accuracy:.1%} of {best.n_test} test questions right{seeds} "
-        f"(95 % interval {best.low:.1%} to {best.high:.1%}) after {best.n_queries:g} teacher "
-        f"queries for ${best.spend_usd:.2f}."
-    )
-    direct = _largest(arms, "direct")
-    if direct is None or best is direct:
-        return text
-    names = {f"{best.name} - {direct.name}", f"{direct.name} - {best.name}"}
-    untold: Mapping[str, Any] = {"p": 1.0, "test": "not tested"}
-    told = next((pairs[pair] for pair in names & pairs.keys()), untold)
-    if told["p"] >= 0.05:
-        verdict = "this run does not show a difference"
-    elif best.accuracy > direct.accuracy:
-        verdict = "the assistant paid off"
-    else:
-        verdict = "here the assistant did harm"
-    return (
-        f"{text} Direct distillation with the same budget reaches {direct.accuracy:.1%} "
-        f"({direct.low:.1%} to {direct.high:.1%}); on the same questions {verdict} "
-        f"(p = {told['p']:.2g}, {told['test']})."
-    )
-
-
-def _largest(arms: Mapping[str, ArmRow], name: str) -> ArmRow | None:
-    found = [label for label in in_order(arms) if label.partition("@")[0] == name]
-    return arms[found[-1]] if found else None
-
-
-def _first_models(evaluation: Artifact, behind: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """The answers of the first model of every arm: of the first seed at the first budget."""
-    folders = [row["folder"] for row in evaluation.manifest["inputs"]]
-    found: dict[str, Artifact] = {}
-    for name, folder in zip(evaluation.manifest["settings"]["arms"], folders[1:], strict=True):
-        found.setdefault(name, behind[folder])
+def _by_name(by_label: Mapping[str, list[Artifact]]) -> dict[str, list[Artifact]]:
+    """The same by arm, the budgets in the order in which they were asked for."""
+    found: dict[str, list[Artifact]] = {}
+    for label, made in by_label.items():
+        found.setdefault(label.partition("@")[0], []).extend(made)
     return found
 
 
 def _arm(name: str, row: Mapping[str, Any]) -> ArmRow:
-    domains = {d: (v["accuracy"], *v["ci95"]) for d, v in row["by_domain"].items()}
     return ArmRow(
         name=name,
         title=title(name),
@@ -171,9 +113,60 @@ def _arm(name: str, row: Mapping[str, Any]) -> ArmRow:
         n_queries=row["n_queries"],
         spend_usd=row["spend_usd"],
         seconds=row["seconds"],
-        by_domain=domains,
+        by_domain={d: _figure(v, "accuracy") for d, v in row["by_domain"].items()},
         n_seeds=row["n_seeds"],
+        by_steps={n: _figure(v, "accuracy") for n, v in row["by_steps"].items()},
+        reasoning=_reasoning(row),
+        gain=None if row["gain"] is None else _gain(row["gain"], row["gap_recovered"]),
+        by_seed=tuple(
+            SeedRow(r["seed"], _figure(r, "accuracy"), r["n_queries"], r["spend_usd"])
+            for r in row["by_seed"]
+        ),
     )
+
+
+def _sizes(metrics: Mapping[str, Any], groups: str) -> dict[str, int]:
+    """Test questions of every group: as many as the arm has that was asked most of them."""
+    found: dict[str, int] = {}
+    for arm in metrics["arms"].values():
+        for group, row in arm[groups].items():
+            found[group] = max(found.get(group, 0), row["n_test"])
+    return found
+
+
+def _reasoning(row: Mapping[str, Any]) -> Reasoning:
+    learnt = row["lessons"] or {}
+    return Reasoning(
+        words=_figure(row["words"], "mean"),
+        wrong_steps=_perhaps(row["wrong_steps"], "mean"),
+        learnt_words=_perhaps(learnt.get("words"), "mean"),
+        learnt_wrong=_perhaps(learnt.get("wrong_steps"), "mean"),
+        n_learnt=tuple(learnt.get("n_kept", ())),
+    )
+
+
+def _gain(row: Mapping[str, Any], gap: Mapping[str, Any] | None) -> Gain:
+    return Gain(
+        over=title(row["over"]),
+        points=_figure(row, "points"),
+        verdict=row["verdict"],
+        usd=_perhaps(row["usd_per_point"], "value"),
+        queries=_perhaps(row["queries_per_point"], "value"),
+        gap=_perhaps(gap, "share"),
+    )
+
+
+def _figure(row: Mapping[str, Any], name: str) -> Estimate:
+    return Estimate(row[name], *row["ci95"])
+
+
+def _perhaps(row: Mapping[str, Any] | None, name: str) -> Estimate | None:
+    return None if row is None else _figure(row, name)
+
+
+def _pair(names: str, row: Mapping[str, Any]) -> Pair:
+    second, _, first = names.partition(" - ")
+    return Pair(f"{title(second)} less {title(first)}", row["difference"], row["p"], row["n_test"])
 
 
 def _against(row: Mapping[str, Any]) -> Against:
@@ -187,38 +180,6 @@ def _against(row: Mapping[str, Any]) -> Against:
     )
 
 
-def purchases_of(behind: Mapping[str, Artifact]) -> list[Purchase]:
-    """Every buying under the budget, and what the check let through."""
-    purchases = []
-    for artifact in behind.values():
-        if artifact.stage != "query_teacher":
-            continue
-        inputs = inputs_of(artifact, behind)
-        strategy = inputs["select"].manifest["settings"]["strategy"]
-        pool = read_rows(inputs["load_pool"].path / "pool.parquet", Example)
-        domains = {e.id: e.domain for e in pool}
-        bought = read_rows(artifact.path / "completions.parquet", Completion)
-        n_bought = Counter(domains[c.id] for c in bought)
-        checked = [a for a in behind.values() if _is_child(a, "check", artifact)]
-        rows = read_rows(checked[0].path / "rationales.parquet", Rationale) if checked else []
-        reasons = Counter(r.reason.partition(":")[0] for r in rows if not r.kept)
-        facts = artifact.facts
-        purchases.append(
-            Purchase(
-                title=f"Chosen by: {strategy}",
-                n_queries=facts["n_queries"],
-                spend_usd=facts["spend_microusd"] / 1e6,
-                ended_by=facts["ended_by"],
-                n_kept=sum(r.kept for r in rows),
-                dropped=dict(reasons.most_common()),
-                bought_by_domain={
-                    d: (n_bought[d], n) for d, n in sorted(Counter(domains.values()).items())
-                },
-            )
-        )
-    return purchases
-
-
 def _reliabilities(behind: Mapping[str, Artifact]) -> list[Reliability]:
     """What each stage that weighed rationales says of its confidences."""
     found = []
@@ -226,38 +187,9 @@ def _reliabilities(behind: Mapping[str, Artifact]) -> list[Reliability]:
         told = artifact.facts.get("calibration")
         if told:
             bins = tuple((said, true, n) for said, true, n in told["bins"])
-            title = WEIGHED.get(artifact.stage, artifact.stage)
-            found.append(Reliability(title, told["n"], told["ece"], told["auroc"], bins))
+            name = STAGES.get(artifact.stage, artifact.stage)
+            found.append(Reliability(name, told["n"], told["ece"], told["auroc"], bins))
     return found
-
-
-def _examples(
-    first: Mapping[str, Artifact], behind: Mapping[str, Artifact]
-) -> tuple[SideBySide, ...]:
-    """Test questions on which the shown arms differ, and a few on which they do not."""
-    answers = {
-        name: {r.id: r for r in read_rows(made.path / "predictions.parquet", Prediction)}
-        for name, made in first.items()
-        if name in _SHOWN
-    }
-    asked = next(a for a in behind.values() if a.stage == "load_test")
-    test = read_rows(asked.path / "test.parquet", Example)
-    both = [e for e in test if all(e.id in rows for rows in answers.values())]
-    mixed = [e for e in both if len({rows[e.id].correct for rows in answers.values()}) > 1]
-    same = [e for e in both if e not in mixed]
-    chosen = (mixed[: _N_EXAMPLES - 3] + same)[:_N_EXAMPLES]
-    return tuple(
-        SideBySide(
-            question=e.question,
-            gold=e.answer or "",
-            domain=e.domain,
-            answers=tuple(
-                (TITLES.get(n, n), answers[n][e.id].text, answers[n][e.id].correct)
-                for n in in_order(answers)
-            ),
-        )
-        for e in chosen
-    )
 
 
 def _stage(artifact: Artifact) -> StageRow:
@@ -267,20 +199,6 @@ def _stage(artifact: Artifact) -> StageRow:
         if isinstance(v, int | float | str)
     )
     return StageRow(artifact.stage, artifact.path.name, artifact.manifest["seconds"], facts)
-
-
-def contamination(behind: Mapping[str, Artifact]) -> str:
-    """How many test questions stand in the train file, in a sentence."""
-    for artifact in behind.values():
-        if artifact.stage == "load_test":
-            n, total = artifact.facts["n_also_in_train"], artifact.facts["n_test"]
-            return f"{n} of {total} test questions stand word for word in the train file."
-    return ""
-
-
-def _is_child(artifact: Artifact, stage: str, parent: Artifact) -> bool:
-    inputs = artifact.manifest["inputs"]
-    return artifact.stage == stage and any(r["folder"] == parent.path.name for r in inputs)
 
 
 def _yaml(recipe: Mapping[str, object]) -> str:

@@ -1,0 +1,60 @@
+"""The result in a sentence, and of which arm it speaks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bridgekd.report.story import ArmRow
+from bridgekd.stages.naming import in_order
+
+_LEADING = (
+    "bridge", "random", "ta_in_the_loop", "mentor_kd", "no_instruct", "diverse", "hardest",
+    "direct", "direct_full", "answers_only",
+)  # fmt: skip
+
+
+def headline(arms: Mapping[str, ArmRow], pairs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The result in a sentence or two, with intervals, whichever way it went.
+
+    `pairs` are the paired tests, by "first - second" as metrics.json names them. Of several budgets
+    it speaks of the largest.
+    """
+    best = leading(arms)
+    if best is None:
+        return "No trained student was measured."
+    seeds = f" over {best.n_seeds} seeds" if best.n_seeds > 1 else ""
+    text = (
+        f"{best.title} answers {_share(best.accuracy)} of {best.n_test} test questions "
+        f"right{seeds} (95 % interval {_share(best.low)} to {_share(best.high)}) after "
+        f"{best.n_queries:g} teacher queries for ${best.spend_usd:.2f}."
+    )
+    direct = _largest(arms, "direct")
+    if direct is None or best is direct:
+        return text
+    names = {f"{best.name} - {direct.name}", f"{direct.name} - {best.name}"}
+    untold: Mapping[str, Any] = {"p": 1.0, "test": "not tested"}
+    told = next((pairs[pair] for pair in names & pairs.keys()), untold)
+    if told["p"] >= 0.05:
+        verdict = "this run does not show a difference"
+    elif best.accuracy > direct.accuracy:
+        verdict = "the assistant paid off"
+    else:
+        verdict = "here the assistant did harm"
+    return (
+        f"{text} Direct distillation with the same budget reaches {_share(direct.accuracy)} "
+        f"({_share(direct.low)} to {_share(direct.high)}); on the same questions {verdict} "
+        f"(p = {told['p']:.2g}, {told['test']})."
+    )
+
+
+def leading(arms: Mapping[str, ArmRow]) -> ArmRow | None:
+    """The trained student that a reader asks about first, at its largest budget."""
+    return next((a for n in _LEADING if (a := _largest(arms, n))), None)
+
+
+def _largest(arms: Mapping[str, ArmRow], name: str) -> ArmRow | None:
+    found = [label for label in in_order(arms) if label.partition("@")[0] == name]
+    return arms[found[-1]] if found else None
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %"
