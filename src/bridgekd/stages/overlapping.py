@@ -108,17 +108,19 @@ def _worst(
 def _apart(
     test: list[Example], shares: list[float], answers: Mapping[str, Prediction]
 ) -> tuple[tuple[str, int, Estimate], ...]:
-    groups = {
-        f"no run of {RUN} words shared": lambda share: share == 0,
-        f"some shared, below {100 * MOSTLY:.0f} % of the words": lambda share: 0 < share < MOSTLY,
-        f"{100 * MOSTLY:.0f} % of the words or more": lambda share: share >= MOSTLY,
-    }
+    some, most = f"some shared, below {100 * MOSTLY:.0f} %", f"{100 * MOSTLY:.0f} %"
+    names = (
+        f"no run of {RUN} words shared",
+        f"{some} of the words",
+        f"{most} of the words or more",
+    )
+    group = [0 if share == 0 else 1 if share < MOSTLY else 2 for share in shares]
     found = []
-    for name, holds in groups.items():
+    for place, name in enumerate(names):
         right = [
             answers[e.id].correct
-            for e, share in zip(test, shares, strict=True)
-            if holds(share) and e.id in answers
+            for e, its in zip(test, group, strict=True)
+            if its == place and e.id in answers
         ]
         mean = sum(right) / len(right) if right else 0.0
         found.append((name, len(right), Estimate(mean, *wilson(sum(right), len(right)))))
