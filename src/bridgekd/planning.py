@@ -21,7 +21,7 @@ from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
 from bridgekd.purchases import PAID, Purchase, Seen, World, purchases_of
 from bridgekd.runs import Run, live_of
-from bridgekd.stages.pool import pool_and_validation
+from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
 from bridgekd.timing import Hours, hours_of, sizes_of
 
 RECORDINGS = "the recordings"  # stands for the host where nothing is sent
@@ -88,7 +88,11 @@ def planned(recipe: Recipe, folder: Path, wanted: Comparison, store: Path) -> Pl
     here = Run(recipe, folder, seen, live_of(recipe, folder))
     here.report(compare(here, wanted))
     stages = tuple(seen.seen.values())
-    pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
+    loaded = here.pool()
+    if loaded.done:
+        pool, validation = read_pool(loaded), read_validation(loaded)
+    else:
+        pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
     n_instructions = 0
     if here.instructions is not None:
         n_instructions = len(load_instructions(here.instructions.path))
@@ -96,7 +100,8 @@ def planned(recipe: Recipe, folder: Path, wanted: Comparison, store: Path) -> Pl
     pending = [a for a in stages if a.stage in PAID and not a.done]
     if pending:
         refuse_shared(here.live.ledger)
-    purchases, together = purchases_of(World(here, seen, test), pending)
+    world = World(here, seen, test, {loaded.path.name: pool})
+    purchases, together = purchases_of(world, pending)
     replayed = recipe.teacher.transport == "replay"
     host = RECORDINGS if replayed else urlsplit(recipe.teacher.url).hostname or ""
     stop = recipe.hard_stop_usd
