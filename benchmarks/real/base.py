@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from texts import refuse_tests, test_questions, training_texts
+from texts import questions_of_tests, refuse_tests, training_texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
 
@@ -37,7 +37,6 @@ from bridgekd.sandbox.tokenizer import CHAT_TEMPLATE, SPECIAL
 CONV, ATTENTION = "conv", "full_attention"
 VOCABULARY = 2048
 ROW_WORDS = 100  # a row of text holds about so many
-N_DRILLS = 6_000
 N_WORDS = 4_000  # the most frequent ones; drills are made of these
 DRILLS_BETWEEN = 0.25  # their share among the rows of text
 WORDINGS = ("{a} {b}", "{a}: {b}", "{a} is {b}", "{a} has {b}", "{a} = {b}", "the {a} to the {b}",
@@ -47,7 +46,7 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One model: its shape and how often it sees the texts."""
+    """One model: its shape, and how much of each lesson it sees."""
 
     width: int
     inner: int
@@ -55,6 +54,7 @@ class Plan:
     n_heads: int
     learning_rate: float
     epochs: int
+    n_drills: int = 6_000  # rows of each lesson of copying
 
 
 PLANS = {
@@ -159,14 +159,14 @@ def _packed(texts: Sequence[str]) -> Iterator[str]:
         yield "\n".join(row)
 
 
-def build(name: str, texts: Sequence[str], folder: Path, seed: int = SEED) -> None:
-    """Trains the model `name` into `folder/name`, from the lesson where it stood."""
-    plan, work = PLANS[name], folder / f"{name}.lessons"
+def build(name: str, plan: Plan, texts: Sequence[str], folder: Path, seed: int = SEED) -> None:
+    """Trains the model into `folder/name`, from the lesson where it stood."""
+    work = folder / f"{name}.lessons"
     plain = text_rows(texts, seed)
     between = drill_rows(texts, int(len(plain) * DRILLS_BETWEEN), seed, bare=0.3)
     lessons = {
-        "copying": (drill_rows(texts, N_DRILLS, seed, bare=1.0), "constant", 1),
-        "facts": (drill_rows(texts, N_DRILLS, seed, bare=0.3), "constant", 1),
+        "copying": (drill_rows(texts, plan.n_drills, seed, bare=1.0), "constant", 1),
+        "facts": (drill_rows(texts, plan.n_drills, seed, bare=0.3), "constant", 1),
         "text": (plain + between, "cosine", plan.epochs),
     }
     latest = work / "start"
@@ -203,7 +203,7 @@ def _taught(
         progress=tell, label=label, machine=Machine(checkpoint_s=60),
         unfinished=out.with_name(f"{out.name}.unfinished"),
     )  # fmt: skip
-    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").open()]
+    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     return {
         "rows": log.n_rows,
         "updates": log.n_updates,
@@ -224,11 +224,11 @@ def main() -> None:
         sys.exit("BRIDGEKD_DATA names no folder of data sets; set it")
     data = Path(os.environ["BRIDGEKD_DATA"])
     texts = [t.text for t in training_texts(data)]
-    refuse_tests(texts, test_questions(data))
+    refuse_tests(texts, questions_of_tests(data))
     asked.folder.mkdir(parents=True, exist_ok=True)
     print(f"{len(texts):,} texts, {sum(len(t.split()) for t in texts):,} words", flush=True)
     for name in asked.names:
-        build(name, texts, asked.folder, asked.seed)
+        build(name, PLANS[name], texts, asked.folder, asked.seed)
 
 
 if __name__ == "__main__":

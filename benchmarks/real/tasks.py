@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from texts import game_of, test_games
+from texts import game_of, games_of_tests
 
 from bridgekd.edges.converting import Targets, convert
 from bridgekd.edges.recorded import RecordedFormat
@@ -92,7 +92,7 @@ def prepare(task: Task, data: Path, folder: Path, base: Path) -> Path:
     _part(data / task.train, task, train, task.n_train, recordings)
     _part(data / task.test, task, folder / "test.jsonl", task.n_test)
     if task.name == "tracking":  # a game of the test set is not trained on, whoever is asked about
-        games = test_games(data)
+        games = games_of_tests(data)
         kept = [row for row in read(train) if game_of(row["question"]) not in games]
         write(train, kept)
     seeds = data / "self-instruct/data/seed_tasks.jsonl.gz"

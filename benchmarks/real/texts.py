@@ -37,10 +37,10 @@ class Text:
 def training_texts(data: Path) -> list[Text]:
     """All texts, in the order of the files, each once; none holds a test question."""
     once = {" ".join(_words(t.text)): t for t in reversed(list(_texts(data)))}
-    return without_tests(list(reversed(once.values())), test_questions(data))
+    return without_tests(list(reversed(once.values())), questions_of_tests(data))
 
 
-def test_questions(data: Path) -> list[str]:
+def questions_of_tests(data: Path) -> list[str]:
     """Every test question there is, by whatever set."""
     found = [q.question for task in MENTOR for q in _mentor(data, task, "test")]
     for name in ("svamp_test", "cqa_test"):
@@ -58,7 +58,7 @@ def game_of(question: str) -> str:
     return _GAME.split(question)[0]
 
 
-def test_games(data: Path) -> set[str]:
+def games_of_tests(data: Path) -> set[str]:
     """The games of the tracking test file."""
     return {game_of(row.question) for row in _mentor(data, MENTOR[0], "test")}
 
@@ -101,7 +101,7 @@ def _words(text: str) -> list[str]:
 
 
 def _texts(data: Path) -> Iterator[Text]:
-    games = test_games(data)
+    games = games_of_tests(data)
     for task in MENTOR:
         rows = [r for r in _mentor(data, task, "train") if game_of(r.question) not in games]
         yield from (Text(task, _shown(row)) for row in rows)
