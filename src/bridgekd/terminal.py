@@ -134,7 +134,9 @@ def long(seconds: float) -> str:
     """Seconds, minutes or hours, whatever reads best."""
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{seconds / 3600:,.0f} h"
 
 
 def print_buying(console: Console, plan: Plan) -> None:

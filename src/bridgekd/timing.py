@@ -236,4 +236,4 @@ def _name(model: Artifact) -> str:
 
 
 def _said(n: int) -> str:
-    return f"{n / 1e9:.2g} G" if n >= 1e9 else f"{n / 1e6:.2g} M"
+    return f"{n / 1e9:.3g} G" if n >= 1e9 else f"{n / 1e6:.3g} M"

@@ -26,7 +26,7 @@ from bridgekd.records import Example
 Measure = Literal["loss", "entropy", "margin"]
 OVER_OPTIONS = {"entropy": option_entropy, "margin": option_margin}
 OVER_TOKENS = {"entropy": token_entropy, "margin": token_margin}
-PART = 16_384  # examples whose tokens are in memory at once; batches never reach across
+PART = 4096  # examples whose tokens are in memory at once; batches never reach across
 Told = Callable[[Sequence[int], NDArray[np.float64], Tensor], None]
 
 
