@@ -112,6 +112,20 @@ def test_what_is_held_out_hangs_on_the_questions_alone(tmp_path):
     assert sides[0][1] != set(sorted(sides[0][0] | sides[0][1])[:6])  # no order but the hash's
 
 
+def test_a_published_split_names_what_is_held_out(tmp_path):
+    rows = [{"key": f"k{i}", "question": f"q{i}", "answer": "a"} for i in range(9)]
+    source, fields = write_jsonl(tmp_path / "in.jsonl", rows), Fields(id="key")
+    to = Targets(tmp_path / "a.jsonl", tmp_path / "a-test.jsonl")
+    split = packed(tmp_path / "ids.json.gz", {"k3": "yes", "k7": "no"})
+    done = convert([source], "rows", to, fields=fields, held_out=split)
+    assert (done.n_questions, done.n_held_out) == (7, 2)
+    assert [row["id"] for row in lines(to.held_out)] == ["k3", "k7"]
+    every = [row["key"] for row in rows]
+    for ids, message in ((["k3", "x"], "1 ids .* such as 'x'"), (every, "none"), (3, "a list")):
+        with pytest.raises(BadInput, match=message):
+            convert([source], "rows", to, fields=fields, held_out=packed(tmp_path / "i.gz", ids))
+
+
 def test_several_files_are_told_apart_by_folder_or_name(tmp_path):
     (tmp_path / "c").mkdir()
     rows, to = [{"question": "q", "answer": "a"}], Targets(tmp_path / "q.jsonl")

@@ -39,7 +39,9 @@ def convert_(
     held_out_to: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Questions set aside, for a test set.")
     ] = None,
-    held_out: Annotated[str, typer.Option(help="How many: a number, or a share of them.")] = "0",
+    held_out: Annotated[
+        str, typer.Option(help="A number, a share, or a published split's file of test ids (JSON).")
+    ] = "0",
     ask: Annotated[str, typer.Option(help="Put below each question.")] = "",
     field: Annotated[
         list[str] | None, typer.Option(help="For rows: --field question=text, and so on.")
@@ -72,13 +74,17 @@ def _format(name: str) -> Format:
     return name  # type: ignore[return-value]
 
 
-def _amount(written: str) -> int | str:
+def _amount(written: str) -> int | str | Path:
+    if Path(written).is_file():
+        return Path(written)
     try:
         value: int | str = TypeAdapter(Amount).validate_python(
             int(written) if written.isdecimal() else written
         )
     except ValidationError as exc:
-        raise BadInput(f"--held-out {written!r}: give a number, or a share such as 30%") from exc
+        raise BadInput(
+            f"--held-out {written!r}: give a number, a share such as 30%, or a file of ids"
+        ) from exc
     return value
 
 

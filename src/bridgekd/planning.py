@@ -21,7 +21,8 @@ from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
 from bridgekd.purchases import PAID, Purchase, Seen, World, purchases_of
 from bridgekd.runs import Run, live_of
-from bridgekd.stages.pool import pool_and_validation
+from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
+from bridgekd.timing import Hours, hours_of, sizes_of
 
 RECORDINGS = "the recordings"  # stands for the host where nothing is sent
 
@@ -61,6 +62,7 @@ class Plan:
     needs_consent: bool  # not for a server on this machine that wants no key
     serves: bool = False  # whether a stage to come asks the assistant's server
     served_at: str = ""  # its host, where that is not this machine
+    hours: Hours | None = None  # of the local work that is still to come; None: there is none
 
     @property
     def room_microusd(self) -> int | None:
@@ -86,18 +88,26 @@ def planned(recipe: Recipe, folder: Path, wanted: Comparison, store: Path) -> Pl
     here = Run(recipe, folder, seen, live_of(recipe, folder))
     here.report(compare(here, wanted), *wanted.asked)
     stages = tuple(seen.seen.values())
-    pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
+    loaded = here.pool()
+    if loaded.done:
+        pool, validation = read_pool(loaded), read_validation(loaded)
+    else:
+        pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
+    n_instructions = 0
     if here.instructions is not None:
-        load_instructions(here.instructions.path)
+        n_instructions = len(load_instructions(here.instructions.path))
     test = load_examples(here.test_data.path, recipe.data.fields, recipe.data.answer_kind)
     pending = [a for a in stages if a.stage in PAID and not a.done]
     if pending:
         refuse_shared(here.live.ledger)
-    purchases, together = purchases_of(World(here, seen, test), pending)
+    world = World(here, seen, test, {loaded.path.name: pool})
+    purchases, together = purchases_of(world, pending)
     replayed = recipe.teacher.transport == "replay"
     host = RECORDINGS if replayed else urlsplit(recipe.teacher.url).hostname or ""
     stop = recipe.hard_stop_usd
-    serves = any(not a.done and _served(seen.made_from[a.path.name][0]) for a in stages)
+    to_do = [a for a in stages if not a.done]
+    serves = any(_served(seen.made_from[a.path.name][0]) for a in to_do)
+    sizes = sizes_of(pool, len(validation), len(test), n_instructions)
     return Plan(
         name=recipe.name,
         stages=stages,
@@ -116,6 +126,7 @@ def planned(recipe: Recipe, folder: Path, wanted: Comparison, store: Path) -> Pl
         and (not is_loopback(host) or recipe.teacher.api_key_env is not None),
         serves=serves,
         served_at=_abroad(recipe) if serves else "",
+        hours=hours_of(to_do, seen.made_from, sizes, recipe, store) if to_do else None,
     )
 
 

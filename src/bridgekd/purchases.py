@@ -7,8 +7,10 @@ bill together lies between that of the dearest one alone, as all may choose alik
 apart.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from pydantic import BaseModel
 from bridgekd import settings as of
 from bridgekd.config import Price, Teacher, count_of
 from bridgekd.core.admission import Limits
-from bridgekd.core.bounds import Settled, calls_for
+from bridgekd.core.bounds import Call, Settled, calls_for
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.core.costs import microusd, prompt_token_bound
 from bridgekd.core.draws import drawn
@@ -26,13 +28,14 @@ from bridgekd.core.forecast import Forecast, Known, best_known, forecast
 from bridgekd.core.joint import together
 from bridgekd.core.replies import Bill
 from bridgekd.core.selection import NESTED, rank
-from bridgekd.edges.rows import read_column
+from bridgekd.edges.columns import Rows
+from bridgekd.edges.rows import GROUP, read_column
 from bridgekd.edges.store import Artifact, PlanStore, Stage
 from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
 from bridgekd.records import Example, Pick
 from bridgekd.runs import Run
 from bridgekd.stages.buying import limits_of, requests_for
-from bridgekd.stages.pool import pool_and_validation
+from bridgekd.stages.pool import by_id, pool_and_validation, read_pool
 from bridgekd.teacher.orders import billed_messages, bound_of, refuse_long
 from bridgekd.teacher.replay import ReplayLine
 
@@ -95,13 +98,15 @@ class World:
     run: Run
     store: Seen
     test: Sequence[Example]
-    pools: dict[str, list[Example]] = field(default_factory=dict)
+    pools: dict[str, Rows[Example]] = field(default_factory=dict)
     told: dict[Any, Forecast] = field(default_factory=dict)
 
-    def pool(self, artifact: Artifact) -> list[Example]:
+    def pool(self, artifact: Artifact) -> Rows[Example]:
         """The pool that this artifact is or would be."""
         name = artifact.path.name
-        if name not in self.pools:
+        if name not in self.pools and artifact.done:
+            self.pools[name] = read_pool(artifact)
+        elif name not in self.pools:
             settings, (source,) = self.store.made_from[name]
             assert isinstance(settings, of.LoadPool)
             self.pools[name], _ = pool_and_validation(source, settings)
@@ -130,16 +135,21 @@ class World:
         if teacher.transport != "replay":
             return 0
         asked = requests_for(wanted.ask, wanted.examples, self.run.shots)
-        return len(ReplayLine(teacher).lacks(asked))
+        return sum(len(ReplayLine(teacher).lacks(part)) for part in parts_of(asked))
 
     def _bill(
         self, asks: Sequence[tuple[of.Ask, Sequence[Example]]], limits: Limits, *, ordered: bool
     ) -> Forecast:
-        ids = [(ask.model_dump_json(), *(e.id for e in examples)) for ask, examples in asks]
-        key, recipe = (ordered, limits, *ids), self.run.recipe
+        names = hashlib.sha256()
+        for ask, examples in asks:
+            names.update(f"{ask.model_dump_json()} {len(examples)} ".encode())
+            for example in examples:
+                names.update(f"{example.id} ".encode("utf-8", "surrogatepass"))
+        key, recipe = (ordered, limits, names.digest()), self.run.recipe
         if key not in self.told:
+            shots = self.run.shots
             self.told[key] = foresee(
-                [r for ask, named in asks for r in requests_for(ask, named, self.run.shots)],
+                chain.from_iterable(requests_for(ask, named, shots) for ask, named in asks),
                 teacher=recipe.teacher,
                 limits=limits,
                 ledger=self.run.live.ledger,
@@ -185,7 +195,7 @@ def _together(world: World, wanted: Sequence[_Wanted], alone: Sequence[Forecast]
 
 
 def foresee(
-    requests: Sequence[TeacherRequest],
+    requests: Iterable[TeacherRequest],
     *,
     teacher: Teacher,
     limits: Limits,
@@ -194,31 +204,38 @@ def foresee(
     hard_stop_usd: float | None = None,
 ) -> Forecast:
     """The bill of `requests`, in their order or, unless `ordered`, of any `limits.queries` of
-    them, by what the ledger knows.
+    them, by what the ledger knows. They are looked at part by part, and none is kept.
     """
-    named = [call_request(teacher, r) for r in requests]
-    keys = [call_key(call) for call in named]
-    settled = settled_calls(ledger, keys)
-    first = {key: place for place, key in reversed(list(enumerate(keys)))}
     price, room = teacher.tariff, None
     if hard_stop_usd is not None:
         room = microusd(hard_stop_usd) - held_microusd(ledger)
-    if teacher.transport == "replay":
-        settled = _recorded(teacher, keys, requests) | settled
-        price, known = price or Price(input=0, output=0), Known("recordings")
-    else:
-        known = _known(ledger, named, keys if ordered else (), teacher)
-        if ordered and requests:  # refuses a prompt that is too long for its price
-            longest = max(requests, key=lambda r: prompt_token_bound(r.messages))
+    line = ReplayLine(teacher) if teacher.transport == "replay" else None
+    if line is not None:
+        price = price or Price(input=0, output=0)
+    calls: list[Call] = []
+    seen: set[str] = set()
+    like: Mapping[str, Any] | None = None
+    for part in parts_of(requests):
+        like = like or call_request(teacher, part[0])
+        keys = [call_key(call_request(teacher, r)) for r in part]
+        settled = settled_calls(ledger, keys)
+        if line is not None:
+            settled = _recorded(line, keys, part) | settled
+        elif ordered:  # refuses a prompt that is too long for its price
+            longest = max(part, key=lambda r: prompt_token_bound(r.messages))
             refuse_long(teacher, longest.id, bound_of(teacher, longest))
-    return forecast(
-        calls_for(
-            [billed_messages(teacher, r) for r in requests],
+        calls += calls_for(
+            [billed_messages(teacher, r) for r in part],
             price,
             teacher.max_tokens,
             settled=[settled.get(key) for key in keys],
-            repeats=[first[key] != place for place, key in enumerate(keys)],
-        ),
+            repeats=[_again(key, seen) for key in keys],
+        )
+    known = Known("recordings")
+    if line is None:
+        known = _known(ledger, like, seen if ordered else set(), teacher)
+    return forecast(
+        calls,
         price=price,
         max_tokens=teacher.max_tokens,
         limits=limits,
@@ -228,11 +245,25 @@ def foresee(
     )
 
 
+def parts_of(requests: Iterable[TeacherRequest]) -> Iterator[list[TeacherRequest]]:
+    """Some thousands at a time, so that a pool of millions is never in memory as requests."""
+    coming = iter(requests)
+    while part := list(islice(coming, GROUP)):
+        yield part
+
+
+def _again(key: str, seen: set[str]) -> bool:
+    """Whether a key was seen; it is from now on."""
+    if key in seen:
+        return True
+    seen.add(key)
+    return False
+
+
 def _recorded(
-    teacher: Teacher, keys: Sequence[str], requests: Sequence[TeacherRequest]
+    line: ReplayLine, keys: Sequence[str], requests: Sequence[TeacherRequest]
 ) -> dict[str, Settled]:
     """What replaying each request will be billed."""
-    line = ReplayLine(teacher)
     bills = {key: line.most(r, Bill()) for key, r in zip(keys, requests, strict=True)}
     return {
         key: Settled(b.cost_microusd, b.n_prompt_tokens + b.n_completion_tokens, owed=True)
@@ -241,9 +272,9 @@ def _recorded(
 
 
 def _known(
-    ledger: Path, named: Sequence[Mapping[str, Any]], keys: Sequence[str], teacher: Teacher
+    ledger: Path, like: Mapping[str, Any] | None, mine: Collection[str], teacher: Teacher
 ) -> Known:
-    answers, mine = known_answers(ledger, named[0]) if named else [], set(keys)
+    answers = known_answers(ledger, like) if like is not None else []
     return best_known(
         [a.usage for a in answers if a.alike and a.key in mine],
         [a.usage for a in answers if a.alike and a.key not in mine],
@@ -258,8 +289,8 @@ def _to_buy(world: World, artifact: Artifact) -> _Wanted:
     assert isinstance(settings, of.QueryTeacher) and isinstance(chosen_by, of.Select)
     later = any(a.stage == "query_teacher" for a in known)
     examples = world.pool(pool)
-    ranked = _ranked(examples, ranking, chosen_by, later=later)
     limits = limits_of(settings.budget, len(examples), settings.part)
+    ranked = _ranked(examples, ranking, chosen_by, limits.queries, later=later)
     nest = ranking.path.name
     if chosen_by.strategy in NESTED and not later:
         like = chosen_by.model_copy(update={"queries": None, "part": of.WHOLE})
@@ -267,7 +298,7 @@ def _to_buy(world: World, artifact: Artifact) -> _Wanted:
     return _Wanted(
         artifact=artifact,
         ask=settings.ask,
-        examples=examples if ranked is None else ranked[: limits.queries],
+        examples=examples if ranked is None else ranked,
         chosen=ranked is not None,
         limits=limits,
         choice=chosen_by.strategy,
@@ -293,19 +324,24 @@ def _to_measure(world: World, artifact: Artifact) -> _Wanted:
 
 
 def _ranked(
-    pool: Sequence[Example], ranking: Artifact, chosen_by: of.Select, *, later: bool
+    pool: Sequence[Example],
+    ranking: Artifact,
+    chosen_by: of.Select,
+    most: int | None,
+    *,
+    later: bool,
 ) -> list[Example] | None:
-    """The pool in the order of buying; None where that takes scores that are still to be made, or
-    hangs on what an earlier round asks.
+    """The first `most` of the pool in the order of buying; None where that takes scores that are
+    still to be made, or hangs on what an earlier round asks.
     """
-    examples = {e.id: e for e in pool}
     if ranking.done:
         order = read_column(ranking.path / "ranking.parquet", Pick, "id")
     elif chosen_by.strategy == "random" and not later:  # the seed alone decides
         none, nowhere = np.zeros(len(pool)), np.empty((len(pool), 0), dtype=np.float32)
-        ids = list(examples)
+        ids = [e.id for e in pool]
         drawn_up = rank("random", ids, none, nowhere, n_chosen=0, alpha=0.0, seed=chosen_by.seed)
-        order = [ids[row] for row in drawn_up.rows]
+        order = [ids[row] for row in drawn_up.rows[:most]]
     else:
         return None
-    return [examples[id] for id in order]
+    examples = by_id(pool, order[:most])
+    return [examples[id] for id in order[:most]]

@@ -1,5 +1,6 @@
 """What a person sees in the terminal: progress, plans, tables. It only prints what it is given."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from bridgekd.core.forecast import Forecast
 from bridgekd.planning import RECORDINGS, Plan, PricedBy
 from bridgekd.progress import Progress as Tell
 from bridgekd.purchases import Purchase
+from bridgekd.timing import Hours
 from bridgekd.trying import Reply
 
 NO_PRICE = "no price is known, so no bill can be told"
@@ -101,6 +103,40 @@ def print_plan(console: Console, plan: Plan) -> None:
         f"\nPool {plan.n_pool:,} questions, validation {plan.n_validation:,}, test {plan.n_test:,}."
     )
     print_buying(console, plan)
+    if plan.hours is not None and (plan.hours.by_kind or plan.hours.unknown):
+        console.print(time_needed(plan.hours), markup=False, highlight=False)
+
+
+def time_needed(hours: Hours) -> str:
+    """How long the local work will take and what says so; what nobody can tell."""
+    said = []
+    if hours.by_kind:
+        whole = hours.whole
+        kinds = ", ".join(f"{kind} {long(told.middle)}" for kind, told in hours.by_kind.items())
+        ends = f"{long(whole.low)} to {long(whole.high)}"
+        said.append(f"Time on this machine: about {long(whole.middle)} ({ends}): {kinds}.")
+        said.append("The teacher's own time is not counted.")
+    if hours.n_measured:
+        said.append(f"From the rows a second of {hours.n_measured:,} stages in the store.")
+    if hours.n_by_rule:
+        said.append(
+            f"{hours.n_by_rule:,} stages by a rule of thumb, good for the order of magnitude: 6 N "
+            "operations a token for training, 2 N for the rest, on the peak of "
+            f"{hours.device}; N is {', '.join(hours.sizes)}."
+        )
+    if hours.unknown:
+        start = "Not in it" if hours.by_kind else "Time on this machine"
+        said.append(f"{start}: unknown, as {' and '.join(hours.unknown)}.")
+    return " ".join(said)
+
+
+def long(seconds: float) -> str:
+    """Seconds, minutes or hours, whatever reads best."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 36_000 else f"{seconds / 3600:,.0f} h"
 
 
 def print_buying(console: Console, plan: Plan) -> None:

@@ -1,7 +1,7 @@
 """From published files to the files a recipe names: questions, held-out questions, recordings.
 
-What is held out hangs on the questions' texts alone: the same question is always on the same side,
-whatever file it came from and in whatever order.
+What is held out hangs on the questions' texts alone, unless a published split names it: the same
+question is always on the same side, whatever file it came from and in whatever order.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from bridgekd.config import Fields, count_of
 from bridgekd.edges.data import load_examples, raw_rows
 from bridgekd.edges.published import PublishedFormat, instructions_of, read_published
-from bridgekd.edges.recorded import Recorded, RecordedFormat, read_recorded
+from bridgekd.edges.recorded import Recorded, RecordedFormat, read_json, read_recorded
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
 
@@ -47,13 +47,14 @@ def convert(
     *,
     fields: Fields | None = None,
     ask: str = "",
-    held_out: int | str = 0,
+    held_out: int | str | Path = 0,
 ) -> Converted:
     """Writes what `files` hold as JSON lines with id, question, answer and, where the data has
     them, choices and domain.
 
-    `ask` is put below each question. `held_out` is an amount of distinct questions. For `rows`,
-    files with columns, `fields` says which; with several files a row's domain is its folder's
+    `ask` is put below each question. `held_out` is an amount of distinct questions, or the file of
+    a published split: a JSON list of ids, or an object whose keys they are. For `rows`, files with
+    columns, `fields` says which; with several files a row's domain is its folder's
     name, or its file's where they share one.
     """
     if missing := [file for file in files if not file.is_file()]:
@@ -122,12 +123,30 @@ def _recordings(rows: Sequence[Recorded], below: str) -> Iterator[dict[str, Any]
             yield {name: value, "text": row.text}
 
 
-def _held_out(examples: Sequence[Example], amount: int | str) -> set[str]:
+def _held_out(examples: Sequence[Example], amount: int | str | Path) -> set[str]:
+    if isinstance(amount, Path):
+        return _published(examples, amount)
     distinct = sorted({e.question for e in examples}, key=_place)
     n = count_of(amount, len(distinct))
     if distinct and n >= len(distinct):
         raise BadInput(f"to hold out {amount} of {len(distinct)} questions leaves none; give less")
     return set(distinct[:n])
+
+
+def _published(examples: Sequence[Example], split: Path) -> set[str]:
+    """The questions whose ids a published split names."""
+    tree = read_json(split)
+    if not isinstance(tree, list | dict):
+        raise BadInput(f"{split} is neither a list of ids nor an object of them; give another file")
+    named, known = {str(id) for id in tree}, {e.id for e in examples}
+    if missing := sorted(named - known):
+        raise BadInput(
+            f"{split} names {len(missing)} ids that the data has not, such as {missing[0]!r}; give "
+            "the split of these files"
+        )
+    if named >= known:
+        raise BadInput(f"{split} names every question, which leaves none; give a split's test ids")
+    return {e.question for e in examples if e.id in named}
 
 
 def _place(question: str) -> str:

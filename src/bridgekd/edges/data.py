@@ -27,24 +27,39 @@ Raw = tuple[str, dict[str, Any]]  # ("file line 3", the row)
 def load_examples(
     path: Path, fields: Fields, answer_kind: AnswerKind, *, unlabelled: bool = False
 ) -> list[Example]:
+    """The examples of `examples_in`, all of them."""
+    return list(examples_in(path, fields, answer_kind, unlabelled=unlabelled))
+
+
+def examples_in(
+    path: Path, fields: Fields, answer_kind: AnswerKind, *, unlabelled: bool = False
+) -> Iterator[Example]:
     """The examples of a file or Hub data set in their order; BadInput on the first row that does
     not fit. With `unlabelled`, rows may have no answer.
     """
-    examples: list[Example] = []
-    seen: dict[str, str] = {}
+    n, seen = 0, set[int]()
     for place, row in raw_rows(path):
-        example = _example(place, row, fields, len(examples), unlabelled)
-        if example.id in seen:
-            raise BadInput(
-                f"{place}: id {example.id!r} stands already at {seen[example.id]}; ids must differ"
-            )
-        seen[example.id] = place
+        example = _example(place, row, fields, n, unlabelled)
+        if fields.id is not None:
+            name = hash(example.id)
+            if name in seen:
+                _refuse_twice(path, fields, place, example.id)
+            seen.add(name)
         if example.answer is not None or not unlabelled:
             example = _with_known_answer(place, example, answer_kind)
-        examples.append(example)
-    if not examples:
+        yield example
+        n += 1
+    if not n:
         raise BadInput(f"{path} holds no rows; give a file with at least one question")
-    return examples
+
+
+def _refuse_twice(path: Path, fields: Fields, place: str, id: str) -> None:
+    """Looks where the id stood before: places of millions of rows are not kept."""
+    for earlier, row in raw_rows(path):
+        if earlier == place:
+            return  # two ids with one hash
+        if str(row.get(str(fields.id))) == id:
+            raise BadInput(f"{place}: id {id!r} stands already at {earlier}; ids must differ")
 
 
 def load_instructions(path: Path) -> list[tuple[str, str]]:

@@ -5,8 +5,9 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, get_type_hints
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from bridgekd.errors import BadInput
 
 Row = TypeVar("Row")
+GROUP = 16_384  # rows in a row group: what is read at once
 _ARROW = {
     "str": pa.string(),
     "int": pa.int64(),
@@ -26,14 +28,25 @@ _ARROW = {
 }
 
 
-def write_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
-    """Writes rows of one dataclass; the same rows give the same bytes."""
+def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
+    """Writes rows of one dataclass, a group at a time; the same rows give the same bytes."""
+    coming = iter(rows)
+    write_tables(path, kind, (table_of(g, kind) for g in iter(lambda: _next(coming), [])))
+
+
+def write_tables(path: Path, kind: type[Row], tables: Iterable[pa.Table]) -> None:
+    """`write_rows` for rows that are in columns already, a table a group."""
+    with pq.ParquetWriter(path, _schema(kind)) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def table_of(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
+    """Rows as columns."""
     schema = _schema(kind)
     columns = [[getattr(row, name) for row in rows] for name in schema.names]
-    table = pa.table(
-        [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
-    )
-    pq.write_table(table, path)
+    arrays = [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)]
+    return pa.table(arrays, schema=schema)
 
 
 def write_columns(path: Path, kind: type[Row], columns: Mapping[str, np.ndarray]) -> None:
@@ -43,7 +56,7 @@ def write_columns(path: Path, kind: type[Row], columns: Mapping[str, np.ndarray]
         pa.array(np.ma.getdata(column), type=field.type, mask=np.ma.getmaskarray(column))
         for field, column in ((field, columns[field.name]) for field in schema)
     ]
-    pq.write_table(pa.table(arrays, schema=schema), path)
+    pq.write_table(pa.table(arrays, schema=schema), path, row_group_size=GROUP)
 
 
 def read_column(path: Path, kind: type[Row], name: str) -> list[Any]:
@@ -53,8 +66,12 @@ def read_column(path: Path, kind: type[Row], name: str) -> list[Any]:
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows as they were written."""
-    table = pq.read_table(path)
+    """The rows as they were written, all of them."""
+    return rows_of(pq.read_table(path), kind)
+
+
+def rows_of(table: pa.Table, kind: type[Row]) -> list[Row]:
+    """Columns as rows."""
     columns = [table.column(name).to_pylist() for name in table.column_names]
     listed = {f.name for f in _schema(kind) if pa.types.is_list(f.type)}
     return [
@@ -118,6 +135,10 @@ def read_appended(path: Path) -> list[Any]:
     if path.stat().st_size > len(whole) + 1:
         os.truncate(path, len(whole) + bool(lines))
     return [json.loads(line) for line in lines]
+
+
+def _next(coming: Iterator[Row]) -> list[Row]:
+    return list(islice(coming, GROUP))
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

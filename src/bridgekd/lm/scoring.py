@@ -26,6 +26,7 @@ from bridgekd.records import Example
 Measure = Literal["loss", "entropy", "margin"]
 OVER_OPTIONS = {"entropy": option_entropy, "margin": option_margin}
 OVER_TOKENS = {"entropy": token_entropy, "margin": token_margin}
+PART = 4096  # examples whose tokens are in memory at once; batches never reach across
 Told = Callable[[Sequence[int], NDArray[np.float64], Tensor], None]
 
 
@@ -68,32 +69,44 @@ def score(
 
     An embedding is the mean of the last hidden states over the question's tokens, options included,
     L2-normalised, from the same pass. A batch holds as many tokens as `batch_size` rows of the
-    median length.
+    median length. Of more than PART examples one part is worked through after another.
     """
-    n = len(examples)
-    difficulty = np.zeros(n, dtype=np.float64)
-    vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * n
-    gold = gold_targets(local, examples)
-    done = 0
-
-    def keep(batch: Sequence[int], values: NDArray[np.float64], embeddings: Tensor) -> None:
-        nonlocal done
-        difficulty[list(batch)] = values
-        for i, vector in zip(batch, embeddings.float().cpu().numpy(), strict=True):
-            vectors[i] = vector
-        done += len(batch)
-        progress(label, done, n)
-
+    kept = _Kept(len(examples), lambda done, of: progress(label, done, of))
     with evaluating(local.model):
-        if measure == "loss":
-            _score_gold(local, examples, gold, batch_size, keep)
-        elif measure is None:
-            _embed_alone(local, examples, batch_size, keep)
-        else:
-            _score_options(local, examples, measure, batch_size, keep)
-            _score_free(local, examples, measure, max_new_tokens, batch_size, keep)
-    stacked = np.stack(vectors) if n else np.zeros((0, 0), dtype=np.float32)
-    return Scored(difficulty, np.array([n for _, n in gold], dtype=np.int64), stacked)
+        for start in range(0, len(examples), PART):
+            part = list(examples[start : start + PART])
+            gold = gold_targets(local, part)
+            kept.start, kept.n_tokens[start : start + len(part)] = start, [n for _, n in gold]
+            if measure == "loss":
+                _score_gold(local, part, gold, batch_size, kept.keep)
+            elif measure is None:
+                _embed_alone(local, part, batch_size, kept.keep)
+            else:
+                _score_options(local, part, measure, batch_size, kept.keep)
+                _score_free(local, part, measure, max_new_tokens, batch_size, kept.keep)
+    return Scored(kept.difficulty, kept.n_tokens, kept.embeddings)
+
+
+class _Kept:
+    """The columns of n examples as they fill; `start` is where the part begins that comes in."""
+
+    def __init__(self, n: int, tell: Callable[[int, int], None]) -> None:
+        self.difficulty = np.zeros(n, dtype=np.float64)
+        self.n_tokens = np.zeros(n, dtype=np.int64)
+        self.embeddings = np.zeros((n, 0), dtype=np.float32)
+        self.start = 0
+        self._n_done = 0
+        self._tell = tell
+
+    def keep(self, batch: Sequence[int], values: NDArray[np.float64], embeddings: Tensor) -> None:
+        n, width = len(self.difficulty), embeddings.shape[1]
+        if not self.embeddings.shape[1]:
+            self.embeddings = np.zeros((n, width), dtype=np.float32)
+        rows = np.asarray(batch) + self.start
+        self.difficulty[rows] = values
+        self.embeddings[rows] = embeddings.float().cpu().numpy()
+        self._n_done += len(rows)
+        self._tell(self._n_done, n)
 
 
 def _score_gold(

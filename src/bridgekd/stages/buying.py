@@ -1,6 +1,6 @@
 """The paid part: query_teacher, check, measure_teacher. The only stages that open the ledger."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from bridgekd.core.costs import microusd
 from bridgekd.core.draws import drawn
 from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
 from bridgekd.core.prompts import teacher_prompt
-from bridgekd.edges.rows import read_jsonl, read_rows, write_rows
+from bridgekd.edges.rows import read_column, read_jsonl, read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger
@@ -21,7 +21,7 @@ from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
 from bridgekd.stages.asking import asked
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, n_queries, part_of, read_pool
+from bridgekd.stages.pool import answer_kind, by_id, n_queries, part_of, read_pool
 from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
 from bridgekd.teacher.replay import ReplayLine
 
@@ -33,10 +33,13 @@ def query_teacher(
     out: Path, s: of.QueryTeacher, pool: Artifact, ranking: Artifact, *shots: Artifact, live: Live
 ) -> dict[str, Any]:
     """Asks the teacher down the ranking until the first limit of the budget ends it."""
-    examples = {e.id: e for e in read_pool(pool)}
-    picks = read_rows(ranking.path / "ranking.parquet", Pick)
-    wanted = [examples[p.id] for p in sorted(picks, key=lambda p: p.rank)]
-    limits = limits_of(s.budget, len(examples), s.part)
+    everyone = read_pool(pool)
+    limits = limits_of(s.budget, len(everyone), s.part)
+    order = read_column(ranking.path / "ranking.parquet", Pick, "id")
+    if limits.queries is not None:  # one more, so that the limit is seen to be the end
+        order = order[: limits.queries + 1]
+    examples = by_id(everyone, order)
+    wanted = [examples[id] for id in order]
     accept = _acceptance(examples, answer_kind(pool), s.accept)
     bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live, accept=accept)
     rows, unrecorded = _told_apart(bought.completions, s.ask, wanted, live)
@@ -57,11 +60,13 @@ def check(
     """The teacher's answers as rationales, kept or dropped with a reason; all stay paid. Under
     `confident` the assistant weighs them.
     """
-    examples, kind = {e.id: e for e in read_pool(pool)}, answer_kind(pool)
+    answers = read_rows(completions.path / "completions.parquet", Completion)
+    kind = answer_kind(pool)
+    examples = by_id(read_pool(pool), (c.id for c in answers))
     facts: dict[str, Any] = {}
     rows = [
         checked(examples[c.id], c.text or c.reasoning, kind, "teacher", s.keep, state=c.state)
-        for c in read_rows(completions.path / "completions.parquet", Completion)
+        for c in answers
     ]
     if s.confidence is not None and assistant is not None:
         answered = [examples[r.id] for r in rows]
@@ -188,12 +193,12 @@ def read_shots(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
 
 
 def requests_for(
-    ask: of.Ask, wanted: Sequence[Example], shots: Sequence[Artifact]
-) -> list[TeacherRequest]:
-    """One request per example, in rank order."""
+    ask: of.Ask, wanted: Iterable[Example], shots: Sequence[Artifact]
+) -> Iterator[TeacherRequest]:
+    """One request per example, in rank order, each made when it is its turn."""
     turns, prompt = read_shots(shots), ask.prompt
-    return [
-        TeacherRequest(
+    for rank, example in enumerate(wanted):
+        yield TeacherRequest(
             id=example.id,
             rank=rank,
             messages=teacher_prompt(
@@ -205,8 +210,6 @@ def requests_for(
             ),
             question=example.question,
         )
-        for rank, example in enumerate(wanted)
-    ]
 
 
 def _buy(
@@ -222,7 +225,7 @@ def _buy(
     hard_stop = None if live.hard_stop_usd is None else microusd(live.hard_stop_usd)
     with Ledger(live.ledger, hard_stop, on_wait=live.note) as ledger:
         return buy(
-            requests_for(ask, wanted, shots),
+            list(requests_for(ask, wanted, shots)),
             ledger,
             teacher=live.teacher,
             limits=limits,

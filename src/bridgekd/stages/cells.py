@@ -12,7 +12,7 @@ from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.stages.live import Checker
-from bridgekd.stages.pool import read_pool
+from bridgekd.stages.pool import by_id, read_pool
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
 _TRAINED = frozenset({"train_student", "train_on_answers", "train_with_mentor"})
@@ -73,9 +73,9 @@ class Reader:
     def _lessons_of(self, file: Path, pool: Artifact) -> Lessons:
         name = str(file)
         if name not in self.known:
-            questions = {e.id: e.question for e in read_pool(pool)}
             kept = [r for r in read_rows(file, Rationale) if r.kept]
-            shares = [_share_wrong(self.check, questions[r.id], r.text) for r in kept]
+            examples = by_id(read_pool(pool), (r.id for r in kept))
+            shares = [_share_wrong(self.check, examples[r.id].question, r.text) for r in kept]
             self.known[name] = Lessons(
                 [len(r.text.split()) for r in kept], [s for s in shares if s is not None]
             )

@@ -17,7 +17,7 @@ from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Lesson, Rationale, Span, TrainRow
-from bridgekd.stages.pool import read_pool
+from bridgekd.stages.pool import by_id, read_pool
 
 Form = Literal["joint", "two_task"]
 
@@ -28,13 +28,13 @@ def lessons_of(pool: Artifact, rationales: Sequence[Artifact], form: Form) -> li
     joint: one lesson a rationale, two_task: two, to explain and to answer. Raises BadInput where
     nothing was kept.
     """
-    examples = {e.id: e for e in read_pool(pool)}
     kept = [r for r in read_rationales(rationales) if r.kept]
     if not kept:
         raise BadInput(
             f"no rationale of {rationales[-1].path} was kept; read its `reason` column, then raise "
             "the budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
         )
+    examples = by_id(read_pool(pool), (r.id for r in kept))
     return [lesson for r in kept for lesson in _lessons(r, examples[r.id], form)]
 
 

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from bridgekd.config import AnswerKind, count_of
 from bridgekd.core.diversity import centred, whitened
 from bridgekd.core.draws import stream
 from bridgekd.core.selection import STRATEGIES, rank
-from bridgekd.edges.data import load_examples
-from bridgekd.edges.rows import read_column, read_rows, write_columns, write_rows
+from bridgekd.edges.columns import Rows, gathered, rows_in
+from bridgekd.edges.data import examples_in, load_examples
+from bridgekd.edges.rows import read_column, write_columns, write_rows, write_tables
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
@@ -27,8 +29,8 @@ from bridgekd.stages.live import Live
 def load_pool(out: Path, s: of.LoadPool, source: Artifact, *, live: Live) -> dict[str, Any]:
     """The train file as pool and validation split: a seeded draw, so that every arm shares it."""
     pool, validation = pool_and_validation(source, s)
-    write_rows(out / "pool.parquet", Example, pool)
-    write_rows(out / "validation.parquet", Example, validation)
+    write_tables(out / "pool.parquet", Example, pool.groups())
+    write_tables(out / "validation.parquet", Example, validation.groups())
     (out / "task.json").write_text(json.dumps({"answer_kind": s.answer_kind}))
     return {"n_pool": len(pool), "n_validation": len(validation)}
 
@@ -39,7 +41,9 @@ def load_test(
 ) -> dict[str, Any]:
     """The test file, and how many of its questions stand in the train file word for word."""
     test = load_examples(source.path, s.fields, answer_kind(pool))
-    seen = {e.question for e in read_pool(pool) + read_validation(pool)}
+    asked = {e.question for e in test}
+    trained = chain(read_pool(pool), read_validation(pool))
+    seen = {e.question for e in trained if e.question in asked}
     write_rows(out / "test.parquet", Example, test)
     return {"n_test": len(test), "n_also_in_train": sum(e.question in seen for e in test)}
 
@@ -90,12 +94,19 @@ def select(
     return facts
 
 
-def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[list[Example], list[Example]]:
+def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[Rows[Example], Rows[Example]]:
     """The train file's rows in two parts, each in the order of the file; gold answers all in the
     second.
     """
-    examples = load_examples(source.path, s.fields, s.answer_kind, unlabelled=s.unlabelled)
-    labelled = [i for i, e in enumerate(examples) if e.answer is not None]
+    labels = bytearray()
+
+    def noted() -> Iterator[Example]:
+        for example in examples_in(source.path, s.fields, s.answer_kind, unlabelled=s.unlabelled):
+            labels.append(example.answer is not None)
+            yield example
+
+    examples = gathered(Example, noted())
+    labelled = np.flatnonzero(np.frombuffer(labels, dtype=np.uint8))
     n_validation = count_of(s.validation, len(labelled))
     if n_validation >= len(examples):
         raise BadInput(
@@ -103,9 +114,9 @@ def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[list[Example]
             f"{source.path}; give less"
         )
     drawn = stream(s.seed, "validation").permutation(len(labelled))[:n_validation]
-    aside = {labelled[i] for i in drawn.tolist()}
-    pool = [e for i, e in enumerate(examples) if i not in aside]
-    return pool, [examples[i] for i in sorted(aside)]
+    aside = np.zeros(len(examples), dtype=bool)
+    aside[labelled[drawn]] = True
+    return examples.where(~aside), examples.where(aside)
 
 
 def n_queries(amount: int | str | None, n_pool: int) -> int:
@@ -146,14 +157,20 @@ def open_model(model: Artifact, live: Live) -> "lm.LocalModel":
     return lm.load(name, device=live.device, revision=revision)
 
 
-def read_pool(pool: Artifact) -> list[Example]:
-    """The pool's examples in the order of the file."""
-    return read_rows(pool.path / "pool.parquet", Example)
+def read_pool(pool: Artifact) -> Rows[Example]:
+    """The pool's examples in the order of the file, which are read as they are looked at."""
+    return rows_in(pool.path / "pool.parquet", Example)
 
 
-def read_validation(pool: Artifact) -> list[Example]:
+def read_validation(pool: Artifact) -> Rows[Example]:
     """The examples set aside for early stopping."""
-    return read_rows(pool.path / "validation.parquet", Example)
+    return rows_in(pool.path / "validation.parquet", Example)
+
+
+def by_id(examples: Iterable[Example], ids: Iterable[str]) -> dict[str, Example]:
+    """The examples that are named, and no others."""
+    wanted = set(ids)
+    return {e.id: e for e in examples if e.id in wanted}
 
 
 def answer_kind(pool: Artifact) -> AnswerKind:

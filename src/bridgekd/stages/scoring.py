@@ -52,7 +52,8 @@ def score_pool(
     assistant with the others of its committee) need none.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
-    prompts = [answer_prompt(e) for e in examples]
+    writes = s.difficulty in ("consistency", "disagreement")
+    prompts = [answer_prompt(e) for e in examples] if writes else []
     speed = Throughput()
     size: dict[str, Any] = {
         "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
@@ -81,15 +82,15 @@ def score_pool(
     if s.difficulty == "disagreement":
         votes = _read(examples, kind, list(zip(*said, strict=True)))
         difficulty = np.array([vote_entropy(a) for a in votes])
-    rows = [
+    rows = (
         Score(e.id, float(d), int(t))
         for e, d, t in zip(examples, difficulty, scored.n_answer_tokens, strict=True)
-    ]
+    )
     write_rows(out / "scores.parquet", Score, rows)
     if scored.embeddings.shape[1]:
         np.save(out / "embeddings.npy", scored.embeddings)
     return {
-        "n_scored": len(rows),
+        "n_scored": len(examples),
         "mean_difficulty": round(float(np.mean(difficulty)), 4),
         **speed.facts(),
     }

@@ -1,0 +1,235 @@
+"""Base models to learn from, made of real English: no download, no rationale, no test question.
+
+    BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/base.py [--folder base]
+
+One byte-level BPE for all of them, digits apart. The architecture is the sandbox's (Lfm2: short
+convolutions and attention), because nothing else learnt to copy in so little text. Two lessons:
+drills of copying, made of the texts' own words, then the texts with drills between. Seeded; what is
+done is found, a lesson that was cut short goes on. `large` (10 M) is for a GPU or a long night.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from texts import questions_of_tests, refuse_tests, training_texts
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
+
+from bridgekd.config import Machine, Train
+from bridgekd.edges.store import write_durably
+from bridgekd.lm.finetune import fine_tune
+from bridgekd.records import Span, TrainRow
+from bridgekd.sandbox.tokenizer import CHAT_TEMPLATE, SPECIAL
+
+CONV, ATTENTION = "conv", "full_attention"
+VOCABULARY = 2048
+ROW_WORDS = 100  # a row of text holds about so many
+N_WORDS = 4_000  # the most frequent ones; drills are made of these
+DRILLS_BETWEEN = 0.25  # their share among the rows of text
+WORDINGS = ("{a} {b}", "{a}: {b}", "{a} is {b}", "{a} has {b}", "{a} = {b}", "the {a} to the {b}",
+            "{a} has a {b}", "now {a} has the {b}", '"{a}" - {b}')  # fmt: skip
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One model: its shape, and how much of each lesson it sees."""
+
+    width: int
+    inner: int
+    layers: tuple[str, ...]
+    n_heads: int
+    learning_rate: float
+    epochs: int
+    n_drills: int = 6_000  # rows of each lesson of copying
+
+
+PLANS = {
+    "student": Plan(80, 160, (CONV, ATTENTION), 2, 3e-3, 2),
+    "assistant": Plan(144, 256, (CONV, ATTENTION, CONV, ATTENTION, ATTENTION), 4, 2e-3, 2),
+    "large": Plan(320, 768, (CONV, ATTENTION) * 4, 8, 1e-3, 8),
+}
+
+
+def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over the texts, every digit by itself, with the sandbox's chat template."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    raw.decoder = decoders.ByteLevel()
+    raw.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<end>",
+        additional_special_tokens=list(SPECIAL[3:]),
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+        padding_side="right",
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def make_model(plan: Plan, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm2ForCausalLM:
+    """An untrained model; weights start at std 1/sqrt(width), as in the sandbox."""
+    torch.manual_seed(seed)
+    return Lfm2ForCausalLM(
+        Lfm2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=plan.width,
+            intermediate_size=plan.inner,
+            num_hidden_layers=len(plan.layers),
+            num_attention_heads=plan.n_heads,
+            num_key_value_heads=plan.n_heads,
+            layer_types=list(plan.layers),
+            conv_L_cache=6,
+            block_auto_adjust_ff_dim=False,
+            tie_word_embeddings=True,
+            max_position_embeddings=tokenizer.model_max_length,
+            initializer_range=1 / math.sqrt(plan.width),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def drill_rows(texts: Sequence[str], n: int, seed: int, *, bare: float) -> list[TrainRow]:
+    """A few pairs of words again and again, a share `bare` of the rows without words between."""
+    rng = random.Random(f"drills:{bare}:{seed}")
+    counts = Counter(word for text in texts for word in re.findall(r"[A-Za-z]{2,}|\d+", text))
+    words = [word for word, _ in counts.most_common(N_WORDS)]
+    rows = []
+    for i in range(n):
+        n_pairs = rng.randint(2, 5)
+        drawn = rng.sample(words, 2 * n_pairs)
+        pairs = list(zip(drawn[:n_pairs], drawn[n_pairs:], strict=True))
+        ways = [WORDINGS[0]] if rng.random() < bare else rng.sample(WORDINGS, rng.randint(1, 2))
+        said = pairs + rng.choices(pairs, k=rng.randint(10, 16))
+        text = ". ".join(rng.choice(ways).format(a=a, b=b) for a, b in said)
+        rows.append(TrainRow(f"drill-{i}", (), (Span(f"{text}."),)))
+    return rows
+
+
+def text_rows(texts: Sequence[str], seed: int) -> list[TrainRow]:
+    """The texts in random order as rows of about ROW_WORDS words: short ones put together, long
+    ones cut.
+    """
+    rng = random.Random(f"text:{seed}")
+    order = rng.sample(list(texts), len(texts))
+    return [TrainRow(f"text-{i}", (), (Span(row),)) for i, row in enumerate(_packed(order))]
+
+
+def _packed(texts: Sequence[str]) -> Iterator[str]:
+    row, n = [], 0
+    for text in texts:
+        pieces = re.findall(rf"(?:\S+\s*){{1,{ROW_WORDS}}}", text.strip())
+        for piece in pieces:
+            size = len(piece.split())
+            if row and n + size > ROW_WORDS:
+                yield "\n".join(row)
+                row, n = [], 0
+            row.append(piece.strip())
+            n += size
+    if row:
+        yield "\n".join(row)
+
+
+def build(name: str, plan: Plan, texts: Sequence[str], folder: Path, seed: int = SEED) -> None:
+    """Trains the model into `folder/name`, from the lesson where it stood."""
+    work = folder / f"{name}.lessons"
+    plain = text_rows(texts, seed)
+    between = drill_rows(texts, int(len(plain) * DRILLS_BETWEEN), seed, bare=0.3)
+    lessons = {
+        "copying": (drill_rows(texts, plan.n_drills, seed, bare=1.0), "constant", 1),
+        "facts": (drill_rows(texts, plan.n_drills, seed, bare=0.3), "constant", 1),
+        "text": (plain + between, "cosine", plan.epochs),
+    }
+    latest = work / "start"
+    if not latest.is_dir():
+        tokenizer = make_tokenizer(texts)
+        make_model(plan, tokenizer, seed).save_pretrained(latest)
+        tokenizer.save_pretrained(latest)
+    for lesson, (rows, schedule, epochs) in lessons.items():
+        config = Train(learning_rate=plan.learning_rate, batch_size=16, schedule=schedule,
+                       epochs=epochs)  # fmt: skip
+        done = work / f"{lesson}.json"
+        if not done.is_file():
+            told = _taught(latest, rows, work / lesson, config, seed, label=f"{name} {lesson}")
+            write_durably(done, json.dumps(told, indent=1))
+        print(f"{name} {lesson}: {done.read_text()}", flush=True)
+        latest = work / lesson
+    shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.copytree(latest, folder / name, ignore=shutil.ignore_patterns("metrics.jsonl"))
+
+
+def _taught(
+    base: Path, rows: Sequence[TrainRow], out: Path, config: Train, seed: int, *, label: str
+) -> dict[str, Any]:
+    """One lesson; what is told of it. A lesson that was cut short goes on within a minute of it."""
+    started = time.process_time()
+
+    def tell(what: str, done: int, total: int) -> None:
+        if done % 25 == 0 or done == total:
+            spent = time.process_time() - started
+            print(f"{what}: {done} of {total} updates, {spent:.0f} s of CPU here", flush=True)
+
+    log = fine_tune(
+        base, rows, out, config, n_updates=config.n_updates(len(rows)), seed=seed, device="auto",
+        progress=tell, label=label, machine=Machine(checkpoint_s=60),
+        unfinished=out.with_name(f"{out.name}.unfinished"),
+    )  # fmt: skip
+    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "rows": log.n_rows,
+        "updates": log.n_updates,
+        "tokens": log.n_tokens,
+        "cpu_s_here": round(time.process_time() - started),
+        "losses": [round(loss, 3) for loss in losses[:: max(1, len(losses) // 10)]],
+        "last_loss": round(losses[-1], 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=["student", "assistant"], choices=PLANS)
+    parser.add_argument("--folder", type=Path, default=Path("base"))
+    parser.add_argument("--seed", type=int, default=SEED)
+    asked = parser.parse_args()
+    if "BRIDGEKD_DATA" not in os.environ:
+        sys.exit("BRIDGEKD_DATA names no folder of data sets; set it")
+    data = Path(os.environ["BRIDGEKD_DATA"])
+    texts = [t.text for t in training_texts(data)]
+    refuse_tests(texts, questions_of_tests(data))
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    print(f"{len(texts):,} texts, {sum(len(t.split()) for t in texts):,} words", flush=True)
+    for name in asked.names:
+        build(name, PLANS[name], texts, asked.folder, asked.seed)
+
+
+if __name__ == "__main__":
+    main()
