@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection choosing clean
+.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection choosing advice clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
@@ -48,6 +48,9 @@ bench-selection: $(READY)  ## seconds, memory and worth of a choice, with peers 
 choosing: $(READY)  ## what choosing buys in the sandbox: strategies, budgets, TA-in-the-Loop (five hours; goes on)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/choosing.py strategies
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/choosing.py loop
+
+advice: $(READY)  ## what the pilot of plan --advise foretells against what happens, 60 sandbox worlds (hours; goes on)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/advice.py
 
 clean:  ## what the demo made; the virtual environment stays
 	rm -rf demo

@@ -84,7 +84,7 @@ class Runs:
 
 class Model:
     """The logits of the pilot's models as a function of `z` [draws, dimensions], standard normal a
-    priori; `budget` is in the teacher's rationales, `n_pool` in rows that a student will learn from.
+    priori; `budget` counts the teacher's rationales, `n_pool` rows that a student will learn from.
     """
 
     def __init__(self, points: Sequence[Point], *, budget: int, n_pool: int) -> None:
@@ -189,8 +189,8 @@ def runs_at(
     seed: int = 0,
     n_draws: int = 2000,
 ) -> Runs:
-    """What runs at `budget` rationales of the teacher would reach, by the pilot's models `points` and their
-    answers `right` [points, questions], true or false.
+    """What runs at `budget` rationales of the teacher would reach, by the pilot's models `points`
+    and their answers `right` [points, questions], true or false.
     """
     rng = np.random.default_rng(seed)
     model = Model(points, budget=budget, n_pool=n_pool)
