@@ -23,16 +23,19 @@ from typing import Any
 import numpy as np
 
 from bridgekd import api
+from bridgekd.comparing import arms_of
+from bridgekd.config import Recipe
 from bridgekd.core.statistics import mcnemar, wilson
+from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows
-from bridgekd.edges.store import Artifact
 from bridgekd.records import Example, Prediction
+from bridgekd.runs import live_of, open_run
 from bridgekd.sandbox.domains import DOMAINS
 from bridgekd.sandbox.export import ASSISTANTS, TEST_SEED, TRAIN_SEED, export
 from bridgekd.sandbox.teacher_server import serve
 from bridgekd.sandbox.world import generate
 
-N_VALIDATION, N_TEST, N_INSTRUCTIONS = 100, 1000, 500
+N_VALIDATION, N_TEST, N_INSTRUCTIONS = 100, 800, 500
 FIRST_SEED = 5000  # of the worlds' questions, away from the demo's
 ARMS = {
     "tutored": "random",
@@ -42,6 +45,10 @@ ARMS = {
     "base": "student_base",
 }
 METHODS = ("bridge", "random", "direct", "answers_only")
+QUICK = (
+    "student.train.epochs=4",
+    "student.train.batch_size=32",
+)  # the demo's updates, half its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +107,13 @@ def carried_out(folder: Path, of: World) -> dict[str, Any]:
             f"budget.queries={of.budget}",
             f"assistant.model=models/{of.assistant}",
             f"student.model=models/{of.student}",
-            "evaluate.teacher_queries=0",
-            "evaluate.steps=null",
             f"seed={of.number}",
+            *QUICK,
         ]
         advised = api.advise(recipe, overrides=overrides)
         pilot_s = time.process_time() - started
-        n_calls = teacher.calls.total()
-        outcome = api.run(recipe, overrides=overrides, methods=METHODS)
-    seen = {arm: row["accuracy"] for arm, row in outcome.metrics["arms"].items()}
-    right = _right(folder / "runs", outcome)
+        right = _right(load_recipe(recipe, overrides), folder)
+    seen = {arm: float(answers.mean()) for arm, answers in right.items()}
     with np.load(advised.folder / "draws.npz") as draws:
         foretold = {arm: _measured(draws[arm], seen[ARMS[arm]], of.number) for arm in draws}
         gain = draws["tutored"] - draws["direct"]
@@ -122,31 +126,32 @@ def carried_out(folder: Path, of: World) -> dict[str, Any]:
         "seen": seen,
         "foretold": foretold,
         "gain": _ends(gain + noise) | {"seen": seen["random"] - seen["direct"]},
-        "p": {
-            a: mcnemar(right["random"].tolist(), right[a].tolist()) for a in ("direct", "bridge")
-        },
-        "n_calls": n_calls,
+        "p": {a: _differ(right["random"], right[a]) for a in ("direct", "bridge")},
         "pilot_s": pilot_s,
         "seconds": time.process_time() - started,
     }
 
 
-def _right(store: Path, outcome: api.Outcome) -> dict[str, np.ndarray]:
-    """Right or wrong on each test question, by arm."""
-    (folder,) = store.glob("evaluate-*")
-    made = Artifact("evaluate", "", folder)
-    arms = zip(made.manifest["settings"]["arms"], made.inputs[1:], strict=True)
-    return {
-        arm: np.array([r.correct for r in read_rows(a.path / "predictions.parquet", Prediction)])
-        .astype(float)
-        for arm, a in arms
-    }  # fmt: skip
+def _right(recipe: Recipe, folder: Path) -> dict[str, np.ndarray]:
+    """Right or wrong on each test question, by arm; students alone."""
+    run = open_run(recipe, folder, live_of(recipe, folder), METHODS)
+    arms = arms_of(run, METHODS)
+    found = {}
+    for name in (*ARMS.values(), "bridge"):
+        made = run.answered(arms[name], run.pool(), run.test())
+        rows = read_rows(made.path / "predictions.parquet", Prediction)
+        found[name] = np.array([r.correct for r in rows], dtype=float)
+    return found
 
 
 def _measured(draws: np.ndarray, seen: float, seed: int) -> dict[str, float]:
     """The interval of what N_TEST questions would show, as `seen` is of those, too."""
     shown = np.random.default_rng(seed).binomial(N_TEST, draws) / N_TEST
     return _ends(shown) | {"seen": seen, "place": float((shown < seen).mean())}
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> float:
+    return mcnemar((one > 0.5).tolist(), (other > 0.5).tolist())
 
 
 def _ends(draws: np.ndarray) -> dict[str, float]:

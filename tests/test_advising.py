@@ -15,6 +15,8 @@ from bridgekd.ledger.history import held_microusd
 from bridgekd.records import Completion, Example, Rationale
 from bridgekd.sandbox.teacher_server import serve
 from bridgekd.sandbox.world import generate
+from bridgekd.settings import WarmUp
+from bridgekd.stages.training import warmed_on
 from conftest import TINY_RECIPE, write_jsonl
 from test_comparing import QUICK
 
@@ -110,6 +112,10 @@ def test_what_is_measured_on_was_seen_by_no_model_and_is_not_the_test_set(pilote
             }
     (pool,) = made(recipe, "load_pool")
     assert not measured & {e.id for e in read_rows(pool / "validation.parquet", Example)}
+    (warm,) = made(recipe, "warm_up")
+    how = WarmUp.model_validate(json.loads((warm / "manifest.json").read_text())["settings"])
+    warmed = {e.id for e in warmed_on(read_rows(pool / "pool.parquet", Example), how)}
+    assert len(warmed) == 13 and not measured & warmed
 
 
 def test_direct_asks_the_pilot_s_questions_first_and_does_not_pay_for_them_again(piloted):

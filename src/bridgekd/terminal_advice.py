@@ -50,7 +50,7 @@ def print_advice(console: Console, told: Mapping[str, Any]) -> None:
         table.add_column(column, no_wrap=True, justify="left" if column == "arm" else "right")
     for arm, reach in sorted(told["arms"].items(), key=lambda row: -row[1]["mean"]):
         ends = f"{reach['low']:.1%} to {reach['high']:.1%}"
-        table.add_row(TITLES[arm], f"{reach['mean']:.1%}", ends, f"{told['best'][arm]:.0%}")
+        table.add_row(TITLES[arm], f"{reach['mean']:.1%}", ends, _sure(told["best"][arm]))
     console.print(table)
     console.print(
         f"[dim]From {n:,} answers of the teacher, measured on {measured:,} questions of the pool "
@@ -74,26 +74,35 @@ def verdict(told: Mapping[str, Any]) -> str:
     """The verdict in a sentence or two, with what to do."""
     p, leader = told["best"]["tutored"], told["leader"]
     if told["verdict"] == "assistant":
-        return f"An assistant pays off here ({p:.0%} sure): run bridge or random."
+        return f"An assistant pays off here ({_sure(p)} sure): run bridge or random."
     if told["verdict"] == "no assistant":
-        named = TITLES[leader].lower()
-        free = "; it costs nothing" if leader in NOTHING_PAID else ""
+        named = TITLES[leader].partition(", ")[2]
+        free = ", at no cost" if leader in NOTHING_PAID else ""
         return (
-            f"An assistant does not pay off here ({1 - p:.0%} sure): {named} is the likeliest to "
-            f"be the best ({told['best'][leader]:.0%}){free}. Method: {METHODS[leader]}."
+            f"An assistant does not pay off here ({_sure(1 - p)} sure): the likeliest to be the "
+            f"best is the student, {named} ({_sure(told['best'][leader])}){free}; method: "
+            f"{METHODS[leader]}."
         )
-    return f"The pilot cannot tell ({p:.0%} for an assistant). {what_would(told)}"
+    return f"The pilot cannot tell ({_sure(p)} for an assistant). {what_would(told)}"
 
 
 def what_would(told: Mapping[str, Any]) -> str:
     """What would tell more, where the pilot cannot."""
-    mean = told["p_if_runs_were_alike"]
+    mean, share = told["p_if_runs_were_alike"], told["share"]
     if max(mean, 1 - mean) >= told["sure"]:
         return (
-            "On average over runs it could, but single runs differ by as much: it hardly matters, "
-            "or compare the arms over several seeds."
+            "It could tell of the mean of many runs, but single runs differ by as much as the arms "
+            "do: either will do, or compare them over several seeds."
         )
-    return (
-        "A larger pilot tells more: --set advise.share=0.4; its answers are not paid for twice. "
-        "Or compare the arms themselves."
-    )
+    if share < 0.5:
+        return (
+            f"A larger pilot tells more, and what was bought is not paid for again: --set "
+            f"advise.share={2 * share:g}."
+        )
+    return "A larger pilot would cost as much as the arms: compare random, direct and answers_only."
+
+
+def _sure(p: float) -> str:
+    if p > 0.99:
+        return "over 99%"
+    return f"{p:.0%}" if p >= 0.01 else "under 1%"

@@ -125,6 +125,7 @@ def advise(
         "n_asked": n_asked,
         "n_kept": n_kept,
         "n_measured": sizes["n_aside"],
+        "share": s.share,
         "sure": s.sure,
         "pilot": shown,
     }
