@@ -92,6 +92,11 @@ def set_aside(
 def thin(out: Path, s: Thin, rationales: Artifact, *, live: Live) -> dict[str, Any]:
     """A share of the kept rationales: the first, or some drawn at random in their order."""
     rows = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
+    if not rows:
+        raise BadInput(
+            f"no rationale of the pilot was kept; read the `reason` column of {rationales.path}, "
+            "then raise advise.share, mend the teacher's prompt or loosen check.keep"
+        )
     places = np.arange(len(rows))
     if s.seed is not None:
         places = stream(s.seed, "pilot").permutation(len(rows))
@@ -130,7 +135,7 @@ def advise(
         "pilot": shown,
     }
     (out / "advice.json").write_text(json.dumps(told | asdict(found), indent=1))
-    np.savez(out / "draws.npz", allow_pickle=False, **runs.single)
+    np.savez(out / "draws.npz", **runs.single)
     return facts_of(found)
 
 
