@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection reproduce choosing clean
+.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection reproduce choosing advice clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
@@ -50,6 +50,9 @@ reproduce: $(READY)  ## the papers' claims, five seeds, three hours, goes on; QU
 
 choosing: $(READY)  ## what choosing buys in the sandbox: strategies, budgets, TA-in-the-Loop (three hours; goes on)
 	$(BIN)/python benchmarks/reproduce.py strategies loop --write
+
+advice: $(READY)  ## what the pilot of plan --advise foretells against what happens, 60 sandbox worlds (hours; goes on)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/advice.py
 
 clean:  ## what the demo made; the virtual environment stays
 	rm -rf demo

@@ -1,13 +1,26 @@
 """Budget-aware distillation of reasoning: `bridgekd.run(recipe)` and `bridgekd.plan(recipe)`;
-`bridgekd.export(run, to)` and `bridgekd.panel(run)` take up what a run has made.
+`bridgekd.advise(recipe)` pays for a pilot; `bridgekd.export(run, to)` and `bridgekd.panel(run)`
+take up what a run has made.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bridgekd.api import Exported, Outcome, Panel, Plan, export, panel, plan, run
+    from bridgekd.api import (
+        Advised,
+        Exported,
+        Outcome,
+        Panel,
+        Plan,
+        advise,
+        export,
+        panel,
+        plan,
+        run,
+    )
 
-__all__ = ["Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]
+__all__ = ["Advised", "Exported", "Outcome", "Panel", "Plan", "advise", "export", "panel"]
+__all__ += ["plan", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,8 +3,8 @@
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput
 from bridgekd.exporting import Exported, export_arm
 from bridgekd.journal import finished, recipe_of
-from bridgekd.planning import Plan, planned
+from bridgekd.methods import pilot
+from bridgekd.planning import Plan, foreseen, planned
 from bridgekd.progress import Progress, silent
-from bridgekd.runs import live_of, open_run
+from bridgekd.runs import Run, live_of, open_run
 from bridgekd.served.process import filled, program_of
 from bridgekd.stages.live import Checker
 from bridgekd.stages.measuring import checker
@@ -27,8 +28,8 @@ from bridgekd.trying import Panel
 from bridgekd.trying import panel as open_panel
 from bridgekd.workers import side_by_side
 
-__all__ = ["Consent", "Exported", "Outcome", "Panel", "Plan", "export", "panel", "plan", "run"]
-__all__ += ["standing"]
+__all__ = ["Advised", "Consent", "Exported", "Outcome", "Panel", "Plan", "advise", "export"]
+__all__ += ["panel", "plan", "run", "standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,16 @@ class Outcome:
     name: str
     metrics: dict[str, Any]
     report: Path
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Advised:
+    """A pilot that is over: all that was told (advice.json), and the folder that holds it."""
+
+    name: str
+    told: dict[str, Any]
+    folder: Path
     plan: Plan
 
 
@@ -73,33 +84,19 @@ def run(
     if given.evaluate.steps is not None:
         checker(checkers, given.evaluate.steps)
     store = home / Path(given.store).expanduser()
-    foreseen = planned(given, home, wanted, store)
-    if foreseen.purchases:
-        api_key(given.teacher)
-    if foreseen.serves:
-        _can_serve(given, home)
-    to_agree = foreseen.needs_consent and foreseen.purchases
-    if (to_agree or foreseen.served_at) and not consent(foreseen):
-        raise BadInput(
-            "nothing was sent and nothing was spent: the buying was not agreed to; "
-            "agree with --yes (from Python: consent=...)"
-        )
+    plan = planned(given, home, wanted, store)
+    _agree(given, home, plan, consent)
     live = replace(live_of(given, home), progress=progress, note=note, checkers=checkers)
     here = open_run(
         given, home, live, wanted.methods, seeds=len(wanted.seeds), budgets=wanted.said_budgets
     )
-    try:
+    with _journal_of(here):
         if workers > 1:
             side_by_side(here, wanted, workers)
         evaluation = compare(here, wanted)
         page = here.report(evaluation, *wanted.asked)
-    except BaseException as exc:
-        with suppress(BadInput):  # what stopped the run matters more
-            here.write_journal("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")
-        raise
-    here.write_journal("done")
     metrics = json.loads((evaluation.path / "metrics.json").read_text())
-    return Outcome(given.name, metrics, page.path / "report.html", foreseen)
+    return Outcome(given.name, metrics, page.path / "report.html", plan)
 
 
 def plan(
@@ -119,17 +116,48 @@ def plan(
     return planned(given, home, comparison(given, methods, seeds, budgets), store)
 
 
+def advise(
+    recipe: str | Path | Recipe,
+    *,
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
+    consent: Consent = lambda plan: False,
+    show: Callable[[Plan], None] = lambda plan: None,
+    progress: Progress = silent,
+    note: Callable[[str], None] = lambda text: None,
+) -> Advised:
+    """Whether an assistant pays off under this recipe: spends the recipe's `advise.share` of the
+    budget on a pilot, or finds it as it was made, and tells what each arm would reach at the whole.
+
+    `show` gets the pilot's plan before anything is done, then `consent` is asked as by `run`. Its
+    journal and its calls in the ledger are named after the recipe, with `-pilot` behind. Raises
+    BadInput, or Stopped with all state saved.
+    """
+    given, home = _resolve(recipe, overrides, folder)
+    given = given.model_copy(update={"name": f"{given.name[:73]}-{pilot.NAME}"})
+    store = home / Path(given.store).expanduser()
+    plan = foreseen(given, home, store, pilot.pilot)
+    show(plan)
+    _agree(given, home, plan, consent)
+    live = replace(live_of(given, home), progress=progress, note=note)
+    here = open_run(given, home, live, [pilot.NAME])
+    with _journal_of(here):
+        made = pilot.pilot(here)
+    told = json.loads((made.path / "advice.json").read_text())
+    return Advised(given.name, told, made.path, plan)
+
+
 def standing(journal: Mapping[str, Any], store: Path) -> Plan:
     """What a run that is not over has still to do, by its journal in `store`: `plan` of the same
     recipe as things stand now. Also while the run goes on.
 
     Raises BadInput where it cannot be planned any more, or was begun by an older bridgekd.
     """
-    recipe = recipe_of(journal)
-    wanted = comparison(
-        recipe, journal["methods"], journal.get("seeds", 1), journal.get("budgets", ())
-    )
-    return planned(recipe, Path(journal["folder"]), wanted, store)
+    recipe, folder, methods = recipe_of(journal), Path(journal["folder"]), journal["methods"]
+    if methods == [pilot.NAME]:
+        return foreseen(recipe, folder, store, pilot.pilot)
+    wanted = comparison(recipe, methods, journal.get("seeds", 1), journal.get("budgets", ()))
+    return planned(recipe, folder, wanted, store)
 
 
 def export(
@@ -161,6 +189,32 @@ def panel(
     """
     done = finished(Path(store), run)
     return open_panel(done, arm, live_of(done.recipe, done.folder), progress)
+
+
+def _agree(recipe: Recipe, folder: Path, plan: Plan, consent: Consent) -> None:
+    """Refuses what cannot be done as planned, and what was not agreed to."""
+    if plan.purchases:
+        api_key(recipe.teacher)
+    if plan.serves:
+        _can_serve(recipe, folder)
+    to_agree = plan.needs_consent and plan.purchases
+    if (to_agree or plan.served_at) and not consent(plan):
+        raise BadInput(
+            "nothing was sent and nothing was spent: the buying was not agreed to; "
+            "agree with --yes (from Python: consent=...)"
+        )
+
+
+@contextmanager
+def _journal_of(run: Run) -> Iterator[None]:
+    """Writes down how what is done inside ended."""
+    try:
+        yield
+    except BaseException as exc:
+        with suppress(BadInput):  # what stopped the run matters more
+            run.write_journal("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")
+        raise
+    run.write_journal("done")
 
 
 def _can_serve(recipe: Recipe, folder: Path) -> None:

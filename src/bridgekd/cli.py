@@ -15,7 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from bridgekd import api, cli_data, cli_ledger, cli_models, terminal, terminal_metrics
+from bridgekd import (
+    api,
+    cli_data,
+    cli_ledger,
+    cli_models,
+    terminal,
+    terminal_advice,
+    terminal_metrics,
+)
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
@@ -78,9 +86,23 @@ def plan(
     arms: Annotated[str, typer.Option(help="Methods; the recipe's own if left out.")] = "",
     seeds: Seeds = 1,
     budgets: Budgets = "",
+    advise: Annotated[
+        bool, typer.Option("--advise", help="Pay for a pilot: does an assistant pay off here?")
+    ] = False,
     set_: Overrides = None,
+    yes: Yes = False,
 ) -> None:
-    """Say what a run would do and what it may cost. Sends nothing, writes nothing."""
+    """Say what a run would do and what it may cost. Sends nothing, writes nothing; with --advise a
+    pilot is bought, after asking.
+    """
+    if advise:
+        if arms or budgets or seeds > 1:
+            raise BadInput(
+                "--advise is about the recipe's own budget and all arms; leave out --arms, --seeds "
+                "and --budgets (another budget: --set budget.queries=5%)"
+            )
+        _advise(recipe, set_ or [], yes)
+        return
     how: dict[str, Any] = {"seeds": seeds, "budgets": _listed(budgets)}
     told = api.plan(recipe, overrides=set_ or [], methods=_listed(arms), **how)
     terminal.print_plan(out, told)
@@ -217,16 +239,33 @@ def _listed(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def _agreed() -> bool:
+    return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False)
+
+
+def _advise(recipe: Path, overrides: list[str], yes: bool) -> None:
+    with terminal.shown_progress(out) as progress:
+        advised = api.advise(
+            recipe,
+            overrides=overrides,
+            show=lambda plan: terminal_advice.print_pilot(out, plan),
+            consent=lambda plan: yes or _agreed(),
+            progress=progress,
+            note=terminal.note_to(out),
+        )
+    terminal_advice.print_advice(out, advised.told)
+    out.print(f"All figures: {advised.folder / 'advice.json'}", soft_wrap=True)
+
+
 def _run(
     recipe: Path, overrides: list[str], methods: list[str], yes: bool, **comparison: Any
 ) -> None:
     from bridgekd.sandbox.steps import count_steps
 
     def consent(plan: api.Plan) -> bool:
-        if yes:
-            return True
-        terminal.print_buying(out, plan)
-        return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False)
+        if not yes:
+            terminal.print_buying(out, plan)
+        return yes or _agreed()
 
     with terminal.shown_progress(out) as progress:
         outcome = api.run(

@@ -4,6 +4,7 @@ Sends nothing, writes nothing, takes no lock. What is known is used exactly: a r
 (or that only a seed decides) names the prompts, and an answer in the ledger names its cost.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -84,9 +85,20 @@ class Plan:
 
 def planned(recipe: Recipe, folder: Path, wanted: Comparison, store: Path) -> Plan:
     """What carrying out `wanted` with a recipe in `folder` would do with a store."""
+
+    def work(run: Run) -> Artifact:
+        return run.report(compare(run, wanted), *wanted.asked)
+
+    return foreseen(recipe, folder, store, work, wanted.n_variants)
+
+
+def foreseen(
+    recipe: Recipe, folder: Path, store: Path, work: Callable[[Run], Artifact], n_variants: int = 1
+) -> Plan:
+    """What `work` on a run of a recipe would do with a store."""
     seen = Seen(store)
     here = Run(recipe, folder, seen, live_of(recipe, folder))
-    here.report(compare(here, wanted), *wanted.asked)
+    work(here)
     stages = tuple(seen.seen.values())
     loaded = here.pool()
     if loaded.done:
@@ -114,7 +126,7 @@ def planned(recipe: Recipe, folder: Path, wanted: Comparison, store: Path) -> Pl
         n_pool=len(pool),
         n_validation=len(validation),
         n_test=len(test),
-        n_variants=wanted.n_variants,
+        n_variants=n_variants,
         purchases=purchases,
         together=together,
         priced=_priced(recipe.teacher),

@@ -149,17 +149,19 @@ class Run:
 
     def predicted(self, arms: Arms) -> dict[str, Artifact]:
         """Every arm's answers to the test questions."""
-        pool, test, predictions = self.pool(), self.test(), {}
-        for name, arm in arms.items():
-            sized = self.recipe.assistant if arm.size == "assistant" else self.recipe.student
-            how = Predict(
-                ask=arm.ask,
-                max_new_tokens=sized.max_new_tokens,
-                batch_size=sized.batch_size,
-                backend=self.recipe.assistant.backend if arm.size == "assistant" else IN_PROCESS,
-            )
-            predictions[name] = self.make(stages.predict, how, pool, test, arm.model)
-        return predictions
+        pool, test = self.pool(), self.test()
+        return {name: self.answered(arm, pool, test) for name, arm in arms.items()}
+
+    def answered(self, arm: Arm, pool: Artifact, test: Artifact) -> Artifact:
+        """A model's answers to questions that stand in `test`, asked the way it was trained."""
+        sized = self.recipe.assistant if arm.size == "assistant" else self.recipe.student
+        how = Predict(
+            ask=arm.ask,
+            max_new_tokens=sized.max_new_tokens,
+            batch_size=sized.batch_size,
+            backend=self.recipe.assistant.backend if arm.size == "assistant" else IN_PROCESS,
+        )
+        return self.make(stages.predict, how, pool, test, arm.model)
 
     def evaluate(self, predictions: Sequence[tuple[str, Artifact]]) -> Artifact:
         """metrics.json over all of these, each with its arm's name."""
@@ -178,7 +180,7 @@ class Run:
         recipe = self.recipe.model_dump(mode="json")
         for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
             del recipe["teacher"][name]
-        del recipe["assistant"]["server"]
+        del recipe["assistant"]["server"], recipe["advise"]
         how = Report(recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets))
         return self.make(stages.report, how, evaluation)
 

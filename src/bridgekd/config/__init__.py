@@ -7,6 +7,7 @@ Sections say what a person wants. `settings.py` cuts them into what each single 
 from bridgekd.config.fields import Amount, Dollars, Section, count_of, is_loopback
 from bridgekd.config.prices import Price, published_price
 from bridgekd.config.recipe import (
+    Advise,
     Annotate,
     AnswerKind,
     Assistant,
@@ -30,6 +31,7 @@ from bridgekd.config.teacher import OPENAI_URL, Budget, Teacher, TeacherPrompt
 
 __all__ = [
     "OPENAI_URL",
+    "Advise",
     "Amount",
     "Annotate",
     "AnswerKind",

@@ -2,9 +2,10 @@
 
 import math
 import re
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bridgekd.config.fields import Amount, Dollars, Section
 from bridgekd.config.server import AssistantServer, Backend
@@ -223,6 +224,33 @@ class Evaluate(Section):
     steps: str | None = None
 
 
+class Advise(Section):
+    """The pilot of `plan --advise`. It spends `share` of the budget on the first questions that
+    `direct` asks; students and assistants learn from the parts of it that `grid` names, students of
+    an assistant from `pools` of its rationales; `measure` questions of the pool are set aside to
+    measure them. `seeds`: trainings of each. A verdict needs a probability of `sure`.
+    """
+
+    share: float = Field(0.2, gt=0, le=1)
+    grid: tuple[float, ...] = (0.25, 0.5, 1.0)
+    pools: tuple[float, ...] = (0.25, 1.0)
+    measure: int = Field(400, ge=30)
+    seeds: int = Field(1, ge=1, le=20)
+    sure: float = Field(0.9, gt=0.5, lt=1)
+
+    @field_validator("grid", "pools")
+    @classmethod
+    def _up_to_all(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if (
+            len(value) < 2
+            or value[0] <= 0
+            or value[-1] != 1
+            or any(a >= b for a, b in pairwise(value))
+        ):
+            raise ValueError("give two shares or more, from small to large, the last one 1")
+        return value
+
+
 class Recipe(Section):
     """The whole file."""
 
@@ -240,6 +268,7 @@ class Recipe(Section):
     loop: Loop = Loop()
     mentor: MentorKD = MentorKD()
     evaluate: Evaluate = Evaluate()
+    advise: Advise = Advise()
     store: str = "runs"
     ledger: str = "ledger.db"
     hard_stop_usd: Dollars | None = None

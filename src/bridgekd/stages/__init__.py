@@ -3,6 +3,7 @@
 from bridgekd.stages.buying import check, measure_teacher, query_teacher
 from bridgekd.stages.live import Live
 from bridgekd.stages.measuring import evaluate, predict, report
+from bridgekd.stages.piloting import advise, set_aside, thin
 from bridgekd.stages.pool import load_pool, load_test, select
 from bridgekd.stages.scoring import embed_pool, score_pool, weigh_student
 from bridgekd.stages.training import (
@@ -18,6 +19,7 @@ from bridgekd.stages.training import (
 
 __all__ = [
     "Live",
+    "advise",
     "annotate",
     "check",
     "embed_pool",
@@ -32,6 +34,8 @@ __all__ = [
     "sample_rationales",
     "score_pool",
     "select",
+    "set_aside",
+    "thin",
     "train_assistant",
     "train_on_answers",
     "train_student",

@@ -39,7 +39,7 @@ def predict(
             [PROMPTS[s.ask](e) for e in examples],
             max_new_tokens=s.max_new_tokens,
             batch_size=s.batch_size,
-            label="answer the test questions",
+            label=f"answer the {'test questions' if test.stage == 'load_test' else 'pilot'}",
             live=live,
             throughput=speed,
         )

@@ -34,19 +34,24 @@ def warm_up(
     out: Path, s: of.WarmUp, pool: Artifact, base: Artifact, *, live: Live
 ) -> dict[str, Any]:
     """The assistant after a few gold answers, drawn at random: it now knows the task's form."""
-    examples = [e for e in read_pool(pool) if e.answer is not None]
-    if not examples:
+    rows = [_answer_row(e) for e in warmed_on(read_pool(pool), s)]
+    return _train(
+        out, base, rows, s.train, s, live,
+        n_updates=s.train.n_updates(len(rows)),
+        validate=_accuracy(pool, "answer", s), label="warm up assistant",
+    )  # fmt: skip
+
+
+def warmed_on(pool: Sequence[Example], s: of.WarmUp) -> list[Example]:
+    """The pool's examples that warm the assistant up, in their order."""
+    labelled = [e for e in pool if e.answer is not None]
+    if not labelled:
         raise BadInput(
             "the pool has no gold answer to warm the assistant up on; set assistant.warm_up: 0"
         )
-    n = max(1, min(len(examples), count_of(s.share, len(read_pool(pool)))))
-    drawn = stream(s.seed, "warm-up").permutation(len(examples))[:n]
-    rows = [_answer_row(examples[i]) for i in sorted(drawn.tolist())]
-    return _train(
-        out, base, rows, s.train, s, live,
-        n_updates=s.train.n_updates(n),
-        validate=_accuracy(pool, "answer", s), label="warm up assistant",
-    )  # fmt: skip
+    n = max(1, min(len(labelled), count_of(s.share, len(pool))))
+    drawn = stream(s.seed, "warm-up").permutation(len(labelled))[:n]
+    return [labelled[i] for i in sorted(drawn.tolist())]
 
 
 @stage(version=3)
