@@ -135,7 +135,7 @@ def advise(
         "pilot": shown,
     }
     (out / "advice.json").write_text(json.dumps(told | asdict(found), indent=1))
-    np.savez(out / "draws.npz", **runs.single)
+    np.savez(out / "draws.npz", allow_pickle=False, **runs.single)
     return facts_of(found)
 
 
