@@ -65,7 +65,7 @@ def written(lines: Mapping[str, Mapping[str, Line]], n_seeds: int) -> str:
         parts.append(tables.summary_table(found))
     for name, told in lines.items():
         experiment = EXPERIMENTS[name]
-        parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.\n")
+        parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.")
         parts.append(tables.table(experiment, told))
     seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
     parts.append(f"Means over {seeds}; 95 % intervals over seeds and questions.")
