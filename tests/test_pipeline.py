@@ -47,7 +47,7 @@ def rows_of(store):
     for path in sorted(store.rglob("*")):
         if path.suffix in {".parquet", ".safetensors", ".npy"}:
             found[str(path.relative_to(store))] = path.read_bytes()
-        if path.name == "metrics.json":
+        if path.name == "metrics.json" and path.parent.name.startswith("evaluate-"):
             metrics = json.loads(path.read_text())
             for arm in metrics["arms"].values():
                 for figures in (arm, *arm["by_seed"]):

@@ -23,6 +23,7 @@ from bridgekd.edges.machine import peak_of, size_of
 from bridgekd.edges.store import MANIFEST, Artifact
 from bridgekd.records import Example
 from bridgekd.stages.buying import limits_of
+from bridgekd.stages.piloting import Thin, n_of
 
 KINDS: dict[str, Kind] = {
     "warm_up": "training", "train_assistant": "training", "instruct_student": "training",
@@ -152,7 +153,10 @@ class _Recipe:
     def _bought(self, lessons: Artifact) -> int:
         if lessons.done:
             return int(lessons.facts["n_kept"])
-        _, (_, answers, *_) = self._made_from[lessons.path.name]
+        settings, inputs = self._made_from[lessons.path.name]
+        if isinstance(settings, Thin):
+            return n_of(settings.share, self._bought(inputs[0]))
+        _, answers, *_ = inputs
         asked = self._made_from[answers.path.name][0]
         assert isinstance(asked, of.QueryTeacher)
         return limits_of(asked.budget, self._sizes.n_pool, asked.part).queries or 0
