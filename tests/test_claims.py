@@ -9,7 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from claims.experiments import CHOOSING, CLAIMS, EXPERIMENTS
+from claims import plots
+from claims.experiments import BUDGETS, CHOOSING, CLAIMS, EXPERIMENTS
 from claims.jobs import PHASES, Job, seeded
 from claims.reading import Line
 from claims.summary import NO, OPEN, YES, summary
@@ -106,6 +107,18 @@ def test_the_queries_saved_are_read_off_where_direct_comes_level(level, said, ho
 def test_a_table_leaves_out_columns_that_nothing_fills():
     text = table(EXPERIMENTS["filters"], {"all": line("all", 0.5)})
     assert "| all | 5" in text and "wrong steps" not in text and "picks" not in text
+
+
+def test_the_pictures_hold_every_arm_and_are_the_same_bytes_again(tmp_path):
+    methods = arms(bridge=0.6, direct=0.4)
+    scaled = {f"{m} {s}": line(m, 0.5) for m in ("bridge", "direct") for s in BUDGETS}
+    for name in ("one", "other"):
+        plots.arms(methods, tmp_path / name / "arms.svg")
+        plots.scaling(scaled, tmp_path / name / "scaling.svg")
+    for picture in ("arms.svg", "scaling.svg"):
+        drawn = (tmp_path / "one" / picture).read_bytes()
+        assert drawn == (tmp_path / "other" / picture).read_bytes()
+        assert b"<svg" in drawn and len(drawn) > 5000
 
 
 def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path):
