@@ -114,9 +114,9 @@ def carried_out(folder: Path, of: World) -> dict[str, Any]:
         pilot_s = time.process_time() - started
         right = _right(load_recipe(recipe, overrides), folder)
     seen = {arm: float(answers.mean()) for arm, answers in right.items()}
-    with np.load(advised.folder / "draws.npz") as draws:
-        foretold = {arm: _measured(draws[arm], seen[ARMS[arm]], of.number) for arm in draws}
-        gain = draws["tutored"] - draws["direct"]
+    draws = dict(zip(advised.told["arms"], np.load(advised.folder / "draws.npy"), strict=True))
+    foretold = {arm: _measured(draws[arm], seen[ARMS[arm]], of.number) for arm in draws}
+    gain = draws["tutored"] - draws["direct"]
     error = float(np.std(right["random"] - right["direct"]) / N_TEST**0.5)
     noise = np.random.default_rng(of.number).normal(0, error, len(gain))
     return {

@@ -1,13 +1,14 @@
 """Whether an assistant pays off, told from a cheap pilot: what each arm would reach at the budget,
 and how sure that is.
 
-The one idea: all that the pilot measured, on the same questions, is one normal likelihood on the
-scale of logits, with the covariance that paired answers have; learning curves and the step from an
-assistant to its student are one model, whose posterior is drawn (`core/particles.py`) and asked
-about the budget. What is told of an arm is a run of it: how runs differ is in the interval.
+The one idea: all that the pilot measured, on the same questions, is one normal likelihood, on a
+scale where a share's variance is the same everywhere and with the covariance of paired answers;
+learning curves and the step from an assistant to its student are one model, whose posterior is
+drawn (`core/particles.py`) and asked about the budget. What is told of an arm is a run of it: how
+runs differ is in the interval.
 
-Priors, fixed before the sandbox was looked at (standard deviations in logits): models that are only
-measured 2; curves as in `core/curves.py`; runs of the same method half-normal, 0.15; a student is
+Priors (standard deviations in logits; docs/log.md says what was changed when): models that are only
+measured 2; curves as in `core/curves.py`; runs of the same method 0.15 exp(0.7 z); a student is
 -0.3 +- 0.8 from the assistant that taught it, and follows its gains with a slope of exp(0.35 z); it
 gains 0.25 |z| from e times as many rationales, 0.15 |z| from e times as many answers.
 """
@@ -19,7 +20,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import expit
 
-from bridgekd.core.curves import CURVE, curve, logits
+from bridgekd.core.curves import CURVE, curve
 from bridgekd.core.particles import posterior
 
 Role = Literal["base", "instructed", "direct", "warm", "apprentice", "tutored", "answers_only"]
@@ -101,7 +102,7 @@ class Model:
 
     def spread(self, z: np.ndarray) -> np.ndarray:
         """How far runs of one method lie apart, in logits, [draws]."""
-        return np.asarray(0.15 * np.abs(self._z(z, "spread")))
+        return np.asarray(0.15 * np.exp(0.7 * self._z(z, "spread")))
 
     def level(self, z: np.ndarray, role: str) -> np.ndarray:
         """The logit of a model that is measured as it is, [draws]."""
@@ -150,21 +151,22 @@ class Model:
 
 
 class Likelihood:
-    """log p(right | z) of the pilot's answers, up to a constant: normal in logits, with the paired
-    answers' covariance and, where a run's luck is in it, the spread between runs.
+    """log p(right | z) of the pilot's answers, up to a constant: normal in arcsines of roots
+    (Anscombe 1948: variance 1 / (4 n + 2) wherever a share lies), with the paired answers'
+    correlations and, where a run's luck is in it, the spread between runs.
     """
 
     def __init__(self, model: Model, right: np.ndarray) -> None:
-        n = right.shape[1]
-        share = (right.sum(axis=1) + 0.5) / (n + 1)
-        error = 1 / np.sqrt(n * share * (1 - share))
-        covariance = _correlations(right) * np.outer(error, error)
-        root = np.linalg.inv(np.linalg.cholesky(covariance))
-        self._lucks, turn = np.linalg.eigh(root @ np.diag(model.lucky) @ root.T)
-        self._turn, self._model, self._told = turn.T @ root, model, logits(share)
+        n, k = right.shape[1], right.sum(axis=1)
+        share = (k + 0.5) / (n + 1)
+        root = np.linalg.inv(np.linalg.cholesky(_correlations(right) / (4 * n + 2)))
+        luck = model.lucky * share * (1 - share) / 4  # a logit's unit of luck on this scale
+        self._lucks, turn = np.linalg.eigh(root @ np.diag(luck) @ root.T)
+        self._turn, self._model = turn.T @ root, model
+        self._told = np.arcsin(np.sqrt((k + 3 / 8) / (n + 3 / 4)))
 
     def __call__(self, z: np.ndarray) -> np.ndarray:
-        rest = (self._told - self._model(z)) @ self._turn.T
+        rest = (self._told - np.arcsin(np.sqrt(expit(self._model(z))))) @ self._turn.T
         variance = 1 + self._model.spread(z)[:, None] ** 2 * np.maximum(self._lucks, 0.0)
         return np.asarray(-0.5 * (rest**2 / variance + np.log(variance)).sum(axis=1))
 

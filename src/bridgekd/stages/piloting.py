@@ -109,7 +109,8 @@ def thin(out: Path, s: Thin, rationales: Artifact, *, live: Live) -> dict[str, A
 def advise(
     out: Path, s: Advise, aside: Artifact, lessons: Artifact, *predictions: Artifact, live: Live
 ) -> dict[str, Any]:
-    """advice.json: what every arm would reach at the budget; draws.npz: the drawn accuracies.
+    """advice.json: what every arm would reach at the budget; draws.npy: drawn accuracies, [arms,
+    draws] in the order of its `arms`.
 
     Curves run over the teacher's kept rationales, as those are what is learnt from; the budget is
     taken to give them as often as the pilot did.
@@ -135,7 +136,7 @@ def advise(
         "pilot": shown,
     }
     (out / "advice.json").write_text(json.dumps(told | asdict(found), indent=1))
-    np.savez(out / "draws.npz", allow_pickle=False, **runs.single)
+    np.save(out / "draws.npy", np.array(list(runs.single.values())))
     return facts_of(found)
 
 
