@@ -71,7 +71,7 @@ def test_rows_of_text_hold_every_word_once_and_not_too_many():
 
 def test_drills_are_made_of_the_texts_own_words():
     words = [f"word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(40)]
-    (row, *_) = drill_rows([" ".join(words)], 5, 0, bare=1.0)
+    (row, *_) = drill_rows([" ".join(words)], 5, 0, n_words=40, bare=1.0)
     assert set(row.spans[0].text.replace(".", "").split()) <= set(words)
 
 

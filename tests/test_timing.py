@@ -69,7 +69,7 @@ def test_what_the_store_measured_is_what_a_plan_goes_by(runs, capsys):
     recipe = str(runs.parent / "tiny.yaml")
     assert main(["plan", recipe, "--set", "seed=77", "--set", "student.lora={r: 4}"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "Time on this machine: about" in told and "stages in the store" in told
+    assert "Time on this machine: about" in told and "earlier ones in the store" in told
     assert "rule of thumb" not in told
     finished = ["--set", "teacher.api_key_env=TEACHER_KEY", "--set", "student.lora={r: 4}"]
     assert main(["plan", recipe, "--arms", "bridge,direct", *finished]) == 0

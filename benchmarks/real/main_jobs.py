@@ -20,8 +20,14 @@ from rich.console import Console
 from tasks import TASKS, Task, prepare, read
 
 from bridgekd import api
+from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.store import MANIFEST
+from bridgekd.errors import BadInput
+from bridgekd.methods import method_named
+from bridgekd.progress import Progress
+from bridgekd.runs import live_of, open_run
 from bridgekd.stages.telling import in_order, title
+from bridgekd.teacher.replay import placed
 from bridgekd.terminal import print_plan
 
 ARMS = ("bridge", "random", "direct", "direct_full", "answers_only", "no_instruct", "mentor_kd",
@@ -39,10 +45,25 @@ def carried_out(task: Task, data: Path, folder: Path, base: Path, n_seeds: int) 
             spent = time.process_time() - cpu
             print(f"  {task.name}: {what} {done:,}, {spent:.0f} s of CPU so far", flush=True)
 
-    outcome = api.run(recipe, methods=ARMS, seeds=n_seeds, progress=tell)
+    arms = [arm for arm in ARMS if fits(recipe, arm, tell)]
+    outcome = api.run(recipe, methods=arms, seeds=n_seeds, progress=tell)
     wall, cpu = time.monotonic() - wall, time.process_time() - cpu
     print(f"{task.name}: this call took {wall:.0f} s, {cpu:.0f} s of CPU", flush=True)
     return outcome.metrics
+
+
+def fits(recipe_file: Path, arm: str, tell: Progress) -> bool:
+    """Whether a method can be carried out here; says why not. Its work is found again later."""
+    folder = recipe_file.parent.resolve()
+    recipe = load_recipe(recipe_file)
+    recipe = recipe.model_copy(update={"teacher": placed(recipe.teacher, folder)})
+    live = replace(live_of(recipe, folder), progress=tell)
+    try:
+        method_named(arm)(open_run(recipe, folder, live, [arm]))
+    except BadInput as exc:
+        print(f"{recipe.name}: {arm} does not fit: {exc}", flush=True)
+        return False
+    return True
 
 
 def table(task: Task, metrics: dict[str, Any], folder: Path) -> str:
@@ -78,7 +99,7 @@ def table(task: Task, metrics: dict[str, Any], folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("tasks", nargs="*", default=list(TASKS), choices=TASKS)
+    parser.add_argument("tasks", nargs="*", default=list(TASKS))
     parser.add_argument("--base", type=Path, default=Path("base"))
     parser.add_argument("--folder", type=Path, default=Path("jobs"))
     parser.add_argument("--seeds", type=int, default=1)
@@ -87,6 +108,8 @@ def main() -> None:
     if "BRIDGEKD_DATA" not in os.environ:
         sys.exit("BRIDGEKD_DATA names no folder of data sets; set it")
     data = Path(os.environ["BRIDGEKD_DATA"])
+    if unknown := sorted(set(asked.tasks) - TASKS.keys()):
+        sys.exit(f"no task is named {unknown[0]!r}; known: {', '.join(TASKS)}")
     for name in asked.tasks:
         task, folder = TASKS[name], asked.folder / name
         task = replace(task, updates=asked.updates or task.updates)

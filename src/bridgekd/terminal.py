@@ -117,7 +117,9 @@ def time_needed(hours: Hours) -> str:
         said.append(f"Time on this machine: about {long(whole.middle)} ({ends}): {kinds}.")
         said.append("The teacher's own time is not counted.")
     if hours.n_measured:
-        said.append(f"From the rows a second of {hours.n_measured:,} stages in the store.")
+        said.append(
+            f"{hours.n_measured:,} stages by the rows a second of earlier ones in the store."
+        )
     if hours.n_by_rule:
         said.append(
             f"{hours.n_by_rule:,} stages by a rule of thumb, good for the order of magnitude: 6 N "

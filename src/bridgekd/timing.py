@@ -41,8 +41,8 @@ MadeFrom = Mapping[str, tuple[BaseModel, tuple[Artifact, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """The time of the stages still to come, by kind. `n_measured` stages of the store it is from,
-    `n_by_rule` stages it tells by the rule of thumb for `device`, and why it cannot tell the rest.
+    """The time of the stages still to come, by kind: of `n_measured` by what the store measured, of
+    `n_by_rule` by the rule of thumb for `device`, and why that of the rest is unknown.
     """
 
     by_kind: Mapping[Kind, Duration]
@@ -97,7 +97,7 @@ def hours_of(
         works, base = here.works(artifact), _base(artifact, made_from)
         measured = rates.of(artifact.stage, base.fingerprint)
         if measured:
-            n_measured += len(measured)
+            n_measured += 1
             by_kind[KINDS[artifact.stage]].append(by_rates(works[0].n_rows, measured))
             continue
         size = size_of(base)
