@@ -47,14 +47,14 @@ def print_metrics(console: Console, metrics: Mapping[str, Any], name: str) -> No
 
 
 def _print_versus(console: Console, metrics: Mapping[str, Any]) -> None:
-    columns = ["difference", "95 % interval", "p (Holm)", "gap recovered", "$ per point"]
+    columns = ["points", "95 % interval", "p (Holm)", "gap recovered", "$ per point"]
     table = _table("\nAgainst direct distillation at the same budget", "arm", columns)
     for row in sorted(metrics["versus"], key=lambda r: in_order(metrics["arms"]).index(r["arm"])):
         arm = metrics["arms"][row["arm"]]
         at = f" (at {row['budget']})" if "@" in row["reference"] and "@" not in row["arm"] else ""
         table.add_row(
             title(row["arm"]) + at,
-            f"{100 * row['difference']:+.1f} points",
+            f"{100 * row['difference']:+.1f}",
             "{:+.1f} to {:+.1f}".format(*(100 * end for end in row["ci95"])),
             f"{row['p_holm']:.2g}",
             _gap(arm["gap_recovered"]),
@@ -113,5 +113,5 @@ def _table(name: str, first: str, columns: Sequence[str]) -> Table:
     table = Table(title=name, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column(first, no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(column, justify="right")  # wrapped where it is narrow, never cut
     return table

@@ -1,0 +1,33 @@
+"""Figures in a terminal of the usual width: wrapped, never cut."""
+
+import io
+
+from rich.console import Console
+
+from bridgekd.core.comparison import Cell, compared
+from bridgekd.terminal_metrics import print_metrics
+
+
+def a_cell(arm, every, *, trained=True):
+    """An arm that answers all but each `every`-th of 120 questions right."""
+    ids = [f"q{k}" for k in range(120)]
+    right = {id: k % every > 0 for k, id in enumerate(ids)}
+    return Cell(
+        arm=arm, seed=0, budget="5%" if trained else "", right=right,
+        words=dict.fromkeys(ids, 12), wrong_steps=dict.fromkeys(ids, 0.5),
+        n_queries=200 * trained, spend_usd=0.1595 * trained, seconds=10.0, trained=trained,
+    )  # fmt: skip
+
+
+def test_a_terminal_of_eighty_columns_shows_every_figure_whole():
+    cells = [
+        a_cell("student_instructed", 2, trained=False),
+        a_cell("direct", 3),
+        a_cell("bridge", 9),
+    ]
+    metrics = compared(cells, dict.fromkeys(cells[0].right, "sums"))
+    page = io.StringIO()
+    print_metrics(Console(file=page, width=80), metrics, "sandbox")
+    text = page.getvalue()
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    assert "+21.7" in text and "p (Holm)" in text and "$ per point" in text
