@@ -25,6 +25,8 @@ from bridgekd.sandbox.export import export
 from bridgekd.sandbox.world import generate
 
 ROOT = Path(__file__).parents[1]
+DOCUMENT, README = ROOT / "docs" / "experiments.md", ROOT / "README.md"
+MARKS = {"claims": CLAIMS, "choosing": CHOOSING}  # in DOCUMENT: the experiments that stand there
 N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file has
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
 README_ARMS = {
@@ -80,18 +82,29 @@ def drawn(lines: Mapping[str, Mapping[str, Line]], to: Path) -> None:
         plots.scaling(lines["scaling"], to / "scaling.svg")
 
 
-def put(lines: Mapping[str, Mapping[str, Line]], names: Sequence[str], text: str) -> None:
+def put(lines: Mapping[str, Mapping[str, Line]], mark: str, text: str) -> None:
     """Into the documents."""
-    drawn(lines, ROOT / "docs" / "figures")
-    mark = "choosing" if set(names) <= set(CHOOSING) else "claims"
-    tables.put(ROOT / "docs" / "experiments.md", mark, text)
-    if "methods" in lines:
-        tables.put(ROOT / "README.md", "claims", tables.readme_table(lines["methods"], README_ARMS))
+    tables.put(DOCUMENT, mark, text)
+    if mark == "claims":
+        drawn(lines, ROOT / "docs" / "figures")
+        tables.put(README, mark, tables.readme_table(lines["methods"], README_ARMS))
+
+
+def mark_of(names: Sequence[str]) -> str:
+    """Where the tables of these experiments go. SystemExit, before hours are spent, where they are
+    not all that stands there or a document has no place for them.
+    """
+    mark = next((mark for mark, whole in MARKS.items() if set(names) == set(whole)), None)
+    if mark is None:
+        raise SystemExit("--write replaces whole sections: name all experiments of one, or none")
+    for document in (DOCUMENT, README)[: 1 + (mark == "claims")]:
+        tables.around(document, mark)
+    return mark
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", choices=[*EXPERIMENTS, []], default=[])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; none: the claims")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--seeds", type=int)
@@ -99,6 +112,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs and README")
     asked = parser.parse_args()
     names = asked.names or CLAIMS
+    if unknown := set(names) - set(EXPERIMENTS):
+        raise SystemExit(f"unknown: {', '.join(unknown)}; known: {', '.join(EXPERIMENTS)}")
+    mark = mark_of(names) if asked.write else ""
     folder = (
         asked.folder or Path("reproduction-quick" if asked.quick else "reproduction")
     ).resolve()
@@ -111,8 +127,8 @@ def main() -> None:
     text = written(lines, n_seeds)
     (folder / "tables.md").write_text(text + "\n")
     drawn(lines, folder)
-    if asked.write:
-        put(lines, names, text)
+    if mark:
+        put(lines, mark, text)
     print(
         f"\n{text}\n\n{len(jobs)} jobs in {(time.monotonic() - began) / 60:.0f} minutes; {folder}"
     )

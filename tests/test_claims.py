@@ -15,6 +15,7 @@ from claims.jobs import PHASES, Job, seeded
 from claims.reading import Line
 from claims.summary import NO, OPEN, YES, summary
 from claims.tables import put, table
+from reproduce import mark_of
 
 from bridgekd.core.crossed import share_of
 from bridgekd.edges.recipe import load_recipe
@@ -107,6 +108,13 @@ def test_the_queries_saved_are_read_off_where_direct_comes_level(level, said, ho
 def test_a_table_leaves_out_columns_that_nothing_fills():
     text = table(EXPERIMENTS["filters"], {"all": line("all", 0.5)})
     assert "| all | 5" in text and "wrong steps" not in text and "picks" not in text
+
+
+def test_a_part_of_a_section_is_not_written_over_the_whole():
+    assert mark_of(CLAIMS) == "claims" and mark_of(CHOOSING) == "choosing"
+    for names in (["shift"], [*CLAIMS, "loop"], ["loop"]):
+        with pytest.raises(SystemExit, match="name all experiments"):
+            mark_of(names)
 
 
 def test_the_pictures_hold_every_arm_and_are_the_same_bytes_again(tmp_path):

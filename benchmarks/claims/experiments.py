@@ -25,9 +25,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A table: its rows, and the row that the others are held against; `groups` are tables of
-    their own, with a reference each.
-    """
+    """A table: its rows, and those that the rows below them are held against."""
 
     title: str
     asks: str
@@ -193,12 +191,14 @@ _IMPERFECT = Experiment(
     "up to 20.79 % relative gain on average over fine-tuning without signals (arXiv 2406.05322)",
     _loops(("direct", "loop, P(True)")),
     _DIRECTS,
+    picks=True,
 )
 _LOOP = Experiment(
     "TA-in-the-Loop under imperfect teachers, with other filters and none",
     _IMPERFECT.asks,
     _loops(("direct", "loop, no filter", "loop, P(True)", "loop, likelihood")),
     _DIRECTS,
+    picks=True,
 )
 
 

@@ -29,7 +29,8 @@ Right = np.ndarray  # right or wrong, [seeds, questions]
 @dataclass(frozen=True, slots=True)
 class Line:
     """A row of a table. `less` and `p_holm` are against its reference; `picks` are the shares of
-    what was bought by domain. `right` is by question id.
+    what was bought by domain; `aurocs` how well a filter's confidences tell right from wrong
+    rationales of the teacher, one a check.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Line:
     less: Difference | None
     p_holm: float | None
     picks: Mapping[str, float]
+    aurocs: Sequence[float] = ()
 
 
 def lines_of(
@@ -48,10 +50,12 @@ def lines_of(
     read = Reader(test, count_steps)
     cells: list[Cell] = []
     picks: dict[str, Mapping[str, float]] = {}
+    aurocs: dict[str, list[float]] = {}
     for row in experiment.rows:
         found = [_artifact(done[job][row.model]) for job in seeded([row.job], n_seeds)]
         cells += [replace(read.cell(row.title, answers), arm=row.title) for answers in found]
         picks[row.title] = _picks(found) if experiment.picks else {}
+        aurocs[row.title] = [value for answers in found for value in _aurocs(answers)]
     figures = compared(cells, {id: e.domain for id, e in test.items()})["arms"]
     right = {row.title: _right([c for c in cells if c.arm == row.title]) for row in experiment.rows}
     less = {row.title: _less(experiment, row, right) for row in experiment.rows}
@@ -59,7 +63,7 @@ def lines_of(
     adjusted = dict(zip(held, holm([d.p for d in less.values() if d is not None]), strict=True))
     return {
         title: Line(title, figures[title], right[title], less[title], adjusted.get(title),
-                    picks[title])
+                    picks[title], aurocs[title])
         for title in right
     }  # fmt: skip
 
@@ -98,6 +102,12 @@ def _test_of(answers: Answers) -> list[Example]:
     made = ancestors(_artifact(next(iter(answers.values())))).values()
     (test,) = (a for a in made if a.stage == "load_test")
     return read_rows(test.path / "test.parquet", Example)
+
+
+def _aurocs(answers: Artifact) -> list[float]:
+    checks = [a for a in ancestors(answers).values() if a.stage == "check"]
+    told = [a.facts["calibration"]["auroc"] for a in checks if "calibration" in a.facts]
+    return [value for value in told if value is not None]
 
 
 def _picks(found: Sequence[Artifact]) -> Mapping[str, float]:

@@ -19,7 +19,7 @@ def table(experiment: Experiment, lines: Mapping[str, Line]) -> str:
     """An experiment's lines; columns that none of them fills are left out."""
     against = experiment.against
     head = ("", "accuracy, %", "less the reference", "p (Holm)", "queries", "$", "wrong steps, %",
-            "steps it learnt from wrong, %", "picks")  # fmt: skip
+            "steps it learnt from wrong, %", "AUROC of the filter", "picks")  # fmt: skip
     rows = [_row(line, title in against) for title, line in lines.items()]
     filled = [any(row[k] for row in rows) for k in range(len(head))]
     kept = [[cell for cell, keep in zip(row, filled, strict=True) if keep] for row in rows]
@@ -42,12 +42,18 @@ def readme_table(lines: Mapping[str, Line], titles: Mapping[str, str]) -> str:
 
 def put(document: Path, name: str, text: str) -> None:
     """Puts `text` between the document's two marks of this name."""
+    before, after = around(document, name)
+    document.write_text(f"{before}\n{text.strip()}\n{after}")
+
+
+def around(document: Path, name: str) -> tuple[str, str]:
+    """What stands before and after the place of `name`, marks included; SystemExit without them."""
     begin, end = f"<!-- {name}: generated -->", f"<!-- {name}: end -->"
     before, mark, rest = document.read_text().partition(begin)
     _, other, after = rest.partition(end)
     if not mark or not other:
         raise SystemExit(f"{document} lacks the marks {begin} and {end}")
-    document.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+    return before + begin, end + after
 
 
 def _row(line: Line, is_reference: bool) -> list[str]:
@@ -63,8 +69,16 @@ def _row(line: Line, is_reference: bool) -> list[str]:
         f"{told['spend_usd']:.2f}",
         _figure(told["wrong_steps"]),
         _figure(lessons),
+        _spread(line.aurocs),
         ", ".join(f"{domain} {share:.0%}" for domain, share in line.picks.items()),
     ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    ends = f"{min(values):.2f} to {max(values):.2f}"
+    return f"{sum(values) / len(values):.2f} ({ends}, {len(values)} checks)"
 
 
 def _less(line: Line) -> str:

@@ -11,7 +11,6 @@ long night.
 
 import argparse
 import json
-import math
 import os
 import random
 import re
@@ -24,18 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from texts import questions_of_tests, refuse_tests, training_texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from bridgekd.config import Machine, Train
 from bridgekd.edges.store import write_durably
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.records import Span, TrainRow
-from bridgekd.sandbox.tokenizer import CHAT_TEMPLATE, SPECIAL
+from bridgekd.sandbox.build import ATTENTION, CONV, make_model
+from bridgekd.sandbox.tokenizer import SPECIAL, wrapped
 
-CONV, ATTENTION = "conv", "full_attention"
 VOCABULARY = 2048
 ROW_WORDS = 100  # a row of text holds about so many
 N_WORDS = 300  # the most frequent ones: with 4,000 copying was not learnt in 0.6 M tokens
@@ -83,42 +81,7 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        pad_token="<pad>",
-        unk_token="<unk>",
-        eos_token="<end>",
-        additional_special_tokens=list(SPECIAL[3:]),
-        clean_up_tokenization_spaces=False,
-        model_max_length=512,
-        padding_side="right",
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
-
-
-def make_model(plan: Plan, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm2ForCausalLM:
-    """An untrained model; weights start at std 1/sqrt(width), as in the sandbox."""
-    torch.manual_seed(seed)
-    return Lfm2ForCausalLM(
-        Lfm2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=plan.width,
-            intermediate_size=plan.inner,
-            num_hidden_layers=len(plan.layers),
-            num_attention_heads=plan.n_heads,
-            num_key_value_heads=plan.n_heads,
-            layer_types=list(plan.layers),
-            conv_L_cache=6,
-            block_auto_adjust_ff_dim=False,
-            tie_word_embeddings=True,
-            max_position_embeddings=tokenizer.model_max_length,
-            initializer_range=1 / math.sqrt(plan.width),
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    return wrapped(raw)
 
 
 def drill_rows(

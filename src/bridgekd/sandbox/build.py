@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import transformers
@@ -30,6 +31,19 @@ MODELS = Path(__file__).parent / "models"
 LOG = "build_log.json"
 CONV, ATTENTION = "conv", "full_attention"
 SEED = 0
+
+
+class Shape(Protocol):
+    """What of a plan is the model's architecture."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def inner(self) -> int: ...
+    @property
+    def layers(self) -> tuple[str, ...]: ...
+    @property
+    def n_heads(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +74,7 @@ PLANS = {
 }
 
 
-def make_model(plan: Plan, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm2ForCausalLM:
+def make_model(plan: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm2ForCausalLM:
     """An untrained model. Weights start at std 1/sqrt(width): 0.02 is too small for this."""
     config = Lfm2Config(
         vocab_size=len(tokenizer),

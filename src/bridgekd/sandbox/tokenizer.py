@@ -66,6 +66,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
             decoders.Replace("\n ", "\n"),
         ]
     )
+    return wrapped(tokenizer)
+
+
+def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer as transformers takes it, with the special tokens and the chat template."""
     fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="<pad>",
