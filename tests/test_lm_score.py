@@ -54,6 +54,17 @@ def test_scores_do_not_depend_on_batch_or_order(local):
         np.testing.assert_allclose(a, c[::-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("measure", ["loss", "entropy", None])
+def test_a_pool_that_is_scored_part_by_part_scores_as_in_one(local, measure):
+    whole, parted = (
+        lm.score(local, EXAMPLES, measure=measure, batch_size=2, max_new_tokens=4, part=n)
+        for n in (4, 3)
+    )
+    for name in ("difficulty", "n_answer_tokens", "embeddings"):
+        a, b = (getattr(scored, name) for scored in (whole, parted))
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
     example = EXAMPLES[1]
     embeddings = lm.score(local, [example], batch_size=1).embeddings

@@ -52,6 +52,7 @@ def score(
     batch_size: int,
     progress: Progress = silent,
     label: str = "score",
+    part: int = PART,
 ) -> Scored:
     """Difficulty and embedding of every example, in order. docs/methods.md has the levels.
 
@@ -69,21 +70,21 @@ def score(
 
     An embedding is the mean of the last hidden states over the question's tokens, options included,
     L2-normalised, from the same pass. A batch holds as many tokens as `batch_size` rows of the
-    median length. Of more than PART examples one part is worked through after another.
+    median length. So many examples as `part` says are tokens in memory at once.
     """
     kept = _Kept(len(examples), lambda done, of: progress(label, done, of))
     with evaluating(local.model):
-        for start in range(0, len(examples), PART):
-            part = list(examples[start : start + PART])
-            gold = gold_targets(local, part)
-            kept.start, kept.n_tokens[start : start + len(part)] = start, [n for _, n in gold]
+        for start in range(0, len(examples), part):
+            some = list(examples[start : start + part])
+            gold = gold_targets(local, some)
+            kept.start, kept.n_tokens[start : start + len(some)] = start, [n for _, n in gold]
             if measure == "loss":
-                _score_gold(local, part, gold, batch_size, kept.keep)
+                _score_gold(local, some, gold, batch_size, kept.keep)
             elif measure is None:
-                _embed_alone(local, part, batch_size, kept.keep)
+                _embed_alone(local, some, batch_size, kept.keep)
             else:
-                _score_options(local, part, measure, batch_size, kept.keep)
-                _score_free(local, part, measure, max_new_tokens, batch_size, kept.keep)
+                _score_options(local, some, measure, batch_size, kept.keep)
+                _score_free(local, some, measure, max_new_tokens, batch_size, kept.keep)
     return Scored(kept.difficulty, kept.n_tokens, kept.embeddings)
 
 
