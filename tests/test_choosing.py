@@ -148,7 +148,13 @@ def test_ta_in_the_loop_asks_where_the_student_is_unsure(tiny, filtered):
     assert min(unsure[id] for id in asked(second)) >= max(rest)
     kept = [facts_of(folder)["n_kept"] for folder in journal(tiny, "check")]
     assert kept == ([2, 4] if filtered == "true" else [4, 8])
-    assert done.metrics["arms"]["ta_in_the_loop"]["n_queries"] == 12
+    row = done.metrics["arms"]["ta_in_the_loop"]
+    assert row["n_queries"] == 12
+    weighed = {k: [c["n"] for c in v] for k, v in row["by_seed"][0]["calibration"].items()}
+    assert weighed.pop("weigh_student") == [60]
+    assert {k: sorted(v) for k, v in weighed.items()} == (
+        {"check": [4, 8]} if filtered == "true" else {}
+    )
 
 
 def test_a_run_in_rounds_does_nothing_the_second_time(tiny, teacher):

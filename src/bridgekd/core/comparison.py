@@ -37,6 +37,7 @@ class Cell:
 
     `budget` is as its purchases name it, empty for a model that nobody paid a teacher for. The
     mappings are by question id; `wrong_steps` holds shares in [0, 1], nothing without a checker.
+    `calibration` has, by the name of a stage, one entry for each time it weighed rationales.
     """
 
     arm: str
@@ -50,7 +51,7 @@ class Cell:
     seconds: float
     trained: bool = False  # a student that was trained on the task
     lessons: Lessons = field(default_factory=Lessons)
-    calibration: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 Rows = dict[str, list[Cell]]  # by label, cells in the order of their seeds

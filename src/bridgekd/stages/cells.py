@@ -5,6 +5,7 @@ read off what the model was made from: shared work is charged to each arm as if 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bridgekd.core.comparison import Cell, Lessons
 from bridgekd.core.grading import split_answer
@@ -48,7 +49,7 @@ class Reader:
             lessons=self._lessons(student, behind)
             if student is not None and trained
             else Lessons(),
-            calibration={a.stage: c for a in behind.values() if (c := a.facts.get("calibration"))},
+            calibration=_calibrations(behind),
         )
 
     def _wrong(self, rows: Sequence[Prediction]) -> dict[str, float]:
@@ -94,6 +95,15 @@ def cost_of(behind: Iterable[Artifact]) -> tuple[int, float, float]:
 def _share_wrong(check: Checker | None, question: str, text: str) -> float | None:
     counted = None if check is None else check(question, text)
     return counted.n_wrong / counted.n if counted is not None and counted.n else None
+
+
+def _calibrations(behind: Mapping[str, Artifact]) -> dict[str, list[Any]]:
+    """By stage, what each that weighed rationales found; a method may check several purchases."""
+    found: dict[str, list[Any]] = {}
+    for artifact in behind.values():
+        if told := artifact.facts.get("calibration"):
+            found.setdefault(artifact.stage, []).append(told)
+    return found
 
 
 def _model(predictions: Artifact, behind: Mapping[str, Artifact]) -> Artifact | None:

@@ -49,7 +49,7 @@ def predict(
     return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)} | facts
 
 
-@stage(version=3)
+@stage(version=4)
 def evaluate(
     out: Path, s: of.Evaluate, test: Artifact, *predictions: Artifact, live: Live
 ) -> dict[str, Any]:
