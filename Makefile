@@ -45,10 +45,10 @@ bench-lm: $(READY)  ## training, generation and scoring side by side with what o
 bench-selection: $(READY)  ## seconds, memory and worth of a choice, with peers (half an hour)
 	$(BIN)/python benchmarks/selection.py
 
-reproduce: $(READY)  ## the papers' claims, five seeds, three hours, goes on; QUICK=1: one seed, twenty minutes
+reproduce: $(READY)  ## the papers' claims into docs and README: five seeds, three hours, goes on; QUICK=1: one seed, twenty minutes, prints only
 	$(BIN)/python benchmarks/reproduce.py $(if $(QUICK),--quick,--write)
 
-choosing: $(READY)  ## what choosing buys in the sandbox: strategies, budgets, TA-in-the-Loop (three hours; goes on)
+choosing: $(READY)  ## what choosing buys in the sandbox, into docs: strategies, budgets, TA-in-the-Loop (three hours; goes on)
 	$(BIN)/python benchmarks/reproduce.py strategies loop --write
 
 advice: $(READY)  ## what the pilot of plan --advise foretells against what happens, 60 sandbox worlds (hours; goes on)

@@ -64,7 +64,7 @@ def written(lines: Mapping[str, Mapping[str, Line]], n_seeds: int) -> str:
     """All tables as one Markdown text."""
     parts = []
     if found := summary(lines):
-        parts.append(tables.summary_table(found))
+        parts.append(tables.summary_table(found, n_seeds))
     for name, told in lines.items():
         experiment = EXPERIMENTS[name]
         parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.")

@@ -39,7 +39,7 @@ def _headline(lines: Lines) -> Iterator[Claim]:
     )  # fmt: skip
     yield _gap(arm["bridge"], arm["direct"], arm["teacher"])
     yield _difference(
-        "BRIDGE at 5 % less direct at 100 %", "above", arm["bridge"], arm["direct_full"]
+        "BRIDGE at 5 % minus direct at 100 %", "above", arm["bridge"], arm["direct_full"]
     )
     if "scaling" in lines:
         yield _saved(arm["bridge"], lines["scaling"], arm["direct_full"])
@@ -48,20 +48,24 @@ def _headline(lines: Lines) -> Iterator[Claim]:
 def _ablations(lines: Lines) -> Iterator[Claim]:
     if "assistants" in lines:
         chosen, random = (lines["assistants"][f"{name} picks"] for name in ("bridge", "random"))
-        yield _difference("assistant of chosen less of random questions", "above", chosen, random)
+        yield _difference("assistant: chosen minus random questions", "above", chosen, random)
     if "methods" in lines:
         arm = lines["methods"]
         for other, what, paper in (
-            ("random", "student of chosen less of random questions", "above"),
-            ("hardest", "with diversity less without (hardest)", "above: semantic collapse"),
-            ("diverse", "with difficulty less without (diverse)", "above"),
-            ("no_instruct", "with instruction tuning less without", "above: instruction blindness"),
-            ("no_warm_up", "with warm-up less without", "above"),
+            ("random", "student: chosen minus random questions", "above"),
+            ("hardest", "with diversity minus without (hardest)", "above: semantic collapse"),
+            ("diverse", "with difficulty minus without (diverse)", "above"),
+            (
+                "no_instruct",
+                "with instruction tuning minus without",
+                "above: instruction blindness",
+            ),
+            ("no_warm_up", "with warm-up minus without", "above"),
         ):
             yield _difference(what, paper, arm["bridge"], arm[other])
     if "scaling" in lines:
         arm = lines["scaling"]
-        yield _difference("BRIDGE at 5 % less direct at 10 %", "above", arm["bridge 5%"],
+        yield _difference("BRIDGE at 5 % minus direct at 10 %", "above", arm["bridge 5%"],
                           arm["direct 10%"])  # fmt: skip
 
 
@@ -69,9 +73,9 @@ def _sizes(lines: Lines) -> Iterator[Claim]:
     if "sizes" in lines:
         arm = lines["sizes"]
         middle, small, large = (arm[f"{size}: student"] for size in ("middle", "small", "large"))
-        yield _difference("student of the middle assistant less of the small", "above", middle,
+        yield _difference("student: middle minus small assistant", "above", middle,
                           small)  # fmt: skip
-        yield _difference("student of the large assistant less of the middle", "little above",
+        yield _difference("student: large minus middle assistant", "little above",
                           large, middle)  # fmt: skip
 
 

@@ -9,16 +9,17 @@ from claims.reading import Line
 from claims.summary import Claim
 
 
-def summary_table(claims: Sequence[Claim]) -> str:
-    """The claims, the papers' figures and ours."""
+def summary_table(claims: Sequence[Claim], n_seeds: int) -> str:
+    """The claims, the papers' figures and ours; one seed says nothing of other trainings."""
     rows = [(c.claim, c.paper, c.here, c.holds) for c in claims]
-    return _table(("claim", "paper", "here (95 % interval)", "holds"), rows)
+    holds = "holds" if n_seeds > 1 else "holds for this one training"
+    return _table(("claim", "paper", "here (95 % interval)", holds), rows)
 
 
 def table(experiment: Experiment, lines: Mapping[str, Line]) -> str:
     """An experiment's lines; columns that none of them fills are left out."""
     against = experiment.against
-    head = ("", "accuracy, %", "less the reference", "p (Holm)", "queries", "$", "wrong steps, %",
+    head = ("", "accuracy, %", "minus the reference", "p (Holm)", "queries", "$", "wrong steps, %",
             "steps it learnt from wrong, %", "AUROC of the filter", "picks")  # fmt: skip
     rows = [_row(line, title in against) for title, line in lines.items()]
     filled = [any(row[k] for row in rows) for k in range(len(head))]
@@ -36,7 +37,7 @@ def readme_table(lines: Mapping[str, Line], titles: Mapping[str, str]) -> str:
             (title, _percents(told["accuracy"], told["ci95"]), f"{told['n_queries']:g}",
              f"${told['spend_usd']:.2f}", _less(line))
         )  # fmt: skip
-    head = ("arm", "accuracy, % (95 % interval)", "queries", "spend", "less direct, points")
+    head = ("arm", "accuracy, % (95 % interval)", "queries", "spend", "minus direct, points")
     return _table(head, rows)
 
 

@@ -292,7 +292,7 @@ class Recipe(Section):
         if self.data.unlabelled and self.select.difficulty == "loss":
             raise ValueError(
                 "select.difficulty: loss needs gold answers, and data.unlabelled says some are "
-                "missing; use entropy, margin, consistency or disagreement"
+                "missing; use entropy, margin or consistency, or, if some are there, disagreement"
             )
         return self
 

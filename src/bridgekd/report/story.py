@@ -92,7 +92,7 @@ class Against:
 class Pair:
     """Two arms on the same questions; p is not corrected."""
 
-    title: str  # the first less the second
+    title: str  # the first minus the second
     difference: float
     p: float
     n_test: int

@@ -166,7 +166,7 @@ def _perhaps(row: Mapping[str, Any] | None, name: str) -> Estimate | None:
 
 def _pair(names: str, row: Mapping[str, Any]) -> Pair:
     second, _, first = names.partition(" - ")
-    return Pair(f"{title(second)} less {title(first)}", row["difference"], row["p"], row["n_test"])
+    return Pair(f"{title(second)} minus {title(first)}", row["difference"], row["p"], row["n_test"])
 
 
 def _against(row: Mapping[str, Any]) -> Against:
