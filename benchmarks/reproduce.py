@@ -114,6 +114,8 @@ def main() -> None:
     names = asked.names or CLAIMS
     if unknown := set(names) - set(EXPERIMENTS):
         raise SystemExit(f"unknown: {', '.join(unknown)}; known: {', '.join(EXPERIMENTS)}")
+    if asked.write and asked.quick:
+        raise SystemExit("--write is for all seeds; --quick prints its tables")
     mark = mark_of(names) if asked.write else ""
     folder = (
         asked.folder or Path("reproduction-quick" if asked.quick else "reproduction")

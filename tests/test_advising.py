@@ -4,6 +4,7 @@ no model saw.
 
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -22,7 +23,7 @@ from test_comparing import QUICK
 
 ASKED = 8  # of a budget of 16
 SETS = [*QUICK, "budget.queries=16", "advise.share=0.5", "advise.measure=30"]
-SETS += ["evaluate.teacher_queries=0"]
+SETS += ["evaluate.teacher_queries=0", "student.train.updates=null", "student.train.epochs=0.2"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,8 @@ def home(world_files, tmp_path_factory):
     rows = [
         {k: getattr(e, k) for k in ("id", "question", "answer", "domain")} for e in generate(140, 5)
     ]
-    write_jsonl(folder / "train.jsonl", rows)
+    copies = [row | {"id": f"copy-{k}"} for k, row in enumerate(rows[:10])]
+    write_jsonl(folder / "train.jsonl", rows[:-10] + copies)
     return folder
 
 
@@ -116,6 +118,22 @@ def test_what_is_measured_on_was_seen_by_no_model_and_is_not_the_test_set(pilote
     how = WarmUp.model_validate(json.loads((warm / "manifest.json").read_text())["settings"])
     warmed = {e.id for e in warmed_on(read_rows(pool / "pool.parquet", Example), how)}
     assert len(warmed) == 13 and not measured & warmed
+
+
+def test_what_is_measured_on_has_no_copy_that_a_model_learns_from(piloted):
+    (aside,) = made(piloted[0], "set_aside")
+    (pool,) = made(piloted[0], "load_pool")
+    every = [e.question for e in read_rows(pool / "pool.parquet", Example)]
+    every += [e.question for e in read_rows(pool / "validation.parquet", Example)]
+    times = Counter(every)
+    assert max(times.values()) == 2
+    assert {times[e.question] for e in read_rows(aside / "test.parquet", Example)} == {1}
+
+
+def test_every_student_of_a_pilot_gets_the_updates_of_a_run(piloted):
+    folders = made(piloted[0], "train_student") + made(piloted[0], "train_on_answers")
+    updates = {json.loads((f / "manifest.json").read_text())["facts"]["n_updates"] for f in folders}
+    assert len(folders) > 4 and len(updates) == 1
 
 
 def test_direct_asks_the_pilot_s_questions_first_and_does_not_pay_for_them_again(piloted):

@@ -93,7 +93,11 @@ def test_a_planted_loss_is_told_as_one():
 
 @pytest.mark.parametrize(
     ("level", "said", "holds"),
-    [("10%", "at 10%: 2x", NO), ("100%", "at 100%: 20x", YES), (None, "more than 20x", YES)],
+    [
+        ("10%", "1x to 2x: direct comes level between 5 and 10 %", NO),
+        ("100%", "4x to 20x", OPEN),
+        (None, "more than 20x", YES),
+    ],
 )
 def test_the_queries_saved_are_read_off_where_direct_comes_level(level, said, holds):
     shares = ("0.1%", "1%", "5%", "10%", "20%")

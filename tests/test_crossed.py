@@ -105,6 +105,19 @@ def test_a_gap_that_may_be_none_has_no_share():
     assert ratio_of(base, base - base[:, ::-1]) is None
 
 
+def test_a_ratio_that_no_seed_disputes_has_no_interval_of_width_0():
+    """Exactly the same ratio under both seeds, with the bottom's question noise of one seed."""
+    base = np.zeros((2, 20))
+    base[:, :6] = 1
+    arm, teacher = base.copy(), np.zeros((1, 20))
+    arm[:, 6:12] = 1
+    teacher[:, 3:20] = 1
+    found = ratio_of(arm - base, teacher - base)
+    assert found is None or found.low < found.mean < found.high
+    once = np.array([[1.0] * 15 + [0.0] * 5])
+    assert ratio_of(once, once) is None
+
+
 def test_one_seed_is_wilson_s_interval():
     right = np.array([[1.0] * 10 + [0.0] * 10])
     told = share_of(right)

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ import bridgekd
 from bridgekd.core.crossed import Estimate
 from bridgekd.core.selection import rank
 from bridgekd.records import Example
+from bridgekd.report.charts import against_spend
 from bridgekd.report.page import render
 from bridgekd.report.pool_map import caption, colour, drawn_map, plain, projected
 from bridgekd.stages.heading import headline
@@ -69,6 +71,24 @@ def test_an_arm_that_was_not_asked_about_a_domain_says_so():
     partial = an_arm("direct", 0.5, 0.4, 0.6, by_domain={"clinic": Estimate(0.5, 0.4, 0.6)})
     page, _ = render(a_story(arms=(*story.arms, partial)))
     assert page.count("not asked") == 1
+
+
+def test_two_budgets_of_an_arm_that_spent_the_same_are_drawn():
+    row = [an_arm(f"bridge@{b} questions", 0.5, 0.4, 0.6) for b in (100, 200)]
+    assert against_spend(row).count("<title>") == 2
+
+
+def test_a_share_of_the_gap_below_0_or_above_1_is_told_as_it_is():
+    story = a_story()
+    gain = replace(story.arms[1].gain, gap=Estimate(-0.2, -0.5, 0.1))
+    _, markdown = render(a_story(arms=(story.arms[0], replace(story.arms[1], gain=gain))))
+    assert "-20.0 % (-50.0 to 10.0)" in markdown
+
+
+def test_the_model_whose_steps_were_counted_is_named():
+    arms = tuple(an_arm(name, 0.5, 0.4, 0.6) for name in ("assistant_base", "assistant@5%"))
+    _, markdown = render(a_story(arms=arms, steps_told_by="assistant"))
+    assert "that of: Assistant@5%" in markdown
 
 
 @pytest.mark.parametrize(

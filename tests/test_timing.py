@@ -6,6 +6,7 @@ import pytest
 from bridgekd import api
 from bridgekd.cli import main
 from bridgekd.core.durations import Duration, Work, added, by_rates, by_rule
+from bridgekd.edges import machine
 from bridgekd.edges.machine import peak_of, size_of
 from bridgekd.edges.sources import model_source
 from bridgekd.edges.store import Artifact
@@ -43,6 +44,9 @@ def test_a_model_s_size_is_read_off_its_files_or_its_name_or_not_at_all(tmp_path
         size = size_of(model_source(name, tmp_path, None))
         assert (size.n, size.by) == (n, "its name")
     assert size_of(model_source("owner/phi-4-mini", tmp_path, None)) is None
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert size_of(folder) is None
+    (tmp_path / "adapter_config.json").unlink()
     (tmp_path / "x.safetensors").write_bytes(b"broken")
     assert size_of(folder) is None
 
@@ -52,6 +56,18 @@ def test_a_cpu_has_a_peak_and_an_unknown_device_none(monkeypatch):
     one = peak_of("cpu")
     assert one.device == "1 CPU core" and 1e9 < one.operations < 1e12
     assert peak_of("mps") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tera"), [("NVIDIA H100 80GB HBM3", 989), ("NVIDIA A10G", None), ("", 0)]
+)
+def test_a_gpu_that_nobody_knows_is_not_taken_for_the_cpu(monkeypatch, name, tera):
+    monkeypatch.setattr(machine, "_gpu", lambda: name)
+    found = peak_of("auto")
+    if tera is None:
+        assert found is None
+    else:
+        assert found.operations == tera * 1e12 if tera else "CPU" in found.device
 
 
 def test_plan_says_hours_by_the_rule_and_unknown_where_no_size_can_be_read(task):

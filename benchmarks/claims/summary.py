@@ -117,23 +117,27 @@ def _told(claim: str, paper: str, found: Estimate | None, unit: str) -> Claim:
 
 
 def _saved(bridge: Line, scaling: Mapping[str, Line], full: Line) -> Claim:
-    """How much direct must buy to come level: the smallest budget whose difference from BRIDGE at
-    5 % has an interval that does not lie below 0.
+    """How much direct must buy to come level: more than the largest budget below the smallest one
+    whose difference from BRIDGE at 5 % has an interval that does not lie below 0.
     """
     shares = [title.removeprefix("direct ") for title in scaling if title.startswith("direct ")]
     budgets = [*((s, scaling[f"direct {s}"]) for s in shares), ("100%", full)]
-    level = _level(bridge, budgets)
+    below, level = _bracket(bridge, budgets)
     claim, paper = "teacher queries saved against direct", "10x"
     if level is None:
         return Claim(claim, paper, "more than 20x: direct is below at every budget", YES)
-    factor = float(level.rstrip("%")) / 5
-    holds = YES if factor >= 10 else NO
-    return Claim(claim, paper, f"direct comes level at {level}: {factor:g}x", holds)
+    holds = YES if below >= 10 else NO if level <= 10 else OPEN
+    here = f"{below:g}x to {level:g}x: direct comes level between {5 * below:g} and {5 * level:g} %"
+    return Claim(claim, paper, here, holds)
 
 
-def _level(bridge: Line, budgets: Sequence[tuple[str, Line]]) -> str | None:
+def _bracket(bridge: Line, budgets: Sequence[tuple[str, Line]]) -> tuple[float, float | None]:
+    """The last budget below which and the first at which direct is level, in BRIDGE's budgets."""
+    below = 0.0
     for share, direct in budgets:
         one, other = matrices(bridge, direct)
+        times = float(share.rstrip("%")) / 5
         if difference_of(one, other).high >= 0:
-            return share
-    return None
+            return below, times
+        below = times
+    return below, None

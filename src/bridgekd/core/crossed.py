@@ -18,6 +18,7 @@ from bridgekd.core.statistics import mcnemar, wilson
 
 TAIL = 0.975
 _DOUBLINGS = 60
+_NOTHING = 1e-12  # a variance that is rounding and no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +119,15 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
 def ratio_of(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
     """mean(top) / mean(bottom), both [seeds, questions], by Fieller's method: every ratio r is in
     the interval for which top - r * bottom does not differ from 0. None where the bottom's own
-    interval holds 0, or where nothing varies that an interval could be read off.
+    interval holds 0, or where nothing varies that an interval could be read off: the top does not,
+    or it is `ratio` times the bottom under every seed.
     """
     below = mean_of(bottom)
     if below.low <= 0 <= below.high or spread(top)[0] == 0:
         return None
     ratio = float(top.mean()) / below.mean
+    if spread(top - ratio * bottom)[0] < _NOTHING:
+        return None
     ends = [_end(top, bottom, ratio, direction) for direction in (-1.0, 1.0)]
     return Estimate(ratio, ends[0], ends[1])
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +39,19 @@ class Size:
 def peak_of(device: str) -> Peak | None:
     """The peak of the device that a recipe names; None where nobody knows it."""
     if device == "auto" or device.startswith("cuda"):
-        found = _gpu()
-        if found is not None or device != "auto":
-            return found
+        gpu = _gpu()
+        if gpu or device != "auto":
+            return _gpu_peak(gpu)
+        if sys.platform == "darwin":  # torch would take mps, of which no peak is known here
+            return None
     return _cpu() if device in ("auto", "cpu") else None
 
 
 def size_of(model: Artifact) -> Size | None:
     """How many parameters a model has, read without loading it and without the network."""
     if model.stage == "model":
+        if (model.path / "adapter_config.json").is_file():
+            return None  # the adapter's own size says little of its base's
         n = sum(_parameters(file) for file in model.path.glob("*.safetensors"))
         return Size(n, "its files") if n else None
     found = _SIZE.findall(str(model.path).partition("@")[0])
@@ -73,15 +78,19 @@ def _parameters(file: Path) -> int:
     return total
 
 
-def _gpu() -> Peak | None:
+def _gpu() -> str:
+    """The first GPU's name; empty where there is none."""
     try:
         told = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
             capture_output=True, text=True, timeout=10, check=True,
         ).stdout  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return None
-    name = told.partition("\n")[0].strip()
+        return ""
+    return told.partition("\n")[0].strip()
+
+
+def _gpu_peak(name: str) -> Peak | None:
     tera = next((GPUS[g] for g in GPUS if re.search(rf"\b{g}\b", name)), None)
     return None if tera is None else Peak(tera * 1e12, f"one {name}")
 

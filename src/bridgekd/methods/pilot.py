@@ -53,7 +53,7 @@ def pilot(run: Run) -> Artifact:
     made.student(instructed, "instructed")
     made.add(Arm(warm, "assistant"), "warm")
     if not run.recipe.data.unlabelled:
-        answered = make(stages.train_on_answers, of.train_on_answers, aside, instructed)
+        answered = make(stages.train_on_answers, of.train_on_answers, aside, instructed, pool)
         made.add(Arm(answered, "student", ask="answer"), "answers_only", 1.0)
     for share in how.grid:
         part = _thinned(run, lessons, share, None)

@@ -76,7 +76,7 @@ def against_spend(arms: Sequence[ArmRow]) -> str:
     for x, share, anchor in ((_LEFT, 0, "start"), (55, 0.5, "middle"), (_RIGHT, 1, "end")):
         parts.append(said(x, height + 34, f"${share * most:.3g}", anchor, "faint"))
     for place, row in enumerate(series(arms)):
-        marks = sorted((a.spend_usd / most, a) for a in row)
+        marks = sorted(((a.spend_usd / most, a) for a in row), key=lambda mark: mark[0])
         at = [(_across(share), _down(a.accuracy, height)) for share, a in marks]
         colour = f"c{place % N_COLOURS}"
         parts += [line(*one, *other, f"joined {colour}") for one, other in pairwise(at)]

@@ -4,7 +4,16 @@ import re
 
 from bridgekd.core.crossed import Estimate
 from bridgekd.report.story import Story
-from bridgekd.report.tables import Table, numbers, p_value, percent, percents, points, usd
+from bridgekd.report.tables import (
+    Table,
+    numbers,
+    p_value,
+    percent,
+    percents,
+    points,
+    ratio,
+    usd,
+)
 
 MINE = "bridge"
 
@@ -71,7 +80,7 @@ def gains(story: Story) -> Table | None:
         (
             title,
             points(gain.points),
-            "none told" if gain.gap is None else percents(gain.gap),
+            "none told" if gain.gap is None else ratio(gain.gap),
             numbers(gain.usd, 4) or gain.verdict,
             numbers(gain.queries, 2) or gain.verdict,
         )
@@ -161,7 +170,7 @@ def steps(story: Story) -> Table | None:
 def _told_by(story: Story) -> str:
     if story.steps_told_by == "checker":
         return "The task's step checker says how many steps a question takes."
-    who = next((a.title for a in story.arms if a.name.startswith(story.steps_told_by)), "")
+    who = next((a.title for a in story.arms if a.name.partition("@")[0] == story.steps_told_by), "")
     return (
         "No checker of steps is known for this task. Steps are the lines and sentences of one "
         f"rationale a question, that of: {who}, right or wrong. A long rationale can be a sign of "

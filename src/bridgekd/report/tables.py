@@ -38,6 +38,11 @@ def percents(figure: Estimate | None) -> str:
     return f"{percent(figure.mean)} ({low:.1f} to {high:.1f})"
 
 
+def ratio(figure: Estimate) -> str:
+    """A ratio that may be below 0 or above 1, with its interval: "-20.0 % (-50.0 to 10.0)"."""
+    return f"{percent(figure.mean)} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+
+
 def numbers(figure: Estimate | None, digits: int = 1) -> str:
     """A number with its interval."""
     if figure is None:

@@ -6,6 +6,7 @@ Their settings stand here and not in settings.py, as no run of a method has them
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,7 @@ from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Pick, Prediction, Rationale
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, n_queries, read_pool, read_validation
+from bridgekd.stages.pool import answer_kind, n_queries, part_of, read_pool, read_validation
 from bridgekd.stages.training import warmed_on
 
 LARGEST_SHARE = 4  # at most a fourth of the pool is set aside
@@ -55,12 +56,13 @@ class Advise(Section):
     sure: float
 
 
-@stage(version=1)
+@stage(version=2)
 def set_aside(
     out: Path, s: SetAside, pool: Artifact, ranking: Artifact, *, live: Live
 ) -> dict[str, Any]:
     """The pool without some questions, and these as what the pilot's models are measured on: the
-    last of the random ranking, neither to be asked by the pilot nor known from the warm-up.
+    last of the random ranking, neither to be asked by the pilot nor known from the warm-up, nor
+    standing in the pool twice, so that no model has learnt from a copy.
     """
     examples = read_pool(pool)
     picks = read_rows(ranking.path / "ranking.parquet", Pick)
@@ -73,6 +75,8 @@ def set_aside(
     known = {p.id for p in picks if p.chosen}
     known |= {e.id for e in (warmed_on(examples, s.warm_up) if s.warm_up is not None else ())}
     known |= {e.id for e in examples if e.answer is None}
+    times = Counter(e.question for e in [*examples, *read_validation(pool)])
+    known |= {e.id for e in examples if times[e.question] > 1}
     last = [p.id for p in sorted(picks, key=lambda p: -p.rank)]
     free = [id for id in last if id not in known][: min(s.n, len(examples) // LARGEST_SHARE)]
     if len(free) < FEWEST:
@@ -105,7 +109,7 @@ def thin(out: Path, s: Thin, rationales: Artifact, *, live: Live) -> dict[str, A
     return {"n_kept": len(some)}
 
 
-@stage(version=1)
+@stage(version=2)
 def advise(
     out: Path, s: Advise, aside: Artifact, lessons: Artifact, *predictions: Artifact, live: Live
 ) -> dict[str, Any]:
@@ -117,7 +121,9 @@ def advise(
     """
     sizes, n_kept = aside.facts, lessons.facts["n_kept"]
     n_asked = n_kept + lessons.facts["n_dropped"]
-    budget = min(n_queries(s.budget.queries, sizes["n_whole"]), math.floor(n_asked / s.share + 0.5))
+    budget = n_queries(s.budget.queries, sizes["n_whole"])
+    if n_asked != part_of(budget, (0.0, s.share)):  # dollars or tokens ended the purchase
+        budget = min(budget, math.floor(n_asked / s.share + 0.5))
     points = points_of(s.models, n_kept, sizes["n_pool"])
     rows = [read_rows(p.path / "predictions.parquet", Prediction) for p in predictions]
     right = np.array([[r.correct for r in answered] for answered in rows])

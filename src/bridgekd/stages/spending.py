@@ -8,6 +8,7 @@ from bridgekd.edges.rows import read_column, read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Completion, Example, Rationale
 from bridgekd.report.evidence import Dropped, Purchase
+from bridgekd.stages.cells import budget_of
 from bridgekd.stages.mapping import inputs_of
 from bridgekd.stages.naming import STAGES, natural
 from bridgekd.stages.pool import read_pool
@@ -88,7 +89,7 @@ def _named(artifact: Artifact, inputs: Mapping[str, Artifact], several: bool) ->
     if not several:
         return title
     seed = inputs["load_pool"].manifest["settings"]["seed"]
-    return f"{title}, {artifact.manifest['settings']['budget']['queries']}, seed {seed}"
+    return f"{title}, {budget_of([artifact])}, seed {seed}"
 
 
 def _reasons(checked: Artifact) -> list[tuple[str, str]]:

@@ -165,9 +165,16 @@ def train_student(
 
 @stage(version=1)
 def train_on_answers(
-    out: Path, s: of.TrainOnAnswers, pool: Artifact, student: Artifact, *, live: Live
+    out: Path,
+    s: of.TrainOnAnswers,
+    pool: Artifact,
+    student: Artifact,
+    *whole: Artifact,
+    live: Live,
 ) -> dict[str, Any]:
-    """The student after the pool's gold answers alone, with the updates of `train_student`."""
+    """The student after the pool's gold answers alone, with the updates of `train_student`: those
+    of the whole pool, where `pool` is a part of one.
+    """
     examples = read_pool(pool)
     rows = [_answer_row(e, s.answer_weight) for e in examples if e.answer is not None]
     if not rows:
@@ -176,7 +183,7 @@ def train_on_answers(
         )
     return _train(
         out, student, rows, s.train, s, live,
-        n_updates=s.train.n_updates(len(examples)),
+        n_updates=s.train.n_updates(len(read_pool(whole[0]) if whole else examples)),
         validate=_accuracy(pool, "answer", s), label="train student on answers",
     )  # fmt: skip
 
