@@ -50,6 +50,7 @@ def a_story(**changes):
             an_arm("teacher", 0.9, 0.87, 0.92),
             an_arm("bridge", 0.6, 0.56, 0.64, gain=gain, by_seed=(SeedRow(0, told, 200, 0.25),)),
         ),
+        "chance": (0.25, "always answering 'ann'"),
         "pairs": (Pair("Bridge minus Teacher", -0.3, 1e-9, 600),),
         "versus": (Against("Bridge", "Direct", 0.1, 0.05, 0.15, 0.02),),
         "purchases": (

@@ -27,6 +27,7 @@ def test_a_terminal_of_eighty_columns_shows_every_figure_whole():
     ]
     metrics = compared(cells, dict.fromkeys(cells[0].right, "sums"))
     page = io.StringIO()
+    metrics["chance"] = {"accuracy": 0.25, "by": "guessing among the options"}
     print_metrics(Console(file=page, width=80), metrics, "sandbox")
     text = page.getvalue()
     assert "…" not in text and max(map(len, text.splitlines())) <= 80

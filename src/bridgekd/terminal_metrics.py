@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bridgekd.stages.naming import in_order, title
@@ -40,6 +41,8 @@ def print_metrics(console: Console, metrics: Mapping[str, Any], name: str) -> No
     console.print(table)
     if several:
         console.print("[dim]Means over seeds; intervals over seeds and questions.[/dim]")
+    told = metrics["chance"]
+    console.print(f"[dim]Chance: {told['accuracy']:.1%}, {escape(told['by'])}.[/dim]")
     if metrics["versus"]:
         _print_versus(console, metrics)
     if any(row["wrong_steps"] for row in arms.values()):

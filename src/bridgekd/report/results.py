@@ -42,7 +42,8 @@ def arms(story: Story) -> Table:
         tuple(columns),
         rows,
         "l" + "r" * (len(columns) - 1),
-        note=f"Intervals are {interval}. Queries and dollars are what making that model alone "
+        note=f"Intervals are {interval}. Chance is {percent(story.chance[0])}: {story.chance[1]}. "
+        "Queries and dollars are what making that model alone "
         "took; seconds are all stages behind it.",
         mine=_mine(story),
     )

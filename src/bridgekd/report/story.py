@@ -105,6 +105,7 @@ class Story:
     name: str
     headline: str
     arms: tuple[ArmRow, ...]
+    chance: tuple[float, str]  # what can be had without reading the questions, and how
     pairs: tuple[Pair, ...]
     purchases: tuple[Purchase, ...]
     examples: Shown

@@ -12,11 +12,13 @@ _LEADING = (
 )  # fmt: skip
 
 
-def headline(arms: Mapping[str, ArmRow], pairs: Mapping[str, Mapping[str, Any]]) -> str:
+def headline(
+    arms: Mapping[str, ArmRow], pairs: Mapping[str, Mapping[str, Any]], chance: Mapping[str, Any]
+) -> str:
     """The result in a sentence or two, with intervals, whichever way it went.
 
-    `pairs` are the paired tests, by "first - second" as metrics.json names them. Of several budgets
-    it speaks of the largest.
+    `pairs` are the paired tests, by "first - second" as metrics.json names them, `chance` is its
+    entry of that name. Of several budgets it speaks of the largest.
     """
     best = leading(arms)
     if best is None:
@@ -27,6 +29,8 @@ def headline(arms: Mapping[str, ArmRow], pairs: Mapping[str, Mapping[str, Any]])
         f"right{seeds} (95 % interval {_share(best.low)} to {_share(best.high)}) after "
         f"{best.n_queries:g} teacher queries for ${best.spend_usd:.2f}."
     )
+    if best.low <= chance["accuracy"]:
+        text += f" That is not above chance ({_share(chance['accuracy'])}: {chance['by']})."
     direct = _largest(arms, "direct")
     if direct is None or best is direct:
         return text

@@ -3,10 +3,12 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bridgekd import settings as of
+from bridgekd.core.chance import chance
 from bridgekd.core.comparison import compared
 from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import read_rows, write_rows
@@ -64,11 +66,14 @@ def evaluate(
     told_by, steps = steps_of(examples, check, first)
     metrics = compared(cells, {e.id: e.domain for e in examples}, steps)
     metrics["steps_told_by"] = told_by
+    metrics["chance"] = asdict(
+        chance([e.answer or "" for e in examples], [e.choices for e in examples])
+    )
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
     return {"n_arms": len(metrics["arms"]), "n_models": len(cells)}
 
 
-@stage(version=3)
+@stage(version=4)
 def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict[str, Any]:
     """The page a person reads, its tables as Markdown and the figures for programs, told from the
     evaluation and what it came from.

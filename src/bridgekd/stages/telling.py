@@ -42,8 +42,9 @@ def tell(evaluation: Artifact, s: of.Report) -> Story:
     several = s.n_seeds > 1 or len(s.budgets) > 1
     return Story(
         name=str(s.recipe["name"]),
-        headline=headline({arm.name: arm for arm in arms}, metrics["pairs"]),
+        headline=headline({arm.name: arm for arm in arms}, metrics["pairs"], metrics["chance"]),
         arms=arms,
+        chance=(metrics["chance"]["accuracy"], metrics["chance"]["by"]),
         pairs=tuple(_pair(names, row) for names, row in metrics["pairs"].items()),
         versus=tuple(_against(row) for row in metrics["versus"]),
         purchases=tuple(purchases_of(behind, several=several)),
