@@ -273,6 +273,23 @@ def test_an_answer_may_hold_any_line_end():
     assert (result.custom_id, result.status, json.loads(result.body)) == ("k", 200, body)
 
 
+def test_a_file_without_lines_is_not_taken_for_one_that_is_gone(tmp_path):
+    with serve(words, batch_faults=BatchFaults(error=0.3)) as server:
+        seen = []
+
+        def emptied(name, go):
+            if name != "GET content":
+                return go()
+            text = go()
+            rows = [json.loads(line) for line in text.splitlines()]
+            seen.append(any(row["response"]["status_code"] != 200 for row in rows))
+            return b"" if seen[-1] else text
+
+        Watch(server, emptied)
+        got = bought(tmp_path / "l.db", server, pool(12))
+        assert len(got.completions) == 12 and any(seen)
+
+
 def test_an_answer_in_one_file_counts_more_than_an_error_in_the_other(tmp_path):
     with serve(words) as server:
 

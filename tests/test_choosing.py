@@ -11,6 +11,7 @@ from bridgekd.config import Confidence, Teacher
 from bridgekd.edges.rows import read_rows
 from bridgekd.errors import BadInput
 from bridgekd.records import Completion, Example, Rationale, Score, Signal
+from bridgekd.stages.buying import checked
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import part_of
@@ -53,10 +54,19 @@ def test_a_measure_that_needs_no_gold_answer_scores_the_pool(tiny, measure):
 
 
 def test_a_pool_without_gold_answers_runs_to_the_end(unlabelled):
-    done = bridgekd.run(unlabelled, overrides=[*UNLABELLED, "select.difficulty=entropy"])
+    sandbox = Path(bridgekd.__file__).with_name("sandbox") / "models"
+    able = [f"assistant.model={sandbox / 'assistant-small'}", "assistant.max_new_tokens=120"]
+    done = bridgekd.run(unlabelled, overrides=[*UNLABELLED, *able, "select.difficulty=entropy"])
     assert done.metrics["arms"]["bridge"]["n_test"] == 20
     assert "assistant_warm" not in done.metrics["arms"]
     assert facts(unlabelled, "load_pool") == {"n_pool": 70, "n_validation": 0}
+
+
+def test_a_text_without_an_answer_teaches_nothing_where_no_gold_answer_takes_its_place():
+    said = "She leaves. Then nobody knows."
+    for gold, kept in (("7", True), (None, False)):
+        row = checked(Example("a", "Who?", gold), said, "number", "teacher", "all")
+        assert (row.kept, row.reason) == (kept, "" if kept else "no answer")
 
 
 def test_a_loss_without_gold_answers_is_refused_beforehand(unlabelled):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -172,6 +173,14 @@ def test_the_installed_command_returns_its_exit_code(tmp_path):
 def test_a_template_recipe_is_written_once(tmp_path, bridgekd, refused):
     assert bridgekd("init", "mine.yaml", cwd=tmp_path)[0] == 0
     assert "mine.yaml is there already" in refused(tmp_path, "init", "mine.yaml")
+
+
+def test_what_cannot_be_written_or_served_is_a_sentence(tmp_path, refused):
+    assert "make its folder first" in refused(tmp_path, "init", "nowhere/task.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = refused(tmp_path, "sandbox", "serve", "--port", port)
+    assert f"cannot serve on port {port}" in told
 
 
 COMMANDS = ("run", "plan", "compare", "status", "report", "export", "try", "init", "demo")

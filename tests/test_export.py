@@ -233,6 +233,16 @@ def test_an_arm_that_cannot_be_exported_is_a_sentence(runs, tmp_path, arm, compl
     assert os.listdir(tmp_path) == []
 
 
+def test_a_run_that_measured_no_model_has_none_to_export(runs, tmp_path):
+    journal = json.loads((runs / "tiny.json").read_text())
+    left = [entry for entry in journal["stages"] if entry["stage"] not in ("evaluate", "report")]
+    for entry in left:
+        (tmp_path / entry["folder"]).symlink_to(runs / entry["folder"])
+    (tmp_path / "pilot.json").write_text(json.dumps(journal | {"stages": left}))
+    with pytest.raises(BadInput, match="'pilot' measured no model"):
+        bridgekd.export("pilot", tmp_path / "out", store=tmp_path)
+
+
 def test_a_run_that_is_not_done_says_how_to_go_on(runs, tmp_path):
     journal = json.loads((runs / "tiny.json").read_text()) | {"state": "interrupted"}
     (tmp_path / "half.json").write_text(json.dumps(journal))

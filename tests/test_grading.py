@@ -161,6 +161,20 @@ def test_a_gold_number_with_decimals_was_rounded(answer, gold, right):
     assert is_correct(read(f"Answer: {answer}", "number"), gold, "number") is right
 
 
+def test_an_option_that_names_others_is_one_of_its_own():
+    options = ("Nitrogen", "Oxygen", "Both (a) and (b)", "None")
+    for said in ("Both (a) and (b)", "C", "(C) Both (a) and (b)"):
+        assert canonical(said, "choice", options) == "Both (a) and (b)"
+    assert canonical("(A) or (B)", "choice", options) == ""
+
+
+@pytest.mark.parametrize("said", ["5e5555", "3e333333333", "1e-9999", "1/1e99999", "9" * 5000])
+def test_a_number_without_bounds_is_none_and_costs_no_time(said):
+    for kind in ("number", "labels", "text"):
+        assert not is_correct(read_answer(f"Answer: {said}", kind), "7", kind)
+    assert canonical("1e300", "number") == str(10**300)
+
+
 def test_a_rationale_ends_where_its_answer_begins():
     assert split_answer("One step.\nAnswer: x\n") == ("One step.", "x")
     assert split_answer("One step.\n\n**Answer:** x\n") == ("One step.", "x")

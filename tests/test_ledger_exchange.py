@@ -127,6 +127,14 @@ def test_of_two_lines_for_one_request_the_first_counts(tmp_path):
             {"max_tokens": 50, "temperature": 0, "response_format": {"type": "json_object"}},
             {"response_format": {"type": "json_object"}},
         ),
+        (
+            {"max_tokens": 50, "temperature": 0, "thinking": {"type": "disabled"}},
+            {"extra": {"thinking": {"type": "disabled"}}},
+        ),
+        (
+            {"max_tokens": 50, "temperature": 0, "provider": {"only": ["x"]}},
+            {"extra": {"provider": {"only": ["x"]}}},
+        ),
     ],
 )
 def test_a_plain_openai_body_gets_the_name_that_a_run_gives_it(body, settings):

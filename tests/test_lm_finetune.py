@@ -291,4 +291,6 @@ def test_quantising_without_its_library_is_one_sentence(base, tmp_path):
 def test_the_mean_loss_is_the_training_s(base, tmp_path):
     tune(base, tmp_path, rows=ROWS[:4], n_updates=1)
     local = lm.load(base, device="cpu")
+    with pytest.raises(BadInput, match="none of the 4 rows held out has at most 2 tokens"):
+        lm.mean_loss(local, ROWS[:4], 2)
     assert lm.mean_loss(local, ROWS[:4], 1024) == pytest.approx(metrics(tmp_path)[0]["loss"])

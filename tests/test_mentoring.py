@@ -76,6 +76,12 @@ def test_of_equal_rationales_of_one_question_only_the_first_is_kept():
     assert once(said)[2].reason == "said before"
 
 
+def test_a_right_answer_behind_the_words_of_a_wrong_one_is_kept():
+    said = [Rationale("a", "4 + 3.", "8", "assistant", False, "wrong answer")]
+    said += [Rationale("a", "4 + 3.", "7", "assistant", True)] * 2
+    assert [row.kept for row in once(said)] == [False, True, False]
+
+
 def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(tmp_path):
     recipe = export(tmp_path / "w", n_pool=12, n_validation=2, n_test=2, n_instructions=8)
     quick = [

@@ -134,6 +134,8 @@ def test_several_files_are_told_apart_by_folder_or_name(tmp_path):
         convert(pair, "rows", to)
         assert [row["domain"] for row in lines(to.questions)] == domains
         assert [row["id"] for row in lines(to.questions)] == [f"{d}-0000000" for d in domains]
+    convert([*paths, write_jsonl(tmp_path / "c/a.jsonl", rows)], "rows", to)
+    assert len({row["id"] for row in lines(to.questions)}) == 4
     with pytest.raises(BadInput, match="no such file"):
         convert([tmp_path / "none.tsv"], "rows", to)
 
@@ -172,6 +174,23 @@ def test_options_may_be_meant_by_number_from_0(tmp_path):
     rows[0]["answer"] = 2
     with pytest.raises(BadInput, match="no option from 0 to 1"):
         load_examples(write_jsonl(tmp_path / "x.jsonl", rows), fields, "choice")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "gold"),
+    [(["10", "20"], 1, None), (["2", "4", "0", "1"], 1, None), (["10", "20"], 0, "10"),
+     (["0", "1"], 1, "1"), (["7", "8"], 8, "8"), (["2", "4", "0", "1"], "1", "1")],
+)  # fmt: skip
+def test_a_number_that_may_mean_two_options_is_refused(tmp_path, options, answer, gold):
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"question": "Q", "choices": options, "answer": answer}))
+    fields = Fields(choices="choices")
+    if gold is None and str(answer) in options:
+        with pytest.raises(BadInput, match=r"may be the option '1' or, counted from 0,"):
+            load_examples(path, fields, "choice")
+    else:
+        (example,) = load_examples(path, fields, "choice")
+        assert example.answer == (gold or options[answer])
 
 
 def test_several_gold_labels_are_joined(tmp_path):

@@ -54,6 +54,13 @@ CASES = [
         "api.anthropic.com",
         "settings",
     ),
+    (
+        400,
+        openai("invalid_request_error", "You have reached your specified API usage limits."),
+        "api.anthropic.com",
+        "money",
+    ),
+    (403, openai("403", "Key limit exceeded (monthly limit)."), "openrouter.ai", "money"),
     (400, openai("content_filter", param="prompt"), "x.openai.azure.com", "refused"),
     (403, openai("403", "flagged by moderation"), "openrouter.ai", "refused"),
     (413, "<html>too large</html>", "host", "refused"),

@@ -84,6 +84,11 @@ def test_a_recording_may_be_named_by_id_and_may_be_a_whole_response(tmp_path):
     assert [(c.text, c.reasoning) for c in bought.completions] == [("t", "r")] * 2
 
 
+def test_blanks_around_a_recorded_question_do_not_hide_it(tmp_path):
+    recorded = row(1, question=" question 1\n")
+    assert replayed(tmp_path, [recorded], [request(1)]).completions[0].text == "Answer: 1"
+
+
 def test_a_changed_file_is_another_teacher(tmp_path):
     first = replayed(tmp_path, [row(1, text="old")], [request(1)])
     second = replayed(tmp_path, [row(1, text="new")], [request(1)])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bridgekd.config import Teacher
 from bridgekd.core.calls import call_key, call_request, payload_of
 from bridgekd.errors import BadInput, HardStop, Overbilled, TeacherDown
+from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.views import spend
 from bridgekd.records import Message
@@ -310,6 +311,42 @@ def test_a_server_that_refuses_everything_does_not_eat_the_pool(tmp_path):
         with pytest.raises(TeacherDown, match=r"refused the first \d+ requests"):
             purchase(tmp_path / "l.db", server, pool(60), concurrency=2)
         assert server.calls.total() <= 11  # 8, and what was admitted beside them
+
+
+def test_a_ledger_of_answers_without_usage_is_proved_whatever_the_recipe_sends_beside(tmp_path):
+    path = tmp_path / "l.db"
+    with serve(words, faults=Faults(no_usage=1.0)) as server:
+        extra = {"metadata": {"team": "x" * 100}}
+        assert purchase(path, server, pool(3), extra=extra).completions
+    assert verify(path).findings == ()
+
+
+def test_a_server_that_begins_to_refuse_everything_does_not_eat_the_rest(tmp_path):
+    def until_the_limit(question, seed):
+        if question > "question105":
+            raise ValueError("no more for you today")
+        return "Answer: 4"
+
+    path, every = tmp_path / "l.db", pool(200)
+    with serve(until_the_limit) as server:
+        with pytest.raises(TeacherDown, match=r"refused the last \d+ requests"):
+            purchase(path, server, every, concurrency=2)
+        assert counts(path)["answered"] > 0
+        assert counts(path)["refused"] <= 30  # 25, and what was admitted beside them
+        with pytest.raises(TeacherDown, match="refused the last"):  # it goes on behind them
+            purchase(path, server, every, concurrency=2)
+        assert set(server.calls.values()) == {1}
+
+
+def test_answers_that_broke_on_the_way_stop_once_they_may_have_cost_the_budget(tmp_path):
+    path = tmp_path / "l.db"
+    broken = {"error": {"message": "upstream died", "code": 502}, "choices": []}
+    with serve(words) as server:
+        server.complete = lambda body, key: (200, broken, {})
+        with pytest.raises(TeacherDown, match="more than the whole budget"):
+            limits = Limits(microusd=4 * RESERVE)
+            purchase(path, server, pool(40), limits=limits, concurrency=4, max_tries=20)
+        assert held(path) <= (4 + 1 + 4) * RESERVE
 
 
 def test_a_teacher_that_never_answers_ends_with_its_calls_held(tmp_path):

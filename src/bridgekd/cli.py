@@ -151,7 +151,10 @@ def report(
         raise BadInput(
             f"{name} has no report yet (it is {journal['state']}); run its recipe to the end"
         )
-    metrics = json.loads((folders["evaluate"] / "metrics.json").read_text())
+    file = folders["report"] / "metrics.json"
+    if not file.is_file():
+        raise BadInput(f"{file} is not there any more; run the recipe again, which makes it anew")
+    metrics = json.loads(file.read_text())
     terminal_metrics.print_metrics(out, metrics, name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
 
@@ -167,7 +170,10 @@ def init(
     """Write a commented recipe to start from."""
     if path.exists():
         raise BadInput(f"{path} is there already; name another file")
-    path.write_text(Path(__file__).with_name("template.yaml").read_text())
+    try:
+        path.write_text(Path(__file__).with_name("template.yaml").read_text())
+    except OSError as exc:
+        raise BadInput(f"cannot write {path}: {exc.strerror}; make its folder first") from exc
     out.print(f"Wrote {path}. Next: bridgekd plan {path}")
 
 
@@ -206,15 +212,19 @@ def sandbox_serve(
 
     if rate is not None and rate <= 0:
         raise BadInput(f"--rate is {rate:g}; it must be above 0, or leave it out for no limit")
-    with serve(
+    asked = serve(
         port=port,
         seed=seed,
         faults=Faults(latency_s=latency),
         batch_faults=BatchFaults(batch_s=batch_seconds),
         rate=None if rate is None else Rate(requests_per_s=rate),
-    ) as teacher:
-        out.print(f"Teacher at {teacher.base_url}; stop it with Ctrl-C")
-        threading.Event().wait()
+    )
+    try:
+        with asked as teacher:
+            out.print(f"Teacher at {teacher.base_url}; stop it with Ctrl-C")
+            threading.Event().wait()
+    except OSError as exc:
+        raise BadInput(f"cannot serve on port {port}: {exc.strerror}; give another --port") from exc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

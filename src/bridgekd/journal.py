@@ -57,6 +57,11 @@ class Finished:
         method. BadInput has the nearest names.
         """
         learnt = {n: arm for n, arm in self.arms.items() if arm.learnt}
+        if not learnt:
+            raise BadInput(
+                f"no model of run {self.name!r} learnt from rationales; its arms: "
+                f"{', '.join(self.arms)}"
+            )
         if name is None:
             own = [self.recipe.method, *self.methods]
             at_most = [n for m in own for n in reversed(learnt) if n.partition("@")[0] == m]
@@ -109,7 +114,10 @@ def finished(store: Path, name: str) -> Finished:
             raise BadInput(
                 f"run {name!r} has lost {store / entry['folder']}; run its recipe again to make it"
             )
-    (last,) = (entry["folder"] for entry in journal["stages"] if entry["stage"] == "evaluate")
+    found = [entry["folder"] for entry in journal["stages"] if entry["stage"] == "evaluate"]
+    if not found:
+        raise BadInput(f"run {name!r} measured no model to take; name a run of a method")
+    last = found[-1]
     evaluation = Artifact("evaluate", last.rpartition("-")[2], store / last)
     behind = ancestors(evaluation)
     return Finished(

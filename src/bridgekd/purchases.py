@@ -21,7 +21,7 @@ from bridgekd import settings as of
 from bridgekd.config import Price, Teacher, count_of
 from bridgekd.core.admission import Limits
 from bridgekd.core.bounds import Call, Settled, calls_for
-from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.core.calls import TeacherRequest, billed_messages_of, call_key, call_request
 from bridgekd.core.costs import microusd, prompt_token_bound
 from bridgekd.core.draws import drawn
 from bridgekd.core.forecast import Forecast, Known, best_known, forecast
@@ -36,7 +36,7 @@ from bridgekd.records import Example, Pick
 from bridgekd.runs import Run
 from bridgekd.stages.buying import limits_of, requests_for
 from bridgekd.stages.pool import by_id, pool_and_validation, read_pool
-from bridgekd.teacher.orders import billed_messages, bound_of, refuse_long
+from bridgekd.teacher.orders import bound_of, refuse_long
 from bridgekd.teacher.replay import ReplayLine
 
 PAID = ("query_teacher", "measure_teacher")
@@ -216,8 +216,9 @@ def foresee(
     seen: set[str] = set()
     like: Mapping[str, Any] | None = None
     for part in parts_of(requests):
-        like = like or call_request(teacher, part[0])
-        keys = [call_key(call_request(teacher, r)) for r in part]
+        asked = [call_request(teacher, r) for r in part]
+        like = like or asked[0]
+        keys = [call_key(call) for call in asked]
         settled = settled_calls(ledger, keys)
         if line is not None:
             settled = _recorded(line, keys, part) | settled
@@ -225,7 +226,7 @@ def foresee(
             longest = max(part, key=lambda r: prompt_token_bound(r.messages))
             refuse_long(teacher, longest.id, bound_of(teacher, longest))
         calls += calls_for(
-            [billed_messages(teacher, r) for r in part],
+            [billed_messages_of(call) for call in asked],
             price,
             teacher.max_tokens,
             settled=[settled.get(key) for key in keys],

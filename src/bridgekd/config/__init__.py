@@ -27,10 +27,11 @@ from bridgekd.config.recipe import (
     Train,
 )
 from bridgekd.config.server import AssistantServer, Backend
-from bridgekd.config.teacher import OPENAI_URL, Budget, Teacher, TeacherPrompt
+from bridgekd.config.teacher import OPENAI_URL, OWN_FIELDS, Budget, Teacher, TeacherPrompt
 
 __all__ = [
     "OPENAI_URL",
+    "OWN_FIELDS",
     "Advise",
     "Amount",
     "Annotate",

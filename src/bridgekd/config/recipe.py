@@ -309,6 +309,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_committee_is_warmed_up(self) -> "Recipe":
+        if self.select.difficulty == "disagreement" and str(self.assistant.warm_up) in ("0", "0%"):
+            raise ValueError(
+                "select.difficulty: disagreement is that of assistants warmed up on other "
+                "questions, and assistant.warm_up is 0; raise it, or use another difficulty"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _accepted_answers_can_be_judged(self) -> "Recipe":
         if self.budget.accepted is not None and self.check.keep == "confident":
             raise ValueError(

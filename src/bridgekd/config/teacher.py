@@ -12,7 +12,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 # Models that think first: their limit has another name, and they take no temperature.
 _THINKS_FIRST = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
 _NO_TEMPERATURE = re.compile(r"(?:.*/)?claude-(opus-4-[7-9]|(opus|sonnet|haiku)-[5-9])")
-_OURS = frozenset((
+OWN_FIELDS = frozenset((  # of a request: what else a server wants is `extra`
+   
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
     "stop", "response_format", "reasoning_effort", "n", "stream",
 ))  # fmt: skip
@@ -97,7 +98,7 @@ class Teacher(Section):
     @field_validator("extra")
     @classmethod
     def _nothing_twice(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(_OURS & value.keys()):
+        if taken := sorted(OWN_FIELDS & value.keys()):
             raise ValueError(
                 f"{taken[0]!r} cannot stand here: it has a key of its own or is not supported"
             )

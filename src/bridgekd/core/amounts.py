@@ -26,6 +26,7 @@ _NUMBER = re.compile(
 )
 _JOINT = re.compile(r"\s*\)?\s+(?:and|or)\s+\(?")
 _NUMBER_AND_UNIT = re.compile(rf"{_NUMBER.pattern}(?:\s[^\W\d]+)?$", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"[eE][-+]?0*[1-9]\d{3}")
 _ARITHMETIC = re.compile(r"[\d\s.,+*/()$€£-]+")
 _WORTH_COMPUTING = re.compile(r"[+*]|\s-\s|\(.*[-/].*\)")
 _MOST = 200  # characters of arithmetic that are worth reading
@@ -87,6 +88,8 @@ def scale_in(written: str) -> int:
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
+    if _TOO_LARGE.search(found[0]):
+        return None  # no count of anything, and minutes of arithmetic
     try:
         above, below = (
             Fraction(found[part].replace(",", "")) if found[part] else Fraction(1)

@@ -53,6 +53,15 @@ def messages_of(call: Mapping[str, Any]) -> list[Message]:
     return [Message(m["role"], m["content"]) for m in call["messages"]]
 
 
+def billed_messages_of(call: Mapping[str, Any]) -> list[Message]:
+    """A call's messages, and in one more what else of it a server may read as prompt: a schema,
+    tools.
+    """
+    beside = [call[name] for name in ("response_format", "extra") if call.get(name)]
+    n_bytes = sum(len(canonical_json(value).encode()) for value in beside)
+    return [*messages_of(call), *([Message("system", " " * n_bytes)] if n_bytes else [])]
+
+
 def max_tokens_of(call: Mapping[str, Any]) -> int:
     """The most tokens a stored call's answer may have, whatever the field was called."""
     return int(call.get("max_tokens") or call.get("max_completion_tokens") or 0)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bridgekd.config import Price
-from bridgekd.core.calls import max_tokens_of, messages_of
+from bridgekd.config import OWN_FIELDS, Price
+from bridgekd.core.calls import NOT_SENT, billed_messages_of, max_tokens_of
 from bridgekd.core.costs import microusd_up, prompt_token_bound, reserve_microusd
 from bridgekd.core.replies import Bill, Reply, bill_of
 
@@ -21,11 +21,18 @@ def call_of_body(body: Mapping[str, Any]) -> dict[str, Any]:
     """The call that a run makes of the same request, from the body of a recorded one.
 
     A run writes its provider (here `openai`, where none is given) and its sample index (0) into
-    the call, sampling parameters as floats and stops as a list; it sends nothing that is null, no
-    `stream`, and no `n`. ValueError says what is wrong with a body that no run could send.
+    the call, sampling parameters as floats, stops as a list and fields that a recipe has under
+    `teacher.extra` as that; it sends nothing that is null, no `stream`, and no `n`. ValueError says
+    what is wrong with a body that no run could send.
     """
     call: dict[str, Any] = {"provider": "openai", "sample_index": 0}
-    call |= {name: value for name, value in body.items() if value is not None}
+    given = {name: value for name, value in body.items() if value is not None}
+    routed = isinstance(given.get("provider"), dict)  # OpenRouter's field of that name
+    ours = (OWN_FIELDS | set(NOT_SENT)) - ({"provider"} if routed else set())
+    beside = {name: given.pop(name) for name in [*given] if name not in ours}
+    if extra := given.pop("extra", {}) | beside:
+        given["extra"] = extra
+    call |= given
     call.pop("stream", None)
     if call.pop("n", 1) != 1:
         raise ValueError(
@@ -67,7 +74,7 @@ def most_elsewhere(
     run would have reserved; without a price, what the server reported. A request without a limit
     could have what it got.
     """
-    messages, max_tokens = messages_of(call), max_tokens_of(call)
+    messages, max_tokens = billed_messages_of(call), max_tokens_of(call)
     if not max_tokens and reply.usage is not None:
         max_tokens = reply.usage.n_completion_tokens
     if cost_microusd is None and price is not None:

@@ -160,14 +160,14 @@ def _canonical_choice(answer: str, choices: Sequence[str]) -> str:
     """Where a letter stands before the text of another option, the text is what was concluded."""
     texts = {_folded(choice): choice for choice in choices}
     whole = _folded(answer)
-    if (other := _OR_ELSE.search(plain(answer))) and other[1]:
-        return ""
     start = plain(answer).strip("\"'“”*_`$ \t\n\r")
     letter = _LETTER.match(start.upper().rstrip("\"'*_`$.,;!"))
     behind = _folded(start[letter.end() :]) if letter else ""
     for part in (whole, behind):
         if part in texts:
             return texts[part]
+    if (other := _OR_ELSE.search(plain(answer))) and other[1]:
+        return ""
     if letter and LETTERS.index(letter[1] or letter[2]) < len(choices):
         return choices[LETTERS.index(letter[1] or letter[2])]
     for part in (_ARTICLE.sub("", whole), _first_clause(whole)):

@@ -29,7 +29,10 @@ _SETTINGS = frozenset((
 ))  # fmt: skip
 _NAMED = "|".join(sorted(_SETTINGS - {"model", "stop"}))
 _SETTING_REFUSED = re.compile(rf"\b({_NAMED})\b.*\b(deprecated|not supported|unsupported)")
-_NO_CREDIT = re.compile(r"credit balance is too low|insufficient (balance|credit)", re.IGNORECASE)
+_NO_CREDIT = re.compile(
+    r"credit balance is too low|insufficient (balance|credit)|api usage limits|key limit exceeded",
+    re.IGNORECASE,
+)
 # A gateway gave up waiting or fell over; the model may have answered and billed.
 _MAYBE_SERVED = (408, 502, 504, 520, 524)
 _TRY_AGAIN = (409, 425, 429)

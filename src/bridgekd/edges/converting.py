@@ -83,11 +83,13 @@ def convert(
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """What tells several files apart: their folders, else their own names; "" for one alone."""
+    """What tells several files apart: their folders, their own names, or both; "" for one alone."""
     if len(files) == 1:
         return [""]
     folders = [file.resolve().parent.name for file in files]
-    return folders if len(set(folders)) > 1 else [file.name.partition(".")[0] for file in files]
+    names = [file.name.partition(".")[0] for file in files]
+    both = [f"{folder}-{name}" for folder, name in zip(folders, names, strict=True)]
+    return next((told for told in (folders, names) if len(set(told)) == len(files)), both)
 
 
 def _questions(file: Path, written_as: Format, fields: Fields | None, name: str) -> list[Example]:

@@ -171,7 +171,7 @@ def _example(
     answer, choices = row.get(fields.answer), _choices(place, row, fields.choices)
     if isinstance(answer, list):  # several labels or spans
         answer = "; ".join(str(part).strip() for part in answer)
-    elif isinstance(answer, int) and choices and str(answer) not in choices:
+    elif isinstance(answer, int) and not isinstance(answer, bool) and choices:
         answer = _option_at(place, answer, choices)
     return Example(
         id=str(_field(place, row, fields.id, "id")) if fields.id else f"{number:07d}",
@@ -210,7 +210,16 @@ def _choices(place: str, row: dict[str, Any], column: str | None) -> tuple[str, 
 
 
 def _option_at(place: str, number: int, choices: tuple[str, ...]) -> str:
-    """The option that a data set of the Hub means by a number: they count from 0."""
+    """The option that a data set of the Hub means by a number: they count from 0. Where options
+    are numbers themselves it must not be able to mean another.
+    """
+    if str(number) in choices:
+        if 0 <= number < len(choices) and choices[number] != str(number):
+            raise BadInput(
+                f"{place}: the answer {number} may be the option {str(number)!r} or, counted from "
+                f"0, the option {choices[number]!r}; give the option's letter or its quoted text"
+            )
+        return str(number)
     if not 0 <= number < len(choices):
         raise BadInput(
             f"{place}: the answer {number} is no option from 0 to {len(choices) - 1}; give the "

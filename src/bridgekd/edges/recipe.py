@@ -11,6 +11,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bridgekd.config import Recipe
+from bridgekd.edges.rows import utf8_of
 from bridgekd.errors import BadInput
 
 Path_ = tuple[str | int, ...]
@@ -19,7 +20,8 @@ Path_ = tuple[str | int, ...]
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in `path` with `section.key=value` overrides; its name defaults to the file's."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with utf8_of(path):
+            text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise BadInput(
             f"cannot read the recipe {path}: {exc.strerror}; give the path of a YAML file"

@@ -118,10 +118,9 @@ def _input(behind: Mapping[str, Artifact], stage: str, place: int) -> Artifact:
 
 
 def _budget(budget: Budget, arm: Measured) -> Budget:
-    """The recipe's, with the queries of an arm that was compared at several."""
-    _, _, queries = arm.name.partition("@")
-    amount = int(queries) if queries.isdigit() else queries
-    return budget.model_copy(update={"queries": amount}) if queries.strip("%") else budget
+    """That of the arm's own purchases, the recipe's where it made none."""
+    bought = [a for a in ancestors(arm.model).values() if a.stage == "query_teacher"]
+    return Budget.model_validate(bought[0].manifest["settings"]["budget"]) if bought else budget
 
 
 def _in_words(budget: Budget) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridgekd.config import Price
-from bridgekd.core.calls import call_key, canonical_json, max_tokens_of, messages_of
+from bridgekd.core.calls import billed_messages_of, call_key, canonical_json, max_tokens_of
 from bridgekd.core.costs import prompt_token_bound
 from bridgekd.core.replies import Bill, bill_of, read_reply
 
@@ -189,7 +189,7 @@ def _price(written: str | None) -> Price | None:
 
 def most_of(request: Mapping[str, Any], reserve_microusd: int) -> Bill:
     """What was reserved for a stored request, as a bill."""
-    n_prompt = prompt_token_bound(messages_of(request))
+    n_prompt = prompt_token_bound(billed_messages_of(request))
     return Bill(n_prompt, max_tokens_of(request), reserve_microusd)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from bridgekd.errors import BadInput
 from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.encode import encode_rows
 from bridgekd.lm.forward import evaluating, logits_at
@@ -18,10 +19,14 @@ AT_ONCE = 32  # rows of median length in a batch
 @torch.no_grad()
 def mean_loss(local: LocalModel, rows: Sequence[TrainRow], max_length: int) -> float:
     """Weighted NLL in nats per unit of weight over all rows of at most `max_length` tokens.
-
-    0 where no row is that short.
+    BadInput where no row is that short.
     """
     encoded = [r for r in encode_rows(local.tokenizer, rows) if len(r.ids) <= max_length]
+    if not encoded:
+        raise BadInput(
+            f"none of the {len(rows)} rows held out has at most {max_length} tokens, so nothing "
+            "could be judged by them; raise max_length or leave held_out out"
+        )
     total = weight = 0.0
     with evaluating(local.model):
         for batch in token_bounded([len(row.ids) for row in encoded], AT_ONCE):

@@ -3,6 +3,7 @@ signals.
 """
 
 from bridgekd import stages
+from bridgekd.errors import BadInput
 from bridgekd.runs import Arm, Arms, Run
 
 
@@ -10,6 +11,11 @@ def ta_in_the_loop(run: Run) -> Arms:
     """A share of the budget at random warms the student up; how unsure it then is (signals 1 and 2)
     chooses the rest; the assistant's confidence (signal 3) filters what it learns from.
     """
+    if run.recipe.loop.filter and run.recipe.budget.accepted is not None:
+        raise BadInput(
+            "budget.accepted is counted while answers come in, before ta_in_the_loop's filter has "
+            "seen them; set loop.filter: false or limit queries"
+        )
     pool, make, of = run.pool(), run.make, run.of
     assistant, instructed = run.warmed(pool), run.instructed()
     first, rest = (0.0, run.recipe.loop.warm_share), (run.recipe.loop.warm_share, 1.0)

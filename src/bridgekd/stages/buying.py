@@ -157,8 +157,9 @@ def checked(
     *,
     state: str = "answered",
 ) -> Rationale:
-    """A text as a rationale: dropped if cut, refused or empty, but under `all` if it has no answer,
-    and under `correct` if its answer is wrong.
+    """A text as a rationale: dropped if cut, refused or empty, but under `all` if it has no answer
+    (there, too, where no gold answer could take its place), and under `correct` if its answer is
+    wrong.
     """
     rationale, _ = split_answer(text)
     answer = read_answer(text, kind, example.choices)
@@ -167,7 +168,7 @@ def checked(
         reason = state
     elif not rationale:
         reason = "no rationale"
-    elif keep != "all" and not answer:
+    elif not answer and (keep != "all" or example.answer is None):
         reason = "no answer"
     elif keep == "correct" and example.answer is None:
         reason = "no gold answer to check against"

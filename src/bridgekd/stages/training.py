@@ -188,7 +188,7 @@ def train_on_answers(
     )  # fmt: skip
 
 
-@stage(version=1)
+@stage(version=2)
 def sample_rationales(
     out: Path, s: of.SampleRationales, pool: Artifact, assistant: Artifact, *, live: Live
 ) -> dict[str, Any]:
@@ -241,7 +241,8 @@ def once(said: Sequence[Rationale]) -> list[Rationale]:
     for row in said:
         again = row.kept and row.text in earlier
         rows.append(replace(row, kept=False, reason="said before") if again else row)
-        earlier.add(row.text)
+        if row.kept:  # the same way to another answer is not the same
+            earlier.add(row.text)
     return rows
 
 
@@ -261,8 +262,9 @@ def _train(
     """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
     if train.held_out is not None:
-        rows, aside = held_out(rows, train.held_out, s.seed)
-        validate = SmallLoss(tuple(aside), train.max_length)
+        kept, aside = held_out(rows, train.held_out, s.seed)
+        if aside:  # of 0 % nothing is, and the validation split judges
+            rows, validate = kept, SmallLoss(tuple(aside), train.max_length)
     log = lm.fine_tune(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,

@@ -156,16 +156,16 @@ class BatchWire(Wire):
 
         return await self.send(request, self.teacher.timeout_s)
 
-    async def download(self, file_id: str) -> str | Outcome:
-        """The text of a file; empty where the server has it no more."""
+    async def download(self, file_id: str) -> str | Outcome | None:
+        """The text of a file; None where the server does not have it."""
         silence_s = self.teacher.timeout_s
         timeout = openai.Timeout(None, connect=CONNECT_TIMEOUT_S, read=silence_s)
 
-        async def request(client: openai.AsyncOpenAI) -> str:
+        async def request(client: openai.AsyncOpenAI) -> str | None:
             try:
                 response = await client.files.with_raw_response.content(file_id, timeout=timeout)
             except openai.NotFoundError:
-                return ""
+                return None
             return response.content.decode("utf-8", "replace")
 
         return await self.send(request, max(LONGEST_DOWNLOAD_S, silence_s))

@@ -297,8 +297,12 @@ class BatchLine(BatchWire):
         found: dict[str, Outcome] = {}
         for file_id in batch.file_ids:
             text = await self.patiently(partial(self.download, file_id))
-            if text == "" and time.time() < batch.made_at + LOST_AFTER.total_seconds():
-                raise TeacherDown(f"{self._host} does not find {file_id} of {batch.id}. {GO_ON}")
+            if text is None:
+                if time.time() < batch.made_at + LOST_AFTER.total_seconds():
+                    raise TeacherDown(
+                        f"{self._host} does not find {file_id} of {batch.id}. {GO_ON}"
+                    )
+                continue
             if isinstance(text, Outcome):
                 raise TeacherDown(f"{self._host} gave no {file_id}: {text.reason}. {GO_ON}")
             for result in results_of(text):

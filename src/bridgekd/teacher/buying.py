@@ -33,6 +33,7 @@ LONGEST_RETRY_AFTER_S = 300.0  # who asks for more is down for now
 INTERRUPT_GRACE_S = 5.0  # for answers in flight when a person stops the buying
 AHEAD = 0.25  # of the width: calls that are reserved already and wait at the gate
 REFUSALS_AT_THE_START = 8  # so many and no answer: it is the recipe, not the questions
+REFUSALS_IN_A_ROW = 25  # between answers: as likely the account as the questions
 GO_ON = "All answers so far are saved; mend this and run the same command again to go on."
 
 
@@ -76,9 +77,9 @@ class Buying:
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._stopping = False
         self._broken = False  # an answer ended the buying: no further call goes out
-        self._n_refused = 0
+        self._n_refused = 0  # since the last answer
         self._refusal = ""  # what the last one said
-        self._n_heard = 0  # answers that arrived or were recalled, written down yet or not
+        self._n_heard = 0  # answers that arrived or were recalled
         self._lost_microusd = 0  # what calls may have been billed that gave no answer
 
     async def go(self, requests: Iterable[TeacherRequest]) -> Ended:
@@ -113,7 +114,7 @@ class Buying:
                 continue
             refuse_long(self._teacher, request.id, order.most)
             self._refuse_twice(order)
-            await self._see_answers_first()
+            await self._see_answers_first(REFUSALS_IN_A_ROW)
             self.account.hold(charge(order.most, self._terms.accept is not None))
             while len(self._flying) >= self._line.width * (1 + AHEAD):
                 await self._land_some()
@@ -146,15 +147,20 @@ class Buying:
                 f"the same command again."
             )
 
-    async def _see_answers_first(self) -> None:
-        """Refusals and nothing else: the recipe is at fault, and the budget is not spent on it."""
-        most = math.inf if self._teacher.transport == "replay" else REFUSALS_AT_THE_START
-        while self._n_refused >= most and not self._n_heard:
+    async def _see_answers_first(self, in_a_row: float = math.inf) -> None:
+        """Refusals and nothing else: the recipe or the account is at fault, and the budget is not
+        spent on it.
+        """
+        if self._teacher.transport == "replay":
+            return
+        while self._n_refused >= (in_a_row if self._n_heard else REFUSALS_AT_THE_START):
             if not self._flying:
+                which = "last" if self._n_heard else "first"
                 raise TeacherDown(
-                    f"{host_of(self._teacher)} refused the first {self._n_refused} requests and "
-                    f"answered none (the last: {self._refusal}). They stay refused; mend the "
-                    f"recipe's model, prompt or settings, which asks anew, and run it again."
+                    f"{host_of(self._teacher)} refused the {which} {self._n_refused} requests and "
+                    f"answered none of them (the last: {self._refusal}). They stay refused; mend "
+                    f"the account, or the recipe's model, prompt or settings, which asks anew, and "
+                    f"run it again, which also goes on behind them."
                 )
             await self._land_some()
 
@@ -181,7 +187,6 @@ class Buying:
                 n_answered = self._pace.n_answered
                 self._sent[order.key] = sent_at
                 outcome = await self._line.ask(order)
-                self._n_heard += outcome.kind == "answered"
                 try:  # no next call goes out before this one is judged
                     outcome = await self._close(order, outcome)
                 except BaseException:
@@ -296,7 +301,9 @@ class Buying:
             await do(lambda: ledger.release(attempt_id, "unparsable"))
             self._shut(order, order.most)
             if failure := failure_in(outcome.raw):  # it broke on the way: worth another try
-                return Outcome("unknown", reason=failure)
+                broke = Outcome("unknown", reason=failure)
+                self._check_lost(order, broke)
+                return broke
             raise TeacherDown(
                 f"{host_of(self._teacher)} answered with no chat completion but with "
                 f"{outcome.raw[:200]!r}; check teacher.base_url. {GO_ON}"
@@ -312,6 +319,7 @@ class Buying:
         finally:
             self._shut(order, bill)
         self._pace.answered()
+        self._n_heard, self._n_refused = self._n_heard + 1, 0
         self.spent_microusd += bill.cost_microusd
         self._keep(order, reply, bill)
         self._check_tokens(order, bill)

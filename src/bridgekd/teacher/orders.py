@@ -6,11 +6,11 @@ from typing import Any
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Charge
-from bridgekd.core.calls import TeacherRequest, canonical_json
+from bridgekd.core.calls import TeacherRequest, billed_messages_of, call_request
 from bridgekd.core.costs import prompt_token_bound, reserve_microusd
 from bridgekd.core.replies import Bill, Reply
 from bridgekd.errors import BadInput
-from bridgekd.records import Completion, Message
+from bridgekd.records import Completion
 
 Accept = Callable[[str, str, str], bool]  # of an example's id, a row's state, its text
 
@@ -28,18 +28,9 @@ class Order:
 
 def bound_of(teacher: Teacher, request: TeacherRequest) -> Bill:
     """The most that a request to this teacher can be billed."""
-    messages = billed_messages(teacher, request)
+    messages = billed_messages_of(call_request(teacher, request))
     cost = reserve_microusd(teacher.tariff, messages, teacher.max_tokens)
     return Bill(prompt_token_bound(messages), teacher.max_tokens, cost)
-
-
-def billed_messages(teacher: Teacher, request: TeacherRequest) -> list[Message]:
-    """A request's messages, and in one more what else of it a server may read as prompt: a schema,
-    tools.
-    """
-    n_beside = _n_bytes(teacher.response_format) + _n_bytes(teacher.extra)
-    beside = [Message("system", " " * n_beside)] if n_beside else []
-    return [*request.messages, *beside]
 
 
 def refuse_long(teacher: Teacher, id: str, most: Bill) -> None:
@@ -52,10 +43,6 @@ def refuse_long(teacher: Teacher, id: str, most: Bill) -> None:
             f"{teacher.model} is known up to {longest:,} only; give teacher.price as it is for "
             f"long prompts, or leave the example out."
         )
-
-
-def _n_bytes(value: Mapping[str, Any] | None) -> int:
-    return len(canonical_json(value).encode()) if value else 0
 
 
 def charge(bill: Bill, accepted: bool) -> Charge:

@@ -115,5 +115,6 @@ def read_recordings(path: Path) -> dict[_Found, list[Recording]]:
             recording = read_recording(row)
         except ValueError as exc:
             raise BadInput(f"{path} line {number}: {exc}") from exc
-        found.setdefault((name, str(row[name])), []).append(recording)
+        known = str(row[name]).strip() if name == "question" else str(row[name])  # as data are read
+        found.setdefault((name, known), []).append(recording)
     return found
