@@ -36,8 +36,14 @@ with running([sys.executable, "-c", script, str(told)], log=told.with_suffix(".l
 
 
 def alive(pids):
-    return [pid for pid in pids if psutil.pid_exists(pid)
-            and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]  # fmt: skip
+    return [pid for pid in pids if _runs(pid)]
+
+
+def _runs(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it may end while it is looked at
+        return False
 
 
 def gone_within(pids, seconds):
