@@ -92,7 +92,9 @@ def _less(line: Line) -> str:
 
 
 def _figure(told: Mapping[str, Any] | None) -> str:
-    return "" if told is None else _percents(told["mean"], told["ci95"])
+    if told is None:
+        return ""
+    return _percents(told["mean"], (min(1.0, max(0.0, end)) for end in told["ci95"]))
 
 
 def _percents(mean: float, ends: Iterable[float]) -> str:
