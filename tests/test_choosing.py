@@ -69,6 +69,16 @@ def test_a_text_without_an_answer_teaches_nothing_where_no_gold_answer_takes_its
         assert (row.kept, row.reason) == (kept, "" if kept else "no answer")
 
 
+def test_of_nothing_held_out_the_validation_split_judges(tiny):
+    """As if held_out had been left out: the same judgements at the same updates."""
+    judged = []
+    for sets in ([], ["student.train.held_out=0"]):
+        bridgekd.run(tiny, overrides=sets, methods=["direct"])
+        (folder,) = journal(tiny, "train_student")
+        judged.append([facts_of(folder)[name] for name in ("validations", "best_update")])
+    assert judged[0] == judged[1]
+
+
 def test_a_loss_without_gold_answers_is_refused_beforehand(unlabelled):
     with pytest.raises(BadInput, match=r"difficulty: loss needs gold answers"):
         bridgekd.plan(unlabelled, overrides=UNLABELLED)

@@ -147,6 +147,11 @@ def test_a_plain_openai_body_gets_the_name_that_a_run_gives_it(body, settings):
     assert call_key(recorded) == call_key(asked)
 
 
+def test_fields_beside_the_known_ones_must_be_an_object():
+    with pytest.raises(ValueError, match=r"request.extra is 'x'; it must be an object"):
+        call_of_body({"model": "m", "messages": [{"role": "user", "content": "q"}], "extra": "x"})
+
+
 def test_an_imported_answer_is_recalled_by_a_buying_and_charged_to_its_budget(tmp_path):
     question = TeacherRequest("e", 0, (Message("user", "2 + 2"),))
     other = TeacherRequest("f", 1, (Message("user", "3 + 3"),))

@@ -30,6 +30,8 @@ def call_of_body(body: Mapping[str, Any]) -> dict[str, Any]:
     routed = isinstance(given.get("provider"), dict)  # OpenRouter's field of that name
     ours = (OWN_FIELDS | set(NOT_SENT)) - ({"provider"} if routed else set())
     beside = {name: given.pop(name) for name in [*given] if name not in ours}
+    if not isinstance(given.get("extra", {}), dict):
+        raise ValueError(f"request.extra is {given['extra']!r}; it must be an object")
     if extra := given.pop("extra", {}) | beside:
         given["extra"] = extra
     call |= given
