@@ -1,18 +1,21 @@
 """Writing: the same text whatever the batch, and the text that `model.generate` writes."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from bridgekd import lm
 from bridgekd.core.draws import SEED_STEP
 from bridgekd.core.throughput import Throughput
+from bridgekd.errors import BadInput
 from bridgekd.lm.caches import ROOM, joinable
 from bridgekd.lm.decoding import Writing, continue_prompts
 from bridgekd.lm.encode import prompt_ids, stop_ids
 from bridgekd.lm.generating import continue_ids
-from bridgekd.records import Message
+from bridgekd.records import Example, Message
 from tiny_models import FAMILIES, bent_model, tiny_tokenizer, write_tiny
 
 PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in (3, 1, 4, 1, 5, 0)]
@@ -28,6 +31,23 @@ def test_the_text_does_not_depend_on_batch_or_padding(local):
     texts = {n: lm.generate(local, PROMPTS, max_new_tokens=16, batch_size=n) for n in (1, 2, 4, 16)}
     assert all(written == texts[1] for written in texts.values())
     assert any(texts[1])
+
+
+def test_a_table_of_positions_that_is_too_short_is_told_before_anything_is_written():
+    config = GPT2Config(vocab_size=400, n_embd=16, n_layer=1, n_head=2, n_positions=48,
+                        bos_token_id=1, eos_token_id=2)  # fmt: skip
+    torch.manual_seed(0)
+    local = lm.LocalModel(GPT2LMHeadModel(config).eval(), tiny_tokenizer("byte_level"), "cpu")
+    longest = max(map(len, prompt_ids(local.tokenizer, PROMPTS[:1])))
+    fits = {"max_new_tokens": 48 - longest, "batch_size": 1}
+    assert len(lm.generate(local, PROMPTS[:1], **fits)) == 1
+    with pytest.raises(BadInput, match="up to 49 tokens does not fit gpt2, which has 48 positions"):
+        lm.generate(local, PROMPTS[:1], **fits | {"max_new_tokens": 49 - longest})
+    question = Example(id="q", question="the red box " * 48, answer="Ann")
+    with pytest.raises(BadInput, match="does not fit gpt2"):
+        lm.score(local, [question], batch_size=1)
+    with pytest.raises(BadInput, match="does not fit gpt2"):
+        lm.score(local, [replace(question, choices=("Ann", "Bob"))], measure="margin", batch_size=1)
 
 
 def expected(local, prompt, max_new_tokens):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridgekd.lm.batches import pad_left, positions
-from bridgekd.lm.loading import LocalModel, accepted_arguments, plain_network
+from bridgekd.lm.loading import LocalModel, accepted_arguments, check_room, plain_network
 
 MAX_LOGITS = 2**26  # logits held at one time: 256 MiB in float32
 Reduce = Callable[[Tensor, Tensor], Tensor]  # (logits [k, vocabulary], targets [k]) -> [k]
@@ -68,8 +68,10 @@ def row_means(
     """(mean of `reduce` over each row's scored tokens [n] float64 on CPU, embeddings [n, width]).
 
     A token's logits are those at the place before it. An embedding is the mean of the last hidden
-    states over the question's tokens, L2-normalised. One pass over all rows.
+    states over the question's tokens, L2-normalised. One pass over all rows. Raises BadInput for a
+    row that passes the model's table of positions.
     """
+    check_room(local, max(len(row.ids) for row in rows) - 1)
     # The last token predicts nothing that is looked at.
     ids, mask = pad_left(
         [row.ids[:-1] for row in rows], int(local.tokenizer.pad_token_id), local.device

@@ -19,7 +19,7 @@ from bridgekd.lm.batches import length_sorted
 from bridgekd.lm.decoding import Asked, Writing, continue_prompts
 from bridgekd.lm.encode import prompt_ids, stop_ids
 from bridgekd.lm.forward import evaluating
-from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.loading import LocalModel, check_room
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Message
 
@@ -85,9 +85,11 @@ def sample(
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
     """`n` texts of every prompt. Text k is the one that `generate` draws with the seed
-    `seed + k * SEED_STEP`; a prompt is read once for all of its texts. The rest is as there.
+    `seed + k * SEED_STEP`; a prompt is read once for all of its texts. The rest is as there. Raises
+    BadInput where a text may pass the model's table of positions.
     """
     ids = prompt_ids(local.tokenizer, prompts)
+    check_room(local, max(map(len, ids), default=0) + max_new_tokens)
     known = known or {}
     texts = [tuple(known.get(i, ())) for i in range(len(ids))]
     n_before = n_ended = n_rows = 0
@@ -123,6 +125,7 @@ def continue_ids(
     local: LocalModel, ids: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[int]
 ) -> list[list[int]]:
     """The new tokens of each row, greedy, without the token that stopped it; all rows at once."""
+    check_room(local, max(map(len, ids), default=0) + max_new_tokens)
     writing = Writing(max_new_tokens, frozenset(stop), max(1, len(ids)))
     with evaluating(local.model):
         written, _ = continue_prompts(local, [(row, [i]) for i, row in enumerate(ids)], writing)

@@ -20,6 +20,7 @@ import peft
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -36,6 +37,7 @@ from bridgekd.lm.encode import FALLBACK_TEMPLATE, adds_bos, stop_ids
 ADAPTER_CONFIG = "adapter_config.json"
 # Tokens that mean padding in known vocabularies; used only where the tokenizer already holds them.
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
+POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")  # as families name them
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 
@@ -159,6 +161,23 @@ def max_positions(local: LocalModel) -> int | None:
     """The longest sequence the model was made for, in tokens; None where it has no such limit."""
     limit = getattr(local.model.config, "max_position_embeddings", None)
     return int(limit) if limit else None
+
+
+def check_room(local: LocalModel, n_tokens: int) -> None:
+    """Raises BadInput where a text of `n_tokens` passes a model's table of positions (GPT-2, OPT).
+
+    Models without such a table can read on, if not well.
+    """
+    names = (name for name, part in local.model.named_modules() if isinstance(part, nn.Embedding))
+    has_table = any(name.rpartition(".")[2] in POSITION_TABLES for name in names)
+    limit = max_positions(local)
+    if has_table and limit is not None and n_tokens > limit:
+        kind = local.model.config.model_type
+        raise BadInput(
+            f"a text of up to {n_tokens} tokens does not fit {kind}, which has {limit} positions; "
+            "lower max_new_tokens, shorten or leave out the longest questions, or use a model with "
+            "more"
+        )
 
 
 def plain_network(model: Any) -> Any:

@@ -26,7 +26,7 @@ from bridgekd.lm.forward import (
     question_means,
     row_means,
 )
-from bridgekd.lm.loading import LocalModel, accepted_arguments, plain_network
+from bridgekd.lm.loading import LocalModel, accepted_arguments, check_room, plain_network
 from bridgekd.lm.questions import Asked, Reader, ask, shown_options, targets
 from bridgekd.records import Example
 
@@ -129,6 +129,7 @@ def over_prefix(
     """The numbers of `in_full`, by one pass over the prompts and one over all options."""
     model: Any = local.model
     pad_id = int(local.tokenizer.pad_token_id)
+    check_room(local, max(len(row.ids) for q in questions for row in q.rows()) - 1)
     prefixes = [q.prefix() for q in questions]
     ids, mask = pad_left(prefixes, pad_id, local.device)
     cache: Any = DynamicCache(config=model.config)

@@ -64,7 +64,7 @@ def versus(story: Story) -> Table | None:
     )
     return Table(
         "Against direct distillation at the same budget, in points",
-        ("Arm", "Less", "Difference (95 % interval)", "p (Holm)"),
+        ("Arm", "Against", "Difference (95 % interval)", "p (Holm)"),
         rows,
         "llrr",
         note=f"Tested by {story.tests}; p is corrected for the {len(rows)} "
