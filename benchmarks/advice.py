@@ -5,29 +5,32 @@
 A world has its own pool, budget, models, teacher and mix of domains, all drawn from its number. The
 pilot is bought and advises; then every arm is really run at the budget and measured on a test set
 that the pilot never saw. Resumable: worlds in results.jsonl are not done again, one that was cut
-short goes on. Priors and settings were fixed before any world was looked at.
+short goes on. What every model answered stays in answers/, so that another way to advise can be
+held against the same worlds. Priors and settings were fixed before any world was looked at.
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import shutil
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
+from advice_tables import ARMS, told_of
 
-from bridgekd import api
+from bridgekd import api, stages
 from bridgekd.comparing import arms_of
 from bridgekd.config import Recipe
-from bridgekd.core.statistics import mcnemar, wilson
+from bridgekd.core.statistics import mcnemar
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows
+from bridgekd.edges.store import Artifact, Stage
+from bridgekd.errors import BadInput
 from bridgekd.records import Example, Prediction
 from bridgekd.runs import live_of, open_run
 from bridgekd.sandbox.domains import DOMAINS
@@ -37,13 +40,6 @@ from bridgekd.sandbox.world import generate
 
 N_VALIDATION, N_TEST, N_INSTRUCTIONS = 100, 800, 500
 FIRST_SEED = 5000  # of the worlds' questions, away from the demo's
-ARMS = {
-    "tutored": "random",
-    "direct": "direct",
-    "answers_only": "answers_only",
-    "instructed": "student_instructed",
-    "base": "student_base",
-}
 METHODS = ("bridge", "random", "direct", "answers_only")
 QUICK = (
     "student.train.epochs=4",
@@ -98,9 +94,13 @@ def _rows(n: int, seed: int, domains: str, known: Sequence[Example]) -> list[Exa
 
 
 def carried_out(folder: Path, of: World) -> dict[str, Any]:
-    """Pilot, advice, and then every arm: what was foretold beside what happened."""
+    """Pilot, advice, and then every arm: what was foretold beside what happened. A pilot that
+    refuses is a result, too.
+    """
+    resumed = folder.exists()
     recipe = written(folder, of)
     started = time.process_time()
+    row: dict[str, Any] = {"world": asdict(of), "stages": stage_versions()}
     with serve(wrong_rate=of.wrong, seed=of.number) as teacher:
         overrides = [
             f"teacher.base_url={teacher.base_url}",
@@ -110,26 +110,58 @@ def carried_out(folder: Path, of: World) -> dict[str, Any]:
             f"seed={of.number}",
             *QUICK,
         ]
-        advised = api.advise(recipe, overrides=overrides)
+        try:
+            advised = api.advise(recipe, overrides=overrides)
+        except BadInput as e:
+            return row | {"refused": str(e)}
         pilot_s = time.process_time() - started
         right = _right(load_recipe(recipe, overrides), folder)
-    seen = {arm: float(answers.mean()) for arm, answers in right.items()}
     draws = dict(zip(advised.told["arms"], np.load(advised.folder / "draws.npy"), strict=True))
-    foretold = {arm: _measured(draws[arm], seen[ARMS[arm]], of.number) for arm in draws}
+    _kept(folder, advised.folder, draws, right)
+    times = {"pilot_s": pilot_s, "seconds": time.process_time() - started}
+    row |= {"told": advised.told} | compared(draws, right, of.number)
+    return row | ({} if resumed else times)
+
+
+def compared(
+    draws: dict[str, np.ndarray], right: dict[str, np.ndarray], seed: int
+) -> dict[str, Any]:
+    """What was foretold, [draws] by arm of the advice, beside answers [questions] by arm of a run.
+    The students of chosen questions are held against what is told of random ones.
+    """
+    seen = {arm: float(answers.mean()) for arm, answers in right.items()}
+    foretold = {arm: _measured(draws[arm], seen[ARMS[arm]], seed) for arm in draws}
+    foretold["bridge"] = _measured(draws["tutored"], seen["bridge"], seed)
     gain = draws["tutored"] - draws["direct"]
     error = float(np.std(right["random"] - right["direct"]) / N_TEST**0.5)
-    noise = np.random.default_rng(of.number).normal(0, error, len(gain))
+    noise = np.random.default_rng(seed).normal(0, error, len(gain))
+    shown, really = gain + noise, seen["random"] - seen["direct"]
     return {
-        "world": asdict(of),
-        "told": {k: v for k, v in advised.told.items() if k != "pilot"},
-        "pilot": advised.told["pilot"],
         "seen": seen,
         "foretold": foretold,
-        "gain": _ends(gain + noise) | {"seen": seen["random"] - seen["direct"]},
+        "gain": _ends(shown) | {"seen": really, "place": float((shown < really).mean())},
         "p": {a: _differ(right["random"], right[a]) for a in ("direct", "bridge")},
-        "pilot_s": pilot_s,
-        "seconds": time.process_time() - started,
     }
+
+
+def stage_versions() -> str:
+    """A digest of what all stages mean: rows of different ones are not of one advice."""
+    found = sorted((n, s.version) for n, s in vars(stages).items() if isinstance(s, Stage))
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:12]
+
+
+def _kept(
+    world: Path, advice: Path, draws: dict[str, np.ndarray], right: dict[str, np.ndarray]
+) -> None:
+    """answers/NAME.npz beside the world: right or wrong by model of the pilot [models, questions],
+    in the order of told's `pilot`, and by arm of the runs; and the drawn accuracies.
+    """
+    _, _, *predictions = Artifact("advise", "", advice).inputs
+    pilot = np.array([_correct(p.path) for p in predictions], dtype=bool)
+    (world.parent / "answers").mkdir(exist_ok=True)
+    arrays = {f"draws_{a}": d for a, d in draws.items()}
+    arrays |= {f"right_{a}": r.astype(bool) for a, r in right.items()}
+    np.savez_compressed(world.parent / "answers" / f"{world.name}.npz", pilot=pilot, **arrays)
 
 
 def _right(recipe: Recipe, folder: Path) -> dict[str, np.ndarray]:
@@ -139,9 +171,12 @@ def _right(recipe: Recipe, folder: Path) -> dict[str, np.ndarray]:
     found = {}
     for name in (*ARMS.values(), "bridge"):
         made = run.answered(arms[name], run.pool(), run.test())
-        rows = read_rows(made.path / "predictions.parquet", Prediction)
-        found[name] = np.array([r.correct for r in rows], dtype=float)
+        found[name] = np.array(_correct(made.path), dtype=float)
     return found
+
+
+def _correct(folder: Path) -> list[bool]:
+    return [r.correct for r in read_rows(folder / "predictions.parquet", Prediction)]
 
 
 def _measured(draws: np.ndarray, seen: float, seed: int) -> dict[str, float]:
@@ -170,11 +205,15 @@ def _work(task: tuple[Path, int]) -> dict[str, Any]:
 
 
 def results_of(folder: Path, n_worlds: int, n_workers: int) -> list[dict[str, Any]]:
-    """Every world's result; those that are not there yet are made."""
+    """Every world's result; those that are not there yet are made. SystemExit where those that are
+    there came from stages that meant something else.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.jsonl"
     lines = file.read_text().splitlines() if file.is_file() else []
     known = {row["world"]["number"]: row for row in map(json.loads, lines)}
+    if any(row.get("stages") != stage_versions() for row in known.values()):
+        raise SystemExit(f"{file} has worlds of another version's stages; take another --folder")
     todo = [(folder, number) for number in range(n_worlds) if number not in known]
     with multiprocessing.get_context("spawn").Pool(n_workers) as pool, open(file, "a") as log:
         for row in pool.imap_unordered(_work, todo):
@@ -185,76 +224,12 @@ def results_of(folder: Path, n_worlds: int, n_workers: int) -> list[dict[str, An
 
 
 def _line(row: dict[str, Any]) -> str:
-    of, told, seen = row["world"], row["told"], row["seen"]
+    number = row["world"]["number"]
+    if "refused" in row:
+        return f"{number} no advice: {row['refused']}"
+    told, seen = row["told"], row["seen"]
     shown = ", ".join(f"{a} {100 * seen[ARMS[a]]:.1f}" for a in told["arms"])
-    return f"{of['number']} {told['verdict']} ({told['best']['tutored']:.2f}); {shown}"
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: how often intervals hold, how verdicts turned out, what following them costs."""
-    lines = ["| foretold | worlds | held by the 95 % interval | mean width | mean error |"]
-    lines += ["|---|---|---|---|---|"]
-    kinds = {arm: [r["foretold"][arm] for r in rows if arm in r["foretold"]] for arm in ARMS}
-    kinds["tutored - direct"] = [r["gain"] for r in rows]
-    for name, found in kinds.items():
-        held = sum(f["low"] <= f["seen"] <= f["high"] for f in found)
-        width = fmean(100 * (f["high"] - f["low"]) for f in found)
-        error = fmean(100 * (f["seen"] - f["mean"]) for f in found)
-        lines.append(
-            f"| {name} | {len(found)} | {_share(held, len(found))} | {width:.1f} | {error:+.1f} |"
-        )
-    lines += ["", "| verdict | worlds | right | mean of tutored less the best other |"]
-    lines += ["|---|---|---|---|"]
-    for verdict, n in Counter(r["told"]["verdict"] for r in rows).most_common():
-        those = [r for r in rows if r["told"]["verdict"] == verdict]
-        right = sum(_lead(r) > 0 for r in those)
-        right = n - right if verdict == "no assistant" else right
-        shown = "" if verdict == "cannot tell" else _share(right, n)
-        lead = 100 * fmean(_lead(r) for r in those)
-        lines.append(f"| {verdict} | {n} | {shown} | {lead:+.1f} |")
-    lines += ["", "| what is done | mean points below the best arm | largest |", "|---|---|---|"]
-    for name, policy in POLICIES.items():
-        lost = [100 * (_top(r) - r["seen"][policy(r)]) for r in rows]
-        lines.append(f"| {name} | {fmean(lost):.1f} | {max(lost):.1f} |")
-    seconds = fmean(r["seconds"] for r in rows)
-    lines.append(f"\n{seconds:.0f} processor seconds a world, of which the pilot "
-                 f"{fmean(r['pilot_s'] for r in rows):.0f}.")  # fmt: skip
-    return "\n".join(lines)
-
-
-def _advised(row: dict[str, Any], otherwise: str) -> str:
-    """The arm that the advice names; where it cannot tell, another."""
-    told = row["told"]
-    return otherwise if told["verdict"] == "cannot tell" else ARMS[told["leader"]]
-
-
-POLICIES = {
-    "always bridge": lambda row: "bridge",
-    "always random": lambda row: "random",
-    "always direct": lambda row: "direct",
-    "always answers_only": lambda row: "answers_only",
-    "the advice, else bridge": lambda row: _advised(row, "bridge"),
-    "the advice, else random": lambda row: _advised(row, "random"),
-    "the likeliest arm, told or not": lambda row: _likeliest(row["told"]["best"]),
-}  # fmt: skip
-
-
-def _likeliest(best: dict[str, float]) -> str:
-    return ARMS[max(best, key=best.__getitem__)]
-
-
-def _top(row: dict[str, Any]) -> float:
-    return max(row["seen"][arm] for arm in (*ARMS.values(), "bridge"))
-
-
-def _lead(row: dict[str, Any]) -> float:
-    others = [row["seen"][name] for arm, name in ARMS.items() if arm != "tutored"]
-    return float(row["seen"]["random"] - max(others))
-
-
-def _share(k: int, n: int) -> str:
-    low, high = wilson(k, n)
-    return f"{k} of {n}: {k / n:.0%} ({low:.0%} to {high:.0%})"
+    return f"{number} {told['verdict']} ({told['best']['tutored']:.2f}); {shown}"
 
 
 def main() -> None:
@@ -263,7 +238,7 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=60)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()
-    print(table(results_of(asked.folder.resolve(), asked.worlds, asked.workers)))
+    print(told_of(results_of(asked.folder.resolve(), asked.worlds, asked.workers)))
 
 
 if __name__ == "__main__":

@@ -9,11 +9,17 @@ from claims.reading import Line
 from claims.summary import Claim
 
 
+def as_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A head and rows as Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
 def summary_table(claims: Sequence[Claim], n_seeds: int) -> str:
     """The claims, the papers' figures and ours; one seed says nothing of other trainings."""
     rows = [(c.claim, c.paper, c.here, c.holds) for c in claims]
     holds = "holds" if n_seeds > 1 else "holds for this one training"
-    return _table(("claim", "paper", "here (95 % interval)", holds), rows)
+    return as_table(("claim", "paper", "here (95 % interval)", holds), rows)
 
 
 def table(experiment: Experiment, lines: Mapping[str, Line]) -> str:
@@ -24,7 +30,7 @@ def table(experiment: Experiment, lines: Mapping[str, Line]) -> str:
     rows = [_row(line, title in against) for title, line in lines.items()]
     filled = [any(row[k] for row in rows) for k in range(len(head))]
     kept = [[cell for cell, keep in zip(row, filled, strict=True) if keep] for row in rows]
-    return _table([h for h, keep in zip(head, filled, strict=True) if keep], kept)
+    return as_table([h for h, keep in zip(head, filled, strict=True) if keep], kept)
 
 
 def readme_table(lines: Mapping[str, Line], titles: Mapping[str, str]) -> str:
@@ -38,7 +44,7 @@ def readme_table(lines: Mapping[str, Line], titles: Mapping[str, str]) -> str:
              f"${told['spend_usd']:.2f}", _less(line))
         )  # fmt: skip
     head = ("arm", "accuracy, % (95 % interval)", "queries", "spend", "minus direct, points")
-    return _table(head, rows)
+    return as_table(head, rows)
 
 
 def put(document: Path, name: str, text: str) -> None:
@@ -100,8 +106,3 @@ def _figure(told: Mapping[str, Any] | None) -> str:
 def _percents(mean: float, ends: Iterable[float]) -> str:
     low, high = ends
     return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines)

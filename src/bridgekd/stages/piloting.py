@@ -94,12 +94,15 @@ def set_aside(
 
 @stage(version=1)
 def thin(out: Path, s: Thin, rationales: Artifact, *, live: Live) -> dict[str, Any]:
-    """A share of the kept rationales: the first, or some drawn at random in their order."""
+    """A share of the kept rationales: the first, or some drawn at random in their order. BadInput
+    where there are fewer than make one, as a larger share might then be the same rows.
+    """
     rows = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
-    if not rows:
+    if len(rows) * s.share < 1:
         raise BadInput(
-            f"no rationale of the pilot was kept; read the `reason` column of {rationales.path}, "
-            "then raise advise.share, mend the teacher's prompt or loosen check.keep"
+            f"{len(rows)} rationales of the pilot were kept, which cannot teach a model by a share "
+            f"of {s.share:g} of them; read the `reason` column of {rationales.path}, then raise "
+            "advise.share, mend the teacher's prompt or loosen check.keep"
         )
     places = np.arange(len(rows))
     if s.seed is not None:
