@@ -65,6 +65,7 @@ def written(lines: Mapping[str, Mapping[str, Line]], n_seeds: int) -> str:
     parts = []
     if found := summary(lines):
         parts.append(tables.summary_table(found, n_seeds))
+        parts.append("Each claim by itself; the tables below correct p for all their comparisons.")
     for name, told in lines.items():
         experiment = EXPERIMENTS[name]
         parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.")

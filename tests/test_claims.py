@@ -92,16 +92,18 @@ def test_a_planted_loss_is_told_as_one():
 
 
 @pytest.mark.parametrize(
-    ("level", "said", "holds"),
+    ("other", "accuracy", "said", "holds"),
     [
-        ("10%", "1x to 2x: direct comes level between 5 and 10 %", NO),
-        ("100%", "4x to 20x", OPEN),
-        (None, "more than 20x", YES),
+        ("10%", 0.6, "up to 1x direct is shown below, above with none", OPEN),
+        ("10%", 0.8, "up to 1x direct is shown below, above with 2x", NO),
+        ("100%", 0.6, "up to 4x direct is shown below, above with none", OPEN),
+        ("100%", 0.8, "up to 4x direct is shown below, above with 20x", OPEN),
+        ("100%", 0.3, "up to 20x direct is shown below, above with none", YES),
     ],
 )
-def test_the_queries_saved_are_read_off_where_direct_comes_level(level, said, holds):
+def test_the_queries_saved_are_read_off_where_direct_is_shown_below(other, accuracy, said, holds):
     shares = ("0.1%", "1%", "5%", "10%", "20%")
-    reached = {share: 0.6 if share == level else 0.3 for share in (*shares, "100%")}
+    reached = {share: accuracy if share == other else 0.3 for share in (*shares, "100%")}
     scaling = {f"direct {s}": line(f"direct {s}", reached[s]) for s in shares}
     scaling["bridge 5%"] = line("bridge 5%", 0.6)
     methods = arms(bridge=0.6, direct=0.3, direct_full=reached["100%"], teacher=0.9, **EVEN)

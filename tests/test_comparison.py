@@ -95,7 +95,7 @@ def test_a_gain_that_may_be_none_says_so():
     cells = over_seeds("student_base", share=0.3, trained=False) + over_seeds("direct", share=0.3)
     gain = compared(cells, DOMAINS)["arms"]["direct"]["gain"]
     assert (gain["verdict"], gain["usd_per_point"], gain["queries_per_point"]) == (
-        "no gain", None, None
+        "not shown", None, None
     )  # fmt: skip
 
 

@@ -29,11 +29,17 @@ def told(kind, leader, p, *, alike=0.5, share=0.2):
         (told("assistant", "tutored", 1.0), "(over 99% sure)"),
         (told("no assistant", "direct", 0.04), "(96% sure): the likeliest to be the best is the "),
         (told("no assistant", "answers_only", 0.04), "answers alone (96%), at no cost; method: a"),
-        (told("cannot tell", "direct", 0.4), "cannot tell (40% for an assistant). A larger pilot"),
+        (
+            told("cannot tell", "direct", 0.4),
+            "(40% for an assistant); the likeliest to be the best is student, direct (60%)",
+        ),
         (told("cannot tell", "direct", 0.4), "--set advise.share=0.4."),
         (told("cannot tell", "direct", 0.4, share=0.5), "compare random, direct and answers_only"),
-        (told("cannot tell", "tutored", 0.8, alike=0.95), "either will do, or compare them over"),
-        (told("cannot tell", "direct", 0.2, alike=0.05), "either will do, or compare them over"),
+        (told("cannot tell", "direct", 0.4), "ruled out: student, answers alone. A larger pilot"),
+        (told("cannot tell", "answers_only", 0.4), "alone (60%), and ruled out: student, direct. "),
+        (told("cannot tell", "answers_only", 0.4), "Student, answers alone costs no query."),
+        (told("cannot tell", "tutored", 0.8, alike=0.95), "many runs an assistant is better (95%"),
+        (told("cannot tell", "direct", 0.2, alike=0.05), "many runs an assistant is worse (95%"),
     ],
 )
 def test_a_verdict_says_how_sure_it_is_and_what_to_do(case, words):
@@ -45,4 +51,4 @@ def test_every_arm_is_shown_with_its_interval():
     print_advice(Console(file=text, width=200), told("assistant", "tutored", 0.95))
     shown = text.getvalue()
     assert "Student, through an assistant" in shown and "30.0% to 50.0%" in shown
-    assert "+10.0 points (-5.0 to +20.0), better in 95% of runs" in shown
+    assert "+10.0 points (-5.0 to +20.0); a run with one is better with probability 95%" in shown

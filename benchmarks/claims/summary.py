@@ -1,6 +1,7 @@
 """The papers' claims beside what was measured, each with an interval and a verdict by one rule: yes
 where the 95 % interval lies wholly on the claim's side, no where it lies wholly on the other, else
-not shown.
+not shown. A verdict is of a claim by itself, not corrected for how many there are, and of its
+direction, not of its size.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,27 +118,29 @@ def _told(claim: str, paper: str, found: Estimate | None, unit: str) -> Claim:
 
 
 def _saved(bridge: Line, scaling: Mapping[str, Line], full: Line) -> Claim:
-    """How much direct must buy to come level: more than the largest budget below the smallest one
-    whose difference from BRIDGE at 5 % has an interval that does not lie below 0.
+    """How many times BRIDGE's budget direct buys and is still shown below it: yes from ten on; no
+    where direct is shown above it with ten times or less.
     """
     shares = [title.removeprefix("direct ") for title in scaling if title.startswith("direct ")]
     budgets = [*((s, scaling[f"direct {s}"]) for s in shares), ("100%", full)]
-    below, level = _bracket(bridge, budgets)
-    claim, paper = "teacher queries saved against direct", "10x"
-    if level is None:
-        return Claim(claim, paper, "more than 20x: direct is below at every budget", YES)
-    holds = YES if below >= 10 else NO if level <= 10 else OPEN
-    here = f"{below:g}x to {level:g}x: direct comes level between {5 * below:g} and {5 * level:g} %"
-    return Claim(claim, paper, here, holds)
+    below, above = _bracket(bridge, budgets)
+    beaten = "above with none" if above is None else f"above with {above:g}x"
+    here = f"with up to {below:g}x direct is shown below, {beaten}"
+    holds = YES if below >= 10 else NO if above is not None and above <= 10 else OPEN
+    return Claim("teacher queries saved against direct", "10x", here, holds)
 
 
 def _bracket(bridge: Line, budgets: Sequence[tuple[str, Line]]) -> tuple[float, float | None]:
-    """The last budget below which and the first at which direct is level, in BRIDGE's budgets."""
+    """In BRIDGE's budgets: the last one of those in a row with which direct is shown below it, and
+    the first with which it is shown above.
+    """
+    told = [
+        (float(share.rstrip("%")) / 5, difference_of(*matrices(bridge, direct)))
+        for share, direct in budgets
+    ]
     below = 0.0
-    for share, direct in budgets:
-        one, other = matrices(bridge, direct)
-        times = float(share.rstrip("%")) / 5
-        if difference_of(one, other).high >= 0:
-            return below, times
+    for times, less in told:
+        if less.high >= 0:
+            break
         below = times
-    return below, None
+    return below, next((times for times, less in told if less.low > 0), None)

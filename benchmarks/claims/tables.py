@@ -16,9 +16,11 @@ def as_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def summary_table(claims: Sequence[Claim], n_seeds: int) -> str:
-    """The claims, the papers' figures and ours; one seed says nothing of other trainings."""
+    """The claims, the papers' figures and ours; one seed says nothing of other trainings. What is
+    held to is the direction; whether the size is in the paper's range is for the reader's eye.
+    """
     rows = [(c.claim, c.paper, c.here, c.holds) for c in claims]
-    holds = "holds" if n_seeds > 1 else "holds for this one training"
+    holds = "its direction holds" if n_seeds > 1 else "its direction holds for this one training"
     return as_table(("claim", "paper", "here (95 % interval)", holds), rows)
 
 

@@ -50,7 +50,7 @@ def print_advice(console: Console, told: Mapping[str, Any]) -> None:
         table.add_column(column, no_wrap=True, justify="left" if column == "arm" else "right")
     for arm, reach in sorted(told["arms"].items(), key=lambda row: -row[1]["mean"]):
         ends = f"{reach['low']:.1%} to {reach['high']:.1%}"
-        table.add_row(TITLES[arm], f"{reach['mean']:.1%}", ends, _sure(told["best"][arm]))
+        table.add_row(TITLES[arm], f"{reach['mean']:.1%}", ends, _percent(told["best"][arm]))
     console.print(table)
     console.print(
         f"[dim]From {n:,} answers of the teacher, measured on {measured:,} questions of the pool "
@@ -60,8 +60,8 @@ def print_advice(console: Console, told: Mapping[str, Any]) -> None:
     gain = told["gain"]
     console.print(
         f"An assistant against direct distillation: {100 * gain['mean']:+.1f} points "
-        f"({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}), better in "
-        f"{told['p_gain']:.0%} of runs."
+        f"({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f}); a run with one is better with "
+        f"probability {_percent(told['p_gain'])}."
     )
     console.print(f"[bold]{verdict(told)}[/bold]", soft_wrap=True)
 
@@ -74,25 +74,42 @@ def verdict(told: Mapping[str, Any]) -> str:
     """The verdict in a sentence or two, with what to do."""
     p, leader = told["best"]["tutored"], told["leader"]
     if told["verdict"] == "assistant":
-        return f"An assistant pays off here ({_sure(p)} sure): run bridge or random."
+        return f"An assistant pays off here ({_percent(p)} sure): run bridge or random."
     if told["verdict"] == "no assistant":
         named = TITLES[leader].partition(", ")[2]
         free = ", at no cost" if leader in NOTHING_PAID else ""
         return (
-            f"An assistant does not pay off here ({_sure(1 - p)} sure): the likeliest to be the "
-            f"best is the student, {named} ({_sure(told['best'][leader])}){free}; method: "
+            f"An assistant does not pay off here ({_percent(1 - p)} sure): the likeliest to be the "
+            f"best is the student, {named} ({_percent(told['best'][leader])}){free}; method: "
             f"{METHODS[leader]}."
         )
-    return f"The pilot cannot tell ({_sure(p)} for an assistant). {what_would(told)}"
+    return " ".join(filter(None, (_undecided(told), what_would(told))))
+
+
+def _undecided(told: Mapping[str, Any]) -> str:
+    """How the pilot that cannot tell leans, whom it rules out, and what is free."""
+    best, leader = told["best"], told["leader"]
+    out = [TITLES[arm] for arm, share in best.items() if share < 1 - told["sure"]]
+    left = [arm for arm in best if best[arm] >= 1 - told["sure"]]
+    text = (
+        f"The pilot cannot tell ({_percent(best['tutored'])} for an assistant); the likeliest to "
+        f"be the best is {TITLES[leader].lower()} ({_percent(best[leader])})"
+    )
+    if out:
+        text += f", and ruled out: {', '.join(out).lower()}"
+    free = [TITLES[arm] for arm in left if arm in NOTHING_PAID]
+    return text + (f". {' and '.join(free)} costs no query." if free else ".")
 
 
 def what_would(told: Mapping[str, Any]) -> str:
     """What would tell more, where the pilot cannot."""
     mean, share = told["p_if_runs_were_alike"], told["share"]
     if max(mean, 1 - mean) >= told["sure"]:
+        kind = "better" if mean >= told["sure"] else "worse"
         return (
-            "It could tell of the mean of many runs, but single runs differ by as much as the arms "
-            "do: either will do, or compare them over several seeds."
+            f"In the mean of many runs an assistant is {kind} ({_percent(max(mean, 1 - mean))} "
+            "sure), but single runs differ by as much as the arms do: compare them over several "
+            "seeds."
         )
     if share < 0.5:
         return (
@@ -102,7 +119,7 @@ def what_would(told: Mapping[str, Any]) -> str:
     return "A larger pilot would cost as much as the arms: compare random, direct and answers_only."
 
 
-def _sure(p: float) -> str:
+def _percent(p: float) -> str:
     if p > 0.99:
         return "over 99%"
     return f"{p:.0%}" if p >= 0.01 else "under 1%"

@@ -172,7 +172,7 @@ def _gains(rows: Rows, label: str, start: str | None) -> dict[str, Any]:
         "points": points,
         "ci95": [low, high],
         "p": told["p"],
-        "verdict": "gain" if low > 0 else "loss" if high < 0 else "no gain",
+        "verdict": "gain" if low > 0 else "loss" if high < 0 else "not shown",
     }
     for name, amount in (("usd", "spend_usd"), ("queries", "n_queries")):
         paid = _mean([getattr(c, amount) for c in row])
