@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from claims import plots, tables
-from claims.experiments import CHOOSING, CLAIMS, EXPERIMENTS
+from claims.experiments import CHOOSING, CLAIMS, EXCESS, EXPERIMENTS
 from claims.jobs import SHIFTS, seeded, side_by_side
 from claims.reading import Line, lines_of
 from claims.summary import summary
@@ -26,7 +26,11 @@ from bridgekd.sandbox.world import generate
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, README = ROOT / "docs" / "experiments.md", ROOT / "README.md"
-MARKS = {"claims": CLAIMS, "choosing": CHOOSING}  # in DOCUMENT: the experiments that stand there
+MARKS = {
+    "claims": CLAIMS,
+    "choosing": CHOOSING,
+    "excess": EXCESS,
+}  # in DOCUMENT: the experiments that stand there
 N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file has
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
 README_ARMS = {
@@ -60,18 +64,18 @@ def world(folder: Path, quick: bool) -> None:
         )
 
 
-def written(lines: Mapping[str, Mapping[str, Line]], n_seeds: int) -> str:
+def written(lines: Mapping[str, Mapping[str, Line]], seeds: Sequence[int]) -> str:
     """All tables as one Markdown text."""
     parts = []
     if found := summary(lines):
-        parts.append(tables.summary_table(found, n_seeds))
+        parts.append(tables.summary_table(found, len(seeds)))
         parts.append("Each claim by itself; the tables below correct p for all their comparisons.")
     for name, told in lines.items():
         experiment = EXPERIMENTS[name]
         parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.")
         parts.append(tables.table(experiment, told))
-    seeds = "one seed" if n_seeds == 1 else f"{n_seeds} seeds"
-    parts.append(f"Means over {seeds}; 95 % intervals over seeds and questions.")
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    parts.append(f"Means over {which}; 95 % intervals over seeds and questions.")
     return "\n\n".join(parts)
 
 
@@ -109,6 +113,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="put the tables into docs and README")
     asked = parser.parse_args()
@@ -122,12 +127,13 @@ def main() -> None:
         asked.folder or Path("reproduction-quick" if asked.quick else "reproduction")
     ).resolve()
     n_seeds = asked.seeds or (1 if asked.quick else 5)
+    seeds = range(asked.first_seed, asked.first_seed + n_seeds)
     began = time.monotonic()
     world(folder, asked.quick)
-    jobs = seeded([job for name in names for job in EXPERIMENTS[name].jobs], n_seeds)
+    jobs = seeded([job for name in names for job in EXPERIMENTS[name].jobs], seeds)
     done = side_by_side(folder, jobs, asked.workers, lambda text: print(text, flush=True))
-    lines = {name: lines_of(folder, EXPERIMENTS[name], done, n_seeds) for name in names}
-    text = written(lines, n_seeds)
+    lines = {name: lines_of(folder, EXPERIMENTS[name], done, seeds) for name in names}
+    text = written(lines, seeds)
     (folder / "tables.md").write_text(text + "\n")
     drawn(lines, folder)
     if mark:

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import bridgekd
 from bridgekd import lm
 from bridgekd.config import Confidence, Teacher
+from bridgekd.core.difficulty import above_answer
 from bridgekd.edges.rows import read_rows
 from bridgekd.errors import BadInput
 from bridgekd.records import Completion, Example, Rationale, Score, Signal
@@ -51,6 +53,19 @@ def test_a_measure_that_needs_no_gold_answer_scores_the_pool(tiny, measure):
     assert len(scores) == 60
     assert all(s.difficulty >= 0 for s in scores)
     assert len({s.difficulty for s in scores}) > 1 or measure in ("consistency", "disagreement")
+
+
+def test_excess_is_the_loss_less_its_answer_s_and_picks_by_that(tiny):
+    by = {}
+    for measure in ("loss", "excess"):
+        bridgekd.run(tiny, overrides=[f"select.difficulty={measure}", f"store=runs-{measure}"])
+        (made,) = (tiny.parent / f"runs-{measure}").glob("score_pool-*[!l]")
+        by[measure] = {s.id: s.difficulty for s in read_rows(made / "scores.parquet", Score)}
+    train = map(json.loads, (tiny.parent / "train.jsonl").read_text().splitlines())
+    gold = {row["id"]: row["answer"] for row in train}
+    ids = list(by["loss"])
+    told = above_answer(np.array([by["loss"][i] for i in ids]), [gold[i] for i in ids])
+    assert [by["excess"][i] for i in ids] == pytest.approx(told.tolist(), abs=1e-6)
 
 
 def test_a_pool_without_gold_answers_runs_to_the_end(unlabelled):

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekd.core.difficulty import n_distinct, option_entropy, option_margin, vote_entropy
+from bridgekd.core.difficulty import (
+    above_answer,
+    n_distinct,
+    option_entropy,
+    option_margin,
+    vote_entropy,
+)
 
 ANSWERS = st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=12)
 LOG_P = st.lists(st.floats(-50, 0), min_size=1, max_size=8).map(np.array)
@@ -50,3 +56,22 @@ def test_options_measures_are_in_0_to_1_and_know_no_order(log_p, random):
     for measure in (option_entropy, option_margin):
         assert -1e-12 <= measure(log_p) <= 1 + 1e-12
         assert measure(shuffled) == pytest.approx(measure(log_p), abs=1e-12)
+
+
+def test_what_an_answer_costs_everywhere_is_no_difficulty_of_a_question():
+    rng = np.random.default_rng(0)
+    words = np.array(["granted", "denied", "settled", "barred"] * 200)
+    planted = rng.exponential(1.0, len(words))
+    dear = np.where(words == "settled", 8.0, 0.0)  # a word that the model seldom says
+    first, second = (
+        set(np.argsort(-d)[:100].tolist()) for d in (planted, above_answer(planted + dear, words))
+    )
+    assert len(first & second) > 85
+    assert set(words[np.argsort(-(planted + dear))[:100]]) == {"settled"}
+
+
+def test_answers_that_stand_once_keep_the_order_of_their_losses():
+    losses = np.array([3.0, 1.0, 2.0, 5.0])
+    found = above_answer(losses, ["7", "8", "9", "10"])
+    assert found.argsort().tolist() == losses.argsort().tolist()
+    assert found.mean() == pytest.approx(0)

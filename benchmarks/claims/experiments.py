@@ -222,6 +222,28 @@ _STRATEGIES = Experiment(
     picks=True,
 )
 
+_EXCESS = Experiment(
+    "Difficulty as the loss above what the answer mostly costs",
+    "nothing; `excess` is ours",
+    (
+        Row("random", Job("apprenticeship", (*AT_5, "select.strategy=random")), "assistant"),
+        *(
+            Row(
+                f"{strategy}, {measure}",
+                Job(
+                    "apprenticeship",
+                    (*AT_5, f"select.strategy={strategy}", f"select.difficulty={measure}"),
+                ),
+                "assistant",
+            )
+            for strategy in ("bridge", "hardest")
+            for measure in ("loss", "excess")
+        ),
+    ),
+    ("random",),
+    picks=True,
+)
+
 EXPERIMENTS: dict[str, Experiment] = {
     "methods": _METHODS,
     "assistants": _ASSISTANTS,
@@ -233,6 +255,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "no_gold": _NO_GOLD,
     "loop": _LOOP,
     "strategies": _STRATEGIES,
+    "excess": _EXCESS,
 }
 CLAIMS = ("methods", "assistants", "scaling", "sizes", "imperfect", "filters", "shift", "no_gold")
 CHOOSING = ("strategies", "loop")
+EXCESS = ("excess",)

@@ -99,14 +99,14 @@ def side_by_side(
     return found
 
 
-def seeded(jobs: Sequence[Job], n_seeds: int) -> list[Job]:
+def seeded(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
     """Every job under every seed, once; neighbours differ in seed, as these share least. The
     teacher is measured once.
     """
     every = [
         replace(job, seed=seed)
         for job in dict.fromkeys(jobs)
-        for seed in range(1 if job.method == "teacher" else n_seeds)
+        for seed in (seeds[:1] if job.method == "teacher" else seeds)
     ]
     return list(dict.fromkeys(every))
 

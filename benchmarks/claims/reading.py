@@ -43,7 +43,7 @@ class Line:
 
 
 def lines_of(
-    folder: Path, experiment: Experiment, done: Mapping[Job, Answers], n_seeds: int
+    folder: Path, experiment: Experiment, done: Mapping[Job, Answers], seeds: Sequence[int]
 ) -> dict[str, Line]:
     """An experiment's lines by title. Holm's correction is over all its comparisons."""
     test = {e.id: e for e in _test_of(next(iter(done.values())))}
@@ -52,7 +52,7 @@ def lines_of(
     picks: dict[str, Mapping[str, float]] = {}
     aurocs: dict[str, list[float]] = {}
     for row in experiment.rows:
-        found = [_artifact(done[job][row.model]) for job in seeded([row.job], n_seeds)]
+        found = [_artifact(done[job][row.model]) for job in seeded([row.job], seeds)]
         cells += [replace(read.cell(row.title, answers), arm=row.title) for answers in found]
         picks[row.title] = _picks(found) if experiment.picks else {}
         aurocs[row.title] = [value for answers in found for value in _aurocs(answers)]

@@ -13,7 +13,8 @@ from bridgekd.config.teacher import Budget, Teacher
 
 AnswerKind = Literal["choice", "number", "label", "labels", "text"]
 Space = Literal["raw", "centred", "whitened"]
-Difficulty = Literal["loss", "entropy", "margin", "consistency", "disagreement"]
+Difficulty = Literal["loss", "excess", "entropy", "margin", "consistency", "disagreement"]
+NEED_GOLD = ("loss", "excess")  # of every question
 
 
 def _folder_name(value: str) -> str:
@@ -289,10 +290,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _gold_answers_are_there(self) -> "Recipe":
-        if self.data.unlabelled and self.select.difficulty == "loss":
+        if self.data.unlabelled and self.select.difficulty in NEED_GOLD:
             raise ValueError(
-                "select.difficulty: loss needs gold answers, and data.unlabelled says some are "
-                "missing; use entropy, margin or consistency, or, if some are there, disagreement"
+                f"select.difficulty: {self.select.difficulty} needs gold answers, and "
+                "data.unlabelled says some are missing; use entropy, margin or consistency, or, if "
+                "some are there, disagreement"
             )
         return self
 
@@ -304,7 +306,7 @@ class Recipe(Section):
             raise ValueError(
                 f"select.difficulty: {difficulty} over {kind} answers needs the probability of "
                 "every token, which no server gives; use assistant.scoring: transformers, or "
-                "loss, consistency or disagreement"
+                "loss, excess, consistency or disagreement"
             )
         return self
 

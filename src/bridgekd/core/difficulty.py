@@ -11,6 +11,8 @@ from scipy.stats import entropy, rankdata
 
 from bridgekd.errors import BadInput
 
+COMMON = 5  # questions by which an answer's mean loss is drawn towards that of the pool
+
 
 def rank_normalise(difficulty: np.ndarray) -> np.ndarray:
     """Places of `difficulty` [n] in its pool as float64 in [0, 1], 1 the hardest, ties their mean
@@ -29,6 +31,21 @@ def rank_normalise(difficulty: np.ndarray) -> np.ndarray:
     if len(difficulty) < 2:
         return np.zeros(len(difficulty))
     return np.asarray((rankdata(difficulty) - 1) / (len(difficulty) - 1))
+
+
+def above_answer(losses: NDArray[np.float64], answers: Sequence[str]) -> NDArray[np.float64]:
+    """Each of `losses` [n] less what its gold answer costs in this pool whatever the question: the
+    mean loss of all questions with that answer, drawn towards the pool's mean as if `COMMON`
+    questions more had that; ours.
+
+    A model that rarely says a word finds every question hard whose answer it is. Calibrating by
+    the answer's own likelihood is from Holtzman et al. 2021 (domain conditional PMI); that the
+    pool's mean stands for it, so that it takes no pass of its own, is not.
+    """
+    _, place = np.unique(np.asarray(answers), return_inverse=True)
+    sums, counts = np.bincount(place, losses), np.bincount(place)
+    own = (sums + COMMON * losses.mean()) / (counts + COMMON)
+    return np.asarray(losses - own[place])
 
 
 def option_entropy(log_likelihoods: NDArray[np.float64]) -> float:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from bridgekd.config import Assistant, Recipe, Student, Teacher
+from bridgekd.config import NEED_GOLD, Assistant, Recipe, Student, Teacher
 from bridgekd.core.draws import SEED_STEP
 from bridgekd.core.selection import BY_ALPHA, BY_SEED, WITHOUT_EMBEDDINGS
 from bridgekd.errors import BadInput
@@ -183,7 +183,7 @@ def _score_pool(recipe: Recipe) -> ScorePool:
     return ScorePool(
         difficulty=measure,
         samples=recipe.select.samples if sampled else 0,
-        max_new_tokens=0 if measure == "loss" else assistant.max_new_tokens,
+        max_new_tokens=0 if measure in NEED_GOLD else assistant.max_new_tokens,
         batch_size=assistant.batch_size,
         seed=recipe.seed if sampled else 0,
         scoring=assistant.scoring,

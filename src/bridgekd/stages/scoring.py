@@ -13,8 +13,8 @@ import numpy as np
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.core.calibration import calibration
-from bridgekd.core.difficulty import n_distinct, rank_normalise, vote_entropy
-from bridgekd.core.grading import read_answer
+from bridgekd.core.difficulty import above_answer, n_distinct, rank_normalise, vote_entropy
+from bridgekd.core.grading import canonical, read_answer
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
 from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import write_rows
@@ -31,6 +31,7 @@ from bridgekd.stages.writing import samples, written
 # The other measures are read off what a model writes; their pass is for the embeddings alone.
 IN_ONE_PASS: dict[str, Literal["loss", "entropy", "margin"]] = {
     "loss": "loss",
+    "excess": "loss",
     "entropy": "entropy",
     "margin": "margin",
 }
@@ -48,8 +49,8 @@ def score_pool(
     """How hard every question is for the warm assistant, and, unless a server scores, its embedding
     from the same pass.
 
-    `loss` needs gold answers. `entropy`, `margin`, `consistency` and `disagreement` (of the
-    assistant with the others of its committee) need none.
+    `loss` and `excess` need gold answers. `entropy`, `margin`, `consistency` and `disagreement`
+    (of the assistant with the others of its committee) need none.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
     writes = s.difficulty in ("consistency", "disagreement")
@@ -68,6 +69,9 @@ def score_pool(
             progress=live.progress,
         )
         difficulty = scored.difficulty
+        if s.difficulty == "excess":
+            gold = [canonical(e.answer or "", kind, e.choices) for e in examples]
+            difficulty = above_answer(difficulty, gold)
         if s.difficulty == "consistency":
             drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
             difficulty = np.array([n_distinct(a) for a in _read(examples, kind, drawn)])
