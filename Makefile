@@ -45,7 +45,7 @@ bench-lm: $(READY)  ## training, generation and scoring side by side with what o
 bench-selection: $(READY)  ## seconds, memory and worth of a choice, with peers (half an hour)
 	$(BIN)/python benchmarks/selection.py
 
-reproduce: $(READY)  ## the papers' claims into docs and README: five seeds, three hours, goes on; QUICK=1: one seed, twenty minutes, prints only
+reproduce: $(READY)  ## the papers' claims into docs and README: five seeds, about five hours on two cores, goes on; QUICK=1: one seed, twenty minutes, prints only
 	$(BIN)/python benchmarks/reproduce.py $(if $(QUICK),--quick,--write)
 
 choosing: $(READY)  ## what choosing buys in the sandbox, into docs: strategies, budgets, TA-in-the-Loop (three hours; goes on)

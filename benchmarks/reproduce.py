@@ -1,6 +1,6 @@
 """The papers' claims, measured in the sandbox. What was stopped goes on; what is there is found.
 
-    python benchmarks/reproduce.py                     every claim, five seeds, at most three hours
+    python benchmarks/reproduce.py                     every claim, five seeds: about five hours
     python benchmarks/reproduce.py --quick             one seed, a pool of 1,000, twenty minutes
     python benchmarks/reproduce.py strategies loop     single experiments (names in claims/)
     python benchmarks/reproduce.py --write             and puts the tables into docs and README
@@ -17,10 +17,11 @@ from pathlib import Path
 
 from claims import plots, tables
 from claims.experiments import CHOOSING, CLAIMS, EXCESS, EXPERIMENTS
-from claims.jobs import SHIFTS, seeded, side_by_side
-from claims.reading import Line, lines_of
+from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
+from claims.reading import Line, artifact, lines_of
 from claims.summary import summary
 
+from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.sandbox.export import export
 from bridgekd.sandbox.world import generate
 
@@ -31,6 +32,7 @@ MARKS = {
     "choosing": CHOOSING,
     "excess": EXCESS,
 }  # in DOCUMENT: the experiments that stand there
+STUDENTS = ("train_student", "train_on_answers", "train_with_mentor")
 N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file has
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
 README_ARMS = {
@@ -95,6 +97,16 @@ def put(lines: Mapping[str, Mapping[str, Line]], mark: str, text: str) -> None:
         tables.put(README, mark, tables.readme_table(lines["methods"], README_ARMS))
 
 
+def effort(done: Mapping[Job, Answers]) -> str:
+    """What making all of it anew takes, by the seconds that each part took when it was made."""
+    made: dict[str, Artifact] = {}
+    for path in {path for answers in done.values() for path in answers.values()}:
+        made |= ancestors(artifact(path))
+    hours = sum(a.manifest["seconds"] for a in made.values()) / 3600
+    n = sum(a.stage in STUDENTS for a in made.values())
+    return f"{n} trainings of a student; {hours:.1f} hours of one core for everything"
+
+
 def mark_of(names: Sequence[str]) -> str:
     """Where the tables of these experiments go. SystemExit, before hours are spent, where they are
     not all that stands there or a document has no place for them.
@@ -138,9 +150,8 @@ def main() -> None:
     drawn(lines, folder)
     if mark:
         put(lines, mark, text)
-    print(
-        f"\n{text}\n\n{len(jobs)} jobs in {(time.monotonic() - began) / 60:.0f} minutes; {folder}"
-    )
+    minutes = (time.monotonic() - began) / 60
+    print(f"\n{text}\n\n{len(jobs)} jobs in {minutes:.0f} minutes; {effort(done)}; {folder}")
 
 
 if __name__ == "__main__":

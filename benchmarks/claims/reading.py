@@ -52,7 +52,7 @@ def lines_of(
     picks: dict[str, Mapping[str, float]] = {}
     aurocs: dict[str, list[float]] = {}
     for row in experiment.rows:
-        found = [_artifact(done[job][row.model]) for job in seeded([row.job], seeds)]
+        found = [artifact(done[job][row.model]) for job in seeded([row.job], seeds)]
         cells += [replace(read.cell(row.title, answers), arm=row.title) for answers in found]
         picks[row.title] = _picks(found) if experiment.picks else {}
         aurocs[row.title] = [value for answers in found for value in _aurocs(answers)]
@@ -93,13 +93,14 @@ def _less(
     return difference_of(first, second)
 
 
-def _artifact(folder: Path) -> Artifact:
+def artifact(folder: Path) -> Artifact:
+    """The artifact of a folder of the store."""
     stage, _, fingerprint = folder.name.rpartition("-")
     return Artifact(stage, fingerprint, folder)
 
 
 def _test_of(answers: Answers) -> list[Example]:
-    made = ancestors(_artifact(next(iter(answers.values())))).values()
+    made = ancestors(artifact(next(iter(answers.values())))).values()
     (test,) = (a for a in made if a.stage == "load_test")
     return read_rows(test.path / "test.parquet", Example)
 
