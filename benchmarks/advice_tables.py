@@ -43,14 +43,14 @@ def _intervals(rows: Sequence[Row]) -> str:
     """Beside the forecast's mean absolute error, that of its largest pilot models taken as they
     are.
     """
-    kinds = {arm: [r for r in rows if arm in r["foretold"]] for arm in (*ARMS, "bridge")}
     found = {
-        name: [(r["foretold"][name], naive(r, name)) for r in some] for name, some in kinds.items()
+        arm: [(r["foretold"][arm], naive(r, arm)) for r in rows if arm in r["foretold"]]
+        for arm in (*ARMS, "bridge")
     }
     gains = [(r["gain"], naive(r, "tutored") - naive(r, "direct")) for r in rows]
     found["tutored - direct"] = gains
     lines = []
-    for name, pairs in found.items():
+    for name, pairs in ((name, pairs) for name, pairs in found.items() if pairs):
         those = [f for f, _ in pairs]
         held = sum(f["low"] <= f["seen"] <= f["high"] for f in those)
         lines.append(
