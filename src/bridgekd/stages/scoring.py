@@ -70,7 +70,7 @@ def score_pool(
         )
         difficulty = scored.difficulty
         if s.difficulty == "excess":
-            gold = [canonical(e.answer or "", kind, e.choices) for e in examples]
+            gold = [canonical(e.answer or "", kind, e.choices) or str(e.answer) for e in examples]
             difficulty = above_answer(difficulty, gold)
         if s.difficulty == "consistency":
             drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
