@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from claims.tables import as_table
+from scipy.stats import t
 
 from bridgekd.core.statistics import wilson
 
@@ -113,22 +115,34 @@ def _verdicts(rows: Sequence[Row]) -> str:
 
 def _policies(rows: Sequence[Row]) -> str:
     lines = []
+    named = np.array([r["seen"][_likeliest(r)] for r in rows])
     for name, policy in POLICIES.items():
         chosen = [policy(r) for r in rows]
         lost = [_top(r) - r["seen"][arm] for r, arm in zip(rows, chosen, strict=True)]
         asks = "always" not in name
         paid = fmean(_paid(r, arm, asks) for r, arm in zip(rows, chosen, strict=True))
-        lines.append((name, _points(lost), f"{100 * max(lost):.1f}", f"{paid:.0f}"))
-    return as_table(
-        ("what is done", "mean points below the best arm", "largest", "mean queries"), lines
-    )
+        lines.append((name, _points(lost), f"{100 * max(lost):.1f}", f"{paid:.0f}",
+                      _paired(named - [r["seen"][a] for r, a in zip(rows, chosen, strict=True)]))
+                    )  # fmt: skip
+    head = ("what is done", "mean points below the best arm", "largest", "mean queries",
+            "worse than the likeliest by")  # fmt: skip
+    return as_table(head, lines)
+
+
+def _paired(less: np.ndarray) -> str:
+    """The mean and its 95 % interval by t over worlds."""
+    if len(less) < 2 or not less.any():
+        return ""
+    mean, error = less.mean(), less.std(ddof=1) / len(less) ** 0.5
+    low, high = t.interval(0.95, len(less) - 1, mean, error)
+    return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _paid(row: Row, arm: str, piloted: bool) -> int:
     """Queries of the pilot and the arm; random and direct ask the pilot's questions anyway."""
     budget = row["world"]["budget"] if arm in PAYING else 0
     pilot = row["told"]["n_asked"] if piloted else 0
-    return budget + pilot if arm == "bridge" else max(budget, pilot)
+    return max(budget, pilot)
 
 
 def advised(row: Row, otherwise: str) -> str:

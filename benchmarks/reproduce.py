@@ -71,7 +71,10 @@ def written(lines: Mapping[str, Mapping[str, Line]], seeds: Sequence[int]) -> st
     parts = []
     if found := summary(lines):
         parts.append(tables.summary_table(found, len(seeds)))
-        parts.append("Each claim by itself; the tables below correct p for all their comparisons.")
+        parts.append(
+            "Each claim by itself. The tables below correct p for all their comparisons, "
+            "and not their intervals."
+        )
     for name, told in lines.items():
         experiment = EXPERIMENTS[name]
         parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.")

@@ -59,7 +59,7 @@ def test_every_row_has_a_job_that_can_be_carried_out_and_a_reference_that_stands
     assert any(experiment.reference(row) for row in held)
 
 
-def test_a_claim_trains_about_as_many_students_as_fit_three_hours():
+def test_the_claims_train_no_more_students_than_fit_five_hours():
     jobs = {job for name in CLAIMS for job in seeded(EXPERIMENTS[name].jobs, range(SEEDS))}
     n_students = sum(
         2 if job.method == "ta_in_the_loop" else 1

@@ -12,8 +12,10 @@ from bridgekd.core.difficulty import (
     n_distinct,
     option_entropy,
     option_margin,
+    rank_normalise,
     vote_entropy,
 )
+from bridgekd.errors import BadInput
 
 ANSWERS = st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=12)
 LOG_P = st.lists(st.floats(-50, 0), min_size=1, max_size=8).map(np.array)
@@ -75,3 +77,9 @@ def test_answers_that_stand_once_keep_the_order_of_their_losses():
     found = above_answer(losses, ["7", "8", "9", "10"])
     assert found.argsort().tolist() == losses.argsort().tolist()
     assert found.mean() == pytest.approx(0)
+
+
+def test_a_loss_that_is_no_number_is_left_for_the_row_to_be_named():
+    losses = np.array([1.0, np.nan, 2.0])
+    with pytest.raises(BadInput, match="row 1 of the pool"):
+        rank_normalise(above_answer(losses, ["7", "7", "8"]))

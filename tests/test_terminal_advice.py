@@ -37,7 +37,7 @@ def told(kind, leader, p, *, alike=0.5, share=0.2):
         (told("cannot tell", "direct", 0.4, share=0.5), "compare random, direct and answers_only"),
         (told("cannot tell", "direct", 0.4), "ruled out: student, answers alone. A larger pilot"),
         (told("cannot tell", "answers_only", 0.4), "alone (60%), and ruled out: student, direct. "),
-        (told("cannot tell", "answers_only", 0.4), "Student, answers alone costs no query."),
+        (told("cannot tell", "answers_only", 0.4), "No query: student, answers alone."),
         (told("cannot tell", "tutored", 0.8, alike=0.95), "many runs an assistant is better (95%"),
         (told("cannot tell", "direct", 0.2, alike=0.05), "many runs an assistant is worse (95%"),
     ],

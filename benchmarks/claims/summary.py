@@ -125,7 +125,8 @@ def _saved(bridge: Line, scaling: Mapping[str, Line], full: Line) -> Claim:
     budgets = [*((s, scaling[f"direct {s}"]) for s in shares), ("100%", full)]
     below, above = _bracket(bridge, budgets)
     beaten = "above with none" if above is None else f"above with {above:g}x"
-    here = f"with up to {below:g}x direct is shown below, {beaten}"
+    first = f"with up to {below:g}x" if below else "with none"
+    here = f"{first} direct is shown below, {beaten}"
     holds = YES if below >= 10 else NO if above is not None and above <= 10 else OPEN
     return Claim("teacher queries saved against direct", "10x", here, holds)
 

@@ -98,7 +98,7 @@ def _undecided(told: Mapping[str, Any]) -> str:
     if out:
         text += f", and ruled out: {', '.join(out).lower()}"
     free = [TITLES[arm] for arm in left if arm in NOTHING_PAID]
-    return text + (f". {' and '.join(free)} costs no query." if free else ".")
+    return text + (f". No query: {' and '.join(free).lower()}." if free else ".")
 
 
 def what_would(told: Mapping[str, Any]) -> str:

@@ -42,7 +42,10 @@ def above_answer(losses: NDArray[np.float64], answers: Sequence[str]) -> NDArray
     the answer's own likelihood is from Holtzman et al. 2021 (domain conditional PMI); that the
     pool's mean stands for it, so that it takes no pass of its own, is not.
     """
-    _, place = np.unique(np.asarray(answers), return_inverse=True)
+    if not np.isfinite(losses).all():
+        return losses  # for `rank_normalise` to name
+    places = {answer: k for k, answer in enumerate(dict.fromkeys(answers))}
+    place = np.array([places[answer] for answer in answers])
     sums, counts = np.bincount(place, losses), np.bincount(place)
     own = (sums + COMMON * losses.mean()) / (counts + COMMON)
     return np.asarray(losses - own[place])
