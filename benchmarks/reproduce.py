@@ -27,11 +27,12 @@ from bridgekd.sandbox.world import generate
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, README = ROOT / "docs" / "experiments.md", ROOT / "README.md"
-MARKS = {
+MARKS = {  # in DOCUMENT: the experiments that stand there
     "claims": CLAIMS,
     "choosing": CHOOSING,
     "excess": EXCESS,
-}  # in DOCUMENT: the experiments that stand there
+}
+FIRST_SEEDS = {"excess": 5}  # of sections about other seeds than from 0 on
 STUDENTS = ("train_student", "train_on_answers", "train_with_mentor")
 N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file has
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
@@ -110,13 +111,15 @@ def effort(done: Mapping[Job, Answers]) -> str:
     return f"{n} trainings of a student; {hours:.1f} hours of one core for everything"
 
 
-def mark_of(names: Sequence[str]) -> str:
+def mark_of(names: Sequence[str], first_seed: int) -> str:
     """Where the tables of these experiments go. SystemExit, before hours are spent, where they are
     not all that stands there or a document has no place for them.
     """
     mark = next((mark for mark, whole in MARKS.items() if set(names) == set(whole)), None)
     if mark is None:
         raise SystemExit("--write replaces whole sections: name all experiments of one, or none")
+    if first_seed != FIRST_SEEDS.get(mark, 0):
+        raise SystemExit(f"that section's seeds: --first-seed {FIRST_SEEDS.get(mark, 0)}")
     for document in (DOCUMENT, README)[: 1 + (mark == "claims")]:
         tables.around(document, mark)
     return mark
@@ -137,7 +140,7 @@ def main() -> None:
         raise SystemExit(f"unknown: {', '.join(unknown)}; known: {', '.join(EXPERIMENTS)}")
     if asked.write and asked.quick:
         raise SystemExit("--write is for all seeds; --quick prints its tables")
-    mark = mark_of(names) if asked.write else ""
+    mark = mark_of(names, asked.first_seed) if asked.write else ""
     folder = (
         asked.folder or Path("reproduction-quick" if asked.quick else "reproduction")
     ).resolve()

@@ -117,10 +117,14 @@ def test_a_table_leaves_out_columns_that_nothing_fills():
 
 
 def test_a_part_of_a_section_is_not_written_over_the_whole():
-    assert mark_of(CLAIMS) == "claims" and mark_of(CHOOSING) == "choosing"
+    assert mark_of(CLAIMS, 0) == "claims" and mark_of(CHOOSING, 0) == "choosing"
+    assert mark_of(["excess"], 5) == "excess"
+    for names, first in ((["excess"], 0), (CLAIMS, 5)):
+        with pytest.raises(SystemExit, match="first-seed"):
+            mark_of(names, first)
     for names in (["shift"], [*CLAIMS, "loop"], ["loop"]):
         with pytest.raises(SystemExit, match="name all experiments"):
-            mark_of(names)
+            mark_of(names, 0)
 
 
 def test_the_pictures_hold_every_arm_and_are_the_same_bytes_again(tmp_path):
