@@ -156,7 +156,7 @@ def _kept(
     """answers/NAME.npz beside the world: right or wrong by model of the pilot [models, questions],
     in the order of told's `pilot`, and by arm of the runs; and the drawn accuracies.
     """
-    _, _, *predictions = Artifact("advise", "", advice).inputs
+    predictions = Artifact("advise", "", advice).get_inputs("predictions")
     pilot = np.array([_correct(p.path) for p in predictions], dtype=bool)
     (world.parent / "answers").mkdir(exist_ok=True)
     arrays = {f"draws_{a}": d for a, d in draws.items()}

@@ -132,7 +132,7 @@ def test_what_is_measured_on_has_no_copy_that_a_model_learns_from(piloted):
 
 def test_every_student_of_a_pilot_gets_the_updates_of_a_run(piloted):
     folders = made(piloted[0], "train_student") + made(piloted[0], "train_on_answers")
-    updates = {json.loads((f / "manifest.json").read_text())["facts"]["n_updates"] for f in folders}
+    updates = {json.loads((f / "manifest.json").read_text())["stats"]["n_updates"] for f in folders}
     assert len(folders) > 4 and len(updates) == 1
 
 

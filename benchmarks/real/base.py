@@ -28,7 +28,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from bridgekd.config import Machine, Train
-from bridgekd.edges.store import write_durably
+from bridgekd.io.disk import write_atomic
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.records import Span, TrainRow
 from bridgekd.sandbox.build import ATTENTION, CONV, make_model
@@ -148,7 +148,7 @@ def build(name: str, plan: Plan, texts: Sequence[str], folder: Path, seed: int =
         done = work / f"{lesson}.json"
         if not done.is_file():
             told = _taught(latest, rows, work / lesson, config, seed, label=f"{name} {lesson}")
-            write_durably(done, json.dumps(told, indent=1))
+            write_atomic(done, json.dumps(told, indent=1))
         print(f"{name} {lesson}: {done.read_text()}", flush=True)
         latest = work / lesson
     shutil.rmtree(folder / name, ignore_errors=True)

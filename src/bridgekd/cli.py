@@ -24,10 +24,12 @@ from bridgekd import (
     terminal_advice,
     terminal_metrics,
 )
-from bridgekd.edges.store import MANIFEST
+from bridgekd.core.durations import WorkKind
+from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
 from bridgekd.ledger.views import spend
+from bridgekd.stages.stats import PurchaseStats
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,14 +118,13 @@ def status(
     journal = read_journal(store, name)
     rows = []
     for entry in journal["stages"]:
-        path = store / entry["folder"] / MANIFEST
-        if not path.is_file():
+        made = Artifact(entry["stage"], "", store / entry["folder"])
+        if not made.has_manifest:
             rows.append((entry["stage"], "", "", f"{entry['folder']} (gone)"))
             continue
-        manifest = json.loads(path.read_text())
-        cost = manifest["facts"].get("spend_microusd")
-        spent = "" if cost is None else f"${cost / 1e6:.4f}"
-        rows.append((entry["stage"], f"{manifest['seconds']:.1f}", spent, entry["folder"]))
+        paid = made.manifest.kind is WorkKind.PAID
+        spent = f"${made.read_stats(PurchaseStats).spend_microusd / 1e6:.4f}" if paid else ""
+        rows.append((entry["stage"], f"{made.manifest.seconds:.1f}", spent, entry["folder"]))
     for partial in sorted(store.glob("*.partial")):
         rows.append((partial.name.rpartition("-")[0], "...", "", f"{partial.name} (unfinished)"))
     terminal.print_status(out, journal, rows)

@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from bridgekd import lm
+from bridgekd import settings as of
 from bridgekd.config import Budget, Recipe
 from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.licences import licence_of
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.edges.store import Artifact, Stats, ancestors
 from bridgekd.journal import Finished, Measured, rationales_of
 from bridgekd.records import Example, Lesson
 from bridgekd.report.cards import Card, Figure
 from bridgekd.stages.lessons import read_rationales
 from bridgekd.stages.naming import title
 from bridgekd.stages.overlapping import contamination
+from bridgekd.stages.pool import LoadPoolStats
 from bridgekd.stages.spending import purchases_of
+from bridgekd.stages.stats import TrainStats
 
 HOW = {
     "bridge": "Method: BRIDGE (arXiv 2512.20403). A local assistant learnt from the teacher's "
@@ -52,12 +55,19 @@ _SHOWN = ("student_base", "assistant_base", "teacher")  # beside the model, wher
 _OPTIONS = ("first option", "second option")
 
 
+class _Filter(Stats):
+    """What the settings of all stages that let rationales through have."""
+
+    keep: str
+
+
 def card_of(run: Finished, arm: Measured, lessons: Sequence[Lesson], merged: "lm.Merged") -> Card:
     """Everything the two cards of `arm` say."""
     recipe, made = run.recipe, ancestors(arm.model)
     metrics = json.loads((run.evaluation.path / "metrics.json").read_text())["arms"]
-    own, settings, facts = metrics[arm.name], arm.model.manifest["settings"], arm.model.facts
-    base, pool = _base(run, arm), arm.model.inputs[0].facts
+    own, settings = metrics[arm.name], arm.model.read_settings(of.TrainModel)
+    stats = arm.model.read_stats(TrainStats)
+    base, pool = _base(run, arm), arm.model.get_input("pool").read_stats(LoadPoolStats)
     return Card(
         run=run.name,
         arm=arm.name,
@@ -66,10 +76,10 @@ def card_of(run: Finished, arm: Measured, lessons: Sequence[Lesson], merged: "lm
         base=model_and_revision(base)[0] if base.stage == "hub" else base.path.name,
         base_on_hub=base.stage == "hub",
         licence=licence_of(base),
-        train_data=_named(_input(run.behind, "load_pool", 0)),
-        test_data=_named(_input(run.behind, "load_test", 1)),
-        n_pool=pool["n_pool"],
-        n_validation=pool["n_validation"],
+        train_data=_named(_source(run.behind, "load_pool")),
+        test_data=_named(_source(run.behind, "load_test")),
+        n_pool=pool.n_pool,
+        n_validation=pool.n_validation,
         contamination=contamination(run.behind),
         teacher=recipe.teacher.model,
         provider=recipe.teacher.provider,
@@ -81,13 +91,13 @@ def card_of(run: Finished, arm: Measured, lessons: Sequence[Lesson], merged: "lm
         by_domain=tuple(_figure(d, row) for d, row in own["by_domain"].items() if d),
         n_rows=len(lessons),
         n_questions=len({lesson.id for lesson in lessons}),
-        n_too_long=facts["n_too_long"],
+        n_too_long=stats.n_too_long,
         sources=dict(sorted(Counter(lesson.source for lesson in lessons).items())),
         dropped=_dropped(arm.model),
-        rules=tuple(sorted({a.manifest["settings"]["keep"] for a in rationales_of(arm.model)})),
-        two_task=settings["form"] == "two_task",
-        n_updates=facts["n_updates"],
-        best_update=facts["best_update"],
+        rules=tuple(sorted({a.read_settings(_Filter).keep for a in rationales_of(arm.model)})),
+        two_task=settings.form == "two_task",
+        n_updates=stats.n_updates,
+        best_update=stats.best_update,
         dtype=merged.dtype,
         n_parameters=merged.n_parameters,
         max_new_tokens=arm.max_new_tokens,
@@ -112,15 +122,15 @@ def _named(source: Artifact) -> str:
     return source.fingerprint.removeprefix("hub:") if is_on_hub else source.path.name
 
 
-def _input(behind: Mapping[str, Artifact], stage: str, place: int) -> Artifact:
-    """An input of a stage; what several seeds brought there is the same."""
-    return next(a for a in behind.values() if a.stage == stage).inputs[place]
+def _source(behind: Mapping[str, Artifact], stage: str) -> Artifact:
+    """The file that a stage read; what several seeds brought there is the same."""
+    return next(a for a in behind.values() if a.stage == stage).get_input("source")
 
 
 def _budget(budget: Budget, arm: Measured) -> Budget:
     """That of the arm's own purchases, the recipe's where it made none."""
     bought = [a for a in ancestors(arm.model).values() if a.stage == "query_teacher"]
-    return Budget.model_validate(bought[0].manifest["settings"]["budget"]) if bought else budget
+    return bought[0].read_settings(of.QueryTeacher).budget if bought else budget
 
 
 def _in_words(budget: Budget) -> str:
@@ -158,5 +168,5 @@ def _prompt_end(arm: Measured, recipe: Recipe) -> str:
 
 
 def _libraries(model: Artifact) -> str:
-    known = model.manifest["libraries"]
+    known = model.manifest.libraries
     return ", ".join(f"{name} {known[name]}" for name in ("bridgekd", "transformers", "torch"))

@@ -45,7 +45,7 @@ def pilot(run: Run) -> Artifact:
     limits = SetAside(n=how.measure, warm_up=untaught, smallest=how.grid[0])
     aside = make(stages.set_aside, limits, pool, ranking)
     bought = make(stages.query_teacher, of.query_part((0.0, how.share)), pool, ranking, *run.shots)
-    lessons = make(stages.check, of.check, pool, bought, *run.judges(pool))
+    lessons = make(stages.check, of.check, pool, bought, run.judge(pool))
 
     made = _Models(run, aside)
     if instructed != run.student:

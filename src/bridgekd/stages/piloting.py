@@ -10,20 +10,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bridgekd import settings as of
 from bridgekd.config import Budget, Section
-from bridgekd.core.advice import Advice, Point, Role, advised, runs_at
+from bridgekd.core.advice import Point, Role, advised, runs_at
 from bridgekd.core.draws import stream
 from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Pick, Prediction, Rationale
+from bridgekd.stages.buying import CheckStats
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, n_queries, part_of, read_pool, read_validation
+from bridgekd.stages.stats import KeptStats
 from bridgekd.stages.training import warmed_on
 
 LARGEST_SHARE = 4  # at most a fourth of the pool is set aside
@@ -56,10 +57,21 @@ class Advise(Section):
     sure: float
 
 
-@stage(version=2)
+class SetAsideStats(Stats):
+    n_pool: int
+    n_aside: int
+    n_whole: int
+
+
+class AdviseStats(Stats):
+    verdict: str
+    p_assistant: float
+
+
+@stage(version=2, title="Questions set aside")
 def set_aside(
-    out: Path, s: SetAside, pool: Artifact, ranking: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: SetAside, live: Live, pool: Artifact, ranking: Artifact
+) -> SetAsideStats:
     """The pool without some questions, and these as what the pilot's models are measured on: the
     last of the random ranking, neither to be asked by the pilot nor known from the warm-up, nor
     standing in the pool twice, so that no model has learnt from a copy.
@@ -89,11 +101,13 @@ def set_aside(
     write_rows(out / "test.parquet", Example, [e for e in examples if e.id in aside])
     write_rows(out / "validation.parquet", Example, read_validation(pool))
     (out / "task.json").write_text(json.dumps({"answer_kind": answer_kind(pool)}))
-    return {"n_pool": len(examples) - len(aside), "n_aside": len(aside), "n_whole": len(examples)}
+    return SetAsideStats(
+        n_pool=len(examples) - len(aside), n_aside=len(aside), n_whole=len(examples)
+    )
 
 
-@stage(version=1)
-def thin(out: Path, s: Thin, rationales: Artifact, *, live: Live) -> dict[str, Any]:
+@stage(version=1, title="A share of the rationales")
+def thin(out: Path, s: Thin, live: Live, rationales: Artifact) -> KeptStats:
     """A share of the kept rationales: the first, or some drawn at random in their order. BadInput
     where there are fewer than make one, as a larger share might then be the same rows.
     """
@@ -109,44 +123,45 @@ def thin(out: Path, s: Thin, rationales: Artifact, *, live: Live) -> dict[str, A
         places = stream(s.seed, "pilot").permutation(len(rows))
     some = sorted(places[: n_of(s.share, len(rows))].tolist())
     write_rows(out / "rationales.parquet", Rationale, [rows[i] for i in some])
-    return {"n_kept": len(some)}
+    return KeptStats(n_kept=len(some))
 
 
-@stage(version=2)
+@stage(version=2, title="Advice")
 def advise(
-    out: Path, s: Advise, aside: Artifact, lessons: Artifact, *predictions: Artifact, live: Live
-) -> dict[str, Any]:
+    out: Path, s: Advise, live: Live, aside: Artifact, rationales: Artifact, *predictions: Artifact
+) -> AdviseStats:
     """advice.json: what every arm would reach at the budget; draws.npy: drawn accuracies, [arms,
     draws] in the order of its `arms`.
 
     Curves run over the teacher's kept rationales, as those are what is learnt from; the budget is
     taken to give them as often as the pilot did.
     """
-    sizes, n_kept = aside.facts, lessons.facts["n_kept"]
-    n_asked = n_kept + lessons.facts["n_dropped"]
-    budget = n_queries(s.budget.queries, sizes["n_whole"])
+    sizes, checked = aside.read_stats(SetAsideStats), rationales.read_stats(CheckStats)
+    n_kept = checked.n_kept
+    n_asked = n_kept + checked.n_dropped
+    budget = n_queries(s.budget.queries, sizes.n_whole)
     if n_asked != part_of(budget, (0.0, s.share)):  # dollars or tokens ended the purchase
         budget = min(budget, math.floor(n_asked / s.share + 0.5))
-    points = points_of(s.models, n_kept, sizes["n_pool"])
+    points = points_of(s.models, n_kept, sizes.n_pool)
     rows = [read_rows(p.path / "predictions.parquet", Prediction) for p in predictions]
     right = np.array([[r.correct for r in answered] for answered in rows])
     n_to_learn = max(n_kept, math.floor(budget * n_kept / n_asked + 0.5))
-    runs = runs_at(points, right, budget=n_to_learn, n_pool=sizes["n_whole"])
+    runs = runs_at(points, right, budget=n_to_learn, n_pool=sizes.n_whole)
     found = advised(runs, sure=s.sure)
     shown = [asdict(p) | {"accuracy": float(r.mean())} for p, r in zip(points, right, strict=True)]
     told = {
         "budget": budget,
-        "n_pool": sizes["n_whole"],
+        "n_pool": sizes.n_whole,
         "n_asked": n_asked,
         "n_kept": n_kept,
-        "n_measured": sizes["n_aside"],
+        "n_measured": sizes.n_aside,
         "share": s.share,
         "sure": s.sure,
         "pilot": shown,
     }
     (out / "advice.json").write_text(json.dumps(told | asdict(found), indent=1))
     np.save(out / "draws.npy", np.array(list(runs.single.values())))
-    return facts_of(found)
+    return AdviseStats(verdict=found.verdict, p_assistant=round(found.best["tutored"], 4))
 
 
 def points_of(models: Sequence[Measured], n_kept: int, n_left: int) -> list[Point]:
@@ -159,8 +174,3 @@ def points_of(models: Sequence[Measured], n_kept: int, n_left: int) -> list[Poin
 def n_of(share: float, n: int) -> int:
     """The whole number nearest to a share of n, at least 1 of any."""
     return min(n, max(1, math.floor(share * n + 0.5)))
-
-
-def facts_of(found: Advice) -> dict[str, Any]:
-    """The verdict, for the manifest."""
-    return {"verdict": found.verdict, "p_assistant": round(found.best["tutored"], 4)}
