@@ -47,7 +47,7 @@ _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set select.alpha=0.3"),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set budget.queries=5%"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
 Seeds = Annotated[int, typer.Option(min=1, help="So many, counted up from the recipe's seed.")]
