@@ -1,5 +1,5 @@
 """Budget-aware distillation of reasoning: `bridgekd.run(recipe)` and `bridgekd.plan(recipe)`;
-`bridgekd.advise(recipe)` pays for a pilot; `bridgekd.export(run, to)` and `bridgekd.panel(run)`
+`bridgekd.run_pilot(recipe)` pays for a pilot; `bridgekd.export(run, to)` and `bridgekd.panel(run)`
 take up what a run has made.
 """
 
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bridgekd.api import (
-        Advised,
         Exported,
         Outcome,
         Panel,
+        PilotResult,
         Plan,
-        advise,
         export,
         panel,
         plan,
         run,
+        run_pilot,
     )
 
-__all__ = ["Advised", "Exported", "Outcome", "Panel", "Plan", "advise", "export", "panel"]
-__all__ += ["plan", "run"]
+__all__ = ["Exported", "Outcome", "Panel", "PilotResult", "Plan", "export", "panel"]
+__all__ += ["plan", "run", "run_pilot"]
 
 
 def __getattr__(name: str) -> Any:
