@@ -1,4 +1,4 @@
-"""`plan --pilot` on a small world: it pays once, after consent, and measures on unseen questions."""
+"""`plan --pilot` on a small world: it pays once, with consent, and measures unseen questions."""
 
 import json
 import shutil
@@ -162,9 +162,8 @@ def test_held_out_questions_have_no_copy_in_pool_or_validation(piloted):
 
 
 def test_every_student_of_a_pilot_gets_the_updates_of_a_run(piloted):
-    folders = [
-        f for s in ("train_student", "train_on_answers") for f in find_folders(piloted[0], s)
-    ]
+    folders = find_folders(piloted[0], "train_student")
+    folders += find_folders(piloted[0], "train_on_answers")
     updates = {json.loads((f / "manifest.json").read_text())["facts"]["n_updates"] for f in folders}
     assert len(folders) > 4 and len(updates) == 1
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from bridgekd import (
+    __version__,
     api,
     cli_data,
     cli_ledger,
@@ -56,6 +57,24 @@ Budgets = Annotated[
     typer.Option(help="Queries: 5% or 0.05 of the pool, or 200; with commas; or the recipe's."),
 ]
 StorePath = Annotated[Path, typer.Option("--store", help="The store's folder.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"bridgekd {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog="Example: bridgekd run medqa.yaml --set seed=1")
