@@ -27,7 +27,7 @@ def make_measurements(n_seeds=1):
     ("gain", "text"),
     [
         (make_gain(0.05, 0.25), "+15.0 points (95 % interval +5.0 to +25.0, p = 0.2)"),
-        (make_gain(0.05, 0.25), "The student via the assistant is better with this number of rationales."),
+        (make_gain(0.05, 0.25), "The student via the assistant is better with this number of"),
         (make_gain(-0.25, -0.05), "The student taught directly is better"),
         (make_gain(-0.05, 0.25), "The pilot does not show which one is better"),
     ],
