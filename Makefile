@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test test-gpu chaos check format models bench-teacher bench-lm bench-selection reproduce choosing advice clean
+.PHONY: demo test test-gpu chaos check format models bench-teacher bench-lm bench-selection reproduce choosing clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
@@ -53,9 +53,6 @@ reproduce: $(READY)  ## the papers' claims into docs and README: five seeds, abo
 
 choosing: $(READY)  ## what choosing buys in the sandbox, into docs: strategies, budgets, TA-in-the-Loop (three hours; goes on)
 	$(BIN)/python benchmarks/reproduce.py strategies loop --write
-
-advice: $(READY)  ## what the pilot of plan --advise foretells against what happens, 60 sandbox worlds (hours; goes on)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/advice.py
 
 clean:  ## what the demo made; the virtual environment stays
 	rm -rf demo
