@@ -18,7 +18,6 @@ from typer.exceptions import TyperException
 from bridgekd import (
     __version__,
     api,
-    cli_data,
     cli_ledger,
     cli_models,
     terminal,
@@ -40,7 +39,6 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(cli_ledger.app, name="ledger")
-app.add_typer(cli_data.app, name="data")
 out = Console()
 err = Console(stderr=True)
 _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
