@@ -1,15 +1,14 @@
 """What the cards of one arm tell, gathered from the run's manifests and figures."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from bridgekd import lm
 from bridgekd.config import Budget, Recipe
 from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.licences import licence_of
+from bridgekd.edges.metrics_file import read_metrics
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.journal import Finished, Measured, rationales_of
@@ -19,6 +18,7 @@ from bridgekd.stages.lessons import read_rationales
 from bridgekd.stages.naming import title
 from bridgekd.stages.overlapping import contamination
 from bridgekd.stages.spending import purchases_of
+from bridgekd.stats.metrics import ArmMetrics, GroupAccuracy
 
 HOW = {
     "bridge": "Method: BRIDGE (arXiv 2512.20403). A local assistant learnt from the teacher's "
@@ -55,7 +55,7 @@ _OPTIONS = ("first option", "second option")
 def card_of(run: Finished, arm: Measured, lessons: Sequence[Lesson], merged: "lm.Merged") -> Card:
     """Everything the two cards of `arm` say."""
     recipe, made = run.recipe, ancestors(arm.model)
-    metrics = json.loads((run.evaluation.path / "metrics.json").read_text())["arms"]
+    metrics = read_metrics(run.evaluation.path).arms
     own, settings, facts = metrics[arm.name], arm.model.manifest["settings"], arm.model.facts
     base, pool = _base(run, arm), arm.model.inputs[0].facts
     return Card(
@@ -74,11 +74,11 @@ def card_of(run: Finished, arm: Measured, lessons: Sequence[Lesson], merged: "lm
         teacher=recipe.teacher.model,
         provider=recipe.teacher.provider,
         budget=_in_words(_budget(recipe.budget, arm)),
-        n_queries=own["n_queries"],
-        spend_usd=own["spend_usd"],
+        n_queries=own.n_queries,
+        spend_usd=own.spend_usd,
         purchases=tuple(purchases_of(made)),
         figures=_figures(arm, metrics),
-        by_domain=tuple(_figure(d, row) for d, row in own["by_domain"].items() if d),
+        by_domain=tuple(_figure(d, row) for d, row in own.by_domain.items() if d),
         n_rows=len(lessons),
         n_questions=len({lesson.id for lesson in lessons}),
         n_too_long=facts["n_too_long"],
@@ -133,14 +133,13 @@ def _in_words(budget: Budget) -> str:
     return f"{', '.join(parts)}; whichever was reached first" if len(parts) > 1 else parts[0]
 
 
-def _figures(arm: Measured, metrics: Mapping[str, Any]) -> tuple[Figure, ...]:
+def _figures(arm: Measured, metrics: Mapping[str, ArmMetrics]) -> tuple[Figure, ...]:
     names = [arm.name, *(name for name in _SHOWN if name in metrics)]
     return tuple(_figure(title(name), metrics[name]) for name in names)
 
 
-def _figure(title: str, row: Mapping[str, Any]) -> Figure:
-    low, high = row["ci95"]
-    return Figure(title, row["accuracy"], low, high, row["n_test"])
+def _figure(title: str, row: ArmMetrics | GroupAccuracy) -> Figure:
+    return Figure(title, row.accuracy, *row.ci95, row.n_test)
 
 
 def _dropped(model: Artifact) -> dict[str, int]:

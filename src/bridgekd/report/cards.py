@@ -46,7 +46,7 @@ class Card:
     teacher: str
     provider: str
     budget: str
-    n_queries: int
+    n_queries: int | float  # a mean over seeds
     spend_usd: float
     purchases: tuple[Purchase, ...]
     figures: tuple[Figure, ...]  # this model first
