@@ -227,14 +227,14 @@ def test_plan_says_that_a_batch_factor_is_applied(task, capsys, monkeypatch):
     assert "$1.00 in, $4.00 out per million tokens, batch factor 0.5 applied" in text
 
 
-def test_a_published_price_is_named_with_its_date(task):
+def test_a_published_price_is_named_with_its_source_and_date(task):
     from bridgekd.planning import PricedBy
     from bridgekd.terminal import priced
 
     text = priced(PricedBy("gpt-4o", Price(input=2.5, output=10), "2025-08-01", "a page"))
     assert text == (
         "Price of gpt-4o: $2.50 in, $10.00 out per million tokens "
-        "(published, as read on 2025-08-01; check it or give teacher.price)."
+        "(published, a page, 2025-08-01; check it or set teacher.price)."
     )
 
 
