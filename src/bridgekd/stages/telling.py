@@ -63,7 +63,9 @@ def tell(evaluation: Artifact, s: of.Report) -> Story:
             test, behind, (title(lead), answers[lead]) if lead in answers else None
         ),
         recipe_yaml=_yaml(s.recipe),
-        command=command_of(s),
+        command=command_of(
+            str(s.recipe["name"]), str(s.recipe["method"]), s.methods, s.n_seeds, s.budgets
+        ),
         libraries=", ".join(f"{k} {v}" for k, v in sorted(libraries.items())),
         reliabilities=tuple(_reliabilities(shown)),
         maps=pool_maps(shown),
@@ -77,14 +79,16 @@ def tell(evaluation: Artifact, s: of.Report) -> Story:
     )
 
 
-def command_of(s: of.Report) -> str:
+def command_of(
+    name: str, method: str, methods: Sequence[str], n_seeds: int, budgets: Sequence[int | str]
+) -> str:
     """The command that does all of it again, given its recipe in a file of the run's name."""
-    recipe = shlex.quote(f"{s.recipe['name']}.yaml")
-    if s.methods == (s.recipe["method"],) and s.n_seeds == 1 and not s.budgets:
-        return f"bridgekd run {recipe}"
-    parts = [f"bridgekd compare {recipe} --arms {','.join(s.methods)}"]
-    parts += [f"--seeds {s.n_seeds}"] if s.n_seeds > 1 else []
-    parts += [f"--budgets {','.join(map(str, s.budgets))}"] if s.budgets else []
+    file = shlex.quote(f"{name}.yaml")
+    if tuple(methods) == (method,) and n_seeds == 1 and not budgets:
+        return f"bridgekd run {file}"
+    parts = [f"bridgekd compare {file} --arms {','.join(methods)}"]
+    parts += [f"--seeds {n_seeds}"] if n_seeds > 1 else []
+    parts += [f"--budgets {','.join(map(str, budgets))}"] if budgets else []
     return " ".join(parts)
 
 
