@@ -24,6 +24,7 @@ from bridgekd import (
     terminal_metrics,
     terminal_pilot,
 )
+from bridgekd.edges.metrics_file import METRICS_FILE, read_metrics
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
@@ -169,11 +170,10 @@ def report(
         raise BadInput(
             f"{name} has no report yet (it is {journal['state']}); run its recipe to the end"
         )
-    file = folders["report"] / "metrics.json"
+    file = folders["report"] / METRICS_FILE
     if not file.is_file():
         raise BadInput(f"{file} is not there any more; run the recipe again, which makes it anew")
-    metrics = json.loads(file.read_text())
-    terminal_metrics.print_metrics(out, metrics, name)
+    terminal_metrics.print_metrics(out, read_metrics(file.parent), name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
 
 
