@@ -151,7 +151,7 @@ def test_a_choice_that_only_a_seed_decides_is_known_before_it_is_made(task):
 
 
 def test_a_warm_ledger_makes_the_plan_exact(tiny):
-    spend = bridgekd.run(tiny, **DIRECT).metrics["arms"]["direct"]["spend_usd"]
+    spend = bridgekd.run(tiny, **DIRECT).metrics.arms["direct"].spend_usd
     shutil.rmtree(tiny.parent / "runs")
     plan = api.plan(tiny, **DIRECT)
     assert plan.to_buy.n_already == 12 and plan.to_measure.n_already == 5

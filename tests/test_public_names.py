@@ -11,8 +11,8 @@ from bridgekd import errors
 from bridgekd.cli import main
 
 ERRORS = "BadInput BridgekdError DiskFull HardStop Overbilled ServerDown Stopped TeacherDown"
-RESULTS = "Advised Exported Outcome Panel Plan"
-FUNCTIONS = "advise export panel plan run"
+RESULTS = "Exported Outcome Panel PilotResult Plan"
+FUNCTIONS = "export panel plan run run_pilot"
 PARTS = "Ledger Progress Recipe Store"
 PUBLIC = " ".join((ERRORS, RESULTS, FUNCTIONS, PARTS)).split()
 

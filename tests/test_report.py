@@ -18,7 +18,7 @@ from bridgekd.stages.heading import headline
 from bridgekd.stages.mapping import pool_map
 from bridgekd.stages.naming import in_order
 from selection_pools import rank, to_picks
-from stories import HOSTILE, a_story, an_arm
+from stories import HOSTILE, a_pair, a_story, an_arm, some_metrics
 
 
 def outward(page):
@@ -99,9 +99,7 @@ def test_the_model_whose_steps_were_counted_is_named():
 )
 def test_the_headline_follows_the_paired_test(bridge, direct, p, verdict):
     arms = {"bridge": an_arm("bridge", *bridge), "direct": an_arm("direct", *direct)}
-    assert verdict in headline(
-        arms, {"direct - bridge": {"p": p, "test": "McNemar"}}, {"accuracy": 0.1, "by": "guessing"}
-    )
+    assert verdict in headline(arms, some_metrics(pairs=(a_pair("direct", "bridge", p),)))
 
 
 def test_an_arm_without_a_title_comes_last():

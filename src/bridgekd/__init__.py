@@ -1,5 +1,5 @@
 """Budget-aware distillation of reasoning: `bridgekd.run(recipe)` and `bridgekd.plan(recipe)`;
-`bridgekd.advise(recipe)` pays for a pilot; `bridgekd.export(run, to)` and `bridgekd.panel(run)`
+`bridgekd.run_pilot(recipe)` pays for a pilot; `bridgekd.export(run, to)` and `bridgekd.panel(run)`
 take up what a run has made.
 
 The public names are those of `__all__`. All but the errors are imported at their first use, so
@@ -22,16 +22,16 @@ from bridgekd.errors import (
 
 if TYPE_CHECKING:
     from bridgekd.api import (
-        Advised,
         Exported,
         Outcome,
         Panel,
+        PilotResult,
         Plan,
-        advise,
         export,
         panel,
         plan,
         run,
+        run_pilot,
     )
     from bridgekd.config import Recipe
     from bridgekd.edges.store import Store
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BadInput", "BridgekdError", "DiskFull", "HardStop", "Overbilled", "ServerDown"]
 __all__ += ["Stopped", "TeacherDown"]
-__all__ += ["Advised", "Exported", "Outcome", "Panel", "Plan"]
-__all__ += ["advise", "export", "panel", "plan", "run"]
+__all__ += ["Exported", "Outcome", "Panel", "PilotResult", "Plan"]
+__all__ += ["export", "panel", "plan", "run", "run_pilot"]
 __all__ += ["Ledger", "Progress", "Recipe", "Store"]
 
 __version__ = "0.1.0"  # pyproject.toml reads it here

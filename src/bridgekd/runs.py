@@ -178,7 +178,7 @@ class Run:
         recipe = self.recipe.model_dump(mode="json")
         for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
             del recipe["teacher"][name]
-        del recipe["assistant"]["server"], recipe["advise"]
+        del recipe["assistant"]["server"], recipe["pilot"]
         how = Report(recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets))
         return self.make(stages.report, how, evaluation)
 

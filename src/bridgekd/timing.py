@@ -23,7 +23,7 @@ from bridgekd.edges.machine import peak_of, size_of
 from bridgekd.edges.store import MANIFEST, Artifact
 from bridgekd.records import Example
 from bridgekd.stages.buying import limits_of
-from bridgekd.stages.piloting import Thin, n_of
+from bridgekd.stages.pilot import SubsampleSettings, resolve_fraction
 
 KINDS: dict[str, Kind] = {
     "warm_up": "training", "train_assistant": "training", "instruct_student": "training",
@@ -154,8 +154,8 @@ class _Recipe:
         if lessons.done:
             return int(lessons.facts["n_kept"])
         settings, inputs = self._made_from[lessons.path.name]
-        if isinstance(settings, Thin):
-            return n_of(settings.share, self._bought(inputs[0]))
+        if isinstance(settings, SubsampleSettings):
+            return resolve_fraction(settings.fraction, self._bought(inputs[0]))
         _, answers, *_ = inputs
         asked = self._made_from[answers.path.name][0]
         assert isinstance(asked, of.QueryTeacher)

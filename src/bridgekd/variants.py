@@ -129,6 +129,7 @@ class Registry(Generic[V]):
         self.group = f"bridgekd.{package.rpartition('.')[2]}"
         self._type = kind_type
         self._by_content: dict[str, V] = {}
+        self._refs: dict[str, VariantRef] = {}
 
     @cached_property
     def _own(self) -> dict[str, V]:
@@ -168,6 +169,7 @@ class Registry(Generic[V]):
             raise BadInput(_describe_error(f"{self.kind} {ref}", variant, exc)) from exc
         if content is not None:
             self._by_content[content] = variant
+            self._refs[content] = _make_absolute(ref, folder)
         dump = options.model_dump(mode="json")
         return VariantSettings(name=variant.name, options=dump, content=content)
 
@@ -185,6 +187,16 @@ class Registry(Generic[V]):
                 f"The {self.kind} {settings.name!r} is code from outside bridgekd that is not "
                 "loaded. Use the recipe that names its file."
             ) from exc
+
+    def get_ref(self, settings: VariantSettings) -> VariantRef:
+        """Return the reference by which another process of this machine resolves the same variant.
+
+        A file is named by its absolute path.
+        """
+        if settings.content is not None:
+            known = self._refs[settings.content]
+            return known.model_copy(update={"options": settings.options})
+        return VariantRef.model_validate({"name": settings.name, **settings.options})
 
     def parse_options(self, settings: VariantSettings) -> BaseModel:
         """Return the options as the variant's own model."""
@@ -234,6 +246,13 @@ class Registry(Generic[V]):
                 f"{self.constant} = {self._type.__name__}(...)."
             )
         return variant
+
+
+def _make_absolute(ref: VariantRef, folder: Path) -> VariantRef:
+    if ref.file is None:
+        return ref
+    path = (folder / Path(ref.file).expanduser()).resolve()
+    return ref.model_copy(update={"file": str(path)})
 
 
 def _hash_code(code: bytes) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from bridgekd.config import Lora, Machine, Train
 from bridgekd.lm.loading import LocalModel
-from bridgekd.lm.mentoring import Mentor
+from bridgekd.lm.reference_model import ReferenceSpec
 from bridgekd.records import TrainRow
+from bridgekd.variants import VariantRef
 
 Validate = Callable[[LocalModel], float]
 
@@ -29,7 +30,8 @@ class Task:
     label: str
     machine: Machine
     work: Path
-    mentor: Mentor | None = None
+    objective: VariantRef
+    reference: ReferenceSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +61,4 @@ class TrainingLog:
     gradient_checkpointing: bool
     padding_free: bool
     n_processes: int
-    with_mentor: bool = False  # whether a mentor's distribution was part of the loss
+    with_mentor: bool = False  # whether the objective had the logits of a reference model

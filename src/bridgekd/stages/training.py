@@ -18,6 +18,7 @@ from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
+from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
 from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import checked, graded
@@ -27,6 +28,7 @@ from bridgekd.stages.lessons import lessons_of, train_row
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, read_pool, read_validation
 from bridgekd.stages.writing import samples, written
+from bridgekd.variants import VariantRef, VariantSettings
 
 
 @stage(version=2)
@@ -230,7 +232,12 @@ def train_with_mentor(
         out, student, _rationale_rows(pool, rationales, s), s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
         validate=_accuracy(pool, asked, s), label="train student with mentor",
-        mentor=lm.Mentor(name, revision, s.share, s.temperature),
+        objective=OBJECTIVES.resolve(
+            VariantRef.model_validate(
+                {"name": "forward_kl", "kd_weight": s.share, "kd_temperature": s.temperature}
+            )
+        ),
+        reference=lm.ReferenceSpec(name, revision),
     )  # fmt: skip
 
 
@@ -257,7 +264,8 @@ def _train(
     n_updates: int,
     label: str,
     validate: Validate | None = None,
-    mentor: "lm.Mentor | None" = None,
+    objective: VariantSettings | None = None,
+    reference: "lm.ReferenceSpec | None" = None,
 ) -> dict[str, Any]:
     """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
@@ -269,7 +277,7 @@ def _train(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
         validate=validate, progress=live.progress, label=label, machine=live.machine,
-        unfinished=out / UNFINISHED, mentor=mentor,
+        unfinished=out / UNFINISHED, objective=objective, reference=reference,
     )  # fmt: skip
     return asdict(log) | (validate.speed.facts() if isinstance(validate, GreedyAccuracy) else {})
 
