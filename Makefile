@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection reproduce choosing advice clean
+.PHONY: demo test test-gpu chaos check format models bench-teacher bench-lm bench-selection reproduce choosing clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
 
 test: check  ## everything that must hold, one worker a core, one thread each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+test-gpu: $(READY)  ## what runs on a CUDA device, beside the same on the CPU; everything here is skipped without one
+	$(BIN)/pytest -m gpu -rs
 
 chaos: $(READY)  ## 200 kills of a buying at random and at the worst instants; says what it saw
 	CHAOS_KILLS=200 $(BIN)/pytest -s --timeout=1800 tests/test_chaos.py
@@ -50,9 +53,6 @@ reproduce: $(READY)  ## the papers' claims into docs and README: five seeds, abo
 
 choosing: $(READY)  ## what choosing buys in the sandbox, into docs: strategies, budgets, TA-in-the-Loop (three hours; goes on)
 	$(BIN)/python benchmarks/reproduce.py strategies loop --write
-
-advice: $(READY)  ## what the pilot of plan --advise foretells against what happens, 60 sandbox worlds (hours; goes on)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/advice.py
 
 clean:  ## what the demo made; the virtual environment stays
 	rm -rf demo

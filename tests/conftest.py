@@ -11,6 +11,28 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch; see bridgekd.lm
 
 
+def fail_if_skipped(report, nodeid):
+    """In CI a skipped test is a failed one: what it checks would go unnoticed."""
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        _, _, reason = report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{nodeid}: {reason}. With CI=true only GPU tests may be skipped."
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    needs_gpu = item.get_closest_marker("gpu") is not None
+    return report if needs_gpu else fail_if_skipped(report, item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    return fail_if_skipped(report, collector.nodeid)
+
+
 def write_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

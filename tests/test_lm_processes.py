@@ -16,6 +16,7 @@ from bridgekd.config import Machine, Train
 from bridgekd.errors import BadInput, Stopped
 from bridgekd.lm.processes import FOLDER, follow, free_port
 from bridgekd.lm.task import Task
+from bridgekd.variants import VariantRef
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
 
@@ -105,7 +106,7 @@ def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monke
 def test_a_process_that_dies_is_named_with_its_last_words(base, tmp_path):
     task = Task(
         base, ROWS, tmp_path, TRAIN, 6, 1, "cpu", None, None, None, "train", Machine(processes=2),
-        tmp_path,
+        tmp_path, VariantRef(name="nll"),
     )  # fmt: skip
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "worker-1.log").write_text("one\nSegmentation fault\n")

@@ -144,11 +144,14 @@ def test_a_choice_that_only_a_seed_decides_is_known_before_it_is_made(task):
     (direct,) = api.plan(task / "task.yaml", **DIRECT).purchases
     assert (direct.choice, direct.chosen, direct.forecast.n_queries) == ("random", True, 5)
     both = api.plan(task / "task.yaml", methods=["bridge", "direct"]).purchases
-    assert [(p.choice, p.chosen) for p in both] == [("bridge", False), ("random", True)]
+    assert [(p.choice, p.chosen) for p in both] == [
+        ("bridge_greedy", False),
+        ("random", True),
+    ]
 
 
 def test_a_warm_ledger_makes_the_plan_exact(tiny):
-    spend = bridgekd.run(tiny, **DIRECT).metrics["arms"]["direct"]["spend_usd"]
+    spend = bridgekd.run(tiny, **DIRECT).metrics.arms["direct"].spend_usd
     shutil.rmtree(tiny.parent / "runs")
     plan = api.plan(tiny, **DIRECT)
     assert plan.to_buy.n_already == 12 and plan.to_measure.n_already == 5
@@ -227,14 +230,14 @@ def test_plan_says_that_a_batch_factor_is_applied(task, capsys, monkeypatch):
     assert "$1.00 in, $4.00 out per million tokens, batch factor 0.5 applied" in text
 
 
-def test_a_published_price_is_named_with_its_date(task):
+def test_a_published_price_is_named_with_its_source_and_date(task):
     from bridgekd.planning import PricedBy
     from bridgekd.terminal import priced
 
     text = priced(PricedBy("gpt-4o", Price(input=2.5, output=10), "2025-08-01", "a page"))
     assert text == (
         "Price of gpt-4o: $2.50 in, $10.00 out per million tokens "
-        "(published, as read on 2025-08-01; check it or give teacher.price)."
+        "(published, a page, 2025-08-01; check it or set teacher.price)."
     )
 
 

@@ -5,9 +5,6 @@ import random
 from itertools import chain
 
 import pytest
-
-pytest.importorskip("torch")
-
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bridgekd.core import prompts

@@ -1,31 +1,64 @@
 """Budget-aware distillation of reasoning: `bridgekd.run(recipe)` and `bridgekd.plan(recipe)`;
-`bridgekd.advise(recipe)` pays for a pilot; `bridgekd.export(run, to)` and `bridgekd.panel(run)`
+`bridgekd.run_pilot(recipe)` pays for a pilot; `bridgekd.export(run, to)` and `bridgekd.panel(run)`
 take up what a run has made.
+
+The public names are those of `__all__`. All but the errors are imported at their first use, so
+that `import bridgekd` takes no time and needs neither torch nor openai.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from bridgekd.errors import (
+    BadInput,
+    BridgekdError,
+    DiskFull,
+    HardStop,
+    Overbilled,
+    ServerDown,
+    Stopped,
+    TeacherDown,
+)
 
 if TYPE_CHECKING:
     from bridgekd.api import (
-        Advised,
         Exported,
         Outcome,
         Panel,
+        PilotResult,
         Plan,
-        advise,
         export,
         panel,
         plan,
         run,
+        run_pilot,
     )
+    from bridgekd.config import Recipe
+    from bridgekd.edges.store import Store
+    from bridgekd.ledger.ledger import Ledger
+    from bridgekd.progress import Progress
 
-__all__ = ["Advised", "Exported", "Outcome", "Panel", "Plan", "advise", "export", "panel"]
-__all__ += ["plan", "run"]
+__all__ = ["BadInput", "BridgekdError", "DiskFull", "HardStop", "Overbilled", "ServerDown"]
+__all__ += ["Stopped", "TeacherDown"]
+__all__ += ["Exported", "Outcome", "Panel", "PilotResult", "Plan"]
+__all__ += ["export", "panel", "plan", "run", "run_pilot"]
+__all__ += ["Ledger", "Progress", "Recipe", "Store"]
+
+__version__ = "0.1.0"  # pyproject.toml reads it here
+
+_MODULES = {
+    "Recipe": "bridgekd.config",
+    "Store": "bridgekd.edges.store",
+    "Ledger": "bridgekd.ledger.ledger",
+    "Progress": "bridgekd.progress",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from bridgekd import api
+    return getattr(import_module(_MODULES.get(name, "bridgekd.api")), name)
 
-    return getattr(api, name)
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -2,7 +2,6 @@
 `export(name)` and `panel(name)` take up a run that is done.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from bridgekd.comparing import compare, comparison
 from bridgekd.config import Recipe
+from bridgekd.edges.metrics_file import read_metrics
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput
 from bridgekd.exporting import Exported, export_arm
@@ -22,14 +22,16 @@ from bridgekd.runs import Run, live_of, open_run
 from bridgekd.served.process import filled, program_of
 from bridgekd.stages.live import Checker
 from bridgekd.stages.measuring import checker
+from bridgekd.stages.pilot import PilotMeasurements, read_measurements
+from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.buy import api_key, key_in
 from bridgekd.teacher.replay import placed
 from bridgekd.trying import Panel
 from bridgekd.trying import panel as open_panel
 from bridgekd.workers import side_by_side
 
-__all__ = ["Advised", "Consent", "Exported", "Outcome", "Panel", "Plan", "advise", "export"]
-__all__ += ["panel", "plan", "run", "standing"]
+__all__ = ["Consent", "Exported", "Outcome", "Panel", "PilotResult", "Plan", "export", "panel"]
+__all__ += ["plan", "run", "run_pilot", "standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,17 @@ class Outcome:
     """A finished run: every figure, and where the page is."""
 
     name: str
-    metrics: dict[str, Any]
+    metrics: Metrics
     report: Path
     plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Advised:
-    """A pilot that is over: all that was told (advice.json), and the folder that holds it."""
+class PilotResult:
+    """A finished pilot: what it measured, and the folder that holds this as pilot.json."""
 
     name: str
-    told: dict[str, Any]
+    measurements: PilotMeasurements
     folder: Path
     plan: Plan
 
@@ -95,8 +97,7 @@ def run(
             side_by_side(here, wanted, workers)
         evaluation = compare(here, wanted)
         page = here.report(evaluation, *wanted.asked)
-    metrics = json.loads((evaluation.path / "metrics.json").read_text())
-    return Outcome(given.name, metrics, page.path / "report.html", plan)
+    return Outcome(given.name, read_metrics(evaluation.path), page.path / "report.html", plan)
 
 
 def plan(
@@ -116,7 +117,7 @@ def plan(
     return planned(given, home, comparison(given, methods, seeds, budgets), store)
 
 
-def advise(
+def run_pilot(
     recipe: str | Path | Recipe,
     *,
     overrides: Sequence[str] = (),
@@ -125,13 +126,12 @@ def advise(
     show: Callable[[Plan], None] = lambda plan: None,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda text: None,
-) -> Advised:
-    """Whether an assistant pays off under this recipe: spends the recipe's `advise.share` of the
-    budget on a pilot, or finds it as it was made, and tells what each arm would reach at the whole.
+) -> PilotResult:
+    """Runs the recipe's pilot, or resumes it: spends `pilot.budget_fraction` of the budget, trains
+    the pilot's models, and returns what they reach on held-out pool questions.
 
-    `show` gets the pilot's plan before anything is done, then `consent` is asked as by `run`. Its
-    journal and its calls in the ledger are named after the recipe, with `-pilot` behind. Raises
-    BadInput, or Stopped with all state saved.
+    `show` gets the pilot's plan first; then `consent` is asked as by `run`. The pilot's run has the
+    recipe's name with `-pilot` appended. Raises BadInput, or Stopped with all state saved.
     """
     given, home = _resolve(recipe, overrides, folder)
     given = given.model_copy(update={"name": f"{given.name[:73]}-{pilot.NAME}"})
@@ -143,8 +143,7 @@ def advise(
     here = open_run(given, home, live, [pilot.NAME])
     with _journal_of(here):
         made = pilot.pilot(here)
-    told = json.loads((made.path / "advice.json").read_text())
-    return Advised(given.name, told, made.path, plan)
+    return PilotResult(given.name, read_measurements(made), made.path, plan)
 
 
 def standing(journal: Mapping[str, Any], store: Path) -> Plan:

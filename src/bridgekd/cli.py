@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 bad input; 3 stopped with state saved and the command to g
 interrupted.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,19 +15,21 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from bridgekd import (
+    __version__,
     api,
-    cli_data,
     cli_ledger,
     cli_models,
     terminal,
-    terminal_advice,
     terminal_metrics,
+    terminal_pilot,
 )
 from bridgekd.core.durations import WorkKind
+from bridgekd.edges.metrics_file import METRICS_FILE, read_metrics
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
 from bridgekd.ledger.views import spend
+from bridgekd.stages.pilot import RESULTS
 from bridgekd.stages.stats import PurchaseStats
 
 app = typer.Typer(
@@ -40,7 +41,6 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(cli_ledger.app, name="ledger")
-app.add_typer(cli_data.app, name="data")
 out = Console()
 err = Console(stderr=True)
 _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
@@ -48,7 +48,7 @@ _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set select.alpha=0.3"),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set budget.queries=5%"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
 Seeds = Annotated[int, typer.Option(min=1, help="So many, counted up from the recipe's seed.")]
@@ -57,6 +57,24 @@ Budgets = Annotated[
     typer.Option(help="Queries: 5% or 0.05 of the pool, or 200; with commas; or the recipe's."),
 ]
 StorePath = Annotated[Path, typer.Option("--store", help="The store's folder.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"bridgekd {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command(epilog="Example: bridgekd run medqa.yaml --set seed=1")
@@ -88,22 +106,22 @@ def plan(
     arms: Annotated[str, typer.Option(help="Methods; the recipe's own if left out.")] = "",
     seeds: Seeds = 1,
     budgets: Budgets = "",
-    advise: Annotated[
-        bool, typer.Option("--advise", help="Pay for a pilot: does an assistant pay off here?")
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Run a paid pilot and measure its models.")
     ] = False,
     set_: Overrides = None,
     yes: Yes = False,
 ) -> None:
-    """Say what a run would do and what it may cost. Sends nothing, writes nothing; with --advise a
+    """Say what a run would do and what it may cost. Sends nothing, writes nothing; with --pilot a
     pilot is bought, after asking.
     """
-    if advise:
+    if pilot:
         if arms or budgets or seeds > 1:
             raise BadInput(
-                "--advise is about the recipe's own budget and all arms; leave out --arms, --seeds "
-                "and --budgets (another budget: --set budget.queries=5%)"
+                "--pilot has arms of its own and uses the recipe's budget. Leave out --arms, "
+                "--seeds and --budgets (instead: --set budget.queries=5%, --set pilot.n_seeds=3)."
             )
-        _advise(recipe, set_ or [], yes)
+        _run_pilot(recipe, set_ or [], yes)
         return
     how: dict[str, Any] = {"seeds": seeds, "budgets": _listed(budgets)}
     told = api.plan(recipe, overrides=set_ or [], methods=_listed(arms), **how)
@@ -152,11 +170,10 @@ def report(
         raise BadInput(
             f"{name} has no report yet (it is {journal['state']}); run its recipe to the end"
         )
-    file = folders["report"] / "metrics.json"
+    file = folders["report"] / METRICS_FILE
     if not file.is_file():
         raise BadInput(f"{file} is not there any more; run the recipe again, which makes it anew")
-    metrics = json.loads(file.read_text())
-    terminal_metrics.print_metrics(out, metrics, name)
+    terminal_metrics.print_metrics(out, read_metrics(file.parent), name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
 
 
@@ -254,18 +271,18 @@ def _agreed() -> bool:
     return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False)
 
 
-def _advise(recipe: Path, overrides: list[str], yes: bool) -> None:
+def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
     with terminal.shown_progress(out) as progress:
-        advised = api.advise(
+        result = api.run_pilot(
             recipe,
             overrides=overrides,
-            show=lambda plan: terminal_advice.print_pilot(out, plan),
+            show=lambda plan: terminal_pilot.print_pilot_plan(out, plan),
             consent=lambda plan: yes or _agreed(),
             progress=progress,
             note=terminal.note_to(out),
         )
-    terminal_advice.print_advice(out, advised.told)
-    out.print(f"All figures: {advised.folder / 'advice.json'}", soft_wrap=True)
+    terminal_pilot.print_pilot_result(out, result.measurements)
+    out.print(f"All results: {result.folder / RESULTS}", soft_wrap=True)
 
 
 def _run(

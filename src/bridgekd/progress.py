@@ -1,8 +1,13 @@
-"""How long work tells how far it is: a callable, so that the core needs no terminal."""
+"""How long work reports how far it is: a callable, so that no layer below needs a terminal."""
 
-from collections.abc import Callable
+from typing import Protocol
 
-Progress = Callable[[str, int, int], None]  # (what, done, total)
+
+class Progress(Protocol):
+    """What long work calls as it advances. Called often; it must return quickly."""
+
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        """Take the name of the work, and how many of how many parts are done."""
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -18,7 +18,6 @@ from bridgekd.edges.store import Artifact, Maker, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.settings import Evaluate, Predict, Report, Settings
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import known_strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,10 @@ class Run:
         self.recipe = recipe
         self.folder = folder
         self.head = None if told is None else _head(recipe, folder, live) | dict(told)
-        self.of = Settings(recipe)
+        self.of = Settings(recipe, folder)
         self.live = live
         self.store = store
         self.journal: list[dict[str, str]] = []
-        known_strategy(recipe.select.strategy)
         self.train_data = data_source(recipe.data.train, folder)
         self.test_data = data_source(recipe.data.test, folder)
         self.assistant = model_source(recipe.assistant.model, folder, recipe.assistant.revision)
@@ -74,7 +72,7 @@ class Run:
     def varied(self, recipe: Recipe) -> "Run":
         """The same run under another seed or budget: same sources, same store, same journal."""
         other = copy.copy(self)
-        other.recipe, other.of = recipe, Settings(recipe)
+        other.recipe, other.of = recipe, Settings(recipe, self.folder)
         return other
 
     def make(self, stage: Stage[S, P], settings: S, *args: P.args, **kwargs: P.kwargs) -> Artifact:
@@ -185,7 +183,7 @@ class Run:
         recipe = self.recipe.model_dump(mode="json")
         for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
             del recipe["teacher"][name]
-        del recipe["assistant"]["server"], recipe["advise"]
+        del recipe["assistant"]["server"], recipe["pilot"]
         how = Report(recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets))
         return self.make(stages.report, how, evaluation)
 

@@ -284,7 +284,7 @@ def priced(by: PricedBy) -> str:
     if by.price.reasoning is not None:
         kinds.append(f"${by.price.reasoning:,.2f} reasoning")
     batch = "" if by.batch is None else f", batch factor {by.batch:g} applied"
-    read = f"published, as read on {by.read}; check it or give teacher.price"
+    read = f"published, {by.source}, {by.read}; check it or set teacher.price"
     return (
         f"Price of {by.model}: {', '.join(kinds)} per million tokens"
         f"{batch} ({read if by.read else 'from the recipe'})."

@@ -29,7 +29,7 @@ from bridgekd.edges.store import MANIFEST, Artifact, Inputs, Planned, Stage, Sta
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
 from bridgekd.stages.buying import limits_of
-from bridgekd.stages.piloting import Thin, n_of
+from bridgekd.stages.pilot import SubsampleSettings, resolve_fraction
 from bridgekd.stages.scoring import ScorePoolStats
 from bridgekd.stages.stats import GenerationStats, KeptStats, TrainStats
 
@@ -162,8 +162,9 @@ class _Recipe:
         if lessons.done:
             return lessons.read_stats(KeptStats).n_kept
         todo = self._planned[lessons.path.name]
-        if isinstance(todo.settings, Thin):
-            return n_of(todo.settings.share, self._bought(todo.inputs["rationales"][0]))
+        if isinstance(todo.settings, SubsampleSettings):
+            n = self._bought(todo.inputs["rationales"][0])
+            return resolve_fraction(todo.settings.fraction, n)
         asked = self._planned[todo.inputs["completions"][0].path.name].settings
         assert isinstance(asked, of.QueryTeacher)
         return limits_of(asked.budget, self._sizes.n_pool, asked.part).queries or 0

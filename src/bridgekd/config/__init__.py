@@ -8,7 +8,6 @@ from bridgekd.config.fields import Amount, Dollars, Section, count_of, is_loopba
 from bridgekd.config.prices import Price, published_price
 from bridgekd.config.recipe import (
     NEED_GOLD,
-    Advise,
     Annotate,
     AnswerKind,
     Assistant,
@@ -22,6 +21,7 @@ from bridgekd.config.recipe import (
     Lora,
     Machine,
     MentorKD,
+    PilotOptions,
     Recipe,
     Select,
     Student,
@@ -34,7 +34,6 @@ __all__ = [
     "NEED_GOLD",
     "OPENAI_URL",
     "OWN_FIELDS",
-    "Advise",
     "Amount",
     "Annotate",
     "AnswerKind",
@@ -53,6 +52,7 @@ __all__ = [
     "Lora",
     "Machine",
     "MentorKD",
+    "PilotOptions",
     "Price",
     "Recipe",
     "Section",

@@ -40,11 +40,11 @@ class Price(Section):
 
 
 class PublishedPrice(Section):
-    """A row of the package's table: the price, where it was read and the date it is of."""
+    """A row of the package's table: the price, the date it is of and the table it was read from."""
 
     price: Price
     read: str  # ISO date
-    source: str
+    source: str  # a published table with its version, or the provider's page
 
 
 def published_price(url: str, model: str) -> PublishedPrice | None:
@@ -52,12 +52,14 @@ def published_price(url: str, model: str) -> PublishedPrice | None:
 
     A dated snapshot (`gpt-4o-2024-08-06`) is not taken for its family: their prices have differed.
     """
-    host = urlsplit(url).hostname
-    for provider in _table()["providers"].values():
+    host, table = urlsplit(url).hostname, _table()
+    for provider in table["providers"].values():
         if provider["host"] == host and model in provider["models"]:
             row = dict(provider["models"][model])
-            read, source = str(row.pop("read")), str(row.pop("source"))
-            return PublishedPrice(price=Price(**row), read=read, source=source)
+            source = table["sources"][row.pop("source")]
+            return PublishedPrice(
+                price=Price(**row), read=str(source["read"]), source=source["table"]
+            )
     return None
 
 

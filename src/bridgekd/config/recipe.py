@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from bridgekd.config.fields import Amount, Dollars, Section
 from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import Budget, Teacher
+from bridgekd.variants import VariantRef
 
 AnswerKind = Literal["choice", "number", "label", "labels", "text"]
-Space = Literal["raw", "centred", "whitened"]
+Space = Literal["raw", "centred"]
 Difficulty = Literal["loss", "excess", "entropy", "margin", "consistency", "disagreement"]
 NEED_GOLD = ("loss", "excess")  # of every question
 
@@ -156,9 +157,8 @@ class Student(Section):
 class Select(Section):
     """How the questions to pay for are chosen."""
 
-    strategy: str = "bridge"
+    strategy: VariantRef = VariantRef(name="bridge_greedy")
     difficulty: Difficulty = "loss"
-    alpha: float = Field(0.5, ge=0, le=1)
     space: Space = "centred"  # what embeddings go through before distances are taken
     samples: int = Field(5, ge=2, le=64)  # answers a question at temperature 0.7: consistency
     committee: int = Field(3, ge=2, le=16)  # assistants warmed up apart: disagreement
@@ -225,30 +225,23 @@ class Evaluate(Section):
     steps: str | None = None
 
 
-class Advise(Section):
-    """The pilot of `plan --advise`. It spends `share` of the budget on the first questions that
-    `direct` asks; students and assistants learn from the parts of it that `grid` names, students of
-    an assistant from `pools` of its rationales; `measure` questions of the pool are set aside to
-    measure them. `seeds`: trainings of each. A verdict needs a probability of `sure`.
+class PilotOptions(Section):
+    """The pilot of `plan --pilot`. It spends `budget_fraction` of the budget on the first questions
+    that `direct` asks, trains `n_seeds` models of a kind on each part of the answers that
+    `budget_grid` names, and measures them on `n_eval` pool questions that no model has seen.
     """
 
-    share: float = Field(0.2, gt=0, le=1)
-    grid: tuple[float, ...] = (0.25, 0.5, 1.0)
-    pools: tuple[float, ...] = (0.25, 1.0)
-    measure: int = Field(400, ge=30)
-    seeds: int = Field(1, ge=1, le=20)
-    sure: float = Field(0.9, gt=0.5, lt=1)
+    budget_fraction: float = Field(0.2, gt=0, le=1)
+    budget_grid: tuple[float, ...] = (0.5, 1.0)
+    n_eval: int = Field(400, ge=30)
+    n_seeds: int = Field(1, ge=1, le=20)
 
-    @field_validator("grid", "pools")
+    @field_validator("budget_grid")
     @classmethod
-    def _up_to_all(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if (
-            len(value) < 2
-            or value[0] <= 0
-            or value[-1] != 1
-            or any(a >= b for a, b in pairwise(value))
-        ):
-            raise ValueError("give two shares or more, from small to large, the last one 1")
+    def _check_increasing(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        increasing = all(a < b for a, b in pairwise((0, *value)))
+        if not value or value[-1] != 1 or not increasing:
+            raise ValueError("Give fractions in increasing order. The last one must be 1.")
         return value
 
 
@@ -269,7 +262,7 @@ class Recipe(Section):
     loop: Loop = Loop()
     mentor: MentorKD = MentorKD()
     evaluate: Evaluate = Evaluate()
-    advise: Advise = Advise()
+    pilot: PilotOptions = PilotOptions()
     store: str = "runs"
     ledger: str = "ledger.db"
     hard_stop_usd: Dollars | None = None

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from bridgekd.config import Lora, Machine, Train
 from bridgekd.lm.loading import LocalModel
-from bridgekd.lm.mentoring import Mentor
+from bridgekd.lm.reference_model import ReferenceSpec
 from bridgekd.records import TrainRow
+from bridgekd.variants import VariantRef
 
 Validate = Callable[[LocalModel], float]
 
@@ -29,4 +30,5 @@ class Task:
     label: str
     machine: Machine
     work: Path
-    mentor: Mentor | None = None
+    objective: VariantRef
+    reference: ReferenceSpec | None = None

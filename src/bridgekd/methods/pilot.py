@@ -1,100 +1,89 @@
-"""The pilot behind `plan --advise`: a small share of the budget, spent on the first questions that
-`direct` and `random` would ask, and everything that it can tell of each arm.
+"""The pilot of `plan --pilot`: a small part of the budget, spent on the first questions that
+`direct` and `random` would ask, and the accuracy of the models that are trained on the answers.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Literal
 
 from bridgekd import stages
-from bridgekd.core.advice import Role
 from bridgekd.core.draws import SEED_STEP
 from bridgekd.edges.store import Artifact
 from bridgekd.runs import Arm, Run
-from bridgekd.stages.piloting import Advise, Measured, SetAside, Thin
+from bridgekd.stages.pilot import (
+    EvaluatePilotSettings,
+    HoldOutSettings,
+    PilotModelSettings,
+    PilotRole,
+    SubsampleSettings,
+)
 
-NAME = "pilot"  # what its journal calls the method
+NAME = "pilot"  # the method's name in the run's journal
 
-
-@dataclass(slots=True)
-class _Models:
-    """What the pilot made, to be measured on what it set aside."""
-
-    run: Run
-    aside: Artifact
-    models: list[Measured] = field(default_factory=list)
-    answers: list[Artifact] = field(default_factory=list)
-
-    def add(self, arm: Arm, role: Role, share: float = 0.0, tutor: int = -1) -> int:
-        """Its place among the models."""
-        self.answers.append(self.run.answered(arm, self.aside, self.aside))
-        self.models.append(Measured(role=role, share=share, tutor=tutor))
-        return len(self.models) - 1
-
-    def student(self, model: Artifact, role: Role, share: float = 0.0, tutor: int = -1) -> None:
-        self.add(Arm(model, "student", ask=self.run.student_ask), role, share, tutor)
+PilotModels = Iterator[tuple[PilotModelSettings, Arm]]
 
 
 def pilot(run: Run) -> Artifact:
-    """The advice: learning curves of the student and of the assistant over parts of one small
-    purchase, students of the assistants at its ends, and what costs nothing.
+    """What students reach on held-out pool questions: taught directly, via the assistant, and
+    without the teacher.
     """
-    make, of, how = run.make, run.of, run.recipe.advise
-    pool, warm, instructed = run.pool(), run.warmed(run.pool()), run.instructed()
-    ranking = make(stages.select, of.select_by("random", (0.0, how.share)), pool)
-    untaught = None if warm == run.assistant else of.warm_up
-    limits = SetAside(n=how.measure, warm_up=untaught, smallest=how.grid[0])
-    aside = make(stages.set_aside, limits, pool, ranking)
-    bought = make(stages.query_teacher, of.query_part((0.0, how.share)), pool, ranking, *run.shots)
-    lessons = make(stages.check, of.check, pool, bought, run.judge(pool))
-
-    made = _Models(run, aside)
-    if instructed != run.student:
-        made.add(Arm(run.student, "student"), "base")
-    made.student(instructed, "instructed")
-    made.add(Arm(warm, "assistant"), "warm")
-    if not run.recipe.data.unlabelled:
-        answered = make(stages.train_on_answers, of.train_on_answers, aside, instructed, pool)
-        made.add(Arm(answered, "student", ask="answer"), "answers_only", 1.0)
-    for share in how.grid:
-        part = _thinned(run, lessons, share, None)
-        for seed in range(how.seeds):
-            made.student(_taught(run, "student", seed, pool, instructed, part), "direct", share)
-            assistant = _taught(run, "assistant", seed, pool, warm, part)
-            place = made.add(Arm(assistant, "assistant"), "apprentice", share)
-            if seed == 0 and share in (how.grid[0], how.grid[-1]):
-                pools = how.pools if share == how.grid[-1] else how.pools[-1:]
-                _tutored(made, pool, instructed, assistant, place, pools)
-    advice = Advise(
-        models=tuple(made.models), budget=run.recipe.budget, share=how.share, sure=how.sure
+    make, of, options = run.make, run.of, run.recipe.pilot
+    part = (0.0, options.budget_fraction)
+    pool = run.pool()
+    ranking = make(stages.select, of.select_by("random", part), pool)
+    limits = HoldOutSettings(
+        n=options.n_eval,
+        warm_up=None if run.warmed(pool) == run.assistant else of.warm_up,
+        min_fraction=options.budget_grid[0],
     )
-    return make(stages.advise, advice, aside, lessons, *made.answers)
+    held_out = make(stages.hold_out, limits, pool, ranking)
+    answers = make(stages.query_teacher, of.query_part(part), pool, ranking, *run.shots)
+    rationales = make(stages.check, of.check, pool, answers, run.judge(pool))
+
+    models = [
+        *_train_without_teacher(run, pool, held_out),
+        *_train_on_parts(run, pool, held_out, rationales),
+    ]
+    predictions = [run.answered(arm, held_out, held_out) for _, arm in models]
+    settings = EvaluatePilotSettings(models=tuple(model for model, _ in models))
+    return make(stages.evaluate_pilot, settings, held_out, rationales, *predictions)
 
 
-def _tutored(
-    made: _Models,
-    pool: Artifact,
-    instructed: Artifact,
-    assistant: Artifact,
-    place: int,
-    pools: tuple[float, ...],
-) -> None:
-    """Students of one assistant, which writes for all that is not set aside."""
-    run = made.run
-    rationales = run.make(stages.annotate, run.of.annotate, made.aside, assistant)
-    for share in pools:
-        part = _thinned(run, rationales, share, run.recipe.seed)
-        for seed in range(run.recipe.advise.seeds):
-            student = _taught(run, "student", seed, pool, instructed, part)
-            made.student(student, "tutored", share, place)
+def _train_without_teacher(run: Run, pool: Artifact, held_out: Artifact) -> PilotModels:
+    """The students that cost no query."""
+    instructed = run.instructed()
+    if instructed != run.student:
+        yield PilotModelSettings(role="base"), Arm(run.student, "student")
+    yield PilotModelSettings(role="instructed"), Arm(instructed, "student", ask=run.student_ask)
+    if not run.recipe.data.unlabelled:
+        settings = run.of.train_on_answers
+        student = run.make(stages.train_on_answers, settings, held_out, instructed, pool)
+        yield PilotModelSettings(role="answers_only"), Arm(student, "student", ask="answer")
 
 
-def _thinned(run: Run, rationales: Artifact, share: float, seed: int | None) -> Artifact:
-    if share == 1:
-        return rationales
-    return run.make(stages.thin, Thin(share=share, seed=seed), rationales)
+def _train_on_parts(
+    run: Run, pool: Artifact, held_out: Artifact, rationales: Artifact
+) -> PilotModels:
+    """For every part of the purchase and every seed: the student taught directly, the assistant,
+    and the student taught via that assistant.
+    """
+    base, assistant_base = run.instructed(), run.warmed(pool)
+
+    def label(role: PilotRole) -> PilotModelSettings:
+        return PilotModelSettings(role=role, fraction=fraction)
+
+    for fraction in run.recipe.pilot.budget_grid:
+        part = run.make(stages.subsample, SubsampleSettings(fraction=fraction), rationales)
+        for seed in range(run.recipe.pilot.n_seeds):
+            direct = _train(run, "student", seed, pool, base, part)
+            assistant = _train(run, "assistant", seed, pool, assistant_base, part)
+            taught = run.make(stages.annotate, run.of.annotate, held_out, assistant)
+            via_assistant = _train(run, "student", seed, pool, base, taught)
+            yield label("direct"), Arm(direct, "student", ask=run.student_ask)
+            yield label("assistant"), Arm(assistant, "assistant")
+            yield label("via_assistant"), Arm(via_assistant, "student", ask=run.student_ask)
 
 
-def _taught(
+def _train(
     run: Run,
     size: Literal["student", "assistant"],
     seed: int,
@@ -102,9 +91,9 @@ def _taught(
     model: Artifact,
     rationales: Artifact,
 ) -> Artifact:
-    """A training as a run of the recipe does it; other seeds shuffle the same rows otherwise."""
-    work, how = stages.train_student, run.of.train_student
+    """A training with the settings of a run; another seed shuffles the same rows differently."""
+    work, settings = stages.train_student, run.of.train_student
     if size == "assistant":
-        work, how = stages.train_assistant, run.of.train_assistant
-    how = how.model_copy(update={"seed": how.seed + SEED_STEP * seed})
-    return run.make(work, how, pool, model, rationales)
+        work, settings = stages.train_assistant, run.of.train_assistant
+    settings = settings.model_copy(update={"seed": settings.seed + SEED_STEP * seed})
+    return run.make(work, settings, pool, model, rationales)

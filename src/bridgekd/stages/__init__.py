@@ -3,7 +3,7 @@
 from bridgekd.stages.buying import check, measure_teacher, query_teacher
 from bridgekd.stages.live import Live
 from bridgekd.stages.measuring import evaluate, predict, report
-from bridgekd.stages.piloting import advise, set_aside, thin
+from bridgekd.stages.pilot import evaluate_pilot, hold_out, subsample
 from bridgekd.stages.pool import load_pool, load_test, select
 from bridgekd.stages.scoring import embed_pool, score_pool, weigh_student
 from bridgekd.stages.training import (
@@ -19,11 +19,12 @@ from bridgekd.stages.training import (
 
 __all__ = [
     "Live",
-    "advise",
     "annotate",
     "check",
     "embed_pool",
     "evaluate",
+    "evaluate_pilot",
+    "hold_out",
     "instruct_student",
     "load_pool",
     "load_test",
@@ -34,8 +35,7 @@ __all__ = [
     "sample_rationales",
     "score_pool",
     "select",
-    "set_aside",
-    "thin",
+    "subsample",
     "train_assistant",
     "train_on_answers",
     "train_student",

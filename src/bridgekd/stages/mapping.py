@@ -11,7 +11,7 @@ from bridgekd.edges.store import Artifact
 from bridgekd.records import Example, Pick
 from bridgekd.report.evidence import MapPoint, PickReason, PoolMap
 from bridgekd.report.pool_map import projected
-from bridgekd.stages.pool import find_embeddings
+from bridgekd.stages.pool import SelectStats, find_embeddings
 
 _N_FITTED, _N_DOTS, _N_PICKS, _N_REASONS = 5000, 1500, 500, 15
 
@@ -31,8 +31,8 @@ def pool_maps(behind: Mapping[str, Artifact]) -> tuple[PoolMap, ...]:
                     read_rows(artifact.get_input("pool").path / "pool.parquet", Example),
                     np.load(vectors, mmap_mode="r"),
                     read_rows(artifact.path / "ranking.parquet", Pick),
-                    title=f"Chosen by: {settings.strategy}",
-                    rule=_rule(settings.strategy, settings.alpha),
+                    title=f"Chosen by: {settings.strategy.name}",
+                    rule=artifact.read_stats(SelectStats).score_rule or "",
                     seed=settings.seed,
                 )
             )
@@ -95,9 +95,3 @@ def _reason(pick: Pick, pool: Sequence[Example], place: Mapping[str, int]) -> Pi
         nearest="" if pick.nearest is None else pool[place[pick.nearest]].question,
         question=pool[place[pick.id]].question,
     )
-
-
-def _rule(strategy: str, alpha: float) -> str:
-    if strategy != "bridge":
-        return ""
-    return f"score = {alpha:g} × difficulty + {1 - alpha:g} × distance"

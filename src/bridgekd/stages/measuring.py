@@ -1,16 +1,14 @@
 """From models to figures: predict, evaluate, report."""
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from bridgekd import settings as of
 from bridgekd.core.chance import chance
-from bridgekd.core.comparison import compared
 from bridgekd.core.durations import WorkKind
 from bridgekd.core.throughput import Throughput
+from bridgekd.edges.metrics_file import METRICS_FILE, write_metrics
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
@@ -26,6 +24,7 @@ from bridgekd.stages.stats import GenerationStats
 from bridgekd.stages.stepping import steps_of
 from bridgekd.stages.telling import tell
 from bridgekd.stages.writing import written
+from bridgekd.stats.compute_metrics import compute_metrics
 
 
 class PredictStats(GenerationStats):
@@ -71,7 +70,7 @@ def predict(
     )
 
 
-@stage(version=4, title="Evaluation")
+@stage(version=5, title="Evaluation")
 def evaluate(
     out: Path, s: of.Evaluate, live: Live, test: Artifact, *predictions: Artifact
 ) -> EvaluateStats:
@@ -81,16 +80,18 @@ def evaluate(
     examples = read_rows(test.path / "test.parquet", Example)
     check = None if s.steps is None else checker(live.checkers, s.steps)
     read = Reader({e.id: e for e in examples}, check)
-    cells = [read.cell(name, a) for name, a in zip(s.arms, predictions, strict=True)]
+    results = [read.cell(name, a) for name, a in zip(s.arms, predictions, strict=True)]
     first = dict(reversed(list(zip(s.arms, predictions, strict=True))))  # of several seeds
-    told_by, steps = steps_of(examples, check, first)
-    metrics = compared(cells, {e.id: e.domain for e in examples}, steps)
-    metrics["steps_told_by"] = told_by
-    metrics["chance"] = asdict(
-        chance([e.answer or "" for e in examples], [e.choices for e in examples])
+    step_source, steps = steps_of(examples, check, first)
+    metrics = compute_metrics(
+        results,
+        {e.id: e.domain for e in examples},
+        chance=chance([e.answer or "" for e in examples], [e.choices for e in examples]),
+        steps=steps,
+        step_source=step_source,
     )
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
-    return EvaluateStats(n_arms=len(metrics["arms"]), n_models=len(cells))
+    write_metrics(out, metrics)
+    return EvaluateStats(n_arms=len(metrics.arms), n_models=len(results))
 
 
 @stage(version=4, title="Report")
@@ -102,7 +103,7 @@ def report(out: Path, s: of.Report, live: Live, evaluation: Artifact) -> ReportS
     page, markdown = render(story)
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(markdown, encoding="utf-8")
-    shutil.copyfile(evaluation.path / "metrics.json", out / "metrics.json")
+    shutil.copyfile(evaluation.path / METRICS_FILE, out / METRICS_FILE)
     return ReportStats(headline=story.headline)
 
 

@@ -11,9 +11,7 @@ import numpy as np
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import AnswerKind, count_of
-from bridgekd.core.diversity import centred, whitened
 from bridgekd.core.draws import stream
-from bridgekd.core.selection import STRATEGIES, rank
 from bridgekd.edges.columns import Rows, gathered, rows_in
 from bridgekd.edges.data import examples_in, load_examples
 from bridgekd.edges.rows import read_column, write_columns, write_rows, write_tables
@@ -21,6 +19,9 @@ from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Completion, Example, Pick, Score
+from bridgekd.selection.diversity import center_embeddings
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.live import Live
 
 
@@ -38,6 +39,7 @@ class SelectStats(Stats):
     """`n_filled` picks were no strategy's; distances are to the nearest pick, over the pool."""
 
     n_chosen: int
+    score_rule: str | None = None
     n_filled: int | None = None
     sum_of_scores: float | None = None
     mean_distance: float | None = None
@@ -90,27 +92,29 @@ def select(
     if file is not None:
         vectors = np.load(file, mmap_mode="r")
         if s.centre:
-            vectors = whitened(vectors) if s.whiten else centred(vectors)
-    ranking = rank(
-        s.strategy,
+            vectors = center_embeddings(vectors)
+    strategy, options = STRATEGIES.load(s.strategy), STRATEGIES.parse_options(s.strategy)
+    ranking = rank_pool(
+        strategy,
+        options,
         ids,
         difficulty,
         vectors,
         domains=domains,
-        asked=_asked(answers),
-        n_chosen=part_of(n_queries(s.queries, len(ids)), s.part),
-        alpha=s.alpha,
+        already_asked=_asked(answers),
+        n_selected=part_of(n_queries(s.queries, len(ids)), s.part),
         seed=s.seed,
     )
-    write_columns(out / "ranking.parquet", Pick, ranking.columns(ids))
-    total = round(float(ranking.score[: ranking.n_chosen].sum()), 6)
-    mean, largest = (None, None) if file is None else (round(d, 6) for d in ranking.coverage)
+    write_columns(out / "ranking.parquet", Pick, ranking.to_columns(ids))
+    total = round(float(ranking.score[: ranking.n_selected].sum()), 6)
+    distance = None if scores is None or file is None else ranking.distance_to_selection
     return SelectStats(
-        n_chosen=ranking.n_chosen,
+        n_chosen=ranking.n_selected,
+        score_rule=strategy.describe_score(options) or None,
         n_filled=ranking.n_filled or None,
         sum_of_scores=None if scores is None else total,
-        mean_distance=mean,
-        largest_distance=largest,
+        mean_distance=None if distance is None else round(float(distance.mean()), 6),
+        largest_distance=None if distance is None else round(float(distance.max()), 6),
     )
 
 
@@ -168,13 +172,6 @@ def part_of(amount: int, part: of.Part) -> int:
     """The whole number between two shares of an amount."""
     start, end = (math.floor(amount * share + 0.5) for share in part)
     return end - start
-
-
-def known_strategy(name: str) -> str:
-    """`name`, if it is a strategy."""
-    if name not in STRATEGIES:
-        raise BadInput(f"select.strategy {name!r} is unknown; known: {', '.join(STRATEGIES)}")
-    return name
 
 
 def open_model(model: Artifact, live: Live) -> "lm.LocalModel":

@@ -92,7 +92,7 @@ def _named(artifact: Artifact, several: bool) -> str:
 
 
 def _strategy(purchase: Artifact) -> str:
-    return purchase.get_input("ranking").read_settings(of.Select).strategy
+    return purchase.get_input("ranking").read_settings(of.Select).strategy.name
 
 
 def _reasons(checked: Artifact) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import UNFINISHED, Artifact, stage
 from bridgekd.errors import BadInput
+from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.records import Example, Message, Rationale, Span, TrainRow
 from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import checked, graded
@@ -29,6 +30,7 @@ from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, read_pool, read_validation
 from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats, TrainStats
 from bridgekd.stages.writing import samples, written
+from bridgekd.variants import VariantRef, VariantSettings
 
 
 class AnnotateStats(KeptStats, GenerationStats, CalibrationStats):
@@ -243,7 +245,12 @@ def train_with_mentor(
         out, model, _rationale_rows(pool, rationales, s), s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
         validate=_accuracy(pool, asked, s), label="train student with mentor",
-        mentor=lm.Mentor(name, revision, s.share, s.temperature),
+        objective=OBJECTIVES.resolve(
+            VariantRef.model_validate(
+                {"name": "forward_kl", "kd_weight": s.share, "kd_temperature": s.temperature}
+            )
+        ),
+        reference=lm.ReferenceSpec(name, revision),
     )  # fmt: skip
 
 
@@ -270,7 +277,8 @@ def _train(
     n_updates: int,
     label: str,
     validate: Validate | None = None,
-    mentor: "lm.Mentor | None" = None,
+    objective: VariantSettings | None = None,
+    reference: "lm.ReferenceSpec | None" = None,
 ) -> TrainStats:
     """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
@@ -282,7 +290,7 @@ def _train(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
         validate=validate, progress=live.progress, label=label, machine=live.machine,
-        unfinished=out / UNFINISHED, mentor=mentor,
+        unfinished=out / UNFINISHED, objective=objective, reference=reference,
     )  # fmt: skip
     speed = validate.speed.to_stats() if isinstance(validate, GreedyAccuracy) else None
     return TrainStats(**dict(log), generation=speed)

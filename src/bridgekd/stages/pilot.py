@@ -1,0 +1,234 @@
+"""The stages of the pilot: hold_out, subsample, evaluate_pilot. They run locally and cost nothing.
+
+The one idea: pool questions that no model of the pilot has seen are its test set, and all models
+answer the same ones, so that two models are compared question by question. Only what was measured
+is reported. The pilot's purchase is a part of `query_teacher`, as in any run.
+"""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from bridgekd.config import Section
+from bridgekd.core.crossed import difference_of, share_of
+from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.store import Artifact, Stats, stage
+from bridgekd.errors import BadInput
+from bridgekd.records import Example, Pick, Prediction, Rationale
+from bridgekd.settings import WarmUp
+from bridgekd.stages.buying import CheckStats
+from bridgekd.stages.live import Live
+from bridgekd.stages.pool import read_pool, read_validation
+from bridgekd.stages.stats import KeptStats
+from bridgekd.stages.training import warmed_on
+
+MAX_HOLD_OUT = 4  # at most a fourth of the pool is held out
+MIN_QUESTIONS = 30  # with fewer, an interval says nothing
+RESULTS = "pilot.json"
+
+PilotRole = Literal["base", "instructed", "answers_only", "direct", "assistant", "via_assistant"]
+
+
+class HoldOutSettings(Section):
+    """`warm_up` names the questions that the assistant has seen; None: it has seen none."""
+
+    n: int
+    warm_up: WarmUp | None
+    min_fraction: float
+
+
+class SubsampleSettings(Section):
+    """The fraction of the kept rationales to take."""
+
+    fraction: float
+
+
+class PilotModelSettings(Section):
+    """One model of the pilot; `fraction` is that of the kept rationales that it depends on."""
+
+    role: PilotRole
+    fraction: float = 0.0
+
+
+class EvaluatePilotSettings(Section):
+    """One model per prediction artifact, in their order; models that differ only by their seed are
+    equal here.
+    """
+
+    models: tuple[PilotModelSettings, ...]
+
+
+class PilotAccuracy(Section):
+    """The accuracy of one model, over `n_seeds` trainings, and its 95 % interval, in [0, 1].
+
+    `n_rationales` is the number of the teacher's rationales that it depends on.
+    """
+
+    role: PilotRole
+    n_rationales: int
+    n_seeds: int
+    accuracy: float
+    ci95: tuple[float, float]
+
+
+class PilotGain(Section):
+    """Accuracy of the student taught via the assistant minus that of the student taught directly,
+    paired by question and seed, with its 95 % interval and the p-value of no difference.
+    """
+
+    n_rationales: int
+    n_seeds: int
+    difference: float
+    ci95: tuple[float, float]
+    p: float
+
+
+class PilotMeasurements(Section):
+    """pilot.json. `gains` has one row per part of the purchase, the last one is the whole pilot."""
+
+    n_pool: int
+    n_queries: int
+    n_rationales: int
+    n_eval: int
+    models: tuple[PilotAccuracy, ...]
+    gains: tuple[PilotGain, ...]
+
+
+class HoldOutStats(Stats):
+    n_pool: int
+    n_held_out: int
+
+
+class EvaluatePilotStats(Stats):
+    n_models: int
+    difference: float
+
+
+@stage(version=1, title="Held-out questions of the pilot")
+def hold_out(
+    out: Path, s: HoldOutSettings, live: Live, pool: Artifact, ranking: Artifact
+) -> HoldOutStats:
+    """The pool without some questions, and these as the test set of the pilot.
+
+    Held out are the last questions of the ranking that have a gold answer. None of them is queried,
+    was part of the warm-up, or has a copy in the pool or in the validation split.
+    """
+    examples = read_pool(pool)
+    picks = read_rows(ranking.path / "ranking.parquet", Pick)
+    selected = {p.id for p in picks if p.chosen}
+    _check_enough_queries(len(selected), s.min_fraction)
+    seen = selected | {e.id for e in examples if e.answer is None}
+    seen |= {e.id for e in (warmed_on(examples, s.warm_up) if s.warm_up is not None else ())}
+    copies = Counter(e.question for e in [*examples, *read_validation(pool)])
+    seen |= {e.id for e in examples if copies[e.question] > 1}
+    unseen = [p.id for p in sorted(picks, key=lambda p: -p.rank) if p.id not in seen]
+    held_out = set(unseen[: min(s.n, len(examples) // MAX_HOLD_OUT)])
+    if len(held_out) < MIN_QUESTIONS:
+        raise BadInput(
+            f"The pool of {len(examples)} leaves {len(held_out)} questions with gold answers to "
+            f"measure a pilot on, fewer than {MIN_QUESTIONS}. Use more data, or run `bridgekd "
+            "compare`."
+        )
+    write_rows(out / "pool.parquet", Example, [e for e in examples if e.id not in held_out])
+    write_rows(out / "test.parquet", Example, [e for e in examples if e.id in held_out])
+    write_rows(out / "validation.parquet", Example, read_validation(pool))
+    (out / "task.json").write_bytes((pool.path / "task.json").read_bytes())
+    return HoldOutStats(n_pool=len(examples) - len(held_out), n_held_out=len(held_out))
+
+
+@stage(version=1, title="A part of the teacher's rationales")
+def subsample(out: Path, s: SubsampleSettings, live: Live, rationales: Artifact) -> KeptStats:
+    """The first rationales of the kept ones. BadInput if the fraction has less than one of them."""
+    rows = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
+    if len(rows) * s.fraction < 1:
+        raise BadInput(
+            f"{len(rows)} rationales of the pilot were kept. A fraction of {s.fraction:g} "
+            "(pilot.budget_grid) is less than one rationale, so no model can be trained on it. "
+            f"Read the `reason` column of {rationales.path}, then raise pilot.budget_fraction, fix "
+            "the teacher's prompt or relax check.keep."
+        )
+    kept = rows[: resolve_fraction(s.fraction, len(rows))]
+    write_rows(out / "rationales.parquet", Rationale, kept)
+    return KeptStats(n_kept=len(kept))
+
+
+@stage(version=1, title="Accuracies of the pilot")
+def evaluate_pilot(
+    out: Path,
+    s: EvaluatePilotSettings,
+    live: Live,
+    held_out: Artifact,
+    rationales: Artifact,
+    *predictions: Artifact,
+) -> EvaluatePilotStats:
+    """pilot.json: what every model of the pilot reaches on the held-out questions."""
+    checked, sizes = rationales.read_stats(CheckStats), held_out.read_stats(HoldOutStats)
+    n_kept = checked.n_kept
+    correct: dict[PilotModelSettings, list[list[bool]]] = defaultdict(list)
+    for model, artifact in zip(s.models, predictions, strict=True):
+        rows = read_rows(artifact.path / "predictions.parquet", Prediction)
+        correct[model].append([row.correct for row in rows])
+    measured = PilotMeasurements(
+        n_pool=sizes.n_pool + sizes.n_held_out,
+        n_queries=n_kept + checked.n_dropped,
+        n_rationales=n_kept,
+        n_eval=sizes.n_held_out,
+        models=tuple(_measure(model, np.array(rows), n_kept) for model, rows in correct.items()),
+        gains=tuple(_compare(correct, model.fraction, n_kept) for model in correct
+                    if model.role == "via_assistant"),
+    )  # fmt: skip
+    (out / RESULTS).write_text(measured.model_dump_json(indent=1))
+    return EvaluatePilotStats(n_models=len(predictions), difference=measured.gains[-1].difference)
+
+
+def read_measurements(pilot: Artifact) -> PilotMeasurements:
+    """The results that evaluate_pilot wrote."""
+    return PilotMeasurements.model_validate_json((pilot.path / RESULTS).read_bytes())
+
+
+def resolve_fraction(fraction: float, n: int) -> int:
+    """The whole number nearest to a fraction of n, halves rounded up, at least 1 of any.
+
+    >>> [resolve_fraction(f, 5) for f in (0.01, 0.5, 1.0)]
+    [1, 3, 5]
+    """
+    return min(n, max(1, int(fraction * n + 0.5)))
+
+
+def _check_enough_queries(n_queries: int, min_fraction: float) -> None:
+    if n_queries * min_fraction < 1:
+        raise BadInput(
+            f"A pilot of {n_queries} questions is too small: a fraction of {min_fraction:g} "
+            "(pilot.budget_grid) is less than one question, so no model can be trained on it. "
+            "Raise pilot.budget_fraction or the budget."
+        )
+
+
+def _measure(model: PilotModelSettings, correct: np.ndarray, n_kept: int) -> PilotAccuracy:
+    estimate = share_of(correct)
+    return PilotAccuracy(
+        role=model.role,
+        n_rationales=resolve_fraction(model.fraction, n_kept) if model.fraction else 0,
+        n_seeds=len(correct),
+        accuracy=estimate.mean,
+        ci95=(estimate.low, estimate.high),
+    )
+
+
+def _compare(
+    correct: dict[PilotModelSettings, list[list[bool]]], fraction: float, n_kept: int
+) -> PilotGain:
+    direct, via_assistant = (
+        np.array(correct[PilotModelSettings(role=role, fraction=fraction)])
+        for role in ("direct", "via_assistant")
+    )
+    gain = difference_of(direct, via_assistant)
+    return PilotGain(
+        n_rationales=resolve_fraction(fraction, n_kept),
+        n_seeds=len(direct),
+        difference=gain.mean,
+        ci95=(gain.low, gain.high),
+        p=gain.p,
+    )
