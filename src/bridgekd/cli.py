@@ -30,6 +30,7 @@ from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
 from bridgekd.ledger.views import spend
 from bridgekd.stages.pilot import RESULTS
+from bridgekd.terminal_progress import show_progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -274,7 +275,7 @@ def _agreed() -> bool:
 
 
 def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         result = api.run_pilot(
             recipe,
             overrides=overrides,
@@ -297,7 +298,7 @@ def _run(
             terminal.print_buying(out, plan)
         return yes or _agreed()
 
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         outcome = api.run(
             recipe,
             overrides=overrides,

@@ -126,7 +126,10 @@ def buy(
     )
     commits = Commits(ledger)
     buying = Buying(commits, terms, _line(teacher, api_key, commits, note))
+    progress("teacher", 0, total)
     ended = run_to_end(buying.go(requests))
+    if len(buying.rows) < total:  # a limit ended it
+        progress("teacher", len(buying.rows), len(buying.rows))
     return Purchase(
         completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
         ended=ended,
