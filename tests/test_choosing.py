@@ -72,8 +72,8 @@ def test_a_pool_without_gold_answers_runs_to_the_end(unlabelled):
     sandbox = Path(bridgekd.__file__).with_name("sandbox") / "models"
     able = [f"assistant.model={sandbox / 'assistant-small'}", "assistant.max_new_tokens=120"]
     done = bridgekd.run(unlabelled, overrides=[*UNLABELLED, *able, "select.difficulty=entropy"])
-    assert done.metrics["arms"]["bridge"]["n_test"] == 20
-    assert "assistant_warm" not in done.metrics["arms"]
+    assert done.metrics.arms["bridge"].n_test == 20
+    assert "assistant_warm" not in done.metrics.arms
     assert facts(unlabelled, "load_pool") == {"n_pool": 70, "n_validation": 0}
 
 
@@ -183,9 +183,9 @@ def test_ta_in_the_loop_asks_where_the_student_is_unsure(tiny, filtered):
     assert min(unsure[id] for id in asked(second)) >= max(rest)
     kept = [facts_of(folder)["n_kept"] for folder in journal(tiny, "check")]
     assert kept == ([2, 4] if filtered == "true" else [4, 8])
-    row = done.metrics["arms"]["ta_in_the_loop"]
-    assert row["n_queries"] == 12
-    weighed = {k: [c["n"] for c in v] for k, v in row["by_seed"][0]["calibration"].items()}
+    row = done.metrics.arms["ta_in_the_loop"]
+    assert row.n_queries == 12
+    weighed = {k: [c.n for c in v] for k, v in row.by_seed[0].calibration.items()}
     assert weighed.pop("weigh_student") == [60]
     assert {k: sorted(v) for k, v in weighed.items()} == (
         {"check": [4, 8]} if filtered == "true" else {}

@@ -133,7 +133,7 @@ def test_the_base_s_licence_is_told_where_its_card_says_it(runs, tmp_path):
     folder = bridgekd.export("tiny", tmp_path / "out", store=runs).folder
     card.unlink()
     assert front_matter(folder / "README.md")["license"] == "apache-2.0"
-    assert "model is under `apache-2.0`" in (folder / "README.md").read_text()
+    assert "The card of model says `apache-2.0`." in (folder / "README.md").read_text()
 
 
 def test_only_kept_rationales_are_exported_and_the_dropped_are_counted(runs, direct):

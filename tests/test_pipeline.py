@@ -82,11 +82,10 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     assert facts["generation"]["n_texts"] == 60
     assert 0 < facts["generation"]["n_generated_tokens"] <= 60 * 8
     assert teacher.calls.total() == 12 + 5
-    arm = outcome.metrics["arms"]["bridge"]
-    assert {"accuracy", "n_test", "ci95", "n_queries", "spend_usd", "seconds"} <= arm.keys()
-    assert (arm["n_test"], arm["n_queries"]) == (20, 12)
-    assert arm["spend_usd"] == pytest.approx(sum(c.cost_microusd for c in bought) / 1e6)
-    assert outcome.metrics["arms"]["teacher"]["accuracy"] == 1.0
+    arm = outcome.metrics.arms["bridge"]
+    assert (arm.n_test, arm.n_queries) == (20, 12)
+    assert arm.spend_usd == pytest.approx(sum(c.cost_microusd for c in bought) / 1e6)
+    assert outcome.metrics.arms["teacher"].accuracy == 1.0
     assert "<svg" in outcome.report.read_text()
 
 
@@ -111,14 +110,17 @@ def test_planning_sends_nothing_and_writes_nothing(tiny, teacher):
 
 def test_the_bill_falls_inside_the_plan(tiny):
     plan = bridgekd.plan(tiny)
-    spend = bridgekd.run(tiny).metrics["arms"]["bridge"]["spend_usd"]
+    spend = bridgekd.run(tiny).metrics.arms["bridge"].spend_usd
     assert plan.to_buy.whole.floor <= spend * 1e6 <= plan.to_buy.whole.ceiling
 
 
 @pytest.mark.parametrize(
     ("override", "still_there"),
     [
-        ("select.alpha=0.9", {"load_pool", "warm_up", "score_pool", "instruct_student"}),
+        (
+            "select.strategy={name: bridge_greedy, alpha: 0.9}",
+            {"load_pool", "warm_up", "score_pool", "instruct_student"},
+        ),
         ("student.train.updates=5", {"query_teacher", "annotate", "instruct_student"}),
         ("annotate.keep=correct", {"query_teacher", "train_assistant", "instruct_student"}),
     ],
@@ -154,8 +156,8 @@ def test_a_budget_in_dollars_is_a_normal_end(tiny, teacher):
         (artifact(tiny.parent / "runs", "query_teacher") / "manifest.json").read_text()
     )
     assert facts["facts"]["ended_by"] == "usd"
-    assert 0 < outcome.metrics["arms"]["bridge"]["n_queries"] < 12
-    assert outcome.metrics["arms"]["bridge"]["spend_usd"] <= 0.012
+    assert 0 < outcome.metrics.arms["bridge"].n_queries < 12
+    assert outcome.metrics.arms["bridge"].spend_usd <= 0.012
 
 
 def test_a_warm_ledger_gives_the_rows_of_a_cold_one(tiny, teacher):

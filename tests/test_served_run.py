@@ -95,8 +95,8 @@ def test_a_run_stops_for_each_model_and_ends_with_the_rows_of_one_in_process(tin
     wanted = [name.partition("-")[0] for name in served.names[1:]]
     assert wanted == ["warm_up", "train_assistant", "model", "warm_up", "train_assistant"]
     arms = ("assistant_base", "assistant_warm", "assistant", "bridge")
-    assert {a: done.metrics["arms"][a]["accuracy"] for a in arms} == {
-        a: plain.metrics["arms"][a]["accuracy"] for a in arms
+    assert {a: done.metrics.arms[a].accuracy for a in arms} == {
+        a: plain.metrics.arms[a].accuracy for a in arms
     }
     for stage, kind, name in (
         ("annotate", Rationale, "rationales"), ("score_pool", Score, "scores"),
@@ -280,7 +280,7 @@ def test_what_runs_in_process_is_named_as_before():
         (["assistant.backend=server"], "backend: server needs assistant.server"),
         (["assistant.scoring=server"], "scoring: server needs assistant.server"),
         (["@", "select.difficulty=entropy"], "entropy over number answers .*scoring: transformers"),
-        (["@"], "strategy bridge needs embeddings, .*select.encoder, or use hardest or random"),
+        (["@"], "strategy bridge_greedy needs embeddings, .*the strategy hardest or random"),
         (["@", "select.strategy=random", "assistant.server.comand=x"], "did you mean 'command'"),
     ],
 )

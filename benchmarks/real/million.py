@@ -24,10 +24,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from importers import read_mentor_kd
 
 from bridgekd import api, stages
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.recorded import read_recorded
 from bridgekd.edges.rows import write_columns
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Score
@@ -51,7 +51,7 @@ STEPS = ("make", "load", "score", "select", "plan")
 
 def questions(data: Path, n: int) -> Iterator[dict[str, str]]:
     """`n` rows, drawn again and again from the same questions."""
-    found = [row for name in SETS for row in read_recorded(data / name, "mentor-kd")]
+    found = [row for name in SETS for row in read_mentor_kd(data / name)]
     rng = random.Random(0)
     for i in range(n):
         row = found[i % len(found)]

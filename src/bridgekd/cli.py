@@ -18,13 +18,13 @@ from typer.exceptions import TyperException
 from bridgekd import (
     __version__,
     api,
-    cli_data,
     cli_ledger,
     cli_models,
     terminal,
     terminal_metrics,
     terminal_pilot,
 )
+from bridgekd.edges.metrics_file import METRICS_FILE, read_metrics
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
@@ -41,7 +41,6 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(cli_ledger.app, name="ledger")
-app.add_typer(cli_data.app, name="data")
 out = Console()
 err = Console(stderr=True)
 _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
@@ -49,7 +48,7 @@ _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set select.alpha=0.3"),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set budget.queries=5%"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
 Seeds = Annotated[int, typer.Option(min=1, help="So many, counted up from the recipe's seed.")]
@@ -172,11 +171,10 @@ def report(
         raise BadInput(
             f"{name} has no report yet (it is {journal['state']}); run its recipe to the end"
         )
-    file = folders["report"] / "metrics.json"
+    file = folders["report"] / METRICS_FILE
     if not file.is_file():
         raise BadInput(f"{file} is not there any more; run the recipe again, which makes it anew")
-    metrics = json.loads(file.read_text())
-    terminal_metrics.print_metrics(out, metrics, name)
+    terminal_metrics.print_metrics(out, read_metrics(file.parent), name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
 
 

@@ -48,6 +48,8 @@ class Finished:
     recipe: Recipe
     folder: Path  # the recipe's
     methods: tuple[str, ...]
+    n_seeds: int
+    budgets: tuple[int | str, ...]
     evaluation: Artifact
     behind: Mapping[str, Artifact]
     arms: Mapping[str, Measured]
@@ -125,6 +127,8 @@ def finished(store: Path, name: str) -> Finished:
         recipe=recipe,
         folder=Path(journal["folder"]),
         methods=tuple(journal["methods"]),
+        n_seeds=journal.get("seeds", 1),
+        budgets=tuple(journal.get("budgets", ())),
         evaluation=evaluation,
         behind=behind,
         arms=_arms(evaluation),

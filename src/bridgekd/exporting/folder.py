@@ -12,12 +12,11 @@ from filelock import FileLock, Timeout
 from bridgekd import lm
 from bridgekd.edges.store import Artifact, on_disk, sync
 from bridgekd.errors import BadInput
-from bridgekd.exporting.describe import card_of
+from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_model_card
 from bridgekd.exporting.rows import write_data
 from bridgekd.journal import Finished, rationales_of
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Lesson
-from bridgekd.report.cards import data_card, model_card
 from bridgekd.stages.lessons import lessons_of
 
 N_TRIED = 20  # prompts of the training that the written tokenizer is tried on
@@ -56,9 +55,9 @@ def export_arm(
         progress("export", 1, STEPS)
         write_data(out / "data", lessons)
         progress("export", 2, STEPS)
-        card = card_of(run, chosen, lessons, merged)
-        (out / "README.md").write_text(model_card(card), encoding="utf-8")
-        (out / "data" / "README.md").write_text(data_card(card), encoding="utf-8")
+        exported = ExportedArm(run, chosen, lessons, merged)
+        (out / "README.md").write_text(render_model_card(exported), encoding="utf-8")
+        (out / "data" / "README.md").write_text(render_dataset_card(exported), encoding="utf-8")
     progress("export", STEPS, STEPS)
     return Exported(to, chosen.name, len(lessons), merged.dtype, merged.notes)
 

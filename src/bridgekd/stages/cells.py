@@ -5,15 +5,15 @@ read off what the model was made from: shared work is charged to each arm as if 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from bridgekd.core.comparison import Cell, Lessons
+from bridgekd.core.calibration import Calibration
 from bridgekd.core.grading import split_answer
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.stages.live import Checker
 from bridgekd.stages.pool import by_id, read_pool
+from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
 _TRAINED = frozenset({"train_student", "train_on_answers", "train_with_mentor"})
@@ -25,9 +25,9 @@ class Reader:
 
     test: Mapping[str, Example]
     check: Checker | None
-    known: dict[str, Lessons] = field(default_factory=dict)
+    known: dict[str, TrainingSetStats] = field(default_factory=dict)
 
-    def cell(self, arm: str, predictions: Artifact) -> Cell:
+    def cell(self, arm: str, predictions: Artifact) -> ArmResult:
         """An arm's model, by its answers to the test questions."""
         behind = ancestors(predictions)
         rows = read_rows(predictions.path / "predictions.parquet", Prediction)
@@ -35,20 +35,20 @@ class Reader:
         student = _model(predictions, behind)
         trained = student is not None and student.stage in _TRAINED
         n_queries, spend_usd, seconds = cost_of(behind.values())
-        return Cell(
+        return ArmResult(
             arm=arm,
             seed=seed_of(behind.values()),
             budget=budget_of(behind.values()),
-            right={r.id: r.correct for r in rows},
+            is_correct={r.id: r.correct for r in rows},
             words={r.id: len(split_answer(r.text)[0].split()) for r in rows},
             wrong_steps=self._wrong(rows) if explained else {},
             n_queries=n_queries,
             spend_usd=spend_usd,
             seconds=seconds,
-            trained=trained,
-            lessons=self._lessons(student, behind)
+            is_trained=trained,
+            training_set=self._lessons(student, behind)
             if student is not None and trained
-            else Lessons(),
+            else TrainingSetStats(),
             calibration=_calibrations(behind),
         )
 
@@ -56,7 +56,7 @@ class Reader:
         shares = {r.id: _share_wrong(self.check, self.test[r.id].question, r.text) for r in rows}
         return {id: share for id, share in shares.items() if share is not None}
 
-    def _lessons(self, student: Artifact, behind: Mapping[str, Artifact]) -> Lessons:
+    def _lessons(self, student: Artifact, behind: Mapping[str, Artifact]) -> TrainingSetStats:
         inputs = [
             behind[row["folder"]] for row in student.manifest["inputs"] if row["folder"] in behind
         ]
@@ -66,18 +66,18 @@ class Reader:
             for a in inputs
             if (a.path / "rationales.parquet").is_file()
         ]
-        return Lessons(
+        return TrainingSetStats(
             [n for lessons in found for n in lessons.words],
             [share for lessons in found for share in lessons.wrong_steps],
         )
 
-    def _lessons_of(self, file: Path, pool: Artifact) -> Lessons:
+    def _lessons_of(self, file: Path, pool: Artifact) -> TrainingSetStats:
         name = str(file)
         if name not in self.known:
             kept = [r for r in read_rows(file, Rationale) if r.kept]
             examples = by_id(read_pool(pool), (r.id for r in kept))
             shares = [_share_wrong(self.check, examples[r.id].question, r.text) for r in kept]
-            self.known[name] = Lessons(
+            self.known[name] = TrainingSetStats(
                 [len(r.text.split()) for r in kept], [s for s in shares if s is not None]
             )
         return self.known[name]
@@ -97,12 +97,12 @@ def _share_wrong(check: Checker | None, question: str, text: str) -> float | Non
     return counted.n_wrong / counted.n if counted is not None and counted.n else None
 
 
-def _calibrations(behind: Mapping[str, Artifact]) -> dict[str, list[Any]]:
+def _calibrations(behind: Mapping[str, Artifact]) -> dict[str, tuple[Calibration, ...]]:
     """By stage, what each that weighed rationales found; a method may check several purchases."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, tuple[Calibration, ...]] = {}
     for artifact in behind.values():
         if told := artifact.facts.get("calibration"):
-            found.setdefault(artifact.stage, []).append(told)
+            found[artifact.stage] = (*found.get(artifact.stage, ()), Calibration(**told))
     return found
 
 

@@ -1,16 +1,14 @@
 """From models to figures: predict, evaluate, report."""
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bridgekd import settings as of
 from bridgekd.core.chance import chance
-from bridgekd.core.comparison import compared
 from bridgekd.core.throughput import Throughput
+from bridgekd.edges.metrics_file import METRICS_FILE, write_metrics
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
@@ -25,6 +23,7 @@ from bridgekd.stages.pool import answer_kind
 from bridgekd.stages.stepping import steps_of
 from bridgekd.stages.telling import tell
 from bridgekd.stages.writing import written
+from bridgekd.stats.compute_metrics import compute_metrics
 
 
 @stage(version=2)
@@ -51,7 +50,7 @@ def predict(
     return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)} | facts
 
 
-@stage(version=4)
+@stage(version=5)
 def evaluate(
     out: Path, s: of.Evaluate, test: Artifact, *predictions: Artifact, live: Live
 ) -> dict[str, Any]:
@@ -61,16 +60,18 @@ def evaluate(
     examples = read_rows(test.path / "test.parquet", Example)
     check = None if s.steps is None else checker(live.checkers, s.steps)
     read = Reader({e.id: e for e in examples}, check)
-    cells = [read.cell(name, a) for name, a in zip(s.arms, predictions, strict=True)]
+    results = [read.cell(name, a) for name, a in zip(s.arms, predictions, strict=True)]
     first = dict(reversed(list(zip(s.arms, predictions, strict=True))))  # of several seeds
-    told_by, steps = steps_of(examples, check, first)
-    metrics = compared(cells, {e.id: e.domain for e in examples}, steps)
-    metrics["steps_told_by"] = told_by
-    metrics["chance"] = asdict(
-        chance([e.answer or "" for e in examples], [e.choices for e in examples])
+    step_source, steps = steps_of(examples, check, first)
+    metrics = compute_metrics(
+        results,
+        {e.id: e.domain for e in examples},
+        chance=chance([e.answer or "" for e in examples], [e.choices for e in examples]),
+        steps=steps,
+        step_source=step_source,
     )
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
-    return {"n_arms": len(metrics["arms"]), "n_models": len(cells)}
+    write_metrics(out, metrics)
+    return {"n_arms": len(metrics.arms), "n_models": len(results)}
 
 
 @stage(version=4)
@@ -82,7 +83,7 @@ def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict
     page, markdown = render(story)
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(markdown, encoding="utf-8")
-    shutil.copyfile(evaluation.path / "metrics.json", out / "metrics.json")
+    shutil.copyfile(evaluation.path / METRICS_FILE, out / METRICS_FILE)
     return {"headline": story.headline}
 
 
