@@ -113,8 +113,7 @@ def buy(
     from bridgekd.teacher.loops import run_to_end
 
     started = time.monotonic()
-    n_requests = len(requests) if isinstance(requests, Sized) else None
-    total = min((n for n in (limits.queries, n_requests) if n is not None), default=0)
+    total = _count(requests, limits)
     terms = Terms(
         teacher=teacher,
         limits=limits,
@@ -128,8 +127,8 @@ def buy(
     buying = Buying(commits, terms, _line(teacher, api_key, commits, note))
     progress("teacher", 0, total)
     ended = run_to_end(buying.go(requests))
-    if len(buying.rows) < total:  # a limit ended it
-        progress("teacher", len(buying.rows), len(buying.rows))
+    if (n := len(buying.rows)) < total:  # a limit ended it
+        progress("teacher", n, n)
     return Purchase(
         completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
         ended=ended,
@@ -140,6 +139,12 @@ def buy(
         spent_microusd=buying.spent_microusd,
         seconds=time.monotonic() - started,
     )
+
+
+def _count(requests: Iterable[TeacherRequest], limits: Limits) -> int:
+    """How many requests there are at most; 0 where that is unknown."""
+    n_requests = len(requests) if isinstance(requests, Sized) else None
+    return min((n for n in (limits.queries, n_requests) if n is not None), default=0)
 
 
 def _line(
