@@ -105,10 +105,8 @@ def buy(
             f"Dollars are limited but the price of {teacher.model} is unknown; give teacher.price "
             f"in dollars per million tokens (0 and 0 for a free server)."
         )
-    from bridgekd.teacher.buying import (  # late: a plan does without asyncio and openai
-        Buying,
-        Terms,
-    )
+    # Late, because a plan needs neither asyncio nor openai.
+    from bridgekd.teacher.buying import Buying, Terms
     from bridgekd.teacher.commits import Commits
     from bridgekd.teacher.loops import run_to_end
 
@@ -123,9 +121,9 @@ def buy(
         backoff_s=backoff_s,
         tell=lambda done: progress("teacher", done, total),
     )
+    terms.tell(0)
     commits = Commits(ledger)
     buying = Buying(commits, terms, _line(teacher, api_key, commits, note))
-    progress("teacher", 0, total)
     ended = run_to_end(buying.go(requests))
     if (n := len(buying.rows)) < total:  # a limit ended it
         progress("teacher", n, n)
