@@ -117,7 +117,10 @@ def test_the_bill_falls_inside_the_plan(tiny):
 @pytest.mark.parametrize(
     ("override", "still_there"),
     [
-        ("select.alpha=0.9", {"load_pool", "warm_up", "score_pool", "instruct_student"}),
+        (
+            "select.strategy={name: bridge_greedy, alpha: 0.9}",
+            {"load_pool", "warm_up", "score_pool", "instruct_student"},
+        ),
         ("student.train.updates=5", {"query_teacher", "annotate", "instruct_student"}),
         ("annotate.keep=correct", {"query_teacher", "train_assistant", "instruct_student"}),
     ],

@@ -10,7 +10,6 @@ import pytest
 
 import bridgekd
 from bridgekd.core.crossed import Estimate
-from bridgekd.core.selection import rank
 from bridgekd.records import Example
 from bridgekd.report.charts import against_spend
 from bridgekd.report.page import render
@@ -18,6 +17,7 @@ from bridgekd.report.pool_map import caption, colour, drawn_map, plain, projecte
 from bridgekd.stages.heading import headline
 from bridgekd.stages.mapping import pool_map
 from bridgekd.stages.naming import in_order
+from selection_pools import rank, to_picks
 from stories import HOSTILE, a_pair, a_story, an_arm, some_metrics
 
 
@@ -32,10 +32,8 @@ def a_map(n=40, n_chosen=6, question="What is {}?"):
     rows = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     pool = [Example(f"{i}", question.format(i), "a", domain="<clinic>") for i in range(n)]
-    settings = {"n_chosen": n_chosen, "alpha": 0.5, "seed": 0}
-    ranking = rank("bridge", [e.id for e in pool], np.arange(n), rows, **settings).picks(
-        [e.id for e in pool]
-    )
+    ids = [e.id for e in pool]
+    ranking = to_picks(rank("bridge_greedy", ids, np.arange(n), rows, n_chosen), ids)
     return pool_map(pool, rows, ranking, title="Chosen by: bridge", rule="", seed=0)
 
 

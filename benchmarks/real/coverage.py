@@ -25,9 +25,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from bridgekd import lm
-from bridgekd.core.diversity import centred
-from bridgekd.core.selection import BY_SEED, STRATEGIES, rank
 from bridgekd.edges.data import raw_rows
+from bridgekd.selection.diversity import center_embeddings
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import Strategy, rank_pool
 
 SHARES = (0.01, 0.03, 0.05)
 SEEDS = range(5)
@@ -103,18 +104,20 @@ def _out_of_fold(vectors: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def judged(
-    pool: Texts, vectors: np.ndarray, difficulty: np.ndarray, strategy: str, n: int
+    pool: Texts, vectors: np.ndarray, difficulty: np.ndarray, strategy: Strategy, n: int
 ) -> list[float]:
     """Classes covered, distance of class shares, mean and largest distance to the nearest pick."""
     ids = [f"{i:06d}" for i in range(len(vectors))]
     found = []
-    for seed in SEEDS if strategy in BY_SEED else (0,):
-        ranked = rank(strategy, ids, difficulty, vectors, n_chosen=n, alpha=0.5, seed=seed)
+    for seed in SEEDS if strategy.uses_seed else (0,):
+        ranked = rank_pool(
+            strategy, strategy.options(), ids, difficulty, vectors, n_selected=n, seed=seed
+        )
         picked, whole = Counter(), Counter(pool.classes)
         if pool.classes:
             picked = Counter(pool.classes[i] for i in ranked.rows[:n])
         apart = sum(abs(picked[c] / n - whole[c] / len(ids)) for c in whole) / 2
-        to_choice = ranked.to_choice
+        to_choice = ranked.distance_to_selection
         found.append((len(picked), apart, float(to_choice.mean()), float(to_choice.max())))
     return np.mean(found, axis=0).tolist()
 
@@ -122,10 +125,10 @@ def judged(
 def tell(pool: Texts) -> None:
     """Prints a pool's rows."""
     raw = embedded(pool.texts)
-    difficulty, vectors = difficulty_of(pool, raw), centred(raw)
+    difficulty, vectors = difficulty_of(pool, raw), center_embeddings(raw)
     n_classes = len(set(pool.classes))
     for strategy in STRATEGIES:
-        if strategy in NOT_HERE:
+        if strategy.name in NOT_HERE:
             continue
         cells = []
         for share in SHARES:
@@ -133,7 +136,10 @@ def tell(pool: Texts) -> None:
             covered, apart, mean, largest = judged(pool, vectors, difficulty, strategy, n)
             classes = f"{covered:.0f} of {n_classes}, {apart:.2f}" if n_classes else "-"
             cells.append(f"{classes}; {mean:.3f}, {largest:.3f}")
-        print(f"| {pool.name} ({len(vectors):,}) | {strategy} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {pool.name} ({len(vectors):,}) | {strategy.name} | {' | '.join(cells)} |",
+            flush=True,
+        )
 
 
 def main() -> None:

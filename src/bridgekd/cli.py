@@ -30,6 +30,7 @@ from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
 from bridgekd.ledger.views import spend
 from bridgekd.stages.pilot import RESULTS
+from bridgekd.terminal_progress import show_progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +48,7 @@ _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set select.alpha=0.3"),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set budget.queries=5%"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
 Seeds = Annotated[int, typer.Option(min=1, help="So many, counted up from the recipe's seed.")]
@@ -272,7 +273,7 @@ def _agreed() -> bool:
 
 
 def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         result = api.run_pilot(
             recipe,
             overrides=overrides,
@@ -295,7 +296,7 @@ def _run(
             terminal.print_buying(out, plan)
         return yes or _agreed()
 
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         outcome = api.run(
             recipe,
             overrides=overrides,

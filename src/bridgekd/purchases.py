@@ -27,13 +27,14 @@ from bridgekd.core.draws import drawn
 from bridgekd.core.forecast import Forecast, Known, best_known, forecast
 from bridgekd.core.joint import together
 from bridgekd.core.replies import Bill
-from bridgekd.core.selection import NESTED, rank
 from bridgekd.edges.columns import Rows
 from bridgekd.edges.rows import GROUP, read_column
 from bridgekd.edges.store import Artifact, PlanStore, Stage
 from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
 from bridgekd.records import Example, Pick
 from bridgekd.runs import Run
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.buying import limits_of, requests_for
 from bridgekd.stages.pool import by_id, pool_and_validation, read_pool
 from bridgekd.teacher.orders import bound_of, refuse_long
@@ -293,7 +294,7 @@ def _to_buy(world: World, artifact: Artifact) -> _Wanted:
     limits = limits_of(settings.budget, len(examples), settings.part)
     ranked = _ranked(examples, ranking, chosen_by, limits.queries, later=later)
     nest = ranking.path.name
-    if chosen_by.strategy in NESTED and not later:
+    if STRATEGIES.load(chosen_by.strategy).is_nested and not later:
         like = chosen_by.model_copy(update={"queries": None, "part": of.WHOLE})
         nest = " ".join([like.model_dump_json(), *(a.fingerprint for a in known)])
     return _Wanted(
@@ -302,7 +303,7 @@ def _to_buy(world: World, artifact: Artifact) -> _Wanted:
         examples=examples if ranked is None else ranked,
         chosen=ranked is not None,
         limits=limits,
-        choice=chosen_by.strategy,
+        choice=chosen_by.strategy.name,
         nest=nest,
     )
 
@@ -337,12 +338,27 @@ def _ranked(
     """
     if ranking.done:
         order = read_column(ranking.path / "ranking.parquet", Pick, "id")
-    elif chosen_by.strategy == "random" and not later:  # the seed alone decides
+    elif _is_known_before_scoring(chosen_by) and not later:
         none, nowhere = np.zeros(len(pool)), np.empty((len(pool), 0), dtype=np.float32)
         ids = [e.id for e in pool]
-        drawn_up = rank("random", ids, none, nowhere, n_chosen=0, alpha=0.0, seed=chosen_by.seed)
-        order = [ids[row] for row in drawn_up.rows[:most]]
+        planned = rank_pool(
+            STRATEGIES.load(chosen_by.strategy),
+            STRATEGIES.parse_options(chosen_by.strategy),
+            ids,
+            none,
+            nowhere,
+            domains=[e.domain for e in pool],
+            n_selected=0,
+            seed=chosen_by.seed,
+        )
+        order = [ids[row] for row in planned.rows[:most]]
     else:
         return None
     examples = by_id(pool, order[:most])
     return [examples[id] for id in order[:most]]
+
+
+def _is_known_before_scoring(select: of.Select) -> bool:
+    strategy = STRATEGIES.load(select.strategy)
+    needs_scores = strategy.needs_difficulty or strategy.needs_embeddings
+    return strategy.is_nested and not needs_scores

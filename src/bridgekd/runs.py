@@ -15,7 +15,6 @@ from bridgekd.edges.sources import data_source, model_source
 from bridgekd.edges.store import Artifact, Maker, Stage, Store, on_disk, write_durably
 from bridgekd.settings import Evaluate, Predict, Report, Settings
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import known_strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +50,10 @@ class Run:
         self.recipe = recipe
         self.folder = folder
         self.head = None if told is None else _head(recipe, folder, live) | dict(told)
-        self.of = Settings(recipe)
+        self.of = Settings(recipe, folder)
         self.live = live
         self.store = store
         self.journal: list[dict[str, str]] = []
-        known_strategy(recipe.select.strategy)
         self.train_data = data_source(recipe.data.train, folder)
         self.test_data = data_source(recipe.data.test, folder)
         self.assistant = model_source(recipe.assistant.model, folder, recipe.assistant.revision)
@@ -69,7 +67,7 @@ class Run:
     def varied(self, recipe: Recipe) -> "Run":
         """The same run under another seed or budget: same sources, same store, same journal."""
         other = copy.copy(self)
-        other.recipe, other.of = recipe, Settings(recipe)
+        other.recipe, other.of = recipe, Settings(recipe, self.folder)
         return other
 
     def make(self, stage: Stage, settings: Section, *inputs: Artifact) -> Artifact:

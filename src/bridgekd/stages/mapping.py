@@ -33,8 +33,8 @@ def pool_maps(behind: Mapping[str, Artifact]) -> tuple[PoolMap, ...]:
                     read_rows(inputs["load_pool"].path / "pool.parquet", Example),
                     np.load(vectors.path / "embeddings.npy", mmap_mode="r"),
                     read_rows(artifact.path / "ranking.parquet", Pick),
-                    title=f"Chosen by: {settings['strategy']}",
-                    rule=_rule(settings["strategy"], settings["alpha"]),
+                    title=f"Chosen by: {settings['strategy']['name']}",
+                    rule=artifact.facts.get("score_rule", ""),
                     seed=settings["seed"],
                 )
             )
@@ -97,9 +97,3 @@ def _reason(pick: Pick, pool: Sequence[Example], place: Mapping[str, int]) -> Pi
         nearest="" if pick.nearest is None else pool[place[pick.nearest]].question,
         question=pool[place[pick.id]].question,
     )
-
-
-def _rule(strategy: str, alpha: float) -> str:
-    if strategy != "bridge":
-        return ""
-    return f"score = {alpha:g} × difficulty + {1 - alpha:g} × distance"

@@ -12,9 +12,7 @@ import numpy as np
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import AnswerKind, count_of
-from bridgekd.core.diversity import centred, whitened
 from bridgekd.core.draws import stream
-from bridgekd.core.selection import STRATEGIES, rank
 from bridgekd.edges.columns import Rows, gathered, rows_in
 from bridgekd.edges.data import examples_in, load_examples
 from bridgekd.edges.rows import read_column, write_columns, write_rows, write_tables
@@ -22,6 +20,9 @@ from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Completion, Example, Pick, Score
+from bridgekd.selection.diversity import center_embeddings
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.live import Live
 
 
@@ -70,27 +71,31 @@ def select(
     if vectors:
         embeddings = np.load(vectors[-1].path / "embeddings.npy", mmap_mode="r")
         if s.centre:
-            embeddings = whitened(embeddings) if s.whiten else centred(embeddings)
-    ranking = rank(
-        s.strategy,
+            embeddings = center_embeddings(embeddings)
+    strategy, options = STRATEGIES.load(s.strategy), STRATEGIES.parse_options(s.strategy)
+    ranking = rank_pool(
+        strategy,
+        options,
         ids,
         difficulty,
         embeddings,
         domains=domains,
-        asked=_asked(known),
-        n_chosen=part_of(n_queries(s.queries, len(ids)), s.part),
-        alpha=s.alpha,
+        already_asked=_asked(known),
+        n_selected=part_of(n_queries(s.queries, len(ids)), s.part),
         seed=s.seed,
     )
-    write_columns(out / "ranking.parquet", Pick, ranking.columns(ids))
-    facts: dict[str, Any] = {"n_chosen": ranking.n_chosen}
+    write_columns(out / "ranking.parquet", Pick, ranking.to_columns(ids))
+    facts: dict[str, Any] = {"n_chosen": ranking.n_selected}
+    if score_rule := strategy.describe_score(options):
+        facts["score_rule"] = score_rule
     if ranking.n_filled:
         facts["n_filled"] = ranking.n_filled
     if scores is not None:
-        facts["sum_of_scores"] = round(float(ranking.score[: ranking.n_chosen].sum()), 6)
+        facts["sum_of_scores"] = round(float(ranking.score[: ranking.n_selected].sum()), 6)
     if scores is not None and vectors:
-        mean, largest = ranking.coverage
-        facts |= {"mean_distance": round(mean, 6), "largest_distance": round(largest, 6)}
+        distance = ranking.distance_to_selection
+        facts["mean_distance"] = round(float(distance.mean()), 6)
+        facts["largest_distance"] = round(float(distance.max()), 6)
     return facts
 
 
@@ -142,13 +147,6 @@ def part_of(amount: int, part: of.Part) -> int:
     """The whole number between two shares of an amount."""
     start, end = (math.floor(amount * share + 0.5) for share in part)
     return end - start
-
-
-def known_strategy(name: str) -> str:
-    """`name`, if it is a strategy."""
-    if name not in STRATEGIES:
-        raise BadInput(f"select.strategy {name!r} is unknown; known: {', '.join(STRATEGIES)}")
-    return name
 
 
 def open_model(model: Artifact, live: Live) -> "lm.LocalModel":

@@ -13,7 +13,7 @@ import numpy as np
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.core.calibration import calibration
-from bridgekd.core.difficulty import above_answer, n_distinct, rank_normalise, vote_entropy
+from bridgekd.core.difficulty import above_answer, n_distinct, vote_entropy
 from bridgekd.core.grading import canonical, read_answer
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
 from bridgekd.core.throughput import Throughput
@@ -21,6 +21,7 @@ from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.records import Example, Score, Signal
+from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.asking import asked, score
 from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.buying import graded
@@ -146,7 +147,7 @@ def weigh_student(
             progress=live.progress,
             label="weigh the student's answers",
         )
-    unsure = (rank_normalise(distinct) + rank_normalise(1 - confidence)) / 2
+    unsure = (rank_normalize(distinct) + rank_normalize(1 - confidence)) / 2
     rows = [Score(e.id, float(u), 0) for e, u in zip(examples, unsure, strict=True)]
     write_rows(out / "scores.parquet", Score, rows)
     signals = [

@@ -85,7 +85,7 @@ def _measuring(artifact: Artifact) -> Purchase:
 
 
 def _named(artifact: Artifact, inputs: Mapping[str, Artifact], several: bool) -> str:
-    title = f"Chosen by: {inputs['select'].manifest['settings']['strategy']}"
+    title = f"Chosen by: {inputs['select'].manifest['settings']['strategy']['name']}"
     if not several:
         return title
     seed = inputs["load_pool"].manifest["settings"]["seed"]
@@ -108,7 +108,7 @@ def dropped_of(behind: Mapping[str, Artifact]) -> list[Dropped]:
             title = STAGES[artifact.stage]
             if artifact.stage == "check":
                 chosen = inputs_of(inputs["query_teacher"], behind)["select"].manifest["settings"]
-                title += f" (chosen by: {chosen['strategy']})"
+                title += f" (chosen by: {chosen['strategy']['name']})"
             found += list(_dropped(artifact, inputs["load_pool"], title))
     return found
 
