@@ -23,16 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "sandbox_models"))
+
 from texts import questions_of_tests, refuse_tests, training_texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from train_base_models import ATTENTION, CONV, make_model
 from transformers import PreTrainedTokenizerFast
+from world_tokenizer import SPECIAL_TOKENS, wrap_tokenizer
 
 from bridgekd.config import Machine, Train
 from bridgekd.io.disk import write_atomic
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.records import Span, TrainRow
-from bridgekd.sandbox.build import ATTENTION, CONV, make_model
-from bridgekd.sandbox.tokenizer import SPECIAL, wrapped
 
 VOCABULARY = 2048
 ROW_WORDS = 100  # a row of text holds about so many
@@ -76,12 +78,12 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         texts,
         trainers.BpeTrainer(
             vocab_size=VOCABULARY,
-            special_tokens=list(SPECIAL),
+            special_tokens=list(SPECIAL_TOKENS),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
-    return wrapped(raw)
+    return wrap_tokenizer(raw)
 
 
 def drill_rows(

@@ -31,6 +31,7 @@ from bridgekd.journal import read_journal
 from bridgekd.ledger.views import spend
 from bridgekd.stages.pilot import RESULTS
 from bridgekd.stages.stats import PurchaseStats
+from bridgekd.terminal_progress import show_progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -272,7 +273,7 @@ def _agreed() -> bool:
 
 
 def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         result = api.run_pilot(
             recipe,
             overrides=overrides,
@@ -295,7 +296,7 @@ def _run(
             terminal.print_buying(out, plan)
         return yes or _agreed()
 
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         outcome = api.run(
             recipe,
             overrides=overrides,

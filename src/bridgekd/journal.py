@@ -95,8 +95,6 @@ def read_journal(store: Path, name: str) -> dict[str, Any]:
 
 def recipe_of(journal: Mapping[str, Any]) -> Recipe:
     """The recipe that a run was begun with."""
-    if "folder" not in journal:
-        raise BadInput("it was begun by an older bridgekd, which did not write down its folder")
     try:
         return Recipe.model_validate(journal["recipe"])
     except ValidationError as exc:
