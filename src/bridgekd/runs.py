@@ -161,7 +161,7 @@ class Run:
         how = Predict(
             ask=arm.ask,
             max_new_tokens=sized.max_new_tokens,
-            batch_size=sized.batch_size,
+            role=arm.size,
             backend=self.recipe.assistant.backend if arm.size == "assistant" else IN_PROCESS,
         )
         return self.make(stages.predict, how, pool, test, arm.model)
@@ -183,7 +183,7 @@ class Run:
         recipe = self.recipe.model_dump(mode="json")
         for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
             del recipe["teacher"][name]
-        del recipe["assistant"]["server"], recipe["pilot"]
+        del recipe["assistant"]["server"], recipe["pilot"], recipe["runtime"]
         how = Report(recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets))
         return self.make(stages.report, how, evaluation)
 
@@ -219,7 +219,7 @@ def live_of(recipe: Recipe, folder: Path) -> Live:
         ledger=folder / Path(recipe.ledger).expanduser(),
         hard_stop_usd=recipe.hard_stop_usd,
         device=recipe.device,
-        machine=recipe.machine,
+        runtime=recipe.runtime,
         server=recipe.assistant.server,
         folder=folder,
     )

@@ -53,11 +53,10 @@ class Settings:
             train=a.warm_up_train,
             lora=a.lora,
             max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
             seed=seed,
         )
         self.score_pool = _score_pool(r)
-        self.embed_pool = EmbedPool(batch_size=a.batch_size)
+        self.embed_pool = EmbedPool()
         self.n_committee = r.select.committee if r.select.difficulty == "disagreement" else 1
         self.select = Select(
             strategy=STRATEGIES.resolve(r.select.strategy, folder),
@@ -84,7 +83,6 @@ class Settings:
             backend=a.backend,
             samples=r.mentor.samples,
             max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
             seed=seed,
         )
         self.train_with_mentor = TrainWithMentor(
@@ -144,7 +142,6 @@ def _check(recipe: Recipe, keep: Literal["correct", "confident", "all"]) -> Chec
     return Check(
         keep=keep,
         confidence=recipe.confidence if asked else None,
-        batch_size=recipe.assistant.batch_size if asked else 0,
         scoring=recipe.assistant.scoring if asked else "transformers",
     )
 
@@ -153,9 +150,7 @@ def _signals(recipe: Recipe) -> Signals:
     return Signals(
         samples=recipe.loop.samples,
         max_new_tokens=recipe.student.max_new_tokens,
-        batch_size=recipe.student.batch_size,
         confidence=recipe.confidence,
-        judge_batch_size=recipe.assistant.batch_size,
         seed=recipe.seed,
         scoring=recipe.assistant.scoring,
     )
@@ -170,7 +165,6 @@ def _training(
         answer_weight=sized.answer_weight,
         lora=sized.lora,
         max_new_tokens=sized.max_new_tokens,
-        batch_size=sized.batch_size,
         seed=seed,
     )
 
@@ -189,7 +183,6 @@ def _score_pool(recipe: Recipe) -> ScorePool:
         difficulty=measure,
         samples=recipe.select.samples if sampled else 0,
         max_new_tokens=0 if measure in NEED_GOLD else assistant.max_new_tokens,
-        batch_size=assistant.batch_size,
         seed=recipe.seed if sampled else 0,
         scoring=assistant.scoring,
     )
@@ -202,7 +195,6 @@ def _annotate(recipe: Recipe) -> Annotate:
         confidence=recipe.confidence if keep == "confident" else None,
         samples=recipe.annotate.samples if keep == "consistent" else 0,
         max_new_tokens=assistant.max_new_tokens,
-        batch_size=assistant.batch_size,
         seed=recipe.seed if keep == "consistent" else 0,
         backend=assistant.backend,
         scoring=assistant.scoring if keep == "confident" else "transformers",

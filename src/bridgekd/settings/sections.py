@@ -18,6 +18,7 @@ from bridgekd.config import (
     Fields,
     Lora,
     Price,
+    Role,
     Section,
     TeacherPrompt,
     Train,
@@ -58,7 +59,6 @@ class WarmUp(Section):
     train: Train
     lora: Lora | None
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -66,12 +66,11 @@ class ScorePool(Answered):
     difficulty: Difficulty
     samples: int  # answers a question, for consistency
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
 class EmbedPool(Section):
-    batch_size: int
+    """The model is an input, and nothing else changes its embeddings."""
 
 
 Part = tuple[float, float]  # of a budget, from one share of it to another
@@ -81,9 +80,7 @@ WHOLE: Part = (0.0, 1.0)
 class Signals(Answered):
     samples: int
     max_new_tokens: int
-    batch_size: int
     confidence: Confidence
-    judge_batch_size: int
     seed: int
 
 
@@ -115,7 +112,6 @@ class QueryTeacher(Section):
 class Check(Answered):
     keep: Literal["correct", "confident", "all"]
     confidence: Confidence | None  # None: the assistant is not asked
-    batch_size: int
 
 
 class TrainModel(Section):
@@ -126,7 +122,6 @@ class TrainModel(Section):
     answer_weight: float
     lora: Lora | None
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -135,7 +130,6 @@ class Annotate(Answered):
     confidence: Confidence | None
     samples: int  # answers a question beside the greedy one; 0: none are drawn
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -144,7 +138,6 @@ class TrainOnAnswers(Section):
     answer_weight: float
     lora: Lora | None
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -152,7 +145,6 @@ class SampleRationales(Answered):
     keep: Literal["correct"] = "correct"
     samples: int
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -168,9 +160,9 @@ class Instruct(Section):
 
 
 class Predict(Answered):
+    role: Role
     ask: Literal["explain", "answer"]
     max_new_tokens: int
-    batch_size: int
 
 
 class MeasureTeacher(Section):
