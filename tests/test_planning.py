@@ -253,7 +253,7 @@ def test_recordings_make_the_plan_exact(task):
         for i in range(30)
     ]
     write_jsonl(task / "recorded.jsonl", rows)
-    replay = ["teacher.transport=replay", "teacher.recordings=recorded.jsonl"]
+    replay = ["teacher.transport={name: replay, recordings: recorded.jsonl}"]
     plan = api.plan(task / "task.yaml", overrides=replay, **DIRECT)
     said = plan.to_buy
     assert said.new.floor == said.new.low == said.new.high == said.new.ceiling > 0

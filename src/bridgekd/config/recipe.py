@@ -271,17 +271,6 @@ class Recipe(Section):
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _dollars_need_a_price(self) -> "Recipe":
-        limited = self.budget.usd is not None or self.hard_stop_usd is not None
-        recorded = self.teacher.transport == "replay"  # then each recording may have its own cost
-        if limited and self.teacher.tariff is None and not recorded:
-            raise ValueError(
-                f"dollars are limited but the price of {self.teacher.model} is unknown; give "
-                "teacher.price in dollars per million tokens (0 and 0 for a free server)"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _gold_answers_are_there(self) -> "Recipe":
         if self.data.unlabelled and self.select.difficulty in NEED_GOLD:
             raise ValueError(

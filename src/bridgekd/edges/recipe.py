@@ -55,8 +55,9 @@ def _override(tree: CommentedMap, override: str) -> None:
     *sections, last = key.strip().split(".")
     here: Any = tree
     for section in sections:
-        if not isinstance(here.get(section), dict):
-            here[section] = CommentedMap()
+        if not isinstance(found := here.get(section), dict):
+            # A variant may stand there by its name alone, and now gets an option.
+            here[section] = CommentedMap({"name": found} if isinstance(found, str) else {})
         here = here[section]
     here[last] = _parse(value, f"--set {key}")
 

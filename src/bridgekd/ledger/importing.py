@@ -65,7 +65,7 @@ class Source:
                 f"no published price of {model!r} is known; give --price INPUT,OUTPUT in dollars "
                 "per million tokens"
             )
-        return found.price.by("live")
+        return found.price.for_transport(has_batch_price=False)
 
 
 @dataclass(frozen=True, slots=True)

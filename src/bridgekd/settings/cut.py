@@ -27,6 +27,7 @@ from bridgekd.settings.sections import (
     TrainWithMentor,
     WarmUp,
 )
+from bridgekd.teacher.transports import resolve_teacher
 
 
 class Settings:
@@ -217,5 +218,5 @@ def _ask(teacher: Teacher) -> Ask:
         model=teacher.model,
         fields=teacher.settings(0),
         prompt=teacher.prompt,
-        price=teacher.tariff,
+        price=resolve_teacher(teacher).price,
     )
