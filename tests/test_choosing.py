@@ -30,7 +30,7 @@ def artifact(recipe, stage):
 
 
 def facts_of(folder):
-    return json.loads((folder / "manifest.json").read_text())["facts"]
+    return json.loads((folder / "manifest.json").read_text())["stats"]
 
 
 def facts(recipe, stage):
@@ -72,8 +72,8 @@ def test_a_pool_without_gold_answers_runs_to_the_end(unlabelled):
     sandbox = Path(bridgekd.__file__).with_name("sandbox") / "models"
     able = [f"assistant.model={sandbox / 'assistant-small'}", "assistant.max_new_tokens=120"]
     done = bridgekd.run(unlabelled, overrides=[*UNLABELLED, *able, "select.difficulty=entropy"])
-    assert done.metrics["arms"]["bridge"]["n_test"] == 20
-    assert "assistant_warm" not in done.metrics["arms"]
+    assert done.metrics.arms["bridge"].n_test == 20
+    assert "assistant_warm" not in done.metrics.arms
     assert facts(unlabelled, "load_pool") == {"n_pool": 70, "n_validation": 0}
 
 
@@ -123,11 +123,11 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
     examples = [Example(id, "Who holds the box ?", "Ann") for id in "abc"]
     rows = [Rationale(id, "Bob gives it .", "ann", "assistant", True) for id in "ab"]
     rows.append(Rationale("c", "", "", "assistant", False, "no rationale"))
-    found, facts = by_confidence(
+    found, calibration = by_confidence(
         rows, examples, local, Confidence(at_least=0), batch_size=2, kind="text", live=LIVE
     )
     assert [r.kept for r in found] == [True, True, False]
-    assert (found[2], facts["calibration"]["n"]) == (rows[2], 2)
+    assert (found[2], calibration.n) == (rows[2], 2)
     none, _ = by_confidence(
         rows, examples, local, Confidence(at_least=1), batch_size=2, kind="text", live=LIVE
     )
@@ -183,9 +183,9 @@ def test_ta_in_the_loop_asks_where_the_student_is_unsure(tiny, filtered):
     assert min(unsure[id] for id in asked(second)) >= max(rest)
     kept = [facts_of(folder)["n_kept"] for folder in journal(tiny, "check")]
     assert kept == ([2, 4] if filtered == "true" else [4, 8])
-    row = done.metrics["arms"]["ta_in_the_loop"]
-    assert row["n_queries"] == 12
-    weighed = {k: [c["n"] for c in v] for k, v in row["by_seed"][0]["calibration"].items()}
+    row = done.metrics.arms["ta_in_the_loop"]
+    assert row.n_queries == 12
+    weighed = {k: [c.n for c in v] for k, v in row.by_seed[0].calibration.items()}
     assert weighed.pop("weigh_student") == [60]
     assert {k: sorted(v) for k, v in weighed.items()} == (
         {"check": [4, 8]} if filtered == "true" else {}

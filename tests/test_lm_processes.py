@@ -16,6 +16,7 @@ from bridgekd.config import Machine, Train
 from bridgekd.errors import BadInput, Stopped
 from bridgekd.lm.processes import FOLDER, follow, free_port
 from bridgekd.lm.task import Task
+from bridgekd.variants import VariantRef
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
 
@@ -88,7 +89,7 @@ def test_processes_started_here_tell_their_progress_and_their_log(
         base, tmp_path / "out", machine=Machine(processes=2), validate=first_weight,
         progress=lambda *step: steps.append(step), unfinished=tmp_path / "work",
     )  # fmt: skip
-    assert steps == [("train", k, 6) for k in range(1, 7)]
+    assert steps == [("train", k, 6) for k in range(7)]
     assert (log.n_processes, log.n_updates, len(log.validations)) == (2, 6, 2)
     assert [x["loss"] for x in metrics(tmp_path / "out")] == pytest.approx(
         [x["loss"] for x in metrics(alone)], rel=1e-4
@@ -105,7 +106,7 @@ def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monke
 def test_a_process_that_dies_is_named_with_its_last_words(base, tmp_path):
     task = Task(
         base, ROWS, tmp_path, TRAIN, 6, 1, "cpu", None, None, None, "train", Machine(processes=2),
-        tmp_path,
+        tmp_path, VariantRef(name="nll"),
     )  # fmt: skip
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "worker-1.log").write_text("one\nSegmentation fault\n")

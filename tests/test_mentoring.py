@@ -8,13 +8,16 @@ import torch
 import bridgekd
 from bridgekd import lm
 from bridgekd.edges.rows import read_rows
+from bridgekd.errors import BadInput
 from bridgekd.lm.encode import encode_rows
-from bridgekd.lm.losses import weighted_kl
+from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
+from bridgekd.lm.objectives.forward_kl import compute_forward_kl
 from bridgekd.records import Rationale
 from bridgekd.sandbox.export import export
 from bridgekd.sandbox.steps import count_steps
 from bridgekd.sandbox.teacher_server import serve
 from bridgekd.stages.training import once
+from bridgekd.variants import VariantRef
 from test_lm_finetune import ROWS, tune, weights
 from tiny_models import CHATML, tiny_model, tiny_tokenizer, write_tiny
 
@@ -38,16 +41,21 @@ def distance(folder, mentor):
         ids, counted = torch.tensor([row.ids[:-1]]), torch.tensor(row.weights[1:])
         with torch.no_grad():
             ours, theirs = (m.model(input_ids=ids).logits[0] for m in (one, other))
-        total += float(weighted_kl(ours, theirs, counted, temperature=2.0))
+        ids = ids[0]
+        batch = TokenBatch(ours, ids, counted, torch.zeros_like(ids), theirs)
+        total += float(compute_forward_kl(batch, 2.0))
     return total / len(ROWS)
+
+
+def blend(share, mentor):
+    ref = {"name": "forward_kl", "kd_weight": share, "kd_temperature": 2.0}
+    objective = OBJECTIVES.resolve(VariantRef.model_validate(ref))
+    return {"objective": objective, "reference": lm.ReferenceSpec(mentor, None)}
 
 
 def test_a_student_with_a_mentor_ends_nearer_to_it(models, tmp_path):
     student, mentor, _ = models
-    logs = [
-        tune(student, tmp_path / str(share), mentor=lm.Mentor(mentor, None, share, 2.0))
-        for share in (0.0, 0.9)
-    ]
+    logs = [tune(student, tmp_path / str(share), **blend(share, mentor)) for share in (0.0, 0.9)]
     assert [log.with_mentor for log in logs] == [True, True]
     assert distance(tmp_path / "0.9", mentor) < 0.8 * distance(tmp_path / "0.0", mentor)
 
@@ -55,18 +63,24 @@ def test_a_student_with_a_mentor_ends_nearer_to_it(models, tmp_path):
 def test_a_mentor_of_no_share_changes_nothing(models, tmp_path):
     student, mentor, _ = models
     tune(student, tmp_path / "alone")
-    tune(student, tmp_path / "beside", mentor=lm.Mentor(mentor, None, 0.0, 2.0))
+    tune(student, tmp_path / "beside", **blend(0.0, mentor))
     alone, beside = weights(tmp_path / "alone"), weights(tmp_path / "beside")
     assert all(torch.allclose(alone[name], beside[name], atol=1e-6) for name in alone)
 
 
 def test_a_mentor_of_another_vocabulary_is_left_out_and_the_log_says_so(models, tmp_path):
     student, _, other = models
-    log = tune(student, tmp_path / "out", mentor=lm.Mentor(other, None, 0.5, 2.0))
+    log = tune(student, tmp_path / "out", **blend(0.5, other))
     tune(student, tmp_path / "alone")
     assert not log.with_mentor
     alone, out = weights(tmp_path / "alone"), weights(tmp_path / "out")
     assert all(torch.equal(alone[name], out[name]) for name in alone)
+
+
+def test_an_objective_without_its_reference_model_is_one_sentence(models, tmp_path):
+    student, mentor, _ = models
+    with pytest.raises(BadInput, match="objective forward_kl needs a reference model"):
+        tune(student, tmp_path / "out", **blend(0.5, mentor) | {"reference": None})
 
 
 def test_of_equal_rationales_of_one_question_only_the_first_is_kept():
@@ -103,6 +117,6 @@ def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(t
     assert len(rows) == 3 * 12
     assert all(r.kept or r.reason for r in rows) and any(r.kept for r in rows)
     (manifest,) = store.glob("train_with_mentor-*/manifest.json")
-    assert json.loads(manifest.read_text())["facts"]["with_mentor"] is True
-    row = told.metrics["arms"]["mentor_kd"]
-    assert row["n_queries"] == 4 and row["lessons"]["n_kept"] == [sum(r.kept for r in rows)]
+    assert json.loads(manifest.read_text())["stats"]["with_mentor"] is True
+    row = told.metrics.arms["mentor_kd"]
+    assert row.n_queries == 4 and row.training_set.n_kept == (sum(r.kept for r in rows),)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from claims.jobs import SHIFTS, Job
 
-STRATEGIES = ("bridge", "random", "hardest", "diverse", "bridge_static", "medoids", "deita",
-              "facility", "clusters", "domains")  # fmt: skip
+STRATEGIES = ("bridge_greedy", "random", "hardest", "diverse", "bridge_static", "medoids", "deita",
+              "facility_location", "domains")  # fmt: skip
 BUDGETS = ("0.1%", "1%", "5%", "10%", "20%")
 WRONG = (0.1, 0.4)
 KEEP_ALL = "check.keep=all"  # nothing but the assistant's filter sees whether an answer is right
@@ -215,7 +215,7 @@ _STRATEGIES = Experiment(
         *(
             _by_strategy(s, share)
             for share in ("1%", "3%", "10%")
-            for s in ("random", "bridge", "hardest")
+            for s in ("random", "bridge_greedy", "hardest")
         ),
     ),
     tuple(f"random {share}" for share in ("5%", "1%", "3%", "10%")),
@@ -236,7 +236,7 @@ _EXCESS = Experiment(
                 ),
                 "assistant",
             )
-            for strategy in ("bridge", "hardest")
+            for strategy in ("bridge_greedy", "hardest")
             for measure in ("loss", "excess")
         ),
     ),

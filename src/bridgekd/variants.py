@@ -88,7 +88,7 @@ class VariantRef(BaseModel):
             raise ValueError("expected a name, or a mapping with `name` or `file` and the options")
         named = {k: v for k, v in value.items() if k in ("name", "file")}
         if len(named) != 1 or not isinstance(next(iter(named.values())), str):
-            raise ValueError("expected exactly one of `name` and `file`, as text")
+            raise ValueError("expected exactly one of `name` and `file` beside the options")
         return {**named, "options": {k: v for k, v in value.items() if k not in named}}
 
     @model_serializer
@@ -129,6 +129,7 @@ class Registry(Generic[V]):
         self.group = f"bridgekd.{package.rpartition('.')[2]}"
         self._type = kind_type
         self._by_content: dict[str, V] = {}
+        self._refs: dict[str, VariantRef] = {}
 
     @cached_property
     def _own(self) -> dict[str, V]:
@@ -168,14 +169,34 @@ class Registry(Generic[V]):
             raise BadInput(_describe_error(f"{self.kind} {ref}", variant, exc)) from exc
         if content is not None:
             self._by_content[content] = variant
+            self._refs[content] = _make_absolute(ref, folder)
         dump = options.model_dump(mode="json")
         return VariantSettings(name=variant.name, options=dump, content=content)
 
     def load(self, settings: VariantSettings) -> V:
-        """Return the variant itself; code from outside bridgekd must have been resolved before."""
-        if settings.content is not None:
+        """Return the variant itself; one in a file must have been resolved in this process."""
+        if settings.content is None:
+            return self._find(VariantRef(name=settings.name), Path())[0]
+        if settings.content not in self._by_content and settings.name in self._plugins:
+            variant, content = self._load_plugin(settings.name)
+            self._by_content[content] = variant
+        try:
             return self._by_content[settings.content]
-        return self._own[settings.name]
+        except KeyError as exc:
+            raise BadInput(
+                f"The {self.kind} {settings.name!r} is code from outside bridgekd that is not "
+                "loaded. Use the recipe that names its file."
+            ) from exc
+
+    def get_ref(self, settings: VariantSettings) -> VariantRef:
+        """Return the reference by which another process of this machine resolves the same variant.
+
+        A file is named by its absolute path.
+        """
+        if settings.content is not None:
+            known = self._refs[settings.content]
+            return known.model_copy(update={"options": settings.options})
+        return VariantRef.model_validate({"name": settings.name, **settings.options})
 
     def parse_options(self, settings: VariantSettings) -> BaseModel:
         """Return the options as the variant's own model."""
@@ -225,6 +246,13 @@ class Registry(Generic[V]):
                 f"{self.constant} = {self._type.__name__}(...)."
             )
         return variant
+
+
+def _make_absolute(ref: VariantRef, folder: Path) -> VariantRef:
+    if ref.file is None:
+        return ref
+    path = (folder / Path(ref.file).expanduser()).resolve()
+    return ref.model_copy(update={"file": str(path)})
 
 
 def _hash_code(code: bytes) -> str:

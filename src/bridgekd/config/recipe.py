@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from bridgekd.config.fields import Amount, Dollars, Section
 from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import Budget, Teacher
+from bridgekd.variants import VariantRef
 
 AnswerKind = Literal["choice", "number", "label", "labels", "text"]
-Space = Literal["raw", "centred", "whitened"]
+Space = Literal["raw", "centred"]
 Difficulty = Literal["loss", "excess", "entropy", "margin", "consistency", "disagreement"]
 NEED_GOLD = ("loss", "excess")  # of every question
 
@@ -156,9 +157,8 @@ class Student(Section):
 class Select(Section):
     """How the questions to pay for are chosen."""
 
-    strategy: str = "bridge"
+    strategy: VariantRef = VariantRef(name="bridge_greedy")
     difficulty: Difficulty = "loss"
-    alpha: float = Field(0.5, ge=0, le=1)
     space: Space = "centred"  # what embeddings go through before distances are taken
     samples: int = Field(5, ge=2, le=64)  # answers a question at temperature 0.7: consistency
     committee: int = Field(3, ge=2, le=16)  # assistants warmed up apart: disagreement

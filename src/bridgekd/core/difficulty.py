@@ -7,30 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
-from scipy.stats import entropy, rankdata
-
-from bridgekd.errors import BadInput
+from scipy.stats import entropy
 
 COMMON = 5  # questions by which an answer's mean loss is drawn towards that of the pool
-
-
-def rank_normalise(difficulty: np.ndarray) -> np.ndarray:
-    """Places of `difficulty` [n] in its pool as float64 in [0, 1], 1 the hardest, ties their mean
-    place.
-
-    A reading: BRIDGE combines difficulty with diversity and does not say on which scale; ranks make
-    the two comparable whatever the assistant's losses look like. Raises BadInput on a value that is
-    no number.
-    """
-    if not np.isfinite(difficulty).all():
-        bad = int(np.flatnonzero(~np.isfinite(difficulty))[0])
-        raise BadInput(
-            f"the assistant's loss for row {bad} of the pool is {difficulty[bad]}; "
-            "its training diverged: lower assistant.warm_up_train.learning_rate"
-        )
-    if len(difficulty) < 2:
-        return np.zeros(len(difficulty))
-    return np.asarray((rankdata(difficulty) - 1) / (len(difficulty) - 1))
 
 
 def above_answer(losses: NDArray[np.float64], answers: Sequence[str]) -> NDArray[np.float64]:
@@ -43,7 +22,7 @@ def above_answer(losses: NDArray[np.float64], answers: Sequence[str]) -> NDArray
     pool's mean stands for it, so that it takes no pass of its own, is not.
     """
     if not np.isfinite(losses).all():
-        return losses  # for `rank_normalise` to name
+        return losses  # for `rank_normalize` to name
     places = {answer: k for k, answer in enumerate(dict.fromkeys(answers))}
     place = np.array([places[answer] for answer in answers])
     sums, counts = np.bincount(place, losses), np.bincount(place)

@@ -51,13 +51,13 @@ def _parse(text: str, where: str) -> Any:
 def _override(tree: CommentedMap, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
-        raise BadInput(f"--set {override!r}: write section.key=value, such as select.alpha=0.3")
+        raise BadInput(f"--set {override!r}: write section.key=value, such as budget.queries=5%")
     *sections, last = key.strip().split(".")
     here: Any = tree
     for section in sections:
-        if not isinstance(found := here.get(section), dict):
-            # A variant may stand there by its name alone, and now gets an option.
-            here[section] = CommentedMap({"name": found} if isinstance(found, str) else {})
+        if not isinstance(here.get(section), dict):
+            named = {"name": here[section]} if isinstance(here.get(section), str) else {}
+            here[section] = CommentedMap(named)
         here = here[section]
     here[last] = _parse(value, f"--set {key}")
 

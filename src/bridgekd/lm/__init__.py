@@ -2,8 +2,8 @@
 
 loading -> encode -> forward -> questions -> {options, scoring}; forward -> judging; caches ->
 decoding -> generating -> scoring; forward -> updates -> trainer -> finetune -> worker; encode ->
-templates -> merging; elsewhere puts together what a server is asked; embedding is apart. `losses`
-and `batches` are pure functions.
+templates -> merging; elsewhere puts together what a server is asked; embedding is apart.
+`objectives` has one file per training objective.
 The public names are imported when they are first asked for, so that a plan or a report runs where
 no torch is installed.
 """
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
-    from bridgekd.lm.mentoring import Mentor
     from bridgekd.lm.merging import Merged, merge
+    from bridgekd.lm.reference_model import ReferenceSpec
     from bridgekd.lm.scoring import Scored, score
-    from bridgekd.lm.task import TrainingLog
+    from bridgekd.lm.training_log import TrainingLog
 
 __all__ = [
     "LocalModel",
-    "Mentor",
     "Merged",
     "Options",
+    "ReferenceSpec",
     "Row",
     "Scored",
     "Tokens",
@@ -54,10 +54,10 @@ __all__ = [
 
 _HOMES = {
     "LocalModel": "loading",
-    "Mentor": "mentoring",
     "Merged": "merging",
+    "ReferenceSpec": "reference_model",
     "Scored": "scoring",
-    "TrainingLog": "task",
+    "TrainingLog": "training_log",
     "Options": "elsewhere",
     "Row": "elsewhere",
     "Tokens": "elsewhere",

@@ -15,16 +15,19 @@ from bridgekd.config import Lora, Machine, Train
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded, encode_rows, shortened
 from bridgekd.lm.loading import LocalModel, load, max_positions, resolve_device, save
-from bridgekd.lm.mentoring import Mentor, guide
+from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.packing import packs
 from bridgekd.lm.processes import in_processes
+from bridgekd.lm.reference_model import ReferenceModel, ReferenceSpec, load_reference
 from bridgekd.lm.standing import Standing, best_folder, identity_of, latest_checkpoint
-from bridgekd.lm.task import Task, TrainingLog, Validate
+from bridgekd.lm.task import Task, Validate
 from bridgekd.lm.trainer import UpdateTrainer
+from bridgekd.lm.training_log import TrainingLog
 from bridgekd.lm.updates import Updates
 from bridgekd.lm.watching import Watch, is_first
 from bridgekd.progress import Progress, silent
 from bridgekd.records import TrainRow
+from bridgekd.variants import VariantRef, VariantSettings
 
 MAX_GRAD_NORM = 1.0
 N_LOG_LINES = 100  # about so many lines of metrics.jsonl per training
@@ -47,7 +50,8 @@ def fine_tune(
     label: str = "train",
     machine: Machine | None = None,
     unfinished: Path | None = None,
-    mentor: Mentor | None = None,
+    objective: VariantSettings | None = None,
+    reference: ReferenceSpec | None = None,
 ) -> TrainingLog:
     """Trains `base` on `rows` for `n_updates` optimiser updates and saves it into `out`.
 
@@ -55,8 +59,9 @@ def fine_tune(
     better) is asked `config.evaluations` times, evenly spaced and at the end; the best weights are
     the ones saved, the earliest of equals; without it the last. Rows longer than
     `config.max_length`, or than the model has positions for, are left out or cut, and counted.
-    Logged steps go to `<out>/metrics.jsonl`. With a `mentor` of the same vocabulary its
-    distribution is part of the loss.
+    Logged steps go to `<out>/metrics.jsonl`. The default objective is the negative log-likelihood.
+    One that needs a `reference` model falls back to it where the vocabularies differ, and the log
+    says so.
 
     Checkpoints go into `unfinished`: called again with the same arguments and folder, a training
     that was killed goes on and ends with the weights of an undisturbed one. Works under torchrun
@@ -66,7 +71,7 @@ def fine_tune(
     """
     task = Task(
         base, rows, out, config, n_updates, seed, device, revision, lora, validate, label,
-        machine or Machine(), unfinished or out / "unfinished", mentor,
+        machine or Machine(), unfinished or out / "unfinished", _make_ref(objective), reference,
     )  # fmt: skip
     task.work.mkdir(parents=True, exist_ok=True)
     if task.machine.processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -93,16 +98,20 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
         rows, batch_size=task.config.batch_size, n_updates=task.n_updates, seed=task.seed,
         n_processes=n_processes,
     )  # fmt: skip
-    identity = identity_of(rows, task.config, task.n_updates, task.seed, n_processes)
+    settings, reference = _prepare_objective(task, local)
+    identity = identity_of(
+        rows, task.config, task.n_updates, task.seed, n_processes,
+        f"{settings!r} {task.reference!r}",
+    )  # fmt: skip
     checkpoint, standing = latest_checkpoint(task.work, identity) or (None, Standing(identity))
     standing.micro_tokens = standing.micro_tokens or task.machine.micro_tokens
     began_at, began_after = standing.update, standing.seconds
     watch = _watch(local, task, standing, progress)
-    guided = guide(task.mentor, local)
-    in_one_line = guided is None and packs(local, rows)
     trainer = UpdateTrainer(
-        local, rows, updates, watch, arguments, in_one_line=in_one_line, guide=guided
-    )
+        local, rows, updates, watch, arguments,
+        objective=OBJECTIVES.load(settings), options=OBJECTIVES.parse_options(settings),
+        reference=reference, in_one_line=reference is None and packs(local, rows),
+    )  # fmt: skip
     if standing.gradient_checkpointing:
         trainer.save_activations()
     watch.begin(checkpoint)
@@ -127,8 +136,30 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
         gradient_checkpointing=standing.gradient_checkpointing,
         padding_free=trainer.in_one_line,
         n_processes=n_processes,
-        with_mentor=guided is not None,
+        with_mentor=reference is not None,
     )
+
+
+def _make_ref(objective: VariantSettings | None) -> VariantRef:
+    return VariantRef(name="nll") if objective is None else OBJECTIVES.get_ref(objective)
+
+
+def _prepare_objective(
+    task: Task, local: LocalModel
+) -> tuple[VariantSettings, ReferenceModel | None]:
+    """Return the objective of this training, and its reference model if it has one."""
+    settings = OBJECTIVES.resolve(task.objective)
+    if not OBJECTIVES.load(settings).needs_reference_model:
+        return settings, None
+    if task.reference is None:
+        raise BadInput(
+            f"{task.label}: the objective {settings.name} needs a reference model. Give one, or "
+            "use the objective nll."
+        )
+    reference = load_reference(task.reference, local)
+    if reference is None:
+        return OBJECTIVES.resolve(VariantRef(name="nll")), None
+    return settings, reference
 
 
 def _fitting(local: LocalModel, task: Task) -> tuple[list[Encoded], int, int]:

@@ -9,7 +9,8 @@ from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.encode import encode_rows
 from bridgekd.lm.forward import evaluating, logits_at
 from bridgekd.lm.loading import LocalModel
-from bridgekd.lm.losses import weighted_nll
+from bridgekd.lm.objectives import TokenBatch
+from bridgekd.lm.objectives.nll import compute_nll
 from bridgekd.lm.updates import rectangle
 from bridgekd.records import TrainRow
 
@@ -34,6 +35,7 @@ def mean_loss(local: LocalModel, rows: Sequence[TrainRow], max_length: int) -> f
             b = rectangle(some, int(local.tokenizer.pad_token_id), local.device)
             arguments = {"input_ids": b.ids, "attention_mask": b.mask, "use_cache": False}
             logits = logits_at(local.model, local.model, b.places, arguments)
-            nll, counted = weighted_nll(logits, b.targets, b.weights)
-            total, weight = total + float(nll), weight + float(counted)
+            tokens = TokenBatch(logits, b.targets, b.weights, b.sequence_ids)
+            total += float(compute_nll(tokens))
+            weight += float(b.weights.sum())
     return total / weight if weight else 0.0

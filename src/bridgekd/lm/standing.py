@@ -43,12 +43,17 @@ class Standing:
 
 
 def identity_of(
-    rows: Sequence[Encoded], config: Train, n_updates: int, seed: int, n_processes: int
+    rows: Sequence[Encoded],
+    config: Train,
+    n_updates: int,
+    seed: int,
+    n_processes: int,
+    objective: str,
 ) -> str:
     """Changes with whatever a checkpoint must not be continued across."""
     digest = hashlib.blake2b(digest_size=16)
     versions = (torch.__version__, transformers.__version__)
-    digest.update(repr((config, n_updates, seed, n_processes, versions)).encode())
+    digest.update(repr((config, n_updates, seed, n_processes, objective, versions)).encode())
     for row in rows:
         digest.update(repr((row.ids, row.weights)).encode())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 from transformers import PrinterCallback, Trainer
 
@@ -18,8 +19,8 @@ from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded
 from bridgekd.lm.forward import logits_at
 from bridgekd.lm.loading import LocalModel
-from bridgekd.lm.losses import weighted_nll
-from bridgekd.lm.mentoring import Guide
+from bridgekd.lm.objectives import Objective, TokenBatch
+from bridgekd.lm.reference_model import ReferenceModel
 from bridgekd.lm.updates import Batch, Share, Updates, micro_batches, one_line, rectangle
 from bridgekd.lm.watching import Watch
 
@@ -39,8 +40,10 @@ class UpdateTrainer(Trainer):
         watch: Watch,
         arguments: Any,
         *,
+        objective: Objective,
+        options: BaseModel,
+        reference: ReferenceModel | None = None,
         in_one_line: bool = False,
-        guide: Guide | None = None,
     ) -> None:
         super().__init__(
             model=local.model,
@@ -51,7 +54,9 @@ class UpdateTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.local, self.rows, self.updates, self.watch = local, rows, updates, watch
-        self.in_one_line, self.guide = in_one_line, guide
+        self.objective: Objective = objective
+        self.options, self.reference = options, reference
+        self.in_one_line = in_one_line
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -91,12 +96,21 @@ class UpdateTrainer(Trainer):
         if batch.positions is not None:
             arguments["position_ids"] = batch.positions
         logits = logits_at(model, self.local.model, batch.places, arguments)
-        total, _ = weighted_nll(logits, batch.targets, batch.weights)
-        if self.guide is not None:
-            total = self.guide.blended(
-                total, logits, batch.weights, places=batch.places, arguments=arguments
-            )
+        tokens = TokenBatch(
+            logits=logits,
+            targets=batch.targets,
+            weights=batch.weights,
+            sequence_ids=batch.sequence_ids,
+            reference_logits=self._compute_reference_logits(batch, arguments),
+            progress=self.state.global_step / self.state.max_steps,
+        )
+        total = self.objective.compute_loss(tokens, self.options)
         return total * self.updates.n_processes / max(weight, TINY)
+
+    def _compute_reference_logits(self, batch: Batch, arguments: dict[str, Any]) -> Tensor | None:
+        if self.reference is None:
+            return None
+        return self.reference.compute_logits(batch.places, arguments)
 
     def _batch(self, rows: Sequence[Encoded]) -> Batch:
         if self.in_one_line:

@@ -34,7 +34,7 @@ class Batch:
 
     ids [n, width]; mask [n, width], None for rows in one line; positions [1, width] there, else
     None. The logits at `places`, counted through ids row by row, predict `targets` with `weights`,
-    all [m]: no other logits are wanted.
+    all [m]: no other logits are wanted. sequence_ids [m]: the row of each, counted from 0.
     """
 
     ids: Tensor
@@ -43,6 +43,7 @@ class Batch:
     places: Tensor
     targets: Tensor
     weights: Tensor
+    sequence_ids: Tensor
 
 
 class Updates(Dataset[Share]):
@@ -157,4 +158,5 @@ def _batch(
         places=placed(np.concatenate([c + start for c, start in where])),
         targets=placed(np.concatenate(targets)),
         weights=placed(np.concatenate(kept)),
+        sequence_ids=placed(np.repeat(np.arange(len(rows)), [len(c) for c in counted])),
     )

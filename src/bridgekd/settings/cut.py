@@ -1,11 +1,13 @@
 """The recipe cut into the settings of its stages."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from bridgekd.config import NEED_GOLD, Assistant, Recipe, Student, Teacher
 from bridgekd.core.draws import SEED_STEP
-from bridgekd.core.selection import BY_ALPHA, BY_SEED, WITHOUT_EMBEDDINGS
 from bridgekd.errors import BadInput
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import Strategy
 from bridgekd.settings.sections import (
     WHOLE,
     Annotate,
@@ -28,12 +30,14 @@ from bridgekd.settings.sections import (
     WarmUp,
 )
 from bridgekd.teacher.transports import resolve_teacher
+from bridgekd.variants import VariantRef
 
 
 class Settings:
     """The settings of every stage of one recipe."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        """Files that the recipe names are relative to `folder`."""
         self.recipe = recipe
         r, a, s, seed = recipe, recipe.assistant, recipe.student, recipe.seed
         self.ask = _ask(r.teacher)
@@ -57,12 +61,10 @@ class Settings:
         self.embed_pool = EmbedPool(batch_size=a.batch_size)
         self.n_committee = r.select.committee if r.select.difficulty == "disagreement" else 1
         self.select = Select(
-            strategy=r.select.strategy,
+            strategy=STRATEGIES.resolve(r.select.strategy, folder),
             queries=r.budget.queries,
             part=WHOLE,
-            alpha=r.select.alpha,
             centre=r.select.space != "raw",
-            whiten=r.select.space == "whitened",
             seed=seed,
         )
         self.query_teacher = QueryTeacher(
@@ -118,20 +120,23 @@ class Settings:
 
         What a strategy does not use stands at a constant, so that changing it redoes nothing.
         """
-        named = self.select.strategy if strategy is None else strategy
-        self._distances_are_known(named)
-        unused = {} if named in BY_ALPHA else {"alpha": 0.5}
-        unused |= {"centre": True, "whiten": False} if named in ("random", "hardest") else {}
-        unused |= {} if named in BY_SEED else {"seed": 0}
-        return self.select.model_copy(update={"strategy": named, "part": part, **unused})
+        chosen = self.select.strategy
+        if strategy is not None:
+            chosen = STRATEGIES.resolve(VariantRef(name=strategy))
+        variant = STRATEGIES.load(chosen)
+        self._check_embeddings(variant)
+        unused: dict[str, object] = {} if variant.needs_embeddings else {"centre": True}
+        unused |= {} if variant.uses_seed else {"seed": 0}
+        return self.select.model_copy(update={"strategy": chosen, "part": part, **unused})
 
-    def _distances_are_known(self, strategy: str) -> None:
-        by_server = self.recipe.assistant.scoring == "server"
-        if by_server and self.recipe.select.encoder is None and strategy not in WITHOUT_EMBEDDINGS:
+    def _check_embeddings(self, strategy: Strategy[Any]) -> None:
+        from_server = self.recipe.assistant.scoring == "server"
+        if from_server and self.recipe.select.encoder is None and strategy.needs_embeddings:
+            others = [s.name for s in STRATEGIES if not s.needs_embeddings]
             raise BadInput(
-                f"select.strategy {strategy} needs embeddings, which assistant.scoring: server "
-                "does not give; name a sentence-transformers model as select.encoder, or use "
-                f"{' or '.join(sorted(WITHOUT_EMBEDDINGS))}"
+                f"The strategy {strategy.name} needs embeddings, which assistant.scoring: server "
+                "does not provide. Set select.encoder to a sentence-transformers model, or use "
+                f"the strategy {' or '.join(others)}."
             )
 
 

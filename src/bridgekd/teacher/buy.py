@@ -103,8 +103,7 @@ def buy(
     if limits.microusd is not None or ledger.hard_stop_microusd is not None:
         resolved.check_price()
     started = time.monotonic()
-    n_requests = len(requests) if isinstance(requests, Sized) else None
-    total = min((n for n in (limits.queries, n_requests) if n is not None), default=0)
+    total = _count(requests, limits)
     commits, answers = Commits(ledger), resolved.load_answers()
     terms = Terms(
         resolved=resolved,
@@ -116,11 +115,14 @@ def buy(
         backoff_s=backoff_s,
         tell=lambda done: progress("teacher", done, total),
     )
+    terms.tell(0)
     context = TransportContext(
         teacher, resolved.options, api_key, resolved.price, commits, note, answers
     )
     buying = Buying(commits, terms, resolved.transport.open(context))
     ended = run_to_end(buying.go(requests))
+    if (n := len(buying.rows)) < total:  # a limit ended it
+        progress("teacher", n, n)
     return Purchase(
         completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
         ended=ended,
@@ -131,3 +133,9 @@ def buy(
         spent_microusd=buying.spent_microusd,
         seconds=time.monotonic() - started,
     )
+
+
+def _count(requests: Iterable[TeacherRequest], limits: Limits) -> int:
+    """How many requests there are at most; 0 where that is unknown."""
+    n_requests = len(requests) if isinstance(requests, Sized) else None
+    return min((n for n in (limits.queries, n_requests) if n is not None), default=0)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from bridgekd.config import Price, Teacher
 from bridgekd.errors import BadInput
 from bridgekd.teacher.transport import KnownAnswers, Transport
-from bridgekd.variants import Registry, VariantRef
+from bridgekd.variants import Registry
 
 TRANSPORTS = Registry("transport", __name__, "TRANSPORT", Transport)
 
@@ -47,21 +47,20 @@ class ResolvedTeacher:
             )
 
 
-def resolve_teacher(teacher: Teacher, folder: Path = Path()) -> ResolvedTeacher:
-    """Return a teacher with its transport; a file that it names is relative to `folder`.
+def resolve_teacher(teacher: Teacher) -> ResolvedTeacher:
+    """Return a teacher with its transport.
 
     Raises InputError for an unknown transport or option, and a file that cannot be loaded.
     """
-    settings = TRANSPORTS.resolve(teacher.transport, folder)
+    settings = TRANSPORTS.resolve(teacher.transport)
     return ResolvedTeacher(teacher, TRANSPORTS.load(settings), TRANSPORTS.parse_options(settings))
 
 
 def prepare_teacher(teacher: Teacher, folder: Path) -> Teacher:
     """Return the teacher with all paths of its transport found from the recipe's folder."""
-    resolved, ref = resolve_teacher(teacher, folder), teacher.transport
-    if ref.file is not None:
-        path = str(folder / Path(ref.file).expanduser())
-        ref = VariantRef.model_validate({"file": path, **ref.options})
-        teacher = teacher.model_copy(update={"transport": ref})
-    prepare = resolved.transport.prepare
-    return teacher if prepare is None else prepare(teacher, resolved.options, folder)
+    settings = TRANSPORTS.resolve(teacher.transport, folder)
+    teacher = teacher.model_copy(update={"transport": TRANSPORTS.get_ref(settings)})
+    prepare = TRANSPORTS.load(settings).prepare
+    if prepare is None:
+        return teacher
+    return prepare(teacher, TRANSPORTS.parse_options(settings), folder)

@@ -1,0 +1,70 @@
+"""Training objectives, one file each: what a model minimizes on the target tokens.
+
+An objective is a function from one micro-batch to the *sum* of its tokens' losses. The trainer
+divides by the weight of the whole update. So a loss does not depend on how an update is split into
+micro-batches or processes. A file of your own ends in `OBJECTIVE = Objective(...)`, and a recipe
+names it with `{file: my_objective.py}`. It imports torch inside its function, because `plan` checks
+options where torch is not installed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from bridgekd.variants import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """The m target tokens of a micro-batch. A sequence is never split over two batches.
+
+    logits [m, vocabulary] predict `targets` [m], in the dtype of the model, with gradients.
+    weights [m] float32, at least 0: the loss weight of each token. sequence_ids [m] int64: the
+    sequence of each token, counted from 0, ascending. reference_logits [m, n_shared]: those of the
+    reference model for the same tokens, without gradients; None for an objective that needs none.
+    progress: the fraction of all updates that are done, in [0, 1).
+    """
+
+    logits: "Tensor"
+    targets: "Tensor"
+    weights: "Tensor"
+    sequence_ids: "Tensor"
+    reference_logits: "Tensor | None" = None
+    progress: float = 0.0
+
+    @property
+    def shared_logits(self) -> "Tensor":
+        """Return the logits of the tokens that both models know, [m, n_shared].
+
+        Models of one vocabulary may pad it to different sizes.
+        """
+        assert self.reference_logits is not None, "set needs_reference_model in the objective"
+        return self.logits[:, : self.reference_logits.shape[1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A training objective. `compute_loss(batch, options)` returns the sum over the batch's tokens
+    of weight times loss, a float32 scalar with gradients.
+
+    `options` is a frozen pydantic model. `needs_reference_model`: whether batches have the logits
+    of a second model, which must have the vocabulary of the trained one.
+    """
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    options: type[BaseModel]
+    needs_reference_model: bool
+    compute_loss: "Callable[[TokenBatch, Any], Tensor]"
+
+
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective", "bridgekd.lm.objectives", "OBJECTIVE", Objective
+)

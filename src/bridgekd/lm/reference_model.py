@@ -1,0 +1,46 @@
+"""The reference model of an objective: a frozen model that reads the same tokens.
+
+It gives logits only where both vocabularies are the same. Where they are not, a training falls back
+to the negative log-likelihood, and its log says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bridgekd.lm.forward import logits_at
+from bridgekd.lm.loading import LocalModel, load
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceSpec:
+    """A reference model as a folder or a Hub id."""
+
+    model: str | Path
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceModel:
+    """A loaded reference model, and the number of tokens in the shared vocabulary."""
+
+    local: LocalModel
+    n_shared: int
+
+    def compute_logits(self, positions: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+        """Return its logits [m, n_shared] at `positions` of a forward pass with `arguments`."""
+        model = self.local.model
+        with torch.no_grad():
+            return logits_at(model, model, positions, arguments)[:, : self.n_shared]
+
+
+def load_reference(spec: ReferenceSpec, trained: LocalModel) -> ReferenceModel | None:
+    """Return the model on the device of the trained one; None if their vocabularies differ."""
+    local = load(spec.model, device=trained.device, revision=spec.revision)
+    if local.tokenizer.get_vocab() != trained.tokenizer.get_vocab():
+        return None
+    return ReferenceModel(local, len(trained.tokenizer))

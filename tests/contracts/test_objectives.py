@@ -1,0 +1,160 @@
+"""What holds for every training objective, including one in a file of the user's."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bridgekd import lm
+from bridgekd.config import Machine, Train
+from bridgekd.errors import BadInput
+from bridgekd.lm.encode import encode_rows
+from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
+from bridgekd.lm.updates import rectangle
+from bridgekd.records import Message, Span, TrainRow
+from bridgekd.variants import VariantRef
+from tiny_models import CHATML, tiny_model, tiny_tokenizer
+
+# Skewed reverse KL with a weight that grows: reads every field of a batch.
+USER_FILE = """
+from pydantic import BaseModel, ConfigDict
+from bridgekd.lm.objectives import Objective
+
+class Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    skew: float = 0.1
+
+def compute_loss(batch, options):
+    import torch
+    q = batch.shared_logits.float().softmax(-1)
+    p = batch.reference_logits.float().softmax(-1)
+    mixed = (1 - options.skew) * p + options.skew * q
+    per_token = (q * (q.log() - mixed.log())).sum(-1) * batch.weights
+    per_sequence = torch.zeros(int(batch.sequence_ids.max()) + 1)
+    per_sequence = per_sequence.index_add(0, batch.sequence_ids, per_token)
+    nll = torch.nn.functional.cross_entropy(batch.logits, batch.targets, reduction="none")
+    return (1 + batch.progress) * per_sequence.sum() + torch.dot(nll, batch.weights)
+
+OBJECTIVE = Objective(
+    name="skewed_reverse_kl", title="Skewed reverse KL", summary="Follows the modes.",
+    paper="2402.03898", options=Options, needs_reference_model=True, compute_loss=compute_loss,
+)
+"""
+ROWS = [
+    TrainRow(str(i), (Message("user", "Who holds " + "the box " * (i % 3 + 1) + "?"),),
+             (Span("Ann holds the red box .\n"), Span("Answer: Ann", 2.0)))
+    for i in range(6)
+]  # fmt: skip
+TRAIN = Train(batch_size=3, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder, tokenizer = tmp_path_factory.mktemp("models"), tiny_tokenizer("word_level", CHATML)
+    for name, seed in (("trained", 0), ("reference", 1)):
+        tiny_model("llama", len(tokenizer), seed).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(params=[*OBJECTIVES.list_names(), "user_file"])
+def ref(request, tmp_path):
+    if request.param != "user_file":
+        return VariantRef(name=request.param)
+    (tmp_path / "my_objective.py").write_text(USER_FILE)
+    return VariantRef(file=str(tmp_path / "my_objective.py"))
+
+
+def draw_batch():
+    torch.manual_seed(0)
+    return TokenBatch(
+        logits=torch.randn(5, 9, requires_grad=True), targets=torch.randint(0, 8, (5,)),
+        weights=torch.tensor([1.0, 0.0, 2.0, 1.0, 0.5]),
+        sequence_ids=torch.tensor([0, 0, 1, 1, 1]), reference_logits=torch.randn(5, 8),
+    )  # fmt: skip
+
+
+def compute(ref, batch):
+    settings = OBJECTIVES.resolve(ref)
+    return OBJECTIVES.load(settings).compute_loss(batch, OBJECTIVES.parse_options(settings))
+
+
+def train(models, out, ref, **kwargs):
+    return lm.fine_tune(
+        models / "trained", ROWS, out, TRAIN, n_updates=3, seed=0, device="cpu",
+        objective=OBJECTIVES.resolve(ref),
+        reference=lm.ReferenceSpec(models / "reference", None), **kwargs,
+    )  # fmt: skip
+
+
+def read_losses(out):
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_describes_itself_in_a_title_and_one_sentence(ref):
+    objective = OBJECTIVES.load(OBJECTIVES.resolve(ref))
+    assert objective.title and objective.summary.endswith(".")
+    assert objective.summary.count(".") == 1
+
+
+def test_an_unknown_option_is_refused(ref):
+    wrong = ref.model_copy(update={"options": {"kd_wieght": 0.5}})
+    with pytest.raises(BadInput, match="unknown option 'kd_wieght'"):
+        OBJECTIVES.resolve(wrong)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_one():
+    with pytest.raises(BadInput, match="Did you mean 'kd_weight'"):
+        OBJECTIVES.resolve(VariantRef.model_validate({"name": "forward_kl", "kd_wieght": 0.5}))
+
+
+def test_the_gradient_is_finite_and_zero_where_the_weight_is_zero(ref):
+    batch = draw_batch()
+    compute(ref, batch).backward()
+    assert torch.isfinite(batch.logits.grad).all()
+    assert not batch.logits.grad[1].any() and batch.logits.grad[0].any()
+
+
+def test_the_loss_is_a_sum_over_sequences(ref):
+    batch = draw_batch()
+    parts = [
+        replace(batch, **{
+            name: getattr(batch, name)[rows]
+            for name in ("logits", "targets", "weights", "reference_logits")
+        }, sequence_ids=torch.zeros(len(rows), dtype=torch.long))
+        for rows in ([0, 1], [2, 3, 4])
+    ]  # fmt: skip
+    total = sum(float(compute(ref, part).detach()) for part in parts)
+    assert total == pytest.approx(float(compute(ref, batch).detach()), rel=1e-5)
+
+
+def test_the_micro_batch_does_not_change_a_training(ref, models, tmp_path):
+    for tokens in (None, 8):
+        train(models, tmp_path / str(tokens), ref, machine=Machine(micro_tokens=tokens))
+    losses = [read_losses(tmp_path / name) for name in ("None", "8")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_prompt_tokens_have_no_gradient(ref, models):
+    local, reference = (lm.load(models / n, device="cpu") for n in ("trained", "reference"))
+    rows = encode_rows(local.tokenizer, ROWS)
+    micro = rectangle(rows, 0, "cpu")
+    logits, others = (m.model(input_ids=micro.ids).logits.flatten(0, 1).detach()
+                      for m in (local, reference))  # fmt: skip
+    logits.requires_grad_()
+    fields = (micro.targets, micro.weights, micro.sequence_ids, others[micro.places])
+    compute(ref, TokenBatch(logits[micro.places], *fields)).backward()
+    trained = logits.grad.abs().sum(-1).view(len(rows), -1) > 0
+    expected = torch.tensor([[w > 0 for w in row.weights[1:]] + [False] * (
+        trained.shape[1] - len(row.ids) + 1) for row in rows])  # fmt: skip
+    assert torch.equal(trained, expected)
+
+
+def test_several_processes_load_the_same_objective(ref, models, tmp_path):
+    train(models, tmp_path / "one", ref)
+    log = train(models, tmp_path / "two", ref, machine=Machine(processes=2))
+    assert log.n_processes == 2
+    one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
