@@ -22,6 +22,7 @@ from bridgekd.core.prompts import render_question
 from bridgekd.edges.machine import peak_of, size_of
 from bridgekd.edges.store import MANIFEST, Artifact
 from bridgekd.records import Example
+from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.buying import limits_of
 from bridgekd.stages.pilot import SubsampleSettings, resolve_fraction
 
@@ -183,9 +184,10 @@ class _Recipe:
     def _scored(self, s: of.ScorePool, inputs: Sequence[Artifact]) -> list[Work]:
         prompt, n = self._sizes.prompt, self._sizes.n_pool
         works = [Work("scoring", n, (prompt[0] + _ANSWER[0], prompt[1] + _ANSWER[1]))]
-        if s.difficulty in ("consistency", "disagreement"):
-            times = s.samples or len(inputs) - 1
-            works += self._written(n * times, s, answers=True)
+        measure = MEASURES.load(s.difficulty)
+        n_answers = measure.count_answers(MEASURES.parse_options(s.difficulty))
+        if n_answers:
+            works += self._written(n * n_answers, s, answers=True)
         return works
 
 
