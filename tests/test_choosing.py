@@ -28,7 +28,7 @@ def artifact(recipe, stage):
 
 
 def facts_of(folder):
-    return json.loads((folder / "manifest.json").read_text())["facts"]
+    return json.loads((folder / "manifest.json").read_text())["stats"]
 
 
 def facts(recipe, stage):
@@ -116,11 +116,11 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
     examples = [Example(id, "Who holds the box ?", "Ann") for id in "abc"]
     rows = [Rationale(id, "Bob gives it .", "ann", "assistant", True) for id in "ab"]
     rows.append(Rationale("c", "", "", "assistant", False, "no rationale"))
-    found, facts = by_confidence(
+    found, calibration = by_confidence(
         rows, examples, local, Confidence(at_least=0), batch_size=2, kind="text", live=LIVE
     )
     assert [r.kept for r in found] == [True, True, False]
-    assert (found[2], facts["calibration"]["n"]) == (rows[2], 2)
+    assert (found[2], calibration.n) == (rows[2], 2)
     none, _ = by_confidence(
         rows, examples, local, Confidence(at_least=1), batch_size=2, kind="text", live=LIVE
     )

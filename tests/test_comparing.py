@@ -85,7 +85,7 @@ def test_an_arm_is_charged_what_it_would_have_paid_alone_though_calls_are_shared
     for manifest in made(recipe, "query_teacher"):
         folder = recipe.parent / "runs" / f"query_teacher-{manifest['fingerprint']}"
         rows = read_rows(folder / "completions.parquet", Completion)
-        assert manifest["facts"]["spend_microusd"] == sum(r.cost_microusd for r in rows)
+        assert manifest["stats"]["spend_microusd"] == sum(r.cost_microusd for r in rows)
     small, whole = (arms[name].spend_usd for name in ("direct@10%", "direct_full"))
     assert 0 < 5 * small < whole
 

@@ -18,10 +18,11 @@ from bridgekd.stages.cells import budget_of, seed_of
 from bridgekd.stages.curves import model_labels, trainings_of
 from bridgekd.stages.heading import headline, leading
 from bridgekd.stages.mapping import pool_maps
-from bridgekd.stages.naming import STAGES, in_order, title
+from bridgekd.stages.naming import in_order, title
 from bridgekd.stages.overlapping import compared_texts
 from bridgekd.stages.showing import answers_of, side_by_side
 from bridgekd.stages.spending import dropped_of, purchases_of
+from bridgekd.stages.stats import CalibrationStats
 from bridgekd.stats.metrics import (
     ArmMetrics,
     GroupAccuracy,
@@ -47,7 +48,7 @@ def tell(evaluation: Artifact, s: of.Report) -> Story:
     lead = "" if best is None else best.name.partition("@")[0]
     asked = next(a for a in behind.values() if a.stage == "load_test")
     test = read_rows(asked.path / "test.parquet", Example)
-    libraries = evaluation.manifest["libraries"]
+    libraries = evaluation.manifest.libraries
     several = s.n_seeds > 1 or len(s.budgets) > 1
     return Story(
         name=str(s.recipe["name"]),
@@ -95,8 +96,9 @@ def command_of(
 def _models(evaluation: Artifact, metrics: Metrics) -> dict[str, list[Artifact]]:
     """The answers of every model by the label of its arm, of the first seed first."""
     found: dict[str, list[tuple[int, Artifact]]] = {}
-    answered = evaluation.inputs[1:]
-    for name, made in zip(evaluation.manifest["settings"]["arms"], answered, strict=True):
+    answered = evaluation.get_inputs("predictions")
+    names = evaluation.read_settings(of.Evaluate).arms
+    for name, made in zip(names, answered, strict=True):
         behind = ancestors(made).values()
         label = f"{name}@{budget_of(behind)}"
         found.setdefault(label if label in metrics.arms else name, []).append(
@@ -195,21 +197,20 @@ def _reliabilities(behind: Mapping[str, Artifact]) -> list[Reliability]:
     """What each stage that weighed rationales says of its confidences."""
     found = []
     for artifact in behind.values():
-        told = artifact.facts.get("calibration")
-        if told:
-            bins = tuple((said, true, n) for said, true, n in told["bins"])
-            name = STAGES.get(artifact.stage, artifact.stage)
-            found.append(Reliability(name, told["n"], told["ece"], told["auroc"], bins))
+        told = artifact.read_stats(CalibrationStats).calibration
+        if told is not None:
+            title = artifact.manifest.title
+            found.append(Reliability(title, told.n, told.ece, told.auroc, told.bins))
     return found
 
 
 def _stage(artifact: Artifact) -> StageRow:
     facts = ", ".join(
         f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
-        for k, v in artifact.facts.items()
+        for k, v in artifact.manifest.stats.items()
         if isinstance(v, int | float | str)
     )
-    return StageRow(artifact.stage, artifact.path.name, artifact.manifest["seconds"], facts)
+    return StageRow(artifact.stage, artifact.path.name, artifact.manifest.seconds, facts)
 
 
 def _yaml(recipe: Mapping[str, object]) -> str:
