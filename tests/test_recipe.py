@@ -82,12 +82,6 @@ def test_a_recipe_that_is_no_utf_8_is_a_sentence(task):
         load_recipe(path)
 
 
-def test_a_committee_without_a_warm_up_is_refused(task):
-    sets = ["select.difficulty=disagreement", "assistant.warm_up=0"]
-    with pytest.raises(BadInput, match=r"assistant.warm_up is 0"):
-        load_recipe(task / "task.yaml", sets)
-
-
 def test_the_commented_template_shows_the_defaults(task):
     """Every key of the template that claims to show a default does."""
     template = load_recipe(Path(bridgekd.__file__).with_name("template.yaml"))
