@@ -124,9 +124,7 @@ def _repeated(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:
         vectors[at : at + len(rows)] = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
     vectors.flush()
     ids = np.array([f"{i:07d}" for i in range(n)], dtype=object)
-    difficulty, tokens = rng.random(n), np.ones(n, dtype=np.int64)
-    columns = {"id": ids, "difficulty": difficulty, "n_answer_tokens": tokens}
-    write_columns(out / "scores.parquet", Score, columns)
+    write_columns(out / "scores.parquet", Score, {"id": ids, "difficulty": rng.random(n)})
     return Artifact("score_pool", "score_pool:repeated", out)
 
 

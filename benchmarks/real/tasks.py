@@ -69,7 +69,10 @@ data:
   fields: {{id: id{choices}}}
   answer_kind: {kind}
   validation: 40
-teacher: {{model: {teacher}, transport: replay, recordings: recordings.jsonl, max_tokens: 512}}
+teacher:
+  model: {teacher}
+  transport: {{name: replay, recordings: recordings.jsonl}}
+  max_tokens: 512
 budget: {{queries: {budget}}}
 assistant:
   model: {base}/assistant

@@ -18,6 +18,7 @@ from bridgekd.edges.store import Artifact, Maker, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.settings import Evaluate, Predict, Report, Settings
 from bridgekd.stages.live import Live
+from bridgekd.teacher.transports import resolve_teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +182,9 @@ class Run:
     ) -> Artifact:
         """The page, and on it the command that makes it again."""
         recipe = self.recipe.model_dump(mode="json")
-        for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
+        for name in ("base_url", "expected_tokens"):  # these change no result
             del recipe["teacher"][name]
+        recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
         del recipe["assistant"]["server"], recipe["pilot"], recipe["runtime"]
         how = Report(recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets))
         return self.make(stages.report, how, evaluation)

@@ -15,8 +15,6 @@ from bridgekd.variants import VariantRef
 AnswerKind = Literal["choice", "number", "label", "labels", "text"]
 Space = Literal["raw", "centred"]
 Role = Literal["assistant", "student"]
-Difficulty = Literal["loss", "excess", "entropy", "margin", "consistency", "disagreement"]
-NEED_GOLD = ("loss", "excess")  # of every question
 
 
 def _folder_name(value: str) -> str:
@@ -164,10 +162,8 @@ class Select(Section):
     """How the questions to pay for are chosen."""
 
     strategy: VariantRef = VariantRef(name="bridge_greedy")
-    difficulty: Difficulty = "loss"
+    difficulty: VariantRef = VariantRef(name="loss")
     space: Space = "centred"  # what embeddings go through before distances are taken
-    samples: int = Field(5, ge=2, le=64)  # answers a question at temperature 0.7: consistency
-    committee: int = Field(3, ge=2, le=16)  # assistants warmed up apart: disagreement
     rounds: int = Field(1, ge=1, le=100)  # bridge: the assistant is trained again between them
     encoder: str | None = None  # a sentence-transformers model; None: the assistant's own states
 
@@ -275,48 +271,6 @@ class Recipe(Section):
     device: str = "auto"
     runtime: RuntimeOptions = RuntimeOptions()
     seed: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _dollars_need_a_price(self) -> "Recipe":
-        limited = self.budget.usd is not None or self.hard_stop_usd is not None
-        recorded = self.teacher.transport == "replay"  # then each recording may have its own cost
-        if limited and self.teacher.tariff is None and not recorded:
-            raise ValueError(
-                f"dollars are limited but the price of {self.teacher.model} is unknown; give "
-                "teacher.price in dollars per million tokens (0 and 0 for a free server)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _gold_answers_are_there(self) -> "Recipe":
-        if self.data.unlabelled and self.select.difficulty in NEED_GOLD:
-            raise ValueError(
-                f"select.difficulty: {self.select.difficulty} needs gold answers, and "
-                "data.unlabelled says some are missing; use entropy, margin or consistency, or, if "
-                "some are there, disagreement"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_server_can_measure_it(self) -> "Recipe":
-        difficulty, kind = self.select.difficulty, self.data.answer_kind
-        over_tokens = difficulty in ("entropy", "margin") and kind != "choice"
-        if self.assistant.scoring == "server" and over_tokens:
-            raise ValueError(
-                f"select.difficulty: {difficulty} over {kind} answers needs the probability of "
-                "every token, which no server gives; use assistant.scoring: transformers, or "
-                "loss, excess, consistency or disagreement"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_committee_is_warmed_up(self) -> "Recipe":
-        if self.select.difficulty == "disagreement" and str(self.assistant.warm_up) in ("0", "0%"):
-            raise ValueError(
-                "select.difficulty: disagreement is that of assistants warmed up on other "
-                "questions, and assistant.warm_up is 0; raise it, or use another difficulty"
-            )
-        return self
 
     @model_validator(mode="after")
     def _accepted_answers_can_be_judged(self) -> "Recipe":

@@ -14,7 +14,6 @@ from bridgekd.config import (
     Backend,
     Budget,
     Confidence,
-    Difficulty,
     Fields,
     Lora,
     Price,
@@ -63,8 +62,7 @@ class WarmUp(Section):
 
 
 class ScorePool(Answered):
-    difficulty: Difficulty
-    samples: int  # answers a question, for consistency
+    difficulty: VariantSettings
     max_new_tokens: int
     seed: int
 

@@ -59,8 +59,8 @@ def warmed_on(pool: Sequence[Example], s: of.WarmUp) -> list[Example]:
     labelled = [e for e in pool if e.answer is not None]
     if not labelled:
         raise BadInput(
-            "the pool has no gold answer to warm an assistant up on; set assistant.warm_up: 0, "
-            "and select.difficulty to entropy, margin or consistency"
+            "The pool has no gold answer to warm an assistant up on. Set assistant.warm_up: 0, "
+            "and select.difficulty to entropy, margin or n_distinct_answers."
         )
     n = max(1, min(len(labelled), count_of(s.share, len(pool))))
     drawn = stream(s.seed, "warm-up").permutation(len(labelled))[:n]
