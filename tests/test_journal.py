@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from bridgekd.exporting.describe import _base
 
 from bridgekd.config import Recipe, Section
 from bridgekd.edges.store import Artifact, Stats, Store, stage
 from bridgekd.errors import BadInput
-from bridgekd.exporting.describe import _base
 from bridgekd.journal import Finished, Measured
 
 HUB = Artifact("hub", "hub:owner/base@main", Path("owner/base@main"))
