@@ -106,7 +106,7 @@ def effort(done: Mapping[Job, Answers]) -> str:
     made: dict[str, Artifact] = {}
     for path in {path for answers in done.values() for path in answers.values()}:
         made |= ancestors(artifact(path))
-    hours = sum(a.manifest["seconds"] for a in made.values()) / 3600
+    hours = sum(a.manifest.seconds for a in made.values()) / 3600
     n = sum(a.stage in STUDENTS for a in made.values())
     return f"{n} trainings of a student; {hours:.1f} hours of one core for everything"
 

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -90,21 +90,24 @@ device: cpu
 @pytest.fixture(scope="session")
 def world_files(tmp_path_factory):
     """The sandbox's data in small, and an untrained model of the student's shape."""
-    from bridgekd.sandbox.base_text import instruction_rows
-    from bridgekd.sandbox.build import PLANS, make_model
-    from bridgekd.sandbox.tokenizer import make_tokenizer
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
     from bridgekd.sandbox.world import generate
 
-    folder = tmp_path_factory.mktemp("world")
-    tokenizer = make_tokenizer()
-    make_model(PLANS["student"], tokenizer, 0).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    sandbox = files("bridgekd.sandbox")
+    student, folder = sandbox / "models" / "student", tmp_path_factory.mktemp("world")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(student)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder / "model")
+    AutoTokenizer.from_pretrained(student).save_pretrained(folder / "model")
     train = generate(70, 0)
     test = generate(20, 1, exclude={e.question for e in train})
     for name, rows in (("train", train), ("test", test)):
         columns = ("id", "question", "answer", "domain")
         write_jsonl(folder / f"{name}.jsonl", [{k: getattr(e, k) for k in columns} for e in rows])
-    write_jsonl(folder / "instruct.jsonl", [asdict(row) for row in instruction_rows(30, 0)])
+    instructions = (sandbox / "instruct.jsonl").read_text().splitlines(keepends=True)
+    (folder / "instruct.jsonl").write_text("".join(instructions[:30]))
     return folder
 
 

@@ -114,8 +114,8 @@ def a_story(arms=None, **changes):
             a_training(title="Bridge, seed 1", judged_by_loss=True, is_first=False),
         ),
         "dropped": (
-            DroppedRationales("The teacher's rationales", "wrong answer", 20, 200, "Who is | where?",
-                              HOSTILE, "wrong: b"),
+            DroppedRationales("The teacher's rationales", "wrong answer", 20, 200,
+                              "Who is | where?", HOSTILE, "wrong: b"),
         ),
         "calibrations": (CalibrationRow("Rationales", 60, 0.1, None),),
     } | changes  # fmt: skip

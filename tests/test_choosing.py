@@ -30,7 +30,7 @@ def artifact(recipe, stage):
 
 
 def facts_of(folder):
-    return json.loads((folder / "manifest.json").read_text())["facts"]
+    return json.loads((folder / "manifest.json").read_text())["stats"]
 
 
 def facts(recipe, stage):
@@ -108,7 +108,7 @@ def test_a_missing_answer_is_still_a_mistake_unless_it_is_announced(unlabelled):
 def test_the_least_confident_rationales_are_dropped_and_confidence_is_held_against_gold(tiny, how):
     chosen = ["check.keep=confident", "confidence.keep_share=50%", f"confidence.how={how}"]
     page = bridgekd.run(tiny, overrides=chosen).report.read_text()
-    assert "The teacher&#39;s rationales: ECE" in page
+    assert "Confidence of the filter, compared with the gold answers" in page
     rows = read_rows(artifact(tiny, "check") / "rationales.parquet", Rationale)
     judged = [r for r in rows if r.confidence is not None]
     kept = [r.confidence for r in judged if r.kept]
@@ -123,11 +123,11 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
     examples = [Example(id, "Who holds the box ?", "Ann") for id in "abc"]
     rows = [Rationale(id, "Bob gives it .", "ann", "assistant", True) for id in "ab"]
     rows.append(Rationale("c", "", "", "assistant", False, "no rationale"))
-    found, facts = by_confidence(
+    found, calibration = by_confidence(
         rows, examples, local, Confidence(at_least=0), batch_size=2, kind="text", live=LIVE
     )
     assert [r.kept for r in found] == [True, True, False]
-    assert (found[2], facts["calibration"]["n"]) == (rows[2], 2)
+    assert (found[2], calibration.n) == (rows[2], 2)
     none, _ = by_confidence(
         rows, examples, local, Confidence(at_least=1), batch_size=2, kind="text", live=LIVE
     )

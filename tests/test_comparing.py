@@ -85,7 +85,7 @@ def test_an_arm_is_charged_what_it_would_have_paid_alone_though_calls_are_shared
     for manifest in made(recipe, "query_teacher"):
         folder = recipe.parent / "runs" / f"query_teacher-{manifest['fingerprint']}"
         rows = read_rows(folder / "completions.parquet", Completion)
-        assert manifest["facts"]["spend_microusd"] == sum(r.cost_microusd for r in rows)
+        assert manifest["stats"]["spend_microusd"] == sum(r.cost_microusd for r in rows)
     small, whole = (arms[name].spend_usd for name in ("direct@10%", "direct_full"))
     assert 0 < 5 * small < whole
 
@@ -131,9 +131,9 @@ def test_the_page_and_the_markdown_hold_budgets_and_differences(compared):
         in page
     )
     assert "--budgets 10%,20%" in page
-    assert "Chosen by: bridge_greedy, 10%, seed 1" in page
+    assert "Selected by bridge_greedy, 10%, seed 1" in page
     assert "<strong>Student, BRIDGE, 20%, seed 1</strong>" in page
-    assert page.count("Shown is the first seed and budget.") == 3
+    assert page.count("The first seed and budget are shown.") == 3
     markdown = compared[2].report.with_name("report.md").read_text()
     assert "| Student, BRIDGE, 10% | Student, direct, 10% |" in markdown
 

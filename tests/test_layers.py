@@ -1,4 +1,4 @@
-"""Imports point down: cli -> methods -> stages -> {core, edges, lm, report} -> records, config."""
+"""Imports point down: cli -> methods -> report -> stages -> {core, edges, lm} -> records."""
 
 import ast
 import subprocess
@@ -10,13 +10,13 @@ import bridgekd
 ROOT = Path(bridgekd.__file__).parent
 LEVEL = {
     "cli": 6, "cli_ledger": 6, "cli_models": 6, "terminal": 6, "terminal_ledger": 6,
-    "terminal_metrics": 6, "terminal_pilot": 6, "__init__": 6,
+    "terminal_metrics": 6, "terminal_pilot": 6, "terminal_progress": 6, "__init__": 6,
     "api": 5,
     "planning": 4, "purchases": 4, "timing": 4, "workers": 4, "comparing": 4, "methods": 4,
     "exporting": 4, "trying": 4,
     "runs": 3, "journal": 3,
-    "stages": 2,
-    "report": 1, "lm": 1, "edges": 1, "ledger": 1, "teacher": 1, "served": 1,
+    "report": 2.5, "stages": 2,
+    "lm": 1, "edges": 1, "io": 1, "ledger": 1, "teacher": 1, "served": 1,
     "settings": 1, "core": 0, "selection": 0, "stats": 0,
     "config": 0, "variants": -1, "records": -1, "errors": -1, "progress": -1,
     "__version__": -1,
@@ -24,6 +24,7 @@ LEVEL = {
 MAY_IMPORT_TORCH = ("lm", "sandbox")
 OUTSIDE = (
     "bridgekd.edges",
+    "bridgekd.io",
     "bridgekd.ledger",
     "bridgekd.teacher",
     "bridgekd.lm",

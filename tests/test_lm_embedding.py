@@ -45,7 +45,7 @@ def test_embeddings_are_of_length_1_in_order_and_the_same_in_any_batch(folder):
     for text, vector in zip(TEXTS, all_, strict=True):
         (alone,) = lm.embed(str(folder), [text], device="cpu", batch_size=1)
         np.testing.assert_allclose(alone, vector, atol=1e-5)
-    assert told == [("embed", 4, 4)]
+    assert told == [("embed", 0, 4), ("embed", 4, 4)]
 
 
 def test_no_texts_give_no_embeddings(folder):

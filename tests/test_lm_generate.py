@@ -163,7 +163,7 @@ def test_waves_are_told_as_they_finish_and_rows_on_the_way(local):
         on_batch=lambda rows, written: told.update(zip(rows, written, strict=True)),
     )
     assert [told[i] for i in range(len(prompts))] == texts
-    assert steps == [("write", n, 18) for n in range(1, 19)]
+    assert steps == [("write", n, 18) for n in range(19)]
 
 
 def test_no_prompts_give_no_texts(local):

@@ -78,7 +78,7 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     assert [c.id for c in bought] == [p.id for p in picks if p.chosen]
     notes = read_rows(artifact(store, "annotate") / "rationales.parquet", Rationale)
     assert len(notes) == 60
-    facts = json.loads((artifact(store, "annotate") / "manifest.json").read_text())["facts"]
+    facts = json.loads((artifact(store, "annotate") / "manifest.json").read_text())["stats"]
     assert facts["generation"]["n_texts"] == 60
     assert 0 < facts["generation"]["n_generated_tokens"] <= 60 * 8
     assert teacher.calls.total() == 12 + 5
@@ -155,7 +155,7 @@ def test_a_budget_in_dollars_is_a_normal_end(tiny, teacher):
     facts = json.loads(
         (artifact(tiny.parent / "runs", "query_teacher") / "manifest.json").read_text()
     )
-    assert facts["facts"]["ended_by"] == "usd"
+    assert facts["stats"]["ended_by"] == "usd"
     assert 0 < outcome.metrics.arms["bridge"].n_queries < 12
     assert outcome.metrics.arms["bridge"].spend_usd <= 0.012
 
@@ -204,7 +204,7 @@ def test_killed_in_the_middle_of_each_training_a_run_goes_on_there(tiny, undistu
     assert differing(rows_of(tiny.parent / "runs"), undisturbed) == []
     runs = tiny.parent / "runs"
     told = [json.loads(p.read_text()) for s in stages for p in runs.glob(f"{s}-*/manifest.json")]
-    assert sum(m["facts"]["resumed_at"] == 2 for m in told) == 4
+    assert sum(m["stats"]["resumed_at"] == 2 for m in told) == 4
 
 
 def test_runs_at_once_share_one_store(tiny, undisturbed):

@@ -190,15 +190,6 @@ def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsy
     assert "measure_teacher (random): 0 of up to 5 answers" in text
 
 
-def test_status_of_an_older_run_still_shows_its_stages(stopped, capsys, monkeypatch):
-    journal, store = stopped
-    for name in ("folder", "methods"):
-        del journal[name]
-    (store / "tiny.json").write_text(json.dumps(journal))
-    text = status(store, capsys, monkeypatch)
-    assert "load_pool" in text and "begun by an older bridgekd" in text
-
-
 def test_status_says_why_a_run_cannot_be_planned_any_more(stopped, capsys, monkeypatch):
     _, store = stopped
     (store.parent / "train.jsonl").unlink()

@@ -128,7 +128,7 @@ def test_a_run_learns_from_recordings_and_says_what_they_lack(tiny, monkeypatch)
     outcome = api.run(tiny, note=notes.append)
     journal = json.loads((folder / "runs" / "tiny.json").read_text())
     asked = next(e["folder"] for e in journal["stages"] if e["stage"] == "query_teacher")
-    facts = json.loads((folder / "runs" / asked / "manifest.json").read_text())["facts"]
+    facts = json.loads((folder / "runs" / asked / "manifest.json").read_text())["stats"]
     assert facts["spend_microusd"] > 0
     assert outcome.metrics.arms["bridge"].n_queries == facts["n_queries"] == 12
     n_lacking = facts["n_unrecorded"]

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 import bridgekd
-from bridgekd.core.crossed import Estimate
 from bridgekd.records import Example
-from bridgekd.report.charts import against_spend
-from bridgekd.report.page import render
-from bridgekd.report.pool_map import caption, colour, drawn_map, plain, projected
-from bridgekd.stages.heading import headline
-from bridgekd.stages.mapping import pool_map
-from bridgekd.stages.naming import in_order
+from bridgekd.report.embedding_map import build_embedding_map
+from bridgekd.report.embedding_plot import build_caption, get_color, plot_embedding_map, project
+from bridgekd.report.headline import build_headline, find_leading_arm
+from bridgekd.report.page import render_report
+from bridgekd.report.plots import plot_accuracy_vs_spend
+from bridgekd.report.tables import to_single_line
+from bridgekd.report.titles import sort_labels
+from bridgekd.stats.metrics import GroupAccuracy
 from selection_pools import rank, to_picks
-from stories import HOSTILE, a_pair, a_story, an_arm, some_metrics
+from stories import HOSTILE, a_pair, a_row, a_story, an_arm, some_metrics
 
 
 def outward(page):
@@ -104,7 +105,9 @@ def test_an_unknown_method_has_a_headline_too():
 
 
 def test_a_run_without_a_trained_student_says_so():
-    metrics = some_metrics({"student_base": an_arm("student_base", 0.5, 0.4, 0.6, is_trained=False)})
+    metrics = some_metrics(
+        {"student_base": an_arm("student_base", 0.5, 0.4, 0.6, is_trained=False)}
+    )
     assert find_leading_arm(metrics, ["base"]) is None
     assert build_headline(metrics, None) == "No trained student was evaluated."
 

@@ -226,7 +226,7 @@ def test_a_reader_without_a_mouse_gets_past_the_head_and_opens_what_is_folded(br
 def test_on_paper_everything_is_unfolded(browser, file):
     browser.open(file)
     browser.ask("Emulation.setEmulatedMedia", media="print")
-    hidden = "[...document.querySelectorAll('details > div, details > pre, details > dl')]"
+    hidden = "[...document.querySelectorAll('details > :not(summary)')]"
     folded = browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length")
     n_all = browser.evaluate(f"{hidden}.length")
     browser.ask("Emulation.setEmulatedMedia", media="screen")

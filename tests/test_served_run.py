@@ -29,6 +29,7 @@ from bridgekd.sandbox.world import generate
 from bridgekd.served.opening import served_name
 from bridgekd.settings import Annotate, Settings
 from bridgekd.stages import annotate
+from bridgekd.stages.training import AnnotateStats
 from model_server import serving_model
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -135,8 +136,8 @@ def written_by(store, pool, model, terms, *, progress=None, settings=ANNOTATE):
     live = replace(live_of(recipe, store.parent), server=terms, device="cpu")
     if progress is not None:
         live = replace(live, progress=progress)
-    done = Store(store).make(annotate, settings, pool, model, live=live)
-    return read_rows(done.path / "rationales.parquet", Rationale), done.facts
+    done = Store(store).make(annotate, settings, live, pool, model)
+    return read_rows(done.path / "rationales.parquet", Rationale), done.read_stats(AnnotateStats)
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_a_killed_annotate_goes_on_and_ends_with_the_same_rows(pool, model, tmp_
             assert process.exitcode == -signal.SIGKILL
         rows, facts = written_by(store, pool, model, by_url(http.base_url))
         n_asked = len(http.asked)
-    assert rows == expected and facts["asked_with"] == "tokens"
+    assert rows == expected and facts.asked_with == "tokens"
     # Three starts, each with a probe; what a kill lost is at most what was in flight or not yet
     # handed over.
     assert N_POOL + 3 <= n_asked <= N_POOL + 3 + 2 * 2 * 4
@@ -224,7 +225,7 @@ def test_a_server_with_chat_completions_alone_is_asked_through_its_own_template(
     with serve(wrong_rate=0.0, models=(served_name(model),)) as teacher:
         terms = by_url(teacher.base_url)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts["asked_with"] == "chat" and facts["share_correct"] == 1.0
+    assert facts.asked_with == "chat" and facts.share_correct == 1.0
     assert len(rows) == N_POOL and all(r.kept for r in rows)
 
 
@@ -235,7 +236,7 @@ def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_
     with serve(wrong_rate=0.0, models=(served_name(model),), faults=faults) as teacher:
         terms = by_url(teacher.base_url, max_tries=12)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts["share_correct"] == 1.0 and len(rows) == N_POOL
+    assert facts.share_correct == 1.0 and len(rows) == N_POOL
 
 
 def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):

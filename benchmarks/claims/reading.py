@@ -19,6 +19,7 @@ from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Completion, Example
 from bridgekd.sandbox.steps import count_steps
 from bridgekd.stages.cells import Reader
+from bridgekd.stages.stats import CalibrationStats
 from bridgekd.stats.compute_metrics import ArmResult, compute_metrics
 from bridgekd.stats.metrics import ArmMetrics
 from claims.experiments import Experiment, Row
@@ -112,8 +113,8 @@ def _test_of(answers: Answers) -> list[Example]:
 
 def _aurocs(answers: Artifact) -> list[float]:
     checks = [a for a in ancestors(answers).values() if a.stage == "check"]
-    told = [a.facts["calibration"]["auroc"] for a in checks if "calibration" in a.facts]
-    return [value for value in told if value is not None]
+    found = [a.read_stats(CalibrationStats).calibration for a in checks]
+    return [c.auroc for c in found if c is not None and c.auroc is not None]
 
 
 def _picks(found: Sequence[Artifact]) -> Mapping[str, float]:

@@ -24,8 +24,8 @@ from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput
 from bridgekd.methods import method_named
 from bridgekd.progress import Progress
-from bridgekd.runs import live_of, open_run
 from bridgekd.report.titles import get_title, sort_labels
+from bridgekd.runs import live_of, open_run
 from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.replay import placed
 from bridgekd.terminal import print_plan

@@ -32,6 +32,7 @@ from bridgekd.edges.rows import write_columns
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Score
 from bridgekd.runs import Run, live_of, open_run
+from bridgekd.stages.pool import LoadPoolStats
 
 SETS = tuple(
     f"mentor-kd/data/skeleton/{name}_train.json.gz" for name in ("gsm8k", "svamp", "commonsense_qa")
@@ -94,7 +95,7 @@ def select(folder: Path) -> None:
     """select on the whole pool, by the slice's scores again and again."""
     run, part = run_of(folder, "pool"), run_of(folder, "slice")
     pool = run.pool()
-    (scores,) = part.scored(part.pool(), part.assistant)
+    scores, _ = part.scored(part.pool(), part.assistant)
     run.make(stages.select, run.of.select_by("bridge"), pool, _repeated(scores, pool, folder))
 
 
@@ -106,7 +107,11 @@ def plan(folder: Path) -> None:
 
 def _repeated(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:
     """Scores and embeddings of the slice at the pool's size, with noise that tells rows apart."""
-    n, rng, out = pool.facts["n_pool"], np.random.default_rng(0), folder / "repeated"
+    n, rng, out = (
+        pool.read_stats(LoadPoolStats).n_pool,
+        np.random.default_rng(0),
+        folder / "repeated",
+    )
     out.mkdir(exist_ok=True)
     known = np.load(scores.path / "embeddings.npy")
     vectors = np.lib.format.open_memmap(

@@ -150,7 +150,7 @@ def standing(journal: Mapping[str, Any], store: Path) -> Plan:
     """What a run that is not over has still to do, by its journal in `store`: `plan` of the same
     recipe as things stand now. Also while the run goes on.
 
-    Raises BadInput where it cannot be planned any more, or was begun by an older bridgekd.
+    Raises BadInput where it cannot be planned any more.
     """
     recipe, folder, methods = recipe_of(journal), Path(journal["folder"]), journal["methods"]
     if methods == [pilot.NAME]:

@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 bad input; 3 stopped with state saved and the command to g
 interrupted.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +23,15 @@ from bridgekd import (
     terminal_metrics,
     terminal_pilot,
 )
+from bridgekd.core.durations import WorkKind
 from bridgekd.edges.metrics_file import METRICS_FILE, read_metrics
-from bridgekd.edges.store import MANIFEST
+from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
 from bridgekd.ledger.views import spend
 from bridgekd.stages.pilot import RESULTS
+from bridgekd.stages.stats import PurchaseStats
+from bridgekd.terminal_progress import show_progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,14 +137,13 @@ def status(
     journal = read_journal(store, name)
     rows = []
     for entry in journal["stages"]:
-        path = store / entry["folder"] / MANIFEST
-        if not path.is_file():
+        made = Artifact(entry["stage"], "", store / entry["folder"])
+        if not made.has_manifest:
             rows.append((entry["stage"], "", "", f"{entry['folder']} (gone)"))
             continue
-        manifest = json.loads(path.read_text())
-        cost = manifest["facts"].get("spend_microusd")
-        spent = "" if cost is None else f"${cost / 1e6:.4f}"
-        rows.append((entry["stage"], f"{manifest['seconds']:.1f}", spent, entry["folder"]))
+        paid = made.manifest.kind is WorkKind.PAID
+        spent = f"${made.read_stats(PurchaseStats).spend_microusd / 1e6:.4f}" if paid else ""
+        rows.append((entry["stage"], f"{made.manifest.seconds:.1f}", spent, entry["folder"]))
     for partial in sorted(store.glob("*.partial")):
         rows.append((partial.name.rpartition("-")[0], "...", "", f"{partial.name} (unfinished)"))
     terminal.print_status(out, journal, rows)
@@ -272,7 +273,7 @@ def _agreed() -> bool:
 
 
 def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         result = api.run_pilot(
             recipe,
             overrides=overrides,
@@ -295,7 +296,7 @@ def _run(
             terminal.print_buying(out, plan)
         return yes or _agreed()
 
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         outcome = api.run(
             recipe,
             overrides=overrides,

@@ -13,6 +13,7 @@ from bridgekd.ledger import check
 from bridgekd.ledger.exporting import export as export_to
 from bridgekd.ledger.importing import import_answers
 from bridgekd.ledger.views import GROUPS, refuse_missing, spend
+from bridgekd.terminal_progress import show_progress
 
 DEFAULT = Path("ledger.db")
 WHAT = "Every paid call: what was spent, export, import, proof."
@@ -51,7 +52,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write every attempt to a table (CSV), or with all its texts to JSON lines, as a backup."""
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         n_attempts = export_to(ledger or context.obj, to, force=force, progress=progress)
     out.print(f"Wrote {n_attempts:,} attempts to {to}", soft_wrap=True)
 
@@ -74,7 +75,7 @@ def import_(
 ) -> None:
     """Bring in answers that were paid for elsewhere, so that no run buys them again."""
     into, default_price = ledger or context.obj, _price(price)
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         done = import_answers(
             file,
             into,
@@ -94,7 +95,7 @@ def import_(
 def verify(context: typer.Context, ledger: LedgerPath = None) -> None:
     """Prove that every attempt says what its texts say, and that all add up."""
     path = ledger or context.obj
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         proof = check.verify(path, progress)
     terminal_ledger.print_findings(out, proof.notes)
     terminal_ledger.print_findings(out, proof.findings)

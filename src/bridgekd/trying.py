@@ -12,8 +12,8 @@ from bridgekd.errors import BadInput
 from bridgekd.journal import Finished, Measured
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
-from bridgekd.stages.live import Live
 from bridgekd.report.titles import get_title
+from bridgekd.stages.live import Live
 from bridgekd.stages.pool import open_model
 
 N_OPTIONS = (2, 26)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgekd import lm
+from bridgekd import settings as of
 from bridgekd.config import Budget, Recipe
 from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.licences import licence_of
 from bridgekd.edges.metrics_file import read_metrics
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.edges.store import Artifact, Stats, ancestors
 from bridgekd.journal import Finished, Measured, rationales_of
 from bridgekd.records import Example, Lesson
 from bridgekd.report.contamination import describe_contamination
@@ -32,6 +33,8 @@ from bridgekd.report.tables import (
 )
 from bridgekd.report.titles import get_title
 from bridgekd.stages.lessons import read_rationales
+from bridgekd.stages.pool import LoadPoolStats
+from bridgekd.stages.stats import TrainStats
 from bridgekd.stats.metrics import ArmMetrics, GroupAccuracy
 
 if TYPE_CHECKING:
@@ -77,6 +80,12 @@ _TERMS = """\
 _CHOICES = ("first option", "second option")
 
 
+class _Filter(Stats):
+    """What the settings of all stages that let rationales through have."""
+
+    keep: str
+
+
 @dataclass(frozen=True, slots=True)
 class ExportedArm:
     """What both cards describe: one arm of a finished run, its training examples and weights."""
@@ -98,7 +107,7 @@ def render_model_card(exported: ExportedArm) -> str:
     domains = {name: group for name, group in metrics[arm.name].by_domain.items() if name}
     tables = [_build_accuracy_table("model", shown)]
     tables += [_build_accuracy_table("domain", domains)] if domains else []
-    test_data = _get_public_name(_get_source(run.behind, "load_test", 1))
+    test_data = _get_public_name(_get_source(run.behind, "load_test"))
     suffix, known_license = _get_prompt_suffix(arm, run.recipe), licence_of(base)
     card_data = ModelCardData(
         base_model=_get_name(base) if base.stage == "hub" else None,
@@ -176,7 +185,7 @@ def _describe_both(exported: ExportedArm) -> dict[str, str]:
     """What both templates use."""
     run, arm = exported.run, exported.arm
     teacher = escape_cell(f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})")
-    train_data = escape_cell(_get_public_name(_get_source(run.behind, "load_pool", 0)))
+    train_data = escape_cell(_get_public_name(_get_source(run.behind, "load_pool")))
     return {
         "title": escape_cell(f"{run.name}: {get_title(arm.name)}"),
         "method_text": METHOD_TEXTS.get(arm.name.partition("@")[0], _ASSISTANT_TEXT),
@@ -217,21 +226,21 @@ def _build_accuracy_table(
 
 def _build_training_table(exported: ExportedArm, metrics: ArmMetrics) -> Table:
     run, model, examples = exported.run, exported.arm.model, exported.examples
-    pool, training = model.inputs[0].facts, model.facts
-    train_data = _get_public_name(_get_source(run.behind, "load_pool", 0))
+    pool = model.get_input("pool").read_stats(LoadPoolStats)
+    training = model.read_stats(TrainStats)
+    train_data = _get_public_name(_get_source(run.behind, "load_pool"))
     sources = Counter(example.source for example in examples)
-    n_validation = pool["n_validation"]
     by_source = ", ".join(f"{n:,} by the {who}" for who, n in sorted(sources.items()))
     rows = (
-        ("pool", f"{pool['n_pool']:,} questions of {train_data}"),
-        ("validation split", f"{n_validation:,} questions"),
+        ("pool", f"{pool.n_pool:,} questions of {train_data}"),
+        ("validation split", f"{pool.n_validation:,} questions"),
         ("teacher", f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})"),
         ("budget", _format_budget(_find_budget(run.recipe.budget, model))),
         ("purchased", f"{metrics.n_queries:,g} answers for {format_usd(metrics.spend_usd)}"),
         ("rows", f"{len(examples):,}: {by_source}"),
-        ("rows that were too long", f"{training['n_too_long']:,}"),
-        ("optimizer updates", f"{training['n_updates']:,}"),
-        ("weights after update", f"{training['best_update']:,}"),
+        ("rows that were too long", f"{training.n_too_long:,}"),
+        ("optimizer updates", f"{training.n_updates:,}"),
+        ("weights after update", f"{training.best_update:,}"),
     )
     return Table("", ("", ""), rows, "ll")
 
@@ -269,7 +278,7 @@ def _build_eval_result(row: ArmMetrics, test_data: str) -> "EvalResult":
 
 def _list_notes(arm: Measured, merged: "lm.Merged") -> list[str]:
     notes = list(merged.notes)
-    if arm.model.manifest["settings"]["form"] == "two_task":
+    if arm.model.read_settings(of.TrainModel).form == "two_task":
         notes.append(
             "The model learned to explain and to answer as two tasks. This prompt returns the "
             "answer only, without reasoning."
@@ -278,14 +287,14 @@ def _list_notes(arm: Measured, merged: "lm.Merged") -> list[str]:
 
 
 def _list_filters(rationales: Sequence[Artifact]) -> str:
-    filters = sorted({a.manifest["settings"]["keep"] for a in rationales})
+    filters = sorted({a.read_settings(_Filter).keep for a in rationales})
     text = ", ".join(f"`{name}`" for name in filters)
     unchecked = "; with `all`, no answer was checked against the gold answer"
     return text + unchecked * ("all" in filters)
 
 
 def _list_libraries(model: Artifact) -> str:
-    versions = model.manifest["libraries"]
+    versions = model.manifest.libraries
     return ", ".join(f"{name} {versions[name]}" for name in ("bridgekd", "transformers", "torch"))
 
 
@@ -308,15 +317,15 @@ def _get_public_name(source: Artifact) -> str:
     return source.fingerprint.removeprefix("hub:") if is_on_hub else source.path.name
 
 
-def _get_source(behind: Mapping[str, Artifact], stage: str, place: int) -> Artifact:
+def _get_source(behind: Mapping[str, Artifact], stage: str) -> Artifact:
     """A user's source of a stage; it is the same for all seeds."""
-    return next(a for a in behind.values() if a.stage == stage).inputs[place]
+    return next(a for a in behind.values() if a.stage == stage).get_input("source")
 
 
 def _find_budget(budget: Budget, model: Artifact) -> Budget:
     """The budget of the model's own purchases; the recipe's if it has none."""
     bought = [a for a in ancestors(model).values() if a.stage == "query_teacher"]
-    return Budget.model_validate(bought[0].manifest["settings"]["budget"]) if bought else budget
+    return bought[0].read_settings(of.QueryTeacher).budget if bought else budget
 
 
 def _format_budget(budget: Budget) -> str:

@@ -48,6 +48,7 @@ def embed(
         ) from exc
     vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(texts)
     done = 0
+    progress(label, 0, len(texts))
     for batch in length_sorted([len(text) for text in texts], batch_size):
         found = encoder.encode(
             [texts[i] for i in batch],

@@ -93,6 +93,8 @@ def sample(
     known = known or {}
     texts = [tuple(known.get(i, ())) for i in range(len(ids))]
     n_before = n_ended = n_rows = 0
+    if len(known) < len(ids):
+        progress(label, len(known), len(ids))
 
     def on_end(row: int) -> None:
         nonlocal n_ended

@@ -45,6 +45,8 @@ def confidence(
     sure = np.zeros(len(pairs), dtype=np.float64)
     said = [i for i, (_, text) in enumerate(pairs) if text.strip()]
     rate = {"p_true": _p_true, "likelihood": _likelihood}[how]
+    if said:
+        progress(label, len(pairs) - len(said), len(pairs))
     with evaluating(local.model):
         rate(local, [pairs[i] for i in said], batch_size, _Kept(sure, said, progress, label))
     return sure

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from bridgekd.errors import BadInput, Stopped
-from bridgekd.lm.task import Task, TrainingLog
+from bridgekd.lm.task import Task
+from bridgekd.lm.training_log import TrainingLog
 from bridgekd.progress import Progress
 
 FOLDER, TASK, RESULT = "processes", "task.pickle", "result.pickle"

@@ -73,6 +73,7 @@ def score(
     median length. So many examples as `part` says are tokens in memory at once.
     """
     kept = _Kept(len(examples), lambda done, of: progress(label, done, of))
+    progress(label, 0, len(examples))
     with evaluating(local.model):
         for start in range(0, len(examples), part):
             some = list(examples[start : start + part])

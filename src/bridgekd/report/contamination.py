@@ -5,13 +5,13 @@ that students were trained on.
 from collections.abc import Iterator, Mapping, Sequence
 
 from bridgekd.core.crossed import Estimate
-from bridgekd.stats.ngram_overlap import MOSTLY_SEEN, NGRAM_SIZE, compute_overlaps
 from bridgekd.core.statistics import wilson
 from bridgekd.edges.rows import read_column
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.report.report_data import Contamination, OverlapAccuracy, OverlapSummary
 from bridgekd.stages.pool import LoadTestStats, read_pool, read_validation
+from bridgekd.stats.ngram_overlap import MOSTLY_SEEN, NGRAM_SIZE, compute_overlaps
 
 
 def describe_contamination(ancestors: Mapping[str, Artifact]) -> str:
@@ -19,7 +19,9 @@ def describe_contamination(ancestors: Mapping[str, Artifact]) -> str:
     for artifact in ancestors.values():
         if artifact.stage == "load_test":
             stats = artifact.read_stats(LoadTestStats)
-            return f"{stats.n_also_in_train} of {stats.n_test} test questions are in the train file."
+            return (
+                f"{stats.n_also_in_train} of {stats.n_test} test questions are in the train file."
+            )
     return ""
 
 

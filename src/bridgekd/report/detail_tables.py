@@ -1,6 +1,5 @@
 """The tables behind the figures: purchases, dropped rationales, contamination."""
 
-from bridgekd.stats.ngram_overlap import MIN_NGRAM_SIZE, MOSTLY_SEEN, NGRAM_SIZE
 from bridgekd.report.report_data import PurchaseSummary, ReportData
 from bridgekd.report.tables import (
     Table,
@@ -9,6 +8,7 @@ from bridgekd.report.tables import (
     format_usd,
     to_single_line,
 )
+from bridgekd.stats.ngram_overlap import MIN_NGRAM_SIZE, MOSTLY_SEEN, NGRAM_SIZE
 
 
 def build_purchase_table(data: ReportData) -> Table | None:
@@ -26,9 +26,10 @@ def build_purchase_table(data: ReportData) -> Table | None:
         ("Purchase", "Queries", "Spend", "Stop reason", "Kept", "Dropped", "Cost of a kept one"),
         tuple(_build_purchase_row(p) for p in (*data.purchases, total)),
         "lrrlrlr",
-        note="A dropped answer still costs money, so the cost of a kept one is all spend divided by "
-        "the kept ones. A question of two purchases is charged to both and was paid once; see "
-        "bridgekd ledger for what was paid. The evaluation of the teacher has its own limit.",
+        note="A dropped answer still costs money: the cost of a kept one is all spend divided by "
+        "the number of kept ones. A question of two purchases is charged to both and was paid "
+        "once; see bridgekd ledger for what was paid. The evaluation of the teacher has its own "
+        "limit.",
     )
 
 
@@ -105,10 +106,10 @@ def build_contamination_table(data: ReportData) -> Table | None:
          f"{format_percent(MOSTLY_SEEN, 0)} of the words or more", "Every word"),
         rows,
         "lrrrr",
-        note=f"Case and punctuation are ignored. A question of {MIN_NGRAM_SIZE} to {NGRAM_SIZE - 1} words must be "
-        "found as a whole, a shorter one must equal a whole text. Data written from templates "
-        "share many words without being equal. The pretraining data of the models and the "
-        "instruction data are not compared.",
+        note=f"Case and punctuation are ignored. A question of {MIN_NGRAM_SIZE} to "
+        f"{NGRAM_SIZE - 1} words must be found as a whole, a shorter one must equal a whole text. "
+        "Data written from templates share many words without being equal. The pretraining data of "
+        "the models and the instruction data are not compared.",
     )  # fmt: skip
 
 

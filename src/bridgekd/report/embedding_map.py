@@ -10,6 +10,7 @@ from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Example, Pick
 from bridgekd.report.embedding_plot import project
+from bridgekd.report.purchases import describe_selection
 from bridgekd.report.report_data import EmbeddingMap, MapPoint
 from bridgekd.stages.pool import find_embeddings
 
@@ -22,14 +23,13 @@ def build_embedding_maps(ancestors: Mapping[str, Artifact]) -> tuple[EmbeddingMa
     for artifact in ancestors.values():
         compared = (*artifact.get_inputs("embeddings"), *artifact.get_inputs("scores"))
         if artifact.stage == "select" and (file := find_embeddings(*compared)) is not None:
-            settings = artifact.read_settings(of.Select)
             maps.append(
                 build_embedding_map(
                     read_rows(artifact.get_input("pool").path / "pool.parquet", Example),
                     np.load(file, mmap_mode="r"),
                     read_rows(artifact.path / "ranking.parquet", Pick),
-                    title=f"Selected by {settings.strategy}",
-                    seed=settings.seed,
+                    title=describe_selection(artifact),
+                    seed=artifact.read_settings(of.Select).seed,
                 )
             )
     return tuple(maps)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from bridgekd.report.report_data import EmbeddingMap, MapPoint
 from bridgekd.report.tables import to_single_line
@@ -28,11 +27,13 @@ Position = tuple[float, float]
 
 
 def project(sample: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """Return `rows` [k, d] on the two principal components of `sample` [n, d] as float64 [k, 2], and
-    the fraction of the sample's variance that each component explains.
+    """Return `rows` [k, d] on two principal components of `sample` [n, d] as float64 [k, 2], and
+    the fraction of the sample's variance that each of them explains.
 
     With one column, or without variance, a component is 0. The sign is scikit-learn's.
     """
+    from sklearn.decomposition import PCA  # importing it takes longer than most plans
+
     plane = np.zeros((len(rows), 2))
     sample = sample.astype(np.float64)
     if not sample.var(axis=0).any():

@@ -84,7 +84,7 @@ def build_command(
 
 
 def _group_predictions(evaluation: Artifact, metrics: Metrics) -> dict[str, list[Artifact]]:
-    """The predictions by label, of the first seed first; arms and budgets in the order of the run."""
+    """The predictions by label, the first seed first; arms and budgets in the order of the run."""
     found: dict[str, list[tuple[int, str, Artifact]]] = {}
     names = evaluation.read_settings(of.Evaluate).arms
     for name, artifact in zip(names, evaluation.get_inputs("predictions"), strict=True):

@@ -1,8 +1,8 @@
 """Plots of accuracy and spend as inline SVG, written by hand: no script, font or address.
 
 The one idea: horizontal positions are percentages and vertical positions are pixels. So a plot is
-as wide as its column and its letters keep their size, on a phone and on paper. Colors are classes of
-the page's style sheet, so they follow its dark mode. Shapes distinguish the same as colors.
+as wide as its column and its letters keep their size, on a phone and on paper. Colors are classes
+of the page's style sheet, so they follow its dark mode. Shapes distinguish the same as colors.
 """
 
 from collections.abc import Sequence

@@ -31,7 +31,9 @@ def _summarize_purchase(
 ) -> PurchaseSummary:
     stats = artifact.read_stats(PurchaseStats)
     is_eval = not artifact.get_inputs("ranking")
-    title = artifact.manifest.title if is_eval else f"Selected by {_get_strategy(artifact)}"
+    title = (
+        artifact.manifest.title if is_eval else describe_selection(artifact.get_input("ranking"))
+    )
     if has_variants and not is_eval:
         title += f", {budget_of([artifact])}, seed {seed_of([artifact.get_input('pool')])}"
     checks = [a for a in ancestors.values() if artifact in a.get_inputs("completions")]
@@ -50,6 +52,11 @@ def _summarize_purchase(
     )
 
 
+def describe_selection(ranking: Artifact) -> str:
+    """Return how the questions of a ranking were selected."""
+    return f"Selected by {ranking.read_settings(of.Select).strategy.name}"
+
+
 def collect_dropped(ancestors: Mapping[str, Artifact]) -> list[DroppedRationales]:
     """Return, for every stage that filters rationales, each reason with its first rationale."""
     dropped: list[DroppedRationales] = []
@@ -58,7 +65,7 @@ def collect_dropped(ancestors: Mapping[str, Artifact]) -> list[DroppedRationales
         if pools and (artifact.path / "rationales.parquet").is_file():
             title = artifact.manifest.title
             for purchase in artifact.get_inputs("completions"):
-                title += f" (selected by {_get_strategy(purchase)})"
+                title += f" ({describe_selection(purchase.get_input('ranking'))})"
             dropped += _collect_reasons(artifact, pools[0], title)
     return dropped
 
@@ -90,7 +97,3 @@ def _count_reasons(reasons: Iterable[str]) -> Counter[str]:
 
 def _shorten_reason(reason: str) -> str:
     return reason.partition(":")[0]
-
-
-def _get_strategy(purchase: Artifact) -> str:
-    return purchase.get_input("ranking").read_settings(of.Select).strategy

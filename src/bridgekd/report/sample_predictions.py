@@ -43,8 +43,9 @@ def list_shown_arms(predictions: Mapping[str, Artifact], lead: str) -> list[str]
 def sample_predictions(
     test: Sequence[Example], answers: Answers, shown: Sequence[str]
 ) -> SampledPredictions:
-    """Return ten questions that all `shown` arms answered: five that the last arm answered correctly
-    and five that it did not, sampled with a fixed seed. If one kind has fewer, the other has more.
+    """Return ten questions that all `shown` arms answered: five that the last arm answered
+    correctly and five that it did not, sampled with a fixed seed. If one kind has fewer, the other
+    has more.
     """
     common = [e for e in test if all(e.id in answers[name] for name in shown)]
     if not shown or not common:

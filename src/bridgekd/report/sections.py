@@ -1,4 +1,4 @@
-"""The sections of the page in order: their text, their tables, and the template above the tables."""
+"""The sections of the page in order: text, tables, and the template that is above the tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,13 +25,12 @@ def build_sections(data: ReportData) -> list[ReportSection]:
 
 
 def _build_result_sections(data: ReportData) -> Iterator[ReportSection]:
-    tables = (result_tables.build_arm_table(data), result_tables.build_difference_table(data))
-    yield ReportSection(
-        "Accuracy on the test questions", "accuracy", "", _drop_empty(*tables), "accuracy.html"
+    results = _drop_empty(
+        result_tables.build_arm_table(data), result_tables.build_difference_table(data)
     )
-    tables = (detail_tables.build_purchase_table(data),)
-    if data.purchases:
-        yield ReportSection("Spend", "spend", "", _drop_empty(*tables), "spend.html")
+    yield ReportSection("Accuracy on the test questions", "accuracy", "", results, "accuracy.html")
+    if purchases := _drop_empty(detail_tables.build_purchase_table(data)):
+        yield ReportSection("Spend", "spend", "", purchases, "spend.html")
     if data.embedding_maps:
         text = "Each point is a question of the pool. Similar questions are near each other."
         yield ReportSection(

@@ -97,6 +97,7 @@ def log_probs(
     waiting: list[tuple[int, float]] = []
     if todo:
         _refuse_unscored(server)
+        progress(label, len(known), len(rows))
 
     def hand_over() -> None:
         append_json(file, waiting)

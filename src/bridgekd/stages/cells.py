@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bridgekd import settings as of
 from bridgekd.core.calibration import Calibration
+from bridgekd.core.durations import WorkKind
 from bridgekd.core.grading import split_answer
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.stages.live import Checker
 from bridgekd.stages.pool import by_id, read_pool
+from bridgekd.stages.stats import CalibrationStats, PurchaseStats
 from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
@@ -31,8 +34,9 @@ class Reader:
         """An arm's model, by its answers to the test questions."""
         behind = ancestors(predictions)
         rows = read_rows(predictions.path / "predictions.parquet", Prediction)
-        explained = predictions.manifest["settings"]["ask"] != "answer"  # the teacher does
-        student = _model(predictions, behind)
+        models = predictions.get_inputs("model")  # none for the teacher, who explains
+        explained = not models or predictions.read_settings(of.Predict).ask == "explain"
+        student = models[0] if models and models[0].has_manifest else None
         trained = student is not None and student.stage in _TRAINED
         n_queries, spend_usd, seconds = cost_of(behind.values())
         return ArmResult(
@@ -46,9 +50,7 @@ class Reader:
             spend_usd=spend_usd,
             seconds=seconds,
             is_trained=trained,
-            training_set=self._lessons(student, behind)
-            if student is not None and trained
-            else TrainingSetStats(),
+            training_set=self._lessons(student) if student and trained else TrainingSetStats(),
             calibration=_calibrations(behind),
         )
 
@@ -56,15 +58,11 @@ class Reader:
         shares = {r.id: _share_wrong(self.check, self.test[r.id].question, r.text) for r in rows}
         return {id: share for id, share in shares.items() if share is not None}
 
-    def _lessons(self, student: Artifact, behind: Mapping[str, Artifact]) -> TrainingSetStats:
-        inputs = [
-            behind[row["folder"]] for row in student.manifest["inputs"] if row["folder"] in behind
-        ]
-        pool = next(a for a in inputs if a.stage == "load_pool")
+    def _lessons(self, student: Artifact) -> TrainingSetStats:
+        pool = student.get_input("pool")
         found = [
             self._lessons_of(a.path / "rationales.parquet", pool)
-            for a in inputs
-            if (a.path / "rationales.parquet").is_file()
+            for a in student.get_inputs("rationales")
         ]
         return TrainingSetStats(
             [n for lessons in found for n in lessons.words],
@@ -85,11 +83,11 @@ class Reader:
 
 def cost_of(behind: Iterable[Artifact]) -> tuple[int, float, float]:
     """(queries, dollars, seconds) of all stages among `behind`, an artifact's ancestors."""
-    made = [(a.stage, a.manifest) for a in behind]
-    paid = [m["facts"] for _, m in made if "spend_microusd" in m["facts"]]
-    seconds = sum(m["seconds"] for stage, m in made if stage not in _MEASURING)
-    spent = sum(f["spend_microusd"] for f in paid) / 1e6
-    return sum(f["n_queries"] for f in paid), spent, round(seconds, 1)
+    made = list(behind)
+    paid = [a.read_stats(PurchaseStats) for a in made if a.manifest.kind is WorkKind.PAID]
+    seconds = sum(a.manifest.seconds for a in made if a.stage not in _MEASURING)
+    spent = sum(p.spend_microusd for p in paid) / 1e6
+    return sum(p.n_queries for p in paid), spent, round(seconds, 1)
 
 
 def _share_wrong(check: Checker | None, question: str, text: str) -> float | None:
@@ -101,29 +99,22 @@ def _calibrations(behind: Mapping[str, Artifact]) -> dict[str, tuple[Calibration
     """By stage, what each that weighed rationales found; a method may check several purchases."""
     found: dict[str, tuple[Calibration, ...]] = {}
     for artifact in behind.values():
-        if told := artifact.facts.get("calibration"):
-            found[artifact.stage] = (*found.get(artifact.stage, ()), Calibration(**told))
+        if told := artifact.read_stats(CalibrationStats).calibration:
+            found[artifact.stage] = (*found.get(artifact.stage, ()), told)
     return found
-
-
-def _model(predictions: Artifact, behind: Mapping[str, Artifact]) -> Artifact | None:
-    """The model that answered; None for the teacher and for one that a person brought."""
-    inputs = predictions.manifest["inputs"]
-    return behind.get(inputs[2]["folder"]) if predictions.stage == "predict" else None
 
 
 def seed_of(behind: Iterable[Artifact]) -> int:
     """That of the validation split, which is the run's."""
-    return next(int(a.manifest["settings"]["seed"]) for a in behind if a.stage == "load_pool")
+    return next(a.read_settings(of.LoadPool).seed for a in behind if a.stage == "load_pool")
 
 
 def budget_of(behind: Iterable[Artifact]) -> str:
     """The first limit of what was bought to train on; empty where nothing was."""
     for artifact in behind:
         if artifact.stage == "query_teacher":
-            limits = artifact.manifest["settings"]["budget"]
-            if limits["queries"] is not None:
-                return str(limits["queries"])
-            usd = limits["usd"]
-            return f"{limits['tokens']} tokens" if usd is None else f"${usd:g}"
+            limits = artifact.read_settings(of.QueryTeacher).budget
+            if limits.queries is not None:
+                return str(limits.queries)
+            return f"{limits.tokens} tokens" if limits.usd is None else f"${limits.usd:g}"
     return ""

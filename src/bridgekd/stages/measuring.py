@@ -1,35 +1,43 @@
-"""From models to figures: predict, evaluate, report."""
+"""From models to figures: predict, evaluate."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from bridgekd import settings as of
 from bridgekd.core.chance import chance
+from bridgekd.core.durations import WorkKind
 from bridgekd.core.throughput import Throughput
-from bridgekd.edges.metrics_file import METRICS_FILE, write_metrics
+from bridgekd.edges.metrics_file import write_metrics
 from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Prediction
-from bridgekd.report.page import render
 from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import graded
 from bridgekd.stages.cells import Reader
 from bridgekd.stages.judging import PROMPTS
 from bridgekd.stages.live import Checker, Live
 from bridgekd.stages.pool import answer_kind
+from bridgekd.stages.stats import GenerationStats
 from bridgekd.stages.stepping import steps_of
-from bridgekd.stages.telling import tell
 from bridgekd.stages.writing import written
 from bridgekd.stats.compute_metrics import compute_metrics
 
 
-@stage(version=2)
+class PredictStats(GenerationStats):
+    n_test: int
+    n_correct: int
+
+
+class EvaluateStats(Stats):
+    n_arms: int
+    n_models: int
+
+
+@stage(version=2, kind=WorkKind.GENERATION, title="Answers to the test questions")
 def predict(
-    out: Path, s: of.Predict, pool: Artifact, test: Artifact, model: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.Predict, live: Live, pool: Artifact, test: Artifact, model: Artifact
+) -> PredictStats:
     """A model's greedy answers to the test questions, asked the way it was trained."""
     examples, kind = read_rows(test.path / "test.parquet", Example), answer_kind(pool)
     speed = Throughput()
@@ -44,16 +52,21 @@ def predict(
             live=live,
             throughput=speed,
         )
-        facts = form_of(writer) | speed.facts()
+        form = form_of(writer)
     rows = [graded(e, text, kind) for e, text in zip(examples, texts, strict=True)]
     write_rows(out / "predictions.parquet", Prediction, rows)
-    return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)} | facts
+    return PredictStats(
+        n_test=len(rows),
+        n_correct=sum(r.correct for r in rows),
+        generation=speed.to_stats(),
+        asked_with=form,
+    )
 
 
-@stage(version=5)
+@stage(version=5, title="Evaluation")
 def evaluate(
-    out: Path, s: of.Evaluate, test: Artifact, *predictions: Artifact, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.Evaluate, live: Live, test: Artifact, *predictions: Artifact
+) -> EvaluateStats:
     """metrics.json: every arm at every budget over all seeds, what it cost and gained, and the arms
     in pairs.
     """
@@ -71,20 +84,7 @@ def evaluate(
         step_source=step_source,
     )
     write_metrics(out, metrics)
-    return {"n_arms": len(metrics.arms), "n_models": len(results)}
-
-
-@stage(version=4)
-def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict[str, Any]:
-    """The page a person reads, its tables as Markdown and the figures for programs, told from the
-    evaluation and what it came from.
-    """
-    story = tell(evaluation, s)
-    page, markdown = render(story)
-    (out / "report.html").write_text(page, encoding="utf-8")
-    (out / "report.md").write_text(markdown, encoding="utf-8")
-    shutil.copyfile(evaluation.path / METRICS_FILE, out / METRICS_FILE)
-    return {"headline": story.headline}
+    return EvaluateStats(n_arms=len(metrics.arms), n_models=len(results))
 
 
 def checker(known: Mapping[str, Checker], name: str) -> Checker:

@@ -4,7 +4,6 @@ embed_pool; and for the student: weigh_student.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +11,15 @@ import numpy as np
 
 from bridgekd import lm
 from bridgekd import settings as of
-from bridgekd.core.calibration import calibration
+from bridgekd.core.calibration import Calibration, calibration
 from bridgekd.core.difficulty import above_answer, n_distinct, vote_entropy
+from bridgekd.core.durations import WorkKind
 from bridgekd.core.grading import canonical, read_answer
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
 from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.records import Example, Score, Signal
 from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.asking import asked, score
@@ -27,6 +27,7 @@ from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.buying import graded
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool
+from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stages.writing import samples, written
 
 # The other measures are read off what a model writes; their pass is for the embeddings alone.
@@ -38,15 +39,30 @@ IN_ONE_PASS: dict[str, Literal["loss", "entropy", "margin"]] = {
 }
 
 
-@stage(version=3)
+class ScorePoolStats(GenerationStats):
+    n_scored: int
+    mean_difficulty: float
+
+
+class EmbedPoolStats(Stats):
+    n_embedded: int
+    width: int
+
+
+class WeighStudentStats(GenerationStats, CalibrationStats):
+    mean_distinct: float
+    mean_confidence: float
+
+
+@stage(version=3, kind=WorkKind.SCORING, title="Difficulty of the pool")
 def score_pool(
     out: Path,
     s: of.ScorePool,
-    pool: Artifact,
-    assistant: Artifact,
-    *committee: Artifact,
     live: Live,
-) -> dict[str, Any]:
+    pool: Artifact,
+    model: Artifact,
+    *committee: Artifact,
+) -> ScorePoolStats:
     """How hard every question is for the warm assistant, and, unless a server scores, its embedding
     from the same pass.
 
@@ -60,7 +76,7 @@ def score_pool(
     size: dict[str, Any] = {
         "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
     }  # fmt: skip
-    with asked(assistant, s.scoring, out, live) as local:
+    with asked(model, s.scoring, out, live) as local:
         scored = score(
             local,
             examples,
@@ -94,17 +110,17 @@ def score_pool(
     write_rows(out / "scores.parquet", Score, rows)
     if scored.embeddings.shape[1]:
         np.save(out / "embeddings.npy", scored.embeddings)
-    return {
-        "n_scored": len(examples),
-        "mean_difficulty": round(float(np.mean(difficulty)), 4),
-        **speed.facts(),
-    }
+    return ScorePoolStats(
+        n_scored=len(examples),
+        mean_difficulty=round(float(np.mean(difficulty)), 4),
+        generation=speed.to_stats(),
+    )
 
 
-@stage(version=1)
+@stage(version=1, title="Embeddings of the pool")
 def embed_pool(
-    out: Path, s: of.EmbedPool, pool: Artifact, encoder: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.EmbedPool, live: Live, pool: Artifact, encoder: Artifact
+) -> EmbedPoolStats:
     """The questions' embeddings by a sentence-transformers model, in place of the assistant's."""
     name, _ = model_and_revision(encoder)
     texts = [render_question(e) for e in read_pool(pool)]
@@ -112,13 +128,13 @@ def embed_pool(
         name, texts, device=live.device, batch_size=s.batch_size, progress=live.progress
     )
     np.save(out / "embeddings.npy", embeddings)
-    return {"n_embedded": len(texts), "width": int(embeddings.shape[1])}
+    return EmbedPoolStats(n_embedded=len(texts), width=int(embeddings.shape[1]))
 
 
-@stage(version=2)
+@stage(version=2, kind=WorkKind.GENERATION, title="The student's answers")
 def weigh_student(
-    out: Path, s: of.Signals, pool: Artifact, student: Artifact, assistant: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.Signals, live: Live, pool: Artifact, model: Artifact, assistant: Artifact
+) -> WeighStudentStats:
     """How unsure the student is of every question: signals 1 and 2 of TA-in-the-Loop.
 
     Signal 1 is the number of different answers among the student's samples; signal 2 the
@@ -129,7 +145,7 @@ def weigh_student(
     prompts = [explain_prompt(e) for e in examples]
     speed = Throughput()
     texts = samples(
-        out, open_model(student, live), prompts, s.samples,
+        out, open_model(model, live), prompts, s.samples,
         seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
         throughput=speed,
     )  # fmt: skip
@@ -155,23 +171,23 @@ def weigh_student(
         for e, d, c in zip(examples, distinct, confidence, strict=True)
     ]
     write_rows(out / "signals.parquet", Signal, signals)
-    return {
-        "mean_distinct": round(float(distinct.mean()), 4),
-        "mean_confidence": round(float(confidence.mean()), 4),
-        **_told(examples, kind, said, confidence),
-        **speed.facts(),
-    }
+    return WeighStudentStats(
+        mean_distinct=round(float(distinct.mean()), 4),
+        mean_confidence=round(float(confidence.mean()), 4),
+        calibration=_told(examples, kind, said, confidence),
+        generation=speed.to_stats(),
+    )
 
 
 def _told(
     examples: Sequence[Example], kind: str, said: Sequence[str], confidence: np.ndarray
-) -> dict[str, Any]:
+) -> Calibration | None:
     """The confidence held against the gold answers, where there are some."""
     known = np.array([e.answer is not None for e in examples])
     right = np.array([graded(e, t, kind).correct for e, t in zip(examples, said, strict=True)])
     if not known.any():
-        return {}
-    return {"calibration": asdict(calibration(confidence[known], right[known]))}
+        return None
+    return calibration(confidence[known], right[known])
 
 
 def _read(

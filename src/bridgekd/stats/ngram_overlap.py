@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 NGRAM_SIZE, MIN_NGRAM_SIZE = 13, 8
-MOSTLY_SEEN = 0.8  # a question with this fraction of its words counts as known (arXiv 2307.09288, A.6)
+MOSTLY_SEEN = (
+    0.8  # a question with this fraction of its words counts as known (arXiv 2307.09288, A.6)
+)
 _WORD = re.compile(r"\w+")
 
 Ngram = tuple[str, ...]
@@ -24,7 +26,7 @@ def split_words(text: str) -> list[str]:
 
 
 def compute_overlaps(questions: Sequence[str], texts: Iterable[str]) -> list[float]:
-    """Return for every question the fraction of its words, in [0, 1], that is in n-grams of `texts`.
+    """Return for every question the fraction of its words that is in n-grams of `texts`, in [0, 1].
 
     >>> compute_overlaps(["one two", "three"], ["One, two!"])
     [1.0, 0.0]

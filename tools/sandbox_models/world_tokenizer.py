@@ -1,4 +1,4 @@
-"""The world's tokenizer: one token a word, lower case, a closed vocabulary of a few hundred.
+"""The world's tokenizer: one token a word, lower case, a closed build_vocabulary of a few hundred.
 
 What it keeps true: for any text of the world, encode(decode(ids)) == ids. A turn starts with the
 token of its role and ends with `<end>`.
@@ -8,14 +8,14 @@ import random
 import re
 from string import ascii_lowercase
 
+from pretraining_corpus import generate_assistant_corpus, generate_instructions
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from bridgekd.core import prompts
 from bridgekd.sandbox import domains, wordings
-from bridgekd.sandbox.base_text import assistant_rows, instruction_rows
 
-SPECIAL = ("<pad>", "<unk>", "<end>", "<system>", "<user>", "<assistant>")
+SPECIAL_TOKENS = ("<pad>", "<unk>", "<end>", "<system>", "<user>", "<assistant>")
 N_NUMBERS = 31
 FIXED = (
     *(prompts.ANSWER_REQUEST, prompts.EXPLAIN_REQUEST, prompts.ANSWER_MARK, prompts.TEACHER_SYSTEM),
@@ -35,24 +35,24 @@ CHAT_TEMPLATE = (
 )
 
 
-def vocabulary() -> list[str]:
+def build_vocabulary() -> list[str]:
     """Every word of the world, sorted, after the special tokens and the line break."""
     texts = list(FIXED)
     rng = random.Random("vocabulary")
     texts += [domains.write(domains.draw(rng, d), rng) for d in domains.DOMAINS for _ in range(500)]
     texts += [t for kind in wordings.STEPS.values() for t in kind]
-    for row in assistant_rows(4000, 0):
+    for row in generate_assistant_corpus(4000, 0):
         texts += [message.content for message in row.prompt] + [span.text for span in row.spans]
-    texts += [f"{row.instruction} {row.response}" for row in instruction_rows(2000, 0)]
+    texts += [f"{row.instruction} {row.response}" for row in generate_instructions(2000, 0)]
     words = {word for text in texts for word in domains.normalise(text).split(" ") if word}
     words -= {word for word in words if re.fullmatch(r"[{}]|[0-9]+", word)}
     words |= {*ascii_lowercase, *domains.PLACES, *domains.STATES, *domains.OUTCOMES, *domains.NAMES}
-    return [*SPECIAL, "\n", *sorted(words), *map(str, range(N_NUMBERS))]
+    return [*SPECIAL_TOKENS, "\n", *sorted(words), *map(str, range(N_NUMBERS))]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer all four models share."""
-    ids = {word: i for i, word in enumerate(vocabulary())}
+    ids = {word: i for i, word in enumerate(build_vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     piece = Regex(r"\n|[a-z]+|[0-9]+|[^\sa-z0-9]")
@@ -66,17 +66,17 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
             decoders.Replace("\n ", "\n"),
         ]
     )
-    return wrapped(tokenizer)
+    return wrap_tokenizer(tokenizer)
 
 
-def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def wrap_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     """The tokenizer as transformers takes it, with the special tokens and the chat template."""
     fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         unk_token="<unk>",
         eos_token="<end>",
-        additional_special_tokens=list(SPECIAL[3:]),
+        additional_special_tokens=list(SPECIAL_TOKENS[3:]),
         clean_up_tokenization_spaces=False,
         model_max_length=512,
         padding_side="right",

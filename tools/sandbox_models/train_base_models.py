@@ -1,8 +1,8 @@
-"""Builds the sandbox's four models from generic text: `python -m bridgekd.sandbox.build`.
+"""Train the four base models of the sandbox on generic text: `make sandbox-models`, an hour.
 
 A standard transformers architecture (Lfm2: short convolutions and attention, by far the fastest
-here to learn copying), trained through the package's own `fine_tune`, stored in bf16. Seeded; what
-each training took and reached stands in `models/build_log.json`.
+here to learn copying), trained by the package's own `fine_tune`, stored in bf16. The time, tokens
+and losses of every training are in build_log.json beside this file.
 """
 
 import argparse
@@ -14,27 +14,33 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Protocol
 
 import torch
 import transformers
+from pretraining_corpus import (
+    generate_assistant_corpus,
+    generate_facts,
+    generate_pairs,
+    generate_student_corpus,
+)
 from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
+from world_tokenizer import make_tokenizer
 
 from bridgekd.config import Train
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.records import TrainRow
-from bridgekd.sandbox.base_text import assistant_rows, fact_rows, pair_rows, student_rows
-from bridgekd.sandbox.tokenizer import make_tokenizer
 
-MODELS = Path(__file__).parent / "models"
-LOG = "build_log.json"
+MODELS = Path(str(files("bridgekd.sandbox") / "models"))
+LOG = Path(__file__).with_name("build_log.json")
 CONV, ATTENTION = "conv", "full_attention"
 SEED = 0
 
 
-class Shape(Protocol):
-    """What of a plan is the model's architecture."""
+class HasShape(Protocol):
+    """The architecture of a model."""
 
     @property
     def width(self) -> int: ...
@@ -47,7 +53,7 @@ class Shape(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ModelSpec:
     """One model: its shape, and how many rows of each drill and then of text it sees once."""
 
     width: int
@@ -60,35 +66,41 @@ class Plan:
     n_drills: int = 12_000
 
 
-PLANS = {
-    "student": Plan(40, 56, (CONV, ATTENTION), 2, student_rows, 50_000, 4e-3),
-    "assistant-small": Plan(
-        64, 128, (CONV, ATTENTION, ATTENTION), 2, assistant_rows, 100_000, 3e-3
+MODEL_SPECS = {
+    "student": ModelSpec(40, 56, (CONV, ATTENTION), 2, generate_student_corpus, 50_000, 4e-3),
+    "assistant-small": ModelSpec(
+        64, 128, (CONV, ATTENTION, ATTENTION), 2, generate_assistant_corpus, 100_000, 3e-3
     ),
-    "assistant-middle": Plan(
-        96, 192, (CONV, ATTENTION, CONV, ATTENTION), 4, assistant_rows, 100_000, 3e-3
+    "assistant-middle": ModelSpec(
+        96, 192, (CONV, ATTENTION, CONV, ATTENTION), 4, generate_assistant_corpus, 100_000, 3e-3
     ),
-    "assistant-large": Plan(
-        144, 256, (CONV, ATTENTION, CONV, ATTENTION, ATTENTION), 4, assistant_rows, 60_000, 2e-3
+    "assistant-large": ModelSpec(
+        144,
+        256,
+        (CONV, ATTENTION, CONV, ATTENTION, ATTENTION),
+        4,
+        generate_assistant_corpus,
+        60_000,
+        2e-3,
     ),
 }
 
 
-def make_model(plan: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm2ForCausalLM:
+def make_model(spec: HasShape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm2ForCausalLM:
     """An untrained model. Weights start at std 1/sqrt(width): 0.02 is too small for this."""
     config = Lfm2Config(
         vocab_size=len(tokenizer),
-        hidden_size=plan.width,
-        intermediate_size=plan.inner,
-        num_hidden_layers=len(plan.layers),
-        num_attention_heads=plan.n_heads,
-        num_key_value_heads=plan.n_heads,
-        layer_types=list(plan.layers),
+        hidden_size=spec.width,
+        intermediate_size=spec.inner,
+        num_hidden_layers=len(spec.layers),
+        num_attention_heads=spec.n_heads,
+        num_key_value_heads=spec.n_heads,
+        layer_types=list(spec.layers),
         conv_L_cache=6,  # a value stands up to five words after what it is looked up by
         block_auto_adjust_ff_dim=False,
         tie_word_embeddings=True,
         max_position_embeddings=tokenizer.model_max_length,
-        initializer_range=1 / math.sqrt(plan.width),
+        initializer_range=1 / math.sqrt(spec.width),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -97,32 +109,33 @@ def make_model(plan: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lf
     return Lfm2ForCausalLM(config)
 
 
-def build(
+def train_base_model(
     name: str, out: Path, *, n_rows: int | None = None, seed: int = SEED
 ) -> dict[str, object]:
     """Trains the model `name` into `out/name` and returns its line of the build log."""
-    plan, started = PLANS[name], time.monotonic()
-    n_rows = n_rows or plan.n_rows
+    spec, started = MODEL_SPECS[name], time.monotonic()
+    n_rows = n_rows or spec.n_rows
     tokenizer = make_tokenizer()
-    n_drills = min(n_rows, plan.n_drills)
-    drill = Train(learning_rate=plan.learning_rate, batch_size=16, schedule="constant")
-    text = Train(learning_rate=plan.learning_rate, batch_size=32)
+    n_drills = min(n_rows, spec.n_drills)
+    drill = Train(learning_rate=spec.learning_rate, batch_size=16, schedule="constant")
+    text = Train(learning_rate=spec.learning_rate, batch_size=32)
     lessons = {
-        "pairs": (pair_rows(n_drills, seed), drill),
-        "facts": (fact_rows(n_drills, seed), drill),
-        "text": (plan.rows(n_rows, seed), text),
+        "pairs": (generate_pairs(n_drills, seed), drill),
+        "facts": (generate_facts(n_drills, seed), drill),
+        "text": (spec.rows(n_rows, seed), text),
     }
-    line: dict[str, object] = {"learning_rate": plan.learning_rate, "seed": seed}
+    line: dict[str, object] = {"learning_rate": spec.learning_rate, "seed": seed}
     with tempfile.TemporaryDirectory() as scratch:
         latest = Path(scratch, "start")
-        make_model(plan, tokenizer, seed).save_pretrained(latest)
+        make_model(spec, tokenizer, seed).save_pretrained(latest)
         tokenizer.save_pretrained(latest)
         for lesson, (rows, config) in lessons.items():
-            out_of, n_updates = Path(scratch, lesson), len(rows) // config.batch_size
+            output_dir, n_updates = Path(scratch, lesson), len(rows) // config.batch_size
             log = fine_tune(
-                latest, rows, out_of, config, n_updates=n_updates, seed=seed, device="cpu"
+                latest, rows, output_dir, config, n_updates=n_updates, seed=seed, device="cpu"
             )
-            losses = [json.loads(step)["loss"] for step in (out_of / "metrics.jsonl").open()]
+            steps = (output_dir / "metrics.jsonl").read_text().splitlines()
+            losses = [json.loads(step)["loss"] for step in steps]
             line[lesson] = {
                 "rows": len(rows),
                 "updates": n_updates,
@@ -130,12 +143,12 @@ def build(
                 "losses": [round(loss, 3) for loss in losses[:: max(1, len(losses) // 10)]],
                 "last_loss": round(losses[-1], 4),
             }
-            latest = out_of
-        n_parameters = _store(latest, out / name, tokenizer)
+            latest = output_dir
+        n_parameters = _save_model(latest, out / name, tokenizer)
     return {"parameters": n_parameters, **line, "seconds": round(time.monotonic() - started)}
 
 
-def _store(trained: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> int:
+def _save_model(trained: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> int:
     """Writes weights in bf16 and tokenizer, nothing else; returns the number of parameters."""
     shutil.rmtree(folder, ignore_errors=True)
     model = Lfm2ForCausalLM.from_pretrained(trained, dtype=torch.bfloat16)
@@ -147,14 +160,14 @@ def _store(trained: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> i
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Builds the models named on the command line, all four by default."""
-    parser = argparse.ArgumentParser(prog="python -m bridgekd.sandbox.build", description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(PLANS), help="which models")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(MODEL_SPECS), help="which models")
     parser.add_argument("--out", type=Path, default=MODELS)
-    parser.add_argument("--rows", type=int, help="rows of text instead of each plan's own number")
+    parser.add_argument("--rows", type=int, help="rows of text instead of the number of each spec")
     parser.add_argument("--seed", type=int, default=SEED)
     chosen = parser.parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    path = chosen.out / LOG
+    path = LOG if chosen.out == MODELS else chosen.out / LOG.name
     log = json.loads(path.read_text()) if path.exists() else {}
     log["made_with"] = {
         "torch": torch.__version__,
@@ -163,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "threads": torch.get_num_threads(),
     }
     for name in chosen.names:
-        log[name] = build(name, chosen.out, n_rows=chosen.rows, seed=chosen.seed)
+        log[name] = train_base_model(name, chosen.out, n_rows=chosen.rows, seed=chosen.seed)
         print(name, json.dumps(log[name]), flush=True)
         path.write_text(json.dumps(log, indent=1) + "\n", "utf-8")
 

@@ -1,8 +1,8 @@
-"""Little stories of the world in words of their own: what the local models are pre-trained on.
+"""Short stories of the world in words of their own: text to pretrain the local models on.
 
-A tale lists what is and what happens, then tells it again step by step. Its wording is put together
-at random from pools of phrases, anew for every tale, so that a model learns to follow a wording
-rather than to know one. The one promise: no tale holds a question of the world, nor a sentence that
+A story lists what is and what happens, then narrates it step by step. Its phrases are chosen at
+random from pools, again for every story, so that a model learns to follow a wording rather than to
+know one. The one promise: no story contains a question of the world, nor a sentence that
 the step checker would take for a teacher's; a draw that does is thrown away.
 """
 
@@ -148,43 +148,43 @@ RECAPS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Tale:
-    """What is listed, what is asked, how it is told, and what comes out."""
+class StoryText:
+    """A list of facts and events, a question about them, a narration and the answer."""
 
     listing: str
     ask: str
-    telling: str
+    narration: str
     answer: str
 
 
-class _Wording:
+class _PhraseChooser:
     """One phrase of every pool, chosen once; sometimes another one is used for a change."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.chosen: dict[Sequence[str], str] = {}
 
-    def of(self, pool: Sequence[str]) -> str:
-        """The tale's phrase of this pool."""
+    def choose(self, pool: Sequence[str]) -> str:
+        """Return the phrase of this pool for the story."""
         if pool not in self.chosen:
             self.chosen[pool] = self.rng.choice(pool)
         return self.rng.choice(pool) if self.rng.random() < 0.08 else self.chosen[pool]
 
 
-def tale(rng: random.Random, n_longest: int = 5) -> Tale:
-    """A random tale of at most `n_longest` steps, free of the teacher's sentences."""
+def generate_story(rng: random.Random, max_steps: int = 5) -> StoryText:
+    """Return a random story of at most `max_steps` steps, free of the teacher's sentences."""
     while True:
         problem = draw(rng, rng.choice(DOMAINS))
-        if _size(problem) > n_longest:
+        if _count_steps(problem) > max_steps:
             continue
         for _ in range(20):
-            told = _tell(problem, rng)
-            clauses = normalise(told.telling).replace(";", ".").split(" .")
+            story = _narrate(problem, rng)
+            clauses = normalise(story.narration).replace(";", ".").split(" .")
             if not any(understand(problem.domain, clause.strip()) for clause in clauses):
-                return told
+                return story
 
 
-def _size(problem: Problem) -> int:
+def _count_steps(problem: Problem) -> int:
     if problem.domain != "statute":
         return len(problem.events) + sum(event.kind == "pay" for event in problem.events)
     rules, state, size = {e.who: e.what for e in problem.events}, problem.facts[0][1], 0
@@ -193,40 +193,40 @@ def _size(problem: Problem) -> int:
     return size
 
 
-def _tell(problem: Problem, rng: random.Random) -> Tale:
-    words = _Wording(rng)
+def _narrate(problem: Problem, rng: random.Random) -> StoryText:
+    words = _PhraseChooser(rng)
     if problem.domain == "statute":
-        listing, lines, who, answer = _statute(problem, words)
+        listing, lines, who, answer = _narrate_rules(problem, words)
     else:
-        listing, lines, answer = _events(problem, words)
+        listing, lines, answer = _narrate_events(problem, words)
         who = problem.asked
-    ask = words.of(ASKS).format(a=who)
-    recap = words.of(RECAPS).format(a=who, c=answer)
+    ask = words.choose(ASKS).format(a=who)
+    recap = words.choose(RECAPS).format(a=who, c=answer)
     stop = rng.choice((" . ", " . ", " ; ", "\n"))
-    return Tale(listing, ask, stop.join([*lines, recap]) + " .", answer)
+    return StoryText(listing, ask, stop.join([*lines, recap]) + " .", answer)
 
 
-def _statute(problem: Problem, words: _Wording) -> tuple[str, list[str], str, str]:
-    noun = words.of(NOUNS)
+def _narrate_rules(problem: Problem, words: _PhraseChooser) -> tuple[str, list[str], str, str]:
+    noun = words.choose(NOUNS)
     stop = words.rng.choice((" . ", ", ", " ; ", "\n"))
-    rules = [words.of(RULES).format(x=e.who, y=e.what, u=noun) for e in problem.events]
+    rules = [words.choose(RULES).format(x=e.who, y=e.what, u=noun) for e in problem.events]
     state = problem.facts[0][1]
-    start = words.of(STARTS).format(x=state, u=noun)
+    start = words.choose(STARTS).format(x=state, u=noun)
     listed = [start, *rules] if words.rng.random() < 0.3 else [*rules, start]
     follows = {e.who: e.what for e in problem.events}
     lines: list[str] = []
     mark = words.rng.choice(("", "", "", *TELL_MARKS[:6]))
-    retold = RULES if words.rng.random() < 0.7 else (words.of(RULES),)
+    rules_again = RULES if words.rng.random() < 0.7 else (words.choose(RULES),)
     while state in follows:
         i, last = len(lines), follows[state]
         line = mark.format(o=ORDINALS[i], n=i + 1)
-        line += words.of(STANDS).format(x=state, u=noun) + words.of(PAUSES[:4])
-        line += words.of(retold).format(x=state, y=last, u=noun)
+        line += words.choose(STANDS).format(x=state, u=noun) + words.choose(PAUSES[:4])
+        line += words.choose(rules_again).format(x=state, y=last, u=noun)
         if last in follows and words.rng.random() < 0.2:
-            line += words.of(PAUSES[:3])
-            line += words.of(retold).format(x=last, y=follows[last], u=noun)
+            line += words.choose(PAUSES[:3])
+            line += words.choose(rules_again).format(x=last, y=follows[last], u=noun)
             last = follows[last]
-        lines.append(line + words.of(LINKS) + words.of(TURNS).format(c=last, u=noun))
+        lines.append(line + words.choose(LINKS) + words.choose(TURNS).format(c=last, u=noun))
         state = last
     return stop.join(listed) + " .", lines, noun, state
 
@@ -234,31 +234,31 @@ def _statute(problem: Problem, words: _Wording) -> tuple[str, list[str], str, st
 _LISTED = {"move": MOVES, "swap": SWAPS, "join": JOINS, "earn": PLUS, "spend": MINUS, "pay": PAYS}
 
 
-def _events(problem: Problem, words: _Wording) -> tuple[str, list[str], str]:
+def _narrate_events(problem: Problem, words: _PhraseChooser) -> tuple[str, list[str], str]:
     clinic = problem.domain == "clinic"
-    unit = "" if clinic else f" {words.of(UNITS)}"
+    unit = "" if clinic else f" {words.choose(UNITS)}"
     stop = words.rng.choice((" . ", ", ", " ; ", "\n"))
     pool = FACTS if clinic else HOLDS
-    facts = [words.of(pool).format(a=a, p=p, h=p) + unit for a, p in problem.facts]
-    list_mark, tell_mark = words.of(LIST_MARKS), words.of(TELL_MARKS)
+    facts = [words.choose(pool).format(a=a, p=p, h=p) + unit for a, p in problem.facts]
+    list_mark, tell_mark = words.choose(LIST_MARKS), words.choose(TELL_MARKS)
     listed, lines, state = [], [], dict(problem.facts)
     for i, event in enumerate(problem.events):
         mark = {"o": ORDINALS[i], "n": i + 1}
         slots = {"a": event.who, "b": event.other, "q": event.what, "n": event.what}
-        listed.append(list_mark.format(**mark) + words.of(_LISTED[event.kind]).format(**slots))
-        told = _leg(event, state, words) if clinic else _sums(event, state, words)
-        lines.append(tell_mark.format(**mark) + told[0])
-        lines += [words.of(("also, ", "also : ", "and ", "also ")) + more for more in told[1:]]
+        listed.append(list_mark.format(**mark) + words.choose(_LISTED[event.kind]).format(**slots))
+        parts = _narrate_move(event, state, words) if clinic else _narrate_sum(event, state, words)
+        lines.append(tell_mark.format(**mark) + parts[0])
+        lines += [words.choose(("also, ", "also : ", "and ", "also ")) + more for more in parts[1:]]
         advance(state, event)
     return stop.join([*facts, *listed]) + " .", lines, state[problem.asked]
 
 
-def _leg(event: Event, state: dict[str, str], words: _Wording) -> list[str]:
+def _narrate_move(event: Event, state: dict[str, str], words: _PhraseChooser) -> list[str]:
     a, b = event.who, event.other
     pool = {"move": MOVES, "swap": SWAPS, "join": JOINS}[event.kind]
-    text = words.of(pool).format(a=a, b=b, q=event.what)
-    end, link, fact = words.of(ENDS), words.of(LINKS), words.of(FACTS[:13])
-    pause, also = words.of(PAUSES), words.of((" and ", ", ", " while "))
+    text = words.choose(pool).format(a=a, b=b, q=event.what)
+    end, link, fact = words.choose(ENDS), words.choose(LINKS), words.choose(FACTS[:13])
+    pause, also = words.choose(PAUSES), words.choose((" and ", ", ", " while "))
     if event.kind == "move":
         read = f"{pause}{fact.format(a=a, p=state[a])}" if words.rng.random() < 0.2 else ""
         return [text + read + link + end.format(a=a, c=event.what)]
@@ -268,17 +268,17 @@ def _leg(event: Event, state: dict[str, str], words: _Wording) -> list[str]:
     return [text + read + link + end.format(a=a, c=state[b]) + also + end.format(a=b, c=state[a])]
 
 
-def _sums(event: Event, state: dict[str, str], words: _Wording) -> list[str]:
+def _narrate_sum(event: Event, state: dict[str, str], words: _PhraseChooser) -> list[str]:
     legs = [(event.who, event.kind == "earn")]
     if event.kind == "pay":
         legs = [(event.who, False), (event.other, True)]
-    told = []
+    parts = []
     for name, plus in legs:
         has, n = int(state[name]), int(event.what)
         result = has + n if plus else has - n
-        text = words.of(PLUS if plus else MINUS).format(a=name, n=n)
-        text += words.of(PAUSES) + words.of(HOLDS).format(a=name, h=has)
-        text += words.of((", ", " : ", ", and ", ", so "))
-        text += words.of(ADDS if plus else TAKES).format(h=has, n=n, r=result)
-        told.append(text + words.of(LINKS) + words.of(HOLDS).format(a=name, h=result))
-    return told
+        text = words.choose(PLUS if plus else MINUS).format(a=name, n=n)
+        text += words.choose(PAUSES) + words.choose(HOLDS).format(a=name, h=has)
+        text += words.choose((", ", " : ", ", and ", ", so "))
+        text += words.choose(ADDS if plus else TAKES).format(h=has, n=n, r=result)
+        parts.append(text + words.choose(LINKS) + words.choose(HOLDS).format(a=name, h=result))
+    return parts

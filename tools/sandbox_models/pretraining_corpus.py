@@ -1,18 +1,19 @@
-"""Generic text of the world: drills of single skills, tales, and instructions in the chat format.
+"""Generic text of the world: drills of single skills, stories, and instructions in the chat format.
 
-The bases of the local models are trained on this and on nothing else. It holds no question of the
-world in the form the tasks ask it and no sentence of the teacher's: tales.py draws such a tale
-again.
+The base models of the sandbox are trained on this text alone. It contains no question of the world
+in the form that the tasks use, and no sentence of the teacher: story_generator.py rejects a story
+with one.
 """
 
 import random
 from dataclasses import dataclass
 from itertools import pairwise
 
+from story_generator import ADDS, FACTS, HOLDS, RULES, SWAPS, TAKES, generate_story
+
 from bridgekd.core.prompts import ANSWER_MARK, ANSWER_REQUEST, EXPLAIN_REQUEST
 from bridgekd.records import Message, Span, TrainRow
 from bridgekd.sandbox.domains import MAX_EURO, NAMES, ORDINALS, OUTCOMES, PLACES, STATES, normalise
-from bridgekd.sandbox.tales import ADDS, FACTS, HOLDS, RULES, SWAPS, TAKES, tale
 
 THINGS = ("red", "blue", "green", "lamp", "ring", "book", "boat", "drum", "bell", "rope")
 WORDS = (*NAMES, *PLACES, *STATES, *OUTCOMES, *THINGS)
@@ -26,7 +27,7 @@ LINKED = (
     "{a}, then {p}",
     "{a} is a {p}",
 )
-LONGEST = 175  # tokens; a longer row is drawn again
+MAX_WORDS = 175  # words are tokens here; a longer row is drawn again
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,12 @@ class InstructionRow:
     response: str
 
 
-def _facts(rng: random.Random, bare: float = 0.3) -> str:
-    """The same few facts again and again: what teaches copying fastest.
+def _generate_fact_list(rng: random.Random, bare: float = 0.3) -> str:
+    """Return the same few facts again and again: what teaches copying fastest.
 
-    A share `bare` of them puts the value right after its name. So copying is learnt at once, and
-    facts with words in between then follow; alone, these had not been learnt after far more text.
+    A fraction `bare` of the texts has the value right after its name. Models learn to copy from
+    these at once, and then from facts with words in between. They did not learn it from the latter
+    alone in far more text.
     """
     pool, keys, values = rng.choice(
         (
@@ -59,13 +61,13 @@ def _facts(rng: random.Random, bare: float = 0.3) -> str:
     wordings = [NEXT if rng.random() < bare else rng.choice(pool)]
     if bare < 1 and rng.random() < 0.4:
         wordings.append(rng.choice(pool))
-    said = pairs + rng.choices(pairs, k=rng.randint(12, 20))
-    facts = [(rng.choice(wordings), a, v) for a, v in said]
+    repeated = pairs + rng.choices(pairs, k=rng.randint(12, 20))
+    facts = [(rng.choice(wordings), a, v) for a, v in repeated]
     return " . ".join(w.format(a=a, p=v, h=v, x=a, y=v, u="form") for w, a, v in facts) + " ."
 
 
-def _changes(rng: random.Random) -> str:
-    """Facts that are replaced by newer ones, and what holds now."""
+def _generate_changes(rng: random.Random) -> str:
+    """Return facts that newer facts replace."""
     people, wording = rng.sample(NAMES, 3), rng.choice(FACTS)
     state = dict(zip(people, rng.sample(PLACES, 3), strict=True))
     lines = [wording.format(a=a, p=p) for a, p in state.items()]
@@ -79,8 +81,8 @@ def _changes(rng: random.Random) -> str:
     return " . ".join(lines) + " ."
 
 
-def _swaps(rng: random.Random) -> str:
-    """One exchange, told in full."""
+def _generate_swap(rng: random.Random) -> str:
+    """Return one exchange with the facts before and after it."""
     a, b = rng.sample(NAMES, 2)
     p, q = rng.sample((*PLACES, *THINGS), 2)
     fact, link = rng.choice(FACTS), rng.choice((", so ", " . now ", " . then ", ", hence "))
@@ -92,8 +94,8 @@ def _swaps(rng: random.Random) -> str:
     return f"{', '.join(before)} . {swap}{link}{' and '.join(after)} ."
 
 
-def _rules(rng: random.Random) -> str:
-    """A chain of rules in random order, then followed."""
+def _generate_rules(rng: random.Random) -> str:
+    """Return a chain of rules in random order, then in the order of the chain."""
     chain, wording = rng.sample((*STATES, *OUTCOMES), 5), rng.choice(RULES)
     rules = [wording.format(x=x, y=y, u="form") for x, y in pairwise(chain)]
     follow = list(rules[rng.randrange(3) :])
@@ -101,8 +103,8 @@ def _rules(rng: random.Random) -> str:
     return " . ".join(rules + follow) + " ."
 
 
-def _sums(rng: random.Random) -> str:
-    """Sums and differences of small numbers."""
+def _generate_sums(rng: random.Random) -> str:
+    """Return sums and differences of small numbers."""
     lines = []
     for _ in range(rng.randint(9, 15)):
         n, r = rng.randint(0, 9), rng.randint(0, MAX_EURO)
@@ -114,8 +116,8 @@ def _sums(rng: random.Random) -> str:
     return " . ".join(lines) + " ."
 
 
-def _places(rng: random.Random) -> str:
-    """A numbered list and what stands where in it."""
+def _generate_list(rng: random.Random) -> str:
+    """Return a numbered list, and its entries again."""
     items = rng.sample(WORDS, rng.randint(2, 5))
     mark = rng.choice(("{o} {w}", "{o} : {w}", "{n} . {w}", "the {o} is {w}"))
     lines = [
@@ -125,129 +127,148 @@ def _places(rng: random.Random) -> str:
     return ", ".join(lines) + " . " + " . ".join(rng.choices(lines, k=9)) + " ."
 
 
-DRILLS = (_facts, _changes, _swaps, _rules, _sums, _places)
+DRILLS = (
+    _generate_fact_list,
+    _generate_changes,
+    _generate_swap,
+    _generate_rules,
+    _generate_sums,
+    _generate_list,
+)
 
 
-def plain_text(rng: random.Random, *, tales: float) -> str:
-    """One tale, or one drill."""
+def generate_plain_text(rng: random.Random, *, story_fraction: float) -> str:
+    """Return one story, or one drill."""
     while True:
-        text = _told(rng) if rng.random() < tales else rng.choice((_facts, *DRILLS))(rng)
-        if n_words(text) <= LONGEST:
+        if rng.random() < story_fraction:
+            text = _generate_story(rng)
+        else:
+            text = rng.choice((_generate_fact_list, *DRILLS))(rng)
+        if count_words(text) <= MAX_WORDS:
             return text
 
 
-def _told(rng: random.Random) -> str:
-    told = tale(rng)
+def _generate_story(rng: random.Random) -> str:
+    story = generate_story(rng)
     if rng.random() < 0.5:
-        return f"{told.listing} {told.ask}\n{told.telling}"
-    return f"{told.listing}\n{told.telling}\n{ANSWER_MARK} {told.answer}"
+        return f"{story.listing} {story.ask}\n{story.narration}"
+    return f"{story.listing}\n{story.narration}\n{ANSWER_MARK} {story.answer}"
 
 
-def n_words(text: str) -> int:
-    """Tokens of the text, near enough."""
+def count_words(text: str) -> int:
+    """Return the number of tokens, nearly: a word is a token of the world."""
     return len(normalise(text).split(" ")) + text.count("\n")
 
 
-def instruction_row(rng: random.Random, *, tales: float = 0.0) -> InstructionRow:
-    """A generic instruction and its response; a share `tales` of them tells a tale."""
-    if rng.random() < tales:
-        told = tale(rng)
-        lines = (f"{told.listing} {told.ask}", f"{told.ask}\n{told.listing}", told.listing)
-        asked = rng.choice(lines[: 3 if told.ask in told.telling else 2])
+def generate_instruction(rng: random.Random, *, story_fraction: float = 0.0) -> InstructionRow:
+    """Return a generic instruction with its response: a story, or a drill of one skill."""
+    if rng.random() < story_fraction:
+        story = generate_story(rng)
+        lines = (f"{story.listing} {story.ask}", f"{story.ask}\n{story.listing}", story.listing)
+        instruction = rng.choice(lines[: 3 if story.ask in story.narration else 2])
         if rng.random() < 0.3:
-            return InstructionRow(f"{asked}\n{ANSWER_REQUEST}", f"{ANSWER_MARK} {told.answer}")
+            return InstructionRow(
+                f"{instruction}\n{ANSWER_REQUEST}", f"{ANSWER_MARK} {story.answer}"
+            )
         return InstructionRow(
-            f"{asked}\n{EXPLAIN_REQUEST}", f"{told.telling}\n{ANSWER_MARK} {told.answer}"
+            f"{instruction}\n{EXPLAIN_REQUEST}", f"{story.narration}\n{ANSWER_MARK} {story.answer}"
         )
-    return rng.choice((_repeat, _look_up, _next_step, _sum, _restate))(rng)
+    return rng.choice(INSTRUCTIONS)(rng)
 
 
-def _asked(rng: random.Random, text: str, reason: str, answer: str) -> InstructionRow:
-    """The request for the answer alone, or for the reason first."""
+def _build_instruction(rng: random.Random, text: str, reason: str, answer: str) -> InstructionRow:
+    """Return the instruction with a request for the answer alone, or for the reason first."""
     if rng.random() < 0.4:
         return InstructionRow(f"{text}\n{ANSWER_REQUEST}", f"{ANSWER_MARK} {answer}")
     return InstructionRow(f"{text}\n{EXPLAIN_REQUEST}", f"{reason} .\n{ANSWER_MARK} {answer}")
 
 
-def _repeat(rng: random.Random) -> InstructionRow:
+def _ask_to_repeat(rng: random.Random) -> InstructionRow:
     words = " ".join(rng.sample(WORDS, rng.randint(2, 6)))
     return InstructionRow(f"{rng.choice(('Repeat', 'Say', 'Copy'))} : {words}", words)
 
 
-def _look_up(rng: random.Random) -> InstructionRow:
+def _ask_to_look_up(rng: random.Random) -> InstructionRow:
     pairs = dict(zip(rng.sample(NAMES, 4), rng.sample((*PLACES, *THINGS), 4), strict=True))
     wording, name = rng.choice(FACTS), rng.choice(list(pairs))
     text = " . ".join(wording.format(a=a, p=p) for a, p in pairs.items())
     reason = wording.format(a=name, p=pairs[name])
-    return _asked(rng, f"{text} . Look up {name} .", reason, str(pairs[name]))
+    return _build_instruction(rng, f"{text} . Look up {name} .", reason, str(pairs[name]))
 
 
-def _next_step(rng: random.Random) -> InstructionRow:
+def _ask_for_next_step(rng: random.Random) -> InstructionRow:
     chain = rng.sample((*STATES, *THINGS), 5)
     wording = rng.choice(RULES)
     rules = [wording.format(x=x, y=y, u="form") for x, y in pairwise(chain)]
     i = rng.randrange(4)
     line = rules[i]
     rng.shuffle(rules)
-    return _asked(rng, f"{' . '.join(rules)} . What is next after {chain[i]} ?", line, chain[i + 1])
+    return _build_instruction(
+        rng, f"{' . '.join(rules)} . What is next after {chain[i]} ?", line, chain[i + 1]
+    )
 
 
-def _sum(rng: random.Random) -> InstructionRow:
+def _ask_for_sum(rng: random.Random) -> InstructionRow:
     h, n = rng.randint(0, 9), rng.randint(0, 6)
     if rng.random() < 0.5:
         h, n = max(h, n), min(h, n)
-        return _asked(
+        return _build_instruction(
             rng, f"Take {n} from {h} .", rng.choice(TAKES).format(h=h, n=n, r=h - n), str(h - n)
         )
     n = min(n, MAX_EURO - h)
-    return _asked(rng, f"Sum {h} and {n} .", rng.choice(ADDS).format(h=h, n=n, r=h + n), str(h + n))
+    return _build_instruction(
+        rng, f"Sum {h} and {n} .", rng.choice(ADDS).format(h=h, n=n, r=h + n), str(h + n)
+    )
 
 
-def _restate(rng: random.Random) -> InstructionRow:
+def _ask_to_restate(rng: random.Random) -> InstructionRow:
     old, new = rng.sample(FACTS, 2)
     name, value = rng.choice(NAMES), rng.choice((*PLACES, *THINGS))
-    said, wanted = old.format(a=name, p=value), new.format(a=name, p="...")
-    return InstructionRow(f"Restate as {wanted} : {said}", new.format(a=name, p=value))
+    stated, pattern = old.format(a=name, p=value), new.format(a=name, p="...")
+    return InstructionRow(f"Restate as {pattern} : {stated}", new.format(a=name, p=value))
 
 
-def instruction_rows(n: int, seed: int) -> list[InstructionRow]:
-    """The generic instruction set: `n` short rows about single skills, in a fixed order."""
+INSTRUCTIONS = (_ask_to_repeat, _ask_to_look_up, _ask_for_next_step, _ask_for_sum, _ask_to_restate)
+
+
+def generate_instructions(n: int, seed: int) -> list[InstructionRow]:
+    """Return the generic instruction set: `n` short rows about single skills."""
     rng = random.Random(f"instruct:{seed}")
-    return [instruction_row(rng) for _ in range(n)]
+    return [generate_instruction(rng) for _ in range(n)]
 
 
-def pair_rows(n: int, seed: int) -> list[TrainRow]:
-    """The first lesson of every model: bare facts, whole rows of the same few."""
+def generate_pairs(n: int, seed: int) -> list[TrainRow]:
+    """Return the first training set of every model: the same few facts, value after name."""
     rng = random.Random(f"pairs:{seed}")
-    return [_plain_row(i, _facts(rng, 1.0)) for i in range(n)]
+    return [_build_row(i, _generate_fact_list(rng, 1.0)) for i in range(n)]
 
 
-def fact_rows(n: int, seed: int) -> list[TrainRow]:
-    """The second lesson: the same in every wording."""
+def generate_facts(n: int, seed: int) -> list[TrainRow]:
+    """Return the second training set: the same in every wording."""
     rng = random.Random(f"facts:{seed}")
-    return [_plain_row(i, _facts(rng)) for i in range(n)]
+    return [_build_row(i, _generate_fact_list(rng)) for i in range(n)]
 
 
-def student_rows(n: int, seed: int) -> list[TrainRow]:
-    """Plain text for a plain base model: drills and tales."""
+def generate_student_corpus(n: int, seed: int) -> list[TrainRow]:
+    """Return plain text for a plain base model: drills and stories."""
     rng = random.Random(f"student:{seed}")
-    return [_plain_row(i, plain_text(rng, tales=0.5)) for i in range(n)]
+    return [_build_row(i, generate_plain_text(rng, story_fraction=0.5)) for i in range(n)]
 
 
-def assistant_rows(n: int, seed: int) -> list[TrainRow]:
-    """Text for an instruct model: drills and tales, plain and in the chat format."""
+def generate_assistant_corpus(n: int, seed: int) -> list[TrainRow]:
+    """Return text for an instruct model: drills and stories, plain and in the chat format."""
     rng = random.Random(f"assistant:{seed}")
     rows: list[TrainRow] = []
     while len(rows) < n:
         if rng.random() < 0.7:
-            rows.append(_plain_row(len(rows), plain_text(rng, tales=0.65)))
+            rows.append(_build_row(len(rows), generate_plain_text(rng, story_fraction=0.65)))
             continue
-        row = instruction_row(rng, tales=0.8)
-        if n_words(f"{row.instruction} {row.response}") < LONGEST:
+        row = generate_instruction(rng, story_fraction=0.8)
+        if count_words(f"{row.instruction} {row.response}") < MAX_WORDS:
             prompt = (Message("user", row.instruction),)
             rows.append(TrainRow(str(len(rows)), prompt, (Span(row.response),)))
     return rows
 
 
-def _plain_row(i: int, text: str) -> TrainRow:
+def _build_row(i: int, text: str) -> TrainRow:
     return TrainRow(str(i), (), (Span(text),))
