@@ -119,8 +119,8 @@ def test_a_table_leaves_out_columns_that_nothing_fills():
 
 def test_a_part_of_a_section_is_not_written_over_the_whole():
     assert mark_of(CLAIMS, 0) == "claims" and mark_of(CHOOSING, 0) == "choosing"
-    assert mark_of(["excess"], 5) == "excess"
-    for names, first in ((["excess"], 0), (CLAIMS, 5)):
+    assert mark_of(["later_seeds"], 5) == "later_seeds"
+    for names, first in ((["later_seeds"], 0), (CLAIMS, 5)):
         with pytest.raises(SystemExit, match="first-seed"):
             mark_of(names, first)
     for names in (["shift"], [*CLAIMS, "loop"], ["loop"]):

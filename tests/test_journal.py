@@ -40,7 +40,8 @@ def a_run(arms, recipe_method="bridge", methods=()):
             "student": {"model": "models/student"},
         }
     )
-    return Finished("tiny", recipe, Path("/home/me"), tuple(methods), 1, (), FILE, {}, arms)
+    folder = Path("/home/me")
+    return Finished("tiny", recipe, folder, tuple(methods), 1, (), FILE, {}, arms)
 
 
 def an_arm(name, stage="train_student"):

@@ -16,6 +16,7 @@ from bridgekd.lm.decoding import Writing, continue_prompts
 from bridgekd.lm.encode import prompt_ids, stop_ids
 from bridgekd.lm.generating import continue_ids
 from bridgekd.records import Example, Message
+from bridgekd.selection.difficulty import MEASURES
 from tiny_models import FAMILIES, bent_model, tiny_tokenizer, write_tiny
 
 PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in (3, 1, 4, 1, 5, 0)]
@@ -47,7 +48,12 @@ def test_a_table_of_positions_that_is_too_short_is_told_before_anything_is_writt
     with pytest.raises(BadInput, match="does not fit gpt2"):
         lm.score(local, [question], batch_size=1)
     with pytest.raises(BadInput, match="does not fit gpt2"):
-        lm.score(local, [replace(question, choices=("Ann", "Bob"))], measure="margin", batch_size=1)
+        lm.score(
+            local,
+            [replace(question, choices=("Ann", "Bob"))],
+            measure=MEASURES.get("margin"),
+            batch_size=1,
+        )
 
 
 def expected(local, prompt, max_new_tokens):

@@ -39,7 +39,6 @@ ANNOTATE = Annotate(
     confidence=None,
     samples=0,
     max_new_tokens=8,
-    batch_size=16,
     seed=0,
     backend="server",
 )
@@ -280,7 +279,7 @@ def test_what_runs_in_process_is_named_as_before():
     [
         (["assistant.backend=server"], "backend: server needs assistant.server"),
         (["assistant.scoring=server"], "scoring: server needs assistant.server"),
-        (["@", "select.difficulty=entropy"], "entropy over number answers .*scoring: transformers"),
+        (["@", "select.difficulty=entropy"], "entropy needs .* every token for number answers"),
         (["@"], "strategy bridge_greedy needs embeddings, .*the strategy hardest or random"),
         (["@", "select.strategy=random", "assistant.server.comand=x"], "did you mean 'command'"),
     ],

@@ -143,7 +143,7 @@ _NO_GOLD = Experiment(
             Job("apprenticeship", (*AT_5, f"select.difficulty={measure}")),
             "assistant",
         )
-        for measure in ("loss", "entropy", "margin", "consistency", "disagreement")
+        for measure in ("loss", "entropy", "margin", "n_distinct_answers", "disagreement")
     ),
     ("loss",),
     picks=True,
@@ -222,22 +222,18 @@ _STRATEGIES = Experiment(
     picks=True,
 )
 
-_EXCESS = Experiment(
-    "Difficulty as the loss above what the answer mostly costs",
-    "nothing; `excess` is ours",
+_LATER_SEEDS = Experiment(
+    "Selection by the loss on five other seeds",
+    "above random selection",
     (
         Row("random", Job("apprenticeship", (*AT_5, "select.strategy=random")), "assistant"),
         *(
             Row(
-                f"{strategy}, {measure}",
-                Job(
-                    "apprenticeship",
-                    (*AT_5, f"select.strategy={strategy}", f"select.difficulty={measure}"),
-                ),
+                strategy,
+                Job("apprenticeship", (*AT_5, f"select.strategy={strategy}")),
                 "assistant",
             )
             for strategy in ("bridge_greedy", "hardest")
-            for measure in ("loss", "excess")
         ),
     ),
     ("random",),
@@ -255,8 +251,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "no_gold": _NO_GOLD,
     "loop": _LOOP,
     "strategies": _STRATEGIES,
-    "excess": _EXCESS,
+    "later_seeds": _LATER_SEEDS,
 }
 CLAIMS = ("methods", "assistants", "scaling", "sizes", "imperfect", "filters", "shift", "no_gold")
 CHOOSING = ("strategies", "loop")
-EXCESS = ("excess",)
+LATER_SEEDS = ("later_seeds",)

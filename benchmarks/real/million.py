@@ -42,7 +42,8 @@ name: million
 data: {train: %s.jsonl, test: test.jsonl, answer_kind: text, validation: 200}
 teacher: {model: gpt-4o, expected_tokens: [100, 200]}
 budget: {queries: 1%%}
-assistant: {model: model, warm_up: 0, batch_size: 64}
+assistant: {model: model, warm_up: 0}
+runtime: {assistant_batch_size: 64}
 student: {model: model}
 store: runs
 device: cpu
@@ -123,9 +124,7 @@ def _repeated(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:
         vectors[at : at + len(rows)] = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
     vectors.flush()
     ids = np.array([f"{i:07d}" for i in range(n)], dtype=object)
-    difficulty, tokens = rng.random(n), np.ones(n, dtype=np.int64)
-    columns = {"id": ids, "difficulty": difficulty, "n_answer_tokens": tokens}
-    write_columns(out / "scores.parquet", Score, columns)
+    write_columns(out / "scores.parquet", Score, {"id": ids, "difficulty": rng.random(n)})
     return Artifact("score_pool", "score_pool:repeated", out)
 
 

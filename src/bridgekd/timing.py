@@ -28,6 +28,7 @@ from bridgekd.edges.machine import peak_of, size_of
 from bridgekd.edges.store import MANIFEST, Artifact, Inputs, Planned, Stage, Stats
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
+from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.buying import limits_of
 from bridgekd.stages.pilot import SubsampleSettings, resolve_fraction
 from bridgekd.stages.scoring import ScorePoolStats
@@ -191,9 +192,10 @@ class _Recipe:
     def _scored(self, s: of.ScorePool, inputs: Inputs) -> list[Work]:
         prompt, n = self._sizes.prompt, self._sizes.n_pool
         works = [Work(WorkKind.SCORING, n, (prompt[0] + _ANSWER[0], prompt[1] + _ANSWER[1]))]
-        if s.difficulty in ("consistency", "disagreement"):
-            times = s.samples or 1 + len(inputs.get("committee", ()))
-            works += self._written(n * times, s, answers=True)
+        measure = MEASURES.load(s.difficulty)
+        n_answers = measure.count_answers(MEASURES.parse_options(s.difficulty))
+        if n_answers:
+            works += self._written(n * n_answers, s, answers=True)
         return works
 
 

@@ -1,13 +1,12 @@
 """The recipe cut into the settings of its stages."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from bridgekd.config import NEED_GOLD, Assistant, Recipe, Student, Teacher
+from bridgekd.config import Assistant, Recipe, Student, Teacher
 from bridgekd.core.draws import SEED_STEP
-from bridgekd.errors import BadInput
+from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.strategies import STRATEGIES
-from bridgekd.selection.strategy import Strategy
 from bridgekd.settings.sections import (
     WHOLE,
     Annotate,
@@ -29,7 +28,9 @@ from bridgekd.settings.sections import (
     TrainWithMentor,
     WarmUp,
 )
-from bridgekd.variants import VariantRef
+from bridgekd.settings.variant_checks import check_measure, check_strategy
+from bridgekd.teacher.transports import resolve_teacher
+from bridgekd.variants import VariantRef, VariantSettings
 
 
 class Settings:
@@ -53,12 +54,13 @@ class Settings:
             train=a.warm_up_train,
             lora=a.lora,
             max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
             seed=seed,
         )
-        self.score_pool = _score_pool(r)
-        self.embed_pool = EmbedPool(batch_size=a.batch_size)
-        self.n_committee = r.select.committee if r.select.difficulty == "disagreement" else 1
+        measure = MEASURES.resolve(r.select.difficulty, folder)
+        check_measure(r, MEASURES.load(measure))
+        self.score_pool = _score_pool(a, measure, seed)
+        self.embed_pool = EmbedPool()
+        self.n_committee = _count_committee(measure)
         self.select = Select(
             strategy=STRATEGIES.resolve(r.select.strategy, folder),
             queries=r.budget.queries,
@@ -84,7 +86,6 @@ class Settings:
             backend=a.backend,
             samples=r.mentor.samples,
             max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
             seed=seed,
         )
         self.train_with_mentor = TrainWithMentor(
@@ -123,20 +124,10 @@ class Settings:
         if strategy is not None:
             chosen = STRATEGIES.resolve(VariantRef(name=strategy))
         variant = STRATEGIES.load(chosen)
-        self._check_embeddings(variant)
+        check_strategy(self.recipe, variant)
         unused: dict[str, object] = {} if variant.needs_embeddings else {"centre": True}
         unused |= {} if variant.uses_seed else {"seed": 0}
         return self.select.model_copy(update={"strategy": chosen, "part": part, **unused})
-
-    def _check_embeddings(self, strategy: Strategy[Any]) -> None:
-        from_server = self.recipe.assistant.scoring == "server"
-        if from_server and self.recipe.select.encoder is None and strategy.needs_embeddings:
-            others = [s.name for s in STRATEGIES if not s.needs_embeddings]
-            raise BadInput(
-                f"The strategy {strategy.name} needs embeddings, which assistant.scoring: server "
-                "does not provide. Set select.encoder to a sentence-transformers model, or use "
-                f"the strategy {' or '.join(others)}."
-            )
 
 
 def _check(recipe: Recipe, keep: Literal["correct", "confident", "all"]) -> Check:
@@ -144,7 +135,6 @@ def _check(recipe: Recipe, keep: Literal["correct", "confident", "all"]) -> Chec
     return Check(
         keep=keep,
         confidence=recipe.confidence if asked else None,
-        batch_size=recipe.assistant.batch_size if asked else 0,
         scoring=recipe.assistant.scoring if asked else "transformers",
     )
 
@@ -153,9 +143,7 @@ def _signals(recipe: Recipe) -> Signals:
     return Signals(
         samples=recipe.loop.samples,
         max_new_tokens=recipe.student.max_new_tokens,
-        batch_size=recipe.student.batch_size,
         confidence=recipe.confidence,
-        judge_batch_size=recipe.assistant.batch_size,
         seed=recipe.seed,
         scoring=recipe.assistant.scoring,
     )
@@ -170,7 +158,6 @@ def _training(
         answer_weight=sized.answer_weight,
         lora=sized.lora,
         max_new_tokens=sized.max_new_tokens,
-        batch_size=sized.batch_size,
         seed=seed,
     )
 
@@ -181,18 +168,21 @@ def _on_answers(student: Student, seed: int) -> TrainOnAnswers:
     return TrainOnAnswers(**alike)
 
 
-def _score_pool(recipe: Recipe) -> ScorePool:
+def _score_pool(assistant: Assistant, settings: VariantSettings, seed: int) -> ScorePool:
     """What the measure does not use stands at a constant."""
-    measure, assistant = recipe.select.difficulty, recipe.assistant
-    sampled = measure == "consistency"
+    measure = MEASURES.load(settings)
     return ScorePool(
-        difficulty=measure,
-        samples=recipe.select.samples if sampled else 0,
-        max_new_tokens=0 if measure in NEED_GOLD else assistant.max_new_tokens,
-        batch_size=assistant.batch_size,
-        seed=recipe.seed if sampled else 0,
+        difficulty=settings,
+        max_new_tokens=0 if measure.needs_gold else assistant.max_new_tokens,
+        seed=seed if measure.samples_answers else 0,
         scoring=assistant.scoring,
     )
+
+
+def _count_committee(settings: VariantSettings) -> int:
+    """Return how many assistants score the pool."""
+    measure = MEASURES.load(settings)
+    return measure.count_answers(MEASURES.parse_options(settings)) if measure.needs_committee else 1
 
 
 def _annotate(recipe: Recipe) -> Annotate:
@@ -202,7 +192,6 @@ def _annotate(recipe: Recipe) -> Annotate:
         confidence=recipe.confidence if keep == "confident" else None,
         samples=recipe.annotate.samples if keep == "consistent" else 0,
         max_new_tokens=assistant.max_new_tokens,
-        batch_size=assistant.batch_size,
         seed=recipe.seed if keep == "consistent" else 0,
         backend=assistant.backend,
         scoring=assistant.scoring if keep == "confident" else "transformers",
@@ -222,5 +211,5 @@ def _ask(teacher: Teacher) -> Ask:
         model=teacher.model,
         fields=teacher.settings(0),
         prompt=teacher.prompt,
-        price=teacher.tariff,
+        price=resolve_teacher(teacher).price,
     )
