@@ -6,8 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import exp
 from pathlib import Path
 from statistics import fmean, median
+
+from scipy.special import ndtri
 
 from bridgekd import lm
 from bridgekd.core.prompts import (
@@ -27,6 +30,7 @@ from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.live import Live
 
 _N_TYPICAL = 16  # training sequences of about the median length
+_LENGTH_LOG_SD = 0.4  # of the lengths of rationales: padding depends on it
 _NO_TOKENS = TokenCounts(per_character=0.0, explain_prompt=0.0, answer_prompt=0.0)
 
 
@@ -136,7 +140,7 @@ def _build_rows(work: Work, sample: CalibrationSample, tokens: TokenCounts) -> l
         if work.text == "answer":
             rows.append(TrainRow(example.id, answer_prompt(example), answer_target(answer)))
             continue
-        factor = 0.5 + i / max(1, n - 1)  # lengths differ as those of real rationales do
+        factor = exp(_LENGTH_LOG_SD * ndtri((i + 0.5) / n) - _LENGTH_LOG_SD**2 / 2)
         text = _write_text(sample, factor * sample.rationale_tokens / tokens.per_character)
         target = explain_target(text, answer, 1.0)
         rows.append(TrainRow(example.id, explain_prompt(example), target))

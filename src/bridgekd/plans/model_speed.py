@@ -21,6 +21,7 @@ from bridgekd.records import Example
 SPEED_FILE = "speeds.json"
 _WAVE = 16  # a wave of generation has this number of batches (lm/generating.py)
 _TAIL = 1.5  # the longest text of a batch, as a multiple of the mean
+_EMPTY = 1 / 12  # of a batch: rows that ended; a sixth is filled at once (lm/decoding.py)
 
 
 class SpeedKey(Section):
@@ -105,8 +106,8 @@ def estimate_seconds(
     if work.kind is WorkKind.SCORING:
         return speed.rate.estimate(work.n_rows, 0)
     n_steps = count_steps(work.n_rows, target, batch_size, work.max_new_tokens)
-    reading = speed.reading.estimate(0, work.n_rows * prompt)
-    return reading + speed.rate.estimate(n_steps, work.n_rows * target)
+    n_tokens = work.n_rows * target * (1 + _EMPTY if work.n_rows > batch_size else 1)
+    return speed.reading.estimate(0, work.n_rows * prompt) + speed.rate.estimate(n_steps, n_tokens)
 
 
 def count_steps(n_rows: int, length: float, batch_size: int, max_new_tokens: int) -> float:
@@ -120,4 +121,5 @@ def count_steps(n_rows: int, length: float, batch_size: int, max_new_tokens: int
     """
     n_waves = -(-n_rows // (_WAVE * batch_size))
     n_refilled = max(0, n_rows - n_waves * batch_size)
-    return n_refilled * length / batch_size + n_waves * min(_TAIL * length, max_new_tokens)
+    n_steps = n_refilled * length / batch_size + n_waves * min(_TAIL * length, max_new_tokens)
+    return max(n_steps, 2 * length) if n_refilled else n_steps

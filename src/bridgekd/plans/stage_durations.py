@@ -14,7 +14,7 @@ from statistics import fmean, median
 from pydantic import BaseModel
 
 from bridgekd import settings as of
-from bridgekd.config import Recipe, Train
+from bridgekd.config import Lora, Recipe, Train
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.prompts import render_question
 from bridgekd.core.throughput import WorkKind
@@ -50,6 +50,7 @@ class _Trained(Stats):
     """What the settings of all trainings have."""
 
     train: Train
+    lora: Lora | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,21 +257,21 @@ class _StageRates:
         found = [
             seconds
             for artifact, seconds in self._made[todo.stage.name, base.fingerprint]
-            if _get_variant(artifact.read_settings(type(todo.settings)))
-            == _get_variant(todo.settings)
+            if _takes_as_long(artifact, todo.settings)
         ]
         return median(found) if found else None
 
 
-def _get_variant(settings: BaseModel) -> object:
-    """What of a stage's settings changes how long a row takes."""
-    if isinstance(settings, of.Predict):
-        return settings.ask
-    if isinstance(settings, of.ScorePool):
-        return settings.difficulty
-    if isinstance(settings, of.TrainModel | of.TrainOnAnswers | of.WarmUp | of.Instruct):
-        return settings.lora
-    return None
+def _takes_as_long(artifact: Artifact, settings: BaseModel) -> bool:
+    """Whether a row of this stage took as long as with these settings of the same stage."""
+    match settings:
+        case of.Predict():
+            return artifact.read_settings(of.Predict).ask == settings.ask
+        case of.ScorePool():
+            return artifact.read_settings(of.ScorePool).difficulty == settings.difficulty
+        case of.TrainModel() | of.TrainOnAnswers() | of.WarmUp() | of.Instruct():
+            return artifact.read_settings(_Trained).lora == settings.lora
+    return True
 
 
 def _find_base(artifact: Artifact) -> Artifact:

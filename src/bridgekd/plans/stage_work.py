@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 from bridgekd import settings as of
-from bridgekd.config import Confidence, Lora, Role, Train, count_of
+from bridgekd.config import Lora, Role, Train, count_of
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.store import Artifact, Planned
 from bridgekd.selection.difficulty import MEASURES
@@ -95,82 +95,86 @@ class WorkCounter:
         return works + list(self._count_confidence(todo))
 
     def _count_training(self, todo: Planned) -> Iterator[Work]:
-        train = cast(_TrainSettings, todo.settings).train
+        settings = cast(_TrainSettings, todo.settings)
+        train = settings.train
         n_updates = train.n_updates(max(1, self._count_epoch(todo)))
+        n_rows = n_updates * train.batch_size
         text: TextType = "instruction" if "instructions" in todo.inputs else "answer"
         text = "rationale" if "rationales" in todo.inputs else text
         yield self._make(
-            todo, WorkKind.TRAINING, n_updates * train.batch_size, text, n_updates=n_updates,
-            train=train, lora=cast(_TrainSettings, todo.settings).lora,
+            todo, WorkKind.TRAINING, n_rows, text,
+            n_updates=n_updates, train=train, lora=settings.lora,
         )  # fmt: skip
+        if reference := todo.inputs.get("reference"):  # reads every sequence, as a judge does
+            yield self._make(todo, WorkKind.SCORING, n_rows, "rationale", model=reference[0])
         if text == "instruction" or not self._data.n_validation or train.held_out is not None:
             return
         two_task = isinstance(todo.settings, of.TrainModel) and todo.settings.form == "two_task"
-        yield self._make(
-            todo, WorkKind.GENERATION, train.evaluations * self._data.n_validation,
-            "answer" if two_task else text,
-        )  # fmt: skip
+        n_texts = train.evaluations * self._data.n_validation
+        yield self._make(todo, WorkKind.GENERATION, n_texts, "answer" if two_task else text)
 
     def _count_generation(self, todo: Planned) -> Iterator[Work]:
-        settings, n_rows = todo.settings, self._count_pool(todo)
-        n_texts, text, served = 1, "rationale", False
+        settings, n_texts = todo.settings, 1
+        text: TextType = "rationale"
+        n_rows = self._count_pool(todo)
         if "test" in todo.inputs:
             n_rows = self._count_held_out(todo.inputs["test"][0]) or self._data.n_test
         if isinstance(settings, of.Annotate):
             n_texts += settings.samples
         elif isinstance(settings, of.SampleRationales | of.Signals):
             n_texts = settings.samples
-        if isinstance(settings, of.Predict) and settings.ask == "answer":
+        elif isinstance(settings, of.Predict) and settings.ask == "answer":
             text = "answer"
-        if isinstance(settings, of.Answered):
-            served = settings.backend == "server"
-        yield self._make(
-            todo, WorkKind.GENERATION, n_rows * n_texts, cast(TextType, text), is_served=served
-        )
+        yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, text)
 
     def _count_scoring(self, todo: Planned) -> Iterator[Work]:
         settings, n_rows = todo.settings, self._count_pool(todo)
-        if not isinstance(settings, of.ScorePool):
-            is_embedding = "encoder" in todo.inputs
-            yield self._make(todo, WorkKind.SCORING, n_rows, "answer", is_embedding=is_embedding)
-            return
-        served = settings.scoring == "server"
-        yield self._make(
-            todo,
-            WorkKind.SCORING,
-            n_rows,
-            "answer",
-            difficulty=settings.difficulty,
-            is_served=served,
-        )
-        measure = MEASURES.load(settings.difficulty)
-        n_texts = measure.count_answers(MEASURES.parse_options(settings.difficulty))
-        if measure.score_answers is not None:
+        if encoder := todo.inputs.get("encoder"):
             yield self._make(
-                todo, WorkKind.GENERATION, n_rows * n_texts, "answer", is_served=served
+                todo, WorkKind.SCORING, n_rows, "answer", model=encoder[0], is_embedding=True
             )
+        elif not isinstance(settings, of.ScorePool):
+            yield self._make(todo, WorkKind.SCORING, n_rows, "answer")
+        else:
+            difficulty = settings.difficulty
+            yield self._make(todo, WorkKind.SCORING, n_rows, "answer", difficulty=difficulty)
+            measure = MEASURES.load(difficulty)
+            n_texts = measure.count_answers(MEASURES.parse_options(difficulty))
+            if measure.score_answers is not None:
+                yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, "answer")
 
     def _count_confidence(self, todo: Planned) -> Iterator[Work]:
         """What a model that scores rationales reads."""
         settings = todo.settings
-        if isinstance(settings, of.Check | of.Annotate | of.Signals):
-            confidence: Confidence | None = settings.confidence
-            if confidence is not None:
-                n_rows = self._count_pool(todo)
-                if "completions" in todo.inputs:
-                    n_rows = self._count_answers(todo.inputs["completions"][0])
-                served = settings.scoring == "server"
-                yield self._make(todo, WorkKind.SCORING, n_rows, "rationale", is_served=served)
+        if not isinstance(settings, of.Check | of.Annotate | of.Signals):
+            return
+        if settings.confidence is None:
+            return
+        n_rows = self._count_pool(todo)
+        if "completions" in todo.inputs:
+            n_rows = self._count_answers(todo.inputs["completions"][0])
+        (judge,) = todo.inputs.get("assistant") or todo.inputs["model"]
+        yield self._make(todo, WorkKind.SCORING, n_rows, "rationale", model=judge)
 
     def _make(
-        self, todo: Planned, kind: WorkKind, n_rows: int, text: TextType, **more: Any
+        self,
+        todo: Planned,
+        kind: WorkKind,
+        n_rows: int,
+        text: TextType,
+        model: Artifact | None = None,
+        **more: Any,
     ) -> Work:
-        judge = todo.inputs.get("assistant", ()) if kind is WorkKind.SCORING else ()
-        models = judge or todo.inputs.get("model") or todo.inputs["encoder"]
-        base = self._find_base(models[0])
-        role: Role = "assistant" if base == self._assistant else "student"
-        max_new_tokens = int(getattr(todo.settings, "max_new_tokens", 0))
-        return Work(kind, base, role, n_rows, text, max_new_tokens, **more)
+        """A work of this stage, with its own model unless another one is given."""
+        base = self._find_base(model or todo.inputs["model"][0])
+        is_served, settings = False, todo.settings
+        if isinstance(settings, of.Answered):
+            backend = settings.backend if kind is WorkKind.GENERATION else settings.scoring
+            is_served = backend == "server"
+        return Work(
+            kind, base, "assistant" if base == self._assistant else "student", n_rows, text,
+            int(getattr(settings, "max_new_tokens", 0)), is_served=is_served, **more,
+        )  # fmt: skip
 
     def _find_base(self, model: Artifact) -> Artifact:
         while model.path.name in self._planned:
@@ -205,8 +209,8 @@ class WorkCounter:
         return self._data.n_answers[purchase.path.name]
 
     def _count_pool(self, todo: Planned) -> int:
-        (pool,) = todo.inputs["pool"]
-        return self._data.n_pool - self._count_held_out(pool)
+        held_out = map(self._count_held_out, todo.inputs.get("pool", ()))
+        return self._data.n_pool - sum(held_out)
 
     def _count_held_out(self, artifact: Artifact) -> int:
         """Questions that the pilot held out of this pool; 0 for any other artifact."""
