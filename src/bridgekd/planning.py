@@ -24,7 +24,8 @@ from bridgekd.ledger.history import held_microusd
 from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, live_of
 from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
-from bridgekd.teacher.transports import ResolvedTeacher, resolve_teacher
+from bridgekd.teacher.transport import ResolvedTeacher
+from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.timing import Hours, hours_of, sizes_of
 
 
