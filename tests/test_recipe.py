@@ -98,10 +98,10 @@ def test_the_commented_template_shows_the_defaults(task):
         "teacher": ("max_tokens", "temperature", "concurrency", "timeout_s", "prompt"),
         "data": ("fields", "validation", "answer_kind"),
         "assistant": (
-            *("warm_up", "answer_weight", "max_new_tokens", "batch_size"),
+            *("warm_up", "answer_weight", "max_new_tokens"),
             *("backend", "scoring", "server"),
         ),
-        "student": ("form", "answer_weight", "max_new_tokens", "batch_size"),
+        "student": ("form", "answer_weight", "max_new_tokens"),
     }.items():
         for key in keys:
             shown, default = (

@@ -91,7 +91,7 @@ def right_of(recipe_file: Path, teacher: str, seed: int) -> list[bool]:
     run = open_run(recipe, folder, live_of(recipe, folder), ["direct_full"])
     arm = method_named("direct_full")(run)["direct_full"]
     size = recipe.student
-    how = Predict(ask=arm.ask, max_new_tokens=size.max_new_tokens, batch_size=size.batch_size)
+    how = Predict(ask=arm.ask, max_new_tokens=size.max_new_tokens, role=arm.size)
     made = run.make(stages.predict, how, run.pool(), run.test(), arm.model)
     return [p.correct for p in read_rows(made.path / "predictions.parquet", Prediction)]
 

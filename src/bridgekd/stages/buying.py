@@ -77,7 +77,13 @@ def check(
         answered = [examples[r.id] for r in rows]
         with asked(assistant, s.scoring, out, live) as judge:
             rows, calibration = by_confidence(
-                rows, answered, judge, s.confidence, batch_size=s.batch_size, kind=kind, live=live
+                rows,
+                answered,
+                judge,
+                s.confidence,
+                batch_size=live.runtime.assistant_batch_size,
+                kind=kind,
+                live=live,
             )
     write_rows(out / "rationales.parquet", Rationale, rows)
     n_kept = sum(r.kept for r in rows)
