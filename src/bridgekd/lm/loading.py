@@ -43,11 +43,15 @@ LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, Safeten
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A causal LM with its tokenizer on one device. `model` may be a PEFT model over the base."""
+    """A causal LM with its tokenizer on one device. `model` may be a PEFT model over the base.
+
+    `free_bytes`: the memory that batches may count on; None: what is free when they are made.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: str
+    free_bytes: int | None = None
 
 
 def resolve_device(name: str) -> str:
