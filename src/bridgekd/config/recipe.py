@@ -95,7 +95,8 @@ class Train(Section):
 class Machine(Section):
     """How models are trained here: a matter of speed and memory, not of what is learnt.
 
-    A micro-batch holds at most `micro_tokens` tokens, padding included (None: a whole update); when
+    A micro-batch holds at most `micro_tokens` tokens, padding included (None: a whole
+    update, or what free memory holds of it); when
     memory runs out it is halved, and at one row gradient checkpointing goes on. `processes` share
     every update between them, one a GPU. `attention` is an implementation that transformers knows,
     such as flash_attention_2. A training that was killed goes on from where it stood at most

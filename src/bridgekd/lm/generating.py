@@ -23,7 +23,7 @@ from bridgekd.core.throughput import Throughput
 from bridgekd.lm.batches import length_sorted, pad_left
 from bridgekd.lm.encode import prompt_ids, stop_ids
 from bridgekd.lm.forward import evaluating
-from bridgekd.lm.loading import LocalModel, check_room
+from bridgekd.lm.loading import LocalModel, check_room, get_model_name
 from bridgekd.lm.memory import choose_generation_batch, run_batches
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Message
@@ -158,7 +158,7 @@ def _generate_rows(
             new[i] = tokens
 
     lengths = [len(row.ids) for row in rows]
-    run_batches(local, lengths, length_sorted(lengths, batch_size), run)
+    run_batches(get_model_name(local), lengths, length_sorted(lengths, batch_size), run)
     texts = local.tokenizer.batch_decode(new, skip_special_tokens=True)
     if throughput is not None:
         throughput.add(

@@ -161,6 +161,12 @@ def adapter_base(model: str | Path) -> tuple[str | Path, str | None] | None:
     return base, adapter.get("revision")
 
 
+def get_model_name(local: LocalModel) -> str:
+    """Return the Hub id or folder of the model, for messages."""
+    config: Any = local.model.config
+    return str(config.name_or_path or config.model_type)
+
+
 def max_positions(local: LocalModel) -> int | None:
     """The longest sequence the model was made for, in tokens; None where it has no such limit."""
     limit = getattr(local.model.config, "max_position_embeddings", None)

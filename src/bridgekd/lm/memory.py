@@ -16,11 +16,12 @@ from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 
 from bridgekd.errors import BadInput
 from bridgekd.lm.batches import token_bounded
-from bridgekd.lm.forward import MAX_LOGITS
-from bridgekd.lm.loading import LocalModel, plain_network
+from bridgekd.lm.forward import MAX_LOGITS, Reduce, Row, row_means
+from bridgekd.lm.loading import LocalModel, get_model_name, plain_network
 
 DEFAULT_BATCH_SIZE = 64
 USABLE_FRACTION = 0.5  # of free memory; the rest is for other processes and for wrong estimates
@@ -66,46 +67,54 @@ def estimate_token_cost(local: LocalModel) -> TokenCost:
 def choose_scoring_batch(local: LocalModel, n_tokens: int) -> int:
     """Return how many rows of `n_tokens` tokens one forward pass may have."""
     cost = estimate_token_cost(local)
-    n_logits = min(MAX_LOGITS, DEFAULT_BATCH_SIZE * n_tokens * cost.logits // LOGIT_BYTES)
-    return _fit_rows(n_tokens * cost.forward, _find_usable(local) - n_logits * LOGIT_BYTES)
+    max_logits = MAX_LOGITS * LOGIT_BYTES
+
+    def estimate(n: int) -> int:
+        return n * n_tokens * cost.forward + min(max_logits, n * n_tokens * cost.logits)
+
+    return _fit_rows(estimate, _find_usable(local))
 
 
 def choose_generation_batch(local: LocalModel, n_prompt: int, max_new_tokens: int) -> int:
     """Return how many rows may be generated at one time."""
     cost = estimate_token_cost(local)
     row = (n_prompt + max_new_tokens) * cost.cache + n_prompt * cost.forward + cost.logits
-    return _fit_rows(row, _find_usable(local))
+    return _fit_rows(lambda n: n * row, _find_usable(local))
 
 
-def choose_micro_tokens(local: LocalModel, n_processes: int = 1) -> int:
+def choose_micro_tokens(local: LocalModel, n_processes: int, has_reference: bool) -> int:
     """Return how many tokens, padding included, a micro-batch of a training may have.
 
-    A power of two, so that small changes of free memory do not change it. Gradients and AdamW take
-    three float32 numbers for each trained weight. On a CPU all processes share the memory.
+    A power of two, so that small changes of free memory do not change it. To be called when all
+    models are loaded and the gradients are not there yet: these and AdamW will take three float32
+    numbers for each trained weight. On a CPU all processes share the memory.
     """
     n_trained = sum(p.numel() for p in local.model.parameters() if p.requires_grad)
     n_sharing = n_processes if local.device == "cpu" else 1
     usable = _find_usable(local) / n_sharing - 12 * n_trained
-    n_tokens = max(1, int(usable / estimate_token_cost(local).training))
-    return 1 << (n_tokens.bit_length() - 1)
+    cost = estimate_token_cost(local)
+    # Beside a reference model: its logits, both distributions and their divergence.
+    token = cost.training + (2 * cost.logits if has_reference else 0)
+    return 1 << (max(1, int(usable / token)).bit_length() - 1)
 
 
 def run_batches(
-    local: LocalModel,
+    model: str,
     lengths: Sequence[int],
     batches: Sequence[Sequence[int]],
     run: Callable[[list[int]], None],
+    unit: str = "tokens",
 ) -> None:
-    """Call `run` for every batch of row numbers; lengths[i] is the number of tokens of row i.
+    """Call `run` for every batch of row numbers; lengths[i] is the length of row i in `unit`.
 
-    A batch for which memory runs out is halved, and so is every later one of that many tokens.
-    InputError if memory does not hold one row.
+    A batch for which memory runs out is halved, and so is every later one of that size.
+    BadInput with the name of the model if memory does not hold one row.
     """
-    queue, max_tokens = deque(list(batch) for batch in batches), None
+    queue, max_size = deque(list(batch) for batch in batches), None
     while queue:
         batch = queue.popleft()
-        n_tokens = len(batch) * max(lengths[i] for i in batch)
-        if len(batch) > 1 and max_tokens is not None and n_tokens > max_tokens:
+        size = len(batch) * max(lengths[i] for i in batch)
+        if len(batch) > 1 and max_size is not None and size > max_size:
             half = (len(batch) + 1) // 2
             queue.extendleft((batch[half:], batch[:half]))
             continue
@@ -113,9 +122,29 @@ def run_batches(
         if reason is not None:
             free_device_memory()
             if len(batch) == 1:
-                raise BadInput(_describe_too_long(local, n_tokens, reason))
-            max_tokens = n_tokens // 2
+                raise BadInput(
+                    f"Memory does not hold {model} with a batch of 1 sequence of {size} {unit} "
+                    f"({reason}). Lower max_new_tokens, shorten or remove the longest questions, "
+                    "or use a smaller model."
+                )
+            max_size = size // 2
             queue.appendleft(batch)
+
+
+def score_rows(
+    local: LocalModel,
+    rows: Sequence[Row],
+    reduce: Reduce,
+    batch_size: int | None,
+    keep: Callable[[list[int], Tensor, Tensor], None],
+) -> None:
+    """Call `keep(row numbers, means, embeddings)` for every batch, as `row_means` gives them."""
+    run_scoring(
+        local,
+        [len(row.ids) for row in rows],
+        batch_size,
+        lambda batch: keep(batch, *row_means(local, [rows[i] for i in batch], reduce)),
+    )
 
 
 def run_scoring(
@@ -129,7 +158,7 @@ def run_scoring(
     """
     if lengths:
         size = batch_size or choose_scoring_batch(local, median_low(lengths))
-        run_batches(local, lengths, token_bounded(lengths, size), run)
+        run_batches(get_model_name(local), lengths, token_bounded(lengths, size), run)
 
 
 def get_free_bytes(device: str) -> int:
@@ -169,25 +198,15 @@ def _try(run: Callable[[list[int]], None], batch: list[int]) -> str | None:
     return None
 
 
-def _describe_too_long(local: LocalModel, n_tokens: int, reason: str) -> str:
-    config: Any = local.model.config
-    name = config.name_or_path or config.model_type
-    return (
-        f"Memory of {local.device} does not hold {name} with a batch of 1 sequence of {n_tokens} "
-        f"tokens ({reason}). Lower max_new_tokens, remove or shorten the longest questions, or use "
-        "a smaller model."
-    )
-
-
 def _find_usable(local: LocalModel) -> int:
     free = get_free_bytes(local.device) if local.free_bytes is None else local.free_bytes
     return int(USABLE_FRACTION * free)
 
 
-def _fit_rows(row_bytes: int, usable: int) -> int:
-    """Return DEFAULT_BATCH_SIZE, halved until so many rows fit; at least 1."""
+def _fit_rows(estimate_bytes: Callable[[int], int], usable: int) -> int:
+    """Return DEFAULT_BATCH_SIZE, halved until this number of rows fits; at least 1."""
     n = DEFAULT_BATCH_SIZE
-    while n > 1 and n * row_bytes > usable:
+    while n > 1 and estimate_bytes(n) > usable:
         n //= 2
     return n
 

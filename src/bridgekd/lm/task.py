@@ -32,6 +32,7 @@ class Task:
     work: Path
     objective: VariantRef
     reference: ReferenceSpec | None = None
+    free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
