@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test chaos check format models bench-teacher bench-lm bench-selection reproduce choosing clean
+.PHONY: demo test test-gpu chaos check format sandbox-models bench-teacher bench-lm bench-selection reproduce choosing clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
 
 test: check  ## everything that must hold, one worker a core, one thread each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
+
+test-gpu: $(READY)  ## what runs on a CUDA device, beside the same on the CPU; everything here is skipped without one
+	$(BIN)/pytest -m gpu -rs
 
 chaos: $(READY)  ## 200 kills of a buying at random and at the worst instants; says what it saw
 	CHAOS_KILLS=200 $(BIN)/pytest -s --timeout=1800 tests/test_chaos.py
@@ -24,8 +27,8 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-models: $(READY)  ## train the sandbox's base models anew (about an hour)
-	$(BIN)/python -m bridgekd.sandbox.build
+sandbox-models: $(READY)  ## train the base models of the sandbox again (about an hour)
+	$(BIN)/python tools/sandbox_models/train_base_models.py
 
 bench-teacher: $(READY)  ## calls a second against a slow or throttling teacher, with peers (10 minutes)
 	$(BIN)/python benchmarks/teacher.py

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from claims import plots, tables
-from claims.experiments import CHOOSING, CLAIMS, EXCESS, EXPERIMENTS
+from claims.experiments import CHOOSING, CLAIMS, EXPERIMENTS, LATER_SEEDS
 from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
 from claims.reading import Line, artifact, lines_of
 from claims.summary import summary
@@ -30,9 +30,9 @@ DOCUMENT, README = ROOT / "docs" / "experiments.md", ROOT / "README.md"
 MARKS = {  # in DOCUMENT: the experiments that stand there
     "claims": CLAIMS,
     "choosing": CHOOSING,
-    "excess": EXCESS,
+    "later_seeds": LATER_SEEDS,
 }
-FIRST_SEEDS = {"excess": 5}  # of sections about other seeds than from 0 on
+FIRST_SEEDS = {"later_seeds": 5}  # of sections about other seeds than from 0 on
 STUDENTS = ("train_student", "train_on_answers", "train_with_mentor")
 N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file has
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
@@ -106,7 +106,7 @@ def effort(done: Mapping[Job, Answers]) -> str:
     made: dict[str, Artifact] = {}
     for path in {path for answers in done.values() for path in answers.values()}:
         made |= ancestors(artifact(path))
-    hours = sum(a.manifest["seconds"] for a in made.values()) / 3600
+    hours = sum(a.manifest.seconds for a in made.values()) / 3600
     n = sum(a.stage in STUDENTS for a in made.values())
     return f"{n} trainings of a student; {hours:.1f} hours of one core for everything"
 

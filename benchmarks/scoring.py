@@ -29,13 +29,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.core.difficulty import option_entropy
 from bridgekd.core.prompts import shown_answer
 from bridgekd.lm import options
 from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.forward import evaluating
 from bridgekd.lm.questions import Asked, ask, shown_options, targets
 from bridgekd.records import Example
+from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.difficulty.entropy import choice_entropy
 
 SANDBOX = Path(bridgekd.__file__).parent / "sandbox" / "models" / "assistant-middle"
 VOCABULARY = 32_000
@@ -103,7 +104,7 @@ def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> N
     shown = [option for example in pool for option in shown_options(example)]
     losses, vectors = plain(local, asked, targets(local, shown), size)
     firsts = np.cumsum([0, *counts[:-1]])
-    entropies = [option_entropy(-part) for part in np.split(losses, firsts[1:])]
+    entropies = [choice_entropy(-part) for part in np.split(losses, firsts[1:])]
     return np.array(entropies), vectors[firsts]
 
 
@@ -115,7 +116,7 @@ def full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Nu
     with evaluating(local.model):
         for batch in token_bounded(costs, size):
             values, embeddings = options.in_full(local, [questions[i] for i in batch])
-            entropies[batch] = [option_entropy(value) for value in values]
+            entropies[batch] = [choice_entropy(value) for value in values]
             for i, vector in zip(batch, embeddings.numpy(), strict=True):
                 vectors[i] = vector
     return entropies, np.stack(vectors)
@@ -125,7 +126,7 @@ def ours(measure: str) -> Callable[[lm.LocalModel, Sequence[Example], int], Numb
     """`lm.score` in the shape of the others."""
 
     def scored(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
-        found = lm.score(local, pool, measure=measure, batch_size=size)
+        found = lm.score(local, pool, measure=MEASURES.get(measure), batch_size=size)
         return found.difficulty, found.embeddings
 
     return scored

@@ -21,9 +21,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bridgekd.core.difficulty import rank_normalise
-from bridgekd.core.diversity import nearest_earlier, nearest_picks
-from bridgekd.core.selection import STRATEGIES
+from bridgekd.selection.diversity import find_nearest_earlier, find_nearest_picks
+from bridgekd.selection.ranking import rank_normalize
+from bridgekd.selection.strategies import STRATEGIES
 
 HERE = Path(__file__).resolve().parent
 PEERS = {"apricot": "apricot-select==0.6.1 scikit-learn", "submodlib": "submodlib-py==0.0.3"}
@@ -35,14 +35,14 @@ CHOOSERS = (
     ("plain", ALPHA, "bridge"),
     *(
         (f"bridgekd {name}", ALPHA, "bridge")
-        for name in STRATEGIES
-        if name not in ("diverse", "facility", "medoids", "domains")
+        for name in STRATEGIES.list_names()
+        if name not in ("diverse", "facility_location", "medoids", "domains")
     ),
     ("plain", 0.0, "k-center"),
     ("bridgekd diverse", 0.0, "k-center"),
     ("bridgekd medoids", 0.0, "k-center"),
     ("kmeans", 0.0, "k-center"),
-    ("bridgekd facility", 0.0, "facility"),
+    ("bridgekd facility_location", 0.0, "facility"),
     ("apricot", 0.0, "facility"),
     ("submodlib", 0.0, "facility"),
 )
@@ -79,7 +79,7 @@ def make_pool(folder: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
     embeddings *= 0.7 / np.sqrt(WIDTH)
     embeddings += centres[of]
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    places = rank_normalise(rng.gamma(2.0, size=n))
+    places = rank_normalize(rng.gamma(2.0, size=n))
     np.save(folder / "embeddings.npy", embeddings)
     np.save(folder / "places.npy", places)
     return embeddings, places
@@ -122,11 +122,11 @@ def worth(
     embeddings: np.ndarray, places: np.ndarray, picks: np.ndarray, alpha: float
 ) -> dict[str, float]:
     chosen = embeddings[picks]
-    scores = alpha * places[picks] + (1 - alpha) * nearest_earlier(chosen).distance
+    scores = alpha * places[picks] + (1 - alpha) * find_nearest_earlier(chosen).distance
     judged = np.arange(len(embeddings))
     if len(embeddings) > JUDGED:
         judged = np.random.default_rng(SEED).permutation(len(embeddings))[:JUDGED]
-    distance = nearest_picks(embeddings[judged], chosen).distance
+    distance = find_nearest_picks(embeddings[judged], chosen).distance
     return {
         "scores": float(scores.sum()),
         "mean": float(distance.mean()),
@@ -183,7 +183,9 @@ def best_known(run: Run, runs: list[Run]) -> Run | None:
     """What a run is relative to: the plain greedy choice of its rule; where that has no result (or
     the rule is facility location), bridgekd's own.
     """
-    own = {"bridge": "bridge", "k-center": "diverse", "facility": "facility"}[run.rule]
+    own = {"bridge": "bridge_greedy", "k-center": "diverse", "facility": "facility_location"}[
+        run.rule
+    ]
     for chooser in ("plain", f"bridgekd {own}"):
         for other in runs:
             if (other.rule, other.chooser, other.said) == (run.rule, chooser, ""):
@@ -196,7 +198,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="n = 10k and 100k, 120 s a chooser")
     parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--limit-s", type=float, default=300)
-    parser.add_argument("--choosers", nargs="+", help="only these, as 'plain' or 'bridgekd bridge'")
+    parser.add_argument(
+        "--choosers", nargs="+", help="only these, as 'plain' or 'bridgekd hardest'"
+    )
     parser.add_argument("--json", type=Path, help="where to write every run")
     parser.add_argument("--peer-venvs", type=Path, help="a folder with one environment a peer")
     return parser.parse_args()

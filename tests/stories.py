@@ -1,5 +1,6 @@
 """A report's story with something in every section, some of it hostile."""
 
+from bridgekd.core.chance import Chance
 from bridgekd.core.crossed import Estimate
 from bridgekd.report.evidence import (
     Compared,
@@ -14,8 +15,23 @@ from bridgekd.report.evidence import (
     Training,
 )
 from bridgekd.report.story import Against, ArmRow, Gain, Pair, Reasoning, SeedRow, Story
+from bridgekd.stats.metrics import Metrics, PairDifference
 
 HOSTILE = "</title></svg><script>alert('x')</script> \"quoted\" \x00\x08\u202e & <b>"
+
+
+def some_metrics(**changes):
+    """Figures of no arm; `changes` replace fields."""
+    fields = {"arms": {}, "pairs": (), "vs_reference": (), "chance": Chance(0.1, "guessing")}
+    return Metrics(**(fields | changes))
+
+
+def a_pair(arm, reference, p=0.01):
+    """The test of two arms."""
+    fields = {"n_test": 600, "n_seeds": 1, "difference": 0.1, "ci95": (0.05, 0.15)}
+    return PairDifference(
+        arm=arm, reference=reference, p=p, test="McNemar", p_by_seed=(p,), **fields
+    )
 
 
 def an_arm(name, accuracy, low, high, **changes):

@@ -1,98 +1,90 @@
-"""Cards: what names and models hold is text in its place, and nothing is told that is not known."""
+"""Cards of an exported arm: what the run knows, in Hugging Face's format, and names stay text."""
 
 from dataclasses import replace
 
-from ruamel.yaml import YAML
+import pytest
+from huggingface_hub import DatasetCard, ModelCard
 
-from bridgekd.report.cards import Card, Figure, data_card, model_card
-from bridgekd.report.evidence import Purchase
+from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_model_card
+from bridgekd.exporting.folder import _lessons
+from bridgekd.journal import finished
+from bridgekd.lm.merging import Merged
 
 HOSTILE = "a|b\n# <script>`[x](y)*"
-CARD = Card(
-    run="tiny",
-    arm="direct",
-    title="Student, direct",
-    how="Method: direct.",
-    base="owner/base",
-    base_on_hub=True,
-    licence={},
-    train_data="train.jsonl",
-    test_data="test.jsonl",
-    n_pool=1000,
-    n_validation=0,
-    contamination="0 of 20 test questions stand word for word in the train file.",
-    teacher="large",
-    provider="openai",
-    budget="50 queries",
-    n_queries=50,
-    spend_usd=1.25,
-    purchases=(Purchase("Chosen by: random", 50, 1.25, "queries", 40, {"wrong answer": 10}, {}),),
-    figures=(Figure("Student, direct", 0.5, 0.299, 0.701, 20),),
-    by_domain=(),
-    n_rows=40,
-    n_questions=40,
-    n_too_long=0,
-    sources={"teacher": 40},
-    dropped={"wrong answer": 10},
-    rules=("correct",),
-    two_task=False,
-    n_updates=4,
-    best_update=4,
-    dtype="bfloat16",
-    n_parameters=1_000_000,
-    max_new_tokens=256,
-    prompt_end="\nThink.",
-    notes=(),
-    libraries="bridgekd 0.1.0",
-)
 
 
-def front_matter(text):
-    return YAML(typ="safe", pure=True).load(text.split("---\n")[1])
+@pytest.fixture(scope="module")
+def exported(runs):
+    """The student of direct distillation, ready for its cards."""
+    run = finished(runs, "tiny")
+    arm = run.arm("direct")
+    return ExportedArm(run, arm, _lessons(arm.model), Merged("float32", 1_000_000, ("A note.",)))
 
 
-def test_a_base_on_the_hub_and_its_licence_are_in_the_front_matter():
-    licence = {"license": "other", "license_name": "qwen", "license_link": "https://x.example/l"}
-    told = front_matter(model_card(replace(CARD, licence=licence)))
-    assert told["base_model"] == "owner/base"
-    assert {k: told[k] for k in licence} == licence
-    local = front_matter(model_card(replace(CARD, base="a-folder", base_on_hub=False)))
-    assert not {"base_model", "license"} & local.keys()
+def with_teacher(exported, name):
+    recipe = exported.run.recipe
+    teacher = recipe.teacher.model_copy(update={"model": name})
+    return replace(
+        exported,
+        run=replace(exported.run, recipe=recipe.model_copy(update={"teacher": teacher})),
+    )
 
 
-def test_names_stay_in_their_cells_and_are_no_markup():
-    figure = Figure(HOSTILE, 0.5, 0.3, 0.7, 20)
-    card = replace(CARD, teacher=HOSTILE, by_domain=(figure,), dropped={HOSTILE: 1})
-    for text in (model_card(card), data_card(card)):
+def tables_of(text):
+    return [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+
+
+def test_model_card_has_accuracy_with_its_interval_as_evaluation_result(exported):
+    card = ModelCard(render_model_card(exported))
+    (result,) = card.data.eval_results
+    low, high = result.metric_args["ci95"]
+    assert low <= result.metric_value < high
+    assert (result.dataset_name, result.metric_args["n_test"]) == ("test.jsonl", 20)
+    assert f"| {100 * low:.1f} % to {100 * high:.1f} % | 20 |" in card.text
+    assert card.data.library_name == "transformers" and card.data.base_model is None
+
+
+def test_model_card_says_how_it_was_made_and_what_to_check(exported):
+    text = render_model_card(exported)
+    assert "    bridgekd compare tiny.yaml --arms bridge,direct\n" in text
+    assert "The license of model is unknown." in text
+    assert "**Terms of the teacher.**" in text and "\n- A note.\n" in text
+
+
+def test_names_stay_in_their_cells_and_are_no_markup(exported):
+    hostile = with_teacher(exported, HOSTILE)
+    for text in (render_model_card(hostile), render_dataset_card(hostile)):
         assert "a\\|b # \\<script>" in text
         assert "<script>" not in text.replace("\\<script>", "")
         assert "\n# \\<" not in text
 
 
-def test_one_task_and_two_are_told_apart():
-    assert "two tasks" not in model_card(CARD)
-    assert "two tasks" in model_card(replace(CARD, two_task=True))
-    assert "null in a row" in data_card(replace(CARD, two_task=True))
+def test_braces_in_a_name_are_text(exported):
+    assert "{x} {{ y }}" in render_model_card(with_teacher(exported, "{x} {{ y }}"))
 
 
-def test_unchecked_rationales_are_said_to_be_so():
-    assert "no answer was checked" not in data_card(CARD)
-    assert "no answer was checked" in data_card(replace(CARD, rules=("all",)))
-
-
-def test_options_are_in_the_code_where_the_task_has_them():
-    end = "\n(A) one's\n(B) two\nThink."
-    (line,) = (
-        row for row in model_card(replace(CARD, prompt_end=end)).splitlines() if "(B)" in row
-    )
+def test_choices_are_in_the_code_if_the_task_has_them(exported):
+    recipe = exported.run.recipe
+    data = recipe.data.model_copy(update={"answer_kind": "choice"})
+    run = replace(exported.run, recipe=recipe.model_copy(update={"data": data}))
+    text = render_model_card(replace(exported, run=run))
+    (line,) = (row for row in text.splitlines() if row.startswith("messages = "))
     scope = {"question": "Q?"}
     exec(line, scope)
-    assert scope["messages"][0]["content"] == "Q?" + end
+    assert "Q?\n(A) first option\n(B)" in scope["messages"][0]["content"]
+    assert "the question and its choices" in text
 
 
-def test_every_table_has_rows_as_wide_as_its_head():
-    for text in (model_card(CARD), data_card(CARD)):
-        blocks = [b.splitlines() for b in text.split("\n\n") if b.startswith("|")]
-        assert len(blocks) >= 2
-        for head, *rows in blocks:
+def test_dataset_card_names_its_file_and_counts_dropped_rationales(exported):
+    card = DatasetCard(render_dataset_card(exported))
+    assert card.data.configs[0]["data_files"][0]["path"] == "train.parquet"
+    assert (
+        "| wrong answer | " in card.text and "passed the filter of the run (`correct`)" in card.text
+    )
+
+
+def test_every_table_has_rows_as_wide_as_its_head(exported):
+    for text in (render_model_card(exported), render_dataset_card(exported)):
+        assert len(tables_of(text)) >= 3
+        for head, *rows in tables_of(text):
             assert {row.replace("\\|", "").count("|") for row in rows} == {head.count("|")}

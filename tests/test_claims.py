@@ -21,6 +21,7 @@ from bridgekd.core.crossed import share_of
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.methods import METHODS
 from bridgekd.sandbox.export import export
+from bridgekd.stats.metrics import ArmMetrics
 
 SEEDS, QUESTIONS = 5, 400
 
@@ -31,10 +32,10 @@ def line(title, accuracy, seed=0, n_seeds=SEEDS):
     luck = rng.random((n_seeds, QUESTIONS))
     right = {f"q{k:03d}": [bool(row[k] < accuracy) for row in luck] for k in range(QUESTIONS)}
     told = share_of(np.array(list(right.values()), dtype=float).T)
-    figures = {
-        "accuracy": told.mean, "ci95": [told.low, told.high], "n_queries": 200, "spend_usd": 0.16,
-        "wrong_steps": None, "lessons": None,
-    }  # fmt: skip
+    figures = ArmMetrics.model_construct(
+        accuracy=told.mean, ci95=(told.low, told.high), n_queries=200, spend_usd=0.16,
+        wrong_steps=None, training_set=None,
+    )  # fmt: skip
     return Line(title, figures, right, None, None, {})
 
 
@@ -118,8 +119,8 @@ def test_a_table_leaves_out_columns_that_nothing_fills():
 
 def test_a_part_of_a_section_is_not_written_over_the_whole():
     assert mark_of(CLAIMS, 0) == "claims" and mark_of(CHOOSING, 0) == "choosing"
-    assert mark_of(["excess"], 5) == "excess"
-    for names, first in ((["excess"], 0), (CLAIMS, 5)):
+    assert mark_of(["later_seeds"], 5) == "later_seeds"
+    for names, first in ((["later_seeds"], 0), (CLAIMS, 5)):
         with pytest.raises(SystemExit, match="first-seed"):
             mark_of(names, first)
     for names in (["shift"], [*CLAIMS, "loop"], ["loop"]):

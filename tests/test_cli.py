@@ -62,8 +62,12 @@ def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
         ("data.train=nowhere.jsonl", "no such data file"),
         ("data.validation=100%", "leaves no pool"),
         ("assistant.model=./nowhere", "no such model folder"),
+        (
+            "select.strategy={name: domains, alfa: 1}",
+            "strategy domains: unknown option 'alfa'. Did you mean 'alpha'?",
+        ),
         ("method=bridg", "unknown method 'bridg'; did you mean 'bridge'"),
-        ("select.strategy=best", "select.strategy 'best' is unknown; known: bridge"),
+        ("select.strategy=hardes", "Unknown strategy 'hardes'. Did you mean 'hardest'?"),
     ],
 )
 def test_bad_settings_end_with_2_and_a_sentence(task, refused, override, complaint):

@@ -68,25 +68,25 @@ def test_what_budgets_share_is_made_once_a_seed(compared):
 
 
 def test_every_arm_has_a_row_a_budget_and_a_model_a_seed(compared):
-    arms = compared[2].metrics["arms"]
+    arms = compared[2].metrics.arms
     assert {"bridge@10%", "bridge@20%", "direct@10%", "direct_full", "answers_only"} <= arms.keys()
-    assert {name for name, row in arms.items() if row["n_seeds"] != 2} == {"teacher"}
-    assert [s["seed"] for s in arms["bridge@20%"]["by_seed"]] == [0, 1]
-    assert arms["direct_full"]["budget"] == "100%"
-    assert (arms["student_base"]["budget"], arms["student_base"]["n_queries"]) == ("", 0)
+    assert {name for name, row in arms.items() if row.n_seeds != 2} == {"teacher"}
+    assert [s.seed for s in arms["bridge@20%"].by_seed] == [0, 1]
+    assert arms["direct_full"].budget == "100%"
+    assert (arms["student_base"].budget, arms["student_base"].n_queries) == ("", 0)
 
 
 def test_an_arm_is_charged_what_it_would_have_paid_alone_though_calls_are_shared(compared):
     recipe, _, outcome, calls, _ = compared
-    arms = outcome.metrics["arms"]
-    assert [arms[f"direct@{b}"]["n_queries"] for b in ("10%", "20%")] == [6, 12]
-    assert arms["direct_full"]["n_queries"] == 60
+    arms = outcome.metrics.arms
+    assert [arms[f"direct@{b}"].n_queries for b in ("10%", "20%")] == [6, 12]
+    assert arms["direct_full"].n_queries == 60
     assert calls <= 70 + 5  # every question of the file once, and the measuring
     for manifest in made(recipe, "query_teacher"):
         folder = recipe.parent / "runs" / f"query_teacher-{manifest['fingerprint']}"
         rows = read_rows(folder / "completions.parquet", Completion)
-        assert manifest["facts"]["spend_microusd"] == sum(r.cost_microusd for r in rows)
-    small, whole = (arms[name]["spend_usd"] for name in ("direct@10%", "direct_full"))
+        assert manifest["stats"]["spend_microusd"] == sum(r.cost_microusd for r in rows)
+    small, whole = (arms[name].spend_usd for name in ("direct@10%", "direct_full"))
     assert 0 < 5 * small < whole
 
 
@@ -95,7 +95,7 @@ def test_the_bill_of_a_comparison_falls_inside_its_plan(compared):
     paid = held_microusd(recipe.parent / "ledger.db")
     assert before.together.new.floor <= paid <= before.together.new.ceiling
     assert before.together.new.ceiling < sum(p.forecast.new.ceiling for p in before.purchases)
-    charged = sum(row["spend_usd"] for row in outcome.metrics["arms"].values())
+    charged = sum(row.spend_usd for row in outcome.metrics.arms.values())
     assert charged * 1e6 > paid
 
 
@@ -105,10 +105,10 @@ def test_a_comparison_again_makes_no_call_and_trains_nothing(compared):
 
 
 def test_steps_of_rationales_are_checked_where_the_recipe_names_a_checker(compared):
-    arms = compared[2].metrics["arms"]
-    assert arms["direct_full"]["lessons"]["wrong_steps"]["mean"] == 0  # the teacher is never wrong
-    assert arms["bridge@20%"]["lessons"]["wrong_steps"]["mean"] > 0.5  # an untaught model's texts
-    assert arms["answers_only"]["wrong_steps"] is None  # it gives no rationale
+    arms = compared[2].metrics.arms
+    assert arms["direct_full"].training_set.wrong_steps.mean == 0  # the teacher is never wrong
+    assert arms["bridge@20%"].training_set.wrong_steps.mean > 0.5  # an untaught model's texts
+    assert arms["answers_only"].wrong_steps is None  # it gives no rationale
 
 
 def test_one_journal_tells_of_the_whole_comparison(compared, capsys, monkeypatch):
@@ -121,7 +121,7 @@ def test_one_journal_tells_of_the_whole_comparison(compared, capsys, monkeypatch
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["report", "tiny", "--store", str(store)]) == 0
     text = capsys.readouterr().out
-    assert "Student, BRIDGE, 20%" in text and "Against direct distillation" in text
+    assert "Student, BRIDGE, 20%" in text and "Minus direct distillation" in text
 
 
 def test_the_page_and_the_markdown_hold_budgets_and_differences(compared):
@@ -131,7 +131,7 @@ def test_the_page_and_the_markdown_hold_budgets_and_differences(compared):
         in page
     )
     assert "--budgets 10%,20%" in page
-    assert "Chosen by: bridge, 10%, seed 1" in page
+    assert "Chosen by: bridge_greedy, 10%, seed 1" in page
     assert "<strong>Student, BRIDGE, 20%, seed 1</strong>" in page
     assert page.count("Shown is the first seed and budget.") == 3
     markdown = compared[2].report.with_name("report.md").read_text()
@@ -155,7 +155,7 @@ def test_workers_side_by_side_make_what_one_process_makes(world_files, tmp_path,
         told = []
         beside = bridgekd.run(two, workers=2, progress=lambda *w: told.append(w), **how)
     assert differing(rows_of(one.parent / "runs"), rows_of(two.parent / "runs")) == []
-    assert alone.metrics["arms"].keys() == beside.metrics["arms"].keys()
+    assert alone.metrics.arms.keys() == beside.metrics.arms.keys()
     assert {what for what, _, _ in told} == {"compare arms", "teacher"}  # and nothing trained here
 
 

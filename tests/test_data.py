@@ -1,5 +1,6 @@
 """Data sets in: what fits becomes rows, what does not is named with its place and the remedy."""
 
+import gzip
 import json
 
 import pyarrow as pa
@@ -115,3 +116,41 @@ def test_rows_come_back_from_disk_as_they_were(tmp_path):
     for kind, some in [(Rationale, rows), (Example, [EXAMPLE]), (Pick, [])]:
         write_rows(tmp_path / "rows.parquet", kind, some)
         assert read_rows(tmp_path / "rows.parquet", kind) == some
+
+
+def test_a_broken_gzip_file_is_named(tmp_path):
+    whole = gzip.compress(b'{"question": 1, "answer": 2}\n' * 999)
+    (tmp_path / "m.jsonl.gz").write_bytes(whole[:-20])
+    with pytest.raises(BadInput, match=r"m\.jsonl\.gz is no whole gzip file"):
+        load_examples(tmp_path / "m.jsonl.gz", Fields(), "text")
+
+
+def test_options_may_be_meant_by_number_from_0(tmp_path):
+    fields = Fields(choices="choices")
+    rows = [{"question": "q", "choices": ["x", "y"], "answer": 1}]
+    assert load_examples(write_jsonl(tmp_path / "x.jsonl", rows), fields, "choice")[0].answer == "y"
+    rows[0]["answer"] = 2
+    with pytest.raises(BadInput, match="no option from 0 to 1"):
+        load_examples(write_jsonl(tmp_path / "x.jsonl", rows), fields, "choice")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "gold"),
+    [(["10", "20"], 1, None), (["2", "4", "0", "1"], 1, None), (["10", "20"], 0, "10"),
+     (["0", "1"], 1, "1"), (["7", "8"], 8, "8"), (["2", "4", "0", "1"], "1", "1")],
+)  # fmt: skip
+def test_a_number_that_may_mean_two_options_is_refused(tmp_path, options, answer, gold):
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"question": "Q", "choices": options, "answer": answer}))
+    fields = Fields(choices="choices")
+    if gold is None and str(answer) in options:
+        with pytest.raises(BadInput, match=r"may be the option '1' or, counted from 0,"):
+            load_examples(path, fields, "choice")
+    else:
+        (example,) = load_examples(path, fields, "choice")
+        assert example.answer == (gold or options[answer])
+
+
+def test_several_gold_labels_are_joined(tmp_path):
+    path = write_jsonl(tmp_path / "x.jsonl", [{"question": "q", "answer": ["b", "a"]}])
+    assert load_examples(path, Fields(), "labels")[0].answer == "b; a"

@@ -52,7 +52,7 @@ def predictions_of(runs, arm):
     (evaluation,) = made(runs, "evaluate")
     manifest = json.loads((evaluation / "manifest.json").read_text())
     place = manifest["settings"]["arms"].index(arm)
-    folder = runs / manifest["inputs"][1 + place]["folder"]
+    folder = runs / manifest["inputs"]["predictions"][place]["folder"]
     return {r.id: r.text for r in read_rows(folder / "predictions.parquet", Prediction)}
 
 
@@ -133,12 +133,12 @@ def test_the_base_s_licence_is_told_where_its_card_says_it(runs, tmp_path):
     folder = bridgekd.export("tiny", tmp_path / "out", store=runs).folder
     card.unlink()
     assert front_matter(folder / "README.md")["license"] == "apache-2.0"
-    assert "model is under `apache-2.0`" in (folder / "README.md").read_text()
+    assert "The card of model says `apache-2.0`." in (folder / "README.md").read_text()
 
 
 def test_only_kept_rationales_are_exported_and_the_dropped_are_counted(runs, direct):
     _, model = made(runs, "train_student")
-    check = json.loads((model / "manifest.json").read_text())["inputs"][2]["folder"]
+    check = json.loads((model / "manifest.json").read_text())["inputs"]["rationales"][0]["folder"]
     rationales = read_rows(runs / check / "rationales.parquet", Rationale)
     kept = [r for r in rationales if r.kept]
     assert 0 < len(kept) < len(rationales)

@@ -1,7 +1,5 @@
 """Several purchases together: what is sure stays sure, whatever they share."""
 
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +8,6 @@ from bridgekd.core.admission import Limits
 from bridgekd.core.bounds import Bounds, calls_for
 from bridgekd.core.forecast import Forecast, forecast
 from bridgekd.core.joint import together
-from bridgekd.core.selection import NESTED, rank
 from bridgekd.records import Message
 
 PRICE = Price(input=1, output=10)
@@ -54,15 +51,3 @@ def test_however_choices_overlap_the_bill_is_within_the_sure_ends(chosen):
     n = len(set().union(*chosen))
     assert bill.floor <= n * calls[0].least_microusd
     assert n * calls[0].most_microusd <= bill.ceiling <= 30 * calls[0].most_microusd
-
-
-@pytest.mark.parametrize("strategy", ["bridge", "bridge_static", "random", "hardest", "diverse"])
-def test_a_nested_strategy_begins_alike_however_many_are_chosen(strategy):
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(60, 4)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    how = {"alpha": 0.5, "seed": 3}
-    ids = [str(i) for i in range(60)]
-    few, many = (rank(strategy, ids, np.arange(60), rows, n_chosen=n, **how) for n in (6, 25))
-    assert strategy in NESTED
-    assert list(few.rows[:6]) == list(many.rows[:6])

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from bridgekd.exporting.describe import _base
 
 from bridgekd.config import Recipe, Section
-from bridgekd.edges.store import Artifact, Stage, Store
+from bridgekd.edges.store import Artifact, Stats, Store, stage
 from bridgekd.errors import BadInput
-from bridgekd.exporting.describe import _base
 from bridgekd.journal import Finished, Measured
 
 HUB = Artifact("hub", "hub:owner/base@main", Path("owner/base@main"))
@@ -18,18 +18,15 @@ class Nothing(Section):
     pass
 
 
-def stage(name):
-    def work(out, settings, *inputs, live):
-        return {}
-
-    work.__name__ = name
-    return Stage(work, 1)
+@stage(version=1)
+def work(out, settings, live, pool=None, model=None, *rationales):
+    return Stats()
 
 
 @pytest.fixture
 def make(tmp_path):
     store = Store(tmp_path)
-    return lambda name, *inputs: store.make(stage(name), Nothing(), *inputs, live=None)
+    return lambda name, *inputs: store.make(work.named(name, name), Nothing(), None, *inputs)
 
 
 def a_run(arms, recipe_method="bridge", methods=()):
@@ -52,7 +49,7 @@ def an_arm(name, stage="train_student"):
 
 def test_a_model_s_first_source_is_found_through_every_training(make):
     pool = make("load_pool", FILE)
-    instructed = make("instruct_student", HUB, FILE)
+    instructed = make("instruct_student", None, HUB)
     first = make("train_student", pool, instructed, FILE)
     assert a_run({}).source(make("train_student", pool, first)).fingerprint == HUB.fingerprint
     base = _base(a_run({}), Measured("bridge", first, "explain", 8))

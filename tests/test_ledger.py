@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +15,10 @@ from bridgekd.core.calls import call_key
 from bridgekd.core.replies import Bill
 from bridgekd.errors import BadInput, HardStop, Overbilled
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.ledger.migrations import MIGRATIONS
+from bridgekd.ledger.schema import VERSION
 from bridgekd.ledger.views import spend
 
+GOLDEN = Path(__file__).parent / "golden"
 RAW = """{"choices": [{"message": {"content": "Answer: 4"}, "finish_reason": "stop"}],
           "usage": {"prompt_tokens": 10, "completion_tokens": 20}}"""
 
@@ -136,7 +138,6 @@ def test_an_attempt_left_open_becomes_unknown_and_stays_held(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         reserve(ledger)
     with Ledger(tmp_path / "l.db") as ledger:
-        assert ledger.n_recovered == 1
         assert ledger.held_microusd() == 900
         assert ledger.recall(call_key(call())) is None
         assert ledger.recover() == 0
@@ -156,7 +157,7 @@ def test_a_recorded_response_that_cannot_be_read_is_kept_and_held(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         ledger.record(reserve(ledger), "<html>", price=None)
     with Ledger(tmp_path / "l.db") as ledger:
-        assert (ledger.n_recovered, ledger.held_microusd()) == (1, 900)
+        assert ledger.held_microusd() == 900
     assert [row.state for row in spend(tmp_path / "l.db")] == ["unparsable"]
 
 
@@ -172,7 +173,8 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert subprocess.run([sys.executable, "-c", child], check=False).returncode == -9
     notes = []
     with Ledger(tmp_path / "l.db", on_wait=notes.append) as ledger:
-        assert (ledger.n_recovered, ledger.held_microusd(), notes) == (1, 900, [])
+        assert (ledger.held_microusd(), notes) == (900, [])
+    assert [row.state for row in spend(tmp_path / "l.db")] == ["unknown"]
 
 
 def test_a_second_writer_says_that_it_waits_and_then_gets_its_turn(tmp_path):
@@ -222,11 +224,27 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path):
         pass
 
 
-def test_a_ledger_of_a_newer_version_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "version, message",
+    [(VERSION + 1, "newer bridgekd"), (VERSION - 1, "development version .* import the export")],
+)
+def test_a_ledger_of_another_version_is_refused(tmp_path, version, message):
     with Ledger(tmp_path / "l.db") as ledger:
-        ledger._connection("write").execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    with pytest.raises(BadInput, match="newer bridgekd"), Ledger(tmp_path / "l.db"):
-        pass
+        ledger._connection("write").execute(f"PRAGMA user_version = {version}")
+    for use in (lambda p: Ledger(p).__enter__(), spend):
+        with pytest.raises(BadInput, match=message):
+            use(tmp_path / "l.db")
+
+
+def test_format_of_the_database_is_the_stored_one(tmp_path):
+    """Ledgers hold answers that were paid for: a change of this file loses them."""
+    with Ledger(tmp_path / "l.db") as ledger:
+        db = ledger._connection("write")
+        rows = db.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL ORDER BY type, name")
+        sql = [" ".join(row[0].split()) + ";" for row in rows]
+        pragmas = [f"PRAGMA {name} = {db.execute(f'PRAGMA {name}').fetchone()[0]};"
+                   for name in ("application_id", "user_version")]  # fmt: skip
+    assert [*pragmas, *sql] == (GOLDEN / "ledger_schema.sql").read_text().splitlines()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -7,8 +7,7 @@ from contextlib import closing
 import pytest
 
 from bridgekd.cli import main
-from bridgekd.ledger import migrations
-from bridgekd.ledger.check import Finding, verify
+from bridgekd.ledger.check import Finding, Proof, verify
 from bridgekd.ledger.ledger import Ledger
 from test_ledger_exchange import call, fill, raw
 
@@ -153,23 +152,11 @@ def test_a_damaged_file_is_found_and_not_read_further(path):
     assert all(finding.what.startswith("the file is damaged: ") for finding in proof.findings)
 
 
-def test_a_file_of_every_version_is_proved(tmp_path):
-    for version in range(len(migrations.MIGRATIONS)):
-        path = tmp_path / f"{version}.db"
-        with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            for migration in migrations.MIGRATIONS[:version]:
-                migration(db)
-            if version:
-                db.execute(f"PRAGMA application_id = {migrations.APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {version}")
-                db.execute(
-                    """INSERT INTO attempts (key, run, purpose, provider, model, request, state,
-                       reserve_microusd, created_at)
-                       VALUES ('v1:x', 'r', 'train', 'p', 'm', '{}', 'reserved', 9, '2026')"""
-                )
-        proof = verify(path)
-        assert proof.n_attempts == (version > 0)
-        assert [finding.what for finding in proof.findings] == [KEY] * (version > 0)
+def test_a_file_without_tables_is_proved(tmp_path):
+    path = tmp_path / "empty.db"
+    sqlite3.connect(path).close()
+    path.touch()
+    assert verify(path) == Proof(0, (), ())
 
 
 def test_a_proof_is_given_while_a_run_is_buying_and_takes_no_lock(path):

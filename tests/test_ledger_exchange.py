@@ -376,3 +376,15 @@ def test_every_command_of_the_document_works_on_its_own_example(path, tmp_path, 
 def test_the_help_of_every_command_has_an_example(command, capsys):
     assert main(["ledger", *command, "--help"]) == 0
     assert f"Example: {' '.join(['bridgekd ledger', *command])}" in capsys.readouterr().out
+
+
+def test_a_line_may_have_a_text_and_usage_in_place_of_a_response(tmp_path):
+    request = {"model": "gpt-4o", "messages": [{"role": "user", "content": "2 + 2"}]}
+    usage = {"prompt_tokens": 10, "completion_tokens": 4}
+    line = {"request": request, "text": "4", "usage": usage}
+    path = write_jsonl(tmp_path / "f.jsonl", [line])
+    import_answers(path, tmp_path / "l.db", default_price="published")
+    assert [row.elsewhere_microusd for row in spend(tmp_path / "l.db")] == [65]
+    other = write_jsonl(tmp_path / "g.jsonl", [line | {"request": request | {"model": "palm"}}])
+    with pytest.raises(BadInput, match="no published price of 'palm'"):
+        import_answers(other, tmp_path / "l.db", default_price="published")

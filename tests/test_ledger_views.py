@@ -7,15 +7,12 @@ import pytest
 from bridgekd.cli import main
 from bridgekd.config import Price
 from bridgekd.core.replies import Bill
-from bridgekd.ledger import migrations
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.views import (
     GROUPS,
-    attempts_in,
     reading,
     spend,
     spend_query,
-    table_of,
     total_of,
 )
 
@@ -67,7 +64,7 @@ def test_every_grouping_adds_up_to_the_same_total(path, by):
 def test_what_was_spent_is_added_up_without_reading_the_texts(path):
     for by in [(), *((name,) for name in GROUPS), tuple(GROUPS)]:
         with reading(path) as db:
-            plan = db.execute(f"EXPLAIN QUERY PLAN {spend_query(by, table_of(db))}").fetchall()
+            plan = db.execute(f"EXPLAIN QUERY PLAN {spend_query(by)}").fetchall()
         assert "SCAN attempts USING COVERING INDEX attempts_spent" in [step[3] for step in plan]
 
 
@@ -84,28 +81,6 @@ def test_a_day_is_the_utc_day_on_which_an_attempt_was_opened(path):
     db.close()
     rows = [(row.day, row.n_attempts) for row in spend(path, ("day",))]
     assert rows == [("2026-03-01", 1), ("2026-03-02", 5)]
-
-
-def test_a_file_of_the_first_version_is_read_as_it_lies(tmp_path):
-    path = tmp_path / "old.db"
-    db = sqlite3.connect(path)
-    migrations.MIGRATIONS[0](db)
-    db.execute(f"PRAGMA application_id = {migrations.APPLICATION_ID}")
-    db.execute("PRAGMA user_version = 1")
-    db.execute(
-        """INSERT INTO attempts (key, run, purpose, provider, model, request, state,
-           reserve_microusd, cost_microusd, n_prompt_tokens, n_completion_tokens, created_at)
-           VALUES ('v1:x', 'r', 'train', 'p', 'm', '{}', 'answered', 9, 5, 1, 2, '2026-01-01')"""
-    )
-    db.commit()
-    db.close()
-    before = path.read_bytes()
-    (row,) = spend(path, ("run", "day"))
-    assert (row.run, row.day, row.paid_microusd, row.held_microusd) == ("r", "2026-01-01", 5, 5)
-    with reading(path) as db:
-        (attempt,) = attempts_in(db)
-    assert (attempt.id, attempt.imported, attempt.n_cached_tokens, attempt.batch) == (1, 0, 0, None)
-    assert path.read_bytes() == before
 
 
 def test_the_table_shows_calls_tokens_paid_and_held_with_a_total(path, capsys, monkeypatch):

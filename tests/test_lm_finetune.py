@@ -93,7 +93,7 @@ def test_exactly_n_updates_are_made_and_counted(base, tmp_path):
     log = tune(
         base, tmp_path, n_updates=7, progress=lambda *step: steps.append(step), label="train it"
     )
-    assert steps == [("train it", k, 7) for k in range(1, 8)]
+    assert steps == [("train it", k, 7) for k in range(8)]
     assert [line["update"] for line in metrics(tmp_path)] == list(range(1, 8))
     assert (log.n_updates, log.best_update, log.n_rows, log.n_too_long) == (7, 7, 10, 0)
     local = lm.load(base, device="cpu")
@@ -257,8 +257,13 @@ def test_a_cut_row_keeps_its_bos_and_its_target():
 def test_without_a_gain_for_so_long_the_training_ends(base, tmp_path):
     values = iter([0.1, 0.7, 0.6, 0.7, 0.9, 0.9])
     patient = TRAIN.model_copy(update={"patience": 2, "evaluations": 6})
-    log = tune(base, tmp_path, train=patient, validate=lambda local: next(values), n_updates=12)
+    steps = []
+    log = tune(
+        base, tmp_path, train=patient, validate=lambda local: next(values), n_updates=12,
+        progress=lambda *step: steps.append(step),
+    )  # fmt: skip
     assert (log.n_updates, log.best_update) == (8, 4) and len(log.validations) == 4
+    assert steps[0][1:] == (0, 12) and steps[-1][1:] == (8, 8)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])

@@ -14,6 +14,7 @@ from bridgekd.errors import BadInput
 from bridgekd.lm.encode import prompt_ids, stop_ids
 from bridgekd.lm.generating import continue_ids
 from bridgekd.records import Example, Message
+from bridgekd.selection.difficulty import MEASURES
 from tiny_models import FAMILIES, bent_model, tiny_tokenizer, write_tiny
 
 PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in (3, 1, 4, 1, 5, 0)]
@@ -45,7 +46,12 @@ def test_a_table_of_positions_that_is_too_short_is_told_before_anything_is_writt
     with pytest.raises(BadInput, match="does not fit gpt2"):
         lm.score(local, [question], batch_size=1)
     with pytest.raises(BadInput, match="does not fit gpt2"):
-        lm.score(local, [replace(question, choices=("Ann", "Bob"))], measure="margin", batch_size=1)
+        lm.score(
+            local,
+            [replace(question, choices=("Ann", "Bob"))],
+            measure=MEASURES.get("margin"),
+            batch_size=1,
+        )
 
 
 def expected(local, prompt, max_new_tokens):
@@ -144,7 +150,7 @@ def test_batches_are_reported_as_they_finish(local):
         on_batch=lambda rows, written: told.update(zip(rows, written, strict=True)),
     )
     assert [told[i] for i in range(len(prompts))] == texts
-    assert steps == [("write", n, 18) for n in (4, 8, 12, 16, 18)]
+    assert steps == [("write", n, 18) for n in (0, 4, 8, 12, 16, 18)]
 
 
 def test_no_prompts_give_no_texts(local):

@@ -76,6 +76,7 @@ def test_the_progress_ends_at_the_number_of_pairs(local):
         local, PAIRS, how="p_true", batch_size=1,
         progress=lambda what, done, total: told.append((what, done, total)),
     )  # fmt: skip
+    assert told[0] == ("judge", sum(not text.strip() for _, text in PAIRS), 5)
     assert told[-1] == ("judge", 5, 5)
 
 

@@ -12,6 +12,7 @@ from bridgekd.core.prompts import answer_prompt
 from bridgekd.lm import options
 from bridgekd.lm.encode import prompt_ids, stop_ids, text_ids
 from bridgekd.records import Example
+from bridgekd.selection.difficulty import MEASURES
 from tiny_models import FAMILIES, TOKENIZERS, bent_model, tiny_tokenizer, write_tiny
 
 CLOSED = [
@@ -52,13 +53,12 @@ def naive_options(local, example):
 
 
 def test_closed_questions_are_as_hard_as_their_options_are_alike(local):
-    entropy = lm.score(local, CLOSED, measure="entropy", batch_size=2)
-    margin = lm.score(local, CLOSED, measure="margin", batch_size=4)
+    entropy = lm.score(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=2)
+    margin = lm.score(local, CLOSED, measure=MEASURES.get("margin"), batch_size=4)
     expected = [naive_options(local, example) for example in CLOSED]
     np.testing.assert_allclose(entropy.difficulty, [h for h, _ in expected], atol=1e-5)
     gaps = [1 - (first - second) for _, (second, first) in expected]
     np.testing.assert_allclose(margin.difficulty, gaps, atol=1e-5)
-    assert entropy.n_answer_tokens.astype(bool).tolist() == [False, False, True, False]
     assert entropy.difficulty[3] == 0  # nothing to choose from
 
 
@@ -77,7 +77,7 @@ def test_windows_of_attention_and_bent_logits_make_no_difference(family):
     tokenizer = tiny_tokenizer("byte_level")
     local = lm.LocalModel(bent_model(family, len(tokenizer)).eval(), tokenizer, "cpu")
     assert options.shares_prefix(local, options.read_options(local, CLOSED))
-    scored = lm.score(local, CLOSED, measure="entropy", batch_size=4)
+    scored = lm.score(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=4)
     expected = [naive_options(local, example)[0] for example in CLOSED]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
@@ -98,7 +98,7 @@ def test_a_model_that_cannot_continue_is_scored_in_full_and_says_so(caplog):
     model = WithoutPast(config).eval()
     local = lm.LocalModel(model, tiny_tokenizer("byte_level"), "cpu")
     with caplog.at_level(logging.WARNING):
-        scored = lm.score(local, CLOSED, measure="entropy", batch_size=1)
+        scored = lm.score(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=1)
     assert "gpt2 does not continue a shared prompt exactly" in caplog.text
     assert np.isfinite(scored.difficulty).all()
 
@@ -106,7 +106,7 @@ def test_a_model_that_cannot_continue_is_scored_in_full_and_says_so(caplog):
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_only_the_options_own_tokens_count_under_any_tokenizer(tmp_path, kind):
     local = lm.load(write_tiny(tmp_path, "llama", kind), device="cpu")
-    scored = lm.score(local, CLOSED[:2], measure="entropy", batch_size=2)
+    scored = lm.score(local, CLOSED[:2], measure=MEASURES.get("entropy"), batch_size=2)
     expected = [naive_options(local, example)[0] for example in CLOSED[:2]]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
@@ -132,13 +132,12 @@ def naive_free(local, example, max_new_tokens):
 
 def test_open_questions_are_as_hard_as_the_greedy_answer_is_unsure(local):
     expected = np.array([naive_free(local, example, 6) for example in FREE])
-    for k, measure in enumerate(("entropy", "margin")):
+    for k, measure in enumerate((MEASURES.get("entropy"), MEASURES.get("margin"))):
         scored = lm.score(local, FREE, measure=measure, max_new_tokens=6, batch_size=2)
         np.testing.assert_allclose(scored.difficulty, expected[:, k], atol=1e-5)
-        assert scored.n_answer_tokens.astype(bool).tolist() == [False] * 4 + [True]
 
 
-@pytest.mark.parametrize("measure", ["entropy", "margin"])
+@pytest.mark.parametrize("measure", [MEASURES.get("entropy"), MEASURES.get("margin")])
 def test_no_score_depends_on_batch_or_order_and_every_embedding_is_that_of_the_loss(local, measure):
     mixed = [*CLOSED, *FREE]
     told = []
@@ -159,6 +158,6 @@ def test_no_score_depends_on_batch_or_order_and_every_embedding_is_that_of_the_l
 
 
 def test_no_examples_give_no_scores(local):
-    for measure in ("loss", "entropy", "margin"):
+    for measure in (MEASURES.get(name) for name in ("loss", "entropy", "margin")):
         scored = lm.score(local, [], measure=measure, batch_size=4)
-        assert scored.difficulty.shape == scored.n_answer_tokens.shape == (0,)
+        assert scored.difficulty.shape == (0,)

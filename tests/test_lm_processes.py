@@ -91,7 +91,7 @@ def test_processes_started_here_tell_their_progress_and_their_log(
         base, tmp_path / "out", machine=Machine(processes=2), validate=first_weight,
         progress=lambda *step: steps.append(step), unfinished=tmp_path / "work",
     )  # fmt: skip
-    assert steps == [("train", k, 6) for k in range(1, 7)]
+    assert steps == [("train", k, 6) for k in range(7)]
     assert (log.n_processes, log.n_updates, len(log.validations)) == (2, 6, 2)
     assert [x["loss"] for x in metrics(tmp_path / "out")] == pytest.approx(
         [x["loss"] for x in metrics(alone)], rel=1e-4

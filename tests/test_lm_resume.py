@@ -110,7 +110,7 @@ def test_checkpoints_come_as_seldom_as_asked_and_go_when_done(base, tmp_path):
         seen.append(sorted(p.name for p in (tmp_path / "work").glob("checkpoint-*")))
 
     tune(base, tmp_path / "out", tmp_path / "work", progress=look)
-    assert seen[5] == ["checkpoint-5"] and not list((tmp_path / "work").iterdir())
+    assert seen[6] == ["checkpoint-5"] and not list((tmp_path / "work").iterdir())
     seen.clear()
     tune(base, tmp_path / "out", tmp_path / "work", progress=look, machine=Machine())
     assert not any(seen)

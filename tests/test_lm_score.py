@@ -8,7 +8,9 @@ from bridgekd import lm
 from bridgekd.core.prompts import answer_prompt
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import prompt_ids, text_ids
+from bridgekd.lm.questions import gold_rows
 from bridgekd.records import Example
+from bridgekd.selection.difficulty import MEASURES
 from tiny_models import FAMILIES, TOKENIZERS, write_tiny
 
 EXAMPLES = [
@@ -35,32 +37,31 @@ def naive(local, example):
     with torch.no_grad():
         logp = torch.log_softmax(local.model(input_ids=ids).logits[0, :-1].double(), -1)
     nll = -logp.gather(1, ids[0, 1:, None])[len(prompt) + len(mark) - 1 :, 0]
-    return float(nll.mean()), len(nll)
+    return float(nll.mean())
 
 
 def test_the_difficulty_is_the_mean_nll_of_the_answers_tokens_alone(local):
     scored = lm.score(local, EXAMPLES, batch_size=4)
     expected = [naive(local, example) for example in EXAMPLES]
-    np.testing.assert_allclose(scored.difficulty, [value for value, _ in expected], atol=1e-5)
-    assert scored.n_answer_tokens.tolist() == [n for _, n in expected]
+    np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
 
 def test_scores_do_not_depend_on_batch_or_order(local):
     one, all_ = (lm.score(local, EXAMPLES, batch_size=n) for n in (1, 4))
     back = lm.score(local, EXAMPLES[::-1], batch_size=3)
-    for name in ("difficulty", "n_answer_tokens", "embeddings"):
+    for name in ("difficulty", "embeddings"):
         a, b, c = (getattr(scored, name) for scored in (one, all_, back))
         np.testing.assert_allclose(a, b, atol=1e-5)
         np.testing.assert_allclose(a, c[::-1], atol=1e-5)
 
 
-@pytest.mark.parametrize("measure", ["loss", "entropy", None])
+@pytest.mark.parametrize("measure", [MEASURES.get("loss"), MEASURES.get("entropy"), None])
 def test_a_pool_that_is_scored_part_by_part_scores_as_in_one(local, measure):
     whole, parted = (
         lm.score(local, EXAMPLES, measure=measure, batch_size=2, max_new_tokens=4, part=n)
         for n in (4, 3)
     )
-    for name in ("difficulty", "n_answer_tokens", "embeddings"):
+    for name in ("difficulty", "embeddings"):
         a, b = (getattr(scored, name) for scored in (whole, parted))
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -84,7 +85,7 @@ def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_mark_before_the_answer_never_counts(tmp_path, kind):
     local = lm.load(write_tiny(tmp_path, "llama", kind), device="cpu")
-    assert lm.score(local, EXAMPLES[:1], batch_size=1).n_answer_tokens.tolist() == [1]
+    assert [row.n_scored for row in gold_rows(local, EXAMPLES[:1])] == [1]
 
 
 def test_an_example_without_a_gold_answer_is_named(local):

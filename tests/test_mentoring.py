@@ -117,6 +117,6 @@ def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(t
     assert len(rows) == 3 * 12
     assert all(r.kept or r.reason for r in rows) and any(r.kept for r in rows)
     (manifest,) = store.glob("train_with_mentor-*/manifest.json")
-    assert json.loads(manifest.read_text())["facts"]["with_mentor"] is True
-    row = told.metrics["arms"]["mentor_kd"]
-    assert row["n_queries"] == 4 and row["lessons"]["n_kept"] == [sum(r.kept for r in rows)]
+    assert json.loads(manifest.read_text())["stats"]["with_mentor"] is True
+    row = told.metrics.arms["mentor_kd"]
+    assert row.n_queries == 4 and row.training_set.n_kept == (sum(r.kept for r in rows),)

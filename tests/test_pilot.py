@@ -85,7 +85,7 @@ def test_gain_is_paired_difference_over_seeds_and_questions(piloted):
     (folder,) = find_folders(recipe, "evaluate_pilot")
     manifest = json.loads((folder / "manifest.json").read_text())
     correct = {"direct": [], "via_assistant": []}
-    predictions = [i["folder"] for i in manifest["inputs"][2:]]
+    predictions = [i["folder"] for i in manifest["inputs"]["predictions"]]
     for model, name in zip(manifest["settings"]["models"], predictions, strict=True):
         rows = read_rows(recipe.parent / "runs" / name / "predictions.parquet", Prediction)
         if model["role"] in correct and model["fraction"] == 1:
@@ -164,7 +164,7 @@ def test_held_out_questions_have_no_copy_in_pool_or_validation(piloted):
 def test_every_student_of_a_pilot_gets_the_updates_of_a_run(piloted):
     folders = find_folders(piloted[0], "train_student")
     folders += find_folders(piloted[0], "train_on_answers")
-    updates = {json.loads((f / "manifest.json").read_text())["facts"]["n_updates"] for f in folders}
+    updates = {json.loads((f / "manifest.json").read_text())["stats"]["n_updates"] for f in folders}
     assert len(folders) > 4 and len(updates) == 1
 
 

@@ -19,7 +19,11 @@ def changed(task, old, new):
 
 def test_the_shortest_recipe_has_defaults_and_its_file_s_name(task):
     recipe = load_recipe(task / "task.yaml")
-    assert (recipe.name, recipe.method, recipe.select.alpha) == ("task", "bridge", 0.5)
+    assert (recipe.name, recipe.method, str(recipe.select.strategy)) == (
+        "task",
+        "bridge",
+        "bridge_greedy",
+    )
 
 
 def test_yaml_is_1_2(task):
@@ -63,8 +67,8 @@ def test_a_mistake_is_named_with_its_line(task, old, new, complaint):
     ("override", "complaint"),
     [
         ("alpha", "write section.key=value"),
-        ("select.alpa=1", "unknown key 'select.alpa'; did you mean 'alpha'"),
-        ("select.alpha=2", r"select.alpha: .* less than or equal to 1, found 2"),
+        ("select.round=1", "unknown key 'select.round'; did you mean 'rounds'"),
+        ("select.rounds=0", r"select.rounds: .* greater than or equal to 1, found 0"),
     ],
 )
 def test_an_override_is_checked_like_the_file(task, override, complaint):
@@ -77,12 +81,6 @@ def test_a_recipe_that_is_no_utf_8_is_a_sentence(task):
     path.write_bytes("# Übung\n".encode("latin-1"))
     with pytest.raises(BadInput, match=r"latin.yaml is not UTF-8 text"):
         load_recipe(path)
-
-
-def test_a_committee_without_a_warm_up_is_refused(task):
-    sets = ["select.difficulty=disagreement", "assistant.warm_up=0"]
-    with pytest.raises(BadInput, match=r"assistant.warm_up is 0"):
-        load_recipe(task / "task.yaml", sets)
 
 
 def test_the_commented_template_shows_the_defaults(task):

@@ -128,9 +128,9 @@ def test_a_run_learns_from_recordings_and_says_what_they_lack(tiny, monkeypatch)
     outcome = api.run(tiny, note=notes.append)
     journal = json.loads((folder / "runs" / "tiny.json").read_text())
     asked = next(e["folder"] for e in journal["stages"] if e["stage"] == "query_teacher")
-    facts = json.loads((folder / "runs" / asked / "manifest.json").read_text())["facts"]
+    facts = json.loads((folder / "runs" / asked / "manifest.json").read_text())["stats"]
     assert facts["spend_microusd"] > 0
-    assert outcome.metrics["arms"]["bridge"]["n_queries"] == facts["n_queries"] == 12
+    assert outcome.metrics.arms["bridge"].n_queries == facts["n_queries"] == 12
     n_lacking = facts["n_unrecorded"]
     assert 0 < n_lacking < 12 and planned.n_unrecorded > 12  # of the whole pool: none is chosen yet
     assert any(note.startswith(f"{n_lacking} of the 12 questions") for note in notes)

@@ -10,7 +10,6 @@ import pytest
 
 import bridgekd
 from bridgekd.core.crossed import Estimate
-from bridgekd.core.selection import rank
 from bridgekd.records import Example
 from bridgekd.report.charts import against_spend
 from bridgekd.report.page import render
@@ -18,7 +17,8 @@ from bridgekd.report.pool_map import caption, colour, drawn_map, plain, projecte
 from bridgekd.stages.heading import headline
 from bridgekd.stages.mapping import pool_map
 from bridgekd.stages.naming import in_order
-from stories import HOSTILE, a_story, an_arm
+from selection_pools import rank, to_picks
+from stories import HOSTILE, a_pair, a_story, an_arm, some_metrics
 
 
 def outward(page):
@@ -32,10 +32,8 @@ def a_map(n=40, n_chosen=6, question="What is {}?"):
     rows = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     pool = [Example(f"{i}", question.format(i), "a", domain="<clinic>") for i in range(n)]
-    settings = {"n_chosen": n_chosen, "alpha": 0.5, "seed": 0}
-    ranking = rank("bridge", [e.id for e in pool], np.arange(n), rows, **settings).picks(
-        [e.id for e in pool]
-    )
+    ids = [e.id for e in pool]
+    ranking = to_picks(rank("bridge_greedy", ids, np.arange(n), rows, n_chosen), ids)
     return pool_map(pool, rows, ranking, title="Chosen by: bridge", rule="", seed=0)
 
 
@@ -101,9 +99,7 @@ def test_the_model_whose_steps_were_counted_is_named():
 )
 def test_the_headline_follows_the_paired_test(bridge, direct, p, verdict):
     arms = {"bridge": an_arm("bridge", *bridge), "direct": an_arm("direct", *direct)}
-    assert verdict in headline(
-        arms, {"direct - bridge": {"p": p, "test": "McNemar"}}, {"accuracy": 0.1, "by": "guessing"}
-    )
+    assert verdict in headline(arms, some_metrics(pairs=(a_pair("direct", "bridge", p),)))
 
 
 def test_an_arm_without_a_title_comes_last():

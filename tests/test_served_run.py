@@ -29,6 +29,7 @@ from bridgekd.sandbox.world import generate
 from bridgekd.served.opening import served_name
 from bridgekd.settings import Annotate, Settings
 from bridgekd.stages import annotate
+from bridgekd.stages.training import AnnotateStats
 from model_server import serving_model
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -95,8 +96,8 @@ def test_a_run_stops_for_each_model_and_ends_with_the_rows_of_one_in_process(tin
     wanted = [name.partition("-")[0] for name in served.names[1:]]
     assert wanted == ["warm_up", "train_assistant", "model", "warm_up", "train_assistant"]
     arms = ("assistant_base", "assistant_warm", "assistant", "bridge")
-    assert {a: done.metrics["arms"][a]["accuracy"] for a in arms} == {
-        a: plain.metrics["arms"][a]["accuracy"] for a in arms
+    assert {a: done.metrics.arms[a].accuracy for a in arms} == {
+        a: plain.metrics.arms[a].accuracy for a in arms
     }
     for stage, kind, name in (
         ("annotate", Rationale, "rationales"), ("score_pool", Score, "scores"),
@@ -135,8 +136,8 @@ def written_by(store, pool, model, terms, *, progress=None, settings=ANNOTATE):
     live = replace(live_of(recipe, store.parent), server=terms, device="cpu")
     if progress is not None:
         live = replace(live, progress=progress)
-    done = Store(store).make(annotate, settings, pool, model, live=live)
-    return read_rows(done.path / "rationales.parquet", Rationale), done.facts
+    done = Store(store).make(annotate, settings, live, pool, model)
+    return read_rows(done.path / "rationales.parquet", Rationale), done.read_stats(AnnotateStats)
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_a_killed_annotate_goes_on_and_ends_with_the_same_rows(pool, model, tmp_
             assert process.exitcode == -signal.SIGKILL
         rows, facts = written_by(store, pool, model, by_url(http.base_url))
         n_asked = len(http.asked)
-    assert rows == expected and facts["asked_with"] == "tokens"
+    assert rows == expected and facts.asked_with == "tokens"
     # Three starts, each with a probe; what a kill lost is at most what was in flight or not yet
     # handed over.
     assert N_POOL + 3 <= n_asked <= N_POOL + 3 + 2 * 2 * 4
@@ -224,7 +225,7 @@ def test_a_server_with_chat_completions_alone_is_asked_through_its_own_template(
     with serve(wrong_rate=0.0, models=(served_name(model),)) as teacher:
         terms = by_url(teacher.base_url)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts["asked_with"] == "chat" and facts["share_correct"] == 1.0
+    assert facts.asked_with == "chat" and facts.share_correct == 1.0
     assert len(rows) == N_POOL and all(r.kept for r in rows)
 
 
@@ -235,7 +236,7 @@ def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_
     with serve(wrong_rate=0.0, models=(served_name(model),), faults=faults) as teacher:
         terms = by_url(teacher.base_url, max_tries=12)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts["share_correct"] == 1.0 and len(rows) == N_POOL
+    assert facts.share_correct == 1.0 and len(rows) == N_POOL
 
 
 def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
@@ -279,8 +280,8 @@ def test_what_runs_in_process_is_named_as_before():
     [
         (["assistant.backend=server"], "backend: server needs assistant.server"),
         (["assistant.scoring=server"], "scoring: server needs assistant.server"),
-        (["@", "select.difficulty=entropy"], "entropy over number answers .*scoring: transformers"),
-        (["@"], "strategy bridge needs embeddings, .*select.encoder, or use hardest or random"),
+        (["@", "select.difficulty=entropy"], "entropy needs .* every token for number answers"),
+        (["@"], "strategy bridge_greedy needs embeddings, .*the strategy hardest or random"),
         (["@", "select.strategy=random", "assistant.server.comand=x"], "did you mean 'command'"),
     ],
 )

@@ -74,7 +74,7 @@ def test_every_arm_s_student_gets_the_same_number_of_updates(tiny):
     override = "student.train={epochs: 1, batch_size: 16, evaluations: 1}"
     bridgekd.run(tiny, methods=["bridge", "direct"], overrides=[override])
     facts = [
-        json.loads((folder / "manifest.json").read_text())["facts"]
+        json.loads((folder / "manifest.json").read_text())["stats"]
         for folder in (tiny.parent / "runs").glob("train_student-*")
     ]
     assert sorted(f["n_rows"] for f in facts) == [12, 60]

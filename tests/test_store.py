@@ -8,7 +8,7 @@ import pytest
 
 from bridgekd.config import Section
 from bridgekd.edges.sources import data_source, model_source
-from bridgekd.edges.store import MANIFEST, Artifact, PlanStore, Stage, Store, ancestors
+from bridgekd.edges.store import MANIFEST, Artifact, PlanStore, Stats, Store, ancestors, stage
 from bridgekd.errors import BadInput
 
 
@@ -16,17 +16,21 @@ class Settings(Section):
     text: str = "x"
 
 
-def write(out, settings, *inputs, live):
+class Count(Stats):
+    n: int
+
+
+def write(out, settings, live, source=None, *others):
     log = live["log"]
     log.write_text(log.read_text() + "made " if log.exists() else "made ")
     time.sleep(live.get("seconds", 0))
     if live.get("breaks"):
         raise live["breaks"]
-    (out / "text").write_text(settings.text + "".join(i.fingerprint for i in inputs))
-    return {"n": 1}
+    (out / "text").write_text(settings.text + "".join(i.fingerprint for i in others))
+    return Count(n=1)
 
 
-WRITE = Stage(write, 1)
+WRITE = stage(version=1)(write)
 
 
 def made(log):
@@ -40,49 +44,75 @@ def live(tmp_path):
 
 def test_what_exists_is_not_made_again(tmp_path, live):
     store = Store(tmp_path / "runs")
-    first = store.make(WRITE, Settings(), live=live)
-    assert store.make(WRITE, Settings(), live=live) == first
+    first = store.make(WRITE, Settings(), live)
+    assert store.make(WRITE, Settings(), live) == first
     assert made(live["log"]) == 1
-    assert first.facts == {"n": 1}
+    assert first.read_stats(Count).n == 1
 
 
 def test_settings_inputs_and_version_name_an_artifact_and_live_things_do_not(tmp_path, live):
     store = Store(tmp_path / "runs")
-    one = store.make(WRITE, Settings(), live=live)
-    other_text = store.make(WRITE, Settings(text="y"), live=live)
-    child = store.make(WRITE, Settings(), one, live=live)
-    newer = store.make(Stage(write, 2), Settings(), live=live)
-    again = store.make(WRITE, Settings(), live=live | {"seconds": 0.01})
+    one = store.make(WRITE, Settings(), live)
+    other_text = store.make(WRITE, Settings(text="y"), live)
+    child = store.make(WRITE, Settings(), live, one)
+    newer = store.make(stage(version=2)(write), Settings(), live)
+    again = store.make(WRITE, Settings(), live | {"seconds": 0.01})
     assert len({a.fingerprint for a in (one, other_text, child, newer)}) == 4
     assert again == one
     assert set(ancestors(child)) == {child.path.name, one.path.name}
 
 
+def test_a_manifest_has_inputs_by_the_names_of_the_stage_s_parameters(tmp_path, live):
+    store = Store(tmp_path / "runs")
+    first, second = (store.make(WRITE, Settings(text=t), live) for t in "ab")
+    made = store.make(WRITE, Settings(), live, first, second, first)
+    assert made.get_input("source") == first
+    assert made.get_inputs("others") == (second, first)
+    assert made.get_inputs("nothing") == first.get_inputs("source") == ()
+    assert made.read_settings(Settings) == Settings()
+    with pytest.raises(BadInput, match="has 2 inputs 'others'"):
+        made.get_input("others")
+
+
+def test_the_name_of_an_input_is_a_part_of_the_fingerprint(tmp_path, live):
+    store = Store(tmp_path / "runs")
+    one = store.make(WRITE, Settings(), live)
+    made = [store.make(WRITE, Settings(), live, *given) for given in ([one], [None, one])]
+    assert made[0].fingerprint != made[1].fingerprint
+
+
+def test_a_manifest_of_another_version_is_refused_with_what_to_do(tmp_path, live):
+    made = Store(tmp_path / "runs").make(WRITE, Settings(), live)
+    (made.path / MANIFEST).write_text('{"stage": "write"}')
+    with pytest.raises(BadInput, match="not a manifest of this version of bridgekd"):
+        made.read_stats(Count)
+
+
 def test_a_stage_that_breaks_leaves_no_artifact_and_is_made_anew(tmp_path, live):
     store = Store(tmp_path / "runs")
     with pytest.raises(ZeroDivisionError):
-        store.make(WRITE, Settings(), live=live | {"breaks": ZeroDivisionError()})
+        store.make(WRITE, Settings(), live | {"breaks": ZeroDivisionError()})
     assert not list((tmp_path / "runs").glob(f"*/{MANIFEST}"))
-    assert store.make(WRITE, Settings(), live=live).done
+    assert store.make(WRITE, Settings(), live).done
 
 
-def go_on(out, settings, *inputs, live):
+def go_on(out, settings, live):
     left = out / "unfinished" / "n"
     n = int(left.read_text()) + 1 if left.exists() else 1
     left.write_text(str(n))
     (out / f"stray-{n}").write_text("")
     if n < 3:
         raise ZeroDivisionError
-    return {"n": n}
+    return Count(n=n)
 
 
 def test_what_a_stage_left_unfinished_waits_for_the_next_try_and_nothing_else_does(tmp_path):
-    store, stage = Store(tmp_path / "runs"), Stage(go_on, 1)
+    store, resumed = Store(tmp_path / "runs"), stage(version=1)(go_on)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            store.make(stage, Settings(), live=None)
-    made = store.make(stage, Settings(), live=None)
-    assert made.facts == {"n": 3}
+            store.make(resumed, Settings(), None)
+    made = store.make(resumed, Settings(), None)
+    assert made.read_stats(Count).n == 3
     assert sorted(p.name for p in made.path.iterdir()) == [MANIFEST, "stray-3"]
 
 
@@ -93,7 +123,7 @@ def test_what_a_stage_left_unfinished_waits_for_the_next_try_and_nothing_else_do
 def test_a_disk_that_refuses_is_one_sentence(tmp_path, live, code, advice):
     store = Store(tmp_path / "runs")
     with pytest.raises(BadInput, match=rf"cannot write to .*{advice}.*same command again"):
-        store.make(WRITE, Settings(), live=live | {"breaks": OSError(code, "no")})
+        store.make(WRITE, Settings(), live | {"breaks": OSError(code, "no")})
 
 
 def test_a_store_below_a_file_is_refused(tmp_path):
@@ -103,7 +133,7 @@ def test_a_store_below_a_file_is_refused(tmp_path):
 
 
 def make_slowly(folder, log):
-    Store(folder).make(WRITE, Settings(), live={"log": log, "seconds": 0.5})
+    Store(folder).make(WRITE, Settings(), {"log": log, "seconds": 0.5})
 
 
 def test_two_processes_make_one_artifact_once(tmp_path):
@@ -119,10 +149,10 @@ def test_two_processes_make_one_artifact_once(tmp_path):
 
 
 def test_planning_makes_nothing_and_knows_what_is_there(tmp_path, live):
-    there = Store(tmp_path / "runs").make(WRITE, Settings(), live=live)
+    there = Store(tmp_path / "runs").make(WRITE, Settings(), live)
     plan = PlanStore(tmp_path / "runs")
-    first = plan.make(WRITE, Settings(), live=live)
-    then = plan.make(WRITE, Settings(text="y"), first, live=live)
+    first = plan.make(WRITE, Settings(), live)
+    then = plan.make(WRITE, Settings(text="y"), live, first)
     assert (first, then.done) == (there, False)
     assert made(live["log"]) == 1
 

@@ -443,7 +443,22 @@ def test_progress_counts_rows_up_to_the_limit(tmp_path):
             limits=Limits(queries=5),
             progress=lambda *a: seen.append(a),
         )
-    assert seen == [("teacher", n, 5) for n in range(1, 6)]
+    assert seen == [("teacher", n, 5) for n in range(6)]
+
+
+def test_progress_ends_where_the_budget_ends(tmp_path):
+    seen = []
+    with serve(words) as server:
+        purchase(
+            tmp_path / "l.db",
+            server,
+            pool(60),
+            limits=Limits(microusd=2 * RESERVE),
+            progress=lambda *a: seen.append(a),
+        )
+    n = len(seen) - 2
+    assert 0 < n < 60
+    assert seen == [("teacher", k, 60) for k in range(n + 1)] + [("teacher", n, n)]
 
 
 def test_the_key_comes_from_the_environment(monkeypatch):

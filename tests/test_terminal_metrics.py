@@ -4,7 +4,8 @@ import io
 
 from rich.console import Console
 
-from bridgekd.core.comparison import Cell, compared
+from bridgekd.core.chance import Chance
+from bridgekd.stats.compute_metrics import ArmResult, compute_metrics
 from bridgekd.terminal_metrics import print_metrics
 
 
@@ -12,10 +13,10 @@ def a_cell(arm, every, *, trained=True):
     """An arm that answers all but each `every`-th of 120 questions right."""
     ids = [f"q{k}" for k in range(120)]
     right = {id: k % every > 0 for k, id in enumerate(ids)}
-    return Cell(
-        arm=arm, seed=0, budget="5%" if trained else "", right=right,
+    return ArmResult(
+        arm=arm, seed=0, budget="5%" if trained else "", is_correct=right,
         words=dict.fromkeys(ids, 12), wrong_steps=dict.fromkeys(ids, 0.5),
-        n_queries=200 * trained, spend_usd=0.1595 * trained, seconds=10.0, trained=trained,
+        n_queries=200 * trained, spend_usd=0.1595 * trained, seconds=10.0, is_trained=trained,
     )  # fmt: skip
 
 
@@ -25,9 +26,9 @@ def test_a_terminal_of_eighty_columns_shows_every_figure_whole():
         a_cell("direct", 3),
         a_cell("bridge", 9),
     ]
-    metrics = compared(cells, dict.fromkeys(cells[0].right, "sums"))
+    chance = Chance(0.25, "guessing among the options")
+    metrics = compute_metrics(cells, dict.fromkeys(cells[0].is_correct, "sums"), chance=chance)
     page = io.StringIO()
-    metrics["chance"] = {"accuracy": 0.25, "by": "guessing among the options"}
     print_metrics(Console(file=page, width=80), metrics, "sandbox")
     text = page.getvalue()
     assert "…" not in text and max(map(len, text.splitlines())) <= 80

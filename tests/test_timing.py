@@ -74,7 +74,7 @@ def test_plan_says_hours_by_the_rule_and_unknown_where_no_size_can_be_read(task)
     by_name = ["assistant.model=owner/model-7B", "student.model=owner/tiny-1M", "device=cpu"]
     hours = api.plan(task / "task.yaml", overrides=by_name).hours
     assert hours.n_by_rule and not hours.n_measured and not hours.unknown
-    assert hours.by_kind.keys() == {"training", "scoring", "writing"}
+    assert hours.by_kind.keys() == {"training", "scoring", "generation"}
     assert any("7 G for model-7B (by its name)" in size for size in hours.sizes)
     nameless = [*by_name, "assistant.model=owner/model"]
     hours = api.plan(task / "task.yaml", overrides=nameless).hours

@@ -1,5 +1,6 @@
 """What stages let a local model write: up to the answer, kept wave by wave, and counted."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_waves_of_an_earlier_try_are_kept_and_not_counted_again(babbler, out):
     texts = written(out, babbler, PROMPTS, label="write", throughput=speed, **SIZE)
     rows = {i for i, _ in first}
     assert texts == [f"kept {i}" if i in rows else "Answer: Ann" for i in range(20)]
-    assert speed.facts()["generation"]["n_texts"] == 4
+    assert speed.to_stats().n_texts == 4
 
 
 def test_samples_end_with_their_answer_and_go_on_behind_what_is_there(babbler, out):
@@ -63,14 +64,14 @@ def test_samples_end_with_their_answer_and_go_on_behind_what_is_there(babbler, o
     assert all(text.count("Answer:") <= 1 for texts in drawn for text in texts)
     assert speed.n_texts == 60
     assert samples(out, babbler, PROMPTS, 3, throughput=again, **how) == drawn
-    assert again.facts() == {}
+    assert again.to_stats() is None
 
 
 def test_throughput_is_tokens_over_seconds():
     speed = Throughput()
     for _ in range(2):
         speed.add(n_texts=3, n_prompt_tokens=40, n_generated_tokens=50, seconds=2.0)
-    assert speed.facts()["generation"] == {
+    assert asdict(speed.to_stats()) == {
         "n_texts": 6,
         "n_prompt_tokens": 80,
         "n_generated_tokens": 100,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from claims.jobs import SHIFTS, Job
 
-STRATEGIES = ("bridge", "random", "hardest", "diverse", "bridge_static", "medoids", "deita",
-              "facility", "clusters", "domains")  # fmt: skip
+STRATEGIES = ("bridge_greedy", "random", "hardest", "diverse", "bridge_static", "medoids", "deita",
+              "facility_location", "domains")  # fmt: skip
 BUDGETS = ("0.1%", "1%", "5%", "10%", "20%")
 WRONG = (0.1, 0.4)
 KEEP_ALL = "check.keep=all"  # nothing but the assistant's filter sees whether an answer is right
@@ -143,7 +143,7 @@ _NO_GOLD = Experiment(
             Job("apprenticeship", (*AT_5, f"select.difficulty={measure}")),
             "assistant",
         )
-        for measure in ("loss", "entropy", "margin", "consistency", "disagreement")
+        for measure in ("loss", "entropy", "margin", "n_distinct_answers", "disagreement")
     ),
     ("loss",),
     picks=True,
@@ -215,29 +215,25 @@ _STRATEGIES = Experiment(
         *(
             _by_strategy(s, share)
             for share in ("1%", "3%", "10%")
-            for s in ("random", "bridge", "hardest")
+            for s in ("random", "bridge_greedy", "hardest")
         ),
     ),
     tuple(f"random {share}" for share in ("5%", "1%", "3%", "10%")),
     picks=True,
 )
 
-_EXCESS = Experiment(
-    "Difficulty as the loss above what the answer mostly costs",
-    "nothing; `excess` is ours",
+_LATER_SEEDS = Experiment(
+    "Selection by the loss on five other seeds",
+    "above random selection",
     (
         Row("random", Job("apprenticeship", (*AT_5, "select.strategy=random")), "assistant"),
         *(
             Row(
-                f"{strategy}, {measure}",
-                Job(
-                    "apprenticeship",
-                    (*AT_5, f"select.strategy={strategy}", f"select.difficulty={measure}"),
-                ),
+                strategy,
+                Job("apprenticeship", (*AT_5, f"select.strategy={strategy}")),
                 "assistant",
             )
-            for strategy in ("bridge", "hardest")
-            for measure in ("loss", "excess")
+            for strategy in ("bridge_greedy", "hardest")
         ),
     ),
     ("random",),
@@ -255,8 +251,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "no_gold": _NO_GOLD,
     "loop": _LOOP,
     "strategies": _STRATEGIES,
-    "excess": _EXCESS,
+    "later_seeds": _LATER_SEEDS,
 }
 CLAIMS = ("methods", "assistants", "scaling", "sizes", "imperfect", "filters", "shift", "no_gold")
 CHOOSING = ("strategies", "loop")
-EXCESS = ("excess",)
+LATER_SEEDS = ("later_seeds",)

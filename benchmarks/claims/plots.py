@@ -17,8 +17,8 @@ def scaling(lines: Mapping[str, Line], to: Path) -> None:
     shares = [float(share.rstrip("%")) for share in BUDGETS]
     for method, colour in COLOURS.items():
         told = [lines[f"{method} {share}"].figures for share in BUDGETS]
-        middle = [100 * t["accuracy"] for t in told]
-        low, high = ([100 * t["ci95"][k] for t in told] for k in (0, 1))
+        middle = [100 * t.accuracy for t in told]
+        low, high = ([100 * t.ci95[k] for t in told] for k in (0, 1))
         style = "-o" if method == "bridge" else "--s"
         axes.plot(shares, middle, style, color=colour, label=method)
         axes.fill_between(shares, low, high, color=colour, alpha=0.15)
@@ -33,10 +33,10 @@ def arms(lines: Mapping[str, Line], to: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 0.34 * len(lines) + 0.8), layout="constrained")
     for place, line in enumerate(lines.values()):
         told = line.figures
-        low, high = (100 * end for end in told["ci95"])
+        low, high = (100 * end for end in told.ci95)
         colour = COLOURS.get(line.title, "#57606a")
         axes.plot([low, high], [place, place], color=colour)
-        axes.plot(100 * told["accuracy"], place, "o", color=colour)
+        axes.plot(100 * told.accuracy, place, "o", color=colour)
     axes.set_yticks(range(len(lines)), list(lines))
     axes.invert_yaxis()
     axes.set(xlabel="accuracy, % (95 % interval)", xlim=(0, 100))

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bridgekd.core.comparison import Cell, compared
+from bridgekd.core.chance import Chance
 from bridgekd.core.crossed import Difference, difference_of
 from bridgekd.core.statistics import holm
 from bridgekd.edges.rows import read_rows
@@ -20,6 +19,9 @@ from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Completion, Example
 from bridgekd.sandbox.steps import count_steps
 from bridgekd.stages.cells import Reader
+from bridgekd.stages.stats import CalibrationStats
+from bridgekd.stats.compute_metrics import ArmResult, compute_metrics
+from bridgekd.stats.metrics import ArmMetrics
 from claims.experiments import Experiment, Row
 from claims.jobs import Answers, Job, seeded
 
@@ -34,7 +36,7 @@ class Line:
     """
 
     title: str
-    figures: Mapping[str, Any]  # as metrics.json has them
+    figures: ArmMetrics
     right: Mapping[str, Sequence[bool]]  # by question id, one a seed
     less: Difference | None
     p_holm: float | None
@@ -48,16 +50,20 @@ def lines_of(
     """An experiment's lines by title. Holm's correction is over all its comparisons."""
     test = {e.id: e for e in _test_of(next(iter(done.values())))}
     read = Reader(test, count_steps)
-    cells: list[Cell] = []
+    results: list[ArmResult] = []
     picks: dict[str, Mapping[str, float]] = {}
     aurocs: dict[str, list[float]] = {}
     for row in experiment.rows:
         found = [artifact(done[job][row.model]) for job in seeded([row.job], seeds)]
-        cells += [replace(read.cell(row.title, answers), arm=row.title) for answers in found]
+        results += [replace(read.cell(row.title, answers), arm=row.title) for answers in found]
         picks[row.title] = _picks(found) if experiment.picks else {}
         aurocs[row.title] = [value for answers in found for value in _aurocs(answers)]
-    figures = compared(cells, {id: e.domain for id, e in test.items()})["arms"]
-    right = {row.title: _right([c for c in cells if c.arm == row.title]) for row in experiment.rows}
+    figures = compute_metrics(
+        results, {id: e.domain for id, e in test.items()}, chance=Chance(0.0, "not computed")
+    ).arms
+    right = {
+        row.title: _right([r for r in results if r.arm == row.title]) for row in experiment.rows
+    }
     less = {row.title: _less(experiment, row, right) for row in experiment.rows}
     held = [title for title, told in less.items() if told is not None]
     adjusted = dict(zip(held, holm([d.p for d in less.values() if d is not None]), strict=True))
@@ -74,9 +80,9 @@ def matrices(*lines: Line) -> list[Right]:
     return [np.array([line.right[id] for id in ids], dtype=float).T for line in lines]
 
 
-def _right(cells: Sequence[Cell]) -> dict[str, list[bool]]:
-    ids = set.intersection(*(set(c.right) for c in cells))
-    return {id: [c.right[id] for c in cells] for id in sorted(ids)}
+def _right(results: Sequence[ArmResult]) -> dict[str, list[bool]]:
+    ids = set.intersection(*(set(r.is_correct) for r in results))
+    return {id: [r.is_correct[id] for r in results] for id in sorted(ids)}
 
 
 def _less(
@@ -107,8 +113,8 @@ def _test_of(answers: Answers) -> list[Example]:
 
 def _aurocs(answers: Artifact) -> list[float]:
     checks = [a for a in ancestors(answers).values() if a.stage == "check"]
-    told = [a.facts["calibration"]["auroc"] for a in checks if "calibration" in a.facts]
-    return [value for value in told if value is not None]
+    found = [a.read_stats(CalibrationStats).calibration for a in checks]
+    return [c.auroc for c in found if c is not None and c.auroc is not None]
 
 
 def _picks(found: Sequence[Artifact]) -> Mapping[str, float]:

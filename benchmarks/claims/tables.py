@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from bridgekd.stats.metrics import MeanEstimate
 from claims.experiments import Experiment
 from claims.reading import Line
 from claims.summary import Claim
@@ -42,8 +42,8 @@ def readme_table(lines: Mapping[str, Line], titles: Mapping[str, str]) -> str:
         line = lines[name]
         told = line.figures
         rows.append(
-            (title, _percents(told["accuracy"], told["ci95"]), f"{told['n_queries']:g}",
-             f"${told['spend_usd']:.2f}", _less(line))
+            (title, _percents(told.accuracy, told.ci95), f"{told.n_queries:g}",
+             f"${told.spend_usd:.2f}", _less(line))
         )  # fmt: skip
     head = ("arm", "accuracy, % (95 % interval)", "queries", "spend", "minus direct, points")
     return as_table(head, rows)
@@ -67,17 +67,17 @@ def around(document: Path, name: str) -> tuple[str, str]:
 
 def _row(line: Line, is_reference: bool) -> list[str]:
     told = line.figures
-    lessons = (told["lessons"] or {}).get("wrong_steps")
+    trained = None if told.training_set is None else told.training_set.wrong_steps
     less = "reference" if is_reference else _less(line)
     return [
         line.title,
-        _percents(told["accuracy"], told["ci95"]),
+        _percents(told.accuracy, told.ci95),
         less,
         "" if line.p_holm is None else f"{line.p_holm:.2g}",
-        f"{told['n_queries']:g}",
-        f"{told['spend_usd']:.2f}",
-        _figure(told["wrong_steps"]),
-        _figure(lessons),
+        f"{told.n_queries:g}",
+        f"{told.spend_usd:.2f}",
+        _figure(told.wrong_steps),
+        _figure(trained),
         _spread(line.aurocs),
         ", ".join(f"{domain} {share:.0%}" for domain, share in line.picks.items()),
     ]
@@ -99,10 +99,10 @@ def _less(line: Line) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def _figure(told: Mapping[str, Any] | None) -> str:
+def _figure(told: MeanEstimate | None) -> str:
     if told is None:
         return ""
-    return _percents(told["mean"], (min(1.0, max(0.0, end)) for end in told["ci95"]))
+    return _percents(told.mean, (min(1.0, max(0.0, end)) for end in told.ci95))
 
 
 def _percents(mean: float, ends: Iterable[float]) -> str:

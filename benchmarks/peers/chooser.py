@@ -16,7 +16,7 @@ MODULES = {
     "kmeans": "sklearn.cluster",
     "apricot": "apricot",
     "submodlib": "submodlib",
-    "bridgekd": "bridgekd.core.selection",
+    "bridgekd": "bridgekd.selection.strategies",
 }
 
 
@@ -64,11 +64,15 @@ def submodlib(embeddings, places, n_chosen, alpha, seed):
 
 
 def bridgekd(strategy, embeddings, places, n_chosen, alpha, seed):
-    from bridgekd.core.selection import rank
+    from bridgekd.selection.strategies import STRATEGIES
+    from bridgekd.selection.strategy import rank_pool
 
+    variant = STRATEGIES.get(strategy)
+    has_alpha = "alpha" in variant.options.model_fields
+    options = variant.options(**({"alpha": alpha} if has_alpha else {}))
     ids = [f"{row:08d}" for row in range(len(embeddings))]
-    found = rank(strategy, ids, places, embeddings, n_chosen=n_chosen, alpha=alpha, seed=seed)
-    return found.rows[:n_chosen]
+    ranking = rank_pool(variant, options, ids, places, embeddings, n_selected=n_chosen, seed=seed)
+    return ranking.rows[:n_chosen]
 
 
 def peak_gib() -> float:

@@ -23,16 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "sandbox_models"))
+
 from texts import questions_of_tests, refuse_tests, training_texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from train_base_models import ATTENTION, CONV, make_model
 from transformers import PreTrainedTokenizerFast
+from world_tokenizer import SPECIAL_TOKENS, wrap_tokenizer
 
 from bridgekd.config import Machine, Train
-from bridgekd.edges.store import write_durably
+from bridgekd.io.disk import write_atomic
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.records import Span, TrainRow
-from bridgekd.sandbox.build import ATTENTION, CONV, make_model
-from bridgekd.sandbox.tokenizer import SPECIAL, wrapped
 
 VOCABULARY = 2048
 ROW_WORDS = 100  # a row of text holds about so many
@@ -76,12 +78,12 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
         texts,
         trainers.BpeTrainer(
             vocab_size=VOCABULARY,
-            special_tokens=list(SPECIAL),
+            special_tokens=list(SPECIAL_TOKENS),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
-    return wrapped(raw)
+    return wrap_tokenizer(raw)
 
 
 def drill_rows(
@@ -148,7 +150,7 @@ def build(name: str, plan: Plan, texts: Sequence[str], folder: Path, seed: int =
         done = work / f"{lesson}.json"
         if not done.is_file():
             told = _taught(latest, rows, work / lesson, config, seed, label=f"{name} {lesson}")
-            write_durably(done, json.dumps(told, indent=1))
+            write_atomic(done, json.dumps(told, indent=1))
         print(f"{name} {lesson}: {done.read_text()}", flush=True)
         latest = work / lesson
     shutil.rmtree(folder / name, ignore_errors=True)

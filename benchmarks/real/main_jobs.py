@@ -14,7 +14,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from tasks import TASKS, Task, prepare, read
@@ -26,7 +25,8 @@ from bridgekd.errors import BadInput
 from bridgekd.methods import method_named
 from bridgekd.progress import Progress
 from bridgekd.runs import live_of, open_run
-from bridgekd.stages.telling import in_order, title
+from bridgekd.stages.naming import in_order, title
+from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.replay import placed
 from bridgekd.terminal import print_plan
 
@@ -34,7 +34,7 @@ ARMS = ("bridge", "random", "direct", "direct_full", "answers_only", "no_instruc
         "ta_in_the_loop", "base")  # fmt: skip
 
 
-def carried_out(task: Task, data: Path, folder: Path, base: Path, n_seeds: int) -> dict[str, Any]:
+def carried_out(task: Task, data: Path, folder: Path, base: Path, n_seeds: int) -> Metrics:
     """The comparison's metrics: made now, or found as they were made before."""
     recipe, console = prepare(task, data, folder, base), Console(width=140)
     print_plan(console, api.plan(recipe, methods=ARMS, seeds=n_seeds))
@@ -66,7 +66,7 @@ def fits(recipe_file: Path, arm: str, tell: Progress) -> bool:
     return True
 
 
-def table(task: Task, metrics: dict[str, Any], folder: Path) -> str:
+def table(task: Task, metrics: Metrics, folder: Path) -> str:
     """Markdown: every arm, and every trained student against direct distillation."""
     n_train, n_test = (len(read(folder / f"{name}.jsonl")) for name in ("train", "test"))
     manifests = [json.loads(path.read_text()) for path in folder.glob(f"runs/*/{MANIFEST}")]
@@ -78,20 +78,20 @@ def table(task: Task, metrics: dict[str, Any], folder: Path) -> str:
         "| arm | accuracy, % | minus direct, points | p (Holm) | queries | spend | s |",
         "|---|---|---|---|---|---|---|",
     ]
-    versus = {row["arm"]: row for row in metrics["versus"]}
-    for label in in_order(metrics["arms"]):
-        row, against = metrics["arms"][label], versus.get(label)
-        low, high = (100 * end for end in row["ci95"])
-        cells = [title(label), f"{100 * row['accuracy']:.1f} ({low:.1f} to {high:.1f})"]
+    versus = {row.arm: row for row in metrics.vs_reference}
+    for label in in_order(metrics.arms):
+        row, against = metrics.arms[label], versus.get(label)
+        low, high = (100 * end for end in row.ci95)
+        cells = [title(label), f"{100 * row.accuracy:.1f} ({low:.1f} to {high:.1f})"]
         cells += ["", ""]
         if against is not None:
-            ends = "{:+.1f} to {:+.1f}".format(*(100 * end for end in against["ci95"]))
-            cells[2:] = [f"{100 * against['difference']:+.1f} ({ends})", f"{against['p_holm']:.2g}"]
-        spend = f"${row['spend_usd']:.4f}" if task.teacher.startswith("gpt") else "no price"
+            ends = "{:+.1f} to {:+.1f}".format(*(100 * end for end in against.ci95))
+            cells[2:] = [f"{100 * against.difference:+.1f} ({ends})", f"{against.p_holm:.2g}"]
+        spend = f"${row.spend_usd:.4f}" if task.teacher.startswith("gpt") else "no price"
         cells += [
-            f"{row['n_queries']:g}",
-            spend if row["n_queries"] else "",
-            f"{row['seconds']:.0f}",
+            f"{row.n_queries:g}",
+            spend if row.n_queries else "",
+            f"{row.seconds:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

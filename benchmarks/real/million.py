@@ -24,14 +24,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from importers import read_mentor_kd
 
 from bridgekd import api, stages
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.recorded import read_recorded
 from bridgekd.edges.rows import write_columns
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Score
 from bridgekd.runs import Run, live_of, open_run
+from bridgekd.stages.pool import LoadPoolStats
 
 SETS = tuple(
     f"mentor-kd/data/skeleton/{name}_train.json.gz" for name in ("gsm8k", "svamp", "commonsense_qa")
@@ -51,7 +52,7 @@ STEPS = ("make", "load", "score", "select", "plan")
 
 def questions(data: Path, n: int) -> Iterator[dict[str, str]]:
     """`n` rows, drawn again and again from the same questions."""
-    found = [row for name in SETS for row in read_recorded(data / name, "mentor-kd")]
+    found = [row for name in SETS for row in read_mentor_kd(data / name)]
     rng = random.Random(0)
     for i in range(n):
         row = found[i % len(found)]
@@ -94,7 +95,7 @@ def select(folder: Path) -> None:
     """select on the whole pool, by the slice's scores again and again."""
     run, part = run_of(folder, "pool"), run_of(folder, "slice")
     pool = run.pool()
-    (scores,) = part.scored(part.pool(), part.assistant)
+    scores, _ = part.scored(part.pool(), part.assistant)
     run.make(stages.select, run.of.select_by("bridge"), pool, _repeated(scores, pool, folder))
 
 
@@ -106,7 +107,11 @@ def plan(folder: Path) -> None:
 
 def _repeated(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:
     """Scores and embeddings of the slice at the pool's size, with noise that tells rows apart."""
-    n, rng, out = pool.facts["n_pool"], np.random.default_rng(0), folder / "repeated"
+    n, rng, out = (
+        pool.read_stats(LoadPoolStats).n_pool,
+        np.random.default_rng(0),
+        folder / "repeated",
+    )
     out.mkdir(exist_ok=True)
     known = np.load(scores.path / "embeddings.npy")
     vectors = np.lib.format.open_memmap(
@@ -118,9 +123,7 @@ def _repeated(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:
         vectors[at : at + len(rows)] = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
     vectors.flush()
     ids = np.array([f"{i:07d}" for i in range(n)], dtype=object)
-    difficulty, tokens = rng.random(n), np.ones(n, dtype=np.int64)
-    columns = {"id": ids, "difficulty": difficulty, "n_answer_tokens": tokens}
-    write_columns(out / "scores.parquet", Score, columns)
+    write_columns(out / "scores.parquet", Score, {"id": ids, "difficulty": rng.random(n)})
     return Artifact("score_pool", "score_pool:repeated", out)
 
 

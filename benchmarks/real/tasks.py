@@ -6,14 +6,22 @@ a task, the learning rates are those of the sandbox's demo.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from importers import (
+    RecordedRow,
+    iter_recordings,
+    list_examples,
+    read_mentor_kd,
+    read_palm540b_dss,
+    read_self_instruct,
+    sample_questions,
+    to_row,
+    write_jsonl,
+)
 from texts import game_of, games_of_tests
-
-from bridgekd.edges.converting import Targets, convert
-from bridgekd.edges.recorded import RecordedFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +29,7 @@ class Task:
     """Where a task's questions are, how it is graded and how long its models are trained."""
 
     name: str
-    written_as: RecordedFormat
+    read: Callable[[Path], Iterator[RecordedRow]]
     train: str
     test: str
     kind: str
@@ -36,17 +44,17 @@ class Task:
 TASKS = {
     t.name: t
     for t in (
-        Task("tracking", "mentor-kd",
+        Task("tracking", read_mentor_kd,
              "mentor-kd/data/main/tracking_shuffled_objects_3_train.json.gz",
              "mentor-kd/data/skeleton/tracking_shuffled_objects_test.json.gz",
              "choice", "gpt-3.5-turbo", "20%", 80, 224),
-        Task("letters", "mentor-kd",
+        Task("letters", read_mentor_kd,
              "mentor-kd/data/main/last_letter_concatenation_3_train.json.gz",
              "mentor-kd/data/skeleton/last_letter_concatenation_test.json.gz",
              "text", "gpt-3.5-turbo", "20%", 160, 128),
-        Task("svamp", "palm540b-dss", "palm540b-dss/svamp_train.jsonl.gz",
+        Task("svamp", read_palm540b_dss, "palm540b-dss/svamp_train.jsonl.gz",
              "palm540b-dss/svamp_test.jsonl.gz", "number", "palm-540b", "20%", 120, 128),
-        Task("commonsense", "palm540b-dss", "palm540b-dss/cqa_train.jsonl.gz",
+        Task("commonsense", read_palm540b_dss, "palm540b-dss/cqa_train.jsonl.gz",
              "palm540b-dss/cqa_test.jsonl.gz", "choice", "palm-540b", "10%", 120, 96,
              n_train=2000, n_test=400),
     )
@@ -96,7 +104,7 @@ def prepare(task: Task, data: Path, folder: Path, base: Path) -> Path:
         kept = [row for row in read(train) if game_of(row["question"]) not in games]
         write(train, kept)
     seeds = data / "self-instruct/data/seed_tasks.jsonl.gz"
-    convert([seeds], "self-instruct", Targets(folder / "instruct.jsonl"))
+    write_jsonl(folder / "instruct.jsonl", read_self_instruct(seeds))
     recipe = folder / f"{task.name}.yaml"
     recipe.write_text(
         RECIPE.format(
@@ -128,9 +136,9 @@ def _part(
     source: Path, task: Task, to: Path, n: int | None, recordings: Path | None = None
 ) -> None:
     """A file's questions, or `n` of them by their hash."""
-    if n is None:
-        convert([source], task.written_as, Targets(to, recordings=recordings))
-        return
-    rest = to.with_suffix(".rest")
-    convert([source], task.written_as, Targets(rest, to, recordings), held_out=n)
-    rest.unlink()
+    rows = list(task.read(source))
+    examples = list_examples(rows)
+    chosen = None if n is None else sample_questions(examples, n)
+    write_jsonl(to, (to_row(e) for e in examples if chosen is None or e.question in chosen))
+    if recordings is not None:
+        write_jsonl(recordings, iter_recordings(rows))

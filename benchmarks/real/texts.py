@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from importers import RecordedRow, read_json_file, read_mentor_kd, read_palm540b_dss
+
 from bridgekd.core.prompts import render_question
 from bridgekd.edges.data import raw_rows
-from bridgekd.edges.recorded import Recorded, RecordedFormat, read_json, read_recorded
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
 
@@ -44,11 +45,11 @@ def questions_of_tests(data: Path) -> list[str]:
     """Every test question there is, by whatever set."""
     found = [q.question for task in MENTOR for q in _mentor(data, task, "test")]
     for name in ("svamp_test", "cqa_test"):
-        found += [r.question for r in _recorded(data / f"palm540b-dss/{name}.jsonl.gz")]
+        found += [r.question for r in read_palm540b_dss(data / f"palm540b-dss/{name}.jsonl.gz")]
     found += [row["question"] for _, row in raw_rows(data / "gsm8k/test.jsonl.gz")]
     found += [row["text"] for _, row in raw_rows(data / "banking77/banking_data/test.csv.gz")]
     found += [q for name in WORD_PROBLEMS for q in _of_split(data, name, "test")]
-    medical = read_json(data / "pubmedqa/data/ori_pqal.json.gz")
+    medical = read_json_file(data / "pubmedqa/data/ori_pqal.json.gz")
     found += [medical[id]["QUESTION"] for id in _medical_test(data)]
     return found
 
@@ -107,7 +108,7 @@ def _texts(data: Path) -> Iterator[Text]:
         yield from (Text(task, _shown(row)) for row in rows)
     palm = data / "palm540b-dss"
     for name in ("cqa_train", "svamp_train"):
-        yield from (Text(name, _shown(row)) for row in _recorded(palm / f"{name}.jsonl.gz"))
+        yield from (Text(name, _shown(row)) for row in read_palm540b_dss(palm / f"{name}.jsonl.gz"))
     for _, row in raw_rows(palm / "esnli_train_first10k.csv.gz"):
         yield Text("esnli", f"{row['premise'].strip()} {row['hypothesis'].strip()}")
     for _, row in raw_rows(data / "banking77/banking_data/train.csv.gz"):
@@ -115,32 +116,28 @@ def _texts(data: Path) -> Iterator[Text]:
     for name in WORD_PROBLEMS:
         yield from (Text(name, question) for question in _of_split(data, name, "train"))
     aside = _medical_test(data)
-    for id, row in read_json(data / "pubmedqa/data/ori_pqal.json.gz").items():
+    for id, row in read_json_file(data / "pubmedqa/data/ori_pqal.json.gz").items():
         if id not in aside:
             yield from (Text("pubmedqa", text) for text in (*row["CONTEXTS"], row["QUESTION"]))
-    for page in read_json(data / "tatqa/dataset_raw/tatqa_dataset_dev.json.gz"):
+    for page in read_json_file(data / "tatqa/dataset_raw/tatqa_dataset_dev.json.gz"):
         yield from (Text("tatqa", part["text"]) for part in page["paragraphs"])
 
 
-def _shown(row: Recorded) -> str:
+def _shown(row: RecordedRow) -> str:
     return render_question(Example("", row.question, None, row.choices))
 
 
-def _mentor(data: Path, task: str, side: str) -> Iterator[Recorded]:
+def _mentor(data: Path, task: str, side: str) -> Iterator[RecordedRow]:
     path = data / f"mentor-kd/data/skeleton/{task}_{side}.json.gz"
-    return read_recorded(path, "mentor-kd")
-
-
-def _recorded(path: Path, written_as: RecordedFormat = "palm540b-dss") -> Iterator[Recorded]:
-    return read_recorded(path, written_as)
+    return read_mentor_kd(path)
 
 
 def _of_split(data: Path, name: str, side: str) -> list[str]:
     folder = data / "reasoning-teacher-tasks"
-    rows = read_json(folder / f"dataset/{name}.json.gz")
-    places = read_json(folder / f"data/split/{name}__default.json.gz")[side]
+    rows = read_json_file(folder / f"dataset/{name}.json.gz")
+    places = read_json_file(folder / f"data/split/{name}__default.json.gz")[side]
     return [rows[i]["question"].strip() for i in places]
 
 
 def _medical_test(data: Path) -> set[str]:
-    return set(read_json(data / "pubmedqa/data/test_ground_truth.json.gz"))
+    return set(read_json_file(data / "pubmedqa/data/test_ground_truth.json.gz"))

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from importers import RecordedRow, read_mentor_kd
 from tasks import TASKS, Task, prepare, read, write
 
 from bridgekd import stages
@@ -25,7 +26,6 @@ from bridgekd.core.crossed import difference_of, share_of
 from bridgekd.core.grading import is_correct, read_answer, split_answer
 from bridgekd.core.statistics import holm
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.recorded import Recorded, read_recorded
 from bridgekd.edges.rows import read_rows
 from bridgekd.methods import method_named
 from bridgekd.records import Prediction
@@ -51,10 +51,10 @@ class Taught:
     right: np.ndarray
 
 
-def first_right(path: Path, kind: str) -> dict[str, Recorded]:
+def first_right(path: Path, kind: str) -> dict[str, RecordedRow]:
     """The first correct recording of every question."""
-    found: dict[str, Recorded] = {}
-    for row in read_recorded(path, "mentor-kd"):
+    found: dict[str, RecordedRow] = {}
+    for row in read_mentor_kd(path):
         answer = read_answer(row.text or "", kind, row.choices)
         if is_correct(answer, row.answer, kind, row.choices):
             found.setdefault(row.question, row)

@@ -2,7 +2,6 @@
 `export(name)` and `panel(name)` take up a run that is done.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from bridgekd.comparing import compare, comparison
 from bridgekd.config import Recipe
+from bridgekd.edges.metrics_file import read_metrics
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput
 from bridgekd.exporting import Exported, export_arm
@@ -23,6 +23,7 @@ from bridgekd.served.process import filled, program_of
 from bridgekd.stages.live import Checker
 from bridgekd.stages.measuring import checker
 from bridgekd.stages.pilot import PilotMeasurements, read_measurements
+from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.buy import api_key, key_in
 from bridgekd.teacher.replay import placed
 from bridgekd.trying import Panel
@@ -38,7 +39,7 @@ class Outcome:
     """A finished run: every figure, and where the page is."""
 
     name: str
-    metrics: dict[str, Any]
+    metrics: Metrics
     report: Path
     plan: Plan
 
@@ -96,8 +97,7 @@ def run(
             side_by_side(here, wanted, workers)
         evaluation = compare(here, wanted)
         page = here.report(evaluation, *wanted.asked)
-    metrics = json.loads((evaluation.path / "metrics.json").read_text())
-    return Outcome(given.name, metrics, page.path / "report.html", plan)
+    return Outcome(given.name, read_metrics(evaluation.path), page.path / "report.html", plan)
 
 
 def plan(
@@ -150,7 +150,7 @@ def standing(journal: Mapping[str, Any], store: Path) -> Plan:
     """What a run that is not over has still to do, by its journal in `store`: `plan` of the same
     recipe as things stand now. Also while the run goes on.
 
-    Raises BadInput where it cannot be planned any more, or was begun by an older bridgekd.
+    Raises BadInput where it cannot be planned any more.
     """
     recipe, folder, methods = recipe_of(journal), Path(journal["folder"]), journal["methods"]
     if methods == [pilot.NAME]:

@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 bad input; 3 stopped with state saved and the command to g
 interrupted.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +17,21 @@ from typer.exceptions import TyperException
 from bridgekd import (
     __version__,
     api,
-    cli_data,
     cli_ledger,
     cli_models,
     terminal,
     terminal_metrics,
     terminal_pilot,
 )
-from bridgekd.edges.store import MANIFEST
+from bridgekd.core.durations import WorkKind
+from bridgekd.edges.metrics_file import METRICS_FILE, read_metrics
+from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput, BridgekdError
 from bridgekd.journal import read_journal
 from bridgekd.ledger.views import spend
 from bridgekd.stages.pilot import RESULTS
+from bridgekd.stages.stats import PurchaseStats
+from bridgekd.terminal_progress import show_progress
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +42,6 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(cli_ledger.app, name="ledger")
-app.add_typer(cli_data.app, name="data")
 out = Console()
 err = Console(stderr=True)
 _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
@@ -48,7 +49,7 @@ _NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set select.alpha=0.3"),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set budget.queries=5%"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
 Seeds = Annotated[int, typer.Option(min=1, help="So many, counted up from the recipe's seed.")]
@@ -136,14 +137,13 @@ def status(
     journal = read_journal(store, name)
     rows = []
     for entry in journal["stages"]:
-        path = store / entry["folder"] / MANIFEST
-        if not path.is_file():
+        made = Artifact(entry["stage"], "", store / entry["folder"])
+        if not made.has_manifest:
             rows.append((entry["stage"], "", "", f"{entry['folder']} (gone)"))
             continue
-        manifest = json.loads(path.read_text())
-        cost = manifest["facts"].get("spend_microusd")
-        spent = "" if cost is None else f"${cost / 1e6:.4f}"
-        rows.append((entry["stage"], f"{manifest['seconds']:.1f}", spent, entry["folder"]))
+        paid = made.manifest.kind is WorkKind.PAID
+        spent = f"${made.read_stats(PurchaseStats).spend_microusd / 1e6:.4f}" if paid else ""
+        rows.append((entry["stage"], f"{made.manifest.seconds:.1f}", spent, entry["folder"]))
     for partial in sorted(store.glob("*.partial")):
         rows.append((partial.name.rpartition("-")[0], "...", "", f"{partial.name} (unfinished)"))
     terminal.print_status(out, journal, rows)
@@ -171,11 +171,10 @@ def report(
         raise BadInput(
             f"{name} has no report yet (it is {journal['state']}); run its recipe to the end"
         )
-    file = folders["report"] / "metrics.json"
+    file = folders["report"] / METRICS_FILE
     if not file.is_file():
         raise BadInput(f"{file} is not there any more; run the recipe again, which makes it anew")
-    metrics = json.loads(file.read_text())
-    terminal_metrics.print_metrics(out, metrics, name)
+    terminal_metrics.print_metrics(out, read_metrics(file.parent), name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
 
 
@@ -274,7 +273,7 @@ def _agreed() -> bool:
 
 
 def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         result = api.run_pilot(
             recipe,
             overrides=overrides,
@@ -297,7 +296,7 @@ def _run(
             terminal.print_buying(out, plan)
         return yes or _agreed()
 
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         outcome = api.run(
             recipe,
             overrides=overrides,

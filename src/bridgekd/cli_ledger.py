@@ -11,8 +11,9 @@ from bridgekd.config import Price
 from bridgekd.errors import BadInput
 from bridgekd.ledger import check
 from bridgekd.ledger.exporting import export as export_to
-from bridgekd.ledger.importing import Source, import_answers
+from bridgekd.ledger.importing import import_answers
 from bridgekd.ledger.views import GROUPS, refuse_missing, spend
+from bridgekd.terminal_progress import show_progress
 
 DEFAULT = Path("ledger.db")
 WHAT = "Every paid call: what was spent, export, import, proof."
@@ -51,7 +52,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write every attempt to a table (CSV), or with all its texts to JSON lines, as a backup."""
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         n_attempts = export_to(ledger or context.obj, to, force=force, progress=progress)
     out.print(f"Wrote {n_attempts:,} attempts to {to}", soft_wrap=True)
 
@@ -59,17 +60,10 @@ def export(
 @app.command("import", epilog="Example: bridgekd ledger import answers.jsonl --run elsewhere")
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="JSON lines, or a published format.")],
+    file: Annotated[Path, typer.Argument(help="JSON lines: an export, or requests and responses.")],
     ledger: LedgerPath = None,
     run: Annotated[
         str | None, typer.Option(help="The run they belong to; if left out, as the file says.")
-    ] = None,
-    format: Annotated[
-        Literal["jsonl", "mentor-kd", "palm540b-dss"],
-        typer.Option(help="How the file is written; jsonl: an export, or requests and responses."),
-    ] = "jsonl",
-    model: Annotated[
-        str | None, typer.Option(help="Who answered, where the format does not say.")
     ] = None,
     price: Annotated[
         str | None,
@@ -80,10 +74,15 @@ def import_(
     ] = None,
 ) -> None:
     """Bring in answers that were paid for elsewhere, so that no run buys them again."""
-    into, source = ledger or context.obj, Source(format, model, _price(price))
-    with terminal.shown_progress(out) as progress:
+    into, default_price = ledger or context.obj, _price(price)
+    with show_progress(out) as progress:
         done = import_answers(
-            file, into, run=run, source=source, progress=progress, on_wait=terminal.note_to(out)
+            file,
+            into,
+            run=run,
+            default_price=default_price,
+            progress=progress,
+            on_wait=terminal.note_to(out),
         )
     out.print(
         f"{into}: {done.n_new:,} imported, {done.n_known:,} already there, "
@@ -96,7 +95,7 @@ def import_(
 def verify(context: typer.Context, ledger: LedgerPath = None) -> None:
     """Prove that every attempt says what its texts say, and that all add up."""
     path = ledger or context.obj
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         proof = check.verify(path, progress)
     terminal_ledger.print_findings(out, proof.notes)
     terminal_ledger.print_findings(out, proof.findings)

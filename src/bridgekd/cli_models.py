@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from bridgekd import api, terminal
+from bridgekd.terminal_progress import show_progress
 
 out = Console()
 
@@ -26,7 +27,7 @@ def export(
     store: StorePath = Path("runs"),
 ) -> None:
     """Write a run's model as a folder to share: merged weights, its data, a card for each."""
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         done = api.export(run, to, arm=arm, store=store, progress=progress)
     tell = terminal.note_to(out)
     for note in done.notes:
@@ -49,7 +50,7 @@ def try_(
     store: StorePath = Path("runs"),
 ) -> None:
     """Ask the student, its assistant and the untouched student, side by side."""
-    with terminal.shown_progress(out) as progress:
+    with show_progress(out) as progress:
         panel = api.panel(run, arm=arm, store=store, progress=progress)
     for asked in _questions(question):
         terminal.print_replies(out, asked, panel.ask(asked, choices or []))

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from bridgekd.config import Recipe
-from bridgekd.edges.store import MANIFEST, Artifact, ancestors
+from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.errors import BadInput
+from bridgekd.settings import Evaluate, Predict
 from bridgekd.stages.cells import budget_of
 
 LEARNT = (
@@ -48,6 +49,8 @@ class Finished:
     recipe: Recipe
     folder: Path  # the recipe's
     methods: tuple[str, ...]
+    n_seeds: int
+    budgets: tuple[int | str, ...]
     evaluation: Artifact
     behind: Mapping[str, Artifact]
     arms: Mapping[str, Measured]
@@ -75,8 +78,8 @@ class Finished:
 
     def source(self, model: Artifact) -> Artifact:
         """What `model` was trained from at first: a folder or a Hub id."""
-        while model.manifest:
-            model = model.inputs[0 if model.stage == "instruct_student" else 1]
+        while model.has_manifest:
+            model = model.get_input("model")
         return model
 
 
@@ -92,8 +95,6 @@ def read_journal(store: Path, name: str) -> dict[str, Any]:
 
 def recipe_of(journal: Mapping[str, Any]) -> Recipe:
     """The recipe that a run was begun with."""
-    if "folder" not in journal:
-        raise BadInput("it was begun by an older bridgekd, which did not write down its folder")
     try:
         return Recipe.model_validate(journal["recipe"])
     except ValidationError as exc:
@@ -110,7 +111,7 @@ def finished(store: Path, name: str) -> Finished:
         )
     recipe = recipe_of(journal)
     for entry in journal["stages"]:
-        if not (store / entry["folder"] / MANIFEST).is_file():
+        if not Artifact(entry["stage"], "", store / entry["folder"]).has_manifest:
             raise BadInput(
                 f"run {name!r} has lost {store / entry['folder']}; run its recipe again to make it"
             )
@@ -125,25 +126,27 @@ def finished(store: Path, name: str) -> Finished:
         recipe=recipe,
         folder=Path(journal["folder"]),
         methods=tuple(journal["methods"]),
+        n_seeds=journal.get("seeds", 1),
+        budgets=tuple(journal.get("budgets", ())),
         evaluation=evaluation,
         behind=behind,
         arms=_arms(evaluation),
     )
 
 
-def rationales_of(model: Artifact) -> list[Artifact]:
+def rationales_of(model: Artifact) -> tuple[Artifact, ...]:
     """What a model learnt its rationales from."""
-    return [a for a in model.inputs[2:] if (a.path / "rationales.parquet").is_file()]
+    return model.get_inputs("rationales")
 
 
 def _arms(evaluation: Artifact) -> dict[str, Measured]:
     """The evaluation's arms that are local models, in its order and under the names of its rows; of
     several seeds the first.
     """
-    names = evaluation.manifest["settings"]["arms"]
+    names = evaluation.read_settings(Evaluate).arms
     found = [
         (name, budget_of(ancestors(measured).values()), measured)
-        for name, measured in zip(names, evaluation.inputs[1:], strict=True)
+        for name, measured in zip(names, evaluation.get_inputs("predictions"), strict=True)
         if measured.stage == "predict"
     ]
     budgets: dict[str, set[str]] = {}
@@ -152,6 +155,6 @@ def _arms(evaluation: Artifact) -> dict[str, Measured]:
     arms: dict[str, Measured] = {}
     for name, budget, measured in found:
         label = f"{name}@{budget}" if len(budgets[name]) > 1 else name
-        asked, model = measured.manifest["settings"], measured.inputs[2]
-        arms.setdefault(label, Measured(label, model, asked["ask"], asked["max_new_tokens"]))
+        asked, model = measured.read_settings(Predict), measured.get_input("model")
+        arms.setdefault(label, Measured(label, model, asked.ask, asked.max_new_tokens))
     return arms

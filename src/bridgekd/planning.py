@@ -15,12 +15,13 @@ from bridgekd import settings as of
 from bridgekd.comparing import Comparison, compare
 from bridgekd.config import Price, Recipe, Teacher, is_loopback, published_price
 from bridgekd.core.costs import microusd
+from bridgekd.core.durations import WorkKind
 from bridgekd.core.forecast import Forecast
 from bridgekd.edges.data import load_examples, load_instructions
-from bridgekd.edges.store import Artifact
+from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
-from bridgekd.purchases import PAID, Purchase, Seen, World, purchases_of
+from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, live_of
 from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
 from bridgekd.timing import Hours, hours_of, sizes_of
@@ -96,10 +97,10 @@ def foreseen(
     recipe: Recipe, folder: Path, store: Path, work: Callable[[Run], Artifact], n_variants: int = 1
 ) -> Plan:
     """What `work` on a run of a recipe would do with a store."""
-    seen = Seen(store)
+    seen = PlanStore(store)
     here = Run(recipe, folder, seen, live_of(recipe, folder))
     work(here)
-    stages = tuple(seen.seen.values())
+    to_do = [p for p in seen.planned.values() if not p.artifact.done]
     loaded = here.pool()
     if loaded.done:
         pool, validation = read_pool(loaded), read_validation(loaded)
@@ -109,7 +110,7 @@ def foreseen(
     if here.instructions is not None:
         n_instructions = len(load_instructions(here.instructions.path))
     test = load_examples(here.test_data.path, recipe.data.fields, recipe.data.answer_kind)
-    pending = [a for a in stages if a.stage in PAID and not a.done]
+    pending = [p.artifact for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
         refuse_shared(here.live.ledger)
     world = World(here, seen, test, {loaded.path.name: pool})
@@ -117,12 +118,11 @@ def foreseen(
     replayed = recipe.teacher.transport == "replay"
     host = RECORDINGS if replayed else urlsplit(recipe.teacher.url).hostname or ""
     stop = recipe.hard_stop_usd
-    to_do = [a for a in stages if not a.done]
-    serves = any(_served(seen.made_from[a.path.name][0]) for a in to_do)
+    serves = any(_served(p.settings) for p in to_do)
     sizes = sizes_of(pool, len(validation), len(test), n_instructions)
     return Plan(
         name=recipe.name,
-        stages=stages,
+        stages=tuple(p.artifact for p in seen.planned.values()),
         n_pool=len(pool),
         n_validation=len(validation),
         n_test=len(test),
@@ -138,7 +138,7 @@ def foreseen(
         and (not is_loopback(host) or recipe.teacher.api_key_env is not None),
         serves=serves,
         served_at=_abroad(recipe) if serves else "",
-        hours=hours_of(to_do, seen.made_from, sizes, recipe, store) if to_do else None,
+        hours=hours_of(to_do, seen.planned, sizes, recipe, store) if to_do else None,
     )
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from bridgekd import settings as of
 from bridgekd.config import Price, Teacher, count_of
@@ -27,19 +26,18 @@ from bridgekd.core.draws import drawn
 from bridgekd.core.forecast import Forecast, Known, best_known, forecast
 from bridgekd.core.joint import together
 from bridgekd.core.replies import Bill
-from bridgekd.core.selection import NESTED, rank
 from bridgekd.edges.columns import Rows
 from bridgekd.edges.rows import GROUP, read_column
-from bridgekd.edges.store import Artifact, PlanStore, Stage
+from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
 from bridgekd.records import Example, Pick
 from bridgekd.runs import Run
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.buying import limits_of, requests_for
 from bridgekd.stages.pool import by_id, pool_and_validation, read_pool
 from bridgekd.teacher.orders import bound_of, refuse_long
 from bridgekd.teacher.replay import ReplayLine
-
-PAID = ("query_teacher", "measure_teacher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +55,6 @@ class Purchase:
     limits: Limits
     forecast: Forecast
     n_unrecorded: int = 0  # prompts it may ask that a replayed teacher has nothing for
-
-
-class Seen(PlanStore):
-    """A planning store that remembers what each stage would be made from."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.made_from: dict[str, tuple[BaseModel, tuple[Artifact, ...]]] = {}
-
-    def make(self, stage: Stage, settings: BaseModel, *inputs: Artifact, live: object) -> Artifact:
-        planned = super().make(stage, settings, *inputs, live=live)
-        self.made_from[planned.path.name] = (settings, inputs)
-        return planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +81,7 @@ class World:
     """What planning works on; pools and forecasts are made once."""
 
     run: Run
-    store: Seen
+    store: PlanStore
     test: Sequence[Example]
     pools: dict[str, Rows[Example]] = field(default_factory=dict)
     told: dict[Any, Forecast] = field(default_factory=dict)
@@ -107,9 +92,9 @@ class World:
         if name not in self.pools and artifact.done:
             self.pools[name] = read_pool(artifact)
         elif name not in self.pools:
-            settings, (source,) = self.store.made_from[name]
-            assert isinstance(settings, of.LoadPool)
-            self.pools[name], _ = pool_and_validation(source, settings)
+            todo = self.store.planned[name]
+            assert isinstance(todo.settings, of.LoadPool)
+            self.pools[name], _ = pool_and_validation(todo.inputs["source"][0], todo.settings)
         return self.pools[name]
 
     def alone(self, wanted: _Wanted) -> Forecast:
@@ -285,30 +270,34 @@ def _known(
 
 
 def _to_buy(world: World, artifact: Artifact) -> _Wanted:
-    settings, (pool, ranking, *_) = world.store.made_from[artifact.path.name]
-    chosen_by, known = world.store.made_from[ranking.path.name]
+    todo = world.store.planned[artifact.path.name]
+    (pool,), (ranking,) = todo.inputs["pool"], todo.inputs["ranking"]
+    choice = world.store.planned[ranking.path.name]
+    settings, chosen_by = todo.settings, choice.settings
     assert isinstance(settings, of.QueryTeacher) and isinstance(chosen_by, of.Select)
-    later = any(a.stage == "query_teacher" for a in known)
+    later = "answers" in choice.inputs
     examples = world.pool(pool)
     limits = limits_of(settings.budget, len(examples), settings.part)
     ranked = _ranked(examples, ranking, chosen_by, limits.queries, later=later)
     nest = ranking.path.name
-    if chosen_by.strategy in NESTED and not later:
+    if STRATEGIES.load(chosen_by.strategy).is_nested and not later:
         like = chosen_by.model_copy(update={"queries": None, "part": of.WHOLE})
-        nest = " ".join([like.model_dump_json(), *(a.fingerprint for a in known)])
+        nest = " ".join(
+            [like.model_dump_json(), *(a.fingerprint for a in chain(*choice.inputs.values()))]
+        )
     return _Wanted(
         artifact=artifact,
         ask=settings.ask,
         examples=examples if ranked is None else ranked,
         chosen=ranked is not None,
         limits=limits,
-        choice=chosen_by.strategy,
+        choice=chosen_by.strategy.name,
         nest=nest,
     )
 
 
 def _to_measure(world: World, artifact: Artifact) -> _Wanted:
-    settings, _ = world.store.made_from[artifact.path.name]
+    settings = world.store.planned[artifact.path.name].settings
     assert isinstance(settings, of.MeasureTeacher)
     n = count_of(settings.queries, len(world.test))
     places = drawn(settings.seed, "teacher test", n=n, of=len(world.test))
@@ -337,12 +326,27 @@ def _ranked(
     """
     if ranking.done:
         order = read_column(ranking.path / "ranking.parquet", Pick, "id")
-    elif chosen_by.strategy == "random" and not later:  # the seed alone decides
+    elif _is_known_before_scoring(chosen_by) and not later:
         none, nowhere = np.zeros(len(pool)), np.empty((len(pool), 0), dtype=np.float32)
         ids = [e.id for e in pool]
-        drawn_up = rank("random", ids, none, nowhere, n_chosen=0, alpha=0.0, seed=chosen_by.seed)
-        order = [ids[row] for row in drawn_up.rows[:most]]
+        planned = rank_pool(
+            STRATEGIES.load(chosen_by.strategy),
+            STRATEGIES.parse_options(chosen_by.strategy),
+            ids,
+            none,
+            nowhere,
+            domains=[e.domain for e in pool],
+            n_selected=0,
+            seed=chosen_by.seed,
+        )
+        order = [ids[row] for row in planned.rows[:most]]
     else:
         return None
     examples = by_id(pool, order[:most])
     return [examples[id] for id in order[:most]]
+
+
+def _is_known_before_scoring(select: of.Select) -> bool:
+    strategy = STRATEGIES.load(select.strategy)
+    needs_scores = strategy.needs_difficulty or strategy.needs_embeddings
+    return strategy.is_nested and not needs_scores

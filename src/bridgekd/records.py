@@ -24,7 +24,6 @@ class Score:
 
     id: str
     difficulty: float
-    n_answer_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from pydantic import BaseModel
 
 from bridgekd import stages
-from bridgekd.config import Backend, Recipe, Section
+from bridgekd.config import Backend, Recipe
 from bridgekd.edges.sources import data_source, model_source
-from bridgekd.edges.store import Artifact, Maker, Stage, Store, on_disk, write_durably
+from bridgekd.edges.store import Artifact, Maker, Stage, Store
+from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.settings import Evaluate, Predict, Report, Settings
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import known_strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Arm:
     ask: Literal["explain", "answer"] = "explain"
 
 
+P = ParamSpec("P")
+S = TypeVar("S", bound=BaseModel)
 IN_PROCESS: Backend = "transformers"  # the student is too small to be worth a server
 Arms = dict[str, Arm]
 Method = Callable[["Run"], Arms]
@@ -51,11 +55,10 @@ class Run:
         self.recipe = recipe
         self.folder = folder
         self.head = None if told is None else _head(recipe, folder, live) | dict(told)
-        self.of = Settings(recipe)
+        self.of = Settings(recipe, folder)
         self.live = live
         self.store = store
         self.journal: list[dict[str, str]] = []
-        known_strategy(recipe.select.strategy)
         self.train_data = data_source(recipe.data.train, folder)
         self.test_data = data_source(recipe.data.test, folder)
         self.assistant = model_source(recipe.assistant.model, folder, recipe.assistant.revision)
@@ -69,12 +72,12 @@ class Run:
     def varied(self, recipe: Recipe) -> "Run":
         """The same run under another seed or budget: same sources, same store, same journal."""
         other = copy.copy(self)
-        other.recipe, other.of = recipe, Settings(recipe)
+        other.recipe, other.of = recipe, Settings(recipe, self.folder)
         return other
 
-    def make(self, stage: Stage, settings: Section, *inputs: Artifact) -> Artifact:
+    def make(self, stage: Stage[S, P], settings: S, *args: P.args, **kwargs: P.kwargs) -> Artifact:
         """The artifact of this stage; the run's journal says which folder that is."""
-        made = self.store.make(stage, settings, *inputs, live=self.live)
+        made = self.store.make(stage, settings, self.live, *args, **kwargs)
         entry = {"stage": made.stage, "folder": made.path.name}
         if entry not in self.journal:
             self.journal.append(entry)
@@ -104,7 +107,7 @@ class Run:
             return {}
         return {"assistant_warm": Arm(warm, "assistant", ask="answer")}
 
-    def scored(self, pool: Artifact, assistant: Artifact) -> tuple[Artifact, ...]:
+    def scored(self, pool: Artifact, assistant: Artifact) -> tuple[Artifact, Artifact | None]:
         """Scores of the pool and, where the recipe names an encoder, embeddings apart from them."""
         others = [
             self.make(stages.warm_up, self.of.warm_up_of(member), pool, self.assistant)
@@ -112,12 +115,12 @@ class Run:
         ]
         scores = self.make(stages.score_pool, self.of.score_pool, pool, assistant, *others)
         if self.encoder is None:
-            return (scores,)
+            return scores, None
         return scores, self.make(stages.embed_pool, self.of.embed_pool, pool, self.encoder)
 
-    def judges(self, pool: Artifact) -> tuple[Artifact, ...]:
+    def judge(self, pool: Artifact) -> Artifact | None:
         """Who weighs the teacher's rationales, if the recipe wants that: the warm assistant."""
-        return (self.warmed(pool),) if self.recipe.check.keep == "confident" else ()
+        return self.warmed(pool) if self.recipe.check.keep == "confident" else None
 
     def instructed(self) -> Artifact:
         """The instruction-tuned student; the untouched one where the recipe names no instruction
@@ -189,8 +192,8 @@ class Run:
         if self.head is not None and isinstance(self.store, Store):
             path = self.store.folder / f"{self.recipe.name}.json"
             known = self.head | {"state": state, "stages": self.journal}
-            with on_disk(self.store.folder):
-                write_durably(path, json.dumps(known, indent=1))
+            with translate_disk_errors(self.store.folder):
+                write_atomic(path, json.dumps(known, indent=1))
 
 
 def open_run(recipe: Recipe, folder: Path, live: Live, methods: Sequence[str], **told: Any) -> Run:

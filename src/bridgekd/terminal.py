@@ -1,30 +1,19 @@
-"""What a person sees in the terminal: progress, plans, tables. It only prints what it is given."""
+"""What a person sees in the terminal: plans, tables. It only prints what it is given."""
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
 from bridgekd.planning import RECORDINGS, Plan, PricedBy
-from bridgekd.progress import Progress as Tell
 from bridgekd.purchases import Purchase
 from bridgekd.timing import Hours
 from bridgekd.trying import Reply
@@ -39,48 +28,9 @@ BASIS = {
 }
 
 
-@contextmanager
-def shown_progress(console: Console) -> Iterator[Tell]:
-    """A progress callable with a bar per piece of work; a finished one leaves its line.
-
-    Where nobody looks on (a file, a pipe) there are no bars and each finished piece is a line.
-    """
-    if not console.is_terminal:
-        yield lambda what, done, total: _print_done(console, what, done, total)
-        return
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    bars = Progress(*columns, console=console)
-    tasks: dict[str, TaskID] = {}
-
-    def tell(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            bars.start()
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done, total=total)
-        if done >= total:
-            del tasks[what]
-
-    try:
-        yield tell
-    finally:
-        if bars.tasks:
-            bars.stop()
-
-
 def note_to(console: Console) -> Callable[[str], None]:
     """Prints sentences as they are: what servers and paths hold is no markup."""
     return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_done(console: Console, what: str, done: int, total: int) -> None:
-    if done >= total:
-        console.print(f"{what}: {done:,} of {total:,}")
 
 
 def print_plan(console: Console, plan: Plan) -> None:

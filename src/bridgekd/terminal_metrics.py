@@ -1,120 +1,112 @@
 """A comparison's figures in the terminal: every arm with its interval, and what it gained."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from bridgekd.stages.naming import in_order, title
+from bridgekd.stats.metrics import Gain, Interval, MeanEstimate, Metrics, RecoveredGap
 
 
-def print_metrics(console: Console, metrics: Mapping[str, Any], name: str) -> None:
-    """The result table and, where direct distillation is among the arms, each trained student
-    against it.
+def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
+    """Prints the result table, every trained student minus direct distillation if the run has it,
+    and the rationales if their steps were checked.
     """
-    arms = metrics["arms"]
-    several = any(row["n_seeds"] > 1 for row in arms.values())
-    columns = [
-        "accuracy",
-        "95 % interval",
-        "n",
-        *["seeds"] * several,
-        "queries",
-        "spend",
-        "seconds",
-    ]
-    table = _table(name, "arm", columns)
-    for label in in_order(arms):
-        row = arms[label]
+    has_seeds = any(arm.n_seeds > 1 for arm in metrics.arms.values())
+    columns = ["accuracy", "95 % interval", "n", *["seeds"] * has_seeds, "queries", "spend"]
+    table = _make_table(name, [*columns, "seconds"])
+    for label in in_order(metrics.arms):
+        arm = metrics.arms[label]
         table.add_row(
             title(label),
-            f"{row['accuracy']:.1%}",
-            _percents(row["ci95"]),
-            str(row["n_test"]),
-            *([str(row["n_seeds"])] if several else []),
-            f"{row['n_queries']:g}",
-            f"${row['spend_usd']:.4f}",
-            f"{row['seconds']:.0f}",
+            f"{arm.accuracy:.1%}",
+            _format_interval(arm.ci95),
+            str(arm.n_test),
+            *([str(arm.n_seeds)] if has_seeds else []),
+            f"{arm.n_queries:g}",
+            f"${arm.spend_usd:.4f}",
+            f"{arm.seconds:.0f}",
         )
     console.print(table)
-    if several:
+    if has_seeds:
         console.print("[dim]Means over seeds; intervals over seeds and questions.[/dim]")
-    told = metrics["chance"]
-    console.print(f"[dim]Chance: {told['accuracy']:.1%}, {escape(told['by'])}.[/dim]")
-    if metrics["versus"]:
-        _print_versus(console, metrics)
-    if any(row["wrong_steps"] for row in arms.values()):
-        _print_rationales(console, arms)
+    chance = metrics.chance
+    console.print(f"[dim]Chance: {chance.accuracy:.1%}, {escape(chance.rule)}.[/dim]")
+    if metrics.vs_reference:
+        _print_differences(console, metrics)
+    if any(arm.wrong_steps for arm in metrics.arms.values()):
+        _print_rationales(console, metrics)
 
 
-def _print_versus(console: Console, metrics: Mapping[str, Any]) -> None:
+def _print_differences(console: Console, metrics: Metrics) -> None:
     columns = ["points", "95 % interval", "p (Holm)", "gap recovered", "$ per point"]
-    table = _table("\nAgainst direct distillation at the same budget", "arm", columns)
-    for row in sorted(metrics["versus"], key=lambda r: in_order(metrics["arms"]).index(r["arm"])):
-        arm = metrics["arms"][row["arm"]]
-        at = f" (at {row['budget']})" if "@" in row["reference"] and "@" not in row["arm"] else ""
+    table = _make_table("\nMinus direct distillation at the same budget", columns)
+    order = in_order(metrics.arms)
+    for row in sorted(metrics.vs_reference, key=lambda row: order.index(row.arm)):
+        arm = metrics.arms[row.arm]
+        at = f" (at {row.budget})" if "@" in row.reference and "@" not in row.arm else ""
         table.add_row(
-            title(row["arm"]) + at,
-            f"{100 * row['difference']:+.1f}",
-            "{:+.1f} to {:+.1f}".format(*(100 * end for end in row["ci95"])),
-            f"{row['p_holm']:.2g}",
-            _gap(arm["gap_recovered"]),
-            _per_point(arm["gain"]),
+            title(row.arm) + at,
+            f"{100 * row.difference:+.1f}",
+            "{:+.1f} to {:+.1f}".format(*(100 * end for end in row.ci95)),
+            f"{row.p_holm:.2g}",
+            _format_gap(arm.gap_recovered),
+            _format_usd_per_point(arm.gain),
         )
     console.print(table)
-    console.print(f"[dim]{_explained(metrics)}[/dim]")
+    console.print(f"[dim]{_explain_columns(metrics)}[/dim]")
 
 
-def _print_rationales(console: Console, arms: Mapping[str, Any]) -> None:
-    """How an arm reasons on the test questions, and what it learnt from."""
-    columns = ["words", "steps wrong or missing", "the same in its lessons"]
-    table = _table("\nRationales on the test questions, 95 % intervals", "arm", columns)
-    for label in in_order(arms):
-        words, wrong, lessons = (arms[label][n] for n in ("words", "wrong_steps", "lessons"))
-        if wrong is not None:
-            told = "{:.1f} to {:.1f}".format(*words["ci95"])
-            learnt = "" if lessons is None else _of_steps(lessons["wrong_steps"])
-            table.add_row(title(label), told, _of_steps(wrong), learnt)
+def _print_rationales(console: Console, metrics: Metrics) -> None:
+    columns = ["words", "steps wrong or missing", "the same in the training set"]
+    table = _make_table("\nRationales on the test questions, 95 % intervals", columns)
+    for label in in_order(metrics.arms):
+        arm = metrics.arms[label]
+        if arm.wrong_steps is not None:
+            trained = None if arm.training_set is None else arm.training_set.wrong_steps
+            words = "{:.1f} to {:.1f}".format(*arm.rationale_words.ci95)
+            steps = (_format_wrong_steps(figure) for figure in (arm.wrong_steps, trained))
+            table.add_row(title(label), words, *steps)
     console.print(table)
 
 
-def _of_steps(told: Mapping[str, Any] | None) -> str:
-    if told is None:
+def _format_wrong_steps(figure: MeanEstimate | None) -> str:
+    if figure is None:
         return ""
-    return _percents([min(1.0, max(0.0, end)) for end in told["ci95"]])
+    low, high = (min(1.0, max(0.0, end)) for end in figure.ci95)
+    return _format_interval((low, high))
 
 
-def _explained(metrics: Mapping[str, Any]) -> str:
-    over = {arm["gain"]["over"] for arm in metrics["arms"].values() if arm["gain"]}
-    start = f" over: {title(over.pop())}" if over else ""
-    tests = sorted({row["test"] for row in metrics["versus"]})
-    n = len(metrics["versus"])
+def _explain_columns(metrics: Metrics) -> str:
+    starts = {arm.gain.start for arm in metrics.arms.values() if arm.gain}
+    start = f" over: {title(starts.pop())}" if starts else ""
+    tests = sorted({row.test for row in metrics.vs_reference})
+    n = len(metrics.vs_reference)
     return f"p: {' and '.join(tests)}, corrected for {n} tests. Gap and points{start}."
 
 
-def _gap(told: Mapping[str, Any] | None) -> str:
-    return "" if told is None else f"{told['share']:.0%} ({_percents(told['ci95'], 0)})"
+def _format_gap(gap: RecoveredGap | None) -> str:
+    return "" if gap is None else f"{gap.fraction:.0%} ({_format_interval(gap.ci95, 0)})"
 
 
-def _per_point(gain: Mapping[str, Any] | None) -> str:
+def _format_usd_per_point(gain: Gain | None) -> str:
     if gain is None:
         return ""
-    each = gain["usd_per_point"]
-    if each is None:
-        return str(gain["verdict"])
-    return "{:.4f} ({:.4f} to {:.4f})".format(each["value"], *each["ci95"])
+    if gain.usd_per_point is None:
+        return gain.verdict
+    return "{:.4f} ({:.4f} to {:.4f})".format(gain.usd_per_point.value, *gain.usd_per_point.ci95)
 
 
-def _percents(ends: Sequence[float], digits: int = 1) -> str:
-    low, high = ends
+def _format_interval(ci95: Interval, digits: int = 1) -> str:
+    low, high = ci95
     return f"{low:.{digits}%} to {high:.{digits}%}"
 
 
-def _table(name: str, first: str, columns: Sequence[str]) -> Table:
+def _make_table(name: str, columns: Sequence[str]) -> Table:
     table = Table(title=name, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column(first, no_wrap=True)
+    table.add_column("arm", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")  # wrapped where it is narrow, never cut
     return table

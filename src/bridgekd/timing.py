@@ -5,7 +5,6 @@ The one idea: rows a second of the same stage with the same model, if the store 
 kind of work with that model, if it has that; else operations. What cannot be told is named.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,30 +12,37 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import BaseModel
-
 from bridgekd import settings as of
 from bridgekd.config import Recipe, Train, count_of
-from bridgekd.core.durations import Duration, Kind, Work, added, by_rates, by_rule
+from bridgekd.core.durations import (
+    OPERATIONS,
+    Duration,
+    Work,
+    WorkKind,
+    added,
+    by_rates,
+    by_rule,
+)
 from bridgekd.core.prompts import render_question
 from bridgekd.edges.machine import peak_of, size_of
-from bridgekd.edges.store import MANIFEST, Artifact
+from bridgekd.edges.store import MANIFEST, Artifact, Inputs, Planned, Stage, Stats
+from bridgekd.errors import BadInput
 from bridgekd.records import Example
+from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.buying import limits_of
 from bridgekd.stages.pilot import SubsampleSettings, resolve_fraction
+from bridgekd.stages.scoring import ScorePoolStats
+from bridgekd.stages.stats import GenerationStats, KeptStats, TrainStats
 
-KINDS: dict[str, Kind] = {
-    "warm_up": "training", "train_assistant": "training", "instruct_student": "training",
-    "train_student": "training", "train_on_answers": "training", "train_with_mentor": "training",
-    "annotate": "writing", "sample_rationales": "writing", "weigh_student": "writing",
-    "predict": "writing", "score_pool": "scoring",
-}  # fmt: skip
-_MODEL_AT = {"instruct_student": 0, "predict": 2}  # which input is the model; else the second
 _FORM = 20  # tokens of a prompt's request and marks
 _CHARACTERS = (5.0, 3.0)  # a token, at most and at least
 _ANSWER = (2.0, 16.0)  # tokens of an answer alone
 
-MadeFrom = Mapping[str, tuple[BaseModel, tuple[Artifact, ...]]]
+
+class _Trained(Stats):
+    """What the settings of all trainings have."""
+
+    train: Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class Hours:
     `n_by_rule` by the rule of thumb for `device`, and why that of the rest is unknown.
     """
 
-    by_kind: Mapping[Kind, Duration]
+    by_kind: Mapping[WorkKind, Duration]
     n_measured: int
     n_by_rule: int
     device: str
@@ -83,22 +89,26 @@ def sizes_of(pool: Sequence[Example], n_validation: int, n_test: int, n_instruct
 
 
 def hours_of(
-    pending: Sequence[Artifact], made_from: MadeFrom, sizes: Sizes, recipe: Recipe, store: Path
+    pending: Sequence[Planned],
+    planned: Mapping[str, Planned],
+    sizes: Sizes,
+    recipe: Recipe,
+    store: Path,
 ) -> Hours:
     """The time of those of the `pending` stages that this machine works on."""
-    rates, here = _Rates(store), _Recipe(recipe, sizes, made_from)
-    by_kind: dict[Kind, list[Duration]] = defaultdict(list)
+    rates, here = _Rates(store), _Recipe(recipe, sizes, planned)
+    by_kind: dict[WorkKind, list[Duration]] = defaultdict(list)
     unknown, named = [], []
     n_measured = n_by_rule = 0
     peak = peak_of(recipe.device)
-    for artifact in pending:
-        if artifact.stage not in KINDS:
+    for todo in pending:
+        if todo.stage.kind not in OPERATIONS:
             continue
-        works, base = here.works(artifact), _base(artifact, made_from)
-        measured = rates.of(artifact.stage, base.fingerprint)
+        works, base = here.works(todo), _base(todo.artifact, planned)
+        measured = rates.of(todo.stage, base.fingerprint)
         if measured:
             n_measured += 1
-            by_kind[KINDS[artifact.stage]].append(by_rates(works[0].n_rows, measured))
+            by_kind[todo.stage.kind].append(by_rates(works[0].n_rows, measured))
             continue
         size = size_of(base)
         if size is None or peak is None:
@@ -119,14 +129,13 @@ def hours_of(
 class _Recipe:
     """What each stage of a recipe would work through; the first piece is the stage's own kind."""
 
-    def __init__(self, recipe: Recipe, sizes: Sizes, made_from: MadeFrom) -> None:
-        self._recipe, self._sizes, self._made_from = recipe, sizes, made_from
+    def __init__(self, recipe: Recipe, sizes: Sizes, planned: Mapping[str, Planned]) -> None:
+        self._recipe, self._sizes, self._planned = recipe, sizes, planned
         expected = recipe.teacher.expected_tokens
         self._rationale = expected or (32, recipe.teacher.max_tokens)
 
-    def works(self, artifact: Artifact) -> list[Work]:
-        settings, inputs = self._made_from[artifact.path.name]
-        read: dict[str, Callable[[Any, Sequence[Artifact]], list[Work]]] = {
+    def works(self, todo: Planned) -> list[Work]:
+        read: dict[str, Callable[[Any, Inputs], list[Work]]] = {
             "warm_up": self._warm_up,
             "train_assistant": self._on_bought,
             "instruct_student": lambda s, i: self._trained(s.train, self._sizes.n_instructions),
@@ -136,28 +145,28 @@ class _Recipe:
             "predict": lambda s, i: self._written(self._sizes.n_test, s),
             "score_pool": self._scored,
         }
-        return read.get(artifact.stage, self._on_pool)(settings, inputs)
+        return read.get(todo.stage.name, self._on_pool)(todo.settings, todo.inputs)
 
-    def _on_pool(self, s: Any, inputs: Sequence[Artifact]) -> list[Work]:
+    def _on_pool(self, s: Any, inputs: Inputs) -> list[Work]:
         return self._trained(s.train, self._sizes.n_pool, s)
 
-    def _warm_up(self, s: of.WarmUp, inputs: Sequence[Artifact]) -> list[Work]:
+    def _warm_up(self, s: of.WarmUp, inputs: Inputs) -> list[Work]:
         n = max(1, count_of(s.share, self._sizes.n_pool))
         return self._trained(s.train, n, s, answers=True)
 
-    def _on_bought(self, s: of.TrainModel, inputs: Sequence[Artifact]) -> list[Work]:
+    def _on_bought(self, s: of.TrainModel, inputs: Inputs) -> list[Work]:
         """As if every answer that may be bought were kept."""
-        n = sum(self._bought(lessons) for lessons in inputs[2:])
+        n = sum(self._bought(lessons) for lessons in inputs["rationales"])
         return self._trained(s.train, max(1, n), s)
 
     def _bought(self, lessons: Artifact) -> int:
         if lessons.done:
-            return int(lessons.facts["n_kept"])
-        settings, inputs = self._made_from[lessons.path.name]
-        if isinstance(settings, SubsampleSettings):
-            return resolve_fraction(settings.fraction, self._bought(inputs[0]))
-        _, answers, *_ = inputs
-        asked = self._made_from[answers.path.name][0]
+            return lessons.read_stats(KeptStats).n_kept
+        todo = self._planned[lessons.path.name]
+        if isinstance(todo.settings, SubsampleSettings):
+            n = self._bought(todo.inputs["rationales"][0])
+            return resolve_fraction(todo.settings.fraction, n)
+        asked = self._planned[todo.inputs["completions"][0].path.name].settings
         assert isinstance(asked, of.QueryTeacher)
         return limits_of(asked.budget, self._sizes.n_pool, asked.part).queries or 0
 
@@ -167,7 +176,7 @@ class _Recipe:
         """The training, and what it writes for early stopping."""
         prompt, target = self._sizes.prompt, _ANSWER if answers else self._rationale
         tokens = (prompt[0] + target[0], min(prompt[1] + target[1], train.max_length))
-        works = [Work("training", train.n_updates(n) * train.batch_size, tokens)]
+        works = [Work(WorkKind.TRAINING, train.n_updates(n) * train.batch_size, tokens)]
         if judged is not None and self._sizes.n_validation and train.held_out is None:
             n_texts = train.evaluations * self._sizes.n_validation
             works += self._written(n_texts, judged, answers=answers)
@@ -178,14 +187,15 @@ class _Recipe:
         target = _ANSWER if answers else self._rationale
         most = min(target[1], s.max_new_tokens)
         prompt = self._sizes.prompt
-        return [Work("writing", n, (prompt[0] + min(target[0], most), prompt[1] + most))]
+        return [Work(WorkKind.GENERATION, n, (prompt[0] + min(target[0], most), prompt[1] + most))]
 
-    def _scored(self, s: of.ScorePool, inputs: Sequence[Artifact]) -> list[Work]:
+    def _scored(self, s: of.ScorePool, inputs: Inputs) -> list[Work]:
         prompt, n = self._sizes.prompt, self._sizes.n_pool
-        works = [Work("scoring", n, (prompt[0] + _ANSWER[0], prompt[1] + _ANSWER[1]))]
-        if s.difficulty in ("consistency", "disagreement"):
-            times = s.samples or len(inputs) - 1
-            works += self._written(n * times, s, answers=True)
+        works = [Work(WorkKind.SCORING, n, (prompt[0] + _ANSWER[0], prompt[1] + _ANSWER[1]))]
+        measure = MEASURES.load(s.difficulty)
+        n_answers = measure.count_answers(MEASURES.parse_options(s.difficulty))
+        if n_answers:
+            works += self._written(n * n_answers, s, answers=True)
         return works
 
 
@@ -193,46 +203,52 @@ class _Rates:
     """Rows a second of the store's finished stages, by stage and by kind, with each base model."""
 
     def __init__(self, store: Path) -> None:
-        found = {p.parent.name: json.loads(p.read_text()) for p in store.glob(f"*/{MANIFEST}")}
         self._by: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for manifest in found.values():
-            rate = _rate(manifest) if manifest["stage"] in KINDS else None
-            if rate is not None:
-                base = _made_of(manifest, found)
-                self._by[manifest["stage"], base].append(rate)
-                self._by[KINDS[manifest["stage"]], base].append(rate)
+        for file in store.glob(f"*/{MANIFEST}"):
+            stage, _, fingerprint = file.parent.name.rpartition("-")
+            self._add(Artifact(stage, fingerprint, file.parent))
 
-    def of(self, stage: str, base: str) -> list[float]:
-        return self._by.get((stage, base)) or self._by.get((KINDS[stage], base), [])
+    def of(self, stage: Stage[Any, Any], base: str) -> list[float]:
+        return self._by.get((stage.name, base)) or self._by.get((stage.kind, base), [])
+
+    def _add(self, artifact: Artifact) -> None:
+        try:
+            rate, kind = _rate(artifact), artifact.manifest.kind
+        except BadInput:  # of another version of bridgekd
+            return
+        if rate is not None:
+            base = _made_of(artifact)
+            self._by[artifact.stage, base].append(rate)
+            self._by[kind, base].append(rate)
 
 
-def _rate(manifest: Mapping[str, Any]) -> float | None:
+def _rate(artifact: Artifact) -> float | None:
     """Rows a second; None where a try was cut short, as then it is not told of all rows."""
-    facts, seconds = manifest["facts"], manifest["seconds"]
-    if KINDS[manifest["stage"]] == "training":
-        rows = facts["n_updates"] * manifest["settings"]["train"]["batch_size"]
-        seconds = None if facts.get("resumed_at") else seconds
-    elif manifest["stage"] == "score_pool":
-        rows = facts["n_scored"]
-    else:
-        rows, seconds = (facts.get("generation", {}).get(k) for k in ("n_texts", "seconds"))
-    return rows / seconds if rows and seconds else None
+    kind, seconds = artifact.manifest.kind, artifact.manifest.seconds
+    if kind is WorkKind.TRAINING:
+        stats = artifact.read_stats(TrainStats)
+        rows = stats.n_updates * artifact.read_settings(_Trained).train.batch_size
+        return rows / seconds if not stats.resumed_at and seconds else None
+    if kind is WorkKind.SCORING:
+        return artifact.read_stats(ScorePoolStats).n_scored / seconds if seconds else None
+    speed = artifact.read_stats(GenerationStats).generation
+    if kind is not WorkKind.GENERATION or speed is None or not speed.seconds:
+        return None
+    return speed.n_texts / speed.seconds
 
 
-def _base(artifact: Artifact, made_from: MadeFrom) -> Artifact:
+def _base(artifact: Artifact, planned: Mapping[str, Planned]) -> Artifact:
     """The model that a person brought, from which this stage's model descends."""
-    while artifact.path.name in made_from:
-        artifact = made_from[artifact.path.name][1][_MODEL_AT.get(artifact.stage, 1)]
+    while artifact.path.name in planned:
+        (artifact,) = planned[artifact.path.name].inputs["model"]
     return artifact
 
 
-def _made_of(manifest: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
+def _made_of(artifact: Artifact) -> str:
     """The same by manifests: the base model's fingerprint."""
-    while True:
-        source = manifest["inputs"][_MODEL_AT.get(manifest["stage"], 1)]
-        if source["folder"] not in found:
-            return str(source["fingerprint"])
-        manifest = found[source["folder"]]
+    while artifact.has_manifest:
+        artifact = artifact.get_input("model")
+    return artifact.fingerprint
 
 
 def _name(model: Artifact) -> str:

@@ -88,7 +88,7 @@ class VariantRef(BaseModel):
             raise ValueError("expected a name, or a mapping with `name` or `file` and the options")
         named = {k: v for k, v in value.items() if k in ("name", "file")}
         if len(named) != 1 or not isinstance(next(iter(named.values())), str):
-            raise ValueError("expected exactly one of `name` and `file`, as text")
+            raise ValueError("expected exactly one of `name` and `file` beside the options")
         return {**named, "options": {k: v for k, v in value.items() if k not in named}}
 
     @model_serializer
@@ -174,10 +174,19 @@ class Registry(Generic[V]):
         return VariantSettings(name=variant.name, options=dump, content=content)
 
     def load(self, settings: VariantSettings) -> V:
-        """Return the variant itself; code from outside bridgekd must have been resolved before."""
-        if settings.content is not None:
+        """Return the variant itself; one in a file must have been resolved in this process."""
+        if settings.content is None:
+            return self._find(VariantRef(name=settings.name), Path())[0]
+        if settings.content not in self._by_content and settings.name in self._plugins:
+            variant, content = self._load_plugin(settings.name)
+            self._by_content[content] = variant
+        try:
             return self._by_content[settings.content]
-        return self._own[settings.name]
+        except KeyError as exc:
+            raise BadInput(
+                f"The {self.kind} {settings.name!r} is code from outside bridgekd that is not "
+                "loaded. Use the recipe that names its file."
+            ) from exc
 
     def get_ref(self, settings: VariantSettings) -> VariantRef:
         """Return the reference by which another process of this machine resolves the same variant.

@@ -50,6 +50,7 @@ def side_by_side(run: Run, wanted: Comparison, n_workers: int) -> None:
             pool.submit(_carry_out, recipe, run.folder, method): (recipe, method)
             for recipe, method in tasks
         }
+        run.live.progress("compare arms", 0, len(tasks))
         for n_done, job in enumerate(as_completed(jobs), start=1):
             job.result()
             recipe, method = jobs[job]

@@ -7,14 +7,12 @@ Sections say what a person wants. `settings.py` cuts them into what each single 
 from bridgekd.config.fields import Amount, Dollars, Section, count_of, is_loopback
 from bridgekd.config.prices import Price, published_price
 from bridgekd.config.recipe import (
-    NEED_GOLD,
     Annotate,
     AnswerKind,
     Assistant,
     Check,
     Confidence,
     Data,
-    Difficulty,
     Evaluate,
     Fields,
     Loop,
@@ -31,7 +29,6 @@ from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import OPENAI_URL, OWN_FIELDS, Budget, Teacher, TeacherPrompt
 
 __all__ = [
-    "NEED_GOLD",
     "OPENAI_URL",
     "OWN_FIELDS",
     "Amount",
@@ -44,7 +41,6 @@ __all__ = [
     "Check",
     "Confidence",
     "Data",
-    "Difficulty",
     "Dollars",
     "Evaluate",
     "Fields",

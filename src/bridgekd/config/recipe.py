@@ -10,11 +10,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from bridgekd.config.fields import Amount, Dollars, Section
 from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import Budget, Teacher
+from bridgekd.variants import VariantRef
 
 AnswerKind = Literal["choice", "number", "label", "labels", "text"]
-Space = Literal["raw", "centred", "whitened"]
-Difficulty = Literal["loss", "excess", "entropy", "margin", "consistency", "disagreement"]
-NEED_GOLD = ("loss", "excess")  # of every question
+Space = Literal["raw", "centred"]
 
 
 def _folder_name(value: str) -> str:
@@ -157,12 +156,9 @@ class Student(Section):
 class Select(Section):
     """How the questions to pay for are chosen."""
 
-    strategy: str = "bridge"
-    difficulty: Difficulty = "loss"
-    alpha: float = Field(0.5, ge=0, le=1)
+    strategy: VariantRef = VariantRef(name="bridge_greedy")
+    difficulty: VariantRef = VariantRef(name="loss")
     space: Space = "centred"  # what embeddings go through before distances are taken
-    samples: int = Field(5, ge=2, le=64)  # answers a question at temperature 0.7: consistency
-    committee: int = Field(3, ge=2, le=16)  # assistants warmed up apart: disagreement
     rounds: int = Field(1, ge=1, le=100)  # bridge: the assistant is trained again between them
     encoder: str | None = None  # a sentence-transformers model; None: the assistant's own states
 
@@ -279,37 +275,6 @@ class Recipe(Section):
             raise ValueError(
                 f"dollars are limited but the price of {self.teacher.model} is unknown; give "
                 "teacher.price in dollars per million tokens (0 and 0 for a free server)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _gold_answers_are_there(self) -> "Recipe":
-        if self.data.unlabelled and self.select.difficulty in NEED_GOLD:
-            raise ValueError(
-                f"select.difficulty: {self.select.difficulty} needs gold answers, and "
-                "data.unlabelled says some are missing; use entropy, margin or consistency, or, if "
-                "some are there, disagreement"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_server_can_measure_it(self) -> "Recipe":
-        difficulty, kind = self.select.difficulty, self.data.answer_kind
-        over_tokens = difficulty in ("entropy", "margin") and kind != "choice"
-        if self.assistant.scoring == "server" and over_tokens:
-            raise ValueError(
-                f"select.difficulty: {difficulty} over {kind} answers needs the probability of "
-                "every token, which no server gives; use assistant.scoring: transformers, or "
-                "loss, excess, consistency or disagreement"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_committee_is_warmed_up(self) -> "Recipe":
-        if self.select.difficulty == "disagreement" and str(self.assistant.warm_up) in ("0", "0%"):
-            raise ValueError(
-                "select.difficulty: disagreement is that of assistants warmed up on other "
-                "questions, and assistant.warm_up is 0; raise it, or use another difficulty"
             )
         return self
 

@@ -12,7 +12,7 @@ class Chance:
     """An accuracy in [0, 1], exact, and how it is had."""
 
     accuracy: float
-    by: str
+    rule: str
 
 
 def chance(answers: Sequence[str], choices: Sequence[Sequence[str]]) -> Chance:
@@ -34,5 +34,5 @@ def chance(answers: Sequence[str], choices: Sequence[Sequence[str]]) -> Chance:
         found.append((Fraction(times, n), f"always answering {letter}"))
         guessed = sum((Fraction(1, len(options)) for options in choices if options), Fraction(0))
         found.append((guessed / n, "guessing among the options"))
-    share, by = max(found)
-    return Chance(float(share), by)
+    share, rule = max(found)
+    return Chance(float(share), rule)

@@ -118,9 +118,9 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
 
 def ratio_of(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
     """mean(top) / mean(bottom), both [seeds, questions], by Fieller's method: every ratio r is in
-    the interval for which top - r * bottom does not differ from 0. None where the bottom's own
-    interval holds 0, or where nothing varies that an interval could be read off: the top does not,
-    or it is `ratio` times the bottom under every seed.
+    the interval for which top - r * bottom does not differ from 0. None if the bottom's own
+    interval holds 0, if the interval has no end, or if nothing varies that gives an interval: the
+    top does not, or it is `ratio` times the bottom under every seed.
     """
     below = mean_of(bottom)
     if below.low <= 0 <= below.high or spread(top)[0] == 0:
@@ -128,8 +128,8 @@ def ratio_of(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
     ratio = float(top.mean()) / below.mean
     if spread(top - ratio * bottom)[0] < _NOTHING:
         return None
-    ends = [_end(top, bottom, ratio, direction) for direction in (-1.0, 1.0)]
-    return Estimate(ratio, ends[0], ends[1])
+    low, high = (_end(top, bottom, ratio, direction) for direction in (-1.0, 1.0))
+    return Estimate(ratio, low, high) if np.isfinite([low, high]).all() else None
 
 
 def _end(top: np.ndarray, bottom: np.ndarray, ratio: float, direction: float) -> float:

@@ -8,19 +8,29 @@ apart. Both ends of a sum are the sums of ends: what makes one stage slow makes 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
-Kind = Literal["training", "writing", "scoring"]
-OPERATIONS: dict[Kind, tuple[int, int]] = {  # a parameter and token; frozen weights need 4
-    "training": (4, 6),
-    "writing": (2, 2),
-    "scoring": (2, 2),
+
+class WorkKind(StrEnum):
+    """What kind of work a stage is: the first three take time here, PAID takes money."""
+
+    TRAINING = "training"
+    GENERATION = "generation"
+    SCORING = "scoring"
+    PAID = "paid"
+    NONE = "none"
+
+
+OPERATIONS = {  # a parameter and token; frozen weights need 4
+    WorkKind.TRAINING: (4, 6),
+    WorkKind.GENERATION: (2, 2),
+    WorkKind.SCORING: (2, 2),
 }
 # The share of a device's peak that is used. Writing goes token by token and waits for memory.
-USED: dict[Kind, tuple[float, float]] = {
-    "training": (0.05, 0.5),
-    "writing": (0.005, 0.2),
-    "scoring": (0.05, 0.5),
+USED = {
+    WorkKind.TRAINING: (0.05, 0.5),
+    WorkKind.GENERATION: (0.005, 0.2),
+    WorkKind.SCORING: (0.05, 0.5),
 }
 SPREAD = 1.5  # of a measured rate, when rows or the machine's other work differ
 
@@ -38,7 +48,7 @@ class Duration:
 class Work:
     """`n_rows` of one kind of work, each of so many tokens (at least, at most)."""
 
-    kind: Kind
+    kind: WorkKind
     n_rows: int
     tokens: tuple[float, float]
 

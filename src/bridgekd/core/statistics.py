@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from scipy.stats import binomtest
-
-N_RESAMPLES = 2000
 
 
 def wilson(n_correct: int, n: int) -> tuple[float, float]:
@@ -35,22 +32,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         so_far = max(so_far, min(1.0, (len(order) - place) * p_values[i]))
         adjusted[i] = so_far
     return adjusted
-
-
-def two_level(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high): the mean of `values` [seeds, questions] and its 95 % bootstrap interval,
-    seeds drawn first and then questions, the same for all seeds, as all were asked the same ones.
-
-    For a difference of two arms give the difference of their values. With few seeds it is narrow:
-    of s seeds the variance between them comes out (s - 1) / s as large as it is.
-    """
-    n_seeds, n_questions = values.shape
-    rng = np.random.default_rng(seed)
-    means = [
-        values[rng.integers(n_seeds, size=n_seeds)][
-            :, rng.integers(n_questions, size=n_questions)
-        ].mean()
-        for _ in range(N_RESAMPLES)
-    ]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)

@@ -1,7 +1,17 @@
 """How fast a local model writes: tokens and seconds of one stage, added up as it writes."""
 
 from dataclasses import dataclass
-from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSpeed:
+    """What a stage generated; `tokens_per_s` counts generated tokens."""
+
+    n_texts: int
+    n_prompt_tokens: int
+    n_generated_tokens: int
+    seconds: float
+    tokens_per_s: float
 
 
 @dataclass(slots=True)
@@ -24,18 +34,14 @@ class Throughput:
         self.n_generated_tokens += n_generated_tokens
         self.seconds += seconds
 
-    def facts(self) -> dict[str, Any]:
-        """For a manifest: {"generation": the counts and the generated tokens a second}; nothing
-        where nothing was generated.
-        """
+    def to_stats(self) -> GenerationSpeed | None:
+        """For a manifest; None where nothing was generated."""
         if not self.n_texts:
-            return {}
-        return {
-            "generation": {
-                "n_texts": self.n_texts,
-                "n_prompt_tokens": self.n_prompt_tokens,
-                "n_generated_tokens": self.n_generated_tokens,
-                "seconds": round(self.seconds, 3),
-                "tokens_per_s": round(self.n_generated_tokens / max(self.seconds, 1e-9), 1),
-            }
-        }
+            return None
+        return GenerationSpeed(
+            n_texts=self.n_texts,
+            n_prompt_tokens=self.n_prompt_tokens,
+            n_generated_tokens=self.n_generated_tokens,
+            seconds=round(self.seconds, 3),
+            tokens_per_s=round(self.n_generated_tokens / max(self.seconds, 1e-9), 1),
+        )

@@ -51,12 +51,13 @@ def _parse(text: str, where: str) -> Any:
 def _override(tree: CommentedMap, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
-        raise BadInput(f"--set {override!r}: write section.key=value, such as select.alpha=0.3")
+        raise BadInput(f"--set {override!r}: write section.key=value, such as budget.queries=5%")
     *sections, last = key.strip().split(".")
     here: Any = tree
     for section in sections:
         if not isinstance(here.get(section), dict):
-            here[section] = CommentedMap()
+            named = {"name": here[section]} if isinstance(here.get(section), str) else {}
+            here[section] = CommentedMap(named)
         here = here[section]
     here[last] = _parse(value, f"--set {key}")
 

@@ -6,29 +6,74 @@ for a result. A lock that the operating system drops with its holder keeps two p
 same folder.
 """
 
-import errno
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from importlib import metadata
+from inspect import signature
+from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from filelock import BaseFileLock, FileLock, Timeout
-from pydantic import BaseModel
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from bridgekd.core.durations import WorkKind
 from bridgekd.errors import BadInput
+from bridgekd.io.disk import fsync_folder, translate_disk_errors, write_atomic
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"  # a stage's own folder for what it can go on from
 LIBRARIES = ("bridgekd", "numpy", "pyarrow", "openai", "torch", "transformers", "peft")
+
+
+class Stats(BaseModel):
+    """What a stage reports of its work (counts, spend, speed).
+
+    A reader may use a smaller class than the stage did: what that class does not name is ignored.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ArtifactRef(BaseModel):
+    """An input as a manifest names it. `folder` is the input's folder name in the same store."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    fingerprint: str
+    folder: str
+
+
+class Manifest(BaseModel):
+    """How an artifact was made. `inputs` has the parameter names of the stage's function."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    version: int
+    kind: WorkKind
+    title: str
+    fingerprint: str
+    settings: dict[str, JsonValue]
+    inputs: dict[str, tuple[ArtifactRef, ...]]
+    stats: dict[str, JsonValue]
+    seconds: float
+    libraries: dict[str, str]
+    commit: str | None
+    content: str
+    made_at: str
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,47 +88,95 @@ class Artifact:
     done: bool = True  # False: only planned
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """What made it: inputs, settings, facts, seconds, versions; empty for a source."""
+    def has_manifest(self) -> bool:
+        """Whether a stage made it; False for a source and for what is only planned."""
+        return self.done and (self.path / MANIFEST).is_file()
+
+    @property
+    def manifest(self) -> Manifest:
+        """How it was made. Raises InputError for a source and for what is only planned."""
         file = self.path / MANIFEST
-        return json.loads(file.read_text()) if self.done and file.is_file() else {}
+        if not self.has_manifest:
+            raise BadInput(f"{self.path} is no artifact of a store: it has no {MANIFEST}.")
+        status = file.stat()
+        return _parse_manifest(file, status.st_mtime_ns, status.st_ino)
 
     @property
-    def inputs(self) -> list["Artifact"]:
-        """What it was made from; a source that a person brought has lost its place."""
-        return [
-            Artifact(row["stage"], row["fingerprint"], self.path.parent / row["folder"])
-            for row in self.manifest.get("inputs", [])
-        ]
+    def inputs(self) -> "Inputs":
+        """What it was made from, by name; a source that a person brought has lost its place."""
+        if not self.has_manifest:
+            return {}
+        store = self.path.parent
+        return {
+            name: tuple(Artifact(r.stage, r.fingerprint, store / r.folder) for r in refs)
+            for name, refs in self.manifest.inputs.items()
+        }
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the stage itself reported of its work (counts, spend, throughput)."""
-        return dict(self.manifest.get("facts", {}))
+    def get_input(self, name: str) -> "Artifact":
+        """Return the one input of this name. Raises InputError if it has none, or several."""
+        found = self.get_inputs(name)
+        if len(found) != 1:
+            known = ", ".join(self.manifest.inputs)
+            raise BadInput(f"{self.path} has {len(found)} inputs {name!r}. Its inputs: {known}.")
+        return found[0]
+
+    def get_inputs(self, name: str) -> tuple["Artifact", ...]:
+        """Return all inputs of this name; empty where there is none."""
+        return self.inputs.get(name, ())
+
+    def read_settings(self, model: type[M]) -> M:
+        """Return the settings that it was made with, as the stage's own class."""
+        return model.model_validate(self.manifest.settings)
+
+    def read_stats(self, model: type[M]) -> M:
+        """Return what its stage reported, as the stage's own class or as a part of it."""
+        return model.model_validate(self.manifest.stats)
+
+
+Inputs = Mapping[str, tuple[Artifact, ...]]  # by name; one input is a tuple of one
+P = ParamSpec("P")
+S = TypeVar("S", bound=BaseModel)
+_N_OWN = 3  # parameters of a stage's function that are no inputs: its folder, settings, live
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A function (out, settings, *artifacts, live) -> facts, and the version of its meaning."""
+class Stage(Generic[S, P]):
+    """A function (out, settings, live, *inputs) -> stats, and what it says of itself.
 
-    work: Callable[..., dict[str, Any]]
+    The names of its other parameters name its inputs. `version` is that of its meaning, `kind` the
+    kind of work, `title` what people read. A function may serve several stages: `named` gives one.
+    """
+
+    function: Callable[Concatenate[Path, S, Any, P], BaseModel]
+    name: str
     version: int
+    kind: WorkKind = WorkKind.NONE
+    title: str = ""
 
-    @property
-    def name(self) -> str:
-        return self.work.__name__
+    def named(self, name: str, title: str) -> "Stage[S, P]":
+        """Return a stage of another name that does the same work."""
+        return replace(self, name=name, title=title)
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Inputs:
+        """Return the inputs by name; those that are None or empty are left out."""
+        bound = signature(self.function).bind(*[None] * _N_OWN, *args, **kwargs).arguments
+        given = list(bound.items())[_N_OWN:]
+        inputs = {k: (v,) if isinstance(v, Artifact) else tuple(v or ()) for k, v in given}
+        return {name: artifacts for name, artifacts in inputs.items() if artifacts}
 
 
-def stage(version: int) -> Callable[[Callable[..., dict[str, Any]]], Stage]:
+def stage(
+    version: int, kind: WorkKind = WorkKind.NONE, title: str = ""
+) -> Callable[[Callable[Concatenate[Path, S, Any, P], BaseModel]], Stage[S, P]]:
     """Marks a function as a stage. Raise `version` by hand when what it means changes."""
-    return lambda work: Stage(work, version)
+    return lambda function: Stage(function, function.__name__, version, kind, title)
 
 
 class Maker(Protocol):
     """What a method needs of a store; a planning store has it too."""
 
     def make(
-        self, stage: Stage, settings: BaseModel, *inputs: Artifact, live: object
+        self, stage: Stage[S, P], settings: S, live: object, *args: P.args, **kwargs: P.kwargs
     ) -> Artifact: ...
 
 
@@ -93,94 +186,85 @@ class Store:
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
         self._note = note
-        with on_disk(folder):
+        with translate_disk_errors(folder):
             (folder / ".locks").mkdir(parents=True, exist_ok=True)
 
-    def make(self, stage: Stage, settings: BaseModel, *inputs: Artifact, live: object) -> Artifact:
+    def make(
+        self, stage: Stage[S, P], settings: S, live: object, *args: P.args, **kwargs: P.kwargs
+    ) -> Artifact:
         """The artifact of this stage, settings and inputs: made now, or found as it was made
         before.
         """
+        inputs = stage.bind(*args, **kwargs)
         wanted = name_of(stage, settings, inputs, self.folder)
         if wanted.done:
             return wanted
-        lock = self._held(wanted.path.name)
-        try:
-            if not (wanted.path / MANIFEST).is_file():
-                self._work(stage, settings, inputs, wanted, live)
-        finally:
-            lock.release()
-        return name_of(stage, settings, inputs, self.folder)
+        with self._locked(wanted.path.name):
+            made = replace(wanted, done=True)
+            if not made.has_manifest:
+                partial = wanted.path.with_name(f"{wanted.path.name}.partial")
+                with translate_disk_errors(partial):
+                    _clear(partial)
+                    started = time.monotonic()
+                    stats = stage.function(partial, settings, live, *args, **kwargs)
+                    shutil.rmtree(partial / UNFINISHED)
+                    manifest = _describe(partial, stage, settings, inputs, stats, started)
+                    write_atomic(partial / MANIFEST, manifest)
+                    os.rename(partial, wanted.path)
+                    fsync_folder(self.folder)
+        return made
 
-    def _held(self, name: str) -> BaseFileLock:
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
         lock = FileLock(self.folder / ".locks" / f"{name}.lock")
-        with on_disk(self.folder):
+        with translate_disk_errors(self.folder):
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 self._note(f"Another process is making {name}; waiting until it is done.")
                 lock.acquire()
-        return lock
+        try:
+            yield
+        finally:
+            lock.release()
 
-    def _work(
-        self,
-        stage: Stage,
-        settings: BaseModel,
-        inputs: tuple[Artifact, ...],
-        wanted: Artifact,
-        live: object,
-    ) -> None:
-        partial = wanted.path.with_name(wanted.path.name + ".partial")
-        with on_disk(partial):
-            _clear(partial)
-            started = time.monotonic()
-            facts = stage.work(partial, settings, *inputs, live=live)
-            shutil.rmtree(partial / UNFINISHED)
-            manifest = {
-                "stage": stage.name,
-                "version": stage.version,
-                "fingerprint": wanted.fingerprint,
-                "settings": settings.model_dump(mode="json"),
-                "inputs": [
-                    {"stage": i.stage, "fingerprint": i.fingerprint, "folder": i.path.name}
-                    for i in inputs
-                ],
-                "facts": facts,
-                "seconds": round(time.monotonic() - started, 3),
-                "libraries": _versions(),
-                "commit": _commit(),
-                "content": _hash_folder(partial),
-                "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            }
-            write_durably(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
-            os.rename(partial, wanted.path)
-            _sync_folder(self.folder)
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """How an artifact would be made; `inputs` may be planned themselves."""
+
+    artifact: Artifact
+    stage: Stage[Any, Any]
+    settings: BaseModel
+    inputs: Inputs
 
 
 class PlanStore:
     """Runs a method without doing anything: artifacts carry fingerprints and whether they already
-    exist.
+    exist. `planned` has every one by its folder name, in order.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.seen: dict[str, Artifact] = {}
+        self.planned: dict[str, Planned] = {}
 
-    def make(self, stage: Stage, settings: BaseModel, *inputs: Artifact, live: object) -> Artifact:
+    def make(
+        self, stage: Stage[S, P], settings: S, live: object, *args: P.args, **kwargs: P.kwargs
+    ) -> Artifact:
         """The artifact as it would be."""
-        planned = name_of(stage, settings, inputs, self.folder)
-        self.seen[planned.path.name] = planned
-        return planned
+        inputs = stage.bind(*args, **kwargs)
+        artifact = name_of(stage, settings, inputs, self.folder)
+        self.planned[artifact.path.name] = Planned(artifact, stage, settings, inputs)
+        return artifact
 
 
-def name_of(
-    stage: Stage, settings: BaseModel, inputs: Iterable[Artifact], folder: Path
-) -> Artifact:
+def name_of(stage: Stage[Any, Any], settings: BaseModel, inputs: Inputs, folder: Path) -> Artifact:
     """The artifact that this stage with these settings and inputs is, made or not."""
     identity = {
         "stage": stage.name,
         "version": stage.version,
         "settings": settings.model_dump(mode="json"),
-        "inputs": [i.fingerprint for i in inputs],
+        "inputs": {name: [a.fingerprint for a in given] for name, given in inputs.items()},
     }
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -194,49 +278,57 @@ def ancestors(artifact: Artifact) -> dict[str, Artifact]:
     todo = [artifact]
     while todo:
         here = todo.pop()
-        if here.path.name in found or not here.manifest:
+        if here.path.name in found or not here.has_manifest:
             continue
         found[here.path.name] = here
-        todo += here.inputs
+        todo += chain.from_iterable(here.inputs.values())
     return found
 
 
-def write_durably(path: Path, text: str) -> None:
-    """The file holds all of `text` or is as it was, also after a power cut."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.writing")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def _describe(
+    partial: Path,
+    stage: Stage[Any, Any],
+    settings: BaseModel,
+    inputs: Inputs,
+    stats: BaseModel,
+    started: float,
+) -> str:
+    """The manifest of the finished work in `partial`, which is on the disk from now on."""
+    planned = name_of(stage, settings, inputs, partial.parent)
+    manifest = Manifest(
+        stage=stage.name,
+        version=stage.version,
+        kind=stage.kind,
+        title=stage.title,
+        fingerprint=planned.fingerprint,
+        settings=settings.model_dump(mode="json"),
+        inputs={name: tuple(map(_refer, given)) for name, given in inputs.items()},
+        stats=stats.model_dump(mode="json", exclude_defaults=True),
+        seconds=round(time.monotonic() - started, 3),
+        libraries=_versions(),
+        commit=_commit(),
+        content=_hash_folder(partial),
+        made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    return json.dumps(manifest.model_dump(mode="json"), indent=1)
 
 
-class on_disk:
-    """Turns a disk's refusal into one sentence; the work so far stays where it is. `named` is what
-    names the folder.
-    """
+def _refer(artifact: Artifact) -> ArtifactRef:
+    return ArtifactRef(
+        stage=artifact.stage, fingerprint=artifact.fingerprint, folder=artifact.path.name
+    )
 
-    def __init__(self, folder: Path, named: str = "`store`") -> None:
-        self._folder = folder
-        self._named = named
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        reasons = {
-            errno.ENOSPC: "the disk is full; free some space",
-            errno.EDQUOT: "the disk quota is used up; free some space",
-            errno.EROFS: f"the disk is read-only; choose another {self._named}",
-            errno.EACCES: f"writing is not permitted; choose another {self._named}",
-            errno.EPERM: f"writing is not permitted; choose another {self._named}",
-            errno.ENOTDIR: f"part of the path is a file; choose another {self._named}",
-        }
-        if isinstance(exc, OSError) and exc.errno in reasons:
-            reason = reasons[exc.errno]
-            raise BadInput(
-                f"cannot write to {self._folder}: {reason} and give the same command again; "
-                "everything finished so far is kept"
-            ) from exc
+@lru_cache(maxsize=4096)
+def _parse_manifest(file: Path, modified_ns: int, inode: int) -> Manifest:
+    """The manifest in `file`, parsed once as long as the file stays the same."""
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as exc:
+        raise BadInput(
+            f"{file} is not a manifest of this version of bridgekd: {exc.errors()[0]['msg']}. "
+            "Remove its folder and run the recipe again."
+        ) from exc
 
 
 def _clear(partial: Path) -> None:
@@ -252,13 +344,6 @@ def _clear(partial: Path) -> None:
             path.unlink()
 
 
-def sync(folder: Path) -> None:
-    """Every file of a folder is on the disk."""
-    for file in (p for p in folder.rglob("*") if p.is_file()):
-        with open(file, "rb") as stream:
-            os.fsync(stream.fileno())
-
-
 def _hash_folder(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -267,14 +352,6 @@ def _hash_folder(folder: Path) -> str:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
             os.fsync(stream.fileno())  # on disk before the rename says so
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @cache

@@ -1,7 +1,7 @@
 """A run's model as a folder to share: the model, its rows, and a card for each.
 
-describe (manifests -> a card's facts) and rows (lessons -> files) feed folder, which writes all of
-it beside the wanted folder and renames it when it is whole.
+`cards` and `rows` feed `folder`, which writes everything beside the requested folder and renames it
+when it is complete.
 """
 
 from bridgekd.exporting.folder import Exported, export_arm

@@ -10,14 +10,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bridgekd import lm
-from bridgekd.edges.store import Artifact, on_disk, sync
+from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput
-from bridgekd.exporting.describe import card_of
+from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_model_card
 from bridgekd.exporting.rows import write_data
+from bridgekd.io.disk import fsync_files, translate_disk_errors
 from bridgekd.journal import Finished, rationales_of
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Lesson
-from bridgekd.report.cards import data_card, model_card
+from bridgekd.settings import TrainModel
 from bridgekd.stages.lessons import lessons_of
 
 N_TRIED = 20  # prompts of the training that the written tokenizer is tried on
@@ -56,17 +57,17 @@ def export_arm(
         progress("export", 1, STEPS)
         write_data(out / "data", lessons)
         progress("export", 2, STEPS)
-        card = card_of(run, chosen, lessons, merged)
-        (out / "README.md").write_text(model_card(card), encoding="utf-8")
-        (out / "data" / "README.md").write_text(data_card(card), encoding="utf-8")
+        exported = ExportedArm(run, chosen, lessons, merged)
+        (out / "README.md").write_text(render_model_card(exported), encoding="utf-8")
+        (out / "data" / "README.md").write_text(render_dataset_card(exported), encoding="utf-8")
     progress("export", STEPS, STEPS)
     return Exported(to, chosen.name, len(lessons), merged.dtype, merged.notes)
 
 
 def _lessons(model: Artifact) -> list[Lesson]:
     """What the model learnt from, as its training read it."""
-    form = model.manifest["settings"]["form"]
-    return lessons_of(model.inputs[0], rationales_of(model), form)
+    form = model.read_settings(TrainModel).form
+    return lessons_of(model.get_input("pool"), rationales_of(model), form)
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def _whole_folder(to: Path) -> Iterator[Path]:
         what = "holds something" if to.is_dir() else "is a file"
         raise BadInput(f"{to} {what} already; export to another folder, or move it away")
     partial = to.with_name(f".{to.name}.partial")
-    with on_disk(to, named="folder"):
+    with translate_disk_errors(to, named="folder"):
         to.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(partial.with_suffix(".lock"))
         try:
@@ -91,7 +92,7 @@ def _whole_folder(to: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             yield partial
-            sync(partial)
+            fsync_files(partial)
             os.rename(partial, to)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -23,7 +23,6 @@ FINAL = ("answered", "truncated", "refused")
 class StoredCall:
     """A final attempt as the ledger remembers it."""
 
-    attempt_id: int
     key: str
     state: str
     raw_response: str
@@ -85,15 +84,15 @@ def open_attempt(
 def final_attempt(db: sqlite3.Connection, key: str) -> StoredCall | None:
     """The final attempt of a key, if it has one."""
     row = db.execute(
-        """SELECT id, key, state, coalesce(raw_response, ''), n_prompt_tokens,
+        """SELECT key, state, coalesce(raw_response, ''), n_prompt_tokens,
                   n_completion_tokens, cost_microusd, n_cached_tokens, n_reasoning_tokens
            FROM attempts WHERE key = ? AND state IN ('answered', 'truncated', 'refused')""",
         (key,),
     ).fetchone()
     if row is None:
         return None
-    attempt_id, key, state, raw, *amounts = row
-    return StoredCall(attempt_id, key, state, raw, Bill(*amounts))
+    key, state, raw, *amounts = row
+    return StoredCall(key, state, raw, Bill(*amounts))
 
 
 def close_left_open(db: sqlite3.Connection) -> int:

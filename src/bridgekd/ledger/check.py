@@ -8,8 +8,7 @@ the state, the total from the attempts. Reads one attempt at a time and changes 
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from bridgekd.config import Price
 from bridgekd.core.calls import call_key
 from bridgekd.core.elsewhere import bill_elsewhere
 from bridgekd.core.replies import Bill, Reply, bill_of, read_reply
-from bridgekd.ledger import migrations
+from bridgekd.ledger import schema
 from bridgekd.ledger.attempts import FINAL, held, most_of
-from bridgekd.ledger.views import Attempt, attempts_in, last_id, reading, table_of
+from bridgekd.ledger.views import Attempt, attempts_in, last_id, reading
 from bridgekd.progress import Progress, silent
 
 SHOWN = 10  # ids of a finding; the rest is a number
@@ -76,10 +75,11 @@ def verify(path: Path, progress: Progress = silent) -> Proof:
         progress("Check the file", 1, 1)
         if found := findings.all():  # what a damaged file says of its attempts means nothing
             return Proof(0, found, ())
-        for kind, name in sorted(_rules_of_version(migrations.version(db)) - _rules(db)):
-            findings.add(f"the {kind} {name} is gone")
+        with schema.open_empty() as empty:
+            for kind, name in sorted(_rules(empty) - _rules(db)):
+                findings.add(f"the {kind} {name} is gone")
         n_attempts, n_held = _each(db, findings, notes, progress)
-        if migrations.version(db) and held(db) != n_held:
+        if held(db) != n_held:
             findings.add(f"the total held is {held(db):,} micro-dollars, but of all {n_held:,}")
         for attempt_id in _finals_too_many(db):
             findings.add("another attempt at the same call is final too", attempt_id)
@@ -149,15 +149,8 @@ def _wrong_with_answer(attempt: Attempt, request: Mapping[str, Any]) -> Iterator
             yield "tokens or cost are not what the stored response and price give"
     elif reply.state != attempt.state:
         yield "the state is not what the stored response says"
-    elif not _same(bill, _bill(attempt, request, reply)):
+    elif bill != _bill(attempt, request, reply):
         yield "tokens or cost are not what the stored response and price give"
-
-
-def _same(stored: Bill, derived: Bill | None) -> bool:
-    """Whether two bills agree; files of version 1 did not tell kinds of tokens apart."""
-    if derived is not None and not (stored.n_cached_tokens or stored.n_reasoning_tokens):
-        derived = replace(derived, n_cached_tokens=0, n_reasoning_tokens=0)
-    return stored == derived
 
 
 def _bill(attempt: Attempt, request: Mapping[str, Any], reply: Reply) -> Bill | None:
@@ -204,7 +197,7 @@ def _damage(db: sqlite3.Connection) -> Iterator[str]:
 def _finals_too_many(db: sqlite3.Connection) -> list[int]:
     final = "state IN ('answered', 'truncated', 'refused')"
     rows = db.execute(
-        f"SELECT max(id) FROM {table_of(db)} WHERE {final} GROUP BY key HAVING count(*) > 1"
+        f"SELECT max(id) FROM attempts WHERE {final} GROUP BY key HAVING count(*) > 1"
     )
     return [row[0] for row in rows]
 
@@ -212,11 +205,3 @@ def _finals_too_many(db: sqlite3.Connection) -> list[int]:
 def _rules(db: sqlite3.Connection) -> set[tuple[str, str]]:
     rows = db.execute("SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'index')")
     return {(kind, name) for kind, name in rows if not name.startswith("sqlite_")}
-
-
-def _rules_of_version(version: int) -> set[tuple[str, str]]:
-    """The triggers and indexes that a ledger of this version has."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-        for migration in migrations.MIGRATIONS[:version]:
-            migration(db)
-        return _rules(db)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bridgekd.errors import BadInput, DiskFull
-from bridgekd.ledger import migrations
+from bridgekd.ledger import schema
 
 SPARE_BYTES = 16 << 20  # room for the answers in flight, should the disk fill up meanwhile
 # Where WAL's shared memory and locks do not hold between machines: https://sqlite.org/wal.html
@@ -24,14 +24,14 @@ _SHARED = (
 
 
 def open_to_write(path: Path) -> sqlite3.Connection:
-    """The writing connection, at the newest version of the file."""
+    """The writing connection; an empty file gets its tables."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         refuse_foreign(db, path)
         db.execute("PRAGMA busy_timeout = 10000")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        migrations.migrate(db)
+        schema.create_tables(db)
     except BaseException:
         db.close()
         raise
@@ -57,15 +57,22 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def refuse_foreign(db: sqlite3.Connection, path: Path) -> None:
-    """BadInput for a database that is no ledger, or one of a newer bridgekd."""
-    if not migrations.is_ledger(db):
+    """BadInput for a database that is no ledger, or one of another version."""
+    if not schema.is_ledger(db):
         raise BadInput(
             f"{path} is a SQLite file but not a bridgekd ledger; name another file for the ledger."
         )
-    if migrations.version(db) > len(migrations.MIGRATIONS):
+    version = schema.get_version(db)
+    if version > schema.VERSION:
         raise BadInput(
-            f"{path} was written by a newer bridgekd (file version {migrations.version(db)}, "
-            f"this one knows {len(migrations.MIGRATIONS)}); update bridgekd."
+            f"{path} was written by a newer bridgekd (file version {version}, this one reads "
+            f"{schema.VERSION}). Update bridgekd."
+        )
+    if 0 < version < schema.VERSION:
+        raise BadInput(
+            f"{path} was written by a development version of bridgekd before 0.1.0 (file version "
+            f"{version}, this one reads {schema.VERSION}). Export it with the version that wrote "
+            f"it, and import the export into a new ledger."
         )
 
 

@@ -3,9 +3,7 @@ answers are. Reads, never locks, also while another process is writing.
 """
 
 import json
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ from typing import Any
 from bridgekd.core.bounds import Settled
 from bridgekd.core.calls import max_tokens_of
 from bridgekd.core.lengths import Usage
-from bridgekd.ledger import migrations
-from bridgekd.ledger.file import open_to_read, refuse_foreign, translated
+from bridgekd.ledger.views import reading
 
 RECENT = 2000  # answers that are looked at
 FURTHEST_BACK = 50_000  # rows of the ledger that are searched for them
@@ -38,12 +35,12 @@ def known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
     Nothing where there is no ledger yet; BadInput where the file is none.
     """
     make, answers = _make(like), []
-    with _reading(ledger) as db:
-        if db is None:
-            return []
+    if not ledger.is_file():
+        return []
+    with reading(ledger) as db:
         rows = db.execute(
-            f"""SELECT key, request, state, coalesce(n_prompt_tokens, 0),
-                       coalesce(n_completion_tokens, 0), {_kinds(db)}
+            """SELECT key, request, state, coalesce(n_prompt_tokens, 0),
+                       coalesce(n_completion_tokens, 0), n_cached_tokens, n_reasoning_tokens
                 FROM attempts WHERE id > (SELECT max(id) FROM attempts) - ?
                 AND provider = ? AND model = ? AND state IN ('answered', 'truncated', 'refused')
                 ORDER BY id DESC LIMIT ?""",
@@ -66,9 +63,10 @@ def known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
 def settled_calls(ledger: Path, keys: Sequence[str]) -> dict[str, Settled]:
     """What the final attempts at calls first cost, by key; calls without one are not in it."""
     found: dict[str, Settled] = {}
-    with _reading(ledger) as db:
-        for start in range(0, len(keys) if db else 0, _KEYS_AT_ONCE):
-            assert db is not None
+    if not ledger.is_file():
+        return found
+    with reading(ledger) as db:
+        for start in range(0, len(keys), _KEYS_AT_ONCE):
             rows = db.execute(
                 """SELECT key, coalesce(cost_microusd, 0), coalesce(n_prompt_tokens, 0)
                           + coalesce(n_completion_tokens, 0)
@@ -82,27 +80,10 @@ def settled_calls(ledger: Path, keys: Sequence[str]) -> dict[str, Settled]:
 
 def held_microusd(ledger: Path) -> int:
     """What the ledger holds against the hard stop; 0 where there is none yet."""
-    with _reading(ledger) as db:
-        row = db.execute("SELECT held_microusd FROM totals").fetchone() if db else (0,)
-    return int(row[0])
-
-
-@contextmanager
-def _reading(ledger: Path) -> Iterator[sqlite3.Connection | None]:
-    """A reading connection; None where the ledger is not there or has no tables yet."""
     if not ledger.is_file():
-        yield None
-        return
-    with translated(ledger), closing(open_to_read(ledger)) as db:
-        refuse_foreign(db, ledger)
-        yield db if migrations.version(db) else None
-
-
-def _kinds(db: sqlite3.Connection) -> str:
-    """The columns of the kinds of tokens; a file that was last written before there were any has
-    none, and reading it must not change it.
-    """
-    return "n_cached_tokens, n_reasoning_tokens" if migrations.version(db) > 1 else "0, 0"
+        return 0
+    with reading(ledger) as db:
+        return int(db.execute("SELECT held_microusd FROM totals").fetchone()[0])
 
 
 def _make(call: Mapping[str, Any]) -> tuple[object, object]:

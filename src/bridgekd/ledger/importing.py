@@ -2,8 +2,8 @@
 
 A JSON line is `{"request": ..., "response": ..., "price": ... or "cost_usd": ...}`, or has the
 answer's `text` and perhaps `usage` in place of a whole response, or is one of the lines that
-`ledger export` writes. Published formats are read by `edges.recorded`. What this keeps true:
-nothing is brought in before every row of the file has been found good.
+`ledger export` writes. What this keeps true: nothing is brought in before every row of the file has
+been found good.
 """
 
 import json
@@ -20,17 +20,17 @@ from bridgekd.config import OPENAI_URL, Price, published_price
 from bridgekd.core.calls import call_key, max_tokens_of, messages_of
 from bridgekd.core.costs import microusd_up
 from bridgekd.core.elsewhere import bill_elsewhere, call_of_body, check_call, most_elsewhere
-from bridgekd.core.prompts import render_question
 from bridgekd.core.recordings import counted, read_recording
 from bridgekd.core.replies import MOST_TOKENS, MOST_USD, read_reply
-from bridgekd.edges.recorded import RecordedFormat, read_recorded
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.errors import BadInput
 from bridgekd.ledger.attempts import FINAL
 from bridgekd.ledger.ledger import Ledger, Purpose
 from bridgekd.progress import Progress, silent
-from bridgekd.records import Example, Message
 
+# The price of lines that name neither a price nor a cost; "published": OpenAI's, by the package's
+# dated table.
+DefaultPrice = Price | Literal["published"] | None
 GROUP = 200  # answers in one durable transaction
 FIELDS = ("request", "response", "price", "cost_usd", "text", "reasoning", "finish_reason", "usage")
 LARGEST = MOST_TOKENS - 1  # of a count; what is more has been cut down to MOST_TOKENS
@@ -43,29 +43,6 @@ class Imported:
     n_new: int
     n_known: int
     n_skipped: int
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """How a file is written, and what it does not say itself: who answered, and at what price
-    ("published": OpenAI's, by the package's dated table). A line's own price or cost wins.
-    """
-
-    written_as: RecordedFormat | Literal["jsonl"] = "jsonl"
-    model: str | None = None
-    price: Price | Literal["published"] | None = None
-
-    def price_for(self, model: str) -> Price | None:
-        """The price of a model's answers that name none."""
-        if self.price != "published":
-            return self.price
-        found = published_price(OPENAI_URL, model)
-        if found is None:
-            raise BadInput(
-                f"no published price of {model!r} is known; give --price INPUT,OUTPUT in dollars "
-                "per million tokens"
-            )
-        return found.price.by("live")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +63,7 @@ def import_answers(
     into: Path,
     *,
     run: str | None = None,
-    source: Source | None = None,
+    default_price: DefaultPrice = None,
     progress: Progress = silent,
     on_wait: Callable[[str], None] = lambda note: None,
 ) -> Imported:
@@ -95,10 +72,9 @@ def import_answers(
     They belong to `run`; where it is None, to the run that the line names, else to "imported".
     BadInput names the first bad line, and then nothing was brought in.
     """
-    source = source or Source()
     n_lines, n_answers = 0, 0
     total = _count_lines(path)
-    for n_lines, answer in enumerate(_answers(path, source), start=1):
+    for n_lines, answer in enumerate(_answers(path, default_price), start=1):
         if answer is not None:
             n_answers += 1
         if n_lines % GROUP == 0:
@@ -107,7 +83,7 @@ def import_answers(
         raise BadInput(f"{path} holds no lines, so there is nothing to bring in.")
     progress("Check", n_lines, n_lines)
     n_new, n_done = 0, 0
-    answers = (a for a in _answers(path, source, checked=True) if a is not None)
+    answers = (a for a in _answers(path, default_price, checked=True) if a is not None)
     with Ledger(into, on_wait=on_wait) as ledger:
         while group := list(islice(answers, GROUP)):
             n_new += _bring_in(ledger, group, run)
@@ -137,14 +113,14 @@ def _bring_in(ledger: Ledger, group: list[Answer], run: str | None) -> int:
     return sum(outcomes)
 
 
-def _answers(path: Path, source: Source, *, checked: bool = False) -> Iterator[Answer | None]:
+def _answers(
+    path: Path, default_price: DefaultPrice, *, checked: bool = False
+) -> Iterator[Answer | None]:
     """The answer of every line; None for a line that is an attempt without one."""
-    if source.written_as != "jsonl":
-        yield from _published(path, source)
-        return
     for number, row in _rows(path):
         try:
-            answer = _attempt(row) if {"key", "state"} <= row.keys() else _recording(row, source)
+            is_ours = {"key", "state"} <= row.keys()
+            answer = _attempt(row) if is_ours else _recording(row, default_price)
             if answer is not None and not checked:
                 _check(answer)
         except ValueError as exc:
@@ -155,32 +131,7 @@ def _answers(path: Path, source: Source, *, checked: bool = False) -> Iterator[A
         yield answer
 
 
-def _published(path: Path, source: Source) -> Iterator[Answer | None]:
-    """Answers of a published format; None for a question that has none.
-
-    The request is the bare question with its options: how it was put is not recorded. Tokens are
-    counted from the texts.
-    """
-    assert source.written_as != "jsonl"
-    if source.model is None:
-        raise BadInput(f"{source.written_as} does not name who answered; give --model")
-    price = source.price_for(source.model)
-    for row in read_recorded(path, source.written_as):
-        if row.text is None:
-            yield None
-            continue
-        messages = [Message("user", render_question(Example("", row.question, None, row.choices)))]
-        call = {
-            "provider": source.written_as,
-            "model": source.model,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            "sample_index": row.sample,
-        }
-        body = counted(read_recording({"text": row.text}), messages)
-        yield Answer(call, json.dumps(body), price, None)
-
-
-def _recording(row: Mapping[str, Any], source: Source) -> Answer:
+def _recording(row: Mapping[str, Any], default_price: DefaultPrice) -> Answer:
     """A line that somebody else wrote."""
     if unknown := sorted(row.keys() - set(FIELDS)):
         raise ValueError(f"unknown field {unknown[0]!r}; known: {', '.join(FIELDS)}")
@@ -203,7 +154,7 @@ def _recording(row: Mapping[str, Any], source: Source) -> Answer:
         raise ValueError("nobody can tell its tokens: no usage in the response, no max_tokens")
     price = _price(row)
     if price is None and cost is None:
-        price = source.price_for(call["model"])
+        price = _resolve_price(default_price, call["model"])
     return Answer(call, raw, price, None if cost is None else microusd_up(float(cost)))
 
 
@@ -242,6 +193,19 @@ def _check(answer: Answer) -> None:
         raise ValueError(f"its cost is beyond ${MOST_USD:,}, which cannot be")
 
 
+def _resolve_price(default_price: DefaultPrice, model: str) -> Price | None:
+    """Return the default price of a model's answers. Raises BadInput if none is published."""
+    if default_price != "published":
+        return default_price
+    found = published_price(OPENAI_URL, model)
+    if found is None:
+        raise BadInput(
+            f"no published price of {model!r} is known; give --price INPUT,OUTPUT in dollars "
+            "per million tokens"
+        )
+    return found.price.by("live")
+
+
 def _price(row: Mapping[str, Any]) -> Price | None:
     if row.get("price") is None:
         return None
@@ -258,14 +222,6 @@ def _words(exc: ValidationError) -> str:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

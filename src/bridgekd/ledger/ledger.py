@@ -43,8 +43,8 @@ Purpose = Literal["train", "measure"]
 class Ledger:
     """The open ledger, held by one writer at a time.
 
-    Entering takes the lock (a second writer waits; `on_wait` gets one sentence about it), brings
-    the file to the newest version and settles what a crashed process left open.
+    Entering takes the lock (a second writer waits; `on_wait` gets one sentence about it), makes the
+    file if there is none, and settles what a crashed process left open.
     `hard_stop_microusd` limits what all attempts in the file together may hold; None is no limit.
 
     Writing goes through one connection, one caller at a time; recalling through another, which
@@ -60,7 +60,6 @@ class Ledger:
     ) -> None:
         self.path = Path(path)
         self.hard_stop_microusd = hard_stop_microusd
-        self.n_recovered = 0
         self._on_wait = on_wait
         self._lock = filelock.FileLock(f"{self.path}.lock", thread_local=False)
         self._spare = Spare(self.path)
@@ -79,7 +78,7 @@ class Ledger:
                 self._spare.take()
                 self._connections = (open_to_write(self.path),)
                 self._connections += (open_to_read(self.path),)
-                self.n_recovered = self.recover()
+                self.recover()
             except BaseException:
                 self._close()
                 raise

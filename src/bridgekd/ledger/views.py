@@ -1,7 +1,6 @@
 """Reads a ledger without locking it: what was spent, on what and when, and its attempts one by one.
 
-What this keeps true: a reader changes nothing, waits for nobody, and reads files of older versions
-as they lie.
+What this keeps true: a reader changes nothing and waits for nobody.
 """
 
 import sqlite3
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridgekd.errors import BadInput
-from bridgekd.ledger import migrations
+from bridgekd.ledger import schema
 from bridgekd.ledger.file import open_to_read, refuse_foreign, translated
 
 # What attempts can be told apart by; a day is the UTC day on which the attempt was opened.
@@ -31,9 +30,6 @@ _SUMS = {
     "held_microusd": f"sum({_HELD})",
     "elsewhere_microusd": "sum(CASE WHEN imported THEN cost_microusd END)",
 }
-# Files of version 1 lack what the second migration added; its defaults stand in.
-_VERSION_1 = """(SELECT *, 0 AS n_cached_tokens, 0 AS n_reasoning_tokens, NULL AS batch,
-                        0 AS imported FROM attempts)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +95,18 @@ def spend(
     if not path.exists():
         return ()
     with reading(path) as db:
-        rows = db.execute(spend_query(by, table_of(db))).fetchall()
+        rows = db.execute(spend_query(by)).fetchall()
     # Sorted here, since SQLite would sort a million attempts before it adds them up.
     found = [SpendRow(**dict(zip([*by, *_SUMS], row, strict=True))) for row in sorted(rows)]
     return tuple(row for row in found if row.n_attempts)
 
 
-def spend_query(by: Sequence[str], table: str) -> str:
+def spend_query(by: Sequence[str]) -> str:
     """The SQL of `spend`, which the index attempts_spent answers by itself."""
     groups = [GROUPS[name] for name in by]
     totals = [f"coalesce({total}, 0)" for total in _SUMS.values()]
     grouped = f"GROUP BY {', '.join(groups)}" if by else ""
-    return f"SELECT {', '.join(groups + totals)} FROM {table} {grouped}"
+    return f"SELECT {', '.join(groups + totals)} FROM attempts {grouped}"
 
 
 def total_of(rows: Sequence[SpendRow]) -> SpendRow:
@@ -121,13 +117,13 @@ def total_of(rows: Sequence[SpendRow]) -> SpendRow:
 def attempts_in(db: sqlite3.Connection) -> Iterator[Attempt]:
     """Every attempt in the order of the ids, one at a time."""
     names = ", ".join(Attempt.__slots__)
-    for row in db.execute(f"SELECT {names} FROM {table_of(db)} ORDER BY id"):
+    for row in db.execute(f"SELECT {names} FROM attempts ORDER BY id"):
         yield Attempt(*row)
 
 
 def last_id(db: sqlite3.Connection) -> int:
     """The highest id, which is the number of attempts: none is ever deleted."""
-    return int(db.execute(f"SELECT coalesce(max(id), 0) FROM {table_of(db)}").fetchone()[0])
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM attempts").fetchone()[0])
 
 
 @contextmanager
@@ -138,19 +134,16 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     refuse_missing(path)
     with translated(path), closing(open_to_read(path)) as db:
         refuse_foreign(db, path)
-        db.execute("BEGIN")
-        yield db
+        if schema.get_version(db):
+            db.execute("BEGIN")
+            yield db
+            return
+        # The process that made the file died before it made the tables.
+        with schema.open_empty() as empty:
+            yield empty
 
 
 def refuse_missing(path: Path) -> None:
     """BadInput where there is no file."""
     if not path.is_file():
         raise BadInput(f"There is no ledger at {path}; name another one with --ledger FILE.")
-
-
-def table_of(db: sqlite3.Connection) -> str:
-    """What to read attempts FROM: the table, with every column of the newest version."""
-    version = migrations.version(db)
-    if version == 0:  # made, but the process died before its tables were
-        return f"(SELECT {', '.join(f'NULL AS {name}' for name in Attempt.__slots__)} LIMIT 0)"
-    return _VERSION_1 if version == 1 else "attempts"

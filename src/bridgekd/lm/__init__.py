@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.reference_model import ReferenceSpec
     from bridgekd.lm.scoring import Scored, score
-    from bridgekd.lm.task import TrainingLog
+    from bridgekd.lm.training_log import TrainingLog
 
 __all__ = [
     "LocalModel",
@@ -58,7 +58,7 @@ _HOMES = {
     "Merged": "merging",
     "ReferenceSpec": "reference_model",
     "Scored": "scoring",
-    "TrainingLog": "task",
+    "TrainingLog": "training_log",
     "Options": "elsewhere",
     "Row": "elsewhere",
     "Tokens": "elsewhere",

@@ -21,7 +21,7 @@ from bridgekd.lm.judging import judged_rows, judgement_words, said_rows
 from bridgekd.lm.loading import LocalModel, adapter_base, load, load_tokenizer, save
 from bridgekd.lm.merging import whole_network
 from bridgekd.lm.options import Options, read_options
-from bridgekd.lm.questions import gold_rows, gold_targets
+from bridgekd.lm.questions import gold_rows
 from bridgekd.records import Example, Message
 
 __all__ = ["Options", "Row", "Tokens", "read_tokens", "served_folder"]
@@ -51,11 +51,7 @@ class Tokens:
 
     def gold(self, examples: Sequence[Example]) -> list[Row]:
         """Every example's answer prompt and gold answer; BadInput where there is none."""
-        return gold_rows(self, examples, gold_targets(self, examples))
-
-    def n_gold(self, examples: Sequence[Example]) -> list[int]:
-        """How many tokens every gold answer has; 0 where there is none."""
-        return [n for _, n in gold_targets(self, examples)]
+        return gold_rows(self, examples)
 
     def options(self, examples: Sequence[Example]) -> list[Options]:
         """Every example's answer prompt and options."""

@@ -49,6 +49,7 @@ def embed(
         ) from exc
     vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(texts)
     n_done = 0
+    progress(label, 0, len(texts))
 
     def run(batch: list[int]) -> None:
         nonlocal n_done

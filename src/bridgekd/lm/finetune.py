@@ -23,8 +23,9 @@ from bridgekd.lm.packing import packs
 from bridgekd.lm.processes import in_processes
 from bridgekd.lm.reference_model import ReferenceModel, ReferenceSpec, load_reference
 from bridgekd.lm.standing import Standing, best_folder, identity_of, latest_checkpoint
-from bridgekd.lm.task import Task, TrainingLog, Validate
+from bridgekd.lm.task import Task, Validate
 from bridgekd.lm.trainer import UpdateTrainer
+from bridgekd.lm.training_log import TrainingLog
 from bridgekd.lm.updates import Updates
 from bridgekd.lm.watching import Watch, is_first
 from bridgekd.progress import Progress, silent

@@ -38,18 +38,6 @@ def nll(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="none")
 
 
-def token_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """-sum_v p(v) log p(v) over the vocabulary in nats, [k]; the targets do not matter."""
-    log_p = logits.log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1)
-
-
-def token_margin(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - (p1 - p2) of the two likeliest tokens, [k]; the targets do not matter."""
-    best = logits.softmax(-1).topk(2).values
-    return 1 - (best[:, 0] - best[:, 1])
-
-
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """The model without dropout, and afterwards as it was."""

@@ -99,6 +99,8 @@ def sample(
     known = known or {}
     texts = [tuple(known.get(i, ())) for i in range(len(ids))]
     n_done = 0
+    if len(known) < len(ids):
+        progress(label, len(known), len(ids))
     for batch in length_sorted([len(row) for row in ids], max(1, size // n)):
         if not all(i in known for i in batch):
             rows = [_Row(ids[i], seed + k * SEED_STEP, i) for i in batch for k in range(n)]
@@ -107,8 +109,8 @@ def sample(
                 texts[i] = tuple(next(written) for _ in range(n))
             if on_batch is not None:
                 on_batch(batch, [texts[i] for i in batch])
+            progress(label, n_done + len(batch), len(ids))
         n_done += len(batch)
-        progress(label, n_done, len(ids))
     return texts
 
 

@@ -47,6 +47,8 @@ def confidence(
     filled = [i for i, (_, text) in enumerate(pairs) if text.strip()]
     rate = {"p_true": _p_true, "likelihood": _likelihood}[how]
     n_done = len(pairs) - len(filled)
+    if filled:
+        progress(label, n_done, len(pairs))
 
     def keep(batch: list[int], values: Tensor, _embeddings: Tensor) -> None:
         nonlocal n_done

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from bridgekd.errors import BadInput, Stopped
-from bridgekd.lm.task import Task, TrainingLog
+from bridgekd.lm.task import Task
+from bridgekd.lm.training_log import TrainingLog
 from bridgekd.progress import Progress
 
 FOLDER, TASK, RESULT, REFUSAL = "processes", "task.pickle", "result.pickle", "refusal.txt"

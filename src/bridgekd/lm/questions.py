@@ -82,20 +82,13 @@ def targets(local: Reader, answers: Sequence[str]) -> list[tuple[list[int], int]
     return [(target, len(target) - _n_shared(mark, target)) for target in texts]
 
 
-def gold_targets(local: Reader, examples: Sequence[Example]) -> list[tuple[list[int], int]]:
-    """(target tokens, how many are the answer's own) of every example; none without an answer."""
-    shown = [shown_answer(example) if example.answer else "" for example in examples]
-    read = targets(local, shown)
-    return [own if text else ([], 0) for text, own in zip(shown, read, strict=True)]
-
-
-def gold_rows(
-    local: Reader, examples: Sequence[Example], gold: Sequence[tuple[list[int], int]]
-) -> list[Row]:
+def gold_rows(local: Reader, examples: Sequence[Example]) -> list[Row]:
     """Every example's prompt and gold answer; BadInput for one without an answer or its tokens."""
-    for example, (_, n_own) in zip(examples, gold, strict=True):
+    for example in examples:
         if not example.answer:
             raise BadInput(f"example {example.id} has no gold answer, so its loss cannot be scored")
+    gold = targets(local, [shown_answer(example) for example in examples])
+    for example, (_, n_own) in zip(examples, gold, strict=True):
         if not n_own:
             raise BadInput(
                 f"the gold answer {example.answer!r} of example {example.id} has no tokens"

@@ -1,31 +1,30 @@
 """How hard a model finds each question, and where the question lies: difficulty and embedding.
 
 The one idea: the last hidden states of the pass that gives the difficulty, averaged over the
-question's tokens, are the embedding. Three measures; only `loss` needs the gold answer.
+question's tokens, are the embedding. A `DifficultyMeasure` says what the pass looks at.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridgekd.core.difficulty import option_entropy, option_margin
+from bridgekd.errors import BadInput
 from bridgekd.lm import options
 from bridgekd.lm.encode import stop_ids
-from bridgekd.lm.forward import evaluating, nll, row_means, token_entropy, token_margin
+from bridgekd.lm.forward import evaluating, nll, row_means
 from bridgekd.lm.generating import continue_ids
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.memory import run_scoring, score_rows
-from bridgekd.lm.questions import ask, gold_rows, gold_targets, mark_ids
+from bridgekd.lm.questions import ask, gold_rows, mark_ids
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
+from bridgekd.selection.difficulty.loss import MEASURE as LOSS
+from bridgekd.selection.measure import DifficultyMeasure
 
-Measure = Literal["loss", "entropy", "margin"]
-OVER_OPTIONS = {"entropy": option_entropy, "margin": option_margin}
-OVER_TOKENS = {"entropy": token_entropy, "margin": token_margin}
 PART = 4096  # examples whose tokens are in memory at once; batches never reach across
 Told = Callable[[Sequence[int], NDArray[np.float64], Tensor], None]
 
@@ -34,12 +33,10 @@ Told = Callable[[Sequence[int], NDArray[np.float64], Tensor], None]
 class Scored:
     """What a model thinks of n examples, in their order; higher difficulty = harder.
 
-    difficulty [n]; n_answer_tokens [n], 0 where there is no gold answer; embeddings [n, width] of
-    length 1.
+    difficulty [n]; embeddings [n, width] of length 1.
     """
 
     difficulty: NDArray[np.float64]
-    n_answer_tokens: NDArray[np.int64]
     embeddings: NDArray[np.float32]
 
 
@@ -47,26 +44,22 @@ def score(
     local: LocalModel,
     examples: Sequence[Example],
     *,
-    measure: Measure | None = "loss",
+    measure: DifficultyMeasure[Any] | None = LOSS,
     max_new_tokens: int = 32,
     batch_size: int | None,
     progress: Progress = silent,
     label: str = "score",
     part: int = PART,
 ) -> Scored:
-    """Difficulty and embedding of every example, in order. docs/methods.md has the levels.
+    """Difficulty and embedding of every example, in order; without a measure difficulty is 0.
 
-    loss ("loss-based scoring" stated, formula reading): d_i = -(1/T_y) sum_t log p(y_t | x, y_<t)
-    in nats, over the gold answer's own tokens; the mark before it and the end token do not count.
-    Raises BadInput for an example without a gold answer.
+    A measure that needs gold gets d_i = -(1/T_y) sum_t log p(y_t | x, y_<t) in nats, over the gold
+    answer's own tokens; the mark before it and the end token do not count. Raises BadInput for an
+    example without a gold answer. (BRIDGE states "loss-based scoring"; the formula is a reading.)
 
-    entropy ("entropic difficulty" stated, formula reading): with options, -sum_c p(c) log p(c) /
-    log C in [0, 1], p proportional to exp(mean log-likelihood of `(B) text`). Free text: the mean
-    entropy in nats of the next token over the model's greedy answer, which is written behind the
-    prompt and `Answer:` up to `max_new_tokens`; its end token counts only where nothing else is.
-
-    margin (ours): with options 1 - (p1 - p2) of the two likeliest; free text: the mean of 1 -
-    (p1 - p2) over the tokens of the greedy answer. In [0, 1].
+    Otherwise `score_choices` gets the mean log-likelihood of each choice, written `(B) text`, and
+    `score_tokens` the logits of the model's greedy answer, which is written behind the prompt and
+    `Answer:` up to `max_new_tokens`; its end token counts only if it is the only token.
 
     An embedding is the mean of the last hidden states over the question's tokens, options included,
     L2-normalised, from the same pass. A batch holds as many tokens as `batch_size` rows of the
@@ -74,19 +67,19 @@ def score(
     memory at once. Raises InputError if memory does not hold one row.
     """
     kept = _Kept(len(examples), lambda done, of: progress(label, done, of))
+    progress(label, 0, len(examples))
     with evaluating(local.model):
         for start in range(0, len(examples), part):
             some = list(examples[start : start + part])
-            gold = gold_targets(local, some)
-            kept.start, kept.n_tokens[start : start + len(some)] = start, [n for _, n in gold]
-            if measure == "loss":
-                _score_gold(local, some, gold, batch_size, kept.keep)
-            elif measure is None:
+            kept.start = start
+            if measure is None:
                 _embed_alone(local, some, batch_size, kept.keep)
+            elif measure.needs_gold:
+                _score_gold(local, some, batch_size, kept.keep)
             else:
                 _score_options(local, some, measure, batch_size, kept.keep)
                 _score_free(local, some, measure, max_new_tokens, batch_size, kept.keep)
-    return Scored(kept.difficulty, kept.n_tokens, kept.embeddings)
+    return Scored(kept.difficulty, kept.embeddings)
 
 
 class _Kept:
@@ -94,7 +87,6 @@ class _Kept:
 
     def __init__(self, n: int, tell: Callable[[int, int], None]) -> None:
         self.difficulty = np.zeros(n, dtype=np.float64)
-        self.n_tokens = np.zeros(n, dtype=np.int64)
         self.embeddings = np.zeros((n, 0), dtype=np.float32)
         self.start = 0
         self._n_done = 0
@@ -114,11 +106,10 @@ class _Kept:
 def _score_gold(
     local: LocalModel,
     examples: Sequence[Example],
-    gold: Sequence[tuple[list[int], int]],
     batch_size: int | None,
     keep: Told,
 ) -> None:
-    rows = gold_rows(local, examples, gold)
+    rows = gold_rows(local, examples)
     score_rows(local, rows, nll, batch_size, lambda b, means, e: keep(b, means.numpy(), e))
 
 
@@ -131,12 +122,19 @@ def _embed_alone(
 
 
 def _score_options(
-    local: LocalModel, examples: Sequence[Example], measure: str, batch_size: int | None, keep: Told
+    local: LocalModel,
+    examples: Sequence[Example],
+    measure: DifficultyMeasure[Any],
+    batch_size: int | None,
+    keep: Told,
 ) -> None:
+    score_choices = measure.score_choices
+    if score_choices is None:
+        return
     closed = [i for i, example in enumerate(examples) if example.choices]
 
     def told(batch: list[int], values: list[NDArray[np.float64]], embeddings: Tensor) -> None:
-        difficulty = np.array([OVER_OPTIONS[measure](log_p) for log_p in values])
+        difficulty = np.array([score_choices(log_p) for log_p in values])
         keep([closed[i] for i in batch], difficulty, embeddings)
 
     options.each_batch(local, [examples[i] for i in closed], batch_size, told)
@@ -145,13 +143,21 @@ def _score_options(
 def _score_free(
     local: LocalModel,
     examples: Sequence[Example],
-    measure: str,
+    measure: DifficultyMeasure[Any],
     max_new_tokens: int,
     batch_size: int | None,
     keep: Told,
 ) -> None:
     """The model writes, then one pass over prompt and answer looks at how sure it was."""
-    free = [i for i, example in enumerate(examples) if not example.choices]
+    free = [i for i, e in enumerate(examples) if not (e.choices and measure.score_choices)]
+    score_tokens = measure.score_tokens
+    if not free:
+        return
+    if score_tokens is None:
+        raise BadInput(
+            f"Example {examples[free[0]].id} has no choices, and the difficulty measure "
+            f"{measure.name} is only for choices. Use another one."
+        )
     asked = ask(local, [examples[i] for i in free])
     mark = mark_ids(local)
     stop = stop_ids(local.tokenizer, local.model)
@@ -163,7 +169,7 @@ def _score_free(
             asked[i].followed_by([*mark, *(text or stop[:1])], max(1, len(text)))
             for i, text in zip(batch, written, strict=True)
         ]
-        values, embeddings = row_means(local, rows, OVER_TOKENS[measure])
+        values, embeddings = row_means(local, rows, lambda logits, targets: score_tokens(logits))
         keep([free[i] for i in batch], values.numpy(), embeddings)
 
     run_scoring(local, [len(a.ids) + max_new_tokens for a in asked], batch_size, run)

@@ -20,8 +20,9 @@ from bridgekd.lm.task import Validate
 
 
 class Watch(TrainerCallback):
-    """`validate` (higher is better) is asked after `evaluation_updates`; `tell(update, of)` hears
-    every update. Keeps `standing` true. `work` is for what is needed to go on, `out` for the log.
+    """`validate` (higher is better) is asked after `evaluation_updates`; `tell(update, of)` is
+    called at the start and after every update. Keeps `standing` true. `work` is for what is needed
+    to go on, `out` for the log.
     """
 
     def __init__(
@@ -44,12 +45,16 @@ class Watch(TrainerCallback):
         self.saved_at = time.monotonic()
         self.started = self.saved_at - standing.seconds
 
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if is_first():
+            self.tell(self.standing.update, state.max_steps)
+
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         update = self.standing.update = state.global_step
-        if is_first():
-            self.tell(update, state.max_steps)
         if update == state.max_steps:
             control.should_log = True
         if self.validate is not None and update in self.evaluation_updates:
@@ -57,6 +62,9 @@ class Watch(TrainerCallback):
             self._ask(update, self.validate)
             gone_by = self.standing.without_gain()
             control.should_training_stop |= self.patience is not None and gone_by >= self.patience
+        # After the evaluation, whose time is part of the rate.
+        if is_first():
+            self.tell(update, update if control.should_training_stop else state.max_steps)
         # A checkpoint between two lines of the log would lose a part of the mean loss.
         logs = control.should_log or update % args.logging_steps == 0
         if logs and update < state.max_steps:

@@ -35,7 +35,7 @@ def apprentice(run: Run, pool: Artifact, warm: Artifact, strategy: str | None = 
         known = run.scored(pool, assistant)
         ranking = make(stages.select, of.select_by(strategy, part), pool, *known, *answers)
         answers += [make(stages.query_teacher, of.query_part(part), pool, ranking, *run.shots)]
-        lessons += [make(stages.check, of.check, pool, answers[-1], *run.judges(pool))]
+        lessons += [make(stages.check, of.check, pool, answers[-1], run.judge(pool))]
         assistant = make(stages.train_assistant, of.train_assistant, pool, warm, *lessons)
     return assistant
 

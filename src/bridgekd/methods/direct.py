@@ -24,7 +24,7 @@ def _direct(run: Run, name: str, choice: settings.Select, purchase: settings.Que
     pool, make, of = run.pool(), run.make, run.of
     ranking = make(stages.select, choice, pool)
     answers = make(stages.query_teacher, purchase, pool, ranking, *run.shots)
-    lessons = make(stages.check, of.check, pool, answers, *run.judges(pool))
+    lessons = make(stages.check, of.check, pool, answers, run.judge(pool))
     instructed = run.instructed()
     student = make(stages.train_student, of.train_student, pool, instructed, lessons)
     return {

@@ -37,7 +37,7 @@ def pilot(run: Run) -> Artifact:
     )
     held_out = make(stages.hold_out, limits, pool, ranking)
     answers = make(stages.query_teacher, of.query_part(part), pool, ranking, *run.shots)
-    rationales = make(stages.check, of.check, pool, answers, *run.judges(pool))
+    rationales = make(stages.check, of.check, pool, answers, run.judge(pool))
 
     models = [
         *_train_without_teacher(run, pool, held_out),

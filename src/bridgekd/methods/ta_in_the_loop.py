@@ -20,17 +20,17 @@ def ta_in_the_loop(run: Run) -> Arms:
     assistant, instructed = run.warmed(pool), run.instructed()
     first, rest = (0.0, run.recipe.loop.warm_share), (run.recipe.loop.warm_share, 1.0)
     keep = "confident" if run.recipe.loop.filter else run.recipe.check.keep
-    judges = (assistant,) if keep == "confident" else ()
+    judge = assistant if keep == "confident" else None
 
     drawn = make(stages.select, of.select_by("random", first), pool)
     answers = make(stages.query_teacher, of.query_part(first), pool, drawn, *run.shots)
-    lessons = make(stages.check, of.check_by(keep), pool, answers, *judges)
+    lessons = make(stages.check, of.check_by(keep), pool, answers, judge)
     student = make(stages.train_student, of.train_student, pool, instructed, lessons)
 
     unsure = make(stages.weigh_student, of.signals, pool, student, assistant)
-    chosen = make(stages.select, of.select_by("hardest", rest), pool, unsure, answers)
+    chosen = make(stages.select, of.select_by("hardest", rest), pool, unsure, None, answers)
     more = make(stages.query_teacher, of.query_part(rest), pool, chosen, *run.shots)
-    others = make(stages.check, of.check_by(keep), pool, more, *judges)
+    others = make(stages.check, of.check_by(keep), pool, more, judge)
     student = make(stages.train_student, of.train_student, pool, instructed, lessons, others)
     return {
         "student_base": Arm(run.student, "student"),

@@ -12,7 +12,7 @@ from bridgekd.report.learning import curve, in_words
 from bridgekd.report.pool_map import caption, drawn_map, legend_bar, legend_mark, plain
 from bridgekd.report.sections import Section, sections
 from bridgekd.report.story import Story
-from bridgekd.report.tables import Table, percent
+from bridgekd.report.tables import percent, render_markdown
 
 
 def render(story: Story) -> tuple[str, str]:
@@ -65,25 +65,9 @@ def _markdown(story: Story, told: list[Section]) -> str:
     parts = [f"# {story.name}", story.headline]
     for section in told:
         texts = [section.text] if section.text else []
-        texts += [part for table in section.tables for part in _table(table)]
+        texts += [render_markdown(table) for table in section.tables]
         if section.anchor == "again":
             texts.insert(0, f"    {story.command}")
         if texts:
             parts += [f"## {section.title}", *texts]
     return "\n\n".join([*parts, f"Made with {story.libraries}."]) + "\n"
-
-
-def _table(table: Table) -> list[str]:
-    rules = ["---" if letter != "r" else "---:" for letter in table.align]
-    rows = [table.columns, rules, *table.rows]
-    lines = [f"| {' | '.join(cell(c) for c in row)} |" for row in rows]
-    note = [table.note] if table.note else []
-    return [f"**{table.caption}**", "\n".join(lines), *note]
-
-
-def cell(text: object) -> str:
-    """Text that stays in its cell of a Markdown table and is text there."""
-    line = " ".join(str(text).split())
-    for mark in ("\\", "|", "<", "`", "[", "*", "_"):
-        line = line.replace(mark, f"\\{mark}")
-    return line

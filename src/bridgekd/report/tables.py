@@ -2,7 +2,6 @@
 the same; and how its cells are written.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridgekd.core.crossed import Estimate
@@ -65,6 +64,19 @@ def p_value(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def any_filled(rows: Sequence[tuple[str, ...]], column: int) -> bool:
-    """Whether some row has something in this column."""
-    return any(row[column] for row in rows)
+def render_markdown(table: Table) -> str:
+    """Return the table as GitHub's Markdown, with its caption above and its note below."""
+    rules = tuple("---:" if letter == RIGHT else "---" for letter in table.align)
+    head = tuple(escape_cell(column) for column in table.columns)
+    body = tuple(tuple(escape_cell(cell) for cell in row) for row in table.rows)
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in (head, rules, *body))
+    caption = f"**{table.caption}**" if table.caption else ""
+    return "\n\n".join(part for part in (caption, lines, table.note) if part)
+
+
+def escape_cell(text: str) -> str:
+    """Return `text` on one line, so that it stays in its Markdown cell and is no markup."""
+    line = " ".join(text.split())
+    for mark in ("\\", "|", "<", "`", "[", "*", "_"):
+        line = line.replace(mark, f"\\{mark}")
+    return line

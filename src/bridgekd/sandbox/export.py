@@ -5,13 +5,11 @@ recipe.
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
-from bridgekd.sandbox.base_text import instruction_rows
 from bridgekd.sandbox.world import generate
 
 N_POOL, N_VALIDATION, N_TEST, N_INSTRUCTIONS = 4000, 200, 600, 1000
@@ -26,7 +24,6 @@ def export(
     n_validation: int = N_VALIDATION,
     n_test: int = N_TEST,
     n_instructions: int = N_INSTRUCTIONS,
-    seed: int = 0,
 ) -> Path:
     """Writes the world into `folder` and returns the recipe's path. The same arguments give the
     same bytes.
@@ -40,11 +37,12 @@ def export(
     path = folder / "sandbox.yaml"
     if path.exists() and path.read_text() != recipe:
         raise BadInput(f"{path} was changed by hand; export into another folder, or move it away")
-    train = generate(n_pool + n_validation, TRAIN_SEED + seed)
-    test = generate(n_test, TEST_SEED + seed, exclude={e.question for e in train})
+    train = generate(n_pool + n_validation, TRAIN_SEED)
+    test = generate(n_test, TEST_SEED, exclude={e.question for e in train})
     _write(folder / "train.jsonl", (_row(e) for e in train))
     _write(folder / "test.jsonl", (_row(e) for e in test))
-    _write(folder / "instruct.jsonl", (asdict(r) for r in instruction_rows(n_instructions, seed)))
+    instructions = files("bridgekd.sandbox").joinpath("instruct.jsonl").read_text().splitlines(True)
+    (folder / "instruct.jsonl").write_text("".join(instructions[:n_instructions]))
     for name in ("student", *ASSISTANTS):
         with as_file(files("bridgekd.sandbox").joinpath("models", name)) as model:
             shutil.copytree(model, folder / "models" / name, dirs_exist_ok=True)

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bridgekd import lm
-from bridgekd.core.difficulty import option_entropy, option_margin
 from bridgekd.edges.rows import append_json, read_appended
 from bridgekd.errors import BadInput
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
+from bridgekd.selection.difficulty.loss import MEASURE as LOSS
+from bridgekd.selection.measure import DifficultyMeasure
 from bridgekd.served.asking import Body, Server, ask_all, ask_once
 from bridgekd.served.writing import PROBE
 from bridgekd.teacher.lines import Outcome
 
-OVER_OPTIONS = {"entropy": option_entropy, "margin": option_margin}
 # Temperature 1, because some servers scale the log-probabilities they tell. One token is asked for
 # and left unread: some servers do not take 0.
 ECHO = {"echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 1.0, "top_p": 1.0}
@@ -34,7 +34,7 @@ def score(
     server: Server,
     examples: Sequence[Example],
     *,
-    measure: Literal["loss", "entropy", "margin"] | None = "loss",
+    measure: DifficultyMeasure[Any] | None = LOSS,
     max_new_tokens: int = 32,
     batch_size: int,
     progress: Progress = silent,
@@ -42,18 +42,17 @@ def score(
 ) -> "lm.Scored":
     """Difficulty of every example, in order, as `lm.score` defines it; embeddings are [n, 0].
 
-    Entropy and margin are over options alone: over a free text they would take the probability of
-    every token of the vocabulary. Raises BadInput for an example without what the measure needs.
+    A measure of the model's certainty is over choices alone: over a free answer it needs the
+    probability of every token of the vocabulary. Raises BadInput for an example without choices.
     """
-    n_tokens = server.tokens.n_gold(examples)
     difficulty = np.zeros(len(examples), dtype=np.float64)
-    if measure == "loss":
+    if measure is not None and measure.needs_gold:
         rows = server.tokens.gold(examples)
         difficulty = -_means(rows, log_probs(server, rows, progress=progress, label=label))
     elif measure is not None:
         difficulty = _over_options(server, examples, measure, progress, label)
     nowhere = np.zeros((len(examples), 0), dtype=np.float32)
-    return lm.Scored(difficulty, np.array(n_tokens, dtype=np.int64), nowhere)
+    return lm.Scored(difficulty, nowhere)
 
 
 def confidence(
@@ -97,6 +96,7 @@ def log_probs(
     waiting: list[tuple[int, float]] = []
     if todo:
         _refuse_unscored(server)
+        progress(label, len(known), len(rows))
 
     def hand_over() -> None:
         append_json(file, waiting)
@@ -122,19 +122,25 @@ def log_probs(
 
 
 def _over_options(
-    server: Server, examples: Sequence[Example], measure: str, progress: Progress, label: str
+    server: Server,
+    examples: Sequence[Example],
+    measure: DifficultyMeasure[Any],
+    progress: Progress,
+    label: str,
 ) -> NDArray[np.float64]:
-    open_ones = [example.id for example in examples if not example.choices]
-    if open_ones:
+    score_choices = measure.score_choices
+    open_ids = [example.id for example in examples if not example.choices]
+    if score_choices is None or open_ids:
+        where = f"of example {open_ids[0]}, which has no choices," if open_ids else ""
         raise BadInput(
-            f"example {open_ones[0]} has no options, and {measure} over a free answer needs the "
-            "probability of every token, which no server gives; use assistant.scoring: transformers"
+            f"The difficulty {measure.name} {where} needs the probability of every token, which no "
+            "server returns. Use assistant.scoring: transformers."
         )
     by_question = [question.rows() for question in server.tokens.options(examples)]
     rows = list(chain.from_iterable(by_question))
     means = _means(rows, log_probs(server, rows, progress=progress, label=label))
     ends = np.cumsum([len(own) for own in by_question])[:-1]
-    return np.array([OVER_OPTIONS[measure](own) for own in np.split(means, ends)])
+    return np.array([score_choices(own) for own in np.split(means, ends)])
 
 
 def _means(rows: Sequence["lm.Row"], sums: NDArray[np.float64]) -> NDArray[np.float64]:

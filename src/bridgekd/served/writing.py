@@ -105,6 +105,7 @@ def sample(
         if len(waiting) >= min(batch_size, server.terms.concurrency):
             hand_over()
 
+    progress(label, n_done, len(prompts))
     try:
         ask_all(server, len(todo) * n, body, keep, what=label)
     finally:

@@ -1,11 +1,12 @@
 """The recipe cut into the settings of its stages."""
 
+from pathlib import Path
 from typing import Literal
 
-from bridgekd.config import NEED_GOLD, Assistant, Recipe, Student, Teacher
+from bridgekd.config import Assistant, Recipe, Student, Teacher
 from bridgekd.core.draws import SEED_STEP
-from bridgekd.core.selection import BY_ALPHA, BY_SEED, WITHOUT_EMBEDDINGS
-from bridgekd.errors import BadInput
+from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.settings.sections import (
     WHOLE,
     Annotate,
@@ -27,12 +28,15 @@ from bridgekd.settings.sections import (
     TrainWithMentor,
     WarmUp,
 )
+from bridgekd.settings.variant_checks import check_measure, check_strategy
+from bridgekd.variants import VariantRef, VariantSettings
 
 
 class Settings:
     """The settings of every stage of one recipe."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        """Files that the recipe names are relative to `folder`."""
         self.recipe = recipe
         r, a, s, seed = recipe, recipe.assistant, recipe.student, recipe.seed
         self.ask = _ask(r.teacher)
@@ -52,16 +56,16 @@ class Settings:
             batch_size=a.batch_size,
             seed=seed,
         )
-        self.score_pool = _score_pool(r)
+        measure = MEASURES.resolve(r.select.difficulty, folder)
+        check_measure(r, MEASURES.load(measure))
+        self.score_pool = _score_pool(a, measure, seed)
         self.embed_pool = EmbedPool(batch_size=a.batch_size)
-        self.n_committee = r.select.committee if r.select.difficulty == "disagreement" else 1
+        self.n_committee = _count_committee(measure)
         self.select = Select(
-            strategy=r.select.strategy,
+            strategy=STRATEGIES.resolve(r.select.strategy, folder),
             queries=r.budget.queries,
             part=WHOLE,
-            alpha=r.select.alpha,
             centre=r.select.space != "raw",
-            whiten=r.select.space == "whitened",
             seed=seed,
         )
         self.query_teacher = QueryTeacher(
@@ -117,21 +121,14 @@ class Settings:
 
         What a strategy does not use stands at a constant, so that changing it redoes nothing.
         """
-        named = self.select.strategy if strategy is None else strategy
-        self._distances_are_known(named)
-        unused = {} if named in BY_ALPHA else {"alpha": 0.5}
-        unused |= {"centre": True, "whiten": False} if named in ("random", "hardest") else {}
-        unused |= {} if named in BY_SEED else {"seed": 0}
-        return self.select.model_copy(update={"strategy": named, "part": part, **unused})
-
-    def _distances_are_known(self, strategy: str) -> None:
-        by_server = self.recipe.assistant.scoring == "server"
-        if by_server and self.recipe.select.encoder is None and strategy not in WITHOUT_EMBEDDINGS:
-            raise BadInput(
-                f"select.strategy {strategy} needs embeddings, which assistant.scoring: server "
-                "does not give; name a sentence-transformers model as select.encoder, or use "
-                f"{' or '.join(sorted(WITHOUT_EMBEDDINGS))}"
-            )
+        chosen = self.select.strategy
+        if strategy is not None:
+            chosen = STRATEGIES.resolve(VariantRef(name=strategy))
+        variant = STRATEGIES.load(chosen)
+        check_strategy(self.recipe, variant)
+        unused: dict[str, object] = {} if variant.needs_embeddings else {"centre": True}
+        unused |= {} if variant.uses_seed else {"seed": 0}
+        return self.select.model_copy(update={"strategy": chosen, "part": part, **unused})
 
 
 def _check(recipe: Recipe, keep: Literal["correct", "confident", "all"]) -> Check:
@@ -176,18 +173,22 @@ def _on_answers(student: Student, seed: int) -> TrainOnAnswers:
     return TrainOnAnswers(**alike)
 
 
-def _score_pool(recipe: Recipe) -> ScorePool:
+def _score_pool(assistant: Assistant, settings: VariantSettings, seed: int) -> ScorePool:
     """What the measure does not use stands at a constant."""
-    measure, assistant = recipe.select.difficulty, recipe.assistant
-    sampled = measure == "consistency"
+    measure = MEASURES.load(settings)
     return ScorePool(
-        difficulty=measure,
-        samples=recipe.select.samples if sampled else 0,
-        max_new_tokens=0 if measure in NEED_GOLD else assistant.max_new_tokens,
+        difficulty=settings,
+        max_new_tokens=0 if measure.needs_gold else assistant.max_new_tokens,
         batch_size=assistant.batch_size,
-        seed=recipe.seed if sampled else 0,
+        seed=seed if measure.samples_answers else 0,
         scoring=assistant.scoring,
     )
+
+
+def _count_committee(settings: VariantSettings) -> int:
+    """Return how many assistants score the pool."""
+    measure = MEASURES.load(settings)
+    return measure.count_answers(MEASURES.parse_options(settings)) if measure.needs_committee else 1
 
 
 def _annotate(recipe: Recipe) -> Annotate:

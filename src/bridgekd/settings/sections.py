@@ -14,7 +14,6 @@ from bridgekd.config import (
     Backend,
     Budget,
     Confidence,
-    Difficulty,
     Fields,
     Lora,
     Price,
@@ -22,6 +21,7 @@ from bridgekd.config import (
     TeacherPrompt,
     Train,
 )
+from bridgekd.variants import VariantSettings
 
 
 class Answered(Section):
@@ -62,8 +62,7 @@ class WarmUp(Section):
 
 
 class ScorePool(Answered):
-    difficulty: Difficulty
-    samples: int  # answers a question, for consistency
+    difficulty: VariantSettings
     max_new_tokens: int
     batch_size: int
     seed: int
@@ -87,19 +86,11 @@ class Signals(Answered):
 
 
 class Select(Section):
-    strategy: str
+    strategy: VariantSettings
     queries: Amount | None
     part: Part
-    alpha: float
     centre: bool
     seed: int
-    whiten: bool = False
-
-    @model_serializer(mode="wrap")
-    def _as_it_was(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `whiten` where it is off, so that rankings from before it are found again."""
-        told: dict[str, Any] = serialise(self)
-        return told if self.whiten else {k: v for k, v in told.items() if k != "whiten"}
 
 
 class Ask(Section):

@@ -70,6 +70,6 @@ def confidence(model: Model, *arguments: Any, **settings: Any) -> NDArray[np.flo
     return scoring.confidence(model, *arguments, **settings)
 
 
-def form_of(model: Model) -> dict[str, str]:
-    """For a stage's facts: how a server took its prompts; nothing for a model in process."""
-    return {} if isinstance(model, lm.LocalModel) else {"asked_with": model.form}
+def form_of(model: Model) -> str | None:
+    """How a server took its prompts; None for a model in process."""
+    return None if isinstance(model, lm.LocalModel) else model.form

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from bridgekd import settings as of
 from bridgekd.config import Budget, count_of
@@ -11,6 +11,7 @@ from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd
 from bridgekd.core.draws import drawn
+from bridgekd.core.durations import WorkKind
 from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
 from bridgekd.core.prompts import teacher_prompt
 from bridgekd.edges.rows import read_column, read_jsonl, read_rows, write_rows
@@ -22,16 +23,21 @@ from bridgekd.stages.asking import asked
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, by_id, n_queries, part_of, read_pool
+from bridgekd.stages.stats import CalibrationStats, KeptStats, PurchaseStats
 from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
 from bridgekd.teacher.replay import ReplayLine
 
 Keep = Literal["correct", "confident", "consistent", "all"]
 
 
-@stage(version=1)
+class CheckStats(KeptStats, CalibrationStats):
+    n_dropped: int
+
+
+@stage(version=1, kind=WorkKind.PAID, title="The teacher's answers")
 def query_teacher(
-    out: Path, s: of.QueryTeacher, pool: Artifact, ranking: Artifact, *shots: Artifact, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.QueryTeacher, live: Live, pool: Artifact, ranking: Artifact, *shots: Artifact
+) -> PurchaseStats:
     """Asks the teacher down the ranking until the first limit of the budget ends it."""
     everyone = read_pool(pool)
     limits = limits_of(s.budget, len(everyone), s.part)
@@ -42,28 +48,27 @@ def query_teacher(
     wanted = [examples[id] for id in order]
     accept = _acceptance(examples, answer_kind(pool), s.accept)
     bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live, accept=accept)
-    rows, unrecorded = _told_apart(bought.completions, s.ask, wanted, live)
+    rows, n_unrecorded = _told_apart(bought.completions, s.ask, wanted, live)
     write_rows(out / "completions.parquet", Completion, rows)
-    return _facts(bought) | unrecorded
+    return _stats(bought, n_unrecorded)
 
 
-@stage(version=1)
+@stage(version=1, title="The teacher's rationales")
 def check(
     out: Path,
     s: of.Check,
+    live: Live,
     pool: Artifact,
     completions: Artifact,
     assistant: Artifact | None = None,
-    *,
-    live: Live,
-) -> dict[str, Any]:
+) -> CheckStats:
     """The teacher's answers as rationales, kept or dropped with a reason; all stay paid. Under
     `confident` the assistant weighs them.
     """
     answers = read_rows(completions.path / "completions.parquet", Completion)
     kind = answer_kind(pool)
     examples = by_id(read_pool(pool), (c.id for c in answers))
-    facts: dict[str, Any] = {}
+    calibration = None
     rows = [
         checked(examples[c.id], c.text or c.reasoning, kind, "teacher", s.keep, state=c.state)
         for c in answers
@@ -71,23 +76,18 @@ def check(
     if s.confidence is not None and assistant is not None:
         answered = [examples[r.id] for r in rows]
         with asked(assistant, s.scoring, out, live) as judge:
-            rows, facts = by_confidence(
+            rows, calibration = by_confidence(
                 rows, answered, judge, s.confidence, batch_size=s.batch_size, kind=kind, live=live
             )
     write_rows(out / "rationales.parquet", Rationale, rows)
-    kept = {"n_kept": sum(r.kept for r in rows), "n_dropped": sum(not r.kept for r in rows)}
-    return kept | facts
+    n_kept = sum(r.kept for r in rows)
+    return CheckStats(n_kept=n_kept, n_dropped=len(rows) - n_kept, calibration=calibration)
 
 
-@stage(version=1)
+@stage(version=1, kind=WorkKind.PAID, title="The teacher on test questions")
 def measure_teacher(
-    out: Path,
-    s: of.MeasureTeacher,
-    pool: Artifact,
-    test: Artifact,
-    *shots: Artifact,
-    live: Live,
-) -> dict[str, Any]:
+    out: Path, s: of.MeasureTeacher, live: Live, pool: Artifact, test: Artifact, *shots: Artifact
+) -> PurchaseStats:
     """The teacher on test questions drawn at random, paid apart from the budget."""
     rows = read_rows(test.path / "test.parquet", Example)
     n_asked = count_of(s.queries, len(rows))
@@ -99,7 +99,7 @@ def measure_teacher(
     examples, kind = {e.id: e for e in asked}, answer_kind(pool)
     predictions = [graded(examples[c.id], c.text, kind) for c in bought.completions]
     write_rows(out / "predictions.parquet", Prediction, predictions)
-    return _facts(bought)
+    return _stats(bought)
 
 
 def _acceptance(
@@ -115,10 +115,10 @@ def _acceptance(
 
 def _told_apart(
     completions: Sequence[Completion], ask: of.Ask, wanted: Sequence[Example], live: Live
-) -> tuple[Sequence[Completion], dict[str, int]]:
+) -> tuple[Sequence[Completion], int | None]:
     """The completions of a replayed teacher, `unrecorded` where it had nothing, and their count."""
     if live.teacher.transport != "replay":
-        return completions, {}
+        return completions, None
     lacks = ReplayLine(live.teacher).lacks(requests_for(ask, wanted, ()))
     rows = [replace(c, state="unrecorded") if c.id in lacks else c for c in completions]
     n = sum(row.state == "unrecorded" for row in rows)
@@ -127,7 +127,7 @@ def _told_apart(
             f"{n:,} of the {len(rows):,} questions asked have no recording in "
             f"{live.teacher.recordings}: their rows are unrecorded and cost a query, no money."
         )
-    return rows, {"n_unrecorded": n}
+    return rows, n
 
 
 def limits_of(budget: Budget, n_pool: int, part: of.Part = of.WHOLE) -> Limits:
@@ -239,14 +239,14 @@ def _buy(
         )
 
 
-def _facts(bought: Purchase) -> dict[str, Any]:
-    """What was charged is the same for a warm ledger and a cold one; what was newly sent is not."""
-    return {
-        "n_queries": len(bought.completions),
-        "spend_microusd": bought.charged_microusd,
-        "n_tokens": bought.charged_tokens,
-        "ended_by": bought.ended,
-        "n_calls_sent": bought.n_calls_sent,
-        "n_recalled": bought.n_recalled,
-        "newly_spent_microusd": bought.spent_microusd,
-    }
+def _stats(bought: Purchase, n_unrecorded: int | None = None) -> PurchaseStats:
+    return PurchaseStats(
+        n_queries=len(bought.completions),
+        spend_microusd=bought.charged_microusd,
+        n_tokens=bought.charged_tokens,
+        ended_by=bought.ended,
+        n_calls_sent=bought.n_calls_sent,
+        n_recalled=bought.n_recalled,
+        newly_spent_microusd=bought.spent_microusd,
+        n_unrecorded=n_unrecorded,
+    )

@@ -5,15 +5,18 @@ read off what the model was made from: shared work is charged to each arm as if 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from bridgekd.core.comparison import Cell, Lessons
+from bridgekd import settings as of
+from bridgekd.core.calibration import Calibration
+from bridgekd.core.durations import WorkKind
 from bridgekd.core.grading import split_answer
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.stages.live import Checker
 from bridgekd.stages.pool import by_id, read_pool
+from bridgekd.stages.stats import CalibrationStats, PurchaseStats
+from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
 _TRAINED = frozenset({"train_student", "train_on_answers", "train_with_mentor"})
@@ -25,30 +28,29 @@ class Reader:
 
     test: Mapping[str, Example]
     check: Checker | None
-    known: dict[str, Lessons] = field(default_factory=dict)
+    known: dict[str, TrainingSetStats] = field(default_factory=dict)
 
-    def cell(self, arm: str, predictions: Artifact) -> Cell:
+    def cell(self, arm: str, predictions: Artifact) -> ArmResult:
         """An arm's model, by its answers to the test questions."""
         behind = ancestors(predictions)
         rows = read_rows(predictions.path / "predictions.parquet", Prediction)
-        explained = predictions.manifest["settings"]["ask"] != "answer"  # the teacher does
-        student = _model(predictions, behind)
+        models = predictions.get_inputs("model")  # none for the teacher, who explains
+        explained = not models or predictions.read_settings(of.Predict).ask == "explain"
+        student = models[0] if models and models[0].has_manifest else None
         trained = student is not None and student.stage in _TRAINED
         n_queries, spend_usd, seconds = cost_of(behind.values())
-        return Cell(
+        return ArmResult(
             arm=arm,
             seed=seed_of(behind.values()),
             budget=budget_of(behind.values()),
-            right={r.id: r.correct for r in rows},
+            is_correct={r.id: r.correct for r in rows},
             words={r.id: len(split_answer(r.text)[0].split()) for r in rows},
             wrong_steps=self._wrong(rows) if explained else {},
             n_queries=n_queries,
             spend_usd=spend_usd,
             seconds=seconds,
-            trained=trained,
-            lessons=self._lessons(student, behind)
-            if student is not None and trained
-            else Lessons(),
+            is_trained=trained,
+            training_set=self._lessons(student) if student and trained else TrainingSetStats(),
             calibration=_calibrations(behind),
         )
 
@@ -56,28 +58,24 @@ class Reader:
         shares = {r.id: _share_wrong(self.check, self.test[r.id].question, r.text) for r in rows}
         return {id: share for id, share in shares.items() if share is not None}
 
-    def _lessons(self, student: Artifact, behind: Mapping[str, Artifact]) -> Lessons:
-        inputs = [
-            behind[row["folder"]] for row in student.manifest["inputs"] if row["folder"] in behind
-        ]
-        pool = next(a for a in inputs if a.stage == "load_pool")
+    def _lessons(self, student: Artifact) -> TrainingSetStats:
+        pool = student.get_input("pool")
         found = [
             self._lessons_of(a.path / "rationales.parquet", pool)
-            for a in inputs
-            if (a.path / "rationales.parquet").is_file()
+            for a in student.get_inputs("rationales")
         ]
-        return Lessons(
+        return TrainingSetStats(
             [n for lessons in found for n in lessons.words],
             [share for lessons in found for share in lessons.wrong_steps],
         )
 
-    def _lessons_of(self, file: Path, pool: Artifact) -> Lessons:
+    def _lessons_of(self, file: Path, pool: Artifact) -> TrainingSetStats:
         name = str(file)
         if name not in self.known:
             kept = [r for r in read_rows(file, Rationale) if r.kept]
             examples = by_id(read_pool(pool), (r.id for r in kept))
             shares = [_share_wrong(self.check, examples[r.id].question, r.text) for r in kept]
-            self.known[name] = Lessons(
+            self.known[name] = TrainingSetStats(
                 [len(r.text.split()) for r in kept], [s for s in shares if s is not None]
             )
         return self.known[name]
@@ -85,11 +83,11 @@ class Reader:
 
 def cost_of(behind: Iterable[Artifact]) -> tuple[int, float, float]:
     """(queries, dollars, seconds) of all stages among `behind`, an artifact's ancestors."""
-    made = [(a.stage, a.manifest) for a in behind]
-    paid = [m["facts"] for _, m in made if "spend_microusd" in m["facts"]]
-    seconds = sum(m["seconds"] for stage, m in made if stage not in _MEASURING)
-    spent = sum(f["spend_microusd"] for f in paid) / 1e6
-    return sum(f["n_queries"] for f in paid), spent, round(seconds, 1)
+    made = list(behind)
+    paid = [a.read_stats(PurchaseStats) for a in made if a.manifest.kind is WorkKind.PAID]
+    seconds = sum(a.manifest.seconds for a in made if a.stage not in _MEASURING)
+    spent = sum(p.spend_microusd for p in paid) / 1e6
+    return sum(p.n_queries for p in paid), spent, round(seconds, 1)
 
 
 def _share_wrong(check: Checker | None, question: str, text: str) -> float | None:
@@ -97,33 +95,26 @@ def _share_wrong(check: Checker | None, question: str, text: str) -> float | Non
     return counted.n_wrong / counted.n if counted is not None and counted.n else None
 
 
-def _calibrations(behind: Mapping[str, Artifact]) -> dict[str, list[Any]]:
+def _calibrations(behind: Mapping[str, Artifact]) -> dict[str, tuple[Calibration, ...]]:
     """By stage, what each that weighed rationales found; a method may check several purchases."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, tuple[Calibration, ...]] = {}
     for artifact in behind.values():
-        if told := artifact.facts.get("calibration"):
-            found.setdefault(artifact.stage, []).append(told)
+        if told := artifact.read_stats(CalibrationStats).calibration:
+            found[artifact.stage] = (*found.get(artifact.stage, ()), told)
     return found
-
-
-def _model(predictions: Artifact, behind: Mapping[str, Artifact]) -> Artifact | None:
-    """The model that answered; None for the teacher and for one that a person brought."""
-    inputs = predictions.manifest["inputs"]
-    return behind.get(inputs[2]["folder"]) if predictions.stage == "predict" else None
 
 
 def seed_of(behind: Iterable[Artifact]) -> int:
     """That of the validation split, which is the run's."""
-    return next(int(a.manifest["settings"]["seed"]) for a in behind if a.stage == "load_pool")
+    return next(a.read_settings(of.LoadPool).seed for a in behind if a.stage == "load_pool")
 
 
 def budget_of(behind: Iterable[Artifact]) -> str:
     """The first limit of what was bought to train on; empty where nothing was."""
     for artifact in behind:
         if artifact.stage == "query_teacher":
-            limits = artifact.manifest["settings"]["budget"]
-            if limits["queries"] is not None:
-                return str(limits["queries"])
-            usd = limits["usd"]
-            return f"{limits['tokens']} tokens" if usd is None else f"${usd:g}"
+            limits = artifact.read_settings(of.QueryTeacher).budget
+            if limits.queries is not None:
+                return str(limits.queries)
+            return f"{limits.tokens} tokens" if limits.usd is None else f"${limits.usd:g}"
     return ""

@@ -7,21 +7,18 @@ against them, because a filter that is not calibrated is worse than none.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from bridgekd.config import Confidence, count_of
-from bridgekd.core.calibration import calibration, confident_enough
+from bridgekd.core.calibration import Calibration, calibration, confident_enough
 from bridgekd.core.grading import is_correct
 from bridgekd.core.prompts import ANSWER_MARK
 from bridgekd.records import Example, Rationale
 from bridgekd.stages.asking import Model
 from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.live import Live
-
-Facts = dict[str, Any]
 
 
 def by_confidence(
@@ -33,7 +30,7 @@ def by_confidence(
     batch_size: int,
     kind: str,
     live: Live,
-) -> tuple[list[Rationale], Facts]:
+) -> tuple[list[Rationale], Calibration | None]:
     """`rows` with the confidence of `local` in each, the unsure ones dropped."""
     judged = [i for i, r in enumerate(rows) if r.kept]
     said = ask_confidence(
@@ -59,7 +56,7 @@ def by_consistency(
     examples: Sequence[Example],
     samples: Sequence[Sequence[str]],
     kind: str,
-) -> tuple[list[Rationale], Facts]:
+) -> tuple[list[Rationale], Calibration | None]:
     """`rows` with the share of `samples` (answers, k a row) that agree as confidence; dropped where
     no majority does (self-consistency, arXiv 2203.11171, as a filter: ours).
     """
@@ -73,14 +70,16 @@ def by_consistency(
     return kept, held_against_gold(kept, examples, kind)
 
 
-def held_against_gold(rows: Sequence[Rationale], examples: Sequence[Example], kind: str) -> Facts:
-    """The calibration over rows that have a confidence and a gold answer; empty without any."""
+def held_against_gold(
+    rows: Sequence[Rationale], examples: Sequence[Example], kind: str
+) -> Calibration | None:
+    """The calibration over rows that have a confidence and a gold answer; None without any."""
     pairs = [
         (r.confidence, is_correct(r.answer, e.answer, kind, e.choices))
         for r, e in zip(rows, examples, strict=True)
         if r.confidence is not None and e.answer is not None
     ]
     if not pairs:
-        return {}
+        return None
     confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
-    return {"calibration": asdict(calibration(confidence, correct))}
+    return calibration(confidence, correct)

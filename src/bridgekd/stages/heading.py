@@ -1,10 +1,10 @@
 """The result in a sentence, and of which arm it speaks."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from bridgekd.report.story import ArmRow
 from bridgekd.stages.naming import in_order
+from bridgekd.stats.metrics import Metrics
 
 _LEADING = (
     "bridge", "random", "ta_in_the_loop", "mentor_kd", "no_instruct", "diverse", "hardest",
@@ -12,13 +12,10 @@ _LEADING = (
 )  # fmt: skip
 
 
-def headline(
-    arms: Mapping[str, ArmRow], pairs: Mapping[str, Mapping[str, Any]], chance: Mapping[str, Any]
-) -> str:
+def headline(arms: Mapping[str, ArmRow], metrics: Metrics) -> str:
     """The result in a sentence or two, with intervals, whichever way it went.
 
-    `pairs` are the paired tests, by "first - second" as metrics.json names them, `chance` is its
-    entry of that name. Of several budgets it speaks of the largest.
+    Of several budgets it speaks of the largest.
     """
     best = leading(arms)
     if best is None:
@@ -29,15 +26,15 @@ def headline(
         f"right{seeds} (95 % interval {_share(best.low)} to {_share(best.high)}) after "
         f"{best.n_queries:g} teacher queries for ${best.spend_usd:.2f}."
     )
-    if best.low <= chance["accuracy"]:
-        text += f" That is not above chance ({_share(chance['accuracy'])}: {chance['by']})."
+    if best.low <= metrics.chance.accuracy:
+        text += (
+            f" That is not above chance ({_share(metrics.chance.accuracy)}: {metrics.chance.rule})."
+        )
     direct = _largest(arms, "direct")
     if direct is None or best is direct:
         return text
-    names = {f"{best.name} - {direct.name}", f"{direct.name} - {best.name}"}
-    untold: Mapping[str, Any] = {"p": 1.0, "test": "not tested"}
-    told = next((pairs[pair] for pair in names & pairs.keys()), untold)
-    if told["p"] >= 0.05:
+    pair = metrics.find_pair(best.name, direct.name)
+    if pair is None or pair.p >= 0.05:
         verdict = "this run does not show a difference"
     elif best.accuracy > direct.accuracy:
         verdict = "the assistant paid off"
@@ -46,7 +43,7 @@ def headline(
     return (
         f"{text} Direct distillation with the same budget reaches {_share(direct.accuracy)} "
         f"({_share(direct.low)} to {_share(direct.high)}); on the same questions {verdict} "
-        f"(p = {told['p']:.2g}, {told['test']})."
+        f"({'not tested' if pair is None else f'p = {pair.p:.2g}, {pair.test}'})."
     )
 
 

@@ -4,38 +4,36 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bridgekd import settings as of
 from bridgekd.core.draws import drawn
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Example, Pick
 from bridgekd.report.evidence import MapPoint, PickReason, PoolMap
 from bridgekd.report.pool_map import projected
+from bridgekd.stages.pool import SelectStats, find_embeddings
 
 _N_FITTED, _N_DOTS, _N_PICKS, _N_REASONS = 5000, 1500, 500, 15
-
-
-def inputs_of(artifact: Artifact, behind: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """The artifacts, by stage, that one of `behind` was made from."""
-    rows = artifact.manifest["inputs"]
-    return {row["stage"]: behind[row["folder"]] for row in rows if row["folder"] in behind}
 
 
 def pool_maps(behind: Mapping[str, Artifact]) -> tuple[PoolMap, ...]:
     """A map for each choice among `behind` that was made from scores."""
     maps = []
     for artifact in behind.values():
-        inputs = inputs_of(artifact, behind) if artifact.stage == "select" else {}
-        vectors = inputs.get("embed_pool", inputs.get("score_pool"))  # those that were compared
-        if vectors is not None and (vectors.path / "embeddings.npy").is_file():
-            settings = artifact.manifest["settings"]
+        if artifact.stage != "select":
+            continue
+        settings = artifact.read_settings(of.Select)
+        compared = [*artifact.get_inputs("embeddings"), *artifact.get_inputs("scores")]
+        vectors = find_embeddings(*compared)
+        if vectors is not None:
             maps.append(
                 pool_map(
-                    read_rows(inputs["load_pool"].path / "pool.parquet", Example),
-                    np.load(vectors.path / "embeddings.npy", mmap_mode="r"),
+                    read_rows(artifact.get_input("pool").path / "pool.parquet", Example),
+                    np.load(vectors, mmap_mode="r"),
                     read_rows(artifact.path / "ranking.parquet", Pick),
-                    title=f"Chosen by: {settings['strategy']}",
-                    rule=_rule(settings["strategy"], settings["alpha"]),
-                    seed=settings["seed"],
+                    title=f"Chosen by: {settings.strategy.name}",
+                    rule=artifact.read_stats(SelectStats).score_rule or "",
+                    seed=settings.seed,
                 )
             )
     return tuple(maps)
@@ -97,9 +95,3 @@ def _reason(pick: Pick, pool: Sequence[Example], place: Mapping[str, int]) -> Pi
         nearest="" if pick.nearest is None else pool[place[pick.nearest]].question,
         question=pool[place[pick.id]].question,
     )
-
-
-def _rule(strategy: str, alpha: float) -> str:
-    if strategy != "bridge":
-        return ""
-    return f"score = {alpha:g} × difficulty + {1 - alpha:g} × distance"

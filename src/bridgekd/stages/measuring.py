@@ -1,18 +1,16 @@
 """From models to figures: predict, evaluate, report."""
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from bridgekd import settings as of
 from bridgekd.core.chance import chance
-from bridgekd.core.comparison import compared
+from bridgekd.core.durations import WorkKind
 from bridgekd.core.throughput import Throughput
+from bridgekd.edges.metrics_file import METRICS_FILE, write_metrics
 from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Prediction
 from bridgekd.report.page import render
@@ -22,15 +20,31 @@ from bridgekd.stages.cells import Reader
 from bridgekd.stages.judging import PROMPTS
 from bridgekd.stages.live import Checker, Live
 from bridgekd.stages.pool import answer_kind
+from bridgekd.stages.stats import GenerationStats
 from bridgekd.stages.stepping import steps_of
 from bridgekd.stages.telling import tell
 from bridgekd.stages.writing import written
+from bridgekd.stats.compute_metrics import compute_metrics
 
 
-@stage(version=2)
+class PredictStats(GenerationStats):
+    n_test: int
+    n_correct: int
+
+
+class EvaluateStats(Stats):
+    n_arms: int
+    n_models: int
+
+
+class ReportStats(Stats):
+    headline: str
+
+
+@stage(version=2, kind=WorkKind.GENERATION, title="Answers to the test questions")
 def predict(
-    out: Path, s: of.Predict, pool: Artifact, test: Artifact, model: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.Predict, live: Live, pool: Artifact, test: Artifact, model: Artifact
+) -> PredictStats:
     """A model's greedy answers to the test questions, asked the way it was trained."""
     examples, kind = read_rows(test.path / "test.parquet", Example), answer_kind(pool)
     speed = Throughput()
@@ -45,36 +59,43 @@ def predict(
             live=live,
             throughput=speed,
         )
-        facts = form_of(writer) | speed.facts()
+        form = form_of(writer)
     rows = [graded(e, text, kind) for e, text in zip(examples, texts, strict=True)]
     write_rows(out / "predictions.parquet", Prediction, rows)
-    return {"n_test": len(rows), "n_correct": sum(r.correct for r in rows)} | facts
+    return PredictStats(
+        n_test=len(rows),
+        n_correct=sum(r.correct for r in rows),
+        generation=speed.to_stats(),
+        asked_with=form,
+    )
 
 
-@stage(version=4)
+@stage(version=5, title="Evaluation")
 def evaluate(
-    out: Path, s: of.Evaluate, test: Artifact, *predictions: Artifact, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.Evaluate, live: Live, test: Artifact, *predictions: Artifact
+) -> EvaluateStats:
     """metrics.json: every arm at every budget over all seeds, what it cost and gained, and the arms
     in pairs.
     """
     examples = read_rows(test.path / "test.parquet", Example)
     check = None if s.steps is None else checker(live.checkers, s.steps)
     read = Reader({e.id: e for e in examples}, check)
-    cells = [read.cell(name, a) for name, a in zip(s.arms, predictions, strict=True)]
+    results = [read.cell(name, a) for name, a in zip(s.arms, predictions, strict=True)]
     first = dict(reversed(list(zip(s.arms, predictions, strict=True))))  # of several seeds
-    told_by, steps = steps_of(examples, check, first)
-    metrics = compared(cells, {e.id: e.domain for e in examples}, steps)
-    metrics["steps_told_by"] = told_by
-    metrics["chance"] = asdict(
-        chance([e.answer or "" for e in examples], [e.choices for e in examples])
+    step_source, steps = steps_of(examples, check, first)
+    metrics = compute_metrics(
+        results,
+        {e.id: e.domain for e in examples},
+        chance=chance([e.answer or "" for e in examples], [e.choices for e in examples]),
+        steps=steps,
+        step_source=step_source,
     )
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
-    return {"n_arms": len(metrics["arms"]), "n_models": len(cells)}
+    write_metrics(out, metrics)
+    return EvaluateStats(n_arms=len(metrics.arms), n_models=len(results))
 
 
-@stage(version=4)
-def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict[str, Any]:
+@stage(version=4, title="Report")
+def report(out: Path, s: of.Report, live: Live, evaluation: Artifact) -> ReportStats:
     """The page a person reads, its tables as Markdown and the figures for programs, told from the
     evaluation and what it came from.
     """
@@ -82,8 +103,8 @@ def report(out: Path, s: of.Report, evaluation: Artifact, *, live: Live) -> dict
     page, markdown = render(story)
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(markdown, encoding="utf-8")
-    shutil.copyfile(evaluation.path / "metrics.json", out / "metrics.json")
-    return {"headline": story.headline}
+    shutil.copyfile(evaluation.path / METRICS_FILE, out / METRICS_FILE)
+    return ReportStats(headline=story.headline)
 
 
 def checker(known: Mapping[str, Checker], name: str) -> Checker:

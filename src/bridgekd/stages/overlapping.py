@@ -11,7 +11,7 @@ from bridgekd.edges.rows import read_column
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.report.evidence import Compared, Contamination, Likeness
-from bridgekd.stages.pool import read_pool, read_validation
+from bridgekd.stages.pool import LoadTestStats, read_pool, read_validation
 
 _N_WORST = 5
 _TAUGHT = ("train_student", "train_with_mentor")
@@ -26,8 +26,11 @@ def contamination(behind: Mapping[str, Artifact]) -> str:
     """How many test questions stand in the train file, in a sentence."""
     for artifact in behind.values():
         if artifact.stage == "load_test":
-            n, total = artifact.facts["n_also_in_train"], artifact.facts["n_test"]
-            return f"{n} of {total} test questions stand word for word in the train file."
+            stats = artifact.read_stats(LoadTestStats)
+            return (
+                f"{stats.n_also_in_train} of {stats.n_test} test questions stand word for word in "
+                "the train file."
+            )
     return ""
 
 
@@ -65,7 +68,7 @@ def _sources(behind: Mapping[str, Artifact]) -> dict[str, list[Artifact]]:
     taught: dict[str, Artifact] = {}
     for artifact in behind.values():
         if artifact.stage in _TAUGHT:
-            taught |= {a.path.name: a for a in artifact.inputs[2:]}
+            taught |= {a.path.name: a for a in artifact.get_inputs("rationales")}
     for stage, source in _SOURCES.items():
         if those := [a for a in taught.values() if a.stage == stage]:
             found[source] = those

@@ -7,19 +7,21 @@ is reported. The pilot's purchase is a part of `query_teacher`, as in any run.
 
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from bridgekd.config import Section
 from bridgekd.core.crossed import difference_of, share_of
 from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Pick, Prediction, Rationale
 from bridgekd.settings import WarmUp
+from bridgekd.stages.buying import CheckStats
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import read_pool, read_validation
+from bridgekd.stages.stats import KeptStats
 from bridgekd.stages.training import warmed_on
 
 MAX_HOLD_OUT = 4  # at most a fourth of the pool is held out
@@ -94,10 +96,20 @@ class PilotMeasurements(Section):
     gains: tuple[PilotGain, ...]
 
 
-@stage(version=1)
+class HoldOutStats(Stats):
+    n_pool: int
+    n_held_out: int
+
+
+class EvaluatePilotStats(Stats):
+    n_models: int
+    difference: float
+
+
+@stage(version=1, title="Held-out questions of the pilot")
 def hold_out(
-    out: Path, s: HoldOutSettings, pool: Artifact, ranking: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: HoldOutSettings, live: Live, pool: Artifact, ranking: Artifact
+) -> HoldOutStats:
     """The pool without some questions, and these as the test set of the pilot.
 
     Held out are the last questions of the ranking that have a gold answer. None of them is queried,
@@ -123,13 +135,11 @@ def hold_out(
     write_rows(out / "test.parquet", Example, [e for e in examples if e.id in held_out])
     write_rows(out / "validation.parquet", Example, read_validation(pool))
     (out / "task.json").write_bytes((pool.path / "task.json").read_bytes())
-    return {"n_pool": len(examples) - len(held_out), "n_held_out": len(held_out)}
+    return HoldOutStats(n_pool=len(examples) - len(held_out), n_held_out=len(held_out))
 
 
-@stage(version=1)
-def subsample(
-    out: Path, s: SubsampleSettings, rationales: Artifact, *, live: Live
-) -> dict[str, Any]:
+@stage(version=1, title="A part of the teacher's rationales")
+def subsample(out: Path, s: SubsampleSettings, live: Live, rationales: Artifact) -> KeptStats:
     """The first rationales of the kept ones. BadInput if the fraction has less than one of them."""
     rows = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
     if len(rows) * s.fraction < 1:
@@ -141,35 +151,36 @@ def subsample(
         )
     kept = rows[: resolve_fraction(s.fraction, len(rows))]
     write_rows(out / "rationales.parquet", Rationale, kept)
-    return {"n_kept": len(kept)}
+    return KeptStats(n_kept=len(kept))
 
 
-@stage(version=1)
+@stage(version=1, title="Accuracies of the pilot")
 def evaluate_pilot(
     out: Path,
     s: EvaluatePilotSettings,
+    live: Live,
     held_out: Artifact,
     rationales: Artifact,
     *predictions: Artifact,
-    live: Live,
-) -> dict[str, Any]:
+) -> EvaluatePilotStats:
     """pilot.json: what every model of the pilot reaches on the held-out questions."""
-    n_kept, n_held_out = rationales.facts["n_kept"], held_out.facts["n_held_out"]
+    checked, sizes = rationales.read_stats(CheckStats), held_out.read_stats(HoldOutStats)
+    n_kept = checked.n_kept
     correct: dict[PilotModelSettings, list[list[bool]]] = defaultdict(list)
     for model, artifact in zip(s.models, predictions, strict=True):
         rows = read_rows(artifact.path / "predictions.parquet", Prediction)
         correct[model].append([row.correct for row in rows])
     measured = PilotMeasurements(
-        n_pool=held_out.facts["n_pool"] + n_held_out,
-        n_queries=n_kept + rationales.facts["n_dropped"],
+        n_pool=sizes.n_pool + sizes.n_held_out,
+        n_queries=n_kept + checked.n_dropped,
         n_rationales=n_kept,
-        n_eval=n_held_out,
+        n_eval=sizes.n_held_out,
         models=tuple(_measure(model, np.array(rows), n_kept) for model, rows in correct.items()),
         gains=tuple(_compare(correct, model.fraction, n_kept) for model in correct
                     if model.role == "via_assistant"),
     )  # fmt: skip
     (out / RESULTS).write_text(measured.model_dump_json(indent=1))
-    return {"n_models": len(predictions), "difference": measured.gains[-1].difference}
+    return EvaluatePilotStats(n_models=len(predictions), difference=measured.gains[-1].difference)
 
 
 def read_measurements(pilot: Artifact) -> PilotMeasurements:

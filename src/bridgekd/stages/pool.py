@@ -5,93 +5,123 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import AnswerKind, count_of
-from bridgekd.core.diversity import centred, whitened
 from bridgekd.core.draws import stream
-from bridgekd.core.selection import STRATEGIES, rank
 from bridgekd.edges.columns import Rows, gathered, rows_in
 from bridgekd.edges.data import examples_in, load_examples
 from bridgekd.edges.rows import read_column, write_columns, write_rows, write_tables
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Completion, Example, Pick, Score
+from bridgekd.selection.diversity import center_embeddings
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.live import Live
 
 
-@stage(version=2)
-def load_pool(out: Path, s: of.LoadPool, source: Artifact, *, live: Live) -> dict[str, Any]:
+class LoadPoolStats(Stats):
+    n_pool: int
+    n_validation: int
+
+
+class LoadTestStats(Stats):
+    n_test: int
+    n_also_in_train: int
+
+
+class SelectStats(Stats):
+    """`n_filled` picks were no strategy's; distances are to the nearest pick, over the pool."""
+
+    n_chosen: int
+    score_rule: str | None = None
+    n_filled: int | None = None
+    sum_of_scores: float | None = None
+    mean_distance: float | None = None
+    largest_distance: float | None = None
+
+
+@stage(version=2, title="Pool")
+def load_pool(out: Path, s: of.LoadPool, live: Live, source: Artifact) -> LoadPoolStats:
     """The train file as pool and validation split: a seeded draw, so that every arm shares it."""
     pool, validation = pool_and_validation(source, s)
     write_tables(out / "pool.parquet", Example, pool.groups())
     write_tables(out / "validation.parquet", Example, validation.groups())
     (out / "task.json").write_text(json.dumps({"answer_kind": s.answer_kind}))
-    return {"n_pool": len(pool), "n_validation": len(validation)}
+    return LoadPoolStats(n_pool=len(pool), n_validation=len(validation))
 
 
-@stage(version=1)
+@stage(version=1, title="Test set")
 def load_test(
-    out: Path, s: of.LoadTest, pool: Artifact, source: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.LoadTest, live: Live, pool: Artifact, source: Artifact
+) -> LoadTestStats:
     """The test file, and how many of its questions stand in the train file word for word."""
     test = load_examples(source.path, s.fields, answer_kind(pool))
     asked = {e.question for e in test}
     trained = chain(read_pool(pool), read_validation(pool))
     seen = {e.question for e in trained if e.question in asked}
     write_rows(out / "test.parquet", Example, test)
-    return {"n_test": len(test), "n_also_in_train": sum(e.question in seen for e in test)}
+    return LoadTestStats(n_test=len(test), n_also_in_train=sum(e.question in seen for e in test))
 
 
-@stage(version=2)
+@stage(version=2, title="Selection")
 def select(
     out: Path,
     s: of.Select,
-    pool: Artifact,
-    *known: Artifact,
     live: Live,
-) -> dict[str, Any]:
+    pool: Artifact,
+    scores: Artifact | None = None,
+    embeddings: Artifact | None = None,
+    *answers: Artifact,
+) -> SelectStats:
     """B questions in the order of choosing, then the rest.
 
-    `known` may hold scores, embeddings in place of the scores' own, and what earlier rounds asked:
-    that is left out of the ranking, and new picks keep their distance from it.
+    `embeddings` take the place of the scores' own. What earlier rounds asked, `answers`, is left
+    out of the ranking, and new picks keep their distance from it.
     """
     ids, domains = (read_column(pool.path / "pool.parquet", Example, n) for n in ("id", "domain"))
-    difficulty, embeddings = np.zeros(len(ids)), np.empty((len(ids), 0), dtype=np.float32)
-    scores = next((a for a in known if (a.path / "scores.parquet").is_file()), None)
-    vectors = [a for a in known if (a.path / "embeddings.npy").is_file()]
+    difficulty, vectors = np.zeros(len(ids)), np.empty((len(ids), 0), dtype=np.float32)
     if scores is not None:
         difficulty = np.array(read_column(scores.path / "scores.parquet", Score, "difficulty"))
-    if vectors:
-        embeddings = np.load(vectors[-1].path / "embeddings.npy", mmap_mode="r")
+    file = find_embeddings(embeddings, scores)
+    if file is not None:
+        vectors = np.load(file, mmap_mode="r")
         if s.centre:
-            embeddings = whitened(embeddings) if s.whiten else centred(embeddings)
-    ranking = rank(
-        s.strategy,
+            vectors = center_embeddings(vectors)
+    strategy, options = STRATEGIES.load(s.strategy), STRATEGIES.parse_options(s.strategy)
+    ranking = rank_pool(
+        strategy,
+        options,
         ids,
         difficulty,
-        embeddings,
+        vectors,
         domains=domains,
-        asked=_asked(known),
-        n_chosen=part_of(n_queries(s.queries, len(ids)), s.part),
-        alpha=s.alpha,
+        already_asked=_asked(answers),
+        n_selected=part_of(n_queries(s.queries, len(ids)), s.part),
         seed=s.seed,
     )
-    write_columns(out / "ranking.parquet", Pick, ranking.columns(ids))
-    facts: dict[str, Any] = {"n_chosen": ranking.n_chosen}
-    if ranking.n_filled:
-        facts["n_filled"] = ranking.n_filled
-    if scores is not None:
-        facts["sum_of_scores"] = round(float(ranking.score[: ranking.n_chosen].sum()), 6)
-    if scores is not None and vectors:
-        mean, largest = ranking.coverage
-        facts |= {"mean_distance": round(mean, 6), "largest_distance": round(largest, 6)}
-    return facts
+    write_columns(out / "ranking.parquet", Pick, ranking.to_columns(ids))
+    total = round(float(ranking.score[: ranking.n_selected].sum()), 6)
+    distance = None if scores is None or file is None else ranking.distance_to_selection
+    return SelectStats(
+        n_chosen=ranking.n_selected,
+        score_rule=strategy.describe_score(options) or None,
+        n_filled=ranking.n_filled or None,
+        sum_of_scores=None if scores is None else total,
+        mean_distance=None if distance is None else round(float(distance.mean()), 6),
+        largest_distance=None if distance is None else round(float(distance.max()), 6),
+    )
+
+
+def find_embeddings(*artifacts: Artifact | None) -> Path | None:
+    """Return the first of the artifacts' embedding files; a server that scores gives none."""
+    files = [a.path / "embeddings.npy" for a in artifacts if a is not None]
+    return next((file for file in files if file.is_file()), None)
 
 
 def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[Rows[Example], Rows[Example]]:
@@ -132,23 +162,16 @@ def n_queries(amount: int | str | None, n_pool: int) -> int:
     return n
 
 
-def _asked(known: Sequence[Artifact]) -> set[str]:
-    """The ids of every completion among `known`."""
-    files = [a.path / "completions.parquet" for a in known]
-    return {id for f in files if f.is_file() for id in read_column(f, Completion, "id")}
+def _asked(answers: Sequence[Artifact]) -> set[str]:
+    """The ids of every completion."""
+    files = [a.path / "completions.parquet" for a in answers]
+    return {id for file in files for id in read_column(file, Completion, "id")}
 
 
 def part_of(amount: int, part: of.Part) -> int:
     """The whole number between two shares of an amount."""
     start, end = (math.floor(amount * share + 0.5) for share in part)
     return end - start
-
-
-def known_strategy(name: str) -> str:
-    """`name`, if it is a strategy."""
-    if name not in STRATEGIES:
-        raise BadInput(f"select.strategy {name!r} is unknown; known: {', '.join(STRATEGIES)}")
-    return name
 
 
 def open_model(model: Artifact, live: Live) -> "lm.LocalModel":

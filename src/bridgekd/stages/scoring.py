@@ -4,106 +4,113 @@ embed_pool; and for the student: weigh_student.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from bridgekd import lm
 from bridgekd import settings as of
-from bridgekd.core.calibration import calibration
-from bridgekd.core.difficulty import above_answer, n_distinct, rank_normalise, vote_entropy
-from bridgekd.core.grading import canonical, read_answer
+from bridgekd.core.calibration import Calibration, calibration
+from bridgekd.core.durations import WorkKind
+from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
 from bridgekd.core.throughput import Throughput
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.records import Example, Score, Signal
+from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.difficulty.n_distinct_answers import count_distinct
+from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.asking import asked, score
 from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.buying import graded
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, open_model, read_pool
+from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stages.writing import samples, written
 
-# The other measures are read off what a model writes; their pass is for the embeddings alone.
-IN_ONE_PASS: dict[str, Literal["loss", "entropy", "margin"]] = {
-    "loss": "loss",
-    "excess": "loss",
-    "entropy": "entropy",
-    "margin": "margin",
-}
+
+class ScorePoolStats(GenerationStats):
+    n_scored: int
+    mean_difficulty: float
 
 
-@stage(version=3)
+class EmbedPoolStats(Stats):
+    n_embedded: int
+    width: int
+
+
+class WeighStudentStats(GenerationStats, CalibrationStats):
+    mean_distinct: float
+    mean_confidence: float
+
+
+@stage(version=4, kind=WorkKind.SCORING, title="Difficulty of the pool")
 def score_pool(
     out: Path,
     s: of.ScorePool,
-    pool: Artifact,
-    assistant: Artifact,
-    *committee: Artifact,
     live: Live,
-) -> dict[str, Any]:
+    pool: Artifact,
+    model: Artifact,
+    *committee: Artifact,
+) -> ScorePoolStats:
     """How hard every question is for the warm assistant, and, unless a server scores, its embedding
     from the same pass.
 
-    `loss` and `excess` need gold answers. `entropy`, `margin`, `consistency` and `disagreement`
-    (of the assistant with the others of its committee) need none.
+    A measure that scores answers has them written by the assistant and by its `committee`; the
+    pass is then for the embeddings alone.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
-    writes = s.difficulty in ("consistency", "disagreement")
-    prompts = [answer_prompt(e) for e in examples] if writes else []
+    measure, options = MEASURES.load(s.difficulty), MEASURES.parse_options(s.difficulty)
+    prompts = [answer_prompt(e) for e in examples] if measure.score_answers else []
     speed = Throughput()
     size: dict[str, Any] = {
         "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
     }  # fmt: skip
-    with asked(assistant, s.scoring, out, live) as local:
+    texts: list[Sequence[str]] = []  # of each question
+    with asked(model, s.scoring, out, live) as local:
         scored = score(
             local,
             examples,
-            measure=IN_ONE_PASS.get(s.difficulty),
+            measure=None if measure.score_answers else measure,
             max_new_tokens=s.max_new_tokens,
             batch_size=s.batch_size,
             progress=live.progress,
         )
         difficulty = scored.difficulty
-        if s.difficulty == "excess":
-            gold = [canonical(e.answer or "", kind, e.choices) or str(e.answer) for e in examples]
-            difficulty = above_answer(difficulty, gold)
-        if s.difficulty == "consistency":
-            drawn = samples(out, local, prompts, s.samples, seed=s.seed, live=live, **size)
-            difficulty = np.array([n_distinct(a) for a in _read(examples, kind, drawn)])
-        said = []
-        if s.difficulty == "disagreement":
+        if measure.samples_answers:
+            n = measure.count_answers(options)
+            texts += samples(out, local, prompts, n, seed=s.seed, live=live, **size)
+        votes = []
+        if measure.needs_committee:
             size |= {"label": "member 0", "name": "member-0"}
-            said = [written(out, local, prompts, live=live, **size)]
+            votes = [written(out, local, prompts, live=live, **size)]
     for k, member in enumerate(committee, start=1):
         with asked(member, s.scoring, out, live) as other:
             size |= {"label": f"member {k}", "name": f"member-{k}"}
-            said += [written(out, other, prompts, live=live, **size)]
-    if s.difficulty == "disagreement":
-        votes = _read(examples, kind, list(zip(*said, strict=True)))
-        difficulty = np.array([vote_entropy(a) for a in votes])
-    rows = (
-        Score(e.id, float(d), int(t))
-        for e, d, t in zip(examples, difficulty, scored.n_answer_tokens, strict=True)
-    )
+            votes += [written(out, other, prompts, live=live, **size)]
+    if measure.needs_committee:
+        texts += zip(*votes, strict=True)
+    if measure.score_answers:
+        answers = _read(examples, kind, texts)
+        difficulty = np.array([measure.score_answers(own) for own in answers])
+    rows = (Score(e.id, float(d)) for e, d in zip(examples, difficulty, strict=True))
     write_rows(out / "scores.parquet", Score, rows)
     if scored.embeddings.shape[1]:
         np.save(out / "embeddings.npy", scored.embeddings)
-    return {
-        "n_scored": len(examples),
-        "mean_difficulty": round(float(np.mean(difficulty)), 4),
-        **speed.facts(),
-    }
+    return ScorePoolStats(
+        n_scored=len(examples),
+        mean_difficulty=round(float(np.mean(difficulty)), 4),
+        generation=speed.to_stats(),
+    )
 
 
-@stage(version=1)
+@stage(version=1, title="Embeddings of the pool")
 def embed_pool(
-    out: Path, s: of.EmbedPool, pool: Artifact, encoder: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.EmbedPool, live: Live, pool: Artifact, encoder: Artifact
+) -> EmbedPoolStats:
     """The questions' embeddings by a sentence-transformers model, in place of the assistant's."""
     name, _ = model_and_revision(encoder)
     texts = [render_question(e) for e in read_pool(pool)]
@@ -111,13 +118,13 @@ def embed_pool(
         name, texts, device=live.device, batch_size=s.batch_size, progress=live.progress
     )
     np.save(out / "embeddings.npy", embeddings)
-    return {"n_embedded": len(texts), "width": int(embeddings.shape[1])}
+    return EmbedPoolStats(n_embedded=len(texts), width=int(embeddings.shape[1]))
 
 
-@stage(version=2)
+@stage(version=2, kind=WorkKind.GENERATION, title="The student's answers")
 def weigh_student(
-    out: Path, s: of.Signals, pool: Artifact, student: Artifact, assistant: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.Signals, live: Live, pool: Artifact, model: Artifact, assistant: Artifact
+) -> WeighStudentStats:
     """How unsure the student is of every question: signals 1 and 2 of TA-in-the-Loop.
 
     Signal 1 is the number of different answers among the student's samples; signal 2 the
@@ -128,12 +135,12 @@ def weigh_student(
     prompts = [explain_prompt(e) for e in examples]
     speed = Throughput()
     texts = samples(
-        out, open_model(student, live), prompts, s.samples,
+        out, open_model(model, live), prompts, s.samples,
         seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
         throughput=speed,
     )  # fmt: skip
     answers = _read(examples, kind, texts)
-    distinct = np.array([n_distinct(a) for a in answers], dtype=float)
+    distinct = np.array([count_distinct(a) for a in answers], dtype=float)
     said = [
         t[a.index(Counter(a).most_common(1)[0][0])] for t, a in zip(texts, answers, strict=True)
     ]
@@ -146,31 +153,31 @@ def weigh_student(
             progress=live.progress,
             label="weigh the student's answers",
         )
-    unsure = (rank_normalise(distinct) + rank_normalise(1 - confidence)) / 2
-    rows = [Score(e.id, float(u), 0) for e, u in zip(examples, unsure, strict=True)]
+    unsure = (rank_normalize(distinct) + rank_normalize(1 - confidence)) / 2
+    rows = [Score(e.id, float(u)) for e, u in zip(examples, unsure, strict=True)]
     write_rows(out / "scores.parquet", Score, rows)
     signals = [
         Signal(e.id, int(d), float(c))
         for e, d, c in zip(examples, distinct, confidence, strict=True)
     ]
     write_rows(out / "signals.parquet", Signal, signals)
-    return {
-        "mean_distinct": round(float(distinct.mean()), 4),
-        "mean_confidence": round(float(confidence.mean()), 4),
-        **_told(examples, kind, said, confidence),
-        **speed.facts(),
-    }
+    return WeighStudentStats(
+        mean_distinct=round(float(distinct.mean()), 4),
+        mean_confidence=round(float(confidence.mean()), 4),
+        calibration=_told(examples, kind, said, confidence),
+        generation=speed.to_stats(),
+    )
 
 
 def _told(
     examples: Sequence[Example], kind: str, said: Sequence[str], confidence: np.ndarray
-) -> dict[str, Any]:
+) -> Calibration | None:
     """The confidence held against the gold answers, where there are some."""
     known = np.array([e.answer is not None for e in examples])
     right = np.array([graded(e, t, kind).correct for e, t in zip(examples, said, strict=True)])
     if not known.any():
-        return {}
-    return {"calibration": asdict(calibration(confidence[known], right[known]))}
+        return None
+    return calibration(confidence[known], right[known])
 
 
 def _read(

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from bridgekd import settings as of
 from bridgekd.edges.rows import read_column, read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Completion, Example, Rationale
 from bridgekd.report.evidence import Dropped, Purchase
-from bridgekd.stages.cells import budget_of
-from bridgekd.stages.mapping import inputs_of
-from bridgekd.stages.naming import STAGES, natural
+from bridgekd.stages.cells import budget_of, seed_of
+from bridgekd.stages.naming import natural
 from bridgekd.stages.pool import read_pool
+from bridgekd.stages.stats import PurchaseStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,10 @@ def purchases_of(behind: Mapping[str, Artifact], several: bool = False) -> list[
 def _purchase(
     artifact: Artifact, behind: Mapping[str, Artifact], domains: _Domains, several: bool
 ) -> Purchase:
-    inputs, facts = inputs_of(artifact, behind), artifact.facts
-    of = domains.of(inputs["load_pool"])
+    stats, by_id = artifact.read_stats(PurchaseStats), domains.of(artifact.get_input("pool"))
     rows = read_rows(artifact.path / "completions.parquet", Completion)
-    n_bought = Counter(of[c.id] for c in rows)
-    checked = [a for a in behind.values() if _is_child(a, "check", artifact)]
+    n_bought = Counter(by_id[c.id] for c in rows)
+    checked = [a for a in behind.values() if artifact in a.get_inputs("completions")]
     kept: set[str] = set()
     reasons: Counter[str] = Counter()
     if checked:
@@ -59,24 +59,24 @@ def _purchase(
         kept = {id for id, reason in told if not reason}
         reasons.update(reason.partition(":")[0] for _, reason in told if reason)
     return Purchase(
-        title=_named(artifact, inputs, several),
-        n_queries=facts["n_queries"],
-        spend_usd=facts["spend_microusd"] / 1e6,
-        ended_by=facts["ended_by"],
+        title=_named(artifact, several),
+        n_queries=stats.n_queries,
+        spend_usd=stats.spend_microusd / 1e6,
+        ended_by=stats.ended_by,
         n_kept=len(kept),
         dropped=dict(reasons.most_common()),
-        bought_by_domain={d: (n_bought[d], n) for d, n in sorted(Counter(of.values()).items())},
+        bought_by_domain={d: (n_bought[d], n) for d, n in sorted(Counter(by_id.values()).items())},
         usd_kept=sum(c.cost_microusd for c in rows if c.id in kept) / 1e6,
     )
 
 
 def _measuring(artifact: Artifact) -> Purchase:
-    facts = artifact.facts
+    stats = artifact.read_stats(PurchaseStats)
     return Purchase(
-        title="The teacher on test questions",
-        n_queries=facts["n_queries"],
-        spend_usd=facts["spend_microusd"] / 1e6,
-        ended_by=facts["ended_by"],
+        title=artifact.manifest.title,
+        n_queries=stats.n_queries,
+        spend_usd=stats.spend_microusd / 1e6,
+        ended_by=stats.ended_by,
         n_kept=0,
         dropped={},
         bought_by_domain={},
@@ -84,12 +84,15 @@ def _measuring(artifact: Artifact) -> Purchase:
     )
 
 
-def _named(artifact: Artifact, inputs: Mapping[str, Artifact], several: bool) -> str:
-    title = f"Chosen by: {inputs['select'].manifest['settings']['strategy']}"
+def _named(artifact: Artifact, several: bool) -> str:
+    title = f"Chosen by: {_strategy(artifact)}"
     if not several:
         return title
-    seed = inputs["load_pool"].manifest["settings"]["seed"]
-    return f"{title}, {budget_of([artifact])}, seed {seed}"
+    return f"{title}, {budget_of([artifact])}, seed {seed_of([artifact.get_input('pool')])}"
+
+
+def _strategy(purchase: Artifact) -> str:
+    return purchase.get_input("ranking").read_settings(of.Select).strategy.name
 
 
 def _reasons(checked: Artifact) -> list[tuple[str, str]]:
@@ -103,13 +106,12 @@ def dropped_of(behind: Mapping[str, Artifact]) -> list[Dropped]:
     """Of every stage that lets rationales through: each reason to drop one, with the first row."""
     found = []
     for artifact in behind.values():
-        if artifact.stage in STAGES and (artifact.path / "rationales.parquet").is_file():
-            inputs = inputs_of(artifact, behind)
-            title = STAGES[artifact.stage]
-            if artifact.stage == "check":
-                chosen = inputs_of(inputs["query_teacher"], behind)["select"].manifest["settings"]
-                title += f" (chosen by: {chosen['strategy']})"
-            found += list(_dropped(artifact, inputs["load_pool"], title))
+        pools = artifact.get_inputs("pool")
+        if pools and (artifact.path / "rationales.parquet").is_file():
+            title = artifact.manifest.title
+            for purchase in artifact.get_inputs("completions"):
+                title += f" (chosen by: {_strategy(purchase)})"
+            found += list(_dropped(artifact, pools[0], title))
     return found
 
 
@@ -123,8 +125,3 @@ def _dropped(artifact: Artifact, pool: Artifact, title: str) -> Iterator[Dropped
     for reason, n in counts.most_common():
         first = next(r for r in rows if r.reason.partition(":")[0] == reason)
         yield Dropped(title, reason, n, len(told), questions[first.id], first.text, first.reason)
-
-
-def _is_child(artifact: Artifact, stage: str, parent: Artifact) -> bool:
-    inputs = artifact.manifest["inputs"]
-    return artifact.stage == stage and any(r["folder"] == parent.path.name for r in inputs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import Train, count_of
 from bridgekd.core.draws import stream
+from bridgekd.core.durations import WorkKind
 from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import answer_prompt, answer_target, explain_prompt, shown_answer
 from bridgekd.core.throughput import Throughput
@@ -27,18 +28,26 @@ from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, 
 from bridgekd.stages.lessons import lessons_of, train_row
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import answer_kind, read_pool, read_validation
+from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats, TrainStats
 from bridgekd.stages.writing import samples, written
 from bridgekd.variants import VariantRef, VariantSettings
 
 
-@stage(version=2)
-def warm_up(
-    out: Path, s: of.WarmUp, pool: Artifact, base: Artifact, *, live: Live
-) -> dict[str, Any]:
+class AnnotateStats(KeptStats, GenerationStats, CalibrationStats):
+    n_written: int
+    share_correct: float
+
+
+class SampleRationalesStats(KeptStats, GenerationStats):
+    n_written: int
+
+
+@stage(version=2, kind=WorkKind.TRAINING, title="Assistant, warm-up")
+def warm_up(out: Path, s: of.WarmUp, live: Live, pool: Artifact, model: Artifact) -> TrainStats:
     """The assistant after a few gold answers, drawn at random: it now knows the task's form."""
     rows = [_answer_row(e) for e in warmed_on(read_pool(pool), s)]
     return _train(
-        out, base, rows, s.train, s, live,
+        out, model, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(rows)),
         validate=_accuracy(pool, "answer", s), label="warm up assistant",
     )  # fmt: skip
@@ -49,36 +58,36 @@ def warmed_on(pool: Sequence[Example], s: of.WarmUp) -> list[Example]:
     labelled = [e for e in pool if e.answer is not None]
     if not labelled:
         raise BadInput(
-            "the pool has no gold answer to warm an assistant up on; set assistant.warm_up: 0, "
-            "and select.difficulty to entropy, margin or consistency"
+            "The pool has no gold answer to warm an assistant up on. Set assistant.warm_up: 0, "
+            "and select.difficulty to entropy, margin or n_distinct_answers."
         )
     n = max(1, min(len(labelled), count_of(s.share, len(pool))))
     drawn = stream(s.seed, "warm-up").permutation(len(labelled))[:n]
     return [labelled[i] for i in sorted(drawn.tolist())]
 
 
-@stage(version=3)
+@stage(version=3, kind=WorkKind.TRAINING, title="Assistant, trained")
 def train_assistant(
     out: Path,
     s: of.TrainModel,
-    pool: Artifact,
-    assistant: Artifact,
-    *rationales: Artifact,
     live: Live,
-) -> dict[str, Any]:
+    pool: Artifact,
+    model: Artifact,
+    *rationales: Artifact,
+) -> TrainStats:
     """The assistant after the teacher's rationales. An epoch is one pass over the kept ones."""
     rows = _rationale_rows(pool, rationales, s)
     return _train(
-        out, assistant, rows, s.train, s, live,
+        out, model, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(rows)),
         validate=_accuracy(pool, "explain", s), label="train assistant",
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=2, kind=WorkKind.GENERATION, title="The assistant's own rationales")
 def annotate(
-    out: Path, s: of.Annotate, pool: Artifact, assistant: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.Annotate, live: Live, pool: Artifact, model: Artifact
+) -> AnnotateStats:
     """The assistant's own rationale for every question of the pool.
 
     Finished batches are kept as they come, so that a killed run goes on behind them.
@@ -90,12 +99,12 @@ def annotate(
         "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
     }  # fmt: skip
     with ExitStack() as opened:
-        writer = judge = opened.enter_context(asked(assistant, s.backend, out, live))
+        writer = judge = opened.enter_context(asked(model, s.backend, out, live))
         texts = written(out, writer, prompts, label="annotate the pool", live=live, **size)
         drawn: list[tuple[str, ...]] = []
         if s.samples:
             drawn = samples(out, writer, prompts, s.samples, seed=s.seed, live=live, **size)
-        facts: dict[str, Any] = form_of(writer)
+        form, calibration = form_of(writer), None
         rows = [
             checked(e, text, kind, "assistant", s.keep)
             for e, text in zip(examples, texts, strict=True)
@@ -103,33 +112,32 @@ def annotate(
         if s.confidence is not None:
             if s.scoring != s.backend:
                 opened.close()  # one of them at a time has the device
-                judge = opened.enter_context(asked(assistant, s.scoring, out, live))
-            rows, told = by_confidence(
+                judge = opened.enter_context(asked(model, s.scoring, out, live))
+            rows, calibration = by_confidence(
                 rows, examples, judge, s.confidence, batch_size=s.batch_size, kind=kind, live=live
             )
-            facts |= told
     if s.samples:
         answers = [
             [read_answer(text, kind, e.choices) for text in said]
             for e, said in zip(examples, drawn, strict=True)
         ]
-        rows, told = by_consistency(rows, examples, answers, kind)
-        facts |= told
+        rows, calibration = by_consistency(rows, examples, answers, kind)
     write_rows(out / "rationales.parquet", Rationale, rows)
     right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
-    return {
-        "n_written": len(rows),
-        "n_kept": sum(r.kept for r in rows),
-        "share_correct": round(right / len(rows), 4),
-        **facts,
-        **speed.facts(),
-    }
+    return AnnotateStats(
+        n_written=len(rows),
+        n_kept=sum(r.kept for r in rows),
+        share_correct=round(right / len(rows), 4),
+        calibration=calibration,
+        generation=speed.to_stats(),
+        asked_with=form,
+    )
 
 
-@stage(version=1)
+@stage(version=1, kind=WorkKind.TRAINING, title="Student, instruction")
 def instruct_student(
-    out: Path, s: of.Instruct, base: Artifact, instructions: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.Instruct, live: Live, model: Artifact, instructions: Artifact
+) -> TrainStats:
     """The student that follows a prompt: loss on the responses of a generic instruction set."""
     pairs = load_instructions(instructions.path)
     rows = [
@@ -137,20 +145,20 @@ def instruct_student(
         for i, (asked, answered) in enumerate(pairs)
     ]
     return _train(
-        out, base, rows, s.train, s, live,
+        out, model, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(rows)), label="instruct student",
     )  # fmt: skip
 
 
-@stage(version=3)
+@stage(version=3, kind=WorkKind.TRAINING, title="Student, trained")
 def train_student(
     out: Path,
     s: of.TrainModel,
-    pool: Artifact,
-    student: Artifact,
-    *rationales: Artifact,
     live: Live,
-) -> dict[str, Any]:
+    pool: Artifact,
+    model: Artifact,
+    *rationales: Artifact,
+) -> TrainStats:
     """The student after rationales. An epoch is the pool's size, however many rationales there are.
 
     So every arm gets the same number of optimiser updates, with early stopping on the same
@@ -159,23 +167,23 @@ def train_student(
     rows = _rationale_rows(pool, rationales, s)
     asked: Asked = "answer" if s.form == "two_task" else "explain"
     return _train(
-        out, student, rows, s.train, s, live,
+        out, model, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
         validate=_accuracy(pool, asked, s), label="train student",
     )  # fmt: skip
 
 
-@stage(version=1)
+@stage(version=1, kind=WorkKind.TRAINING, title="Student, trained on answers")
 def train_on_answers(
     out: Path,
     s: of.TrainOnAnswers,
-    pool: Artifact,
-    student: Artifact,
-    *whole: Artifact,
     live: Live,
-) -> dict[str, Any]:
+    pool: Artifact,
+    model: Artifact,
+    epoch_pool: Artifact | None = None,
+) -> TrainStats:
     """The student after the pool's gold answers alone, with the updates of `train_student`: those
-    of the whole pool, where `pool` is a part of one.
+    of `epoch_pool`, where `pool` is a part of that.
     """
     examples = read_pool(pool)
     rows = [_answer_row(e, s.answer_weight) for e in examples if e.answer is not None]
@@ -184,52 +192,57 @@ def train_on_answers(
             "the pool has no gold answer to train a student on; leave answers_only out of the arms"
         )
     return _train(
-        out, student, rows, s.train, s, live,
-        n_updates=s.train.n_updates(len(read_pool(whole[0]) if whole else examples)),
+        out, model, rows, s.train, s, live,
+        n_updates=s.train.n_updates(len(read_pool(epoch_pool) if epoch_pool else examples)),
         validate=_accuracy(pool, "answer", s), label="train student on answers",
     )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=2, kind=WorkKind.GENERATION, title="The assistant's sampled rationales")
 def sample_rationales(
-    out: Path, s: of.SampleRationales, pool: Artifact, assistant: Artifact, *, live: Live
-) -> dict[str, Any]:
+    out: Path, s: of.SampleRationales, live: Live, pool: Artifact, model: Artifact
+) -> SampleRationalesStats:
     """Several rationales of the assistant a question, those with the right answer kept; one that
     says what an earlier one of its question said is dropped.
     """
     examples, kind = read_pool(pool), answer_kind(pool)
     speed = Throughput()
-    with asked(assistant, s.backend, out, live) as writer:
+    with asked(model, s.backend, out, live) as writer:
         drawn = samples(
             out, writer, [explain_prompt(e) for e in examples], s.samples,
             seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
             throughput=speed,
         )  # fmt: skip
-        facts: dict[str, Any] = form_of(writer) | speed.facts()
+        form = form_of(writer)
     rows = [
         row
         for example, texts in zip(examples, drawn, strict=True)
         for row in once([checked(example, text, kind, "assistant", s.keep) for text in texts])
     ]
     write_rows(out / "rationales.parquet", Rationale, rows)
-    return {"n_written": len(rows), "n_kept": sum(r.kept for r in rows)} | facts
+    return SampleRationalesStats(
+        n_written=len(rows),
+        n_kept=sum(r.kept for r in rows),
+        generation=speed.to_stats(),
+        asked_with=form,
+    )
 
 
-@stage(version=1)
+@stage(version=1, kind=WorkKind.TRAINING, title="Student, trained with its mentor")
 def train_with_mentor(
     out: Path,
     s: of.TrainWithMentor,
-    pool: Artifact,
-    student: Artifact,
-    mentor: Artifact,
-    *rationales: Artifact,
     live: Live,
-) -> dict[str, Any]:
+    pool: Artifact,
+    model: Artifact,
+    reference: Artifact,
+    *rationales: Artifact,
+) -> TrainStats:
     """`train_student` with the mentor's distribution in the loss, where vocabularies agree."""
-    name, revision = model_and_revision(mentor)
+    name, revision = model_and_revision(reference)
     asked: Asked = "explain" if s.form == "joint" else "answer"
     return _train(
-        out, student, _rationale_rows(pool, rationales, s), s.train, s, live,
+        out, model, _rationale_rows(pool, rationales, s), s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
         validate=_accuracy(pool, asked, s), label="train student with mentor",
         objective=OBJECTIVES.resolve(
@@ -266,7 +279,7 @@ def _train(
     validate: Validate | None = None,
     objective: VariantSettings | None = None,
     reference: "lm.ReferenceSpec | None" = None,
-) -> dict[str, Any]:
+) -> TrainStats:
     """One training of this stage; killed, it goes on from its last checkpoint."""
     name, revision = model_and_revision(base)
     if train.held_out is not None:
@@ -279,7 +292,8 @@ def _train(
         validate=validate, progress=live.progress, label=label, machine=live.machine,
         unfinished=out / UNFINISHED, objective=objective, reference=reference,
     )  # fmt: skip
-    return asdict(log) | (validate.speed.facts() if isinstance(validate, GreedyAccuracy) else {})
+    speed = validate.speed.to_stats() if isinstance(validate, GreedyAccuracy) else None
+    return TrainStats(**dict(log), generation=speed)
 
 
 def _accuracy(

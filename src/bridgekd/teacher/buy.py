@@ -105,16 +105,13 @@ def buy(
             f"Dollars are limited but the price of {teacher.model} is unknown; give teacher.price "
             f"in dollars per million tokens (0 and 0 for a free server)."
         )
-    from bridgekd.teacher.buying import (  # late: a plan does without asyncio and openai
-        Buying,
-        Terms,
-    )
+    # Late, because a plan needs neither asyncio nor openai.
+    from bridgekd.teacher.buying import Buying, Terms
     from bridgekd.teacher.commits import Commits
     from bridgekd.teacher.loops import run_to_end
 
     started = time.monotonic()
-    n_requests = len(requests) if isinstance(requests, Sized) else None
-    total = min((n for n in (limits.queries, n_requests) if n is not None), default=0)
+    total = _count(requests, limits)
     terms = Terms(
         teacher=teacher,
         limits=limits,
@@ -124,9 +121,12 @@ def buy(
         backoff_s=backoff_s,
         tell=lambda done: progress("teacher", done, total),
     )
+    terms.tell(0)
     commits = Commits(ledger)
     buying = Buying(commits, terms, _line(teacher, api_key, commits, note))
     ended = run_to_end(buying.go(requests))
+    if (n := len(buying.rows)) < total:  # a limit ended it
+        progress("teacher", n, n)
     return Purchase(
         completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
         ended=ended,
@@ -137,6 +137,12 @@ def buy(
         spent_microusd=buying.spent_microusd,
         seconds=time.monotonic() - started,
     )
+
+
+def _count(requests: Iterable[TeacherRequest], limits: Limits) -> int:
+    """How many requests there are at most; 0 where that is unknown."""
+    n_requests = len(requests) if isinstance(requests, Sized) else None
+    return min((n for n in (limits.queries, n_requests) if n is not None), default=0)
 
 
 def _line(

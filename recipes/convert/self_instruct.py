@@ -1,0 +1,25 @@
+"""Self-Instruct's seed tasks (`seed_tasks.jsonl`) as an instruction set: one row per instance."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from files import make_parser, run_script, write_jsonl
+
+from bridgekd.edges.data import raw_rows
+
+
+def read_self_instruct(path: Path) -> Iterator[dict[str, str]]:
+    """Yield instruction, input and output of every instance of every task."""
+    for _, row in raw_rows(path):
+        for instance in row["instances"]:
+            texts = {name: instance[name] for name in ("input", "output")}
+            yield {"instruction": row["instruction"], **texts}
+
+
+def main() -> None:
+    options = make_parser(str(__doc__)).parse_args()
+    write_jsonl(options.output, read_self_instruct(options.file))
+
+
+if __name__ == "__main__":
+    run_script(main)

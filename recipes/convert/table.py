@@ -1,0 +1,53 @@
+"""Any CSV, TSV, JSONL or Parquet file with columns: `--column question=text --column answer=label`.
+
+With several files a row's domain is the name of its folder, or of its file where files share one.
+`--question-suffix` puts a line below every question. `--test-size` holds out questions by hash.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from files import make_parser, run_script, sample_questions, write_split
+
+from bridgekd.config import Fields
+from bridgekd.edges.data import load_examples
+from bridgekd.records import Example
+
+
+def read_tables(files: Sequence[Path], columns: Fields, suffix: str = "") -> Iterator[Example]:
+    """Yield the questions of the files in their order."""
+    for path, name in zip(files, _name_files(files), strict=True):
+        for example in load_examples(path, columns, "text"):
+            asked = f"{example.question}\n{suffix}" if suffix else example.question
+            id = f"{name}-{example.id}" if name else example.id
+            yield replace(example, id=id, question=asked, domain=name or example.domain)
+
+
+def _name_files(files: Sequence[Path]) -> list[str]:
+    """Return what tells several files apart: their folders, their names, or both."""
+    if len(files) == 1:
+        return [""]
+    folders = [path.resolve().parent.name for path in files]
+    names = [path.name.partition(".")[0] for path in files]
+    both = [f"{folder}-{name}" for folder, name in zip(folders, names, strict=True)]
+    return next((labels for labels in (folders, names) if len(set(labels)) == len(files)), both)
+
+
+def main() -> None:
+    parser = make_parser(str(__doc__), several=True)
+    parser.add_argument("--column", action="append", default=[], metavar="NAME=COLUMN")
+    parser.add_argument("--question-suffix", default="", metavar="TEXT")
+    parser.add_argument("--test-size", default="0", help="a number of questions, or 30%%")
+    parser.add_argument("--test-output", type=Path)
+    options = parser.parse_args()
+    columns = Fields(**dict(pair.partition("=")[::2] for pair in options.column))
+    examples = list(read_tables(options.files, columns, options.question_suffix))
+    test_questions = sample_questions(examples, options.test_size)
+    if bool(test_questions) != (options.test_output is not None):
+        parser.error("--test-size and --test-output belong together: pass both or neither")
+    write_split(examples, options.output, test_questions, options.test_output)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,1 @@
+"""The disk, data files and what a user provides."""

@@ -1,0 +1,27 @@
+"""Difficulty alone."""
+
+import numpy as np
+
+from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest, sort_by_score
+from bridgekd.selection.strategy import Strategy
+from bridgekd.variants import NoOptions
+
+
+def hardest(pool: SelectionPool, n_selected: int, options: NoOptions, seed: int) -> Ranking:
+    """Return the pool by falling difficulty: `bridge_greedy` with alpha = 1."""
+    picks = sort_by_score(pool.difficulty, np.arange(len(pool)))[:n_selected]
+    return rank_rest(pool, picks, pool.difficulty[picks], pool.difficulty)
+
+
+STRATEGY = Strategy(
+    name="hardest",
+    title="Hardest first",
+    summary="Takes the hardest questions.",
+    paper="",
+    options=NoOptions,
+    rank=hardest,
+    needs_difficulty=True,
+    needs_embeddings=False,
+    uses_seed=False,
+    is_nested=True,
+)

@@ -1,0 +1,44 @@
+"""What several stages report in the same way. A stage's own class is beside the stage."""
+
+from bridgekd.core.calibration import Calibration
+from bridgekd.core.throughput import GenerationSpeed
+from bridgekd.edges.store import Stats
+from bridgekd.lm.training_log import TrainingLog
+
+
+class GenerationStats(Stats):
+    """Of a stage that generates; `asked_with` says how a server took its prompts."""
+
+    generation: GenerationSpeed | None = None
+    asked_with: str | None = None
+
+
+class CalibrationStats(Stats):
+    """Of a stage that weighs rationales, where gold answers are there to hold them against."""
+
+    calibration: Calibration | None = None
+
+
+class KeptStats(Stats):
+    """Of a stage that lets rationales through."""
+
+    n_kept: int
+
+
+class PurchaseStats(Stats):
+    """Of a stage that pays. What was charged is the same for a warm ledger and a cold one; what was
+    newly sent is not.
+    """
+
+    n_queries: int
+    spend_microusd: int
+    n_tokens: int
+    ended_by: str
+    n_calls_sent: int
+    n_recalled: int
+    newly_spent_microusd: int
+    n_unrecorded: int | None = None
+
+
+class TrainStats(TrainingLog, GenerationStats):
+    """Of a training, and of what it generated for early stopping."""

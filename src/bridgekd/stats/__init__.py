@@ -1,0 +1,1 @@
+"""Pure statistics: what metrics.json holds and how it is computed."""

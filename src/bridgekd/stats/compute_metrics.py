@@ -1,0 +1,336 @@
+"""Computes `Metrics` from the answers of models: one row for each arm and budget, with intervals
+over seeds and questions, and what the arm gained over others.
+
+The one idea: an `ArmResult` is one model, an arm under one seed and one budget. Results of the same
+arm and budget form one row. A plain run is the comparison of one seed and one budget. Every arm
+answered the same test questions; the teacher may have answered only some of them, and once for all
+seeds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+
+from bridgekd.core.calibration import Calibration
+from bridgekd.core.chance import Chance
+from bridgekd.core.crossed import Estimate, difference_of, mean_of, ratio_of, share_of
+from bridgekd.core.statistics import holm, mcnemar, wilson
+from bridgekd.stats.metrics import (
+    ArmMetrics,
+    Gain,
+    GroupAccuracy,
+    MeanEstimate,
+    Metrics,
+    PairDifference,
+    RatioEstimate,
+    RecoveredGap,
+    ReferenceDifference,
+    SeedMetrics,
+    TrainingSetMetrics,
+)
+
+REFERENCE_ARM = "direct"
+START_ARMS = ("student_instructed", "student_base")  # a gain is counted from the first one present
+TEACHER_ARM = "teacher"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSetStats:
+    """The kept rationales that a student was trained on: the words of each, and the fraction of
+    wrong steps of each that a checker could read.
+    """
+
+    words: Sequence[int] = ()
+    wrong_steps: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """One model on the test questions, and what it took to make this model alone.
+
+    `budget` is as its purchases name it, empty for a model without a teacher. The mappings are by
+    question id; `wrong_steps` holds fractions in [0, 1], nothing without a checker. `calibration`
+    has, by stage, one entry for each time that the stage filtered by confidence. `is_trained`: a
+    student that was trained on the task.
+    """
+
+    arm: str
+    seed: int
+    budget: str
+    is_correct: Mapping[str, bool]
+    words: Mapping[str, int]
+    wrong_steps: Mapping[str, float]
+    n_queries: int
+    spend_usd: float
+    seconds: float
+    is_trained: bool = False
+    training_set: TrainingSetStats = field(default_factory=TrainingSetStats)
+    calibration: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
+
+
+ResultsByLabel = dict[str, list[ArmResult]]  # results in the order of their seeds
+
+
+def compute_metrics(
+    results: Sequence[ArmResult],
+    domains: Mapping[str, str],
+    *,
+    chance: Chance,
+    steps: Mapping[str, str] | None = None,
+    step_source: str = "",
+) -> Metrics:
+    """Return all of metrics.json.
+
+    `domains` and `steps`, the groups by number of steps, are by question id; a question may lack
+    its steps.
+    """
+    rows = group_by_label(results)
+    start = next((rows[name] for name in START_ARMS if name in rows), None)
+    groups = (domains, steps or {})
+    arms = {
+        label: _summarize_arm(
+            row, *groups, gain=_compute_gain(start, row), gap=_compute_gap(rows, row, start)
+        )
+        for label, row in rows.items()
+    }
+    pairs = tuple(
+        _test_pair(rows, arm, reference)
+        for reference, arm in combinations(rows, 2)
+        if _is_comparable(rows, reference, arm) and _list_common_ids(rows[reference], rows[arm])
+    )
+    return Metrics(
+        arms=arms,
+        pairs=pairs,
+        vs_reference=compare_with_reference(rows),
+        chance=chance,
+        step_source=step_source,
+    )
+
+
+def group_by_label(results: Sequence[ArmResult]) -> ResultsByLabel:
+    """Return results by label: the arm's name, with `@budget` if the arm has several budgets."""
+    budgets: dict[str, set[str]] = {}
+    for result in results:
+        budgets.setdefault(result.arm, set()).add(result.budget)
+    rows: ResultsByLabel = {}
+    for result in sorted(results, key=lambda r: r.seed):
+        has_several = len(budgets[result.arm]) > 1
+        label = f"{result.arm}@{result.budget}" if has_several else result.arm
+        rows.setdefault(label, []).append(result)
+    return rows
+
+
+def compare_with_reference(rows: ResultsByLabel) -> tuple[ReferenceDifference, ...]:
+    """Return every trained student minus direct distillation at the same budget.
+
+    An arm whose budget does not vary is compared with each budget of the reference. Holm's
+    correction is over all of these.
+    """
+    compared = [
+        (_test_pair(rows, label, reference), rows[reference][0].budget)
+        for label, row in rows.items()
+        for reference in rows
+        if row[0].is_trained
+        and rows[reference][0].arm == REFERENCE_ARM != row[0].arm
+        and _is_comparable(rows, label, reference)
+    ]
+    adjusted = holm([pair.p for pair, _ in compared])
+    return tuple(
+        ReferenceDifference(**pair.model_dump(), budget=budget, p_holm=p)
+        for (pair, budget), p in zip(compared, adjusted, strict=True)
+    )
+
+
+def _summarize_arm(
+    row: Sequence[ArmResult],
+    domains: Mapping[str, str],
+    steps: Mapping[str, str],
+    *,
+    gain: Gain | None,
+    gap: RecoveredGap | None,
+) -> ArmMetrics:
+    ids = _list_common_ids(row)
+    correct = _build_matrix(row, ids)
+    accuracy = share_of(correct)
+    words = np.array([[result.words[id] for id in ids] for result in row])
+    return ArmMetrics(
+        arm=row[0].arm,
+        budget=row[0].budget,
+        accuracy=accuracy.mean,
+        ci95=(accuracy.low, accuracy.high),
+        interval="Wilson" if len(row) == 1 else "seeds and questions",
+        n_test=len(ids),
+        n_seeds=len(row),
+        n_correct=sum(sum(result.is_correct.values()) for result in row),
+        n_queries=_average([result.n_queries for result in row]),
+        spend_usd=_average([result.spend_usd for result in row]),
+        seconds=round(_average([result.seconds for result in row]), 1),
+        by_domain=_group_accuracy(correct, ids, domains),
+        by_steps=_group_accuracy(correct, ids, steps),
+        rationale_words=_make_mean(mean_of(words)),
+        wrong_steps=_summarize_wrong_steps(row),
+        training_set=_summarize_training_sets([result.training_set for result in row]),
+        by_seed=tuple(_summarize_seed(result) for result in row),
+        gain=gain,
+        gap_recovered=gap,
+    )
+
+
+def _group_accuracy(
+    correct: np.ndarray, ids: Sequence[str], groups: Mapping[str, str]
+) -> dict[str, GroupAccuracy]:
+    """The accuracy in every group of questions; a question without a group is left out."""
+    columns: dict[str, list[int]] = {}
+    for column, id in enumerate(ids):
+        if id in groups:
+            columns.setdefault(groups[id], []).append(column)
+    accuracies = {}
+    for group, those in sorted(columns.items()):
+        estimate = share_of(correct[:, those])
+        accuracies[group] = GroupAccuracy(
+            accuracy=estimate.mean, ci95=(estimate.low, estimate.high), n_test=len(those)
+        )
+    return accuracies
+
+
+def _summarize_seed(result: ArmResult) -> SeedMetrics:
+    n, n_correct = len(result.is_correct), sum(result.is_correct.values())
+    return SeedMetrics(
+        seed=result.seed,
+        accuracy=n_correct / n if n else 0.0,
+        ci95=wilson(n_correct, n),
+        n_correct=n_correct,
+        n_test=n,
+        n_queries=result.n_queries,
+        spend_usd=result.spend_usd,
+        seconds=result.seconds,
+        calibration=dict(result.calibration),
+    )
+
+
+def _summarize_wrong_steps(row: Sequence[ArmResult]) -> MeanEstimate | None:
+    ids = sorted(set.intersection(*(set(result.wrong_steps) for result in row)))
+    if not ids:
+        return None
+    return _make_mean(mean_of(np.array([[r.wrong_steps[id] for id in ids] for r in row])))
+
+
+def _summarize_training_sets(sets: Sequence[TrainingSetStats]) -> TrainingSetMetrics | None:
+    if not all(each.words for each in sets):
+        return None
+    return TrainingSetMetrics(
+        n_kept=tuple(len(each.words) for each in sets),
+        words=_average_over_seeds([each.words for each in sets]),
+        wrong_steps=_average_over_seeds([each.wrong_steps for each in sets]),
+    )
+
+
+def _average_over_seeds(values: Sequence[Sequence[float]]) -> MeanEstimate | None:
+    """The number of rationales differs between seeds, so each seed is one value; the interval of
+    a single seed is over its rationales.
+    """
+    arrays = [np.array(each, dtype=float) for each in values]
+    means = arrays[0] if len(arrays) == 1 else np.array([a.mean() for a in arrays if len(a)])
+    return _make_mean(mean_of(means[None, :])) if means.size else None
+
+
+def _compute_gain(start: Sequence[ArmResult] | None, row: Sequence[ArmResult]) -> Gain | None:
+    if start is None or not row[0].is_trained:
+        return None
+    pair = _test_rows(start, row)
+    points, (low, high) = 100 * pair.difference, (100 * end for end in pair.ci95)
+
+    def divide(amounts: Sequence[float]) -> RatioEstimate | None:
+        amount = _average(amounts)
+        if low <= 0:
+            return None
+        return RatioEstimate(value=amount / points, ci95=(amount / high, amount / low))
+
+    return Gain(
+        start=start[0].arm,
+        points=points,
+        ci95=(low, high),
+        p=pair.p,
+        verdict="gain" if low > 0 else "loss" if high < 0 else "not shown",
+        usd_per_point=divide([result.spend_usd for result in row]),
+        queries_per_point=divide([result.n_queries for result in row]),
+    )
+
+
+def _compute_gap(
+    rows: ResultsByLabel, row: Sequence[ArmResult], start: Sequence[ArmResult] | None
+) -> RecoveredGap | None:
+    if start is None or not row[0].is_trained or TEACHER_ARM not in rows:
+        return None
+    ids = _list_common_ids(rows[TEACHER_ARM], row, start)
+    if not ids:
+        return None
+    teacher, arm, before = (_build_matrix(r, ids) for r in (rows[TEACHER_ARM], row, start))
+    ratio = ratio_of(arm - before, teacher - before)
+    if ratio is None:
+        return None
+    return RecoveredGap(
+        start=start[0].arm, fraction=ratio.mean, ci95=(ratio.low, ratio.high), n_test=len(ids)
+    )
+
+
+def _test_pair(rows: ResultsByLabel, arm: str, reference: str) -> PairDifference:
+    pair = _test_rows(rows[reference], rows[arm])
+    return pair.model_copy(update={"arm": arm, "reference": reference})
+
+
+def _test_rows(reference: Sequence[ArmResult], row: Sequence[ArmResult]) -> PairDifference:
+    first, second = _align(reference, row)
+    difference = difference_of(first, second)
+    by_seed = np.broadcast_arrays(first, second)
+    return PairDifference(
+        arm=row[0].arm,
+        reference=reference[0].arm,
+        n_test=first.shape[1],
+        n_seeds=len(by_seed[0]),
+        difference=difference.mean,
+        ci95=(difference.low, difference.high),
+        p=difference.p,
+        test=difference.test,
+        p_by_seed=tuple(
+            mcnemar((a > 0.5).tolist(), (b > 0.5).tolist()) for a, b in zip(*by_seed, strict=True)
+        ),
+    )
+
+
+def _align(
+    first: Sequence[ArmResult], second: Sequence[ArmResult]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correctness [seeds, questions] of both, on common questions and seeds. A single row, such as
+    the teacher's, is compared with every seed.
+    """
+    ids = _list_common_ids(first, second)
+    seeds = {result.seed for result in first} & {result.seed for result in second}
+    if min(len(first), len(second)) > 1:
+        first, second = ([r for r in row if r.seed in seeds] for row in (first, second))
+    return _build_matrix(first, ids), _build_matrix(second, ids)
+
+
+def _is_comparable(rows: ResultsByLabel, first: str, second: str) -> bool:
+    has_single = "@" not in first or "@" not in second
+    return has_single or rows[first][0].budget == rows[second][0].budget
+
+
+def _list_common_ids(*rows: Sequence[ArmResult]) -> list[str]:
+    return sorted(set.intersection(*(set(result.is_correct) for row in rows for result in row)))
+
+
+def _build_matrix(row: Sequence[ArmResult], ids: Sequence[str]) -> np.ndarray:
+    return np.array([[result.is_correct[id] for id in ids] for result in row], dtype=float)
+
+
+def _average(amounts: Sequence[float]) -> int | float:
+    """An int if all amounts are ints and so is their mean: `12` queries, not `12.0`."""
+    mean = sum(amounts) / len(amounts)
+    return int(mean) if mean == int(mean) and isinstance(amounts[0], int) else mean
+
+
+def _make_mean(estimate: Estimate) -> MeanEstimate:
+    return MeanEstimate(mean=estimate.mean, ci95=(estimate.low, estimate.high))

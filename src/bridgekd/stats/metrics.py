@@ -1,0 +1,163 @@
+"""What metrics.json holds: one frozen model, written once by `evaluate` and parsed once by its
+readers.
+
+`docs/metrics.schema.json` is the JSON schema of `Metrics`. Accuracies, fractions and differences
+are in [0, 1]; only `Gain` is in percentage points. Every `ci95` is a 95 % interval (low, high).
+"""
+
+import json
+
+from pydantic import BaseModel, ConfigDict
+
+from bridgekd.core.calibration import Calibration
+from bridgekd.core.chance import Chance
+
+Interval = tuple[float, float]
+
+
+class FrozenMetrics(BaseModel):
+    """A frozen part of metrics.json that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MeanEstimate(FrozenMetrics):
+    """A mean with its interval."""
+
+    mean: float
+    ci95: Interval
+
+
+class RatioEstimate(FrozenMetrics):
+    """A ratio of two measured amounts with its interval."""
+
+    value: float
+    ci95: Interval
+
+
+class GroupAccuracy(FrozenMetrics):
+    """The accuracy on one group of test questions: a domain, or a number of steps."""
+
+    accuracy: float
+    ci95: Interval
+    n_test: int
+
+
+class SeedMetrics(FrozenMetrics):
+    """One run of an arm; `ci95` is Wilson's interval. `calibration` has, by stage, one entry for
+    each time that the stage filtered rationales by confidence.
+    """
+
+    seed: int
+    accuracy: float
+    ci95: Interval
+    n_correct: int
+    n_test: int
+    n_queries: int
+    spend_usd: float
+    seconds: float
+    calibration: dict[str, tuple[Calibration, ...]] = {}
+
+
+class TrainingSetMetrics(FrozenMetrics):
+    """The rationales that a student was trained on: their number for every seed, their words, and
+    the fraction of their steps that is wrong or missing (None without a step checker).
+    """
+
+    n_kept: tuple[int, ...]
+    words: MeanEstimate | None
+    wrong_steps: MeanEstimate | None
+
+
+class Gain(FrozenMetrics):
+    """Percentage points that a trained student gained over the arm `start`, and what one of these
+    points cost (None unless the whole interval is a gain). `verdict`: gain, loss, not shown.
+    """
+
+    start: str
+    points: float
+    ci95: Interval
+    p: float
+    verdict: str
+    usd_per_point: RatioEstimate | None
+    queries_per_point: RatioEstimate | None
+
+
+class RecoveredGap(FrozenMetrics):
+    """(arm - start) / (teacher - start) on the test questions that the teacher answered."""
+
+    start: str
+    fraction: float
+    ci95: Interval
+    n_test: int
+
+
+class ArmMetrics(FrozenMetrics):
+    """One arm at one budget over all seeds. Amounts are means over seeds of what it took to make
+    this model alone. `interval` names the kind of `ci95`.
+    """
+
+    arm: str
+    budget: str
+    accuracy: float
+    ci95: Interval
+    interval: str
+    n_test: int
+    n_seeds: int
+    n_correct: int
+    n_queries: int | float
+    spend_usd: float
+    seconds: float
+    by_domain: dict[str, GroupAccuracy]
+    by_steps: dict[str, GroupAccuracy]
+    rationale_words: MeanEstimate
+    wrong_steps: MeanEstimate | None
+    training_set: TrainingSetMetrics | None
+    by_seed: tuple[SeedMetrics, ...]
+    gain: Gain | None
+    gap_recovered: RecoveredGap | None
+
+
+class PairDifference(FrozenMetrics):
+    """Arm minus reference, paired on the test questions that both answered; `p` is two-sided."""
+
+    arm: str
+    reference: str
+    n_test: int
+    n_seeds: int
+    difference: float
+    ci95: Interval
+    p: float
+    test: str
+    p_by_seed: tuple[float, ...]
+
+
+class ReferenceDifference(PairDifference):
+    """A trained student minus direct distillation at the reference's `budget`. `p_holm` is
+    corrected for the number of these differences.
+    """
+
+    budget: str
+    p_holm: float
+
+
+class Metrics(FrozenMetrics):
+    """All of metrics.json. The keys of `arms` are labels: the arm's name, with `@budget` behind it
+    where the arm has several budgets. `step_source` says who counted the steps of the questions:
+    "checker", the arm whose rationales were counted, or "".
+    """
+
+    arms: dict[str, ArmMetrics]
+    pairs: tuple[PairDifference, ...]
+    vs_reference: tuple[ReferenceDifference, ...]
+    chance: Chance
+    step_source: str = ""
+
+    def find_pair(self, one: str, other: str) -> PairDifference | None:
+        """The test of two arms by their labels, in either order; None if they were not compared."""
+        both = {one, other}
+        return next((p for p in self.pairs if {p.arm, p.reference} == both), None)
+
+
+if __name__ == "__main__":
+    print(json.dumps(Metrics.model_json_schema(), indent=1))

@@ -1,0 +1,114 @@
+"""The contract of every measure of difficulty, and of one in a file of the user."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekd import lm
+from bridgekd.errors import BadInput
+from bridgekd.records import Example
+from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.measure import DifficultyMeasure
+from bridgekd.variants import NoOptions, VariantRef
+from tiny_models import write_tiny
+
+LEAST_CONFIDENT = """
+import numpy as np
+from scipy.special import softmax
+
+from bridgekd.selection.measure import DifficultyMeasure
+from bridgekd.variants import NoOptions
+
+
+def least_confident(log_likelihoods):
+    return float(1 - softmax(log_likelihoods).max())
+
+
+MEASURE = DifficultyMeasure(
+    name="least_confident",
+    title="Least confident",
+    summary="One minus the probability of the most likely choice.",
+    paper="Lewis and Gale 1994",
+    options=NoOptions,
+    score_choices=least_confident,
+    score_tokens=lambda logits: 1 - logits.softmax(-1).amax(-1),
+)
+"""
+CHOICES = st.lists(st.floats(-50, 0), min_size=1, max_size=8).map(np.array)
+ANSWERS = st.lists(st.sampled_from(["", "a", "b", "c", "d"]), max_size=12)
+QUESTIONS = [
+    Example("a", "Who holds the red box ?", "Bob", ("Ann", "Bob", "the quick brown fox")),
+    Example("b", "Is it ?", "yes", ("yes",)),
+    Example("c", "2 + 2 ?", "4"),
+]
+
+
+@pytest.fixture(scope="module", params=[*MEASURES.list_names(), "a file"])
+def ref(request, tmp_path_factory):
+    if request.param != "a file":
+        return VariantRef(name=request.param)
+    path = tmp_path_factory.mktemp("measure") / "least_confident.py"
+    path.write_text(LEAST_CONFIDENT)
+    return VariantRef(file=str(path))
+
+
+@pytest.fixture(scope="module")
+def measure(ref):
+    return MEASURES.load(MEASURES.resolve(ref))
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    return lm.load(write_tiny(tmp_path_factory.mktemp("model")), device="cpu")
+
+
+def test_it_has_a_title_and_one_sentence(measure):
+    assert measure.title and measure.summary.endswith(".")
+    assert "\n" not in measure.summary
+
+
+def test_it_refuses_an_option_that_it_does_not_have(ref, measure):
+    known = list(measure.options.model_fields)
+    hint = f"Did you mean '{known[0]}'" if known else "Known: none"
+    key = f"{known[0]}s" if known else "n_samples"
+    with pytest.raises(BadInput, match=f"unknown option '{key}'. {hint}"):
+        MEASURES.resolve(ref.model_copy(update={"options": {key: 3}}))
+
+
+def test_it_counts_the_answers_that_it_scores(measure):
+    n_answers = measure.count_answers(measure.options())
+    assert (n_answers >= 2) == (measure.score_answers is not None)
+
+
+@given(log_likelihoods=CHOICES)
+def test_certainty_over_choices_is_finite_and_ignores_their_order(measure, log_likelihoods):
+    if measure.score_choices is not None:
+        score = measure.score_choices(log_likelihoods)
+        assert np.isfinite(score)
+        assert measure.score_choices(log_likelihoods[::-1]) == pytest.approx(score, abs=1e-12)
+
+
+@given(answers=ANSWERS)
+def test_different_answers_are_harder_than_equal_ones_in_any_order(measure, answers):
+    if measure.score_answers is not None:
+        score, equal = measure.score_answers(answers), measure.score_answers(["a"] * len(answers))
+        assert np.isfinite(score) and score >= equal
+        assert measure.score_answers(answers[::-1]) == pytest.approx(score)
+        assert (score > equal) == (len(set(answers)) > 1)
+
+
+def test_a_model_scores_every_question_alone_as_in_a_batch(measure, local):
+    if measure.score_answers is None:
+        size = {"measure": measure, "max_new_tokens": 4, "batch_size": 3}
+        together = lm.score(local, QUESTIONS, **size).difficulty
+        alone = [lm.score(local, [example], **size).difficulty[0] for example in QUESTIONS]
+        assert np.isfinite(together).all()
+        assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_measure_has_exactly_one_source():
+    words = {"name": "x", "title": "X", "summary": "X.", "paper": "", "options": NoOptions}
+    for sources in ({}, {"needs_gold": True, "score_answers": len}):
+        with pytest.raises(ValueError, match="has either needs_gold, or"):
+            DifficultyMeasure(**words, **sources)

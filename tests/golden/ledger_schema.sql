@@ -1,0 +1,13 @@
+PRAGMA application_id = 1651665764;
+PRAGMA user_version = 3;
+CREATE INDEX attempts_by_key ON attempts (key);
+CREATE INDEX attempts_of_model ON attempts (provider, model, id) WHERE state IN ('answered', 'truncated');
+CREATE INDEX attempts_open ON attempts (id) WHERE state = 'reserved';
+CREATE INDEX attempts_spent ON attempts ( run, model, state, purpose, provider, created_at, imported, reserve_microusd, cost_microusd, n_prompt_tokens, n_completion_tokens, n_cached_tokens, n_reasoning_tokens);
+CREATE UNIQUE INDEX one_final_attempt_per_key ON attempts (key) WHERE state IN ('answered', 'truncated', 'refused');
+CREATE TABLE attempts ( id INTEGER PRIMARY KEY, key TEXT NOT NULL, run TEXT NOT NULL, purpose TEXT NOT NULL CHECK (purpose IN ('train', 'measure')), provider TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('reserved', 'answered', 'truncated', 'refused', 'unparsable', 'failed', 'unknown')), reserve_microusd INTEGER NOT NULL CHECK (reserve_microusd >= 0), cost_microusd INTEGER CHECK (cost_microusd >= 0), n_prompt_tokens INTEGER, n_completion_tokens INTEGER, raw_response TEXT, price TEXT, request_id TEXT, created_at TEXT NOT NULL, settled_at TEXT, n_cached_tokens INTEGER NOT NULL DEFAULT 0, n_reasoning_tokens INTEGER NOT NULL DEFAULT 0, batch TEXT REFERENCES batches (token), imported INTEGER NOT NULL DEFAULT 0, held_microusd INTEGER NOT NULL GENERATED ALWAYS AS ( CASE WHEN imported THEN 0 WHEN state IN ('reserved', 'unknown', 'unparsable') THEN reserve_microusd ELSE coalesce(cost_microusd, 0) END) VIRTUAL );
+CREATE TABLE batches ( token TEXT PRIMARY KEY, provider TEXT NOT NULL, host TEXT NOT NULL, remote_id TEXT, created_at TEXT NOT NULL );
+CREATE TABLE totals (id INTEGER PRIMARY KEY CHECK (id = 1), held_microusd INTEGER);
+CREATE TRIGGER nothing_is_deleted BEFORE DELETE ON attempts BEGIN SELECT RAISE(ABORT, 'a ledger forgets nothing'); END;
+CREATE TRIGGER total_follows AFTER UPDATE ON attempts BEGIN UPDATE totals SET held_microusd = held_microusd - old.held_microusd + new.held_microusd; END;
+CREATE TRIGGER total_grows AFTER INSERT ON attempts BEGIN UPDATE totals SET held_microusd = held_microusd + new.held_microusd; END;
