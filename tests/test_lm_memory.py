@@ -9,6 +9,8 @@ from bridgekd.config import Machine
 from bridgekd.errors import BadInput
 from bridgekd.lm import memory
 from bridgekd.records import Example, Message
+from bridgekd.selection.difficulty.entropy import MEASURE as ENTROPY
+from bridgekd.selection.difficulty.margin import MEASURE as MARGIN
 from test_lm_finetune import metrics, tune
 from tiny_models import write_tiny
 
@@ -42,8 +44,8 @@ USES = {
         m, PROMPTS, 3, max_new_tokens=6, batch_size=n, temperature=1.0
     ),
     "loss": lambda m, n: lm.score(m, QUESTIONS, batch_size=n).difficulty,
-    "margin": lambda m, n: lm.score(m, QUESTIONS, measure="margin", batch_size=n).difficulty,
-    "choices": lambda m, n: lm.score(m, CLOSED, measure="entropy", batch_size=n).difficulty,
+    "margin": lambda m, n: lm.score(m, QUESTIONS, measure=MARGIN, batch_size=n).difficulty,
+    "choices": lambda m, n: lm.score(m, CLOSED, measure=ENTROPY, batch_size=n).difficulty,
     "confidence": lambda m, n: lm.confidence(
         m, [(q, "Ann") for q in QUESTIONS], how="p_true", batch_size=n
     ),
