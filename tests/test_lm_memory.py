@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bridgekd import lm
-from bridgekd.config import Machine
+from bridgekd.config import RuntimeOptions
 from bridgekd.errors import BadInput
 from bridgekd.lm import memory
 from bridgekd.records import Example, Message
@@ -118,7 +118,9 @@ def test_a_training_s_micro_batch_is_what_free_memory_holds(tmp_path):
     token = memory.estimate_token_cost(local).training
     free = int((12 * n_weights + 64 * token) / memory.USABLE_FRACTION)
     logs = {
-        name: tune(base, tmp_path / name, free_bytes=n, machine=Machine(checkpoint_s=1e9))
+        name: tune(
+            base, tmp_path / name, free_bytes=n, runtime=RuntimeOptions(checkpoint_interval_s=1e9)
+        )
         for name, n in (("rich", 10**12), ("poor", free), ("broke", 0))
     }
     assert logs["rich"].micro_tokens is None and not logs["rich"].gradient_checkpointing

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.config import Machine, Train
+from bridgekd.config import RuntimeOptions, Train
 from bridgekd.errors import BadInput, Stopped
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
@@ -26,7 +26,7 @@ PATHS = {"PYTHONPATH": os.pathsep.join(HOMES)}
 SCRIPT = """
     import sys
     from test_lm_processes import tune
-    log = tune(sys.argv[1], sys.argv[2], machine=None)
+    log = tune(sys.argv[1], sys.argv[2], runtime=None)
     print("processes:", log.n_processes)
 """
 
@@ -45,9 +45,9 @@ def failing(local):
     raise BadInput("the judge is ill")
 
 
-def tune(base, out, *, machine, n_updates=6, **kwargs):
+def tune(base, out, *, runtime, n_updates=6, **kwargs):
     return lm.fine_tune(
-        base, ROWS, Path(out), TRAIN, n_updates=n_updates, seed=1, device="cpu", machine=machine,
+        base, ROWS, Path(out), TRAIN, n_updates=n_updates, seed=1, device="cpu", runtime=runtime,
         **kwargs,
     )  # fmt: skip
 
@@ -55,7 +55,7 @@ def tune(base, out, *, machine, n_updates=6, **kwargs):
 @pytest.fixture(scope="module")
 def alone(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
-    tune(base, out, machine=None)
+    tune(base, out, runtime=None)
     return out
 
 
@@ -88,7 +88,7 @@ def test_processes_started_here_tell_their_progress_and_their_log(
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
     steps = []
     log = tune(
-        base, tmp_path / "out", machine=Machine(processes=2), validate=first_weight,
+        base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=first_weight,
         progress=lambda *step: steps.append(step), unfinished=tmp_path / "work",
     )  # fmt: skip
     assert steps == [("train", k, 6) for k in range(7)]
@@ -102,7 +102,7 @@ def test_processes_started_here_tell_their_progress_and_their_log(
 def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
     with pytest.raises(BadInput, match=r"^the judge is ill$"):
-        tune(base, tmp_path / "out", machine=Machine(processes=2), validate=failing)
+        tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=failing)
 
 
 def dying(local):
@@ -113,14 +113,14 @@ def dying(local):
 def test_a_process_that_dies_is_named_with_its_last_lines(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
     with pytest.raises(Stopped, match=r"process 0 of 2 \(exit status -9\) died .*out of luck"):
-        tune(base, tmp_path / "out", machine=Machine(processes=2), validate=dying)
+        tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=dying)
 
 
 def test_workers_end_when_the_process_that_started_them_is_killed(base, tmp_path):
     script = """
         import os, signal, sys
-        from test_lm_processes import Machine, tune
-        tune(sys.argv[1], sys.argv[2], machine=Machine(processes=2), n_updates=10**5,
+        from test_lm_processes import RuntimeOptions, tune
+        tune(sys.argv[1], sys.argv[2], runtime=RuntimeOptions(num_processes=2), n_updates=10**5,
              progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     """
     command = [sys.executable, "-c", textwrap.dedent(script), base, tmp_path / "out"]
@@ -137,4 +137,4 @@ def is_running(word):
 
 def test_more_processes_than_sequences_are_refused(base, tmp_path):
     with pytest.raises(BadInput, match="5 processes cannot share updates of 4 sequences"):
-        tune(base, tmp_path / "out", machine=Machine(processes=5))
+        tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=5))

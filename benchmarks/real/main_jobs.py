@@ -27,7 +27,7 @@ from bridgekd.progress import Progress
 from bridgekd.runs import live_of, open_run
 from bridgekd.stages.naming import in_order, title
 from bridgekd.stats.metrics import Metrics
-from bridgekd.teacher.replay import placed
+from bridgekd.teacher.transports import prepare_teacher
 from bridgekd.terminal import print_plan
 
 ARMS = ("bridge", "random", "direct", "direct_full", "answers_only", "no_instruct", "mentor_kd",
@@ -56,7 +56,7 @@ def fits(recipe_file: Path, arm: str, tell: Progress) -> bool:
     """Whether a method can be carried out here; says why not. Its work is found again later."""
     folder = recipe_file.parent.resolve()
     recipe = load_recipe(recipe_file)
-    recipe = recipe.model_copy(update={"teacher": placed(recipe.teacher, folder)})
+    recipe = recipe.model_copy(update={"teacher": prepare_teacher(recipe.teacher, folder)})
     live = replace(live_of(recipe, folder), progress=tell)
     try:
         method_named(arm)(open_run(recipe, folder, live, [arm]))

@@ -12,7 +12,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import integration_utils
 
-from bridgekd.config import Lora, Machine, Train
+from bridgekd.config import Lora, RuntimeOptions, Train
 from bridgekd.core.draws import stream
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded, encode_rows, shortened
@@ -51,7 +51,7 @@ def fine_tune(
     validate: Validate | None = None,
     progress: Progress = silent,
     label: str = "train",
-    machine: Machine | None = None,
+    runtime: RuntimeOptions | None = None,
     unfinished: Path | None = None,
     objective: VariantSettings | None = None,
     reference: ReferenceSpec | None = None,
@@ -65,23 +65,23 @@ def fine_tune(
     `config.max_length`, or than the model has positions for, are left out or cut, and counted.
     Logged steps go to `<out>/metrics.jsonl`. The default objective is the negative log-likelihood.
     One that needs a `reference` model falls back to it where the vocabularies differ, and the log
-    says so. Without `machine.micro_tokens` a micro-batch has as many tokens as free memory holds;
-    `free_bytes` overrides the measured free memory.
+    says so. Without `runtime.micro_batch_tokens` free memory limits a micro-batch; `free_bytes`
+    overrides what is measured.
 
     Checkpoints go into `unfinished`: called again with the same arguments and folder, a training
     that was killed goes on and ends with the weights of an undisturbed one. Works under torchrun
-    and `accelerate launch`, too; with `machine.processes` it starts that many itself (then
+    and `accelerate launch`, too; with `runtime.num_processes` it starts that many itself (then
     `validate` must be picklable). Same arguments, same CPU: same bytes. Raises BadInput if no row
     is left.
     """
     task = Task(
         base, rows, out, config, n_updates, seed, device, revision, lora, validate, label,
-        machine or Machine(), unfinished or out / "unfinished", _make_ref(objective), reference,
-        free_bytes,
+        runtime or RuntimeOptions(), unfinished or out / "unfinished", _make_ref(objective),
+        reference, free_bytes,
     )  # fmt: skip
     task.work.mkdir(parents=True, exist_ok=True)
-    if task.machine.processes > 1 and "WORLD_SIZE" not in os.environ:
-        _shared_by(task, task.machine.processes)
+    if task.runtime.num_processes > 1 and "WORLD_SIZE" not in os.environ:
+        _shared_by(task, task.runtime.num_processes)
         log = in_processes(task, progress)
     else:
         log = trained(task, progress)
@@ -96,7 +96,7 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
     torch.manual_seed(_draw_seed(task, "initialize LoRA"))
     local = load(
         task.base, device=_device(task, arguments), revision=task.revision, trainable=True,
-        lora=task.lora, attention=task.machine.attention,
+        lora=task.lora, attention=task.runtime.attn_implementation,
     )  # fmt: skip
     local = replace(local, free_bytes=task.free_bytes)
     rows, n_too_long, n_cut = _fitting(local, task)
@@ -173,7 +173,7 @@ def _bound_memory(
     local: LocalModel, task: Task, standing: Standing, updates: Updates, *, has_reference: bool
 ) -> None:
     """Set the micro-batch from the recipe, else from free memory where an update may not fit."""
-    standing.micro_tokens = standing.micro_tokens or task.machine.micro_tokens
+    standing.micro_tokens = standing.micro_tokens or task.runtime.micro_batch_tokens
     if standing.micro_tokens is None:
         n_tokens = choose_micro_tokens(local, updates.n_processes, has_reference)
         longest = int(updates.lengths.max())
@@ -218,7 +218,7 @@ def _watch(local: LocalModel, task: Task, standing: Standing, progress: Progress
             max(1, round(task.n_updates * i / k)) for i in range(1, k + 1)
         ),
         patience=task.config.patience,
-        checkpoint_s=task.machine.checkpoint_s,
+        checkpoint_s=task.runtime.checkpoint_interval_s,
         tell=lambda update, of: progress(task.label, update, of),
     )
 
@@ -261,7 +261,7 @@ def _arguments(task: Task) -> TrainingArguments:
         "save_strategy": "no",  # the watch says when
         "save_total_limit": 2,
         "eval_strategy": "no",
-        "report_to": _known_trackers(task.machine.report_to) or "none",
+        "report_to": _known_trackers(task.runtime.report_to) or "none",
         "run_name": task.label,
         "disable_tqdm": True,
         "log_level": "error",
@@ -287,7 +287,7 @@ def _shared_by(task: Task, n_processes: int) -> None:
     if task.config.batch_size < n_processes:
         raise BadInput(
             f"{task.label}: {n_processes} processes cannot share updates of "
-            f"{task.config.batch_size} sequences; raise batch_size or lower machine.processes"
+            f"{task.config.batch_size} sequences; raise batch_size or lower runtime.num_processes"
         )
 
 
@@ -298,9 +298,9 @@ def _known_trackers(names: Sequence[str]) -> list[str]:
         try:
             trackers.get_reporting_integration_callbacks([name])
         except ValueError as exc:
-            raise BadInput(f"machine.report_to {name!r} is no tracker; {exc}") from exc
+            raise BadInput(f"runtime.report_to {name!r} is no tracker; {exc}") from exc
         if name not in trackers.get_available_reporting_integrations():
             raise BadInput(
-                f"machine.report_to {name!r} is not installed; pip install it, or leave it out"
+                f"runtime.report_to {name!r} is not installed; pip install it, or leave it out"
             )
     return list(names)

@@ -26,7 +26,7 @@ N_SHOWN = 5  # lines of a worker that failed
 
 
 def in_processes(task: Task, progress: Progress) -> TrainingLog:
-    """The log of a training that `task.machine.processes` workers did together.
+    """The log of a training that `task.runtime.num_processes` workers did together.
 
     Raises BadInput with a worker's own sentence, or Stopped with the last lines of one that died.
     """
@@ -45,7 +45,7 @@ def in_processes(task: Task, progress: Progress) -> TrainingLog:
 
 def _launch(folder: Path, task: Task, progress: Progress) -> int:
     """Run all workers to their end and return the launcher's exit status."""
-    n = task.machine.processes
+    n = task.runtime.num_processes
     options = [
         # accelerate's word for torchrun, on a CPU too; `--cpu` would start one process only.
         "--multi_gpu", f"--num_processes={n}", "--num_machines=1", "--main_process_port=0",
@@ -84,7 +84,7 @@ def _raise_failure(folder: Path, task: Task) -> None:
     found = re.search(r"Root Cause.*?rank +: (\d+).*?exitcode +: (-?\d+)", text, re.DOTALL)
     which = "the launcher"
     if found is not None:
-        which = f"process {found[1]} of {task.machine.processes} (exit status {found[2]})"
+        which = f"process {found[1]} of {task.runtime.num_processes} (exit status {found[2]})"
         log = get_worker_log(folder, int(found[1]))
         text = log.read_text("utf-8", "replace") if log.exists() else ""
     last = " | ".join(text.strip().splitlines()[-N_SHOWN:])

@@ -54,7 +54,7 @@ def predict(
             writer,
             [PROMPTS[s.ask](e) for e in examples],
             max_new_tokens=s.max_new_tokens,
-            batch_size=s.batch_size,
+            batch_size=live.runtime.get_batch_size(s.role),
             label=f"answer the {'test questions' if test.stage == 'load_test' else 'pilot'}",
             live=live,
             throughput=speed,
