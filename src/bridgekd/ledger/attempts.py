@@ -120,7 +120,8 @@ def open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
     """The batches with attempts that are still open, oldest first."""
     rows = db.execute(
         """SELECT token, b.provider, host, remote_id, b.created_at, key, id
-           FROM attempts a JOIN batches b ON a.batch = b.token WHERE a.state = 'reserved' ORDER BY id"""
+           FROM attempts a JOIN batches b ON a.batch = b.token
+           WHERE a.state = 'reserved' ORDER BY id"""
     ).fetchall()
     batches: dict[str, OpenBatch] = {}
     for token, provider, host, remote_id, created_at, key, attempt_id in rows:
