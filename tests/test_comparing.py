@@ -93,8 +93,8 @@ def test_an_arm_is_charged_what_it_would_have_paid_alone_though_calls_are_shared
 def test_the_bill_of_a_comparison_falls_inside_its_plan(compared):
     recipe, before, outcome, _, _ = compared
     paid = held_microusd(recipe.parent / "ledger.db")
-    assert before.together.new.floor <= paid <= before.together.new.ceiling
-    assert before.together.new.ceiling < sum(p.forecast.new.ceiling for p in before.purchases)
+    assert before.together.unpaid.floor <= paid <= before.together.unpaid.ceiling
+    assert before.together.unpaid.ceiling < sum(p.forecast.unpaid.ceiling for p in before.purchases)
     charged = sum(row.spend_usd for row in outcome.metrics.arms.values())
     assert charged * 1e6 > paid
 
@@ -131,9 +131,9 @@ def test_the_page_and_the_markdown_hold_budgets_and_differences(compared):
         in page
     )
     assert "--budgets 10%,20%" in page
-    assert "Chosen by: bridge_greedy, 10%, seed 1" in page
+    assert "Selected by bridge_greedy, 10%, seed 1" in page
     assert "<strong>Student, BRIDGE, 20%, seed 1</strong>" in page
-    assert page.count("Shown is the first seed and budget.") == 3
+    assert page.count("The first seed and budget are shown.") == 3
     markdown = compared[2].report.with_name("report.md").read_text()
     assert "| Student, BRIDGE, 10% | Student, direct, 10% |" in markdown
 

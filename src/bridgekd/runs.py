@@ -16,6 +16,7 @@ from bridgekd.config import Backend, Recipe
 from bridgekd.edges.sources import data_source, model_source
 from bridgekd.edges.store import Artifact, Maker, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
+from bridgekd.report.stage import report
 from bridgekd.settings import Evaluate, Predict, Report, Settings
 from bridgekd.stages.live import Live
 from bridgekd.teacher.transports import resolve_teacher
@@ -187,7 +188,7 @@ class Run:
         recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
         del recipe["assistant"]["server"], recipe["pilot"], recipe["runtime"]
         how = Report(recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets))
-        return self.make(stages.report, how, evaluation)
+        return self.make(report, how, evaluation)
 
     def write_journal(self, state: str) -> None:
         """runs/<name>.json: which folders are this run's, and whether it is over."""
