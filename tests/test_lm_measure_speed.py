@@ -8,7 +8,7 @@ from bridgekd import lm
 from bridgekd.config import RuntimeOptions, Train
 from bridgekd.core.prompts import explain_prompt
 from bridgekd.core.throughput import Throughput
-from bridgekd.plans.model_speed import count_steps
+from bridgekd.lm.measure_speed import estimate_padding
 from bridgekd.records import Message, Span, TrainRow
 from bridgekd.sandbox.world import generate
 from bridgekd.selection.difficulty import MEASURES
@@ -35,29 +35,40 @@ def is_close(estimate, seconds):
 
 def test_generation_takes_what_was_measured(local):
     reading = lm.measure_reading(local, EXAMPLES)
-    rate = lm.measure_decoding(local, EXAMPLES[0], 40, 16)
+    rate, size = lm.measure_decoding(local, EXAMPLES, 40, 16)
     spent = Throughput()
     prompts = [explain_prompt(e) for e in EXAMPLES]
-    lm.generate(local, prompts, max_new_tokens=40, batch_size=16, throughput=spent)
-    n_steps = count_steps(48, spent.n_generated_tokens / 48, 16, 40)
-    estimate = reading.estimate(0, spent.n_prompt_tokens)
-    estimate += rate.estimate(n_steps, spent.n_generated_tokens)
-    assert is_close(estimate, spent.seconds)
+    lm.generate(local, prompts, max_new_tokens=40, batch_size=size, throughput=spent)
+    estimate = reading.estimate(0, spent.n_prompt_tokens) + rate.estimate(3 * 40, 48 * 40)
+    assert size == 16 and is_close(estimate, spent.seconds)
+
+
+def test_batch_size_is_chosen_as_in_a_run(local):
+    _, size = lm.measure_decoding(local, EXAMPLES, 4, None)
+    assert size == 64
 
 
 def test_training_takes_what_was_measured(folder, tmp_path):
     rows = [TrainRow(str(i), (Message("user", "a b c"),), (Span("x y " * 20),)) for i in range(32)]
     train = Train(batch_size=8, updates=20)
-    rate, is_padded = lm.measure_training(
-        folder, rows, train, device="cpu", revision=None, lora=None, runtime=RuntimeOptions()
-    )
-    assert is_padded
+    lengths = lm.count_row_tokens(lm.load(folder, device="cpu"), rows)
+    rate = lm.measure_training(
+        folder, rows, lengths, train,
+        device="cpu", revision=None, lora=None, runtime=RuntimeOptions(),
+    )  # fmt: skip
     times = []
     log = lm.fine_tune(
         folder, rows, tmp_path / "out", train, n_updates=20, seed=1, device="cpu",
         progress=lambda *_: times.append(time.monotonic()),
     )  # fmt: skip
     assert is_close(rate.estimate(20, log.n_tokens), times[-1] - times[0])
+
+
+def test_padding_is_less_in_micro_batches():
+    lengths = [10, 20, 30, 40] * 16
+    whole, cut = (estimate_padding(lengths, 32, tokens) for tokens in (None, 80))
+    assert whole == pytest.approx(40 / 25, rel=0.01)
+    assert 1 <= cut < 1.1
 
 
 @pytest.mark.parametrize("name", ["loss", "entropy"])

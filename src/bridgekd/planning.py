@@ -30,7 +30,8 @@ from bridgekd.plans.stage_durations import (
 from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, live_of
 from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
-from bridgekd.teacher.transports import ResolvedTeacher, resolve_teacher
+from bridgekd.teacher.transport import ResolvedTeacher
+from bridgekd.teacher.transports import resolve_teacher
 
 
 @dataclass(frozen=True, slots=True)

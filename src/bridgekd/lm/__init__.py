@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.errors import BadInput
 
 if TYPE_CHECKING:
-    from bridgekd.lm.elsewhere import Options, Row, Tokens, free_memory, read_tokens, served_folder
+    from bridgekd.lm.elsewhere import Options, Row, Tokens, read_tokens, served_folder
     from bridgekd.lm.embedding import embed
     from bridgekd.lm.finetune import fine_tune
     from bridgekd.lm.generating import generate, sample
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         measure_reading,
         measure_training,
     )
+    from bridgekd.lm.memory import free_device_memory
     from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.reference_model import ReferenceSpec
     from bridgekd.lm.scoring import Scored, score
@@ -51,7 +52,7 @@ __all__ = [
     "count_tokens",
     "embed",
     "fine_tune",
-    "free_memory",
+    "free_device_memory",
     "generate",
     "load",
     "mean_loss",
@@ -82,7 +83,7 @@ _HOMES = {
     "confidence": "judging",
     "embed": "embedding",
     "fine_tune": "finetune",
-    "free_memory": "elsewhere",
+    "free_device_memory": "memory",
     "generate": "generating",
     "load": "loading",
     "mean_loss": "held_out",

@@ -6,23 +6,27 @@ a million parameters and one of a billion take about as long to measure. The fir
 is not counted: it fills caches and compiles kernels.
 """
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
+
+import numpy as np
 
 from bridgekd.config import Lora, RuntimeOptions, Train
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
 from bridgekd.core.throughput import TokenCounts, WorkRate
-from bridgekd.lm.decoding import Writing, continue_prompts
+from bridgekd.lm.batches import token_limited
 from bridgekd.lm.embedding import embed
 from bridgekd.lm.encode import encode_rows, prompt_ids, text_ids
 from bridgekd.lm.finetune import fine_tune
-from bridgekd.lm.forward import evaluating
+from bridgekd.lm.generating import continue_ids
 from bridgekd.lm.judging import confidence
 from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.memory import choose_generation_batch
 from bridgekd.lm.scoring import score
 from bridgekd.records import Example, TrainRow
 from bridgekd.selection.measure import DifficultyMeasure
@@ -32,6 +36,9 @@ _TARGET_S = 1.5
 _SMALL_BATCH = 8  # the smaller of two batches has one row of this number
 _MIN_UPDATES = 3
 _MAX_UPDATES = 30
+_N_TYPICAL = 16  # rows of about the median length
+_N_PROMPT = 16  # tokens of a prompt that decoding starts from
+_N_DRAWS = 200
 
 
 def count_tokens(local: LocalModel, examples: Sequence[Example]) -> TokenCounts:
@@ -60,41 +67,33 @@ def count_row_tokens(local: LocalModel, rows: Sequence[TrainRow]) -> list[int]:
 def measure_reading(local: LocalModel, examples: Sequence[Example]) -> WorkRate:
     """Return the seconds per prompt token of a model that reads prompts to continue them."""
     prompts = prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples])
-    n_read = 0
-
-    def read(n: int) -> None:
-        nonlocal n_read
-        requests = [(ids, [i]) for i, ids in enumerate(prompts[:n])]
-        _, n_read = continue_prompts(local, requests, Writing(1, frozenset(), n))
-
-    with evaluating(local.model):
-        _, seconds = _time_growing(read, len(prompts))
-    return WorkRate(per_token_s=seconds / n_read)
+    n, seconds = _time_growing(lambda n: continue_ids(local, prompts[:n], 1, ()), len(prompts))
+    return WorkRate(per_token_s=seconds / sum(map(len, prompts[:n])))
 
 
 def measure_decoding(
-    local: LocalModel, example: Example, max_new_tokens: int, batch_size: int
-) -> WorkRate:
-    """Return the seconds per decoding step and per token of batches of up to `batch_size` rows.
+    local: LocalModel, examples: Sequence[Example], max_new_tokens: int, batch_size: int | None
+) -> tuple[WorkRate, int]:
+    """Return the seconds per decoding step and per token, and the batch size that is used.
 
-    All rows continue one prompt, which is read once, so that a large batch is measured quickly.
+    The rows continue the end of a prompt, which is read quickly. Its reading is not counted.
     """
-    (prompt,) = prompt_ids(local.tokenizer, [explain_prompt(example)])
-
-    def decode(n_rows: int, n_steps: int) -> None:
-        writing = Writing(n_steps + 1, frozenset(), n_rows)
-        continue_prompts(local, [(prompt, range(n_rows))], writing)
+    prompts = prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples])
+    longest = max(map(len, prompts))
+    size = batch_size or choose_generation_batch(local, longest, max_new_tokens)
 
     def time_step(n_rows: int) -> float:
-        n_steps, seconds = _time_growing(lambda n: decode(n_rows, n), max(1, max_new_tokens - 1))
+        def decode(n_steps: int) -> None:
+            continue_ids(local, [prompts[0][-_N_PROMPT:]] * n_rows, 1 + n_steps, ())
+
+        n_steps, seconds = _time_growing(decode, max(1, max_new_tokens - 1))
         started = time.monotonic()
-        decode(n_rows, 0)
+        decode(0)
         reading = time.monotonic() - started
         return max(seconds - reading, seconds / 10) / n_steps
 
-    small = max(1, batch_size // _SMALL_BATCH)
-    with evaluating(local.model):
-        return _fit_line((small, time_step(small)), (batch_size, time_step(batch_size)))
+    small = max(1, size // _SMALL_BATCH)
+    return _fit_line((small, time_step(small)), (size, time_step(size))), size
 
 
 def measure_difficulty(
@@ -102,7 +101,7 @@ def measure_difficulty(
     examples: Sequence[Example],
     measure: DifficultyMeasure[Any] | None,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
 ) -> WorkRate:
     """Return the seconds per question of a model that scores a pool."""
 
@@ -117,7 +116,7 @@ def measure_difficulty(
 
 
 def measure_confidence(
-    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int
+    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None
 ) -> WorkRate:
     """Return the seconds per rationale of a model that scores rationales."""
 
@@ -129,7 +128,7 @@ def measure_confidence(
 
 
 def measure_embedding(
-    model: str | Path, texts: Sequence[str], device: str, batch_size: int
+    model: str | Path, texts: Sequence[str], device: str, batch_size: int | None
 ) -> WorkRate:
     """Return the seconds per text of an embedding model, without the time to load it."""
 
@@ -146,41 +145,65 @@ def measure_embedding(
 def measure_training(
     base: str | Path,
     rows: Sequence[TrainRow],
+    lengths: Sequence[int],
     train: Train,
     *,
     device: str,
     revision: str | None,
     lora: Lora | None,
     runtime: RuntimeOptions,
-) -> tuple[WorkRate, bool]:
-    """Return the seconds per update and per token, and whether the training pads its rows.
+) -> WorkRate:
+    """Return the seconds per update and per token of a training on rows like these.
 
-    rows: of about the same length, so that a few of them stand for all.
+    lengths: tokens of the rows. Only rows of about the median length are trained on, so that a few
+    updates stand for all; then the padding of the real batches is added.
     """
-    n_processes, is_padded = runtime.num_processes, True
+    middle = median(lengths)
+    typical = sorted(range(len(rows)), key=lambda i: abs(lengths[i] - middle))[:_N_TYPICAL]
+    n_processes, padding = runtime.num_processes, 1.0
 
     def time_update(batch_size: int, n_updates: int) -> tuple[float, float]:
-        nonlocal is_padded
+        nonlocal padding
         config = train.model_copy(update={"batch_size": batch_size, "updates": n_updates})
         times: list[float] = []
         with tempfile.TemporaryDirectory() as folder:
             log = fine_tune(
-                base, rows, Path(folder) / "model", config, n_updates=n_updates, seed=0,
-                device=device, revision=revision, lora=lora, runtime=runtime,
-                progress=lambda what, done, total: times.append(time.monotonic()),
+                base, [rows[i] for i in typical], Path(folder) / "model", config,
+                n_updates=n_updates, seed=0, device=device, revision=revision, lora=lora,
+                runtime=runtime, progress=lambda *step: times.append(time.monotonic()),
             )  # fmt: skip
-        is_padded = not log.padding_free
+        if not log.padding_free:
+            padding = estimate_padding(lengths, train.batch_size, log.micro_tokens)
         return log.n_tokens / n_updates, (times[-1] - times[1]) / (n_updates - 1)
 
     small = time_update(n_processes, _MIN_UPDATES)
     n_rows = max(2, int(_TARGET_S / small[1])) * n_processes
     batch_size = min(train.batch_size, n_rows)
     n_updates = min(_MAX_UPDATES, max(_MIN_UPDATES, n_rows // batch_size))
-    large = time_update(batch_size, n_updates)
-    return _fit_line(small, large), is_padded
+    rate = _fit_line(small, time_update(batch_size, n_updates))
+    return WorkRate(per_call_s=rate.per_call_s, per_token_s=rate.per_token_s * padding)
 
 
-def _time_growing(work: Callable[[int], None], n_max: int) -> tuple[int, float]:
+def estimate_padding(lengths: Sequence[int], batch_size: int, micro_tokens: int | None) -> float:
+    """Return the mean size of an update with padding over that of its tokens.
+
+    Updates are drawn from rows of these lengths and cut into micro-batches, as a training does.
+
+    >>> estimate_padding([10, 10, 10], batch_size=8, micro_tokens=None)
+    1.0
+    >>> estimate_padding([10, 30], batch_size=64, micro_tokens=100) < 1.1
+    True
+    """
+    rng, n_padded, n_tokens = np.random.default_rng(0), 0, 0
+    for _ in range(_N_DRAWS):
+        drawn = rng.choice(lengths, size=batch_size).tolist()
+        n_tokens += sum(drawn)
+        cut = token_limited(drawn, micro_tokens or sys.maxsize)
+        n_padded += sum(len(batch) * drawn[batch[0]] for batch in cut)
+    return n_padded / n_tokens
+
+
+def _time_growing(work: Callable[[int], object], n_max: int) -> tuple[int, float]:
     """(size, seconds) of the first size that takes at least MIN_S, or of the largest."""
     work(1)
     n = 1

@@ -5,10 +5,8 @@ in a run, on the user's own questions.
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from math import exp
 from pathlib import Path
-from statistics import fmean, median
 
 from scipy.special import ndtri
 
@@ -23,14 +21,18 @@ from bridgekd.core.prompts import (
 )
 from bridgekd.core.throughput import TokenCounts, WorkKind, WorkRate
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.plans.model_speed import CalibrationSample, ModelSpeed, make_key, save_speeds
+from bridgekd.plans.model_speed import (
+    LENGTH_LOG_SD,
+    CalibrationSample,
+    ModelSpeed,
+    make_key,
+    save_speeds,
+)
 from bridgekd.plans.stage_work import Work
 from bridgekd.records import Message, Span, TrainRow
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.live import Live
 
-_N_TYPICAL = 16  # training sequences of about the median length
-_LENGTH_LOG_SD = 0.4  # of the lengths of rationales: padding depends on it
 _NO_TOKENS = TokenCounts(per_character=0.0, explain_prompt=0.0, answer_prompt=0.0)
 
 
@@ -47,16 +49,17 @@ def measure_speed(work: Work, sample: CalibrationSample, machine: str, live: Liv
     local = lm.load(name, device=live.device, revision=revision)
     load_s = time.monotonic() - started
     tokens = lm.count_tokens(local, sample.examples)
-    reading = WorkRate()
+    reading, size = WorkRate(), 0
     if work.kind is WorkKind.TRAINING:
         rate = _measure_training(work, sample, tokens, local, live)
     elif work.kind is WorkKind.SCORING:
         rate = _measure_scoring(work, sample, tokens, local, batch_size)
     else:
         reading = lm.measure_reading(local, sample.examples)
-        prompt = sample.examples[0]
-        rate = lm.measure_decoding(local, prompt, work.max_new_tokens, batch_size)
-    return ModelSpeed(key=key, rate=rate, reading=reading, load_s=load_s, tokens=tokens)
+        rate, size = lm.measure_decoding(local, sample.examples, work.max_new_tokens, batch_size)
+    return ModelSpeed(
+        key=key, rate=rate, reading=reading, load_s=load_s, tokens=tokens, batch_size=size
+    )
 
 
 def measure_missing(
@@ -74,7 +77,7 @@ def _measure_scoring(
     sample: CalibrationSample,
     tokens: TokenCounts,
     local: "lm.LocalModel",
-    batch_size: int,
+    batch_size: int | None,
 ) -> WorkRate:
     if work.text == "rationale":
         text = _write_text(sample, sample.rationale_tokens / tokens.per_character)
@@ -95,36 +98,12 @@ def _measure_training(
 ) -> WorkRate:
     assert work.train is not None
     rows = _build_rows(work, sample, tokens)
-    lengths = lm.count_row_tokens(local, rows)
-    middle = median(lengths)
-    typical = sorted(range(len(rows)), key=lambda i: abs(lengths[i] - middle))[:_N_TYPICAL]
+    lengths = [min(n, work.train.max_length) for n in lm.count_row_tokens(local, rows)]
     name, revision = model_and_revision(work.base)
-    rate, is_padded = lm.measure_training(
-        name, [rows[i] for i in typical], work.train, device=live.device, revision=revision,
+    return lm.measure_training(
+        name, rows, lengths, work.train, device=live.device, revision=revision,
         lora=work.lora, runtime=live.runtime,
     )  # fmt: skip
-    padding = estimate_padding(lengths, work.train.batch_size) if is_padded else 1.0
-    return WorkRate(per_call_s=rate.per_call_s, per_token_s=rate.per_token_s * padding)
-
-
-def estimate_padding(lengths: Sequence[int], batch_size: int) -> float:
-    """Return the expected size of a padded batch over that of its rows without padding.
-
-    lengths: of rows that stand for all. The longest of a batch of random rows has their expected
-    maximum.
-
-    >>> estimate_padding([10, 10, 10], batch_size=8)
-    1.0
-    >>> round(estimate_padding([10, 30], batch_size=100), 2)
-    1.5
-    """
-    ordered = sorted(lengths)
-    n = len(ordered)
-    shares = [(i / n) ** batch_size for i in range(n + 1)]
-    longest = sum(
-        length * (b - a) for length, (a, b) in zip(ordered, pairwise(shares), strict=True)
-    )
-    return longest / fmean(ordered)
 
 
 def _build_rows(work: Work, sample: CalibrationSample, tokens: TokenCounts) -> list[TrainRow]:
@@ -140,7 +119,7 @@ def _build_rows(work: Work, sample: CalibrationSample, tokens: TokenCounts) -> l
         if work.text == "answer":
             rows.append(TrainRow(example.id, answer_prompt(example), answer_target(answer)))
             continue
-        factor = exp(_LENGTH_LOG_SD * ndtri((i + 0.5) / n) - _LENGTH_LOG_SD**2 / 2)
+        factor = exp(LENGTH_LOG_SD * ndtri((i + 0.5) / n) - LENGTH_LOG_SD**2 / 2)
         text = _write_text(sample, factor * sample.rationale_tokens / tokens.per_character)
         target = explain_target(text, answer, 1.0)
         rows.append(TrainRow(example.id, explain_prompt(example), target))

@@ -8,9 +8,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, exp
 from pathlib import Path
 
 from pydantic import ValidationError
+from scipy.special import ndtri
 
 from bridgekd.config import RuntimeOptions, Section
 from bridgekd.core.throughput import TokenCounts, WorkKind, WorkRate
@@ -19,9 +21,7 @@ from bridgekd.plans.stage_work import Work
 from bridgekd.records import Example
 
 SPEED_FILE = "speeds.json"
-_WAVE = 16  # a wave of generation has this number of batches (lm/generating.py)
-_TAIL = 1.5  # the longest text of a batch, as a multiple of the mean
-_EMPTY = 1 / 12  # of a batch: rows that ended; a sixth is filled at once (lm/decoding.py)
+LENGTH_LOG_SD = 0.4  # of the lengths of rationales
 
 
 class SpeedKey(Section):
@@ -35,13 +35,14 @@ class SpeedKey(Section):
 
 class ModelSpeed(Section):
     """The measured speed of a model: `rate` by update, decoding step or question; `reading` by
-    prompt token; `load_s` to load it.
+    prompt token; `load_s` to load it. `batch_size` is that of generation.
     """
 
     key: SpeedKey
     rate: WorkRate
     reading: WorkRate = WorkRate()
     load_s: float
+    batch_size: int = 0
     tokens: TokenCounts
 
 
@@ -97,29 +98,27 @@ def save_speeds(store: Path, speeds: Sequence[ModelSpeed]) -> None:
         write_atomic(store / SPEED_FILE, text)
 
 
-def estimate_seconds(
-    work: Work, speed: ModelSpeed, *, prompt: float, target: float, batch_size: int
-) -> float:
+def estimate_seconds(work: Work, speed: ModelSpeed, *, prompt: float, target: float) -> float:
     """Return the seconds of this work with rows of so many prompt and target tokens."""
     if work.kind is WorkKind.TRAINING:
         return speed.rate.estimate(work.n_updates, work.n_rows * (prompt + target))
     if work.kind is WorkKind.SCORING:
         return speed.rate.estimate(work.n_rows, 0)
-    n_steps = count_steps(work.n_rows, target, batch_size, work.max_new_tokens)
-    n_tokens = work.n_rows * target * (1 + _EMPTY if work.n_rows > batch_size else 1)
-    return speed.reading.estimate(0, work.n_rows * prompt) + speed.rate.estimate(n_steps, n_tokens)
+    n_batches = ceil(work.n_rows / speed.batch_size)
+    batch_size = work.n_rows / n_batches
+    n_steps = min(work.max_new_tokens, target * estimate_longest(batch_size))
+    reading = speed.reading.estimate(0, work.n_rows * prompt)
+    return reading + speed.rate.estimate(n_batches * n_steps, work.n_rows * n_steps)
 
 
-def count_steps(n_rows: int, length: float, batch_size: int, max_new_tokens: int) -> float:
-    """Return about how many decoding steps texts of this mean length take.
+def estimate_longest(n: float) -> float:
+    """Return the expected length of the longest of n texts over the mean length.
 
-    A row that ends makes room for the next one, until a wave of rows runs out: then the longest
-    text is waited for.
+    A batch is generated until its longest text ends. Lengths are taken as log-normal; the expected
+    maximum of n normal numbers is Blom's approximation (1958).
 
-    >>> count_steps(n_rows=100, length=50, batch_size=128, max_new_tokens=60)
-    60.0
+    >>> [round(estimate_longest(n), 1) for n in (1, 8, 64)]
+    [0.9, 1.6, 2.4]
     """
-    n_waves = -(-n_rows // (_WAVE * batch_size))
-    n_refilled = max(0, n_rows - n_waves * batch_size)
-    n_steps = n_refilled * length / batch_size + n_waves * min(_TAIL * length, max_new_tokens)
-    return max(n_steps, 2 * length) if n_refilled else n_steps
+    z = float(ndtri((n - 0.375) / (n + 0.25)))
+    return exp(LENGTH_LOG_SD * z - LENGTH_LOG_SD**2 / 2)

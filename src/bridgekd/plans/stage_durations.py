@@ -36,7 +36,8 @@ from bridgekd.runs import Run
 from bridgekd.stages.buying import requests_for
 from bridgekd.stages.scoring import ScorePoolStats
 from bridgekd.stages.stats import GenerationStats, TrainStats
-from bridgekd.teacher.transports import ResolvedTeacher, resolve_teacher
+from bridgekd.teacher.transport import ResolvedTeacher
+from bridgekd.teacher.transports import resolve_teacher
 
 ANSWER_TOKENS = 4.0  # the mark before an answer, and the end token
 ACCURACY = 1.5  # the time is within this factor of the estimate
@@ -210,8 +211,7 @@ class _DurationEstimator:
             prompt, target = added, tokens.per_character * data.instruction_characters
         if work.kind is WorkKind.GENERATION:
             target = min(target, work.max_new_tokens)
-        batch_size = self._runtime.get_batch_size(work.role)
-        return estimate_seconds(work, speed, prompt=prompt, target=target, batch_size=batch_size)
+        return estimate_seconds(work, speed, prompt=prompt, target=target)
 
 
 def find_rationale_length(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Ended, Limits
-from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger, Purpose
 from bridgekd.progress import Progress, silent
@@ -21,18 +21,6 @@ from bridgekd.teacher.loops import run_to_end
 from bridgekd.teacher.orders import Accept
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
-
-__all__ = [
-    "Accept",
-    "Limits",
-    "Purchase",
-    "TeacherRequest",
-    "api_key",
-    "buy",
-    "call_key",
-    "call_request",
-    "key_in",
-]
 
 BACKOFF_S = 0.5  # the first wait; doubled at each further try
 
@@ -104,22 +92,18 @@ def buy(
         resolved.check_price()
     started = time.monotonic()
     total = _count(requests, limits)
-    commits, answers = Commits(ledger), resolved.load_answers()
+    context = TransportContext(resolved, api_key, Commits(ledger), note, resolved.load_answers())
     terms = Terms(
-        resolved=resolved,
+        context=context,
         limits=limits,
         run=run,
         purpose=purpose,
-        answers=answers,
         accept=accept,
         backoff_s=backoff_s,
         tell=lambda done: progress("teacher", done, total),
     )
     terms.tell(0)
-    context = TransportContext(
-        teacher, resolved.options, api_key, resolved.price, commits, note, answers
-    )
-    buying = Buying(commits, terms, resolved.transport.open(context))
+    buying = Buying(terms)
     ended = run_to_end(buying.go(requests))
     if (n := len(buying.rows)) < total:  # a limit ended it
         progress("teacher", n, n)
