@@ -1,13 +1,16 @@
 """The time that `plan --time` estimates against the time that the run takes, stage by stage.
 
     python benchmarks/durations.py RECIPE [--arms direct] [--set KEY=VALUE] [--cpu]
+    python benchmarks/durations.py --model FOLDER [--cpu]     a small job of BRIDGE on one model
 
-The recipe's teacher is the sandbox's, on this machine. `--cpu` counts processor seconds of one
-thread on both sides, for a machine that does other work at the same time. The store must be new.
+The teacher is the sandbox's, on this machine. `--cpu` counts processor seconds of one thread on
+both sides, for a machine that does other work at the same time. The store must be new.
 """
 
 import argparse
+import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +25,41 @@ from bridgekd.plans import calibrate
 from bridgekd.plans.stage_durations import DurationEstimate
 from bridgekd.sandbox.steps import count_steps
 from bridgekd.sandbox.teacher_server import serve
+from bridgekd.sandbox.world import generate
+
+SMALL_JOB = """\
+data: {{train: train.jsonl, test: test.jsonl, fields: {{id: id}}, validation: 12}}
+teacher:
+  provider: sandbox
+  model: sandbox-teacher
+  api_key_env: null
+  max_tokens: 256
+  expected_tokens: [40, 80]
+  price: {{input: 2.5, output: 10.0}}
+budget: {{queries: 16}}
+assistant:
+  model: {model}
+  warm_up: 8
+  warm_up_train: {{updates: 4, batch_size: 4, evaluations: 1}}
+  train: {{updates: 6, batch_size: 8, evaluations: 1}}
+  max_new_tokens: 96
+student:
+  model: {model}
+  train: {{updates: 6, batch_size: 8, evaluations: 1}}
+  max_new_tokens: 96
+runtime: {{assistant_batch_size: 16, student_batch_size: 16}}
+device: cpu
+"""
+
+
+def write_small_job(folder: Path, model: Path) -> Path:
+    """A recipe for 60 questions of the sandbox, 24 more to test."""
+    for name, n, seed in (("train", 60, 0), ("test", 24, 1)):
+        rows = [{"id": e.id, "question": e.question, "answer": e.answer} for e in generate(n, seed)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = folder / "small.yaml"
+    recipe.write_text(SMALL_JOB.format(model=model.resolve()))
+    return recipe
 
 
 def count_processor_seconds() -> None:
@@ -51,29 +89,38 @@ def _format(estimated: float, taken: float) -> str:
     return f"{estimated:.1f} | {taken:.1f} | {taken / estimated:.2f} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--arms", default="")
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--cpu", action="store_true")
-    given = parser.parse_args()
-    if given.cpu:
-        count_processor_seconds()
-    methods = [name for name in given.arms.split(",") if name]
+def compare_times(recipe: Path, overrides: list[str], methods: list[str]) -> None:
+    """Measure, run, and print both."""
     with serve() as teacher:
-        sets = [*given.overrides, f"teacher.base_url={teacher.base_url}"]
+        sets = [*overrides, f"teacher.base_url={teacher.base_url}"]
         started = time.monotonic()
-        plan = api.plan(given.recipe, overrides=sets, methods=methods, measure_time=True)
+        plan = api.plan(recipe, overrides=sets, methods=methods, measure_time=True)
         print(f"plan --time took {time.monotonic() - started:.0f} s")
         assert plan.durations is not None and not plan.durations.missing
         print(f"A rationale counts as {plan.durations.rationale.n_tokens:.0f} tokens.")
         started = time.monotonic()
-        done = api.run(
-            given.recipe, overrides=sets, methods=methods, checkers={"sandbox": count_steps}
-        )
+        checkers = {"sandbox": count_steps}
+        done = api.run(recipe, overrides=sets, methods=methods, checkers=checkers)
         print(f"The run took {time.monotonic() - started:.0f} s.\n")
     print_comparison(plan.durations, done.report.parent.parent)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("recipe", type=Path, nargs="?")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--arms", default="")
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--cpu", action="store_true")
+    given = parser.parse_args()
+    if (given.recipe is None) == (given.model is None):
+        parser.error("give a recipe or --model")
+    if given.cpu:
+        count_processor_seconds()
+    methods = [name for name in given.arms.split(",") if name]
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = given.recipe or write_small_job(Path(folder), given.model)
+        compare_times(recipe, given.overrides, methods)
 
 
 if __name__ == "__main__":
