@@ -5,7 +5,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from bridgekd.exporting import Exported, export_arm
 from bridgekd.journal import finished, recipe_of
 from bridgekd.methods import pilot
 from bridgekd.planning import Plan, foreseen, planned
-from bridgekd.plans.calibrate import measure_missing
 from bridgekd.progress import Progress, silent
 from bridgekd.runs import Run, live_of, open_run
 from bridgekd.served.process import filled, program_of
@@ -120,9 +118,7 @@ def plan(
     given, home = _resolve(recipe, overrides, folder)
     store = home / Path(given.store).expanduser()
     wanted = comparison(given, methods, seeds, budgets)
-    live = replace(live_of(given, home), progress=progress)
-    calibrate = partial(measure_missing, store=store, live=live) if measure_time else None
-    return planned(given, home, wanted, store, calibrate)
+    return planned(given, home, wanted, store, progress if measure_time else None)
 
 
 def run_pilot(

@@ -5,7 +5,7 @@ Sends nothing, writes nothing, takes no lock. What is known is used exactly: a r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,12 +21,9 @@ from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
-from bridgekd.plans.stage_durations import (
-    Calibrate,
-    DurationEstimate,
-    LoadedData,
-    estimate_durations,
-)
+from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
+from bridgekd.plans.stage_work import PlannedData
+from bridgekd.progress import Progress, silent
 from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, live_of
 from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
@@ -95,14 +92,16 @@ def planned(
     folder: Path,
     wanted: Comparison,
     store: Path,
-    calibrate: Calibrate | None = None,
+    measure: Progress | None = None,
 ) -> Plan:
-    """What carrying out `wanted` with a recipe in `folder` would do with a store."""
+    """What carrying out `wanted` with a recipe in `folder` would do with a store. With `measure`
+    the speeds that its time needs are measured first, and their progress is shown.
+    """
 
     def work(run: Run) -> Artifact:
         return run.report(compare(run, wanted), *wanted.asked)
 
-    return foreseen(recipe, folder, store, work, wanted.n_variants, calibrate)
+    return foreseen(recipe, folder, store, work, wanted.n_variants, measure)
 
 
 def foreseen(
@@ -111,11 +110,12 @@ def foreseen(
     store: Path,
     work: Callable[[Run], Artifact],
     n_variants: int = 1,
-    calibrate: Calibrate | None = None,
+    measure: Progress | None = None,
 ) -> Plan:
     """What `work` on a run of a recipe would do with a store."""
     seen = PlanStore(store)
-    here = Run(recipe, folder, seen, live_of(recipe, folder))
+    live = replace(live_of(recipe, folder), progress=measure or silent)
+    here = Run(recipe, folder, seen, live)
     work(here)
     to_do = [p for p in seen.planned.values() if not p.artifact.done]
     loaded = here.pool()
@@ -134,7 +134,7 @@ def foreseen(
     stop = recipe.hard_stop_usd
     serves = any(_served(p.settings) for p in to_do)
     n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
-    data = LoadedData(pool, len(validation), len(test), instructions)
+    data = PlannedData(pool, len(validation), len(test), instructions, n_answers)
     return Plan(
         name=recipe.name,
         stages=tuple(p.artifact for p in seen.planned.values()),
@@ -154,7 +154,7 @@ def foreseen(
         and (not is_loopback(teacher.host) or recipe.teacher.api_key_env is not None),
         serves=serves,
         served_at=_abroad(recipe) if serves else "",
-        durations=estimate_durations(here, seen, data, n_answers, calibrate),
+        durations=estimate_durations(here, seen, data, measure=measure is not None),
     )
 
 
