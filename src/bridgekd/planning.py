@@ -109,7 +109,7 @@ def foreseen(
     n_instructions = 0
     if here.instructions is not None:
         n_instructions = len(load_instructions(here.instructions.path))
-    test = load_examples(here.test_data.path, recipe.data.fields, recipe.data.answer_kind)
+    test = load_examples(here.test_data.path, recipe.data.fields, here.of.answer_type)
     pending = [p.artifact for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
         refuse_shared(here.live.ledger)
