@@ -16,18 +16,21 @@ from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import request_key
-from bridgekd.teacher.batches import BatchLine
 from bridgekd.teacher.buy import Limits, TeacherRequest, buy
 from bridgekd.teacher.buying import Buying, Terms
 from bridgekd.teacher.commits import Commits
+from bridgekd.teacher.transport import TransportContext
+from bridgekd.teacher.transports import resolve_teacher
 from test_teacher import teacher_at
 
 PRICE = Price(input=2.5, output=10.0, batch=0.5)
+OWN = ("max_requests", "max_bytes")
 RESERVE = 1103  # of a request of `pool`: half of (128 + 16 + 10 bytes) * 2.5 + 182 * 10, up
 
 
 def batch_teacher(server, **more):
-    return teacher_at(server, **{"transport": "batch", "poll_s": 0.02, "price": PRICE} | more)
+    own = {"name": "batch", "poll_s": 0.02} | {k: more.pop(k) for k in OWN if k in more}
+    return teacher_at(server, **{"transport": own, "price": PRICE} | more)
 
 
 def bought(path, server, requests, *, stop=None, limits=None, key="none", note=None, **more):
@@ -96,8 +99,8 @@ class Watch:
             assert self._changed.wait_for(lambda: self.seen[name], 20), self.seen
 
 
-def by_hand(path, server, requests, *, stop_at=None, watch=None, note=None, more=None, **line):
-    """A buying with a line of its own; cancelled, as by Ctrl-C, once `stop_at` was asked."""
+def by_hand(path, server, requests, *, stop_at=None, watch=None, note=None, **more):
+    """A buying in this process; cancelled, as by Ctrl-C, once `stop_at` was asked."""
 
     async def stopped(going):
         await asyncio.to_thread(watch.wait_for, stop_at)
@@ -115,11 +118,18 @@ def by_hand(path, server, requests, *, stop_at=None, watch=None, note=None, more
                 await stopping
 
     with Ledger(path) as ledger:
-        teacher = batch_teacher(server, **more or {})
+        resolved = resolve_teacher(batch_teacher(server, **more))
         commits = Commits(ledger)
-        terms = Terms(teacher, Limits(), "r", "train", backoff_s=0.005)
-        line = BatchLine(teacher, "none", commits, note or (lambda text: None), **line)
-        buying = Buying(commits, terms, line)
+        terms = Terms(resolved, Limits(), "r", "train", backoff_s=0.005)
+        context = TransportContext(
+            resolved.teacher,
+            resolved.options,
+            "none",
+            resolved.price,
+            commits,
+            note or (lambda text: None),
+        )
+        buying = Buying(commits, terms, resolved.transport.open(context))
         return asyncio.run(main(buying)), buying
 
 
@@ -141,7 +151,8 @@ from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 path, base_url, microusd, die_at = sys.argv[1:]
 teacher = Teacher(model=SANDBOX_MODEL, base_url=base_url, api_key_env=None, max_tokens=182,
-                  price=Price(input=2.5, output=10.0, batch=0.5), transport="batch", poll_s=0.02)
+                  price=Price(input=2.5, output=10.0, batch=0.5),
+                  transport={"name": "batch", "poll_s": 0.02})
 requests = [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(60)]
 n_commits = 0
 

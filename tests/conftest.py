@@ -74,15 +74,14 @@ assistant:
   warm_up_train: {updates: 4, evaluations: 2, batch_size: 8}
   train: {updates: 4, evaluations: 2, batch_size: 8}
   max_new_tokens: 8
-  batch_size: 16
 student:
   model: model
   instruct: instruct.jsonl
   instruct_train: {updates: 4, evaluations: 1, batch_size: 8}
   train: {updates: 4, evaluations: 2, batch_size: 8}
   max_new_tokens: 8
-  batch_size: 16
 evaluate: {teacher_queries: 5}
+runtime: {assistant_batch_size: 16, student_batch_size: 16}
 device: cpu
 """
 

@@ -229,11 +229,11 @@ def test_parts_keep_to_the_limits_and_lose_nothing(sizes, most_lines, most_bytes
 def test_many_calls_go_out_in_several_batches(tmp_path):
     with serve(words) as server:
         watch = Watch(server)
-        ended, buying = by_hand(tmp_path / "l.db", server, pool(30), most_lines=7)
+        ended, buying = by_hand(tmp_path / "l.db", server, pool(30), max_requests=7)
         assert (ended, len(buying.rows), buying.n_sent) == ("pool", 30, 30)
         assert watch.seen["POST batches"] == watch.seen["POST files"] == 5
         assert set(server.served.values()) == {1}
-        by_hand(tmp_path / "l2.db", server, pool(30), most_bytes=1500)
+        by_hand(tmp_path / "l2.db", server, pool(30), max_bytes=1500)
         assert 5 < watch.seen["POST batches"] - 5 <= 30
 
 
@@ -248,7 +248,7 @@ def test_one_of_several_batches_that_fails_leaves_the_others_for_the_next_start(
 
         watch.hook = hook
         with pytest.raises(TeacherDown, match="too many"):
-            by_hand(path, server, pool(30), most_lines=10)
+            by_hand(path, server, pool(30), max_requests=10)
         assert counts(path) == {"failed": 10, "reserved": 20}
         got = bought(path, server, pool(30))
         assert (got.n_calls_sent, len(got.completions)) == (10, 30)

@@ -226,7 +226,7 @@ def test_a_batch_that_the_server_does_not_know_is_lost_after_two_days(tmp_path):
     with serve(words, batch_faults=BatchFaults(batch_s=30)) as server:
         leave(path, server, Watch(server), pool(5))
     with serve(words) as server:
-        said = r"knows no batch batch_\w+, of 5 calls; use the key and the base_url"
+        said = r"knows no batch batch_\w+, of 5 requests. Use the key and the base_url"
         with pytest.raises(TeacherDown, match=said):
             bought(path, server, pool(5))
         assert (server.calls.total(), counts(path)) == (0, {"reserved": 5})

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from bridgekd.exporting.describe import _base
 
 from bridgekd.config import Recipe, Section
 from bridgekd.edges.store import Artifact, Stats, Store, stage
 from bridgekd.errors import BadInput
+from bridgekd.exporting.cards import _find_base_model
 from bridgekd.journal import Finished, Measured
 
 HUB = Artifact("hub", "hub:owner/base@main", Path("owner/base@main"))
@@ -40,7 +40,8 @@ def a_run(arms, recipe_method="bridge", methods=()):
             "student": {"model": "models/student"},
         }
     )
-    return Finished("tiny", recipe, Path("/home/me"), tuple(methods), FILE, {}, arms)
+    folder = Path("/home/me")
+    return Finished("tiny", recipe, folder, tuple(methods), 1, (), FILE, {}, arms)
 
 
 def an_arm(name, stage="train_student"):
@@ -52,7 +53,7 @@ def test_a_model_s_first_source_is_found_through_every_training(make):
     instructed = make("instruct_student", None, HUB)
     first = make("train_student", pool, instructed, FILE)
     assert a_run({}).source(make("train_student", pool, first)).fingerprint == HUB.fingerprint
-    base = _base(a_run({}), Measured("bridge", first, "explain", 8))
+    base = _find_base_model(a_run({}), Measured("bridge", first, "explain", 8))
     assert (base.stage, base.path) == ("hub", Path("owner/base@main"))
 
 
@@ -60,7 +61,10 @@ def test_a_base_in_a_folder_is_where_the_recipe_says(make):
     pool, folder = make("load_pool", FILE), Artifact("model", "model:1", Path("anywhere"))
     student = make("train_student", pool, folder)
     assistant = make("train_assistant", pool, make("warm_up", pool, folder))
-    bases = [_base(a_run({}), Measured("x", m, "explain", 8)).path for m in (student, assistant)]
+    bases = [
+        _find_base_model(a_run({}), Measured("x", m, "explain", 8)).path
+        for m in (student, assistant)
+    ]
     assert bases == [Path("/home/me/models/student"), Path("/home/me/models/assistant")]
 
 

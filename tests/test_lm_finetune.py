@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import Lora, Machine, Train
+from bridgekd.config import Lora, RuntimeOptions, Train
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded, encode_rows, shortened
 from bridgekd.lm.packing import holds_apart, keeps_apart
@@ -65,7 +65,7 @@ def test_the_first_loss_is_the_naive_one(base, tmp_path):
 def test_the_micro_batch_changes_neither_losses_nor_weights(tmp_path, family):
     base = write_tiny(tmp_path / "base", family, "word_level")
     for tokens in (8, 60, None):
-        log = tune(base, tmp_path / str(tokens), machine=Machine(micro_tokens=tokens))
+        log = tune(base, tmp_path / str(tokens), runtime=RuntimeOptions(micro_batch_tokens=tokens))
         assert log.micro_tokens == tokens
     whole = [line["loss"] for line in metrics(tmp_path / "None")]
     for tokens in (8, 60):
@@ -233,7 +233,7 @@ def test_gradient_checkpointing_changes_no_loss(base, tmp_path, scarce):
 
     tune(base, tmp_path / "rich")
     scarce.n_tokens, scarce.__class__ = 0, Once
-    log = tune(base, tmp_path / "poor", machine=Machine(micro_tokens=8))
+    log = tune(base, tmp_path / "poor", runtime=RuntimeOptions(micro_batch_tokens=8))
     assert log.gradient_checkpointing and log.n_halved == 0
     losses = [[line["loss"] for line in metrics(tmp_path / n)] for n in ("rich", "poor")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -282,10 +282,10 @@ def test_short_convolutions_and_models_without_positions_are_not_put_in_one_line
 
 
 def test_a_tracker_that_is_not_there_is_one_sentence(base, tmp_path):
-    with pytest.raises(BadInput, match=r"machine\.report_to 'nothing' is no tracker"):
-        tune(base, tmp_path, machine=Machine(report_to=("nothing",)))
+    with pytest.raises(BadInput, match=r"runtime\.report_to 'nothing' is no tracker"):
+        tune(base, tmp_path, runtime=RuntimeOptions(report_to=("nothing",)))
     with pytest.raises(BadInput, match="'clearml' is not installed; pip install it"):
-        tune(base, tmp_path, machine=Machine(report_to=("clearml",)))
+        tune(base, tmp_path, runtime=RuntimeOptions(report_to=("clearml",)))
 
 
 def test_quantising_without_its_library_is_one_sentence(base, tmp_path):

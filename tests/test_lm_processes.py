@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.config import Machine, Train
+from bridgekd.config import RuntimeOptions, Train
 from bridgekd.errors import BadInput, Stopped
 from bridgekd.lm.processes import FOLDER, follow, free_port
 from bridgekd.lm.task import Task
@@ -26,7 +26,7 @@ PATHS = {"PYTHONPATH": os.pathsep.join(HOMES)}
 SCRIPT = """
     import sys
     from test_lm_processes import tune
-    tune(sys.argv[1], sys.argv[2], machine=None)
+    tune(sys.argv[1], sys.argv[2], runtime=None)
 """
 
 
@@ -44,16 +44,16 @@ def failing(local):
     raise BadInput("the judge is ill")
 
 
-def tune(base, out, *, machine, **kwargs):
+def tune(base, out, *, runtime, **kwargs):
     return lm.fine_tune(
-        base, ROWS, Path(out), TRAIN, n_updates=6, seed=1, device="cpu", machine=machine, **kwargs
+        base, ROWS, Path(out), TRAIN, n_updates=6, seed=1, device="cpu", runtime=runtime, **kwargs
     )
 
 
 @pytest.fixture(scope="module")
 def alone(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
-    tune(base, out, machine=None)
+    tune(base, out, runtime=None)
     return out
 
 
@@ -86,7 +86,7 @@ def test_processes_started_here_tell_their_progress_and_their_log(
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
     steps = []
     log = tune(
-        base, tmp_path / "out", machine=Machine(processes=2), validate=first_weight,
+        base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=first_weight,
         progress=lambda *step: steps.append(step), unfinished=tmp_path / "work",
     )  # fmt: skip
     assert steps == [("train", k, 6) for k in range(7)]
@@ -100,13 +100,13 @@ def test_processes_started_here_tell_their_progress_and_their_log(
 def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
     with pytest.raises(BadInput, match=r"^the judge is ill$"):
-        tune(base, tmp_path / "out", machine=Machine(processes=2), validate=failing)
+        tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=failing)
 
 
 def test_a_process_that_dies_is_named_with_its_last_words(base, tmp_path):
     task = Task(
-        base, ROWS, tmp_path, TRAIN, 6, 1, "cpu", None, None, None, "train", Machine(processes=2),
-        tmp_path, VariantRef(name="nll"),
+        base, ROWS, tmp_path, TRAIN, 6, 1, "cpu", None, None, None, "train",
+        RuntimeOptions(num_processes=2), tmp_path, VariantRef(name="nll"),
     )  # fmt: skip
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "worker-1.log").write_text("one\nSegmentation fault\n")
@@ -124,4 +124,4 @@ def test_a_process_that_dies_is_named_with_its_last_words(base, tmp_path):
 
 def test_more_processes_than_sequences_are_refused(base, tmp_path):
     with pytest.raises(BadInput, match="5 processes cannot share updates of 4 sequences"):
-        tune(base, tmp_path / "out", machine=Machine(processes=5))
+        tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=5))

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import Lora, Machine, Train
+from bridgekd.config import Lora, RuntimeOptions, Train
 from bridgekd.lm.standing import STANDING
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
 
-ALWAYS = Machine(checkpoint_s=0.0)
+ALWAYS = RuntimeOptions(checkpoint_interval_s=0.0)
 TRAIN = Train(batch_size=4, learning_rate=1e-2, evaluations=3)
 
 
@@ -30,10 +30,10 @@ def rising(local):
     return float([1, 3, 2][len(rising.values) - 1])
 
 
-def tune(base, out, work, *, machine=ALWAYS, train=TRAIN, progress=lambda *_: None, **kwargs):
+def tune(base, out, work, *, runtime=ALWAYS, train=TRAIN, progress=lambda *_: None, **kwargs):
     rising.values = []
     return lm.fine_tune(
-        base, ROWS, out, train, n_updates=9, seed=1, device="cpu", machine=machine,
+        base, ROWS, out, train, n_updates=9, seed=1, device="cpu", runtime=runtime,
         unfinished=work, progress=progress, **kwargs,
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def test_the_best_weights_survive_a_kill_after_them(base, tmp_path):
     rising.values = [0, 0]
     log = lm.fine_tune(
         base, ROWS, tmp_path / "killed", TRAIN, n_updates=9, seed=1, device="cpu",
-        machine=ALWAYS, unfinished=tmp_path / "work", validate=rising,
+        runtime=ALWAYS, unfinished=tmp_path / "work", validate=rising,
     )  # fmt: skip
     assert (log.resumed_at, log.best_update) == (7, 6)
     assert log.validations == ((3, 1.0), (6, 3.0), (9, 2.0))
@@ -112,7 +112,7 @@ def test_checkpoints_come_as_seldom_as_asked_and_go_when_done(base, tmp_path):
     tune(base, tmp_path / "out", tmp_path / "work", progress=look)
     assert seen[6] == ["checkpoint-5"] and not list((tmp_path / "work").iterdir())
     seen.clear()
-    tune(base, tmp_path / "out", tmp_path / "work", progress=look, machine=Machine())
+    tune(base, tmp_path / "out", tmp_path / "work", progress=look, runtime=RuntimeOptions())
     assert not any(seen)
 
 

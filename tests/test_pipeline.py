@@ -195,7 +195,7 @@ def test_killed_in_every_kind_of_stage_a_run_ends_with_the_same_rows(tiny, undis
 def test_killed_in_the_middle_of_each_training_a_run_goes_on_there(tiny, undisturbed):
     stages = ["warm_up", "train_assistant", "instruct_student", "train_student"]
     places = ["warm up assistant", "train assistant", "instruct student", "train student"]
-    always = ["machine.checkpoint_s=0"]
+    always = ["runtime.checkpoint_interval_s=0"]
     for where in places:
         process = in_a_process(run_and_die, tiny, where, 3, always)
         process.join()

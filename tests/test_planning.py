@@ -215,6 +215,16 @@ def test_plan_names_every_limit_and_where_the_price_is_from(task, capsys, monkey
     assert "by your guess of the mean answer" in text and "never above $" in text
 
 
+@pytest.mark.parametrize("limit", ["budget.usd=1", "hard_stop_usd=1"])
+def test_dollars_need_a_price_unless_the_answers_are_recorded(task, limit):
+    overrides = ["teacher.price=null", "budget={queries: 5}", limit]
+    with pytest.raises(BadInput, match="Dollars are limited, but the price of large is unknown"):
+        api.plan(task / "task.yaml", overrides=overrides, **DIRECT)
+    write_jsonl(task / "r.jsonl", [{"question": "q", "text": "Answer: 1"}])
+    replay = ["teacher.transport={name: replay, recordings: r.jsonl}"]
+    assert api.plan(task / "task.yaml", overrides=overrides + replay, **DIRECT)
+
+
 def test_plan_says_that_a_batch_factor_is_applied(task, capsys, monkeypatch):
     price = "{input: 2, output: 8, batch: 0.5}"
     text = printed(task, capsys, monkeypatch, f"teacher.price={price}", "teacher.transport=batch")
@@ -247,7 +257,7 @@ def test_recordings_make_the_plan_exact(task):
         for i in range(30)
     ]
     write_jsonl(task / "recorded.jsonl", rows)
-    replay = ["teacher.transport=replay", "teacher.recordings=recorded.jsonl"]
+    replay = ["teacher.transport={name: replay, recordings: recorded.jsonl}"]
     plan = api.plan(task / "task.yaml", overrides=replay, **DIRECT)
     said = plan.to_buy
     assert said.new.floor == said.new.low == said.new.high == said.new.ceiling > 0

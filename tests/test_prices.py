@@ -15,6 +15,7 @@ from bridgekd.core.replies import Bill, bill_of, read_reply
 from bridgekd.errors import BadInput
 from bridgekd.records import Message
 from bridgekd.teacher.orders import bound_of, refuse_long
+from bridgekd.teacher.transports import resolve_teacher
 
 FULL = Price(input=2.0, output=10.0, cached=0.5, cache_write=2.5, reasoning=12.0)
 
@@ -101,31 +102,31 @@ def test_a_price_is_published_for_an_address_and_not_for_a_name_alone():
     assert published_price("https://api.openai.com/v1", "gpt-4o").price.output == 10
     assert published_price("http://localhost:8000/v1", "gpt-4o") is None
     assert published_price("https://api.openai.com/v1", "gpt-4o-mine") is None
-    assert Teacher(model="gpt-4o").tariff.input == 2.5
-    assert Teacher(model="gpt-4o", price={"input": 1, "output": 1}).tariff.input == 1
+    assert Teacher(model="gpt-4o").list_price.input == 2.5
+    assert Teacher(model="gpt-4o", price={"input": 1, "output": 1}).list_price.input == 1
 
 
 def test_the_batch_transport_applies_its_factor_once():
-    teacher = Teacher(model="gpt-4o-mini", transport="batch")
-    assert (teacher.tariff.input, teacher.tariff.output) == (0.075, 0.3)
-    assert teacher.tariff.by("batch") == teacher.tariff
-    assert Teacher(model="gpt-4o-mini").tariff.input == 0.15
+    price = resolve_teacher(Teacher(model="gpt-4o-mini", transport="batch")).price
+    assert (price.input, price.output) == (0.075, 0.3)
+    assert price.for_transport(has_batch_price=True) == price
+    assert resolve_teacher(Teacher(model="gpt-4o-mini")).price.input == 0.15
 
 
 def test_a_prompt_longer_than_its_price_holds_for_is_refused():
     price = Price(input=1, output=1, max_prompt_tokens=1000)
     teacher = Teacher(model="m", price=price)
     short, long = (TeacherRequest("a", 0, (Message("user", "x" * n),)) for n in (800, 900))
-    refuse_long(teacher, "a", bound_of(teacher, short))
+    refuse_long("m", price, "a", bound_of(teacher, price, short))
     with pytest.raises(BadInput, match=r"Example a .* known up to 1,000"):
-        refuse_long(teacher, "a", bound_of(teacher, long))
+        refuse_long("m", price, "a", bound_of(teacher, price, long))
 
 
 def test_what_stands_beside_the_messages_is_reserved_as_prompt_too():
     request = TeacherRequest("a", 0, (Message("user", "x"),))
     schema = {"type": "json_schema", "json_schema": {"description": "x" * 5000}}
-    bare = bound_of(Teacher(model="m", price=FULL), request)
-    beside = bound_of(Teacher(model="m", price=FULL, response_format=schema), request)
+    bare = bound_of(Teacher(model="m"), FULL, request)
+    beside = bound_of(Teacher(model="m", response_format=schema), FULL, request)
     assert beside.n_prompt_tokens > bare.n_prompt_tokens + 5000
     assert beside.cost_microusd > bare.cost_microusd + 5000 * 2
 
@@ -188,7 +189,7 @@ def test_a_call_of_the_first_version_keeps_its_name():
     [
         {"extra": {"max_tokens": 9}},
         {"extra": {"n": 4}},
-        {"transport": "replay"},
+        {"transport": {"name": "replay", "file": "r.py"}},
         {"recordings": "r.jsonl"},
         {"expected_tokens": (9, 3)},
     ],

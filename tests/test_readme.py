@@ -47,4 +47,4 @@ def test_every_teacher_in_the_documents_is_one():
     teachers = [yaml.load(f"teacher:{part}")["teacher"] for part in blocks.split("teacher:")[1:]]
     assert len(teachers) > 10
     for settings in teachers:
-        assert Teacher(**settings).tariff is not None, settings
+        assert Teacher(**settings).list_price is not None, settings

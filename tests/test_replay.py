@@ -10,7 +10,7 @@ from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
 from bridgekd.teacher.buy import Limits, TeacherRequest, buy
-from bridgekd.teacher.replay import placed
+from bridgekd.teacher.transports import prepare_teacher
 from conftest import write_jsonl
 
 PRICE = Price(input=2.0, output=10.0)
@@ -23,14 +23,13 @@ def request(number, sample=0):
 
 def replayed(tmp_path, rows, requests, *, limits=None, stop=None, price=PRICE, run="r"):
     write_jsonl(tmp_path / "recordings.jsonl", rows)
-    teacher = Teacher(
-        model="m", transport="replay", recordings="recordings.jsonl", price=price, max_tokens=5
-    )
+    replay = {"name": "replay", "recordings": "recordings.jsonl"}
+    teacher = Teacher(model="m", transport=replay, price=price, max_tokens=5)
     with Ledger(tmp_path / "l.db", stop) as ledger:
         return buy(
             requests,
             ledger,
-            teacher=placed(teacher, tmp_path),
+            teacher=prepare_teacher(teacher, tmp_path),
             limits=limits or Limits(),
             run=run,
             api_key="none",
@@ -120,8 +119,8 @@ def test_a_run_learns_from_recordings_and_says_what_they_lack(tiny, monkeypatch)
         for e in examples[: len(examples) // 2]
     ]
     write_jsonl(folder / "recorded.jsonl", recorded)
-    text = tiny.read_text().replace("provider: sandbox", "recordings: recorded.jsonl")
-    text = text.replace("  base_url", "  transport: replay\n  base_url")
+    replay = "transport: {name: replay, recordings: recorded.jsonl}"
+    text = tiny.read_text().replace("provider: sandbox", replay)
     text = text.replace("  api_key_env: null\n", "").replace("evaluate: {teacher_queries: 5}", "")
     tiny.write_text(text)
     planned, notes = api.plan(tiny).purchases[0], []

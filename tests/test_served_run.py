@@ -39,7 +39,6 @@ ANNOTATE = Annotate(
     confidence=None,
     samples=0,
     max_new_tokens=8,
-    batch_size=16,
     seed=0,
     backend="server",
 )

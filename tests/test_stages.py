@@ -52,7 +52,6 @@ def taught(lessons, form):
         answer_weight=0.5,
         lora=None,
         max_new_tokens=8,
-        batch_size=1,
         seed=0,
     )
     return _rationale_rows(lessons, [lessons], settings)

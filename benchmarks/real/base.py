@@ -31,7 +31,7 @@ from train_base_models import ATTENTION, CONV, make_model
 from transformers import PreTrainedTokenizerFast
 from world_tokenizer import SPECIAL_TOKENS, wrap_tokenizer
 
-from bridgekd.config import Machine, Train
+from bridgekd.config import RuntimeOptions, Train
 from bridgekd.io.disk import write_atomic
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.records import Span, TrainRow
@@ -170,7 +170,7 @@ def _taught(
 
     log = fine_tune(
         base, rows, out, config, n_updates=config.n_updates(len(rows)), seed=seed, device="auto",
-        progress=tell, label=label, machine=Machine(checkpoint_s=60),
+        progress=tell, label=label, runtime=RuntimeOptions(checkpoint_interval_s=60),
         unfinished=out.with_name(f"{out.name}.unfinished"),
     )  # fmt: skip
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -24,10 +24,10 @@ from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput
 from bridgekd.methods import method_named
 from bridgekd.progress import Progress
+from bridgekd.report.titles import get_title, sort_labels
 from bridgekd.runs import live_of, open_run
-from bridgekd.stages.naming import in_order, title
 from bridgekd.stats.metrics import Metrics
-from bridgekd.teacher.replay import placed
+from bridgekd.teacher.transports import prepare_teacher
 from bridgekd.terminal import print_plan
 
 ARMS = ("bridge", "random", "direct", "direct_full", "answers_only", "no_instruct", "mentor_kd",
@@ -56,7 +56,7 @@ def fits(recipe_file: Path, arm: str, tell: Progress) -> bool:
     """Whether a method can be carried out here; says why not. Its work is found again later."""
     folder = recipe_file.parent.resolve()
     recipe = load_recipe(recipe_file)
-    recipe = recipe.model_copy(update={"teacher": placed(recipe.teacher, folder)})
+    recipe = recipe.model_copy(update={"teacher": prepare_teacher(recipe.teacher, folder)})
     live = replace(live_of(recipe, folder), progress=tell)
     try:
         method_named(arm)(open_run(recipe, folder, live, [arm]))
@@ -79,10 +79,10 @@ def table(task: Task, metrics: Metrics, folder: Path) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     versus = {row.arm: row for row in metrics.vs_reference}
-    for label in in_order(metrics.arms):
+    for label in sort_labels(metrics.arms):
         row, against = metrics.arms[label], versus.get(label)
         low, high = (100 * end for end in row.ci95)
-        cells = [title(label), f"{100 * row.accuracy:.1f} ({low:.1f} to {high:.1f})"]
+        cells = [get_title(label), f"{100 * row.accuracy:.1f} ({low:.1f} to {high:.1f})"]
         cells += ["", ""]
         if against is not None:
             ends = "{:+.1f} to {:+.1f}".format(*(100 * end for end in against.ci95))

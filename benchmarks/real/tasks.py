@@ -69,7 +69,10 @@ data:
   fields: {{id: id{choices}}}
   answer_type: {answer_type}
   validation: 40
-teacher: {{model: {teacher}, transport: replay, recordings: recordings.jsonl, max_tokens: 512}}
+teacher:
+  model: {teacher}
+  transport: {{name: replay, recordings: recordings.jsonl}}
+  max_tokens: 512
 budget: {{queries: {budget}}}
 assistant:
   model: {base}/assistant
@@ -77,14 +80,12 @@ assistant:
   warm_up_train: {{updates: {warm_up}, learning_rate: 1e-3, batch_size: 16, evaluations: 2}}
   train: {{updates: {updates}, learning_rate: 1e-3, batch_size: 16, evaluations: 2}}
   max_new_tokens: {max_new_tokens}
-  batch_size: 64
 student:
   model: {base}/student
   instruct: instruct.jsonl
   instruct_train: {{updates: 60, learning_rate: 3e-3, batch_size: 16}}
   train: {{updates: {updates}, learning_rate: 3e-3, batch_size: 16, evaluations: 2}}
   max_new_tokens: {max_new_tokens}
-  batch_size: 128
 confidence: {{keep_share: 80%}}
 store: runs
 ledger: ledger.db

@@ -32,7 +32,7 @@ from bridgekd.methods import method_named
 from bridgekd.records import Prediction
 from bridgekd.runs import live_of, open_run
 from bridgekd.settings import Predict
-from bridgekd.teacher.replay import placed
+from bridgekd.teacher.transports import prepare_teacher
 from bridgekd.variants import VariantSettings
 
 LARGE = "gpt-3.5"
@@ -86,14 +86,15 @@ def prepared(task: Task, data: Path, folder: Path, base: Path) -> dict[str, dict
 def right_of(recipe_file: Path, teacher: str, seed: int) -> list[bool]:
     """The test answers of the student of one teacher under one seed."""
     folder = recipe_file.parent.resolve()
-    overrides = [f"seed={seed}", f"teacher.model={teacher}", f"teacher.recordings={teacher}.jsonl",
+    overrides = [f"seed={seed}", f"teacher.model={teacher}",
+                 f"teacher.transport.recordings={teacher}.jsonl",
                  "teacher.price={input: 0, output: 0}", f"name={teacher}-{seed}"]  # fmt: skip
     recipe = load_recipe(recipe_file, overrides)
-    recipe = recipe.model_copy(update={"teacher": placed(recipe.teacher, folder)})
+    recipe = recipe.model_copy(update={"teacher": prepare_teacher(recipe.teacher, folder)})
     run = open_run(recipe, folder, live_of(recipe, folder), ["direct_full"])
     arm = method_named("direct_full")(run)["direct_full"]
     size = recipe.student
-    how = Predict(ask=arm.ask, max_new_tokens=size.max_new_tokens, batch_size=size.batch_size)
+    how = Predict(ask=arm.ask, max_new_tokens=size.max_new_tokens, role=arm.size)
     made = run.make(stages.predict, how, run.pool(), run.test(), arm.model)
     return [p.correct for p in read_rows(made.path / "predictions.parquet", Prediction)]
 

@@ -25,7 +25,7 @@ from bridgekd.stages.measuring import checker
 from bridgekd.stages.pilot import PilotMeasurements, read_measurements
 from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.buy import api_key, key_in
-from bridgekd.teacher.replay import placed
+from bridgekd.teacher.transports import prepare_teacher, resolve_teacher
 from bridgekd.trying import Panel
 from bridgekd.trying import panel as open_panel
 from bridgekd.workers import side_by_side
@@ -232,4 +232,7 @@ def _resolve(
         wanted, home = recipe, folder or Path.cwd()
     else:
         wanted, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
-    return wanted.model_copy(update={"teacher": placed(wanted.teacher, home)}), home
+    wanted = wanted.model_copy(update={"teacher": prepare_teacher(wanted.teacher, home)})
+    if wanted.budget.usd is not None or wanted.hard_stop_usd is not None:
+        resolve_teacher(wanted.teacher).check_price()
+    return wanted, home

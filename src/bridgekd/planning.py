@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from bridgekd import settings as of
 from bridgekd.comparing import Comparison, compare
-from bridgekd.config import Price, Recipe, Teacher, is_loopback, published_price
+from bridgekd.config import Price, Recipe, is_loopback, published_price
 from bridgekd.core.costs import microusd
 from bridgekd.core.durations import WorkKind
 from bridgekd.core.forecast import Forecast
@@ -24,9 +24,8 @@ from bridgekd.ledger.history import held_microusd
 from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, live_of
 from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
+from bridgekd.teacher.transports import ResolvedTeacher, resolve_teacher
 from bridgekd.timing import Hours, hours_of, sizes_of
-
-RECORDINGS = "the recordings"  # stands for the host where nothing is sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,8 @@ class Plan:
     priced: PricedBy
     hard_stop_microusd: int | None
     held_microusd: int  # by the ledger, against the hard stop
-    host: str  # where questions would be sent
+    host: str  # where questions would be sent, or what answers come from where nothing is sent
+    is_sent: bool
     sent: str  # what of the data would be sent
     needs_consent: bool  # not for a server on this machine that wants no key
     serves: bool = False  # whether a stage to come asks the assistant's server
@@ -115,8 +115,7 @@ def foreseen(
         refuse_shared(here.live.ledger)
     world = World(here, seen, test, {loaded.path.name: pool})
     purchases, together = purchases_of(world, pending)
-    replayed = recipe.teacher.transport == "replay"
-    host = RECORDINGS if replayed else urlsplit(recipe.teacher.url).hostname or ""
+    teacher = resolve_teacher(recipe.teacher)
     stop = recipe.hard_stop_usd
     serves = any(_served(p.settings) for p in to_do)
     sizes = sizes_of(pool, len(validation), len(test), n_instructions)
@@ -129,29 +128,29 @@ def foreseen(
         n_variants=n_variants,
         purchases=purchases,
         together=together,
-        priced=_priced(recipe.teacher),
+        priced=_priced(teacher),
         hard_stop_microusd=None if stop is None else microusd(stop),
         held_microusd=held_microusd(here.live.ledger),
-        host=host,
+        host=teacher.host,
+        is_sent=teacher.transport.sends_to_host,
         sent=_sent(recipe),
-        needs_consent=not replayed
-        and (not is_loopback(host) or recipe.teacher.api_key_env is not None),
+        needs_consent=teacher.transport.sends_to_host
+        and (not is_loopback(teacher.host) or recipe.teacher.api_key_env is not None),
         serves=serves,
         served_at=_abroad(recipe) if serves else "",
         hours=hours_of(to_do, seen.planned, sizes, recipe, store) if to_do else None,
     )
 
 
-def _priced(teacher: Teacher) -> PricedBy:
+def _priced(resolved: ResolvedTeacher) -> PricedBy:
+    teacher, price = resolved.teacher, resolved.teacher.list_price
     published = published_price(teacher.url, teacher.model) if teacher.price is None else None
-    price = published.price if published else teacher.price
-    batch = price.batch if price is not None and teacher.transport == "batch" else None
     return PricedBy(
         teacher.model,
-        teacher.tariff,
+        resolved.price,
         published.read if published else "",
         published.source if published else "",
-        batch,
+        price.batch if price is not None and resolved.transport.has_batch_price else None,
     )
 
 

@@ -25,7 +25,6 @@ from bridgekd.core.costs import microusd, prompt_token_bound
 from bridgekd.core.draws import drawn
 from bridgekd.core.forecast import Forecast, Known, best_known, forecast
 from bridgekd.core.joint import together
-from bridgekd.core.replies import Bill
 from bridgekd.edges.columns import Rows
 from bridgekd.edges.rows import GROUP, read_column
 from bridgekd.edges.store import Artifact, PlanStore
@@ -37,7 +36,8 @@ from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.buying import limits_of, requests_for
 from bridgekd.stages.pool import by_id, pool_and_validation, read_pool
 from bridgekd.teacher.orders import bound_of, refuse_long
-from bridgekd.teacher.replay import ReplayLine
+from bridgekd.teacher.transport import KnownAnswers
+from bridgekd.teacher.transports import resolve_teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,11 @@ class World:
 
     def n_unrecorded(self, wanted: _Wanted) -> int:
         """How many of its questions a replayed teacher has nothing for."""
-        teacher = self.run.recipe.teacher
-        if teacher.transport != "replay":
+        answers = resolve_teacher(self.run.recipe.teacher).load_answers()
+        if answers is None:
             return 0
         asked = requests_for(wanted.ask, wanted.examples, self.run.shots)
-        return sum(len(ReplayLine(teacher).lacks(part)) for part in parts_of(asked))
+        return sum(len(answers.find_missing(part)) for part in parts_of(asked))
 
     def _bill(
         self, asks: Sequence[tuple[of.Ask, Sequence[Example]]], limits: Limits, *, ordered: bool
@@ -191,11 +191,12 @@ def foresee(
     """The bill of `requests`, in their order or, unless `ordered`, of any `limits.queries` of
     them, by what the ledger knows. They are looked at part by part, and none is kept.
     """
-    price, room = teacher.tariff, None
+    resolved = resolve_teacher(teacher)
+    price, room = resolved.price, None
     if hard_stop_usd is not None:
         room = microusd(hard_stop_usd) - held_microusd(ledger)
-    line = ReplayLine(teacher) if teacher.transport == "replay" else None
-    if line is not None:
+    answers = resolved.load_answers()
+    if answers is not None:
         price = price or Price(input=0, output=0)
     calls: list[Call] = []
     seen: set[str] = set()
@@ -205,11 +206,12 @@ def foresee(
         like = like or asked[0]
         keys = [call_key(call) for call in asked]
         settled = settled_calls(ledger, keys)
-        if line is not None:
-            settled = _recorded(line, keys, part) | settled
+        if answers is not None:
+            settled = _recorded(answers, keys, part) | settled
         elif ordered:  # refuses a prompt that is too long for its price
             longest = max(part, key=lambda r: prompt_token_bound(r.messages))
-            refuse_long(teacher, longest.id, bound_of(teacher, longest))
+            most = bound_of(teacher, price, longest)
+            refuse_long(teacher.model, price, longest.id, most)
         calls += calls_for(
             [billed_messages_of(call) for call in asked],
             price,
@@ -218,7 +220,7 @@ def foresee(
             repeats=[_again(key, seen) for key in keys],
         )
     known = Known("recordings")
-    if line is None:
+    if answers is None:
         known = _known(ledger, like, seen if ordered else set(), teacher)
     return forecast(
         calls,
@@ -247,10 +249,10 @@ def _again(key: str, seen: set[str]) -> bool:
 
 
 def _recorded(
-    line: ReplayLine, keys: Sequence[str], requests: Sequence[TeacherRequest]
+    answers: KnownAnswers, keys: Sequence[str], requests: Sequence[TeacherRequest]
 ) -> dict[str, Settled]:
     """What replaying each request will be billed."""
-    bills = {key: line.most(r, Bill()) for key, r in zip(keys, requests, strict=True)}
+    bills = {key: answers.get_cost(r) for key, r in zip(keys, requests, strict=True)}
     return {
         key: Settled(b.cost_microusd, b.n_prompt_tokens + b.n_completion_tokens, owed=True)
         for key, b in bills.items()

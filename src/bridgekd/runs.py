@@ -16,8 +16,10 @@ from bridgekd.config import Backend, Recipe
 from bridgekd.edges.sources import data_source, model_source
 from bridgekd.edges.store import Artifact, Maker, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
+from bridgekd.report.stage import report
 from bridgekd.settings import Evaluate, Predict, Report, Settings
 from bridgekd.stages.live import Live
+from bridgekd.teacher.transports import resolve_teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class Run:
         how = Predict(
             ask=arm.ask,
             max_new_tokens=sized.max_new_tokens,
-            batch_size=sized.batch_size,
+            role=arm.size,
             backend=self.recipe.assistant.backend if arm.size == "assistant" else IN_PROCESS,
         )
         return self.make(stages.predict, how, pool, test, arm.model)
@@ -181,11 +183,12 @@ class Run:
     ) -> Artifact:
         """The page, and on it the command that makes it again."""
         recipe = self.recipe.model_dump(mode="json")
-        for name in ("base_url", "recordings", "expected_tokens"):  # these change no result
+        for name in ("base_url", "expected_tokens"):  # these change no result
             del recipe["teacher"][name]
-        del recipe["assistant"]["server"], recipe["pilot"]
+        recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
+        del recipe["assistant"]["server"], recipe["pilot"], recipe["runtime"]
         how = Report(recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets))
-        return self.make(stages.report, how, evaluation)
+        return self.make(report, how, evaluation)
 
     def write_journal(self, state: str) -> None:
         """runs/<name>.json: which folders are this run's, and whether it is over."""
@@ -219,7 +222,7 @@ def live_of(recipe: Recipe, folder: Path) -> Live:
         ledger=folder / Path(recipe.ledger).expanduser(),
         hard_stop_usd=recipe.hard_stop_usd,
         device=recipe.device,
-        machine=recipe.machine,
+        runtime=recipe.runtime,
         server=recipe.assistant.server,
         folder=folder,
     )

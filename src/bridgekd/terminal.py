@@ -13,7 +13,7 @@ from rich.table import Table
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.core.forecast import Forecast
-from bridgekd.planning import RECORDINGS, Plan, PricedBy
+from bridgekd.planning import Plan, PricedBy
 from bridgekd.purchases import Purchase
 from bridgekd.timing import Hours
 from bridgekd.trying import Reply
@@ -123,8 +123,8 @@ def print_buying(console: Console, plan: Plan) -> None:
             f"{dollars(plan.held_microusd)} of that already."
         )
     console.print(priced(plan.priced), markup=False)
-    if plan.host == RECORDINGS:
-        console.print("[dim]The answers are recorded ones: nothing leaves this machine.[/dim]")
+    if not plan.is_sent:
+        console.print(f"[dim]Answers come from {escape(plan.host)}: nothing is sent.[/dim]")
         return
     console.print(f"[dim]Each request holds: {escape(plan.sent)}. Nothing else leaves.[/dim]")
 

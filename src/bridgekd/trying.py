@@ -14,8 +14,8 @@ from bridgekd.grading.graders import GRADERS
 from bridgekd.journal import Finished, Measured
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
+from bridgekd.report.titles import get_title
 from bridgekd.stages.live import Live
-from bridgekd.stages.naming import TITLES
 from bridgekd.stages.pool import open_model
 
 N_OPTIONS = (2, 26)
@@ -106,4 +106,4 @@ def _reply(
     if len(written) > 1:
         answer = split_answer(written[1])[1]
     answer = answer or answer_type.extract_answer(written[-1], example.choices)
-    return Reply(TITLES.get(arm.name, arm.name), rationale, answer)
+    return Reply(get_title(arm.name), rationale, answer)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import Machine, Train
+from bridgekd.config import RuntimeOptions, Train
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import encode_rows
 from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
@@ -132,7 +132,9 @@ def test_the_loss_is_a_sum_over_sequences(ref):
 
 def test_the_micro_batch_does_not_change_a_training(ref, models, tmp_path):
     for tokens in (None, 8):
-        train(models, tmp_path / str(tokens), ref, machine=Machine(micro_tokens=tokens))
+        train(
+            models, tmp_path / str(tokens), ref, runtime=RuntimeOptions(micro_batch_tokens=tokens)
+        )
     losses = [read_losses(tmp_path / name) for name in ("None", "8")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -154,7 +156,7 @@ def test_prompt_tokens_have_no_gradient(ref, models):
 
 def test_several_processes_load_the_same_objective(ref, models, tmp_path):
     train(models, tmp_path / "one", ref)
-    log = train(models, tmp_path / "two", ref, machine=Machine(processes=2))
+    log = train(models, tmp_path / "two", ref, runtime=RuntimeOptions(num_processes=2))
     assert log.n_processes == 2
     one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("one", "two"))
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)

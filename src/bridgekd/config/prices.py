@@ -3,7 +3,7 @@
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -15,8 +15,8 @@ class Price(Section):
     """Dollars per million tokens. What is left out costs what its kind costs: tokens read from the
     server's cache (`cached`) and written into it (`cache_write`) as input, reasoning as output.
 
-    `batch` is the factor on input and output of the batch transport. Above `max_prompt_tokens` the
-    price does not hold.
+    `batch` is the factor on input and output of a transport that has a batch price. Above
+    `max_prompt_tokens` the price does not hold.
     """
 
     input: Dollars
@@ -27,9 +27,9 @@ class Price(Section):
     batch: float | None = Field(None, gt=0, le=1)
     max_prompt_tokens: int | None = Field(None, ge=1)
 
-    def by(self, transport: Literal["live", "batch", "replay"]) -> "Price":
-        """The price as it is charged on a transport, with no factor left to apply."""
-        if transport != "batch" or self.batch is None:
+    def for_transport(self, *, has_batch_price: bool) -> "Price":
+        """Return the price as it is charged on a transport, with no factor left to apply."""
+        if not has_batch_price or self.batch is None:
             return self.model_copy(update={"batch": None})
         halved = {
             kind: _times(amount, self.batch)

@@ -13,6 +13,7 @@ from bridgekd.config.teacher import Budget, Teacher
 from bridgekd.variants import VariantRef
 
 Space = Literal["raw", "centred"]
+Role = Literal["assistant", "student"]
 
 
 def _folder_name(value: str) -> str:
@@ -90,22 +91,29 @@ class Train(Section):
         return self.updates or max(1, math.ceil(n_reference * self.epochs / self.batch_size))
 
 
-class Machine(Section):
-    """How models are trained here: a matter of speed and memory, not of what is learnt.
+class RuntimeOptions(Section):
+    """Speed and memory of the local models. Nothing here is in a fingerprint.
 
-    A micro-batch holds at most `micro_tokens` tokens, padding included (None: a whole update); when
-    memory runs out it is halved, and at one row gradient checkpointing goes on. `processes` share
-    every update between them, one a GPU. `attention` is an implementation that transformers knows,
-    such as flash_attention_2. A training that was killed goes on from where it stood at most
-    `checkpoint_s` seconds before. `report_to` names trackers that transformers knows, such as wandb
-    or tensorboard.
+    `assistant_batch_size` and `student_batch_size` are sequences at once when a model generates or
+    scores. A micro-batch of a training has at most `micro_batch_tokens` tokens, padding included
+    (None: a whole update). It is halved when memory runs out; at one row gradient checkpointing is
+    switched on. `num_processes` share every update, one per GPU. `attn_implementation` is one of
+    transformers, such as flash_attention_2. A killed training resumes from a checkpoint that is at
+    most `checkpoint_interval_s` seconds old. `report_to` names trackers of transformers, such as
+    wandb or tensorboard.
     """
 
-    micro_tokens: int | None = Field(None, ge=8)
-    processes: int = Field(1, ge=1, le=64)
-    attention: str | None = None
-    checkpoint_s: float = Field(300.0, ge=0)
+    assistant_batch_size: int = Field(64, ge=1)
+    student_batch_size: int = Field(128, ge=1)
+    micro_batch_tokens: int | None = Field(None, ge=8)
+    num_processes: int = Field(1, ge=1, le=64)
+    attn_implementation: str | None = None
+    checkpoint_interval_s: float = Field(300.0, ge=0)
     report_to: tuple[str, ...] = ()
+
+    def get_batch_size(self, role: Role) -> int:
+        """Return the batch size of generation and scoring for a model of this role."""
+        return self.assistant_batch_size if role == "assistant" else self.student_batch_size
 
 
 class Assistant(Section):
@@ -121,7 +129,6 @@ class Assistant(Section):
     train: Train = Train()
     answer_weight: float = Field(1.0, ge=0)  # lambda of the two-part loss
     max_new_tokens: int = Field(256, ge=1)
-    batch_size: int = Field(64, ge=1)  # sequences at once when scoring and writing
     backend: Backend = "transformers"
     scoring: Backend = "transformers"
     server: AssistantServer | None = None
@@ -148,7 +155,6 @@ class Student(Section):
     form: Literal["joint", "two_task"] = "joint"
     answer_weight: float = Field(1.0, ge=0)
     max_new_tokens: int = Field(256, ge=1)
-    batch_size: int = Field(128, ge=1)
 
 
 class Select(Section):
@@ -262,19 +268,8 @@ class Recipe(Section):
     ledger: str = "ledger.db"
     hard_stop_usd: Dollars | None = None
     device: str = "auto"
-    machine: Machine = Machine()
+    runtime: RuntimeOptions = RuntimeOptions()
     seed: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _dollars_need_a_price(self) -> "Recipe":
-        limited = self.budget.usd is not None or self.hard_stop_usd is not None
-        recorded = self.teacher.transport == "replay"  # then each recording may have its own cost
-        if limited and self.teacher.tariff is None and not recorded:
-            raise ValueError(
-                f"dollars are limited but the price of {self.teacher.model} is unknown; give "
-                "teacher.price in dollars per million tokens (0 and 0 for a free server)"
-            )
-        return self
 
     @model_validator(mode="after")
     def _accepted_answers_can_be_judged(self) -> "Recipe":

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from bridgekd.config.fields import Address, Amount, Dollars, Section
 from bridgekd.config.prices import Price, published_price
+from bridgekd.variants import VariantRef
 
 OPENAI_URL = "https://api.openai.com/v1"
 # Models that think first: their limit has another name, and they take no temperature.
@@ -42,15 +43,15 @@ class Teacher(Section):
     """Any OpenAI-compatible chat completions endpoint, or recordings of one.
 
     None leaves a setting of the request unsent. `seed` goes up by one with each sample of a
-    question.
+    question. `transport` names how requests reach the teacher: a module of `teacher/transports`,
+    a plugin, or a file.
     """
 
     provider: str = "openai"
     model: str
     base_url: Address | None = None  # None: OPENAI_URL
     api_key_env: str | None = "OPENAI_API_KEY"  # None: the server wants no key
-    transport: Literal["live", "batch", "replay"] = "live"
-    recordings: str | None = None  # JSONL of recorded answers, for transport: replay
+    transport: VariantRef = VariantRef(name="live")
     max_tokens: int = Field(
         512, ge=1, le=10**7
     )  # what an answer may have at most, reasoning included
@@ -70,7 +71,6 @@ class Teacher(Section):
     tokens_per_minute: float | None = Field(None, gt=0)
     timeout_s: float = Field(120.0, gt=0)
     max_tries: int = Field(6, ge=1, le=20)
-    poll_s: float = Field(30.0, gt=0)  # how often a batch is asked about
 
     @property
     def url(self) -> str:
@@ -78,13 +78,14 @@ class Teacher(Section):
         return self.base_url or OPENAI_URL
 
     @property
-    def tariff(self) -> Price | None:
-        """What a call is charged: the recipe's price, else the published one; halved or so by the
-        batch transport. None: nobody knows.
+    def list_price(self) -> Price | None:
+        """The recipe's price, else the published one, before any factor of the transport; None if
+        there is neither.
         """
-        published = published_price(self.url, self.model) if self.price is None else None
-        price = published.price if published else self.price
-        return None if price is None else price.by(self.transport)
+        if self.price is not None:
+            return self.price
+        published = published_price(self.url, self.model)
+        return published.price if published else None
 
     @model_validator(mode="before")
     @classmethod
@@ -110,12 +111,6 @@ class Teacher(Section):
         if value is not None and not 1 <= value[0] <= value[1]:
             raise ValueError("give the lower end first, such as [150, 250]")
         return value
-
-    @model_validator(mode="after")
-    def _recordings_are_replayed(self) -> "Teacher":
-        if (self.transport == "replay") != (self.recordings is not None):
-            raise ValueError("transport: replay and recordings: FILE go together")
-        return self
 
     def settings(self, sample_index: int) -> dict[str, Any]:
         """The fields of a request beside its messages, `extra` among them; none is None."""

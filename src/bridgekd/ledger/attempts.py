@@ -95,16 +95,20 @@ def final_attempt(db: sqlite3.Connection, key: str) -> StoredCall | None:
     return StoredCall(key, state, raw, Bill(*amounts))
 
 
-def close_left_open(db: sqlite3.Connection) -> int:
-    """Closes the open attempts of a process that is gone; returns how many.
+def close_left_open(db: sqlite3.Connection, token: str | None = None) -> int:
+    """Closes the open attempts of a process that is gone, or those of one batch that were recorded;
+    returns how many.
 
     What had been recorded is settled by what it says. A batch that no server was asked to make
     failed; all others go on without us. What else there is may have been served: unknown.
     """
+    which = "(batch IS NULL OR remote_id IS NULL OR raw_response IS NOT NULL)"
+    if token is not None:
+        which = "batch = :token AND raw_response IS NOT NULL"
     left = db.execute(
-        """SELECT id, key, request, raw_response, price, reserve_microusd, batch FROM attempts
-           LEFT JOIN batches ON batch = token WHERE state = 'reserved'
-           AND (batch IS NULL OR remote_id IS NULL OR raw_response IS NOT NULL) ORDER BY id"""
+        f"""SELECT id, key, request, raw_response, price, reserve_microusd, batch FROM attempts
+            LEFT JOIN batches ON batch = token WHERE state = 'reserved' AND {which} ORDER BY id""",
+        {"token": token},
     ).fetchall()
     for attempt_id, key, request, raw, price, reserve, batch in left:
         reply = read_reply(raw) if raw is not None else None

@@ -203,7 +203,7 @@ def _resolve_price(default_price: DefaultPrice, model: str) -> Price | None:
             f"no published price of {model!r} is known; give --price INPUT,OUTPUT in dollars "
             "per million tokens"
         )
-    return found.price.by("live")
+    return found.price.for_transport(has_batch_price=False)
 
 
 def _price(row: Mapping[str, Any]) -> Price | None:

@@ -183,6 +183,11 @@ class Ledger:
         with self._transaction() as db:
             return attempts.close_left_open(db)
 
+    def settle_batch(self, token: str) -> None:
+        """Settles what was recorded for the open attempts of one batch by what it says."""
+        with self._transaction() as db:
+            attempts.close_left_open(db, token)
+
     def bring_in(
         self,
         request: Mapping[str, Any],

@@ -11,7 +11,7 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import integration_utils
 
-from bridgekd.config import Lora, Machine, Train
+from bridgekd.config import Lora, RuntimeOptions, Train
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded, encode_rows, shortened
 from bridgekd.lm.loading import LocalModel, load, max_positions, resolve_device, save
@@ -48,7 +48,7 @@ def fine_tune(
     validate: Validate | None = None,
     progress: Progress = silent,
     label: str = "train",
-    machine: Machine | None = None,
+    runtime: RuntimeOptions | None = None,
     unfinished: Path | None = None,
     objective: VariantSettings | None = None,
     reference: ReferenceSpec | None = None,
@@ -65,17 +65,18 @@ def fine_tune(
 
     Checkpoints go into `unfinished`: called again with the same arguments and folder, a training
     that was killed goes on and ends with the weights of an undisturbed one. Works under torchrun
-    and `accelerate launch`, too; with `machine.processes` it starts that many itself (then
+    and `accelerate launch`, too; with `runtime.num_processes` it starts that many itself (then
     `validate` must be picklable). Same arguments, same CPU: same bytes. Raises BadInput if no row
     is left.
     """
     task = Task(
         base, rows, out, config, n_updates, seed, device, revision, lora, validate, label,
-        machine or Machine(), unfinished or out / "unfinished", _make_ref(objective), reference,
+        runtime or RuntimeOptions(), unfinished or out / "unfinished", _make_ref(objective),
+        reference,
     )  # fmt: skip
     task.work.mkdir(parents=True, exist_ok=True)
-    if task.machine.processes > 1 and "WORLD_SIZE" not in os.environ:
-        _shared_by(task, task.machine.processes)
+    if task.runtime.num_processes > 1 and "WORLD_SIZE" not in os.environ:
+        _shared_by(task, task.runtime.num_processes)
         log = in_processes(task, progress)
     else:
         log = trained(task, progress)
@@ -90,7 +91,7 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
     torch.manual_seed(task.seed)  # LoRA's first weights
     local = load(
         task.base, device=_device(task, arguments), revision=task.revision, trainable=True,
-        lora=task.lora, attention=task.machine.attention,
+        lora=task.lora, attention=task.runtime.attn_implementation,
     )  # fmt: skip
     rows, n_too_long, n_cut = _fitting(local, task)
     n_processes = int(arguments.world_size)
@@ -104,7 +105,7 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
         f"{settings!r} {task.reference!r}",
     )  # fmt: skip
     checkpoint, standing = latest_checkpoint(task.work, identity) or (None, Standing(identity))
-    standing.micro_tokens = standing.micro_tokens or task.machine.micro_tokens
+    standing.micro_tokens = standing.micro_tokens or task.runtime.micro_batch_tokens
     began_at, began_after = standing.update, standing.seconds
     watch = _watch(local, task, standing, progress)
     trainer = UpdateTrainer(
@@ -197,7 +198,7 @@ def _watch(local: LocalModel, task: Task, standing: Standing, progress: Progress
             max(1, round(task.n_updates * i / k)) for i in range(1, k + 1)
         ),
         patience=task.config.patience,
-        checkpoint_s=task.machine.checkpoint_s,
+        checkpoint_s=task.runtime.checkpoint_interval_s,
         tell=lambda update, of: progress(task.label, update, of),
     )
 
@@ -240,7 +241,7 @@ def _arguments(task: Task) -> TrainingArguments:
         "save_strategy": "no",  # the watch says when
         "save_total_limit": 2,
         "eval_strategy": "no",
-        "report_to": _known_trackers(task.machine.report_to) or "none",
+        "report_to": _known_trackers(task.runtime.report_to) or "none",
         "run_name": task.label,
         "disable_tqdm": True,
         "log_level": "error",
@@ -262,7 +263,7 @@ def _shared_by(task: Task, n_processes: int) -> None:
     if task.config.batch_size < n_processes:
         raise BadInput(
             f"{task.label}: {n_processes} processes cannot share updates of "
-            f"{task.config.batch_size} sequences; raise batch_size or lower machine.processes"
+            f"{task.config.batch_size} sequences; raise batch_size or lower runtime.num_processes"
         )
 
 
@@ -273,9 +274,9 @@ def _known_trackers(names: Sequence[str]) -> list[str]:
         try:
             trackers.get_reporting_integration_callbacks([name])
         except ValueError as exc:
-            raise BadInput(f"machine.report_to {name!r} is no tracker; {exc}") from exc
+            raise BadInput(f"runtime.report_to {name!r} is no tracker; {exc}") from exc
         if name not in trackers.get_available_reporting_integrations():
             raise BadInput(
-                f"machine.report_to {name!r} is not installed; pip install it, or leave it out"
+                f"runtime.report_to {name!r} is not installed; pip install it, or leave it out"
             )
     return list(names)

@@ -25,12 +25,12 @@ N_SHOWN = 5  # lines of a worker that failed
 
 
 def in_processes(task: Task, progress: Progress) -> TrainingLog:
-    """The log of a training that `task.machine.processes` workers did together.
+    """The log of a training that `task.runtime.num_processes` workers did together.
 
     Raises BadInput with a worker's own sentence, or Stopped with the last lines of one that died;
     the others are stopped with it.
     """
-    folder, n, port = task.work / FOLDER, task.machine.processes, free_port()
+    folder, n, port = task.work / FOLDER, task.runtime.num_processes, free_port()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with open(folder / TASK, "wb") as file:
@@ -90,7 +90,7 @@ def _fail(task: Task, rank: int, code: int) -> None:
     if code == BadInput.exit_code:
         raise BadInput(said[-1])
     raise Stopped(
-        f"{task.label}: process {rank} of {task.machine.processes} ended with {code}: "
+        f"{task.label}: process {rank} of {task.runtime.num_processes} ended with {code}: "
         f"{' | '.join(said[-N_SHOWN:])}; the same command goes on from the last checkpoint"
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgekd.config import Lora, Machine, Train
+from bridgekd.config import Lora, RuntimeOptions, Train
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.reference_model import ReferenceSpec
 from bridgekd.records import TrainRow
@@ -28,7 +28,7 @@ class Task:
     lora: Lora | None
     validate: Validate | None
     label: str
-    machine: Machine
+    runtime: RuntimeOptions
     work: Path
     objective: VariantRef
     reference: ReferenceSpec | None = None

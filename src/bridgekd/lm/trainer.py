@@ -127,8 +127,8 @@ class UpdateTrainer(Trainer):
         tokens = min(standing.micro_tokens or sys.maxsize, longest * len(share.rows))
         if self.updates.n_processes > 1:
             raise BadInput(
-                f"memory ran out in one of several processes ({reason}); set machine.micro_tokens "
-                f"to {tokens // 2} and go on"
+                f"Memory ran out in one of several processes ({reason}). Set "
+                f"runtime.micro_batch_tokens to {tokens // 2} and run the same command again."
             )
         if len(self._cut(share)) < len(share.rows):
             standing.micro_tokens = max(longest, tokens // 2)

@@ -31,6 +31,7 @@ from bridgekd.settings.sections import (
     WarmUp,
 )
 from bridgekd.settings.variant_checks import check_measure, check_strategy
+from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.variants import VariantRef, VariantSettings
 
 
@@ -56,13 +57,12 @@ class Settings:
             train=a.warm_up_train,
             lora=a.lora,
             max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
             seed=seed,
         )
         measure = MEASURES.resolve(r.select.difficulty, folder)
         check_measure(r, MEASURES.load(measure), self.answer_type)
         self.score_pool = _score_pool(a, measure, seed)
-        self.embed_pool = EmbedPool(batch_size=a.batch_size)
+        self.embed_pool = EmbedPool()
         self.n_committee = _count_committee(measure)
         self.select = Select(
             strategy=STRATEGIES.resolve(r.select.strategy, folder),
@@ -86,7 +86,6 @@ class Settings:
             backend=a.backend,
             samples=r.mentor.samples,
             max_new_tokens=a.max_new_tokens,
-            batch_size=a.batch_size,
             seed=seed,
         )
         self.train_with_mentor = TrainWithMentor(
@@ -136,7 +135,6 @@ def _check(recipe: Recipe, keep: Literal["correct", "confident", "all"]) -> Chec
     return Check(
         keep=keep,
         confidence=recipe.confidence if asked else None,
-        batch_size=recipe.assistant.batch_size if asked else 0,
         scoring=recipe.assistant.scoring if asked else "transformers",
     )
 
@@ -145,9 +143,7 @@ def _signals(recipe: Recipe) -> Signals:
     return Signals(
         samples=recipe.loop.samples,
         max_new_tokens=recipe.student.max_new_tokens,
-        batch_size=recipe.student.batch_size,
         confidence=recipe.confidence,
-        judge_batch_size=recipe.assistant.batch_size,
         seed=recipe.seed,
         scoring=recipe.assistant.scoring,
     )
@@ -162,7 +158,6 @@ def _training(
         answer_weight=sized.answer_weight,
         lora=sized.lora,
         max_new_tokens=sized.max_new_tokens,
-        batch_size=sized.batch_size,
         seed=seed,
     )
 
@@ -179,7 +174,6 @@ def _score_pool(assistant: Assistant, settings: VariantSettings, seed: int) -> S
     return ScorePool(
         difficulty=settings,
         max_new_tokens=0 if measure.needs_gold else assistant.max_new_tokens,
-        batch_size=assistant.batch_size,
         seed=seed if measure.samples_answers else 0,
         scoring=assistant.scoring,
     )
@@ -198,7 +192,6 @@ def _annotate(recipe: Recipe) -> Annotate:
         confidence=recipe.confidence if keep == "confident" else None,
         samples=recipe.annotate.samples if keep == "consistent" else 0,
         max_new_tokens=assistant.max_new_tokens,
-        batch_size=assistant.batch_size,
         seed=recipe.seed if keep == "consistent" else 0,
         backend=assistant.backend,
         scoring=assistant.scoring if keep == "confident" else "transformers",
@@ -218,5 +211,5 @@ def _ask(teacher: Teacher) -> Ask:
         model=teacher.model,
         fields=teacher.settings(0),
         prompt=teacher.prompt,
-        price=teacher.tariff,
+        price=resolve_teacher(teacher).price,
     )

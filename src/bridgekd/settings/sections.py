@@ -16,6 +16,7 @@ from bridgekd.config import (
     Fields,
     Lora,
     Price,
+    Role,
     Section,
     TeacherPrompt,
     Train,
@@ -56,19 +57,17 @@ class WarmUp(Section):
     train: Train
     lora: Lora | None
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
 class ScorePool(Answered):
     difficulty: VariantSettings
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
 class EmbedPool(Section):
-    batch_size: int
+    """The model is an input, and nothing else changes its embeddings."""
 
 
 Part = tuple[float, float]  # of a budget, from one share of it to another
@@ -78,9 +77,7 @@ WHOLE: Part = (0.0, 1.0)
 class Signals(Answered):
     samples: int
     max_new_tokens: int
-    batch_size: int
     confidence: Confidence
-    judge_batch_size: int
     seed: int
 
 
@@ -112,7 +109,6 @@ class QueryTeacher(Section):
 class Check(Answered):
     keep: Literal["correct", "confident", "all"]
     confidence: Confidence | None  # None: the assistant is not asked
-    batch_size: int
 
 
 class TrainModel(Section):
@@ -123,7 +119,6 @@ class TrainModel(Section):
     answer_weight: float
     lora: Lora | None
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -132,7 +127,6 @@ class Annotate(Answered):
     confidence: Confidence | None
     samples: int  # answers a question beside the greedy one; 0: none are drawn
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -141,7 +135,6 @@ class TrainOnAnswers(Section):
     answer_weight: float
     lora: Lora | None
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -149,7 +142,6 @@ class SampleRationales(Answered):
     keep: Literal["correct"] = "correct"
     samples: int
     max_new_tokens: int
-    batch_size: int
     seed: int
 
 
@@ -165,9 +157,9 @@ class Instruct(Section):
 
 
 class Predict(Answered):
+    role: Role
     ask: Literal["explain", "answer"]
     max_new_tokens: int
-    batch_size: int
 
 
 class MeasureTeacher(Section):

@@ -26,7 +26,7 @@ from bridgekd.stages.live import Live
 from bridgekd.stages.pool import by_id, n_queries, part_of, read_answer_type, read_pool
 from bridgekd.stages.stats import CalibrationStats, KeptStats, PurchaseStats
 from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
-from bridgekd.teacher.replay import ReplayLine
+from bridgekd.teacher.transports import resolve_teacher
 
 Keep = Literal["correct", "confident", "consistent", "all"]
 
@@ -84,7 +84,7 @@ def check(
                 answered,
                 judge,
                 s.confidence,
-                batch_size=s.batch_size,
+                batch_size=live.runtime.assistant_batch_size,
                 answer_type=answer_type,
                 live=live,
             )
@@ -126,15 +126,16 @@ def _told_apart(
     completions: Sequence[Completion], ask: of.Ask, wanted: Sequence[Example], live: Live
 ) -> tuple[Sequence[Completion], int | None]:
     """The completions of a replayed teacher, `unrecorded` where it had nothing, and their count."""
-    if live.teacher.transport != "replay":
+    answers = resolve_teacher(live.teacher).load_answers()
+    if answers is None:
         return completions, None
-    lacks = ReplayLine(live.teacher).lacks(requests_for(ask, wanted, ()))
+    lacks = answers.find_missing(requests_for(ask, wanted, ()))
     rows = [replace(c, state="unrecorded") if c.id in lacks else c for c in completions]
     n = sum(row.state == "unrecorded" for row in rows)
     if n:
         live.note(
             f"{n:,} of the {len(rows):,} questions asked have no recording in "
-            f"{live.teacher.recordings}: their rows are unrecorded and cost a query, no money."
+            f"{answers.source}: their rows are unrecorded and cost a query, no money."
         )
     return rows, n
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridgekd.config import AssistantServer, Machine, Teacher
+from bridgekd.config import AssistantServer, RuntimeOptions, Teacher
 from bridgekd.progress import Progress, silent
 from bridgekd.records import StepCount
 
@@ -23,7 +23,7 @@ class Live:
     ledger: Path
     hard_stop_usd: float | None = None
     device: str = "cpu"
-    machine: Machine = field(default_factory=Machine)
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     server: AssistantServer | None = None
     folder: Path = field(default=Path())
     checkers: Mapping[str, Checker] = field(default_factory=dict, repr=False)

@@ -65,9 +65,9 @@ def score_pool(
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     measure, options = MEASURES.load(s.difficulty), MEASURES.parse_options(s.difficulty)
     prompts = [answer_prompt(e) for e in examples] if measure.score_answers else []
-    speed = Throughput()
+    speed, batch_size = Throughput(), live.runtime.assistant_batch_size
     size: dict[str, Any] = {
-        "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
+        "max_new_tokens": s.max_new_tokens, "throughput": speed, "batch_size": batch_size,
     }  # fmt: skip
     texts: list[Sequence[str]] = []  # of each question
     with asked(model, s.scoring, out, live) as local:
@@ -76,7 +76,7 @@ def score_pool(
             examples,
             measure=None if measure.score_answers else measure,
             max_new_tokens=s.max_new_tokens,
-            batch_size=s.batch_size,
+            batch_size=batch_size,
             progress=live.progress,
         )
         difficulty = scored.difficulty
@@ -115,7 +115,11 @@ def embed_pool(
     name, _ = model_and_revision(encoder)
     texts = [render_question(e) for e in read_pool(pool)]
     embeddings = lm.embed(
-        name, texts, device=live.device, batch_size=s.batch_size, progress=live.progress
+        name,
+        texts,
+        device=live.device,
+        batch_size=live.runtime.assistant_batch_size,
+        progress=live.progress,
     )
     np.save(out / "embeddings.npy", embeddings)
     return EmbedPoolStats(n_embedded=len(texts), width=int(embeddings.shape[1]))
@@ -136,7 +140,8 @@ def weigh_student(
     speed = Throughput()
     texts = samples(
         out, open_model(model, live), prompts, s.samples,
-        seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
+        seed=s.seed, max_new_tokens=s.max_new_tokens,
+        batch_size=live.runtime.student_batch_size, live=live,
         throughput=speed,
     )  # fmt: skip
     answers = _read(examples, answer_type, texts)
@@ -149,7 +154,7 @@ def weigh_student(
             judge,
             list(zip(examples, said, strict=True)),
             how=s.confidence.how,
-            batch_size=s.judge_batch_size,
+            batch_size=live.runtime.assistant_batch_size,
             progress=live.progress,
             label="weigh the student's answers",
         )

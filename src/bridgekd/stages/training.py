@@ -48,7 +48,8 @@ def warm_up(out: Path, s: of.WarmUp, live: Live, pool: Artifact, model: Artifact
     return _train(
         out, model, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(rows)),
-        validate=_accuracy(pool, "answer", s), label="warm up assistant",
+        validate=_accuracy(pool, "answer", s, live.runtime.assistant_batch_size),
+        label="warm up assistant",
     )  # fmt: skip
 
 
@@ -79,7 +80,8 @@ def train_assistant(
     return _train(
         out, model, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(rows)),
-        validate=_accuracy(pool, "explain", s), label="train assistant",
+        validate=_accuracy(pool, "explain", s, live.runtime.assistant_batch_size),
+        label="train assistant",
     )  # fmt: skip
 
 
@@ -95,7 +97,9 @@ def annotate(
     prompts = [explain_prompt(e) for e in examples]
     speed = Throughput()
     size: dict[str, Any] = {
-        "max_new_tokens": s.max_new_tokens, "batch_size": s.batch_size, "throughput": speed,
+        "max_new_tokens": s.max_new_tokens,
+        "batch_size": live.runtime.assistant_batch_size,
+        "throughput": speed,
     }  # fmt: skip
     with ExitStack() as opened:
         writer = judge = opened.enter_context(asked(model, s.backend, out, live))
@@ -117,7 +121,7 @@ def annotate(
                 examples,
                 judge,
                 s.confidence,
-                batch_size=s.batch_size,
+                batch_size=live.runtime.assistant_batch_size,
                 answer_type=answer_type,
                 live=live,
             )
@@ -174,7 +178,8 @@ def train_student(
     return _train(
         out, model, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
-        validate=_accuracy(pool, asked, s), label="train student",
+        validate=_accuracy(pool, asked, s, live.runtime.student_batch_size),
+        label="train student",
     )  # fmt: skip
 
 
@@ -199,7 +204,8 @@ def train_on_answers(
     return _train(
         out, model, rows, s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(epoch_pool) if epoch_pool else examples)),
-        validate=_accuracy(pool, "answer", s), label="train student on answers",
+        validate=_accuracy(pool, "answer", s, live.runtime.student_batch_size),
+        label="train student on answers",
     )  # fmt: skip
 
 
@@ -215,8 +221,8 @@ def sample_rationales(
     with asked(model, s.backend, out, live) as writer:
         drawn = samples(
             out, writer, [explain_prompt(e) for e in examples], s.samples,
-            seed=s.seed, max_new_tokens=s.max_new_tokens, batch_size=s.batch_size, live=live,
-            throughput=speed,
+            seed=s.seed, max_new_tokens=s.max_new_tokens, live=live, throughput=speed,
+            batch_size=live.runtime.assistant_batch_size,
         )  # fmt: skip
         form = form_of(writer)
     rows = [
@@ -251,7 +257,8 @@ def train_with_mentor(
     return _train(
         out, model, _rationale_rows(pool, rationales, s), s.train, s, live,
         n_updates=s.train.n_updates(len(read_pool(pool))),
-        validate=_accuracy(pool, asked, s), label="train student with mentor",
+        validate=_accuracy(pool, asked, s, live.runtime.student_batch_size),
+        label="train student with mentor",
         objective=OBJECTIVES.resolve(
             VariantRef.model_validate(
                 {"name": "forward_kl", "kd_weight": s.share, "kd_temperature": s.temperature}
@@ -296,7 +303,7 @@ def _train(
     log = lm.fine_tune(
         name, rows, out, train,
         n_updates=n_updates, seed=s.seed, device=live.device, revision=revision, lora=s.lora,
-        validate=validate, progress=live.progress, label=label, machine=live.machine,
+        validate=validate, progress=live.progress, label=label, runtime=live.runtime,
         unfinished=out / UNFINISHED, objective=objective, reference=reference,
     )  # fmt: skip
     speed = validate.speed.to_stats() if isinstance(validate, GreedyAccuracy) else None
@@ -304,13 +311,16 @@ def _train(
 
 
 def _accuracy(
-    pool: Artifact, asked: Asked, s: of.WarmUp | of.TrainModel | of.TrainOnAnswers
+    pool: Artifact,
+    asked: Asked,
+    s: of.WarmUp | of.TrainModel | of.TrainOnAnswers,
+    batch_size: int,
 ) -> GreedyAccuracy | None:
     """On the validation split; None where nothing was set aside."""
     examples = tuple(read_validation(pool))
     if not examples:
         return None
-    return GreedyAccuracy(examples, read_answer_type(pool), asked, s.max_new_tokens, s.batch_size)
+    return GreedyAccuracy(examples, read_answer_type(pool), asked, s.max_new_tokens, batch_size)
 
 
 def _answer_row(example: Example, weight: float = 1.0) -> TrainRow:

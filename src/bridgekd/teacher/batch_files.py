@@ -4,17 +4,16 @@ Pure, and careful: servers other than OpenAI's leave things out.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bridgekd.core.calls import payload_of
 from bridgekd.core.replies import read_reply
 from bridgekd.teacher.orders import Order
 
-URL = "/v1/chat/completions"
+URL: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 METADATA = "bridgekd"  # under this name a batch carries our token
-MOST_LINES, MOST_BYTES = 50_000, 100_000_000  # in one file; OpenAI takes twice the bytes
 _ID_LENGTH = 64  # of a custom_id, at the strictest servers
 
 
@@ -49,9 +48,7 @@ class Result:
     said: str = ""
 
 
-def parts_of(
-    orders: Iterable[Order], *, most_lines: int = MOST_LINES, most_bytes: int = MOST_BYTES
-) -> Iterator[Part]:
+def parts_of(orders: Iterable[Order], *, most_lines: int, most_bytes: int) -> Iterator[Part]:
     """The orders in their order, cut into parts within the limits of one batch."""
     keys: list[str] = []
     lines: list[bytes] = []
@@ -82,8 +79,10 @@ def read_json(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_batch(tree: Mapping[str, Any]) -> BatchState | None:
-    """A batch object; None where it has no id or no status."""
+def read_batch(tree: Any) -> BatchState | None:
+    """A batch object; None for anything without an id or a status."""
+    if not isinstance(tree, dict):
+        return None
     name, status, metadata = tree.get("id"), tree.get("status"), tree.get("metadata")
     if not (name and isinstance(name, str) and isinstance(status, str)):
         return None

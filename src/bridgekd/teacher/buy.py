@@ -1,14 +1,12 @@
 """Buys teacher answers in rank order until the pool or the budget ends.
 
-This is the synchronous face; what is asynchronous stays in `buying.py` and `chat.py`, which are
-loaded only when something is bought.
+This is the synchronous face; what is asynchronous stays in `buying.py` and the transports.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Ended, Limits
@@ -17,11 +15,12 @@ from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger, Purpose
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Completion
+from bridgekd.teacher.buying import Buying, Terms
+from bridgekd.teacher.commits import Commits
+from bridgekd.teacher.loops import run_to_end
 from bridgekd.teacher.orders import Accept
-
-if TYPE_CHECKING:
-    from bridgekd.teacher.commits import Commits
-    from bridgekd.teacher.lines import Line
+from bridgekd.teacher.transport import TransportContext
+from bridgekd.teacher.transports import resolve_teacher
 
 __all__ = [
     "Accept",
@@ -58,7 +57,8 @@ class Purchase:
 
 def api_key(teacher: Teacher) -> str:
     """The teacher's key; "none" where none is needed."""
-    return key_in(None if teacher.transport == "replay" else teacher.api_key_env, "teacher")
+    needs_key = resolve_teacher(teacher).transport.needs_api_key
+    return key_in(teacher.api_key_env if needs_key else None, "teacher")
 
 
 def key_in(name: str | None, section: str) -> str:
@@ -99,31 +99,27 @@ def buy(
     call, where dollars are limited but the price is unknown. `accept(id, state, text)` says which
     answers count against `limits.accepted`; `note` gets sentences about batches.
     """
-    limited = limits.microusd is not None or ledger.hard_stop_microusd is not None
-    if limited and teacher.tariff is None and teacher.transport != "replay":
-        raise BadInput(
-            f"Dollars are limited but the price of {teacher.model} is unknown; give teacher.price "
-            f"in dollars per million tokens (0 and 0 for a free server)."
-        )
-    # Late, because a plan needs neither asyncio nor openai.
-    from bridgekd.teacher.buying import Buying, Terms
-    from bridgekd.teacher.commits import Commits
-    from bridgekd.teacher.loops import run_to_end
-
+    resolved = resolve_teacher(teacher)
+    if limits.microusd is not None or ledger.hard_stop_microusd is not None:
+        resolved.check_price()
     started = time.monotonic()
     total = _count(requests, limits)
+    commits, answers = Commits(ledger), resolved.load_answers()
     terms = Terms(
-        teacher=teacher,
+        resolved=resolved,
         limits=limits,
         run=run,
         purpose=purpose,
+        answers=answers,
         accept=accept,
         backoff_s=backoff_s,
         tell=lambda done: progress("teacher", done, total),
     )
     terms.tell(0)
-    commits = Commits(ledger)
-    buying = Buying(commits, terms, _line(teacher, api_key, commits, note))
+    context = TransportContext(
+        teacher, resolved.options, api_key, resolved.price, commits, note, answers
+    )
+    buying = Buying(commits, terms, resolved.transport.open(context))
     ended = run_to_end(buying.go(requests))
     if (n := len(buying.rows)) < total:  # a limit ended it
         progress("teacher", n, n)
@@ -143,20 +139,3 @@ def _count(requests: Iterable[TeacherRequest], limits: Limits) -> int:
     """How many requests there are at most; 0 where that is unknown."""
     n_requests = len(requests) if isinstance(requests, Sized) else None
     return min((n for n in (limits.queries, n_requests) if n is not None), default=0)
-
-
-def _line(
-    teacher: Teacher, api_key: str, commits: "Commits", note: Callable[[str], None]
-) -> "Line":
-    """The way to this teacher."""
-    if teacher.transport == "replay":
-        from bridgekd.teacher.replay import ReplayLine
-
-        return ReplayLine(teacher)
-    if teacher.transport == "batch":
-        from bridgekd.teacher.batches import BatchLine
-
-        return BatchLine(teacher, api_key, commits, note)
-    from bridgekd.teacher.chat import ChatLine
-
-    return ChatLine(teacher, api_key)

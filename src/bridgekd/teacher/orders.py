@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bridgekd.config import Teacher
+from bridgekd.config import Price, Teacher
 from bridgekd.core.admission import Charge
 from bridgekd.core.calls import TeacherRequest, billed_messages_of, call_request
 from bridgekd.core.costs import prompt_token_bound, reserve_microusd
@@ -26,29 +26,32 @@ class Order:
     most: Bill
 
 
-def bound_of(teacher: Teacher, request: TeacherRequest) -> Bill:
+def bound_of(teacher: Teacher, price: Price | None, request: TeacherRequest) -> Bill:
     """The most that a request to this teacher can be billed."""
     messages = billed_messages_of(call_request(teacher, request))
-    cost = reserve_microusd(teacher.tariff, messages, teacher.max_tokens)
+    cost = reserve_microusd(price, messages, teacher.max_tokens)
     return Bill(prompt_token_bound(messages), teacher.max_tokens, cost)
 
 
-def refuse_long(teacher: Teacher, id: str, most: Bill) -> None:
+def refuse_long(model: str, price: Price | None, id: str, most: Bill) -> None:
     """BadInput where the price may not hold for so long a prompt."""
-    price, n_prompt = teacher.tariff, most.n_prompt_tokens
     longest = price and price.max_prompt_tokens
-    if longest and n_prompt > longest and teacher.transport != "replay":
+    if longest and most.n_prompt_tokens > longest:
         raise BadInput(
-            f"Example {id} may have {n_prompt:,} prompt tokens, but the price of "
-            f"{teacher.model} is known up to {longest:,} only; give teacher.price as it is for "
-            f"long prompts, or leave the example out."
+            f"Example {id} may have {most.n_prompt_tokens:,} prompt tokens, but the price of "
+            f"{model} is known up to {longest:,} only. Set teacher.price as it is for long "
+            f"prompts, or leave the example out."
         )
+
+
+def tokens_of(bill: Bill) -> int:
+    """Prompt and completion together."""
+    return bill.n_prompt_tokens + bill.n_completion_tokens
 
 
 def charge(bill: Bill, accepted: bool) -> Charge:
     """A bill in every unit that can be limited."""
-    tokens = bill.n_prompt_tokens + bill.n_completion_tokens
-    return Charge(1, bill.cost_microusd, tokens, int(accepted))
+    return Charge(1, bill.cost_microusd, tokens_of(bill), int(accepted))
 
 
 def completion_of(order: Order, reply: Reply, bill: Bill) -> Completion:

@@ -10,15 +10,16 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
-
-import openai
 
 from bridgekd.config import Teacher
 from bridgekd.core.pace import reset_s
 from bridgekd.core.refusals import Refusal
 from bridgekd.teacher.lines import Outcome
+
+if TYPE_CHECKING:
+    import openai
 
 KEY_MARK = "[key]"
 CONNECT_TIMEOUT_S = 10.0
@@ -40,20 +41,22 @@ T = TypeVar("T")
 
 
 class Wire:
-    """An open client for one teacher; used as an async context."""
+    """A client for one teacher, between `open` and `close` or as an async context."""
 
     def __init__(self, teacher: Teacher, api_key: str) -> None:
+        import openai  # late: planning needs none of it
+
         self.teacher = teacher
+        self.host = urlsplit(teacher.url).hostname or "The teacher"
         self._secrets = _spellings(api_key)
         self._levels: dict[str, int] = {}
-        host = urlsplit(teacher.url).hostname
         # The time of a whole attempt is kept in `ask`; a server that drips bytes would never end
         # the read timeout. Connecting has a shorter one of its own, because it is free to fail.
         timeout = openai.Timeout(None, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s / 2))
         # A proxy of the environment never stands between this machine and itself.
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=timeout,
-            trust_env=host not in ("localhost", "127.0.0.1", "::1"),
+            trust_env=self.host not in ("localhost", "127.0.0.1", "::1"),
         )
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
@@ -63,11 +66,21 @@ class Wire:
             http_client=http_client,
         )
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
+        """Keep the loggers of what is below us from writing down a key."""
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             self._levels[name] = logger.level
             logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
         return self
 
     async def __aexit__(
@@ -76,14 +89,14 @@ class Wire:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._client.close()
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
+        await self.close()
 
     async def send(
-        self, request: Callable[[openai.AsyncOpenAI], Awaitable[T]], timeout_s: float
+        self, request: "Callable[[openai.AsyncOpenAI], Awaitable[T]]", timeout_s: float
     ) -> T | Outcome:
         """What one request gives, or how it failed. Raises nothing but asyncio's cancellation."""
+        import openai
+
         try:
             async with asyncio.timeout(timeout_s):
                 return await request(self._client)
@@ -99,15 +112,12 @@ class Wire:
         except openai.OpenAIError as exc:
             return Outcome("unknown", reason=type(exc).__name__)
 
-    def _by_status(self, exc: openai.APIStatusError) -> Outcome:
+    def _by_status(self, exc: "openai.APIStatusError") -> Outcome:
         headers = exc.response.headers
         name = exc.request_id or headers.get("request-id")
         outcome = self.by_status(exc.status_code, exc.response.text, name, exc.message)
-        return (
-            replace(outcome, retry_after_s=_wait_s(headers))
-            if outcome.kind == "failed"
-            else outcome
-        )
+        wait_s = _wait_s(headers) if outcome.kind == "failed" else None
+        return replace(outcome, retry_after_s=wait_s, status=exc.status_code)
 
     def by_status(
         self, status: int, body: str, request_id: str | None, otherwise: str = ""
@@ -115,8 +125,7 @@ class Wire:
         """What an error means; `otherwise` is its message where the body has none."""
         refusal = Refusal.read(status, body)
         said = self.clean(refusal.message or otherwise or f"status {status}")[:300]
-        host = urlsplit(self.teacher.url).hostname or ""
-        kind = refusal.kind(host)
+        kind = refusal.kind(self.host)
         if kind == "key":
             # Servers like to quote the key here, whole or in part: their words are not passed on.
             name = self.teacher.api_key_env

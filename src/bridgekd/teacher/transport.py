@@ -1,0 +1,145 @@
+"""What a transport is: a way on which requests reach a teacher and answers come back.
+
+The one idea: a transport is opened for one purchase and then has one method to write, `send`: one
+request in, one `Outcome` out, which says what may have become of the money. Budget, ledger, order,
+retries and limits are not its business: `buying.py` knows no transport by name and only asks for
+the properties below. A transport is one file that ends in `TRANSPORT = Transport(...)`;
+docs/teachers.md has a complete small one.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import BaseModel
+
+from bridgekd.config import Price, Teacher
+from bridgekd.core.calls import TeacherRequest
+from bridgekd.core.replies import Bill
+from bridgekd.teacher.lines import Outcome
+from bridgekd.teacher.orders import Order
+from bridgekd.variants import NoOptions
+
+if TYPE_CHECKING:
+    from bridgekd.teacher.commits import Commits
+
+
+class KnownAnswers(Protocol):
+    """Answers that are known before anything is sent, such as recordings."""
+
+    @property
+    def source(self) -> str:
+        """Where they are from, for messages."""
+
+    def get_cost(self, request: TeacherRequest) -> Bill:
+        """Return exactly what the answer costs; nothing where there is none."""
+
+    def find_missing(self, requests: Iterable[TeacherRequest]) -> set[str]:
+        """Return the ids of the requests that have no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportContext:
+    """What a connection is opened with.
+
+    options: an instance of the transport's `options`. price: what a request is charged, all factors
+    applied; None if unknown. commits: the way to the open ledger. note: takes sentences for the
+    user. answers: what `load_answers` gave, if the transport has it.
+    """
+
+    teacher: Teacher
+    options: BaseModel
+    api_key: str
+    price: Price | None
+    commits: "Commits"
+    note: Callable[[str], None] = lambda text: None
+    answers: KnownAnswers | None = None
+
+
+class TeacherConnection:
+    """An open way to the teacher, for one purchase. A transport writes `send`; the rest may stay.
+
+    max_in_flight: how many requests may be sent and not yet answered.
+    """
+
+    def __init__(self, context: TransportContext) -> None:
+        self.max_in_flight = context.teacher.concurrency
+
+    async def open(self) -> None:
+        """Get ready to send."""
+
+    async def close(self) -> None:
+        """Free what `open` took; nothing is in flight."""
+
+    async def send(self, order: Order) -> Outcome:
+        """Send one request once and return how that ended.
+
+        Raises nothing but the errors of bridgekd and asyncio's cancellation.
+        """
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Send what `send` has collected: until some of it has ended, no further request comes."""
+
+    def find_earlier(self, key: str) -> "asyncio.Task[None] | None":
+        """Return the work on a request that an earlier process sent and that is still open.
+
+        When it has ended, its result is in the ledger. None: this connection knows nothing of it.
+        """
+        return None
+
+    async def stop(self) -> set[str]:
+        """Send nothing more, and do not wait for what goes on without this process.
+
+        Returns the keys of requests that were given to `send` and have not left this machine.
+        """
+        return set()
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """One way to reach a teacher.
+
+    open: gives the connection for one purchase. options: the transport's own keys in the recipe.
+    is_paid: whether requests cost money, so that a limit in dollars needs a price.
+    local_source: what answers come from, for messages; "" where requests go to teacher.base_url.
+    has_batch_price: whether the price's batch factor applies. supports_rate_limits: whether the
+    user's limits per minute apply. survives_process: whether requests go on when this process ends
+    (a retry then needs no pause: it is collected for the next file). load_answers: reads answers
+    that are known beforehand. prepare: gives the teacher with its paths found from the recipe's
+    folder.
+    """
+
+    name: str
+    title: str
+    summary: str
+    open: Callable[[TransportContext], TeacherConnection]
+    paper: str = ""
+    options: type[BaseModel] = NoOptions
+    is_paid: bool = True
+    needs_api_key: bool = True
+    local_source: str = ""
+    has_batch_price: bool = False
+    supports_rate_limits: bool = True
+    survives_process: bool = False
+    load_answers: Callable[[Teacher, BaseModel], KnownAnswers] | None = None
+    prepare: Callable[[Teacher, BaseModel, Path], Teacher] | None = None
+
+    @property
+    def sends_to_host(self) -> bool:
+        """Whether data of the user leave for the teacher's address."""
+        return not self.local_source
+
+
+def build_answer(text: str, *, n_prompt_tokens: int, n_completion_tokens: int) -> Outcome:
+    """Return the outcome of a request that was answered with `text`.
+
+    The token counts are what it is billed, at the teacher's price.
+    """
+    message = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": n_prompt_tokens, "completion_tokens": n_completion_tokens}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return Outcome("answered", raw=json.dumps({"choices": [choice], "usage": usage}))

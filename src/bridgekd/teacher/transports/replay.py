@@ -1,0 +1,140 @@
+"""`replay`: recorded answers as a teacher. Nothing is sent, everything else is as with `live`.
+
+A recording is found by its question, or by its id where it names no question; several of one
+question are its samples, in the file's order. What it is billed: its recorded tokens at the
+recipe's price, or without a price its recorded cost. A question without a recording is a refused
+row here, which `query_teacher` counts and calls unrecorded.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from bridgekd.config import Price, Teacher
+from bridgekd.core.calls import TeacherRequest
+from bridgekd.core.costs import microusd_up
+from bridgekd.core.recordings import Recording, counted, read_recording
+from bridgekd.core.replies import Bill, bill_of, read_reply
+from bridgekd.edges.rows import read_jsonl
+from bridgekd.errors import BadInput
+from bridgekd.teacher.lines import Outcome
+from bridgekd.teacher.orders import Order
+from bridgekd.teacher.transport import TeacherConnection, Transport, TransportContext
+from bridgekd.variants import VariantRef
+
+NO_RECORDING_BODY = '{"error": {"message": "nothing is recorded", "code": "no_recording"}}'
+
+
+class ReplayOptions(BaseModel):
+    """recordings: a JSONL file of recorded answers, relative to the recipe's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recordings: str
+
+
+class Recordings:
+    """The recorded answers of a file, by question or id, and what they cost."""
+
+    def __init__(self, path: Path, price: Price | None) -> None:
+        self.source = str(path)
+        self._price = price
+        self._rows = read_recordings(path)
+
+    def find(self, request: TeacherRequest) -> Recording | None:
+        """Return the recorded answer to a request, if there is one."""
+        for name in (("question", request.question), ("id", request.id)):
+            samples = self._rows.get(name, [])
+            if request.sample_index < len(samples):
+                return samples[request.sample_index]
+        return None
+
+    def get_cost(self, request: TeacherRequest) -> Bill:
+        """Return exactly what replaying a request is billed."""
+        recording = self.find(request)
+        if recording is None:
+            return Bill()
+        reply = read_reply(json.dumps(counted(recording, request.messages)))
+        reported = reply.usage.reported_usd if reply.usage else None
+        return bill_of(reply, self._price, most=Bill(0, 0, microusd_up(reported or 0.0)))
+
+    def find_missing(self, requests: Iterable[TeacherRequest]) -> set[str]:
+        """Return the ids of the requests that nothing is recorded for."""
+        return {request.id for request in requests if self.find(request) is None}
+
+
+class ReplayConnection(TeacherConnection):
+    """The recordings, asked like a teacher."""
+
+    def __init__(self, context: TransportContext) -> None:
+        assert isinstance(context.answers, Recordings)
+        self._recordings = context.answers
+        self.max_in_flight = 1000
+
+    async def send(self, order: Order) -> Outcome:
+        recording = self._recordings.find(order.request)
+        if recording is None:
+            return Outcome("refused", raw=NO_RECORDING_BODY, reason="nothing is recorded for it")
+        return Outcome("answered", raw=json.dumps(counted(recording, order.request.messages)))
+
+
+def read_recordings(path: Path) -> dict[tuple[str, str], list[Recording]]:
+    """Return the recordings of a JSONL file by ("question" or "id", its value).
+
+    A row has `question` or `id`, and what `read_recording` reads. InputError with the line
+    otherwise.
+    """
+    rows: dict[tuple[str, str], list[Recording]] = {}
+    for number, row in read_jsonl(path):
+        name = "question" if row.get("question") is not None else "id"
+        if row.get(name) is None:
+            raise BadInput(f"{path} line {number}: neither 'question' nor 'id'; add one of them")
+        try:
+            recording = read_recording(row)
+        except ValueError as exc:
+            raise BadInput(f"{path} line {number}: {exc}") from exc
+        # Blanks around a question go, as they do where data are read.
+        value = str(row[name]).strip() if name == "question" else str(row[name])
+        rows.setdefault((name, value), []).append(recording)
+    return rows
+
+
+def _load_answers(teacher: Teacher, options: BaseModel) -> Recordings:
+    assert isinstance(options, ReplayOptions)
+    return Recordings(Path(options.recordings), teacher.list_price)
+
+
+def _prepare(teacher: Teacher, options: BaseModel, folder: Path) -> Teacher:
+    """Name the teacher by what its recordings hold.
+
+    So another file, or a changed one, is another teacher: its answers are never mixed up with
+    others in the ledger.
+    """
+    assert isinstance(options, ReplayOptions)
+    path = folder / Path(options.recordings).expanduser()
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as exc:
+        raise BadInput(
+            f"teacher.transport.recordings: cannot read {path}: {exc.strerror}. Name a JSONL file."
+        ) from exc
+    ref = VariantRef.model_validate({"name": TRANSPORT.name, "recordings": str(path)})
+    return teacher.model_copy(update={"provider": f"replay:{digest}", "transport": ref})
+
+
+TRANSPORT = Transport(
+    name="replay",
+    title="Recorded answers",
+    summary="Answers from a file of recordings; nothing is sent and nothing is paid.",
+    options=ReplayOptions,
+    open=ReplayConnection,
+    is_paid=False,
+    needs_api_key=False,
+    local_source="the recordings",
+    supports_rate_limits=False,
+    load_answers=_load_answers,
+    prepare=_prepare,
+)
