@@ -16,7 +16,7 @@ from bridgekd.comparing import Comparison, compare
 from bridgekd.config import Price, Recipe, is_loopback, published_price
 from bridgekd.core.costs import microusd
 from bridgekd.core.durations import WorkKind
-from bridgekd.core.forecast import Forecast
+from bridgekd.cost.forecast import CostForecast
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.ledger.file import refuse_shared
@@ -24,7 +24,8 @@ from bridgekd.ledger.history import held_microusd
 from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, live_of
 from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
-from bridgekd.teacher.transports import ResolvedTeacher, resolve_teacher
+from bridgekd.teacher.transport import ResolvedTeacher
+from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.timing import Hours, hours_of, sizes_of
 
 
@@ -54,7 +55,7 @@ class Plan:
     n_test: int
     n_variants: int  # seeds times budgets; 1 for a plain run
     purchases: tuple[Purchase, ...]  # empty: everything to be paid for is there already
-    together: Forecast | None  # the purchases' bill where calls that they share are paid once
+    together: CostForecast | None  # the purchases' bill where calls that they share are paid once
     priced: PricedBy
     hard_stop_microusd: int | None
     held_microusd: int  # by the ledger, against the hard stop
@@ -74,12 +75,12 @@ class Plan:
         return max(0, self.hard_stop_microusd - self.held_microusd)
 
     @property
-    def to_buy(self) -> Forecast | None:
+    def to_buy(self) -> CostForecast | None:
         """The first purchase under the budget, if one is to come."""
         return next((p.forecast for p in self.purchases if p.stage == "query_teacher"), None)
 
     @property
-    def to_measure(self) -> Forecast | None:
+    def to_measure(self) -> CostForecast | None:
         """The teacher on test questions, if that is to come."""
         return next((p.forecast for p in self.purchases if p.stage == "measure_teacher"), None)
 

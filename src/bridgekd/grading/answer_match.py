@@ -22,7 +22,11 @@ def fold_case(answer: str) -> str:
     >>> fold_case('"The  Ward".')
     'the ward'
     """
-    return " ".join(strip_markup(answer).strip(WRAPPING).casefold().split())
+    folded = answer
+    # One removal may uncover markup: a backtick between a backslash and a blank.
+    while (again := _fold_once(folded)) != folded:
+        folded = again
+    return folded
 
 
 def strip_article(folded: str) -> str:
@@ -57,3 +61,7 @@ def match_values(answer: str, gold: str, gold_as_written: str) -> bool:
     return is_rounded_value(
         number, gold_number, n_decimals=count_decimals(written), unit=parse_scale(written)
     )
+
+
+def _fold_once(text: str) -> str:
+    return " ".join(strip_markup(text).strip(WRAPPING).casefold().split())

@@ -36,18 +36,16 @@ def find_short_labels(text: str, choices: Sequence[str], options: NoOptions) -> 
 
 
 def _split_items(answer: str) -> list[str]:
-    parts = _SEPARATOR.split(strip_markup(answer).strip("[]"))
-    items = [_BULLET.sub("", part) for part in parts]
-    return [item for item in items if fold_case(item)]
+    items = _SEPARATOR.split(strip_markup(answer).strip("[]"))
+    return [item for item in items if _canonicalize_item(item)]
 
 
 def _canonicalize_item(item: str) -> str:
-    number = parse_exact_number(strip_markup(item).strip("\"'“” .,;:!*"))
+    number = parse_exact_number(strip_markup(_BULLET.sub("", item)).strip("\"'“” .,;:!*"))
     if number is not None:
         return str(number)
-    while (shorter := strip_article(fold_case(item))) != item:
-        item = shorter
-    return item
+    shorter = strip_article(fold_case(_BULLET.sub("", item)).strip("[]\\"))
+    return item if shorter == item else _canonicalize_item(shorter)
 
 
 GRADER = Grader(

@@ -1,0 +1,1 @@
+"""What requests to a teacher cost: pure arithmetic, before anything is sent."""
