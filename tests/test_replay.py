@@ -6,10 +6,12 @@ import pytest
 
 from bridgekd import api
 from bridgekd.config import Price, Teacher
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
-from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.teacher.buy import buy
 from bridgekd.teacher.transports import prepare_teacher
 from conftest import write_jsonl
 

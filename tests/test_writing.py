@@ -1,4 +1,4 @@
-"""What stages let a local model write: up to the answer, kept wave by wave, and counted."""
+"""What stages let a local model write: up to the answer, kept batch by batch, and counted."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +17,7 @@ from tiny_models import write_babbler
 
 LIVE = Live("run", Teacher(model="none"), Path("none.db"))
 PROMPTS = [(Message("user", "Who holds " + "the box " * (k % 3) + "?"),) for k in range(20)]
-SIZE = {"max_new_tokens": 30, "batch_size": 1, "live": LIVE}
+SIZE = {"max_new_tokens": 30, "batch_size": 16, "live": LIVE}
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def test_a_text_is_over_with_its_answer_though_the_model_would_go_on(babbler, ou
     assert texts == ["Answer: Ann"] * 20
     line = babbler.tokenizer("Answer: Ann\n", add_special_tokens=False)["input_ids"]
     assert speed.n_generated_tokens == 20 * len(line)
-    assert len(read_appended(out / UNFINISHED / "texts.jsonl")) == 2  # waves of 16
+    assert len(read_appended(out / UNFINISHED / "texts.jsonl")) == 2  # batches of 16 and 4
 
 
-def test_waves_of_an_earlier_try_are_kept_and_not_counted_again(babbler, out):
+def test_batches_of_an_earlier_try_are_kept_and_not_counted_again(babbler, out):
     written(out, babbler, PROMPTS, label="write", throughput=Throughput(), **SIZE)
     file = out / UNFINISHED / "texts.jsonl"
     first, _ = read_appended(file)

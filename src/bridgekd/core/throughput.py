@@ -17,7 +17,7 @@ class GenerationSpeed:
 @dataclass(slots=True)
 class Throughput:
     """What was generated here and now. Texts that an earlier, cut-off try had written count
-    neither as tokens nor as seconds; a prompt that several samples share counts once.
+    neither as tokens nor as seconds.
     """
 
     n_texts: int = 0

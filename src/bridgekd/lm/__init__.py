@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.errors import BadInput
 
 if TYPE_CHECKING:
-    from bridgekd.lm.elsewhere import Options, Row, Tokens, free_memory, read_tokens, served_folder
+    from bridgekd.lm.elsewhere import Options, Row, Tokens, read_tokens, served_folder
     from bridgekd.lm.embedding import embed
     from bridgekd.lm.finetune import fine_tune
     from bridgekd.lm.generating import generate, sample
     from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.memory import free_device_memory
     from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.reference_model import ReferenceSpec
     from bridgekd.lm.scoring import Scored, score
@@ -39,7 +40,7 @@ __all__ = [
     "confidence",
     "embed",
     "fine_tune",
-    "free_memory",
+    "free_device_memory",
     "generate",
     "load",
     "mean_loss",
@@ -64,7 +65,7 @@ _HOMES = {
     "confidence": "judging",
     "embed": "embedding",
     "fine_tune": "finetune",
-    "free_memory": "elsewhere",
+    "free_device_memory": "memory",
     "generate": "generating",
     "load": "loading",
     "mean_loss": "held_out",

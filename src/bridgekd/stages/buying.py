@@ -25,7 +25,8 @@ from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
 from bridgekd.stages.pool import by_id, n_queries, part_of, read_answer_type, read_pool
 from bridgekd.stages.stats import CalibrationStats, KeptStats, PurchaseStats
-from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
+from bridgekd.teacher.buy import Purchase, api_key, buy
+from bridgekd.teacher.orders import Accept
 from bridgekd.teacher.transports import resolve_teacher
 
 Keep = Literal["correct", "confident", "consistent", "all"]

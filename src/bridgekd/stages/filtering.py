@@ -27,7 +27,7 @@ def by_confidence(
     local: Model,
     asked: Confidence,
     *,
-    batch_size: int,
+    batch_size: int | None,
     answer_type: AnswerType,
     live: Live,
 ) -> tuple[list[Rationale], Calibration | None]:

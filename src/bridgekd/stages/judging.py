@@ -27,7 +27,7 @@ class GreedyAccuracy:
     answer_type: AnswerType
     asked: Asked
     max_new_tokens: int
-    batch_size: int
+    batch_size: int | None
     speed: Throughput = field(default_factory=Throughput)
 
     def __call__(self, local: "lm.LocalModel") -> float:

@@ -314,7 +314,7 @@ def _accuracy(
     pool: Artifact,
     asked: Asked,
     s: of.WarmUp | of.TrainModel | of.TrainOnAnswers,
-    batch_size: int,
+    batch_size: int | None,
 ) -> GreedyAccuracy | None:
     """On the validation split; None where nothing was set aside."""
     examples = tuple(read_validation(pool))

@@ -21,7 +21,7 @@ def written(
     prompts: Sequence[tuple[Message, ...]],
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     label: str,
     live: Live,
     throughput: Throughput,
@@ -51,7 +51,7 @@ def samples(
     *,
     seed: int,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     live: Live,
     throughput: Throughput,
 ) -> list[tuple[str, ...]]:
