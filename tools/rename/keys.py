@@ -119,7 +119,9 @@ for p in T.rglob("*"):
         continue
     if p.suffix == ".py" and p.name != "test_names.py":
         fix_py(p)
-    elif (p.suffix in (".yaml", ".yml") and "prices" not in p.name) or (p.suffix == ".md" and p.name != "log.md"):
+    elif (p.suffix in (".yaml", ".yml") and "prices" not in p.name) or (
+        p.suffix == ".md" and p.name != "log.md"
+    ):
         s = p.read_text()
         n = fix(s)
         n != s and p.write_text(n)
