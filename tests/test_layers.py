@@ -12,7 +12,7 @@ LEVEL = {
     "cli": 6, "cli_ledger": 6, "cli_models": 6, "terminal": 6, "terminal_ledger": 6,
     "terminal_metrics": 6, "terminal_pilot": 6, "terminal_progress": 6, "__init__": 6,
     "api": 5,
-    "planning": 4, "purchases": 4, "timing": 4, "workers": 4, "comparing": 4, "methods": 4,
+    "planning": 4, "purchases": 4, "plans": 4, "workers": 4, "comparing": 4, "methods": 4,
     "exporting": 4, "trying": 4,
     "runs": 3, "journal": 3,
     "report": 2.5, "stages": 2,

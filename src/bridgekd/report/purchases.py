@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from bridgekd import settings as of
-from bridgekd.core.durations import WorkKind
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column, read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Completion, Rationale

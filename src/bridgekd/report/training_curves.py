@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from bridgekd import settings as of
 from bridgekd.config import Train
-from bridgekd.core.durations import WorkKind
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.edges.store import Artifact, Stats
 from bridgekd.edges.store import ancestors as ancestors_of

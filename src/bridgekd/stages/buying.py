@@ -11,8 +11,8 @@ from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd
 from bridgekd.core.draws import drawn
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.prompts import teacher_prompt
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column, read_jsonl, read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput

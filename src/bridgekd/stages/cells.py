@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridgekd import settings as of
 from bridgekd.core.calibration import Calibration
-from bridgekd.core.durations import WorkKind
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.grading.answer_extraction import split_answer

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from bridgekd import settings as of
 from bridgekd.core.chance import chance
-from bridgekd.core.durations import WorkKind
-from bridgekd.core.throughput import Throughput
+from bridgekd.core.throughput import Throughput, WorkKind
 from bridgekd.edges.metrics_file import write_metrics
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, Stats, stage

@@ -12,9 +12,8 @@ import numpy as np
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.core.calibration import Calibration, calibration
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
-from bridgekd.core.throughput import Throughput
+from bridgekd.core.throughput import Throughput, WorkKind
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, Stats, stage
@@ -107,7 +106,7 @@ def score_pool(
     )
 
 
-@stage(version=1, title="Embeddings of the pool")
+@stage(version=1, kind=WorkKind.SCORING, title="Embeddings of the pool")
 def embed_pool(
     out: Path, s: of.EmbedPool, live: Live, pool: Artifact, encoder: Artifact
 ) -> EmbedPoolStats:

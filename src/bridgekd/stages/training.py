@@ -10,9 +10,8 @@ from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import Train, count_of
 from bridgekd.core.draws import stream
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.prompts import answer_prompt, answer_target, explain_prompt, shown_answer
-from bridgekd.core.throughput import Throughput
+from bridgekd.core.throughput import Throughput, WorkKind
 from bridgekd.edges.data import load_instructions
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
