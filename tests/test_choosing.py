@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import bridgekd
+from answer_types import get_type
 from bridgekd import lm
 from bridgekd.config import Confidence, Teacher
 from bridgekd.edges.rows import read_rows
@@ -68,7 +69,7 @@ def test_a_pool_without_gold_answers_runs_to_the_end(unlabelled):
 def test_a_text_without_an_answer_teaches_nothing_where_no_gold_answer_takes_its_place():
     said = "She leaves. Then nobody knows."
     for gold, kept in (("7", True), (None, False)):
-        row = checked(Example("a", "Who?", gold), said, "number", "teacher", "all")
+        row = checked(Example("a", "Who?", gold), said, get_type("number"), "teacher", "all")
         assert (row.kept, row.reason) == (kept, "" if kept else "no answer")
 
 
@@ -117,12 +118,24 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
     rows = [Rationale(id, "Bob gives it .", "ann", "assistant", True) for id in "ab"]
     rows.append(Rationale("c", "", "", "assistant", False, "no rationale"))
     found, calibration = by_confidence(
-        rows, examples, local, Confidence(at_least=0), batch_size=2, kind="text", live=LIVE
+        rows,
+        examples,
+        local,
+        Confidence(at_least=0),
+        batch_size=2,
+        answer_type=get_type("text"),
+        live=LIVE,
     )
     assert [r.kept for r in found] == [True, True, False]
     assert (found[2], calibration.n) == (rows[2], 2)
     none, _ = by_confidence(
-        rows, examples, local, Confidence(at_least=1), batch_size=2, kind="text", live=LIVE
+        rows,
+        examples,
+        local,
+        Confidence(at_least=1),
+        batch_size=2,
+        answer_type=get_type("text"),
+        live=LIVE,
     )
     assert not any(r.kept for r in none) and "asked for at least 1" in none[0].reason
 

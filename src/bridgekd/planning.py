@@ -124,7 +124,7 @@ def foreseen(
     else:
         pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
     instructions = load_instructions(here.instructions.path) if here.instructions else []
-    test = load_examples(here.test_data.path, recipe.data.fields, recipe.data.answer_kind)
+    test = load_examples(here.test_data.path, recipe.data.fields, here.of.answer_type)
     pending = [p.artifact for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
         refuse_shared(here.live.ledger)

@@ -5,6 +5,8 @@ from typing import Literal
 
 from bridgekd.config import Assistant, Recipe, Student, Teacher
 from bridgekd.core.draws import SEED_STEP
+from bridgekd.grading.answer_type import load_answer_type
+from bridgekd.grading.graders import GRADERS
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.settings.sections import (
@@ -41,9 +43,10 @@ class Settings:
         self.recipe = recipe
         r, a, s, seed = recipe, recipe.assistant, recipe.student, recipe.seed
         self.ask = _ask(r.teacher)
+        self.answer_type = load_answer_type(GRADERS.resolve(r.data.answer_type, folder))
         self.load_pool = LoadPool(
             fields=r.data.fields,
-            answer_kind=r.data.answer_kind,
+            answer_type=self.answer_type.settings,
             unlabelled=r.data.unlabelled,
             validation=r.data.validation,
             seed=seed,
@@ -57,7 +60,7 @@ class Settings:
             seed=seed,
         )
         measure = MEASURES.resolve(r.select.difficulty, folder)
-        check_measure(r, MEASURES.load(measure))
+        check_measure(r, MEASURES.load(measure), self.answer_type)
         self.score_pool = _score_pool(a, measure, seed)
         self.embed_pool = EmbedPool()
         self.n_committee = _count_committee(measure)
@@ -69,10 +72,7 @@ class Settings:
             seed=seed,
         )
         self.query_teacher = QueryTeacher(
-            ask=self.ask,
-            budget=r.budget,
-            part=WHOLE,
-            accept=_counted(r),
+            ask=self.ask, budget=r.budget, part=WHOLE, accept=_counted(r)
         )
         self.check = _check(r, r.check.keep)
         self.signals = _signals(r)

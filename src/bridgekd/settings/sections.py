@@ -10,7 +10,6 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from bridgekd.config import (
     Amount,
-    AnswerKind,
     Backend,
     Budget,
     Confidence,
@@ -43,7 +42,7 @@ class Answered(Section):
 
 class LoadPool(Section):
     fields: Fields
-    answer_kind: AnswerKind
+    answer_type: VariantSettings
     unlabelled: bool
     validation: Amount
     seed: int

@@ -11,18 +11,19 @@ from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd
 from bridgekd.core.draws import drawn
-from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
 from bridgekd.core.prompts import teacher_prompt
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column, read_jsonl, read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_extraction import split_answer
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
 from bridgekd.stages.asking import asked
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, by_id, n_queries, part_of, read_pool
+from bridgekd.stages.pool import by_id, n_queries, part_of, read_answer_type, read_pool
 from bridgekd.stages.stats import CalibrationStats, KeptStats, PurchaseStats
 from bridgekd.teacher.buy import Purchase, api_key, buy
 from bridgekd.teacher.orders import Accept
@@ -47,7 +48,7 @@ def query_teacher(
         order = order[: limits.queries + 1]
     examples = by_id(everyone, order)
     wanted = [examples[id] for id in order]
-    accept = _acceptance(examples, answer_kind(pool), s.accept)
+    accept = _acceptance(examples, read_answer_type(pool), s.accept)
     bought = _buy(s.ask, wanted, shots, limits, purpose="train", live=live, accept=accept)
     rows, n_unrecorded = _told_apart(bought.completions, s.ask, wanted, live)
     write_rows(out / "completions.parquet", Completion, rows)
@@ -67,11 +68,13 @@ def check(
     `confident` the assistant weighs them.
     """
     answers = read_rows(completions.path / "completions.parquet", Completion)
-    kind = answer_kind(pool)
+    answer_type = read_answer_type(pool)
     examples = by_id(read_pool(pool), (c.id for c in answers))
     calibration = None
     rows = [
-        checked(examples[c.id], c.text or c.reasoning, kind, "teacher", s.keep, state=c.state)
+        checked(
+            examples[c.id], c.text or c.reasoning, answer_type, "teacher", s.keep, state=c.state
+        )
         for c in answers
     ]
     if s.confidence is not None and assistant is not None:
@@ -83,7 +86,7 @@ def check(
                 judge,
                 s.confidence,
                 batch_size=live.runtime.assistant_batch_size,
-                kind=kind,
+                answer_type=answer_type,
                 live=live,
             )
     write_rows(out / "rationales.parquet", Rationale, rows)
@@ -103,20 +106,20 @@ def measure_teacher(
         update={"prompt": s.ask.prompt.model_copy(update={"reveal_answer": False})}
     )
     bought = _buy(hidden, asked, shots, Limits(queries=len(asked)), purpose="measure", live=live)
-    examples, kind = {e.id: e for e in asked}, answer_kind(pool)
-    predictions = [graded(examples[c.id], c.text, kind) for c in bought.completions]
+    examples, answer_type = {e.id: e for e in asked}, read_answer_type(pool)
+    predictions = [graded(examples[c.id], c.text, answer_type) for c in bought.completions]
     write_rows(out / "predictions.parquet", Prediction, predictions)
     return _stats(bought)
 
 
 def _acceptance(
-    examples: Mapping[str, Example], kind: str, keep: Literal["correct", "all"] | None
+    examples: Mapping[str, Example], answer_type: AnswerType, keep: Literal["correct", "all"] | None
 ) -> Accept | None:
     """Whether an answer will pass the check, by an example's id; None where nobody counts them."""
     if keep is None:
         return None
     return lambda id, state, text: (
-        checked(examples[id], text, kind, "teacher", keep, state=state).kept
+        checked(examples[id], text, answer_type, "teacher", keep, state=state).kept
     )
 
 
@@ -149,17 +152,17 @@ def limits_of(budget: Budget, n_pool: int, part: of.Part = of.WHOLE) -> Limits:
     )
 
 
-def graded(example: Example, text: str, kind: str) -> Prediction:
+def graded(example: Example, text: str, answer_type: AnswerType) -> Prediction:
     """A model's text against the gold answer."""
-    answer = read_answer(text, kind, example.choices)
-    right = is_correct(answer, example.answer or "", kind, example.choices)
+    answer = answer_type.extract_answer(text, example.choices)
+    right = answer_type.is_correct(answer, example.answer, example.choices)
     return Prediction(example.id, text, answer, right)
 
 
 def checked(
     example: Example,
     text: str,
-    kind: str,
+    answer_type: AnswerType,
     source: str,
     keep: Keep,
     *,
@@ -170,7 +173,7 @@ def checked(
     wrong.
     """
     rationale, _ = split_answer(text)
-    answer = read_answer(text, kind, example.choices)
+    answer = answer_type.extract_answer(text, example.choices)
     reason = ""
     if state != "answered":
         reason = state
@@ -180,10 +183,9 @@ def checked(
         reason = "no answer"
     elif keep == "correct" and example.answer is None:
         reason = "no gold answer to check against"
-    elif keep == "correct" and not is_correct(answer, example.answer or "", kind, example.choices):
-        reason = (
-            f"wrong answer: {answer}, not {canonical(example.answer or '', kind, example.choices)}"
-        )
+    elif keep == "correct" and not answer_type.is_correct(answer, example.answer, example.choices):
+        gold = answer_type.canonicalize(example.answer or "", example.choices)
+        reason = f"wrong answer: {answer}, not {gold}"
     return Rationale(example.id, rationale, answer, source, not reason, reason)
 
 

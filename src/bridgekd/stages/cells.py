@@ -8,10 +8,10 @@ from pathlib import Path
 
 from bridgekd import settings as of
 from bridgekd.core.calibration import Calibration
-from bridgekd.core.grading import split_answer
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.grading.answer_extraction import split_answer
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.stages.live import Checker
 from bridgekd.stages.pool import by_id, read_pool

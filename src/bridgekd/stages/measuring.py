@@ -16,7 +16,7 @@ from bridgekd.stages.buying import graded
 from bridgekd.stages.cells import Reader
 from bridgekd.stages.judging import PROMPTS
 from bridgekd.stages.live import Checker, Live
-from bridgekd.stages.pool import answer_kind
+from bridgekd.stages.pool import read_answer_type
 from bridgekd.stages.stats import GenerationStats
 from bridgekd.stages.stepping import steps_of
 from bridgekd.stages.writing import written
@@ -38,7 +38,7 @@ def predict(
     out: Path, s: of.Predict, live: Live, pool: Artifact, test: Artifact, model: Artifact
 ) -> PredictStats:
     """A model's greedy answers to the test questions, asked the way it was trained."""
-    examples, kind = read_rows(test.path / "test.parquet", Example), answer_kind(pool)
+    examples, answer_type = read_rows(test.path / "test.parquet", Example), read_answer_type(pool)
     speed = Throughput()
     with asked(model, s.backend, out, live) as writer:
         texts = written(
@@ -52,7 +52,7 @@ def predict(
             throughput=speed,
         )
         form = form_of(writer)
-    rows = [graded(e, text, kind) for e, text in zip(examples, texts, strict=True)]
+    rows = [graded(e, text, answer_type) for e, text in zip(examples, texts, strict=True)]
     write_rows(out / "predictions.parquet", Prediction, rows)
     return PredictStats(
         n_test=len(rows),

@@ -10,7 +10,7 @@ import numpy as np
 
 from bridgekd import lm
 from bridgekd import settings as of
-from bridgekd.config import AnswerKind, count_of
+from bridgekd.config import count_of
 from bridgekd.core.draws import stream
 from bridgekd.edges.columns import Rows, gathered, rows_in
 from bridgekd.edges.data import examples_in, load_examples
@@ -18,11 +18,13 @@ from bridgekd.edges.rows import read_column, write_columns, write_rows, write_ta
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.records import Completion, Example, Pick, Score
 from bridgekd.selection.diversity import center_embeddings
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.live import Live
+from bridgekd.variants import VariantSettings
 
 
 class LoadPoolStats(Stats):
@@ -52,7 +54,9 @@ def load_pool(out: Path, s: of.LoadPool, live: Live, source: Artifact) -> LoadPo
     pool, validation = pool_and_validation(source, s)
     write_tables(out / "pool.parquet", Example, pool.groups())
     write_tables(out / "validation.parquet", Example, validation.groups())
-    (out / "task.json").write_text(json.dumps({"answer_kind": s.answer_kind}))
+    (out / "task.json").write_text(
+        json.dumps({"answer_type": s.answer_type.model_dump(mode="json")})
+    )
     return LoadPoolStats(n_pool=len(pool), n_validation=len(validation))
 
 
@@ -61,7 +65,7 @@ def load_test(
     out: Path, s: of.LoadTest, live: Live, pool: Artifact, source: Artifact
 ) -> LoadTestStats:
     """The test file, and how many of its questions stand in the train file word for word."""
-    test = load_examples(source.path, s.fields, answer_kind(pool))
+    test = load_examples(source.path, s.fields, read_answer_type(pool))
     asked = {e.question for e in test}
     trained = chain(read_pool(pool), read_validation(pool))
     seen = {e.question for e in trained if e.question in asked}
@@ -128,10 +132,10 @@ def pool_and_validation(source: Artifact, s: of.LoadPool) -> tuple[Rows[Example]
     """The train file's rows in two parts, each in the order of the file; gold answers all in the
     second.
     """
-    labels = bytearray()
+    labels, answer_type = bytearray(), load_answer_type(s.answer_type)
 
     def noted() -> Iterator[Example]:
-        for example in examples_in(source.path, s.fields, s.answer_kind, unlabelled=s.unlabelled):
+        for example in examples_in(source.path, s.fields, answer_type, unlabelled=s.unlabelled):
             labels.append(example.answer is not None)
             yield example
 
@@ -196,7 +200,7 @@ def by_id(examples: Iterable[Example], ids: Iterable[str]) -> dict[str, Example]
     return {e.id: e for e in examples if e.id in wanted}
 
 
-def answer_kind(pool: Artifact) -> AnswerKind:
-    """The kind of answer of the pool's task."""
-    kind: AnswerKind = json.loads((pool.path / "task.json").read_text())["answer_kind"]
-    return kind
+def read_answer_type(pool: Artifact) -> AnswerType:
+    """Return the type of the answers of the pool's task."""
+    task = json.loads((pool.path / "task.json").read_text())
+    return load_answer_type(VariantSettings.model_validate(task["answer_type"]))

@@ -12,12 +12,12 @@ import numpy as np
 from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.core.calibration import Calibration, calibration
-from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
 from bridgekd.core.throughput import Throughput, WorkKind
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, Stats, stage
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.records import Example, Score, Signal
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.difficulty.n_distinct_answers import count_distinct
@@ -26,7 +26,7 @@ from bridgekd.stages.asking import asked, score
 from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.buying import graded
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, open_model, read_pool
+from bridgekd.stages.pool import open_model, read_answer_type, read_pool
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stages.writing import samples, written
 
@@ -61,7 +61,7 @@ def score_pool(
     A measure that scores answers has them written by the assistant and by its `committee`; the
     pass is then for the embeddings alone.
     """
-    examples, kind = read_pool(pool), answer_kind(pool)
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     measure, options = MEASURES.load(s.difficulty), MEASURES.parse_options(s.difficulty)
     prompts = [answer_prompt(e) for e in examples] if measure.score_answers else []
     speed, batch_size = Throughput(), live.runtime.assistant_batch_size
@@ -93,7 +93,7 @@ def score_pool(
     if measure.needs_committee:
         texts += zip(*votes, strict=True)
     if measure.score_answers:
-        answers = _read(examples, kind, texts)
+        answers = _read(examples, answer_type, texts)
         difficulty = np.array([measure.score_answers(own) for own in answers])
     rows = (Score(e.id, float(d)) for e, d in zip(examples, difficulty, strict=True))
     write_rows(out / "scores.parquet", Score, rows)
@@ -134,7 +134,7 @@ def weigh_student(
     assistant's confidence in a sample that gives the most frequent one. That they are combined as
     the mean of their places in the pool is our reading.
     """
-    examples, kind = read_pool(pool), answer_kind(pool)
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [explain_prompt(e) for e in examples]
     speed = Throughput()
     texts = samples(
@@ -143,7 +143,7 @@ def weigh_student(
         batch_size=live.runtime.student_batch_size, live=live,
         throughput=speed,
     )  # fmt: skip
-    answers = _read(examples, kind, texts)
+    answers = _read(examples, answer_type, texts)
     distinct = np.array([count_distinct(a) for a in answers], dtype=float)
     said = [
         t[a.index(Counter(a).most_common(1)[0][0])] for t, a in zip(texts, answers, strict=True)
@@ -168,27 +168,32 @@ def weigh_student(
     return WeighStudentStats(
         mean_distinct=round(float(distinct.mean()), 4),
         mean_confidence=round(float(confidence.mean()), 4),
-        calibration=_told(examples, kind, said, confidence),
+        calibration=_told(examples, answer_type, said, confidence),
         generation=speed.to_stats(),
     )
 
 
 def _told(
-    examples: Sequence[Example], kind: str, said: Sequence[str], confidence: np.ndarray
+    examples: Sequence[Example],
+    answer_type: AnswerType,
+    said: Sequence[str],
+    confidence: np.ndarray,
 ) -> Calibration | None:
     """The confidence held against the gold answers, where there are some."""
     known = np.array([e.answer is not None for e in examples])
-    right = np.array([graded(e, t, kind).correct for e, t in zip(examples, said, strict=True)])
+    right = np.array(
+        [graded(e, t, answer_type).correct for e, t in zip(examples, said, strict=True)]
+    )
     if not known.any():
         return None
     return calibration(confidence[known], right[known])
 
 
 def _read(
-    examples: Sequence[Example], kind: str, texts: Sequence[Sequence[str]]
+    examples: Sequence[Example], answer_type: AnswerType, texts: Sequence[Sequence[str]]
 ) -> list[list[str]]:
     """The canonical answers of every example's texts."""
     return [
-        [read_answer(text, kind, e.choices) for text in said]
+        [answer_type.extract_answer(text, e.choices) for text in said]
         for e, said in zip(examples, texts, strict=True)
     ]

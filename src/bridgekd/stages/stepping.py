@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from bridgekd.core.grading import split_answer
 from bridgekd.core.steps import grouped, n_steps
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
+from bridgekd.grading.answer_extraction import split_answer
 from bridgekd.records import Example, Prediction
 from bridgekd.stages.live import Checker
 

@@ -10,7 +10,6 @@ from bridgekd import lm
 from bridgekd import settings as of
 from bridgekd.config import Train, count_of
 from bridgekd.core.draws import stream
-from bridgekd.core.grading import read_answer
 from bridgekd.core.prompts import answer_prompt, answer_target, explain_prompt, shown_answer
 from bridgekd.core.throughput import Throughput, WorkKind
 from bridgekd.edges.data import load_instructions
@@ -26,7 +25,7 @@ from bridgekd.stages.filtering import by_confidence, by_consistency
 from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, held_out
 from bridgekd.stages.lessons import lessons_of, train_row
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import answer_kind, read_pool, read_validation
+from bridgekd.stages.pool import read_answer_type, read_pool, read_validation
 from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats, TrainStats
 from bridgekd.stages.writing import samples, written
 from bridgekd.variants import VariantRef, VariantSettings
@@ -93,7 +92,7 @@ def annotate(
 
     Finished batches are kept as they come, so that a killed run goes on behind them.
     """
-    examples, kind = read_pool(pool), answer_kind(pool)
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [explain_prompt(e) for e in examples]
     speed = Throughput()
     size: dict[str, Any] = {
@@ -109,7 +108,7 @@ def annotate(
             drawn = samples(out, writer, prompts, s.samples, seed=s.seed, live=live, **size)
         form, calibration = form_of(writer), None
         rows = [
-            checked(e, text, kind, "assistant", s.keep)
+            checked(e, text, answer_type, "assistant", s.keep)
             for e, text in zip(examples, texts, strict=True)
         ]
         if s.confidence is not None:
@@ -122,17 +121,17 @@ def annotate(
                 judge,
                 s.confidence,
                 batch_size=live.runtime.assistant_batch_size,
-                kind=kind,
+                answer_type=answer_type,
                 live=live,
             )
     if s.samples:
         answers = [
-            [read_answer(text, kind, e.choices) for text in said]
+            [answer_type.extract_answer(text, e.choices) for text in said]
             for e, said in zip(examples, drawn, strict=True)
         ]
-        rows, calibration = by_consistency(rows, examples, answers, kind)
+        rows, calibration = by_consistency(rows, examples, answers, answer_type)
     write_rows(out / "rationales.parquet", Rationale, rows)
-    right = sum(graded(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
+    right = sum(graded(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True))
     return AnnotateStats(
         n_written=len(rows),
         n_kept=sum(r.kept for r in rows),
@@ -216,7 +215,7 @@ def sample_rationales(
     """Several rationales of the assistant a question, those with the right answer kept; one that
     says what an earlier one of its question said is dropped.
     """
-    examples, kind = read_pool(pool), answer_kind(pool)
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     speed = Throughput()
     with asked(model, s.backend, out, live) as writer:
         drawn = samples(
@@ -228,7 +227,9 @@ def sample_rationales(
     rows = [
         row
         for example, texts in zip(examples, drawn, strict=True)
-        for row in once([checked(example, text, kind, "assistant", s.keep) for text in texts])
+        for row in once(
+            [checked(example, text, answer_type, "assistant", s.keep) for text in texts]
+        )
     ]
     write_rows(out / "rationales.parquet", Rationale, rows)
     return SampleRationalesStats(
@@ -318,7 +319,7 @@ def _accuracy(
     examples = tuple(read_validation(pool))
     if not examples:
         return None
-    return GreedyAccuracy(examples, answer_kind(pool), asked, s.max_new_tokens, batch_size)
+    return GreedyAccuracy(examples, read_answer_type(pool), asked, s.max_new_tokens, batch_size)
 
 
 def _answer_row(example: Example, weight: float = 1.0) -> TrainRow:
