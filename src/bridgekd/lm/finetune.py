@@ -117,7 +117,7 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
     trainer = UpdateTrainer(
         local, rows, updates, watch, arguments,
         objective=OBJECTIVES.load(settings), options=OBJECTIVES.parse_options(settings),
-        reference=reference, in_one_line=reference is None and packs(local, rows),
+        seed=task.seed, reference=reference, in_one_line=reference is None and packs(local, rows),
     )  # fmt: skip
     if standing.gradient_checkpointing:
         trainer.save_activations()
