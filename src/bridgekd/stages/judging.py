@@ -11,7 +11,7 @@ from bridgekd.core.prompts import ANSWER_LINE, answer_prompt, explain_prompt
 from bridgekd.core.throughput import Throughput
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, TrainRow
-from bridgekd.stages.buying import graded
+from bridgekd.grading.grade import grade_answer
 
 Asked = Literal["explain", "answer"]
 Validate = Callable[["lm.LocalModel"], float]
@@ -39,7 +39,7 @@ class GreedyAccuracy:
             throughput=self.speed,
         )
         pairs = zip(self.examples, texts, strict=True)
-        return sum(graded(e, t, self.kind).correct for e, t in pairs) / len(self.examples)
+        return sum(grade_answer(e, t, self.kind).correct for e, t in pairs) / len(self.examples)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Pure: a text against its gold answer."""
