@@ -1,106 +1,122 @@
-"""A report's story with something in every section, some of it hostile."""
+"""A report's data with something in every section, some of it hostile."""
 
 from bridgekd.core.chance import Chance
 from bridgekd.core.crossed import Estimate
-from bridgekd.report.evidence import (
-    Compared,
+from bridgekd.report.report_data import (
+    ArmRow,
+    CalibrationRow,
     Contamination,
-    Dropped,
-    Likeness,
-    Purchase,
-    Reliability,
-    Shown,
-    SideBySide,
-    StageRow,
-    Training,
+    DroppedRationales,
+    OverlapAccuracy,
+    OverlapSummary,
+    PredictionRow,
+    PurchaseSummary,
+    ReportData,
+    SampledPredictions,
+    ShownAnswer,
+    TrainingSummary,
 )
-from bridgekd.report.story import Against, ArmRow, Gain, Pair, Reasoning, SeedRow, Story
-from bridgekd.stats.metrics import Metrics, PairDifference
+from bridgekd.stats.metrics import (
+    ArmMetrics,
+    GroupAccuracy,
+    MeanEstimate,
+    Metrics,
+    PairDifference,
+    ReferenceDifference,
+)
 
 HOSTILE = "</title></svg><script>alert('x')</script> \"quoted\" \x00\x08\u202e & <b>"
+_PAIR = {"n_test": 600, "n_seeds": 1, "difference": 0.1, "ci95": (0.05, 0.15), "test": "McNemar"}
 
 
-def some_metrics(**changes):
-    """Figures of no arm; `changes` replace fields."""
-    fields = {"arms": {}, "pairs": (), "vs_reference": (), "chance": Chance(0.1, "guessing")}
-    return Metrics(**(fields | changes))
+def some_metrics(arms=None, **changes):
+    """Figures of these arms, by label; `changes` replace fields."""
+    fields = {"pairs": (), "vs_reference": (), "chance": Chance(0.1, "guessing")}
+    return Metrics(**(fields | {"arms": arms or {}} | changes))
 
 
 def a_pair(arm, reference, p=0.01):
     """The test of two arms."""
-    fields = {"n_test": 600, "n_seeds": 1, "difference": 0.1, "ci95": (0.05, 0.15)}
-    return PairDifference(
-        arm=arm, reference=reference, p=p, test="McNemar", p_by_seed=(p,), **fields
-    )
+    return PairDifference(arm=arm, reference=reference, p=p, p_by_seed=(p,), **_PAIR)
 
 
 def an_arm(name, accuracy, low, high, **changes):
-    told = Estimate(accuracy, low, high)
+    """The figures of one arm; `changes` replace fields."""
+    group = GroupAccuracy(accuracy=accuracy, ci95=(low, high), n_test=300)
     fields = {
-        "by_domain": {"clinic": told, "statute": told},
-        "by_steps": {"2": told, "3 to 12": told},
-        "reasoning": Reasoning(Estimate(40, 38, 42), told, Estimate(41, 40, 42), told, (180,)),
-    } | changes
-    return ArmRow(name, name.title(), accuracy, low, high, 600, 200, 0.25, 61.0, **fields)
+        "arm": name, "budget": "", "is_trained": True, "accuracy": accuracy, "ci95": (low, high),
+        "interval": "Wilson", "n_test": 600, "n_seeds": 1, "n_correct": 300, "n_queries": 200,
+        "spend_usd": 0.25, "seconds": 61.0, "by_domain": {"clinic": group, "statute": group},
+        "by_steps": {}, "rationale_words": MeanEstimate(mean=40, ci95=(38, 42)),
+        "wrong_steps": None, "training_set": None, "by_seed": (), "gain": None,
+        "gap_recovered": None,
+    }  # fmt: skip
+    return ArmMetrics(**(fields | changes))
+
+
+def a_row(label, *accuracy, is_highlighted=False, **changes):
+    """The same as a row of the page; an arm's name is the part of the label before its budget."""
+    arm = an_arm(label.partition("@")[0], *accuracy, **changes)
+    return ArmRow(label, label.title(), arm, is_highlighted)
 
 
 def a_training(**changes):
     fields = {
-        "title": "Bridge", "folder": "train_student-1", "n_rows": 180, "n_too_long": 1,
-        "n_updates": 8, "best_update": 4, "seconds": 2.0,
+        "title": "Bridge", "n_updates": 8, "best_update": 4,
         "losses": ((2, 3.0), (4, 1.5), (6, 1.0), (8, 0.5)), "validations": ((4, 0.6), (8, 0.55)),
     } | changes  # fmt: skip
-    return Training(**fields)
+    return TrainingSummary(**fields)
 
 
-def a_story(**changes):
-    """Two arms; `changes` replace fields."""
+def a_story(arms=None, **changes):
+    """Two arms, or `arms`; `changes` replace fields."""
+    arms = arms or (
+        a_row("teacher", 0.9, 0.87, 0.92, is_trained=False),
+        a_row("bridge", 0.6, 0.56, 0.64, is_highlighted=True),
+    )
+    difference = ReferenceDifference(
+        arm="bridge", reference="direct", p=0.01, p_by_seed=(0.01,), budget="", p_holm=0.02, **_PAIR
+    )
+    metrics = some_metrics(
+        {row.label: row.metrics for row in arms},
+        vs_reference=(difference,),
+        chance=Chance(0.25, "always answering 'ann'"),
+    )
+    answer = ShownAnswer("Bridge", "<script>x</script>", False)
     told = Estimate(0.5, 0.4, 0.6)
-    gain = Gain("Student, untouched", Estimate(20, 15, 25), "gain", Estimate(0.01, 0.008, 0.02),
-                Estimate(10, 8, 12), told)  # fmt: skip
-    row = SideBySide("Q?", "a", "clinic", (("Bridge", "<script>x</script>", False),))
     fields = {
         "name": "tiny",
         "headline": "It went well.",
-        "arms": (
-            an_arm("teacher", 0.9, 0.87, 0.92),
-            an_arm("bridge", 0.6, 0.56, 0.64, gain=gain, by_seed=(SeedRow(0, told, 200, 0.25),)),
-        ),
-        "chance": (0.25, "always answering 'ann'"),
-        "pairs": (Pair("Bridge minus Teacher", -0.3, 1e-9, 600),),
-        "versus": (Against("Bridge", "Direct", 0.1, 0.05, 0.15, 0.02),),
+        "metrics": metrics,
+        "arms": arms,
+        "titles": {"bridge": "Bridge", "direct": "Direct"},
         "purchases": (
-            Purchase("Chosen by: bridge", 200, 0.25, "queries", 180, {"wrong answer": 20},
-                     {"clinic": (150, 1000), "statute": (50, 1000)}, usd_kept=0.2),
-            Purchase("The teacher on test questions", 50, 0.1, "queries", 0, {}, {}, measures=True),
+            PurchaseSummary("Selected by bridge", 200, 0.25, "queries", 180, {"wrong answer": 20},
+                            kept_usd=0.2),
+            PurchaseSummary("The teacher on test questions", 50, 0.1, "queries", is_eval=True),
         ),
-        "examples": Shown("Nobody picked these.", (row,)),
-        "stages": (StageRow("select", "select-1", 0.1, "n_chosen 200"),),
+        "examples": SampledPredictions(
+            "A sample.", (PredictionRow("Q?", "a", "clinic", (answer,)),)
+        ),
         "contamination": Contamination(
-            "0 of 600 test questions stand word for word in the train file.",
+            "0 of 600 test questions are in the train file.",
             600,
-            (Compared("The train file's questions", 4000, 12, 3, 1),),
-            (Likeness("The train file's questions", 0.85, "Who is | where?", HOSTILE),),
+            (OverlapSummary("Questions of the train file", 4000, 12, 3, 1),),
             "Bridge",
-            (("no run shared", 588, told), ("80 % or more", 0, told)),
+            (OverlapAccuracy("none shared", 588, told), OverlapAccuracy("80 % or more", 0, told)),
         ),
         "recipe_yaml": "name: tiny",
         "command": "bridgekd run tiny.yaml",
         "libraries": "torch 2",
-        "reliabilities": (
-            Reliability("Rationales", 60, 0.1, 0.8, ((0.2, 0.3, 20), (0.9, 0.8, 40))),
-        ),
         "trainings": (
             a_training(),
             a_training(title="Direct", losses=(), validations=()),
-            a_training(title="Bridge, seed 1", by_loss=True, first=False),
+            a_training(title="Bridge, seed 1", judged_by_loss=True, is_first=False),
         ),
         "dropped": (
-            Dropped("The teacher's rationales", "wrong answer", 20, 200, "Q?", HOSTILE, "wrong: b"),
+            DroppedRationales("The teacher's rationales", "wrong answer", 20, 200,
+                              "Who is | where?", HOSTILE, "wrong: b"),
         ),
-        "n_in_domain": {"clinic": 400, "statute": 200},
-        "n_with_steps": {"2": 350, "3 to 12": 250},
-        "steps_told_by": "teacher",
-        "tests": "McNemar",
+        "calibrations": (CalibrationRow("Rationales", 60, 0.1, None),),
     } | changes  # fmt: skip
-    return Story(**fields)
+    return ReportData(**fields)

@@ -1,11 +1,9 @@
 """What can be had without reading a question."""
 
-from dataclasses import replace
-
 import pytest
 
 from bridgekd.core.chance import Chance, chance
-from bridgekd.stages.heading import headline
+from bridgekd.report.headline import build_headline
 from stories import an_arm, some_metrics
 
 NONE = ((), (), (), (), ())
@@ -29,8 +27,11 @@ def test_a_letter_that_is_right_more_often_is_the_bar():
 
 
 def test_the_headline_says_when_an_arm_is_not_above_chance():
-    arms = {"direct": an_arm("direct", 0.30, 0.25, 0.36)}
-    metrics = some_metrics(chance=Chance(1 / 3, "guessing among the options"))
-    assert "not above chance (33.3 %: guessing among the options)" in headline(arms, metrics)
-    high = {"direct": replace(arms["direct"], low=0.34)}
-    assert "chance" not in headline(high, metrics)
+    chance = Chance(1 / 3, "guessing among the options")
+    low, high = (
+        some_metrics({"direct": an_arm("direct", 0.36, end, 0.4)}, chance=chance)
+        for end in (0.30, 0.34)
+    )
+    sentence = "not above chance (33.3 %: guessing among the options)"
+    assert sentence in build_headline(low, "direct")
+    assert "chance" not in build_headline(high, "direct")

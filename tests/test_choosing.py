@@ -101,7 +101,7 @@ def test_a_missing_answer_is_still_a_mistake_unless_it_is_announced(unlabelled):
 def test_the_least_confident_rationales_are_dropped_and_confidence_is_held_against_gold(tiny, how):
     chosen = ["check.keep=confident", "confidence.keep_share=50%", f"confidence.how={how}"]
     page = bridgekd.run(tiny, overrides=chosen).report.read_text()
-    assert "The teacher&#39;s rationales: ECE" in page
+    assert "Confidence of the filter, compared with the gold answers" in page
     rows = read_rows(artifact(tiny, "check") / "rationales.parquet", Rationale)
     judged = [r for r in rows if r.confidence is not None]
     kept = [r.confidence for r in judged if r.kept]

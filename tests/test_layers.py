@@ -1,4 +1,4 @@
-"""Imports point down: cli -> methods -> stages -> {core, edges, lm, report} -> records, config."""
+"""Imports point down: cli -> methods -> report -> stages -> {core, edges, lm} -> records."""
 
 import ast
 import subprocess
@@ -15,8 +15,8 @@ LEVEL = {
     "planning": 4, "purchases": 4, "timing": 4, "workers": 4, "comparing": 4, "methods": 4,
     "exporting": 4, "trying": 4,
     "runs": 3, "journal": 3,
-    "stages": 2,
-    "report": 1, "lm": 1, "edges": 1, "io": 1, "ledger": 1, "teacher": 1, "served": 1,
+    "report": 2.5, "stages": 2,
+    "lm": 1, "edges": 1, "io": 1, "ledger": 1, "teacher": 1, "served": 1,
     "settings": 1, "core": 0, "selection": 0, "stats": 0,
     "config": 0, "variants": -1, "records": -1, "errors": -1, "progress": -1,
     "__version__": -1,

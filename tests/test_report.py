@@ -2,23 +2,23 @@
 
 import re
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 import bridgekd
-from bridgekd.core.crossed import Estimate
 from bridgekd.records import Example
-from bridgekd.report.charts import against_spend
-from bridgekd.report.page import render
-from bridgekd.report.pool_map import caption, colour, drawn_map, plain, projected
-from bridgekd.stages.heading import headline
-from bridgekd.stages.mapping import pool_map
-from bridgekd.stages.naming import in_order
+from bridgekd.report.embedding_map import build_embedding_map
+from bridgekd.report.embedding_plot import build_caption, get_color, plot_embedding_map, project
+from bridgekd.report.headline import build_headline, find_leading_arm
+from bridgekd.report.page import render_report
+from bridgekd.report.plots import plot_accuracy_vs_spend
+from bridgekd.report.tables import to_single_line
+from bridgekd.report.titles import sort_labels
+from bridgekd.stats.metrics import GroupAccuracy
 from selection_pools import rank, to_picks
-from stories import HOSTILE, a_pair, a_story, an_arm, some_metrics
+from stories import HOSTILE, a_pair, a_row, a_story, an_arm, some_metrics
 
 
 def outward(page):
@@ -34,7 +34,7 @@ def a_map(n=40, n_chosen=6, question="What is {}?"):
     pool = [Example(f"{i}", question.format(i), "a", domain="<clinic>") for i in range(n)]
     ids = [e.id for e in pool]
     ranking = to_picks(rank("bridge_greedy", ids, np.arange(n), rows, n_chosen), ids)
-    return pool_map(pool, rows, ranking, title="Chosen by: bridge", rule="", seed=0)
+    return build_embedding_map(pool, rows, ranking, title="Selected by bridge", seed=0)
 
 
 def titles(svg):
@@ -48,62 +48,72 @@ def titles(svg):
 
 
 def test_a_page_needs_nothing_from_elsewhere():
-    page, _ = render(a_story())
+    page, _ = render_report(a_story())
     assert not outward(page)
 
 
 def test_what_a_model_wrote_is_shown_and_never_run():
-    page, _ = render(a_story())
+    page, _ = render_report(a_story())
     assert "<script>" not in page
     assert "&lt;script&gt;x" in page
 
 
 def test_page_and_markdown_hold_every_arm_with_its_interval():
-    page, markdown = render(a_story())
+    page, markdown = render_report(a_story())
     assert "56.0 % to 64.0 %" in page
     assert "| Bridge | 60.0 % | 56.0 % to 64.0 % | 600 | 200 | $0.2500 | 61 |" in markdown
 
 
 def test_an_arm_that_was_not_asked_about_a_domain_says_so():
-    story = a_story()
-    partial = an_arm("direct", 0.5, 0.4, 0.6, by_domain={"clinic": Estimate(0.5, 0.4, 0.6)})
-    page, _ = render(a_story(arms=(*story.arms, partial)))
+    clinic = GroupAccuracy(accuracy=0.5, ci95=(0.4, 0.6), n_test=300)
+    partial = a_row("direct", 0.5, 0.4, 0.6, by_domain={"clinic": clinic})
+    page, _ = render_report(a_story((a_row("bridge", 0.6, 0.56, 0.64), partial)))
     assert page.count("not asked") == 1
 
 
 def test_two_budgets_of_an_arm_that_spent_the_same_are_drawn():
-    row = [an_arm(f"bridge@{b} questions", 0.5, 0.4, 0.6) for b in (100, 200)]
-    assert against_spend(row).count("<title>") == 2
-
-
-def test_a_share_of_the_gap_below_0_or_above_1_is_told_as_it_is():
-    story = a_story()
-    gain = replace(story.arms[1].gain, gap=Estimate(-0.2, -0.5, 0.1))
-    _, markdown = render(a_story(arms=(story.arms[0], replace(story.arms[1], gain=gain))))
-    assert "-20.0 % (-50.0 to 10.0)" in markdown
-
-
-def test_the_model_whose_steps_were_counted_is_named():
-    arms = tuple(an_arm(name, 0.5, 0.4, 0.6) for name in ("assistant_base", "assistant@5%"))
-    _, markdown = render(a_story(arms=arms, steps_told_by="assistant"))
-    assert "that of: Assistant@5%" in markdown
+    rows = [a_row(f"bridge@{b} questions", 0.5, 0.4, 0.6) for b in (100, 200)]
+    assert plot_accuracy_vs_spend(rows).count("<title>") == 2
 
 
 @pytest.mark.parametrize(
     ("bridge", "direct", "p", "verdict"),
     [
-        ((0.6, 0.56, 0.64), (0.55, 0.51, 0.59), 1e-5, "the assistant paid off"),
-        ((0.6, 0.56, 0.64), (0.58, 0.54, 0.62), 0.3, "does not show a difference"),
-        ((0.4, 0.36, 0.44), (0.6, 0.56, 0.64), 1e-9, "the assistant did harm"),
+        ((0.6, 0.56, 0.64), (0.55, 0.51, 0.59), 1e-5, "Student, BRIDGE is better (p = 1e-05"),
+        ((0.6, 0.56, 0.64), (0.58, 0.54, 0.62), 0.3, "does not show a difference (p = 0.3"),
+        ((0.4, 0.36, 0.44), (0.6, 0.56, 0.64), 1e-9, "Student, BRIDGE is worse (p = 1e-09"),
     ],
 )
 def test_the_headline_follows_the_paired_test(bridge, direct, p, verdict):
     arms = {"bridge": an_arm("bridge", *bridge), "direct": an_arm("direct", *direct)}
-    assert verdict in headline(arms, some_metrics(pairs=(a_pair("direct", "bridge", p),)))
+    metrics = some_metrics(arms, pairs=(a_pair("direct", "bridge", p),))
+    assert verdict in build_headline(metrics, "bridge")
+
+
+def test_the_headline_is_about_the_recipe_s_method_at_its_largest_budget():
+    labels = ("direct@5%", "direct@10%", "bridge@10%", "bridge@5%")
+    metrics = some_metrics(
+        {label: an_arm(label.partition("@")[0], 0.5, 0.4, 0.6) for label in labels}
+    )
+    assert find_leading_arm(metrics, ["direct", "bridge"]) == "bridge@10%"
+
+
+def test_an_unknown_method_has_a_headline_too():
+    metrics = some_metrics({"mine": an_arm("mine", 0.5, 0.4, 0.6)})
+    assert find_leading_arm(metrics, ["mine"]) == "mine"
+    assert build_headline(metrics, "mine").startswith("mine answers 50.0 % of 600")
+
+
+def test_a_run_without_a_trained_student_says_so():
+    metrics = some_metrics(
+        {"student_base": an_arm("student_base", 0.5, 0.4, 0.6, is_trained=False)}
+    )
+    assert find_leading_arm(metrics, ["base"]) is None
+    assert build_headline(metrics, None) == "No trained student was evaluated."
 
 
 def test_an_arm_without_a_title_comes_last():
-    assert in_order(["new", "bridge", "another", "teacher"]) == [
+    assert sort_labels(["new", "bridge", "another", "teacher"]) == [
         "teacher", "bridge", "another", "new"
     ]  # fmt: skip
 
@@ -112,7 +122,7 @@ def test_a_projection_of_a_plane_keeps_all_distances():
     rng = np.random.default_rng(0)
     plane = rng.normal(size=(30, 2)) * (3, 1)
     turned = plane @ np.linalg.qr(rng.normal(size=(7, 7)))[0][:2] + rng.normal(size=7)
-    found, shares = projected(turned, turned)
+    found, shares = project(turned, turned)
     distances = [np.linalg.norm(rows[:, None] - rows[None], axis=2) for rows in (plane, found)]
     assert np.allclose(*distances)
     assert shares[0] > shares[1] and sum(shares) == pytest.approx(1)
@@ -120,24 +130,24 @@ def test_a_projection_of_a_plane_keeps_all_distances():
 
 def test_a_projection_does_not_depend_on_the_order_of_the_sample():
     rows = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
-    found, _ = projected(rows, rows)
-    assert np.array_equal(found, projected(rows, rows)[0])
-    assert np.allclose(found, projected(rows[::-1], rows)[0])
+    found, _ = project(rows, rows)
+    assert np.array_equal(found, project(rows, rows)[0])
+    assert np.allclose(found, project(rows[::-1], rows)[0])
 
 
 @pytest.mark.parametrize("rows", [np.ones((4, 3)), np.ones((1, 3)), np.ones((4, 1))])
 def test_where_nothing_varies_all_is_at_the_middle(rows):
-    found, shares = projected(rows, rows)
+    found, shares = project(rows, rows)
     assert not found.any()
     assert shares == (0, 0)
 
 
 def test_every_pick_is_on_the_map_with_its_question_and_drawn_last():
-    svg = drawn_map(a_map())
+    svg = plot_embedding_map(a_map())
     told = titles(svg)
     assert sorted(told["path"]) == [
-        f"Pick {k}, difficulty {m.difficulty:.2f}, <clinic>: {m.question}"
-        for k, m in enumerate(a_map().picks, start=1)
+        f"Selected as number {k}, difficulty {m.difficulty:.2f}, <clinic>: {m.question}"
+        for k, m in enumerate(a_map().selected, start=1)
     ]
     assert len(told["circle"]) == 34
     assert svg.rindex("<circle") < svg.index("<path")
@@ -145,53 +155,52 @@ def test_every_pick_is_on_the_map_with_its_question_and_drawn_last():
 
 def test_a_map_shows_no_more_than_its_share_and_says_so():
     story = a_map(n=2600, n_chosen=600)
-    assert (len(story.points), len(story.picks), len(story.reasons)) == (1500, 500, 15)
-    assert [p.rank for p in story.picks] == list(range(500))
-    assert "500 of 600 picks and 1,500 of 2,000 others" in caption(story)
+    assert (len(story.points), len(story.selected)) == (1500, 500)
+    assert [p.rank for p in story.selected] == list(range(500))
+    assert "500 of 600 selected ones and 1,500 of 2,000 others" in build_caption(story)
 
 
 def test_a_map_is_the_same_every_time():
-    assert drawn_map(a_map(n=1700)) == drawn_map(a_map(n=1700))
+    assert plot_embedding_map(a_map(n=1700)) == plot_embedding_map(a_map(n=1700))
 
 
 def test_a_map_of_a_pool_that_is_all_picked_is_drawn():
-    assert len(titles(drawn_map(a_map(n=3, n_chosen=3)))["path"]) == 3
+    assert len(titles(plot_embedding_map(a_map(n=3, n_chosen=3)))["path"]) == 3
 
 
 def test_a_question_on_the_map_is_text_and_nothing_else():
-    page, _ = render(a_story(maps=(a_map(question=HOSTILE),)))
+    page, _ = render_report(a_story(embedding_maps=(a_map(question=HOSTILE),)))
     assert not outward(page)
     assert not re.search("[\x00-\x08\u202a-\u202e]", page)
     assert "&lt;script&gt;alert(" in page
-    ET.fromstring(drawn_map(a_map(question=HOSTILE)))
+    ET.fromstring(plot_embedding_map(a_map(question=HOSTILE)))
 
 
 def test_a_long_question_is_cut():
-    assert plain("a\n b") == "a b"
-    assert plain("a" * 160) == "a" * 160
-    assert plain("a" * 161) == "a" * 159 + "…"
-    assert plain(" " * 9999 + "a") == "…"
+    assert to_single_line("a\n b") == "a b"
+    assert to_single_line("a" * 160) == "a" * 160
+    assert to_single_line("a" * 161) == "a" * 159 + "…"
+    assert to_single_line(" " * 9999 + "a") == "…"
 
 
 def test_the_harder_the_darker():
-    levels = [sum(bytes.fromhex(colour(d)[1:])) for d in np.linspace(0, 1, 20)]
+    levels = [sum(bytes.fromhex(get_color(d)[1:])) for d in np.linspace(0, 1, 20)]
     assert all(a > b for a, b in pairwise(levels))
-    assert (colour(-1), colour(2)) == (colour(0), colour(1))
+    assert (get_color(-1), get_color(2)) == (get_color(0), get_color(1))
 
 
 def test_a_run_s_report_maps_its_choice(tiny):
     page = bridgekd.run(tiny).report.read_text()
     assert page.count("difficulty") > 60
-    assert "12 of 12 picks and 48 of 48 others" in page
+    assert "12 of 12 selected ones and 48 of 48 others" in page
     assert not outward(page)
 
 
 def test_a_choice_without_a_scored_pool_has_no_map(tiny):
     page = bridgekd.run(tiny, methods=["direct"]).report.read_text()
-    assert "What was chosen, and why" not in page
+    assert "Selected questions" not in page
 
 
-def test_a_random_choice_in_a_scored_pool_has_a_map_and_no_reasons(tiny):
+def test_a_random_choice_in_a_scored_pool_has_a_map(tiny):
     page = bridgekd.run(tiny, methods=["random"]).report.read_text()
-    assert "12 of 12 picks" in page
-    assert "picks, and why" not in page
+    assert "12 of 12 selected ones" in page

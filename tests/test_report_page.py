@@ -13,10 +13,10 @@ from itertools import pairwise
 import pytest
 
 import bridgekd
-from bridgekd.report.learning import curve, in_words
-from bridgekd.report.page import render
-from bridgekd.report.pool_map import plain
-from bridgekd.report.sections import sections
+from bridgekd.report.page import render_report
+from bridgekd.report.sections import build_sections
+from bridgekd.report.tables import to_single_line
+from bridgekd.report.training_plot import describe_training, plot_training
 from browser import CHROMIUM, tab
 from stories import HOSTILE, a_story, a_training
 from test_report import a_map
@@ -58,7 +58,7 @@ class Marks(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page():
-    return render(a_story(maps=(a_map(),)))[0]
+    return render_report(a_story(embedding_maps=(a_map(),)))[0]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def file(page, tmp_path_factory):
 
 def test_every_picture_says_what_it_shows(marks):
     outer = [e for e in marks.named("svg", "img") if "svg" not in e["around"]]
-    assert len(outer) > 8
+    assert len(outer) >= 8
     silent = [e for e in outer if not e.get("aria-label") and e.get("aria-hidden") != "true"]
     assert not silent
     assert all(e.get("role") == "img" for e in outer if "aria-label" in e)
@@ -96,7 +96,7 @@ def test_headings_go_down_one_level_at_a_time(marks):
 
 def test_every_table_has_a_caption_and_every_head_its_scope(marks):
     tables, captions = marks.named("table"), marks.named("caption")
-    assert len(tables) == len(captions) > 10
+    assert len(tables) == len(captions) >= 7
     assert all(e["text"].strip() for e in captions)
     heads = marks.named("th")
     assert {e.get("scope") for e in heads} == {"col", "row"}
@@ -148,10 +148,10 @@ def test_letters_stand_out_from_what_is_behind_them(page, rule):
 
 
 def test_page_and_markdown_hold_the_same_tables(page):
-    story = a_story(maps=(a_map(),))
-    _, markdown = render(story)
-    tables = [table for section in sections(story) for table in section.tables]
-    assert len(tables) > 10
+    story = a_story(embedding_maps=(a_map(),))
+    _, markdown = render_report(story)
+    tables = [table for section in build_sections(story) for table in section.tables]
+    assert len(tables) >= 7
     for table in tables:
         assert f"**{table.caption}**" in markdown
         (rows,) = (
@@ -167,15 +167,15 @@ def test_a_hostile_text_is_shown_and_never_run(page):
     assert "<script" not in page.lower()
     assert "alert(&#39;x&#39;)" in page
     assert not re.search("[\x00-\x08\u202a-\u202e]", page)
-    assert plain(HOSTILE).startswith("</title>")
+    assert to_single_line(HOSTILE).startswith("</title>")
 
 
 def test_a_training_without_a_log_says_so_and_one_with_it_is_drawn():
-    assert "no log of its loss" in curve(a_training(losses=()))
-    drawn = curve(a_training())
+    assert "no log of the loss" in plot_training(a_training(losses=()))
+    drawn = plot_training(a_training())
     assert drawn.count("<circle") == 2 and "polyline" in drawn
-    assert in_words(a_training()) == (
-        "Bridge: loss 3.000 at update 2 and 0.500 at update 8; validation 60.0 %, 55.0 %; "
+    assert describe_training(a_training()) == (
+        "Bridge: loss 3.000 at update 2 and 0.500 at update 8; validation accuracy 60.0 %, 55.0 %; "
         "weights of update 4 kept."
     )
 
@@ -226,11 +226,11 @@ def test_a_reader_without_a_mouse_gets_past_the_head_and_opens_what_is_folded(br
 def test_on_paper_everything_is_unfolded(browser, file):
     browser.open(file)
     browser.ask("Emulation.setEmulatedMedia", media="print")
-    hidden = "[...document.querySelectorAll('details > div, details > pre, details > dl')]"
+    hidden = "[...document.querySelectorAll('details > :not(summary)')]"
     folded = browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length")
     n_all = browser.evaluate(f"{hidden}.length")
     browser.ask("Emulation.setEmulatedMedia", media="screen")
-    assert n_all > 5 and folded == 0
+    assert n_all >= 4 and folded == 0
     assert browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length") == n_all
 
 
@@ -252,18 +252,17 @@ def test_a_run_s_report_tells_how_to_make_it_again(tiny):
     assert not again.purchases
 
 
-def test_a_run_s_report_tells_of_its_trainings_its_steps_and_what_was_seen(tiny):
+def test_a_run_s_report_shows_its_trainings_and_what_was_seen(tiny):
     page = bridgekd.run(tiny).report.read_text()
-    for title in ("Assistant, warmed up", "Student, instructed", "Student, BRIDGE"):
+    for title in ("Assistant, warmed up", "Student, instruction-tuned", "Student, BRIDGE"):
         assert f"<strong>{title}</strong>" in page
-    assert "no log of its loss" not in page
-    assert "lines and sentences of one rationale a question, that of: Teacher" in page
-    assert "Share a run of 13 words" in page and "The same questions, side by side" in page
+    assert "no log of the loss" not in page
+    assert "Share 13 words in a row" in page and "Answers side by side" in page
     for made in (tiny.parent / "runs").glob("report-*"):
         shutil.rmtree(made)
     next((tiny.parent / "runs").glob("train_student-*/metrics.jsonl")).unlink()
     page = bridgekd.run(tiny).report.read_text()
-    assert page.count(">no log of its loss was kept<") == 1
+    assert page.count(">no log of the loss<") == 1
 
 
 def shades_of(path):

@@ -24,8 +24,8 @@ from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput
 from bridgekd.methods import method_named
 from bridgekd.progress import Progress
+from bridgekd.report.titles import get_title, sort_labels
 from bridgekd.runs import live_of, open_run
-from bridgekd.stages.naming import in_order, title
 from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.transports import prepare_teacher
 from bridgekd.terminal import print_plan
@@ -79,10 +79,10 @@ def table(task: Task, metrics: Metrics, folder: Path) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     versus = {row.arm: row for row in metrics.vs_reference}
-    for label in in_order(metrics.arms):
+    for label in sort_labels(metrics.arms):
         row, against = metrics.arms[label], versus.get(label)
         low, high = (100 * end for end in row.ci95)
-        cells = [title(label), f"{100 * row.accuracy:.1f} ({low:.1f} to {high:.1f})"]
+        cells = [get_title(label), f"{100 * row.accuracy:.1f} ({low:.1f} to {high:.1f})"]
         cells += ["", ""]
         if against is not None:
             ends = "{:+.1f} to {:+.1f}".format(*(100 * end for end in against.ci95))

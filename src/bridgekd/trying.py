@@ -12,8 +12,8 @@ from bridgekd.errors import BadInput
 from bridgekd.journal import Finished, Measured
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
+from bridgekd.report.titles import get_title
 from bridgekd.stages.live import Live
-from bridgekd.stages.naming import TITLES
 from bridgekd.stages.pool import open_model
 
 N_OPTIONS = (2, 26)
@@ -101,4 +101,4 @@ def _reply(arm: Measured, local: "lm.LocalModel", example: Example, kind: str) -
     if len(written) > 1:
         answer = split_answer(written[1])[1]
     answer = answer or read_answer(written[-1], kind, example.choices)
-    return Reply(TITLES.get(arm.name, arm.name), rationale, answer)
+    return Reply(get_title(arm.name), rationale, answer)

@@ -21,14 +21,20 @@ from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, Stats, ancestors
 from bridgekd.journal import Finished, Measured, rationales_of
 from bridgekd.records import Example, Lesson
-from bridgekd.report.tables import Table, escape_cell, percent, render_markdown, usd
+from bridgekd.report.contamination import describe_contamination
+from bridgekd.report.gather import build_command
+from bridgekd.report.purchases import collect_purchases
+from bridgekd.report.tables import (
+    Table,
+    escape_cell,
+    format_percent,
+    format_usd,
+    render_markdown,
+)
+from bridgekd.report.titles import get_title
 from bridgekd.stages.lessons import read_rationales
-from bridgekd.stages.naming import title
-from bridgekd.stages.overlapping import contamination
 from bridgekd.stages.pool import LoadPoolStats
-from bridgekd.stages.spending import purchases_of
 from bridgekd.stages.stats import TrainStats
-from bridgekd.stages.telling import command_of
 from bridgekd.stats.metrics import ArmMetrics, GroupAccuracy
 
 if TYPE_CHECKING:
@@ -97,7 +103,7 @@ def render_model_card(exported: ExportedArm) -> str:
     run, arm, merged = exported.run, exported.arm, exported.merged
     metrics = read_metrics(run.evaluation.path).arms
     base = _find_base_model(run, arm)
-    shown = {title(n): metrics[n] for n in (arm.name, *_ALSO_SHOWN) if n in metrics}
+    shown = {get_title(n): metrics[n] for n in (arm.name, *_ALSO_SHOWN) if n in metrics}
     domains = {name: group for name, group in metrics[arm.name].by_domain.items() if name}
     tables = [_build_accuracy_table("model", shown)]
     tables += [_build_accuracy_table("domain", domains)] if domains else []
@@ -126,14 +132,14 @@ def render_model_card(exported: ExportedArm) -> str:
         libraries=_list_libraries(arm.model),
         accuracy_tables="\n\n".join(map(render_markdown, tables)),
         test_data=escape_cell(test_data),
-        contamination=contamination(run.behind),
+        contamination=describe_contamination(run.behind),
         prompt_content="the question and its choices" if "(A)" in suffix else "the question",
         prompt_suffix=json.dumps(suffix),
         training_table=render_markdown(_build_training_table(exported, metrics[arm.name])),
         n_test=f"{metrics[arm.name].n_test:,}",
         max_new_tokens=f"{arm.max_new_tokens:,}",
         notes="".join(f"\n- {note}" for note in _list_notes(arm, merged)),
-        command=command_of(
+        command=build_command(
             run.recipe.name, run.recipe.method, run.methods, run.n_seeds, run.budgets
         ),
     )
@@ -181,7 +187,7 @@ def _describe_both(exported: ExportedArm) -> dict[str, str]:
     teacher = escape_cell(f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})")
     train_data = escape_cell(_get_public_name(_get_source(run.behind, "load_pool")))
     return {
-        "title": escape_cell(f"{run.name}: {title(arm.name)}"),
+        "title": escape_cell(f"{run.name}: {get_title(arm.name)}"),
         "method_text": METHOD_TEXTS.get(arm.name.partition("@")[0], _ASSISTANT_TEXT),
         "teacher": teacher,
         "train_data": train_data,
@@ -208,8 +214,8 @@ def _build_accuracy_table(
         tuple(
             (
                 name,
-                percent(row.accuracy),
-                f"{percent(row.ci95[0])} to {percent(row.ci95[1])}",
+                format_percent(row.accuracy),
+                f"{format_percent(row.ci95[0])} to {format_percent(row.ci95[1])}",
                 f"{row.n_test:,}",
             )
             for name, row in rows.items()
@@ -230,7 +236,7 @@ def _build_training_table(exported: ExportedArm, metrics: ArmMetrics) -> Table:
         ("validation split", f"{pool.n_validation:,} questions"),
         ("teacher", f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})"),
         ("budget", _format_budget(_find_budget(run.recipe.budget, model))),
-        ("purchased", f"{metrics.n_queries:,g} answers for {usd(metrics.spend_usd)}"),
+        ("purchased", f"{metrics.n_queries:,g} answers for {format_usd(metrics.spend_usd)}"),
         ("rows", f"{len(examples):,}: {by_source}"),
         ("rows that were too long", f"{training.n_too_long:,}"),
         ("optimizer updates", f"{training.n_updates:,}"),
@@ -245,9 +251,9 @@ def _build_purchase_table(model: Artifact) -> Table:
             purchase.title,
             f"{purchase.n_queries:,}",
             f"{purchase.n_kept:,}",
-            ", ".join(f"{why}: {n:,}" for why, n in purchase.dropped.items()) or "none",
+            ", ".join(f"{why}: {n:,}" for why, n in (purchase.dropped or {}).items()) or "none",
         )
-        for purchase in purchases_of(ancestors(model))
+        for purchase in collect_purchases(ancestors(model))
     )
     return Table("", ("purchase", "answers", "kept", "dropped"), rows, "lrrl")
 

@@ -1,5 +1,5 @@
-"""A Story as one self-contained HTML page and as Markdown. No script, no font and no picture from
-elsewhere.
+"""`ReportData` as one self-contained HTML page and as Markdown: no script, font or image from
+another address.
 """
 
 from importlib.resources import files
@@ -7,67 +7,56 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from bridgekd.report import charts
-from bridgekd.report.learning import curve, in_words
-from bridgekd.report.pool_map import caption, drawn_map, legend_bar, legend_mark, plain
-from bridgekd.report.sections import Section, sections
-from bridgekd.report.story import Story
-from bridgekd.report.tables import percent, render_markdown
+from bridgekd.report import embedding_plot, plots, training_plot
+from bridgekd.report.report_data import ReportData
+from bridgekd.report.sections import ReportSection, build_sections
+from bridgekd.report.tables import render_markdown
 
 
-def render(story: Story) -> tuple[str, str]:
-    """(HTML, Markdown)."""
-    told = sections(story)
+def render_report(data: ReportData) -> tuple[str, str]:
+    """Return the page as HTML and as Markdown."""
+    sections = build_sections(data)
     environment = Environment(
-        loader=FunctionLoader(_template),
+        loader=FunctionLoader(_read_template),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "plain": plain,
-        "caption": caption,
-        "broken": broken,
-    }
-    environment.globals |= {
-        "accuracy_bars": charts.accuracy_bars,
-        "against_spend": charts.against_spend,
-        "curve": curve,
-        "drawn_map": drawn_map,
-        "in_words": in_words,
-        "legend": charts.legend,
-        "legend_bar": legend_bar,
-        "legend_mark": legend_mark,
-        "money_bars": charts.money_bars,
-        "reliability": charts.reliability,
-        "series": charts.series,
-    }
-    page = environment.get_template("page.html").render(s=story, sections=told)
-    return page, _markdown(story, told)
+    environment.filters["wrap_interval"] = wrap_interval
+    page = environment.get_template("page.html").render(
+        data=data,
+        sections=sections,
+        plots=plots,
+        training_plot=training_plot,
+        embedding_plot=embedding_plot,
+    )
+    return page, _render_markdown(data, sections)
 
 
-def broken(text: str) -> Markup:
-    """A figure and its interval, which may go to a line of its own but not be torn apart."""
-    figure, opened, interval = text.partition(" (")
-    if not opened:
+def wrap_interval(text: str) -> Markup:
+    """Return a number and its interval as HTML: a line break may separate them, but not split one
+    of them.
+    """
+    figure, bracket, interval = text.partition(" (")
+    if not bracket:
         return Markup('<span class="whole">{}</span>').format(figure)
     whole = '<span class="whole">{}</span> <span class="whole soft">({}</span>'
     return Markup(whole).format(figure, interval)
 
 
-def _template(name: str) -> str:
+def _read_template(name: str) -> str:
     return files(__package__).joinpath("templates", name).read_text("utf-8")
 
 
-def _markdown(story: Story, told: list[Section]) -> str:
-    parts = [f"# {story.name}", story.headline]
-    for section in told:
-        texts = [section.text] if section.text else []
-        texts += [render_markdown(table) for table in section.tables]
-        if section.anchor == "again":
-            texts.insert(0, f"    {story.command}")
-        if texts:
-            parts += [f"## {section.title}", *texts]
-    return "\n\n".join([*parts, f"Made with {story.libraries}."]) + "\n"
+def _render_markdown(data: ReportData, sections: list[ReportSection]) -> str:
+    parts = [f"# {data.name}", data.headline]
+    for section in sections:
+        is_picture = section.template and not section.tables
+        if is_picture and section.anchor != "reproduce":
+            continue
+        parts.append(f"## {section.title}")
+        parts += [f"    {data.command}"] if section.anchor == "reproduce" else []
+        parts += [section.text] if section.text else []
+        parts += [render_markdown(table) for table in section.tables]
+    return "\n\n".join([*parts, f"Made with {data.libraries}."]) + "\n"

@@ -1,18 +1,19 @@
-"""A table as plain text, shown by the page as HTML and by report.md as Markdown, so that both say
-the same; and how its cells are written.
-"""
+"""A table as plain text: the page shows it as HTML and report.md as Markdown, with equal cells."""
 
+import unicodedata
 from dataclasses import dataclass
 
-from bridgekd.core.crossed import Estimate
+from bridgekd.stats.metrics import Interval
 
 LEFT, RIGHT, WIDE = "l", "r", "w"  # a name, a number, a text
+MAX_TEXT_LENGTH = 160
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`align` has a letter a column: LEFT, RIGHT or WIDE; a row's first cell is its head. `mine`
-    are the rows that a reader asks about, `folded` is a table that only some want to see.
+    """`align` has one letter for each column: LEFT, RIGHT or WIDE. The first cell of a row is its
+    header. `highlighted` are indexes of rows.
     """
 
     caption: str
@@ -20,48 +21,64 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     align: str
     note: str = ""
-    mine: tuple[int, ...] = ()
-    folded: bool = False
+    highlighted: tuple[int, ...] = ()
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """0.5 as "50.0 %"."""
-    return f"{100 * share:.{digits}f} %"
+def format_percent(fraction: float, digits: int = 1) -> str:
+    """
+    >>> format_percent(0.5)
+    '50.0 %'
+    """
+    return f"{100 * fraction:.{digits}f} %"
 
 
-def percents(figure: Estimate | None) -> str:
-    """A share with its interval: "50.0 % (45.1 to 54.9)"; its ends are kept in [0, 1]."""
-    if figure is None:
-        return ""
-    low, high = (100 * min(1.0, max(0.0, end)) for end in (figure.low, figure.high))
-    return f"{percent(figure.mean)} ({low:.1f} to {high:.1f})"
+def format_percent_interval(fraction: float, ci95: Interval) -> str:
+    """Return a fraction with its interval, which is cut to [0, 1].
+
+    >>> format_percent_interval(0.5, (0.451, 0.549))
+    '50.0 % (45.1 to 54.9)'
+    """
+    low, high = (100 * min(1.0, max(0.0, end)) for end in ci95)
+    return f"{format_percent(fraction)} ({low:.1f} to {high:.1f})"
 
 
-def ratio(figure: Estimate) -> str:
-    """A ratio that may be below 0 or above 1, with its interval: "-20.0 % (-50.0 to 10.0)"."""
-    return f"{percent(figure.mean)} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+def format_points_interval(difference: float, ci95: Interval) -> str:
+    """Return a difference of fractions in percentage points with its interval.
+
+    >>> format_points_interval(0.1, (-0.05, 0.25))
+    '+10.0 (-5.0 to +25.0)'
+    """
+    low, high = (100 * end for end in ci95)
+    return f"{100 * difference:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def numbers(figure: Estimate | None, digits: int = 1) -> str:
-    """A number with its interval."""
-    if figure is None:
-        return ""
-    return f"{figure.mean:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
-
-
-def points(figure: Estimate) -> str:
-    """A difference, in points already, with its interval."""
-    return f"{figure.mean:+.1f} ({figure.low:+.1f} to {figure.high:+.1f})"
-
-
-def usd(amount: float) -> str:
-    """Dollars to a hundredth of a cent."""
+def format_usd(amount: float) -> str:
+    """
+    >>> format_usd(1234.5)
+    '$1,234.5000'
+    """
     return f"${amount:,.4f}"
 
 
-def p_value(p: float) -> str:
-    """Two digits; what is smaller than anybody needs is said to be so."""
+def format_p_value(p: float) -> str:
+    """
+    >>> format_p_value(0.0123), format_p_value(1e-9)
+    ('0.012', '< 0.0001')
+    """
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def to_single_line(text: str) -> str:
+    """Return `text` on one line of at most MAX_TEXT_LENGTH characters, without control characters
+    and without characters that change the direction of the text after them. Not escaped.
+    """
+    kept = (
+        " " if unicodedata.category(c) in ("Cc", "Cs") or c in _BIDI_CONTROLS else c
+        for c in text[: 8 * MAX_TEXT_LENGTH]
+    )
+    line = " ".join("".join(kept).split())
+    is_cut = len(line) > MAX_TEXT_LENGTH or len(text) > 8 * MAX_TEXT_LENGTH
+    return line[: MAX_TEXT_LENGTH - 1].rstrip() + "…" if is_cut else line
 
 
 def render_markdown(table: Table) -> str:
@@ -75,7 +92,11 @@ def render_markdown(table: Table) -> str:
 
 
 def escape_cell(text: str) -> str:
-    """Return `text` on one line, so that it stays in its Markdown cell and is no markup."""
+    """Return `text` on one line, so that it stays in its Markdown cell and is no markup.
+
+    >>> print(escape_cell("a|b"))
+    a\\|b
+    """
     line = " ".join(text.split())
     for mark in ("\\", "|", "<", "`", "[", "*", "_"):
         line = line.replace(mark, f"\\{mark}")

@@ -2,7 +2,7 @@
 
 from bridgekd.stages.buying import check, measure_teacher, query_teacher
 from bridgekd.stages.live import Live
-from bridgekd.stages.measuring import evaluate, predict, report
+from bridgekd.stages.measuring import evaluate, predict
 from bridgekd.stages.pilot import evaluate_pilot, hold_out, subsample
 from bridgekd.stages.pool import load_pool, load_test, select
 from bridgekd.stages.scoring import embed_pool, score_pool, weigh_student
@@ -31,7 +31,6 @@ __all__ = [
     "measure_teacher",
     "predict",
     "query_teacher",
-    "report",
     "sample_rationales",
     "score_pool",
     "select",

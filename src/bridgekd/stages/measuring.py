@@ -1,6 +1,5 @@
-"""From models to figures: predict, evaluate, report."""
+"""From models to figures: predict, evaluate."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,12 +7,11 @@ from bridgekd import settings as of
 from bridgekd.core.chance import chance
 from bridgekd.core.durations import WorkKind
 from bridgekd.core.throughput import Throughput
-from bridgekd.edges.metrics_file import METRICS_FILE, write_metrics
+from bridgekd.edges.metrics_file import write_metrics
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example, Prediction
-from bridgekd.report.page import render
 from bridgekd.stages.asking import asked, form_of
 from bridgekd.stages.buying import graded
 from bridgekd.stages.cells import Reader
@@ -22,7 +20,6 @@ from bridgekd.stages.live import Checker, Live
 from bridgekd.stages.pool import answer_kind
 from bridgekd.stages.stats import GenerationStats
 from bridgekd.stages.stepping import steps_of
-from bridgekd.stages.telling import tell
 from bridgekd.stages.writing import written
 from bridgekd.stats.compute_metrics import compute_metrics
 
@@ -35,10 +32,6 @@ class PredictStats(GenerationStats):
 class EvaluateStats(Stats):
     n_arms: int
     n_models: int
-
-
-class ReportStats(Stats):
-    headline: str
 
 
 @stage(version=2, kind=WorkKind.GENERATION, title="Answers to the test questions")
@@ -92,19 +85,6 @@ def evaluate(
     )
     write_metrics(out, metrics)
     return EvaluateStats(n_arms=len(metrics.arms), n_models=len(results))
-
-
-@stage(version=4, title="Report")
-def report(out: Path, s: of.Report, live: Live, evaluation: Artifact) -> ReportStats:
-    """The page a person reads, its tables as Markdown and the figures for programs, told from the
-    evaluation and what it came from.
-    """
-    story = tell(evaluation, s)
-    page, markdown = render(story)
-    (out / "report.html").write_text(page, encoding="utf-8")
-    (out / "report.md").write_text(markdown, encoding="utf-8")
-    shutil.copyfile(evaluation.path / METRICS_FILE, out / METRICS_FILE)
-    return ReportStats(headline=story.headline)
 
 
 def checker(known: Mapping[str, Checker], name: str) -> Checker:

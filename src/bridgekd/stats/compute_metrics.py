@@ -158,6 +158,7 @@ def _summarize_arm(
     return ArmMetrics(
         arm=row[0].arm,
         budget=row[0].budget,
+        is_trained=row[0].is_trained,
         accuracy=accuracy.mean,
         ci95=(accuracy.low, accuracy.high),
         interval="Wilson" if len(row) == 1 else "seeds and questions",

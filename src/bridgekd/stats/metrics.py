@@ -94,11 +94,13 @@ class RecoveredGap(FrozenMetrics):
 
 class ArmMetrics(FrozenMetrics):
     """One arm at one budget over all seeds. Amounts are means over seeds of what it took to make
-    this model alone. `interval` names the kind of `ci95`.
+    this model alone. `interval` names the kind of `ci95`. `is_trained`: a student that was trained
+    on the task.
     """
 
     arm: str
     budget: str
+    is_trained: bool
     accuracy: float
     ci95: Interval
     interval: str

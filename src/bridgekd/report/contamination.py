@@ -1,0 +1,107 @@
+"""How much of the test questions was in the training data: in the train file, and in the rationales
+that students were trained on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from bridgekd.core.crossed import Estimate
+from bridgekd.core.statistics import wilson
+from bridgekd.edges.rows import read_column
+from bridgekd.edges.store import Artifact
+from bridgekd.records import Example, Prediction, Rationale
+from bridgekd.report.report_data import Contamination, OverlapAccuracy, OverlapSummary
+from bridgekd.stages.pool import LoadTestStats, read_pool, read_validation
+from bridgekd.stats.ngram_overlap import MOSTLY_SEEN, NGRAM_SIZE, compute_overlaps
+
+
+def describe_contamination(ancestors: Mapping[str, Artifact]) -> str:
+    """Return in a sentence how many test questions equal a question of the train file."""
+    for artifact in ancestors.values():
+        if artifact.stage == "load_test":
+            stats = artifact.read_stats(LoadTestStats)
+            return (
+                f"{stats.n_also_in_train} of {stats.n_test} test questions are in the train file."
+            )
+    return ""
+
+
+def compare_texts(
+    test: Sequence[Example],
+    ancestors: Mapping[str, Artifact],
+    *,
+    title: str = "",
+    answers: Mapping[str, Prediction] | None = None,
+) -> Contamination:
+    """Return how many test questions share words with each kind of training text; `title` and
+    `answers` are the leading arm's, whose accuracy is split by it.
+    """
+    questions = [e.question for e in test]
+    rows, highest = [], [0.0] * len(test)
+    for source, artifacts in _group_sources(ancestors).items():
+        texts = [text for artifact in artifacts for text in _iter_texts(artifact)]
+        fractions = compute_overlaps(questions, texts)
+        highest = [max(pair) for pair in zip(highest, fractions, strict=True)]
+        rows.append(
+            OverlapSummary(
+                source=source,
+                n_texts=len(texts),
+                n_shared=sum(f > 0 for f in fractions),
+                n_mostly_seen=sum(f >= MOSTLY_SEEN for f in fractions),
+                n_fully_seen=sum(f == 1 for f in fractions),
+            )
+        )
+    return Contamination(
+        sentence=describe_contamination(ancestors),
+        n_test=len(test),
+        rows=tuple(rows),
+        title=title,
+        by_overlap=() if answers is None else _split_accuracy(test, highest, answers),
+    )
+
+
+def _group_sources(ancestors: Mapping[str, Artifact]) -> dict[str, list[Artifact]]:
+    """The train file, which is the same for all seeds, and the rationales of all students."""
+    pools = [a for a in ancestors.values() if a.stage == "load_pool"]
+    sources = {"Questions of the train file": pools[:1]}
+    rationales = {
+        rationale.path.name: rationale
+        for student in ancestors.values()
+        if student.stage != "train_assistant"
+        for rationale in student.get_inputs("rationales")
+    }
+    for artifact in rationales.values():
+        sources.setdefault(artifact.manifest.title, []).append(artifact)
+    return sources
+
+
+def _iter_texts(artifact: Artifact) -> Iterator[str]:
+    """The questions of a pool and its validation split, or the kept rationales."""
+    if artifact.stage == "load_pool":
+        yield from (e.question for e in (*read_pool(artifact), *read_validation(artifact)))
+        return
+    file = artifact.path / "rationales.parquet"
+    texts, kept = (read_column(file, Rationale, name) for name in ("text", "kept"))
+    yield from (text for text, is_kept in zip(texts, kept, strict=True) if is_kept)
+
+
+def _split_accuracy(
+    test: Sequence[Example], fractions: Sequence[float], answers: Mapping[str, Prediction]
+) -> tuple[OverlapAccuracy, ...]:
+    names = (
+        f"no {NGRAM_SIZE} words in a row shared",
+        f"below {100 * MOSTLY_SEEN:.0f} % of the words shared",
+        f"{100 * MOSTLY_SEEN:.0f} % of the words or more shared",
+    )
+    correct: dict[str, list[bool]] = {name: [] for name in names}
+    for example, fraction in zip(test, fractions, strict=True):
+        if example.id in answers:
+            name = names[0 if fraction == 0 else 1 if fraction < MOSTLY_SEEN else 2]
+            correct[name].append(answers[example.id].correct)
+    return tuple(
+        OverlapAccuracy(name, len(row), _estimate_accuracy(row)) for name, row in correct.items()
+    )
+
+
+def _estimate_accuracy(correct: Sequence[bool]) -> Estimate:
+    n, n_correct = len(correct), sum(correct)
+    return Estimate(n_correct / n if n else 0.0, *wilson(n_correct, n))

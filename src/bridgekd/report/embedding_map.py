@@ -1,0 +1,73 @@
+"""The maps of the pool: for every selection that used scores, which questions it selected."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bridgekd import settings as of
+from bridgekd.core.draws import drawn
+from bridgekd.edges.rows import read_rows
+from bridgekd.edges.store import Artifact
+from bridgekd.records import Example, Pick
+from bridgekd.report.embedding_plot import project
+from bridgekd.report.purchases import describe_selection
+from bridgekd.report.report_data import EmbeddingMap, MapPoint
+from bridgekd.stages.pool import find_embeddings
+
+_N_FITTED, _N_OTHERS, _N_SELECTED = 5000, 1500, 500
+
+
+def build_embedding_maps(ancestors: Mapping[str, Artifact]) -> tuple[EmbeddingMap, ...]:
+    """Return a map for each selection among `ancestors` whose pool has embeddings."""
+    maps = []
+    for artifact in ancestors.values():
+        compared = (*artifact.get_inputs("embeddings"), *artifact.get_inputs("scores"))
+        if artifact.stage == "select" and (file := find_embeddings(*compared)) is not None:
+            maps.append(
+                build_embedding_map(
+                    read_rows(artifact.get_input("pool").path / "pool.parquet", Example),
+                    np.load(file, mmap_mode="r"),
+                    read_rows(artifact.path / "ranking.parquet", Pick),
+                    title=describe_selection(artifact),
+                    seed=artifact.read_settings(of.Select).seed,
+                )
+            )
+    return tuple(maps)
+
+
+def build_embedding_map(
+    pool: Sequence[Example],
+    embeddings: np.ndarray,
+    ranking: Sequence[Pick],
+    *,
+    title: str,
+    seed: int,
+) -> EmbeddingMap:
+    """Return the map of one selection; `embeddings` [n, d] has the order of `pool`, and may be on
+    disk.
+    """
+    positions = {e.id: i for i, e in enumerate(pool)}
+    selected = sorted((p for p in ranking if p.chosen), key=lambda p: p.rank)
+    others = sorted((p for p in ranking if not p.chosen), key=lambda p: positions[p.id])
+    sample = [others[i] for i in drawn(seed, "map dots", n=_N_OTHERS, of=len(others))]
+    shown = sample + selected[:_N_SELECTED]
+    fitted = drawn(seed, "map axes", n=_N_FITTED, of=len(pool))
+    plane, variance = project(embeddings[fitted], embeddings[[positions[p.id] for p in shown]])
+    points = tuple(
+        _build_point(pool[positions[p.id]], p, float(x), float(y))
+        for p, (x, y) in zip(shown, plane, strict=True)
+    )
+    return EmbeddingMap(
+        title=title,
+        points=points[: len(sample)],
+        selected=points[len(sample) :],
+        explained_variance=variance,
+        n_fitted=len(fitted),
+        n_pool=len(pool),
+        n_selected=len(selected),
+    )
+
+
+def _build_point(example: Example, pick: Pick, x: float, y: float) -> MapPoint:
+    rank = pick.rank if pick.chosen else None
+    return MapPoint(x, y, pick.difficulty, example.domain, example.question, rank)

@@ -1,0 +1,79 @@
+"""Answers to test questions side by side, sampled by a rule."""
+
+from collections.abc import Mapping, Sequence
+
+from bridgekd.core.draws import drawn
+from bridgekd.edges.rows import read_rows
+from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.records import Example, Prediction
+from bridgekd.report.report_data import PredictionRow, SampledPredictions, ShownAnswer
+from bridgekd.report.titles import get_title, sort_labels
+from bridgekd.stats.compute_metrics import REFERENCE_ARM, TEACHER_ARM
+
+N_EXAMPLES = 10
+
+Answers = Mapping[str, Mapping[str, Prediction]]  # by arm and question id
+
+
+def read_answers(predictions: Mapping[str, Artifact]) -> dict[str, dict[str, Prediction]]:
+    """Return the answers by arm and question id."""
+    return {
+        name: {r.id: r for r in read_rows(artifact.path / "predictions.parquet", Prediction)}
+        for name, artifact in predictions.items()
+    }
+
+
+def list_shown_arms(predictions: Mapping[str, Artifact], lead: str) -> list[str]:
+    """Return the teacher, the assistants of the arm `lead`, the reference and `lead` itself, which
+    is the last one.
+    """
+    made_from = ancestors(predictions[lead])
+    shown = [
+        name
+        for name, artifact in predictions.items()
+        if name in (TEACHER_ARM, REFERENCE_ARM)
+        or any(
+            model.stage == "train_assistant" and model.path.name in made_from
+            for model in artifact.get_inputs("model")
+        )
+    ]
+    return [*(name for name in sort_labels(shown) if name != lead), lead]
+
+
+def sample_predictions(
+    test: Sequence[Example], answers: Answers, shown: Sequence[str]
+) -> SampledPredictions:
+    """Return ten questions that all `shown` arms answered: five that the last arm answered
+    correctly and five that it did not, sampled with a fixed seed. If one kind has fewer, the other
+    has more.
+    """
+    common = [e for e in test if all(e.id in answers[name] for name in shown)]
+    if not shown or not common:
+        return SampledPredictions("No question was answered by all of these arms.")
+    lead = shown[-1]
+    correct = [e for e in common if answers[lead][e.id].correct]
+    wrong = [e for e in common if not answers[lead][e.id].correct]
+    half = N_EXAMPLES // 2
+    n_correct = min(len(correct), max(half, N_EXAMPLES - len(wrong)))
+    chosen = _sample(correct, n_correct, "right")
+    chosen += _sample(wrong, N_EXAMPLES - n_correct, "wrong")
+    rule = (
+        f"A random sample with a fixed seed. {get_title(lead)} answered {len(correct)} of the "
+        f"{len(common)} common questions correctly and {len(wrong)} not; {n_correct} of the former "
+        f"and {len(chosen) - n_correct} of the latter are shown."
+    )
+    return SampledPredictions(rule, tuple(_build_row(e, answers, shown) for e in chosen))
+
+
+def _sample(examples: Sequence[Example], n: int, purpose: str) -> list[Example]:
+    return [examples[i] for i in drawn(0, f"shown {purpose}", n=n, of=len(examples))]
+
+
+def _build_row(example: Example, answers: Answers, shown: Sequence[str]) -> PredictionRow:
+    rows = ((get_title(name), answers[name][example.id]) for name in shown)
+    return PredictionRow(
+        question=example.question,
+        gold=example.answer or "",
+        domain=example.domain,
+        answers=tuple(ShownAnswer(title, row.text, row.correct) for title, row in rows),
+    )
