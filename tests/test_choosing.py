@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from bridgekd.stages.buying import checked
+from bridgekd.stages.pool import part_of
 
 import bridgekd
 from bridgekd import lm
@@ -11,10 +13,8 @@ from bridgekd.config import Confidence, Teacher
 from bridgekd.edges.rows import read_rows
 from bridgekd.errors import BadInput
 from bridgekd.records import Completion, Example, Rationale, Score, Signal
-from bridgekd.stages.buying import checked
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import part_of
 from tiny_models import write_tiny
 
 LIVE = Live("run", Teacher(model="none"), Path("none.db"))

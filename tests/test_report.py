@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from bridgekd.report.titles import sort_labels
 
 import bridgekd
 from bridgekd.records import Example
@@ -15,7 +16,6 @@ from bridgekd.report.headline import build_headline, find_leading_arm
 from bridgekd.report.page import render_report
 from bridgekd.report.plots import plot_accuracy_vs_spend
 from bridgekd.report.tables import to_single_line
-from bridgekd.report.titles import sort_labels
 from bridgekd.stats.metrics import GroupAccuracy
 from selection_pools import rank, to_picks
 from stories import HOSTILE, a_pair, a_row, a_story, an_arm, some_metrics

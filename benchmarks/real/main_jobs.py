@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from bridgekd.report.titles import get_title, sort_labels
 from rich.console import Console
 from tasks import TASKS, Task, prepare, read
 
@@ -24,7 +25,6 @@ from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput
 from bridgekd.methods import method_named
 from bridgekd.progress import Progress
-from bridgekd.report.titles import get_title, sort_labels
 from bridgekd.runs import live_of, open_run
 from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.transports import prepare_teacher

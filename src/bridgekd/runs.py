@@ -1,4 +1,4 @@
-"""A run: one recipe over one store. It has what a method needs, and writes down what was made where.
+"""A run: one recipe over one store. It has what a method needs, and records what was made where.
 
 A method calls the functions of `Run` below, each of which makes one artifact as the recipe says, or
 `run.make(stage, settings, ...)` for everything else.
@@ -45,7 +45,6 @@ from bridgekd.stages.score_pool import (
 )
 from bridgekd.stages.select_questions import build_select_settings, select_questions
 from bridgekd.stages.train import (
-    InstructionRows,
     TrainSettings,
     build_assistant_settings,
     build_instruct_settings,
@@ -68,8 +67,9 @@ RunState = Literal["running", "done", "stopped", "interrupted"]
 class Arm:
     """A model of a comparison, and how it is asked: the way it was trained.
 
-    is_result: it is what its method is for; the others are steps on the way and base models.
-    card_sentence: how the model was made, for the card of an export.
+    is_result: it is what its method is for. step orders the others: 0 is a base model, 1 a model
+    before its training on the task, 2 a model after it. card_sentence: how the model was made, for
+    the card of an export.
     """
 
     name: str
@@ -78,7 +78,19 @@ class Arm:
     role: Role
     prompt_mode: Asked = "explain"
     is_result: bool = False
+    step: int = 2
     card_sentence: str = ""
+
+    @property
+    def settings(self) -> ArmSettings:
+        """What is said of the arm."""
+        return ArmSettings(
+            name=self.name,
+            title=self.title,
+            role=self.role,
+            is_result=self.is_result,
+            card_sentence=self.card_sentence,
+        )
 
 
 class StageFolder(Section):
@@ -164,9 +176,7 @@ class Run:
         """Return the assistant after its warm-up; the base model where assistant.warm_up is 0."""
         if self.recipe.assistant.warm_up in (0, "0%"):
             return self.assistant
-        return self.make(
-            warm_up, build_warm_up_settings(self.recipe, member), self.assistant, pool
-        )
+        return self.make(warm_up, build_warm_up_settings(self.recipe, member), self.assistant, pool)
 
     def score_pool(self, pool: Artifact, assistant: Artifact) -> tuple[Artifact, Artifact | None]:
         """Return the scores of the pool and, if the recipe names an encoder, its embeddings."""
@@ -253,25 +263,27 @@ class Run:
 
     def build_base_arms(self) -> list[Arm]:
         """Return both models as the user provided them."""
-        return [
-            Arm("assistant_base", "Assistant, base model", self.assistant, "assistant"),
-            Arm("student_base", "Student, base model", self.student, "student"),
-        ]
+        title = "Assistant, base model"
+        assistant = Arm("assistant_base", title, self.assistant, "assistant", step=0)
+        return [assistant, self.build_student_base_arm()]
+
+    def build_student_base_arm(self) -> Arm:
+        """Return the student as the user provided it."""
+        return Arm("student_base", "Student, base model", self.student, "student", step=0)
 
     def build_warm_arm(self, warm: Artifact) -> list[Arm]:
         """Return the warm assistant as an arm, if it was warmed up. It was trained to answer
         without a rationale.
         """
-        arm = Arm("assistant_warm", "Assistant, warmed up", warm, "assistant", prompt_mode="answer")
-        return [] if warm == self.assistant else [arm]
+        if warm == self.assistant:
+            return []
+        return [Arm("assistant_warm", "Assistant, warmed up", warm, "assistant", "answer", step=1)]
 
     def build_start_arms(self, instructed: Artifact) -> list[Arm]:
         """Return the student before its training on the task."""
         title = "Student, instruction-tuned"
-        return [
-            Arm("student_base", "Student, base model", self.student, "student"),
-            Arm("student_instructed", title, instructed, "student"),
-        ]
+        arm = Arm("student_instructed", title, instructed, "student", step=1)
+        return [self.build_student_base_arm(), arm]
 
     def predict_all(self, arms: Sequence[Arm]) -> list[Artifact]:
         """Return every arm's answers to the test questions."""
@@ -303,8 +315,8 @@ class Run:
         self,
         evaluation: Artifact,
         methods: Sequence[VariantSettings],
-        n_seeds: int = 1,
-        budgets: Sequence[int | str] = (),
+        n_variants: int,
+        command: str,
     ) -> Artifact:
         """Return the page, with the command that reproduces it."""
         recipe = self.recipe.model_dump(mode="json")
@@ -313,7 +325,7 @@ class Run:
         recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
         del recipe["assistant"]["server"], recipe["pilot"], recipe["runtime"]
         settings = ReportSettings(
-            recipe=recipe, methods=tuple(methods), n_seeds=n_seeds, budgets=tuple(budgets)
+            recipe=recipe, methods=tuple(methods), n_variants=n_variants, command=command
         )
         return self.make(report, settings, evaluation)
 

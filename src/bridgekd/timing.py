@@ -6,14 +6,13 @@ kind of work with that model, if it has that; else operations. What cannot be to
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bridgekd import settings as of
-from bridgekd.config import Recipe, Train, count_of
+from bridgekd.config import Recipe, count_of
 from bridgekd.core.durations import (
     OPERATIONS,
     Duration,
@@ -24,25 +23,23 @@ from bridgekd.core.durations import (
     by_rule,
 )
 from bridgekd.core.prompts import render_question
+from bridgekd.cost.budget_slice import compute_limits
 from bridgekd.edges.machine import peak_of, size_of
-from bridgekd.edges.store import MANIFEST, Artifact, Inputs, Planned, Stage, Stats
+from bridgekd.edges.store import MANIFEST, Artifact, Inputs, Planned, Stage
 from bridgekd.errors import BadInput
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
-from bridgekd.stages.buying import limits_of
+from bridgekd.stages.annotate import AnnotateSettings, SampleRationalesSettings
 from bridgekd.stages.pilot import SubsampleSettings, resolve_fraction
-from bridgekd.stages.scoring import ScorePoolStats
-from bridgekd.stages.stats import GenerationStats, KeptStats, TrainStats
+from bridgekd.stages.predict import PredictSettings
+from bridgekd.stages.query_teacher import QueryTeacherSettings
+from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
+from bridgekd.stages.stats import GenerationStats, KeptStats, ScoringStats, TrainStats
+from bridgekd.stages.train import AnswerRows, InstructionRows, RowSettings, TrainSettings
 
 _FORM = 20  # tokens of a prompt's request and marks
 _CHARACTERS = (5.0, 3.0)  # a token, at most and at least
 _ANSWER = (2.0, 16.0)  # tokens of an answer alone
-
-
-class _Trained(Stats):
-    """What the settings of all trainings have."""
-
-    train: Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +102,9 @@ def hours_of(
         if todo.stage.kind not in OPERATIONS:
             continue
         works, base = here.works(todo), _base(todo.artifact, planned)
+        if base is None:
+            unknown.append(f"the model of {todo.stage.name} is not known here")
+            continue
         measured = rates.of(todo.stage, base.fingerprint)
         if measured:
             n_measured += 1
@@ -135,67 +135,70 @@ class _Recipe:
         self._rationale = expected or (32, recipe.teacher.max_tokens)
 
     def works(self, todo: Planned) -> list[Work]:
-        read: dict[str, Callable[[Any, Inputs], list[Work]]] = {
-            "warm_up": self._warm_up,
-            "train_assistant": self._on_bought,
-            "instruct_student": lambda s, i: self._trained(s.train, self._sizes.n_instructions),
-            "annotate": lambda s, i: self._written(self._sizes.n_pool * (1 + s.samples), s),
-            "sample_rationales": lambda s, i: self._written(self._sizes.n_pool * s.samples, s),
-            "weigh_student": lambda s, i: self._written(self._sizes.n_pool * s.samples, s),
-            "predict": lambda s, i: self._written(self._sizes.n_test, s),
-            "score_pool": self._scored,
-        }
-        return read.get(todo.stage.name, self._on_pool)(todo.settings, todo.inputs)
+        n_pool = self._sizes.n_pool
+        match todo.settings:
+            case TrainSettings() as s:
+                return self._trained(s, todo.inputs)
+            case AnnotateSettings() as s:
+                return self._written(n_pool * (1 + s.n_samples), s.max_new_tokens)
+            case SampleRationalesSettings() | StudentUncertaintySettings() as s:
+                return self._written(n_pool * s.n_samples, s.max_new_tokens)
+            case PredictSettings() as s:
+                return self._written(self._sizes.n_test, s.max_new_tokens, s.ask == "answer")
+            case ScorePoolSettings() as s:
+                return self._scored(s)
+        # a stage of someone else: as if it were one pass over the pool
+        prompt, target = self._sizes.prompt, self._rationale
+        tokens = (prompt[0] + target[0], prompt[1] + target[1])
+        return [Work(todo.stage.kind, n_pool, tokens)]
 
-    def _on_pool(self, s: Any, inputs: Inputs) -> list[Work]:
-        return self._trained(s.train, self._sizes.n_pool, s)
-
-    def _warm_up(self, s: of.WarmUp, inputs: Inputs) -> list[Work]:
-        n = max(1, count_of(s.share, self._sizes.n_pool))
-        return self._trained(s.train, n, s, answers=True)
-
-    def _on_bought(self, s: of.TrainModel, inputs: Inputs) -> list[Work]:
-        """As if every answer that may be bought were kept."""
-        n = sum(self._bought(lessons) for lessons in inputs["rationales"])
-        return self._trained(s.train, max(1, n), s)
-
-    def _bought(self, lessons: Artifact) -> int:
-        if lessons.done:
-            return lessons.read_stats(KeptStats).n_kept
-        todo = self._planned[lessons.path.name]
-        if isinstance(todo.settings, SubsampleSettings):
-            n = self._bought(todo.inputs["rationales"][0])
-            return resolve_fraction(todo.settings.fraction, n)
-        asked = self._planned[todo.inputs["completions"][0].path.name].settings
-        assert isinstance(asked, of.QueryTeacher)
-        return limits_of(asked.budget, self._sizes.n_pool, asked.part).queries or 0
-
-    def _trained(
-        self, train: Train, n: int, judged: Any = None, *, answers: bool = False
-    ) -> list[Work]:
+    def _trained(self, s: TrainSettings, inputs: Inputs) -> list[Work]:
         """The training, and what it writes for early stopping."""
+        answers = isinstance(s.rows, AnswerRows)
         prompt, target = self._sizes.prompt, _ANSWER if answers else self._rationale
-        tokens = (prompt[0] + target[0], min(prompt[1] + target[1], train.max_length))
-        works = [Work(WorkKind.TRAINING, train.n_updates(n) * train.batch_size, tokens)]
-        if judged is not None and self._sizes.n_validation and train.held_out is None:
-            n_texts = train.evaluations * self._sizes.n_validation
-            works += self._written(n_texts, judged, answers=answers)
+        tokens = (prompt[0] + target[0], min(prompt[1] + target[1], s.train.max_length))
+        n = self._sizes.n_pool if "epoch_pool" in inputs else self._count_rows(s.rows, inputs)
+        n_rows = s.train.n_updates(max(1, n)) * s.train.batch_size
+        works = [Work(WorkKind.TRAINING, n_rows, tokens)]
+        if "pool" in inputs and self._sizes.n_validation and s.train.held_out is None:
+            n_texts = s.train.evaluations * self._sizes.n_validation
+            works += self._written(n_texts, s.max_new_tokens, s.prompt_mode == "answer")
         return works
 
-    def _written(self, n: int, s: Any, *, answers: bool = False) -> list[Work]:
-        answers = answers or getattr(s, "ask", "explain") == "answer"
-        target = _ANSWER if answers else self._rationale
-        most = min(target[1], s.max_new_tokens)
-        prompt = self._sizes.prompt
-        return [Work(WorkKind.GENERATION, n, (prompt[0] + min(target[0], most), prompt[1] + most))]
+    def _count_rows(self, rows: RowSettings, inputs: Inputs) -> int:
+        if isinstance(rows, InstructionRows):
+            return self._sizes.n_instructions
+        if isinstance(rows, AnswerRows):
+            n_pool = self._sizes.n_pool
+            return n_pool if rows.size is None else count_of(rows.size, n_pool)
+        return sum(self._count_rationales(artifact) for artifact in inputs["rationales"])
 
-    def _scored(self, s: of.ScorePool, inputs: Inputs) -> list[Work]:
+    def _count_rationales(self, artifact: Artifact) -> int:
+        """As if every answer that may be purchased were kept."""
+        if artifact.done:
+            return artifact.read_stats(KeptStats).n_kept
+        todo = self._planned[artifact.path.name]
+        if isinstance(todo.settings, SubsampleSettings):
+            n = self._count_rationales(todo.inputs["rationales"][0])
+            return resolve_fraction(todo.settings.fraction, n)
+        for purchase in todo.inputs.get("completions", ()):
+            asked = self._planned[purchase.path.name].settings
+            if isinstance(asked, QueryTeacherSettings):
+                return compute_limits(asked.budget, self._sizes.n_pool, asked.part).queries or 0
+        return self._sizes.n_pool
+
+    def _written(self, n: int, max_new_tokens: int, answers: bool = False) -> list[Work]:
+        least, most = _ANSWER if answers else self._rationale
+        most, prompt = min(most, max_new_tokens), self._sizes.prompt
+        return [Work(WorkKind.GENERATION, n, (prompt[0] + min(least, most), prompt[1] + most))]
+
+    def _scored(self, s: ScorePoolSettings) -> list[Work]:
         prompt, n = self._sizes.prompt, self._sizes.n_pool
         works = [Work(WorkKind.SCORING, n, (prompt[0] + _ANSWER[0], prompt[1] + _ANSWER[1]))]
         measure = MEASURES.load(s.difficulty)
         n_answers = measure.count_answers(MEASURES.parse_options(s.difficulty))
         if n_answers:
-            works += self._written(n * n_answers, s, answers=True)
+            works += self._written(n * n_answers, s.max_new_tokens, answers=True)
         return works
 
 
@@ -227,20 +230,23 @@ def _rate(artifact: Artifact) -> float | None:
     kind, seconds = artifact.manifest.kind, artifact.manifest.seconds
     if kind is WorkKind.TRAINING:
         stats = artifact.read_stats(TrainStats)
-        rows = stats.n_updates * artifact.read_settings(_Trained).train.batch_size
+        rows = stats.n_updates * artifact.read_settings(TrainSettings).train.batch_size
         return rows / seconds if not stats.resumed_at and seconds else None
     if kind is WorkKind.SCORING:
-        return artifact.read_stats(ScorePoolStats).n_scored / seconds if seconds else None
+        return artifact.read_stats(ScoringStats).n_scored / seconds if seconds else None
     speed = artifact.read_stats(GenerationStats).generation
     if kind is not WorkKind.GENERATION or speed is None or not speed.seconds:
         return None
     return speed.n_texts / speed.seconds
 
 
-def _base(artifact: Artifact, planned: Mapping[str, Planned]) -> Artifact:
-    """The model that a person brought, from which this stage's model descends."""
+def _base(artifact: Artifact, planned: Mapping[str, Planned]) -> Artifact | None:
+    """The user's model from which this stage's model descends; None without an input `model`."""
     while artifact.path.name in planned:
-        (artifact,) = planned[artifact.path.name].inputs["model"]
+        models = planned[artifact.path.name].inputs.get("model", ())
+        if not models:
+            return None
+        artifact = models[0]
     return artifact
 
 

@@ -9,12 +9,13 @@ from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.sources import model_source
 from bridgekd.edges.store import ancestors
 from bridgekd.errors import BadInput
-from bridgekd.journal import Finished, Measured
+from bridgekd.journal import EvaluatedModel, FinishedRun
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
-from bridgekd.report.titles import get_title
+from bridgekd.stages.evaluate import ArmSettings
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import open_model
+from bridgekd.stages.model_backend import load_artifact_model
+from bridgekd.stages.predict import build_predict_settings
 
 N_OPTIONS = (2, 26)
 
@@ -33,7 +34,7 @@ class Panel:
     """Models of a run that are loaded and wait for questions."""
 
     kind: str  # of the task's answers
-    models: tuple[tuple[Measured, "lm.LocalModel"], ...]
+    models: tuple[tuple[EvaluatedModel, "lm.LocalModel"], ...]
 
     def ask(self, question: str, choices: Sequence[str] = ()) -> list[Reply]:
         """What each model answers, asked as it was trained. BadInput for options that a question
@@ -43,37 +44,38 @@ class Panel:
         return [_reply(arm, local, example, self.kind) for arm, local in self.models]
 
 
-def panel(run: Finished, arm: str | None, live: Live, progress: Progress = silent) -> Panel:
+def panel(run: FinishedRun, arm: str | None, live: Live, progress: Progress = silent) -> Panel:
     """The arm (None: the student of the run's method), its assistant and its untouched base.
 
     Raises BadInput for an arm that learnt from no rationales, and for models that are gone.
     """
-    wanted = _wanted(run, run.arm(arm))
+    wanted = _wanted(run, run.get_arm(arm))
     models = []
     for n_done, one in enumerate(wanted):
         progress("load models", n_done, len(wanted))
-        models.append((one, open_model(one.model, live)))
+        models.append((one, load_artifact_model(one.model, live)))
     progress("load models", len(wanted), len(wanted))
     return Panel(run.recipe.data.answer_kind, tuple(models))
 
 
-def _wanted(run: Finished, arm: Measured) -> list[Measured]:
-    behind = ancestors(arm.model)
-    assistants = [
+def _wanted(run: FinishedRun, chosen: EvaluatedModel) -> list[EvaluatedModel]:
+    """The chosen model, the assistants that it was made from, and its base model."""
+    made_from, role = ancestors(chosen.model), chosen.predicted.role
+    others = [
         other
         for other in run.arms.values()
-        if other.model.stage == "train_assistant" and other.model.path.name in behind
+        if other.arm.role == "assistant"
+        and other.trained_on_rationales
+        and other.model.path.name in made_from
     ]
-    recipe = run.recipe
-    is_assistant = arm.model.stage == "train_assistant"
-    sized = recipe.assistant if is_assistant else recipe.student
-    base = Measured(
-        "assistant_base" if is_assistant else "student_base",
-        model_source(sized.model, run.folder, sized.revision),
-        "explain",
-        sized.max_new_tokens,
+    options = run.recipe.assistant if role == "assistant" else run.recipe.student
+    base = EvaluatedModel(
+        name=f"{role}_base",
+        arm=ArmSettings(name=f"{role}_base", title=f"{role.capitalize()}, base model", role=role),
+        model=model_source(options.model, run.folder, options.revision),
+        predicted=build_predict_settings(run.recipe, role, "explain"),
     )
-    return [arm, *(a for a in assistants if a != arm), base]
+    return [chosen, *(other for other in others if other != chosen), base]
 
 
 def _example(question: str, choices: Sequence[str], kind: str) -> Example:
@@ -90,15 +92,15 @@ def _example(question: str, choices: Sequence[str], kind: str) -> Example:
     return Example("asked", question.strip(), choices=tuple(c.strip() for c in choices))
 
 
-def _reply(arm: Measured, local: "lm.LocalModel", example: Example, kind: str) -> Reply:
+def _reply(model: EvaluatedModel, local: "lm.LocalModel", example: Example, kind: str) -> Reply:
     """Where explaining and answering were taught as two tasks, both are asked."""
     prompts = [explain_prompt(example)]
-    prompts += [answer_prompt(example)] * (arm.ask == "answer")
+    prompts += [answer_prompt(example)] * (model.predicted.ask == "answer")
     written = lm.generate(
-        local, prompts, max_new_tokens=arm.max_new_tokens, batch_size=len(prompts)
+        local, prompts, max_new_tokens=model.predicted.max_new_tokens, batch_size=len(prompts)
     )
     rationale, answer = split_answer(written[0])
     if len(written) > 1:
         answer = split_answer(written[1])[1]
     answer = answer or read_answer(written[-1], kind, example.choices)
-    return Reply(get_title(arm.name), rationale, answer)
+    return Reply(model.arm.title, rationale, answer)

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -15,6 +15,7 @@ from bridgekd.edges.rows import utf8_of
 from bridgekd.errors import BadInput
 
 Path_ = tuple[str | int, ...]
+MethodText = str | dict[str, JsonValue]
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -36,6 +37,19 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(_plain(tree))
     except ValidationError as exc:
         raise BadInput(_sentence(exc, tree, path)) from exc
+
+
+def parse_methods(text: str) -> list[MethodText]:
+    """Return what stands between the commas of --arms: names, files, or mappings with options.
+
+    >>> parse_methods("bridge,{name: mentor_kd, n_samples: 5},mine.py")
+    ['bridge', {'name': 'mentor_kd', 'n_samples': 5}, 'mine.py']
+    """
+    found: list[MethodText] = _plain(_parse(f"[{text}]", f"--arms {text}"))
+    for method in found:
+        if not isinstance(method, str | dict):
+            raise BadInput(f"--arms {text}: {method!r} is no method. Write a name or a .py file.")
+    return found
 
 
 def _parse(text: str, where: str) -> Any:

@@ -23,9 +23,9 @@ METHOD = Method(
     title="BRIDGE with the hardest questions",
     summary="BRIDGE that selects by difficulty alone.",
     paper="2512.20403",
-    card_sentence="Method: BRIDGE (arXiv 2512.20403) with another selection. A local assistant "
-    "learned from the teacher's answers to questions selected by difficulty alone; the student learned "
-    "from the rationales that the assistant then wrote for the whole pool.",
+    card_sentence="Method: BRIDGE (arXiv 2512.20403) with selection by difficulty alone. A local "
+    "assistant learned from the teacher's answers; the student learned from the rationales that "
+    "the assistant then wrote for the whole pool.",
     rank=40,
     build=build,
 )

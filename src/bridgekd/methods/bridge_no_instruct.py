@@ -18,8 +18,11 @@ def build(run: Run, options: NoOptions) -> list[Arm]:
     rationales = run.annotate(pool, assistant)
     student = run.train_student(pool, run.student, [rationales])
     return [
-        *run.build_base_arms(),
-        Arm("assistant", "Assistant, trained", assistant, "assistant", card_sentence=ASSISTANT_CARD),
+        run.build_student_base_arm(),
+        Arm(
+            "assistant", "Assistant, trained", assistant, "assistant",
+            card_sentence=ASSISTANT_CARD,
+        ),
         Arm(
             METHOD.name, "Student, not instruction-tuned", student, "student",
             run.student_prompt_mode, is_result=True, card_sentence=METHOD.card_sentence,

@@ -23,9 +23,9 @@ METHOD = Method(
     title="BRIDGE with random selection",
     summary="What selection by difficulty and diversity has to beat.",
     paper="2512.20403",
-    card_sentence="Method: BRIDGE (arXiv 2512.20403) with another selection. A local assistant "
-    "learned from the teacher's answers to questions drawn at random; the student learned "
-    "from the rationales that the assistant then wrote for the whole pool.",
+    card_sentence="Method: BRIDGE (arXiv 2512.20403) with questions drawn at random. A local "
+    "assistant learned from the teacher's answers; the student learned from the rationales that "
+    "the assistant then wrote for the whole pool.",
     rank=90,
     build=build,
 )

@@ -31,9 +31,12 @@ def build(run: Run, options: MentorKDOptions) -> list[Arm]:
     settings = build_sample_settings(run.recipe, options.n_samples)
     rationales = run.make(sample_rationales, settings, pool, assistant)
     instructed = run.instruct_student()
-    objective = VariantRef(
-        name="forward_kl",
-        options={"kd_weight": options.kd_weight, "kd_temperature": options.kd_temperature},
+    objective = VariantRef.model_validate(
+        {
+            "name": "forward_kl",
+            "kd_weight": options.kd_weight,
+            "kd_temperature": options.kd_temperature,
+        }
     )
     student = run.make(
         train_student,

@@ -63,8 +63,8 @@ METHOD = Method(
     summary="The student's own uncertainty selects the questions, the assistant filters answers.",
     paper="2406.05322",
     card_sentence="Method: Teaching-Assistant-in-the-Loop (arXiv 2406.05322). The student learned "
-    "from the teacher's own rationales: first for questions drawn at random, then for those that it "
-    "was least certain of.",
+    "from the teacher's own rationales: first for questions drawn at random, then for those that "
+    "it was least certain of.",
     options=TALoopOptions,
     rank=80,
     build=build,

@@ -33,9 +33,7 @@ def build_check_settings(recipe: Recipe, rule: CheckRule | None = None) -> Check
     keep = rule or recipe.check.keep
     if keep != "confident":
         return CheckSettings(keep=keep, confidence=None)
-    return CheckSettings(
-        keep=keep, confidence=recipe.confidence, scoring=recipe.assistant.scoring
-    )
+    return CheckSettings(keep=keep, confidence=recipe.confidence, scoring=recipe.assistant.scoring)
 
 
 @stage(version=2, title="The teacher's rationales")

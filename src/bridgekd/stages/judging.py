@@ -10,8 +10,8 @@ from bridgekd.core.draws import stream
 from bridgekd.core.prompts import ANSWER_LINE, answer_prompt, explain_prompt
 from bridgekd.core.throughput import Throughput
 from bridgekd.errors import BadInput
-from bridgekd.records import Example, TrainRow
 from bridgekd.grading.grade import grade_answer
+from bridgekd.records import Example, TrainRow
 
 Asked = Literal["explain", "answer"]
 Validate = Callable[["lm.LocalModel"], float]

@@ -15,7 +15,7 @@ from bridgekd.core.durations import WorkKind
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, Stats, stage
+from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import extract_answers, grade_answer
 from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.records import Example, Score
@@ -26,7 +26,7 @@ from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.live import Live
 from bridgekd.stages.model_backend import BackendSettings, open_backend
 from bridgekd.stages.resumable_generation import ResumableGenerator
-from bridgekd.stages.stats import CalibrationStats, GenerationStats
+from bridgekd.stages.stats import CalibrationStats, GenerationStats, ScoringStats
 from bridgekd.variants import VariantSettings
 
 
@@ -36,8 +36,7 @@ class ScorePoolSettings(BackendSettings):
     seed: int
 
 
-class ScorePoolStats(GenerationStats):
-    n_scored: int
+class ScorePoolStats(GenerationStats, ScoringStats):
     mean_difficulty: float
 
 
@@ -45,8 +44,7 @@ class EmbedPoolSettings(Section):
     """The model is an input, and nothing else changes its embeddings."""
 
 
-class EmbedPoolStats(Stats):
-    n_embedded: int
+class EmbedPoolStats(ScoringStats):
     width: int
 
 
@@ -150,7 +148,7 @@ def score_pool(
     )
 
 
-@stage(version=2, title="Embeddings of the pool")
+@stage(version=2, kind=WorkKind.SCORING, title="Embeddings of the pool")
 def embed_pool(
     output_dir: Path, settings: EmbedPoolSettings, ctx: Live, pool: Artifact, model: Artifact
 ) -> EmbedPoolStats:
@@ -165,7 +163,7 @@ def embed_pool(
         progress=ctx.progress,
     )
     np.save(output_dir / "embeddings.npy", embeddings)
-    return EmbedPoolStats(n_embedded=len(texts), width=int(embeddings.shape[1]))
+    return EmbedPoolStats(n_scored=len(texts), width=int(embeddings.shape[1]))
 
 
 @stage(version=3, kind=WorkKind.GENERATION, title="The student's answers")

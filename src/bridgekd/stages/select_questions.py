@@ -84,7 +84,10 @@ def select_questions(
     if file is not None:
         vectors = np.load(file, mmap_mode="r")
         vectors = center_embeddings(vectors) if settings.centre else vectors
-    strategy, options = STRATEGIES.load(settings.strategy), STRATEGIES.parse_options(settings.strategy)
+    strategy, options = (
+        STRATEGIES.load(settings.strategy),
+        STRATEGIES.parse_options(settings.strategy),
+    )
     ranking = rank_pool(
         strategy,
         options,

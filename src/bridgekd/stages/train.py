@@ -30,6 +30,8 @@ from bridgekd.stages.live import Live
 from bridgekd.stages.stats import TrainStats
 from bridgekd.variants import VariantRef, VariantSettings
 
+NLL = VariantRef(name="nll")
+
 
 class AnswerRows(Section):
     """Gold answers of the pool: `size` of them, sampled, or all where it is None."""
@@ -82,7 +84,7 @@ def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
     return TrainSettings(
         role="assistant",
         rows=AnswerRows(size=recipe.assistant.warm_up, answer_weight=1.0),
-        objective=OBJECTIVES.resolve(VariantRef(name="nll")),
+        objective=OBJECTIVES.resolve(NLL),
         train=recipe.assistant.warm_up_train,
         lora=recipe.assistant.lora,
         max_new_tokens=recipe.assistant.max_new_tokens,
@@ -102,7 +104,7 @@ def build_assistant_settings(recipe: Recipe) -> TrainSettings:
     return TrainSettings(
         role="assistant",
         rows=RationaleRows(form="joint", answer_weight=assistant.answer_weight),
-        objective=OBJECTIVES.resolve(VariantRef(name="nll")),
+        objective=OBJECTIVES.resolve(NLL),
         train=assistant.train,
         lora=assistant.lora,
         max_new_tokens=assistant.max_new_tokens,
@@ -113,7 +115,7 @@ def build_assistant_settings(recipe: Recipe) -> TrainSettings:
 def build_student_settings(
     recipe: Recipe,
     rows: AnswerRows | RationaleRows | InstructionRows | None = None,
-    objective: VariantRef = VariantRef(name="nll"),
+    objective: VariantRef = NLL,
 ) -> TrainSettings:
     """Return a training of the student, by default on rationales in the recipe's form."""
     student = recipe.student

@@ -99,6 +99,7 @@ class ArmMetrics(FrozenMetrics):
     """
 
     arm: str
+    title: str
     budget: str
     is_trained: bool
     accuracy: float
