@@ -55,4 +55,4 @@ choosing: $(READY)  ## what choosing buys in the sandbox, into docs: strategies,
 	$(BIN)/python benchmarks/reproduce.py strategies loop --write
 
 clean:  ## what the demo made; the virtual environment stays
-	rm -rf demo
+	rm -rf demo demo-quick

@@ -27,9 +27,9 @@ from bridgekd.core.admission import Account, Charge, Limits
 from bridgekd.core.bounds import Settled, calls_for
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import cost_microusd
-from bridgekd.core.forecast import Forecast, Known, forecast
-from bridgekd.core.lengths import Usage
 from bridgekd.core.statistics import wilson
+from bridgekd.cost.forecast import CostForecast, forecast_cost
+from bridgekd.cost.token_lengths import KnownUsage, LengthEvidence
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.purchases import foresee
 from bridgekd.records import Message
@@ -68,7 +68,7 @@ class Trial:
 class Result:
     """What was told and what it came to, in micro-dollars: charged in all, and newly paid."""
 
-    told: Forecast
+    told: CostForecast
     charged: int
     paid: int
     shifted: bool
@@ -145,13 +145,13 @@ def simulate(trial: Trial) -> Result:
         trial.max_tokens,
         settled=[settled.get(q.text) for q in trial.pool],
     )
-    told = forecast(
+    told = forecast_cost(
         calls,
         price=trial.price,
         max_tokens=trial.max_tokens,
         limits=trial.limits,
         ordered=trial.ordered,
-        known=Known("answers", usages),
+        evidence=LengthEvidence("answers", usages),
     )
     account, paid = Account(trial.limits), 0
     for question, call in zip(trial.pool, calls, strict=True):
@@ -207,13 +207,15 @@ def buy_really(trial: Trial, url: str, ledger_path: Path) -> Result:
 def tell(results: Iterable[Result], title: str) -> None:
     """Prints how often the intervals held."""
     results = list(results)
-    bounds = [(r.told.whole, r.charged) for r in results]
+    bounds = [(r.told.total, r.charged) for r in results]
     above = sum(bill > b.high for b, bill in bounds)
     below = sum(bill < b.low for b, bill in bounds)
     held = len(results) - above - below
     low, high = wilson(held, len(results))
-    passed = sum(r.charged > r.told.whole.ceiling or r.paid > r.told.new.ceiling for r in results)
-    new = sum(r.told.new.low <= r.paid <= r.told.new.high for r in results)
+    passed = sum(
+        r.charged > r.told.total.ceiling or r.paid > r.told.unpaid.ceiling for r in results
+    )
+    new = sum(r.told.unpaid.low <= r.paid <= r.told.unpaid.high for r in results)
     widths = [(b.high - b.low) / max(1, bill) for b, bill in bounds]
     print(
         f"{title}: held {held} of {len(results)} ({low:.1%} to {high:.1%}), above {above}, below "
@@ -230,12 +232,12 @@ def reply(question: str, seed: int) -> str:
     return " ".join(["word"] * n_answer)
 
 
-def _usage(question: Question, max_tokens: int) -> Usage:
+def _usage(question: Question, max_tokens: int) -> KnownUsage:
     if question.n_answer == 0:
-        return Usage(len(question.text), 0, 0)
+        return KnownUsage(len(question.text), 0, 0)
     n_answer = min(question.n_answer, max_tokens)
     cut = question.n_answer > max_tokens
-    return Usage(len(question.text), count_tokens(question.text), n_answer, cut=cut)
+    return KnownUsage(len(question.text), count_tokens(question.text), n_answer, is_truncated=cut)
 
 
 def _requests(questions: list[Question]) -> list[TeacherRequest]:

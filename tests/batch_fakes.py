@@ -119,17 +119,8 @@ def by_hand(path, server, requests, *, stop_at=None, watch=None, note=None, **mo
 
     with Ledger(path) as ledger:
         resolved = resolve_teacher(batch_teacher(server, **more))
-        commits = Commits(ledger)
-        terms = Terms(resolved, Limits(), "r", "train", backoff_s=0.005)
-        context = TransportContext(
-            resolved.teacher,
-            resolved.options,
-            "none",
-            resolved.price,
-            commits,
-            note or (lambda text: None),
-        )
-        buying = Buying(commits, terms, resolved.transport.open(context))
+        context = TransportContext(resolved, "none", Commits(ledger), note or (lambda text: None))
+        buying = Buying(Terms(context, Limits(), "r", "train", backoff_s=0.005))
         return asyncio.run(main(buying)), buying
 
 

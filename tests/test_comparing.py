@@ -93,8 +93,8 @@ def test_an_arm_is_charged_what_it_would_have_paid_alone_though_calls_are_shared
 def test_the_bill_of_a_comparison_falls_inside_its_plan(compared):
     recipe, before, outcome, _, _ = compared
     paid = held_microusd(recipe.parent / "ledger.db")
-    assert before.together.new.floor <= paid <= before.together.new.ceiling
-    assert before.together.new.ceiling < sum(p.forecast.new.ceiling for p in before.purchases)
+    assert before.together.unpaid.floor <= paid <= before.together.unpaid.ceiling
+    assert before.together.unpaid.ceiling < sum(p.forecast.unpaid.ceiling for p in before.purchases)
     charged = sum(row.spend_usd for row in outcome.metrics.arms.values())
     assert charged * 1e6 > paid
 

@@ -6,6 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from bridgekd.settings import WarmUp
+from bridgekd.stages.training import warmed_on
 
 import bridgekd
 from bridgekd import api
@@ -16,9 +18,7 @@ from bridgekd.ledger.history import held_microusd
 from bridgekd.records import Completion, Example, Prediction, Rationale
 from bridgekd.sandbox.teacher_server import serve
 from bridgekd.sandbox.world import generate
-from bridgekd.settings import WarmUp
 from bridgekd.stages.pilot import PilotMeasurements
-from bridgekd.stages.training import warmed_on
 from conftest import TINY_RECIPE, write_jsonl
 from test_comparing import QUICK
 
@@ -106,7 +106,7 @@ def test_cost_of_pilot_is_inside_planned_bounds(piloted):
     recipe, _, result = piloted
     (purchase,) = result.plan.purchases
     assert (purchase.limits.queries, purchase.chosen) == (N_QUERIES, True)
-    new = purchase.forecast.new
+    new = purchase.forecast.unpaid
     assert new.floor <= held_microusd(recipe.parent / "ledger.db") <= new.ceiling
 
 

@@ -111,7 +111,7 @@ def test_planning_sends_nothing_and_writes_nothing(tiny, teacher):
 def test_the_bill_falls_inside_the_plan(tiny):
     plan = bridgekd.plan(tiny)
     spend = bridgekd.run(tiny).metrics.arms["bridge"].spend_usd
-    assert plan.to_buy.whole.floor <= spend * 1e6 <= plan.to_buy.whole.ceiling
+    assert plan.to_buy.total.floor <= spend * 1e6 <= plan.to_buy.total.ceiling
 
 
 @pytest.mark.parametrize(

@@ -65,30 +65,30 @@ def test_answers_in_the_ledger_are_known_exactly(tmp_path):
     path = tmp_path / "ledger.db"
     teacher = filled(path, 25)
     said = told(path, requests(40), teacher)
-    assert said.n_already == 25
-    assert said.already_microusd == held_microusd(path) > 0
-    assert said.basis == "own answers"
-    assert said.new.low < said.new.high < said.new.ceiling < said.whole.ceiling
-    assert told(path, requests(25), teacher).new.ceiling == 0
-    assert told(path, requests(25), a_teacher(temperature=0.5)).n_already == 0
+    assert said.n_reused == 25
+    assert said.reused_microusd == held_microusd(path) > 0
+    assert said.source == "own answers"
+    assert said.unpaid.low < said.unpaid.high < said.unpaid.ceiling < said.total.ceiling
+    assert told(path, requests(25), teacher).unpaid.ceiling == 0
+    assert told(path, requests(25), a_teacher(temperature=0.5)).n_reused == 0
 
 
 def test_a_question_asked_twice_is_paid_once(tmp_path):
     twice = requests(30) + requests(30)
     said = told(tmp_path / "none.db", twice, a_teacher())
     once = told(tmp_path / "none.db", requests(30), a_teacher())
-    assert said.new.ceiling == once.new.ceiling
-    assert said.whole.ceiling == 2 * once.whole.ceiling
+    assert said.unpaid.ceiling == once.unpaid.ceiling
+    assert said.total.ceiling == 2 * once.total.ceiling
 
 
 def test_answers_to_another_prompt_are_told_from_answers_like_these(tmp_path):
     path = tmp_path / "ledger.db"
     teacher = filled(path, 25)
     other = requests(30, system="Explain at length.", start=100)
-    assert told(path, other, teacher).basis == "other answers"
-    assert told(path, requests(30, start=100), teacher).basis == "answers"
+    assert told(path, other, teacher).source == "other answers"
+    assert told(path, requests(30, start=100), teacher).source == "answers"
     guessing = teacher.model_copy(update={"expected_tokens": (5, 9)})
-    assert told(path, other, guessing).basis == "guess"
+    assert told(path, other, guessing).source == "guess"
 
 
 def test_refused_and_cut_answers_are_known_as_such(tmp_path):
@@ -96,15 +96,15 @@ def test_refused_and_cut_answers_are_known_as_such(tmp_path):
     filled(path, 40, faults=Faults(refuse=0.3), reply=lambda q, seed: "w " * 50, max_tokens=20)
     usages = [a.usage for a in known_answers(path, call_request(a_teacher(), requests(1)[0]))]
     assert len(usages) == 40
-    assert 4 <= sum(u.free for u in usages) <= 24
-    assert all(u.cut and u.n_completion_tokens == 20 for u in usages if not u.free)
+    assert 4 <= sum(u.is_free for u in usages) <= 24
+    assert all(u.is_truncated and u.n_completion_tokens == 20 for u in usages if not u.is_free)
 
 
 def test_the_hard_stop_leaves_what_the_ledger_does_not_hold(tmp_path):
     path = tmp_path / "ledger.db"
     teacher = filled(path, 25)
     left = told(path, requests(400, start=50), teacher, hard_stop_usd=0.01)
-    assert left.new.ceiling == 10_000 - held_microusd(path)
+    assert left.unpaid.ceiling == 10_000 - held_microusd(path)
 
 
 def test_reading_waits_for_no_writer_and_changes_nothing(tmp_path):
@@ -113,7 +113,7 @@ def test_reading_waits_for_no_writer_and_changes_nothing(tmp_path):
     with Ledger(path) as ledger, closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")  # as the writer in the middle of a transaction
         before = path.read_bytes()
-        assert told(path, requests(40), teacher).n_already == 25
+        assert told(path, requests(40), teacher).n_reused == 25
         assert path.read_bytes() == before
         assert ledger.held_microusd() == held_microusd(path)
 
@@ -154,9 +154,9 @@ def test_a_warm_ledger_makes_the_plan_exact(tiny):
     spend = bridgekd.run(tiny, **DIRECT).metrics.arms["direct"].spend_usd
     shutil.rmtree(tiny.parent / "runs")
     plan = api.plan(tiny, **DIRECT)
-    assert plan.to_buy.n_already == 12 and plan.to_measure.n_already == 5
-    assert plan.to_buy.new.ceiling == plan.to_measure.new.ceiling == 0
-    assert plan.to_buy.whole.floor == plan.to_buy.whole.ceiling == round(spend * 1e6)
+    assert plan.to_buy.n_reused == 12 and plan.to_measure.n_reused == 5
+    assert plan.to_buy.unpaid.ceiling == plan.to_measure.unpaid.ceiling == 0
+    assert plan.to_buy.total.floor == plan.to_buy.total.ceiling == round(spend * 1e6)
 
 
 @pytest.fixture
@@ -180,10 +180,10 @@ def status(store, capsys, monkeypatch):
 def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsys, monkeypatch):
     journal, store = stopped
     plan = api.standing(journal, store)
-    assert plan.to_buy.n_already == 8
+    assert plan.to_buy.n_reused == 8
     spent = held_microusd(store.parent / "ledger.db")
-    assert plan.to_buy.already_microusd == spent
-    assert plan.to_buy.whole.floor > spent
+    assert plan.to_buy.reused_microusd == spent
+    assert plan.to_buy.total.floor > spent
     with Ledger(store.parent / "ledger.db"):  # while somebody else is writing
         text = status(store, capsys, monkeypatch)
     assert "query_teacher (random): 8 of up to 12 answers" in text
@@ -260,12 +260,12 @@ def test_recordings_make_the_plan_exact(task):
     replay = ["teacher.transport={name: replay, recordings: recorded.jsonl}"]
     plan = api.plan(task / "task.yaml", overrides=replay, **DIRECT)
     said = plan.to_buy
-    assert said.new.floor == said.new.low == said.new.high == said.new.ceiling > 0
-    assert (said.basis, plan.needs_consent) == ("recordings", False)
+    assert said.unpaid.floor == said.unpaid.low == said.unpaid.high == said.unpaid.ceiling > 0
+    assert (said.source, plan.needs_consent) == ("recordings", False)
     free = [*replay, "teacher.price=null", "budget.usd=null", "budget.queries=27"]
     alone = api.plan(task / "task.yaml", overrides=[*free, "data.validation=3"], methods=["bridge"])
-    assert alone.to_buy.whole.floor == alone.to_buy.whole.ceiling
-    assert alone.to_buy.whole.ceiling <= sum(range(1, 31)) * 1000
+    assert alone.to_buy.total.floor == alone.to_buy.total.ceiling
+    assert alone.to_buy.total.ceiling <= sum(range(1, 31)) * 1000
 
 
 def test_the_demo_s_guess_holds_the_demo_s_bill(tmp_path):
@@ -274,5 +274,7 @@ def test_the_demo_s_guess_holds_the_demo_s_bill(tmp_path):
     recipe = export(tmp_path / "demo", n_pool=400, n_instructions=5)
     assert load_recipe(recipe, []).teacher.expected_tokens is not None
     said = api.plan(recipe, overrides=["budget.queries=200"]).to_buy
-    assert said.basis == "guess"
-    assert said.new.low < 159_500 < said.new.high < said.new.ceiling  # 200 answers, see the README
+    assert said.source == "guess"
+    assert (
+        said.unpaid.low < 159_500 < said.unpaid.high < said.unpaid.ceiling
+    )  # 200 answers, see the README

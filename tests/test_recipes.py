@@ -40,8 +40,8 @@ def planned(name, folder, overrides=()):
     shutil.copy(FOLDER / f"{name}.yaml", folder)
     plan = api.plan(folder / f"{name}.yaml", overrides=overrides)
     asked = plan.to_buy
-    assert asked.n_queries > 0 and 0 < asked.new.low < asked.new.high <= asked.new.ceiling
-    assert plan.room_microusd >= asked.new.ceiling + plan.to_measure.new.high
+    assert asked.n_queries > 0 and 0 < asked.unpaid.low < asked.unpaid.high <= asked.unpaid.ceiling
+    assert plan.room_microusd >= asked.unpaid.ceiling + plan.to_measure.unpaid.high
 
 
 @pytest.mark.parametrize("name", RECIPES)

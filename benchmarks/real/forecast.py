@@ -23,15 +23,15 @@ from importers import RecordedRow, read_mentor_kd
 from bridgekd.config import Price
 from bridgekd.core.bounds import Bounds, calls_for
 from bridgekd.core.costs import cost_microusd
-from bridgekd.core.forecast import Known, forecast
-from bridgekd.core.lengths import Usage
 from bridgekd.core.prompts import teacher_prompt
 from bridgekd.core.statistics import wilson
+from bridgekd.cost.forecast import forecast_cost
+from bridgekd.cost.token_lengths import KnownUsage, LengthEvidence
 from bridgekd.records import Example, Message
 
 PRICE = Price(input=0.5, output=1.5)
 MAX_TOKENS = 512
-Call = tuple[tuple[Message, ...], Usage]
+Call = tuple[tuple[Message, ...], KnownUsage]
 
 
 def all_sets(data: Path) -> Iterator[Set]:
@@ -55,7 +55,9 @@ def calls_of(rows: Iterator[RecordedRow], largest: int, rng: np.random.Generator
         n_prompt = sum(n_tokens(m.content) for m in messages)
         n_answer = n_tokens(row.text or "")
         cut = n_answer > MAX_TOKENS
-        calls.append((messages, Usage(n_bytes, n_prompt, min(n_answer, MAX_TOKENS), cut=cut)))
+        calls.append(
+            (messages, KnownUsage(n_bytes, n_prompt, min(n_answer, MAX_TOKENS), is_truncated=cut))
+        )
     return calls
 
 
@@ -68,16 +70,16 @@ def told_and_true(calls: Sequence[Call], known: Sequence[int]) -> tuple[Bounds, 
     """The bill of the others, as foreseen from the known ones, and as it came."""
     held = set(known)
     others = [call for i, call in enumerate(calls) if i not in held]
-    told = forecast(
+    told = forecast_cost(
         calls_for([messages for messages, _ in others], PRICE, MAX_TOKENS),
         price=PRICE,
         max_tokens=MAX_TOKENS,
         ordered=True,
-        known=Known("answers", [calls[i][1] for i in known]),
+        evidence=LengthEvidence("answers", [calls[i][1] for i in known]),
     )
     bills = (cost_microusd(PRICE, u.n_prompt_tokens, u.n_completion_tokens) for _, u in others)
-    assert told.whole is not None
-    return told.whole, sum(bills)
+    assert told.total is not None
+    return told.total, sum(bills)
 
 
 def tell(name: str, calls: Sequence[Call], draws: Sequence[Sequence[int]]) -> tuple[int, int]:

@@ -203,12 +203,24 @@ def init(
 
 
 @app.command(epilog="Example: bridgekd demo --folder demo")
-def demo(folder: Annotated[Path, typer.Option(help="Where to work.")] = Path("demo")) -> None:
+def demo(
+    folder: Annotated[
+        Path | None, typer.Option(help="Working directory: demo, or demo-quick with --quick.")
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="300 questions, in a minute: shows that everything works, and nothing else.",
+        ),
+    ] = False,
+) -> None:
     """BRIDGE and direct distillation at the same 5 % budget, offline, in a few minutes."""
-    from bridgekd.sandbox.export import export
+    from bridgekd.sandbox.export import QUICK, export
     from bridgekd.sandbox.teacher_server import serve
 
-    recipe = export(folder)
+    name, sizes = ("demo-quick", QUICK) if quick else ("demo", {})
+    recipe = export(folder or Path(name), **sizes)
     with serve() as teacher:
         _run(recipe, [f"teacher.base_url={teacher.base_url}"], ["bridge", "direct"], yes=True)
 

@@ -15,7 +15,7 @@ from bridgekd.comparing import Comparison, report_comparison, run_comparison
 from bridgekd.config import Price, Recipe, is_loopback, published_price
 from bridgekd.core.costs import microusd
 from bridgekd.core.durations import WorkKind
-from bridgekd.core.forecast import Forecast
+from bridgekd.cost.forecast import CostForecast
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.io.read_pool import read_pool, read_validation
@@ -26,7 +26,8 @@ from bridgekd.runs import Run, build_run_context
 from bridgekd.stages.load_data import build_load_pool_settings, split_validation
 from bridgekd.stages.model_backend import BackendSettings
 from bridgekd.stages.query_teacher import evaluate_teacher, query_teacher
-from bridgekd.teacher.transports import ResolvedTeacher, resolve_teacher
+from bridgekd.teacher.transport import ResolvedTeacher
+from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.timing import Hours, hours_of, sizes_of
 
 
@@ -56,7 +57,7 @@ class Plan:
     n_test: int
     n_variants: int  # seeds times budgets; 1 for a plain run
     purchases: tuple[Purchase, ...]  # empty: everything to be paid for is there already
-    together: Forecast | None  # the purchases' bill where calls that they share are paid once
+    together: CostForecast | None  # the purchases' bill where calls that they share are paid once
     priced: PricedBy
     hard_stop_microusd: int | None
     held_microusd: int  # by the ledger, against the hard stop
@@ -76,12 +77,12 @@ class Plan:
         return max(0, self.hard_stop_microusd - self.held_microusd)
 
     @property
-    def to_buy(self) -> Forecast | None:
+    def to_buy(self) -> CostForecast | None:
         """The first purchase under the budget, if one is to come."""
         return next((p.forecast for p in self.purchases if p.stage == query_teacher.name), None)
 
     @property
-    def to_measure(self) -> Forecast | None:
+    def to_measure(self) -> CostForecast | None:
         """The teacher on test questions, if that is to come."""
         return next((p.forecast for p in self.purchases if p.stage == evaluate_teacher.name), None)
 

@@ -21,9 +21,10 @@ from bridgekd.core.admission import Limits
 from bridgekd.core.bounds import Call, Settled, calls_for
 from bridgekd.core.calls import TeacherRequest, billed_messages_of, call_key, call_request
 from bridgekd.core.costs import microusd, prompt_token_bound
-from bridgekd.core.forecast import Forecast, Known, best_known, forecast
-from bridgekd.core.joint import together
 from bridgekd.cost.budget_slice import FULL_BUDGET, compute_limits
+from bridgekd.cost.forecast import CostForecast, forecast_cost
+from bridgekd.cost.joint_forecast import forecast_total
+from bridgekd.cost.token_lengths import LengthEvidence, choose_evidence
 from bridgekd.edges.columns import Rows
 from bridgekd.edges.rows import GROUP, read_column
 from bridgekd.edges.store import Artifact, PlanStore
@@ -63,7 +64,7 @@ class Purchase:
     choice: str  # the strategy that chooses its prompts
     chosen: bool
     limits: Limits
-    forecast: Forecast
+    forecast: CostForecast
     n_unrecorded: int = 0  # prompts it may ask that a replayed teacher has nothing for
 
 
@@ -94,7 +95,7 @@ class World:
     store: PlanStore
     test: Sequence[Example]
     pools: dict[str, Rows[Example]] = field(default_factory=dict)
-    told: dict[Any, Forecast] = field(default_factory=dict)
+    told: dict[Any, CostForecast] = field(default_factory=dict)
 
     def pool(self, artifact: Artifact) -> Rows[Example]:
         """The pool that this artifact is or would be."""
@@ -107,12 +108,12 @@ class World:
             self.pools[name], _ = split_validation(todo.inputs["source"][0], todo.settings)
         return self.pools[name]
 
-    def alone(self, wanted: _Wanted) -> Forecast:
+    def alone(self, wanted: _Wanted) -> CostForecast:
         """The bill of one purchase."""
         asks = [(wanted.ask, wanted.examples)]
         return self._bill(asks, wanted.limits, ordered=wanted.chosen)
 
-    def union(self, several: Sequence[_Wanted]) -> Forecast:
+    def union(self, several: Sequence[_Wanted]) -> CostForecast:
         """The bill of every question that these name, each once."""
         asked: dict[tuple[str, str], dict[str, Example]] = {}
         for w in several:
@@ -138,7 +139,7 @@ class World:
         limits: Limits,
         *,
         ordered: bool,
-    ) -> Forecast:
+    ) -> CostForecast:
         names = hashlib.sha256()
         for ask, examples in asks:
             names.update(f"{ask.model_dump_json()} {len(examples)} ".encode())
@@ -160,7 +161,7 @@ class World:
 
 def purchases_of(
     world: World, pending: Sequence[Artifact]
-) -> tuple[tuple[Purchase, ...], Forecast | None]:
+) -> tuple[tuple[Purchase, ...], CostForecast | None]:
     """Every purchase by itself, and the bill of all together; None where there is none."""
     reads = {query_teacher.name: _to_buy, evaluate_teacher.name: _to_measure}
     wanted = [reads[a.stage](world, a) for a in pending]
@@ -175,22 +176,23 @@ def purchases_of(
     return purchases, _together(world, wanted, alone) if alone else None
 
 
-def _together(world: World, wanted: Sequence[_Wanted], alone: Sequence[Forecast]) -> Forecast:
+def _together(
+    world: World, wanted: Sequence[_Wanted], alone: Sequence[CostForecast]
+) -> CostForecast:
     known = [w for w in wanted if w.chosen and w.ends_by_number]
-    nests: dict[str, tuple[int, Forecast]] = {}
-    for w, told in zip(wanted, alone, strict=True):
-        size = len(w.examples) if w.limits.queries is None else w.limits.queries
-        if w not in known and size > nests.get(w.nest, (-1, told))[0]:
-            nests[w.nest] = (size, told)
-    apart = [told for _, told in nests.values()]
-    every = None
-    if sum(f.n_queries for f in apart) > max(len(w.examples) for w in wanted) / 2:
-        every = world.union(wanted)
+    groups: dict[str, list[CostForecast]] = {}
+    for w, forecast in zip(wanted, alone, strict=True):
+        if w not in known:
+            groups.setdefault(w.nest, []).append(forecast)
+    everything = None
+    n_open = sum(max(f.n_queries for f in group) for group in groups.values())
+    if n_open > max(len(w.examples) for w in wanted) / 2:
+        everything = world.union(wanted)
     hard_stop, room = world.run.recipe.hard_stop_usd, None
     if hard_stop is not None:
         room = microusd(hard_stop) - held_microusd(world.run.ctx.ledger)
-    union = [world.union(known)] if known else []
-    return together(alone, union, apart, everything=every, room_microusd=room)
+    union = [[world.union(known)]] if known else []
+    return forecast_total([*union, *groups.values()], everything=everything, room_microusd=room)
 
 
 def foresee(
@@ -201,7 +203,7 @@ def foresee(
     ledger: Path,
     ordered: bool,
     hard_stop_usd: float | None = None,
-) -> Forecast:
+) -> CostForecast:
     """The bill of `requests`, in their order or, unless `ordered`, of any `limits.queries` of
     them, by what the ledger knows. They are looked at part by part, and none is kept.
     """
@@ -233,16 +235,16 @@ def foresee(
             settled=[settled.get(key) for key in keys],
             repeats=[_again(key, seen) for key in keys],
         )
-    known = Known("recordings")
+    evidence = LengthEvidence("recordings")
     if answers is None:
-        known = _known(ledger, like, seen if ordered else set(), teacher)
-    return forecast(
+        evidence = _known(ledger, like, seen if ordered else set(), teacher)
+    return forecast_cost(
         calls,
         price=price,
         max_tokens=teacher.max_tokens,
         limits=limits,
         ordered=ordered,
-        known=known,
+        evidence=evidence,
         room_microusd=room,
     )
 
@@ -275,9 +277,9 @@ def _recorded(
 
 def _known(
     ledger: Path, like: Mapping[str, Any] | None, mine: Collection[str], teacher: Teacher
-) -> Known:
+) -> LengthEvidence:
     answers = known_answers(ledger, like) if like is not None else []
-    return best_known(
+    return choose_evidence(
         [a.usage for a in answers if a.alike and a.key in mine],
         [a.usage for a in answers if a.alike and a.key not in mine],
         [a.usage for a in answers if not a.alike],

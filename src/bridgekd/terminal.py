@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
-from bridgekd.core.forecast import Forecast
+from bridgekd.cost.forecast import CostForecast
 from bridgekd.planning import Plan, PricedBy
 from bridgekd.purchases import Purchase
 from bridgekd.stages.query_teacher import evaluate_teacher
@@ -141,7 +141,7 @@ def print_standing(console: Console, plan: Plan) -> None:
     """How far the buying of a run is, and what it will come to."""
     for purchase in plan.purchases if plan.n_variants == 1 else ():
         told = purchase.forecast
-        n, spent = told.n_already, dollars(told.already_microusd)
+        n, spent = told.n_reused, dollars(told.reused_microusd)
         far = f"{n:,} of up to {told.n_queries:,} answers, {spent} so far"
         if not purchase.chosen:
             far = f"up to {told.n_queries:,} answers; which is not chosen yet"
@@ -175,36 +175,36 @@ def print_replies(console: Console, question: str, replies: Sequence[Reply]) -> 
     console.print(table)
 
 
-def new_money(told: Forecast) -> str:
+def new_money(told: CostForecast) -> str:
     """What is still to be paid, in words."""
-    if told.new is None:
+    if told.unpaid is None:
         return NO_PRICE
-    if not told.n_already:
-        return in_words(told.new, told)
-    already = f"{told.n_already:,} of them are in the ledger and cost nothing new"
-    if told.new.ceiling == 0:
+    if not told.n_reused:
+        return in_words(told.unpaid, told)
+    already = f"{told.n_reused:,} of them are in the ledger and cost nothing new"
+    if told.unpaid.ceiling == 0:
         return f"{already}: nothing is left to pay"
-    return f"{already}; the others {in_words(told.new, told)}"
+    return f"{already}; the others {in_words(told.unpaid, told)}"
 
 
-def bill(told: Forecast) -> str:
+def bill(told: CostForecast) -> str:
     """What the run is charged in all, in words."""
-    return NO_PRICE if told.whole is None else in_words(told.whole, told)
+    return NO_PRICE if told.total is None else in_words(told.total, told)
 
 
-def joint(told: Forecast) -> str:
+def joint(told: CostForecast) -> str:
     """The bill of several purchases together, in words."""
-    bounds = told.new
+    bounds = told.unpaid
     if bounds is None or bounds.expected is not None or None in (bounds.low, bounds.high):
         return NO_PRICE if bounds is None else in_words(bounds, told)
     assert bounds.low is not None and bounds.high is not None
     return (
-        f"{_down(bounds.low)} to {_up(bounds.high)} ({BASIS[told.basis].format(n=told.n_known)}; "
+        f"{_down(bounds.low)} to {_up(bounds.high)} ({BASIS[told.source].format(n=told.n_known)}; "
         f"wide, as nobody knows yet how far the choices overlap), never above {_up(bounds.ceiling)}"
     )
 
 
-def in_words(bounds: Bounds, told: Forecast) -> str:
+def in_words(bounds: Bounds, told: CostForecast) -> str:
     """A bill with its interval and what that is from, and what it can never pass."""
     ceiling = _up(bounds.ceiling)
     if bounds.floor == bounds.ceiling:
@@ -215,7 +215,7 @@ def in_words(bounds: Bounds, told: Forecast) -> str:
             f"this model's answers are (teacher.expected_tokens takes your guess)"
         )
     ends = f"{_down(bounds.low)} to {_up(bounds.high)}"
-    why = BASIS[told.basis].format(n=told.n_known)
+    why = BASIS[told.source].format(n=told.n_known)
     if bounds.expected is None:
         return (
             f"{ends} ({why}; wide, as nobody knows how many answers will be accepted), never "
@@ -265,7 +265,7 @@ def _limits(purchase: Purchase) -> str:
 
 def _unforeseen(purchase: Purchase) -> str:
     """What no interval from known answers can hold."""
-    if purchase.choice == "random" or purchase.forecast.basis != "answers":
+    if purchase.choice == "random" or purchase.forecast.source != "answers":
         return ""
     return " Questions chosen for being hard may have longer answers than the known ones."
 

@@ -1,11 +1,9 @@
-"""Intervals over seeds and questions at once: what several trainings, all asked the same test
-questions, say of a method.
+"""Intervals over seeds and questions: several trainings of a method on the same test questions.
 
-The one idea: seeds and questions are two crossed draws, so the variance of the mean is read off a
-two-way analysis of variance. With questions that are hard for every seed it is larger than seeds
-alone show, and it is never taken for that of seeds times questions independent answers. A bootstrap
-over few seeds holds the truth too often where seeds do not differ and too seldom where they do;
-`benchmarks/intervals.py` measures what each kind of interval holds.
+The one idea: seeds and questions are crossed random effects, so a two-way analysis of variance
+gives the variance of the mean. Answers of different seeds to one question are not independent. A
+bootstrap over few seeds is too wide if seeds do not differ and too narrow if they do:
+`benchmarks/intervals.py` measures the coverage of each kind of interval.
 """
 
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from bridgekd.core.statistics import mcnemar, wilson
 
 TAIL = 0.975
 _DOUBLINGS = 60
-_NOTHING = 1e-12  # a variance that is rounding and no more
+_NOTHING = 1e-12  # a smaller variance is a rounding error
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A mean difference of two arms with its 95 % interval, and the two-sided p-value of none by
-    `test`.
-    """
+    """A mean difference of two arms with its 95 % interval, and the two-sided p-value of `test`."""
 
     mean: float
     low: float
@@ -44,11 +40,11 @@ class Difference:
 
 
 def spread(values: np.ndarray) -> tuple[float, float]:
-    """(variance, degrees of freedom) of the mean of `values` [seeds, questions].
+    """Return (variance, degrees of freedom) of the mean of `values` [seeds, questions].
 
     Var = (MS_seeds + max(MS_questions - MS_rest, 0)) / (seeds * questions), as for readers and
     cases in radiology; degrees of freedom by Satterthwaite over the two terms (after Hillis 2007,
-    doi:10.1002/sim.2532). One seed tells of the questions alone.
+    doi:10.1002/sim.2532). One seed gives only the variance between questions.
     """
     n_seeds, n_questions = values.shape
     if n_questions < 2:
@@ -70,7 +66,11 @@ def spread(values: np.ndarray) -> tuple[float, float]:
 
 
 def mean_of(values: np.ndarray) -> Estimate:
-    """The mean of any `values` [seeds, questions]."""
+    """Return the mean of any `values` [seeds, questions] with Student's interval.
+
+    >>> mean_of(np.array([[1.0, 2.0, 3.0]])).mean
+    2.0
+    """
     variance, freedom = spread(values)
     half = float(stdtrit(freedom, TAIL)) * variance**0.5
     mean = float(values.mean())
@@ -78,10 +78,10 @@ def mean_of(values: np.ndarray) -> Estimate:
 
 
 def share_of(right: np.ndarray) -> Estimate:
-    """The share that is right of `right` [seeds, questions], 0 or 1 each, in [0, 1].
+    """Return the mean of `right` [seeds, questions], which are 0 or 1, with an interval in [0, 1].
 
-    Wilson's interval; over several seeds with as many answers as would vary like this mean (the
-    design effect of a survey) and Student's quantile.
+    Wilson's interval. Over several seeds its number of answers is the one that would have this
+    variance (the design effect of a survey), and its quantile is Student's.
     """
     n_seeds, n_questions = right.shape
     mean = float(right.mean()) if right.size else 0.0
@@ -96,12 +96,11 @@ def share_of(right: np.ndarray) -> Estimate:
 
 
 def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
-    """`second` less `first`, each right or wrong [seeds, questions]; one that has a single row is
-    the same under every seed.
+    """Return `second` minus `first`, each 0 or 1 [seeds, questions]; one with a single row is
+    compared with every seed of the other.
 
     One seed, or seeds that all agree: McNemar's exact test and the interval of Bonett and Price
-    (2012). Several: the crossed interval and its t-test, in which no seed's answers count as
-    independent of another's.
+    (2012). Several: the crossed interval and its t-test.
     """
     gained = np.subtract(second, first, dtype=float)
     variance, freedom = spread(gained)
@@ -117,10 +116,11 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
 
 
 def ratio_of(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
-    """mean(top) / mean(bottom), both [seeds, questions], by Fieller's method: every ratio r is in
-    the interval for which top - r * bottom does not differ from 0. None if the bottom's own
-    interval holds 0, if the interval has no end, or if nothing varies that gives an interval: the
-    top does not, or it is `ratio` times the bottom under every seed.
+    """Return mean(top) / mean(bottom), both [seeds, questions], with Fieller's interval: every
+    ratio r for which top - r * bottom does not differ from 0.
+
+    None if the interval of the bottom contains 0, if the interval has no end, or if the variance is
+    0: the top does not vary, or it is a multiple of the bottom under every seed.
     """
     below = mean_of(bottom)
     if below.low <= 0 <= below.high or spread(top)[0] == 0:
@@ -133,7 +133,7 @@ def ratio_of(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
 
 
 def _end(top: np.ndarray, bottom: np.ndarray, ratio: float, direction: float) -> float:
-    """Where from `ratio` on in `direction` a ratio is refused."""
+    """The first ratio from `ratio` in `direction` that differs."""
 
     def beyond(step: float) -> float:
         rest = top - (ratio + direction * step) * bottom
@@ -149,7 +149,7 @@ def _end(top: np.ndarray, bottom: np.ndarray, ratio: float, direction: float) ->
 
 
 def _bonett_price(gained: np.ndarray) -> tuple[float, float]:
-    """For paired answers of one run, `gained` in {-1, 0, 1}: never of width 0."""
+    """For paired answers of one run, `gained` in {-1, 0, 1}; its width is never 0."""
     n = len(gained) + 2
     up, down = ((int((gained == sign).sum()) + 1) / n for sign in (1, -1))
     half = float(ndtri(TAIL)) * ((up + down - (up - down) ** 2) / n) ** 0.5

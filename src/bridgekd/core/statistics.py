@@ -1,4 +1,4 @@
-"""Intervals and tests of one run, and corrections for many; over several seeds see crossed.py."""
+"""Intervals and tests of one run, and a correction for many; for several seeds see crossed.py."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,11 @@ from scipy.stats import binomtest
 
 
 def wilson(n_correct: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; (0, 1) where nothing was measured."""
+    """Return Wilson's 95 % interval of a proportion; (0, 1) for n = 0.
+
+    >>> [round(end, 3) for end in wilson(10, 20)]  # Brown, Cai and DasGupta 2001
+    [0.299, 0.701]
+    """
     if n == 0:
         return 0.0, 1.0
     interval = binomtest(n_correct, n).proportion_ci(0.95, method="wilson")
@@ -14,7 +18,12 @@ def wilson(n_correct: int, n: int) -> tuple[float, float]:
 
 
 def mcnemar(first: list[bool], second: list[bool]) -> float:
-    """Two-sided exact p-value that two models, on the same questions, are equally often right."""
+    """Return the exact two-sided p-value that two models are equally often correct on the same
+    questions.
+
+    >>> mcnemar([True] * 5, [False] * 5)
+    0.0625
+    """
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     if only_first + only_second == 0:
@@ -23,8 +32,11 @@ def mcnemar(first: list[bool], second: list[bool]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (1979), in the order given: below 0.05 for a share of at most 0.05
-    of families in which no hypothesis is false.
+    """Return Holm's adjusted p-values (1979) in the given order: if no hypothesis is false, one of
+    them is below 0.05 with a probability of at most 0.05.
+
+    >>> holm([0.01, 0.04])
+    [0.02, 0.04]
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, so_far = [0.0] * len(p_values), 0.0

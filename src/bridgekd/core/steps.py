@@ -1,6 +1,4 @@
-"""How long the way to an answer is: the steps of a rationale where no checker counts them, and
-questions in groups by it.
-"""
+"""Counts the steps of a rationale without a checker, and groups questions by such counts."""
 
 import re
 from collections import Counter
@@ -11,13 +9,20 @@ _SAYS_SOMETHING = re.compile(r"\w\W+\w|\w{4}|[^\x00-\x7f]{2}")
 
 
 def n_steps(rationale: str) -> int:
-    """Lines and sentences of a rationale; an item's bare number (`1.`, `(a)`) is none."""
+    """Return the number of lines and sentences; the number of an item (`1.`, `(a)`) is none.
+
+    >>> n_steps("1. Add them.\\n2. Halve the sum.")
+    2
+    """
     return sum(bool(_SAYS_SOMETHING.search(part)) for part in _BREAK.split(rationale))
 
 
 def grouped(counts: Mapping[str, int], n_groups: int = 6) -> dict[str, str]:
-    """Ids to groups of like counts, "3" or "4 to 6": a group for each count where there are few,
-    else about equally many ids in each.
+    """Return the group of every id, "3" or "4 to 6": one group for each count if there are at most
+    `n_groups` counts, otherwise groups of about equal size.
+
+    >>> grouped({"a": 2, "b": 3, "c": 2})
+    {'a': '2', 'b': '3', 'c': '2'}
     """
     of = Counter(counts.values())
     least = len(counts) / n_groups if len(of) > n_groups else 0

@@ -1,1 +1,1 @@
-"""Pure: what a budget admits."""
+"""What requests to a teacher cost: pure arithmetic, before anything is sent."""

@@ -23,7 +23,7 @@ def licence_of(model: Artifact) -> dict[str, str]:
     return {key: str(told[key]) for key in KEYS if isinstance(told.get(key), str)}
 
 
-def _on_hub(model: Artifact) -> Mapping[str, Any]:
+def _on_hub(model: Artifact) -> Mapping[str, object]:
     """One request of a few seconds at most."""
     try:
         from huggingface_hub import errors, model_info
@@ -38,13 +38,13 @@ def _on_hub(model: Artifact) -> Mapping[str, Any]:
     return {} if card is None else card.to_dict()
 
 
-def _in_folder(card: Path) -> Mapping[str, Any]:
+def _in_folder(card: Path) -> Mapping[str, object]:
     if not card.is_file():
         return {}
     return _front_matter(card.read_text(encoding="utf-8", errors="replace"))
 
 
-def _front_matter(text: str) -> dict[str, Any]:
+def _front_matter(text: str) -> Mapping[str, object]:
     """The YAML between the two lines of dashes at a card's beginning."""
     start, _, rest = text.partition("---\n")
     if start.strip() or "\n---" not in rest:

@@ -1,9 +1,9 @@
-"""Lessons as the prompt-completion rows that TRL's SFTTrainer takes, in JSON lines and Parquet."""
+"""Training examples as prompt-completion rows of TRL's SFTTrainer, in JSON lines and Parquet."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +25,25 @@ _SCHEMA = pa.schema(
 )
 
 
+class MessageRow(TypedDict):
+    """A chat message."""
+
+    role: str
+    content: str
+
+
+class SftRow(TypedDict):
+    """A row of the exported data: TRL's prompt and completion, and what they were made from."""
+
+    id: str
+    prompt: list[MessageRow]
+    completion: list[MessageRow]
+    rationale: str | None
+    answer: str | None
+    source: str
+    kept: bool
+
+
 def write_data(folder: Path, lessons: Sequence[Lesson]) -> None:
     """train.jsonl and train.parquet, the same rows in the same order."""
     folder.mkdir(parents=True)
@@ -34,15 +53,15 @@ def write_data(folder: Path, lessons: Sequence[Lesson]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), folder / "train.parquet")
 
 
-def completion_row(lesson: Lesson) -> dict[str, Any]:
-    """The row of one lesson: its completion is the very text that was trained on."""
-    written = "".join(span.text for span in train_row(lesson, 1.0).spans)
-    return {
-        "id": lesson.id,
-        "prompt": [{"role": m.role, "content": m.content} for m in lesson.prompt],
-        "completion": [{"role": "assistant", "content": written}],
-        "rationale": lesson.rationale,
-        "answer": lesson.answer,
-        "source": lesson.source,
-        "kept": True,
-    }
+def completion_row(lesson: Lesson) -> SftRow:
+    """Return the row of one training example; its completion is the text that was trained on."""
+    completion = "".join(span.text for span in train_row(lesson, 1.0).spans)
+    return SftRow(
+        id=lesson.id,
+        prompt=[MessageRow(role=m.role, content=m.content) for m in lesson.prompt],
+        completion=[MessageRow(role="assistant", content=completion)],
+        rationale=lesson.rationale,
+        answer=lesson.answer,
+        source=lesson.source,
+        kept=True,
+    )

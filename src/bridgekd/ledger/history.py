@@ -10,7 +10,7 @@ from typing import Any
 
 from bridgekd.core.bounds import Settled
 from bridgekd.core.calls import max_tokens_of
-from bridgekd.core.lengths import Usage
+from bridgekd.cost.token_lengths import KnownUsage
 from bridgekd.ledger.views import reading
 
 RECENT = 2000  # answers that are looked at
@@ -25,7 +25,7 @@ class KnownAnswer:
     """A final answer of the model; `alike`: to a request that differs only in its last message."""
 
     key: str
-    usage: Usage
+    usage: KnownUsage
     alike: bool
 
 
@@ -48,13 +48,13 @@ def known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
         )
         for key, request, state, n_prompt, n_answer, n_cached, n_reasoning in rows:
             call = json.loads(request)
-            usage = Usage(
+            usage = KnownUsage(
                 sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in call["messages"]),
                 n_prompt,
                 n_answer,
                 n_cached,
                 n_reasoning,
-                cut=state == "truncated" and n_answer >= max_tokens_of(call),
+                is_truncated=state == "truncated" and n_answer >= max_tokens_of(call),
             )
             answers.append(KnownAnswer(key, usage, _make(call) == make))
     return answers

@@ -14,6 +14,7 @@ from bridgekd.sandbox.world import generate
 
 N_POOL, N_VALIDATION, N_TEST, N_INSTRUCTIONS = 4000, 200, 600, 1000
 TRAIN_SEED, TEST_SEED = 1000, 2000  # the base models were made while looking at seeds 0 and 1
+QUICK = {"n_pool": 300, "n_validation": 30, "n_test": 60, "n_instructions": 150}
 ASSISTANTS = ("assistant-small", "assistant-middle", "assistant-large")
 
 

@@ -7,6 +7,7 @@ nothing of money.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -57,7 +58,7 @@ def names(address: Teacher, key: str, timeout_s: float) -> list[str] | Outcome:
         return [str(row.get("id")) for row in rows or () if isinstance(row, dict)]
 
     async def ask() -> list[str] | Outcome:
-        async with Wire(address, key) as wire:
+        async with aclosing(Wire(address, key)) as wire:
             return await wire.send(request, timeout_s)
 
     return run_to_end(ask())
@@ -76,7 +77,7 @@ def is_up(address: Teacher, key: str, timeout_s: float) -> bool:
         return True
 
     async def ask() -> bool:
-        async with Wire(address, key) as wire:
+        async with aclosing(Wire(address, key)) as wire:
             return await wire.send(request, timeout_s) is True
 
     return run_to_end(ask())
@@ -86,7 +87,7 @@ def ask_once(server: Server, body: Body) -> Body | Outcome:
     """One answer, or the refusal; raises ServerDown where there is neither after every try."""
 
     async def ask() -> Body | Outcome:
-        async with Wire(server.address, server.key) as wire:
+        async with aclosing(Wire(server.address, server.key)) as wire:
             return await _answer(wire, server, body)
 
     return run_to_end(ask())
@@ -117,7 +118,7 @@ async def _ask_all(
     what: str,
 ) -> None:
     todo = iter(range(n))
-    async with Wire(server.address, server.key) as wire:
+    async with aclosing(Wire(server.address, server.key)) as wire:
 
         async def work() -> None:
             for place in todo:

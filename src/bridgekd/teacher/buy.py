@@ -104,22 +104,18 @@ def buy(
         resolved.check_price()
     started = time.monotonic()
     total = _count(requests, limits)
-    commits, answers = Commits(ledger), resolved.load_answers()
+    context = TransportContext(resolved, api_key, Commits(ledger), note, resolved.load_answers())
     terms = Terms(
-        resolved=resolved,
+        context=context,
         limits=limits,
         run=run,
         purpose=purpose,
-        answers=answers,
         accept=accept,
         backoff_s=backoff_s,
         tell=lambda done: progress("teacher", done, total),
     )
     terms.tell(0)
-    context = TransportContext(
-        teacher, resolved.options, api_key, resolved.price, commits, note, answers
-    )
-    buying = Buying(commits, terms, resolved.transport.open(context))
+    buying = Buying(terms)
     ended = run_to_end(buying.go(requests))
     if (n := len(buying.rows)) < total:  # a limit ended it
         progress("teacher", n, n)

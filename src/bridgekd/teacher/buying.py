@@ -22,7 +22,6 @@ from bridgekd.ledger.attempts import StoredCall
 from bridgekd.ledger.ledger import Purpose
 from bridgekd.records import Completion
 from bridgekd.teacher.attempts import Attempts
-from bridgekd.teacher.commits import Commits
 from bridgekd.teacher.lines import Outcome
 from bridgekd.teacher.orders import (
     Accept,
@@ -34,8 +33,7 @@ from bridgekd.teacher.orders import (
     tokens_of,
 )
 from bridgekd.teacher.throttle import Throttle
-from bridgekd.teacher.transport import KnownAnswers, TeacherConnection
-from bridgekd.teacher.transports import ResolvedTeacher
+from bridgekd.teacher.transport import TransportContext
 
 LONGEST_BACKOFF_S = 60.0
 LONGEST_RETRY_AFTER_S = 300.0  # who asks for more is down for now
@@ -50,11 +48,10 @@ GO_ON = "All answers so far are saved. Fix this and run the same command again t
 class Terms:
     """What a buying is bound to. `accept` says which answers count against limits.accepted."""
 
-    resolved: ResolvedTeacher
+    context: TransportContext
     limits: Limits
     run: str
     purpose: Purpose
-    answers: KnownAnswers | None = None
     accept: Accept | None = None
     backoff_s: float = 0.5
     tell: Callable[[int], None] = field(default=lambda done: None)
@@ -63,18 +60,21 @@ class Terms:
 class Buying:
     """The state of one `buy`: what is admitted, what is in flight, what is bought."""
 
-    def __init__(self, commits: Commits, terms: Terms, connection: TeacherConnection) -> None:
+    def __init__(self, terms: Terms) -> None:
+        context = terms.context
         self.rows: dict[int, Completion] = {}
         self.n_sent = 0
         self.n_recalled = 0
         self.spent_microusd = 0
         self.account = Account(terms.limits)
-        self._terms, self._commits, self._ledger = terms, commits, commits.ledger
-        self._teacher, self._transport = terms.resolved.teacher, terms.resolved.transport
-        self._host, self._price = terms.resolved.host, terms.resolved.price
-        self._connection = connection
-        self._attempts = Attempts(commits, terms.run, terms.purpose, self._price)
-        most, limited = connection.max_in_flight, self._transport.supports_rate_limits
+        self._terms, self._answers = terms, context.answers
+        self._commits, self._ledger = context.commits, context.commits.ledger
+        self._teacher, self._transport = context.resolved.teacher, context.resolved.transport
+        self._host, self._price = context.resolved.host, context.resolved.price
+        self._connection = self._transport.open(context)
+        self._attempts = Attempts(self._commits, terms.run, terms.purpose, self._price)
+        most = self._connection.max_in_flight
+        limited = self._transport.supports_rate_limits
         self._max_admitted = most * (1 + AHEAD) if limited else most
         self._throttle = Throttle(
             most,
@@ -129,7 +129,7 @@ class Buying:
             if stored is not None:
                 self._recall(order, stored)
                 continue
-            if self._terms.answers is None:
+            if self._answers is None:
                 refuse_long(self._teacher.model, self._price, request.id, order.most)
             await self._see_answers_first(REFUSALS_IN_A_ROW)
             self.account.hold(most)
@@ -142,7 +142,7 @@ class Buying:
         return "pool"
 
     def _make_order(self, place: int, request: TeacherRequest) -> Order:
-        call, known = call_request(self._teacher, request), self._terms.answers
+        call, known = call_request(self._teacher, request), self._answers
         if known is not None:
             most = known.get_cost(request)
         else:
@@ -176,7 +176,7 @@ class Buying:
         """Refusals and nothing else: the recipe or the account is at fault, and the budget is not
         spent on it.
         """
-        if self._terms.answers is not None:
+        if self._answers is not None:
             return
         while self._n_refused >= (in_a_row if self._n_heard else REFUSALS_AT_THE_START):
             if not self._flying:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from bridgekd.config import Price, Teacher
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.replies import Bill
+from bridgekd.errors import BadInput
 from bridgekd.teacher.lines import Outcome
 from bridgekd.teacher.orders import Order
 from bridgekd.variants import NoOptions
@@ -45,15 +47,12 @@ class KnownAnswers(Protocol):
 class TransportContext:
     """What a connection is opened with.
 
-    options: an instance of the transport's `options`. price: what a request is charged, all factors
-    applied; None if unknown. commits: the way to the open ledger. note: takes sentences for the
-    user. answers: what `load_answers` gave, if the transport has it.
+    commits: the way to the open ledger. note: takes sentences for the user. answers: what
+    `load_answers` gave, if the transport has it.
     """
 
-    teacher: Teacher
-    options: BaseModel
+    resolved: "ResolvedTeacher"
     api_key: str
-    price: Price | None
     commits: "Commits"
     note: Callable[[str], None] = lambda text: None
     answers: KnownAnswers | None = None
@@ -66,7 +65,7 @@ class TeacherConnection:
     """
 
     def __init__(self, context: TransportContext) -> None:
-        self.max_in_flight = context.teacher.concurrency
+        self.max_in_flight = context.resolved.teacher.concurrency
 
     async def open(self) -> None:
         """Get ready to send."""
@@ -132,6 +131,39 @@ class Transport:
     def sends_to_host(self) -> bool:
         """Whether data of the user leave for the teacher's address."""
         return not self.local_source
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTeacher:
+    """A recipe's teacher with its transport and what depends on both."""
+
+    teacher: Teacher
+    transport: Transport
+    options: BaseModel
+
+    @property
+    def price(self) -> Price | None:
+        """What a request is charged; None where nobody knows."""
+        price, has_batch_price = self.teacher.list_price, self.transport.has_batch_price
+        return price and price.for_transport(has_batch_price=has_batch_price)
+
+    @property
+    def host(self) -> str:
+        """The server's name for messages, without what else a URL may carry."""
+        return self.transport.local_source or urlsplit(self.teacher.url).hostname or "The teacher"
+
+    def load_answers(self) -> KnownAnswers | None:
+        """Return the answers that are known beforehand; None where the transport knows none."""
+        load = self.transport.load_answers
+        return None if load is None else load(self.teacher, self.options)
+
+    def check_price(self) -> None:
+        """Raise InputError where dollars cannot be limited, because no price is known."""
+        if self.transport.is_paid and self.price is None:
+            raise BadInput(
+                f"Dollars are limited, but the price of {self.teacher.model} is unknown. Set "
+                f"teacher.price in dollars per million tokens (0 and 0 for a free server)."
+            )
 
 
 def build_answer(text: str, *, n_prompt_tokens: int, n_completion_tokens: int) -> Outcome:

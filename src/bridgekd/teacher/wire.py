@@ -9,8 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from bridgekd.config import Teacher
@@ -28,7 +27,8 @@ LONGEST_HINT_S = 60.0  # a limit's reset header is a hint: a daily limit names h
 # By the end of these no byte of the request had left, whatever version of httpx openai brings
 # along.
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
-# Below warnings these write down headers and addresses, where a key may be.
+# Below warnings these write down headers and addresses, where a key may be. They stay raised: a
+# level that one client restores would take effect while another one is still sending.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
 _WHY = {
     "money": "the quota or credit is used up ({said})",
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class Wire:
-    """A client for one teacher, between `open` and `close` or as an async context."""
+    """A client for one teacher; `aclose` ends it."""
 
     def __init__(self, teacher: Teacher, api_key: str) -> None:
         import openai  # late: planning needs none of it
@@ -49,7 +49,9 @@ class Wire:
         self.teacher = teacher
         self.host = urlsplit(teacher.url).hostname or "The teacher"
         self._secrets = _spellings(api_key)
-        self._levels: dict[str, int] = {}
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
         # The time of a whole attempt is kept in `ask`; a server that drips bytes would never end
         # the read timeout. Connecting has a shorter one of its own, because it is free to fail.
         timeout = openai.Timeout(None, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s / 2))
@@ -66,30 +68,9 @@ class Wire:
             http_client=http_client,
         )
 
-    async def open(self) -> None:
-        """Keep the loggers of what is below us from writing down a key."""
-        for name in _LOGGERS:
-            logger = logging.getLogger(name)
-            self._levels[name] = logger.level
-            logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
-
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections."""
         await self._client.close()
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def send(
         self, request: "Callable[[openai.AsyncOpenAI], Awaitable[T]]", timeout_s: float

@@ -49,13 +49,17 @@ class BatchConnection(TeacherConnection):
     """Collects requests until `flush`, sends them as a batch, and waits for it."""
 
     def __init__(self, context: TransportContext) -> None:
-        assert isinstance(context.options, BatchOptions)
+        teacher, options = context.resolved.teacher, context.resolved.options
+        assert isinstance(options, BatchOptions)
         self.max_in_flight = MAX_IN_FLIGHT
-        self._options, self._price = context.options, context.price
-        self._provider = context.teacher.provider
+        self._provider, self._price, self._options = (
+            teacher.provider,
+            context.resolved.price,
+            options,
+        )
         self._commits, self._ledger = context.commits, context.commits.ledger
         self._note = context.note
-        self._wire = BatchWire(context.teacher, context.api_key, context.options.poll_s)
+        self._wire = BatchWire(teacher, context.api_key, options.poll_s)
         self._pending: dict[str, Order] = {}
         self._batch_of: dict[str, asyncio.Future[asyncio.Task[dict[str, Outcome]]]] = {}
         self._unsent: set[str] = set()  # in no batch that the server could know
@@ -64,7 +68,6 @@ class BatchConnection(TeacherConnection):
         self._creating: set[asyncio.Task[BatchState | Outcome]] = set()
 
     async def open(self) -> None:
-        await self._wire.open()
         mine = (self._provider, self._wire.host)
         for batch in self._ledger.open_batches():
             if (batch.provider, batch.host) == mine:
@@ -73,7 +76,7 @@ class BatchConnection(TeacherConnection):
                 self._earlier |= dict.fromkeys(batch.attempts, task)
 
     async def close(self) -> None:
-        await self._wire.close()
+        await self._wire.aclose()
 
     async def send(self, order: Order) -> Outcome:
         self._pending[order.key] = order

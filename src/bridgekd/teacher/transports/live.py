@@ -17,14 +17,12 @@ class LiveConnection(TeacherConnection):
 
     def __init__(self, context: TransportContext) -> None:
         super().__init__(context)
-        self._timeout_s = context.teacher.timeout_s
-        self._wire = Wire(context.teacher, context.api_key)
-
-    async def open(self) -> None:
-        await self._wire.open()
+        teacher = context.resolved.teacher
+        self._timeout_s = teacher.timeout_s
+        self._wire = Wire(teacher, context.api_key)
 
     async def close(self) -> None:
-        await self._wire.close()
+        await self._wire.aclose()
 
     async def send(self, order: Order) -> Outcome:
         payload, clean = payload_of(order.call), self._wire.clean

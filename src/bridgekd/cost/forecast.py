@@ -1,0 +1,183 @@
+"""What a purchase will cost: guaranteed bounds, and an interval if answers of the model are known.
+
+The one idea: the purchase is simulated under the real rule of admission, once per draw of the
+answers' lengths (`token_lengths.py`), so a limit that ends it early is in the interval. Three
+things stay apart: the guaranteed ends, which follow from limits, reserves and prices alone; the
+interval, which has the cost 95 times in 100; and the expected cost, its median.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bridgekd.config import Price
+from bridgekd.core.admission import Limits
+from bridgekd.core.bounds import Bounds, Call, held_microusd, held_tokens, n_affordable, sure_bounds
+from bridgekd.cost.token_lengths import (
+    NO_EVIDENCE,
+    EvidenceSource,
+    LengthDraws,
+    LengthEvidence,
+    draw_from_answers,
+    draw_from_guess,
+)
+
+N_DRAWS = 1000
+N_DRAWS_AT_ONCE = 50
+MAX_COLUMNS = 4000  # of more requests than that, one column stands for several
+TAIL = 0.025
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class CostForecast:
+    """The cost of one purchase in micro-dollars; both parts are None without a price.
+
+    unpaid: what is still to be paid. total: what counts against the budget, which includes what
+    reused answers first cost. n_queries: the most requests there can be. n_expected: how many of
+    them the limits probably admit. n_reused: how many are in the ledger and cost nothing new.
+    counts_accepted: a limit on accepted answers ends the purchase at an unknown place, so the
+    interval covers every place.
+    """
+
+    n_queries: int
+    n_expected: int | None = None
+    n_reused: int = 0
+    reused_microusd: int = 0
+    unpaid: Bounds | None = None
+    total: Bounds | None = None
+    source: EvidenceSource = "nothing"
+    n_known: int = 0
+    counts_accepted: bool = False
+
+
+def forecast_cost(
+    requests: Sequence[Call],
+    *,
+    price: Price | None,
+    max_tokens: int,
+    limits: Limits = NO_LIMITS,
+    ordered: bool = False,
+    evidence: LengthEvidence = NO_EVIDENCE,
+    room_microusd: int | None = None,
+) -> CostForecast:
+    """Return the cost of `requests` in their order, as far as `limits` admit them.
+
+    Unless `ordered`, it is not known yet which of them are bought. `room_microusd` is what the hard
+    limit of the ledger leaves for new money. The same arguments give the same forecast.
+    """
+    n = len(requests) if limits.queries is None else min(limits.queries, len(requests))
+    limits = replace(limits, queries=n)
+    reused = [r.settled for r in requests[:n] if r.settled and r.free] if ordered else []
+    forecast = CostForecast(
+        n_queries=n_affordable(requests, limits, ordered=ordered),
+        n_reused=len(reused),
+        reused_microusd=sum(r.microusd for r in reused),
+        source=evidence.source,
+        n_known=len(evidence.answers),
+        counts_accepted=limits.accepted is not None,
+    )
+    if price is None:
+        return forecast
+    unpaid, total = sure_bounds(
+        requests, price, limits, ordered=ordered, room_microusd=room_microusd
+    )
+    forecast = replace(forecast, unpaid=unpaid, total=total)
+    rng = np.random.default_rng(0)
+    draws = _draw_lengths(evidence, price, max_tokens, rng)
+    if draws is None or n == 0:
+        return forecast
+    n_admitted, costs = _simulate(requests, draws, limits, ordered=ordered, rng=rng)
+    return replace(
+        forecast,
+        n_expected=min(n, int(np.median(n_admitted))),
+        unpaid=_add_interval(unpaid, costs[0], costs[2]),
+        total=_add_interval(total, costs[1], costs[3]),
+    )
+
+
+def _draw_lengths(
+    evidence: LengthEvidence, price: Price, max_tokens: int, rng: np.random.Generator
+) -> LengthDraws | None:
+    if evidence.source == "recordings":
+        nothing = np.zeros((N_DRAWS, 1))
+        return LengthDraws(nothing, nothing, nothing, nothing, max_tokens)
+    if evidence.expected_completion_tokens is not None:
+        expected = evidence.expected_completion_tokens
+        return draw_from_guess(expected, evidence.answers, price, max_tokens, N_DRAWS, rng)
+    return draw_from_answers(evidence.answers, price, max_tokens, N_DRAWS, rng)
+
+
+def _simulate(
+    requests: Sequence[Call],
+    draws: LengthDraws,
+    limits: Limits,
+    *,
+    ordered: bool,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many requests each draw admits [n_draws], and four costs of it [4, n_draws].
+
+    The costs are unpaid and total where a limit on accepted answers ends the purchase as early as
+    it can, then unpaid and total where it never does.
+    """
+    n = limits.queries or 0
+    table = np.array([_to_row(r) for r in (requests[:n] if ordered else requests)]).T
+    step, n_admitted, costs = -(-n // MAX_COLUMNS), [], []
+    for start in range(0, N_DRAWS, N_DRAWS_AT_ONCE):
+        places = np.arange(rng.integers(step), n, step)[:MAX_COLUMNS]
+        order = _choose_order(table.shape[1], places, ordered=ordered, rng=rng)
+        n_bytes, known, known_tokens, is_free, reserved, reserved_tokens = table[:, order]
+        rows = slice(start, start + N_DRAWS_AT_ONCE)
+        tokens, total = draws.sample(rows, n_bytes, rng)
+        total = np.where(np.isnan(known), np.minimum(total, reserved), known)
+        tokens = np.where(np.isnan(known), tokens, known_tokens)
+        ends = np.zeros(total.shape, dtype=bool)
+        if limits.microusd is not None:
+            ends |= step * (total.cumsum(axis=1) - total) + reserved > limits.microusd
+        if limits.tokens is not None:
+            ends |= step * (tokens.cumsum(axis=1) - tokens) + reserved_tokens > limits.tokens
+        admitted = step * ~np.logical_or.accumulate(ends, axis=1)
+        soonest = admitted * (places < (np.inf if limits.accepted is None else limits.accepted))
+        unpaid = np.where(is_free == 1, 0, total)
+        parts = (unpaid * soonest, total * soonest, unpaid * admitted, total * admitted)
+        n_admitted.append(admitted.sum(axis=1))
+        costs.append([part.sum(axis=1) for part in parts])
+        # The first draws show how many requests the limits admit; the others look closer at these.
+        step = min(step, -(-3 * int(n_admitted[-1].max() + 1) // MAX_COLUMNS))
+    return np.concatenate(n_admitted), np.concatenate(costs, axis=1)
+
+
+def _choose_order(
+    n_requests: int, places: np.ndarray, *, ordered: bool, rng: np.random.Generator
+) -> np.ndarray:
+    """Return which request each draw has at each of the places [N_DRAWS_AT_ONCE, n_places].
+
+    Any window of a random order is a random choice, and one order serves many draws.
+    """
+    if ordered:
+        return np.broadcast_to(places, (N_DRAWS_AT_ONCE, len(places)))
+    first = rng.integers(n_requests, size=(N_DRAWS_AT_ONCE, 1))
+    return np.asarray(rng.permutation(n_requests)[(first + places) % n_requests])
+
+
+def _to_row(request: Call) -> tuple[float, ...]:
+    """Return size, known cost and tokens (NaN if there is no answer), is free, and reserves."""
+    known = request.settled
+    return (
+        request.n_bytes,
+        known.microusd if known else np.nan,
+        known.n_tokens if known else np.nan,
+        request.free,
+        held_microusd(request),
+        held_tokens(request),
+    )
+
+
+def _add_interval(bounds: Bounds, soonest: np.ndarray, costs: np.ndarray) -> Bounds:
+    """Return the bounds with the middle 95 % of the draws; no median where the end is unknown."""
+    ends = (np.quantile(soonest, TAIL), np.median(costs), np.quantile(costs, 1 - TAIL) + 1)
+    low, expected, high = (int(np.clip(end, bounds.floor, bounds.ceiling)) for end in ends)
+    is_end_known = np.array_equal(soonest, costs)
+    return replace(bounds, low=low, expected=expected if is_end_known else None, high=high)
