@@ -6,8 +6,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from bridgekd.settings import WarmUp
-from bridgekd.stages.training import warmed_on
 
 import bridgekd
 from bridgekd import api
@@ -19,6 +17,7 @@ from bridgekd.records import Completion, Example, Prediction, Rationale
 from bridgekd.sandbox.teacher_server import serve
 from bridgekd.sandbox.world import generate
 from bridgekd.stages.pilot import PilotMeasurements
+from bridgekd.stages.train import TrainSettings, choose_warm_up_examples
 from conftest import TINY_RECIPE, write_jsonl
 from test_comparing import QUICK
 
@@ -146,8 +145,12 @@ def test_held_out_questions_are_not_in_warm_up_or_validation(piloted):
     (pool,) = find_folders(recipe, "load_pool")
     assert not held_out & {e.id for e in read_rows(pool / "validation.parquet", Example)}
     (warm,) = find_folders(recipe, "warm_up")
-    settings = WarmUp.model_validate(json.loads((warm / "manifest.json").read_text())["settings"])
-    warmed = {e.id for e in warmed_on(read_rows(pool / "pool.parquet", Example), settings)}
+    settings = TrainSettings.model_validate(
+        json.loads((warm / "manifest.json").read_text())["settings"]
+    )
+    warmed = {
+        e.id for e in choose_warm_up_examples(read_rows(pool / "pool.parquet", Example), settings)
+    }
     assert len(warmed) == 13 and not held_out & warmed
 
 
@@ -163,7 +166,6 @@ def test_held_out_questions_have_no_copy_in_pool_or_validation(piloted):
 
 def test_every_student_of_a_pilot_gets_the_updates_of_a_run(piloted):
     folders = find_folders(piloted[0], "train_student")
-    folders += find_folders(piloted[0], "train_on_answers")
     updates = {json.loads((f / "manifest.json").read_text())["stats"]["n_updates"] for f in folders}
     assert len(folders) > 4 and len(updates) == 1
 
@@ -178,7 +180,7 @@ def test_direct_reuses_the_answers_of_the_pilot(piloted):
 
 def test_stopped_pilot_resumes_to_the_same_result(small, teacher):
     def stop(what, done, total):
-        if what == "train assistant":
+        if what == "train assistant on rationales":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -181,8 +181,9 @@ def undisturbed(tiny, tmp_path):
 
 def test_killed_in_every_kind_of_stage_a_run_ends_with_the_same_rows(tiny, undisturbed):
     places = [
-        "warm up assistant", "score", "teacher", "train assistant", "annotate the pool",
-        "instruct student", "train student", "answer the test questions",
+        "train assistant on answers", "score", "teacher", "train assistant on rationales",
+        "annotate the pool", "train student on instructions", "train student on rationales",
+        "answer the test questions",
     ]  # fmt: skip
     for where in places:
         process = in_a_process(run_and_die, tiny, where)
@@ -194,7 +195,10 @@ def test_killed_in_every_kind_of_stage_a_run_ends_with_the_same_rows(tiny, undis
 
 def test_killed_in_the_middle_of_each_training_a_run_goes_on_there(tiny, undisturbed):
     stages = ["warm_up", "train_assistant", "instruct_student", "train_student"]
-    places = ["warm up assistant", "train assistant", "instruct student", "train student"]
+    places = [
+        "train assistant on answers", "train assistant on rationales",
+        "train student on instructions", "train student on rationales",
+    ]  # fmt: skip
     always = ["runtime.checkpoint_interval_s=0"]
     for where in places:
         process = in_a_process(run_and_die, tiny, where, 3, always)

@@ -261,11 +261,9 @@ class Run:
         """Return how a student that learned from rationales is asked."""
         return build_student_settings(self.recipe).prompt_mode
 
-    def build_base_arms(self) -> list[Arm]:
-        """Return both models as the user provided them."""
-        title = "Assistant, base model"
-        assistant = Arm("assistant_base", title, self.assistant, "assistant", step=0)
-        return [assistant, self.build_student_base_arm()]
+    def build_assistant_base_arm(self) -> Arm:
+        """Return the assistant as the user provided it."""
+        return Arm("assistant_base", "Assistant, base model", self.assistant, "assistant", step=0)
 
     def build_student_base_arm(self) -> Arm:
         """Return the student as the user provided it."""

@@ -7,7 +7,7 @@ from bridgekd.variants import NoOptions
 
 def build(run: Run, options: NoOptions) -> list[Arm]:
     """Return both models as the user provided them."""
-    return run.build_base_arms()
+    return [run.build_assistant_base_arm(), run.build_student_base_arm()]
 
 
 METHOD = Method(

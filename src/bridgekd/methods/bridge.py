@@ -25,7 +25,7 @@ def build_bridge(
     instructed = run.instruct_student()
     student = run.train_student(pool, instructed, [rationales])
     return [
-        *run.build_base_arms(),
+        run.build_assistant_base_arm(),
         *run.build_warm_arm(warm),
         Arm(*assistant_arm, assistant, "assistant", card_sentence=ASSISTANT_CARD),
         *run.build_start_arms(instructed),

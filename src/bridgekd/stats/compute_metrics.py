@@ -54,7 +54,7 @@ class ArmResult:
     `budget` is as its purchases name it, empty for a model without a teacher. The mappings are by
     question id; `wrong_steps` holds fractions in [0, 1], nothing without a checker. `calibration`
     has, by stage, one entry for each time that the stage filtered by confidence. `is_trained`: a
-    student that was trained on the task.
+    student that was trained on the task. `title` is what people read.
     """
 
     arm: str
