@@ -17,8 +17,8 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bridgekd.lm.finetune", "bridgekd.lm.scoring", "bridgekd.api"])
 BOTH = ["bridge", "direct"]
 STAGES = [
-    "load_pool", "warm_up", "score_pool", "select", "query_teacher", "check", "train_assistant",
-    "annotate", "instruct_student", "train_student", "load_test", "measure_teacher", "predict",
+    "load_pool", "warm_up", "score_pool", "select_questions", "query_teacher", "check_rationales", "train_assistant",
+    "annotate", "instruct_student", "train_student", "load_test", "evaluate_teacher", "predict",
     "evaluate", "report",
 ]  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     journal = json.loads((store / "tiny.json").read_text())
     assert sorted({row["stage"] for row in journal["stages"]}) == sorted(STAGES)
     assert journal["state"] == "done"
-    picks = read_rows(artifact(store, "select") / "ranking.parquet", Pick)
+    picks = read_rows(artifact(store, "select_questions") / "ranking.parquet", Pick)
     bought = read_rows(artifact(store, "query_teacher") / "completions.parquet", Completion)
     assert [c.id for c in bought] == [p.id for p in picks if p.chosen]
     notes = read_rows(artifact(store, "annotate") / "rationales.parquet", Rationale)
@@ -142,9 +142,9 @@ def test_what_changes_no_result_redoes_nothing(tiny):
 
 def test_random_choice_does_not_follow_the_warm_up_draw(tiny):
     """Two draws from one seed must not be the same questions: they would be bought for nothing."""
-    bridgekd.run(tiny, methods=["random"], overrides=["assistant.warm_up=12"])
+    bridgekd.run(tiny, methods=["bridge_random"], overrides=["assistant.warm_up=12"])
     store = tiny.parent / "runs"
-    picks = read_rows(artifact(store, "select") / "ranking.parquet", Pick)
+    picks = read_rows(artifact(store, "select_questions") / "ranking.parquet", Pick)
     pool = read_rows(artifact(store, "load_pool") / "pool.parquet", Example)
     drawn = stream(0, "warm-up").permutation(len(pool))[:12]
     assert len({p.id for p in picks if p.chosen} & {pool[i].id for i in drawn}) <= 6
