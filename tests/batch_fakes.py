@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from bridgekd.config import Price
-from bridgekd.core.calls import call_request, payload_of
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest, call_request, payload_of
 from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import request_key
-from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.teacher.buy import buy
 from bridgekd.teacher.buying import Buying, Terms
 from bridgekd.teacher.commits import Commits
 from bridgekd.teacher.transport import TransportContext
@@ -136,7 +137,9 @@ import signal
 import sys
 from bridgekd.config import Price, Teacher
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest
+from bridgekd.teacher.buy import buy
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it

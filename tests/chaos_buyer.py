@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridgekd.config import Teacher
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.errors import HardStop
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
-from bridgekd.teacher.buy import Limits, Purchase, TeacherRequest, buy
+from bridgekd.teacher.buy import Purchase, buy
 
 PROVIDER = "sandbox"
 CONCURRENCY = 8

@@ -13,10 +13,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bridgekd.core.admission import Limits
 from bridgekd.errors import HardStop
 from bridgekd.ledger.views import spend
 from bridgekd.sandbox.teacher_server import Faults, serve
-from bridgekd.teacher.buy import Limits, Purchase
+from bridgekd.teacher.buy import Purchase
 from chaos_buyer import LONGEST_LIFE_S, RESERVE, Nursery, Order, purchase, words
 from chaos_witness import (
     FINAL,

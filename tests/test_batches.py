@@ -18,13 +18,14 @@ from batch_fakes import (
     others,
 )
 from bridgekd.config import Price
-from bridgekd.core.calls import call_key
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest, call_key
 from bridgekd.errors import HardStop, TeacherDown
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import BatchFaults, Faults, serve
 from bridgekd.teacher.batch_files import custom_id, parts_of, results_of
-from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.teacher.buy import buy
 from bridgekd.teacher.orders import Order
 from test_teacher import counts, held, pool, purchase, words
 

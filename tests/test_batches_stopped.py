@@ -20,10 +20,10 @@ from batch_fakes import (
     own_calls,
 )
 from bridgekd.config import Price
+from bridgekd.core.admission import Limits
 from bridgekd.errors import TeacherDown
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.sandbox.teacher_server import BatchFaults, Faults, serve
-from bridgekd.teacher.buy import Limits
 from test_teacher import counts, held, pool, purchase, words
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.replies import Bill
 from bridgekd.errors import BadInput, HardStop
 from bridgekd.ledger.file import file_system
@@ -17,7 +18,6 @@ from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.views import spend
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import Faults, serve
-from bridgekd.teacher.buy import TeacherRequest
 from bridgekd.teacher.commits import Commits
 from test_teacher import pool, purchase, words
 

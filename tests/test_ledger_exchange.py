@@ -11,6 +11,7 @@ import pytest
 
 from bridgekd.cli import main
 from bridgekd.config import Price, Teacher
+from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.core.elsewhere import call_of_body
 from bridgekd.core.replies import Bill
@@ -22,7 +23,7 @@ from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.views import attempts_in, reading, spend
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import serve
-from bridgekd.teacher.buy import Limits, buy
+from bridgekd.teacher.buy import buy
 from conftest import write_jsonl
 
 PRICE = Price(input=2, output=3, cached=1)

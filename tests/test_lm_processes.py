@@ -1,22 +1,22 @@
 """Several processes share a training and end where one alone ends."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from psutil import process_iter
 from safetensors.torch import load_file
 
 import bridgekd
 from bridgekd import lm
 from bridgekd.config import RuntimeOptions, Train
 from bridgekd.errors import BadInput, Stopped
-from bridgekd.lm.processes import FOLDER, follow, free_port
-from bridgekd.lm.task import Task
-from bridgekd.variants import VariantRef
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
 
@@ -26,7 +26,8 @@ PATHS = {"PYTHONPATH": os.pathsep.join(HOMES)}
 SCRIPT = """
     import sys
     from test_lm_processes import tune
-    tune(sys.argv[1], sys.argv[2], runtime=None)
+    log = tune(sys.argv[1], sys.argv[2], runtime=None)
+    print("processes:", log.n_processes)
 """
 
 
@@ -44,10 +45,11 @@ def failing(local):
     raise BadInput("the judge is ill")
 
 
-def tune(base, out, *, runtime, **kwargs):
+def tune(base, out, *, runtime, n_updates=6, **kwargs):
     return lm.fine_tune(
-        base, ROWS, Path(out), TRAIN, n_updates=6, seed=1, device="cpu", runtime=runtime, **kwargs
-    )
+        base, ROWS, Path(out), TRAIN, n_updates=n_updates, seed=1, device="cpu", runtime=runtime,
+        **kwargs,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +70,15 @@ def test_under_a_launcher_two_processes_have_the_losses_of_one(base, alone, tmp_
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
     how = [
-        "--num_processes=2", "--cpu", "--num_machines=1", "--mixed_precision=no",
-        "--dynamo_backend=no", "--num_cpu_threads_per_process=1",
-        f"--main_process_port={free_port()}",
+        "--num_processes=2", "--multi_gpu", "--num_machines=1", "--mixed_precision=no",
+        "--dynamo_backend=no", "--num_cpu_threads_per_process=1", "--main_process_port=0",
     ]  # fmt: skip
     found = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", *how, script, base, tmp_path / "out"],
         env=os.environ | PATHS, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stdout.count("processes: 2") == 2
     same(alone, tmp_path / "out")
 
 
@@ -103,23 +105,34 @@ def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monke
         tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=failing)
 
 
-def test_a_process_that_dies_is_named_with_its_last_words(base, tmp_path):
-    task = Task(
-        base, ROWS, tmp_path, TRAIN, 6, 1, "cpu", None, None, None, "train",
-        RuntimeOptions(num_processes=2), tmp_path, VariantRef(name="nll"),
-    )  # fmt: skip
-    (tmp_path / FOLDER).mkdir()
-    (tmp_path / FOLDER / "worker-1.log").write_text("one\nSegmentation fault\n")
-    commands = ['print(\'{"done": 1, "total": 6}\')', "raise SystemExit(9)"]
-    workers = [
-        subprocess.Popen([sys.executable, "-c", c], stdout=subprocess.PIPE, text=True)
-        for c in commands
-    ]
-    with pytest.raises(Stopped, match=r"process 1 of 2 ended with 9: one \| Segmentation fault; "):
-        follow(workers, task, lambda *_: None)
-    for worker in workers:
-        worker.wait()
-        worker.stdout.close()
+def dying(local):
+    print("out of luck", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_dies_is_named_with_its_last_lines(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
+    with pytest.raises(Stopped, match=r"process 0 of 2 \(exit status -9\) died .*out of luck"):
+        tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=dying)
+
+
+def test_workers_end_when_the_process_that_started_them_is_killed(base, tmp_path):
+    script = """
+        import os, signal, sys
+        from test_lm_processes import RuntimeOptions, tune
+        tune(sys.argv[1], sys.argv[2], runtime=RuntimeOptions(num_processes=2), n_updates=10**5,
+             progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), base, tmp_path / "out"]
+    assert subprocess.run(command, env=os.environ | PATHS).returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while is_running(str(tmp_path / "out")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def is_running(word):
+    return any(word in " ".join(p.info["cmdline"] or ()) for p in process_iter(["cmdline"]))
 
 
 def test_more_processes_than_sequences_are_refused(base, tmp_path):

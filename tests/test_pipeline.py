@@ -17,9 +17,9 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bridgekd.lm.finetune", "bridgekd.lm.scoring", "bridgekd.api"])
 BOTH = ["bridge", "direct"]
 STAGES = [
-    "load_pool", "warm_up", "score_pool", "select_questions", "query_teacher", "check_rationales", "train_assistant",
-    "annotate", "instruct_student", "train_student", "load_test", "evaluate_teacher", "predict",
-    "evaluate", "report",
+    "load_pool", "warm_up", "score_pool", "select_questions", "query_teacher",
+    "check_rationales", "train_assistant", "annotate", "instruct_student", "train_student",
+    "load_test", "evaluate_teacher", "predict", "evaluate", "report",
 ]  # fmt: skip
 
 

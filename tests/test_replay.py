@@ -1,16 +1,23 @@
 """Recordings as a teacher: found by question, billed as recorded, never a crash."""
 
+import gzip
+import hashlib
 import json
+import sys
+import tracemalloc
 
 import pytest
 
 from bridgekd import api
 from bridgekd.config import Price, Teacher
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
-from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.teacher.buy import buy
 from bridgekd.teacher.transports import prepare_teacher
+from bridgekd.teacher.transports.replay import read_recording_file
 from conftest import write_jsonl
 
 PRICE = Price(input=2.0, output=10.0)
@@ -86,6 +93,50 @@ def test_a_recording_may_be_named_by_id_and_may_be_a_whole_response(tmp_path):
 def test_blanks_around_a_recorded_question_do_not_hide_it(tmp_path):
     recorded = row(1, question=" question 1\n")
     assert replayed(tmp_path, [recorded], [request(1)]).completions[0].text == "Answer: 1"
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """Paths that this process opens, as the interpreter reports them."""
+    paths = []
+    # An audit hook stays until the process ends, so there is one, and `is_on` ends its work.
+    is_on = [True]
+    sys.addaudithook(lambda event, args: is_on[0] and event == "open" and paths.append(args[0]))
+    yield paths
+    is_on[0] = False
+
+
+def test_recordings_are_read_once_for_plan_and_run(tiny, opened):
+    recorded = tiny.parent / "recorded.jsonl"
+    examples = [json.loads(row) for row in (tiny.parent / "train.jsonl").read_text().splitlines()]
+    texts = [f"It is plain to see.\nAnswer: {e['answer']}" for e in examples]
+    write_jsonl(
+        recorded, [{"id": e["id"], "text": t} for e, t in zip(examples, texts, strict=True)]
+    )
+    opened.clear()
+    sets = [f"teacher.transport={{name: replay, recordings: {recorded}}}"]
+    api.plan(tiny, overrides=sets, methods=["direct"])
+    api.run(tiny, overrides=sets, methods=["direct"])
+    assert [path for path in opened if str(path) == str(recorded)] == [recorded]
+
+
+@pytest.mark.parametrize("name", ["recorded.jsonl", "recorded.jsonl.gz"])
+def test_digest_is_that_of_all_bytes(tmp_path, name):
+    text = json.dumps(row(1)).encode() + b"\n\n" * 100_000
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    recordings = read_recording_file(tmp_path / name)
+    expected = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()[:16]
+    assert (recordings.digest, recordings.find("question", "question 1", 1)) == (expected, None)
+
+
+def test_memory_does_not_grow_with_recordings(tmp_path):
+    write_jsonl(tmp_path / "large.jsonl", [row(n, text="x" * 10_000) for n in range(2000)])
+    tracemalloc.start()
+    recordings = read_recording_file(tmp_path / "large.jsonl")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert recordings.find("question", "question 1999", 0) is not None
+    assert kept < 1_000_000
 
 
 def test_a_changed_file_is_another_teacher(tmp_path):

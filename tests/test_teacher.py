@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgekd.config import Teacher
-from bridgekd.core.calls import call_key, call_request, payload_of
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest, call_key, call_request, payload_of
 from bridgekd.errors import BadInput, HardStop, Overbilled, TeacherDown
 from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
@@ -27,7 +28,7 @@ from bridgekd.sandbox.teacher_server import (
     request_key,
     serve,
 )
-from bridgekd.teacher.buy import Limits, TeacherRequest, api_key, buy
+from bridgekd.teacher.buy import api_key, buy
 
 CANARY = "sk-canary/0123456789-never-shown"
 RESERVE = 2205  # of every request below: (128 + 16 + 10 bytes) * 2.5 + 182 * 10, in micro-dollars
@@ -195,7 +196,9 @@ import signal
 import sys
 from bridgekd.config import Teacher
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest
+from bridgekd.teacher.buy import buy
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it

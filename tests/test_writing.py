@@ -1,4 +1,4 @@
-"""What stages let a local model write: up to the answer, kept wave by wave, and counted."""
+"""What stages let a local model write: up to the answer, kept batch by batch, and counted."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ LIVE = Live("run", Teacher(model="none"), Path("none.db"))
 PROMPTS = [(Message("user", "Who holds " + "the box " * (k % 3) + "?"),) for k in range(20)]
 
 
-def make_writer(folder, batch_size=1):
+def make_writer(folder, batch_size=16):
     return ResumableGenerator(folder, LIVE, batch_size, max_new_tokens=30)
 
 
@@ -43,10 +43,10 @@ def test_a_text_is_over_with_its_answer_though_the_model_would_go_on(babbler, ou
     assert writer.generate(babbler, PROMPTS, "write") == ["Answer: Ann"] * 20
     line = babbler.model.tokenizer("Answer: Ann\n", add_special_tokens=False)["input_ids"]
     assert writer.speed.n_generated_tokens == 20 * len(line)
-    assert len(read_appended(out / UNFINISHED / "texts.jsonl")) == 2  # waves of 16
+    assert len(read_appended(out / UNFINISHED / "texts.jsonl")) == 2  # batches of 16 and 4
 
 
-def test_waves_of_an_earlier_try_are_kept_and_not_counted_again(babbler, out):
+def test_batches_of_an_earlier_try_are_kept_and_not_counted_again(babbler, out):
     make_writer(out).generate(babbler, PROMPTS, "write")
     file = out / UNFINISHED / "texts.jsonl"
     first, _ = read_appended(file)

@@ -5,10 +5,12 @@ from pathlib import Path
 from job import MODEL, from_arguments
 
 from bridgekd.config import Teacher
+from bridgekd.core.admission import Limits
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_PRICE
-from bridgekd.teacher.buy import Limits, TeacherRequest, buy
+from bridgekd.teacher.buy import buy
 
 
 def main() -> None:

@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bridgekd.comparing import (
@@ -21,6 +22,7 @@ from bridgekd.exporting import Exported, export_arm
 from bridgekd.journal import load_finished_run, parse_recipe
 from bridgekd.methods import pilot
 from bridgekd.planning import Plan, foreseen, planned
+from bridgekd.plans.calibrate import measure_missing
 from bridgekd.progress import Progress, silent
 from bridgekd.runs import Run, RunMetadata, build_run_context, open_run
 from bridgekd.served.process import filled, program_of
@@ -113,13 +115,19 @@ def plan(
     seeds: int = 1,
     budgets: Sequence[int | float | str] = (),
     folder: Path | None = None,
+    measure_time: bool = False,
+    progress: Progress = silent,
 ) -> Plan:
     """What `run` would do with the same arguments. Reads the data and the ledger; sends and writes
-    nothing.
+    nothing. With `measure_time` the local models that the plan has no measured speed for are loaded
+    and measured, and the speeds are saved in the store.
     """
     given, home = _resolve(recipe, overrides, folder)
     store = home / Path(given.store).expanduser()
-    return planned(given, home, parse_comparison(given, home, methods, seeds, budgets), store)
+    wanted = parse_comparison(given, home, methods, seeds, budgets)
+    ctx = replace(build_run_context(given, home), progress=progress)
+    calibrate = partial(measure_missing, store=store, live=ctx) if measure_time else None
+    return planned(given, home, wanted, store, calibrate)
 
 
 def run_pilot(

@@ -24,7 +24,7 @@ from bridgekd import (
     terminal_pilot,
 )
 from bridgekd.comparing import MethodName
-from bridgekd.core.durations import WorkKind
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.metrics_file import METRICS_FILE, read_metrics
 from bridgekd.edges.recipe import parse_methods
 from bridgekd.edges.store import Artifact
@@ -116,11 +116,14 @@ def plan(
     pilot: Annotated[
         bool, typer.Option("--pilot", help="Run a paid pilot and measure its models.")
     ] = False,
+    time: Annotated[
+        bool, typer.Option("--time", help="Load the models and measure their speed first.")
+    ] = False,
     set_: Overrides = None,
     yes: Yes = False,
 ) -> None:
     """Say what a run would do and what it may cost. Sends nothing, writes nothing; with --pilot a
-    pilot is bought, after asking.
+    pilot is bought, after asking; --time saves the measured speeds in the store.
     """
     if pilot:
         if arms or budgets or seeds > 1:
@@ -131,7 +134,15 @@ def plan(
         _run_pilot(recipe, set_ or [], yes)
         return
     how: dict[str, Any] = {"seeds": seeds, "budgets": _listed(budgets)}
-    told = api.plan(recipe, overrides=set_ or [], methods=parse_methods(arms), **how)
+    with show_progress(out) as progress:
+        told = api.plan(
+            recipe,
+            overrides=set_ or [],
+            methods=parse_methods(arms),
+            measure_time=time,
+            progress=progress,
+            **how,
+        )
     terminal.print_plan(out, told)
 
 

@@ -14,13 +14,19 @@ from pydantic import BaseModel
 from bridgekd.comparing import Comparison, report_comparison, run_comparison
 from bridgekd.config import Price, Recipe, is_loopback, published_price
 from bridgekd.core.costs import microusd
-from bridgekd.core.durations import WorkKind
+from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.io.read_pool import read_pool, read_validation
 from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
+from bridgekd.plans.stage_durations import (
+    Calibrate,
+    DurationEstimate,
+    LoadedData,
+    estimate_durations,
+)
 from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, build_run_context
 from bridgekd.stages.load_data import build_load_pool_settings, split_validation
@@ -28,7 +34,6 @@ from bridgekd.stages.model_backend import BackendSettings
 from bridgekd.stages.query_teacher import evaluate_teacher, query_teacher
 from bridgekd.teacher.transport import ResolvedTeacher
 from bridgekd.teacher.transports import resolve_teacher
-from bridgekd.timing import Hours, hours_of, sizes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Plan:
     needs_consent: bool  # not for a server on this machine that wants no key
     serves: bool = False  # whether a stage to come asks the assistant's server
     served_at: str = ""  # its host, where that is not this machine
-    hours: Hours | None = None  # of the local work that is still to come; None: there is none
+    durations: DurationEstimate | None = None  # of the local work; None: nothing is left to do
 
     @property
     def room_microusd(self) -> int | None:
@@ -87,17 +92,28 @@ class Plan:
         return next((p.forecast for p in self.purchases if p.stage == evaluate_teacher.name), None)
 
 
-def planned(recipe: Recipe, folder: Path, wanted: Comparison, store: Path) -> Plan:
+def planned(
+    recipe: Recipe,
+    folder: Path,
+    wanted: Comparison,
+    store: Path,
+    calibrate: Calibrate | None = None,
+) -> Plan:
     """What carrying out `wanted` with a recipe in `folder` would do with a store."""
 
     def work(run: Run) -> Artifact:
         return report_comparison(run, wanted, run_comparison(run, wanted))
 
-    return foreseen(recipe, folder, store, work, wanted.n_variants)
+    return foreseen(recipe, folder, store, work, wanted.n_variants, calibrate)
 
 
 def foreseen(
-    recipe: Recipe, folder: Path, store: Path, work: Callable[[Run], Artifact], n_variants: int = 1
+    recipe: Recipe,
+    folder: Path,
+    store: Path,
+    work: Callable[[Run], Artifact],
+    n_variants: int = 1,
+    calibrate: Calibrate | None = None,
 ) -> Plan:
     """What `work` on a run of a recipe would do with a store."""
     seen = PlanStore(store)
@@ -109,9 +125,7 @@ def foreseen(
         pool, validation = read_pool(loaded), read_validation(loaded)
     else:
         pool, validation = split_validation(here.train_data, build_load_pool_settings(recipe))
-    n_instructions = 0
-    if here.instructions is not None:
-        n_instructions = len(load_instructions(here.instructions.path))
+    instructions = load_instructions(here.instructions.path) if here.instructions else []
     test = load_examples(here.test_data.path, recipe.data.fields, recipe.data.answer_kind)
     pending = [p.artifact for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
@@ -121,7 +135,8 @@ def foreseen(
     teacher = resolve_teacher(recipe.teacher)
     stop = recipe.hard_stop_usd
     serves = any(_served(p.settings) for p in to_do)
-    sizes = sizes_of(pool, len(validation), len(test), n_instructions)
+    n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
+    data = LoadedData(pool, len(validation), len(test), instructions)
     return Plan(
         name=recipe.name,
         stages=tuple(p.artifact for p in seen.planned.values()),
@@ -141,7 +156,7 @@ def foreseen(
         and (not is_loopback(teacher.host) or recipe.teacher.api_key_env is not None),
         serves=serves,
         served_at=_abroad(recipe) if serves else "",
-        hours=hours_of(to_do, seen.planned, sizes, recipe, store) if to_do else None,
+        durations=estimate_durations(here, seen, data, n_answers, calibrate),
     )
 
 

@@ -13,9 +13,9 @@ from bridgekd.core.bounds import Bounds
 from bridgekd.core.costs import dollars
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.planning import Plan, PricedBy
+from bridgekd.plans.stage_durations import ACCURACY, CALIBRATION_S, DurationEstimate
 from bridgekd.purchases import Purchase
 from bridgekd.stages.query_teacher import evaluate_teacher
-from bridgekd.timing import Hours
 from bridgekd.trying import Reply
 
 NO_PRICE = "no price is known, so no bill can be told"
@@ -37,11 +37,14 @@ def print_plan(console: Console, plan: Plan) -> None:
     """Stages with what is there already, then what the buying may cost."""
     table = Table(title=f"Plan of {plan.name}", title_justify="left", box=None, pad_edge=False)
     if plan.n_variants == 1:
-        for column in ("stage", "state", "folder"):
-            table.add_column(column, no_wrap=True)
+        for column in ("stage", "state", "time", "folder"):
+            table.add_column(column, no_wrap=True, justify="right" if column == "time" else "left")
+        times = {} if plan.durations is None else plan.durations.stages
         for artifact in plan.stages:
             state = "[green]there[/green]" if artifact.done else "to do"
-            table.add_row(artifact.stage, state, f"[dim]{artifact.path.name}[/dim]")
+            name = artifact.path.name
+            seconds = long(times[name].seconds) if name in times else ""
+            table.add_row(artifact.stage, state, seconds, f"[dim]{name}[/dim]")
     else:
         for column in ("stage", "to do", "there"):
             table.add_column(column, no_wrap=True, justify="left" if column == "stage" else "right")
@@ -53,33 +56,34 @@ def print_plan(console: Console, plan: Plan) -> None:
         f"\nPool {plan.n_pool:,} questions, validation {plan.n_validation:,}, test {plan.n_test:,}."
     )
     print_buying(console, plan)
-    if plan.hours is not None and (plan.hours.by_kind or plan.hours.unknown):
-        console.print(time_needed(plan.hours), markup=False, highlight=False)
+    if plan.durations is not None and (text := format_durations(plan.durations)):
+        console.print(text, markup=False, highlight=False)
 
 
-def time_needed(hours: Hours) -> str:
-    """How long the local work will take and what says so; what nobody can tell."""
-    said = []
-    if hours.by_kind:
-        whole = hours.whole
-        kinds = ", ".join(f"{kind} {long(told.middle)}" for kind, told in hours.by_kind.items())
-        ends = f"{long(whole.low)} to {long(whole.high)}"
-        said.append(f"Time on this machine: about {long(whole.middle)} ({ends}): {kinds}.")
-        said.append("The teacher's own time is not counted.")
-    if hours.n_measured:
-        said.append(
-            f"{hours.n_measured:,} stages by the rows a second of earlier ones in the store."
+def format_durations(durations: DurationEstimate) -> str:
+    """How long the local work takes, what the estimate is from, and what is not in it."""
+    sentences, total = [], durations.total
+    if durations.stages:
+        kinds = ", ".join(f"{kind} {long(s)}" for kind, s in durations.by_kind.items())
+        ends = f"{long(total / ACCURACY)} to {long(total * ACCURACY)}"
+        sentences.append(f"Time on this machine: about {long(total)} ({ends}): {kinds}.")
+        sentences.append("The teacher's time is not included.")
+        if durations.uses_rationale_length:
+            length = durations.rationale
+            hint = "; set teacher.expected_tokens" if length.is_assumed else ""
+            sentences.append(
+                f"A rationale counts as {length.n_tokens:.0f} tokens (by {length.source}{hint})."
+            )
+    if durations.missing:
+        n_s = CALIBRATION_S * len(durations.missing)
+        works = ", ".join(f"{w.kind} with {w.base_name}" for w in durations.missing)
+        start = "Not included" if durations.stages else "Time unknown"
+        sentences.append(f"{start}: {works}. Run `bridgekd plan --time` (about {long(n_s)}).")
+    if durations.n_served:
+        sentences.append(
+            f"Not included: {durations.n_served:,} stages that use the assistant's server."
         )
-    if hours.n_by_rule:
-        said.append(
-            f"{hours.n_by_rule:,} stages by a rule of thumb, good for the order of magnitude: 6 N "
-            "operations a token for training, 2 N for the rest, on the peak of "
-            f"{hours.device}; N is {', '.join(hours.sizes)}."
-        )
-    if hours.unknown:
-        start = "Not in it" if hours.by_kind else "Time on this machine"
-        said.append(f"{start}: unknown, as {' and '.join(hours.unknown)}.")
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def long(seconds: float) -> str:

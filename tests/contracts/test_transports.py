@@ -13,11 +13,12 @@ import pytest
 
 from bridgekd import api
 from bridgekd.config import Teacher
+from bridgekd.core.admission import Limits
 from bridgekd.errors import BadInput
 from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.sandbox.teacher_server import Faults, serve
-from bridgekd.teacher.buy import Limits, api_key, buy
+from bridgekd.teacher.buy import api_key, buy
 from bridgekd.teacher.transports import TRANSPORTS, prepare_teacher, resolve_teacher
 from bridgekd.variants import VariantRef
 from conftest import write_jsonl

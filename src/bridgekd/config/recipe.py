@@ -96,23 +96,24 @@ class RuntimeOptions(Section):
     """Speed and memory of the local models. Nothing here is in a fingerprint.
 
     `assistant_batch_size` and `student_batch_size` are sequences at once when a model generates or
-    scores. A micro-batch of a training has at most `micro_batch_tokens` tokens, padding included
-    (None: a whole update). It is halved when memory runs out; at one row gradient checkpointing is
-    switched on. `num_processes` share every update, one per GPU. `attn_implementation` is one of
-    transformers, such as flash_attention_2. A killed training resumes from a checkpoint that is at
-    most `checkpoint_interval_s` seconds old. `report_to` names trackers of transformers, such as
-    wandb or tensorboard.
+    scores (None: 64, or fewer if free memory does not hold them; halved when memory runs out). A
+    micro-batch of a training has at most `micro_batch_tokens` tokens, padding included
+    (None: a whole update, or what free memory holds of it). It is halved when memory runs out; at
+    one row gradient checkpointing is switched on. `num_processes` share every update, one per GPU.
+    `attn_implementation` is one of transformers, such as flash_attention_2. A killed training
+    resumes from a checkpoint that is at most `checkpoint_interval_s` seconds old. `report_to` names
+    trackers of transformers, such as wandb or tensorboard.
     """
 
-    assistant_batch_size: int = Field(64, ge=1)
-    student_batch_size: int = Field(128, ge=1)
+    assistant_batch_size: int | None = Field(None, ge=1)
+    student_batch_size: int | None = Field(None, ge=1)
     micro_batch_tokens: int | None = Field(None, ge=8)
     num_processes: int = Field(1, ge=1, le=64)
     attn_implementation: str | None = None
     checkpoint_interval_s: float = Field(300.0, ge=0)
     report_to: tuple[str, ...] = ()
 
-    def get_batch_size(self, role: Role) -> int:
+    def get_batch_size(self, role: Role) -> int | None:
         """Return the batch size of generation and scoring for a model of this role."""
         return self.assistant_batch_size if role == "assistant" else self.student_batch_size
 

@@ -1,6 +1,44 @@
-"""How fast a local model writes: tokens and seconds of one stage, added up as it writes."""
+"""How fast local models work: the kinds of work, rates of work, and what one stage generated."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+from bridgekd.config import Section
+
+
+class WorkKind(StrEnum):
+    """What kind of work a stage is: the first three take time here, PAID takes money."""
+
+    TRAINING = "training"
+    GENERATION = "generation"
+    SCORING = "scoring"
+    PAID = "paid"
+    NONE = "none"
+
+
+class WorkRate(Section):
+    """Seconds of one call (an update, a decoding step, a batch), and of each token in it.
+
+    >>> WorkRate(per_call_s=0.5, per_token_s=0.01).estimate(n_calls=2, n_tokens=300)
+    4.0
+    """
+
+    per_call_s: float = 0.0
+    per_token_s: float = 0.0
+
+    def estimate(self, n_calls: float, n_tokens: float) -> float:
+        """Return the seconds of this number of calls with this number of tokens in all."""
+        return self.per_call_s * n_calls + self.per_token_s * n_tokens
+
+
+class TokenCounts(Section):
+    """Tokens by one model's tokenizer: of a character of a question, and those that the prompt for
+    a rationale or for an answer adds to a question.
+    """
+
+    per_character: float
+    explain_prompt: float
+    answer_prompt: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +55,7 @@ class GenerationSpeed:
 @dataclass(slots=True)
 class Throughput:
     """What was generated here and now. Texts that an earlier, cut-off try had written count
-    neither as tokens nor as seconds; a prompt that several samples share counts once.
+    neither as tokens nor as seconds.
     """
 
     n_texts: int = 0

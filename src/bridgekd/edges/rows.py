@@ -2,6 +2,8 @@
 
 import dataclasses
 import gzip
+import hashlib
+import io
 import json
 import os
 import zlib
@@ -9,13 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bridgekd.errors import BadInput
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Row = TypeVar("Row")
 GROUP = 16_384  # rows in a row group: what is read at once
@@ -85,28 +90,47 @@ def rows_of(table: pa.Table, kind: type[Row]) -> list[Row]:
     ]
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(
+    path: Path, sha256: "hashlib._Hash | None" = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line that is not empty; BadInput names the line that is
-    broken.
+    broken. `sha256` gets the bytes of the file.
     """
-    with open_text(path) as file, utf8_of(path):
+    with open_text(path, sha256=sha256) as file, utf8_of(path):
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, _object(path, number, line)
 
 
+class _HashedFile(io.FileIO):
+    """A file whose bytes are hashed as they are read, so that one reading gives both."""
+
+    def __init__(self, path: Path, sha256: "hashlib._Hash") -> None:
+        super().__init__(path)
+        self._sha256 = sha256
+
+    def readinto(self, buffer: "WriteableBuffer") -> int | None:
+        n = super().readinto(buffer)
+        self._sha256.update(memoryview(buffer)[: n or 0])
+        return n
+
+
 @contextmanager
-def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+def open_text(
+    path: Path, newline: str | None = None, sha256: "hashlib._Hash | None" = None
+) -> Iterator[TextIO]:
     """A text file to read, gzip-ed if its name ends in .gz; `newline` as in `open`."""
-    if path.suffix.lower() != ".gz":
-        with open(path, newline=newline, encoding="utf-8-sig") as file:
-            yield file
-        return
-    try:
-        with gzip.open(path, "rt", newline=newline, encoding="utf-8-sig") as packed:
-            yield packed
-    except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
-        raise BadInput(f"{path} is no whole gzip file ({exc}); fetch it again") from exc
+    raw = io.FileIO(path) if sha256 is None else _HashedFile(path, sha256)
+    with io.BufferedReader(raw) as packed:
+        if path.suffix.lower() != ".gz":
+            with io.TextIOWrapper(packed, "utf-8-sig", newline=newline) as file:
+                yield file
+            return
+        try:
+            with gzip.open(packed, "rt", newline=newline, encoding="utf-8-sig") as unpacked:
+                yield unpacked
+        except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+            raise BadInput(f"{path} is no whole gzip file ({exc}); fetch it again") from exc
 
 
 @contextmanager

@@ -30,17 +30,8 @@ class StoredCall:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAttempt:
-    """An attempt in a batch: what was reserved for it, and at which price it was sent."""
-
-    id: int
-    reserve_microusd: int
-    price: Price | None
-
-
-@dataclass(frozen=True, slots=True)
 class OpenBatch:
-    """A batch with attempts that are still open, by their keys.
+    """A batch with the ids of the attempts that are still open, by their keys.
 
     `remote_id` is None before the server is asked to make it, and "" while nobody knows whether
     it did.
@@ -51,7 +42,7 @@ class OpenBatch:
     host: str
     remote_id: str | None
     created_at: str
-    attempts: dict[str, OpenAttempt]
+    attempts: dict[str, int]
 
 
 def open_attempt(
@@ -128,19 +119,14 @@ def close_left_open(db: sqlite3.Connection, token: str | None = None) -> int:
 def open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
     """The batches with attempts that are still open, oldest first."""
     rows = db.execute(
-        """SELECT token, b.provider, host, remote_id, b.created_at, key, id, reserve_microusd, price
+        """SELECT token, b.provider, host, remote_id, b.created_at, key, id
            FROM attempts a JOIN batches b ON a.batch = b.token
            WHERE a.state = 'reserved' ORDER BY id"""
     ).fetchall()
     batches: dict[str, OpenBatch] = {}
-    prices: dict[str | None, Price | None] = {}  # few, and slow to read
-    for token, provider, host, remote_id, created_at, key, attempt_id, reserve, price in rows:
-        if price not in prices:
-            prices[price] = _price(price)
-        batch = batches.setdefault(
-            token, OpenBatch(token, provider, host, remote_id, created_at, {})
-        )
-        batch.attempts[key] = OpenAttempt(attempt_id, reserve, prices[price])
+    for token, provider, host, remote_id, created_at, key, attempt_id in rows:
+        empty = OpenBatch(token, provider, host, remote_id, created_at, {})
+        batches.setdefault(token, empty).attempts[key] = attempt_id
     return tuple(batches.values())
 
 

@@ -78,6 +78,25 @@ def settled_calls(ledger: Path, keys: Sequence[str]) -> dict[str, Settled]:
     return found
 
 
+def mean_answer_tokens(ledger: Path, provider: str, model: str) -> float | None:
+    """Return the mean tokens of a model's latest answers, hidden reasoning not counted.
+
+    None where the ledger has no answer of this model.
+    """
+    if not ledger.is_file():
+        return None
+    with reading(ledger) as db:
+        (mean,) = db.execute(
+            """SELECT avg(n) FROM (
+                   SELECT n_completion_tokens - coalesce(n_reasoning_tokens, 0) AS n FROM attempts
+                   WHERE id > (SELECT max(id) FROM attempts) - ?
+                   AND provider = ? AND model = ? AND state = 'answered'
+                   AND n_completion_tokens > 0 ORDER BY id DESC LIMIT ?)""",
+            (FURTHEST_BACK, provider, model, RECENT),
+        ).fetchone()
+    return None if mean is None else float(mean)
+
+
 def held_microusd(ledger: Path) -> int:
     """What the ledger holds against the hard stop; 0 where there is none yet."""
     if not ledger.is_file():

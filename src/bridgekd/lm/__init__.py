@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.errors import BadInput
 
 if TYPE_CHECKING:
-    from bridgekd.lm.elsewhere import Options, Row, Tokens, free_memory, read_tokens, served_folder
+    from bridgekd.lm.elsewhere import Options, Row, Tokens, read_tokens, served_folder
     from bridgekd.lm.embedding import embed
     from bridgekd.lm.finetune import fine_tune
     from bridgekd.lm.generating import generate, sample
     from bridgekd.lm.held_out import mean_loss
     from bridgekd.lm.judging import confidence
     from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.measure_speed import (
+        count_row_tokens,
+        count_tokens,
+        measure_confidence,
+        measure_decoding,
+        measure_difficulty,
+        measure_embedding,
+        measure_reading,
+        measure_training,
+    )
+    from bridgekd.lm.memory import free_device_memory
     from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.reference_model import ReferenceSpec
     from bridgekd.lm.scoring import Scored, score
@@ -37,12 +48,20 @@ __all__ = [
     "Tokens",
     "TrainingLog",
     "confidence",
+    "count_row_tokens",
+    "count_tokens",
     "embed",
     "fine_tune",
-    "free_memory",
+    "free_device_memory",
     "generate",
     "load",
     "mean_loss",
+    "measure_confidence",
+    "measure_decoding",
+    "measure_difficulty",
+    "measure_embedding",
+    "measure_reading",
+    "measure_training",
     "merge",
     "read_tokens",
     "resolve_device",
@@ -64,7 +83,7 @@ _HOMES = {
     "confidence": "judging",
     "embed": "embedding",
     "fine_tune": "finetune",
-    "free_memory": "elsewhere",
+    "free_device_memory": "memory",
     "generate": "generating",
     "load": "loading",
     "mean_loss": "held_out",
@@ -75,6 +94,14 @@ _HOMES = {
     "save": "loading",
     "score": "scoring",
     "served_folder": "elsewhere",
+    "count_row_tokens": "measure_speed",
+    "count_tokens": "measure_speed",
+    "measure_confidence": "measure_speed",
+    "measure_decoding": "measure_speed",
+    "measure_difficulty": "measure_speed",
+    "measure_embedding": "measure_speed",
+    "measure_reading": "measure_speed",
+    "measure_training": "measure_speed",
 }
 
 # OpenMP threads that spin while they wait make a tiny model 50 times slower as soon as another

@@ -6,7 +6,6 @@ scoring in process use, so that it sees the tokens of training and which of them
 known by construction.
 """
 
-import gc
 import os
 import shutil
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from bridgekd.lm.encode import adds_bos, prompt_ids, render_prompt, stop_ids
@@ -104,13 +102,6 @@ def served_folder(model: str | Path, revision: str | None, room: Path, name: str
         _merge(folder, writing)
         os.rename(writing, merged)
     return merged.resolve()
-
-
-def free_memory() -> None:
-    """Gives back what models that are gone left with the device: a server wants it."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _merge(adapter: Path, out: Path) -> None:

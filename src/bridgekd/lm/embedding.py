@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from bridgekd.errors import BadInput
 from bridgekd.lm.batches import length_sorted
 from bridgekd.lm.loading import resolve_device
+from bridgekd.lm.memory import DEFAULT_BATCH_SIZE, run_batches
 from bridgekd.progress import Progress, silent
 
 
@@ -17,7 +18,7 @@ def embed(
     texts: Sequence[str],
     *,
     device: str,
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress = silent,
     label: str = "embed",
 ) -> NDArray[np.float32]:
@@ -47,18 +48,24 @@ def embed(
             "give a Hub id or a folder of sentence-transformers"
         ) from exc
     vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(texts)
-    done = 0
+    n_done = 0
     progress(label, 0, len(texts))
-    for batch in length_sorted([len(text) for text in texts], batch_size):
-        found = encoder.encode(
+
+    def run(batch: list[int]) -> None:
+        nonlocal n_done
+        rows = encoder.encode(
             [texts[i] for i in batch],
-            batch_size=batch_size,
+            batch_size=len(batch),
             normalize_embeddings=True,
             convert_to_numpy=True,
             show_progress_bar=False,
         )
-        for i, vector in zip(batch, found, strict=True):
+        for i, vector in zip(batch, rows, strict=True):
             vectors[i] = vector.astype(np.float32)
-        done += len(batch)
-        progress(label, done, len(texts))
+        n_done += len(batch)
+        progress(label, n_done, len(texts))
+
+    lengths = [len(text) for text in texts]
+    batches = length_sorted(lengths, batch_size or DEFAULT_BATCH_SIZE)
+    run_batches(str(model), lengths, batches, run, unit="characters")
     return np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)

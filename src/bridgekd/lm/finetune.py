@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from transformers import TrainingArguments
 from transformers.integrations import integration_utils
 
 from bridgekd.config import Lora, RuntimeOptions, Train
+from bridgekd.core.draws import stream
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded, encode_rows, shortened
 from bridgekd.lm.loading import LocalModel, load, max_positions, resolve_device, save
+from bridgekd.lm.memory import choose_micro_tokens
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.packing import packs
 from bridgekd.lm.processes import in_processes
@@ -52,6 +55,7 @@ def fine_tune(
     unfinished: Path | None = None,
     objective: VariantSettings | None = None,
     reference: ReferenceSpec | None = None,
+    free_bytes: int | None = None,
 ) -> TrainingLog:
     """Trains `base` on `rows` for `n_updates` optimiser updates and saves it into `out`.
 
@@ -61,7 +65,8 @@ def fine_tune(
     `config.max_length`, or than the model has positions for, are left out or cut, and counted.
     Logged steps go to `<out>/metrics.jsonl`. The default objective is the negative log-likelihood.
     One that needs a `reference` model falls back to it where the vocabularies differ, and the log
-    says so.
+    says so. Without `runtime.micro_batch_tokens` free memory limits a micro-batch; `free_bytes`
+    overrides what is measured.
 
     Checkpoints go into `unfinished`: called again with the same arguments and folder, a training
     that was killed goes on and ends with the weights of an undisturbed one. Works under torchrun
@@ -72,7 +77,7 @@ def fine_tune(
     task = Task(
         base, rows, out, config, n_updates, seed, device, revision, lora, validate, label,
         runtime or RuntimeOptions(), unfinished or out / "unfinished", _make_ref(objective),
-        reference,
+        reference, free_bytes,
     )  # fmt: skip
     task.work.mkdir(parents=True, exist_ok=True)
     if task.runtime.num_processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -88,11 +93,12 @@ def fine_tune(
 def trained(task: Task, progress: Progress) -> TrainingLog:
     """The work of one process: all of it, or its share of every update."""
     arguments = _arguments(task)  # first, because it joins the other processes
-    torch.manual_seed(task.seed)  # LoRA's first weights
+    torch.manual_seed(_draw_seed(task, "initialize LoRA"))
     local = load(
         task.base, device=_device(task, arguments), revision=task.revision, trainable=True,
         lora=task.lora, attention=task.runtime.attn_implementation,
     )  # fmt: skip
+    local = replace(local, free_bytes=task.free_bytes)
     rows, n_too_long, n_cut = _fitting(local, task)
     n_processes = int(arguments.world_size)
     updates = Updates(
@@ -105,7 +111,7 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
         f"{settings!r} {task.reference!r}",
     )  # fmt: skip
     checkpoint, standing = latest_checkpoint(task.work, identity) or (None, Standing(identity))
-    standing.micro_tokens = standing.micro_tokens or task.runtime.micro_batch_tokens
+    _bound_memory(local, task, standing, updates, has_reference=reference is not None)
     began_at, began_after = standing.update, standing.seconds
     watch = _watch(local, task, standing, progress)
     trainer = UpdateTrainer(
@@ -161,6 +167,20 @@ def _prepare_objective(
     if reference is None:
         return OBJECTIVES.resolve(VariantRef(name="nll")), None
     return settings, reference
+
+
+def _bound_memory(
+    local: LocalModel, task: Task, standing: Standing, updates: Updates, *, has_reference: bool
+) -> None:
+    """Set the micro-batch from the recipe, else from free memory where an update may not fit."""
+    standing.micro_tokens = standing.micro_tokens or task.runtime.micro_batch_tokens
+    if standing.micro_tokens is None:
+        n_tokens = choose_micro_tokens(local, updates.n_processes, has_reference)
+        longest = int(updates.lengths.max())
+        if n_tokens < updates.max_shard_tokens():
+            standing.micro_tokens = max(n_tokens, longest)
+        # Twice, because the estimate is rounded down to a power of two.
+        standing.gradient_checkpointing |= longest >= 2 * n_tokens
 
 
 def _fitting(local: LocalModel, task: Task) -> tuple[list[Encoded], int, int]:
@@ -251,12 +271,16 @@ def _arguments(task: Task) -> TrainingArguments:
         "bf16": device.startswith("cuda") and torch.cuda.is_bf16_supported(),
         "ddp_backend": "gloo" if device == "cpu" and "WORLD_SIZE" in os.environ else None,
         "ddp_find_unused_parameters": False,
-        "seed": task.seed % 2**32,
+        "seed": _draw_seed(task, "dropout"),
     }
     arguments = TrainingArguments(**settings)
     arguments._n_gpu = 1  # several GPUs are for several processes, not for DataParallel
     _shared_by(task, arguments.world_size)
     return arguments
+
+
+def _draw_seed(task: Task, purpose: str) -> int:
+    return int(stream(task.seed, purpose).integers(2**32))
 
 
 def _shared_by(task: Task, n_processes: int) -> None:

@@ -1,31 +1,33 @@
 """What a local model writes: one text of every prompt, or several.
 
-The one idea: the pool is cut into waves that its lengths alone fix, and a wave is written by itself
-(`lm.decoding` keeps its batch full). So a call that was cut off and is made again writes whole
-waves anew or not at all, and ends with the same bytes.
+Rows of like length go through `model.generate` of transformers together. The batches depend on the
+lengths and the batch size alone, and a batch is written as a whole or not at all. So a call that
+was stopped and is repeated ends with the same texts. Every row has a random stream of its own, so
+that its batch changes none of its samples.
 """
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from bridgekd.core.draws import SEED_STEP
+from bridgekd.core.draws import SEED_STEP, stream
 from bridgekd.core.throughput import Throughput
-from bridgekd.lm.batches import length_sorted
-from bridgekd.lm.decoding import Asked, Writing, continue_prompts
+from bridgekd.lm.batches import length_sorted, pad_left
 from bridgekd.lm.encode import prompt_ids, stop_ids
 from bridgekd.lm.forward import evaluating
-from bridgekd.lm.loading import LocalModel, check_room
+from bridgekd.lm.loading import LocalModel, check_room, get_model_name
+from bridgekd.lm.memory import choose_generation_batch, run_batches
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Message
 
-WAVE = (
-    16  # batches in a wave; its end, where no row is left to fill the batch, costs about half one
-)
 OnBatch = Callable[[list[int], list[str]], None]
 
 
@@ -34,7 +36,7 @@ def generate(
     prompts: Sequence[tuple[Message, ...]],
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     temperature: float = 0.0,
     seed: int = 0,
     progress: Progress = silent,
@@ -44,28 +46,29 @@ def generate(
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[str]:
-    """What the model writes after each prompt, in the order of the prompts, stripped of blanks.
+    """Return what the model writes after each prompt, in the order of the prompts, without blanks
+    at its ends.
 
     Greedy at temperature 0. Otherwise row i draws from its own stream, seeded by (seed, i), so that
     what it draws does not depend on the batch it is in. A text ends at the end of its turn, at
     end-of-text, after `max_new_tokens`, or with the first match of `until`, which has to end in a
-    line break. `batch_size` rows are written at one time. `on_batch(row numbers, texts)` is called
-    after each wave of WAVE batches. `known` holds texts by row number that an earlier, cut-off call
-    wrote: a wave that stands in it as a whole is not written again; the waves are cut as if it were
-    not there. `throughput` is added to.
+    line break. `batch_size` rows are written at one time; None: as many as memory holds.
+    `on_batch(row numbers, texts)` is called after each batch. `known` holds texts by row number
+    that an earlier, stopped call wrote: a batch that it has in full is not written again.
+    `throughput` is added to. Raises InputError if memory does not hold one row.
     """
 
-    def told(rows: list[int], texts: list[tuple[str, ...]]) -> None:
+    def handle_batch(rows: list[int], texts: list[tuple[str, ...]]) -> None:
         if on_batch is not None:
             on_batch(rows, [own[0] for own in texts])
 
-    drawn = sample(
+    samples = sample(
         local, prompts, 1,
         max_new_tokens=max_new_tokens, batch_size=batch_size, temperature=temperature, seed=seed,
         progress=progress, label=label, known={i: (text,) for i, text in (known or {}).items()},
-        on_batch=told, until=until, throughput=throughput,
+        on_batch=handle_batch, until=until, throughput=throughput,
     )  # fmt: skip
-    return [texts[0] for texts in drawn]
+    return [texts[0] for texts in samples]
 
 
 def sample(
@@ -74,7 +77,7 @@ def sample(
     n: int,
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     temperature: float,
     seed: int = 0,
     progress: Progress = silent,
@@ -84,103 +87,172 @@ def sample(
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
-    """`n` texts of every prompt. Text k is the one that `generate` draws with the seed
-    `seed + k * SEED_STEP`; a prompt is read once for all of its texts. The rest is as there. Raises
-    BadInput where a text may pass the model's table of positions.
+    """Return `n` texts of every prompt. Text k is the one that `generate` draws with the seed
+    `seed + k * SEED_STEP`. The rest is as there. Raises BadInput where a text may pass the model's
+    table of positions.
     """
     ids = prompt_ids(local.tokenizer, prompts)
-    check_room(local, max(map(len, ids), default=0) + max_new_tokens)
+    longest = max(map(len, ids), default=0)
+    check_room(local, longest + max_new_tokens)
+    size = batch_size or choose_generation_batch(local, longest, max_new_tokens)
+    spec = _Spec(max_new_tokens, stop_ids(local.tokenizer, local.model), until, temperature)
     known = known or {}
     texts = [tuple(known.get(i, ())) for i in range(len(ids))]
-    n_before = n_ended = n_rows = 0
+    n_done = 0
     if len(known) < len(ids):
         progress(label, len(known), len(ids))
-
-    def on_end(row: int) -> None:
-        nonlocal n_ended
-        n_ended += 1
-        if n_ended % n == 0 and n_ended < n_rows:
-            progress(label, n_before + n_ended // n, len(ids))
-
-    with evaluating(local.model):
-        for wave in length_sorted([len(row) for row in ids], max(1, WAVE * batch_size // n)):
-            if not all(i in known for i in wave):
-                rows = [(i, k) for i in wave for k in range(n)]
-                n_rows = len(rows)
-                writing = Writing(
-                    max_new_tokens, frozenset(stop_ids(local.tokenizer, local.model)), batch_size,
-                    temperature, _draws(rows, max_new_tokens, seed, temperature),
-                    _is_over(local, until), on_end,
-                )  # fmt: skip
-                asked = [(ids[i], range(p * n, (p + 1) * n)) for p, i in enumerate(wave)]
-                written = _written(local, asked, writing, until, throughput)
-                for p, i in enumerate(wave):
-                    texts[i] = tuple(written[p * n : (p + 1) * n])
-                if on_batch is not None:
-                    on_batch(wave, [texts[i] for i in wave])
-                progress(label, n_before + len(wave), len(ids))
-            n_before, n_ended = n_before + len(wave), 0
+    for batch in length_sorted([len(row) for row in ids], max(1, size // n)):
+        if not all(i in known for i in batch):
+            rows = [_Row(ids[i], seed + k * SEED_STEP, i) for i in batch for k in range(n)]
+            written = iter(_generate_rows(local, rows, spec, size, throughput))
+            for i in batch:
+                texts[i] = tuple(next(written) for _ in range(n))
+            if on_batch is not None:
+                on_batch(batch, [texts[i] for i in batch])
+            progress(label, n_done + len(batch), len(ids))
+        n_done += len(batch)
     return texts
 
 
 def continue_ids(
     local: LocalModel, ids: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[int]
 ) -> list[list[int]]:
-    """The new tokens of each row, greedy, without the token that stopped it; all rows at once."""
+    """Return the new tokens of each row, greedy, without the token that stopped it."""
     check_room(local, max(map(len, ids), default=0) + max_new_tokens)
-    writing = Writing(max_new_tokens, frozenset(stop), max(1, len(ids)))
-    with evaluating(local.model):
-        written, _ = continue_prompts(local, [(row, [i]) for i, row in enumerate(ids)], writing)
-    return [written[i] for i in range(len(ids))]
+    rows = [_Row(row, 0, i) for i, row in enumerate(ids)]
+    return _generate_batch(local, rows, _Spec(max_new_tokens, stop)) if rows else []
 
 
-def _written(
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    """How rows are written, and after which tokens or which text they end."""
+
+    max_new_tokens: int
+    stop: Sequence[int]
+    until: re.Pattern[str] | None = None
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A prompt, and the seed and the number of the row's random stream."""
+
+    ids: Sequence[int]
+    seed: int
+    number: int
+
+
+def _generate_rows(
     local: LocalModel,
-    asked: Sequence[Asked],
-    writing: Writing,
-    until: re.Pattern[str] | None,
+    rows: Sequence[_Row],
+    spec: _Spec,
+    batch_size: int,
     throughput: Throughput | None,
 ) -> list[str]:
-    """The texts of one wave, by row."""
+    """Return the texts of rows of like length, at most `batch_size` at one time."""
     started = time.monotonic()
-    written, n_read = continue_prompts(local, asked, writing)
-    texts = local.tokenizer.batch_decode(
-        [written[row] for row in range(len(written))], skip_special_tokens=True
-    )
+    new: list[list[int]] = [[] for _ in rows]
+
+    def run(batch: list[int]) -> None:
+        for i, tokens in zip(
+            batch, _generate_batch(local, [rows[i] for i in batch], spec), strict=True
+        ):
+            new[i] = tokens
+
+    lengths = [len(row.ids) for row in rows]
+    run_batches(get_model_name(local), lengths, length_sorted(lengths, batch_size), run)
+    texts = local.tokenizer.batch_decode(new, skip_special_tokens=True)
     if throughput is not None:
         throughput.add(
             n_texts=len(texts),
-            n_prompt_tokens=n_read,
-            n_generated_tokens=sum(map(len, written.values())),
+            n_prompt_tokens=sum(lengths),
+            n_generated_tokens=sum(map(len, new)),
             seconds=time.monotonic() - started,
         )
-    ends = [until.search(text) if until else None for text in texts]
+    ends = [spec.until.search(text) if spec.until else None for text in texts]
     return [(text[: e.end()] if e else text).strip() for text, e in zip(texts, ends, strict=True)]
 
 
-def _is_over(local: LocalModel, until: re.Pattern[str] | None) -> Callable[[list[int]], bool]:
-    """Whether a row's text holds `until`, looked for only behind tokens that hold a line break."""
-    if until is None:
-        return lambda tokens: False
-    breaks: dict[int, bool] = {}
+@torch.inference_mode()
+def _generate_batch(local: LocalModel, rows: Sequence[_Row], spec: _Spec) -> list[list[int]]:
+    """Return the new tokens of each row in one call of `model.generate`."""
+    model: Any = local.model
+    pad_id = int(local.tokenizer.pad_token_id)
+    ids, mask = pad_left([row.ids for row in rows], pad_id, local.device)
+    width = ids.shape[1]
+    line_end = _LineEnd(local, spec.until, width)
+    settings: Any = GenerationConfig
+    config = settings(
+        max_new_tokens=spec.max_new_tokens, do_sample=False, eos_token_id=list(spec.stop),
+        pad_token_id=pad_id, bos_token_id=local.tokenizer.bos_token_id,
+    )  # fmt: skip
+    with evaluating(model), _replaced_config(model, config):
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            logits_processor=[_RowSampler(rows, spec, width)] if spec.temperature else [],
+            stopping_criteria=[line_end] if spec.until else [],
+        )
+    stop = set(spec.stop)
+    tokens = [row[: line_end.lengths.get(i)] for i, row in enumerate(out[:, width:].tolist())]
+    return [row[: next((k for k, t in enumerate(row) if t in stop), len(row))] for row in tokens]
 
-    def over(tokens: list[int]) -> bool:
-        newest = tokens[-1]
-        if newest not in breaks:
-            breaks[newest] = "\n" in local.tokenizer.decode([newest])
-        if not breaks[newest]:
-            return False
-        text = str(local.tokenizer.decode(tokens, skip_special_tokens=True))
-        return until.search(text) is not None
 
-    return over
+@contextmanager
+def _replaced_config(model: Any, config: Any) -> Iterator[None]:
+    """The model with `config` alone: its own may have a repetition penalty or forced tokens."""
+    own = model.generation_config
+    model.generation_config = config
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
-def _draws(
-    rows: Sequence[tuple[int, int]], n_steps: int, seed: int, temperature: float
-) -> Tensor | None:
-    """Random numbers [rows, n_steps] of rows given as (prompt, sample)."""
-    if temperature == 0:
-        return None
-    streams = [np.random.default_rng([seed + SEED_STEP * k, i]) for i, k in rows]
-    return torch.tensor(np.stack([stream.random(n_steps) for stream in streams]))
+class _RowSampler(LogitsProcessor):
+    """Leaves one token of every row possible: where the cumulated probability passes the row's
+    random number for this step.
+    """
+
+    def __init__(self, rows: Sequence[_Row], spec: _Spec, width: int) -> None:
+        draws = [
+            stream(row.seed, f"generate row {row.number}").random(spec.max_new_tokens)
+            for row in rows
+        ]
+        self.draws = torch.from_numpy(np.stack(draws))
+        self.temperature, self.width = spec.temperature, width
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        draw = self.draws[:, input_ids.shape[1] - self.width, None].to(scores.device)
+        cumulated = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
+        token = torch.searchsorted(cumulated, draw * cumulated[:, -1:], right=True)
+        token = token.clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, float("-inf")).scatter_(1, token, 0.0)
+
+
+class _LineEnd(StoppingCriteria):
+    """Ends a row with the first match of `until`, searched only after a token with a line break.
+
+    `lengths` holds the number of new tokens of the rows that ended this way.
+    """
+
+    def __init__(self, local: LocalModel, until: re.Pattern[str] | None, width: int) -> None:
+        self.tokenizer, self.until, self.width = local.tokenizer, until, width
+        self.lengths: dict[int, int] = {}
+        self._breaks: dict[int, bool] = {}
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        for i, token in enumerate(input_ids[:, -1].tolist()):
+            if i not in self.lengths and self._has_break(token):
+                new = input_ids[i, self.width :]
+                text = str(self.tokenizer.decode(new, skip_special_tokens=True))
+                if self.until is not None and self.until.search(text):
+                    self.lengths[i] = len(new)
+        ended = torch.zeros(len(input_ids), dtype=torch.bool)
+        ended[list(self.lengths)] = True
+        return ended.to(input_ids.device)
+
+    def _has_break(self, token: int) -> bool:
+        if token not in self._breaks:
+            self._breaks[token] = "\n" in str(self.tokenizer.decode([token]))
+        return self._breaks[token]

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 import torch
 
 from bridgekd.errors import BadInput
-from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.encode import encode_rows
 from bridgekd.lm.forward import evaluating, logits_at
 from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.memory import run_scoring
 from bridgekd.lm.objectives import TokenBatch
 from bridgekd.lm.objectives.nll import compute_nll
 from bridgekd.lm.updates import rectangle
 from bridgekd.records import TrainRow
-
-AT_ONCE = 32  # rows of median length in a batch
 
 
 @torch.no_grad()
@@ -29,13 +27,16 @@ def mean_loss(local: LocalModel, rows: Sequence[TrainRow], max_length: int) -> f
             "could be judged by them; raise max_length or leave held_out out"
         )
     total = weight = 0.0
+
+    def run(batch: list[int]) -> None:
+        nonlocal total, weight
+        some = [encoded[i] for i in batch]
+        b = rectangle(some, int(local.tokenizer.pad_token_id), local.device)
+        arguments = {"input_ids": b.ids, "attention_mask": b.mask, "use_cache": False}
+        logits = logits_at(local.model, local.model, b.places, arguments)
+        total += float(compute_nll(TokenBatch(logits, b.targets, b.weights, b.sequence_ids)))
+        weight += float(b.weights.sum())
+
     with evaluating(local.model):
-        for batch in token_bounded([len(row.ids) for row in encoded], AT_ONCE):
-            some = [encoded[i] for i in batch]
-            b = rectangle(some, int(local.tokenizer.pad_token_id), local.device)
-            arguments = {"input_ids": b.ids, "attention_mask": b.mask, "use_cache": False}
-            logits = logits_at(local.model, local.model, b.places, arguments)
-            tokens = TokenBatch(logits, b.targets, b.weights, b.sequence_ids)
-            total += float(compute_nll(tokens))
-            weight += float(b.weights.sum())
+        run_scoring(local, [len(row.ids) for row in encoded], None, run)
     return total / weight if weight else 0.0

@@ -1,6 +1,6 @@
 """How sure a model is of a text that was written for a question, as a number in [0, 1]."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bridgekd.core.prompts import JUDGEMENTS, explain_prompt, judge_prompt
-from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.encode import prompt_ids, text_ids
-from bridgekd.lm.forward import Row, evaluating, nll, row_means
+from bridgekd.lm.forward import Row, evaluating, nll
 from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.memory import score_rows
 from bridgekd.lm.questions import Reader
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
 
 How = Literal["p_true", "likelihood"]
+Keep = Callable[[list[int], Tensor, Tensor], None]
 
 
 def confidence(
@@ -25,7 +26,7 @@ def confidence(
     pairs: Sequence[tuple[Example, str]],
     *,
     how: How,
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress = silent,
     label: str = "judge",
 ) -> NDArray[np.float64]:
@@ -43,28 +44,21 @@ def confidence(
     A text of nothing but blanks has confidence 0.
     """
     sure = np.zeros(len(pairs), dtype=np.float64)
-    said = [i for i, (_, text) in enumerate(pairs) if text.strip()]
+    filled = [i for i, (_, text) in enumerate(pairs) if text.strip()]
     rate = {"p_true": _p_true, "likelihood": _likelihood}[how]
-    if said:
-        progress(label, len(pairs) - len(said), len(pairs))
+    n_done = len(pairs) - len(filled)
+    if filled:
+        progress(label, n_done, len(pairs))
+
+    def keep(batch: list[int], values: Tensor, _embeddings: Tensor) -> None:
+        nonlocal n_done
+        sure[[filled[i] for i in batch]] = values.cpu().double().numpy()
+        n_done += len(batch)
+        progress(label, n_done, len(pairs))
+
     with evaluating(local.model):
-        rate(local, [pairs[i] for i in said], batch_size, _Kept(sure, said, progress, label))
+        rate(local, [pairs[i] for i in filled], batch_size, keep)
     return sure
-
-
-class _Kept:
-    """Where the numbers of a batch go; tells the progress."""
-
-    def __init__(
-        self, sure: NDArray[np.float64], said: list[int], progress: Progress, label: str
-    ) -> None:
-        self.sure, self.said, self.progress, self.label = sure, said, progress, label
-        self.done = len(sure) - len(said)
-
-    def __call__(self, batch: Sequence[int], values: Tensor) -> None:
-        self.sure[[self.said[i] for i in batch]] = values.cpu().double().numpy()
-        self.done += len(batch)
-        self.progress(self.label, self.done, len(self.sure))
 
 
 def judgement_words(local: Reader) -> tuple[list[int], list[int]]:
@@ -94,38 +88,39 @@ def said_rows(local: Reader, pairs: Sequence[tuple[Example, str]]) -> list[Row]:
 
 
 def _p_true(
-    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int, keep: _Kept
+    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None, keep: Keep
 ) -> None:
     true, false = judgement_words(local)
     if true[0] == false[0]:
         return _p_true_by_words(local, pairs, (true, false), batch_size, keep)
 
-    def first_tokens(logits: Tensor, _targets: Tensor) -> Tensor:
+    def compare_first_tokens(logits: Tensor, _targets: Tensor) -> Tensor:
         return torch.sigmoid(logits[:, true[0]] - logits[:, false[0]])
 
-    rows = judged_rows(local, pairs, true)
-    for batch in token_bounded([len(row.ids) for row in rows], batch_size):
-        keep(batch, row_means(local, [rows[i] for i in batch], first_tokens)[0])
+    score_rows(local, judged_rows(local, pairs, true), compare_first_tokens, batch_size, keep)
 
 
 def _p_true_by_words(
     local: LocalModel,
     pairs: Sequence[tuple[Example, str]],
     words: tuple[list[int], list[int]],
-    batch_size: int,
-    keep: _Kept,
+    batch_size: int | None,
+    keep: Keep,
 ) -> None:
-    both = [judged_rows(local, pairs, word) for word in words]
-    for batch in token_bounded([len(row.question) for row in both[0]], batch_size):
-        log_p = [
-            -row_means(local, [rows[i] for i in batch], nll)[0] * rows[0].n_scored for rows in both
-        ]
-        keep(batch, torch.sigmoid(log_p[0] - log_p[1]))
+    log_p = torch.zeros(2, len(pairs), dtype=torch.float64)
+    for k, word in enumerate(words):
+        rows = judged_rows(local, pairs, word)
+
+        def add(batch: list[int], means: Tensor, _: Tensor, k: int = k, n: int = len(word)) -> None:
+            log_p[k, batch] = -means * n
+
+        score_rows(local, rows, nll, batch_size, add)
+    everything = list(range(len(pairs)))
+    keep(everything, torch.sigmoid(log_p[0] - log_p[1]), log_p)
 
 
 def _likelihood(
-    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int, keep: _Kept
+    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None, keep: Keep
 ) -> None:
     rows = said_rows(local, pairs)
-    for batch in token_bounded([len(row.ids) for row in rows], batch_size):
-        keep(batch, torch.exp(-row_means(local, [rows[i] for i in batch], nll)[0]))
+    score_rows(local, rows, nll, batch_size, lambda b, means, e: keep(b, torch.exp(-means), e))

@@ -43,11 +43,15 @@ LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, Safeten
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A causal LM with its tokenizer on one device. `model` may be a PEFT model over the base."""
+    """A causal LM with its tokenizer on one device. `model` may be a PEFT model over the base.
+
+    `free_bytes`: the memory that batches may count on; None: what is free when they are made.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: str
+    free_bytes: int | None = None
 
 
 def resolve_device(name: str) -> str:
@@ -155,6 +159,12 @@ def adapter_base(model: str | Path) -> tuple[str | Path, str | None] | None:
         return None
     base = _existing_source(adapter["base_model_name_or_path"], f"the base of {model}")
     return base, adapter.get("revision")
+
+
+def get_model_name(local: LocalModel) -> str:
+    """Return the Hub id or folder of the model, for messages."""
+    config: Any = local.model.config
+    return str(config.name_or_path or config.model_type)
 
 
 def max_positions(local: LocalModel) -> int | None:

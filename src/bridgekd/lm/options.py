@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from bridgekd.lm.batches import pad_left, pad_right, token_bounded
+from bridgekd.lm.batches import pad_left, pad_right
 from bridgekd.lm.forward import (
     Row,
     at_places,
@@ -27,6 +27,7 @@ from bridgekd.lm.forward import (
     row_means,
 )
 from bridgekd.lm.loading import LocalModel, accepted_arguments, check_room, plain_network
+from bridgekd.lm.memory import run_scoring
 from bridgekd.lm.questions import Asked, Reader, ask, shown_options, targets
 from bridgekd.records import Example
 
@@ -61,7 +62,9 @@ class Options:
             self.targets, self.n_own, strict=True)]  # fmt: skip
 
 
-def each_batch(local: LocalModel, examples: Sequence[Example], batch_size: int, told: Told) -> None:
+def each_batch(
+    local: LocalModel, examples: Sequence[Example], batch_size: int | None, told: Told
+) -> None:
     """Calls told(row numbers, mean log-likelihoods [C] of each row's options, embeddings [k, ...])
     batch by batch, until every example with options has been told.
 
@@ -71,10 +74,13 @@ def each_batch(local: LocalModel, examples: Sequence[Example], batch_size: int, 
     questions = read_options(local, examples)
     shared = shares_prefix(local, questions)
     costs = [max(map(len, (row.ids for row in q.rows()))) * len(q.targets) for q in questions]
-    for batch in token_bounded(costs, batch_size):
+
+    def run(batch: list[int]) -> None:
         picked = [questions[i] for i in batch]
         values, embeddings = (over_prefix if shared else in_full)(local, picked)
         told(batch, values, embeddings)
+
+    run_scoring(local, costs, batch_size, run)
 
 
 def read_options(local: Reader, examples: Sequence[Example]) -> list[Options]:

@@ -1,102 +1,94 @@
-"""A training shared by several processes of this machine, started and watched from here.
+"""A training that several processes of this machine share, started through `accelerate launch`.
 
-The one idea: the workers are ordinary torch processes of one world, as torchrun starts them, so
-Trainer and accelerate find what they expect. The task goes to them as a file, the first one tells
-its progress line by line, and its log comes back as a file.
+The job goes to the workers as a file. The first worker reports its progress as lines of JSON on
+its standard output, and its log comes back as a file. If this process dies, the next report fails
+and the launcher stops the workers.
 """
 
 import json
-import os
 import pickle
+import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+import torch
 
 from bridgekd.errors import BadInput, Stopped
 from bridgekd.lm.task import Task
 from bridgekd.lm.training_log import TrainingLog
 from bridgekd.progress import Progress
 
-FOLDER, TASK, RESULT = "processes", "task.pickle", "result.pickle"
+FOLDER, TASK, RESULT, REFUSAL = "processes", "task.pickle", "result.pickle", "refusal.txt"
+LAUNCHER_LOG = "launcher.log"
 N_SHOWN = 5  # lines of a worker that failed
 
 
 def in_processes(task: Task, progress: Progress) -> TrainingLog:
     """The log of a training that `task.runtime.num_processes` workers did together.
 
-    Raises BadInput with a worker's own sentence, or Stopped with the last lines of one that died;
-    the others are stopped with it.
+    Raises BadInput with a worker's own sentence, or Stopped with the last lines of one that died.
     """
-    folder, n, port = task.work / FOLDER, task.runtime.num_processes, free_port()
+    folder = task.work / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with open(folder / TASK, "wb") as file:
         pickle.dump(task, file)
-    workers = [_start(folder, rank, n, port) for rank in range(n)]
-    try:
-        follow(workers, task, progress)
-        with open(folder / RESULT, "rb") as file:
-            log: TrainingLog = pickle.load(file)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-            if worker.stdout is not None:
-                worker.stdout.close()
+    if _launch(folder, task, progress) != 0:
+        _raise_failure(folder, task)
+    with open(folder / RESULT, "rb") as file:
+        log: TrainingLog = pickle.load(file)
     shutil.rmtree(folder)
     return log
 
 
-def _start(folder: Path, rank: int, n: int, port: int) -> "subprocess.Popen[str]":
-    told = {
-        "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n,
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-    }  # fmt: skip
-    with open(_said(folder, rank), "w") as said:
-        return subprocess.Popen(
-            [sys.executable, "-m", "bridgekd.lm.worker", str(folder)],
-            stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
-            stderr=said,
-            text=True,
-            env=os.environ | {name: str(value) for name, value in told.items()},
-        )
+def _launch(folder: Path, task: Task, progress: Progress) -> int:
+    """Run all workers to their end and return the launcher's exit status."""
+    n = task.runtime.num_processes
+    options = [
+        # accelerate's word for torchrun, on a CPU too; `--cpu` would start one process only.
+        "--multi_gpu", f"--num_processes={n}", "--num_machines=1", "--main_process_port=0",
+        "--mixed_precision=no", "--dynamo_backend=no",
+        f"--num_cpu_threads_per_process={max(1, torch.get_num_threads() // n)}",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options]
+    with (
+        open(folder / LAUNCHER_LOG, "w") as errors,
+        subprocess.Popen(
+            [*command, "-m", "bridgekd.lm.worker", str(folder)],
+            stdout=subprocess.PIPE, stderr=errors, text=True,
+        ) as launcher,
+    ):  # fmt: skip
+        try:
+            assert launcher.stdout is not None
+            for line in launcher.stdout:
+                if line.startswith("{"):
+                    report = json.loads(line)
+                    progress(task.label, report["done"], report["total"])
+        except BaseException:
+            launcher.terminate()  # it stops the workers
+            raise
+    return launcher.returncode
 
 
-def _said(folder: Path, rank: int) -> Path:
+def get_worker_log(folder: Path, rank: int) -> Path:
+    """Return the file that takes the standard error of a worker."""
     return folder / f"worker-{rank}.log"
 
 
-def follow(workers: list["subprocess.Popen[str]"], task: Task, progress: Progress) -> None:
-    """Waits until all are done or one has failed; passes the first one's progress on."""
-    assert workers[0].stdout is not None
-    for line in workers[0].stdout:
-        if line.startswith("{"):
-            told = json.loads(line)
-            progress(task.label, told["done"], told["total"])
-    while any(worker.poll() is None for worker in workers):
-        if any(worker.poll() for worker in workers):
-            break
-        time.sleep(0.05)
-    for rank, worker in enumerate(workers):
-        if worker.poll():
-            _fail(task, rank, worker.returncode)
-
-
-def _fail(task: Task, rank: int, code: int) -> None:
-    said = _said(task.work / FOLDER, rank).read_text("utf-8", "replace").strip().splitlines()
-    if code == BadInput.exit_code:
-        raise BadInput(said[-1])
+def _raise_failure(folder: Path, task: Task) -> None:
+    if (folder / REFUSAL).exists():
+        raise BadInput((folder / REFUSAL).read_text("utf-8"))
+    text = (folder / LAUNCHER_LOG).read_text("utf-8", "replace")
+    found = re.search(r"Root Cause.*?rank +: (\d+).*?exitcode +: (-?\d+)", text, re.DOTALL)
+    which = "the launcher"
+    if found is not None:
+        which = f"process {found[1]} of {task.runtime.num_processes} (exit status {found[2]})"
+        log = get_worker_log(folder, int(found[1]))
+        text = log.read_text("utf-8", "replace") if log.exists() else ""
+    last = " | ".join(text.strip().splitlines()[-N_SHOWN:])
     raise Stopped(
-        f"{task.label}: process {rank} of {task.runtime.num_processes} ended with {code}: "
-        f"{' | '.join(said[-N_SHOWN:])}; the same command goes on from the last checkpoint"
+        f"{task.label}: {which} died (out of memory?). Last lines: {last}\n"
+        "Run the same command again to continue from the last checkpoint."
     )
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

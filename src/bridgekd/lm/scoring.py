@@ -14,11 +14,11 @@ from torch import Tensor
 
 from bridgekd.errors import BadInput
 from bridgekd.lm import options
-from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.encode import stop_ids
 from bridgekd.lm.forward import evaluating, nll, row_means
 from bridgekd.lm.generating import continue_ids
 from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.memory import run_scoring, score_rows
 from bridgekd.lm.questions import ask, gold_rows, mark_ids
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
@@ -46,7 +46,7 @@ def score(
     *,
     measure: DifficultyMeasure[Any] | None = LOSS,
     max_new_tokens: int = 32,
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress = silent,
     label: str = "score",
     part: int = PART,
@@ -63,7 +63,8 @@ def score(
 
     An embedding is the mean of the last hidden states over the question's tokens, options included,
     L2-normalised, from the same pass. A batch holds as many tokens as `batch_size` rows of the
-    median length. So many examples as `part` says are tokens in memory at once.
+    median length; None: as many as memory holds. So many examples as `part` says are tokens in
+    memory at once. Raises InputError if memory does not hold one row.
     """
     kept = _Kept(len(examples), lambda done, of: progress(label, done, of))
     progress(label, 0, len(examples))
@@ -105,30 +106,26 @@ class _Kept:
 def _score_gold(
     local: LocalModel,
     examples: Sequence[Example],
-    batch_size: int,
+    batch_size: int | None,
     keep: Told,
 ) -> None:
     rows = gold_rows(local, examples)
-    for batch in token_bounded([len(row.ids) for row in rows], batch_size):
-        losses, embeddings = row_means(local, [rows[i] for i in batch], nll)
-        keep(batch, losses.numpy(), embeddings)
+    score_rows(local, rows, nll, batch_size, lambda b, means, e: keep(b, means.numpy(), e))
 
 
 def _embed_alone(
-    local: LocalModel, examples: Sequence[Example], batch_size: int, keep: Told
+    local: LocalModel, examples: Sequence[Example], batch_size: int | None, keep: Told
 ) -> None:
     end = int(local.tokenizer.eos_token_id)  # any token: a row has one that is looked at
     rows = [asked.followed_by([end], 1) for asked in ask(local, examples)]
-    for batch in token_bounded([len(row.ids) for row in rows], batch_size):
-        _, embeddings = row_means(local, [rows[i] for i in batch], nll)
-        keep(batch, np.zeros(len(batch)), embeddings)
+    score_rows(local, rows, nll, batch_size, lambda b, _, e: keep(b, np.zeros(len(b)), e))
 
 
 def _score_options(
     local: LocalModel,
     examples: Sequence[Example],
     measure: DifficultyMeasure[Any],
-    batch_size: int,
+    batch_size: int | None,
     keep: Told,
 ) -> None:
     score_choices = measure.score_choices
@@ -148,7 +145,7 @@ def _score_free(
     examples: Sequence[Example],
     measure: DifficultyMeasure[Any],
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     keep: Told,
 ) -> None:
     """The model writes, then one pass over prompt and answer looks at how sure it was."""
@@ -164,7 +161,8 @@ def _score_free(
     asked = ask(local, [examples[i] for i in free])
     mark = mark_ids(local)
     stop = stop_ids(local.tokenizer, local.model)
-    for batch in token_bounded([len(a.ids) for a in asked], batch_size):
+
+    def run(batch: list[int]) -> None:
         prompts = [(*asked[i].ids, *mark) for i in batch]
         written = continue_ids(local, prompts, max_new_tokens, stop)
         rows = [
@@ -173,3 +171,5 @@ def _score_free(
         ]
         values, embeddings = row_means(local, rows, lambda logits, targets: score_tokens(logits))
         keep([free[i] for i in batch], values.numpy(), embeddings)
+
+    run_scoring(local, [len(a.ids) + max_new_tokens for a in asked], batch_size, run)

@@ -32,3 +32,4 @@ class Task:
     work: Path
     objective: VariantRef
     reference: ReferenceSpec | None = None
+    free_bytes: int | None = None

@@ -19,6 +19,7 @@ from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded
 from bridgekd.lm.forward import logits_at
 from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.memory import free_device_memory, is_out_of_memory
 from bridgekd.lm.objectives import Objective, TokenBatch
 from bridgekd.lm.reference_model import ReferenceModel
 from bridgekd.lm.updates import Batch, Share, Updates, micro_batches, one_line, rectangle
@@ -67,8 +68,8 @@ class UpdateTrainer(Trainer):
         while True:
             try:
                 return self._worked_through(model, share)
-            except RuntimeError as exc:
-                if not _out_of_memory(exc):
+            except (RuntimeError, MemoryError) as exc:
+                if not is_out_of_memory(exc):
                     raise
                 reason = str(exc).partition("\n")[0]
             self._cut_finer(share, reason)
@@ -121,8 +122,7 @@ class UpdateTrainer(Trainer):
         """After memory ran out: half the tokens, then gradient checkpointing, then one sentence."""
         model, standing = self.local.model, self.watch.standing
         model.zero_grad(set_to_none=True)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_device_memory()
         longest = int(self.updates.lengths[list(share.rows)].max())
         tokens = min(standing.micro_tokens or sys.maxsize, longest * len(share.rows))
         if self.updates.n_processes > 1:
@@ -167,11 +167,3 @@ class UpdateTrainer(Trainer):
 def _only(items: list[Share]) -> dict[str, Share]:
     (item,) = items
     return {"share": item}
-
-
-def _out_of_memory(exc: RuntimeError) -> bool:
-    """CUDA has a class of its own for it; MPS and the CPU's allocator say it in words."""
-    words = str(exc).lower()
-    return isinstance(exc, torch.OutOfMemoryError) or any(
-        said in words for said in ("out of memory", "can't allocate memory", "not enough memory")
-    )

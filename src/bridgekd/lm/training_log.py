@@ -31,4 +31,4 @@ class TrainingLog(BaseModel):
     gradient_checkpointing: bool
     padding_free: bool
     n_processes: int
-    with_mentor: bool = False  # whether a mentor's distribution was part of the loss
+    with_mentor: bool = False  # whether the objective had logits of a reference model

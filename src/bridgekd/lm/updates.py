@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from bridgekd.core.draws import stream
 from bridgekd.lm.batches import token_limited
 from bridgekd.lm.encode import Encoded
 
@@ -83,6 +84,11 @@ class Updates(Dataset[Share]):
         mine = self.rows[update, process :: self.n_processes]
         return Share(tuple(mine.tolist()), float(self.weight[update]))
 
+    def max_shard_tokens(self) -> int:
+        """Return the tokens, padding included, of the largest shard in one micro-batch."""
+        n_rows = -(-self.rows.shape[1] // self.n_processes)
+        return int(n_rows * self.lengths[self.rows].max())
+
     def tokens_until(self, update: int) -> int:
         """Prompt and target tokens of the updates up to this one, without padding."""
         return int(self._tokens[:update].sum())
@@ -94,7 +100,7 @@ class Updates(Dataset[Share]):
 
 def shuffled_passes(n_rows: int, n_wanted: int, seed: int) -> NDArray[np.int64]:
     """Row numbers [n_wanted]: one shuffled pass after the other."""
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "shuffle updates")
     passes = [rng.permutation(n_rows) for _ in range(-(-n_wanted // n_rows))]
     return np.concatenate(passes)[:n_wanted]
 

@@ -4,7 +4,6 @@ Of several processes the first one does all of this; the others only hear when t
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from bridgekd.errors import Stopped
 from bridgekd.lm.loading import LocalModel, save
 from bridgekd.lm.standing import METRICS, Standing, best_folder, mark_checkpoint
 from bridgekd.lm.task import Validate
@@ -46,7 +44,6 @@ class Watch(TrainerCallback):
         self.checkpoint_s, self.tell = checkpoint_s, tell
         self.saved_at = time.monotonic()
         self.started = self.saved_at - standing.seconds
-        self.parent = os.getppid()
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -58,8 +55,6 @@ class Watch(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         update = self.standing.update = state.global_step
-        if os.getppid() != self.parent and dist.is_initialized():
-            raise Stopped("the process that started this training is gone")
         if update == state.max_steps:
             control.should_log = True
         if self.validate is not None and update in self.evaluation_updates:

@@ -1,6 +1,7 @@
 """One of several processes that share a training: `python -m bridgekd.lm.worker FOLDER`."""
 
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -9,24 +10,27 @@ import torch.distributed as dist
 
 from bridgekd.errors import BadInput
 from bridgekd.lm.finetune import trained
-from bridgekd.lm.processes import RESULT, TASK
+from bridgekd.lm.processes import REFUSAL, RESULT, TASK, get_worker_log
 from bridgekd.lm.task import Task
 from bridgekd.lm.watching import is_first
 
 
-def tell(what: str, done: int, total: int) -> None:
-    """A line that the process above reads."""
+def report_progress(label: str, done: int, total: int) -> None:
+    """Print a line that the process above reads."""
     print(json.dumps({"done": done, "total": total}), flush=True)
 
 
 def main(folder: Path) -> int:
-    """Does this process's share; the first one leaves the log."""
+    """Do this process's share of the job; the first process writes the log."""
+    # Crash reports of C code go to the file, too.
+    with open(get_worker_log(folder, int(os.environ["RANK"])), "w") as log_file:
+        os.dup2(log_file.fileno(), sys.stderr.fileno())
     with open(folder / TASK, "rb") as file:
         task: Task = pickle.load(file)
     try:
-        log = trained(task, tell)
+        log = trained(task, report_progress)
     except BadInput as exc:
-        print(exc, file=sys.stderr)
+        (folder / REFUSAL).write_text(str(exc), "utf-8")
         return exc.exit_code
     if is_first():
         with open(folder / RESULT, "wb") as file:

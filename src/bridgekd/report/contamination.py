@@ -5,8 +5,8 @@ that students were trained on.
 from collections.abc import Iterator, Mapping, Sequence
 
 from bridgekd.core.crossed import Estimate
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.statistics import wilson
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column
 from bridgekd.edges.store import Artifact
 from bridgekd.io.read_pool import read_pool, read_validation

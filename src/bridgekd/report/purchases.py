@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from bridgekd.core.durations import WorkKind
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column, read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.io.read_pool import read_pool

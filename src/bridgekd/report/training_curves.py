@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from bridgekd.core.durations import WorkKind
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.edges.store import Artifact
 from bridgekd.edges.store import ancestors as ancestors_of

@@ -60,7 +60,7 @@ def serving(
     command = filled(terms.command, {"model": to_serve, "name": name, "port": port})
     asked_for = name if "{name}" in terms.command else to_serve
     address = _address(terms, asked_for, f"http://127.0.0.1:{port}/v1")
-    lm.free_memory()
+    lm.free_device_memory()
     log = room / "server.log"
     note(f"Starting the assistant's server for {name}; it prints to {log}.")
     with running(

@@ -36,7 +36,7 @@ def score(
     *,
     measure: DifficultyMeasure[Any] | None = LOSS,
     max_new_tokens: int = 32,
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress = silent,
     label: str = "score",
 ) -> "lm.Scored":
@@ -60,7 +60,7 @@ def confidence(
     pairs: Sequence[tuple[Example, str]],
     *,
     how: Literal["p_true", "likelihood"],
-    batch_size: int,
+    batch_size: int | None,
     progress: Progress = silent,
     label: str = "judge",
 ) -> NDArray[np.float64]:

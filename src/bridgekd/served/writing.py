@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -30,7 +31,7 @@ def generate(
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     known: Mapping[int, str] | None = None,
     on_batch: Callable[[list[int], list[str]], None] | None = None,
     label: str = "generate",
@@ -61,7 +62,7 @@ def sample(
     n: int,
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     temperature: float = 0.0,
     seed: int = 0,
     progress: Progress = silent,
@@ -102,7 +103,7 @@ def sample(
         _count(answer, spent)
         if len(texts[todo[row]]) == n:
             waiting.append(todo[row])
-        if len(waiting) >= min(batch_size, server.terms.concurrency):
+        if len(waiting) >= min(batch_size or sys.maxsize, server.terms.concurrency):
             hand_over()
 
     progress(label, n_done, len(prompts))

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bridgekd.config import Confidence, Recipe
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.prompts import explain_prompt
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import FilterName, check_rationale, extract_answers, grade_answer

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgekd.core.calibration import Calibration
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.grading import split_answer
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.io.read_pool import index_by_id, read_pool

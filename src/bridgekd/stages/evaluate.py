@@ -5,9 +5,9 @@ from pathlib import Path
 
 from bridgekd.config import Role, Section
 from bridgekd.core.chance import chance
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.grading import split_answer
 from bridgekd.core.steps import grouped, n_steps
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.metrics_file import write_metrics
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, Stats, stage

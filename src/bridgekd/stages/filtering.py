@@ -26,7 +26,7 @@ def by_confidence(
     model: ModelBackend,
     asked: Confidence,
     *,
-    batch_size: int,
+    batch_size: int | None,
     kind: str,
     live: Live,
 ) -> tuple[list[Rationale], Calibration | None]:

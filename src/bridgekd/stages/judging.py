@@ -26,7 +26,7 @@ class GreedyAccuracy:
     kind: AnswerKind
     asked: Asked
     max_new_tokens: int
-    batch_size: int
+    batch_size: int | None
     speed: Throughput = field(default_factory=Throughput)
 
     def __call__(self, local: "lm.LocalModel") -> float:

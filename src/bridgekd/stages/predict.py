@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bridgekd.config import Backend, Recipe, Role
-from bridgekd.core.durations import WorkKind
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import grade_answer

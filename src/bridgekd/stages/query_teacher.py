@@ -10,8 +10,8 @@ from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd
 from bridgekd.core.draws import drawn
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.prompts import teacher_prompt
+from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, compute_limits
 from bridgekd.edges.rows import read_column, read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
@@ -21,7 +21,8 @@ from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction
 from bridgekd.stages.live import Live
 from bridgekd.stages.stats import PurchaseStats
-from bridgekd.teacher.buy import Accept, Purchase, api_key, buy
+from bridgekd.teacher.buy import Purchase, api_key, buy
+from bridgekd.teacher.orders import Accept
 from bridgekd.teacher.transports import resolve_teacher
 
 AcceptRule = Literal["correct", "all"]

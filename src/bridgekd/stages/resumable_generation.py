@@ -26,7 +26,7 @@ class ResumableGenerator:
 
     output_dir: Path
     ctx: Live
-    batch_size: int
+    batch_size: int | None
     max_new_tokens: int
     speed: Throughput = field(default_factory=Throughput)
 

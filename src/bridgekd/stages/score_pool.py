@@ -11,11 +11,11 @@ import numpy as np
 from bridgekd import lm
 from bridgekd.config import Confidence, Recipe, Section
 from bridgekd.core.calibration import Calibration, calibration
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.grading.grade import extract_answers, grade_answer
 from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.records import Example, Score
@@ -26,7 +26,7 @@ from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.live import Live
 from bridgekd.stages.model_backend import BackendSettings, open_backend
 from bridgekd.stages.resumable_generation import ResumableGenerator
-from bridgekd.stages.stats import CalibrationStats, GenerationStats, ScoringStats
+from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.variants import VariantSettings
 
 
@@ -36,7 +36,8 @@ class ScorePoolSettings(BackendSettings):
     seed: int
 
 
-class ScorePoolStats(GenerationStats, ScoringStats):
+class ScorePoolStats(GenerationStats):
+    n_scored: int
     mean_difficulty: float
 
 
@@ -44,7 +45,8 @@ class EmbedPoolSettings(Section):
     """The model is an input, and nothing else changes its embeddings."""
 
 
-class EmbedPoolStats(ScoringStats):
+class EmbedPoolStats(Stats):
+    n_embedded: int
     width: int
 
 
@@ -150,10 +152,10 @@ def score_pool(
 
 @stage(version=2, kind=WorkKind.SCORING, title="Embeddings of the pool")
 def embed_pool(
-    output_dir: Path, settings: EmbedPoolSettings, ctx: Live, pool: Artifact, model: Artifact
+    output_dir: Path, settings: EmbedPoolSettings, ctx: Live, pool: Artifact, encoder: Artifact
 ) -> EmbedPoolStats:
     """The questions' embeddings by a sentence-transformers model, in place of the assistant's."""
-    name, _ = model_and_revision(model)
+    name, _ = model_and_revision(encoder)
     texts = [render_question(e) for e in read_pool(pool)]
     embeddings = lm.embed(
         name,
@@ -163,7 +165,7 @@ def embed_pool(
         progress=ctx.progress,
     )
     np.save(output_dir / "embeddings.npy", embeddings)
-    return EmbedPoolStats(n_scored=len(texts), width=int(embeddings.shape[1]))
+    return EmbedPoolStats(n_embedded=len(texts), width=int(embeddings.shape[1]))
 
 
 @stage(version=3, kind=WorkKind.GENERATION, title="The student's answers")

@@ -13,12 +13,6 @@ class GenerationStats(Stats):
     asked_with: str | None = None
 
 
-class ScoringStats(Stats):
-    """Of a stage that scores or embeds examples."""
-
-    n_scored: int
-
-
 class CalibrationStats(Stats):
     """Of a stage that weighs rationales, where gold answers are there to hold them against."""
 

@@ -15,8 +15,8 @@ from pydantic import Field
 from bridgekd import lm
 from bridgekd.config import Amount, Lora, Recipe, Role, Section, Train, count_of
 from bridgekd.core.draws import SEED_STEP, stream
-from bridgekd.core.durations import WorkKind
 from bridgekd.core.prompts import answer_prompt, answer_target, shown_answer
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.data import load_instructions
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import UNFINISHED, Artifact, stage

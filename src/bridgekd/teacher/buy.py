@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bridgekd.config import Teacher
 from bridgekd.core.admission import Ended, Limits
-from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.core.calls import TeacherRequest
 from bridgekd.errors import BadInput
 from bridgekd.ledger.ledger import Ledger, Purpose
 from bridgekd.progress import Progress, silent
@@ -21,18 +21,6 @@ from bridgekd.teacher.loops import run_to_end
 from bridgekd.teacher.orders import Accept
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
-
-__all__ = [
-    "Accept",
-    "Limits",
-    "Purchase",
-    "TeacherRequest",
-    "api_key",
-    "buy",
-    "call_key",
-    "call_request",
-    "key_in",
-]
 
 BACKOFF_S = 0.5  # the first wait; doubled at each further try
 

@@ -76,11 +76,7 @@ class Buying:
         most = self._connection.max_in_flight
         limited = self._transport.supports_rate_limits
         self._max_admitted = most * (1 + AHEAD) if limited else most
-        self._throttle = Throttle(
-            most,
-            requests_per_minute=self._teacher.requests_per_minute if limited else None,
-            tokens_per_minute=self._teacher.tokens_per_minute if limited else None,
-        )
+        self._throttle = Throttle(most, self._teacher if limited else None)
         self._flying: dict[str, asyncio.Task[None]] = {}  # by key: admitted and not yet final
         self._sent: dict[str, float] = {}  # by key: when the open attempt was sent
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
@@ -153,7 +149,8 @@ class Buying:
         self.n_recalled += 1
         if order.key in self._in_batches:  # it was not here before this buying began
             self._count(stored.state, stored.raw_response)
-        self._n_heard += stored.state != "refused"
+        else:
+            self._n_heard += stored.state != "refused"
         reply = replace(read_reply(stored.raw_response), state=stored.state)
         self.account.hold(charge(order.most, self._terms.accept is not None))
         self._keep(order, reply, stored.bill)
@@ -275,7 +272,6 @@ class Buying:
         self._throttle.refund_tokens(max(0, tokens_of(order.most) - tokens_of(bill)))
         if outcome.kind in ("answered", "refused"):
             self._count(outcome.kind, outcome.reason)
-            self._n_heard += outcome.kind == "answered"
             self._heard_at = asyncio.get_running_loop().time()
             self.spent_microusd += bill.cost_microusd
             self._keep(order, reply, bill)
@@ -288,9 +284,10 @@ class Buying:
 
     def _count(self, state: str, reason: str) -> None:
         """Counts the refusals since the last answer that is new in this buying."""
-        is_refused = state == "refused"
-        self._n_refused = self._n_refused + 1 if is_refused else 0
-        self._refusal = reason[:300] if is_refused else self._refusal
+        if state == "refused":
+            self._n_refused, self._refusal = self._n_refused + 1, reason[:300]
+        else:
+            self._n_refused, self._n_heard = 0, self._n_heard + 1
 
     def _keep(self, order: Order, reply: Reply, bill: Bill) -> None:
         """Makes the row of a final call and turns what was held for it into what it cost."""

@@ -158,7 +158,7 @@ class BatchConnection(TeacherConnection):
     async def _finish_earlier(self, batch: OpenBatch) -> None:
         """Wait for a batch of an earlier process and write down its answers, wanted or not."""
         outcomes = await self._follow_earlier(batch)
-        saves = (partial(self._save, batch.attempts[key].id, o) for key, o in outcomes.items())
+        saves = (partial(self._save, batch.attempts[key], o) for key, o in outcomes.items())
         await asyncio.gather(*map(self._commits.do, saves))
         await self._commits.do(partial(self._ledger.settle_batch, batch.token))
 

@@ -8,8 +8,12 @@ row here, which `query_teacher` counts and calls unrecorded.
 
 import hashlib
 import json
+import sqlite3
+import weakref
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -36,21 +40,92 @@ class ReplayOptions(BaseModel):
     recordings: str
 
 
+class RecordingFile:
+    """The rows of a file of recordings, read once into a temporary database.
+
+    The database is on disk and goes with the process, so memory does not grow with the file.
+    digest: names the bytes of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        sha256 = hashlib.sha256()
+        # "" is a temporary file. In a notebook, a purchase reads it from another thread.
+        self._db = sqlite3.connect("", check_same_thread=False)
+        weakref.finalize(self, self._db.close)
+        self._db.execute("CREATE TABLE recordings (key BLOB, row TEXT)")
+        rows = read_jsonl(path, sha256)
+        self._db.executemany(
+            "INSERT INTO recordings VALUES (?, ?)", (_check_row(path, *row) for row in rows)
+        )
+        self._db.execute("CREATE INDEX by_key ON recordings (key)")
+        self.digest = sha256.hexdigest()[:16]
+
+    def find(self, name: str, value: str, sample_index: int) -> Recording | None:
+        """Return a sample of the recordings with this question or id; None if it is not there."""
+        row = self._db.execute(
+            "SELECT row FROM recordings WHERE key = ? ORDER BY rowid LIMIT 1 OFFSET ?",
+            (_get_key(name, value), sample_index),
+        ).fetchone()
+        return None if row is None else read_recording(json.loads(row[0]))
+
+
+def read_recording_file(path: Path) -> RecordingFile:
+    """Return the recordings of a JSONL file, which is read again only if it has changed.
+
+    A row has `question` or `id`, and what `read_recording` reads. InputError with the line
+    otherwise.
+    """
+    try:
+        stat = path.stat()
+        return _read_recording_file(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    except OSError as exc:
+        raise BadInput(
+            f"teacher.transport.recordings: cannot read {path}: {exc.strerror}. Name a JSONL file."
+        ) from exc
+    except sqlite3.Error as exc:
+        raise BadInput(
+            f"teacher.transport.recordings: cannot copy {path} into a temporary file ({exc}). Free "
+            f"disk space, or name another folder in the environment variable SQLITE_TMPDIR."
+        ) from exc
+
+
+@lru_cache(maxsize=1)
+def _read_recording_file(path: Path, version: tuple[int, int, int]) -> RecordingFile:
+    return RecordingFile(path)
+
+
+def _check_row(path: Path, number: int, row: dict[str, Any]) -> tuple[bytes, str]:
+    """Return the key of a recording and its row as JSON."""
+    name = "question" if row.get("question") is not None else "id"
+    if row.get(name) is None:
+        raise BadInput(f"{path} line {number}: neither 'question' nor 'id'; add one of them")
+    try:
+        read_recording(row)
+    except ValueError as exc:
+        raise BadInput(f"{path} line {number}: {exc}") from exc
+    # Blanks around a question go, as they do where data are read.
+    value = str(row[name]).strip() if name == "question" else str(row[name])
+    return _get_key(name, value), json.dumps(row)
+
+
+def _get_key(name: str, value: str) -> bytes:
+    text = f"{name}:{value}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).digest()[:16]
+
+
 class Recordings:
     """The recorded answers of a file, by question or id, and what they cost."""
 
     def __init__(self, path: Path, price: Price | None) -> None:
         self.source = str(path)
         self._price = price
-        self._rows = read_recordings(path)
+        self._file = read_recording_file(path)
 
     def find(self, request: TeacherRequest) -> Recording | None:
         """Return the recorded answer to a request, if there is one."""
-        for name in (("question", request.question), ("id", request.id)):
-            samples = self._rows.get(name, [])
-            if request.sample_index < len(samples):
-                return samples[request.sample_index]
-        return None
+        sample = request.sample_index
+        by_question = self._file.find("question", request.question, sample)
+        return by_question or self._file.find("id", request.id, sample)
 
     def get_cost(self, request: TeacherRequest) -> Bill:
         """Return exactly what replaying a request is billed."""
@@ -81,27 +156,6 @@ class ReplayConnection(TeacherConnection):
         return Outcome("answered", raw=json.dumps(counted(recording, order.request.messages)))
 
 
-def read_recordings(path: Path) -> dict[tuple[str, str], list[Recording]]:
-    """Return the recordings of a JSONL file by ("question" or "id", its value).
-
-    A row has `question` or `id`, and what `read_recording` reads. InputError with the line
-    otherwise.
-    """
-    rows: dict[tuple[str, str], list[Recording]] = {}
-    for number, row in read_jsonl(path):
-        name = "question" if row.get("question") is not None else "id"
-        if row.get(name) is None:
-            raise BadInput(f"{path} line {number}: neither 'question' nor 'id'; add one of them")
-        try:
-            recording = read_recording(row)
-        except ValueError as exc:
-            raise BadInput(f"{path} line {number}: {exc}") from exc
-        # Blanks around a question go, as they do where data are read.
-        value = str(row[name]).strip() if name == "question" else str(row[name])
-        rows.setdefault((name, value), []).append(recording)
-    return rows
-
-
 def _load_answers(teacher: Teacher, options: BaseModel) -> Recordings:
     assert isinstance(options, ReplayOptions)
     return Recordings(Path(options.recordings), teacher.list_price)
@@ -115,12 +169,7 @@ def _prepare(teacher: Teacher, options: BaseModel, folder: Path) -> Teacher:
     """
     assert isinstance(options, ReplayOptions)
     path = folder / Path(options.recordings).expanduser()
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    except OSError as exc:
-        raise BadInput(
-            f"teacher.transport.recordings: cannot read {path}: {exc.strerror}. Name a JSONL file."
-        ) from exc
+    digest = read_recording_file(path).digest
     ref = VariantRef.model_validate({"name": TRANSPORT.name, "recordings": str(path)})
     return teacher.model_copy(update={"provider": f"replay:{digest}", "transport": ref})
 

@@ -1,0 +1,225 @@
+"""How fast a local model works on this machine, from a few seconds of its own work.
+
+The one idea: a call (an update, a decoding step) costs a constant and an amount per token. Both are
+the line through two measured sizes. A size grows until its time can be trusted, so that a model of
+a million parameters and one of a billion take about as long to measure. The first run of anything
+is not counted: it fills caches and compiles kernels.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from bridgekd.config import Lora, RuntimeOptions, Train
+from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
+from bridgekd.core.throughput import TokenCounts, WorkRate
+from bridgekd.lm.batches import token_limited
+from bridgekd.lm.embedding import embed
+from bridgekd.lm.encode import encode_rows, prompt_ids, text_ids
+from bridgekd.lm.finetune import fine_tune
+from bridgekd.lm.generating import continue_ids
+from bridgekd.lm.judging import confidence
+from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.memory import choose_generation_batch
+from bridgekd.lm.scoring import score
+from bridgekd.records import Example, TrainRow
+from bridgekd.selection.measure import DifficultyMeasure
+
+MIN_S = 1.0  # a shorter time is not trusted
+_TARGET_S = 1.5
+_SMALL_BATCH = 8  # the smaller of two batches has one row of this number
+_MIN_UPDATES = 3
+_MAX_UPDATES = 30
+_N_TYPICAL = 16  # rows of about the median length
+_N_PROMPT = 16  # tokens of a prompt that decoding starts from
+_N_DRAWS = 200
+
+
+def count_tokens(local: LocalModel, examples: Sequence[Example]) -> TokenCounts:
+    """Return how this model's tokenizer counts questions like these and their prompts."""
+    questions = [render_question(e) for e in examples]
+    n_question, n_explain, n_answer = (
+        fmean(map(len, ids))
+        for ids in (
+            text_ids(local.tokenizer, questions),
+            prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples]),
+            prompt_ids(local.tokenizer, [answer_prompt(e) for e in examples]),
+        )
+    )
+    return TokenCounts(
+        per_character=n_question / max(1.0, fmean(map(len, questions))),
+        explain_prompt=n_explain - n_question,
+        answer_prompt=n_answer - n_question,
+    )
+
+
+def count_row_tokens(local: LocalModel, rows: Sequence[TrainRow]) -> list[int]:
+    """Return the length of every training sequence in tokens."""
+    return [len(row.ids) for row in encode_rows(local.tokenizer, rows)]
+
+
+def measure_reading(local: LocalModel, examples: Sequence[Example]) -> WorkRate:
+    """Return the seconds per prompt token of a model that reads prompts to continue them."""
+    prompts = prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples])
+    n, seconds = _time_growing(lambda n: continue_ids(local, prompts[:n], 1, ()), len(prompts))
+    return WorkRate(per_token_s=seconds / sum(map(len, prompts[:n])))
+
+
+def measure_decoding(
+    local: LocalModel, examples: Sequence[Example], max_new_tokens: int, batch_size: int | None
+) -> tuple[WorkRate, int]:
+    """Return the seconds per decoding step and per token, and the batch size that is used.
+
+    The rows continue the end of a prompt, which is read quickly. Its reading is not counted.
+    """
+    prompts = prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples])
+    longest = max(map(len, prompts))
+    size = batch_size or choose_generation_batch(local, longest, max_new_tokens)
+
+    def time_step(n_rows: int) -> float:
+        def decode(n_steps: int) -> None:
+            continue_ids(local, [prompts[0][-_N_PROMPT:]] * n_rows, 1 + n_steps, ())
+
+        n_steps, seconds = _time_growing(decode, max(1, max_new_tokens - 1))
+        started = time.monotonic()
+        decode(0)
+        reading = time.monotonic() - started
+        return max(seconds - reading, seconds / 10) / n_steps
+
+    small = max(1, size // _SMALL_BATCH)
+    return _fit_line((small, time_step(small)), (size, time_step(size))), size
+
+
+def measure_difficulty(
+    local: LocalModel,
+    examples: Sequence[Example],
+    measure: DifficultyMeasure[Any] | None,
+    max_new_tokens: int,
+    batch_size: int | None,
+) -> WorkRate:
+    """Return the seconds per question of a model that scores a pool."""
+
+    def work(n: int) -> None:
+        score(
+            local, examples[:n], measure=measure, max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+        )  # fmt: skip
+
+    n, seconds = _time_growing(work, len(examples))
+    return WorkRate(per_call_s=seconds / n)
+
+
+def measure_confidence(
+    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None
+) -> WorkRate:
+    """Return the seconds per rationale of a model that scores rationales."""
+
+    def work(n: int) -> None:
+        confidence(local, pairs[:n], how="p_true", batch_size=batch_size)
+
+    n, seconds = _time_growing(work, len(pairs))
+    return WorkRate(per_call_s=seconds / n)
+
+
+def measure_embedding(
+    model: str | Path, texts: Sequence[str], device: str, batch_size: int | None
+) -> WorkRate:
+    """Return the seconds per text of an embedding model, without the time to load it."""
+
+    def time_texts(n: int) -> tuple[float, float]:
+        started = time.monotonic()
+        embed(model, texts[:n], device=device, batch_size=batch_size)
+        return n, time.monotonic() - started
+
+    time_texts(1)
+    rate = _fit_line(time_texts(1), time_texts(len(texts)))
+    return WorkRate(per_call_s=rate.per_token_s)
+
+
+def measure_training(
+    base: str | Path,
+    rows: Sequence[TrainRow],
+    lengths: Sequence[int],
+    train: Train,
+    *,
+    device: str,
+    revision: str | None,
+    lora: Lora | None,
+    runtime: RuntimeOptions,
+) -> WorkRate:
+    """Return the seconds per update and per token of a training on rows like these.
+
+    lengths: tokens of the rows. Only rows of about the median length are trained on, so that a few
+    updates stand for all; then the padding of the real batches is added.
+    """
+    middle = median(lengths)
+    typical = sorted(range(len(rows)), key=lambda i: abs(lengths[i] - middle))[:_N_TYPICAL]
+    n_processes, padding = runtime.num_processes, 1.0
+
+    def time_update(batch_size: int, n_updates: int) -> tuple[float, float]:
+        nonlocal padding
+        config = train.model_copy(update={"batch_size": batch_size, "updates": n_updates})
+        times: list[float] = []
+        with tempfile.TemporaryDirectory() as folder:
+            log = fine_tune(
+                base, [rows[i] for i in typical], Path(folder) / "model", config,
+                n_updates=n_updates, seed=0, device=device, revision=revision, lora=lora,
+                runtime=runtime, progress=lambda *step: times.append(time.monotonic()),
+            )  # fmt: skip
+        if not log.padding_free:
+            padding = estimate_padding(lengths, train.batch_size, log.micro_tokens)
+        return log.n_tokens / n_updates, (times[-1] - times[1]) / (n_updates - 1)
+
+    small = time_update(n_processes, _MIN_UPDATES)
+    n_rows = max(2, int(_TARGET_S / small[1])) * n_processes
+    batch_size = min(train.batch_size, n_rows)
+    n_updates = min(_MAX_UPDATES, max(_MIN_UPDATES, n_rows // batch_size))
+    rate = _fit_line(small, time_update(batch_size, n_updates))
+    return WorkRate(per_call_s=rate.per_call_s, per_token_s=rate.per_token_s * padding)
+
+
+def estimate_padding(lengths: Sequence[int], batch_size: int, micro_tokens: int | None) -> float:
+    """Return the mean size of an update with padding over that of its tokens.
+
+    Updates are drawn from rows of these lengths and cut into micro-batches, as a training does.
+
+    >>> estimate_padding([10, 10, 10], batch_size=8, micro_tokens=None)
+    1.0
+    >>> estimate_padding([10, 30], batch_size=64, micro_tokens=100) < 1.1
+    True
+    """
+    rng, n_padded, n_tokens = np.random.default_rng(0), 0, 0
+    for _ in range(_N_DRAWS):
+        drawn = rng.choice(lengths, size=batch_size).tolist()
+        n_tokens += sum(drawn)
+        cut = token_limited(drawn, micro_tokens or sys.maxsize)
+        n_padded += sum(len(batch) * drawn[batch[0]] for batch in cut)
+    return n_padded / n_tokens
+
+
+def _time_growing(work: Callable[[int], object], n_max: int) -> tuple[int, float]:
+    """(size, seconds) of the first size that takes at least MIN_S, or of the largest."""
+    work(1)
+    n = 1
+    while True:
+        started = time.monotonic()
+        work(n)
+        seconds = time.monotonic() - started
+        if seconds >= MIN_S or n >= n_max:
+            return n, max(seconds, 1e-9)
+        n = min(n_max, max(n + 1, min(16 * n, int(n * _TARGET_S / max(seconds, 1e-9)))))
+
+
+def _fit_line(small: tuple[float, float], large: tuple[float, float]) -> WorkRate:
+    """The line through two points (tokens, seconds of a call); neither part is negative."""
+    (n, s), (m, t) = small, large
+    if m <= n:
+        return WorkRate(per_token_s=t / m)
+    slope = min(max((t - s) / (m - n), 0.0), t / m)
+    return WorkRate(per_call_s=t - slope * m, per_token_s=slope)

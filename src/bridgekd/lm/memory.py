@@ -1,0 +1,250 @@
+"""How much fits into memory: batch sizes from what is free, and smaller ones when it runs out.
+
+The one idea: a batch size changes time and memory, never a result, so it may be chosen here. On a
+GPU an error arrives when memory runs out. On a CPU the kernel kills the process without an error,
+so the estimates here come first. They are coarse and err on the safe side.
+"""
+
+import gc
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from bridgekd.errors import BadInput
+from bridgekd.lm.batches import token_bounded
+from bridgekd.lm.forward import MAX_LOGITS, Reduce, Row, row_means
+from bridgekd.lm.loading import LocalModel, get_model_name, plain_network
+
+DEFAULT_BATCH_SIZE = 64
+USABLE_FRACTION = 0.5  # of free memory; the rest is for other processes and for wrong estimates
+LOGIT_BYTES = 16  # of one float32 logit with its log-softmax and the gradients of both
+CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCost:
+    """Estimated bytes of one token: in a forward pass, in a key-value cache, and in a training,
+    where activations of all layers are kept. `logits` is for one position over the vocabulary.
+    """
+
+    forward: int
+    cache: int
+    training: int
+    logits: int
+
+
+def estimate_token_cost(local: LocalModel) -> TokenCost:
+    """Return the bytes of one token from the sizes in the model's config."""
+    config: Any = plain_network(local.model).config.get_text_config()
+    width = int(config.hidden_size)
+    inner = int(getattr(config, "intermediate_size", None) or 4 * width)
+    n_layers, n_heads = int(config.num_hidden_layers), int(config.num_attention_heads)
+    head = int(getattr(config, "head_dim", None) or width // n_heads)
+    n_kv_heads = int(getattr(config, "num_key_value_heads", None) or n_heads)
+    dtype_bytes = torch.finfo(local.model.dtype).bits // 8
+    layer = dtype_bytes * (10 * width + 4 * n_heads * head + 4 * inner)
+    logits = LOGIT_BYTES * int(config.vocab_size)
+    return TokenCost(
+        forward=layer,
+        cache=dtype_bytes * 2 * n_layers * n_kv_heads * head,
+        training=n_layers * layer + logits,
+        logits=logits,
+    )
+
+
+def choose_scoring_batch(local: LocalModel, n_tokens: int) -> int:
+    """Return how many rows of `n_tokens` tokens one forward pass may have."""
+    cost = estimate_token_cost(local)
+    max_logits = MAX_LOGITS * LOGIT_BYTES
+
+    def estimate(n: int) -> int:
+        return n * n_tokens * cost.forward + min(max_logits, n * n_tokens * cost.logits)
+
+    return _fit_rows(estimate, _find_usable(local))
+
+
+def choose_generation_batch(local: LocalModel, n_prompt: int, max_new_tokens: int) -> int:
+    """Return how many rows may be generated at one time."""
+    cost = estimate_token_cost(local)
+    row = (n_prompt + max_new_tokens) * cost.cache + n_prompt * cost.forward + cost.logits
+    return _fit_rows(lambda n: n * row, _find_usable(local))
+
+
+def choose_micro_tokens(local: LocalModel, n_processes: int, has_reference: bool) -> int:
+    """Return how many tokens, padding included, a micro-batch of a training may have.
+
+    A power of two, so that small changes of free memory do not change it. To be called when all
+    models are loaded and the gradients are not there yet: these and AdamW will take three float32
+    numbers for each trained weight. On a CPU all processes share the memory.
+    """
+    n_trained = sum(p.numel() for p in local.model.parameters() if p.requires_grad)
+    n_sharing = n_processes if local.device == "cpu" else 1
+    usable = _find_usable(local) / n_sharing - 12 * n_trained
+    cost = estimate_token_cost(local)
+    # Beside a reference model: its logits, both distributions and their divergence.
+    token = cost.training + (2 * cost.logits if has_reference else 0)
+    return 1 << (max(1, int(usable / token)).bit_length() - 1)
+
+
+def run_batches(
+    model: str,
+    lengths: Sequence[int],
+    batches: Sequence[Sequence[int]],
+    run: Callable[[list[int]], None],
+    unit: str = "tokens",
+) -> None:
+    """Call `run` for every batch of row numbers; lengths[i] is the length of row i in `unit`.
+
+    A batch for which memory runs out is halved, and so is every later one of that size.
+    BadInput with the name of the model if memory does not hold one row.
+    """
+    queue, max_size = deque(list(batch) for batch in batches), None
+    while queue:
+        batch = queue.popleft()
+        size = len(batch) * max(lengths[i] for i in batch)
+        if len(batch) > 1 and max_size is not None and size > max_size:
+            half = (len(batch) + 1) // 2
+            queue.extendleft((batch[half:], batch[:half]))
+            continue
+        reason = _try(run, batch)
+        if reason is not None:
+            free_device_memory()
+            if len(batch) == 1:
+                raise BadInput(
+                    f"Memory does not hold {model} with a batch of 1 sequence of {size} {unit} "
+                    f"({reason}). Lower max_new_tokens, shorten or remove the longest questions, "
+                    "or use a smaller model."
+                )
+            max_size = size // 2
+            queue.appendleft(batch)
+
+
+def score_rows(
+    local: LocalModel,
+    rows: Sequence[Row],
+    reduce: Reduce,
+    batch_size: int | None,
+    keep: Callable[[list[int], Tensor, Tensor], None],
+) -> None:
+    """Call `keep(row numbers, means, embeddings)` for every batch, as `row_means` gives them."""
+    run_scoring(
+        local,
+        [len(row.ids) for row in rows],
+        batch_size,
+        lambda batch: keep(batch, *row_means(local, [rows[i] for i in batch], reduce)),
+    )
+
+
+def run_scoring(
+    local: LocalModel,
+    lengths: Sequence[int],
+    batch_size: int | None,
+    run: Callable[[list[int]], None],
+) -> None:
+    """Call `run` for batches of like length, longest first. A batch holds as many tokens as
+    `batch_size` rows of median length; None: as many rows as memory holds.
+    """
+    if lengths:
+        size = batch_size or choose_scoring_batch(local, median_low(lengths))
+        run_batches(get_model_name(local), lengths, token_bounded(lengths, size), run)
+
+
+def get_free_bytes(device: str) -> int:
+    """Return the bytes that are free for this process on a device: on a CPU those of the machine
+    and of its control group, whichever are fewer.
+    """
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    group = _find_cgroup()
+    limits = [] if group is None else read_cgroup_free(group)
+    return min([int(psutil.virtual_memory().available), *limits])
+
+
+def free_device_memory() -> None:
+    """Give back what deleted tensors and models left allocated on the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """CUDA has a class of its own for it; MPS and the CPU's allocator raise a RuntimeError."""
+    text = str(exc).lower()
+    return isinstance(exc, MemoryError | torch.OutOfMemoryError) or any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _try(run: Callable[[list[int]], None], batch: list[int]) -> str | None:
+    """Return the reason if memory ran out. The exception, which holds tensors, ends here."""
+    try:
+        run(batch)
+    except (RuntimeError, MemoryError) as exc:
+        if not is_out_of_memory(exc):
+            raise
+        return str(exc).partition("\n")[0] or type(exc).__name__
+    return None
+
+
+def _find_usable(local: LocalModel) -> int:
+    free = get_free_bytes(local.device) if local.free_bytes is None else local.free_bytes
+    return int(USABLE_FRACTION * free)
+
+
+def _fit_rows(estimate_bytes: Callable[[int], int], usable: int) -> int:
+    """Return DEFAULT_BATCH_SIZE, halved until this number of rows fits; at least 1."""
+    n = DEFAULT_BATCH_SIZE
+    while n > 1 and estimate_bytes(n) > usable:
+        n //= 2
+    return n
+
+
+def _find_cgroup() -> Path | None:
+    """Return the folder of this process's control group: version 1, else version 2, else None."""
+    try:
+        text = Path("/proc/self/cgroup").read_text("utf-8")
+    except OSError:  # not Linux
+        return None
+    for controller, folder in (("memory", CGROUP / "memory"), ("", CGROUP)):
+        found = re.search(rf"^\d+:{controller}:/(.*)$", text, re.MULTILINE)
+        if found is not None:
+            return folder / found[1]
+    return None
+
+
+def read_cgroup_free(group: Path) -> list[int]:
+    """Return the free bytes under every memory limit of a control group and of those above it.
+
+    Pages of files that the kernel can drop count as free.
+    """
+    free = []
+    for folder in (group, *group.parents):
+        for limit, usage, inactive in CGROUP_FILES:
+            limit_bytes = _read_number(folder / limit, "")
+            if limit_bytes is not None:
+                used = _read_number(folder / usage, "") or 0
+                dropped = _read_number(folder / "memory.stat", inactive) or 0
+                free.append(max(0, limit_bytes - used + dropped))
+    return free
+
+
+def _read_number(file: Path, name: str) -> int | None:
+    """Return the number after `name` in a file; None without the file, the name or a limit."""
+    try:
+        text = file.read_text("ascii")
+    except OSError:
+        return None
+    found = re.search(rf"^{name} ?(\d+)$", text, re.MULTILINE)
+    return None if found is None else int(found[1])

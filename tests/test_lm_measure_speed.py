@@ -1,0 +1,94 @@
+"""Measured speeds foretell how long the same model works."""
+
+import time
+
+import pytest
+
+from bridgekd import lm
+from bridgekd.config import RuntimeOptions, Train
+from bridgekd.core.prompts import explain_prompt
+from bridgekd.core.throughput import Throughput
+from bridgekd.lm.measure_speed import estimate_padding
+from bridgekd.records import Message, Span, TrainRow
+from bridgekd.sandbox.world import generate
+from bridgekd.selection.difficulty import MEASURES
+from bridgekd.variants import VariantRef
+from tiny_models import write_tiny
+
+EXAMPLES = generate(48, 5)
+FACTOR = 3.0  # other processes may take the cores while one of the two is timed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def local(folder):
+    return lm.load(folder, device="cpu")
+
+
+def is_close(estimate, seconds):
+    return seconds / FACTOR < estimate < seconds * FACTOR
+
+
+def test_generation_takes_what_was_measured(local):
+    reading = lm.measure_reading(local, EXAMPLES)
+    rate, size = lm.measure_decoding(local, EXAMPLES, 40, 16)
+    spent = Throughput()
+    prompts = [explain_prompt(e) for e in EXAMPLES]
+    lm.generate(local, prompts, max_new_tokens=40, batch_size=size, throughput=spent)
+    estimate = reading.estimate(0, spent.n_prompt_tokens) + rate.estimate(3 * 40, 48 * 40)
+    assert size == 16 and is_close(estimate, spent.seconds)
+
+
+def test_batch_size_is_chosen_as_in_a_run(local):
+    _, size = lm.measure_decoding(local, EXAMPLES, 4, None)
+    assert size == 64
+
+
+def test_training_takes_what_was_measured(folder, tmp_path):
+    rows = [TrainRow(str(i), (Message("user", "a b c"),), (Span("x y " * 20),)) for i in range(32)]
+    train = Train(batch_size=8, updates=20)
+    lengths = lm.count_row_tokens(lm.load(folder, device="cpu"), rows)
+    rate = lm.measure_training(
+        folder, rows, lengths, train,
+        device="cpu", revision=None, lora=None, runtime=RuntimeOptions(),
+    )  # fmt: skip
+    times = []
+    log = lm.fine_tune(
+        folder, rows, tmp_path / "out", train, n_updates=20, seed=1, device="cpu",
+        progress=lambda *_: times.append(time.monotonic()),
+    )  # fmt: skip
+    assert is_close(rate.estimate(20, log.n_tokens), times[-1] - times[0])
+
+
+def test_padding_is_less_in_micro_batches():
+    lengths = [10, 20, 30, 40] * 16
+    whole, cut = (estimate_padding(lengths, 32, tokens) for tokens in (None, 80))
+    assert whole == pytest.approx(40 / 25, rel=0.01)
+    assert 1 <= cut < 1.1
+
+
+@pytest.mark.parametrize("name", ["loss", "entropy"])
+def test_scoring_takes_what_was_measured(local, name):
+    measure = MEASURES.load(MEASURES.resolve(VariantRef(name=name)))
+    rate = lm.measure_difficulty(local, EXAMPLES, measure, 8, 16)
+    started = time.monotonic()
+    lm.score(local, EXAMPLES * 2, measure=measure, max_new_tokens=8, batch_size=16)
+    assert is_close(rate.estimate(96, 0), time.monotonic() - started)
+
+
+def test_scored_rationales_take_what_was_measured(local):
+    pairs = [(example, "so it is " * 10) for example in EXAMPLES]
+    rate = lm.measure_confidence(local, pairs, 16)
+    started = time.monotonic()
+    lm.confidence(local, pairs * 2, how="p_true", batch_size=16)
+    assert is_close(rate.estimate(96, 0), time.monotonic() - started)
+
+
+def test_tokens_of_prompts_are_counted_by_the_model_s_tokenizer(local):
+    tokens = lm.count_tokens(local, EXAMPLES)
+    assert 0 < tokens.per_character <= 4
+    assert tokens.explain_prompt > tokens.answer_prompt > 0

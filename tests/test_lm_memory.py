@@ -1,0 +1,147 @@
+"""Batches fit into free memory, and become smaller where memory runs out all the same."""
+
+import numpy as np
+import pytest
+import torch
+
+from bridgekd import lm
+from bridgekd.config import RuntimeOptions
+from bridgekd.errors import BadInput
+from bridgekd.lm import memory
+from bridgekd.records import Example, Message
+from bridgekd.selection.difficulty.entropy import MEASURE as ENTROPY
+from bridgekd.selection.difficulty.margin import MEASURE as MARGIN
+from test_lm_finetune import metrics, tune
+from tiny_models import write_tiny
+
+PROMPTS = [(Message("user", "Who holds " + "the red box " * (k % 4) + "?"),) for k in range(12)]
+QUESTIONS = [Example(str(k), "Who holds " + "the box " * (k % 4) + "?", "Ann") for k in range(12)]
+CLOSED = [Example(str(k), "Who holds " + "it " * k + "?", "Ann", ("Ann", "Bob")) for k in range(6)]
+
+
+class Scarce:
+    """Memory that holds so many rows of a model's batch at one time."""
+
+    def __init__(self, model, n_rows):
+        self.n_rows, self.refused = n_rows, []
+        model.register_forward_pre_hook(self.check, with_kwargs=True)
+
+    def check(self, module, args, kwargs):
+        n = len(kwargs["input_ids"])
+        if n > self.n_rows:
+            self.refused.append(n)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")
+
+
+@pytest.fixture
+def local(tmp_path):
+    return lm.load(write_tiny(tmp_path / "m", "llama", "word_level"), device="cpu")
+
+
+USES = {
+    "generate": lambda m, n: lm.generate(m, PROMPTS, max_new_tokens=6, batch_size=n),
+    "sample": lambda m, n: lm.sample(
+        m, PROMPTS, 3, max_new_tokens=6, batch_size=n, temperature=1.0
+    ),
+    "loss": lambda m, n: lm.score(m, QUESTIONS, batch_size=n).difficulty,
+    "margin": lambda m, n: lm.score(m, QUESTIONS, measure=MARGIN, batch_size=n).difficulty,
+    "choices": lambda m, n: lm.score(m, CLOSED, measure=ENTROPY, batch_size=n).difficulty,
+    "confidence": lambda m, n: lm.confidence(
+        m, [(q, "Ann") for q in QUESTIONS], how="p_true", batch_size=n
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_out_of_memory_makes_batches_smaller_and_changes_no_result(local, name):
+    expected = USES[name](local, 8)
+    scarce = Scarce(local.model, 4)
+    found = USES[name](local, 8)
+    assert scarce.refused and min(scarce.refused) > 4
+    if name in ("generate", "sample"):
+        assert found == expected
+    else:
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["generate", "loss", "confidence"])
+def test_no_room_for_one_row_is_one_sentence(local, name):
+    Scarce(local.model, 0)
+    match = r"Memory does not hold .*/m with a batch of 1 sequence of \d+ tokens \(CUDA out of mem"
+    with pytest.raises(BadInput, match=match):
+        USES[name](local, 8)
+
+
+def test_another_error_is_not_taken_for_too_little_memory(local):
+    local.model.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        USES["generate"](local, 8)
+
+
+def test_a_batch_that_failed_makes_later_ones_as_small():
+    seen = []
+
+    def run(batch):
+        seen.append(len(batch))
+        if len(batch) > 3:
+            raise MemoryError
+
+    memory.run_batches("m", [5] * 24, [list(range(8)), list(range(8, 16)), [16, 17]], run)
+    assert seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+
+
+def test_without_a_batch_size_free_memory_decides(local):
+    cost = memory.estimate_token_cost(local)
+    row = 100 * (cost.forward + cost.logits)
+    sizes = [
+        memory.choose_scoring_batch(lm.LocalModel(local.model, local.tokenizer, "cpu", n), 100)
+        for n in (0, 20 * row, 10**12)
+    ]
+    assert sizes[0] == 1 < sizes[1] < sizes[2] == memory.DEFAULT_BATCH_SIZE
+
+
+@pytest.mark.parametrize("name", USES)
+def test_the_chosen_batch_changes_no_result(local, name):
+    poor = lm.LocalModel(local.model, local.tokenizer, "cpu", 0)
+    scarce = Scarce(local.model, 10**6)
+    found, expected = USES[name](poor, None), USES[name](local, None)
+    assert not scarce.refused
+    np.testing.assert_array_equal(found, expected) if name in ("generate", "sample") else (
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    )
+
+
+def test_a_training_s_micro_batch_is_what_free_memory_holds(tmp_path):
+    base = write_tiny(tmp_path / "base", "llama", "word_level")
+    local = lm.load(base, device="cpu", trainable=True)
+    n_weights = sum(p.numel() for p in local.model.parameters())
+    token = memory.estimate_token_cost(local).training
+    free = int((12 * n_weights + 64 * token) / memory.USABLE_FRACTION)
+    logs = {
+        name: tune(
+            base, tmp_path / name, free_bytes=n, runtime=RuntimeOptions(checkpoint_interval_s=1e9)
+        )
+        for name, n in (("rich", 10**12), ("poor", free), ("broke", 0))
+    }
+    assert logs["rich"].micro_tokens is None and not logs["rich"].gradient_checkpointing
+    assert logs["poor"].micro_tokens == 64 and not logs["poor"].gradient_checkpointing
+    assert logs["broke"].gradient_checkpointing
+    losses = [[line["loss"] for line in metrics(tmp_path / name)] for name in logs]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_control_group_s_limit_counts_and_cached_files_are_free(tmp_path):
+    group = tmp_path / "slice" / "run"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("1000\n")
+    (group / "memory.current").write_text("900\n")
+    (group / "memory.stat").write_text("anon 600\ninactive_file 250\n")
+    (tmp_path / "slice" / "memory.max").write_text("max\n")
+    (tmp_path / "memory.limit_in_bytes").write_text("5000\n")
+    (tmp_path / "memory.usage_in_bytes").write_text("1000\n")
+    assert memory.read_cgroup_free(group) == [350, 4000]
+
+
+def test_free_memory_is_measured():
+    assert 0 < memory.get_free_bytes("cpu") < 2**50

@@ -1,0 +1,104 @@
+"""Every stage with local work is counted, with the right rows, model and text."""
+
+import pytest
+
+from bridgekd.comparing import parse_comparison, run_comparison
+from bridgekd.core.throughput import WorkKind
+from bridgekd.edges.recipe import load_recipe
+from bridgekd.edges.store import PlanStore
+from bridgekd.methods import METHODS, pilot
+from bridgekd.plans.stage_work import PlannedData, WorkCounter
+from bridgekd.runs import Run, build_run_context
+from conftest import TINY_RECIPE
+
+LOCAL = (WorkKind.TRAINING, WorkKind.GENERATION, WorkKind.SCORING)
+SETS = ["data.validation=10", "assistant.train.updates=null", "student.train.updates=null"]
+
+
+def plan_stages(recipe, overrides=(), method="bridge"):
+    """The planned stages of a method by name, and their counter."""
+    given = load_recipe(recipe, [*SETS, *overrides])
+    folder = recipe.parent
+    run = Run(given, folder, PlanStore(folder / "runs"), build_run_context(given, folder))
+    if method == "pilot":
+        pilot.pilot(run)
+    else:
+        run_comparison(run, parse_comparison(given, folder, [method]))
+    n_answers = dict.fromkeys(run.store.planned, 12)
+    data = PlannedData(60, 10, 20, 30, n_answers, 100.0, 5.0, 80.0)
+    return run.store.planned, WorkCounter(run.store.planned, data, run.assistant)
+
+
+def count(recipe, stage, overrides=(), method="bridge"):
+    planned, counter = plan_stages(recipe, overrides, method)
+    return [counter.count(todo) for todo in planned.values() if todo.stage.name == stage]
+
+
+@pytest.fixture
+def recipe(world_files, tmp_path):
+    for name in ("train.jsonl", "test.jsonl", "instruct.jsonl", "model"):
+        (tmp_path / name).symlink_to(world_files / name)
+    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE % "http://127.0.0.1:9/v1")
+    return tmp_path / "tiny.yaml"
+
+
+@pytest.mark.parametrize("method", [*METHODS.list_names(), "pilot"])
+def test_every_stage_with_local_work_is_counted(recipe, method):
+    planned, counter = plan_stages(recipe, method=method)
+    for todo in planned.values():
+        works = counter.count(todo)
+        assert all(work.n_rows > 0 for work in works)
+        if todo.stage.kind in LOCAL:
+            assert works and works[0].kind is todo.stage.kind, todo.stage.name
+
+
+def test_training_counts_updates_and_early_stopping(recipe):
+    sets = ["student.train.epochs=2", "student.train.batch_size=8"]
+    ((training, evaluations),) = count(recipe, "train_student", sets)
+    assert (training.n_updates, training.n_rows, training.text) == (15, 120, "rationale")
+    assert (evaluations.kind, evaluations.n_rows) == (WorkKind.GENERATION, 2 * 10)
+    ((training, *rest),) = count(recipe, "train_student", ["student.train.held_out=10%"])
+    assert not rest
+
+
+def test_assistant_is_trained_on_purchased_rationales(recipe):
+    sets = ["assistant.train.epochs=4", "assistant.train.batch_size=8"]
+    ((training, _),) = count(recipe, "train_assistant", sets)
+    assert training.n_updates == 12 * 4 / 8
+
+
+def test_samples_and_scored_rationales_are_counted(recipe):
+    sets = ["annotate.keep=consistent", "annotate.samples=5"]
+    ((writing,),) = count(recipe, "annotate", sets)
+    assert (writing.n_rows, writing.text) == (60 * 6, "rationale")
+    ((_, judging),) = count(recipe, "annotate", ["annotate.keep=confident"])
+    assert (judging.kind, judging.n_rows, judging.text) == (WorkKind.SCORING, 60, "rationale")
+    ((judging,),) = count(recipe, "check_rationales", ["check.keep=confident"])
+    assert (judging.kind, judging.n_rows) == (WorkKind.SCORING, 12)
+
+
+def test_difficulty_by_sampled_answers_generates_them(recipe):
+    ((_, answers),) = count(recipe, "score_pool", ["select.difficulty=n_distinct_answers"])
+    assert (answers.kind, answers.text) == (WorkKind.GENERATION, "answer")
+    assert answers.n_rows == 60 * 5
+
+
+def test_reference_model_of_distillation_is_counted(recipe):
+    works = [w for part in count(recipe, "train_student", method="mentor_kd") for w in part]
+    assert [w.kind for w in works][:2] == [WorkKind.TRAINING, WorkKind.SCORING]
+    assert works[0].n_rows == works[1].n_rows
+
+
+def test_pilot_measures_its_held_out_questions(recipe):
+    sets = ["pilot.n_eval=30", "data.validation=0"]
+    works = [w for part in count(recipe, "predict", sets, "pilot") for w in part]
+    assert {w.n_rows for w in works} == {60 // 4}
+    trainings = [works[0] for works in count(recipe, "train_student", sets, "pilot")]
+    assert [w.text for w in trainings].count("answer") == 1
+
+
+def test_stages_of_a_server_are_marked(recipe):
+    server = "{base_url: 'http://127.0.0.1:9/v1'}"
+    sets = ["assistant.backend=server", f"assistant.server={server}"]
+    ((writing,),) = count(recipe, "annotate", sets)
+    assert writing.is_served
