@@ -48,7 +48,7 @@ def task(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", rows[:30])
     write_jsonl(tmp_path / "test.jsonl", rows[30:])
     (tmp_path / "task.yaml").write_text(
-        "data: {train: train.jsonl, test: test.jsonl, answer_kind: number}\n"
+        "data: {train: train.jsonl, test: test.jsonl, answer_type: number}\n"
         "teacher: {model: large, price: {input: 2.5, output: 10}}\n"
         "budget: {queries: 5, usd: 1}\n"
         "assistant: {model: model}\n"

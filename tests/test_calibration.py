@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from answer_types import get_type
 from bridgekd.config import Confidence
 from bridgekd.core.calibration import calibration, confident_enough
 from bridgekd.records import Example, Rationale
@@ -40,7 +41,7 @@ def test_rationales_whose_answer_no_majority_of_samples_gives_are_dropped_with_a
     examples = [Example(id, "Who?", "Ann") for id in "abc"]
     rows = [Rationale(id, "So.", "ann", "assistant", True) for id in "abc"]
     samples = [["ann", "ann", "bob"], ["ann", "bob", "bob"], ["", "", "ann"]]
-    kept, found = by_consistency(rows, examples, samples, "text")
+    kept, found = by_consistency(rows, examples, samples, get_type("text"))
     assert [r.kept for r in kept] == [True, False, False]
     assert kept[1].reason == "inconsistent: 33% of 3 samples agree"
     assert [r.confidence for r in kept] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
@@ -49,7 +50,7 @@ def test_rationales_whose_answer_no_majority_of_samples_gives_are_dropped_with_a
 
 def test_without_gold_answers_nothing_is_said_of_calibration():
     row = Rationale("a", "So.", "ann", "assistant", True, confidence=0.5)
-    assert held_against_gold([row], [Example("a", "Who?")], "text") is None
+    assert held_against_gold([row], [Example("a", "Who?")], get_type("text")) is None
 
 
 def test_confidence_has_a_threshold_of_a_half_unless_a_share_is_asked_for():

@@ -9,6 +9,7 @@ from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_mo
 from bridgekd.exporting.folder import _format_command, _lessons
 from bridgekd.journal import load_finished_run
 from bridgekd.lm.merging import Merged
+from bridgekd.variants import VariantRef
 
 HOSTILE = "a|b\n# <script>`[x](y)*"
 
@@ -66,7 +67,7 @@ def test_braces_in_a_name_are_text(exported):
 
 def test_choices_are_in_the_code_if_the_task_has_them(exported):
     recipe = exported.run.recipe
-    data = recipe.data.model_copy(update={"answer_kind": "choice"})
+    data = recipe.data.model_copy(update={"answer_type": VariantRef(name="multiple_choice")})
     run = replace(exported.run, recipe=recipe.model_copy(update={"data": data}))
     text = render_model_card(replace(exported, run=run))
     (line,) = (row for row in text.splitlines() if row.startswith("messages = "))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import bridgekd
+from answer_types import get_type
 from bridgekd import lm
 from bridgekd.config import Confidence, Teacher
 from bridgekd.cost.budget_slice import slice_amount
@@ -69,7 +70,9 @@ def test_a_pool_without_gold_answers_runs_to_the_end(unlabelled):
 def test_a_text_without_an_answer_teaches_nothing_where_no_gold_answer_takes_its_place():
     said = "She leaves. Then nobody knows."
     for gold, kept in (("7", True), (None, False)):
-        row = check_rationale(Example("a", "Who?", gold), said, "number", "teacher", "all")
+        row = check_rationale(
+            Example("a", "Who?", gold), said, get_type("number"), "teacher", "all"
+        )
         assert (row.kept, row.reason) == (kept, "" if kept else "no answer")
 
 
@@ -123,7 +126,7 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
         model,
         Confidence(at_least=0),
         batch_size=2,
-        kind="text",
+        answer_type=get_type("text"),
         live=LIVE,
     )
     assert [r.kept for r in found] == [True, True, False]
@@ -134,7 +137,7 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
         model,
         Confidence(at_least=1),
         batch_size=2,
-        kind="text",
+        answer_type=get_type("text"),
         live=LIVE,
     )
     assert not any(r.kept for r in none) and "asked for at least 1" in none[0].reason

@@ -58,7 +58,7 @@ def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
         ("budget.queries=0", "a budget of 0 queries buys nothing"),
         ("budget.queries=500", "budget.queries of 500 is above the 27 questions of the pool"),
         ("data.fields.question=qestion", "did you mean 'question'"),
-        ("data.answer_kind=choice", "answer_kind is choice but the row has no options"),
+        ("data.answer_type=multiple_choice", "multiple_choice, and the row has no choices"),
         ("data.train=nowhere.jsonl", "no such data file"),
         ("data.validation=100%", "leaves no pool"),
         ("assistant.model=./nowhere", "no such model folder"),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from answer_types import get_type
 from bridgekd.config import Fields
 from bridgekd.edges.columns import Rows, gathered, rows_in
 from bridgekd.edges.data import load_examples
@@ -59,4 +60,4 @@ def test_an_id_that_stands_twice_is_named_with_both_places(tmp_path):
         [{"id": i, "question": "q", "answer": "a"} for i in ("a", "b", "a")],
     )
     with pytest.raises(BadInput, match=r"line 3: id 'a' stands already at .*line 1"):
-        load_examples(path, Fields(id="id"), "text")
+        load_examples(path, Fields(id="id"), get_type("text"))

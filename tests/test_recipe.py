@@ -45,7 +45,7 @@ def test_yaml_is_1_2(task):
         ("queries: 5", "queries: 120%", r"budget.queries: '120%' is neither"),
         ("queries: 5, usd: 1", "usd: 0", r"a budget of 0 dollars buys nothing"),
         ("{queries: 5, usd: 1}", "{}", r"at least one of queries, usd, tokens"),
-        ("kind: number", "kind: essay", r"line 1: data.answer_kind: .*'essay'"),
+        ("type: number", "type: essay", r"line 1: Unknown answer type 'essay'. Known: label,"),
         ("{model: large", "{model: large]", r"task.yaml line 2: broken YAML"),
         ("model: large", "model: large, base_url: localhost:4000", r"base_url: not an address"),
         ("model: large", "model: large, base_url: 'https://me:sk-1@h/v1'", r"no user or key"),
@@ -67,6 +67,7 @@ def test_a_mistake_is_named_with_its_line(task, old, new, complaint):
     [
         ("alpha", "write section.key=value"),
         ("select.round=1", "unknown key 'select.round'; did you mean 'rounds'"),
+        ("select.strategy={name: deita, alpha: 1}", r"task.yaml: strategy deita: unknown option"),
         ("select.rounds=0", r"select.rounds: .* greater than or equal to 1, found 0"),
     ],
 )
@@ -96,7 +97,7 @@ def test_the_commented_template_shows_the_defaults(task):
         assert getattr(template, section) == getattr(short, section)
     for section, keys in {
         "teacher": ("max_tokens", "temperature", "concurrency", "timeout_s", "prompt"),
-        "data": ("fields", "validation", "answer_kind"),
+        "data": ("fields", "validation", "answer_type"),
         "assistant": (
             *("warm_up", "answer_weight", "max_new_tokens"),
             *("backend", "scoring", "server"),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import bridgekd
+from answer_types import get_type
 from bridgekd.config import Train
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact
@@ -29,7 +30,7 @@ BIRD = Example("b", "Which flies?", "jay", ("fox", "jay"))
     ],
 )
 def test_a_rationale_is_kept_or_dropped_with_its_reason(text, state, keep, reason):
-    row = check_rationale(BIRD, text, "choice", "teacher", keep, state=state)
+    row = check_rationale(BIRD, text, get_type("multiple_choice"), "teacher", keep, state=state)
     assert (row.kept, row.reason) == (not reason, reason)
 
 
@@ -40,7 +41,7 @@ def lessons(tmp_path):
     dropped = Rationale("b", "", "", "assistant", False, "no rationale")
     write_rows(tmp_path / "pool.parquet", Example, [BIRD])
     write_rows(tmp_path / "rationales.parquet", Rationale, [rationale, dropped])
-    (tmp_path / "task.json").write_text(json.dumps({"answer_kind": "choice"}))
+    (tmp_path / "task.json").write_text(json.dumps({"answer_type": {"name": "multiple_choice"}}))
     return Artifact("both", "x", tmp_path)
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import bridgekd
+from answer_types import get_type
 from bridgekd import lm
 from bridgekd.cli import main
 from bridgekd.core.prompts import answer_prompt, explain_prompt
@@ -32,7 +33,7 @@ def local(tmp_path_factory):
 def panel(local, tmp_path):
     """One model asked to explain, and the same asked for the answer alone."""
 
-    def of(kind="text"):
+    def of(name="text"):
         model = Artifact("train_student", "1", tmp_path)
         arm = ArmSettings(name="bridge", title="Student, BRIDGE")
         models = (
@@ -41,7 +42,7 @@ def panel(local, tmp_path):
             )
             for ask in ("explain", "answer")
         )
-        return Panel(kind, tuple((model, local) for model in models))
+        return Panel(get_type(name), tuple((model, local) for model in models))
 
     return of
 
@@ -58,21 +59,21 @@ def test_each_model_is_asked_as_it_was_trained(local, panel):
 
 
 @pytest.mark.parametrize(
-    ("kind", "question", "choices", "complaint"),
+    ("name", "question", "choices", "complaint"),
     [
-        ("choice", "Which?", [], "questions of this task have options"),
-        ("choice", "Which?", ["one"], "1 options given; a question has 2 to 26, or none"),
+        ("multiple_choice", "Which?", [], "questions of this task have options"),
+        ("multiple_choice", "Which?", ["one"], "1 options given; a question has 2 to 26, or none"),
         ("text", "  ", [], "the question is empty"),
     ],
 )
-def test_a_question_that_cannot_be_is_a_sentence(panel, kind, question, choices, complaint):
+def test_a_question_that_cannot_be_is_a_sentence(panel, name, question, choices, complaint):
     with pytest.raises(BadInput, match=complaint):
-        panel(kind).ask(question, choices)
+        panel(name).ask(question, choices)
 
 
 def test_options_are_shown_as_in_the_training(local, panel):
     example = Example("a", "Which ?", choices=("red box", "lazy dog"))
-    (reply, _) = panel("choice").ask("Which ?", ["red box", " lazy dog "])
+    (reply, _) = panel("multiple_choice").ask("Which ?", ["red box", " lazy dog "])
     assert reply.rationale == written(local, explain_prompt(example))
 
 

@@ -51,7 +51,7 @@ def shifted(domain: str) -> Phase:
     def method(run: Run) -> list[Arm]:
         pool = run.load_pool()
         elsewhere = data_source(f"elsewhere-{domain}.jsonl", run.folder)
-        other = run.make(load_pool, build_load_pool_settings(run.recipe), elsewhere)
+        other = run.make(load_pool, build_load_pool_settings(run.recipe, run.folder), elsewhere)
         warm = run.make(warm_up, build_warm_up_settings(run.recipe), run.assistant, other)
         return [assistant_arm(run, pool, warm)]
 

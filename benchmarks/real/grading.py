@@ -15,26 +15,27 @@ from pathlib import Path
 
 from importers import RecordedRow, read_mentor_kd, read_palm540b_dss
 
-from bridgekd.core.grading import is_correct, read_answer
 from bridgekd.core.statistics import wilson
 from bridgekd.edges.rows import read_jsonl
+from bridgekd.grading.answer_type import AnswerType, load_answer_type
+from bridgekd.variants import VariantSettings
 
 ReadRows = Callable[[Path], Iterator[RecordedRow]]
-Set = tuple[str, str, Callable[[], Iterator[RecordedRow]]]  # name, kind of answer, its rows
+Set = tuple[str, str, Callable[[], Iterator[RecordedRow]]]  # name, type of answer, its rows
 MENTOR = {
-    "date_understanding": "choice",
-    "tracking_shuffled_objects": "choice",
+    "date_understanding": "multiple_choice",
+    "tracking_shuffled_objects": "multiple_choice",
     "last_letter_concatenation": "text",
     "svamp": "number",
     "strategy_qa": "label",
 }
 PALM = {
-    "cqa_train": "choice",
-    "cqa_test": "choice",
+    "cqa_train": "multiple_choice",
+    "cqa_test": "multiple_choice",
     "svamp_train": "number",
     "svamp_test": "number",
-    "esnli_valid": "choice",
-    "esnli_test": "choice",
+    "esnli_valid": "multiple_choice",
+    "esnli_test": "multiple_choice",
 }
 GPT3 = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
@@ -68,29 +69,33 @@ def _gpt3(path: Path, model: str) -> Iterator[RecordedRow]:
         yield RecordedRow(row["question"], gold, (), solved["solution"], 0, solved["is_correct"])
 
 
-def by_bridgekd(row: RecordedRow, kind: str) -> bool:
+def by_bridgekd(row: RecordedRow, answer_type: AnswerType) -> bool:
     """Right or wrong by the package's own graders."""
-    answer = read_answer(row.text or "", kind, row.choices)
-    return is_correct(answer, row.answer, kind, row.choices)
+    answer = answer_type.extract_answer(row.text or "", row.choices)
+    return answer_type.is_correct(answer, row.answer, row.choices)
 
 
-def by_math_verify(row: RecordedRow, kind: str) -> bool:
+def by_math_verify(row: RecordedRow, answer_type: AnswerType) -> bool:
     """Right or wrong by math-verify, given the text behind the mark where there is one."""
     from math_verify import parse, verify
 
     return bool(verify(parse(row.answer), parse(row.text or "")))
 
 
-def tell(name: str, kind: str, pairs: list[tuple[RecordedRow, bool]], n_show: int) -> None:
+def tell(
+    name: str, answer_type: AnswerType, pairs: list[tuple[RecordedRow, bool]], n_show: int
+) -> None:
     """Prints a set's row of the table, and some of its disagreements."""
     apart = [(row, graded) for row, graded in pairs if graded != row.flag]
     n, n_agree = len(pairs), len(pairs) - len(apart)
     low, high = wilson(n_agree, n)
     flagged, right = sum(bool(r.flag) for r, _ in pairs), sum(g for _, g in pairs)
     agree = f"{n_agree / n:.2%} ({low:.1%} to {high:.1%})"
-    print(f"| {name} | {kind} | {n} | {flagged} | {right} | {agree} | {len(apart)} |", flush=True)
+    row_type = answer_type.settings.name
+    cells = (name, row_type, n, flagged, right, agree, len(apart))
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
     for row, graded in apart[:n_show]:
-        read = read_answer(row.text or "", kind, row.choices)
+        read = answer_type.extract_answer(row.text or "", row.choices)
         print(f"    flag {row.flag}, graded {graded}, gold {row.answer!r}, read {read!r}")
         print(f"        {row.choices} ...{(row.text or '')[-160:]!r}")
 
@@ -104,12 +109,13 @@ def main() -> None:
     if "BRIDGEKD_DATA" not in os.environ:
         sys.exit("BRIDGEKD_DATA names no folder of recorded answers; set it")
     grade = by_math_verify if asked.math_verify else by_bridgekd
-    print("| set | kind | n | flagged right | graded right | agree | apart |")
+    print("| set | type | n | flagged right | graded right | agree | apart |")
     print("|---|---|---|---|---|---|---|")
     for name, kind, rows in sets_in(Path(os.environ["BRIDGEKD_DATA"])):
         if asked.set in name and (kind == "number" or not asked.math_verify):
-            pairs = [(row, grade(row, kind)) for row in rows() if row.flag is not None]
-            tell(name, kind, pairs, asked.show)
+            answer_type = load_answer_type(VariantSettings(name=kind))
+            pairs = [(row, grade(row, answer_type)) for row in rows() if row.flag is not None]
+            tell(name, answer_type, pairs, asked.show)
 
 
 if __name__ == "__main__":

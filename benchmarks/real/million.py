@@ -39,7 +39,7 @@ SETS = tuple(
 )
 RECIPE = """\
 name: million
-data: {train: %s.jsonl, test: test.jsonl, answer_kind: text, validation: 200}
+data: {train: %s.jsonl, test: test.jsonl, answer_type: text, validation: 200}
 teacher: {model: gpt-4o, expected_tokens: [100, 200]}
 budget: {queries: 1%%}
 assistant: {model: model, warm_up: 0}

@@ -32,7 +32,7 @@ class Task:
     read: Callable[[Path], Iterator[RecordedRow]]
     train: str
     test: str
-    kind: str
+    answer_type: str
     teacher: str
     budget: str
     updates: int  # of every student, and of both of the assistant's trainings
@@ -47,7 +47,7 @@ TASKS = {
         Task("tracking", read_mentor_kd,
              "mentor-kd/data/main/tracking_shuffled_objects_3_train.json.gz",
              "mentor-kd/data/skeleton/tracking_shuffled_objects_test.json.gz",
-             "choice", "gpt-3.5-turbo", "20%", 80, 224),
+             "multiple_choice", "gpt-3.5-turbo", "20%", 80, 224),
         Task("letters", read_mentor_kd,
              "mentor-kd/data/main/last_letter_concatenation_3_train.json.gz",
              "mentor-kd/data/skeleton/last_letter_concatenation_test.json.gz",
@@ -55,7 +55,7 @@ TASKS = {
         Task("svamp", read_palm540b_dss, "palm540b-dss/svamp_train.jsonl.gz",
              "palm540b-dss/svamp_test.jsonl.gz", "number", "palm-540b", "20%", 120, 128),
         Task("commonsense", read_palm540b_dss, "palm540b-dss/cqa_train.jsonl.gz",
-             "palm540b-dss/cqa_test.jsonl.gz", "choice", "palm-540b", "10%", 120, 96,
+             "palm540b-dss/cqa_test.jsonl.gz", "multiple_choice", "palm-540b", "10%", 120, 96,
              n_train=2000, n_test=400),
     )
 }  # fmt: skip
@@ -67,7 +67,7 @@ data:
   train: train.jsonl
   test: test.jsonl
   fields: {{id: id{choices}}}
-  answer_kind: {kind}
+  answer_type: {answer_type}
   validation: 40
 teacher:
   model: {teacher}
@@ -110,8 +110,8 @@ def prepare(task: Task, data: Path, folder: Path, base: Path) -> Path:
     recipe.write_text(
         RECIPE.format(
             name=task.name,
-            choices=", choices: choices" if task.kind == "choice" else "",
-            kind=task.kind,
+            choices=", choices: choices" if task.answer_type == "multiple_choice" else "",
+            answer_type=task.answer_type,
             teacher=task.teacher,
             budget=task.budget,
             base=base.resolve(),

@@ -23,13 +23,15 @@ from tasks import TASKS, Task, prepare, read, write
 
 from bridgekd.comparing import build_arms, parse_comparison
 from bridgekd.core.crossed import difference_of, share_of
-from bridgekd.core.grading import is_correct, read_answer, split_answer
 from bridgekd.core.statistics import holm
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows
+from bridgekd.grading.answer_extraction import split_answer
+from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.records import Prediction
 from bridgekd.runs import build_run_context, open_run
 from bridgekd.teacher.transports import prepare_teacher
+from bridgekd.variants import VariantSettings
 
 LARGE = "gpt-3.5"
 FILES = {"tracking": "tracking_shuffled_objects", "letters": "last_letter_concatenation"}
@@ -49,12 +51,13 @@ class Taught:
     right: np.ndarray
 
 
-def first_right(path: Path, kind: str) -> dict[str, RecordedRow]:
+def first_right(path: Path, type_name: str) -> dict[str, RecordedRow]:
     """The first correct recording of every question."""
     found: dict[str, RecordedRow] = {}
+    answer_type = load_answer_type(VariantSettings(name=type_name))
     for row in read_mentor_kd(path):
-        answer = read_answer(row.text or "", kind, row.choices)
-        if is_correct(answer, row.answer, kind, row.choices):
+        answer = answer_type.extract_answer(row.text or "", row.choices)
+        if answer_type.is_correct(answer, row.answer, row.choices):
             found.setdefault(row.question, row)
     return found
 
@@ -63,7 +66,7 @@ def prepared(task: Task, data: Path, folder: Path, base: Path) -> dict[str, dict
     """The task's files with the shared questions, a file of recordings a teacher; their texts."""
     prepare(task, data, folder, base)
     told = {
-        name: first_right(data / source.format(FILES[task.name]), task.kind)
+        name: first_right(data / source.format(FILES[task.name]), task.answer_type)
         for name, source in SOURCES.items()
     }
     rows = [

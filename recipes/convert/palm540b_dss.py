@@ -12,8 +12,8 @@ from typing import Any
 from files import run_script
 from recorded_answers import RecordedRow, convert_recordings, read_recorded_rows
 
-from bridgekd.core.amounts import number_in
 from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.grading.parse_number import parse_number
 
 NLI = ("entailment", "neutral", "contradiction")
 _NEXT_QUESTION = re.compile(r"\n\s*\n\s*(?:Q:|Premise:)")
@@ -43,7 +43,7 @@ def _parse_row(row: Mapping[str, Any]) -> Iterator[RecordedRow]:
 
 
 def _evaluate_equation(equation: str) -> str:
-    value = number_in(equation)
+    value = parse_number(equation)
     if value is None:
         raise KeyError(f"{equation!r} has no value")
     return str(value.numerator) if value.denominator == 1 else f"{float(value):.10g}"

@@ -12,13 +12,17 @@ from files import make_parser, run_script, sample_questions, write_split
 
 from bridgekd.config import Fields
 from bridgekd.edges.data import load_examples
+from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.records import Example
+from bridgekd.variants import VariantSettings
+
+TEXT = load_answer_type(VariantSettings(name="text"))
 
 
 def read_tables(files: Sequence[Path], columns: Fields, suffix: str = "") -> Iterator[Example]:
     """Yield the questions of the files in their order."""
     for path, name in zip(files, _name_files(files), strict=True):
-        for example in load_examples(path, columns, "text"):
+        for example in load_examples(path, columns, TEXT):
             asked = f"{example.question}\n{suffix}" if suffix else example.question
             id = f"{name}-{example.id}" if name else example.id
             yield replace(example, id=id, question=asked, domain=name or example.domain)

@@ -10,8 +10,8 @@ from typing import Any
 
 from files import make_parser, read_json_file, run_script, to_row, write_jsonl
 
-from bridgekd.core.amounts import whole_number
-from bridgekd.core.signs import plain
+from bridgekd.grading.answer_extraction import strip_markup
+from bridgekd.grading.parse_number import parse_exact_number
 from bridgekd.records import Example
 
 SCALES = {"percent": "%", "thousand": " thousand", "million": " million", "billion": " billion"}
@@ -40,8 +40,8 @@ def render_page(page: Mapping[str, Any]) -> str:
 
 def append_scale(part: str, scale: str) -> str:
     """Return a number with the scale of its row. Text, or a number with a scale, stays."""
-    bare = plain(part)
-    if not scale or whole_number(bare) is None or bare[-1] not in "0123456789":
+    bare = strip_markup(part)
+    if not scale or parse_exact_number(bare) is None or bare[-1] not in "0123456789":
         return part
     return part + SCALES[scale]
 

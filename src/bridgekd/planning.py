@@ -18,6 +18,7 @@ from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.store import Artifact, PlanStore
+from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.io.read_pool import read_pool, read_validation
 from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
@@ -120,13 +121,14 @@ def foreseen(
     here = Run(recipe, folder, seen, build_run_context(recipe, folder))
     work(here)
     to_do = [p for p in seen.planned.values() if not p.artifact.done]
-    loaded = here.load_pool()
+    loaded, settings = here.load_pool(), build_load_pool_settings(recipe, folder)
     if loaded.done:
         pool, validation = read_pool(loaded), read_validation(loaded)
     else:
-        pool, validation = split_validation(here.train_data, build_load_pool_settings(recipe))
+        pool, validation = split_validation(here.train_data, settings)
     instructions = load_instructions(here.instructions.path) if here.instructions else []
-    test = load_examples(here.test_data.path, recipe.data.fields, recipe.data.answer_kind)
+    answer_type = load_answer_type(settings.answer_type)
+    test = load_examples(here.test_data.path, recipe.data.fields, answer_type)
     pending = [p.artifact for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
         refuse_shared(here.ctx.ledger)

@@ -165,7 +165,8 @@ class Run:
 
     def load_pool(self) -> Artifact:
         """Return the pool with its validation split."""
-        return self.make(load_pool, build_load_pool_settings(self.recipe), self.train_data)
+        settings = build_load_pool_settings(self.recipe, self.folder)
+        return self.make(load_pool, settings, self.train_data)
 
     def load_test(self) -> Artifact:
         """Return the test set."""

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridgekd import lm
-from bridgekd.core.grading import read_answer, split_answer
 from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.sources import model_source
 from bridgekd.edges.store import ancestors
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_extraction import split_answer
+from bridgekd.grading.answer_type import AnswerType, load_answer_type
+from bridgekd.grading.graders import GRADERS
 from bridgekd.journal import EvaluatedModel, FinishedRun
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
@@ -33,15 +35,15 @@ class Reply:
 class Panel:
     """Models of a run that are loaded and wait for questions."""
 
-    kind: str  # of the task's answers
+    answer_type: AnswerType
     models: tuple[tuple[EvaluatedModel, "lm.LocalModel"], ...]
 
     def ask(self, question: str, choices: Sequence[str] = ()) -> list[Reply]:
         """What each model answers, asked as it was trained. BadInput for options that a question
         of this task cannot have.
         """
-        example = _example(question, choices, self.kind)
-        return [_reply(arm, local, example, self.kind) for arm, local in self.models]
+        example = _example(question, choices, self.answer_type)
+        return [_reply(arm, local, example, self.answer_type) for arm, local in self.models]
 
 
 def panel(run: FinishedRun, arm: str | None, live: Live, progress: Progress = silent) -> Panel:
@@ -55,7 +57,8 @@ def panel(run: FinishedRun, arm: str | None, live: Live, progress: Progress = si
         progress("load models", n_done, len(wanted))
         models.append((one, load_artifact_model(one.model, live)))
     progress("load models", len(wanted), len(wanted))
-    return Panel(run.recipe.data.answer_kind, tuple(models))
+    answer_type = load_answer_type(GRADERS.resolve(run.recipe.data.answer_type, run.folder))
+    return Panel(answer_type, tuple(models))
 
 
 def _wanted(run: FinishedRun, chosen: EvaluatedModel) -> list[EvaluatedModel]:
@@ -78,10 +81,10 @@ def _wanted(run: FinishedRun, chosen: EvaluatedModel) -> list[EvaluatedModel]:
     return [chosen, *(other for other in others if other != chosen), base]
 
 
-def _example(question: str, choices: Sequence[str], kind: str) -> Example:
+def _example(question: str, choices: Sequence[str], answer_type: AnswerType) -> Example:
     if not question.strip():
         raise BadInput("the question is empty; write one")
-    if kind == "choice" and not choices:
+    if answer_type.has_choices and not choices:
         raise BadInput(
             "questions of this task have options, and a model was taught to pick one; give each "
             "with --choices"
@@ -92,7 +95,9 @@ def _example(question: str, choices: Sequence[str], kind: str) -> Example:
     return Example("asked", question.strip(), choices=tuple(c.strip() for c in choices))
 
 
-def _reply(model: EvaluatedModel, local: "lm.LocalModel", example: Example, kind: str) -> Reply:
+def _reply(
+    model: EvaluatedModel, local: "lm.LocalModel", example: Example, answer_type: AnswerType
+) -> Reply:
     """Where explaining and answering were taught as two tasks, both are asked."""
     prompts = [explain_prompt(example)]
     prompts += [answer_prompt(example)] * (model.predicted.ask == "answer")
@@ -102,5 +107,5 @@ def _reply(model: EvaluatedModel, local: "lm.LocalModel", example: Example, kind
     rationale, answer = split_answer(written[0])
     if len(written) > 1:
         answer = split_answer(written[1])[1]
-    answer = answer or read_answer(written[-1], kind, example.choices)
+    answer = answer or answer_type.extract_answer(written[-1], example.choices)
     return Reply(model.arm.title, rationale, answer)

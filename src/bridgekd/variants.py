@@ -129,6 +129,7 @@ class Registry(Generic[V]):
         self.group = f"bridgekd.{package.rpartition('.')[2]}"
         self._type = kind_type
         self._by_content: dict[str, V] = {}
+        self._files: dict[str, str] = {}
         self._refs: dict[str, VariantRef] = {}
 
     @cached_property
@@ -198,6 +199,10 @@ class Registry(Generic[V]):
             return known.model_copy(update={"options": settings.options})
         return VariantRef.model_validate({"name": settings.name, **settings.options})
 
+    def find_file(self, settings: VariantSettings) -> str | None:
+        """Return the file that the variant was loaded from; None if it is not in a file."""
+        return self._files.get(settings.content or "")
+
     def parse_options(self, settings: VariantSettings) -> BaseModel:
         """Return the options as the variant's own model."""
         return self.load(settings).options.model_validate(settings.options)
@@ -233,6 +238,7 @@ class Registry(Generic[V]):
         except OSError as exc:
             raise BadInput(f"Cannot read the {self.kind} file {path}: {exc.strerror}.") from exc
         content = _hash_code(code)
+        self._files[content] = str(path.resolve())
         if content in self._by_content:
             return self._by_content[content], content
         module = _import_file(path, f"bridgekd_file_{content[:16]}", self.kind)

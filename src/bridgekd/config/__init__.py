@@ -8,7 +8,6 @@ from bridgekd.config.fields import Amount, Dollars, Section, count_of, is_loopba
 from bridgekd.config.prices import Price, published_price
 from bridgekd.config.recipe import (
     Annotate,
-    AnswerKind,
     Assistant,
     Check,
     Confidence,
@@ -32,7 +31,6 @@ __all__ = [
     "OWN_FIELDS",
     "Amount",
     "Annotate",
-    "AnswerKind",
     "Assistant",
     "AssistantServer",
     "Backend",

@@ -12,7 +12,6 @@ from bridgekd.config.server import AssistantServer, Backend
 from bridgekd.config.teacher import Budget, Teacher
 from bridgekd.variants import VariantRef
 
-AnswerKind = Literal["choice", "number", "label", "labels", "text"]
 Space = Literal["raw", "centred"]
 Role = Literal["assistant", "student"]
 
@@ -44,7 +43,7 @@ class Data(Section):
     train: str
     test: str
     fields: Fields = Fields()
-    answer_kind: AnswerKind = "text"
+    answer_type: VariantRef = VariantRef(name="text")
     unlabelled: bool = False  # whether rows of train may have no answer
     validation: Amount = "10%"  # set aside from train for early stopping, the same for every arm
 

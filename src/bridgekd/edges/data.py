@@ -15,24 +15,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bridgekd.config import AnswerKind, Fields
-from bridgekd.core.grading import canonical
+from bridgekd.config import Fields
 from bridgekd.edges.rows import open_text, read_jsonl, utf8_of
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.records import Example
 
 Raw = tuple[str, dict[str, Any]]  # ("file line 3", the row)
 
 
 def load_examples(
-    path: Path, fields: Fields, answer_kind: AnswerKind, *, unlabelled: bool = False
+    path: Path, fields: Fields, answer_type: AnswerType, *, unlabelled: bool = False
 ) -> list[Example]:
     """The examples of `examples_in`, all of them."""
-    return list(examples_in(path, fields, answer_kind, unlabelled=unlabelled))
+    return list(examples_in(path, fields, answer_type, unlabelled=unlabelled))
 
 
 def examples_in(
-    path: Path, fields: Fields, answer_kind: AnswerKind, *, unlabelled: bool = False
+    path: Path, fields: Fields, answer_type: AnswerType, *, unlabelled: bool = False
 ) -> Iterator[Example]:
     """The examples of a file or Hub data set in their order; BadInput on the first row that does
     not fit. With `unlabelled`, rows may have no answer.
@@ -46,7 +46,7 @@ def examples_in(
                 _refuse_twice(path, fields, place, example.id)
             seen.add(name)
         if example.answer is not None or not unlabelled:
-            example = _with_known_answer(place, example, answer_kind)
+            example = _with_known_answer(place, example, answer_type)
         yield example
         n += 1
     if not n:
@@ -228,22 +228,20 @@ def _option_at(place: str, number: int, choices: tuple[str, ...]) -> str:
     return choices[number]
 
 
-def _with_known_answer(place: str, example: Example, kind: AnswerKind) -> Example:
-    """The example with its answer as it is to be learnt: an option's text, what follows `####`."""
+def _with_known_answer(place: str, example: Example, answer_type: AnswerType) -> Example:
+    """The example with its answer as it is to be learnt: a choice's text, what follows `####`."""
+    name, choices = answer_type.settings.name, example.choices
     if example.answer is None:
         raise BadInput(f"{place}: no answer; fill it, remove the row or mend data.fields.answer")
-    if kind == "choice" and not example.choices:
+    if answer_type.has_choices and not choices:
         raise BadInput(
-            f"{place}: answer_kind is choice but the row has no options; set data.fields.choices"
+            f"{place}: The answer type is {name}, and the row has no choices. Set "
+            "data.fields.choices."
         )
-    if not canonical(example.answer, kind, example.choices):
-        among = f" among {list(example.choices)}" if kind == "choice" else ""
+    if not answer_type.canonicalize(example.answer, choices):
+        among = f" among {list(choices)}" if answer_type.has_choices else ""
         raise BadInput(
-            f"{place}: the answer {example.answer!r} is no {kind}{among}; mend it or set "
-            "data.answer_kind"
+            f"{place}: The answer {example.answer!r} is not a {name}{among}. Correct it or set "
+            "data.answer_type."
         )
-    if kind == "choice":
-        return replace(example, answer=canonical(example.answer, kind, example.choices))
-    if kind == "number":
-        return replace(example, answer=example.answer.rpartition("####")[2].strip())
-    return example
+    return replace(example, answer=answer_type.clean_gold(example.answer, choices))

@@ -13,9 +13,18 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from bridgekd.config import Recipe
 from bridgekd.edges.rows import utf8_of
 from bridgekd.errors import BadInput
+from bridgekd.grading.graders import GRADERS
+from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.variants import Registry
 
 Path_ = tuple[str | int, ...]
 MethodText = str | dict[str, JsonValue]
+_REGISTRIES: dict[tuple[str, str], Registry[Any]] = {
+    ("data", "answer_type"): GRADERS,
+    ("select", "strategy"): STRATEGIES,
+    ("select", "difficulty"): MEASURES,
+}
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -34,9 +43,20 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         _override(tree, override)
     tree.setdefault("name", path.stem)
     try:
-        return Recipe.model_validate(_plain(tree))
+        recipe = Recipe.model_validate(_plain(tree))
     except ValidationError as exc:
         raise BadInput(_sentence(exc, tree, path)) from exc
+    _check_variants(recipe, tree, path)
+    return recipe
+
+
+def _check_variants(recipe: Recipe, tree: CommentedMap, path: Path) -> None:
+    for (section, key), registry in _REGISTRIES.items():
+        try:
+            registry.resolve(getattr(getattr(recipe, section), key), path.parent)
+        except BadInput as exc:
+            line = _line(tree, (section, key))
+            raise BadInput(f"{path}{f' line {line}' if line else ''}: {exc}") from exc
 
 
 def parse_methods(text: str) -> list[MethodText]:

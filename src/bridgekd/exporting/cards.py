@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgekd import lm
-from bridgekd.config import Budget, Recipe
+from bridgekd.config import Budget
 from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.licences import licence_of
 from bridgekd.edges.metrics_file import read_metrics
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, Stats, ancestors
+from bridgekd.grading.answer_type import load_answer_type
+from bridgekd.grading.graders import GRADERS
 from bridgekd.journal import EvaluatedModel, FinishedRun, find_base_model, find_rationales
 from bridgekd.records import Example, Lesson
 from bridgekd.report.contamination import describe_contamination
@@ -79,7 +81,8 @@ def render_model_card(exported: ExportedArm) -> str:
     tables = [_build_accuracy_table("model", shown)]
     tables += [_build_accuracy_table("domain", domains)] if domains else []
     test_data = _get_public_name(_get_source(run.ancestors, "load_test"))
-    suffix, known_license = _get_prompt_suffix(arm, run.recipe), licence_of(base)
+    answer_type = load_answer_type(GRADERS.resolve(run.recipe.data.answer_type, run.folder))
+    suffix, known_license = _get_prompt_suffix(arm, answer_type.has_choices), licence_of(base)
     card_data = ModelCardData(
         base_model=_get_name(base) if base.stage == "hub" else None,
         eval_results=[_build_eval_result(metrics[arm.name], test_data)],
@@ -307,9 +310,9 @@ def _format_budget(budget: Budget) -> str:
     return f"{', '.join(parts)}; the first limit that was reached" if len(parts) > 1 else parts[0]
 
 
-def _get_prompt_suffix(arm: EvaluatedModel, recipe: Recipe) -> str:
+def _get_prompt_suffix(arm: EvaluatedModel, has_choices: bool) -> str:
     """What follows the question in a prompt of the training."""
-    choices = _CHOICES if recipe.data.answer_kind == "choice" else ()
+    choices = _CHOICES if has_choices else ()
     build_prompt = answer_prompt if arm.predicted.ask == "answer" else explain_prompt
     (message,) = build_prompt(Example("", "", choices=choices))
     return message.content

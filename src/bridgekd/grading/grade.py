@@ -3,23 +3,24 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from bridgekd.core.grading import canonical, is_correct, read_answer, split_answer
+from bridgekd.grading.answer_extraction import split_answer
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.records import Example, Prediction, Rationale
 
 FilterName = Literal["correct", "confident", "consistent", "all"]
 
 
-def grade_answer(example: Example, text: str, kind: str) -> Prediction:
+def grade_answer(example: Example, text: str, answer_type: AnswerType) -> Prediction:
     """Return a text's answer and whether it is the gold answer."""
-    answer = read_answer(text, kind, example.choices)
-    right = is_correct(answer, example.answer or "", kind, example.choices)
+    answer = answer_type.extract_answer(text, example.choices)
+    right = answer_type.is_correct(answer, example.answer, example.choices)
     return Prediction(example.id, text, answer, right)
 
 
 def check_rationale(
     example: Example,
     text: str,
-    kind: str,
+    answer_type: AnswerType,
     source: str,
     rule: FilterName,
     *,
@@ -31,7 +32,7 @@ def check_rationale(
     only if there is no gold answer in its place), and under `correct` those with a wrong answer.
     """
     rationale, _ = split_answer(text)
-    answer = read_answer(text, kind, example.choices)
+    answer = answer_type.extract_answer(text, example.choices)
     reason = ""
     if state != "answered":
         reason = state
@@ -41,17 +42,17 @@ def check_rationale(
         reason = "no answer"
     elif rule == "correct" and example.answer is None:
         reason = "no gold answer to check against"
-    elif rule == "correct" and not is_correct(answer, example.answer or "", kind, example.choices):
-        gold = canonical(example.answer or "", kind, example.choices)
+    elif rule == "correct" and not answer_type.is_correct(answer, example.answer, example.choices):
+        gold = answer_type.canonicalize(example.answer or "", example.choices)
         reason = f"wrong answer: {answer}, not {gold}"
     return Rationale(example.id, rationale, answer, source, not reason, reason)
 
 
 def extract_answers(
-    examples: Sequence[Example], texts: Sequence[Sequence[str]], kind: str
+    examples: Sequence[Example], texts: Sequence[Sequence[str]], answer_type: AnswerType
 ) -> list[list[str]]:
     """Return the canonical answers of every example's texts; "" for a text without one."""
     return [
-        [read_answer(text, kind, example.choices) for text in own]
+        [answer_type.extract_answer(text, example.choices) for text in own]
         for example, own in zip(examples, texts, strict=True)
     ]

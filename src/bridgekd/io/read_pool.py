@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from bridgekd.config import AnswerKind
 from bridgekd.edges.columns import Rows, rows_in
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.records import Example
+from bridgekd.variants import VariantSettings
 
 TASK_FILE = "task.json"
 
@@ -23,10 +24,10 @@ def read_validation(pool: Artifact) -> Rows[Example]:
     return rows_in(pool.path / "validation.parquet", Example)
 
 
-def read_answer_type(pool: Artifact) -> AnswerKind:
-    """Return the type of answer of the pool's task."""
-    answer_type: AnswerKind = json.loads((pool.path / TASK_FILE).read_text())["answer_kind"]
-    return answer_type
+def read_answer_type(pool: Artifact) -> AnswerType:
+    """Return the type of the answers of the pool's task."""
+    task = json.loads((pool.path / TASK_FILE).read_text())
+    return load_answer_type(VariantSettings.model_validate(task["answer_type"]))
 
 
 def index_by_id(examples: Iterable[Example], ids: Iterable[str]) -> dict[str, Example]:

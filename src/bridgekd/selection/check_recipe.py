@@ -5,6 +5,7 @@ from typing import Any
 
 from bridgekd.config import Recipe
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.measure import DifficultyMeasure
 from bridgekd.selection.strategies import STRATEGIES
@@ -23,7 +24,7 @@ def check_strategy(recipe: Recipe, strategy: Strategy[Any]) -> None:
         )
 
 
-def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any]) -> None:
+def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: AnswerType) -> None:
     """Raise InputError if the recipe has no gold answers, warm-up or probabilities for it."""
     what = f"The difficulty measure {measure.name}"
     if measure.needs_gold and recipe.data.unlabelled:
@@ -37,12 +38,12 @@ def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any]) -> None:
             f"{what} compares assistants that were warmed up on different questions, and "
             "assistant.warm_up is 0. Raise it, or use another measure."
         )
-    has_choices = recipe.data.answer_kind == "choice"
+    has_choices = answer_type.has_choices
     from_server = recipe.assistant.scoring == "server"
     if from_server and measure.needs_token_probabilities(has_choices):
         others = [m.name for m in MEASURES if not m.needs_token_probabilities(has_choices)]
         raise BadInput(
-            f"{what} needs the probability of every token for {recipe.data.answer_kind} answers, "
+            f"{what} needs the probability of every token for {answer_type.settings.name} answers, "
             "which no server returns. Set assistant.scoring: transformers, or select.difficulty "
             f"to {_join_names(others)}."
         )

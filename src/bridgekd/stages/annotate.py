@@ -74,7 +74,7 @@ def annotate(
     output_dir: Path, settings: AnnotateSettings, ctx: Live, pool: Artifact, model: Artifact
 ) -> AnnotateStats:
     """The assistant's own rationale for every question of the pool."""
-    examples, kind = read_pool(pool), read_answer_type(pool)
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [explain_prompt(e) for e in examples]
     batch_size = ctx.runtime.assistant_batch_size
     writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
@@ -87,7 +87,7 @@ def annotate(
         if settings.n_samples:
             samples = writer.sample(backend, prompts, settings.n_samples, settings.seed)
         rows = [
-            check_rationale(e, text, kind, "assistant", settings.keep)
+            check_rationale(e, text, answer_type, "assistant", settings.keep)
             for e, text in zip(examples, texts, strict=True)
         ]
         if settings.confidence is not None:
@@ -98,13 +98,15 @@ def annotate(
                 )
             rows, calibration = by_confidence(
                 rows, examples, backend, settings.confidence,
-                batch_size=batch_size, kind=kind, live=ctx,
+                batch_size=batch_size, answer_type=answer_type, live=ctx,
             )  # fmt: skip
     if samples:
-        answers = extract_answers(examples, samples, kind)
-        rows, calibration = by_consistency(rows, examples, answers, kind)
+        answers = extract_answers(examples, samples, answer_type)
+        rows, calibration = by_consistency(rows, examples, answers, answer_type)
     write_rows(output_dir / "rationales.parquet", Rationale, rows)
-    n_correct = sum(grade_answer(e, t, kind).correct for e, t in zip(examples, texts, strict=True))
+    n_correct = sum(
+        grade_answer(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True)
+    )
     return AnnotateStats(
         n_written=len(rows),
         n_kept=sum(r.kept for r in rows),
@@ -122,7 +124,7 @@ def sample_rationales(
     """Several rationales of the assistant per question. Kept are those with the correct answer; of
     equal texts only the first.
     """
-    examples, kind = read_pool(pool), read_answer_type(pool)
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     batch_size = ctx.runtime.assistant_batch_size
     writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
@@ -133,7 +135,7 @@ def sample_rationales(
         row
         for e, texts in zip(examples, samples, strict=True)
         for row in drop_duplicates(
-            [check_rationale(e, text, kind, "assistant", settings.keep) for text in texts]
+            [check_rationale(e, text, answer_type, "assistant", settings.keep) for text in texts]
         )
     ]
     write_rows(output_dir / "rationales.parquet", Rationale, rows)

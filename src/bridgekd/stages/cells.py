@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgekd.core.calibration import Calibration
-from bridgekd.core.grading import split_answer
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.grading.answer_extraction import split_answer
 from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.stages.live import Checker

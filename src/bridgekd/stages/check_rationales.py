@@ -49,12 +49,12 @@ def check_rationales(
     `confident` the assistant, `model`, scores them.
     """
     answers = read_rows(completions.path / "completions.parquet", Completion)
-    kind = read_answer_type(pool)
+    answer_type = read_answer_type(pool)
     by_id = index_by_id(read_pool(pool), (c.id for c in answers))
     calibration = None
     rows = [
         check_rationale(
-            by_id[c.id], c.text or c.reasoning, kind, "teacher", settings.keep, state=c.state
+            by_id[c.id], c.text or c.reasoning, answer_type, "teacher", settings.keep, state=c.state
         )
         for c in answers
     ]
@@ -62,7 +62,7 @@ def check_rationales(
         examples = [by_id[r.id] for r in rows]
         with open_backend(model, settings.scoring, output_dir, ctx) as judge:
             rows, calibration = by_confidence(
-                rows, examples, judge, settings.confidence, kind=kind, live=ctx,
+                rows, examples, judge, settings.confidence, answer_type=answer_type, live=ctx,
                 batch_size=ctx.runtime.assistant_batch_size,
             )  # fmt: skip
     write_rows(output_dir / "rationales.parquet", Rationale, rows)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from bridgekd.config import Role, Section
 from bridgekd.core.chance import chance
-from bridgekd.core.grading import split_answer
 from bridgekd.core.steps import grouped, n_steps
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.metrics_file import write_metrics
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_extraction import split_answer
 from bridgekd.records import Example, Prediction
 from bridgekd.stages.cells import Reader
 from bridgekd.stages.live import Checker, Live

@@ -13,8 +13,8 @@ import numpy as np
 
 from bridgekd.config import Confidence, count_of
 from bridgekd.core.calibration import Calibration, calibration, confident_enough
-from bridgekd.core.grading import is_correct
 from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.records import Example, Rationale
 from bridgekd.stages.live import Live
 from bridgekd.stages.model_backend import ModelBackend
@@ -27,7 +27,7 @@ def by_confidence(
     asked: Confidence,
     *,
     batch_size: int | None,
-    kind: str,
+    answer_type: AnswerType,
     live: Live,
 ) -> tuple[list[Rationale], Calibration | None]:
     """`rows` with the confidence of `model` in each, the unsure ones dropped."""
@@ -46,14 +46,14 @@ def by_confidence(
     for i, confidence, ok in zip(judged, said, enough, strict=True):
         reason = "" if ok else f"unsure: confidence {confidence:.3f}, asked for {why}"
         kept[i] = replace(rows[i], kept=bool(ok), reason=reason, confidence=float(confidence))
-    return kept, held_against_gold(kept, examples, kind)
+    return kept, held_against_gold(kept, examples, answer_type)
 
 
 def by_consistency(
     rows: Sequence[Rationale],
     examples: Sequence[Example],
     samples: Sequence[Sequence[str]],
-    kind: str,
+    answer_type: AnswerType,
 ) -> tuple[list[Rationale], Calibration | None]:
     """`rows` with the share of `samples` (answers, k a row) that agree as confidence; dropped where
     no majority does (self-consistency, arXiv 2203.11171, as a filter: ours).
@@ -65,15 +65,15 @@ def by_consistency(
         if row.kept and share <= 0.5:
             reason = f"inconsistent: {share:.0%} of {len(answers)} samples agree"
         kept.append(replace(row, kept=not reason, reason=reason, confidence=share))
-    return kept, held_against_gold(kept, examples, kind)
+    return kept, held_against_gold(kept, examples, answer_type)
 
 
 def held_against_gold(
-    rows: Sequence[Rationale], examples: Sequence[Example], kind: str
+    rows: Sequence[Rationale], examples: Sequence[Example], answer_type: AnswerType
 ) -> Calibration | None:
     """The calibration over rows that have a confidence and a gold answer; None without any."""
     pairs = [
-        (r.confidence, is_correct(r.answer, e.answer, kind, e.choices))
+        (r.confidence, answer_type.is_correct(r.answer, e.answer, e.choices))
         for r, e in zip(rows, examples, strict=True)
         if r.confidence is not None and e.answer is not None
     ]

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bridgekd import lm
-from bridgekd.config import Amount, AnswerKind, count_of
+from bridgekd.config import Amount, count_of
 from bridgekd.core.draws import stream
 from bridgekd.core.prompts import ANSWER_LINE, answer_prompt, explain_prompt
 from bridgekd.core.throughput import Throughput
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.grading.grade import grade_answer
 from bridgekd.records import Example, TrainRow
 
@@ -23,7 +24,7 @@ class GreedyAccuracy:
     """Judges a model by its greedy answers to questions with gold answers."""
 
     examples: tuple[Example, ...]
-    kind: AnswerKind
+    answer_type: AnswerType
     asked: Asked
     max_new_tokens: int
     batch_size: int | None
@@ -39,7 +40,8 @@ class GreedyAccuracy:
             throughput=self.speed,
         )
         pairs = zip(self.examples, texts, strict=True)
-        return sum(grade_answer(e, t, self.kind).correct for e, t in pairs) / len(self.examples)
+        n_correct = sum(grade_answer(e, t, self.answer_type).correct for e, t in pairs)
+        return n_correct / len(self.examples)
 
 
 @dataclass(frozen=True, slots=True)

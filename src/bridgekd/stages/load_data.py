@@ -7,21 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgekd.config import Amount, AnswerKind, Fields, Recipe, Section, count_of
+from bridgekd.config import Amount, Fields, Recipe, Section, count_of
 from bridgekd.core.draws import stream
 from bridgekd.edges.columns import Rows, gathered
 from bridgekd.edges.data import examples_in, load_examples
 from bridgekd.edges.rows import write_rows, write_tables
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
+from bridgekd.grading.answer_type import load_answer_type
+from bridgekd.grading.graders import GRADERS
 from bridgekd.io.read_pool import TASK_FILE, read_answer_type, read_pool, read_validation
 from bridgekd.records import Example
 from bridgekd.stages.live import Live
+from bridgekd.variants import VariantSettings
 
 
 class LoadPoolSettings(Section):
     fields: Fields
-    answer_kind: AnswerKind
+    answer_type: VariantSettings
     unlabelled: bool
     validation: Amount
     seed: int
@@ -41,12 +44,12 @@ class LoadTestStats(Stats):
     n_also_in_train: int
 
 
-def build_load_pool_settings(recipe: Recipe) -> LoadPoolSettings:
+def build_load_pool_settings(recipe: Recipe, folder: Path) -> LoadPoolSettings:
     """Return what the pool depends on."""
     data = recipe.data
     return LoadPoolSettings(
         fields=data.fields,
-        answer_kind=data.answer_kind,
+        answer_type=GRADERS.resolve(data.answer_type, folder),
         unlabelled=data.unlabelled,
         validation=data.validation,
         seed=recipe.seed,
@@ -61,7 +64,8 @@ def load_pool(
     pool, validation = split_validation(source, settings)
     write_tables(output_dir / "pool.parquet", Example, pool.groups())
     write_tables(output_dir / "validation.parquet", Example, validation.groups())
-    (output_dir / TASK_FILE).write_text(json.dumps({"answer_kind": settings.answer_kind}))
+    task = {"answer_type": settings.answer_type.model_dump(mode="json")}
+    (output_dir / TASK_FILE).write_text(json.dumps(task))
     return LoadPoolStats(n_pool=len(pool), n_validation=len(validation))
 
 
@@ -86,11 +90,11 @@ def split_validation(
 
     Every example of the validation split has a gold answer. Raises InputError if no pool is left.
     """
-    has_answer = bytearray()
+    has_answer, answer_type = bytearray(), load_answer_type(settings.answer_type)
 
     def iter_examples() -> Iterator[Example]:
         for example in examples_in(
-            source.path, settings.fields, settings.answer_kind, unlabelled=settings.unlabelled
+            source.path, settings.fields, answer_type, unlabelled=settings.unlabelled
         ):
             has_answer.append(example.answer is not None)
             yield example

@@ -50,7 +50,7 @@ def predict(
     model: Artifact,
 ) -> PredictStats:
     """A model's greedy answers to the test questions, asked the way it was trained."""
-    examples, kind = read_rows(test.path / "test.parquet", Example), read_answer_type(pool)
+    examples, answer_type = read_rows(test.path / "test.parquet", Example), read_answer_type(pool)
     batch_size = ctx.runtime.get_batch_size(settings.role)
     writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
     prompts = [PROMPTS[settings.ask](e) for e in examples]
@@ -58,7 +58,7 @@ def predict(
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
         texts = writer.generate(backend, prompts, label)
         prompt_format = backend.prompt_format
-    rows = [grade_answer(e, text, kind) for e, text in zip(examples, texts, strict=True)]
+    rows = [grade_answer(e, text, answer_type) for e, text in zip(examples, texts, strict=True)]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
     return PredictStats(
         n_test=len(rows),

@@ -15,6 +15,7 @@ from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, compute_limits
 from bridgekd.edges.rows import read_column, read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.grading.grade import check_rationale, grade_answer
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_few_shot, read_pool
 from bridgekd.ledger.ledger import Ledger
@@ -162,7 +163,7 @@ def iter_requests(
 
 
 def _make_accept_function(
-    examples: Mapping[str, Example], answer_type: str, rule: AcceptRule | None
+    examples: Mapping[str, Example], answer_type: AnswerType, rule: AcceptRule | None
 ) -> Accept | None:
     """Whether an answer will pass the check, by an example's id; None if no one counts them."""
     if rule is None:

@@ -16,7 +16,9 @@ from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, Stats, stage
+from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.grading.grade import extract_answers, grade_answer
+from bridgekd.grading.graders import GRADERS
 from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.records import Example, Score
 from bridgekd.selection.check_recipe import check_measure
@@ -66,7 +68,8 @@ def build_score_pool_settings(recipe: Recipe, folder: Path) -> ScorePoolSettings
     """Return what the scores depend on. What the measure does not use is a constant."""
     settings = MEASURES.resolve(recipe.select.difficulty, folder)
     measure = MEASURES.load(settings)
-    check_measure(recipe, measure)
+    answer_type = load_answer_type(GRADERS.resolve(recipe.data.answer_type, folder))
+    check_measure(recipe, measure, answer_type)
     return ScorePoolSettings(
         difficulty=settings,
         max_new_tokens=0 if measure.needs_gold else recipe.assistant.max_new_tokens,
@@ -109,7 +112,7 @@ def score_pool(
     A measure that scores answers has them written by the assistant and by its `committee`; the
     pass is then for the embeddings alone.
     """
-    examples, kind = read_pool(pool), read_answer_type(pool)
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     measure = MEASURES.load(settings.difficulty)
     options = MEASURES.parse_options(settings.difficulty)
     prompts = [answer_prompt(e) for e in examples] if measure.score_answers else []
@@ -137,7 +140,7 @@ def score_pool(
     if measure.needs_committee:
         texts += zip(*votes, strict=True)
     if measure.score_answers:
-        answers = extract_answers(examples, texts, kind)
+        answers = extract_answers(examples, texts, answer_type)
         difficulty = np.array([measure.score_answers(own) for own in answers])
     rows = (Score(e.id, float(d)) for e, d in zip(examples, difficulty, strict=True))
     write_rows(output_dir / "scores.parquet", Score, rows)
@@ -183,14 +186,14 @@ def score_student_uncertainty(
     assistant's confidence in a sample with the most frequent answer. Their combination, the mean
     of their ranks in the pool, is our reading of the paper.
     """
-    examples, kind = read_pool(pool), read_answer_type(pool)
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [explain_prompt(e) for e in examples]
     writer = ResumableGenerator(
         output_dir, ctx, ctx.runtime.student_batch_size, settings.max_new_tokens
     )
     with open_backend(model, "transformers", output_dir, ctx) as student:
         texts = writer.sample(student, prompts, settings.n_samples, settings.seed)
-    answers = extract_answers(examples, texts, kind)
+    answers = extract_answers(examples, texts, answer_type)
     distinct = np.array([count_distinct(a) for a in answers], dtype=float)
     majority = [
         t[a.index(Counter(a).most_common(1)[0][0])] for t, a in zip(texts, answers, strict=True)
@@ -209,15 +212,20 @@ def score_student_uncertainty(
     return StudentUncertaintyStats(
         mean_distinct=round(float(distinct.mean()), 4),
         mean_confidence=round(float(confidence.mean()), 4),
-        calibration=_calibrate(examples, kind, majority, confidence),
+        calibration=_calibrate(examples, answer_type, majority, confidence),
         generation=writer.speed.to_stats(),
     )
 
 
 def _calibrate(
-    examples: Sequence[Example], kind: str, texts: Sequence[str], confidence: np.ndarray
+    examples: Sequence[Example],
+    answer_type: AnswerType,
+    texts: Sequence[str],
+    confidence: np.ndarray,
 ) -> Calibration | None:
     """The confidence against the gold answers; None without any."""
     known = np.array([e.answer is not None for e in examples])
-    correct = [grade_answer(e, t, kind).correct for e, t in zip(examples, texts, strict=True)]
+    correct = [
+        grade_answer(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True)
+    ]
     return calibration(confidence[known], np.array(correct)[known]) if known.any() else None

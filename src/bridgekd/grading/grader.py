@@ -1,0 +1,35 @@
+"""What a grader is: the rules of one type of answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
+
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grader(Generic[OptionsT]):
+    """The rules of one type of answer. `choices` are the question's choices, () without any.
+
+    canonicalize(answer, choices, options): the form in which equal answers are equal strings; "" if
+    the answer is not of this type. Its own result must not change when it is canonicalized again.
+    match(answer, gold, choices, options): whether two answers, both as written and both of this
+    type, mean the same.
+    find_unmarked_answer(text, choices, options): the canonical answer of a text that neither marks,
+    boxes nor states one and that is no refusal; "" if there is none.
+    clean_gold(answer, choices, options): the gold answer as the student learns it.
+    has_choices: whether every question has choices, one of which is the answer.
+    """
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    options: type[OptionsT]
+    canonicalize: Callable[[str, Sequence[str], OptionsT], str]
+    match: Callable[[str, str, Sequence[str], OptionsT], bool]
+    find_unmarked_answer: Callable[[str, Sequence[str], OptionsT], str]
+    clean_gold: Callable[[str, Sequence[str], OptionsT], str] = lambda answer, *_: answer
+    has_choices: bool = False

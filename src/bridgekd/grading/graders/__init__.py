@@ -1,0 +1,6 @@
+"""One file for each type of answer; each ends in `GRADER = Grader(...)`."""
+
+from bridgekd.grading.grader import Grader
+from bridgekd.variants import Registry
+
+GRADERS = Registry("answer type", __name__, "GRADER", Grader)

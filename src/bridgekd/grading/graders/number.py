@@ -1,0 +1,48 @@
+"""One number."""
+
+from collections.abc import Sequence
+
+from bridgekd.grading.answer_extraction import strip_markup
+from bridgekd.grading.answer_match import match_values
+from bridgekd.grading.grader import Grader
+from bridgekd.grading.parse_number import is_ambiguous, parse_number
+from bridgekd.variants import NoOptions
+
+SOLUTION_MARK = "####"  # of a gold answer that is a complete solution, as in GSM8K
+
+
+def canonicalize_number(answer: str, choices: Sequence[str], options: NoOptions) -> str:
+    """Return the number as an exact fraction; "" if there is none, or several."""
+    written = strip_markup(answer.rpartition(SOLUTION_MARK)[2])
+    number = None if is_ambiguous(written) else parse_number(written)
+    return "" if number is None else str(number)
+
+
+def match_number(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
+    """Return whether the numbers are equal, or the gold number is the answer rounded."""
+    number, gold_number = (canonicalize_number(text, choices, options) for text in (answer, gold))
+    return match_values(number, gold_number, gold)
+
+
+def find_last_number(text: str, choices: Sequence[str], options: NoOptions) -> str:
+    """Return the number that the text concludes with."""
+    number = parse_number(strip_markup(text))
+    return "" if number is None else str(number)
+
+
+def remove_solution(answer: str, choices: Sequence[str], options: NoOptions) -> str:
+    """Return what follows the mark of a solution, else the answer."""
+    return answer.rpartition(SOLUTION_MARK)[2].strip()
+
+
+GRADER = Grader(
+    name="number",
+    title="Number",
+    summary="Equal as exact fractions; a gold number with decimals may be rounded.",
+    paper="",
+    options=NoOptions,
+    canonicalize=canonicalize_number,
+    match=match_number,
+    find_unmarked_answer=find_last_number,
+    clean_gold=remove_solution,
+)

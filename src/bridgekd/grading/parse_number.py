@@ -1,0 +1,137 @@
+"""Numbers as people and models write them, to exact fractions.
+
+Parsed are signs, thousands separators, currencies, scales ($1.5 million, $2bn), fractions, mixed
+numbers, and an answer that is nothing but arithmetic, by its value. A percent sign changes nothing:
+42 % is 42. All functions take text without markup, see `answer_extraction.strip_markup`.
+"""
+
+import ast
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from operator import add, mul, sub, truediv
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+_SCALES = {
+    "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+    "k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9,
+}  # fmt: skip
+_WORD = r"(?:hundred|thousand|million|billion|trillion)\b"
+_AFTER_CURRENCY = r"(?:k|mn|m|bn|b)\b"  # without a currency, 5m are meters
+_NUMBER = re.compile(
+    rf"(?<![\w.])(?P<sign>[-+]?)\s?(?P<currency>[$€£]?)\s?"
+    rf"(?:(?P<whole>\d+)\s+(?=\d+\s?/))?(?P<above>{_DIGITS})(?:\s?/\s?(?P<below>{_DIGITS}))?"
+    rf"(?:\s?(?P<word>{_WORD})|(?(currency)\s?(?P<short>{_AFTER_CURRENCY})))?",
+    re.IGNORECASE,
+)
+_ALTERNATIVES = re.compile(r"\s*\)?\s+(?:and|or)\s+\(?")
+_NUMBER_AND_UNIT = re.compile(rf"{_NUMBER.pattern}(?:\s[^\W\d]+)?$", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"[eE][-+]?0*[1-9]\d{3}")
+_ARITHMETIC = re.compile(r"[\d\s.,+*/()$€£-]+")
+_HAS_OPERATION = re.compile(r"[+*]|\s-\s|\(.*[-/].*\)")
+_MAX_LENGTH = 200  # characters of arithmetic
+_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.Div: truediv,
+}  # fmt: skip
+
+
+def parse_number(text: str) -> Fraction | None:
+    """Return the number that a text concludes with; None if it has none.
+
+    The value of what follows the last `=`, if that is arithmetic, else the last number.
+    >>> parse_number("3 + 4 = 7 apples"), parse_number("It is 10 * 45 / 3")
+    (Fraction(7, 1), Fraction(3, 1))
+    """
+    value = _evaluate_arithmetic(text.rpartition("=")[2].strip(" ."))
+    if value is None:
+        last = _find_last(text)
+        value = None if last is None else _to_fraction(last)
+    return value
+
+
+def is_ambiguous(text: str) -> bool:
+    """Return whether an answer offers several numbers: "3 or 4", "5 hours and 20 minutes"."""
+    for joint in _ALTERNATIVES.finditer(text):
+        before = _NUMBER_AND_UNIT.search(text[: joint.start()])
+        after = _NUMBER.match(text, joint.end())
+        if before and after and _to_fraction(before) != _to_fraction(after):
+            return True
+    return False
+
+
+def parse_exact_number(text: str) -> Fraction | None:
+    """Return the number that the complete text is, with or without a percent sign; else None."""
+    match = _NUMBER.fullmatch(text.strip().removesuffix("%").strip())
+    return None if match is None else _to_fraction(match)
+
+
+def count_decimals(text: str) -> int:
+    """Return the number of decimals of the last number; 0 for a fraction or for no number."""
+    last = _find_last(text)
+    if last is None or last["below"] or "e" in last["above"].lower():
+        return 0
+    return len(last["above"].partition(".")[2])
+
+
+def parse_scale(text: str) -> int:
+    """Return the scale of the last number: 1,000,000 for "1.5 million"."""
+    last = _find_last(text)
+    return 1 if last is None else _get_scale(last)
+
+
+def is_rounded_value(number: Fraction, gold: Fraction, *, n_decimals: int, unit: int = 1) -> bool:
+    """Return whether `gold` is `number` rounded to so many decimals of `unit`.
+
+    Without decimals only equal numbers match.
+    """
+    if not n_decimals:
+        return number == gold
+    return bool(abs(number - gold) * 2 * 10**n_decimals <= unit)
+
+
+def _find_last(text: str) -> re.Match[str] | None:
+    *_, last = [None, *_NUMBER.finditer(text)]
+    return last
+
+
+def _to_fraction(match: re.Match[str]) -> Fraction | None:
+    # Such an exponent is no count of anything, and its arithmetic takes minutes.
+    if _TOO_LARGE.search(match[0]):
+        return None
+    try:
+        above, below = (
+            Fraction(match[part].replace(",", "")) if match[part] else Fraction(1)
+            for part in ("above", "below")
+        )
+        amount = (int(match["whole"] or 0) + above / below) * _get_scale(match)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return -amount if match["sign"] == "-" else amount
+
+
+def _get_scale(match: re.Match[str]) -> int:
+    word = match["word"] or (match["short"] if match["currency"] else None)
+    return _SCALES[word.lower()] if word else 1
+
+
+def _evaluate_arithmetic(text: str) -> Fraction | None:
+    """Return the value of a text that is only arithmetic; `2-3` without spaces is a range."""
+    is_arithmetic = len(text) <= _MAX_LENGTH and _ARITHMETIC.fullmatch(text)
+    if not is_arithmetic or not _HAS_OPERATION.search(text):
+        return None
+    try:
+        return _evaluate_node(ast.parse(re.sub(r"[$€£,]", "", text).strip(), mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
+        return None
+
+
+def _evaluate_node(node: ast.expr) -> Fraction:
+    """Raises ValueError for anything but numbers, signs and the four operations."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return Fraction(repr(node.value))
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        return _OPERATORS[type(node.op)](_evaluate_node(node.left), _evaluate_node(node.right))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        value = _evaluate_node(node.operand)
+        return -value if isinstance(node.op, ast.USub) else value
+    raise ValueError("no arithmetic")

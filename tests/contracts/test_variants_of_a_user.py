@@ -1,0 +1,63 @@
+"""A run whose strategy, difficulty measure and answer type are files beside its recipe."""
+
+import pytest
+
+import bridgekd
+
+STRATEGY = """
+import numpy as np
+from bridgekd.selection.ranking import rank_rest, sort_by_score
+from bridgekd.selection.strategy import Strategy
+from bridgekd.variants import NoOptions
+
+def easiest(pool, n_selected, options, seed):
+    picks = sort_by_score(-pool.difficulty, np.arange(len(pool)))[:n_selected]
+    return rank_rest(pool, picks, -pool.difficulty[picks], -pool.difficulty)
+
+STRATEGY = Strategy(
+    name="easiest", title="Easiest", summary="The easiest.", paper="", options=NoOptions,
+    rank=easiest, needs_difficulty=True, needs_embeddings=False, uses_seed=False, is_nested=True,
+)
+"""
+MEASURE = """
+from bridgekd.selection.measure import DifficultyMeasure
+from bridgekd.variants import NoOptions
+
+MEASURE = DifficultyMeasure(
+    name="least_confident", title="Least confident", summary="Least confident.", paper="",
+    options=NoOptions, score_tokens=lambda logits: 1 - logits.softmax(-1).amax(-1),
+)
+"""
+GRADER = """
+from dataclasses import replace
+from bridgekd.grading.graders.text import GRADER as TEXT
+
+GRADER = replace(TEXT, name="first_word", match=lambda a, g, *_: a.split()[0] == g.split()[0])
+"""
+OVERRIDES = (
+    "select.strategy={file: strategy.py}",
+    "select.difficulty={file: measure.py}",
+    "data.answer_type={file: grader.py}",
+)
+
+
+@pytest.fixture
+def own(tiny):
+    for name, code in {"strategy": STRATEGY, "measure": MEASURE, "grader": GRADER}.items():
+        (tiny.parent / f"{name}.py").write_text(code)
+    return tiny
+
+
+def test_variants_in_files_beside_the_recipe_run_to_the_end(own):
+    done = bridgekd.run(own, overrides=OVERRIDES)
+    assert "Selected by easiest" in done.report.read_text()
+    plan = bridgekd.plan(own, overrides=OVERRIDES)
+    assert all(artifact.done for artifact in plan.stages)
+
+
+def test_a_change_in_a_file_redoes_what_depends_on_it(own):
+    bridgekd.run(own, overrides=OVERRIDES)
+    (own.parent / "strategy.py").write_text(STRATEGY + "# another comment\n")
+    to_do = {a.stage for a in bridgekd.plan(own, overrides=OVERRIDES).stages if not a.done}
+    assert {"select", "query_teacher", "train_assistant"} <= to_do
+    assert not {"load_pool", "warm_up", "score_pool"} & to_do
