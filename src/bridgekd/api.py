@@ -5,7 +5,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from bridgekd.comparing import (
@@ -22,7 +21,6 @@ from bridgekd.exporting import Exported, export_arm
 from bridgekd.journal import load_finished_run, parse_recipe
 from bridgekd.methods import pilot
 from bridgekd.planning import Plan, foreseen, planned
-from bridgekd.plans.calibrate import measure_missing
 from bridgekd.progress import Progress, silent
 from bridgekd.runs import Run, RunMetadata, build_run_context, open_run
 from bridgekd.served.process import filled, program_of
@@ -125,9 +123,7 @@ def plan(
     given, home = _resolve(recipe, overrides, folder)
     store = home / Path(given.store).expanduser()
     wanted = parse_comparison(given, home, methods, seeds, budgets)
-    ctx = replace(build_run_context(given, home), progress=progress)
-    calibrate = partial(measure_missing, store=store, live=ctx) if measure_time else None
-    return planned(given, home, wanted, store, calibrate)
+    return planned(given, home, wanted, store, progress if measure_time else None)
 
 
 def run_pilot(

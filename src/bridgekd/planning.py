@@ -5,7 +5,7 @@ Sends nothing, writes nothing, takes no lock. What is known is used exactly: a r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,12 +22,9 @@ from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.io.read_pool import read_pool, read_validation
 from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
-from bridgekd.plans.stage_durations import (
-    Calibrate,
-    DurationEstimate,
-    LoadedData,
-    estimate_durations,
-)
+from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
+from bridgekd.plans.stage_work import PlannedData
+from bridgekd.progress import Progress, silent
 from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, build_run_context
 from bridgekd.stages.load_data import build_load_pool_settings, split_validation
@@ -98,14 +95,16 @@ def planned(
     folder: Path,
     wanted: Comparison,
     store: Path,
-    calibrate: Calibrate | None = None,
+    measure: Progress | None = None,
 ) -> Plan:
-    """What carrying out `wanted` with a recipe in `folder` would do with a store."""
+    """What carrying out `wanted` with a recipe in `folder` would do with a store. With `measure`
+    the speeds that its time needs are measured first, and their progress is shown.
+    """
 
     def work(run: Run) -> Artifact:
         return report_comparison(run, wanted, run_comparison(run, wanted))
 
-    return foreseen(recipe, folder, store, work, wanted.n_variants, calibrate)
+    return foreseen(recipe, folder, store, work, wanted.n_variants, measure)
 
 
 def foreseen(
@@ -114,11 +113,12 @@ def foreseen(
     store: Path,
     work: Callable[[Run], Artifact],
     n_variants: int = 1,
-    calibrate: Calibrate | None = None,
+    measure: Progress | None = None,
 ) -> Plan:
     """What `work` on a run of a recipe would do with a store."""
     seen = PlanStore(store)
-    here = Run(recipe, folder, seen, build_run_context(recipe, folder))
+    ctx = replace(build_run_context(recipe, folder), progress=measure or silent)
+    here = Run(recipe, folder, seen, ctx)
     work(here)
     to_do = [p for p in seen.planned.values() if not p.artifact.done]
     loaded, settings = here.load_pool(), build_load_pool_settings(recipe, folder)
@@ -138,7 +138,7 @@ def foreseen(
     stop = recipe.hard_stop_usd
     serves = any(_served(p.settings) for p in to_do)
     n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
-    data = LoadedData(pool, len(validation), len(test), instructions)
+    data = PlannedData(pool, len(validation), len(test), instructions, n_answers)
     return Plan(
         name=recipe.name,
         stages=tuple(p.artifact for p in seen.planned.values()),
@@ -158,7 +158,7 @@ def foreseen(
         and (not is_loopback(teacher.host) or recipe.teacher.api_key_env is not None),
         serves=serves,
         served_at=_abroad(recipe) if serves else "",
-        durations=estimate_durations(here, seen, data, n_answers, calibrate),
+        durations=estimate_durations(here, seen, data, measure=measure is not None),
     )
 
 

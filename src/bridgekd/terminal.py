@@ -68,21 +68,20 @@ def format_durations(durations: DurationEstimate) -> str:
         ends = f"{long(total / ACCURACY)} to {long(total * ACCURACY)}"
         sentences.append(f"Time on this machine: about {long(total)} ({ends}): {kinds}.")
         sentences.append("The teacher's time is not included.")
-        if durations.uses_rationale_length:
-            length = durations.rationale
-            hint = "; set teacher.expected_tokens" if length.is_assumed else ""
-            sentences.append(
-                f"A rationale counts as {length.n_tokens:.0f} tokens (by {length.source}{hint})."
-            )
+        if not all(stage.is_measured for stage in durations.stages.values()):
+            source = f"by {durations.rationale_source}"
+            if durations.rationale_source is None:
+                source = "an assumption; set teacher.expected_tokens"
+            n_tokens = durations.rationale_tokens
+            sentences.append(f"A rationale counts as {n_tokens:.0f} tokens ({source}).")
     if durations.missing:
         n_s = CALIBRATION_S * len(durations.missing)
-        works = ", ".join(f"{w.kind} with {w.base_name}" for w in durations.missing)
+        works = ", ".join(dict.fromkeys(f"{w.kind} with {w.base_name}" for w in durations.missing))
         start = "Not included" if durations.stages else "Time unknown"
         sentences.append(f"{start}: {works}. Run `bridgekd plan --time` (about {long(n_s)}).")
-    if durations.n_served:
-        sentences.append(
-            f"Not included: {durations.n_served:,} stages that use the assistant's server."
-        )
+    if durations.n_untimed:
+        n = durations.n_untimed
+        sentences.append(f"Not included: {n:,} stages that use a server or an embedding model.")
     return " ".join(sentences)
 
 
