@@ -12,6 +12,7 @@ from bridgekd import api
 from bridgekd.cli import main
 from bridgekd.core.crossed import difference_of
 from bridgekd.edges.rows import read_rows
+from bridgekd.journal import read_metadata
 from bridgekd.ledger.history import held_microusd
 from bridgekd.records import Completion, Example, Prediction, Rationale
 from bridgekd.sandbox.teacher_server import serve
@@ -186,9 +187,9 @@ def test_stopped_pilot_resumes_to_the_same_result(small, teacher):
     with pytest.raises(KeyboardInterrupt):
         api.run_pilot(small, overrides=SETS, progress=stop)
     store = small.parent / "runs"
-    journal = json.loads((store / "tiny-pilot.json").read_text())
-    assert journal["state"] == "interrupted"
-    assert api.standing(journal, store).purchases == ()  # nothing is paid twice
+    stopped = read_metadata(store, "tiny-pilot")
+    assert stopped.state == "interrupted"
+    assert api.standing(stopped, store).purchases == ()  # nothing is paid twice
     resumed = api.run_pilot(small, overrides=SETS)
     assert teacher.calls.total() == N_QUERIES
     shutil.rmtree(store)
