@@ -11,22 +11,25 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from bridgekd import settings as of
-from bridgekd.comparing import Comparison, compare
+from bridgekd.comparing import Comparison, report_comparison, run_comparison
 from bridgekd.config import Price, Recipe, is_loopback, published_price
 from bridgekd.core.costs import microusd
 from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.store import Artifact, PlanStore
+from bridgekd.grading.answer_type import load_answer_type
+from bridgekd.io.read_pool import read_pool, read_validation
 from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
 from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
 from bridgekd.plans.stage_work import PlannedData
 from bridgekd.progress import Progress, silent
 from bridgekd.purchases import Purchase, World, purchases_of
-from bridgekd.runs import Run, live_of
-from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
+from bridgekd.runs import Run, build_run_context
+from bridgekd.stages.load_data import build_load_pool_settings, split_validation
+from bridgekd.stages.model_backend import BackendSettings
+from bridgekd.stages.query_teacher import evaluate_teacher, query_teacher
 from bridgekd.teacher.transport import ResolvedTeacher
 from bridgekd.teacher.transports import resolve_teacher
 
@@ -79,12 +82,12 @@ class Plan:
     @property
     def to_buy(self) -> CostForecast | None:
         """The first purchase under the budget, if one is to come."""
-        return next((p.forecast for p in self.purchases if p.stage == "query_teacher"), None)
+        return next((p.forecast for p in self.purchases if p.stage == query_teacher.name), None)
 
     @property
     def to_measure(self) -> CostForecast | None:
         """The teacher on test questions, if that is to come."""
-        return next((p.forecast for p in self.purchases if p.stage == "measure_teacher"), None)
+        return next((p.forecast for p in self.purchases if p.stage == evaluate_teacher.name), None)
 
 
 def planned(
@@ -99,7 +102,7 @@ def planned(
     """
 
     def work(run: Run) -> Artifact:
-        return run.report(compare(run, wanted), *wanted.asked)
+        return report_comparison(run, wanted, run_comparison(run, wanted))
 
     return foreseen(recipe, folder, store, work, wanted.n_variants, measure)
 
@@ -114,20 +117,21 @@ def foreseen(
 ) -> Plan:
     """What `work` on a run of a recipe would do with a store."""
     seen = PlanStore(store)
-    live = replace(live_of(recipe, folder), progress=measure or silent)
-    here = Run(recipe, folder, seen, live)
+    ctx = replace(build_run_context(recipe, folder), progress=measure or silent)
+    here = Run(recipe, folder, seen, ctx)
     work(here)
     to_do = [p for p in seen.planned.values() if not p.artifact.done]
-    loaded = here.pool()
+    loaded, settings = here.load_pool(), build_load_pool_settings(recipe, folder)
     if loaded.done:
         pool, validation = read_pool(loaded), read_validation(loaded)
     else:
-        pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
+        pool, validation = split_validation(here.train_data, settings)
     instructions = load_instructions(here.instructions.path) if here.instructions else []
-    test = load_examples(here.test_data.path, recipe.data.fields, here.of.answer_type)
+    answer_type = load_answer_type(settings.answer_type)
+    test = load_examples(here.test_data.path, recipe.data.fields, answer_type)
     pending = [p.artifact for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
-        refuse_shared(here.live.ledger)
+        refuse_shared(here.ctx.ledger)
     world = World(here, seen, test, {loaded.path.name: pool})
     purchases, together = purchases_of(world, pending)
     teacher = resolve_teacher(recipe.teacher)
@@ -146,7 +150,7 @@ def foreseen(
         together=together,
         priced=_priced(teacher),
         hard_stop_microusd=None if stop is None else microusd(stop),
-        held_microusd=held_microusd(here.live.ledger),
+        held_microusd=held_microusd(here.ctx.ledger),
         host=teacher.host,
         is_sent=teacher.transport.sends_to_host,
         sent=_sent(recipe),
@@ -171,7 +175,10 @@ def _priced(resolved: ResolvedTeacher) -> PricedBy:
 
 
 def _served(settings: BaseModel) -> bool:
-    return isinstance(settings, of.Answered) and "server" in (settings.backend, settings.scoring)
+    return isinstance(settings, BackendSettings) and "server" in (
+        settings.backend,
+        settings.scoring,
+    )
 
 
 def _abroad(recipe: Recipe) -> str:

@@ -16,26 +16,36 @@ from typing import Any
 
 import numpy as np
 
-from bridgekd import settings as of
-from bridgekd.config import Price, Teacher, count_of
+from bridgekd.config import Price, Teacher
 from bridgekd.core.admission import Limits
 from bridgekd.core.bounds import Call, Settled, calls_for
 from bridgekd.core.calls import TeacherRequest, billed_messages_of, call_key, call_request
 from bridgekd.core.costs import microusd, prompt_token_bound
-from bridgekd.core.draws import drawn
+from bridgekd.cost.budget_slice import FULL_BUDGET, compute_limits
 from bridgekd.cost.forecast import CostForecast, forecast_cost
 from bridgekd.cost.joint_forecast import forecast_total
 from bridgekd.cost.token_lengths import LengthEvidence, choose_evidence
 from bridgekd.edges.columns import Rows
 from bridgekd.edges.rows import GROUP, read_column
 from bridgekd.edges.store import Artifact, PlanStore
+from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
 from bridgekd.records import Example, Pick
 from bridgekd.runs import Run
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
-from bridgekd.stages.buying import limits_of, requests_for
-from bridgekd.stages.pool import by_id, pool_and_validation, read_pool
+from bridgekd.stages.load_data import LoadPoolSettings, split_validation
+from bridgekd.stages.query_teacher import (
+    EvaluateTeacherSettings,
+    QueryTeacherSettings,
+    TeacherRequestSettings,
+    evaluate_teacher,
+    hide_answer,
+    iter_requests,
+    query_teacher,
+    sample_test_questions,
+)
+from bridgekd.stages.select_questions import SelectSettings
 from bridgekd.teacher.orders import bound_of, refuse_long
 from bridgekd.teacher.transport import KnownAnswers
 from bridgekd.teacher.transports import resolve_teacher
@@ -63,7 +73,7 @@ class _Wanted:
     """What a purchase may ask: `examples` in their order where `chosen`, else any of them."""
 
     artifact: Artifact
-    ask: of.Ask
+    ask: TeacherRequestSettings
     examples: Sequence[Example]
     chosen: bool
     limits: Limits
@@ -94,8 +104,8 @@ class World:
             self.pools[name] = read_pool(artifact)
         elif name not in self.pools:
             todo = self.store.planned[name]
-            assert isinstance(todo.settings, of.LoadPool)
-            self.pools[name], _ = pool_and_validation(todo.inputs["source"][0], todo.settings)
+            assert isinstance(todo.settings, LoadPoolSettings)
+            self.pools[name], _ = split_validation(todo.inputs["source"][0], todo.settings)
         return self.pools[name]
 
     def alone(self, wanted: _Wanted) -> CostForecast:
@@ -110,7 +120,7 @@ class World:
             named = asked.setdefault((w.artifact.stage, w.ask.model_dump_json()), {})
             named.update({e.id: e for e in w.examples})
         asks = [
-            (of.Ask.model_validate_json(ask), list(named.values()))
+            (TeacherRequestSettings.model_validate_json(ask), list(named.values()))
             for (_, ask), named in asked.items()
         ]
         return self._bill(asks, Limits(), ordered=True)
@@ -120,11 +130,15 @@ class World:
         answers = resolve_teacher(self.run.recipe.teacher).load_answers()
         if answers is None:
             return 0
-        asked = requests_for(wanted.ask, wanted.examples, self.run.shots)
+        asked = iter_requests(wanted.ask, wanted.examples, self.run.few_shot)
         return sum(len(answers.find_missing(part)) for part in parts_of(asked))
 
     def _bill(
-        self, asks: Sequence[tuple[of.Ask, Sequence[Example]]], limits: Limits, *, ordered: bool
+        self,
+        asks: Sequence[tuple[TeacherRequestSettings, Sequence[Example]]],
+        limits: Limits,
+        *,
+        ordered: bool,
     ) -> CostForecast:
         names = hashlib.sha256()
         for ask, examples in asks:
@@ -133,12 +147,12 @@ class World:
                 names.update(f"{example.id} ".encode("utf-8", "surrogatepass"))
         key, recipe = (ordered, limits, names.digest()), self.run.recipe
         if key not in self.told:
-            shots = self.run.shots
+            shots = self.run.few_shot
             self.told[key] = foresee(
-                chain.from_iterable(requests_for(ask, named, shots) for ask, named in asks),
+                chain.from_iterable(iter_requests(ask, named, shots) for ask, named in asks),
                 teacher=recipe.teacher,
                 limits=limits,
-                ledger=self.run.live.ledger,
+                ledger=self.run.ctx.ledger,
                 ordered=ordered,
                 hard_stop_usd=recipe.hard_stop_usd,
             )
@@ -149,7 +163,7 @@ def purchases_of(
     world: World, pending: Sequence[Artifact]
 ) -> tuple[tuple[Purchase, ...], CostForecast | None]:
     """Every purchase by itself, and the bill of all together; None where there is none."""
-    reads = {"query_teacher": _to_buy, "measure_teacher": _to_measure}
+    reads = {query_teacher.name: _to_buy, evaluate_teacher.name: _to_measure}
     wanted = [reads[a.stage](world, a) for a in pending]
     alone = [world.alone(w) for w in wanted]
     purchases = tuple(
@@ -176,7 +190,7 @@ def _together(
         everything = world.union(wanted)
     hard_stop, room = world.run.recipe.hard_stop_usd, None
     if hard_stop is not None:
-        room = microusd(hard_stop) - held_microusd(world.run.live.ledger)
+        room = microusd(hard_stop) - held_microusd(world.run.ctx.ledger)
     union = [[world.union(known)]] if known else []
     return forecast_total([*union, *groups.values()], everything=everything, room_microusd=room)
 
@@ -278,14 +292,14 @@ def _to_buy(world: World, artifact: Artifact) -> _Wanted:
     (pool,), (ranking,) = todo.inputs["pool"], todo.inputs["ranking"]
     choice = world.store.planned[ranking.path.name]
     settings, chosen_by = todo.settings, choice.settings
-    assert isinstance(settings, of.QueryTeacher) and isinstance(chosen_by, of.Select)
+    assert isinstance(settings, QueryTeacherSettings) and isinstance(chosen_by, SelectSettings)
     later = "answers" in choice.inputs
     examples = world.pool(pool)
-    limits = limits_of(settings.budget, len(examples), settings.part)
+    limits = compute_limits(settings.budget, len(examples), settings.part)
     ranked = _ranked(examples, ranking, chosen_by, limits.queries, later=later)
     nest = ranking.path.name
     if STRATEGIES.load(chosen_by.strategy).is_nested and not later:
-        like = chosen_by.model_copy(update={"queries": None, "part": of.WHOLE})
+        like = chosen_by.model_copy(update={"queries": None, "part": FULL_BUDGET})
         nest = " ".join(
             [like.model_dump_json(), *(a.fingerprint for a in chain(*choice.inputs.values()))]
         )
@@ -302,16 +316,14 @@ def _to_buy(world: World, artifact: Artifact) -> _Wanted:
 
 def _to_measure(world: World, artifact: Artifact) -> _Wanted:
     settings = world.store.planned[artifact.path.name].settings
-    assert isinstance(settings, of.MeasureTeacher)
-    n = count_of(settings.queries, len(world.test))
-    places = drawn(settings.seed, "teacher test", n=n, of=len(world.test))
-    hidden = settings.ask.prompt.model_copy(update={"reveal_answer": False})
+    assert isinstance(settings, EvaluateTeacherSettings)
+    questions = sample_test_questions(settings, world.test)
     return _Wanted(
         artifact=artifact,
-        ask=settings.ask.model_copy(update={"prompt": hidden}),
-        examples=[world.test[i] for i in places],
+        ask=hide_answer(settings.ask),
+        examples=questions,
         chosen=True,
-        limits=Limits(queries=n),
+        limits=Limits(queries=len(questions)),
         choice="random",
         nest=artifact.path.name,
     )
@@ -320,7 +332,7 @@ def _to_measure(world: World, artifact: Artifact) -> _Wanted:
 def _ranked(
     pool: Sequence[Example],
     ranking: Artifact,
-    chosen_by: of.Select,
+    chosen_by: SelectSettings,
     most: int | None,
     *,
     later: bool,
@@ -346,11 +358,11 @@ def _ranked(
         order = [ids[row] for row in planned.rows[:most]]
     else:
         return None
-    examples = by_id(pool, order[:most])
+    examples = index_by_id(pool, order[:most])
     return [examples[id] for id in order[:most]]
 
 
-def _is_known_before_scoring(select: of.Select) -> bool:
+def _is_known_before_scoring(select: SelectSettings) -> bool:
     strategy = STRATEGIES.load(select.strategy)
     needs_scores = strategy.needs_difficulty or strategy.needs_embeddings
     return strategy.is_nested and not needs_scores

@@ -2,9 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +15,7 @@ from bridgekd.cost.forecast import CostForecast
 from bridgekd.planning import Plan, PricedBy
 from bridgekd.plans.stage_durations import ACCURACY, CALIBRATION_S, DurationEstimate
 from bridgekd.purchases import Purchase
+from bridgekd.stages.query_teacher import evaluate_teacher
 from bridgekd.trying import Reply
 
 NO_PRICE = "no price is known, so no bill can be told"
@@ -155,10 +155,10 @@ def print_standing(console: Console, plan: Plan) -> None:
 
 
 def print_status(
-    console: Console, journal: Mapping[str, Any], rows: Sequence[tuple[str, str, str, str]]
+    console: Console, name: str, state: str, rows: Sequence[tuple[str, str, str, str]]
 ) -> None:
     """Stages of a run with their state, seconds, spend and folder."""
-    table = Table(title=f"{journal['name']}: {journal['state']}", title_justify="left", box=None)
+    table = Table(title=f"{name}: {state}", title_justify="left", box=None)
     for column in ("stage", "seconds", "spend", "folder"):
         table.add_column(
             column, no_wrap=True, justify="right" if column in ("seconds", "spend") else "left"
@@ -247,7 +247,7 @@ def priced(by: PricedBy) -> str:
 def _wanted(purchase: Purchase, host: str, times: str, *, whole: bool) -> str:
     told = purchase.forecast
     what = f"{told.n_queries:,} answers from {host}"
-    if purchase.stage == "measure_teacher":
+    if purchase.stage == evaluate_teacher.name:
         return f"To measure the teacher: {told.n_queries:,} test questions to {host}"
     by = "the whole pool" if whole else f"{purchase.choice} choice"
     by += "" if purchase.chosen else ", not made yet"
@@ -262,7 +262,7 @@ def _limits(purchase: Purchase) -> str:
     parts += [] if limits.microusd is None else [dollars(limits.microusd)]
     parts += [] if limits.tokens is None else [f"{limits.tokens:,} tokens"]
     parts += [] if limits.accepted is None else [f"{limits.accepted:,} accepted answers"]
-    apart = ", apart from the budget" if purchase.stage == "measure_teacher" else ""
+    apart = ", apart from the budget" if purchase.stage == evaluate_teacher.name else ""
     return f"The first of these limits ends it: {', '.join(parts)}{apart}"
 
 

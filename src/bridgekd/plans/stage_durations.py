@@ -13,10 +13,9 @@ from statistics import fmean, median
 
 from pydantic import BaseModel
 
-from bridgekd import settings as of
-from bridgekd.config import Lora, Teacher, Train
+from bridgekd.config import Teacher
 from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.store import MANIFEST, Artifact, Planned, PlanStore, Stats
+from bridgekd.edges.store import MANIFEST, Artifact, Planned, PlanStore
 from bridgekd.errors import BadInput
 from bridgekd.ledger.history import mean_answer_tokens
 from bridgekd.plans.model_speed import (
@@ -29,19 +28,14 @@ from bridgekd.plans.model_speed import (
 )
 from bridgekd.plans.stage_work import PlannedData, Work, WorkCounter
 from bridgekd.runs import Run
-from bridgekd.stages.scoring import ScorePoolStats
+from bridgekd.stages.predict import PredictSettings
+from bridgekd.stages.score_pool import ScorePoolSettings, ScorePoolStats
 from bridgekd.stages.stats import GenerationStats, TrainStats
+from bridgekd.stages.train import TrainSettings
 
 ACCURACY = 1.5  # the time is within this factor of the estimate
 DEFAULT_RATIONALE_TOKENS = 150
 CALIBRATION_S = 15.0  # about, for one model and kind of work
-
-
-class _Trained(Stats):
-    """What the settings of all trainings have."""
-
-    train: Train
-    lora: Lora | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def estimate_durations(
     pending = [todo for todo in store.planned.values() if not todo.artifact.done]
     if not pending:
         return None
-    n_tokens, source = find_rationale_length(run.recipe.teacher, run.live.ledger)
+    n_tokens, source = find_rationale_length(run.recipe.teacher, run.ctx.ledger)
     counter = WorkCounter(store.planned, data, run.assistant)
     works = {todo.artifact.path.name: counter.count(todo) for todo in pending}
 
@@ -105,7 +99,7 @@ def estimate_durations(
             folder = todo.artifact.path.name
             if not (own := works[folder]):
                 continue
-            row_s, keys = rates.get(todo, own[0].base), [make_key(w, run.live) for w in own]
+            row_s, keys = rates.get(todo, own[0].base), [make_key(w, run.ctx) for w in own]
             lacking = {k: w for k, w in zip(keys, own, strict=True) if k not in speeds}
             if row_s is not None:
                 stages[folder] = StageDuration(own[0].kind, row_s * own[0].n_rows, True)
@@ -125,7 +119,7 @@ def estimate_durations(
     step = max(1, len(data.pool) // N_SAMPLES)
     examples, instructions = data.pool[::step][:N_SAMPLES], data.instructions[:N_SAMPLES]
     measure_speeds(
-        durations.missing, examples, instructions, n_tokens, store=store.folder, live=run.live
+        durations.missing, examples, instructions, n_tokens, store=store.folder, live=run.ctx
     )
     return estimate()
 
@@ -171,12 +165,12 @@ class _StageRates:
 def _takes_as_long(artifact: Artifact, settings: BaseModel) -> bool:
     """Whether a row of this stage took as long as with these settings of the same stage."""
     match settings:
-        case of.Predict():
-            return artifact.read_settings(of.Predict).ask == settings.ask
-        case of.ScorePool():
-            return artifact.read_settings(of.ScorePool).difficulty == settings.difficulty
-        case of.TrainModel() | of.TrainOnAnswers() | of.WarmUp() | of.Instruct():
-            return artifact.read_settings(_Trained).lora == settings.lora
+        case PredictSettings():
+            return artifact.read_settings(PredictSettings).ask == settings.ask
+        case ScorePoolSettings():
+            return artifact.read_settings(ScorePoolSettings).difficulty == settings.difficulty
+        case TrainSettings():
+            return artifact.read_settings(TrainSettings).lora == settings.lora
     return True
 
 
@@ -191,7 +185,7 @@ def _compute_row_seconds(artifact: Artifact) -> float | None:
     manifest = artifact.manifest
     if manifest.kind is WorkKind.TRAINING:
         stats = artifact.read_stats(TrainStats)
-        n_rows = stats.n_updates * artifact.read_settings(_Trained).train.batch_size
+        n_rows = stats.n_updates * artifact.read_settings(TrainSettings).train.batch_size
         return None if stats.resumed_at else manifest.seconds / n_rows
     if manifest.kind is WorkKind.SCORING and "model" in manifest.inputs:
         return manifest.seconds / artifact.read_stats(ScorePoolStats).n_scored

@@ -9,20 +9,25 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol, cast
 
-from bridgekd import settings as of
 from bridgekd.config import Lora, Role, Train, count_of
 from bridgekd.core.prompts import render_question
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.store import Artifact, Planned
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
+from bridgekd.stages.annotate import AnnotateSettings, SampleRationalesSettings
+from bridgekd.stages.check_rationales import CheckSettings
+from bridgekd.stages.model_backend import BackendSettings
 from bridgekd.stages.pilot import (
     MAX_HOLD_OUT,
     HoldOutSettings,
     SubsampleSettings,
     resolve_fraction,
 )
+from bridgekd.stages.predict import PredictSettings
+from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
+from bridgekd.stages.train import AnswerRows, TrainSettings
 
 _N_SHOWN = 1000  # rows whose lengths are averaged
 
@@ -112,22 +117,23 @@ class WorkCounter:
             yield self._make(todo, WorkKind.SCORING, n_rows, "reference")
         if "instructions" in todo.inputs or train.held_out is not None:
             return
-        is_short = isinstance(todo.settings, of.TrainModel) and todo.settings.form == "two_task"
+        explains = (
+            isinstance(todo.settings, TrainSettings) and todo.settings.prompt_mode == "explain"
+        )
         n_texts = train.evaluations * self._data.n_validation
         if n_texts:
-            has_rationale = learns_rationales and not is_short
-            yield self._make(todo, WorkKind.GENERATION, n_texts, has_rationale=has_rationale)
+            yield self._make(todo, WorkKind.GENERATION, n_texts, has_rationale=explains)
 
     def _count_generation(self, todo: Planned) -> Iterator[Work]:
         settings, n_texts, has_rationale = todo.settings, 1, True
         n_rows = self._count_pool(todo)
         if "test" in todo.inputs:
             n_rows = self._count_held_out(todo.inputs["test"][0]) or self._data.n_test
-        if isinstance(settings, of.Annotate):
-            n_texts += settings.samples
-        elif isinstance(settings, of.SampleRationales | of.Signals):
-            n_texts = settings.samples
-        elif isinstance(settings, of.Predict):
+        if isinstance(settings, AnnotateSettings):
+            n_texts += settings.n_samples
+        elif isinstance(settings, SampleRationalesSettings | StudentUncertaintySettings):
+            n_texts = settings.n_samples
+        elif isinstance(settings, PredictSettings):
             has_rationale = settings.ask == "explain"
         yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, has_rationale=has_rationale)
 
@@ -135,7 +141,7 @@ class WorkCounter:
         settings, n_rows = todo.settings, self._count_pool(todo)
         name = "model" if "model" in todo.inputs else list(todo.inputs)[-1]
         yield self._make(todo, WorkKind.SCORING, n_rows, name, has_rationale=False)
-        if isinstance(settings, of.ScorePool):
+        if isinstance(settings, ScorePoolSettings):
             measure = MEASURES.load(settings.difficulty)
             n_texts = measure.count_answers(MEASURES.parse_options(settings.difficulty))
             n_texts = max(n_texts, measure.score_tokens is not None)
@@ -145,7 +151,7 @@ class WorkCounter:
     def _count_confidence(self, todo: Planned) -> Iterator[Work]:
         """What a model that scores rationales reads."""
         settings = todo.settings
-        if not isinstance(settings, of.Check | of.Annotate | of.Signals):
+        if not isinstance(settings, CheckSettings | AnnotateSettings | StudentUncertaintySettings):
             return
         if settings.confidence is not None:
             n_rows = self._count_pool(todo)
@@ -168,7 +174,7 @@ class WorkCounter:
         base, settings, is_timed = todo.inputs[model][0], todo.settings, model != "encoder"
         while base.path.name in self._planned:
             (base,) = self._planned[base.path.name].inputs["model"]
-        if isinstance(settings, of.Answered):
+        if isinstance(settings, BackendSettings):
             backend = settings.backend if kind is WorkKind.GENERATION else settings.scoring
             is_timed = is_timed and backend != "server"
         is_instruction = "instructions" in todo.inputs
@@ -181,13 +187,16 @@ class WorkCounter:
 
     def _count_epoch(self, todo: Planned) -> int:
         """Rows of one epoch, which may be more than are trained on."""
+        if "epoch_pool" in todo.inputs:
+            return len(self._data.pool)
         if "instructions" in todo.inputs:
             return len(self._data.instructions)
-        if isinstance(todo.settings, of.WarmUp):
-            return count_of(todo.settings.share, self._count_pool(todo))
-        if todo.stage.name == "train_assistant":
+        if "rationales" in todo.inputs:
             return sum(self._count_rationales(a) for a in todo.inputs["rationales"])
-        return len(self._data.pool) if "epoch_pool" in todo.inputs else self._count_pool(todo)
+        rows = todo.settings.rows if isinstance(todo.settings, TrainSettings) else None
+        size = rows.size if isinstance(rows, AnswerRows) else None
+        n_pool = self._count_pool(todo)
+        return n_pool if size is None else count_of(size, n_pool)
 
     def _count_rationales(self, artifact: Artifact) -> int:
         """Rationales of a stage; of a purchase to come, as if every answer were kept."""
