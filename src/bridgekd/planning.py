@@ -82,12 +82,16 @@ class Plan:
     @property
     def to_buy(self) -> CostForecast | None:
         """The first purchase under the budget, if one is to come."""
-        return next((p.forecast for p in self.purchases if p.stage == "query_teacher"), None)
+        return self._find_forecast(is_evaluation=False)
 
     @property
     def to_measure(self) -> CostForecast | None:
         """The teacher on test questions, if that is to come."""
-        return next((p.forecast for p in self.purchases if p.stage == "measure_teacher"), None)
+        return self._find_forecast(is_evaluation=True)
+
+    def _find_forecast(self, *, is_evaluation: bool) -> CostForecast | None:
+        found = (p for p in self.purchases if p.requests.is_evaluation == is_evaluation)
+        return next((p.forecast for p in found), None)
 
 
 def planned(
@@ -125,7 +129,7 @@ def foreseen(
         pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
     instructions = load_instructions(here.instructions.path) if here.instructions else []
     test = load_examples(here.test_data.path, recipe.data.fields, here.of.answer_type)
-    pending = [p.artifact for p in to_do if p.stage.kind is WorkKind.PAID]
+    pending = [p for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
         refuse_shared(here.live.ledger)
     world = World(here, seen, test, {loaded.path.name: pool})

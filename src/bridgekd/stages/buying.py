@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from bridgekd import settings as of
-from bridgekd.config import Budget, count_of
 from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.core.costs import microusd
-from bridgekd.core.draws import drawn
 from bridgekd.core.prompts import teacher_prompt
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column, read_jsonl, read_rows, write_rows
@@ -23,7 +21,14 @@ from bridgekd.records import Completion, Example, Pick, Prediction, Rationale
 from bridgekd.stages.asking import asked
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import by_id, n_queries, part_of, read_answer_type, read_pool
+from bridgekd.stages.plan_requests import (
+    choose_evaluation_questions,
+    compute_limits,
+    hide_answer,
+    plan_evaluation_requests,
+    plan_ranked_requests,
+)
+from bridgekd.stages.pool import by_id, read_answer_type, read_pool
 from bridgekd.stages.stats import CalibrationStats, KeptStats, PurchaseStats
 from bridgekd.teacher.buy import Purchase, api_key, buy
 from bridgekd.teacher.orders import Accept
@@ -36,13 +41,18 @@ class CheckStats(KeptStats, CalibrationStats):
     n_dropped: int
 
 
-@stage(version=1, kind=WorkKind.PAID, title="The teacher's answers")
+@stage(
+    version=1,
+    kind=WorkKind.PAID,
+    title="The teacher's answers",
+    plan_requests=plan_ranked_requests,
+)
 def query_teacher(
     out: Path, s: of.QueryTeacher, live: Live, pool: Artifact, ranking: Artifact, *shots: Artifact
 ) -> PurchaseStats:
     """Asks the teacher down the ranking until the first limit of the budget ends it."""
     everyone = read_pool(pool)
-    limits = limits_of(s.budget, len(everyone), s.part)
+    limits = compute_limits(s.budget, len(everyone), s.part)
     order = read_column(ranking.path / "ranking.parquet", Pick, "id")
     if limits.queries is not None:  # one more, so that the limit is seen to be the end
         order = order[: limits.queries + 1]
@@ -94,18 +104,20 @@ def check(
     return CheckStats(n_kept=n_kept, n_dropped=len(rows) - n_kept, calibration=calibration)
 
 
-@stage(version=1, kind=WorkKind.PAID, title="The teacher on test questions")
+@stage(
+    version=1,
+    kind=WorkKind.PAID,
+    title="The teacher on test questions",
+    plan_requests=plan_evaluation_requests,
+)
 def measure_teacher(
     out: Path, s: of.MeasureTeacher, live: Live, pool: Artifact, test: Artifact, *shots: Artifact
 ) -> PurchaseStats:
     """The teacher on test questions drawn at random, paid apart from the budget."""
     rows = read_rows(test.path / "test.parquet", Example)
-    n_asked = count_of(s.queries, len(rows))
-    asked = [rows[i] for i in drawn(s.seed, "teacher test", n=n_asked, of=len(rows))]
-    hidden = s.ask.model_copy(
-        update={"prompt": s.ask.prompt.model_copy(update={"reveal_answer": False})}
-    )
-    bought = _buy(hidden, asked, shots, Limits(queries=len(asked)), purpose="measure", live=live)
+    asked = choose_evaluation_questions(s, rows)
+    limits = Limits(queries=len(asked))
+    bought = _buy(hide_answer(s.ask), asked, shots, limits, purpose="measure", live=live)
     examples, answer_type = {e.id: e for e in asked}, read_answer_type(pool)
     predictions = [graded(examples[c.id], c.text, answer_type) for c in bought.completions]
     write_rows(out / "predictions.parquet", Prediction, predictions)
@@ -139,17 +151,6 @@ def _told_apart(
             f"{answers.source}: their rows are unrecorded and cost a query, no money."
         )
     return rows, n
-
-
-def limits_of(budget: Budget, n_pool: int, part: of.Part = of.WHOLE) -> Limits:
-    """What a part of a budget admits for a pool of n; parts that follow on add up to the whole."""
-    usd = None if budget.usd is None else microusd(budget.usd)
-    return Limits(
-        queries=part_of(n_queries(budget.queries, n_pool), part),
-        microusd=None if usd is None else part_of(usd, part),
-        tokens=None if budget.tokens is None else part_of(budget.tokens, part),
-        accepted=None if budget.accepted is None else part_of(budget.accepted, part),
-    )
 
 
 def graded(example: Example, text: str, answer_type: AnswerType) -> Prediction:
