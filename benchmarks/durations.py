@@ -21,7 +21,7 @@ from bridgekd import api
 from bridgekd.edges import store
 from bridgekd.edges.store import Artifact
 from bridgekd.lm import measure_speed
-from bridgekd.plans import calibrate
+from bridgekd.plans import model_speed
 from bridgekd.plans.stage_durations import DurationEstimate
 from bridgekd.sandbox.steps import count_steps
 from bridgekd.sandbox.teacher_server import serve
@@ -65,7 +65,7 @@ def write_small_job(folder: Path, model: Path) -> Path:
 def count_processor_seconds() -> None:
     """Stages and speeds are timed by the processor time of this process from now on."""
     clock = SimpleNamespace(monotonic=time.process_time, strftime=time.strftime, gmtime=time.gmtime)
-    for module in (store, measure_speed, calibrate):
+    for module in (store, measure_speed, model_speed):
         vars(module)["time"] = clock
 
 
@@ -97,7 +97,7 @@ def compare_times(recipe: Path, overrides: list[str], methods: list[str]) -> Non
         plan = api.plan(recipe, overrides=sets, methods=methods, measure_time=True)
         print(f"plan --time took {time.monotonic() - started:.0f} s")
         assert plan.durations is not None and not plan.durations.missing
-        print(f"A rationale counts as {plan.durations.rationale.n_tokens:.0f} tokens.")
+        print(f"A rationale counts as {plan.durations.rationale_tokens:.0f} tokens.")
         started = time.monotonic()
         checkers = {"sandbox": count_steps}
         done = api.run(recipe, overrides=sets, methods=methods, checkers=checkers)

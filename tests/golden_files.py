@@ -18,7 +18,8 @@ def a_result(arm, every, seed=0, ids=IDS, **fields):
     words = {id: 10 + k % 7 + seed for k, id in enumerate(ids)}
     wrong = {id: (k % 4) / 4 for k, id in enumerate(ids)}
     amounts = {"n_queries": 0, "spend_usd": 0.0, "seconds": 8.5} | fields
-    return ArmResult(arm, seed, amounts.pop("budget", ""), is_correct, words, wrong, **amounts)
+    budget = amounts.pop("budget", "")
+    return ArmResult(arm, seed, budget, is_correct, words, wrong, title=arm.capitalize(), **amounts)
 
 
 def make_metrics():

@@ -44,7 +44,8 @@ def an_arm(name, accuracy, low, high, **changes):
     """The figures of one arm; `changes` replace fields."""
     group = GroupAccuracy(accuracy=accuracy, ci95=(low, high), n_test=300)
     fields = {
-        "arm": name, "budget": "", "is_trained": True, "accuracy": accuracy, "ci95": (low, high),
+        "arm": name, "title": name, "budget": "", "is_trained": True,
+        "accuracy": accuracy, "ci95": (low, high),
         "interval": "Wilson", "n_test": 600, "n_seeds": 1, "n_correct": 300, "n_queries": 200,
         "spend_usd": 0.25, "seconds": 61.0, "by_domain": {"clinic": group, "statute": group},
         "by_steps": {}, "rationale_words": MeanEstimate(mean=40, ci95=(38, 42)),

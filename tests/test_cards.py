@@ -6,8 +6,8 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_model_card
-from bridgekd.exporting.folder import _lessons
-from bridgekd.journal import finished
+from bridgekd.exporting.folder import _format_command, _lessons
+from bridgekd.journal import load_finished_run
 from bridgekd.lm.merging import Merged
 from bridgekd.variants import VariantRef
 
@@ -17,9 +17,10 @@ HOSTILE = "a|b\n# <script>`[x](y)*"
 @pytest.fixture(scope="module")
 def exported(runs):
     """The student of direct distillation, ready for its cards."""
-    run = finished(runs, "tiny")
-    arm = run.arm("direct")
-    return ExportedArm(run, arm, _lessons(arm.model), Merged("float32", 1_000_000, ("A note.",)))
+    run = load_finished_run(runs, "tiny")
+    arm = run.get_arm("direct")
+    merged = Merged("float32", 1_000_000, ("A note.",))
+    return ExportedArm(run, arm, _lessons(arm.model), merged, _format_command(run))
 
 
 def with_teacher(exported, name):

@@ -9,13 +9,14 @@ import bridgekd
 from answer_types import get_type
 from bridgekd import lm
 from bridgekd.config import Confidence, Teacher
+from bridgekd.cost.budget_slice import slice_amount
 from bridgekd.edges.rows import read_rows
 from bridgekd.errors import BadInput
-from bridgekd.records import Completion, Example, Rationale, Score, Signal
-from bridgekd.stages.buying import checked
+from bridgekd.grading.grade import check_rationale
+from bridgekd.records import Completion, Example, Rationale, Score
 from bridgekd.stages.filtering import by_confidence
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import part_of
+from bridgekd.stages.model_backend import LocalBackend
 from tiny_models import write_tiny
 
 LIVE = Live("run", Teacher(model="none"), Path("none.db"))
@@ -69,7 +70,9 @@ def test_a_pool_without_gold_answers_runs_to_the_end(unlabelled):
 def test_a_text_without_an_answer_teaches_nothing_where_no_gold_answer_takes_its_place():
     said = "She leaves. Then nobody knows."
     for gold, kept in (("7", True), (None, False)):
-        row = checked(Example("a", "Who?", gold), said, get_type("number"), "teacher", "all")
+        row = check_rationale(
+            Example("a", "Who?", gold), said, get_type("number"), "teacher", "all"
+        )
         assert (row.kept, row.reason) == (kept, "" if kept else "no answer")
 
 
@@ -103,24 +106,24 @@ def test_the_least_confident_rationales_are_dropped_and_confidence_is_held_again
     chosen = ["check.keep=confident", "confidence.keep_share=50%", f"confidence.how={how}"]
     page = bridgekd.run(tiny, overrides=chosen).report.read_text()
     assert "Confidence of the filter, compared with the gold answers" in page
-    rows = read_rows(artifact(tiny, "check") / "rationales.parquet", Rationale)
+    rows = read_rows(artifact(tiny, "check_rationales") / "rationales.parquet", Rationale)
     judged = [r for r in rows if r.confidence is not None]
     kept = [r.confidence for r in judged if r.kept]
     dropped = [r for r in judged if not r.kept]
     assert len(kept) == -(-len(judged) // 2)
     assert all(r.reason.startswith("unsure: ") and r.confidence <= min(kept) for r in dropped)
-    assert facts(tiny, "check")["calibration"]["n"] == len(judged) == 12
+    assert facts(tiny, "check_rationales")["calibration"]["n"] == len(judged) == 12
 
 
 def test_what_was_dropped_before_is_not_weighed(tmp_path):
-    local = lm.load(write_tiny(tmp_path), device="cpu")
+    model = LocalBackend(lm.load(write_tiny(tmp_path), device="cpu"))
     examples = [Example(id, "Who holds the box ?", "Ann") for id in "abc"]
     rows = [Rationale(id, "Bob gives it .", "ann", "assistant", True) for id in "ab"]
     rows.append(Rationale("c", "", "", "assistant", False, "no rationale"))
     found, calibration = by_confidence(
         rows,
         examples,
-        local,
+        model,
         Confidence(at_least=0),
         batch_size=2,
         answer_type=get_type("text"),
@@ -131,7 +134,7 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
     none, _ = by_confidence(
         rows,
         examples,
-        local,
+        model,
         Confidence(at_least=1),
         batch_size=2,
         answer_type=get_type("text"),
@@ -171,37 +174,35 @@ def test_rounds_buy_the_budget_in_parts_and_nothing_twice(tiny, teacher):
 def test_parts_of_a_budget_add_up_to_the_whole():
     for amount in (1, 7, 200, 999_983):
         for n in (1, 2, 3, 7):
-            parts = [part_of(amount, (k / n, (k + 1) / n)) for k in range(n)]
+            parts = [slice_amount(amount, (k / n, (k + 1) / n)) for k in range(n)]
             assert sum(parts) == amount and max(parts) - min(parts) <= 1
 
 
-@pytest.mark.parametrize("filtered", ["true", "false"])
+@pytest.mark.parametrize("filtered", [True, False])
 def test_ta_in_the_loop_asks_where_the_student_is_unsure(tiny, filtered):
-    chosen = [f"loop.filter={filtered}", "loop.samples=2", "confidence.keep_share=50%"]
-    done = bridgekd.run(tiny, methods=["ta_in_the_loop"], overrides=chosen)
+    method = {"name": "ta_in_the_loop", "n_samples": 2, "filter_by_confidence": filtered}
+    done = bridgekd.run(tiny, methods=[method], overrides=["confidence.keep_share=50%"])
     first, second = journal(tiny, "query_teacher")
     assert (len(asked(first)), len(asked(second))) == (4, 8)
-    signals = read_rows(journal(tiny, "weigh_student")[0] / "signals.parquet", Signal)
-    assert len(signals) == 60 and all(0 <= s.confidence <= 1 for s in signals)
     unsure = {s.id: s.difficulty for s in read_rows(
-        journal(tiny, "weigh_student")[0] / "scores.parquet", Score)}  # fmt: skip
+        journal(tiny, "score_student_uncertainty")[0] / "scores.parquet", Score)}  # fmt: skip
     rest = [d for id, d in unsure.items() if id not in {*asked(first), *asked(second)}]
     assert min(unsure[id] for id in asked(second)) >= max(rest)
-    kept = [facts_of(folder)["n_kept"] for folder in journal(tiny, "check")]
-    assert kept == ([2, 4] if filtered == "true" else [4, 8])
+    kept = [facts_of(folder)["n_kept"] for folder in journal(tiny, "check_rationales")]
+    assert kept == ([2, 4] if filtered else [4, 8])
     row = done.metrics.arms["ta_in_the_loop"]
     assert row.n_queries == 12
     weighed = {k: [c.n for c in v] for k, v in row.by_seed[0].calibration.items()}
-    assert weighed.pop("weigh_student") == [60]
+    assert weighed.pop("score_student_uncertainty") == [60]
     assert {k: sorted(v) for k, v in weighed.items()} == (
-        {"check": [4, 8]} if filtered == "true" else {}
+        {"check_rationales": [4, 8]} if filtered else {}
     )
 
 
 def test_a_run_in_rounds_does_nothing_the_second_time(tiny, teacher):
     both = {
-        "methods": ["bridge", "ta_in_the_loop"],
-        "overrides": ["select.rounds=2", "loop.filter=false"],
+        "methods": ["bridge", {"name": "ta_in_the_loop", "filter_by_confidence": False}],
+        "overrides": ["select.rounds=2"],
     }
     first = bridgekd.run(tiny, **both)
     calls, told = teacher.calls.total(), []

@@ -66,7 +66,7 @@ def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
             "select.strategy={name: domains, alfa: 1}",
             "strategy domains: unknown option 'alfa'. Did you mean 'alpha'?",
         ),
-        ("method=bridg", "unknown method 'bridg'; did you mean 'bridge'"),
+        ("method=bridg", "Unknown method 'bridg'. Did you mean 'bridge'?"),
         ("select.strategy=hardes", "Unknown strategy 'hardes'. Did you mean 'hardest'?"),
     ],
 )

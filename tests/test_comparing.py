@@ -11,12 +11,12 @@ import torch
 import bridgekd
 from bridgekd import api
 from bridgekd.cli import main
-from bridgekd.comparing import budget_of, comparison
+from bridgekd.comparing import parse_budget, parse_comparison
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows
 from bridgekd.errors import BadInput, TeacherDown
+from bridgekd.journal import read_metadata
 from bridgekd.ledger.history import held_microusd
-from bridgekd.methods import METHODS
 from bridgekd.records import Completion
 from bridgekd.sandbox.steps import count_steps
 from bridgekd.sandbox.teacher_server import serve
@@ -62,9 +62,8 @@ def test_what_budgets_share_is_made_once_a_seed(compared):
     recipe = compared[0]
     counts = {s: len(made(recipe, s)) for s in ("warm_up", "score_pool", "instruct_student")}
     assert counts == {"warm_up": 2, "score_pool": 2, "instruct_student": 2}
-    assert len(made(recipe, "train_student")) == 2 * 2 + 2 * 2 + 2
-    assert len(made(recipe, "train_on_answers")) == 2
-    assert len(made(recipe, "measure_teacher")) == 1
+    assert len(made(recipe, "train_student")) == 2 * 2 + 2 * 2 + 2 + 2
+    assert len(made(recipe, "evaluate_teacher")) == 1
 
 
 def test_every_arm_has_a_row_a_budget_and_a_model_a_seed(compared):
@@ -113,10 +112,10 @@ def test_steps_of_rationales_are_checked_where_the_recipe_names_a_checker(compar
 
 def test_one_journal_tells_of_the_whole_comparison(compared, capsys, monkeypatch):
     store = compared[0].parent / "runs"
-    journal = json.loads((store / "tiny.json").read_text())
-    assert (journal["seeds"], journal["budgets"]) == (2, ["10%", "20%"])
-    assert journal["methods"] == ARMS
-    plan = api.standing(journal, store)
+    metadata = read_metadata(store, "tiny")
+    assert (metadata.n_seeds, metadata.budgets) == (2, ("10%", "20%"))
+    assert [str(method) for method in metadata.methods] == ARMS
+    plan = api.standing(metadata, store)
     assert plan.purchases == () and all(a.done for a in plan.stages)
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["report", "tiny", "--store", str(store)]) == 0
@@ -168,16 +167,6 @@ def test_what_stops_a_worker_stops_the_comparison_in_one_sentence(world_files, t
     assert json.loads((recipe.parent / "runs" / "tiny.json").read_text())["state"] == "stopped"
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_every_method_plans(task, method):
-    (task / "instruct.jsonl").write_text('{"instruction": "Say a.", "response": "a"}\n')
-    plan = api.plan(
-        task / "task.yaml", methods=[method], overrides=["student.instruct=instruct.jsonl"]
-    )
-    queries = sum(p.requests.limits.queries for p in plan.purchases)
-    assert queries == {"base": 0, "answers_only": 0, "direct_full": 27}.get(method, 5)
-
-
 def test_a_recipe_s_dollars_end_every_budget_and_the_whole_pool_too(task):
     plan = api.plan(task / "task.yaml", methods=["direct", "direct_full"], budgets=[5, 0.5])
     assert {p.requests.limits.microusd for p in plan.purchases} == {1_000_000}
@@ -185,8 +174,8 @@ def test_a_recipe_s_dollars_end_every_budget_and_the_whole_pool_too(task):
 
 
 def test_without_an_instruction_set_no_instruct_says_what_it_would_be(task):
-    with pytest.raises(BadInput, match="no_instruct is bridge itself"):
-        api.plan(task / "task.yaml", methods=["no_instruct"])
+    with pytest.raises(BadInput, match="bridge_no_instruct needs student"):
+        api.plan(task / "task.yaml", methods=["bridge_no_instruct"])
 
 
 def test_a_checker_that_nobody_brought_is_refused_before_anything_is_bought(task):
@@ -200,32 +189,33 @@ def test_a_checker_that_nobody_brought_is_refused_before_anything_is_bought(task
      (200, 200), ("0.001", "0.1%")],
 )  # fmt: skip
 def test_a_budget_is_a_share_or_a_number(said, read):
-    assert budget_of(said) == read
+    assert parse_budget(said) == read
 
 
 @pytest.mark.parametrize("said", ["x", "0", "0.0", "-1", "101%", "1.5"])
 def test_what_is_no_budget_is_a_sentence(said):
     with pytest.raises(BadInput, match="budget"):
-        budget_of(said)
+        parse_budget(said)
 
 
 def test_seeds_count_up_and_budgets_keep_what_else_limits(task):
     recipe = load_recipe(task / "task.yaml", ["seed=3"])
-    found = list(comparison(recipe, ["direct"], 2, ["10%", 7]).recipes(recipe))
+    wanted = parse_comparison(recipe, task, ["direct"], 2, ["10%", 7])
+    found = list(wanted.iter_recipes(recipe))
     assert [(r.seed, r.budget.queries, r.budget.usd) for r in found] == [
         (3, "10%", 1), (3, 7, 1), (4, "10%", 1), (4, 7, 1)
     ]  # fmt: skip
-    assert list(comparison(recipe).recipes(recipe)) == [recipe]
+    assert list(parse_comparison(recipe, task).iter_recipes(recipe)) == [recipe]
 
 
 @pytest.mark.parametrize(
     ("how", "complaint"),
     [
-        ({"methods": ["bridg"]}, "did you mean 'bridge'"),
+        ({"methods": ["bridg"]}, "Did you mean 'bridge'"),
         ({"n_seeds": 0}, "give at least 1"),
         ({"budgets": ["5%", 0.05]}, "named twice"),
     ],
 )
 def test_a_comparison_of_nothing_is_refused(task, how, complaint):
     with pytest.raises(BadInput, match=complaint):
-        comparison(load_recipe(task / "task.yaml"), **how)
+        parse_comparison(load_recipe(task / "task.yaml"), task, **how)

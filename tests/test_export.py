@@ -51,7 +51,7 @@ def made(runs, stage):
 def predictions_of(runs, arm):
     (evaluation,) = made(runs, "evaluate")
     manifest = json.loads((evaluation / "manifest.json").read_text())
-    place = manifest["settings"]["arms"].index(arm)
+    place = [a["name"] for a in manifest["settings"]["arms"]].index(arm)
     folder = runs / manifest["inputs"]["predictions"][place]["folder"]
     return {r.id: r.text for r in read_rows(folder / "predictions.parquet", Prediction)}
 
@@ -246,7 +246,7 @@ def test_a_run_that_measured_no_model_has_none_to_export(runs, tmp_path):
 def test_a_run_that_is_not_done_says_how_to_go_on(runs, tmp_path):
     journal = json.loads((runs / "tiny.json").read_text()) | {"state": "interrupted"}
     (tmp_path / "half.json").write_text(json.dumps(journal))
-    with pytest.raises(BadInput, match="'half' is interrupted, not done; give its `bridgekd run`"):
+    with pytest.raises(BadInput, match="'half' is interrupted, not finished"):
         bridgekd.export("half", tmp_path / "out", store=tmp_path)
     with pytest.raises(BadInput, match=r"no run 'other' in .*; runs there: half"):
         bridgekd.export("other", tmp_path / "out", store=tmp_path)

@@ -17,7 +17,7 @@ LEVEL = {
     "runs": 3, "journal": 3,
     "report": 2.5, "stages": 2,
     "lm": 1, "edges": 1, "io": 1, "ledger": 1, "teacher": 1, "served": 1,
-    "settings": 1, "core": 0, "cost": 0, "selection": 0, "grading": 0, "stats": 0,
+    "core": 0, "cost": 0, "selection": 0, "grading": 0, "stats": 0,
     "config": 0, "variants": -1, "records": -1, "errors": -1, "progress": -1,
     "__version__": -1,
 }  # fmt: skip

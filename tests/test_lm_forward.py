@@ -7,6 +7,8 @@ import torch
 from bridgekd.lm import LocalModel, forward
 from bridgekd.lm.batches import token_bounded
 from bridgekd.lm.forward import Row, row_means
+from bridgekd.selection.difficulty.entropy import token_entropy
+from bridgekd.selection.difficulty.margin import token_margin
 from tiny_models import FAMILIES, bent_model, tiny_model, tiny_tokenizer
 
 ROWS = [
@@ -41,8 +43,8 @@ def test_a_mean_is_that_of_all_logits_in_pieces_or_at_once(local, max_logits):
 
 
 def test_entropy_and_margin_of_tokens_are_their_definitions(local):
-    entropies, _ = row_means(local, ROWS, forward.token_entropy)
-    margins, _ = row_means(local, ROWS, forward.token_margin)
+    entropies, _ = row_means(local, ROWS, lambda logits, targets: token_entropy(logits))
+    margins, _ = row_means(local, ROWS, lambda logits, targets: token_margin(logits))
     for row, entropy, margin in zip(ROWS, entropies, margins, strict=True):
         p = all_logits(local, row)[0].softmax(-1)
         two = p.sort(-1).values[:, -2:]

@@ -8,11 +8,10 @@ from bridgekd import lm
 from bridgekd.config import RuntimeOptions, Train
 from bridgekd.core.prompts import explain_prompt
 from bridgekd.core.throughput import Throughput
+from bridgekd.lm.encode import prompt_ids
 from bridgekd.lm.measure_speed import estimate_padding
 from bridgekd.records import Message, Span, TrainRow
 from bridgekd.sandbox.world import generate
-from bridgekd.selection.difficulty import MEASURES
-from bridgekd.variants import VariantRef
 from tiny_models import write_tiny
 
 EXAMPLES = generate(48, 5)
@@ -71,24 +70,19 @@ def test_padding_is_less_in_micro_batches():
     assert 1 <= cut < 1.1
 
 
-@pytest.mark.parametrize("name", ["loss", "entropy"])
-def test_scoring_takes_what_was_measured(local, name):
-    measure = MEASURES.load(MEASURES.resolve(VariantRef(name=name)))
-    rate = lm.measure_difficulty(local, EXAMPLES, measure, 8, 16)
+def test_scoring_takes_what_reading_was_measured(local):
+    rate = lm.measure_reading(local, EXAMPLES)
+    per_character, per_prompt = lm.count_tokens(local, EXAMPLES)
+    n_characters = sum(len(e.question) + len(e.answer) for e in EXAMPLES)
     started = time.monotonic()
-    lm.score(local, EXAMPLES * 2, measure=measure, max_new_tokens=8, batch_size=16)
-    assert is_close(rate.estimate(96, 0), time.monotonic() - started)
-
-
-def test_scored_rationales_take_what_was_measured(local):
-    pairs = [(example, "so it is " * 10) for example in EXAMPLES]
-    rate = lm.measure_confidence(local, pairs, 16)
-    started = time.monotonic()
-    lm.confidence(local, pairs * 2, how="p_true", batch_size=16)
-    assert is_close(rate.estimate(96, 0), time.monotonic() - started)
+    lm.score(local, EXAMPLES, batch_size=16)
+    n_tokens = per_character * n_characters + len(EXAMPLES) * per_prompt
+    assert is_close(rate.estimate(0, n_tokens), time.monotonic() - started)
 
 
 def test_tokens_of_prompts_are_counted_by_the_model_s_tokenizer(local):
-    tokens = lm.count_tokens(local, EXAMPLES)
-    assert 0 < tokens.per_character <= 4
-    assert tokens.explain_prompt > tokens.answer_prompt > 0
+    per_character, per_prompt = lm.count_tokens(local, EXAMPLES)
+    prompts = prompt_ids(local.tokenizer, [explain_prompt(e) for e in EXAMPLES])
+    n_characters = sum(len(e.question) for e in EXAMPLES)
+    expected = sum(map(len, prompts))
+    assert per_character * n_characters + per_prompt * len(EXAMPLES) == pytest.approx(expected)

@@ -16,7 +16,7 @@ from bridgekd.records import Rationale
 from bridgekd.sandbox.export import export
 from bridgekd.sandbox.steps import count_steps
 from bridgekd.sandbox.teacher_server import serve
-from bridgekd.stages.training import once
+from bridgekd.stages.filtering import drop_duplicates
 from bridgekd.variants import VariantRef
 from test_lm_finetune import ROWS, tune, weights
 from tiny_models import CHATML, tiny_model, tiny_tokenizer, write_tiny
@@ -86,14 +86,14 @@ def test_an_objective_without_its_reference_model_is_one_sentence(models, tmp_pa
 def test_of_equal_rationales_of_one_question_only_the_first_is_kept():
     said = [Rationale("a", text, "x", "assistant", kept) for text, kept in
             (("one", True), ("two", True), ("one", True), ("three", False))]  # fmt: skip
-    assert [r.kept for r in once(said)] == [True, True, False, False]
-    assert once(said)[2].reason == "said before"
+    assert [r.kept for r in drop_duplicates(said)] == [True, True, False, False]
+    assert drop_duplicates(said)[2].reason == "said before"
 
 
 def test_a_right_answer_behind_the_words_of_a_wrong_one_is_kept():
     said = [Rationale("a", "4 + 3.", "8", "assistant", False, "wrong answer")]
     said += [Rationale("a", "4 + 3.", "7", "assistant", True)] * 2
-    assert [row.kept for row in once(said)] == [False, True, False]
+    assert [row.kept for row in drop_duplicates(said)] == [False, True, False]
 
 
 def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(tmp_path):
@@ -116,7 +116,7 @@ def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(t
     rows = read_rows(written, Rationale)
     assert len(rows) == 3 * 12
     assert all(r.kept or r.reason for r in rows) and any(r.kept for r in rows)
-    (manifest,) = store.glob("train_with_mentor-*/manifest.json")
+    (manifest,) = store.glob("train_student-*/manifest.json")
     assert json.loads(manifest.read_text())["stats"]["with_mentor"] is True
     row = told.metrics.arms["mentor_kd"]
     assert row.n_queries == 4 and row.training_set.n_kept == (sum(r.kept for r in rows),)

@@ -12,13 +12,13 @@ from bridgekd import api
 from bridgekd.cli import main
 from bridgekd.core.crossed import difference_of
 from bridgekd.edges.rows import read_rows
+from bridgekd.journal import read_metadata
 from bridgekd.ledger.history import held_microusd
 from bridgekd.records import Completion, Example, Prediction, Rationale
 from bridgekd.sandbox.teacher_server import serve
 from bridgekd.sandbox.world import generate
-from bridgekd.settings import WarmUp
 from bridgekd.stages.pilot import PilotMeasurements
-from bridgekd.stages.training import warmed_on
+from bridgekd.stages.train import TrainSettings, choose_warm_up_examples
 from conftest import TINY_RECIPE, write_jsonl
 from test_comparing import QUICK
 
@@ -146,8 +146,12 @@ def test_held_out_questions_are_not_in_warm_up_or_validation(piloted):
     (pool,) = find_folders(recipe, "load_pool")
     assert not held_out & {e.id for e in read_rows(pool / "validation.parquet", Example)}
     (warm,) = find_folders(recipe, "warm_up")
-    settings = WarmUp.model_validate(json.loads((warm / "manifest.json").read_text())["settings"])
-    warmed = {e.id for e in warmed_on(read_rows(pool / "pool.parquet", Example), settings)}
+    settings = TrainSettings.model_validate(
+        json.loads((warm / "manifest.json").read_text())["settings"]
+    )
+    warmed = {
+        e.id for e in choose_warm_up_examples(read_rows(pool / "pool.parquet", Example), settings)
+    }
     assert len(warmed) == 13 and not held_out & warmed
 
 
@@ -163,7 +167,6 @@ def test_held_out_questions_have_no_copy_in_pool_or_validation(piloted):
 
 def test_every_student_of_a_pilot_gets_the_updates_of_a_run(piloted):
     folders = find_folders(piloted[0], "train_student")
-    folders += find_folders(piloted[0], "train_on_answers")
     updates = {json.loads((f / "manifest.json").read_text())["stats"]["n_updates"] for f in folders}
     assert len(folders) > 4 and len(updates) == 1
 
@@ -178,15 +181,15 @@ def test_direct_reuses_the_answers_of_the_pilot(piloted):
 
 def test_stopped_pilot_resumes_to_the_same_result(small, teacher):
     def stop(what, done, total):
-        if what == "train assistant":
+        if what == "train assistant on rationales":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         api.run_pilot(small, overrides=SETS, progress=stop)
     store = small.parent / "runs"
-    journal = json.loads((store / "tiny-pilot.json").read_text())
-    assert journal["state"] == "interrupted"
-    assert api.standing(journal, store).purchases == ()  # nothing is paid twice
+    stopped = read_metadata(store, "tiny-pilot")
+    assert stopped.state == "interrupted"
+    assert api.standing(stopped, store).purchases == ()  # nothing is paid twice
     resumed = api.run_pilot(small, overrides=SETS)
     assert teacher.calls.total() == N_QUERIES
     shutil.rmtree(store)

@@ -17,9 +17,9 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bridgekd.lm.finetune", "bridgekd.lm.scoring", "bridgekd.api"])
 BOTH = ["bridge", "direct"]
 STAGES = [
-    "load_pool", "warm_up", "score_pool", "select", "query_teacher", "check", "train_assistant",
-    "annotate", "instruct_student", "train_student", "load_test", "measure_teacher", "predict",
-    "evaluate", "report",
+    "load_pool", "warm_up", "score_pool", "select_questions", "query_teacher",
+    "check_rationales", "train_assistant", "annotate", "instruct_student", "train_student",
+    "load_test", "evaluate_teacher", "predict", "evaluate", "report",
 ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     journal = json.loads((store / "tiny.json").read_text())
     assert sorted({row["stage"] for row in journal["stages"]}) == sorted(STAGES)
     assert journal["state"] == "done"
-    picks = read_rows(artifact(store, "select") / "ranking.parquet", Pick)
+    picks = read_rows(artifact(store, "select_questions") / "ranking.parquet", Pick)
     bought = read_rows(artifact(store, "query_teacher") / "completions.parquet", Completion)
     assert [c.id for c in bought] == [p.id for p in picks if p.chosen]
     notes = read_rows(artifact(store, "annotate") / "rationales.parquet", Rationale)
@@ -142,9 +142,9 @@ def test_what_changes_no_result_redoes_nothing(tiny):
 
 def test_random_choice_does_not_follow_the_warm_up_draw(tiny):
     """Two draws from one seed must not be the same questions: they would be bought for nothing."""
-    bridgekd.run(tiny, methods=["random"], overrides=["assistant.warm_up=12"])
+    bridgekd.run(tiny, methods=["bridge_random"], overrides=["assistant.warm_up=12"])
     store = tiny.parent / "runs"
-    picks = read_rows(artifact(store, "select") / "ranking.parquet", Pick)
+    picks = read_rows(artifact(store, "select_questions") / "ranking.parquet", Pick)
     pool = read_rows(artifact(store, "load_pool") / "pool.parquet", Example)
     drawn = stream(0, "warm-up").permutation(len(pool))[:12]
     assert len({p.id for p in picks if p.chosen} & {pool[i].id for i in drawn}) <= 6
@@ -181,8 +181,9 @@ def undisturbed(tiny, tmp_path):
 
 def test_killed_in_every_kind_of_stage_a_run_ends_with_the_same_rows(tiny, undisturbed):
     places = [
-        "warm up assistant", "score", "teacher", "train assistant", "annotate the pool",
-        "instruct student", "train student", "answer the test questions",
+        "train assistant on answers", "score", "teacher", "train assistant on rationales",
+        "annotate the pool", "train student on instructions", "train student on rationales",
+        "answer the test questions",
     ]  # fmt: skip
     for where in places:
         process = in_a_process(run_and_die, tiny, where)
@@ -194,7 +195,10 @@ def test_killed_in_every_kind_of_stage_a_run_ends_with_the_same_rows(tiny, undis
 
 def test_killed_in_the_middle_of_each_training_a_run_goes_on_there(tiny, undisturbed):
     stages = ["warm_up", "train_assistant", "instruct_student", "train_student"]
-    places = ["warm up assistant", "train assistant", "instruct student", "train student"]
+    places = [
+        "train assistant on answers", "train assistant on rationales",
+        "train student on instructions", "train student on rationales",
+    ]  # fmt: skip
     always = ["runtime.checkpoint_interval_s=0"]
     for where in places:
         process = in_a_process(run_and_die, tiny, where, 3, always)

@@ -1,6 +1,5 @@
 """Plan and status: what is known is used exactly, and reading it disturbs nobody."""
 
-import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -15,6 +14,7 @@ from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest, call_key, call_request
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput, BridgekdError
+from bridgekd.journal import read_metadata
 from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.purchases import foresee
@@ -169,7 +169,7 @@ def stopped(tiny):
         pytest.raises(BridgekdError),
     ):
         bridgekd.run(tiny, overrides=[f"teacher.base_url={server.base_url}"], **DIRECT)
-    return json.loads((store / "tiny.json").read_text()), store
+    return read_metadata(store, "tiny"), store
 
 
 def status(store, capsys, monkeypatch):
@@ -188,7 +188,7 @@ def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsy
     with Ledger(store.parent / "ledger.db"):  # while somebody else is writing
         text = status(store, capsys, monkeypatch)
     assert "query_teacher (random): 8 of up to 12 answers" in text
-    assert "measure_teacher (random): 0 of up to 5 answers" in text
+    assert "evaluate_teacher (random): 0 of up to 5 answers" in text
 
 
 def test_status_says_why_a_run_cannot_be_planned_any_more(stopped, capsys, monkeypatch):

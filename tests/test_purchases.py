@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bridgekd import stages
 from bridgekd.config import Section
 from bridgekd.core.admission import Limits
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.planning import foreseen
-from bridgekd.stages.plan_requests import PlannedRequests, hide_answer
+from bridgekd.stages.query_teacher import PlannedRequests, build_query_settings, hide_answer
 
 
 class NoSettings(Section):
@@ -52,11 +51,11 @@ def plan_work(task, work):
 
 def query_down(run, pool):
     ranking = run.make(rank_shortest_first, NoSettings(), pool)
-    return run.make(stages.query_teacher, run.of.query_teacher, pool, ranking)
+    return run.query_teacher(pool, ranking)
 
 
 def test_purchase_down_unknown_ranking_is_planned_within_its_budget(task):
-    (purchase,) = plan_work(task, lambda run: query_down(run, run.pool())).purchases
+    (purchase,) = plan_work(task, lambda run: query_down(run, run.load_pool())).purchases
     requests = purchase.requests
     assert (requests.strategy, requests.is_selected) == ("rank_shortest_first", False)
     assert (purchase.forecast.n_queries, requests.prefers_hard) == (5, True)
@@ -65,14 +64,13 @@ def test_purchase_down_unknown_ranking_is_planned_within_its_budget(task):
 
 
 def query_by_seed(run):
-    pool = run.pool()
-    ranking = run.make(stages.select, run.of.select_by("random", (0.0, 1.0)), pool)
-    return run.make(stages.query_teacher, run.of.query_teacher, pool, ranking)
+    pool = run.load_pool()
+    return run.query_teacher(pool, run.select_questions(pool, strategy="random"))
 
 
 def test_purchase_from_unknown_pool_may_ask_every_question_of_its_source(task):
     def work(run):
-        return query_down(run, run.make(keep_even_questions, NoSettings(), run.pool()))
+        return query_down(run, run.make(keep_even_questions, NoSettings(), run.load_pool()))
 
     (purchase,) = plan_work(task, work).purchases
     assert purchase.forecast.n_queries == 5
@@ -80,7 +78,7 @@ def test_purchase_from_unknown_pool_may_ask_every_question_of_its_source(task):
 
 def test_unknown_paid_stage_is_planned_as_it_says(task):
     def work(run):
-        return run.make(audit_teacher, run.of.query_teacher, run.pool())
+        return run.make(audit_teacher, build_query_settings(run.recipe), run.load_pool())
 
     plan = plan_work(task, work)
     (purchase,) = plan.purchases
@@ -91,7 +89,7 @@ def test_unknown_paid_stage_is_planned_as_it_says(task):
 
 def test_purchases_of_several_stages_pay_shared_questions_once(task):
     def work(run):
-        run.make(audit_teacher, run.of.query_teacher, run.pool())
+        run.make(audit_teacher, build_query_settings(run.recipe), run.load_pool())
         return query_by_seed(run)
 
     plan = plan_work(task, work)

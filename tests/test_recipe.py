@@ -19,7 +19,7 @@ def changed(task, old, new):
 
 def test_the_shortest_recipe_has_defaults_and_its_file_s_name(task):
     recipe = load_recipe(task / "task.yaml")
-    assert (recipe.name, recipe.method, str(recipe.select.strategy)) == (
+    assert (recipe.name, str(recipe.method), str(recipe.select.strategy)) == (
         "task",
         "bridge",
         "bridge_greedy",

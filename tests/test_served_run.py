@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import bridgekd
-from bridgekd.comparing import comparison
+from bridgekd.comparing import parse_comparison
 from bridgekd.config import AssistantServer, Lora, Train
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows, write_rows
@@ -23,21 +23,26 @@ from bridgekd.edges.store import Store
 from bridgekd.errors import BadInput, ServerDown
 from bridgekd.planning import planned
 from bridgekd.records import Example, Message, Rationale, Score, Span, TrainRow
-from bridgekd.runs import live_of
+from bridgekd.runs import build_run_context
 from bridgekd.sandbox.teacher_server import serve
 from bridgekd.sandbox.world import generate
 from bridgekd.served.opening import served_name
-from bridgekd.settings import Annotate, Settings
-from bridgekd.stages import annotate
-from bridgekd.stages.training import AnnotateStats
+from bridgekd.stages.annotate import (
+    AnnotateSettings,
+    AnnotateStats,
+    annotate,
+    build_annotate_settings,
+)
+from bridgekd.stages.check_rationales import build_check_settings
+from bridgekd.stages.score_pool import build_score_pool_settings, build_uncertainty_settings
 from model_server import serving_model
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bridgekd.lm.elsewhere", "bridgekd.served.opening"])
-ANNOTATE = Annotate(
+ANNOTATE = AnnotateSettings(
     keep="all",
     confidence=None,
-    samples=0,
+    n_samples=0,
     max_new_tokens=8,
     seed=0,
     backend="server",
@@ -132,7 +137,7 @@ def model(world_files):
 def written_by(store, pool, model, terms, *, progress=None, settings=ANNOTATE):
     """The rationales of the annotate stage in a store of its own."""
     recipe = load_recipe(store.parent / "any.yaml")
-    live = replace(live_of(recipe, store.parent), server=terms, device="cpu")
+    live = replace(build_run_context(recipe, store.parent), server=terms, device="cpu")
     if progress is not None:
         live = replace(live, progress=progress)
     done = Store(store).make(annotate, settings, live, pool, model)
@@ -239,7 +244,7 @@ def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_
 
 
 def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
-    settings = ANNOTATE.model_copy(update={"keep": "consistent", "samples": 2})
+    settings = ANNOTATE.model_copy(update={"keep": "consistent", "n_samples": 2})
     with serving_model(model.path, served_name(model)) as http:
         terms = by_url(http.base_url)
         rows, _ = written_by(tmp_path / "store", pool, model, terms, settings=settings)
@@ -252,7 +257,7 @@ def folders(task, *overrides):
     recipe = load_recipe(task / "task.yaml", overrides)
     return {
         a.path.name
-        for a in planned(recipe, task, comparison(recipe, ["bridge"]), task / "runs").stages
+        for a in planned(recipe, task, parse_comparison(recipe, task), task / "runs").stages
     }
 
 
@@ -265,13 +270,6 @@ def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(
     changed = {name.rpartition("-")[0] for name in one - folders(task)}
     assert {"annotate", "predict", "train_student"} <= changed
     assert not {"score_pool", "train_assistant", "query_teacher"} & changed
-
-
-def test_what_runs_in_process_is_named_as_before():
-    """A stage's name hashes its settings: the keys stand there only where they say something."""
-    dumped = ANNOTATE.model_copy(update={"backend": "transformers"}).model_dump(mode="json")
-    assert not {"backend", "scoring"} & dumped.keys()
-    assert ANNOTATE.model_dump(mode="json")["backend"] == "server"
 
 
 @pytest.mark.parametrize(
@@ -326,10 +324,12 @@ def test_a_missing_program_or_key_is_told_before_anything_is_bought(
 def test_the_settings_of_every_stage_that_asks_the_assistant_say_who_answers(task):
     at = "assistant.server={base_url: 'http://127.0.0.1:1/v1'}"
     recipe = load_recipe(task / "task.yaml", [*SERVED, at, "annotate.keep=confident"])
-    of = Settings(recipe)
-    assert (of.annotate.backend, of.annotate.scoring, of.score_pool.scoring) == ("server",) * 3
-    assert of.check_by("confident").scoring == of.signals.scoring == "server"
-    assert of.check.scoring == "transformers"  # nobody is asked
+    annotated = build_annotate_settings(recipe)
+    assert (annotated.backend, annotated.scoring) == ("server", "server")
+    assert build_score_pool_settings(recipe, task).scoring == "server"
+    assert build_check_settings(recipe, "confident").scoring == "server"
+    assert build_uncertainty_settings(recipe, 5).scoring == "server"
+    assert build_check_settings(recipe).scoring == "transformers"  # the assistant is not used
 
 
 def test_the_recipe_for_vllm_plans(task):

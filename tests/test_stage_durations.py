@@ -8,9 +8,8 @@ import pytest
 from bridgekd import api
 from bridgekd.cli import main
 from bridgekd.config import Teacher
-from bridgekd.core.throughput import TokenCounts, WorkKind, WorkRate
+from bridgekd.core.throughput import WorkKind, WorkRate
 from bridgekd.edges.store import Artifact
-from bridgekd.io.hardware import describe_device
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.plans.model_speed import (
     SPEED_FILE,
@@ -19,27 +18,30 @@ from bridgekd.plans.model_speed import (
     estimate_longest,
     estimate_seconds,
     read_speeds,
-    save_speeds,
+    save_speed,
 )
 from bridgekd.plans.stage_durations import (
     DEFAULT_RATIONALE_TOKENS,
-    RationaleLength,
     find_rationale_length,
 )
 from bridgekd.plans.stage_work import Work
-from bridgekd.teacher.transports import resolve_teacher
 
 MODEL = Artifact("model", "model:1", None)
-TOKENS = TokenCounts(per_character=0.25, explain_prompt=10, answer_prompt=5)
 
 
 def make_speed(kind, model="model:1", **rates):
     key = SpeedKey(model=model, machine="cpu", kind=kind, options="")
-    return ModelSpeed(key=key, load_s=1.0, tokens=TOKENS, **({"rate": WorkRate()} | rates))
+    rates = {"rate": WorkRate()} | rates
+    return ModelSpeed(key=key, load_s=1.0, tokens_per_character=0.5, prompt_tokens=10, **rates)
 
 
 def make_work(kind, n_rows, **more):
-    return Work(kind, MODEL, "student", n_rows, "rationale", **more)
+    """Rows of a prompt of 50 tokens and a target of 10 with a rationale."""
+    more = {"max_new_tokens": 100} | more
+    return Work(
+        kind, MODEL, "student", n_rows, prompt_characters=80, target_characters=12,
+        has_rationale=True, is_timed=True, is_instruction=False, **more,
+    )  # fmt: skip
 
 
 def read_text(capsys):
@@ -49,7 +51,7 @@ def read_text(capsys):
 def test_plan_without_measured_speeds_says_how_to_measure_them(task, capsys):
     assert main(["plan", str(task / "task.yaml")]) == 0
     text = read_text(capsys)
-    assert "Time unknown: training with model, generation with model, scoring with model" in text
+    assert "Time unknown: training with model, generation with model." in text
     assert "Run `bridgekd plan --time` (about" in text
 
 
@@ -101,31 +103,25 @@ def test_stages_of_a_server_are_named_as_not_included(task, capsys):
     sets = ["assistant.backend=server", server]
     assert main(["plan", str(task / "task.yaml"), *(f"--set={s}" for s in sets)]) == 0
     assert "Not included: " in read_text(capsys)
-    assert api.plan(task / "task.yaml", overrides=sets).durations.n_served > 0
+    assert api.plan(task / "task.yaml", overrides=sets).durations.n_untimed > 0
 
 
-def test_length_of_rationales_is_the_best_known_one(tmp_path):
-    guess = Teacher(model="m", expected_tokens=(100, 300))
-    ledger = tmp_path / "ledger.db"
-    found = find_rationale_length(resolve_teacher(guess), ledger, [])
-    assert found == RationaleLength(200, "teacher.expected_tokens")
-    unknown = find_rationale_length(resolve_teacher(Teacher(model="m")), ledger, [])
-    assert unknown.is_assumed and unknown.n_tokens == DEFAULT_RATIONALE_TOKENS
-    with Ledger(ledger):
+def test_length_of_rationales_is_the_best_known_one(runs, tmp_path):
+    guess = Teacher(provider="sandbox", model="sandbox-teacher", expected_tokens=(100, 300))
+    with Ledger(tmp_path / "ledger.db"):
         pass
-    assert find_rationale_length(resolve_teacher(guess), ledger, []) == found
-
-
-def test_length_of_rationales_is_that_of_saved_answers(runs):
-    teacher = Teacher(provider="sandbox", model="sandbox-teacher", expected_tokens=(1, 1))
-    found = find_rationale_length(resolve_teacher(teacher), runs.parent / "ledger.db", [])
-    assert found.source == "the answers in the ledger" and 20 < found.n_tokens < 200
+    for name in ("none.db", "ledger.db"):
+        assert find_rationale_length(guess, tmp_path / name) == (200, "teacher.expected_tokens")
+    unknown = Teacher(model="m", max_tokens=100)
+    assert find_rationale_length(unknown, tmp_path / "none.db") == (100, None)
+    n_tokens, source = find_rationale_length(guess, runs.parent / "ledger.db")
+    assert source == "the answers in the ledger" and 20 < n_tokens < 150
 
 
 def test_training_time_is_that_of_updates_and_tokens():
     speed = make_speed(WorkKind.TRAINING, rate=WorkRate(per_call_s=0.5, per_token_s=0.01))
     work = make_work(WorkKind.TRAINING, 80, n_updates=10)
-    seconds = estimate_seconds(work, speed, prompt=60, target=40)
+    seconds = estimate_seconds(work, speed, rationale_tokens=40)
     assert seconds == pytest.approx(10 * 0.5 + 80 * 100 * 0.01)
 
 
@@ -135,7 +131,7 @@ def test_generation_time_is_that_of_prompts_steps_and_tokens():
         reading=WorkRate(per_token_s=0.0001), batch_size=64,
     )  # fmt: skip
     work = make_work(WorkKind.GENERATION, 128, max_new_tokens=100)
-    seconds = estimate_seconds(work, speed, prompt=50, target=90)
+    seconds = estimate_seconds(work, speed, rationale_tokens=80)
     assert seconds == pytest.approx(128 * 50 * 0.0001 + 2 * 100 * 0.1 + 128 * 100 * 0.001)
 
 
@@ -150,17 +146,11 @@ def test_batch_waits_for_its_longest_text(batch_size):
 def test_new_speed_replaces_that_of_the_same_key_and_keeps_others(tmp_path):
     old, new = (make_speed(WorkKind.SCORING, rate=WorkRate(per_call_s=s)) for s in (1.0, 2.0))
     other = make_speed(WorkKind.SCORING, model="model:2")
-    save_speeds(tmp_path, [old, other])
-    save_speeds(tmp_path, [new])
+    for speed in (old, other, new):
+        save_speed(tmp_path, speed)
     assert read_speeds(tmp_path) == {new.key: new, other.key: other}
 
 
 def test_broken_speed_file_is_measured_again(tmp_path):
     (tmp_path / SPEED_FILE).write_text("{")
     assert read_speeds(tmp_path) == {}
-
-
-def test_name_of_device_has_its_threads(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert describe_device("cpu").startswith("1 x ")
-    assert describe_device("mps") == "mps"

@@ -2,13 +2,14 @@
 
 import pytest
 
-from bridgekd.comparing import compare, comparison
+from bridgekd.comparing import parse_comparison, run_comparison
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.store import PlanStore
 from bridgekd.methods import METHODS, pilot
 from bridgekd.plans.stage_work import PlannedData, WorkCounter
-from bridgekd.runs import Run, live_of
+from bridgekd.runs import Run, build_run_context
+from bridgekd.sandbox.world import generate
 from conftest import TINY_RECIPE
 
 LOCAL = (WorkKind.TRAINING, WorkKind.GENERATION, WorkKind.SCORING)
@@ -18,15 +19,14 @@ SETS = ["data.validation=10", "assistant.train.updates=null", "student.train.upd
 def plan_stages(recipe, overrides=(), method="bridge"):
     """The planned stages of a method by name, and their counter."""
     given = load_recipe(recipe, [*SETS, *overrides])
-    run = Run(
-        given, recipe.parent, PlanStore(recipe.parent / "runs"), live_of(given, recipe.parent)
-    )
+    folder = recipe.parent
+    run = Run(given, folder, PlanStore(folder / "runs"), build_run_context(given, folder))
     if method == "pilot":
         pilot.pilot(run)
     else:
-        compare(run, comparison(given, [method]))
+        run_comparison(run, parse_comparison(given, folder, [method]))
     n_answers = dict.fromkeys(run.store.planned, 12)
-    data = PlannedData(60, 10, 20, 30, n_answers, 100.0, 5.0, 80.0)
+    data = PlannedData(generate(60, 0), 10, 20, [("Say yes.", "yes")] * 30, n_answers)
     return run.store.planned, WorkCounter(run.store.planned, data, run.assistant)
 
 
@@ -43,7 +43,7 @@ def recipe(world_files, tmp_path):
     return tmp_path / "tiny.yaml"
 
 
-@pytest.mark.parametrize("method", [*METHODS, "pilot"])
+@pytest.mark.parametrize("method", [*METHODS.list_names(), "pilot"])
 def test_every_stage_with_local_work_is_counted(recipe, method):
     planned, counter = plan_stages(recipe, method=method)
     for todo in planned.values():
@@ -56,7 +56,7 @@ def test_every_stage_with_local_work_is_counted(recipe, method):
 def test_training_counts_updates_and_early_stopping(recipe):
     sets = ["student.train.epochs=2", "student.train.batch_size=8"]
     ((training, evaluations),) = count(recipe, "train_student", sets)
-    assert (training.n_updates, training.n_rows, training.text) == (15, 120, "rationale")
+    assert (training.n_updates, training.n_rows, training.has_rationale) == (15, 120, True)
     assert (evaluations.kind, evaluations.n_rows) == (WorkKind.GENERATION, 2 * 10)
     ((training, *rest),) = count(recipe, "train_student", ["student.train.held_out=10%"])
     assert not rest
@@ -71,21 +71,21 @@ def test_assistant_is_trained_on_purchased_rationales(recipe):
 def test_samples_and_scored_rationales_are_counted(recipe):
     sets = ["annotate.keep=consistent", "annotate.samples=5"]
     ((writing,),) = count(recipe, "annotate", sets)
-    assert (writing.n_rows, writing.text) == (60 * 6, "rationale")
+    assert (writing.n_rows, writing.has_rationale) == (60 * 6, True)
     ((_, judging),) = count(recipe, "annotate", ["annotate.keep=confident"])
-    assert (judging.kind, judging.n_rows, judging.text) == (WorkKind.SCORING, 60, "rationale")
-    ((judging,),) = count(recipe, "check", ["check.keep=confident"])
+    assert (judging.kind, judging.n_rows) == (WorkKind.SCORING, 60)
+    ((judging,),) = count(recipe, "check_rationales", ["check.keep=confident"])
     assert (judging.kind, judging.n_rows) == (WorkKind.SCORING, 12)
 
 
 def test_difficulty_by_sampled_answers_generates_them(recipe):
     ((_, answers),) = count(recipe, "score_pool", ["select.difficulty=n_distinct_answers"])
-    assert (answers.kind, answers.text) == (WorkKind.GENERATION, "answer")
+    assert (answers.kind, answers.has_rationale) == (WorkKind.GENERATION, False)
     assert answers.n_rows == 60 * 5
 
 
 def test_reference_model_of_distillation_is_counted(recipe):
-    works = [w for part in count(recipe, "train_with_mentor", method="mentor_kd") for w in part]
+    works = [w for part in count(recipe, "train_student", method="mentor_kd") for w in part]
     assert [w.kind for w in works][:2] == [WorkKind.TRAINING, WorkKind.SCORING]
     assert works[0].n_rows == works[1].n_rows
 
@@ -94,12 +94,12 @@ def test_pilot_measures_its_held_out_questions(recipe):
     sets = ["pilot.n_eval=30", "data.validation=0"]
     works = [w for part in count(recipe, "predict", sets, "pilot") for w in part]
     assert {w.n_rows for w in works} == {60 // 4}
-    ((training, *_), *_) = count(recipe, "train_on_answers", sets, "pilot")
-    assert training.text == "answer"
+    trainings = [works[0] for works in count(recipe, "train_student", sets, "pilot")]
+    assert [w.has_rationale for w in trainings].count(False) == 1
 
 
-def test_stages_of_a_server_are_marked(recipe):
+def test_works_of_a_server_are_not_timed(recipe):
     server = "{base_url: 'http://127.0.0.1:9/v1'}"
     sets = ["assistant.backend=server", f"assistant.server={server}"]
     ((writing,),) = count(recipe, "annotate", sets)
-    assert writing.is_served
+    assert not writing.is_timed

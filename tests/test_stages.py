@@ -9,10 +9,10 @@ from answer_types import get_type
 from bridgekd.config import Train
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact
+from bridgekd.grading.grade import check_rationale
 from bridgekd.records import Example, Rationale, Span
-from bridgekd.settings import TrainModel
-from bridgekd.stages.buying import checked
-from bridgekd.stages.training import _rationale_rows
+from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows
+from bridgekd.variants import VariantSettings
 
 BIRD = Example("b", "Which flies?", "jay", ("fox", "jay"))
 
@@ -30,7 +30,7 @@ BIRD = Example("b", "Which flies?", "jay", ("fox", "jay"))
     ],
 )
 def test_a_rationale_is_kept_or_dropped_with_its_reason(text, state, keep, reason):
-    row = checked(BIRD, text, get_type("multiple_choice"), "teacher", keep, state=state)
+    row = check_rationale(BIRD, text, get_type("multiple_choice"), "teacher", keep, state=state)
     assert (row.kept, row.reason) == (not reason, reason)
 
 
@@ -46,15 +46,16 @@ def lessons(tmp_path):
 
 
 def taught(lessons, form):
-    settings = TrainModel(
+    settings = TrainSettings(
+        role="student",
+        rows=RationaleRows(form=form, answer_weight=0.5),
+        objective=VariantSettings(name="nll"),
         train=Train(),
-        form=form,
-        answer_weight=0.5,
         lora=None,
         max_new_tokens=8,
         seed=0,
     )
-    return _rationale_rows(lessons, [lessons], settings)
+    return _build_rows(settings, lessons, [lessons], None)
 
 
 def test_a_student_learns_the_rationale_and_then_the_gold_answer(lessons):

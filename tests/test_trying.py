@@ -14,8 +14,10 @@ from bridgekd.cli import main
 from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput
-from bridgekd.journal import Measured
+from bridgekd.journal import EvaluatedModel
 from bridgekd.records import Example
+from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.predict import PredictSettings
 from bridgekd.trying import Panel
 from tiny_models import write_tiny
 
@@ -33,8 +35,14 @@ def panel(local, tmp_path):
 
     def of(name="text"):
         model = Artifact("train_student", "1", tmp_path)
-        arms = (Measured("bridge", model, "explain", 6), Measured("direct", model, "answer", 6))
-        return Panel(get_type(name), tuple((arm, local) for arm in arms))
+        arm = ArmSettings(name="bridge", title="Student, BRIDGE")
+        models = (
+            EvaluatedModel(
+                "bridge", arm, model, PredictSettings(role="student", ask=ask, max_new_tokens=6)
+            )
+            for ask in ("explain", "answer")
+        )
+        return Panel(get_type(name), tuple((model, local) for model in models))
 
     return of
 

@@ -12,18 +12,22 @@ from bridgekd.edges.rows import append_json, read_appended
 from bridgekd.edges.store import UNFINISHED
 from bridgekd.records import Message
 from bridgekd.stages.live import Live
-from bridgekd.stages.writing import samples, written
+from bridgekd.stages.model_backend import LocalBackend
+from bridgekd.stages.resumable_generation import ResumableGenerator
 from tiny_models import write_babbler
 
 LIVE = Live("run", Teacher(model="none"), Path("none.db"))
 PROMPTS = [(Message("user", "Who holds " + "the box " * (k % 3) + "?"),) for k in range(20)]
-SIZE = {"max_new_tokens": 30, "batch_size": 16, "live": LIVE}
+
+
+def make_writer(folder, batch_size=16):
+    return ResumableGenerator(folder, LIVE, batch_size, max_new_tokens=30)
 
 
 @pytest.fixture(scope="module")
 def babbler(tmp_path_factory):
     folder = tmp_path_factory.mktemp("babbler")
-    return lm.load(write_babbler(folder, "Answer: Ann"), device="cpu")
+    return LocalBackend(lm.load(write_babbler(folder, "Answer: Ann"), device="cpu"))
 
 
 @pytest.fixture
@@ -33,38 +37,36 @@ def out(tmp_path):
 
 
 def test_a_text_is_over_with_its_answer_though_the_model_would_go_on(babbler, out):
-    (free,) = lm.generate(babbler, PROMPTS[:1], max_new_tokens=30, batch_size=1)
+    (free,) = lm.generate(babbler.model, PROMPTS[:1], max_new_tokens=30, batch_size=1)
     assert free.startswith("Answer: Ann\nAnswer: Ann\n")
-    speed = Throughput()
-    texts = written(out, babbler, PROMPTS, label="write", throughput=speed, **SIZE)
-    assert texts == ["Answer: Ann"] * 20
-    line = babbler.tokenizer("Answer: Ann\n", add_special_tokens=False)["input_ids"]
-    assert speed.n_generated_tokens == 20 * len(line)
+    writer = make_writer(out)
+    assert writer.generate(babbler, PROMPTS, "write") == ["Answer: Ann"] * 20
+    line = babbler.model.tokenizer("Answer: Ann\n", add_special_tokens=False)["input_ids"]
+    assert writer.speed.n_generated_tokens == 20 * len(line)
     assert len(read_appended(out / UNFINISHED / "texts.jsonl")) == 2  # batches of 16 and 4
 
 
 def test_batches_of_an_earlier_try_are_kept_and_not_counted_again(babbler, out):
-    written(out, babbler, PROMPTS, label="write", throughput=Throughput(), **SIZE)
+    make_writer(out).generate(babbler, PROMPTS, "write")
     file = out / UNFINISHED / "texts.jsonl"
     first, _ = read_appended(file)
     file.unlink()
     append_json(file, [[i, f"kept {i}"] for i, _ in first])
-    speed = Throughput()
-    texts = written(out, babbler, PROMPTS, label="write", throughput=speed, **SIZE)
+    writer = make_writer(out)
+    texts = writer.generate(babbler, PROMPTS, "write")
     rows = {i for i, _ in first}
     assert texts == [f"kept {i}" if i in rows else "Answer: Ann" for i in range(20)]
-    assert speed.to_stats().n_texts == 4
+    assert writer.speed.to_stats().n_texts == 4
 
 
 def test_samples_end_with_their_answer_and_go_on_behind_what_is_there(babbler, out):
-    how = {"seed": 0, **SIZE, "batch_size": 2}
-    speed, again = Throughput(), Throughput()
-    drawn = samples(out, babbler, PROMPTS, 3, throughput=speed, **how)
+    writer, again = make_writer(out, 2), make_writer(out, 2)
+    drawn = writer.sample(babbler, PROMPTS, 3, seed=0)
     assert [len(texts) for texts in drawn] == [3] * 20
     assert all(text.count("Answer:") <= 1 for texts in drawn for text in texts)
-    assert speed.n_texts == 60
-    assert samples(out, babbler, PROMPTS, 3, throughput=again, **how) == drawn
-    assert again.to_stats() is None
+    assert writer.speed.n_texts == 60
+    assert again.sample(babbler, PROMPTS, 3, seed=0) == drawn
+    assert again.speed.to_stats() is None
 
 
 def test_throughput_is_tokens_over_seconds():

@@ -11,6 +11,7 @@ STRATEGIES = ("bridge_greedy", "random", "hardest", "diverse", "bridge_static", 
 BUDGETS = ("0.1%", "1%", "5%", "10%", "20%")
 WRONG = (0.1, 0.4)
 KEEP_ALL = "check.keep=all"  # nothing but the assistant's filter sees whether an answer is right
+NO_FILTER = "method={name: ta_in_the_loop, filter_by_confidence: false}"
 MOST_CONFIDENT = "confidence.keep_share=80%"
 
 
@@ -66,10 +67,10 @@ _METHODS = Experiment(
         _at_5("direct", "student_instructed"),
         _at_5("direct", "direct"),
         _at_5("bridge", "bridge"),
-        _at_5("random", "random"),
-        _at_5("hardest", "hardest"),
-        _at_5("diverse", "diverse"),
-        _at_5("no_instruct", "no_instruct"),
+        _at_5("bridge_random", "random", "bridge_random"),
+        _at_5("bridge_hardest", "hardest", "bridge_hardest"),
+        _at_5("bridge_diverse", "diverse", "bridge_diverse"),
+        _at_5("bridge_no_instruct", "no_instruct", "bridge_no_instruct"),
         Row("no_warm_up", Job("bridge", (*AT_5, "assistant.warm_up=0")), "bridge"),
         _at_5("direct_full", "direct_full"),
         _at_5("answers_only", "answers_only"),
@@ -85,10 +86,10 @@ _ASSISTANTS = Experiment(
     (
         _at_5("bridge", "assistant, untouched", "assistant_base"),
         _at_5("bridge", "assistant, warmed up", "assistant_warm"),
-        _at_5("random", "random picks", "random_assistant"),
+        _at_5("bridge_random", "random picks", "random_assistant"),
         _at_5("bridge", "bridge picks", "assistant"),
-        _at_5("hardest", "hardest picks", "hardest_assistant"),
-        _at_5("diverse", "diverse picks", "diverse_assistant"),
+        _at_5("bridge_hardest", "hardest picks", "hardest_assistant"),
+        _at_5("bridge_diverse", "diverse picks", "diverse_assistant"),
     ),
     ("random picks",),
     picks=True,
@@ -170,7 +171,7 @@ _FILTERS = Experiment(
 def _loops(titles: tuple[str, ...]) -> tuple[Row, ...]:
     settings = {
         "direct": ("direct", ()),
-        "loop, no filter": ("ta_in_the_loop", ("loop.filter=false",)),
+        "loop, no filter": ("ta_in_the_loop", (NO_FILTER,)),
         "loop, P(True)": ("ta_in_the_loop", (MOST_CONFIDENT,)),
         "loop, likelihood": ("ta_in_the_loop", (MOST_CONFIDENT, "confidence.how=likelihood")),
     }

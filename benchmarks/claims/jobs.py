@@ -12,17 +12,20 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bridgekd import stages
+from bridgekd.comparing import build_arms, parse_comparison
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.sources import data_source
 from bridgekd.edges.store import Artifact
-from bridgekd.methods import METHODS
-from bridgekd.methods.bridge import apprentice
-from bridgekd.runs import Arm, Arms, Method, Run, live_of, open_run
+from bridgekd.methods.bridge import teach_assistant
+from bridgekd.runs import Arm, Run, build_run_context, open_run
 from bridgekd.sandbox.teacher_server import serve
+from bridgekd.stages.load_data import build_load_pool_settings, load_pool
+from bridgekd.stages.train import build_warm_up_settings, warm_up
+from bridgekd.variants import VariantRef
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 Answers = Mapping[str, Path]  # by the arm's name: the folder of its predictions
+Phase = Callable[[Run], list[Arm]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +38,34 @@ class Job:
     seed: int = 0
 
 
-def apprenticeship(run: Run) -> Arms:
+def apprenticeship(run: Run) -> list[Arm]:
     """Phase 1 alone: no student is trained."""
-    pool = run.pool()
-    warm = run.warmed(pool)
-    return run.warm_arm(warm) | {"assistant": Arm(apprentice(run, pool, warm), "assistant")}
+    pool = run.load_pool()
+    warm = run.warm_up(pool)
+    return [*run.build_warm_arm(warm), assistant_arm(run, pool, warm)]
 
 
-def shifted(domain: str) -> Method:
+def shifted(domain: str) -> Phase:
     """Phase 1 with an assistant warmed up on questions of one domain; the pool has all."""
 
-    def method(run: Run) -> Arms:
-        pool = run.pool()
+    def method(run: Run) -> list[Arm]:
+        pool = run.load_pool()
         elsewhere = data_source(f"elsewhere-{domain}.jsonl", run.folder)
-        other = run.make(stages.load_pool, run.of.load_pool, elsewhere)
-        warm = run.make(stages.warm_up, run.of.warm_up, other, run.assistant)
-        return {"assistant": Arm(apprentice(run, pool, warm), "assistant")}
+        other = run.make(load_pool, build_load_pool_settings(run.recipe, run.folder), elsewhere)
+        warm = run.make(warm_up, build_warm_up_settings(run.recipe), run.assistant, other)
+        return [assistant_arm(run, pool, warm)]
 
     return method
 
 
+def assistant_arm(run: Run, pool: Artifact, warm: Artifact) -> Arm:
+    """The assistant that was taught from `warm` on."""
+    taught = teach_assistant(run, pool, warm)
+    return Arm("assistant", "Assistant, trained", taught, "assistant")
+
+
 SHIFTS = ("accounts", "clinic", "statute")
-PHASES: dict[str, Method] = {
+PHASES: dict[str, Phase] = {
     "apprenticeship": apprenticeship,
     **{f"shifted to {domain}": shifted(domain) for domain in SHIFTS},
 }
@@ -74,9 +83,11 @@ def carried_out(folder: Path, job: Job) -> Answers:
             *job.settings,
         ]
         recipe = load_recipe(folder / "sandbox.yaml", overrides)
-        run = open_run(recipe, folder, live_of(recipe, folder), [job.method])
+        run = open_run(
+            recipe, folder, build_run_context(recipe, folder), [VariantRef(name=job.method)]
+        )
         made = _made(run, job.method)
-        run.write_journal("done")
+        run.write_metadata("done")
     return {arm: answers.path for arm, answers in made.items()}
 
 
@@ -118,8 +129,12 @@ def said(job: Job) -> str:
 
 def _made(run: Run, method: str) -> Mapping[str, Artifact]:
     if method == "teacher":
-        return run.teacher_measured()
-    return run.predicted((METHODS | PHASES)[method](run))
+        return {arm.name: made for arm, made in run.evaluate_teacher()}
+    if method in PHASES:
+        arms = PHASES[method](run)
+    else:
+        arms = build_arms(run, parse_comparison(run.recipe, run.folder, [method]).methods)
+    return dict(zip((arm.name for arm in arms), run.predict_all(arms), strict=True))
 
 
 def _one_thread() -> None:

@@ -19,7 +19,9 @@ from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Completion, Example
 from bridgekd.sandbox.steps import count_steps
 from bridgekd.stages.cells import Reader
+from bridgekd.stages.evaluate import ArmSettings
 from bridgekd.stages.stats import CalibrationStats
+from bridgekd.stages.train import train_student
 from bridgekd.stats.compute_metrics import ArmResult, compute_metrics
 from bridgekd.stats.metrics import ArmMetrics
 from claims.experiments import Experiment, Row
@@ -55,7 +57,9 @@ def lines_of(
     aurocs: dict[str, list[float]] = {}
     for row in experiment.rows:
         found = [artifact(done[job][row.model]) for job in seeded([row.job], seeds)]
-        results += [replace(read.cell(row.title, answers), arm=row.title) for answers in found]
+        results += [
+            replace(read.cell(_describe(row, answers), answers), arm=row.title) for answers in found
+        ]
         picks[row.title] = _picks(found) if experiment.picks else {}
         aurocs[row.title] = [value for answers in found for value in _aurocs(answers)]
     figures = compute_metrics(
@@ -97,6 +101,12 @@ def _less(
         for title in (reference, row.title)
     )
     return difference_of(first, second)
+
+
+def _describe(row: Row, answers: Artifact) -> ArmSettings:
+    models = answers.get_inputs("model")
+    is_result = any(model.stage == train_student.name for model in models)
+    return ArmSettings(name=row.title, title=row.title, is_result=is_result)
 
 
 def artifact(folder: Path) -> Artifact:

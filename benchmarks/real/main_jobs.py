@@ -19,19 +19,18 @@ from rich.console import Console
 from tasks import TASKS, Task, prepare, read
 
 from bridgekd import api
+from bridgekd.comparing import build_arms, parse_comparison
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.store import MANIFEST
 from bridgekd.errors import BadInput
-from bridgekd.methods import method_named
 from bridgekd.progress import Progress
-from bridgekd.report.titles import get_title, sort_labels
-from bridgekd.runs import live_of, open_run
+from bridgekd.runs import build_run_context, open_run
 from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.transports import prepare_teacher
 from bridgekd.terminal import print_plan
 
-ARMS = ("bridge", "random", "direct", "direct_full", "answers_only", "no_instruct", "mentor_kd",
-        "ta_in_the_loop", "base")  # fmt: skip
+ARMS = ("bridge", "bridge_random", "direct", "direct_full", "answers_only", "bridge_no_instruct",
+        "mentor_kd", "ta_in_the_loop", "base_models")  # fmt: skip
 
 
 def carried_out(task: Task, data: Path, folder: Path, base: Path, n_seeds: int) -> Metrics:
@@ -57,9 +56,10 @@ def fits(recipe_file: Path, arm: str, tell: Progress) -> bool:
     folder = recipe_file.parent.resolve()
     recipe = load_recipe(recipe_file)
     recipe = recipe.model_copy(update={"teacher": prepare_teacher(recipe.teacher, folder)})
-    live = replace(live_of(recipe, folder), progress=tell)
+    live = replace(build_run_context(recipe, folder), progress=tell)
     try:
-        method_named(arm)(open_run(recipe, folder, live, [arm]))
+        methods = parse_comparison(recipe, folder, [arm]).methods
+        build_arms(open_run(recipe, folder, live, methods), methods)
     except BadInput as exc:
         print(f"{recipe.name}: {arm} does not fit: {exc}", flush=True)
         return False
@@ -79,10 +79,10 @@ def table(task: Task, metrics: Metrics, folder: Path) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     versus = {row.arm: row for row in metrics.vs_reference}
-    for label in sort_labels(metrics.arms):
-        row, against = metrics.arms[label], versus.get(label)
+    for label, row in metrics.arms.items():
+        against = versus.get(label)
         low, high = (100 * end for end in row.ci95)
-        cells = [get_title(label), f"{100 * row.accuracy:.1f} ({low:.1f} to {high:.1f})"]
+        cells = [row.title, f"{100 * row.accuracy:.1f} ({low:.1f} to {high:.1f})"]
         cells += ["", ""]
         if against is not None:
             ends = "{:+.1f} to {:+.1f}".format(*(100 * end for end in against.ci95))

@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 from importers import read_mentor_kd
 
-from bridgekd import api, stages
+from bridgekd import api
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import write_columns
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Score
-from bridgekd.runs import Run, live_of, open_run
-from bridgekd.stages.pool import LoadPoolStats
+from bridgekd.runs import Run, build_run_context, open_run
+from bridgekd.stages.load_data import LoadPoolStats
 
 SETS = tuple(
     f"mentor-kd/data/skeleton/{name}_train.json.gz" for name in ("gsm8k", "svamp", "commonsense_qa")
@@ -78,7 +78,7 @@ def make(data: Path, folder: Path, n_rows: int, n_scored: int) -> None:
 def run_of(folder: Path, name: str) -> Run:
     """The run of the pool or of its slice."""
     recipe = load_recipe(folder / f"{name}.yaml", [f"name={name}"])
-    return open_run(recipe, folder, live_of(recipe, folder), ["bridge"])
+    return open_run(recipe, folder, build_run_context(recipe, folder), [recipe.method])
 
 
 def load(folder: Path) -> None:
@@ -89,15 +89,15 @@ def load(folder: Path) -> None:
 def score(folder: Path) -> None:
     """score_pool on the slice, which load_pool has made before."""
     run = run_of(folder, "slice")
-    run.scored(run.pool(), run.assistant)
+    run.score_pool(run.load_pool(), run.assistant)
 
 
 def select(folder: Path) -> None:
     """select on the whole pool, by the slice's scores again and again."""
     run, part = run_of(folder, "pool"), run_of(folder, "slice")
-    pool = run.pool()
-    scores, _ = part.scored(part.pool(), part.assistant)
-    run.make(stages.select, run.of.select_by("bridge"), pool, _repeated(scores, pool, folder))
+    pool = run.load_pool()
+    scores, _ = part.score_pool(part.load_pool(), part.assistant)
+    run.select_questions(pool, _repeated(scores, pool, folder))
 
 
 def plan(folder: Path) -> None:

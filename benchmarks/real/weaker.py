@@ -21,17 +21,15 @@ import numpy as np
 from importers import RecordedRow, read_mentor_kd
 from tasks import TASKS, Task, prepare, read, write
 
-from bridgekd import stages
+from bridgekd.comparing import build_arms, parse_comparison
 from bridgekd.core.crossed import difference_of, share_of
 from bridgekd.core.statistics import holm
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows
 from bridgekd.grading.answer_extraction import split_answer
 from bridgekd.grading.answer_type import load_answer_type
-from bridgekd.methods import method_named
 from bridgekd.records import Prediction
-from bridgekd.runs import live_of, open_run
-from bridgekd.settings import Predict
+from bridgekd.runs import build_run_context, open_run
 from bridgekd.teacher.transports import prepare_teacher
 from bridgekd.variants import VariantSettings
 
@@ -91,11 +89,10 @@ def right_of(recipe_file: Path, teacher: str, seed: int) -> list[bool]:
                  "teacher.price={input: 0, output: 0}", f"name={teacher}-{seed}"]  # fmt: skip
     recipe = load_recipe(recipe_file, overrides)
     recipe = recipe.model_copy(update={"teacher": prepare_teacher(recipe.teacher, folder)})
-    run = open_run(recipe, folder, live_of(recipe, folder), ["direct_full"])
-    arm = method_named("direct_full")(run)["direct_full"]
-    size = recipe.student
-    how = Predict(ask=arm.ask, max_new_tokens=size.max_new_tokens, role=arm.size)
-    made = run.make(stages.predict, how, run.pool(), run.test(), arm.model)
+    methods = parse_comparison(recipe, folder, ["direct_full"]).methods
+    run = open_run(recipe, folder, build_run_context(recipe, folder), methods)
+    (arm,) = (arm for arm in build_arms(run, methods) if arm.is_result)
+    (made,) = run.predict_all([arm])
     return [p.correct for p in read_rows(made.path / "predictions.parquet", Prediction)]
 
 

@@ -5,31 +5,34 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from bridgekd.comparing import compare, comparison
+from bridgekd.comparing import (
+    MethodName,
+    parse_comparison,
+    report_comparison,
+    run_comparison,
+)
 from bridgekd.config import Recipe
 from bridgekd.edges.metrics_file import read_metrics
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import BadInput
 from bridgekd.exporting import Exported, export_arm
-from bridgekd.journal import finished, recipe_of
+from bridgekd.journal import load_finished_run, parse_recipe
 from bridgekd.methods import pilot
 from bridgekd.planning import Plan, foreseen, planned
-from bridgekd.plans.calibrate import measure_missing
 from bridgekd.progress import Progress, silent
-from bridgekd.runs import Run, live_of, open_run
+from bridgekd.runs import Run, RunMetadata, build_run_context, open_run
 from bridgekd.served.process import filled, program_of
+from bridgekd.stages.evaluate import get_step_checker
 from bridgekd.stages.live import Checker
-from bridgekd.stages.measuring import checker
 from bridgekd.stages.pilot import PilotMeasurements, read_measurements
 from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.buy import api_key, key_in
 from bridgekd.teacher.transports import prepare_teacher, resolve_teacher
 from bridgekd.trying import Panel
 from bridgekd.trying import panel as open_panel
+from bridgekd.variants import VariantRef
 from bridgekd.workers import side_by_side
 
 __all__ = ["Consent", "Exported", "Outcome", "Panel", "PilotResult", "Plan", "export", "panel"]
@@ -64,7 +67,7 @@ def run(
     recipe: str | Path | Recipe,
     *,
     overrides: Sequence[str] = (),
-    methods: Sequence[str] = (),
+    methods: Sequence[MethodName] = (),
     seeds: int = 1,
     budgets: Sequence[int | float | str] = (),
     workers: int = 1,
@@ -84,21 +87,21 @@ def run(
     Raises BadInput, or Stopped with all state saved.
     """
     given, home = _resolve(recipe, overrides, folder)
-    wanted = comparison(given, methods, seeds, budgets)
+    wanted = parse_comparison(given, home, methods, seeds, budgets)
     if given.evaluate.steps is not None:
-        checker(checkers, given.evaluate.steps)
+        get_step_checker(checkers, given.evaluate.steps)
     store = home / Path(given.store).expanduser()
     plan = planned(given, home, wanted, store)
     _agree(given, home, plan, consent)
-    live = replace(live_of(given, home), progress=progress, note=note, checkers=checkers)
-    here = open_run(
-        given, home, live, wanted.methods, seeds=len(wanted.seeds), budgets=wanted.said_budgets
-    )
+    ctx = build_run_context(given, home)
+    ctx = replace(ctx, progress=progress, note=note, checkers=checkers)
+    n_seeds = len(wanted.seeds)
+    here = open_run(given, home, ctx, wanted.methods, n_seeds, wanted.budget_labels)
     with _journal_of(here):
         if workers > 1:
             side_by_side(here, wanted, workers)
-        evaluation = compare(here, wanted)
-        page = here.report(evaluation, *wanted.asked)
+        evaluation = run_comparison(here, wanted)
+        page = report_comparison(here, wanted, evaluation)
     return Outcome(given.name, read_metrics(evaluation.path), page.path / "report.html", plan)
 
 
@@ -106,7 +109,7 @@ def plan(
     recipe: str | Path | Recipe,
     *,
     overrides: Sequence[str] = (),
-    methods: Sequence[str] = (),
+    methods: Sequence[MethodName] = (),
     seeds: int = 1,
     budgets: Sequence[int | float | str] = (),
     folder: Path | None = None,
@@ -119,10 +122,8 @@ def plan(
     """
     given, home = _resolve(recipe, overrides, folder)
     store = home / Path(given.store).expanduser()
-    wanted = comparison(given, methods, seeds, budgets)
-    live = replace(live_of(given, home), progress=progress)
-    calibrate = partial(measure_missing, store=store, live=live) if measure_time else None
-    return planned(given, home, wanted, store, calibrate)
+    wanted = parse_comparison(given, home, methods, seeds, budgets)
+    return planned(given, home, wanted, store, progress if measure_time else None)
 
 
 def run_pilot(
@@ -147,23 +148,23 @@ def run_pilot(
     plan = foreseen(given, home, store, pilot.pilot)
     show(plan)
     _agree(given, home, plan, consent)
-    live = replace(live_of(given, home), progress=progress, note=note)
-    here = open_run(given, home, live, [pilot.NAME])
+    ctx = replace(build_run_context(given, home), progress=progress, note=note)
+    here = open_run(given, home, ctx, [VariantRef(name=pilot.NAME)])
     with _journal_of(here):
         made = pilot.pilot(here)
     return PilotResult(given.name, read_measurements(made), made.path, plan)
 
 
-def standing(journal: Mapping[str, Any], store: Path) -> Plan:
-    """What a run that is not over has still to do, by its journal in `store`: `plan` of the same
+def standing(metadata: RunMetadata, store: Path) -> Plan:
+    """What a run that is not over has still to do, by its file in `store`: `plan` of the same
     recipe as things stand now. Also while the run goes on.
 
     Raises BadInput where it cannot be planned any more.
     """
-    recipe, folder, methods = recipe_of(journal), Path(journal["folder"]), journal["methods"]
-    if methods == [pilot.NAME]:
+    recipe, folder = parse_recipe(metadata), Path(metadata.folder)
+    if metadata.methods == (VariantRef(name=pilot.NAME),):
         return foreseen(recipe, folder, store, pilot.pilot)
-    wanted = comparison(recipe, methods, journal.get("seeds", 1), journal.get("budgets", ()))
+    wanted = parse_comparison(recipe, folder, metadata.methods, metadata.n_seeds, metadata.budgets)
     return planned(recipe, folder, wanted, store)
 
 
@@ -181,7 +182,7 @@ def export(
     `arm` is one that learnt from rationales; by default the student of the run's own method.
     Raises BadInput.
     """
-    return export_arm(finished(Path(store), run), Path(to), arm, progress)
+    return export_arm(load_finished_run(Path(store), run), Path(to), arm, progress)
 
 
 def panel(
@@ -194,8 +195,8 @@ def panel(
     """A finished run's student, its assistant and its untouched base, ready to be asked:
     `panel("medqa").ask("What is 2 + 2?")`. Raises BadInput.
     """
-    done = finished(Path(store), run)
-    return open_panel(done, arm, live_of(done.recipe, done.folder), progress)
+    done = load_finished_run(Path(store), run)
+    return open_panel(done, arm, build_run_context(done.recipe, done.folder), progress)
 
 
 def _agree(recipe: Recipe, folder: Path, plan: Plan, consent: Consent) -> None:
@@ -219,9 +220,9 @@ def _journal_of(run: Run) -> Iterator[None]:
         yield
     except BaseException as exc:
         with suppress(BadInput):  # what stopped the run matters more
-            run.write_journal("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")
+            run.write_metadata("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")
         raise
-    run.write_journal("done")
+    run.write_metadata("done")
 
 
 def _can_serve(recipe: Recipe, folder: Path) -> None:

@@ -23,16 +23,22 @@ from bridgekd import (
     terminal_metrics,
     terminal_pilot,
 )
+from bridgekd.comparing import MethodName
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.metrics_file import METRICS_FILE, read_metrics
+from bridgekd.edges.recipe import parse_methods
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput, BridgekdError
-from bridgekd.journal import read_journal
+from bridgekd.journal import read_metadata
 from bridgekd.ledger.views import spend
+from bridgekd.methods import METHODS
 from bridgekd.stages.pilot import RESULTS
 from bridgekd.stages.stats import PurchaseStats
 from bridgekd.terminal_progress import show_progress
 
+ARMS_HELP = (
+    f"Methods, separated by commas: {', '.join(METHODS.list_names())}; or a .py file of your own."
+)
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -89,7 +95,7 @@ def run(recipe: RecipePath, set_: Overrides = None, yes: Yes = False) -> None:
 )
 def compare(
     recipe: RecipePath,
-    arms: Annotated[str, typer.Option(help="Methods, with commas between them.")] = "bridge,direct",
+    arms: Annotated[str, typer.Option(help=ARMS_HELP)] = "bridge,direct",
     seeds: Seeds = 1,
     budgets: Budgets = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes, each in one thread.")] = 1,
@@ -98,13 +104,13 @@ def compare(
 ) -> None:
     """Run several methods over one store and one ledger, and measure them together."""
     how = {"seeds": seeds, "budgets": _listed(budgets), "workers": workers}
-    _run(recipe, set_ or [], _listed(arms), yes, **how)
+    _run(recipe, set_ or [], parse_methods(arms), yes, **how)
 
 
 @app.command(epilog="Example: bridgekd plan medqa.yaml --set budget.usd=2")
 def plan(
     recipe: RecipePath,
-    arms: Annotated[str, typer.Option(help="Methods; the recipe's own if left out.")] = "",
+    arms: Annotated[str, typer.Option(help=f"{ARMS_HELP} Default: the recipe's own.")] = "",
     seeds: Seeds = 1,
     budgets: Budgets = "",
     pilot: Annotated[
@@ -132,7 +138,7 @@ def plan(
         told = api.plan(
             recipe,
             overrides=set_ or [],
-            methods=_listed(arms),
+            methods=parse_methods(arms),
             measure_time=time,
             progress=progress,
             **how,
@@ -145,25 +151,25 @@ def status(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
     """Show a run's stages, seconds, spend and folders; and what is still to be paid."""
-    journal = read_journal(store, name)
+    metadata = read_metadata(store, name)
     rows = []
-    for entry in journal["stages"]:
-        made = Artifact(entry["stage"], "", store / entry["folder"])
+    for entry in metadata.stages:
+        made = Artifact(entry.stage, "", store / entry.folder)
         if not made.has_manifest:
-            rows.append((entry["stage"], "", "", f"{entry['folder']} (gone)"))
+            rows.append((entry.stage, "", "", f"{entry.folder} (gone)"))
             continue
         paid = made.manifest.kind is WorkKind.PAID
         spent = f"${made.read_stats(PurchaseStats).spend_microusd / 1e6:.4f}" if paid else ""
-        rows.append((entry["stage"], f"{made.manifest.seconds:.1f}", spent, entry["folder"]))
+        rows.append((entry.stage, f"{made.manifest.seconds:.1f}", spent, entry.folder))
     for partial in sorted(store.glob("*.partial")):
         rows.append((partial.name.rpartition("-")[0], "...", "", f"{partial.name} (unfinished)"))
-    terminal.print_status(out, journal, rows)
-    if journal["state"] != "done":
+    terminal.print_status(out, name, metadata.state, rows)
+    if metadata.state != "done":
         try:
-            terminal.print_standing(out, api.standing(journal, store))
+            terminal.print_standing(out, api.standing(metadata, store))
         except BadInput as exc:
             out.print(f"No forecast of what is to come: {exc}", markup=False)
-    for row in spend(Path(journal["ledger"])):
+    for row in spend(Path(metadata.ledger)):
         if row.run == name:
             amount = f"${row.held_microusd / 1e6:.4f}"
             out.print(
@@ -176,11 +182,11 @@ def report(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
     """Print a finished run's table and where its page is."""
-    journal = read_journal(store, name)
-    folders = {entry["stage"]: store / entry["folder"] for entry in journal["stages"]}
+    metadata = read_metadata(store, name)
+    folders = {entry.stage: store / entry.folder for entry in metadata.stages}
     if "report" not in folders:
         raise BadInput(
-            f"{name} has no report yet (it is {journal['state']}); run its recipe to the end"
+            f"{name} has no report yet (it is {metadata.state}); run its recipe to the end"
         )
     file = folders["report"] / METRICS_FILE
     if not file.is_file():
@@ -310,7 +316,7 @@ def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
 
 
 def _run(
-    recipe: Path, overrides: list[str], methods: list[str], yes: bool, **comparison: Any
+    recipe: Path, overrides: list[str], methods: Sequence[MethodName], yes: bool, **comparison: Any
 ) -> None:
     from bridgekd.sandbox.steps import count_steps
 

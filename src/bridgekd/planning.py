@@ -5,31 +5,30 @@ Sends nothing, writes nothing, takes no lock. What is known is used exactly: a r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from bridgekd import settings as of
-from bridgekd.comparing import Comparison, compare
+from bridgekd.comparing import Comparison, report_comparison, run_comparison
 from bridgekd.config import Price, Recipe, is_loopback, published_price
 from bridgekd.core.costs import microusd
 from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.store import Artifact, PlanStore
+from bridgekd.grading.answer_type import load_answer_type
+from bridgekd.io.read_pool import read_pool, read_validation
 from bridgekd.ledger.file import refuse_shared
 from bridgekd.ledger.history import held_microusd
-from bridgekd.plans.stage_durations import (
-    Calibrate,
-    DurationEstimate,
-    LoadedData,
-    estimate_durations,
-)
+from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
+from bridgekd.plans.stage_work import PlannedData
+from bridgekd.progress import Progress, silent
 from bridgekd.purchases import Purchase, World, purchases_of
-from bridgekd.runs import Run, live_of
-from bridgekd.stages.pool import pool_and_validation, read_pool, read_validation
+from bridgekd.runs import Run, build_run_context
+from bridgekd.stages.load_data import build_load_pool_settings, split_validation
+from bridgekd.stages.model_backend import BackendSettings
 from bridgekd.teacher.transport import ResolvedTeacher
 from bridgekd.teacher.transports import resolve_teacher
 
@@ -99,14 +98,16 @@ def planned(
     folder: Path,
     wanted: Comparison,
     store: Path,
-    calibrate: Calibrate | None = None,
+    measure: Progress | None = None,
 ) -> Plan:
-    """What carrying out `wanted` with a recipe in `folder` would do with a store."""
+    """What carrying out `wanted` with a recipe in `folder` would do with a store. With `measure`
+    the speeds that its time needs are measured first, and their progress is shown.
+    """
 
     def work(run: Run) -> Artifact:
-        return run.report(compare(run, wanted), *wanted.asked)
+        return report_comparison(run, wanted, run_comparison(run, wanted))
 
-    return foreseen(recipe, folder, store, work, wanted.n_variants, calibrate)
+    return foreseen(recipe, folder, store, work, wanted.n_variants, measure)
 
 
 def foreseen(
@@ -115,30 +116,32 @@ def foreseen(
     store: Path,
     work: Callable[[Run], Artifact],
     n_variants: int = 1,
-    calibrate: Calibrate | None = None,
+    measure: Progress | None = None,
 ) -> Plan:
     """What `work` on a run of a recipe would do with a store."""
     seen = PlanStore(store)
-    here = Run(recipe, folder, seen, live_of(recipe, folder))
+    ctx = replace(build_run_context(recipe, folder), progress=measure or silent)
+    here = Run(recipe, folder, seen, ctx)
     work(here)
     to_do = [p for p in seen.planned.values() if not p.artifact.done]
-    loaded = here.pool()
+    loaded, settings = here.load_pool(), build_load_pool_settings(recipe, folder)
     if loaded.done:
         pool, validation = read_pool(loaded), read_validation(loaded)
     else:
-        pool, validation = pool_and_validation(here.train_data, here.of.load_pool)
+        pool, validation = split_validation(here.train_data, settings)
     instructions = load_instructions(here.instructions.path) if here.instructions else []
-    test = load_examples(here.test_data.path, recipe.data.fields, here.of.answer_type)
+    answer_type = load_answer_type(settings.answer_type)
+    test = load_examples(here.test_data.path, recipe.data.fields, answer_type)
     pending = [p for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
-        refuse_shared(here.live.ledger)
+        refuse_shared(here.ctx.ledger)
     world = World(here, seen, test, {loaded.path.name: pool})
     purchases, together = purchases_of(world, pending)
     teacher = resolve_teacher(recipe.teacher)
     stop = recipe.hard_stop_usd
     serves = any(_served(p.settings) for p in to_do)
     n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
-    data = LoadedData(pool, len(validation), len(test), instructions)
+    data = PlannedData(pool, len(validation), len(test), instructions, n_answers)
     return Plan(
         name=recipe.name,
         stages=tuple(p.artifact for p in seen.planned.values()),
@@ -150,7 +153,7 @@ def foreseen(
         together=together,
         priced=_priced(teacher),
         hard_stop_microusd=None if stop is None else microusd(stop),
-        held_microusd=held_microusd(here.live.ledger),
+        held_microusd=held_microusd(here.ctx.ledger),
         host=teacher.host,
         is_sent=teacher.transport.sends_to_host,
         sent=_sent(recipe),
@@ -158,7 +161,7 @@ def foreseen(
         and (not is_loopback(teacher.host) or recipe.teacher.api_key_env is not None),
         serves=serves,
         served_at=_abroad(recipe) if serves else "",
-        durations=estimate_durations(here, seen, data, n_answers, calibrate),
+        durations=estimate_durations(here, seen, data, measure=measure is not None),
     )
 
 
@@ -175,7 +178,10 @@ def _priced(resolved: ResolvedTeacher) -> PricedBy:
 
 
 def _served(settings: BaseModel) -> bool:
-    return isinstance(settings, of.Answered) and "server" in (settings.backend, settings.scoring)
+    return isinstance(settings, BackendSettings) and "server" in (
+        settings.backend,
+        settings.scoring,
+    )
 
 
 def _abroad(recipe: Recipe) -> str:

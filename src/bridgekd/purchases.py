@@ -4,7 +4,7 @@ The one idea: a question that several arms, seeds or budgets ask is one request,
 is known what each will ask, the requests are counted exactly; where a selection is still to be
 made, the cost together lies between that of the most expensive purchase, as all may select the same
 questions, and that of all separate ones. Which requests a purchase has, its stage says
-(`stages/plan_requests.py`).
+(`stages/query_teacher.py`).
 """
 
 import hashlib
@@ -14,7 +14,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from bridgekd import settings as of
 from bridgekd.config import Price, Teacher
 from bridgekd.core.admission import Limits
 from bridgekd.core.bounds import Call, Settled, calls_for
@@ -26,12 +25,17 @@ from bridgekd.cost.token_lengths import LengthEvidence, choose_evidence
 from bridgekd.edges.columns import Rows
 from bridgekd.edges.rows import GROUP
 from bridgekd.edges.store import Artifact, Planned, PlanStore
+from bridgekd.io.read_pool import read_pool
 from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
 from bridgekd.records import Example
 from bridgekd.runs import Run
-from bridgekd.stages.buying import requests_for
-from bridgekd.stages.plan_requests import PlanInputs, PlannedRequests
-from bridgekd.stages.pool import pool_and_validation, read_pool
+from bridgekd.stages.load_data import LoadPoolSettings, split_validation
+from bridgekd.stages.query_teacher import (
+    PlanInputs,
+    PlannedRequests,
+    TeacherRequestSettings,
+    iter_requests,
+)
 from bridgekd.teacher.orders import bound_of, refuse_long
 from bridgekd.teacher.transport import KnownAnswers
 from bridgekd.teacher.transports import resolve_teacher
@@ -71,9 +75,9 @@ class World:
             self.pools[name] = read_pool(artifact)
         elif name not in self.pools:
             planned = self.store.planned[name]
-            if isinstance(planned.settings, of.LoadPool):
+            if isinstance(planned.settings, LoadPoolSettings):
                 source = planned.inputs["source"][0]
-                self.pools[name], _ = pool_and_validation(source, planned.settings)
+                self.pools[name], _ = split_validation(source, planned.settings)
             else:
                 self.pools[name] = self.pool(planned.inputs["pool"][0])
         return self.pools[name]
@@ -105,12 +109,12 @@ class World:
         answers = resolve_teacher(self.run.recipe.teacher).load_answers()
         if answers is None:
             return 0
-        calls = requests_for(requests.ask, requests.examples, self.run.shots)
+        calls = iter_requests(requests.ask, requests.examples, self.run.few_shot)
         return sum(len(answers.find_missing(part)) for part in parts_of(calls))
 
     def _forecast(
         self,
-        questions: Mapping[str, tuple[of.Ask, Sequence[Example]]],
+        questions: Mapping[str, tuple[TeacherRequestSettings, Sequence[Example]]],
         limits: Limits,
         *,
         ordered: bool,
@@ -122,12 +126,12 @@ class World:
                 names.update(f"{example.id} ".encode("utf-8", "surrogatepass"))
         key, run = (ordered, limits, names.digest()), self.run
         if key not in self.forecasts:
-            calls = (requests_for(ask, named, run.shots) for ask, named in questions.values())
+            calls = (iter_requests(ask, named, run.few_shot) for ask, named in questions.values())
             self.forecasts[key] = foresee(
                 chain.from_iterable(calls),
                 teacher=run.recipe.teacher,
                 limits=limits,
-                ledger=run.live.ledger,
+                ledger=run.ctx.ledger,
                 ordered=ordered,
                 hard_stop_usd=run.recipe.hard_stop_usd,
             )
@@ -171,7 +175,7 @@ def _forecast_together(
     if n_open > max(len(r.examples) for r in requests) / 2:
         everything = world.union(requests)
     union = [[world.union(known)]] if known else []
-    room = _get_room(world.run.live.ledger, world.run.recipe.hard_stop_usd)
+    room = _get_room(world.run.ctx.ledger, world.run.recipe.hard_stop_usd)
     return forecast_total([*union, *groups.values()], everything=everything, room_microusd=room)
 
 

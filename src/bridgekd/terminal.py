@@ -2,9 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -68,21 +67,20 @@ def format_durations(durations: DurationEstimate) -> str:
         ends = f"{long(total / ACCURACY)} to {long(total * ACCURACY)}"
         sentences.append(f"Time on this machine: about {long(total)} ({ends}): {kinds}.")
         sentences.append("The teacher's time is not included.")
-        if durations.uses_rationale_length:
-            length = durations.rationale
-            hint = "; set teacher.expected_tokens" if length.is_assumed else ""
-            sentences.append(
-                f"A rationale counts as {length.n_tokens:.0f} tokens (by {length.source}{hint})."
-            )
+        if not all(stage.is_measured for stage in durations.stages.values()):
+            source = f"by {durations.rationale_source}"
+            if durations.rationale_source is None:
+                source = "an assumption; set teacher.expected_tokens"
+            n_tokens = durations.rationale_tokens
+            sentences.append(f"A rationale counts as {n_tokens:.0f} tokens ({source}).")
     if durations.missing:
         n_s = CALIBRATION_S * len(durations.missing)
-        works = ", ".join(f"{w.kind} with {w.base_name}" for w in durations.missing)
+        works = ", ".join(dict.fromkeys(f"{w.kind} with {w.base_name}" for w in durations.missing))
         start = "Not included" if durations.stages else "Time unknown"
         sentences.append(f"{start}: {works}. Run `bridgekd plan --time` (about {long(n_s)}).")
-    if durations.n_served:
-        sentences.append(
-            f"Not included: {durations.n_served:,} stages that use the assistant's server."
-        )
+    if durations.n_untimed:
+        n = durations.n_untimed
+        sentences.append(f"Not included: {n:,} stages that use a server or an embedding model.")
     return " ".join(sentences)
 
 
@@ -163,10 +161,10 @@ def print_standing(console: Console, plan: Plan) -> None:
 
 
 def print_status(
-    console: Console, journal: Mapping[str, Any], rows: Sequence[tuple[str, str, str, str]]
+    console: Console, name: str, state: str, rows: Sequence[tuple[str, str, str, str]]
 ) -> None:
     """Stages of a run with their state, seconds, spend and folder."""
-    table = Table(title=f"{journal['name']}: {journal['state']}", title_justify="left", box=None)
+    table = Table(title=f"{name}: {state}", title_justify="left", box=None)
     for column in ("stage", "seconds", "spend", "folder"):
         table.add_column(
             column, no_wrap=True, justify="right" if column in ("seconds", "spend") else "left"

@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bridgekd.report.titles import get_title, sort_labels
 from bridgekd.stats.metrics import Gain, Interval, MeanEstimate, Metrics, RecoveredGap
 
 
@@ -17,10 +16,9 @@ def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
     has_seeds = any(arm.n_seeds > 1 for arm in metrics.arms.values())
     columns = ["accuracy", "95 % interval", "n", *["seeds"] * has_seeds, "queries", "spend"]
     table = _make_table(name, [*columns, "seconds"])
-    for label in sort_labels(metrics.arms):
-        arm = metrics.arms[label]
+    for arm in metrics.arms.values():
         table.add_row(
-            get_title(label),
+            arm.title,
             f"{arm.accuracy:.1%}",
             _format_interval(arm.ci95),
             str(arm.n_test),
@@ -43,12 +41,12 @@ def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
 def _print_differences(console: Console, metrics: Metrics) -> None:
     columns = ["points", "95 % interval", "p (Holm)", "gap recovered", "$ per point"]
     table = _make_table("\nMinus direct distillation at the same budget", columns)
-    order = sort_labels(metrics.arms)
+    order = list(metrics.arms)
     for row in sorted(metrics.vs_reference, key=lambda row: order.index(row.arm)):
         arm = metrics.arms[row.arm]
         at = f" (at {row.budget})" if "@" in row.reference and "@" not in row.arm else ""
         table.add_row(
-            get_title(row.arm) + at,
+            arm.title + at,
             f"{100 * row.difference:+.1f}",
             "{:+.1f} to {:+.1f}".format(*(100 * end for end in row.ci95)),
             f"{row.p_holm:.2g}",
@@ -62,13 +60,12 @@ def _print_differences(console: Console, metrics: Metrics) -> None:
 def _print_rationales(console: Console, metrics: Metrics) -> None:
     columns = ["words", "steps wrong or missing", "the same in the training set"]
     table = _make_table("\nRationales on the test questions, 95 % intervals", columns)
-    for label in sort_labels(metrics.arms):
-        arm = metrics.arms[label]
+    for arm in metrics.arms.values():
         if arm.wrong_steps is not None:
             trained = None if arm.training_set is None else arm.training_set.wrong_steps
             words = "{:.1f} to {:.1f}".format(*arm.rationale_words.ci95)
             steps = (_format_wrong_steps(figure) for figure in (arm.wrong_steps, trained))
-            table.add_row(get_title(label), words, *steps)
+            table.add_row(arm.title, words, *steps)
     console.print(table)
 
 
@@ -81,7 +78,7 @@ def _format_wrong_steps(figure: MeanEstimate | None) -> str:
 
 def _explain_columns(metrics: Metrics) -> str:
     starts = {arm.gain.start for arm in metrics.arms.values() if arm.gain}
-    start = f" over: {get_title(starts.pop())}" if starts else ""
+    start = f" over: {metrics.arms[starts.pop()].title}" if starts else ""
     tests = sorted({row.test for row in metrics.vs_reference})
     n = len(metrics.vs_reference)
     return f"p: {' and '.join(tests)}, corrected for {n} tests. Gap and points{start}."

@@ -11,12 +11,13 @@ from bridgekd.errors import BadInput
 from bridgekd.grading.answer_extraction import split_answer
 from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.grading.graders import GRADERS
-from bridgekd.journal import Finished, Measured
+from bridgekd.journal import EvaluatedModel, FinishedRun
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Example
-from bridgekd.report.titles import get_title
+from bridgekd.stages.evaluate import ArmSettings
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import open_model
+from bridgekd.stages.model_backend import load_artifact_model
+from bridgekd.stages.predict import build_predict_settings
 
 N_OPTIONS = (2, 26)
 
@@ -35,7 +36,7 @@ class Panel:
     """Models of a run that are loaded and wait for questions."""
 
     answer_type: AnswerType
-    models: tuple[tuple[Measured, "lm.LocalModel"], ...]
+    models: tuple[tuple[EvaluatedModel, "lm.LocalModel"], ...]
 
     def ask(self, question: str, choices: Sequence[str] = ()) -> list[Reply]:
         """What each model answers, asked as it was trained. BadInput for options that a question
@@ -45,38 +46,39 @@ class Panel:
         return [_reply(arm, local, example, self.answer_type) for arm, local in self.models]
 
 
-def panel(run: Finished, arm: str | None, live: Live, progress: Progress = silent) -> Panel:
+def panel(run: FinishedRun, arm: str | None, live: Live, progress: Progress = silent) -> Panel:
     """The arm (None: the student of the run's method), its assistant and its untouched base.
 
     Raises BadInput for an arm that learnt from no rationales, and for models that are gone.
     """
-    wanted = _wanted(run, run.arm(arm))
+    wanted = _wanted(run, run.get_arm(arm))
     models = []
     for n_done, one in enumerate(wanted):
         progress("load models", n_done, len(wanted))
-        models.append((one, open_model(one.model, live)))
+        models.append((one, load_artifact_model(one.model, live)))
     progress("load models", len(wanted), len(wanted))
     answer_type = load_answer_type(GRADERS.resolve(run.recipe.data.answer_type, run.folder))
     return Panel(answer_type, tuple(models))
 
 
-def _wanted(run: Finished, arm: Measured) -> list[Measured]:
-    behind = ancestors(arm.model)
-    assistants = [
+def _wanted(run: FinishedRun, chosen: EvaluatedModel) -> list[EvaluatedModel]:
+    """The chosen model, the assistants that it was made from, and its base model."""
+    made_from, role = ancestors(chosen.model), chosen.predicted.role
+    others = [
         other
         for other in run.arms.values()
-        if other.model.stage == "train_assistant" and other.model.path.name in behind
+        if other.arm.role == "assistant"
+        and other.trained_on_rationales
+        and other.model.path.name in made_from
     ]
-    recipe = run.recipe
-    is_assistant = arm.model.stage == "train_assistant"
-    sized = recipe.assistant if is_assistant else recipe.student
-    base = Measured(
-        "assistant_base" if is_assistant else "student_base",
-        model_source(sized.model, run.folder, sized.revision),
-        "explain",
-        sized.max_new_tokens,
+    options = run.recipe.assistant if role == "assistant" else run.recipe.student
+    base = EvaluatedModel(
+        name=f"{role}_base",
+        arm=ArmSettings(name=f"{role}_base", title=f"{role.capitalize()}, base model", role=role),
+        model=model_source(options.model, run.folder, options.revision),
+        predicted=build_predict_settings(run.recipe, role, "explain"),
     )
-    return [arm, *(a for a in assistants if a != arm), base]
+    return [chosen, *(other for other in others if other != chosen), base]
 
 
 def _example(question: str, choices: Sequence[str], answer_type: AnswerType) -> Example:
@@ -94,16 +96,16 @@ def _example(question: str, choices: Sequence[str], answer_type: AnswerType) -> 
 
 
 def _reply(
-    arm: Measured, local: "lm.LocalModel", example: Example, answer_type: AnswerType
+    model: EvaluatedModel, local: "lm.LocalModel", example: Example, answer_type: AnswerType
 ) -> Reply:
     """Where explaining and answering were taught as two tasks, both are asked."""
     prompts = [explain_prompt(example)]
-    prompts += [answer_prompt(example)] * (arm.ask == "answer")
+    prompts += [answer_prompt(example)] * (model.predicted.ask == "answer")
     written = lm.generate(
-        local, prompts, max_new_tokens=arm.max_new_tokens, batch_size=len(prompts)
+        local, prompts, max_new_tokens=model.predicted.max_new_tokens, batch_size=len(prompts)
     )
     rationale, answer = split_answer(written[0])
     if len(written) > 1:
         answer = split_answer(written[1])[1]
     answer = answer or answer_type.extract_answer(written[-1], example.choices)
-    return Reply(get_title(arm.name), rationale, answer)
+    return Reply(model.arm.title, rationale, answer)

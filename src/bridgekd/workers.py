@@ -18,11 +18,12 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from bridgekd.comparing import Comparison, arms_of
+from bridgekd.comparing import Comparison, build_arms
 from bridgekd.config import Recipe
 from bridgekd.edges.store import Store
 from bridgekd.errors import Stopped
-from bridgekd.runs import Run, live_of
+from bridgekd.runs import Run, build_run_context
+from bridgekd.variants import VariantRef
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _stopping = threading.Event()  # of a worker: its parent wants it to end
@@ -34,7 +35,7 @@ def side_by_side(run: Run, wanted: Comparison, n_workers: int) -> None:
 
     What stops one worker stops all and is raised here.
     """
-    variants, n_budgets = list(wanted.recipes(run.recipe)), len(wanted.budgets)
+    variants, n_budgets = list(wanted.iter_recipes(run.recipe)), len(wanted.budgets)
     tasks = [
         (recipe, method)
         for place in range(n_budgets)
@@ -50,13 +51,13 @@ def side_by_side(run: Run, wanted: Comparison, n_workers: int) -> None:
             pool.submit(_carry_out, recipe, run.folder, method): (recipe, method)
             for recipe, method in tasks
         }
-        run.live.progress("compare arms", 0, len(tasks))
+        run.ctx.progress("compare arms", 0, len(tasks))
         for n_done, job in enumerate(as_completed(jobs), start=1):
             job.result()
             recipe, method = jobs[job]
-            here = run.varied(recipe)
-            here.predicted(arms_of(here, [method]))  # it is there; the journal learns of it
-            run.live.progress("compare arms", n_done, len(tasks))
+            here = run.with_recipe(recipe)
+            here.predict_all(build_arms(here, [method]))  # it is there; the run's file learns of it
+            run.ctx.progress("compare arms", n_done, len(tasks))
     except BrokenProcessPool as exc:
         raise Stopped(
             "a worker died, perhaps for want of memory; all that was finished is kept, so give the "
@@ -97,14 +98,14 @@ def _end_with_parent() -> None:
         os._exit(1)  # as if killed: store and ledger know how to go on from that
 
 
-def _carry_out(recipe: Recipe, folder: Path, method: str) -> None:
+def _carry_out(recipe: Recipe, folder: Path, method: VariantRef) -> None:
     """One method under one seed and budget, and its models' answers to the test questions."""
     _working.set()
     try:
         if _stopping.is_set():
             raise KeyboardInterrupt
         store = Store(folder / Path(recipe.store).expanduser())
-        run = Run(recipe, folder, store, live_of(recipe, folder))
-        run.predicted(arms_of(run, [method]))
+        run = Run(recipe, folder, store, build_run_context(recipe, folder))
+        run.predict_all(build_arms(run, [method]))
     finally:
         _working.clear()

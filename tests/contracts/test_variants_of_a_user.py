@@ -59,5 +59,5 @@ def test_a_change_in_a_file_redoes_what_depends_on_it(own):
     bridgekd.run(own, overrides=OVERRIDES)
     (own.parent / "strategy.py").write_text(STRATEGY + "# another comment\n")
     to_do = {a.stage for a in bridgekd.plan(own, overrides=OVERRIDES).stages if not a.done}
-    assert {"select", "query_teacher", "train_assistant"} <= to_do
+    assert {"select_questions", "query_teacher", "train_assistant"} <= to_do
     assert not {"load_pool", "warm_up", "score_pool"} & to_do

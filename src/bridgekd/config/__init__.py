@@ -1,7 +1,7 @@
 """The recipe: one YAML file, frozen, with every unknown key refused and a default wherever one is
 good.
 
-Sections say what a person wants. `settings.py` cuts them into what each single stage depends on.
+Sections say what a user wants. Each stage's module takes from them what that stage depends on.
 """
 
 from bridgekd.config.fields import Amount, Dollars, Section, count_of, is_loopback
@@ -14,9 +14,7 @@ from bridgekd.config.recipe import (
     Data,
     Evaluate,
     Fields,
-    Loop,
     Lora,
-    MentorKD,
     PilotOptions,
     Recipe,
     Role,
@@ -43,9 +41,7 @@ __all__ = [
     "Dollars",
     "Evaluate",
     "Fields",
-    "Loop",
     "Lora",
-    "MentorKD",
     "PilotOptions",
     "Price",
     "Recipe",

@@ -197,27 +197,6 @@ class Confidence(Section):
     keep_share: Amount | None = None
 
 
-class Loop(Section):
-    """TA-in-the-Loop alone. Of the budget, `warm_share` is spent at random and warms the student
-    up; how unsure it then is decides the rest. `filter`: whether the assistant's confidence decides
-    what enters the training, in place of `check.keep`.
-    """
-
-    warm_share: float = Field(0.3, gt=0, lt=1)
-    samples: int = Field(5, ge=2, le=64)
-    filter: bool = True
-
-
-class MentorKD(Section):
-    """Mentor-KD alone: rationales of the assistant a question, at temperature 0.7, and the share of
-    its distribution, softened by `temperature`, in the student's loss.
-    """
-
-    samples: int = Field(3, ge=1, le=64)
-    share: float = Field(0.3, ge=0, lt=1)
-    temperature: float = Field(2.0, gt=0)
-
-
 class Evaluate(Section):
     """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked
     for. `steps` names the checker that counts the wrong steps of rationales, where a task has one.
@@ -251,7 +230,7 @@ class Recipe(Section):
     """The whole file."""
 
     name: RunName = "run"
-    method: str = "bridge"
+    method: VariantRef = VariantRef(name="bridge")
     data: Data
     teacher: Teacher
     budget: Budget
@@ -261,8 +240,6 @@ class Recipe(Section):
     check: Check = Check()
     annotate: Annotate = Annotate()
     confidence: Confidence = Confidence()
-    loop: Loop = Loop()
-    mentor: MentorKD = MentorKD()
     evaluate: Evaluate = Evaluate()
     pilot: PilotOptions = PilotOptions()
     store: str = "runs"

@@ -31,16 +31,6 @@ class WorkRate(Section):
         return self.per_call_s * n_calls + self.per_token_s * n_tokens
 
 
-class TokenCounts(Section):
-    """Tokens by one model's tokenizer: of a character of a question, and those that the prompt for
-    a rationale or for an answer adds to a question.
-    """
-
-    per_character: float
-    explain_prompt: float
-    answer_prompt: float
-
-
 @dataclass(frozen=True, slots=True)
 class GenerationSpeed:
     """What a stage generated; `tokens_per_s` counts generated tokens."""

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -19,6 +19,7 @@ from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.variants import Registry
 
 Path_ = tuple[str | int, ...]
+MethodText = str | dict[str, JsonValue]
 _REGISTRIES: dict[tuple[str, str], Registry[Any]] = {
     ("data", "answer_type"): GRADERS,
     ("select", "strategy"): STRATEGIES,
@@ -56,6 +57,19 @@ def _check_variants(recipe: Recipe, tree: CommentedMap, path: Path) -> None:
         except BadInput as exc:
             line = _line(tree, (section, key))
             raise BadInput(f"{path}{f' line {line}' if line else ''}: {exc}") from exc
+
+
+def parse_methods(text: str) -> list[MethodText]:
+    """Return what stands between the commas of --arms: names, files, or mappings with options.
+
+    >>> parse_methods("bridge,{name: mentor_kd, n_samples: 5},mine.py")
+    ['bridge', {'name': 'mentor_kd', 'n_samples': 5}, 'mine.py']
+    """
+    found: list[MethodText] = _plain(_parse(f"[{text}]", f"--arms {text}"))
+    for method in found:
+        if not isinstance(method, str | dict):
+            raise BadInput(f"--arms {text}: {method!r} is no method. Write a name or a .py file.")
+    return found
 
 
 def _parse(text: str, where: str) -> Any:

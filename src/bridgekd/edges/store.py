@@ -126,11 +126,20 @@ class Artifact:
 
     def read_settings(self, model: type[M]) -> M:
         """Return the settings that it was made with, as the stage's own class."""
-        return model.model_validate(self.manifest.settings)
+        return self._parse(model, self.manifest.settings)
 
     def read_stats(self, model: type[M]) -> M:
         """Return what its stage reported, as the stage's own class or as a part of it."""
-        return model.model_validate(self.manifest.stats)
+        return self._parse(model, self.manifest.stats)
+
+    def _parse(self, model: type[M], values: dict[str, JsonValue]) -> M:
+        try:
+            return model.model_validate(values)
+        except ValidationError as exc:
+            raise BadInput(
+                f"{self.path / MANIFEST} does not fit {model.__name__}: "
+                f"{exc.errors()[0]['msg']}. Remove its folder and run the recipe again."
+            ) from exc
 
 
 Inputs = Mapping[str, tuple[Artifact, ...]]  # by name; one input is a tuple of one
@@ -159,7 +168,7 @@ class Stage(Generic[S, P]):
         if self.kind is WorkKind.PAID and self.plan_requests is None:
             raise TypeError(
                 f"The paid stage {self.name} has no plan_requests, so no plan could include its "
-                "cost. Pass a function of bridgekd.stages.plan_requests, or one like it."
+                "cost. Pass a function of bridgekd.stages.query_teacher, or one like it."
             )
 
     def named(self, name: str, title: str) -> "Stage[S, P]":

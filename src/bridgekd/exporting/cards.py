@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgekd import lm
-from bridgekd import settings as of
 from bridgekd.config import Budget
 from bridgekd.core.prompts import answer_prompt, explain_prompt
 from bridgekd.edges.licences import licence_of
@@ -21,10 +20,9 @@ from bridgekd.edges.sources import model_and_revision
 from bridgekd.edges.store import Artifact, Stats, ancestors
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.grading.graders import GRADERS
-from bridgekd.journal import Finished, Measured, rationales_of
+from bridgekd.journal import EvaluatedModel, FinishedRun, find_base_model, find_rationales
 from bridgekd.records import Example, Lesson
 from bridgekd.report.contamination import describe_contamination
-from bridgekd.report.gather import build_command
 from bridgekd.report.purchases import collect_purchases
 from bridgekd.report.tables import (
     Table,
@@ -33,43 +31,15 @@ from bridgekd.report.tables import (
     format_usd,
     render_markdown,
 )
-from bridgekd.report.titles import get_title
 from bridgekd.stages.lessons import read_rationales
-from bridgekd.stages.pool import LoadPoolStats
+from bridgekd.stages.load_data import LoadPoolStats
+from bridgekd.stages.query_teacher import QueryTeacherSettings, query_teacher
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stats.metrics import ArmMetrics, GroupAccuracy
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-METHOD_TEXTS = {
-    "bridge": "Method: BRIDGE (arXiv 2512.20403). A local assistant learnt from the teacher's "
-    "answers to questions chosen by difficulty and diversity; the student learnt from the "
-    "rationales that the assistant then wrote for the whole pool.",
-    "random": "Method: BRIDGE (arXiv 2512.20403) with random choice. A local assistant learnt from "
-    "the teacher's answers to questions drawn at random; the student learnt from the rationales "
-    "that the assistant then wrote for the whole pool.",
-    "direct": "Method: direct distillation (arXiv 2305.02301). The student learnt from the "
-    "teacher's own rationales for questions drawn at random.",
-    "direct_full": "Method: direct distillation (arXiv 2305.02301) with the whole pool asked. The "
-    "student learnt from the teacher's own rationales.",
-    "hardest": "Method: BRIDGE (arXiv 2512.20403) with choice by difficulty alone. A local "
-    "assistant learnt from the teacher's answers; the student learnt from the rationales that the "
-    "assistant then wrote for the whole pool.",
-    "diverse": "Method: BRIDGE (arXiv 2512.20403) with choice by diversity alone. A local "
-    "assistant learnt from the teacher's answers; the student learnt from the rationales that the "
-    "assistant then wrote for the whole pool.",
-    "no_instruct": "Method: BRIDGE (arXiv 2512.20403) without instruction tuning. A local "
-    "assistant learnt from the teacher's answers; the student learnt from the rationales that the "
-    "assistant then wrote for the whole pool.",
-    "mentor_kd": "Method: Mentor-KD (arXiv 2410.09037). A local assistant learnt from the "
-    "teacher's answers to questions drawn at random; the student learnt from those of its sampled "
-    "rationales that end in the right answer, and from its distribution.",
-    "ta_in_the_loop": "Method: Teaching-Assistant-in-the-Loop (arXiv 2406.05322). The student "
-    "learnt from the teacher's own rationales: first for questions drawn at random, then for those "
-    "that it was least sure of.",
-}
-_ASSISTANT_TEXT = "The assistant of the method: it learnt from the teacher's own rationales."
 _ALSO_SHOWN = ("student_base", "assistant_base", "teacher")  # beside the model, if evaluated
 _TERMS = """\
 - **Terms of the teacher.** Every rationale comes from {teacher}, directly or through an assistant
@@ -92,10 +62,11 @@ class _Filter(Stats):
 class ExportedArm:
     """What both cards describe: one arm of a finished run, its training examples and weights."""
 
-    run: Finished
-    arm: Measured
+    run: FinishedRun
+    arm: EvaluatedModel
     examples: Sequence[Lesson]
     merged: "lm.Merged"
+    command: str  # that makes the run again
 
 
 def render_model_card(exported: ExportedArm) -> str:
@@ -105,11 +76,11 @@ def render_model_card(exported: ExportedArm) -> str:
     run, arm, merged = exported.run, exported.arm, exported.merged
     metrics = read_metrics(run.evaluation.path).arms
     base = _find_base_model(run, arm)
-    shown = {get_title(n): metrics[n] for n in (arm.name, *_ALSO_SHOWN) if n in metrics}
+    shown = {metrics[n].title: metrics[n] for n in (arm.name, *_ALSO_SHOWN) if n in metrics}
     domains = {name: group for name, group in metrics[arm.name].by_domain.items() if name}
     tables = [_build_accuracy_table("model", shown)]
     tables += [_build_accuracy_table("domain", domains)] if domains else []
-    test_data = _get_public_name(_get_source(run.behind, "load_test"))
+    test_data = _get_public_name(_get_source(run.ancestors, "load_test"))
     answer_type = load_answer_type(GRADERS.resolve(run.recipe.data.answer_type, run.folder))
     suffix, known_license = _get_prompt_suffix(arm, answer_type.has_choices), licence_of(base)
     card_data = ModelCardData(
@@ -135,16 +106,14 @@ def render_model_card(exported: ExportedArm) -> str:
         libraries=_list_libraries(arm.model),
         accuracy_tables="\n\n".join(map(render_markdown, tables)),
         test_data=escape_cell(test_data),
-        contamination=describe_contamination(run.behind),
+        contamination=describe_contamination(run.ancestors),
         prompt_content="the question and its choices" if "(A)" in suffix else "the question",
         prompt_suffix=json.dumps(suffix),
         training_table=render_markdown(_build_training_table(exported, metrics[arm.name])),
         n_test=f"{metrics[arm.name].n_test:,}",
-        max_new_tokens=f"{arm.max_new_tokens:,}",
+        max_new_tokens=f"{arm.predicted.max_new_tokens:,}",
         notes="".join(f"\n- {note}" for note in _list_notes(arm, merged)),
-        command=build_command(
-            run.recipe.name, run.recipe.method, run.methods, run.n_seeds, run.budgets
-        ),
+        command=exported.command,
     )
     return f"{card}\n"
 
@@ -154,7 +123,7 @@ def render_dataset_card(exported: ExportedArm) -> str:
     from huggingface_hub import DatasetCard, DatasetCardData
 
     arm, examples = exported.arm, exported.examples
-    rationales = rationales_of(arm.model)
+    rationales = find_rationales(arm.model)
     card_data = DatasetCardData(
         license="unknown",
         task_categories=["text-generation"],
@@ -188,10 +157,10 @@ def _describe_both(exported: ExportedArm) -> dict[str, str]:
     """What both templates use."""
     run, arm = exported.run, exported.arm
     teacher = escape_cell(f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})")
-    train_data = escape_cell(_get_public_name(_get_source(run.behind, "load_pool")))
+    train_data = escape_cell(_get_public_name(_get_source(run.ancestors, "load_pool")))
     return {
-        "title": escape_cell(f"{run.name}: {get_title(arm.name)}"),
-        "method_text": METHOD_TEXTS.get(arm.name.partition("@")[0], _ASSISTANT_TEXT),
+        "title": escape_cell(f"{run.name}: {arm.arm.title}"),
+        "method_text": arm.arm.card_sentence,
         "teacher": teacher,
         "train_data": train_data,
         "terms": _describe_terms(_find_base_model(run, arm), teacher, train_data),
@@ -231,7 +200,7 @@ def _build_training_table(exported: ExportedArm, metrics: ArmMetrics) -> Table:
     run, model, examples = exported.run, exported.arm.model, exported.examples
     pool = model.get_input("pool").read_stats(LoadPoolStats)
     training = model.read_stats(TrainStats)
-    train_data = _get_public_name(_get_source(run.behind, "load_pool"))
+    train_data = _get_public_name(_get_source(run.ancestors, "load_pool"))
     sources = Counter(example.source for example in examples)
     by_source = ", ".join(f"{n:,} by the {who}" for who, n in sorted(sources.items()))
     rows = (
@@ -279,9 +248,9 @@ def _build_eval_result(row: ArmMetrics, test_data: str) -> "EvalResult":
     )
 
 
-def _list_notes(arm: Measured, merged: "lm.Merged") -> list[str]:
+def _list_notes(arm: EvaluatedModel, merged: "lm.Merged") -> list[str]:
     notes = list(merged.notes)
-    if arm.model.read_settings(of.TrainModel).form == "two_task":
+    if arm.predicted.ask == "answer":
         notes.append(
             "The model learned to explain and to answer as two tasks. This prompt returns the "
             "answer only, without reasoning."
@@ -301,12 +270,12 @@ def _list_libraries(model: Artifact) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in ("bridgekd", "transformers", "torch"))
 
 
-def _find_base_model(run: Finished, arm: Measured) -> Artifact:
+def _find_base_model(run: FinishedRun, arm: EvaluatedModel) -> Artifact:
     """The model that training started from, at the place that the recipe names."""
-    source = run.source(arm.model)
+    source = find_base_model(arm.model)
     if source.stage == "hub":
         return Artifact("hub", source.fingerprint, Path(_get_public_name(source)))
-    sized = run.recipe.assistant if arm.model.stage == "train_assistant" else run.recipe.student
+    sized = run.recipe.assistant if arm.arm.role == "assistant" else run.recipe.student
     return Artifact("model", source.fingerprint, run.folder / Path(sized.model).expanduser())
 
 
@@ -327,8 +296,8 @@ def _get_source(behind: Mapping[str, Artifact], stage: str) -> Artifact:
 
 def _find_budget(budget: Budget, model: Artifact) -> Budget:
     """The budget of the model's own purchases; the recipe's if it has none."""
-    bought = [a for a in ancestors(model).values() if a.stage == "query_teacher"]
-    return bought[0].read_settings(of.QueryTeacher).budget if bought else budget
+    bought = [a for a in ancestors(model).values() if a.stage == query_teacher.name]
+    return bought[0].read_settings(QueryTeacherSettings).budget if bought else budget
 
 
 def _format_budget(budget: Budget) -> str:
@@ -341,10 +310,10 @@ def _format_budget(budget: Budget) -> str:
     return f"{', '.join(parts)}; the first limit that was reached" if len(parts) > 1 else parts[0]
 
 
-def _get_prompt_suffix(arm: Measured, has_choices: bool) -> str:
+def _get_prompt_suffix(arm: EvaluatedModel, has_choices: bool) -> str:
     """What follows the question in a prompt of the training."""
     choices = _CHOICES if has_choices else ()
-    build_prompt = answer_prompt if arm.ask == "answer" else explain_prompt
+    build_prompt = answer_prompt if arm.predicted.ask == "answer" else explain_prompt
     (message,) = build_prompt(Example("", "", choices=choices))
     return message.content
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bridgekd import lm
+from bridgekd.comparing import Comparison
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput
 from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_model_card
 from bridgekd.exporting.rows import write_data
 from bridgekd.io.disk import fsync_files, translate_disk_errors
-from bridgekd.journal import Finished, rationales_of
+from bridgekd.journal import FinishedRun, find_rationales
 from bridgekd.progress import Progress, silent
 from bridgekd.records import Lesson
-from bridgekd.settings import TrainModel
 from bridgekd.stages.lessons import lessons_of
+from bridgekd.stages.train import RationaleRows, TrainSettings
 
 N_TRIED = 20  # prompts of the training that the written tokenizer is tried on
 STEPS = 3
@@ -37,27 +38,27 @@ class Exported:
 
 
 def export_arm(
-    run: Finished, to: Path, arm: str | None = None, progress: Progress = silent
+    run: FinishedRun, to: Path, arm: str | None = None, progress: Progress = silent
 ) -> Exported:
     """Writes one arm of a run into `to`, which must be new or empty.
 
     The arm is a model that learnt from rationales; None is the student of the run's method. Raises
     BadInput for another arm, for a folder that holds something, and as `lm.load` does.
     """
-    chosen = run.arm(arm)
+    chosen = run.get_arm(arm)
     with _whole_folder(to) as out:
         lessons = _lessons(chosen.model)
         progress("export", 0, STEPS)
         merged = lm.merge(
             str(chosen.model.path),
             out,
-            max_new_tokens=chosen.max_new_tokens,
+            max_new_tokens=chosen.predicted.max_new_tokens,
             prompts=[lesson.prompt for lesson in lessons[:N_TRIED]],
         )
         progress("export", 1, STEPS)
         write_data(out / "data", lessons)
         progress("export", 2, STEPS)
-        exported = ExportedArm(run, chosen, lessons, merged)
+        exported = ExportedArm(run, chosen, lessons, merged, _format_command(run))
         (out / "README.md").write_text(render_model_card(exported), encoding="utf-8")
         (out / "data" / "README.md").write_text(render_dataset_card(exported), encoding="utf-8")
     progress("export", STEPS, STEPS)
@@ -66,8 +67,19 @@ def export_arm(
 
 def _lessons(model: Artifact) -> list[Lesson]:
     """What the model learnt from, as its training read it."""
-    form = model.read_settings(TrainModel).form
-    return lessons_of(model.get_input("pool"), rationales_of(model), form)
+    rows = model.read_settings(TrainSettings).rows
+    assert isinstance(rows, RationaleRows), "an exported arm was trained on rationales"
+    return lessons_of(model.get_input("pool"), find_rationales(model), rows.form)
+
+
+def _format_command(run: FinishedRun) -> str:
+    asked = run.metadata
+    wanted = Comparison(
+        asked.methods,
+        tuple(range(run.recipe.seed, run.recipe.seed + asked.n_seeds)),
+        asked.budgets or (None,),
+    )
+    return wanted.format_command(run.recipe)
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def get_last_sentence(text: str) -> str:
 def strip_markup(text: str) -> str:
     r"""Return the text without LaTeX, emphasis and special signs.
 
-    >>> strip_markup(r"$\frac{1}{2}$")
+    >>> strip_markup(r"\boxed{\frac{1}{2}}")
     '1/2'
     """
     for _ in range(3):  # a fraction in a text in a box

@@ -40,7 +40,7 @@ def parse_number(text: str) -> Fraction | None:
 
     The value of what follows the last `=`, if that is arithmetic, else the last number.
     >>> parse_number("3 + 4 = 7 apples"), parse_number("It is 10 * 45 / 3")
-    (Fraction(7, 1), Fraction(3, 1))
+    (Fraction(7, 1), Fraction(15, 1))
     """
     value = _evaluate_arithmetic(text.rpartition("=")[2].strip(" ."))
     if value is None:

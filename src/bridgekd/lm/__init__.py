@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from bridgekd.lm.measure_speed import (
         count_row_tokens,
         count_tokens,
-        measure_confidence,
         measure_decoding,
-        measure_difficulty,
-        measure_embedding,
         measure_reading,
         measure_training,
     )
@@ -56,10 +53,7 @@ __all__ = [
     "generate",
     "load",
     "mean_loss",
-    "measure_confidence",
     "measure_decoding",
-    "measure_difficulty",
-    "measure_embedding",
     "measure_reading",
     "measure_training",
     "merge",
@@ -96,10 +90,7 @@ _HOMES = {
     "served_folder": "elsewhere",
     "count_row_tokens": "measure_speed",
     "count_tokens": "measure_speed",
-    "measure_confidence": "measure_speed",
     "measure_decoding": "measure_speed",
-    "measure_difficulty": "measure_speed",
-    "measure_embedding": "measure_speed",
     "measure_reading": "measure_speed",
     "measure_training": "measure_speed",
 }

@@ -12,24 +12,19 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 import numpy as np
 
 from bridgekd.config import Lora, RuntimeOptions, Train
-from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
-from bridgekd.core.throughput import TokenCounts, WorkRate
+from bridgekd.core.prompts import explain_prompt, render_question
+from bridgekd.core.throughput import WorkRate
 from bridgekd.lm.batches import token_limited
-from bridgekd.lm.embedding import embed
 from bridgekd.lm.encode import encode_rows, prompt_ids, text_ids
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.lm.generating import continue_ids
-from bridgekd.lm.judging import confidence
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.memory import choose_generation_batch
-from bridgekd.lm.scoring import score
 from bridgekd.records import Example, TrainRow
-from bridgekd.selection.measure import DifficultyMeasure
 
 MIN_S = 1.0  # a shorter time is not trusted
 _TARGET_S = 1.5
@@ -41,22 +36,17 @@ _N_PROMPT = 16  # tokens of a prompt that decoding starts from
 _N_DRAWS = 200
 
 
-def count_tokens(local: LocalModel, examples: Sequence[Example]) -> TokenCounts:
-    """Return how this model's tokenizer counts questions like these and their prompts."""
+def count_tokens(local: LocalModel, examples: Sequence[Example]) -> tuple[float, float]:
+    """Return the tokens of a character of these questions, and those that a prompt adds to one."""
     questions = [render_question(e) for e in examples]
-    n_question, n_explain, n_answer = (
+    n_tokens, n_prompt = (
         fmean(map(len, ids))
         for ids in (
             text_ids(local.tokenizer, questions),
             prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples]),
-            prompt_ids(local.tokenizer, [answer_prompt(e) for e in examples]),
         )
     )
-    return TokenCounts(
-        per_character=n_question / max(1.0, fmean(map(len, questions))),
-        explain_prompt=n_explain - n_question,
-        answer_prompt=n_answer - n_question,
-    )
+    return n_tokens / max(1.0, fmean(map(len, questions))), n_prompt - n_tokens
 
 
 def count_row_tokens(local: LocalModel, rows: Sequence[TrainRow]) -> list[int]:
@@ -94,52 +84,6 @@ def measure_decoding(
 
     small = max(1, size // _SMALL_BATCH)
     return _fit_line((small, time_step(small)), (size, time_step(size))), size
-
-
-def measure_difficulty(
-    local: LocalModel,
-    examples: Sequence[Example],
-    measure: DifficultyMeasure[Any] | None,
-    max_new_tokens: int,
-    batch_size: int | None,
-) -> WorkRate:
-    """Return the seconds per question of a model that scores a pool."""
-
-    def work(n: int) -> None:
-        score(
-            local, examples[:n], measure=measure, max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-        )  # fmt: skip
-
-    n, seconds = _time_growing(work, len(examples))
-    return WorkRate(per_call_s=seconds / n)
-
-
-def measure_confidence(
-    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None
-) -> WorkRate:
-    """Return the seconds per rationale of a model that scores rationales."""
-
-    def work(n: int) -> None:
-        confidence(local, pairs[:n], how="p_true", batch_size=batch_size)
-
-    n, seconds = _time_growing(work, len(pairs))
-    return WorkRate(per_call_s=seconds / n)
-
-
-def measure_embedding(
-    model: str | Path, texts: Sequence[str], device: str, batch_size: int | None
-) -> WorkRate:
-    """Return the seconds per text of an embedding model, without the time to load it."""
-
-    def time_texts(n: int) -> tuple[float, float]:
-        started = time.monotonic()
-        embed(model, texts[:n], device=device, batch_size=batch_size)
-        return n, time.monotonic() - started
-
-    time_texts(1)
-    rate = _fit_line(time_texts(1), time_texts(len(texts)))
-    return WorkRate(per_call_s=rate.per_token_s)
 
 
 def measure_training(

@@ -1,37 +1,37 @@
-"""One short file per published method: an ordinary function that calls stages in order. Read these
-first.
+"""Methods, one file each: an ordinary function that calls stages in order. Read `bridge.py` first.
+
+A file of your own ends in `METHOD = Method(...)`, and a recipe names it with
+`method: {file: my_method.py}`.
 """
 
-from difflib import get_close_matches
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from bridgekd.errors import BadInput
-from bridgekd.methods.answers_only import answers_only
-from bridgekd.methods.base import base
-from bridgekd.methods.bridge import bridge, diverse, hardest, no_instruct, random
-from bridgekd.methods.direct import direct, direct_full
-from bridgekd.methods.mentor_kd import mentor_kd
-from bridgekd.methods.ta_in_the_loop import ta_in_the_loop
-from bridgekd.runs import Method
+from pydantic import BaseModel
 
-METHODS: dict[str, Method] = {
-    "bridge": bridge,
-    "random": random,
-    "hardest": hardest,
-    "diverse": diverse,
-    "no_instruct": no_instruct,
-    "direct": direct,
-    "direct_full": direct_full,
-    "answers_only": answers_only,
-    "mentor_kd": mentor_kd,
-    "ta_in_the_loop": ta_in_the_loop,
-    "base": base,
-}
+from bridgekd.runs import Arm, Run
+from bridgekd.variants import NoOptions, Registry
 
 
-def method_named(name: str) -> Method:
-    """The method of this name; BadInput with the nearest known one."""
-    if name in METHODS:
-        return METHODS[name]
-    near = get_close_matches(name, METHODS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(METHODS)}"
-    raise BadInput(f"unknown method {name!r}; {hint}")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A way to teach a student. `build(run, options)` makes its models and returns them as arms.
+
+    The arm that the method is for has the method's name and `is_result`. `card_sentence` says in
+    an exported model's card how the student was made. `rank`: of the results of several methods,
+    tables list them in ascending rank, and the headline is about the highest; a method that no one
+    ranked is the user's own, and is the highest.
+    """
+
+    name: str
+    title: str
+    summary: str
+    paper: str
+    card_sentence: str
+    build: Callable[[Run, Any], list[Arm]]
+    options: type[BaseModel] = NoOptions
+    rank: int = 1000
+
+
+METHODS: Registry[Method] = Registry("method", "bridgekd.methods", "METHOD", Method)

@@ -1,72 +1,75 @@
-"""BRIDGE (arXiv 2512.20403): choose locally, pay for little, teach through an assistant."""
+"""BRIDGE (arXiv 2512.20403): select locally, pay for little, teach through an assistant."""
 
-from bridgekd import stages
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput
-from bridgekd.runs import Arm, Arms, Run
+from bridgekd.methods import Method
+from bridgekd.runs import Arm, Run
+from bridgekd.variants import NoOptions
+
+ASSISTANT_CARD = "The assistant of the method: it learned from the teacher's own rationales."
 
 
-def bridge(run: Run, *, strategy: str | None = None, prefix: str = "") -> Arms:
-    """Phase 1, apprenticeship, gives `assistant`; phase 2, tutoring, the student."""
-    pool, make, of = run.pool(), run.make, run.of
-    warm = run.warmed(pool)
-    assistant = apprentice(run, pool, warm, strategy)
-    rationales = make(stages.annotate, of.annotate, pool, assistant)
-    instructed = run.instructed()
-    student = make(stages.train_student, of.train_student, pool, instructed, rationales)
-    return {
-        "assistant_base": Arm(run.assistant, "assistant"),
-        **run.warm_arm(warm),
-        f"{prefix}assistant": Arm(assistant, "assistant"),
-        "student_base": Arm(run.student, "student"),
-        "student_instructed": Arm(instructed, "student"),
-        prefix.rstrip("_") or "bridge": Arm(student, "student", ask=run.student_ask),
-    }
+def build_bridge(
+    run: Run,
+    name: str,
+    title: str,
+    card_sentence: str,
+    *,
+    strategy: str | None = None,
+    assistant_arm: tuple[str, str] = ("assistant", "Assistant, trained"),
+) -> list[Arm]:
+    """Return the arms: phase 1 gives the assistant, phase 2 the student."""
+    pool = run.load_pool()
+    warm = run.warm_up(pool)
+    assistant = teach_assistant(run, pool, warm, strategy)
+    rationales = run.annotate(pool, assistant)
+    instructed = run.instruct_student()
+    student = run.train_student(pool, instructed, [rationales])
+    return [
+        run.build_assistant_base_arm(),
+        *run.build_warm_arm(warm),
+        Arm(*assistant_arm, assistant, "assistant", card_sentence=ASSISTANT_CARD),
+        *run.build_start_arms(instructed),
+        Arm(
+            name, title, student, "student", run.student_prompt_mode,
+            is_result=True, card_sentence=card_sentence,
+        ),
+    ]  # fmt: skip
 
 
-def apprentice(run: Run, pool: Artifact, warm: Artifact, strategy: str | None = None) -> Artifact:
-    """The assistant after what was chosen, asked and checked; in one round unless `select.rounds`
-    says more, each trained from `warm` on all that is known by then.
+def teach_assistant(
+    run: Run, pool: Artifact, warm: Artifact, strategy: str | None = None
+) -> Artifact:
+    """Return the assistant after selection, purchase and check; in `select.rounds` rounds, each
+    trained from `warm` on everything that was purchased by then.
     """
-    make, of, assistant = run.make, run.of, warm
-    answers: list[Artifact] = []
-    lessons: list[Artifact] = []
-    for part in of.rounds:
-        known = run.scored(pool, assistant)
-        ranking = make(stages.select, of.select_by(strategy, part), pool, *known, *answers)
-        answers += [make(stages.query_teacher, of.query_part(part), pool, ranking, *run.shots)]
-        lessons += [make(stages.check, of.check, pool, answers[-1], run.judge(pool))]
-        assistant = make(stages.train_assistant, of.train_assistant, pool, warm, *lessons)
+    assistant, n_rounds = warm, run.recipe.select.rounds
+    purchases: list[Artifact] = []
+    rationales: list[Artifact] = []
+    for k in range(n_rounds):
+        part = (k / n_rounds, (k + 1) / n_rounds)
+        scores, embeddings = run.score_pool(pool, assistant)
+        ranking = run.select_questions(
+            pool, scores, embeddings, purchases, strategy=strategy, part=part
+        )
+        purchases = [*purchases, run.query_teacher(pool, ranking, part=part)]
+        rationales = [*rationales, run.check_rationales(pool, purchases[-1])]
+        assistant = run.train_assistant(pool, warm, rationales)
     return assistant
 
 
-def random(run: Run) -> Arms:
-    """BRIDGE with random choice: what choosing by difficulty and diversity has to beat."""
-    return bridge(run, strategy="random", prefix="random_")
+def build(run: Run, options: NoOptions) -> list[Arm]:
+    """Return BRIDGE with the recipe's own strategy."""
+    return build_bridge(run, METHOD.name, "Student, BRIDGE", METHOD.card_sentence)
 
 
-def hardest(run: Run) -> Arms:
-    """BRIDGE by difficulty alone."""
-    return bridge(run, strategy="hardest", prefix="hardest_")
-
-
-def diverse(run: Run) -> Arms:
-    """BRIDGE by diversity alone."""
-    return bridge(run, strategy="diverse", prefix="diverse_")
-
-
-def no_instruct(run: Run) -> Arms:
-    """BRIDGE with a student that was never instruction-tuned; the rest is BRIDGE's own."""
-    if run.instructions is None:
-        raise BadInput(
-            "no_instruct is bridge itself where student.instruct is not given; leave it out"
-        )
-    pool, make, of = run.pool(), run.make, run.of
-    assistant = apprentice(run, pool, run.warmed(pool))
-    rationales = make(stages.annotate, of.annotate, pool, assistant)
-    student = make(stages.train_student, of.train_student, pool, run.student, rationales)
-    return {
-        "student_base": Arm(run.student, "student"),
-        "assistant": Arm(assistant, "assistant"),
-        "no_instruct": Arm(student, "student", ask=run.student_ask),
-    }
+METHOD = Method(
+    name="bridge",
+    title="BRIDGE",
+    summary="Selected questions teach a local assistant, which then teaches the student for free.",
+    paper="2512.20403",
+    card_sentence="Method: BRIDGE (arXiv 2512.20403). A local assistant learned from the teacher's "
+    "answers to questions selected by difficulty and diversity; the student learned from the "
+    "rationales that the assistant then wrote for the whole pool.",
+    rank=100,
+    build=build,
+)

@@ -2,33 +2,43 @@
 teacher itself.
 """
 
-from bridgekd import settings, stages
-from bridgekd.runs import Arm, Arms, Run
+from bridgekd.config import Amount
+from bridgekd.methods import Method
+from bridgekd.runs import Arm, Run
+from bridgekd.variants import NoOptions
 
 
-def direct(run: Run) -> Arms:
-    """The same budget on questions drawn at random; the same instructed student, the same number of
-    updates.
-    """
-    return _direct(run, "direct", run.of.select_by("random"), run.of.query_teacher)
+def build_direct(
+    run: Run, name: str, title: str, card_sentence: str, queries: Amount | None = None
+) -> list[Arm]:
+    """Return the arms: a student of the teacher's answers to sampled questions."""
+    pool = run.load_pool()
+    ranking = run.select_questions(pool, strategy="random", queries=queries)
+    completions = run.query_teacher(pool, ranking, queries=queries)
+    rationales = run.check_rationales(pool, completions)
+    instructed = run.instruct_student()
+    student = run.train_student(pool, instructed, [rationales])
+    return [
+        *run.build_start_arms(instructed),
+        Arm(
+            name, title, student, "student", run.student_prompt_mode,
+            is_result=True, card_sentence=card_sentence,
+        ),
+    ]  # fmt: skip
 
 
-def direct_full(run: Run) -> Arms:
-    """Every question of the pool is asked: 100 % of the budget, whatever the others may spend. The
-    budget's dollars and tokens still end it.
-    """
-    return _direct(run, "direct_full", *run.of.whole_pool())
+def build(run: Run, options: NoOptions) -> list[Arm]:
+    """Return direct distillation with the recipe's budget."""
+    return build_direct(run, METHOD.name, "Student, direct", METHOD.card_sentence)
 
 
-def _direct(run: Run, name: str, choice: settings.Select, purchase: settings.QueryTeacher) -> Arms:
-    pool, make, of = run.pool(), run.make, run.of
-    ranking = make(stages.select, choice, pool)
-    answers = make(stages.query_teacher, purchase, pool, ranking, *run.shots)
-    lessons = make(stages.check, of.check, pool, answers, run.judge(pool))
-    instructed = run.instructed()
-    student = make(stages.train_student, of.train_student, pool, instructed, lessons)
-    return {
-        "student_base": Arm(run.student, "student"),
-        "student_instructed": Arm(instructed, "student"),
-        name: Arm(student, "student", ask=run.student_ask),
-    }
+METHOD = Method(
+    name="direct",
+    title="Direct distillation",
+    summary="The student learns from the teacher's answers to sampled questions: the reference.",
+    paper="2305.02301",
+    card_sentence="Method: direct distillation (arXiv 2305.02301). The student learned from the "
+    "teacher's own rationales for questions drawn at random.",
+    rank=30,
+    build=build,
+)

@@ -3,18 +3,27 @@
 """
 
 from collections.abc import Iterator
-from typing import Literal
 
-from bridgekd import stages
+from bridgekd.config import Role
 from bridgekd.core.draws import SEED_STEP
 from bridgekd.edges.store import Artifact
 from bridgekd.runs import Arm, Run
+from bridgekd.stages.judging import Asked
 from bridgekd.stages.pilot import (
     EvaluatePilotSettings,
     HoldOutSettings,
     PilotModelSettings,
     PilotRole,
     SubsampleSettings,
+    evaluate_pilot,
+    hold_out,
+    subsample,
+)
+from bridgekd.stages.train import (
+    AnswerRows,
+    build_student_settings,
+    build_warm_up_settings,
+    train_student,
 )
 
 NAME = "pilot"  # the method's name in the run's journal
@@ -26,38 +35,40 @@ def pilot(run: Run) -> Artifact:
     """What students reach on held-out pool questions: taught directly, via the assistant, and
     without the teacher.
     """
-    make, of, options = run.make, run.of, run.recipe.pilot
+    options = run.recipe.pilot
     part = (0.0, options.budget_fraction)
-    pool = run.pool()
-    ranking = make(stages.select, of.select_by("random", part), pool)
+    pool = run.load_pool()
+    is_warmed_up = run.warm_up(pool) != run.assistant
+    ranking = run.select_questions(pool, strategy="random", part=part)
     limits = HoldOutSettings(
         n=options.n_eval,
-        warm_up=None if run.warmed(pool) == run.assistant else of.warm_up,
+        warm_up=build_warm_up_settings(run.recipe) if is_warmed_up else None,
         min_fraction=options.budget_grid[0],
     )
-    held_out = make(stages.hold_out, limits, pool, ranking)
-    answers = make(stages.query_teacher, of.query_part(part), pool, ranking, *run.shots)
-    rationales = make(stages.check, of.check, pool, answers, run.judge(pool))
+    held_out = run.make(hold_out, limits, pool, ranking)
+    answers = run.query_teacher(pool, ranking, part=part)
+    rationales = run.check_rationales(pool, answers)
 
     models = [
         *_train_without_teacher(run, pool, held_out),
         *_train_on_parts(run, pool, held_out, rationales),
     ]
-    predictions = [run.answered(arm, held_out, held_out) for _, arm in models]
+    predictions = [run.predict(arm, held_out, held_out) for _, arm in models]
     settings = EvaluatePilotSettings(models=tuple(model for model, _ in models))
-    return make(stages.evaluate_pilot, settings, held_out, rationales, *predictions)
+    return run.make(evaluate_pilot, settings, held_out, rationales, *predictions)
 
 
 def _train_without_teacher(run: Run, pool: Artifact, held_out: Artifact) -> PilotModels:
     """The students that cost no query."""
-    instructed = run.instructed()
+    instructed = run.instruct_student()
     if instructed != run.student:
-        yield PilotModelSettings(role="base"), Arm(run.student, "student")
-    yield PilotModelSettings(role="instructed"), Arm(instructed, "student", ask=run.student_ask)
+        yield _label("base", run.student, "student")
+    yield _label("instructed", instructed, "student", run.student_prompt_mode)
     if not run.recipe.data.unlabelled:
-        settings = run.of.train_on_answers
-        student = run.make(stages.train_on_answers, settings, held_out, instructed, pool)
-        yield PilotModelSettings(role="answers_only"), Arm(student, "student", ask="answer")
+        rows = AnswerRows(size=None, answer_weight=run.recipe.student.answer_weight)
+        settings = build_student_settings(run.recipe, rows)
+        student = run.make(train_student, settings, instructed, held_out, epoch_pool=pool)
+        yield _label("answers_only", student, "student", settings.prompt_mode)
 
 
 def _train_on_parts(
@@ -66,34 +77,27 @@ def _train_on_parts(
     """For every part of the purchase and every seed: the student taught directly, the assistant,
     and the student taught via that assistant.
     """
-    base, assistant_base = run.instructed(), run.warmed(pool)
-
-    def label(role: PilotRole) -> PilotModelSettings:
-        return PilotModelSettings(role=role, fraction=fraction)
-
+    base, assistant_base = run.instruct_student(), run.warm_up(pool)
+    mode = run.student_prompt_mode
     for fraction in run.recipe.pilot.budget_grid:
-        part = run.make(stages.subsample, SubsampleSettings(fraction=fraction), rationales)
+        part = run.make(subsample, SubsampleSettings(fraction=fraction), rationales)
         for seed in range(run.recipe.pilot.n_seeds):
-            direct = _train(run, "student", seed, pool, base, part)
-            assistant = _train(run, "assistant", seed, pool, assistant_base, part)
-            taught = run.make(stages.annotate, run.of.annotate, held_out, assistant)
-            via_assistant = _train(run, "student", seed, pool, base, taught)
-            yield label("direct"), Arm(direct, "student", ask=run.student_ask)
-            yield label("assistant"), Arm(assistant, "assistant")
-            yield label("via_assistant"), Arm(via_assistant, "student", ask=run.student_ask)
+            offset = SEED_STEP * seed  # shuffles the same rows differently
+            direct = run.train_student(pool, base, [part], offset)
+            assistant = run.train_assistant(pool, assistant_base, [part], offset)
+            taught = run.annotate(held_out, assistant)
+            via_assistant = run.train_student(pool, base, [taught], offset)
+            yield _label("direct", direct, "student", mode, fraction)
+            yield _label("assistant", assistant, "assistant", "explain", fraction)
+            yield _label("via_assistant", via_assistant, "student", mode, fraction)
 
 
-def _train(
-    run: Run,
-    size: Literal["student", "assistant"],
-    seed: int,
-    pool: Artifact,
+def _label(
+    pilot_role: PilotRole,
     model: Artifact,
-    rationales: Artifact,
-) -> Artifact:
-    """A training with the settings of a run; another seed shuffles the same rows differently."""
-    work, settings = stages.train_student, run.of.train_student
-    if size == "assistant":
-        work, settings = stages.train_assistant, run.of.train_assistant
-    settings = settings.model_copy(update={"seed": settings.seed + SEED_STEP * seed})
-    return run.make(work, settings, pool, model, rationales)
+    role: Role,
+    mode: Asked = "explain",
+    fraction: float = 0.0,
+) -> tuple[PilotModelSettings, Arm]:
+    arm = Arm(pilot_role, pilot_role, model, role, mode)
+    return PilotModelSettings(role=pilot_role, fraction=fraction), arm

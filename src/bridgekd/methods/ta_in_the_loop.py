@@ -2,38 +2,70 @@
 signals.
 """
 
-from bridgekd import stages
+from pydantic import BaseModel, ConfigDict, Field
+
 from bridgekd.errors import BadInput
-from bridgekd.runs import Arm, Arms, Run
+from bridgekd.methods import Method
+from bridgekd.runs import Arm, Run
+from bridgekd.stages.score_pool import build_uncertainty_settings, score_student_uncertainty
 
 
-def ta_in_the_loop(run: Run) -> Arms:
-    """A share of the budget at random warms the student up; how unsure it then is (signals 1 and 2)
-    chooses the rest; the assistant's confidence (signal 3) filters what it learns from.
+class TALoopOptions(BaseModel):
+    """`warm_up_fraction` of the budget is spent at random and warms the student up. `n_samples`
+    answers per question measure its uncertainty. `filter_by_confidence`: the assistant's confidence
+    decides what enters the training, in place of check.keep.
     """
-    if run.recipe.loop.filter and run.recipe.budget.accepted is not None:
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    warm_up_fraction: float = Field(0.3, gt=0, lt=1)
+    n_samples: int = Field(5, ge=2, le=64)
+    filter_by_confidence: bool = True
+
+
+def build(run: Run, options: TALoopOptions) -> list[Arm]:
+    """Return the student. How uncertain it is after its warm-up (signals 1 and 2) selects the rest
+    of the questions; the assistant's confidence (signal 3) filters what it learns from.
+    """
+    if options.filter_by_confidence and run.recipe.budget.accepted is not None:
         raise BadInput(
-            "budget.accepted is counted while answers come in, before ta_in_the_loop's filter has "
-            "seen them; set loop.filter: false or limit queries"
+            f"budget.accepted is counted when an answer arrives, before the filter of {METHOD.name}"
+            ". Set the method's filter_by_confidence to false, or limit queries."
         )
-    pool, make, of = run.pool(), run.make, run.of
-    assistant, instructed = run.warmed(pool), run.instructed()
-    first, rest = (0.0, run.recipe.loop.warm_share), (run.recipe.loop.warm_share, 1.0)
-    keep = "confident" if run.recipe.loop.filter else run.recipe.check.keep
-    judge = assistant if keep == "confident" else None
+    pool, instructed = run.load_pool(), run.instruct_student()
+    assistant = run.warm_up(pool)
+    rule = "confident" if options.filter_by_confidence else run.recipe.check.keep
+    first, rest = (0.0, options.warm_up_fraction), (options.warm_up_fraction, 1.0)
 
-    drawn = make(stages.select, of.select_by("random", first), pool)
-    answers = make(stages.query_teacher, of.query_part(first), pool, drawn, *run.shots)
-    lessons = make(stages.check, of.check_by(keep), pool, answers, judge)
-    student = make(stages.train_student, of.train_student, pool, instructed, lessons)
+    ranking = run.select_questions(pool, strategy="random", part=first)
+    answers = run.query_teacher(pool, ranking, part=first)
+    rationales = [run.check_rationales(pool, answers, rule)]
+    student = run.train_student(pool, instructed, rationales)
 
-    unsure = make(stages.weigh_student, of.signals, pool, student, assistant)
-    chosen = make(stages.select, of.select_by("hardest", rest), pool, unsure, None, answers)
-    more = make(stages.query_teacher, of.query_part(rest), pool, chosen, *run.shots)
-    others = make(stages.check, of.check_by(keep), pool, more, judge)
-    student = make(stages.train_student, of.train_student, pool, instructed, lessons, others)
-    return {
-        "student_base": Arm(run.student, "student"),
-        "student_instructed": Arm(instructed, "student"),
-        "ta_in_the_loop": Arm(student, "student", ask=run.student_ask),
-    }
+    settings = build_uncertainty_settings(run.recipe, options.n_samples)
+    scores = run.make(score_student_uncertainty, settings, pool, student, assistant)
+    ranking = run.select_questions(pool, scores, None, [answers], strategy="hardest", part=rest)
+    more = run.query_teacher(pool, ranking, part=rest)
+    rationales = [*rationales, run.check_rationales(pool, more, rule)]
+    student = run.train_student(pool, instructed, rationales)
+    return [
+        *run.build_start_arms(instructed),
+        Arm(
+            METHOD.name, "Student, TA-in-the-Loop", student, "student", run.student_prompt_mode,
+            is_result=True, card_sentence=METHOD.card_sentence,
+        ),
+    ]  # fmt: skip
+
+
+METHOD = Method(
+    name="ta_in_the_loop",
+    title="TA-in-the-Loop",
+    summary="The student's own uncertainty selects the questions, the assistant filters answers.",
+    paper="2406.05322",
+    card_sentence="Method: Teaching-Assistant-in-the-Loop (arXiv 2406.05322). The student learned "
+    "from the teacher's own rationales: first for questions drawn at random, then for those that "
+    "it was least certain of.",
+    options=TALoopOptions,
+    rank=80,
+    build=build,
+)

@@ -1,31 +1,38 @@
-"""Measured speeds of local models, and the file of a store that keeps them.
+"""Speeds of local models: measured by `plan --time`, saved in the store, and turned into seconds.
 
-A speed belongs to one model, one machine, one kind of work and what changes its speed. The file may
-be deleted at any time: `plan --time` measures again.
+A speed belongs to one model, one machine, one kind of work and the settings that change it. Its
+file may be deleted at any time: `plan --time` measures again.
 """
 
-import hashlib
-import json
+import os
+import platform
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, exp
 from pathlib import Path
 
 from pydantic import ValidationError
 from scipy.special import ndtri
 
-from bridgekd.config import RuntimeOptions, Section
-from bridgekd.core.throughput import TokenCounts, WorkKind, WorkRate
+from bridgekd import lm
+from bridgekd.config import Section
+from bridgekd.core.prompts import answer_prompt, answer_target, explain_prompt, explain_target
+from bridgekd.core.throughput import WorkKind, WorkRate
+from bridgekd.edges.sources import model_and_revision
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.plans.stage_work import Work
-from bridgekd.records import Example
+from bridgekd.records import Example, Message, Span, TrainRow
+from bridgekd.stages.live import Live
 
 SPEED_FILE = "speeds.json"
 LENGTH_LOG_SD = 0.4  # of the lengths of rationales
+N_SAMPLES = 64  # questions that speeds are measured with
+_MIN_STEPS = 32
+_ANSWER_TOKENS = 4.0  # the mark before an answer, and the end token
 
 
 class SpeedKey(Section):
-    """What a speed belongs to. `options` is a short text of all settings that change it."""
+    """What a speed belongs to; `options` is JSON of the settings that change it."""
 
     model: str
     machine: str
@@ -34,50 +41,40 @@ class SpeedKey(Section):
 
 
 class ModelSpeed(Section):
-    """The measured speed of a model: `rate` by update, decoding step or question; `reading` by
-    prompt token; `load_s` to load it. `batch_size` is that of generation.
+    """A measured speed: `rate` by update or decoding step, `reading` by prompt token; `batch_size`
+    of generation, `load_s` to load the model. The tokenizer makes `tokens_per_character` of a
+    question, and the prompt adds `prompt_tokens`.
     """
 
     key: SpeedKey
     rate: WorkRate
     reading: WorkRate = WorkRate()
+    batch_size: int = 1
     load_s: float
-    batch_size: int = 0
-    tokens: TokenCounts
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationSample:
-    """What speeds are measured with: questions and instructions of the user, and the mean tokens of
-    a rationale.
-    """
-
-    examples: Sequence[Example]
-    instructions: Sequence[tuple[str, str]]
-    rationale_tokens: float
+    tokens_per_character: float
+    prompt_tokens: float
 
 
 class _SpeedFile(Section):
     speeds: tuple[ModelSpeed, ...] = ()
 
 
-def make_key(work: Work, machine: str, runtime: RuntimeOptions) -> SpeedKey:
+def make_key(work: Work, live: Live) -> SpeedKey:
     """Return what the speed of this work belongs to."""
-    options: dict[str, object] = {"batch_size": runtime.get_batch_size(work.role)}
-    if work.kind is WorkKind.TRAINING and work.train is not None:
-        options = {
-            "batch_size": work.train.batch_size,
-            "lora": work.lora and work.lora.model_dump(mode="json"),
-            "num_processes": runtime.num_processes,
-            "micro_batch_tokens": runtime.micro_batch_tokens,
-            "attn_implementation": runtime.attn_implementation,
-        }
-    if work.kind is WorkKind.SCORING:
-        options["text"] = work.text
-        options["difficulty"] = work.difficulty and work.difficulty.model_dump(mode="json")
-    text = json.dumps(options, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return SpeedKey(model=work.base.fingerprint, machine=machine, kind=work.kind, options=digest)
+    is_training = work.kind is WorkKind.TRAINING
+    options = f"batch_size={live.runtime.get_batch_size(work.role)}"
+    if is_training and work.train is not None:
+        lora = work.lora and work.lora.model_dump_json()
+        options = f"batch_size={work.train.batch_size} lora={lora}"
+        for name in ("num_processes", "micro_batch_tokens", "attn_implementation"):
+            options += f" {name}={getattr(live.runtime, name)}"
+    threads = os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
+    return SpeedKey(
+        model=work.base.fingerprint,
+        machine=f"{platform.node()} {live.device} {threads}",
+        kind=work.kind if is_training else WorkKind.GENERATION,
+        options=options,
+    )
 
 
 def read_speeds(store: Path) -> dict[SpeedKey, ModelSpeed]:
@@ -89,24 +86,27 @@ def read_speeds(store: Path) -> dict[SpeedKey, ModelSpeed]:
     return {speed.key: speed for speed in found.speeds}
 
 
-def save_speeds(store: Path, speeds: Sequence[ModelSpeed]) -> None:
-    """Add speeds to the file of a store; new ones replace those of the same key."""
-    known = read_speeds(store) | {speed.key: speed for speed in speeds}
+def save_speed(store: Path, speed: ModelSpeed) -> None:
+    """Add a speed to the file of a store, in place of the one with the same key."""
+    known = read_speeds(store) | {speed.key: speed}
     with translate_disk_errors(store):
         store.mkdir(parents=True, exist_ok=True)
         text = _SpeedFile(speeds=tuple(known.values())).model_dump_json(indent=1)
         write_atomic(store / SPEED_FILE, text)
 
 
-def estimate_seconds(work: Work, speed: ModelSpeed, *, prompt: float, target: float) -> float:
-    """Return the seconds of this work with rows of so many prompt and target tokens."""
+def estimate_seconds(work: Work, speed: ModelSpeed, rationale_tokens: float) -> float:
+    """Return the seconds of this work, without the time to load the model."""
+    prompt = speed.tokens_per_character * work.prompt_characters + speed.prompt_tokens
+    target = speed.tokens_per_character * work.target_characters + _ANSWER_TOKENS
+    target += rationale_tokens * work.has_rationale
     if work.kind is WorkKind.TRAINING:
         return speed.rate.estimate(work.n_updates, work.n_rows * (prompt + target))
     if work.kind is WorkKind.SCORING:
-        return speed.rate.estimate(work.n_rows, 0)
+        return speed.reading.estimate(0, work.n_rows * (prompt + target))
     n_batches = ceil(work.n_rows / speed.batch_size)
-    batch_size = work.n_rows / n_batches
-    n_steps = min(work.max_new_tokens, target * estimate_longest(batch_size))
+    longest = target * estimate_longest(work.n_rows / n_batches)
+    n_steps = min(work.max_new_tokens, longest if work.has_rationale else target)
     reading = speed.reading.estimate(0, work.n_rows * prompt)
     return reading + speed.rate.estimate(n_batches * n_steps, work.n_rows * n_steps)
 
@@ -117,8 +117,75 @@ def estimate_longest(n: float) -> float:
     A batch is generated until its longest text ends. Lengths are taken as log-normal; the expected
     maximum of n normal numbers is Blom's approximation (1958).
 
-    >>> [round(estimate_longest(n), 1) for n in (1, 8, 64)]
-    [0.9, 1.6, 2.4]
+    >>> [round(estimate_longest(n), 1) for n in (8, 64)]
+    [1.6, 2.4]
     """
     z = float(ndtri((n - 0.375) / (n + 0.25)))
     return exp(LENGTH_LOG_SD * z - LENGTH_LOG_SD**2 / 2)
+
+
+def measure_speeds(
+    works: Sequence[Work],
+    examples: Sequence[Example],
+    instructions: Sequence[tuple[str, str]],
+    rationale_tokens: float,
+    *,
+    store: Path,
+    live: Live,
+) -> None:
+    """Measure the speeds of these works with the user's own texts, and save each in the store.
+
+    Every model is loaded and does a few seconds of the work that it would do in a run.
+    """
+    for n_done, work in enumerate(works):
+        live.progress("measure speed", n_done, len(works))
+        name, revision = model_and_revision(work.base)
+        started = time.monotonic()
+        local = lm.load(name, device=live.device, revision=revision)
+        load_s = time.monotonic() - started
+        per_character, per_prompt = lm.count_tokens(local, examples)
+        reading, size = WorkRate(), 1
+        if work.train is not None:
+            rows = _build_rows(work, examples, instructions, rationale_tokens / per_character)
+            lengths = lm.count_row_tokens(local, rows)
+            del local  # the training loads its own
+            rate = lm.measure_training(
+                name, rows, lengths, work.train, device=live.device, revision=revision,
+                lora=work.lora, runtime=live.runtime,
+            )  # fmt: skip
+        else:
+            reading = lm.measure_reading(local, examples)
+            n_steps, batch_size = work.max_new_tokens, live.runtime.get_batch_size(work.role)
+            rate, size = lm.measure_decoding(local, examples, max(_MIN_STEPS, n_steps), batch_size)
+        speed = ModelSpeed(
+            key=make_key(work, live), rate=rate, reading=reading, batch_size=size, load_s=load_s,
+            tokens_per_character=per_character, prompt_tokens=per_prompt,
+        )  # fmt: skip
+        save_speed(store, speed)
+    live.progress("measure speed", len(works), len(works))
+
+
+def _build_rows(
+    work: Work,
+    examples: Sequence[Example],
+    instructions: Sequence[tuple[str, str]],
+    rationale_characters: float,
+) -> list[TrainRow]:
+    """Training sequences of the kind that this work trains on; rationales are made of questions."""
+    if work.is_instruction:
+        return [
+            TrainRow(str(i), (Message("user", prompt),), (Span(response),))
+            for i, (prompt, response) in enumerate(instructions)
+        ]
+    words = " ".join(e.question for e in examples)
+    rows = []
+    for i, example in enumerate(examples):
+        prompt, target = answer_prompt(example), answer_target(example.answer or "unknown")
+        if work.has_rationale:
+            z = float(ndtri((i + 0.5) / len(examples)))
+            n = int(rationale_characters * exp(LENGTH_LOG_SD * z - LENGTH_LOG_SD**2 / 2))
+            text = (words * (n // len(words) + 1))[:n]
+            prompt = explain_prompt(example)
+            target = explain_target(text, example.answer or "unknown", 1.0)
+        rows.append(TrainRow(example.id, prompt, target))
+    return rows

@@ -6,61 +6,36 @@ Where neither exists, the time is unknown, and the missing speeds are named.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
 from pydantic import BaseModel
 
-from bridgekd import settings as of
-from bridgekd.config import Lora, Recipe, Train
-from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.prompts import render_question
+from bridgekd.config import Teacher
 from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.store import MANIFEST, Artifact, Planned, PlanStore, Stats
+from bridgekd.edges.store import MANIFEST, Artifact, Planned, PlanStore
 from bridgekd.errors import BadInput
-from bridgekd.io.hardware import describe_device
 from bridgekd.ledger.history import mean_answer_tokens
 from bridgekd.plans.model_speed import (
-    CalibrationSample,
-    ModelSpeed,
+    N_SAMPLES,
     SpeedKey,
     estimate_seconds,
     make_key,
+    measure_speeds,
     read_speeds,
 )
 from bridgekd.plans.stage_work import PlannedData, Work, WorkCounter
-from bridgekd.records import Example
 from bridgekd.runs import Run
-from bridgekd.stages.buying import requests_for
-from bridgekd.stages.scoring import ScorePoolStats
+from bridgekd.stages.predict import PredictSettings
+from bridgekd.stages.score_pool import ScorePoolSettings, ScorePoolStats
 from bridgekd.stages.stats import GenerationStats, TrainStats
-from bridgekd.teacher.transport import ResolvedTeacher
-from bridgekd.teacher.transports import resolve_teacher
+from bridgekd.stages.train import TrainSettings
 
-ANSWER_TOKENS = 4.0  # the mark before an answer, and the end token
 ACCURACY = 1.5  # the time is within this factor of the estimate
 DEFAULT_RATIONALE_TOKENS = 150
 CALIBRATION_S = 15.0  # about, for one model and kind of work
-N_SAMPLES = 64  # questions that speeds are measured with
-_N_SHOWN = 1000  # rows whose lengths are averaged
-
-
-class _Trained(Stats):
-    """What the settings of all trainings have."""
-
-    train: Train
-    lora: Lora | None
-
-
-@dataclass(frozen=True, slots=True)
-class RationaleLength:
-    """The mean tokens of a rationale, and where the number is from; `is_assumed`: from nowhere."""
-
-    n_tokens: float
-    source: str
-    is_assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,165 +51,90 @@ class StageDuration:
 class DurationEstimate:
     """The time of the stages still to run, by the name of their folder.
 
-    Not in it are `n_served` stages that use the assistant's server, and the stages whose works have
-    no measured speed: `missing` has one work of each.
+    Not in it are the stages whose works have no measured speed (`missing` has one work of each),
+    and `n_untimed` stages that use a server or an embedding model. `rationale_source` says what
+    `rationale_tokens`, the expected length of a rationale, is from; None: it is assumed.
     """
 
     stages: Mapping[str, StageDuration]
-    n_served: int
     missing: tuple[Work, ...]
-    rationale: RationaleLength
+    n_untimed: int
+    rationale_tokens: float
+    rationale_source: str | None
 
     @property
     def by_kind(self) -> dict[WorkKind, float]:
         """Seconds of all stages of a kind."""
-        kinds = dict.fromkeys((stage.kind for stage in self.stages.values()), 0.0)
+        kinds: dict[WorkKind, float] = defaultdict(float)
         for stage in self.stages.values():
             kinds[stage.kind] += stage.seconds
-        return kinds
+        return dict(kinds)
 
     @property
     def total(self) -> float:
         """Seconds of all stages."""
         return sum(self.by_kind.values())
 
-    @property
-    def uses_rationale_length(self) -> bool:
-        """Whether the length of a rationale is part of the estimate."""
-        return not all(stage.is_measured for stage in self.stages.values())
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedData:
-    """The user's data as a plan reads it."""
-
-    pool: Sequence[Example]
-    n_validation: int
-    n_test: int
-    instructions: Sequence[tuple[str, str]]
-
-
-Calibrate = Callable[[Sequence[Work], CalibrationSample, str], None]
-
 
 def estimate_durations(
-    run: Run,
-    store: PlanStore,
-    data: LoadedData,
-    n_answers: Mapping[str, int],
-    calibrate: Calibrate | None,
+    run: Run, store: PlanStore, data: PlannedData, *, measure: bool = False
 ) -> DurationEstimate | None:
     """Return the time of the stages that a plan has still to run; None if there are none.
 
-    n_answers: of the purchases to come, by folder. `calibrate` measures what speeds are missing.
+    With `measure` the missing speeds are measured first, which loads the models.
     """
     pending = [todo for todo in store.planned.values() if not todo.artifact.done]
     if not pending:
         return None
-    teacher = resolve_teacher(run.recipe.teacher)
-    step = max(1, len(data.pool) // N_SAMPLES)
-    examples = list(data.pool[::step][:N_SAMPLES])
-    requests = requests_for(run.of.ask, examples, run.shots)
-    rationale = find_rationale_length(teacher, run.live.ledger, requests)
-    shape = _describe_data(data, n_answers)
-    counter = WorkCounter(store.planned, shape, run.assistant)
-    estimator = _DurationEstimator(counter, shape, run.recipe, rationale)
-    durations = estimator.estimate(pending, store.folder)
-    if calibrate is None or not durations.missing:
-        return durations
-    sample = CalibrationSample(examples, data.instructions[:N_SAMPLES], rationale.n_tokens)
-    calibrate(durations.missing, sample, estimator.machine)
-    return estimator.estimate(pending, store.folder)
+    n_tokens, source = find_rationale_length(run.recipe.teacher, run.ctx.ledger)
+    counter = WorkCounter(store.planned, data, run.assistant)
+    works = {todo.artifact.path.name: counter.count(todo) for todo in pending}
 
-
-def _describe_data(data: LoadedData, n_answers: Mapping[str, int]) -> PlannedData:
-    shown, instructions = data.pool[:_N_SHOWN], data.instructions[:_N_SHOWN]
-    return PlannedData(
-        n_pool=len(data.pool),
-        n_validation=data.n_validation,
-        n_test=data.n_test,
-        n_instructions=len(data.instructions),
-        n_answers=n_answers,
-        question_characters=fmean(len(render_question(e)) for e in shown),
-        answer_characters=fmean(len(e.answer or "") for e in shown),
-        instruction_characters=fmean(len(a) + len(b) for a, b in instructions or [("", "")]),
-    )
-
-
-class _DurationEstimator:
-    """Estimates of one plan. `machine` is the name of the device."""
-
-    def __init__(
-        self,
-        counter: WorkCounter,
-        data: PlannedData,
-        recipe: Recipe,
-        rationale: RationaleLength,
-    ) -> None:
-        self._counter, self._data, self._runtime = counter, data, recipe.runtime
-        self.machine, self.rationale = describe_device(recipe.device), rationale
-
-    def estimate(self, pending: Sequence[Planned], store: Path) -> DurationEstimate:
-        """Return the time of the pending stages, by the speeds of a store."""
-        rates, speeds = _StageRates(store), read_speeds(store)
+    def estimate() -> DurationEstimate:
+        rates, speeds = _StageRates(store.folder), read_speeds(store.folder)
         stages: dict[str, StageDuration] = {}
         missing: dict[SpeedKey, Work] = {}
-        n_served = 0
+        n_untimed = 0
         for todo in pending:
-            works, folder = self._counter.count(todo), todo.artifact.path.name
-            if not works:
+            folder = todo.artifact.path.name
+            if not (own := works[folder]):
                 continue
-            kind, row_s = works[0].kind, rates.get(todo, works[0].base)
-            keys = [make_key(work, self.machine, self._runtime) for work in works]
-            lacking = {k: w for k, w in zip(keys, works, strict=True) if k not in speeds}
+            row_s, keys = rates.get(todo, own[0].base), [make_key(w, run.ctx) for w in own]
+            lacking = {k: w for k, w in zip(keys, own, strict=True) if k not in speeds}
             if row_s is not None:
-                stages[folder] = StageDuration(kind, row_s * works[0].n_rows, is_measured=True)
-            elif any(work.is_served for work in works):
-                n_served += 1
+                stages[folder] = StageDuration(own[0].kind, row_s * own[0].n_rows, True)
+            elif not all(work.is_timed for work in own):
+                n_untimed += 1
             elif lacking:
                 missing |= lacking
             else:
-                seconds = speeds[keys[0]].load_s
-                pairs = zip(works, keys, strict=True)
-                seconds += sum(self._estimate(work, speeds[key]) for work, key in pairs)
-                stages[folder] = StageDuration(kind, seconds, is_measured=False)
-        return DurationEstimate(stages, n_served, tuple(missing.values()), self.rationale)
+                pairs = zip(own, keys, strict=True)
+                seconds = sum(estimate_seconds(w, speeds[k], n_tokens) for w, k in pairs)
+                stages[folder] = StageDuration(own[0].kind, seconds + speeds[keys[0]].load_s, False)
+        return DurationEstimate(stages, tuple(missing.values()), n_untimed, n_tokens, source)
 
-    def _estimate(self, work: Work, speed: ModelSpeed) -> float:
-        tokens, data = speed.tokens, self._data
-        added = tokens.answer_prompt if work.text == "answer" else tokens.explain_prompt
-        prompt = tokens.per_character * data.question_characters + added
-        target = tokens.per_character * data.answer_characters + ANSWER_TOKENS
-        if work.text == "rationale":
-            target += self.rationale.n_tokens
-        if work.text == "instruction":
-            prompt, target = added, tokens.per_character * data.instruction_characters
-        if work.kind is WorkKind.GENERATION:
-            target = min(target, work.max_new_tokens)
-        return estimate_seconds(work, speed, prompt=prompt, target=target)
+    durations = estimate()
+    if not measure or not durations.missing:
+        return durations
+    step = max(1, len(data.pool) // N_SAMPLES)
+    examples, instructions = data.pool[::step][:N_SAMPLES], data.instructions[:N_SAMPLES]
+    measure_speeds(
+        durations.missing, examples, instructions, n_tokens, store=store.folder, live=run.ctx
+    )
+    return estimate()
 
 
-def find_rationale_length(
-    teacher: ResolvedTeacher, ledger: Path, requests: Iterable[TeacherRequest]
-) -> RationaleLength:
-    """Return the expected length of a rationale: of saved or recorded answers, else a guess.
+def find_rationale_length(teacher: Teacher, ledger: Path) -> tuple[float, str | None]:
+    """Return the expected tokens of a rationale, and what says so; None: it is assumed.
 
-    requests: a sample of those of the plan. Tokens of the teacher count as tokens of a student.
+    Tokens of the teacher count as tokens of a student.
     """
-    known = teacher.load_answers()
-    if known is not None:
-        costs = [known.get_cost(request) for request in requests]
-        lengths = [cost.n_completion_tokens for cost in costs if cost.n_completion_tokens]
-        if lengths:
-            return RationaleLength(fmean(lengths), f"{len(lengths)} recorded answers")
-    options = teacher.teacher
-    saved = mean_answer_tokens(ledger, options.provider, options.model)
+    saved = mean_answer_tokens(ledger, teacher.provider, teacher.model)
     if saved is not None:
-        return RationaleLength(saved, "the answers in the ledger")
-    if options.expected_tokens is not None:
-        return RationaleLength(fmean(options.expected_tokens), "teacher.expected_tokens")
-    n_tokens = min(DEFAULT_RATIONALE_TOKENS, options.max_tokens)
-    return RationaleLength(n_tokens, "an assumption", is_assumed=True)
+        return saved, "the answers in the ledger"
+    if teacher.expected_tokens is not None:
+        return fmean(teacher.expected_tokens), "teacher.expected_tokens"
+    return min(DEFAULT_RATIONALE_TOKENS, teacher.max_tokens), None
 
 
 class _StageRates:
@@ -265,12 +165,12 @@ class _StageRates:
 def _takes_as_long(artifact: Artifact, settings: BaseModel) -> bool:
     """Whether a row of this stage took as long as with these settings of the same stage."""
     match settings:
-        case of.Predict():
-            return artifact.read_settings(of.Predict).ask == settings.ask
-        case of.ScorePool():
-            return artifact.read_settings(of.ScorePool).difficulty == settings.difficulty
-        case of.TrainModel() | of.TrainOnAnswers() | of.WarmUp() | of.Instruct():
-            return artifact.read_settings(_Trained).lora == settings.lora
+        case PredictSettings():
+            return artifact.read_settings(PredictSettings).ask == settings.ask
+        case ScorePoolSettings():
+            return artifact.read_settings(ScorePoolSettings).difficulty == settings.difficulty
+        case TrainSettings():
+            return artifact.read_settings(TrainSettings).lora == settings.lora
     return True
 
 
@@ -285,7 +185,7 @@ def _compute_row_seconds(artifact: Artifact) -> float | None:
     manifest = artifact.manifest
     if manifest.kind is WorkKind.TRAINING:
         stats = artifact.read_stats(TrainStats)
-        n_rows = stats.n_updates * artifact.read_settings(_Trained).train.batch_size
+        n_rows = stats.n_updates * artifact.read_settings(TrainSettings).train.batch_size
         return None if stats.resumed_at else manifest.seconds / n_rows
     if manifest.kind is WorkKind.SCORING and "model" in manifest.inputs:
         return manifest.seconds / artifact.read_stats(ScorePoolStats).n_scored

@@ -1,44 +1,48 @@
-"""What a stage works through on this machine, known before it runs: rows, updates and the model.
+"""What a stage works through on this machine, known before it runs: rows, texts and the model.
 
 The one idea: the kind of a stage, the names of its inputs and its settings say enough. A stage that
 is not known here is counted like the others of its kind, so no local work is left out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from statistics import fmean
+from typing import Any, Protocol, cast
 
-from bridgekd import settings as of
 from bridgekd.config import Lora, Role, Train, count_of
+from bridgekd.core.prompts import render_question
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.store import Artifact, Planned
+from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
+from bridgekd.stages.annotate import AnnotateSettings, SampleRationalesSettings
+from bridgekd.stages.check_rationales import CheckSettings
+from bridgekd.stages.model_backend import BackendSettings
 from bridgekd.stages.pilot import (
     MAX_HOLD_OUT,
     HoldOutSettings,
     SubsampleSettings,
     resolve_fraction,
 )
+from bridgekd.stages.predict import PredictSettings
+from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
-from bridgekd.variants import VariantSettings
+from bridgekd.stages.train import AnswerRows, TrainSettings
 
-TextType = Literal["rationale", "answer", "instruction"]
+_N_SHOWN = 1000  # rows whose lengths are averaged
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedData:
-    """Counts of rows, and mean numbers of characters. `n_answers` are the teacher's answers of a
-    purchase, by the name of its folder.
+    """The user's data as a plan reads it. `n_answers` are the teacher's answers of a purchase, by
+    the name of its folder.
     """
 
-    n_pool: int
+    pool: Sequence[Example]
     n_validation: int
     n_test: int
-    n_instructions: int
+    instructions: Sequence[tuple[str, str]]
     n_answers: Mapping[str, int]
-    question_characters: float
-    answer_characters: float
-    instruction_characters: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +50,24 @@ class Work:
     """`n_rows` rows of one kind of work with one model.
 
     `base` is the model that the user provided and that this model descends from. A row is a
-    training sequence, a generated text or a scored question; `text` is what follows its prompt.
-    `n_updates`, `train` and `lora` are those of a training, `difficulty` that of a scored pool.
+    training sequence, a generated text or a scored question: a prompt of so many characters, and a
+    target, which may hold a rationale. `n_updates`, `train` and `lora` are those of a training.
+    `is_timed`: whether its speed can be measured here.
     """
 
     kind: WorkKind
     base: Artifact
     role: Role
     n_rows: int
-    text: TextType
-    max_new_tokens: int = 0
+    prompt_characters: float
+    target_characters: float
+    has_rationale: bool
+    max_new_tokens: int
+    is_timed: bool
+    is_instruction: bool
     n_updates: int = 0
     train: Train | None = None
     lora: Lora | None = None
-    difficulty: VariantSettings | None = None
-    is_served: bool = False
-    is_embedding: bool = False
 
     @property
     def base_name(self) -> str:
@@ -83,6 +89,10 @@ class WorkCounter:
         self, planned: Mapping[str, Planned], data: PlannedData, assistant: Artifact
     ) -> None:
         self._planned, self._data, self._assistant = planned, data, assistant
+        shown, pairs = data.pool[:_N_SHOWN], data.instructions[:_N_SHOWN] or [("", "")]
+        self._question = fmean(len(render_question(e)) for e in shown)
+        self._answer = fmean(len(e.answer or "") for e in shown)
+        self._instruction = tuple(fmean(map(len, texts)) for texts in zip(*pairs, strict=True))
 
     def count(self, todo: Planned) -> list[Work]:
         """Return the work of a stage; empty for one that uses no local model."""
@@ -96,100 +106,97 @@ class WorkCounter:
 
     def _count_training(self, todo: Planned) -> Iterator[Work]:
         settings = cast(_TrainSettings, todo.settings)
-        train = settings.train
+        train, learns_rationales = settings.train, "rationales" in todo.inputs
         n_updates = train.n_updates(max(1, self._count_epoch(todo)))
         n_rows = n_updates * train.batch_size
-        text: TextType = "instruction" if "instructions" in todo.inputs else "answer"
-        text = "rationale" if "rationales" in todo.inputs else text
         yield self._make(
-            todo, WorkKind.TRAINING, n_rows, text,
+            todo, WorkKind.TRAINING, n_rows, has_rationale=learns_rationales,
             n_updates=n_updates, train=train, lora=settings.lora,
         )  # fmt: skip
-        if reference := todo.inputs.get("reference"):  # reads every sequence, as a judge does
-            yield self._make(todo, WorkKind.SCORING, n_rows, "rationale", model=reference[0])
-        if text == "instruction" or not self._data.n_validation or train.held_out is not None:
+        if "reference" in todo.inputs:  # it reads every sequence
+            yield self._make(todo, WorkKind.SCORING, n_rows, "reference")
+        if "instructions" in todo.inputs or train.held_out is not None:
             return
-        two_task = isinstance(todo.settings, of.TrainModel) and todo.settings.form == "two_task"
+        explains = (
+            isinstance(todo.settings, TrainSettings) and todo.settings.prompt_mode == "explain"
+        )
         n_texts = train.evaluations * self._data.n_validation
-        yield self._make(todo, WorkKind.GENERATION, n_texts, "answer" if two_task else text)
+        if n_texts:
+            yield self._make(todo, WorkKind.GENERATION, n_texts, has_rationale=explains)
 
     def _count_generation(self, todo: Planned) -> Iterator[Work]:
-        settings, n_texts = todo.settings, 1
-        text: TextType = "rationale"
+        settings, n_texts, has_rationale = todo.settings, 1, True
         n_rows = self._count_pool(todo)
         if "test" in todo.inputs:
             n_rows = self._count_held_out(todo.inputs["test"][0]) or self._data.n_test
-        if isinstance(settings, of.Annotate):
-            n_texts += settings.samples
-        elif isinstance(settings, of.SampleRationales | of.Signals):
-            n_texts = settings.samples
-        elif isinstance(settings, of.Predict) and settings.ask == "answer":
-            text = "answer"
-        yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, text)
+        if isinstance(settings, AnnotateSettings):
+            n_texts += settings.n_samples
+        elif isinstance(settings, SampleRationalesSettings | StudentUncertaintySettings):
+            n_texts = settings.n_samples
+        elif isinstance(settings, PredictSettings):
+            has_rationale = settings.ask == "explain"
+        yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, has_rationale=has_rationale)
 
     def _count_scoring(self, todo: Planned) -> Iterator[Work]:
         settings, n_rows = todo.settings, self._count_pool(todo)
-        if encoder := todo.inputs.get("encoder"):
-            yield self._make(
-                todo, WorkKind.SCORING, n_rows, "answer", model=encoder[0], is_embedding=True
-            )
-        elif not isinstance(settings, of.ScorePool):
-            yield self._make(todo, WorkKind.SCORING, n_rows, "answer")
-        else:
-            difficulty = settings.difficulty
-            yield self._make(todo, WorkKind.SCORING, n_rows, "answer", difficulty=difficulty)
-            measure = MEASURES.load(difficulty)
-            n_texts = measure.count_answers(MEASURES.parse_options(difficulty))
-            if measure.score_answers is not None:
-                yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, "answer")
+        name = "model" if "model" in todo.inputs else list(todo.inputs)[-1]
+        yield self._make(todo, WorkKind.SCORING, n_rows, name, has_rationale=False)
+        if isinstance(settings, ScorePoolSettings):
+            measure = MEASURES.load(settings.difficulty)
+            n_texts = measure.count_answers(MEASURES.parse_options(settings.difficulty))
+            n_texts = max(n_texts, measure.score_tokens is not None)
+            if n_texts:
+                yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, has_rationale=False)
 
     def _count_confidence(self, todo: Planned) -> Iterator[Work]:
         """What a model that scores rationales reads."""
         settings = todo.settings
-        if not isinstance(settings, of.Check | of.Annotate | of.Signals):
+        if not isinstance(settings, CheckSettings | AnnotateSettings | StudentUncertaintySettings):
             return
-        if settings.confidence is None:
-            return
-        n_rows = self._count_pool(todo)
-        if "completions" in todo.inputs:
-            n_rows = self._count_answers(todo.inputs["completions"][0])
-        (judge,) = todo.inputs.get("assistant") or todo.inputs["model"]
-        yield self._make(todo, WorkKind.SCORING, n_rows, "rationale", model=judge)
+        if settings.confidence is not None:
+            n_rows = self._count_pool(todo)
+            if "completions" in todo.inputs:
+                n_rows = self._count_answers(todo.inputs["completions"][0])
+            name = "assistant" if "assistant" in todo.inputs else "model"
+            yield self._make(todo, WorkKind.SCORING, n_rows, name)
 
     def _make(
         self,
         todo: Planned,
         kind: WorkKind,
         n_rows: int,
-        text: TextType,
-        model: Artifact | None = None,
+        model: str = "model",
+        *,
+        has_rationale: bool = True,
         **more: Any,
     ) -> Work:
-        """A work of this stage, with its own model unless another one is given."""
-        base = self._find_base(model or todo.inputs["model"][0])
-        is_served, settings = False, todo.settings
-        if isinstance(settings, of.Answered):
+        """A work of this stage with the model of this name among its inputs."""
+        base, settings, is_timed = todo.inputs[model][0], todo.settings, model != "encoder"
+        while base.path.name in self._planned:
+            (base,) = self._planned[base.path.name].inputs["model"]
+        if isinstance(settings, BackendSettings):
             backend = settings.backend if kind is WorkKind.GENERATION else settings.scoring
-            is_served = backend == "server"
+            is_timed = is_timed and backend != "server"
+        is_instruction = "instructions" in todo.inputs
+        prompt, target = self._instruction if is_instruction else (self._question, self._answer)
         return Work(
-            kind, base, "assistant" if base == self._assistant else "student", n_rows, text,
-            int(getattr(settings, "max_new_tokens", 0)), is_served=is_served, **more,
+            kind, base, "assistant" if base == self._assistant else "student", n_rows, prompt,
+            target, has_rationale, int(getattr(settings, "max_new_tokens", 0)), is_timed,
+            is_instruction, **more,
         )  # fmt: skip
-
-    def _find_base(self, model: Artifact) -> Artifact:
-        while model.path.name in self._planned:
-            (model,) = self._planned[model.path.name].inputs["model"]
-        return model
 
     def _count_epoch(self, todo: Planned) -> int:
         """Rows of one epoch, which may be more than are trained on."""
+        if "epoch_pool" in todo.inputs:
+            return len(self._data.pool)
         if "instructions" in todo.inputs:
-            return self._data.n_instructions
-        if isinstance(todo.settings, of.WarmUp):
-            return count_of(todo.settings.share, self._count_pool(todo))
-        if todo.stage.name == "train_assistant":
+            return len(self._data.instructions)
+        if "rationales" in todo.inputs:
             return sum(self._count_rationales(a) for a in todo.inputs["rationales"])
-        return self._data.n_pool if "epoch_pool" in todo.inputs else self._count_pool(todo)
+        rows = todo.settings.rows if isinstance(todo.settings, TrainSettings) else None
+        size = rows.size if isinstance(rows, AnswerRows) else None
+        n_pool = self._count_pool(todo)
+        return n_pool if size is None else count_of(size, n_pool)
 
     def _count_rationales(self, artifact: Artifact) -> int:
         """Rationales of a stage; of a purchase to come, as if every answer were kept."""
@@ -210,11 +217,11 @@ class WorkCounter:
 
     def _count_pool(self, todo: Planned) -> int:
         held_out = map(self._count_held_out, todo.inputs.get("pool", ()))
-        return self._data.n_pool - sum(held_out)
+        return len(self._data.pool) - sum(held_out)
 
     def _count_held_out(self, artifact: Artifact) -> int:
         """Questions that the pilot held out of this pool; 0 for any other artifact."""
         settings = self._planned[artifact.path.name].settings
         if not isinstance(settings, HoldOutSettings):
             return 0
-        return min(settings.n, self._data.n_pool // MAX_HOLD_OUT)
+        return min(settings.n, len(self._data.pool) // MAX_HOLD_OUT)

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from bridgekd.core.crossed import Estimate
 from bridgekd.core.statistics import wilson
+from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column
 from bridgekd.edges.store import Artifact
+from bridgekd.io.read_pool import read_pool, read_validation
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.report.report_data import Contamination, OverlapAccuracy, OverlapSummary
-from bridgekd.stages.pool import LoadTestStats, read_pool, read_validation
+from bridgekd.stages.load_data import LoadTestStats
+from bridgekd.stages.train import TrainSettings
 from bridgekd.stats.ngram_overlap import MOSTLY_SEEN, NGRAM_SIZE, compute_overlaps
 
 
@@ -66,7 +69,8 @@ def _group_sources(ancestors: Mapping[str, Artifact]) -> dict[str, list[Artifact
     rationales = {
         rationale.path.name: rationale
         for student in ancestors.values()
-        if student.stage != "train_assistant"
+        if student.manifest.kind is WorkKind.TRAINING
+        and student.read_settings(TrainSettings).role == "student"
         for rationale in student.get_inputs("rationales")
     }
     for artifact in rationales.values():

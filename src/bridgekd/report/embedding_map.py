@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bridgekd import settings as of
 from bridgekd.core.draws import drawn
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
@@ -12,7 +11,7 @@ from bridgekd.records import Example, Pick
 from bridgekd.report.embedding_plot import project
 from bridgekd.report.purchases import describe_selection
 from bridgekd.report.report_data import EmbeddingMap, MapPoint
-from bridgekd.stages.pool import find_embeddings
+from bridgekd.stages.select_questions import SelectSettings, find_embeddings, select_questions
 
 _N_FITTED, _N_OTHERS, _N_SELECTED = 5000, 1500, 500
 
@@ -22,14 +21,17 @@ def build_embedding_maps(ancestors: Mapping[str, Artifact]) -> tuple[EmbeddingMa
     maps = []
     for artifact in ancestors.values():
         compared = (*artifact.get_inputs("embeddings"), *artifact.get_inputs("scores"))
-        if artifact.stage == "select" and (file := find_embeddings(*compared)) is not None:
+        if (
+            artifact.stage == select_questions.name
+            and (file := find_embeddings(*compared)) is not None
+        ):
             maps.append(
                 build_embedding_map(
                     read_rows(artifact.get_input("pool").path / "pool.parquet", Example),
                     np.load(file, mmap_mode="r"),
                     read_rows(artifact.path / "ranking.parquet", Pick),
                     title=describe_selection(artifact),
-                    seed=artifact.read_settings(of.Select).seed,
+                    seed=artifact.read_settings(SelectSettings).seed,
                 )
             )
     return tuple(maps)

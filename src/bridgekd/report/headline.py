@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from bridgekd.report.tables import format_percent
-from bridgekd.report.titles import get_title, sort_labels
 from bridgekd.stats.compute_metrics import REFERENCE_ARM
 from bridgekd.stats.metrics import Metrics
 
@@ -16,7 +15,7 @@ def build_headline(metrics: Metrics, lead: str | None) -> str:
     low, high = map(format_percent, arm.ci95)
     seeds = f" over {arm.n_seeds} seeds" if arm.n_seeds > 1 else ""
     text = (
-        f"{get_title(lead)} answers {format_percent(arm.accuracy)} of {arm.n_test} test questions "
+        f"{arm.title} answers {format_percent(arm.accuracy)} of {arm.n_test} test questions "
         f"correctly{seeds} (95 % interval {low} to {high}) after {arm.n_queries:g} teacher queries "
         f"for ${arm.spend_usd:.2f}."
     )
@@ -29,7 +28,7 @@ def find_leading_arm(metrics: Metrics, methods: Sequence[str]) -> str | None:
     """Return the label of the trained student that the run is about, at its largest budget: of the
     first method, the reference last. None if no student was trained.
     """
-    trained = [label for label in sort_labels(metrics.arms) if metrics.arms[label].is_trained]
+    trained = [label for label, arm in metrics.arms.items() if arm.is_trained]
     names = dict.fromkeys([*methods, *(metrics.arms[label].arm for label in trained)])
     for name in sorted(names, key=lambda name: name == REFERENCE_ARM):
         if (label := _find_largest_budget(metrics, name)) in trained:
@@ -47,7 +46,7 @@ def _compare_with_reference(metrics: Metrics, lead: str) -> str:
         test = f"p = {pair.p:.2g}, {pair.test}"
         if pair.p < 0.05:
             is_better = metrics.arms[lead].accuracy > direct.accuracy
-            result = f"{get_title(lead)} is {'better' if is_better else 'worse'}"
+            result = f"{metrics.arms[lead].title} is {'better' if is_better else 'worse'}"
     low, high = map(format_percent, direct.ci95)
     return (
         f"Direct distillation with the same budget reaches {format_percent(direct.accuracy)} "
@@ -56,5 +55,5 @@ def _compare_with_reference(metrics: Metrics, lead: str) -> str:
 
 
 def _find_largest_budget(metrics: Metrics, name: str) -> str | None:
-    labels = [label for label in sort_labels(metrics.arms) if metrics.arms[label].arm == name]
+    labels = [label for label, arm in metrics.arms.items() if arm.arm == name]
     return labels[-1] if labels else None

@@ -1,17 +1,17 @@
 """What was purchased, and which rationales were dropped."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from bridgekd import settings as of
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column, read_rows
 from bridgekd.edges.store import Artifact
+from bridgekd.io.read_pool import read_pool
 from bridgekd.records import Completion, Rationale
 from bridgekd.report.report_data import DroppedRationales, PurchaseSummary
-from bridgekd.report.titles import make_natural_key
 from bridgekd.stages.cells import budget_of, seed_of
-from bridgekd.stages.pool import read_pool
+from bridgekd.stages.select_questions import SelectSettings
 from bridgekd.stages.stats import PurchaseStats
 
 
@@ -54,7 +54,13 @@ def _summarize_purchase(
 
 def describe_selection(ranking: Artifact) -> str:
     """Return how the questions of a ranking were selected."""
-    return f"Selected by {ranking.read_settings(of.Select).strategy.name}"
+    return f"Selected by {ranking.read_settings(SelectSettings).strategy.name}"
+
+
+def make_natural_key(text: str) -> list[tuple[bool, int, str]]:
+    """Return a sort key that puts 5 % before 10 %."""
+    parts = re.findall(r"\d+|\D+", text)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def collect_dropped(ancestors: Mapping[str, Artifact]) -> list[DroppedRationales]:

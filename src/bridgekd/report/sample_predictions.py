@@ -7,7 +7,7 @@ from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.records import Example, Prediction
 from bridgekd.report.report_data import PredictionRow, SampledPredictions, ShownAnswer
-from bridgekd.report.titles import get_title, sort_labels
+from bridgekd.stages.train import train_assistant
 from bridgekd.stats.compute_metrics import REFERENCE_ARM, TEACHER_ARM
 
 N_EXAMPLES = 10
@@ -33,15 +33,18 @@ def list_shown_arms(predictions: Mapping[str, Artifact], lead: str) -> list[str]
         for name, artifact in predictions.items()
         if name in (TEACHER_ARM, REFERENCE_ARM)
         or any(
-            model.stage == "train_assistant" and model.path.name in made_from
+            model.stage == train_assistant.name and model.path.name in made_from
             for model in artifact.get_inputs("model")
         )
     ]
-    return [*(name for name in sort_labels(shown) if name != lead), lead]
+    return [*(name for name in shown if name != lead), lead]
 
 
 def sample_predictions(
-    test: Sequence[Example], answers: Answers, shown: Sequence[str]
+    test: Sequence[Example],
+    answers: Answers,
+    shown: Sequence[str],
+    titles: Mapping[str, str],
 ) -> SampledPredictions:
     """Return ten questions that all `shown` arms answered: five that the last arm answered
     correctly and five that it did not, sampled with a fixed seed. If one kind has fewer, the other
@@ -58,19 +61,21 @@ def sample_predictions(
     chosen = _sample(correct, n_correct, "right")
     chosen += _sample(wrong, N_EXAMPLES - n_correct, "wrong")
     rule = (
-        f"A random sample with a fixed seed. {get_title(lead)} answered {len(correct)} of the "
+        f"A random sample with a fixed seed. {titles[lead]} answered {len(correct)} of the "
         f"{len(common)} common questions correctly and {len(wrong)} not; {n_correct} of the former "
         f"and {len(chosen) - n_correct} of the latter are shown."
     )
-    return SampledPredictions(rule, tuple(_build_row(e, answers, shown) for e in chosen))
+    return SampledPredictions(rule, tuple(_build_row(e, answers, shown, titles) for e in chosen))
 
 
 def _sample(examples: Sequence[Example], n: int, purpose: str) -> list[Example]:
     return [examples[i] for i in drawn(0, f"shown {purpose}", n=n, of=len(examples))]
 
 
-def _build_row(example: Example, answers: Answers, shown: Sequence[str]) -> PredictionRow:
-    rows = ((get_title(name), answers[name][example.id]) for name in shown)
+def _build_row(
+    example: Example, answers: Answers, shown: Sequence[str], titles: Mapping[str, str]
+) -> PredictionRow:
+    rows = ((titles[name], answers[name][example.id]) for name in shown)
     return PredictionRow(
         question=example.question,
         gold=example.answer or "",

@@ -3,24 +3,40 @@
 import shutil
 from pathlib import Path
 
-from bridgekd import settings as of
+from bridgekd.config import Section
 from bridgekd.edges.metrics_file import METRICS_FILE
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.report.gather import gather_report
 from bridgekd.report.page import render_report
 from bridgekd.stages.live import Live
+from bridgekd.variants import VariantSettings
+
+
+class ReportSettings(Section):
+    """The recipe and the command that reproduces the run. `n_variants`: seeds times budgets.
+
+    The hash of a method's file is here and in no other settings: its code only says which stages
+    are made.
+    """
+
+    recipe: dict[str, object]
+    methods: tuple[VariantSettings, ...]
+    n_variants: int
+    command: str
 
 
 class ReportStats(Stats):
     headline: str
 
 
-@stage(version=5, title="Report")
-def report(out: Path, settings: of.Report, live: Live, evaluation: Artifact) -> ReportStats:
+@stage(version=6, title="Report")
+def report(
+    output_dir: Path, settings: ReportSettings, ctx: Live, evaluation: Artifact
+) -> ReportStats:
     """The page that a person reads, its tables as Markdown, and the figures for programs."""
     data = gather_report(evaluation, settings)
     page, markdown = render_report(data)
-    (out / "report.html").write_text(page, encoding="utf-8")
-    (out / "report.md").write_text(markdown, encoding="utf-8")
-    shutil.copyfile(evaluation.path / METRICS_FILE, out / METRICS_FILE)
+    (output_dir / "report.html").write_text(page, encoding="utf-8")
+    (output_dir / "report.md").write_text(markdown, encoding="utf-8")
+    shutil.copyfile(evaluation.path / METRICS_FILE, output_dir / METRICS_FILE)
     return ReportStats(headline=data.headline)

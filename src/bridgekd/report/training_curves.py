@@ -1,40 +1,32 @@
 """The trainings of a run: losses from their logs, validations from their stats."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from bridgekd import settings as of
-from bridgekd.config import Train
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_jsonl
-from bridgekd.edges.store import Artifact, Stats
+from bridgekd.edges.store import Artifact
 from bridgekd.edges.store import ancestors as ancestors_of
+from bridgekd.report.purchases import make_natural_key
 from bridgekd.report.report_data import TrainingSummary
-from bridgekd.report.titles import get_title, make_natural_key
 from bridgekd.stages.cells import seed_of
 from bridgekd.stages.stats import TrainStats
+from bridgekd.stages.train import TrainSettings
 
 _LOG = "metrics.jsonl"  # lm.fine_tune writes it beside the weights
 
 
-class _TrainSettings(Stats):
-    """What the settings of all trainings have."""
-
-    train: Train
-
-
 def collect_trainings(
     ancestors: Mapping[str, Artifact],
-    predictions: Mapping[str, Sequence[Artifact]],
+    titles: Mapping[str, str],
     first: Mapping[str, Artifact],
 ) -> list[TrainingSummary]:
     """Return every training among `ancestors`, sorted by stage and title.
 
-    `predictions` by label name the evaluated models; `first` are the ancestors of the first seed
-    and budget.
+    `titles` are those of the evaluated models by folder; `first` are the ancestors of the first
+    seed and budget.
     """
     trained = [a for a in ancestors.values() if a.manifest.kind is WorkKind.TRAINING]
     has_seeds = len({_find_seed(a) for a in trained}) > 1
-    titles = label_models(predictions)
     found = []
     for artifact in trained:
         stage_title = artifact.manifest.title
@@ -45,19 +37,9 @@ def collect_trainings(
     return [summary for _, _, summary in sorted(found, key=lambda entry: entry[:2])]
 
 
-def label_models(predictions: Mapping[str, Sequence[Artifact]]) -> dict[str, str]:
-    """Return the titles of the arms by the folder of their model."""
-    titles: dict[str, list[str]] = {}
-    for label, artifacts in predictions.items():
-        for artifact in artifacts:
-            for model in artifact.get_inputs("model"):
-                titles.setdefault(model.path.name, []).append(get_title(label))
-    return {folder: " and ".join(names) for folder, names in titles.items()}
-
-
 def _summarize_training(artifact: Artifact, title: str, is_first: bool) -> TrainingSummary:
     stats = artifact.read_stats(TrainStats)
-    judged_by_loss = artifact.read_settings(_TrainSettings).train.held_out is not None
+    judged_by_loss = artifact.read_settings(TrainSettings).train.held_out is not None
     sign = -1 if judged_by_loss else 1  # early stopping maximizes minus the loss
     return TrainingSummary(
         title=title,
@@ -80,4 +62,4 @@ def _read_losses(artifact: Artifact) -> tuple[tuple[int, float], ...]:
 def _find_seed(artifact: Artifact) -> int:
     """The seed of the pool that it was trained on, or of its own settings without a pool."""
     pools = [a for a in ancestors_of(artifact).values() if a.stage == "load_pool"]
-    return seed_of(pools) if pools else artifact.read_settings(of.Instruct).seed
+    return seed_of(pools) if pools else artifact.read_settings(TrainSettings).seed

@@ -5,21 +5,27 @@ read off what the model was made from: shared work is charged to each arm as if 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bridgekd import settings as of
 from bridgekd.core.calibration import Calibration
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, ancestors
 from bridgekd.grading.answer_extraction import split_answer
+from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.stages.live import Checker
-from bridgekd.stages.pool import by_id, read_pool
+from bridgekd.stages.load_data import LoadPoolSettings
+from bridgekd.stages.predict import PredictSettings
+from bridgekd.stages.query_teacher import QueryTeacherSettings
 from bridgekd.stages.stats import CalibrationStats, PurchaseStats
 from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats
 
 _MEASURING = frozenset({"predict", "load_test"})  # not part of what a model cost to make
-_TRAINED = frozenset({"train_student", "train_on_answers", "train_with_mentor"})
+
+
+if TYPE_CHECKING:
+    from bridgekd.stages.evaluate import ArmSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +36,16 @@ class Reader:
     check: Checker | None
     known: dict[str, TrainingSetStats] = field(default_factory=dict)
 
-    def cell(self, arm: str, predictions: Artifact) -> ArmResult:
+    def cell(self, arm: "ArmSettings", predictions: Artifact) -> ArmResult:
         """An arm's model, by its answers to the test questions."""
         behind = ancestors(predictions)
         rows = read_rows(predictions.path / "predictions.parquet", Prediction)
         models = predictions.get_inputs("model")  # none for the teacher, who explains
-        explained = not models or predictions.read_settings(of.Predict).ask == "explain"
-        student = models[0] if models and models[0].has_manifest else None
-        trained = student is not None and student.stage in _TRAINED
+        explained = not models or predictions.read_settings(PredictSettings).ask == "explain"
         n_queries, spend_usd, seconds = cost_of(behind.values())
         return ArmResult(
-            arm=arm,
+            arm=arm.name,
+            title=arm.title,
             seed=seed_of(behind.values()),
             budget=budget_of(behind.values()),
             is_correct={r.id: r.correct for r in rows},
@@ -49,8 +54,8 @@ class Reader:
             n_queries=n_queries,
             spend_usd=spend_usd,
             seconds=seconds,
-            is_trained=trained,
-            training_set=self._lessons(student) if student and trained else TrainingSetStats(),
+            is_trained=arm.is_result,
+            training_set=self._lessons(models[0]) if arm.is_result else TrainingSetStats(),
             calibration=_calibrations(behind),
         )
 
@@ -58,11 +63,10 @@ class Reader:
         shares = {r.id: _share_wrong(self.check, self.test[r.id].question, r.text) for r in rows}
         return {id: share for id, share in shares.items() if share is not None}
 
-    def _lessons(self, student: Artifact) -> TrainingSetStats:
-        pool = student.get_input("pool")
+    def _lessons(self, model: Artifact) -> TrainingSetStats:
         found = [
-            self._lessons_of(a.path / "rationales.parquet", pool)
-            for a in student.get_inputs("rationales")
+            self._lessons_of(a.path / "rationales.parquet", model.get_input("pool"))
+            for a in model.get_inputs("rationales")
         ]
         return TrainingSetStats(
             [n for lessons in found for n in lessons.words],
@@ -73,7 +77,7 @@ class Reader:
         name = str(file)
         if name not in self.known:
             kept = [r for r in read_rows(file, Rationale) if r.kept]
-            examples = by_id(read_pool(pool), (r.id for r in kept))
+            examples = index_by_id(read_pool(pool), (r.id for r in kept))
             shares = [_share_wrong(self.check, examples[r.id].question, r.text) for r in kept]
             self.known[name] = TrainingSetStats(
                 [len(r.text.split()) for r in kept], [s for s in shares if s is not None]
@@ -106,14 +110,14 @@ def _calibrations(behind: Mapping[str, Artifact]) -> dict[str, tuple[Calibration
 
 def seed_of(behind: Iterable[Artifact]) -> int:
     """That of the validation split, which is the run's."""
-    return next(a.read_settings(of.LoadPool).seed for a in behind if a.stage == "load_pool")
+    return next(a.read_settings(LoadPoolSettings).seed for a in behind if a.stage == "load_pool")
 
 
 def budget_of(behind: Iterable[Artifact]) -> str:
     """The first limit of what was bought to train on; empty where nothing was."""
     for artifact in behind:
         if artifact.stage == "query_teacher":
-            limits = artifact.read_settings(of.QueryTeacher).budget
+            limits = artifact.read_settings(QueryTeacherSettings).budget
             if limits.queries is not None:
                 return str(limits.queries)
             return f"{limits.tokens} tokens" if limits.usd is None else f"${limits.usd:g}"

@@ -16,25 +16,23 @@ from bridgekd.core.calibration import Calibration, calibration, confident_enough
 from bridgekd.core.prompts import ANSWER_MARK
 from bridgekd.grading.answer_type import AnswerType
 from bridgekd.records import Example, Rationale
-from bridgekd.stages.asking import Model
-from bridgekd.stages.asking import confidence as ask_confidence
 from bridgekd.stages.live import Live
+from bridgekd.stages.model_backend import ModelBackend
 
 
 def by_confidence(
     rows: Sequence[Rationale],
     examples: Sequence[Example],
-    local: Model,
+    model: ModelBackend,
     asked: Confidence,
     *,
     batch_size: int | None,
     answer_type: AnswerType,
     live: Live,
 ) -> tuple[list[Rationale], Calibration | None]:
-    """`rows` with the confidence of `local` in each, the unsure ones dropped."""
+    """`rows` with the confidence of `model` in each, the unsure ones dropped."""
     judged = [i for i, r in enumerate(rows) if r.kept]
-    said = ask_confidence(
-        local,
+    said = model.estimate_confidence(
         [(examples[i], f"{rows[i].text}\n{ANSWER_MARK} {rows[i].answer}") for i in judged],
         how=asked.how,
         batch_size=batch_size,
@@ -83,3 +81,15 @@ def held_against_gold(
         return None
     confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
     return calibration(confidence, correct)
+
+
+def drop_duplicates(rows: Sequence[Rationale]) -> list[Rationale]:
+    """Rationales of one question; of equal kept texts only the first stays kept."""
+    earlier: set[str] = set()
+    found = []
+    for row in rows:
+        again = row.kept and row.text in earlier
+        found.append(replace(row, kept=False, reason="said before") if again else row)
+        if row.kept:  # the same text with another answer is another rationale
+            earlier.add(row.text)
+    return found

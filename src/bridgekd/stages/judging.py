@@ -11,8 +11,8 @@ from bridgekd.core.prompts import ANSWER_LINE, answer_prompt, explain_prompt
 from bridgekd.core.throughput import Throughput
 from bridgekd.errors import BadInput
 from bridgekd.grading.answer_type import AnswerType
+from bridgekd.grading.grade import grade_answer
 from bridgekd.records import Example, TrainRow
-from bridgekd.stages.buying import graded
 
 Asked = Literal["explain", "answer"]
 Validate = Callable[["lm.LocalModel"], float]
@@ -40,7 +40,8 @@ class GreedyAccuracy:
             throughput=self.speed,
         )
         pairs = zip(self.examples, texts, strict=True)
-        return sum(graded(e, t, self.answer_type).correct for e, t in pairs) / len(self.examples)
+        n_correct = sum(grade_answer(e, t, self.answer_type).correct for e, t in pairs)
+        return n_correct / len(self.examples)
 
 
 @dataclass(frozen=True, slots=True)

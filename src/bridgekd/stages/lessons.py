@@ -16,8 +16,8 @@ from bridgekd.core.prompts import (
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.errors import BadInput
+from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.records import Example, Lesson, Rationale, Span, TrainRow
-from bridgekd.stages.pool import by_id, read_pool
 
 Form = Literal["joint", "two_task"]
 
@@ -34,7 +34,7 @@ def lessons_of(pool: Artifact, rationales: Sequence[Artifact], form: Form) -> li
             f"no rationale of {rationales[-1].path} was kept; read its `reason` column, then raise "
             "the budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
         )
-    examples = by_id(read_pool(pool), (r.id for r in kept))
+    examples = index_by_id(read_pool(pool), (r.id for r in kept))
     return [lesson for r in kept for lesson in _lessons(r, examples[r.id], form)]
 
 

@@ -16,13 +16,12 @@ from bridgekd.core.crossed import difference_of, share_of
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import BadInput
+from bridgekd.io.read_pool import TASK_FILE, read_pool, read_validation
 from bridgekd.records import Example, Pick, Prediction, Rationale
-from bridgekd.settings import WarmUp
-from bridgekd.stages.buying import CheckStats
+from bridgekd.stages.check_rationales import CheckStats
 from bridgekd.stages.live import Live
-from bridgekd.stages.pool import read_pool, read_validation
 from bridgekd.stages.stats import KeptStats
-from bridgekd.stages.training import warmed_on
+from bridgekd.stages.train import TrainSettings, choose_warm_up_examples
 
 MAX_HOLD_OUT = 4  # at most a fourth of the pool is held out
 MIN_QUESTIONS = 30  # with fewer, an interval says nothing
@@ -35,7 +34,7 @@ class HoldOutSettings(Section):
     """`warm_up` names the questions that the assistant has seen; None: it has seen none."""
 
     n: int
-    warm_up: WarmUp | None
+    warm_up: TrainSettings | None
     min_fraction: float
 
 
@@ -120,7 +119,10 @@ def hold_out(
     selected = {p.id for p in picks if p.chosen}
     _check_enough_queries(len(selected), s.min_fraction)
     seen = selected | {e.id for e in examples if e.answer is None}
-    seen |= {e.id for e in (warmed_on(examples, s.warm_up) if s.warm_up is not None else ())}
+    seen |= {
+        e.id
+        for e in (choose_warm_up_examples(examples, s.warm_up) if s.warm_up is not None else ())
+    }
     copies = Counter(e.question for e in [*examples, *read_validation(pool)])
     seen |= {e.id for e in examples if copies[e.question] > 1}
     unseen = [p.id for p in sorted(picks, key=lambda p: -p.rank) if p.id not in seen]
@@ -134,7 +136,7 @@ def hold_out(
     write_rows(out / "pool.parquet", Example, [e for e in examples if e.id not in held_out])
     write_rows(out / "test.parquet", Example, [e for e in examples if e.id in held_out])
     write_rows(out / "validation.parquet", Example, read_validation(pool))
-    (out / "task.json").write_bytes((pool.path / "task.json").read_bytes())
+    (out / TASK_FILE).write_bytes((pool.path / TASK_FILE).read_bytes())
     return HoldOutStats(n_pool=len(examples) - len(held_out), n_held_out=len(held_out))
 
 

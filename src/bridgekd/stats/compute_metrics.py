@@ -7,6 +7,7 @@ answered the same test questions; the teacher may have answered only some of the
 seeds.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -53,7 +54,7 @@ class ArmResult:
     `budget` is as its purchases name it, empty for a model without a teacher. The mappings are by
     question id; `wrong_steps` holds fractions in [0, 1], nothing without a checker. `calibration`
     has, by stage, one entry for each time that the stage filtered by confidence. `is_trained`: a
-    student that was trained on the task.
+    student that was trained on the task. `title` is what people read.
     """
 
     arm: str
@@ -68,6 +69,7 @@ class ArmResult:
     is_trained: bool = False
     training_set: TrainingSetStats = field(default_factory=TrainingSetStats)
     calibration: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
+    title: str = ""
 
 
 ResultsByLabel = dict[str, list[ArmResult]]  # results in the order of their seeds
@@ -91,7 +93,7 @@ def compute_metrics(
     groups = (domains, steps or {})
     arms = {
         label: _summarize_arm(
-            row, *groups, gain=_compute_gain(start, row), gap=_compute_gap(rows, row, start)
+            label, row, *groups, gain=_compute_gain(start, row), gap=_compute_gap(rows, row, start)
         )
         for label, row in rows.items()
     }
@@ -110,16 +112,25 @@ def compute_metrics(
 
 
 def group_by_label(results: Sequence[ArmResult]) -> ResultsByLabel:
-    """Return results by label: the arm's name, with `@budget` if the arm has several budgets."""
+    """Return results by label: the arm's name, with `@budget` if the arm has several budgets.
+
+    Arms have the order of `results`; the budgets of an arm ascend.
+    """
     budgets: dict[str, set[str]] = {}
     for result in results:
         budgets.setdefault(result.arm, set()).add(result.budget)
+    position = {arm: i for i, arm in enumerate(budgets)}
     rows: ResultsByLabel = {}
-    for result in sorted(results, key=lambda r: r.seed):
+    for result in sorted(results, key=lambda r: (position[r.arm], _read_size(r.budget), r.seed)):
         has_several = len(budgets[result.arm]) > 1
         label = f"{result.arm}@{result.budget}" if has_several else result.arm
         rows.setdefault(label, []).append(result)
     return rows
+
+
+def _read_size(budget: str) -> float:
+    number = re.search(r"[\d.]+", budget)
+    return float(number[0]) if number else 0.0
 
 
 def compare_with_reference(rows: ResultsByLabel) -> tuple[ReferenceDifference, ...]:
@@ -144,6 +155,7 @@ def compare_with_reference(rows: ResultsByLabel) -> tuple[ReferenceDifference, .
 
 
 def _summarize_arm(
+    label: str,
     row: Sequence[ArmResult],
     domains: Mapping[str, str],
     steps: Mapping[str, str],
@@ -157,6 +169,7 @@ def _summarize_arm(
     words = np.array([[result.words[id] for id in ids] for result in row])
     return ArmMetrics(
         arm=row[0].arm,
+        title=row[0].title + (f", {row[0].budget}" if "@" in label else ""),
         budget=row[0].budget,
         is_trained=row[0].is_trained,
         accuracy=accuracy.mean,

@@ -95,10 +95,11 @@ class RecoveredGap(FrozenMetrics):
 class ArmMetrics(FrozenMetrics):
     """One arm at one budget over all seeds. Amounts are means over seeds of what it took to make
     this model alone. `interval` names the kind of `ci95`. `is_trained`: a student that was trained
-    on the task.
+    on the task. `title` is what people read, with the budget if the arm has several.
     """
 
     arm: str
+    title: str
     budget: str
     is_trained: bool
     accuracy: float

@@ -1,0 +1,58 @@
+"""A model's text as a prediction or as a rationale."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from bridgekd.grading.answer_extraction import split_answer
+from bridgekd.grading.answer_type import AnswerType
+from bridgekd.records import Example, Prediction, Rationale
+
+FilterName = Literal["correct", "confident", "consistent", "all"]
+
+
+def grade_answer(example: Example, text: str, answer_type: AnswerType) -> Prediction:
+    """Return a text's answer and whether it is the gold answer."""
+    answer = answer_type.extract_answer(text, example.choices)
+    right = answer_type.is_correct(answer, example.answer, example.choices)
+    return Prediction(example.id, text, answer, right)
+
+
+def check_rationale(
+    example: Example,
+    text: str,
+    answer_type: AnswerType,
+    source: str,
+    rule: FilterName,
+    *,
+    state: str = "answered",
+) -> Rationale:
+    """Return a text as a rationale, kept or dropped with a reason.
+
+    Dropped are texts that are truncated, refused or empty, those without an answer (under `all`
+    only if there is no gold answer in its place), and under `correct` those with a wrong answer.
+    """
+    rationale, _ = split_answer(text)
+    answer = answer_type.extract_answer(text, example.choices)
+    reason = ""
+    if state != "answered":
+        reason = state
+    elif not rationale:
+        reason = "no rationale"
+    elif not answer and (rule != "all" or example.answer is None):
+        reason = "no answer"
+    elif rule == "correct" and example.answer is None:
+        reason = "no gold answer to check against"
+    elif rule == "correct" and not answer_type.is_correct(answer, example.answer, example.choices):
+        gold = answer_type.canonicalize(example.answer or "", example.choices)
+        reason = f"wrong answer: {answer}, not {gold}"
+    return Rationale(example.id, rationale, answer, source, not reason, reason)
+
+
+def extract_answers(
+    examples: Sequence[Example], texts: Sequence[Sequence[str]], answer_type: AnswerType
+) -> list[list[str]]:
+    """Return the canonical answers of every example's texts; "" for a text without one."""
+    return [
+        [answer_type.extract_answer(text, example.choices) for text in own]
+        for example, own in zip(examples, texts, strict=True)
+    ]

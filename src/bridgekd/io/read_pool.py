@@ -1,0 +1,51 @@
+"""The files of a pool artifact, and the few-shot turns of a teacher's prompt."""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from bridgekd.edges.columns import Rows, rows_in
+from bridgekd.edges.rows import read_jsonl
+from bridgekd.edges.store import Artifact
+from bridgekd.errors import BadInput
+from bridgekd.grading.answer_type import AnswerType, load_answer_type
+from bridgekd.records import Example
+from bridgekd.variants import VariantSettings
+
+TASK_FILE = "task.json"
+
+
+def read_pool(pool: Artifact) -> Rows[Example]:
+    """Return the pool's examples in the order of the file; a row is decoded when it is used."""
+    return rows_in(pool.path / "pool.parquet", Example)
+
+
+def read_validation(pool: Artifact) -> Rows[Example]:
+    """Return the examples that are set aside for early stopping."""
+    return rows_in(pool.path / "validation.parquet", Example)
+
+
+def read_answer_type(pool: Artifact) -> AnswerType:
+    """Return the type of the answers of the pool's task."""
+    task = json.loads((pool.path / TASK_FILE).read_text())
+    return load_answer_type(VariantSettings.model_validate(task["answer_type"]))
+
+
+def index_by_id(examples: Iterable[Example], ids: Iterable[str]) -> dict[str, Example]:
+    """Return the named examples by their id."""
+    named = set(ids)
+    return {e.id: e for e in examples if e.id in named}
+
+
+def read_few_shot(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
+    """Return the turns of teacher.prompt.examples: (question, rationale, answer)."""
+    turns = []
+    for artifact in artifacts:
+        for number, row in read_jsonl(artifact.path):
+            missing = [k for k in ("question", "rationale", "answer") if not row.get(k)]
+            if missing:
+                raise BadInput(
+                    f"{artifact.path} line {number}: this few-shot example has no {missing[0]!r}. "
+                    "Add it."
+                )
+            turns.append((str(row["question"]), str(row["rationale"]), str(row["answer"])))
+    return turns

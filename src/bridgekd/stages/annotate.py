@@ -1,0 +1,147 @@
+"""What the assistant writes for the pool: one rationale per question, or several samples."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from bridgekd.config import Confidence, Recipe
+from bridgekd.core.prompts import explain_prompt
+from bridgekd.core.throughput import WorkKind
+from bridgekd.edges.rows import write_rows
+from bridgekd.edges.store import Artifact, stage
+from bridgekd.grading.grade import FilterName, check_rationale, extract_answers, grade_answer
+from bridgekd.io.read_pool import read_answer_type, read_pool
+from bridgekd.records import Rationale
+from bridgekd.stages.filtering import by_confidence, by_consistency, drop_duplicates
+from bridgekd.stages.live import Live
+from bridgekd.stages.model_backend import BackendSettings, open_backend
+from bridgekd.stages.resumable_generation import ResumableGenerator
+from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats
+
+
+class AnnotateSettings(BackendSettings):
+    """`n_samples` answers per question beside the greedy one are drawn for `consistent`, else 0."""
+
+    keep: FilterName
+    confidence: Confidence | None
+    n_samples: int
+    max_new_tokens: int
+    seed: int
+
+
+class AnnotateStats(KeptStats, GenerationStats, CalibrationStats):
+    n_written: int
+    share_correct: float
+
+
+class SampleRationalesSettings(BackendSettings):
+    keep: FilterName = "correct"
+    n_samples: int
+    max_new_tokens: int
+    seed: int
+
+
+class SampleRationalesStats(KeptStats, GenerationStats):
+    n_written: int
+
+
+def build_annotate_settings(recipe: Recipe) -> AnnotateSettings:
+    """Return what an annotation depends on. What its filter does not use is a constant."""
+    keep, assistant = recipe.annotate.keep, recipe.assistant
+    return AnnotateSettings(
+        keep=keep,
+        confidence=recipe.confidence if keep == "confident" else None,
+        n_samples=recipe.annotate.samples if keep == "consistent" else 0,
+        max_new_tokens=assistant.max_new_tokens,
+        seed=recipe.seed if keep == "consistent" else 0,
+        backend=assistant.backend,
+        scoring=assistant.scoring if keep == "confident" else "transformers",
+    )
+
+
+def build_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSettings:
+    """Return what the samples depend on: `n_samples` per question, the correct ones kept."""
+    return SampleRationalesSettings(
+        n_samples=n_samples,
+        max_new_tokens=recipe.assistant.max_new_tokens,
+        seed=recipe.seed,
+        backend=recipe.assistant.backend,
+    )
+
+
+@stage(version=3, kind=WorkKind.GENERATION, title="The assistant's own rationales")
+def annotate(
+    output_dir: Path, settings: AnnotateSettings, ctx: Live, pool: Artifact, model: Artifact
+) -> AnnotateStats:
+    """The assistant's own rationale for every question of the pool."""
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
+    prompts = [explain_prompt(e) for e in examples]
+    batch_size = ctx.runtime.assistant_batch_size
+    writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    samples: Sequence[Sequence[str]] = ()
+    calibration = None
+    with ExitStack() as stack:
+        backend = stack.enter_context(open_backend(model, settings.backend, output_dir, ctx))
+        prompt_format = backend.prompt_format
+        texts = writer.generate(backend, prompts, "annotate the pool")
+        if settings.n_samples:
+            samples = writer.sample(backend, prompts, settings.n_samples, settings.seed)
+        rows = [
+            check_rationale(e, text, answer_type, "assistant", settings.keep)
+            for e, text in zip(examples, texts, strict=True)
+        ]
+        if settings.confidence is not None:
+            if settings.scoring != settings.backend:
+                stack.close()  # the device has memory for one of them at a time
+                backend = stack.enter_context(
+                    open_backend(model, settings.scoring, output_dir, ctx)
+                )
+            rows, calibration = by_confidence(
+                rows, examples, backend, settings.confidence,
+                batch_size=batch_size, answer_type=answer_type, live=ctx,
+            )  # fmt: skip
+    if samples:
+        answers = extract_answers(examples, samples, answer_type)
+        rows, calibration = by_consistency(rows, examples, answers, answer_type)
+    write_rows(output_dir / "rationales.parquet", Rationale, rows)
+    n_correct = sum(
+        grade_answer(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True)
+    )
+    return AnnotateStats(
+        n_written=len(rows),
+        n_kept=sum(r.kept for r in rows),
+        share_correct=round(n_correct / len(rows), 4),
+        calibration=calibration,
+        generation=writer.speed.to_stats(),
+        asked_with=prompt_format,
+    )
+
+
+@stage(version=3, kind=WorkKind.GENERATION, title="The assistant's sampled rationales")
+def sample_rationales(
+    output_dir: Path, settings: SampleRationalesSettings, ctx: Live, pool: Artifact, model: Artifact
+) -> SampleRationalesStats:
+    """Several rationales of the assistant per question. Kept are those with the correct answer; of
+    equal texts only the first.
+    """
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
+    batch_size = ctx.runtime.assistant_batch_size
+    writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    with open_backend(model, settings.backend, output_dir, ctx) as backend:
+        prompts = [explain_prompt(e) for e in examples]
+        samples = writer.sample(backend, prompts, settings.n_samples, settings.seed)
+        prompt_format = backend.prompt_format
+    rows = [
+        row
+        for e, texts in zip(examples, samples, strict=True)
+        for row in drop_duplicates(
+            [check_rationale(e, text, answer_type, "assistant", settings.keep) for text in texts]
+        )
+    ]
+    write_rows(output_dir / "rationales.parquet", Rationale, rows)
+    return SampleRationalesStats(
+        n_written=len(rows),
+        n_kept=sum(r.kept for r in rows),
+        generation=writer.speed.to_stats(),
+        asked_with=prompt_format,
+    )

@@ -1,0 +1,68 @@
+"""A model's answers to questions that it was not trained on."""
+
+from pathlib import Path
+
+from bridgekd.config import Backend, Recipe, Role
+from bridgekd.core.throughput import WorkKind
+from bridgekd.edges.rows import read_rows, write_rows
+from bridgekd.edges.store import Artifact, stage
+from bridgekd.grading.grade import grade_answer
+from bridgekd.io.read_pool import read_answer_type
+from bridgekd.records import Example, Prediction
+from bridgekd.stages.judging import PROMPTS, Asked
+from bridgekd.stages.live import Live
+from bridgekd.stages.model_backend import BackendSettings, open_backend
+from bridgekd.stages.resumable_generation import ResumableGenerator
+from bridgekd.stages.stats import GenerationStats
+
+STUDENT_BACKEND: Backend = "transformers"  # the student is too small to be worth a server
+
+
+class PredictSettings(BackendSettings):
+    role: Role
+    ask: Asked
+    max_new_tokens: int
+
+
+class PredictStats(GenerationStats):
+    n_test: int
+    n_correct: int
+
+
+def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: Asked) -> PredictSettings:
+    """Return what the predictions of a model of this role depend on."""
+    options = recipe.assistant if role == "assistant" else recipe.student
+    return PredictSettings(
+        role=role,
+        ask=prompt_mode,
+        max_new_tokens=options.max_new_tokens,
+        backend=recipe.assistant.backend if role == "assistant" else STUDENT_BACKEND,
+    )
+
+
+@stage(version=3, kind=WorkKind.GENERATION, title="Answers to the test questions")
+def predict(
+    output_dir: Path,
+    settings: PredictSettings,
+    ctx: Live,
+    pool: Artifact,
+    test: Artifact,
+    model: Artifact,
+) -> PredictStats:
+    """A model's greedy answers to the test questions, asked the way it was trained."""
+    examples, answer_type = read_rows(test.path / "test.parquet", Example), read_answer_type(pool)
+    batch_size = ctx.runtime.get_batch_size(settings.role)
+    writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    prompts = [PROMPTS[settings.ask](e) for e in examples]
+    label = f"answer the {'test questions' if test.stage == 'load_test' else 'pilot'}"
+    with open_backend(model, settings.backend, output_dir, ctx) as backend:
+        texts = writer.generate(backend, prompts, label)
+        prompt_format = backend.prompt_format
+    rows = [grade_answer(e, text, answer_type) for e, text in zip(examples, texts, strict=True)]
+    write_rows(output_dir / "predictions.parquet", Prediction, rows)
+    return PredictStats(
+        n_test=len(rows),
+        n_correct=sum(r.correct for r in rows),
+        generation=writer.speed.to_stats(),
+        asked_with=prompt_format,
+    )

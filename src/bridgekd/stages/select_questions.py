@@ -1,0 +1,159 @@
+"""Which questions to pay for: a ranking of the whole pool."""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from bridgekd.config import Amount, Recipe, Section
+from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
+from bridgekd.edges.rows import read_column, write_columns
+from bridgekd.edges.store import Artifact, Planned, Stats, stage
+from bridgekd.records import Completion, Example, Pick, Score
+from bridgekd.selection.check_recipe import check_strategy
+from bridgekd.selection.diversity import center_embeddings
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.selection.strategy import rank_pool
+from bridgekd.stages.live import Live
+from bridgekd.variants import VariantRef, VariantSettings
+
+
+class SelectSettings(Section):
+    strategy: VariantSettings
+    queries: Amount | None
+    part: BudgetSlice
+    centre: bool
+    seed: int
+
+
+class SelectStats(Stats):
+    """Distances are those of the pool to its nearest pick. `n_filled` picks are no strategy's."""
+
+    n_chosen: int
+    score_rule: str | None = None
+    n_filled: int | None = None
+    sum_of_scores: float | None = None
+    mean_distance: float | None = None
+    largest_distance: float | None = None
+
+
+def build_select_settings(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    strategy: VariantRef | None = None,
+    part: BudgetSlice = FULL_BUDGET,
+    queries: Amount | None = None,
+) -> SelectSettings:
+    """Return what a selection depends on; by default, that of the recipe's own strategy and budget.
+
+    What a strategy does not use is a constant, so that changing it redoes nothing.
+    """
+    chosen = STRATEGIES.resolve(strategy or recipe.select.strategy, folder)
+    variant = STRATEGIES.load(chosen)
+    check_strategy(recipe, variant)
+    return SelectSettings(
+        strategy=chosen,
+        queries=recipe.budget.queries if queries is None else queries,
+        part=part,
+        centre=recipe.select.space != "raw" if variant.needs_embeddings else True,
+        seed=recipe.seed if variant.uses_seed else 0,
+    )
+
+
+@stage(version=3, title="Selection")
+def select_questions(
+    output_dir: Path,
+    settings: SelectSettings,
+    ctx: Live,
+    pool: Artifact,
+    scores: Artifact | None = None,
+    embeddings: Artifact | None = None,
+    earlier: Sequence[Artifact] = (),
+) -> SelectStats:
+    """The selected questions in the order of picking, then the rest.
+
+    `embeddings` take the place of the scores' own. What earlier rounds asked is left out of the
+    ranking, and new picks keep their distance from it.
+    """
+    ids, domains = (read_column(pool.path / "pool.parquet", Example, n) for n in ("id", "domain"))
+    difficulty, vectors = np.zeros(len(ids)), np.empty((len(ids), 0), dtype=np.float32)
+    if scores is not None:
+        difficulty = np.array(read_column(scores.path / "scores.parquet", Score, "difficulty"))
+    file = find_embeddings(embeddings, scores)
+    if file is not None:
+        vectors = np.load(file, mmap_mode="r")
+        vectors = center_embeddings(vectors) if settings.centre else vectors
+    strategy, options = (
+        STRATEGIES.load(settings.strategy),
+        STRATEGIES.parse_options(settings.strategy),
+    )
+    ranking = rank_pool(
+        strategy,
+        options,
+        ids,
+        difficulty,
+        vectors,
+        domains=domains,
+        already_asked=_read_asked_ids(earlier),
+        n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.part),
+        seed=settings.seed,
+    )
+    write_columns(output_dir / "ranking.parquet", Pick, ranking.to_columns(ids))
+    total = float(ranking.score[: ranking.n_selected].sum())
+    distance = None if scores is None or file is None else ranking.distance_to_selection
+    return SelectStats(
+        n_chosen=ranking.n_selected,
+        score_rule=strategy.describe_score(options) or None,
+        n_filled=ranking.n_filled or None,
+        sum_of_scores=None if scores is None else round(total, 6),
+        mean_distance=None if distance is None else round(float(distance.mean()), 6),
+        largest_distance=None if distance is None else round(float(distance.max()), 6),
+    )
+
+
+def find_embeddings(*artifacts: Artifact | None) -> Path | None:
+    """Return the first embedding file of the artifacts; scores of a server have none."""
+    files = [a.path / "embeddings.npy" for a in artifacts if a is not None]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _read_asked_ids(purchases: Sequence[Artifact]) -> set[str]:
+    files = [a.path / "completions.parquet" for a in purchases]
+    return {id for file in files for id in read_column(file, Completion, "id")}
+
+
+def rank_without_models(
+    source: Planned, select: SelectSettings, pool: Sequence[Example]
+) -> Sequence[str] | None:
+    """Return the ids of the pool in the order of a strategy that needs no model; else None.
+
+    What an earlier round asks is left out of a later one, and is not known yet.
+    """
+    strategy = STRATEGIES.load(select.strategy)
+    if strategy.needs_difficulty or strategy.needs_embeddings or not strategy.is_nested:
+        return None
+    if "earlier" in source.inputs:
+        return None
+    ids = [e.id for e in pool]
+    ranking = rank_pool(
+        strategy,
+        STRATEGIES.parse_options(select.strategy),
+        ids,
+        np.zeros(len(ids)),
+        np.empty((len(ids), 0), dtype=np.float32),
+        domains=[e.domain for e in pool],
+        n_selected=0,
+        seed=select.seed,
+    )
+    return [ids[row] for row in ranking.rows]
+
+
+def name_prefix_group(source: Planned, select: SelectSettings) -> str:
+    """Return what purchases have in common that begin with the same questions."""
+    if not STRATEGIES.load(select.strategy).is_nested or "earlier" in source.inputs:
+        return source.artifact.path.name
+    same = select.model_copy(update={"queries": None, "part": FULL_BUDGET})
+    made_from = (artifact.fingerprint for artifact in chain(*source.inputs.values()))
+    return " ".join([same.model_dump_json(), *made_from])

@@ -1,0 +1,223 @@
+"""Every training: one stage function, parameterized by its rows, its epoch and its objective.
+
+rows: gold answers, rationales or instructions. epoch: one pass over the rows, or, with the input
+`epoch_pool`, as many rows as that pool has, so that every student gets the same number of updates.
+objective: what is minimized on the target tokens. Early stopping generates for the validation
+split of the pool.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bridgekd import lm
+from bridgekd.config import Amount, Lora, Recipe, Role, Section, Train, count_of
+from bridgekd.core.draws import SEED_STEP, stream
+from bridgekd.core.prompts import answer_prompt, answer_target, shown_answer
+from bridgekd.core.throughput import WorkKind
+from bridgekd.edges.data import load_instructions
+from bridgekd.edges.sources import model_and_revision
+from bridgekd.edges.store import UNFINISHED, Artifact, stage
+from bridgekd.errors import BadInput
+from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
+from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.records import Example, Message, Span, TrainRow
+from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, held_out
+from bridgekd.stages.lessons import Form, lessons_of, train_row
+from bridgekd.stages.live import Live
+from bridgekd.stages.stats import TrainStats
+from bridgekd.variants import VariantRef, VariantSettings
+
+NLL = VariantRef(name="nll")
+
+
+class AnswerRows(Section):
+    """Gold answers of the pool: `size` of them, sampled, or all where it is None."""
+
+    source: Literal["answers"] = "answers"
+    size: Amount | None
+    answer_weight: float
+
+
+class RationaleRows(Section):
+    """Kept rationales; `form` is joint (rationale, then answer) or two_task (one row for each)."""
+
+    source: Literal["rationales"] = "rationales"
+    form: Form
+    answer_weight: float
+
+
+class InstructionRows(Section):
+    """A generic instruction set."""
+
+    source: Literal["instructions"] = "instructions"
+
+
+RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(discriminator="source")]
+
+
+class TrainSettings(Section):
+    """`role` is the model's; `max_new_tokens` limits what it generates for early stopping."""
+
+    role: Role
+    rows: RowSettings
+    objective: VariantSettings
+    train: Train
+    lora: Lora | None
+    max_new_tokens: int
+    seed: int
+
+    @property
+    def prompt_mode(self) -> Asked:
+        """Return how the model is asked after this training."""
+        explains = isinstance(self.rows, RationaleRows) and self.rows.form == "joint"
+        return "explain" if explains else "answer"
+
+
+def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
+    """Return the warm-up of a committee's member, who has questions and a shuffling of its own.
+
+    Member 0 is the assistant that is trained further.
+    """
+    return TrainSettings(
+        role="assistant",
+        rows=AnswerRows(size=recipe.assistant.warm_up, answer_weight=1.0),
+        objective=OBJECTIVES.resolve(NLL),
+        train=recipe.assistant.warm_up_train,
+        lora=recipe.assistant.lora,
+        max_new_tokens=recipe.assistant.max_new_tokens,
+        seed=recipe.seed + SEED_STEP * member,
+    )
+
+
+def build_instruct_settings(recipe: Recipe) -> TrainSettings:
+    """Return the instruction tuning of the student."""
+    train = recipe.student.instruct_train
+    return build_student_settings(recipe, InstructionRows()).model_copy(update={"train": train})
+
+
+def build_assistant_settings(recipe: Recipe) -> TrainSettings:
+    """Return the training of the assistant on the teacher's rationales."""
+    assistant = recipe.assistant
+    return TrainSettings(
+        role="assistant",
+        rows=RationaleRows(form="joint", answer_weight=assistant.answer_weight),
+        objective=OBJECTIVES.resolve(NLL),
+        train=assistant.train,
+        lora=assistant.lora,
+        max_new_tokens=assistant.max_new_tokens,
+        seed=recipe.seed,
+    )
+
+
+def build_student_settings(
+    recipe: Recipe,
+    rows: AnswerRows | RationaleRows | InstructionRows | None = None,
+    objective: VariantRef = NLL,
+) -> TrainSettings:
+    """Return a training of the student, by default on rationales in the recipe's form."""
+    student = recipe.student
+    default = RationaleRows(form=student.form, answer_weight=student.answer_weight)
+    return TrainSettings(
+        role="student",
+        rows=rows or default,
+        objective=OBJECTIVES.resolve(objective),
+        train=student.train,
+        lora=student.lora,
+        max_new_tokens=student.max_new_tokens,
+        seed=recipe.seed,
+    )
+
+
+@stage(version=1, kind=WorkKind.TRAINING, title="Training")
+def train(
+    output_dir: Path,
+    settings: TrainSettings,
+    ctx: Live,
+    model: Artifact,
+    pool: Artifact | None = None,
+    rationales: Sequence[Artifact] = (),
+    *,
+    instructions: Artifact | None = None,
+    epoch_pool: Artifact | None = None,
+    reference: Artifact | None = None,
+) -> TrainStats:
+    """`model` after its training. A killed training resumes from its last checkpoint.
+
+    `pool` has the questions and the validation split, `reference` is the second model of an
+    objective that needs one.
+    """
+    rows = _build_rows(settings, pool, rationales, instructions)
+    options = settings.train
+    n_updates = options.n_updates(len(rows) if epoch_pool is None else len(read_pool(epoch_pool)))
+    validate = None if pool is None else _make_accuracy_judge(settings, pool, ctx)
+    if options.held_out is not None:
+        kept, aside = held_out(rows, options.held_out, settings.seed)
+        if aside:  # 0 % sets nothing aside, and the validation split is used
+            rows, validate = kept, SmallLoss(tuple(aside), options.max_length)
+    name, revision = model_and_revision(model)
+    log = lm.fine_tune(
+        name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
+        device=ctx.device, revision=revision, lora=settings.lora, validate=validate,
+        progress=ctx.progress, label=f"train {settings.role} on {settings.rows.source}",
+        runtime=ctx.runtime, unfinished=output_dir / UNFINISHED, objective=settings.objective,
+        reference=None if reference is None else lm.ReferenceSpec(*model_and_revision(reference)),
+    )  # fmt: skip
+    speed = validate.speed.to_stats() if isinstance(validate, GreedyAccuracy) else None
+    return TrainStats(**dict(log), generation=speed)
+
+
+warm_up = train.named("warm_up", "Assistant, warm-up")
+instruct_student = train.named("instruct_student", "Student, instruction")
+train_assistant = train.named("train_assistant", "Assistant, trained")
+train_student = train.named("train_student", "Student, trained")
+
+
+def choose_warm_up_examples(pool: Sequence[Example], settings: TrainSettings) -> list[Example]:
+    """Return the examples of the pool whose gold answers are the rows, in their order."""
+    labeled = [e for e in pool if e.answer is not None]
+    size = settings.rows.size if isinstance(settings.rows, AnswerRows) else None
+    if not labeled:
+        raise BadInput(
+            "The pool has no gold answer to train on. Set assistant.warm_up: 0 and a "
+            "select.difficulty that needs no gold answer, and leave answers_only out of the arms."
+        )
+    if size is None:
+        return labeled
+    n = max(1, min(len(labeled), count_of(size, len(pool))))
+    sampled = stream(settings.seed, "warm-up").permutation(len(labeled))[:n]
+    return [labeled[i] for i in sorted(sampled.tolist())]
+
+
+def _build_rows(
+    settings: TrainSettings,
+    pool: Artifact | None,
+    rationales: Sequence[Artifact],
+    instructions: Artifact | None,
+) -> list[TrainRow]:
+    rows = settings.rows
+    if isinstance(rows, InstructionRows):
+        assert instructions is not None, "a training on instructions has them as an input"
+        pairs = enumerate(load_instructions(instructions.path))
+        return [TrainRow(str(i), (Message("user", q),), (Span(a),)) for i, (q, a) in pairs]
+    assert pool is not None, "a training on answers or rationales has a pool as an input"
+    if isinstance(rows, RationaleRows):
+        lessons = lessons_of(pool, rationales, rows.form)
+        return [train_row(lesson, rows.answer_weight) for lesson in lessons]
+    return [
+        TrainRow(e.id, answer_prompt(e), answer_target(shown_answer(e), rows.answer_weight))
+        for e in choose_warm_up_examples(read_pool(pool), settings)
+    ]
+
+
+def _make_accuracy_judge(settings: TrainSettings, pool: Artifact, ctx: Live) -> Validate | None:
+    """Accuracy on the validation split; None where it is empty."""
+    examples = tuple(read_validation(pool))
+    if not examples:
+        return None
+    batch_size = ctx.runtime.get_batch_size(settings.role)
+    return GreedyAccuracy(
+        examples, read_answer_type(pool), settings.prompt_mode, settings.max_new_tokens, batch_size
+    )
