@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
     base = write_tiny(tmp_path_factory.mktemp("base"), "lfm2", "word_level")
     folders = {device: tmp_path_factory.mktemp(device) for device in ("cpu", "cuda")}
     for device, folder in folders.items():
-        lm.fine_tune(base, ROWS, folder, TRAIN, n_updates=80, seed=0, device=device)
+        lm.fine_tune(lm.TrainingJob(base, ROWS, folder, TRAIN, n_updates=80, seed=0, device=device))
     return folders
 
 

@@ -12,6 +12,7 @@ from bridgekd.config import Lora, RuntimeOptions, Train
 from bridgekd.errors import BadInput
 from bridgekd.lm.encode import Encoded, encode_rows, shortened
 from bridgekd.lm.packing import holds_apart, keeps_apart
+from bridgekd.progress import silent
 from bridgekd.records import Message, Span, TrainRow
 from tiny_models import FAMILIES, write_tiny
 
@@ -32,10 +33,11 @@ def base(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("base"), "lfm2", "word_level")
 
 
-def tune(base, out, *, train=TRAIN, rows=ROWS, n_updates=6, seed=0, **kwargs):
-    return lm.fine_tune(
+def tune(base, out, *, train=TRAIN, rows=ROWS, n_updates=6, seed=0, progress=silent, **kwargs):
+    job = lm.TrainingJob(
         base, rows, out, train, n_updates=n_updates, seed=seed, device="cpu", **kwargs
     )
+    return lm.fine_tune(job, progress)
 
 
 def metrics(out):

@@ -57,9 +57,9 @@ def test_training_takes_what_was_measured(folder, tmp_path):
     )  # fmt: skip
     times = []
     log = lm.fine_tune(
-        folder, rows, tmp_path / "out", train, n_updates=20, seed=1, device="cpu",
-        progress=lambda *_: times.append(time.monotonic()),
-    )  # fmt: skip
+        lm.TrainingJob(folder, rows, tmp_path / "out", train, n_updates=20, seed=1, device="cpu"),
+        lambda *_: times.append(time.monotonic()),
+    )
     assert is_close(rate.estimate(20, log.n_tokens), times[-1] - times[0])
 
 

@@ -17,6 +17,7 @@ import bridgekd
 from bridgekd import lm
 from bridgekd.config import RuntimeOptions, Train
 from bridgekd.errors import BadInput, Stopped
+from bridgekd.progress import silent
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
 
@@ -25,8 +26,8 @@ HOMES = [str(Path(bridgekd.__file__).parents[1]), str(Path(__file__).parent)]
 PATHS = {"PYTHONPATH": os.pathsep.join(HOMES)}
 SCRIPT = """
     import sys
-    from test_lm_processes import tune
-    log = tune(sys.argv[1], sys.argv[2], runtime=None)
+    from test_lm_processes import RuntimeOptions, tune
+    log = tune(sys.argv[1], sys.argv[2], runtime=RuntimeOptions())
     print("processes:", log.n_processes)
 """
 
@@ -45,17 +46,18 @@ def failing(local):
     raise BadInput("the judge is ill")
 
 
-def tune(base, out, *, runtime, n_updates=6, **kwargs):
-    return lm.fine_tune(
+def tune(base, out, *, runtime, n_updates=6, progress=silent, **kwargs):
+    job = lm.TrainingJob(
         base, ROWS, Path(out), TRAIN, n_updates=n_updates, seed=1, device="cpu", runtime=runtime,
         **kwargs,
     )  # fmt: skip
+    return lm.fine_tune(job, progress)
 
 
 @pytest.fixture(scope="module")
 def alone(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
-    tune(base, out, runtime=None)
+    tune(base, out, runtime=RuntimeOptions())
     return out
 
 
@@ -89,7 +91,7 @@ def test_processes_started_here_tell_their_progress_and_their_log(
     steps = []
     log = tune(
         base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=first_weight,
-        progress=lambda *step: steps.append(step), unfinished=tmp_path / "work",
+        progress=lambda *step: steps.append(step), workdir=tmp_path / "work",
     )  # fmt: skip
     assert steps == [("train", k, 6) for k in range(7)]
     assert (log.n_processes, log.n_updates, len(log.validations)) == (2, 6, 2)

@@ -32,10 +32,11 @@ def rising(local):
 
 def tune(base, out, work, *, runtime=ALWAYS, train=TRAIN, progress=lambda *_: None, **kwargs):
     rising.values = []
-    return lm.fine_tune(
-        base, ROWS, out, train, n_updates=9, seed=1, device="cpu", runtime=runtime,
-        unfinished=work, progress=progress, **kwargs,
+    job = lm.TrainingJob(
+        base, ROWS, out, train, n_updates=9, seed=1, device="cpu", runtime=runtime, workdir=work,
+        **kwargs,
     )  # fmt: skip
+    return lm.fine_tune(job, progress)
 
 
 def dying(base, out, work, at, kwargs):
@@ -81,10 +82,11 @@ def test_the_best_weights_survive_a_kill_after_them(base, tmp_path):
     tune(base, tmp_path / "calm", tmp_path / "w", validate=rising)
     killed(base, tmp_path / "killed", tmp_path / "work", 8, validate=rising)
     rising.values = [0, 0]
-    log = lm.fine_tune(
-        base, ROWS, tmp_path / "killed", TRAIN, n_updates=9, seed=1, device="cpu",
-        runtime=ALWAYS, unfinished=tmp_path / "work", validate=rising,
+    job = lm.TrainingJob(
+        base, ROWS, tmp_path / "killed", TRAIN, n_updates=9, seed=1, device="cpu", runtime=ALWAYS,
+        workdir=tmp_path / "work", validate=rising,
     )  # fmt: skip
+    log = lm.fine_tune(job)
     assert (log.resumed_at, log.best_update) == (7, 6)
     assert log.validations == ((3, 1.0), (6, 3.0), (9, 2.0))
     files = [tmp_path / n / "model.safetensors" for n in ("calm", "killed")]

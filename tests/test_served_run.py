@@ -207,9 +207,17 @@ def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
     rows = [TrainRow("a", (Message("user", "What is 1 + 1?"),), (Span("Answer: 2"),))]
     train = Train(learning_rate=0.05, batch_size=1, evaluations=1)
     lm.fine_tune(
-        model.path, rows, tmp_path / "adapter", train,
-        n_updates=8, seed=0, device="cpu", lora=Lora(r=4),
-    )  # fmt: skip
+        lm.TrainingJob(
+            model.path,
+            rows,
+            tmp_path / "adapter",
+            train,
+            n_updates=8,
+            seed=0,
+            device="cpu",
+            lora=Lora(r=4),
+        )
+    )
     adapter = model_source("adapter", tmp_path, None)
     program = Path(__file__).with_name("model_server.py")
     words = [sys.executable, str(program), "{model}", "{port}"]

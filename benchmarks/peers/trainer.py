@@ -34,10 +34,17 @@ def bridgekd(job: dict) -> tuple[list, list, list]:
     )  # fmt: skip
     times = []
     log = lm.fine_tune(
-        job["model"], rows, Path(job["out"]), train, n_updates=job["n_updates"], seed=job["seed"],
-        device="cpu",
-        progress=lambda label, update, of: times.append(clocks()),
-    )  # fmt: skip
+        lm.TrainingJob(
+            job["model"],
+            rows,
+            Path(job["out"]),
+            train,
+            n_updates=job["n_updates"],
+            seed=job["seed"],
+            device="cpu",
+        ),
+        lambda *_: times.append(clocks()),
+    )
     assert log.n_rows == len(rows)
     encoded = encode_rows(lm.load(job["model"], device="cpu").tokenizer, rows)
     updates = Updates(

@@ -34,6 +34,7 @@ from world_tokenizer import SPECIAL_TOKENS, wrap_tokenizer
 from bridgekd.config import RuntimeOptions, Train
 from bridgekd.io.disk import write_atomic
 from bridgekd.lm.finetune import fine_tune
+from bridgekd.lm.training_job import TrainingJob
 from bridgekd.records import Span, TrainRow
 
 VOCABULARY = 2048
@@ -169,10 +170,20 @@ def _taught(
             print(f"{what}: {done} of {total} updates, {spent:.0f} s of CPU here", flush=True)
 
     log = fine_tune(
-        base, rows, out, config, n_updates=config.n_updates(len(rows)), seed=seed, device="auto",
-        progress=tell, label=label, runtime=RuntimeOptions(checkpoint_interval_s=60),
-        unfinished=out.with_name(f"{out.name}.unfinished"),
-    )  # fmt: skip
+        TrainingJob(
+            base,
+            rows,
+            out,
+            config,
+            n_updates=config.n_updates(len(rows)),
+            seed=seed,
+            device="auto",
+            label=label,
+            runtime=RuntimeOptions(checkpoint_interval_s=60),
+            workdir=out.with_name(f"{out.name}.unfinished"),
+        ),
+        tell,
+    )
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     return {
         "rows": log.n_rows,

@@ -88,11 +88,12 @@ def compute(ref, batch):
 
 
 def train(models, out, ref, **kwargs):
-    return lm.fine_tune(
+    job = lm.TrainingJob(
         models / "trained", ROWS, out, TRAIN, n_updates=3, seed=0, device="cpu",
         objective=OBJECTIVES.resolve(ref),
         reference=lm.ReferenceSpec(models / "reference", None), **kwargs,
     )  # fmt: skip
+    return lm.fine_tune(job)
 
 
 def read_losses(out):

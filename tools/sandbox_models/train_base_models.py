@@ -31,6 +31,7 @@ from world_tokenizer import make_tokenizer
 
 from bridgekd.config import Train
 from bridgekd.lm.finetune import fine_tune
+from bridgekd.lm.training_job import TrainingJob
 from bridgekd.records import TrainRow
 
 MODELS = Path(str(files("bridgekd.sandbox") / "models"))
@@ -132,7 +133,9 @@ def train_base_model(
         for lesson, (rows, config) in lessons.items():
             output_dir, n_updates = Path(scratch, lesson), len(rows) // config.batch_size
             log = fine_tune(
-                latest, rows, output_dir, config, n_updates=n_updates, seed=seed, device="cpu"
+                TrainingJob(
+                    latest, rows, output_dir, config, n_updates=n_updates, seed=seed, device="cpu"
+                )
             )
             steps = (output_dir / "metrics.jsonl").read_text().splitlines()
             losses = [json.loads(step)["loss"] for step in steps]

@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from bridgekd.lm.merging import Merged, merge
     from bridgekd.lm.reference_model import ReferenceSpec
     from bridgekd.lm.scoring import Scored, score
+    from bridgekd.lm.training_job import TrainingJob
     from bridgekd.lm.training_log import TrainingLog
 
 __all__ = [
-    "LocalModel", "Merged", "Options", "ReferenceSpec", "Row", "Scored", "Tokens", "TrainingLog",
+    "LocalModel", "Merged", "Options", "ReferenceSpec", "Row", "Scored", "Tokens", "TrainingJob",
+    "TrainingLog",
     "confidence", "count_row_tokens", "count_tokens", "embed", "fine_tune", "free_device_memory",
     "generate", "load", "mean_loss", "measure_decoding", "measure_reading", "measure_training",
     "merge", "read_tokens", "resolve_device", "sample", "save", "score", "served_folder",
@@ -61,6 +63,7 @@ _MODULES = {
     "merging": ("Merged", "merge"),
     "reference_model": ("ReferenceSpec",),
     "scoring": ("Scored", "score"),
+    "training_job": ("TrainingJob",),
     "training_log": ("TrainingLog",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

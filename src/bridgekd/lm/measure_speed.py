@@ -24,6 +24,7 @@ from bridgekd.lm.finetune import fine_tune
 from bridgekd.lm.generating import continue_ids
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.memory import choose_generation_batch
+from bridgekd.lm.training_job import TrainingJob
 from bridgekd.records import Example, TrainRow
 
 MIN_S = 1.0  # a shorter time is not trusted
@@ -111,11 +112,12 @@ def measure_training(
         config = train.model_copy(update={"batch_size": batch_size, "updates": n_updates})
         times: list[float] = []
         with tempfile.TemporaryDirectory() as folder:
-            log = fine_tune(
+            job = TrainingJob(
                 base, [rows[i] for i in typical], Path(folder) / "model", config,
                 n_updates=n_updates, seed=0, device=device, revision=revision, lora=lora,
-                runtime=runtime, progress=lambda *step: times.append(time.monotonic()),
+                runtime=runtime,
             )  # fmt: skip
+            log = fine_tune(job, lambda *step: times.append(time.monotonic()))
         if not log.padding_free:
             padding = estimate_padding(lengths, train.batch_size, log.micro_tokens)
         return log.n_tokens / n_updates, (times[-1] - times[1]) / (n_updates - 1)

@@ -16,36 +16,37 @@ from pathlib import Path
 import torch
 
 from bridgekd.errors import BadInput, Stopped
-from bridgekd.lm.task import Task
+from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.training_job import TrainingJob
 from bridgekd.lm.training_log import TrainingLog
 from bridgekd.progress import Progress
 
-FOLDER, TASK, RESULT, REFUSAL = "processes", "task.pickle", "result.pickle", "refusal.txt"
+FOLDER, JOB, RESULT, REFUSAL = "processes", "job.pickle", "result.pickle", "refusal.txt"
 LAUNCHER_LOG = "launcher.log"
 N_SHOWN = 5  # lines of a worker that failed
 
 
-def in_processes(task: Task, progress: Progress) -> TrainingLog:
-    """The log of a training that `task.runtime.num_processes` workers did together.
+def in_processes(job: TrainingJob, progress: Progress) -> TrainingLog:
+    """The log of a training that `job.runtime.num_processes` workers did together.
 
     Raises BadInput with a worker's own sentence, or Stopped with the last lines of one that died.
     """
-    folder = task.work / FOLDER
+    folder = job.resume_dir / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with open(folder / TASK, "wb") as file:
-        pickle.dump(task, file)
-    if _launch(folder, task, progress) != 0:
-        _raise_failure(folder, task)
+    with open(folder / JOB, "wb") as file:
+        pickle.dump((job, OBJECTIVES.get_ref(job.objective)), file)
+    if _launch(folder, job, progress) != 0:
+        _raise_failure(folder, job)
     with open(folder / RESULT, "rb") as file:
         log: TrainingLog = pickle.load(file)
     shutil.rmtree(folder)
     return log
 
 
-def _launch(folder: Path, task: Task, progress: Progress) -> int:
+def _launch(folder: Path, job: TrainingJob, progress: Progress) -> int:
     """Run all workers to their end and return the launcher's exit status."""
-    n = task.runtime.num_processes
+    n = job.runtime.num_processes
     options = [
         # accelerate's word for torchrun, on a CPU too; `--cpu` would start one process only.
         "--multi_gpu", f"--num_processes={n}", "--num_machines=1", "--main_process_port=0",
@@ -65,7 +66,7 @@ def _launch(folder: Path, task: Task, progress: Progress) -> int:
             for line in launcher.stdout:
                 if line.startswith("{"):
                     report = json.loads(line)
-                    progress(task.label, report["done"], report["total"])
+                    progress(job.label, report["done"], report["total"])
         except BaseException:
             launcher.terminate()  # it stops the workers
             raise
@@ -77,18 +78,18 @@ def get_worker_log(folder: Path, rank: int) -> Path:
     return folder / f"worker-{rank}.log"
 
 
-def _raise_failure(folder: Path, task: Task) -> None:
+def _raise_failure(folder: Path, job: TrainingJob) -> None:
     if (folder / REFUSAL).exists():
         raise BadInput((folder / REFUSAL).read_text("utf-8"))
     text = (folder / LAUNCHER_LOG).read_text("utf-8", "replace")
     found = re.search(r"Root Cause.*?rank +: (\d+).*?exitcode +: (-?\d+)", text, re.DOTALL)
     which = "the launcher"
     if found is not None:
-        which = f"process {found[1]} of {task.runtime.num_processes} (exit status {found[2]})"
+        which = f"process {found[1]} of {job.runtime.num_processes} (exit status {found[2]})"
         log = get_worker_log(folder, int(found[1]))
         text = log.read_text("utf-8", "replace") if log.exists() else ""
     last = " | ".join(text.strip().splitlines()[-N_SHOWN:])
     raise Stopped(
-        f"{task.label}: {which} died (out of memory?). Last lines: {last}\n"
+        f"{job.label}: {which} died (out of memory?). Last lines: {last}\n"
         "Run the same command again to continue from the last checkpoint."
     )

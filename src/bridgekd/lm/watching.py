@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from bridgekd.lm.loading import LocalModel, save
 from bridgekd.lm.standing import METRICS, Standing, best_folder, mark_checkpoint
-from bridgekd.lm.task import Validate
+from bridgekd.lm.training_job import Validate
 
 
 class Watch(TrainerCallback):

@@ -10,9 +10,11 @@ import torch.distributed as dist
 
 from bridgekd.errors import BadInput
 from bridgekd.lm.finetune import trained
-from bridgekd.lm.processes import REFUSAL, RESULT, TASK, get_worker_log
-from bridgekd.lm.task import Task
+from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.processes import JOB, REFUSAL, RESULT, get_worker_log
+from bridgekd.lm.training_job import TrainingJob
 from bridgekd.lm.watching import is_first
+from bridgekd.variants import VariantRef
 
 
 def report_progress(label: str, done: int, total: int) -> None:
@@ -25,10 +27,13 @@ def main(folder: Path) -> int:
     # Crash reports of C code go to the file, too.
     with open(get_worker_log(folder, int(os.environ["RANK"])), "w") as log_file:
         os.dup2(log_file.fileno(), sys.stderr.fileno())
-    with open(folder / TASK, "rb") as file:
-        task: Task = pickle.load(file)
+    with open(folder / JOB, "rb") as file:
+        job: TrainingJob
+        objective: VariantRef
+        job, objective = pickle.load(file)
     try:
-        log = trained(task, report_progress)
+        OBJECTIVES.resolve(objective)  # loads the code of one in a file
+        log = trained(job, report_progress)
     except BadInput as exc:
         (folder / REFUSAL).write_text(str(exc), "utf-8")
         return exc.exit_code

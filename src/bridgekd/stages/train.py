@@ -158,13 +158,14 @@ def train(
         if aside:  # 0 % sets nothing aside, and the validation split is used
             rows, validate = kept, SmallLoss(tuple(aside), options.max_length)
     name, revision = model_and_revision(model)
-    log = lm.fine_tune(
+    job = lm.TrainingJob(
         name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
         device=ctx.device, revision=revision, lora=settings.lora, validate=validate,
-        progress=ctx.progress, label=f"train {settings.role} on {settings.rows.source}",
-        runtime=ctx.runtime, unfinished=output_dir / UNFINISHED, objective=settings.objective,
+        label=f"train {settings.role} on {settings.rows.source}", runtime=ctx.runtime,
+        workdir=output_dir / UNFINISHED, objective=settings.objective,
         reference=None if reference is None else lm.ReferenceSpec(*model_and_revision(reference)),
     )  # fmt: skip
+    log = lm.fine_tune(job, ctx.progress)
     speed = validate.speed.to_stats() if isinstance(validate, GreedyAccuracy) else None
     return TrainStats(**dict(log), generation=speed)
 
