@@ -65,6 +65,7 @@ class Purchase:
     chosen: bool
     limits: Limits
     forecast: CostForecast
+    by_difficulty: bool = False
     n_unrecorded: int = 0  # prompts it may ask that a replayed teacher has nothing for
 
 
@@ -78,6 +79,7 @@ class _Wanted:
     chosen: bool
     limits: Limits
     choice: str
+    by_difficulty: bool
     nest: str  # purchases of one nest begin alike, so that the longest asks all that the others do
 
     @property
@@ -169,7 +171,7 @@ def purchases_of(
     purchases = tuple(
         Purchase(
             w.artifact.stage, w.artifact.path.name, w.choice, w.chosen, w.limits, told,
-            world.n_unrecorded(w),
+            w.by_difficulty, world.n_unrecorded(w),
         )
         for w, told in zip(wanted, alone, strict=True)
     )  # fmt: skip
@@ -293,12 +295,13 @@ def _to_buy(world: World, artifact: Artifact) -> _Wanted:
     choice = world.store.planned[ranking.path.name]
     settings, chosen_by = todo.settings, choice.settings
     assert isinstance(settings, QueryTeacherSettings) and isinstance(chosen_by, SelectSettings)
-    later = "answers" in choice.inputs
+    later = "earlier" in choice.inputs
     examples = world.pool(pool)
     limits = compute_limits(settings.budget, len(examples), settings.part)
     ranked = _ranked(examples, ranking, chosen_by, limits.queries, later=later)
     nest = ranking.path.name
-    if STRATEGIES.load(chosen_by.strategy).is_nested and not later:
+    strategy = STRATEGIES.load(chosen_by.strategy)
+    if strategy.is_nested and not later:
         like = chosen_by.model_copy(update={"queries": None, "part": FULL_BUDGET})
         nest = " ".join(
             [like.model_dump_json(), *(a.fingerprint for a in chain(*choice.inputs.values()))]
@@ -310,6 +313,7 @@ def _to_buy(world: World, artifact: Artifact) -> _Wanted:
         chosen=ranked is not None,
         limits=limits,
         choice=chosen_by.strategy.name,
+        by_difficulty=strategy.needs_difficulty,
         nest=nest,
     )
 
@@ -325,6 +329,7 @@ def _to_measure(world: World, artifact: Artifact) -> _Wanted:
         chosen=True,
         limits=Limits(queries=len(questions)),
         choice="random",
+        by_difficulty=False,
         nest=artifact.path.name,
     )
 

@@ -268,7 +268,7 @@ def _limits(purchase: Purchase) -> str:
 
 def _unforeseen(purchase: Purchase) -> str:
     """What no interval from known answers can hold."""
-    if purchase.choice == "random" or purchase.forecast.source != "answers":
+    if not purchase.by_difficulty or purchase.forecast.source != "answers":
         return ""
     return " Questions chosen for being hard may have longer answers than the known ones."
 
