@@ -169,8 +169,8 @@ def test_what_stops_a_worker_stops_the_comparison_in_one_sentence(world_files, t
 
 def test_a_recipe_s_dollars_end_every_budget_and_the_whole_pool_too(task):
     plan = api.plan(task / "task.yaml", methods=["direct", "direct_full"], budgets=[5, 0.5])
-    assert {p.limits.microusd for p in plan.purchases} == {1_000_000}
-    assert sorted(p.limits.queries for p in plan.purchases) == [5, 14, 27]
+    assert {p.requests.limits.microusd for p in plan.purchases} == {1_000_000}
+    assert sorted(p.requests.limits.queries for p in plan.purchases) == [5, 14, 27]
 
 
 def test_without_an_instruction_set_no_instruct_says_what_it_would_be(task):

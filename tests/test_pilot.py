@@ -105,7 +105,7 @@ def test_results_file_holds_what_python_returns(piloted):
 def test_cost_of_pilot_is_inside_planned_bounds(piloted):
     recipe, _, result = piloted
     (purchase,) = result.plan.purchases
-    assert (purchase.limits.queries, purchase.chosen) == (N_QUERIES, True)
+    assert (purchase.requests.limits.queries, purchase.requests.is_selected) == (N_QUERIES, True)
     new = purchase.forecast.unpaid
     assert new.floor <= held_microusd(recipe.parent / "ledger.db") <= new.ceiling
 

@@ -142,9 +142,10 @@ def test_a_ledger_on_a_shared_file_system_is_refused_in_the_plan(task, monkeypat
 
 def test_a_choice_that_only_a_seed_decides_is_known_before_it_is_made(task):
     (direct,) = api.plan(task / "task.yaml", **DIRECT).purchases
-    assert (direct.choice, direct.chosen, direct.forecast.n_queries) == ("random", True, 5)
+    assert (direct.requests.strategy, direct.requests.is_selected) == ("random", True)
+    assert direct.forecast.n_queries == 5
     both = api.plan(task / "task.yaml", methods=["bridge", "direct"]).purchases
-    assert [(p.choice, p.chosen) for p in both] == [
+    assert [(p.requests.strategy, p.requests.is_selected) for p in both] == [
         ("bridge_greedy", False),
         ("random", True),
     ]
@@ -153,7 +154,7 @@ def test_a_choice_that_only_a_seed_decides_is_known_before_it_is_made(task):
 def test_of_several_rounds_only_the_first_is_known_before_it_is_purchased(task):
     overrides = ["select.strategy=random", "select.rounds=3"]
     purchases = api.plan(task / "task.yaml", overrides=overrides).purchases
-    assert [p.chosen for p in purchases] == [True, False, False]
+    assert [p.requests.is_selected for p in purchases] == [True, False, False]
 
 
 def test_a_warm_ledger_makes_the_plan_exact(tiny):

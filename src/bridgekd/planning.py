@@ -29,7 +29,6 @@ from bridgekd.purchases import Purchase, World, purchases_of
 from bridgekd.runs import Run, build_run_context
 from bridgekd.stages.load_data import build_load_pool_settings, split_validation
 from bridgekd.stages.model_backend import BackendSettings
-from bridgekd.stages.query_teacher import evaluate_teacher, query_teacher
 from bridgekd.teacher.transport import ResolvedTeacher
 from bridgekd.teacher.transports import resolve_teacher
 
@@ -82,12 +81,16 @@ class Plan:
     @property
     def to_buy(self) -> CostForecast | None:
         """The first purchase under the budget, if one is to come."""
-        return next((p.forecast for p in self.purchases if p.stage == query_teacher.name), None)
+        return self._find_forecast(is_evaluation=False)
 
     @property
     def to_measure(self) -> CostForecast | None:
         """The teacher on test questions, if that is to come."""
-        return next((p.forecast for p in self.purchases if p.stage == evaluate_teacher.name), None)
+        return self._find_forecast(is_evaluation=True)
+
+    def _find_forecast(self, *, is_evaluation: bool) -> CostForecast | None:
+        found = (p for p in self.purchases if p.requests.is_evaluation == is_evaluation)
+        return next((p.forecast for p in found), None)
 
 
 def planned(
@@ -129,7 +132,7 @@ def foreseen(
     instructions = load_instructions(here.instructions.path) if here.instructions else []
     answer_type = load_answer_type(settings.answer_type)
     test = load_examples(here.test_data.path, recipe.data.fields, answer_type)
-    pending = [p.artifact for p in to_do if p.stage.kind is WorkKind.PAID]
+    pending = [p for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
         refuse_shared(here.ctx.ledger)
     world = World(here, seen, test, {loaded.path.name: pool})

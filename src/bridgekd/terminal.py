@@ -15,7 +15,6 @@ from bridgekd.cost.forecast import CostForecast
 from bridgekd.planning import Plan, PricedBy
 from bridgekd.plans.stage_durations import ACCURACY, CALIBRATION_S, DurationEstimate
 from bridgekd.purchases import Purchase
-from bridgekd.stages.query_teacher import evaluate_teacher
 from bridgekd.trying import Reply
 
 NO_PRICE = "no price is known, so no bill can be told"
@@ -108,7 +107,7 @@ def print_buying(console: Console, plan: Plan) -> None:
     for alike in _alike(plan.purchases):
         purchase = alike[0]
         times = f"{len(alike)} times " if len(alike) > 1 else ""
-        whole = purchase.limits.queries == plan.n_pool
+        whole = purchase.requests.limits.queries == plan.n_pool
         asked = _wanted(purchase, plan.host, times, whole=whole)
         console.print(f"{asked}; {new_money(purchase.forecast)}.")
         console.print(f"[dim]  {_limits(purchase)}.{_unforeseen(purchase)}[/dim]")
@@ -136,8 +135,13 @@ def _alike(purchases: Sequence[Purchase]) -> list[list[Purchase]]:
     """Purchases of one kind, under the same limits, in the order of the first of each."""
     groups: dict[object, list[Purchase]] = {}
     for p in purchases:
-        groups.setdefault((p.stage, p.choice, p.chosen, p.limits), []).append(p)
+        groups.setdefault(_get_terms(p), []).append(p)
     return list(groups.values())
+
+
+def _get_terms(purchase: Purchase) -> tuple[object, ...]:
+    requests = purchase.requests
+    return (purchase.stage, requests.strategy, requests.is_selected, requests.limits)
 
 
 def print_standing(console: Console, plan: Plan) -> None:
@@ -146,9 +150,11 @@ def print_standing(console: Console, plan: Plan) -> None:
         told = purchase.forecast
         n, spent = told.n_reused, dollars(told.reused_microusd)
         far = f"{n:,} of up to {told.n_queries:,} answers, {spent} so far"
-        if not purchase.chosen:
+        if not purchase.requests.is_selected:
             far = f"up to {told.n_queries:,} answers; which is not chosen yet"
-        console.print(f"{purchase.stage} ({purchase.choice}): {far}; in all {bill(told)}.")
+        console.print(
+            f"{purchase.stage} ({purchase.requests.strategy}): {far}; in all {bill(told)}."
+        )
     if plan.n_variants > 1 and plan.together is not None:
         n = len(plan.purchases)
         console.print(f"{n:,} purchases are still to be made; together {joint(plan.together)}.")
@@ -247,30 +253,30 @@ def priced(by: PricedBy) -> str:
 def _wanted(purchase: Purchase, host: str, times: str, *, whole: bool) -> str:
     told = purchase.forecast
     what = f"{told.n_queries:,} answers from {host}"
-    if purchase.stage == evaluate_teacher.name:
+    if purchase.requests.is_evaluation:
         return f"To measure the teacher: {told.n_queries:,} test questions to {host}"
-    by = "the whole pool" if whole else f"{purchase.choice} choice"
-    by += "" if purchase.chosen else ", not made yet"
+    by = "the whole pool" if whole else f"{purchase.requests.strategy} choice"
+    by += "" if purchase.requests.is_selected else ", not made yet"
     if told.n_expected is not None and told.n_expected < told.n_queries:
         by += f"; about {told.n_expected:,} within the limits"
     return f"To buy: {times}up to {what} ({by})"
 
 
 def _limits(purchase: Purchase) -> str:
-    limits = purchase.limits
+    limits = purchase.requests.limits
     parts = [] if limits.queries is None else [f"{limits.queries:,} queries"]
     parts += [] if limits.microusd is None else [dollars(limits.microusd)]
     parts += [] if limits.tokens is None else [f"{limits.tokens:,} tokens"]
     parts += [] if limits.accepted is None else [f"{limits.accepted:,} accepted answers"]
-    apart = ", apart from the budget" if purchase.stage == evaluate_teacher.name else ""
+    apart = ", apart from the budget" if purchase.requests.is_evaluation else ""
     return f"The first of these limits ends it: {', '.join(parts)}{apart}"
 
 
 def _unforeseen(purchase: Purchase) -> str:
     """What no interval from known answers can hold."""
-    if not purchase.by_difficulty or purchase.forecast.source != "answers":
+    if not purchase.requests.prefers_hard or purchase.forecast.source != "answers":
         return ""
-    return " Questions chosen for being hard may have longer answers than the known ones."
+    return " Questions that are selected for being hard may have longer answers."
 
 
 def _near(microusd: int) -> str:

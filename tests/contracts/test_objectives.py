@@ -42,6 +42,12 @@ OBJECTIVE = Objective(
     paper="2402.03898", options=Options, needs_reference_model=True, compute_loss=compute_loss,
 )
 """
+# The same on what the model itself writes: on-policy, half of the sequences.
+ON_POLICY_FILE = USER_FILE.replace("skewed_reverse_kl", "on_policy").replace(
+    "compute_loss=compute_loss,",
+    "compute_loss=compute_loss, get_sampled_fraction=lambda options, progress: 0.5,",
+)
+FILES = {"user_file": USER_FILE, "on_policy_file": ON_POLICY_FILE}
 ROWS = [
     TrainRow(str(i), (Message("user", "Who holds " + "the box " * (i % 3 + 1) + "?"),),
              (Span("Ann holds the red box .\n"), Span("Answer: Ann", 2.0)))
@@ -59,11 +65,11 @@ def models(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=[*OBJECTIVES.list_names(), "user_file"])
+@pytest.fixture(params=[*OBJECTIVES.list_names(), *FILES])
 def ref(request, tmp_path):
-    if request.param != "user_file":
+    if request.param not in FILES:
         return VariantRef(name=request.param)
-    (tmp_path / "my_objective.py").write_text(USER_FILE)
+    (tmp_path / "my_objective.py").write_text(FILES[request.param])
     return VariantRef(file=str(tmp_path / "my_objective.py"))
 
 

@@ -154,6 +154,7 @@ class Stage(Generic[S, P]):
 
     The names of its other parameters name its inputs. `version` is that of its meaning, `kind` the
     kind of work, `title` what people read. A function may serve several stages: `named` gives one.
+    `plan_requests(planned, inputs)` returns what a paid stage would send, for the plan.
     """
 
     function: Callable[Concatenate[Path, S, Any, P], BaseModel]
@@ -161,6 +162,14 @@ class Stage(Generic[S, P]):
     version: int
     kind: WorkKind = WorkKind.NONE
     title: str = ""
+    plan_requests: Callable[["Planned", Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is WorkKind.PAID and self.plan_requests is None:
+            raise TypeError(
+                f"The paid stage {self.name} has no plan_requests, so no plan could include its "
+                "cost. Pass a function of bridgekd.stages.query_teacher, or one like it."
+            )
 
     def named(self, name: str, title: str) -> "Stage[S, P]":
         """Return a stage of another name that does the same work."""
@@ -175,10 +184,13 @@ class Stage(Generic[S, P]):
 
 
 def stage(
-    version: int, kind: WorkKind = WorkKind.NONE, title: str = ""
+    version: int,
+    kind: WorkKind = WorkKind.NONE,
+    title: str = "",
+    plan_requests: Callable[["Planned", Any], Any] | None = None,
 ) -> Callable[[Callable[Concatenate[Path, S, Any, P], BaseModel]], Stage[S, P]]:
     """Marks a function as a stage. Raise `version` by hand when what it means changes."""
-    return lambda function: Stage(function, function.__name__, version, kind, title)
+    return lambda function: Stage(function, function.__name__, version, kind, title, plan_requests)
 
 
 class Maker(Protocol):

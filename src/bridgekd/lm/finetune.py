@@ -117,7 +117,7 @@ def trained(task: Task, progress: Progress) -> TrainingLog:
     trainer = UpdateTrainer(
         local, rows, updates, watch, arguments,
         objective=OBJECTIVES.load(settings), options=OBJECTIVES.parse_options(settings),
-        reference=reference, in_one_line=reference is None and packs(local, rows),
+        seed=task.seed, reference=reference, in_one_line=reference is None and packs(local, rows),
     )  # fmt: skip
     if standing.gradient_checkpointing:
         trainer.save_activations()
@@ -225,7 +225,6 @@ def _watch(local: LocalModel, task: Task, standing: Standing, progress: Progress
 
 def _deliver(local: LocalModel, task: Task, standing: Standing) -> None:
     """The best weights, or the last where nothing says which are best."""
-    local.model.config.use_cache = True  # the Trainer switches it off
     if not is_first():
         return
     if task.validate is None:
@@ -265,6 +264,7 @@ def _arguments(task: Task) -> TrainingArguments:
         "run_name": task.label,
         "disable_tqdm": True,
         "log_level": "error",
+        "use_cache": True,  # or the Trainer switches it off in the saved config, too
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "use_cpu": device == "cpu",

@@ -31,6 +31,15 @@ from bridgekd.records import Message
 OnBatch = Callable[[list[int], list[str]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """The tokens of a prompt, and the seed and purpose of the row's random stream."""
+
+    ids: Sequence[int]
+    seed: int = 0
+    purpose: str = ""
+
+
 def generate(
     local: LocalModel,
     prompts: Sequence[tuple[Message, ...]],
@@ -103,7 +112,11 @@ def sample(
         progress(label, len(known), len(ids))
     for batch in length_sorted([len(row) for row in ids], max(1, size // n)):
         if not all(i in known for i in batch):
-            rows = [_Row(ids[i], seed + k * SEED_STEP, i) for i in batch for k in range(n)]
+            rows = [
+                PromptRow(ids[i], seed + k * SEED_STEP, f"generate row {i}")
+                for i in batch
+                for k in range(n)
+            ]
             written = iter(_generate_rows(local, rows, spec, size, throughput))
             for i in batch:
                 texts[i] = tuple(next(written) for _ in range(n))
@@ -119,8 +132,17 @@ def continue_ids(
 ) -> list[list[int]]:
     """Return the new tokens of each row, greedy, without the token that stopped it."""
     check_room(local, max(map(len, ids), default=0) + max_new_tokens)
-    rows = [_Row(row, 0, i) for i, row in enumerate(ids)]
+    rows = [PromptRow(row) for row in ids]
     return _generate_batch(local, rows, _Spec(max_new_tokens, stop)) if rows else []
+
+
+def sample_ids(
+    local: LocalModel, rows: Sequence[PromptRow], max_new_tokens: int, stop: Sequence[int]
+) -> list[list[int]]:
+    """Return one sample at temperature 1 for each row, without the token that stopped it."""
+    longest = max((len(row.ids) for row in rows), default=0)
+    size = choose_generation_batch(local, longest, max_new_tokens)
+    return _generate_ids(local, rows, _Spec(max_new_tokens, stop, temperature=1.0), size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,39 +155,21 @@ class _Spec:
     temperature: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A prompt, and the seed and the number of the row's random stream."""
-
-    ids: Sequence[int]
-    seed: int
-    number: int
-
-
 def _generate_rows(
     local: LocalModel,
-    rows: Sequence[_Row],
+    rows: Sequence[PromptRow],
     spec: _Spec,
     batch_size: int,
     throughput: Throughput | None,
 ) -> list[str]:
     """Return the texts of rows of like length, at most `batch_size` at one time."""
     started = time.monotonic()
-    new: list[list[int]] = [[] for _ in rows]
-
-    def run(batch: list[int]) -> None:
-        for i, tokens in zip(
-            batch, _generate_batch(local, [rows[i] for i in batch], spec), strict=True
-        ):
-            new[i] = tokens
-
-    lengths = [len(row.ids) for row in rows]
-    run_batches(get_model_name(local), lengths, length_sorted(lengths, batch_size), run)
+    new = _generate_ids(local, rows, spec, batch_size)
     texts = local.tokenizer.batch_decode(new, skip_special_tokens=True)
     if throughput is not None:
         throughput.add(
             n_texts=len(texts),
-            n_prompt_tokens=sum(lengths),
+            n_prompt_tokens=sum(len(row.ids) for row in rows),
             n_generated_tokens=sum(map(len, new)),
             seconds=time.monotonic() - started,
         )
@@ -173,8 +177,24 @@ def _generate_rows(
     return [(text[: e.end()] if e else text).strip() for text, e in zip(texts, ends, strict=True)]
 
 
+def _generate_ids(
+    local: LocalModel, rows: Sequence[PromptRow], spec: _Spec, batch_size: int
+) -> list[list[int]]:
+    """Return the new tokens of each row, in batches of like length."""
+    new: list[list[int]] = [[] for _ in rows]
+
+    def run(batch: list[int]) -> None:
+        tokens = _generate_batch(local, [rows[i] for i in batch], spec)
+        for i, own in zip(batch, tokens, strict=True):
+            new[i] = own
+
+    lengths = [len(row.ids) for row in rows]
+    run_batches(get_model_name(local), lengths, length_sorted(lengths, batch_size), run)
+    return new
+
+
 @torch.inference_mode()
-def _generate_batch(local: LocalModel, rows: Sequence[_Row], spec: _Spec) -> list[list[int]]:
+def _generate_batch(local: LocalModel, rows: Sequence[PromptRow], spec: _Spec) -> list[list[int]]:
     """Return the new tokens of each row in one call of `model.generate`."""
     model: Any = local.model
     pad_id = int(local.tokenizer.pad_token_id)
@@ -214,11 +234,8 @@ class _RowSampler(LogitsProcessor):
     random number for this step.
     """
 
-    def __init__(self, rows: Sequence[_Row], spec: _Spec, width: int) -> None:
-        draws = [
-            stream(row.seed, f"generate row {row.number}").random(spec.max_new_tokens)
-            for row in rows
-        ]
+    def __init__(self, rows: Sequence[PromptRow], spec: _Spec, width: int) -> None:
+        draws = [stream(row.seed, row.purpose).random(spec.max_new_tokens) for row in rows]
         self.draws = torch.from_numpy(np.stack(draws))
         self.temperature, self.width = spec.temperature, width
 

@@ -21,6 +21,7 @@ from bridgekd.lm.forward import logits_at
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.memory import free_device_memory, is_out_of_memory
 from bridgekd.lm.objectives import Objective, TokenBatch
+from bridgekd.lm.on_policy import sample_targets
 from bridgekd.lm.reference_model import ReferenceModel
 from bridgekd.lm.updates import Batch, Share, Updates, micro_batches, one_line, rectangle
 from bridgekd.lm.watching import Watch
@@ -43,6 +44,7 @@ class UpdateTrainer(Trainer):
         *,
         objective: Objective,
         options: BaseModel,
+        seed: int,
         reference: ReferenceModel | None = None,
         in_one_line: bool = False,
     ) -> None:
@@ -57,36 +59,56 @@ class UpdateTrainer(Trainer):
         self.local, self.rows, self.updates, self.watch = local, rows, updates, watch
         self.objective: Objective = objective
         self.options, self.reference = options, reference
-        self.in_one_line = in_one_line
+        self.in_one_line, self.seed = in_one_line, seed
+        self.longest_target = max(len(row.ids) - row.n_prompt for row in rows)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
         """Gradients of this process's share of an update; its part of the loss, float32."""
-        model.train()
         share: Share = inputs["share"]
+        rows = self._prepare_rows(share)
+        model.train()
         while True:
             try:
-                return self._worked_through(model, share)
+                return self._run_update(model, rows, share.weight)
             except (RuntimeError, MemoryError) as exc:
                 if not is_out_of_memory(exc):
                     raise
                 reason = str(exc).partition("\n")[0]
-            self._cut_finer(share, reason)
+            self._cut_finer(rows, reason)
 
-    def _worked_through(self, model: Any, share: Share) -> Tensor:
-        batches = self._cut(share)
+    def _prepare_rows(self, share: Share) -> list[Encoded]:
+        """The rows of a share; an on-policy objective replaces targets by the model's own."""
+        rows = [self.rows[i] for i in share.rows]
+        get_fraction = self.objective.get_sampled_fraction
+        if get_fraction is None:
+            return rows
+        return sample_targets(
+            self.local,
+            rows,
+            [f"update {self.state.global_step} row {i}" for i in share.rows],
+            fraction=get_fraction(self.options, self._progress()),
+            seed=self.seed,
+            max_new_tokens=self.longest_target,
+        )
+
+    def _progress(self) -> float:
+        return self.state.global_step / self.state.max_steps
+
+    def _run_update(self, model: Any, rows: Sequence[Encoded], weight: float) -> Tensor:
+        batches = self._cut(rows)
         total = torch.zeros((), device=self.local.device)
-        for k, rows in enumerate(batches, 1):
+        for k, batch in enumerate(batches, 1):
             apart = self.accelerator.no_sync(model) if k < len(batches) else nullcontext()
             with apart:
-                loss = self._loss(model, [self.rows[i] for i in rows], share.weight)
+                loss = self._loss(model, [rows[i] for i in batch], weight)
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
-    def _cut(self, share: Share) -> list[list[int]]:
-        return micro_batches(share, self.updates.lengths, self.watch.standing.micro_tokens)
+    def _cut(self, rows: Sequence[Encoded]) -> list[list[int]]:
+        return micro_batches([len(row.ids) for row in rows], self.watch.standing.micro_tokens)
 
     def _loss(self, model: Any, rows: Sequence[Encoded], weight: float) -> Tensor:
         """This micro-batch's part of the update's loss; processes average theirs, hence the
@@ -103,7 +125,7 @@ class UpdateTrainer(Trainer):
             weights=batch.weights,
             sequence_ids=batch.sequence_ids,
             reference_logits=self._compute_reference_logits(batch, arguments),
-            progress=self.state.global_step / self.state.max_steps,
+            progress=self._progress(),
         )
         total = self.objective.compute_loss(tokens, self.options)
         return total * self.updates.n_processes / max(weight, TINY)
@@ -118,19 +140,19 @@ class UpdateTrainer(Trainer):
             return one_line(rows, self.local.device)
         return rectangle(rows, int(self.local.tokenizer.pad_token_id), self.local.device)
 
-    def _cut_finer(self, share: Share, reason: str) -> None:
+    def _cut_finer(self, rows: Sequence[Encoded], reason: str) -> None:
         """After memory ran out: half the tokens, then gradient checkpointing, then one sentence."""
         model, standing = self.local.model, self.watch.standing
         model.zero_grad(set_to_none=True)
         free_device_memory()
-        longest = int(self.updates.lengths[list(share.rows)].max())
-        tokens = min(standing.micro_tokens or sys.maxsize, longest * len(share.rows))
+        longest = max(len(row.ids) for row in rows)
+        tokens = min(standing.micro_tokens or sys.maxsize, longest * len(rows))
         if self.updates.n_processes > 1:
             raise BadInput(
                 f"Memory ran out in one of several processes ({reason}). Set "
                 f"runtime.micro_batch_tokens to {tokens // 2} and run the same command again."
             )
-        if len(self._cut(share)) < len(share.rows):
+        if len(self._cut(rows)) < len(rows):
             standing.micro_tokens = max(longest, tokens // 2)
             standing.n_halved += 1
         elif not standing.gradient_checkpointing:

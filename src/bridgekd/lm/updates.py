@@ -105,17 +105,13 @@ def shuffled_passes(n_rows: int, n_wanted: int, seed: int) -> NDArray[np.int64]:
     return np.concatenate(passes)[:n_wanted]
 
 
-def micro_batches(
-    share: Share, lengths: NDArray[np.int64], most_tokens: int | None
-) -> list[list[int]]:
-    """The share's rows in micro-batches of at most `most_tokens` tokens with padding; None: all at
+def micro_batches(lengths: Sequence[int], most_tokens: int | None) -> list[list[int]]:
+    """Places of rows in micro-batches of at most `most_tokens` tokens with padding; None: all at
     once. A longer row is one of its own.
     """
-    rows = list(share.rows)
-    if most_tokens is None or not rows:
-        return [rows] if rows else []
-    cut = token_limited([int(lengths[i]) for i in rows], most_tokens)
-    return [[rows[k] for k in batch] for batch in cut]
+    if most_tokens is None:
+        return [list(range(len(lengths)))] if lengths else []
+    return token_limited(lengths, most_tokens)
 
 
 def rectangle(rows: Sequence[Encoded], pad_id: int, device: str) -> Batch:

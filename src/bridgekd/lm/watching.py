@@ -75,9 +75,7 @@ class Watch(TrainerCallback):
         if is_first():
             model = self.local.model
             model.train(False)
-            model.config.use_cache, use_cache = True, model.config.use_cache
             value = float(validate(self.local))
-            model.config.use_cache = use_cache
             model.train()
         value = of_the_first(value, self.local.device)
         best = max((v for _, v in self.standing.validations), default=float("-inf"))

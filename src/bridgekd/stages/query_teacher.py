@@ -1,7 +1,7 @@
 """The paid stages: query_teacher and evaluate_teacher. Only they open the ledger."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,19 @@ from bridgekd.core.prompts import teacher_prompt
 from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, compute_limits
 from bridgekd.edges.rows import read_column, read_rows, write_rows
-from bridgekd.edges.store import Artifact, stage
+from bridgekd.edges.store import Artifact, Planned, stage
 from bridgekd.grading.answer_type import AnswerType
 from bridgekd.grading.grade import check_rationale, grade_answer
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_few_shot, read_pool
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction
+from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.stages.live import Live
+from bridgekd.stages.select_questions import (
+    SelectSettings,
+    name_prefix_group,
+    rank_without_models,
+)
 from bridgekd.stages.stats import PurchaseStats
 from bridgekd.teacher.buy import Purchase, api_key, buy
 from bridgekd.teacher.orders import Accept
@@ -54,6 +60,42 @@ class EvaluateTeacherSettings(Section):
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedRequests:
+    """The questions that a paid stage may send, and the limits of its purchase.
+
+    is_selected: `examples` are the questions in their order, as far as the limits reach; else it is
+    not known yet which of them will be sent. strategy: the name of what selects them. prefix_group:
+    purchases of the same group begin with the same questions, so one of them sends all that the
+    others send. prefers_hard: whether questions are selected for being hard. is_evaluation: whether
+    the purchase measures the teacher and is not a part of the budget.
+    """
+
+    ask: TeacherRequestSettings
+    examples: Sequence[Example]
+    is_selected: bool
+    limits: Limits
+    strategy: str
+    prefix_group: str
+    prefers_hard: bool = False
+    is_evaluation: bool = False
+
+    @property
+    def is_query_limited(self) -> bool:
+        """Whether nothing but the number of requests ends the purchase."""
+        limits = self.limits
+        return limits == Limits(queries=limits.queries)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """What a plan has read: how every artifact would be made, by its folder, and the data."""
+
+    planned: Mapping[str, Planned]
+    read_pool: Callable[[Artifact], Sequence[Example]]
+    test: Sequence[Example]
+
+
 def build_request_settings(recipe: Recipe) -> TeacherRequestSettings:
     """Return how the recipe's teacher is asked."""
     teacher = recipe.teacher
@@ -84,7 +126,39 @@ def build_evaluate_teacher_settings(recipe: Recipe) -> EvaluateTeacherSettings:
     return EvaluateTeacherSettings(ask=ask, queries=queries, seed=recipe.seed)
 
 
-@stage(version=2, kind=WorkKind.PAID, title="The teacher's answers")
+def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
+    """Return the requests of `query_teacher`: a ranking from its top, within a part of a budget.
+
+    The order of a ranking is known when it is made, or if it is a selection that needs no model.
+    """
+    settings = stage.settings
+    assert isinstance(settings, QueryTeacherSettings)
+    (pool,), (ranking,) = stage.inputs["pool"], stage.inputs["ranking"]
+    examples = inputs.read_pool(pool)
+    limits = compute_limits(settings.budget, len(examples), settings.part)
+    source = inputs.planned[ranking.path.name]
+    order: Sequence[str] | None = None
+    if ranking.done:
+        order = read_column(ranking.path / "ranking.parquet", Pick, "id")
+    strategy, group, prefers_hard = source.stage.name, ranking.path.name, True
+    if isinstance(select := source.settings, SelectSettings):
+        order = rank_without_models(source, select, examples) if order is None else order
+        strategy, group = select.strategy.name, name_prefix_group(source, select)
+        prefers_hard = STRATEGIES.load(select.strategy).needs_difficulty
+    if order is not None:
+        by_id = index_by_id(examples, order[: limits.queries])
+        examples = [by_id[id] for id in order[: limits.queries]]
+    return PlannedRequests(
+        settings.ask, examples, order is not None, limits, strategy, group, prefers_hard
+    )
+
+
+@stage(
+    version=2,
+    kind=WorkKind.PAID,
+    title="The teacher's answers",
+    plan_requests=plan_ranked_requests,
+)
 def query_teacher(
     output_dir: Path,
     settings: QueryTeacherSettings,
@@ -108,7 +182,28 @@ def query_teacher(
     return _build_stats(bought, n_unrecorded)
 
 
-@stage(version=2, kind=WorkKind.PAID, title="The teacher on test questions")
+def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
+    """Return the requests of `evaluate_teacher`: all of them are known."""
+    settings = stage.settings
+    assert isinstance(settings, EvaluateTeacherSettings)
+    examples = sample_test_questions(settings, inputs.test)
+    return PlannedRequests(
+        ask=hide_answer(settings.ask),
+        examples=examples,
+        is_selected=True,
+        limits=Limits(queries=len(examples)),
+        strategy="random",
+        prefix_group=stage.artifact.path.name,
+        is_evaluation=True,
+    )
+
+
+@stage(
+    version=2,
+    kind=WorkKind.PAID,
+    title="The teacher on test questions",
+    plan_requests=plan_evaluation_requests,
+)
 def evaluate_teacher(
     output_dir: Path,
     settings: EvaluateTeacherSettings,

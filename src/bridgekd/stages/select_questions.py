@@ -1,6 +1,7 @@
 """Which questions to pay for: a ranking of the whole pool."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from bridgekd.config import Amount, Recipe, Section
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
 from bridgekd.edges.rows import read_column, write_columns
-from bridgekd.edges.store import Artifact, Stats, stage
+from bridgekd.edges.store import Artifact, Planned, Stats, stage
 from bridgekd.records import Completion, Example, Pick, Score
 from bridgekd.selection.check_recipe import check_strategy
 from bridgekd.selection.diversity import center_embeddings
@@ -121,3 +122,38 @@ def find_embeddings(*artifacts: Artifact | None) -> Path | None:
 def _read_asked_ids(purchases: Sequence[Artifact]) -> set[str]:
     files = [a.path / "completions.parquet" for a in purchases]
     return {id for file in files for id in read_column(file, Completion, "id")}
+
+
+def rank_without_models(
+    source: Planned, select: SelectSettings, pool: Sequence[Example]
+) -> Sequence[str] | None:
+    """Return the ids of the pool in the order of a strategy that needs no model; else None.
+
+    What an earlier round asks is left out of a later one, and is not known yet.
+    """
+    strategy = STRATEGIES.load(select.strategy)
+    if strategy.needs_difficulty or strategy.needs_embeddings or not strategy.is_nested:
+        return None
+    if "earlier" in source.inputs:
+        return None
+    ids = [e.id for e in pool]
+    ranking = rank_pool(
+        strategy,
+        STRATEGIES.parse_options(select.strategy),
+        ids,
+        np.zeros(len(ids)),
+        np.empty((len(ids), 0), dtype=np.float32),
+        domains=[e.domain for e in pool],
+        n_selected=0,
+        seed=select.seed,
+    )
+    return [ids[row] for row in ranking.rows]
+
+
+def name_prefix_group(source: Planned, select: SelectSettings) -> str:
+    """Return what purchases have in common that begin with the same questions."""
+    if not STRATEGIES.load(select.strategy).is_nested or "earlier" in source.inputs:
+        return source.artifact.path.name
+    same = select.model_copy(update={"queries": None, "part": FULL_BUDGET})
+    made_from = (artifact.fingerprint for artifact in chain(*source.inputs.values()))
+    return " ".join([same.model_dump_json(), *made_from])

@@ -54,6 +54,8 @@ class Objective:
 
     `options` is a frozen pydantic model. `needs_reference_model`: whether batches have the logits
     of a second model, which must have the vocabulary of the trained one.
+    `get_sampled_fraction(options, progress)`: the fraction of an update's sequences whose targets
+    the trained model samples itself (on-policy distillation, arXiv 2306.13649); None: none.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Objective:
     options: type[BaseModel]
     needs_reference_model: bool
     compute_loss: "Callable[[TokenBatch, Any], Tensor]"
+    get_sampled_fraction: Callable[[Any, float], float] | None = None
 
 
 OBJECTIVES: Registry[Objective] = Registry(
