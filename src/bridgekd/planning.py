@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel
-
 from bridgekd.comparing import Comparison, report_comparison, run_comparison
 from bridgekd.config import Price, Recipe, is_loopback, published_price
 from bridgekd.core.costs import microusd
@@ -139,7 +137,7 @@ def foreseen(
     purchases, together = purchases_of(world, pending)
     teacher = resolve_teacher(recipe.teacher)
     stop = recipe.hard_stop_usd
-    serves = any(_served(p.settings) for p in to_do)
+    serves = any(isinstance(p.settings, BackendSettings) and p.settings.uses_server for p in to_do)
     n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
     data = PlannedData(pool, len(validation), len(test), instructions, n_answers)
     return Plan(
@@ -174,13 +172,6 @@ def _priced(resolved: ResolvedTeacher) -> PricedBy:
         published.read if published else "",
         published.source if published else "",
         price.batch if price is not None and resolved.transport.has_batch_price else None,
-    )
-
-
-def _served(settings: BaseModel) -> bool:
-    return isinstance(settings, BackendSettings) and "server" in (
-        settings.backend,
-        settings.scoring,
     )
 
 
