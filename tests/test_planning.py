@@ -151,6 +151,12 @@ def test_a_choice_that_only_a_seed_decides_is_known_before_it_is_made(task):
     ]
 
 
+def test_of_several_rounds_only_the_first_is_known_before_it_is_purchased(task):
+    overrides = ["select.strategy=random", "select.rounds=3"]
+    purchases = api.plan(task / "task.yaml", overrides=overrides).purchases
+    assert [p.requests.is_selected for p in purchases] == [True, False, False]
+
+
 def test_a_warm_ledger_makes_the_plan_exact(tiny):
     spend = bridgekd.run(tiny, **DIRECT).metrics.arms["direct"].spend_usd
     shutil.rmtree(tiny.parent / "runs")

@@ -4,18 +4,17 @@ Sends nothing, writes nothing, takes no lock. What is known is used exactly: a r
 (or that only a seed decides) names the prompts, and an answer in the ledger names its cost.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from pydantic import BaseModel
 
 from bridgekd.comparing import Comparison, report_comparison, run_comparison
 from bridgekd.config import Price, Recipe, is_loopback, published_price
 from bridgekd.core.costs import microusd
 from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.forecast import CostForecast
+from bridgekd.edges.columns import Rows
 from bridgekd.edges.data import load_examples, load_instructions
 from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.grading.answer_type import load_answer_type
@@ -26,6 +25,7 @@ from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
 from bridgekd.plans.stage_work import PlannedData
 from bridgekd.progress import Progress, silent
 from bridgekd.purchases import Purchase, World, purchases_of
+from bridgekd.records import Example
 from bridgekd.runs import Run, build_run_context
 from bridgekd.stages.load_data import build_load_pool_settings, split_validation
 from bridgekd.stages.model_backend import BackendSettings
@@ -124,22 +124,15 @@ def foreseen(
     here = Run(recipe, folder, seen, ctx)
     work(here)
     to_do = [p for p in seen.planned.values() if not p.artifact.done]
-    loaded, settings = here.load_pool(), build_load_pool_settings(recipe, folder)
-    if loaded.done:
-        pool, validation = read_pool(loaded), read_validation(loaded)
-    else:
-        pool, validation = split_validation(here.train_data, settings)
+    pool, validation, test = _read_data(here)
     instructions = load_instructions(here.instructions.path) if here.instructions else []
-    answer_type = load_answer_type(settings.answer_type)
-    test = load_examples(here.test_data.path, recipe.data.fields, answer_type)
     pending = [p for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
         refuse_shared(here.ctx.ledger)
-    world = World(here, seen, test, {loaded.path.name: pool})
+    world = World(here, seen, test, {here.load_pool().path.name: pool})
     purchases, together = purchases_of(world, pending)
-    teacher = resolve_teacher(recipe.teacher)
-    stop = recipe.hard_stop_usd
-    serves = any(_served(p.settings) for p in to_do)
+    teacher, stop = resolve_teacher(recipe.teacher), recipe.hard_stop_usd
+    serves = any(isinstance(p.settings, BackendSettings) and p.settings.uses_server for p in to_do)
     n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
     data = PlannedData(pool, len(validation), len(test), instructions, n_answers)
     return Plan(
@@ -157,12 +150,26 @@ def foreseen(
         host=teacher.host,
         is_sent=teacher.transport.sends_to_host,
         sent=_sent(recipe),
-        needs_consent=teacher.transport.sends_to_host
-        and (not is_loopback(teacher.host) or recipe.teacher.api_key_env is not None),
+        needs_consent=_needs_consent(teacher),
         serves=serves,
         served_at=_abroad(recipe) if serves else "",
         durations=estimate_durations(here, seen, data, measure=measure is not None),
     )
+
+
+def _read_data(run: Run) -> tuple[Rows[Example], Rows[Example], Sequence[Example]]:
+    """Return the pool, the validation split and the test questions, made or still to be made."""
+    artifact, settings = run.load_pool(), build_load_pool_settings(run.recipe, run.folder)
+    answer_type = load_answer_type(settings.answer_type)
+    test = load_examples(run.test_data.path, run.recipe.data.fields, answer_type)
+    if artifact.done:
+        return read_pool(artifact), read_validation(artifact), test
+    return *split_validation(run.train_data, settings), test
+
+
+def _needs_consent(teacher: ResolvedTeacher) -> bool:
+    is_free_here = is_loopback(teacher.host) and teacher.teacher.api_key_env is None
+    return teacher.transport.sends_to_host and not is_free_here
 
 
 def _priced(resolved: ResolvedTeacher) -> PricedBy:
@@ -174,13 +181,6 @@ def _priced(resolved: ResolvedTeacher) -> PricedBy:
         published.read if published else "",
         published.source if published else "",
         price.batch if price is not None and resolved.transport.has_batch_price else None,
-    )
-
-
-def _served(settings: BaseModel) -> bool:
-    return isinstance(settings, BackendSettings) and "server" in (
-        settings.backend,
-        settings.scoring,
     )
 
 

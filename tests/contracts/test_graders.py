@@ -14,6 +14,8 @@ from bridgekd.grading.graders import GRADERS
 from bridgekd.variants import VariantRef
 
 TOLERANCE = """
+from fractions import Fraction
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from bridgekd.grading.grader import Grader
@@ -27,7 +29,7 @@ class ToleranceOptions(BaseModel):
 
 
 def match(answer, gold, choices, options):
-    values = (float(canonicalize_number(text, choices, options)) for text in (answer, gold))
+    values = (Fraction(canonicalize_number(text, choices, options)) for text in (answer, gold))
     return abs(next(values) - next(values)) <= options.tolerance
 
 

@@ -26,6 +26,10 @@ class BackendSettings(Section):
     backend: Backend = "transformers"
     scoring: Backend = "transformers"
 
+    @property
+    def uses_server(self) -> bool:
+        return "server" in (self.backend, self.scoring)
+
 
 class ModelBackend(Protocol):
     """A model that is ready. The methods have the arguments of their namesakes in `lm`, without the
