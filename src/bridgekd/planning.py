@@ -160,11 +160,14 @@ def foreseen(
 def _read_data(run: Run) -> tuple[Rows[Example], Rows[Example], Sequence[Example]]:
     """Return the pool, the validation split and the test questions, made or still to be made."""
     artifact, settings = run.load_pool(), build_load_pool_settings(run.recipe, run.folder)
+    # The training data first: a fault in it is reported before one in the test data.
+    if artifact.done:
+        pool, validation = read_pool(artifact), read_validation(artifact)
+    else:
+        pool, validation = split_validation(run.train_data, settings)
     answer_type = load_answer_type(settings.answer_type)
     test = load_examples(run.test_data.path, run.recipe.data.fields, answer_type)
-    if artifact.done:
-        return read_pool(artifact), read_validation(artifact), test
-    return *split_validation(run.train_data, settings), test
+    return pool, validation, test
 
 
 def _needs_consent(teacher: ResolvedTeacher) -> bool:

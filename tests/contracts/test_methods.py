@@ -116,7 +116,7 @@ def test_method_is_in_the_documentation(name):
 def test_method_plans(recipe, name):
     sets = ["student.instruct=instruct.jsonl"]
     plan = api.plan(recipe, methods=[name], overrides=sets)
-    queries = sum(p.limits.queries for p in plan.purchases)
+    queries = sum(p.requests.limits.queries for p in plan.purchases)
     expected = {"base_models": 0, "answers_only": 0, "direct_full": 27, "mine.py": 4}
     assert queries == expected.get(name, 5)
 
