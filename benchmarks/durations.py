@@ -23,9 +23,9 @@ from bridgekd.edges.store import Artifact
 from bridgekd.lm import measure_speed
 from bridgekd.plans import model_speed
 from bridgekd.plans.stage_durations import DurationEstimate
-from bridgekd.sandbox.steps import count_steps
-from bridgekd.sandbox.teacher_server import serve
-from bridgekd.sandbox.world import generate
+from bridgekd.sandbox.steps import count_wrong_steps
+from bridgekd.sandbox.teacher_server import run_teacher_server
+from bridgekd.sandbox.world import generate_examples
 
 SMALL_JOB = """\
 data: {{train: train.jsonl, test: test.jsonl, fields: {{id: id}}, validation: 12}}
@@ -55,7 +55,10 @@ device: cpu
 def write_small_job(folder: Path, model: Path) -> Path:
     """A recipe for 60 questions of the sandbox, 24 more to test."""
     for name, n, seed in (("train", 60, 0), ("test", 24, 1)):
-        rows = [{"id": e.id, "question": e.question, "answer": e.answer} for e in generate(n, seed)]
+        rows = [
+            {"id": e.id, "question": e.question, "answer": e.answer}
+            for e in generate_examples(n, seed)
+        ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = folder / "small.yaml"
     recipe.write_text(SMALL_JOB.format(model=model.resolve()))
@@ -91,7 +94,7 @@ def _format(estimated: float, taken: float) -> str:
 
 def compare_times(recipe: Path, overrides: list[str], methods: list[str]) -> None:
     """Measure, run, and print both."""
-    with serve() as teacher:
+    with run_teacher_server() as teacher:
         sets = [*overrides, f"teacher.base_url={teacher.base_url}"]
         started = time.monotonic()
         plan = api.plan(recipe, overrides=sets, methods=methods, measure_time=True)
@@ -99,7 +102,7 @@ def compare_times(recipe: Path, overrides: list[str], methods: list[str]) -> Non
         assert plan.durations is not None and not plan.durations.missing
         print(f"A rationale counts as {plan.durations.rationale_tokens:.0f} tokens.")
         started = time.monotonic()
-        checkers = {"sandbox": count_steps}
+        checkers = {"sandbox": count_wrong_steps}
         done = api.run(recipe, overrides=sets, methods=methods, checkers=checkers)
         print(f"The run took {time.monotonic() - started:.0f} s.\n")
     print_comparison(plan.durations, done.report.parent.parent)

@@ -22,19 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgekd.config import Price, Teacher
-from bridgekd.core.admission import Account, Charge, Limits
-from bridgekd.core.bounds import Settled, calls_for
+from bridgekd.config import Price, TeacherOptions
+from bridgekd.core.admission import BudgetTracker, BudgetUse, Limits
+from bridgekd.core.bounds import KnownCost, plan_requests
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.costs import cost_microusd
-from bridgekd.core.statistics import wilson
+from bridgekd.core.costs import compute_cost_microusd
+from bridgekd.core.statistics import wilson_interval
 from bridgekd.cost.forecast import CostForecast, forecast_cost
 from bridgekd.cost.token_lengths import KnownUsage, LengthEvidence
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.purchases import foresee
+from bridgekd.purchases import forecast_purchase
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, count_tokens, serve
-from bridgekd.teacher.buy import buy
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, count_tokens, run_teacher_server
+from bridgekd.teacher.buy import buy_answers
 
 WORDS = ("so", "ten", "four", "apple", "walnut", "orchard", "hospital", "transport", "settlement")
 
@@ -125,7 +125,9 @@ def _limits(
     if kind == "tokens":
         total = sum(u.n_prompt_tokens + u.n_completion_tokens for u in usages)
         return Limits(queries=n, tokens=int(total * room) + 2000)
-    bill = sum(cost_microusd(price, u.n_prompt_tokens, u.n_completion_tokens) for u in usages)
+    bill = sum(
+        compute_cost_microusd(price, u.n_prompt_tokens, u.n_completion_tokens) for u in usages
+    )
     return Limits(queries=n, microusd=int(bill * room) + 5000)
 
 
@@ -133,13 +135,13 @@ def simulate(trial: Trial) -> Result:
     """Told and bought by arithmetic alone."""
     usages = [_usage(q, trial.max_tokens) for q in trial.known]
     settled = {
-        q.text: Settled(
-            cost_microusd(trial.price, u.n_prompt_tokens, u.n_completion_tokens),
+        q.text: KnownCost(
+            compute_cost_microusd(trial.price, u.n_prompt_tokens, u.n_completion_tokens),
             u.n_prompt_tokens + u.n_completion_tokens,
         )
         for q, u in zip(trial.known, usages, strict=True)
     }
-    calls = calls_for(
+    calls = plan_requests(
         [q.messages for q in trial.pool],
         trial.price,
         trial.max_tokens,
@@ -153,22 +155,22 @@ def simulate(trial: Trial) -> Result:
         ordered=trial.ordered,
         evidence=LengthEvidence("answers", usages),
     )
-    account, paid = Account(trial.limits), 0
+    account, paid = BudgetTracker(trial.limits), 0
     for question, call in zip(trial.pool, calls, strict=True):
         usage = _usage(question, trial.max_tokens)
-        cost = cost_microusd(trial.price, usage.n_prompt_tokens, usage.n_completion_tokens)
-        most = Charge(1, call.most_microusd, call.most_tokens)
-        if account.lacking(most):
+        cost = compute_cost_microusd(trial.price, usage.n_prompt_tokens, usage.n_completion_tokens)
+        most = BudgetUse(1, call.max_microusd, call.max_tokens)
+        if account.find_blocking_limit(most):
             break
-        account.hold(most)
-        account.settle(most, Charge(1, cost, usage.n_prompt_tokens + usage.n_completion_tokens))
+        account.reserve(most)
+        account.settle(most, BudgetUse(1, cost, usage.n_prompt_tokens + usage.n_completion_tokens))
         paid += 0 if question.text in settled else cost
     return Result(told, account.charged.microusd, paid, trial.shifted)
 
 
 def buy_really(trial: Trial, url: str, ledger_path: Path) -> Result:
     """Told and bought through the ledger and HTTP."""
-    teacher = Teacher(
+    teacher = TeacherOptions(
         provider="sandbox",
         model=SANDBOX_MODEL,
         base_url=url,
@@ -177,7 +179,7 @@ def buy_really(trial: Trial, url: str, ledger_path: Path) -> Result:
         price=trial.price,
     )
     with Ledger(ledger_path) as ledger:
-        buy(
+        buy_answers(
             _requests(trial.known),
             ledger,
             teacher=teacher,
@@ -185,7 +187,7 @@ def buy_really(trial: Trial, url: str, ledger_path: Path) -> Result:
             run="known",
             api_key="none",
         )
-    told = foresee(
+    told = forecast_purchase(
         _requests(trial.pool),
         teacher=teacher,
         limits=trial.limits,
@@ -193,7 +195,7 @@ def buy_really(trial: Trial, url: str, ledger_path: Path) -> Result:
         ordered=trial.ordered,
     )
     with Ledger(ledger_path) as ledger:
-        bought = buy(
+        bought = buy_answers(
             _requests(trial.pool),
             ledger,
             teacher=teacher,
@@ -208,15 +210,15 @@ def tell(results: Iterable[Result], title: str) -> None:
     """Prints how often the intervals held."""
     results = list(results)
     bounds = [(r.told.total, r.charged) for r in results]
-    above = sum(bill > b.high for b, bill in bounds)
-    below = sum(bill < b.low for b, bill in bounds)
+    above = sum(bill > b.ci_high for b, bill in bounds)
+    below = sum(bill < b.ci_low for b, bill in bounds)
     held = len(results) - above - below
-    low, high = wilson(held, len(results))
+    low, high = wilson_interval(held, len(results))
     passed = sum(
-        r.charged > r.told.total.ceiling or r.paid > r.told.unpaid.ceiling for r in results
+        r.charged > r.told.total.maximum or r.paid > r.told.unpaid.maximum for r in results
     )
-    new = sum(r.told.unpaid.low <= r.paid <= r.told.unpaid.high for r in results)
-    widths = [(b.high - b.low) / max(1, bill) for b, bill in bounds]
+    new = sum(r.told.unpaid.ci_low <= r.paid <= r.told.unpaid.ci_high for r in results)
+    widths = [(b.ci_high - b.ci_low) / max(1, bill) for b, bill in bounds]
     print(
         f"{title}: held {held} of {len(results)} ({low:.1%} to {high:.1%}), above {above}, below "
         f"{below}; new money held {new}; ceiling passed {passed}; median width "
@@ -262,7 +264,7 @@ def main() -> None:
         results = [simulate(draw_trial(rng, **sizes)) for _ in range(asked.simulated)]
     else:
         sizes = {"largest_pool": 600, "largest_purchase": 120}
-        with serve(reply) as server, tempfile.TemporaryDirectory() as folder:
+        with run_teacher_server(reply) as server, tempfile.TemporaryDirectory() as folder:
             results = [
                 buy_really(draw_trial(rng, **sizes), server.base_url, Path(folder) / f"{i}.db")
                 for i in range(asked.recipes)

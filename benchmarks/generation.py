@@ -20,9 +20,9 @@ from transformers import GenerationConfig
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.core.prompts import EXPLAIN_REQUEST
+from bridgekd.core.prompts import COT_INSTRUCTION
 from bridgekd.lm.batches import pad_left
-from bridgekd.lm.encode import prompt_ids, stop_ids
+from bridgekd.lm.encode import find_stop_ids, tokenize_prompts
 from bridgekd.records import Message
 from bridgekd.sandbox import world
 
@@ -34,12 +34,12 @@ Way = Callable[[lm.LocalModel, Prompts, int, int], list[str]]
 
 def make_prompts(n: int, max_context: int) -> Prompts:
     """Questions of the sandbox, each after the text of 0 to `max_context` others."""
-    questions = [e.question for e in world.generate((1 + max_context) * n, WORLD_SEED)]
+    questions = [e.question for e in world.generate_examples((1 + max_context) * n, WORLD_SEED)]
     prompts = []
     for i in range(n):
         first = n + max_context * i
         context = " ".join(questions[first : first + i % (max_context + 1)])
-        text = f"{context}\n{questions[i]}\n{EXPLAIN_REQUEST}".strip()
+        text = f"{context}\n{questions[i]}\n{COT_INSTRUCTION}".strip()
         prompts.append((Message("user", text),))
     return prompts
 
@@ -48,8 +48,8 @@ def generate_plain(
     local: lm.LocalModel, prompts: Prompts, batch_size: int, max_new_tokens: int
 ) -> list[str]:
     """The loop one writes first: pool order, padding on the left."""
-    ids = prompt_ids(local.tokenizer, prompts)
-    pad_id, stop = int(local.tokenizer.pad_token_id), stop_ids(local.tokenizer, local.model)
+    ids = tokenize_prompts(local.tokenizer, prompts)
+    pad_id, stop = int(local.tokenizer.pad_token_id), find_stop_ids(local.tokenizer, local.model)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=list(stop),
         pad_token_id=pad_id, repetition_penalty=1.0,
@@ -68,7 +68,7 @@ def generate_package(
     local: lm.LocalModel, prompts: Prompts, batch_size: int, max_new_tokens: int
 ) -> list[str]:
     """`lm.generate`."""
-    return lm.generate(local, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    return lm.generate_texts(local, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
 
 WAYS: dict[str, Way] = {"plain": generate_plain, "bridgekd": generate_package}
@@ -78,7 +78,7 @@ def compare(
     folder: Path, prompts: Prompts, batch_size: int, max_new_tokens: int, repeats: int
 ) -> None:
     """Run both ways in turn and print a line for each."""
-    local = lm.load(folder, device="cpu")
+    local = lm.load_model(folder, device="cpu")
     cpu: dict[str, list[float]] = {way: [] for way in WAYS}
     clock: dict[str, list[float]] = {way: [] for way in WAYS}
     texts: dict[str, list[str]] = {}

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
 
-from bridgekd.core.crossed import difference_of, share_of
-from bridgekd.core.statistics import wilson
+from bridgekd.core.crossed import estimate_difference, estimate_proportion
+from bridgekd.core.statistics import wilson_interval
 
 N_RESAMPLES = 500
 SKILLS = (0.5, 0.55)
@@ -56,11 +56,11 @@ def seeds_alone(values: np.ndarray) -> Interval:
 
 def pooled(right: np.ndarray) -> Interval:
     """Wilson's, as if every seed's answers were new questions: what nobody should do."""
-    return wilson(int(right.sum()), right.size)
+    return wilson_interval(int(right.sum()), right.size)
 
 
 def crossed(first: np.ndarray, second: np.ndarray | None = None) -> Interval:
-    told = share_of(first) if second is None else difference_of(first, second)
+    told = estimate_proportion(first) if second is None else estimate_difference(first, second)
     return told.low, told.high
 
 

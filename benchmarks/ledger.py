@@ -23,15 +23,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bridgekd.config import Price
-from bridgekd.core.calls import call_key, canonical_json
-from bridgekd.core.replies import Bill, bill_of, read_reply
-from bridgekd.ledger.attempts import price_json
+from bridgekd.core.calls import compute_request_key, to_canonical_json
+from bridgekd.core.replies import RequestCost, compute_request_cost, parse_completion
+from bridgekd.ledger.attempts import dump_price
 from bridgekd.ledger.check import verify
-from bridgekd.ledger.exporting import export
+from bridgekd.ledger.exporting import export_ledger
 from bridgekd.ledger.history import known_usage
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.ledger.views import spend
-from bridgekd.teacher.commits import Commits
+from bridgekd.ledger.views import sum_spend
+from bridgekd.teacher.commits import GroupCommitter
 
 PRICE = Price(input=2.5, output=10)
 RESERVE = 9_000
@@ -125,8 +125,12 @@ def reserve(ledger: Ledger, n: int, text: str) -> int:
 
 
 def settle(ledger: Ledger, attempt: int, raw: str) -> None:
-    reply = read_reply(raw)
-    ledger.settle(attempt, reply.state, bill_of(reply, PRICE, most=Bill(1400, 512, RESERVE)))
+    reply = parse_completion(raw)
+    ledger.settle(
+        attempt,
+        reply.state,
+        compute_request_cost(reply, PRICE, most=RequestCost(1400, 512, RESERVE)),
+    )
 
 
 def grouped(folder: Path, n_tasks: int, seconds: float) -> tuple[float, float]:
@@ -136,20 +140,20 @@ def grouped(folder: Path, n_tasks: int, seconds: float) -> tuple[float, float]:
     text, waits = texts(), []
     stop = 0.0
 
-    async def one(commits: Commits, ledger: Ledger, first: int) -> int:
+    async def one(commits: GroupCommitter, ledger: Ledger, first: int) -> int:
         n = first
         while time.perf_counter() < stop:
             raw = response(n, text[n % 50])
             began = time.perf_counter()
-            attempt = await commits.do(lambda n=n: reserve(ledger, n, text[n % 50]))
+            attempt = await commits.commit(lambda n=n: reserve(ledger, n, text[n % 50]))
             waits.append(time.perf_counter() - began)
-            await commits.do(lambda a=attempt, raw=raw: ledger.record(a, raw, price=PRICE))
-            await commits.do(lambda a=attempt, raw=raw: settle(ledger, a, raw))
+            await commits.commit(lambda a=attempt, raw=raw: ledger.record(a, raw, price=PRICE))
+            await commits.commit(lambda a=attempt, raw=raw: settle(ledger, a, raw))
             n += n_tasks
         return (n - first) // n_tasks
 
     async def all_of(ledger: Ledger) -> int:
-        commits = Commits(ledger)
+        commits = GroupCommitter(ledger)
         return sum(await asyncio.gather(*(one(commits, ledger, k) for k in range(n_tasks))))
 
     with Ledger(folder / f"grouped-{n_tasks}.db") as ledger:
@@ -174,16 +178,16 @@ def fill(path: Path, n_rows: int) -> None:
     """A ledger of answered attempts with real keys and bills, written as fast as SQLite can."""
     with Ledger(path):
         pass
-    text, price = texts(), price_json(PRICE)
+    text, price = texts(), dump_price(PRICE)
 
     def rows() -> Iterator[tuple[object, ...]]:
         for n in range(n_rows):
             request, raw = call(n, text[n % 50]), response(n, text[n * 7 % 50])
-            bill = bill_of(read_reply(raw), PRICE, most=Bill())
+            bill = compute_request_cost(parse_completion(raw), PRICE, most=RequestCost())
             when = f"2026-{1 + n * 12 // n_rows:02}-{1 + n % 28:02}T10:00:00.000+00:00"
-            known = (call_key(request), f"run-{n * 10 // n_rows}", request["model"])
+            known = (compute_request_key(request), f"run-{n * 10 // n_rows}", request["model"])
             amounts = (bill.n_prompt_tokens, bill.n_completion_tokens, bill.cost_microusd)
-            yield (*known, canonical_json(request), RESERVE, *amounts, raw, price, when, when)
+            yield (*known, to_canonical_json(request), RESERVE, *amounts, raw, price, when, when)
 
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         for pragma in ("synchronous = OFF", "cache_size = -400000", "wal_autocheckpoint = 100000"):
@@ -219,14 +223,14 @@ def part_two(folder: Path, n_rows: int) -> None:
     with timed("open to write, cold", "goal: < 1 s"):
         ledger.__enter__()
     dice = random.Random(1)
-    known = [call_key(call(n, text[n % 50])) for n in dice.sample(range(n_rows), 1000)]
-    unknown = [call_key(call(n, text[n % 50])) for n in range(n_rows, n_rows + 1000)]
+    known = [compute_request_key(call(n, text[n % 50])) for n in dice.sample(range(n_rows), 1000)]
+    unknown = [compute_request_key(call(n, text[n % 50])) for n in range(n_rows, n_rows + 1000)]
     times_of("recall of a known key", ledger, known, expect=True)
     times_of("recall of an unknown key", ledger, unknown, expect=False)
     ledger.__exit__(None, None, None)
     questions: list[tuple[str, Callable[[], object], str]] = [
-        ("spend by run, purpose, model, state", lambda: spend(path), "goal: < 2 s"),
-        ("spend by model, day", lambda: spend(path, ("model", "day")), "goal: < 2 s"),
+        ("spend by run, purpose, model, state", lambda: sum_spend(path), "goal: < 2 s"),
+        ("spend by model, day", lambda: sum_spend(path, ("model", "day")), "goal: < 2 s"),
         ("known_usage of a model", lambda: known_usage(path, "openai", "model-1"), "goal: < 2 s"),
         (
             "known_usage of an unknown model",
@@ -241,10 +245,10 @@ def part_two(folder: Path, n_rows: int) -> None:
         with timed(f"{what}, warm", goal):
             ask()
     with timed("verify"):
-        assert not verify(path).findings
+        assert not verify(path).errors
     for kind in ("csv", "jsonl"):
         with timed(f"export to {kind}"):
-            export(path, folder / f"all.{kind}")
+            export_ledger(path, folder / f"all.{kind}")
 
 
 def times_of(what: str, ledger: Ledger, keys: list[str], *, expect: bool) -> None:
@@ -252,7 +256,7 @@ def times_of(what: str, ledger: Ledger, keys: list[str], *, expect: bool) -> Non
     times = []
     for key in keys:
         began = time.perf_counter()
-        found = ledger.recall(key)
+        found = ledger.find_answer(key)
         times.append(time.perf_counter() - began)
         assert (found is not None) == expect
     times.sort()

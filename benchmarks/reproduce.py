@@ -21,9 +21,9 @@ from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
 from claims.reading import Line, artifact, lines_of
 from claims.summary import summary
 
-from bridgekd.edges.store import Artifact, ancestors
-from bridgekd.sandbox.export import export
-from bridgekd.sandbox.world import generate
+from bridgekd.edges.store import Artifact, find_ancestors
+from bridgekd.sandbox.export import export_world
+from bridgekd.sandbox.world import generate_examples
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, README = ROOT / "docs" / "experiments.md", ROOT / "README.md"
@@ -48,12 +48,12 @@ README_ARMS = {
 
 def world(folder: Path, quick: bool) -> None:
     """The sandbox's world in `folder`, and questions of single domains for the shifted warm-up."""
-    export(folder, **(QUICK if quick else {}))
+    export_world(folder, **(QUICK if quick else {}))
     n = QUICK["n_pool"] + QUICK["n_validation"] if quick else N_ELSEWHERE
     wanted = {d: folder / f"elsewhere-{d}.jsonl" for d in SHIFTS}
     if all(path.is_file() for path in wanted.values()):
         return
-    questions = generate(6 * n, SEED_ELSEWHERE)
+    questions = generate_examples(6 * n, SEED_ELSEWHERE)
     for domain, path in wanted.items():
         rows = [e for e in questions if e.domain == domain][:n]
         path.write_text(
@@ -105,7 +105,7 @@ def effort(done: Mapping[Job, Answers]) -> str:
     """What making all of it anew takes, by the seconds that each part took when it was made."""
     made: dict[str, Artifact] = {}
     for path in {path for answers in done.values() for path in answers.values()}:
-        made |= ancestors(artifact(path))
+        made |= find_ancestors(artifact(path))
     hours = sum(a.manifest.seconds for a in made.values()) / 3600
     n = sum(a.stage in STUDENTS for a in made.values())
     return f"{n} trainings of a student; {hours:.1f} hours of one core for everything"

@@ -29,11 +29,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.core.prompts import shown_answer
+from bridgekd.core.prompts import format_answer
 from bridgekd.lm import options
-from bridgekd.lm.batches import token_bounded
-from bridgekd.lm.forward import evaluating
-from bridgekd.lm.questions import Asked, ask, shown_options, targets
+from bridgekd.lm.batches import batch_by_median_tokens
+from bridgekd.lm.forward import eval_mode
+from bridgekd.lm.questions import (
+    TokenizedPrompt,
+    format_choices,
+    tokenize_answer_prompts,
+    tokenize_answers,
+)
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.difficulty.entropy import choice_entropy
@@ -66,7 +71,7 @@ class Result:
 
 def plain(
     local: lm.LocalModel,
-    asked: Sequence[Asked],
+    asked: Sequence[TokenizedPrompt],
     answers: Sequence[tuple[list[int], int]],
     size: int,
 ) -> Numbers:
@@ -86,7 +91,7 @@ def plain(
         for i, (a, (target, n)) in enumerate(batch):
             end = len(a.ids) + len(target) - 1
             losses.append(float(nll[i, end - n : end].double().mean()))
-            question = torch.tensor(a.question).nonzero()[:, 0]
+            question = torch.tensor(a.is_question).nonzero()[:, 0]
             mean = out.hidden_states[-1][i, question].mean(0)
             vectors.append((mean / mean.norm()).numpy())
     return np.array(losses), np.stack(vectors)
@@ -94,15 +99,24 @@ def plain(
 
 def plain_loss(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `loss` of the plain loop."""
-    return plain(local, ask(local, pool), targets(local, [shown_answer(e) for e in pool]), size)
+    return plain(
+        local,
+        tokenize_answer_prompts(local, pool),
+        tokenize_answers(local, [format_answer(e) for e in pool]),
+        size,
+    )
 
 
 def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `entropy` over options of the plain loop: a row an option."""
     counts = [len(e.choices) for e in pool]
-    asked = [a for a, count in zip(ask(local, pool), counts, strict=True) for _ in range(count)]
-    shown = [option for example in pool for option in shown_options(example)]
-    losses, vectors = plain(local, asked, targets(local, shown), size)
+    asked = [
+        a
+        for a, count in zip(tokenize_answer_prompts(local, pool), counts, strict=True)
+        for _ in range(count)
+    ]
+    shown = [option for example in pool for option in format_choices(example)]
+    losses, vectors = plain(local, asked, tokenize_answers(local, shown), size)
     firsts = np.cumsum([0, *counts[:-1]])
     entropies = [choice_entropy(-part) for part in np.split(losses, firsts[1:])]
     return np.array(entropies), vectors[firsts]
@@ -110,12 +124,12 @@ def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> N
 
 def full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `entropy` of this package without a shared prompt; its batches are the same."""
-    questions = options.read_options(local, pool)
+    questions = options.tokenize_choices(local, pool)
     costs = [max(len(row.ids) for row in q.rows()) * len(q.targets) for q in questions]
     entropies, vectors = np.zeros(len(pool)), [np.zeros(0)] * len(pool)
-    with evaluating(local.model):
-        for batch in token_bounded(costs, size):
-            values, embeddings = options.in_full(local, [questions[i] for i in batch])
+    with eval_mode(local.model):
+        for batch in batch_by_median_tokens(costs, size):
+            values, embeddings = options.score_full(local, [questions[i] for i in batch])
             entropies[batch] = [choice_entropy(value) for value in values]
             for i, vector in zip(batch, embeddings.numpy(), strict=True):
                 vectors[i] = vector
@@ -126,7 +140,7 @@ def ours(measure: str) -> Callable[[lm.LocalModel, Sequence[Example], int], Numb
     """`lm.score` in the shape of the others."""
 
     def scored(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
-        found = lm.score(local, pool, measure=MEASURES.get(measure), batch_size=size)
+        found = lm.score_examples(local, pool, measure=MEASURES.get(measure), batch_size=size)
         return found.difficulty, found.embeddings
 
     return scored
@@ -210,7 +224,7 @@ def big_llama(folder: Path, width: int = 384, n_layers: int = 6) -> lm.LocalMode
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return lm.load(folder, device="cpu")
+    return lm.load_model(folder, device="cpu")
 
 
 def table(results: Sequence[Result]) -> str:
@@ -242,7 +256,7 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         llama = big_llama(Path(folder))
-        sandbox = lm.load(SANDBOX, device="cpu")
+        sandbox = lm.load_model(SANDBOX, device="cpu")
         known = [
             "Ann",
             "Bob",

@@ -25,11 +25,11 @@ from scoring import big_llama
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.core.prompts import explain_prompt, explain_target, shown_answer
-from bridgekd.lm.encode import encode_rows
-from bridgekd.lm.updates import shuffled_passes
-from bridgekd.records import Message, Span, TrainRow
-from bridgekd.sandbox.world import explain, generate
+from bridgekd.core.prompts import build_cot_target, format_answer, render_cot_prompt
+from bridgekd.lm.encode import tokenize_sequences
+from bridgekd.lm.updates import shuffle_epochs
+from bridgekd.records import Message, TargetSpan, TrainingSequence
+from bridgekd.sandbox.world import generate_examples, generate_rationale
 
 HERE = Path(__file__).parent
 MODELS = Path(bridgekd.__file__).parent / "sandbox" / "models"
@@ -45,7 +45,7 @@ class Setting:
 
     name: str
     model: Path
-    rows: Sequence[TrainRow]
+    rows: Sequence[TrainingSequence]
     batch_size: int
     n_updates: int
     learning_rate: float
@@ -81,10 +81,10 @@ def ways(batch_size: int, rows_per_pack: float) -> dict[str, dict[str, Any]]:
 def sandbox(name: str, n_updates: int, batch_size: int, learning_rate: float) -> Setting:
     """A model of the sandbox and rationales of its teacher."""
     rows = []
-    for example in generate(n_updates * batch_size, seed=SEED):
-        told = explain(example.question, SEED).rationale
-        spans = explain_target(told, shown_answer(example), 1.0)
-        rows.append(TrainRow(example.id, explain_prompt(example), spans))
+    for example in generate_examples(n_updates * batch_size, seed=SEED):
+        told = generate_rationale(example.question, SEED).rationale
+        spans = build_cot_target(told, format_answer(example), 1.0)
+        rows.append(TrainingSequence(example.id, render_cot_prompt(example), spans))
     return Setting(name, MODELS / name, rows, batch_size, n_updates, learning_rate)
 
 
@@ -100,7 +100,11 @@ def llama(folder: Path, n_updates: int, batch_size: int) -> Setting:
         return " ".join(f"w{i}" for i in rng.integers(0, 1000, n))
 
     rows = [
-        TrainRow(str(i), (Message("user", text(70, 0.4)),), (Span(text(110, 0.5)), Span(" w1 w2")))
+        TrainingSequence(
+            str(i),
+            (Message("user", text(70, 0.4)),),
+            (TargetSpan(text(110, 0.5)), TargetSpan(" w1 w2")),
+        )
         for i in range(n_updates * batch_size)
     ]
     return Setting("llama-0.1G-32k", folder, rows, batch_size, n_updates, 1e-4)
@@ -108,10 +112,10 @@ def llama(folder: Path, n_updates: int, batch_size: int) -> Setting:
 
 def train(s: Setting, way: str, python: str, folder: Path, threads: int) -> Run | None:
     """One training in a process of its own; None where the library refuses it."""
-    tokenizer = lm.load(s.model, device="cpu").tokenizer
-    encoded = encode_rows(tokenizer, s.rows)
+    tokenizer = lm.load_model(s.model, device="cpu").tokenizer
+    encoded = tokenize_sequences(tokenizer, s.rows)
     rows_per_pack = MAX_LENGTH / float(np.mean([len(row.ids) for row in encoded]))
-    order = shuffled_passes(len(encoded), len(encoded), SEED)
+    order = shuffle_epochs(len(encoded), len(encoded), SEED)
     job = {
         "who": "bridgekd" if way.startswith("bridgekd") else "trl",
         "model": str(s.model), "out": str(folder / "out"), "found": str(folder / "found.json"),

@@ -12,19 +12,19 @@ import pytest
 
 from bridgekd.config import Price
 from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest, call_request, payload_of
+from bridgekd.core.calls import TeacherRequest, build_request, get_payload
 from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import request_key
-from bridgekd.teacher.buy import buy
-from bridgekd.teacher.buying import Buying, Terms
-from bridgekd.teacher.commits import Commits
+from bridgekd.sandbox.teacher_server import hash_body
+from bridgekd.teacher.buy import buy_answers
+from bridgekd.teacher.buying import PurchaseSpec, RequestScheduler
+from bridgekd.teacher.commits import GroupCommitter
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
 from test_teacher import teacher_at
 
-PRICE = Price(input=2.5, output=10.0, batch=0.5)
+PRICE = Price(input=2.5, output=10.0, batch_factor=0.5)
 OWN = ("max_requests", "max_bytes")
 RESERVE = 1103  # of a request of `pool`: half of (128 + 16 + 10 bytes) * 2.5 + 182 * 10, up
 
@@ -34,10 +34,10 @@ def batch_teacher(server, **more):
     return teacher_at(server, **{"transport": own, "price": PRICE} | more)
 
 
-def bought(path, server, requests, *, stop=None, limits=None, key="none", note=None, **more):
+def buy_batch(path, server, requests, *, stop=None, limits=None, key="none", note=None, **more):
     asked = {name: more.pop(name) for name in ("accept", "run") if name in more}
     with Ledger(path, hard_stop_microusd=stop) as ledger:
-        return buy(
+        return buy_answers(
             requests,
             ledger,
             teacher=batch_teacher(server, **more),
@@ -49,7 +49,7 @@ def bought(path, server, requests, *, stop=None, limits=None, key="none", note=N
         )
 
 
-def others(n):
+def make_other_requests(n):
     return [TeacherRequest(f"o{i}", i, (Message("user", f"another?{i:02}"),)) for i in range(n)]
 
 
@@ -61,10 +61,10 @@ def n_open(path):
 def own_calls(server, requests):
     """How often the server saw each of these requests."""
     teacher = batch_teacher(server)
-    return [server.calls[request_key(payload_of(call_request(teacher, r)))] for r in requests]
+    return [server.calls[hash_body(get_payload(build_request(teacher, r)))] for r in requests]
 
 
-class Watch:
+class BatchServerSpy:
     """Stands before a server's batch desk: counts what is asked, and lets `hook` answer instead.
 
     A request is named "POST files", "POST batches", "GET list" ("GET next" for a further page),
@@ -100,7 +100,7 @@ class Watch:
             assert self._changed.wait_for(lambda: self.seen[name], 20), self.seen
 
 
-def by_hand(path, server, requests, *, stop_at=None, watch=None, note=None, **more):
+def buy_until(path, server, requests, *, stop_at=None, watch=None, note=None, **more):
     """A buying in this process; cancelled, as by Ctrl-C, once `stop_at` was asked."""
 
     async def stopped(going):
@@ -120,12 +120,14 @@ def by_hand(path, server, requests, *, stop_at=None, watch=None, note=None, **mo
 
     with Ledger(path) as ledger:
         resolved = resolve_teacher(batch_teacher(server, **more))
-        context = TransportContext(resolved, "none", Commits(ledger), note or (lambda text: None))
-        buying = Buying(Terms(context, Limits(), "r", "train", backoff_s=0.005))
+        context = TransportContext(
+            resolved, "none", GroupCommitter(ledger), note or (lambda text: None)
+        )
+        buying = RequestScheduler(PurchaseSpec(context, Limits(), "r", "train", backoff_s=0.005))
         return asyncio.run(main(buying)), buying
 
 
-def leave(path, server, watch, requests, stop_at="GET batch", **more):
+def stop_purchase(path, server, watch, requests, stop_at="GET batch", **more):
     """Stop a purchase as Ctrl-C does, while its batch is still open."""
     stopped, answer = threading.Event(), watch.hook
 
@@ -137,7 +139,7 @@ def leave(path, server, watch, requests, stop_at="GET batch", **more):
 
     watch.hook = answer_after_stop
     try:
-        ended, buying = by_hand(path, server, requests, stop_at=stop_at, watch=watch, **more)
+        ended, buying = buy_until(path, server, requests, stop_at=stop_at, watch=watch, **more)
     finally:
         stopped.set()
         watch.hook = answer
@@ -179,17 +181,17 @@ with Ledger(path) as ledger:
 """
 
 
-def child(path, server, *, microusd, die_at=0):
+def start_process(path, server, *, microusd, die_at=0):
     """A process that buys what so much can buy; killed as it begins its n-th commit."""
     arguments = [sys.executable, "-W", "error", "-c", CHILD, str(path), server.base_url]
     return subprocess.Popen([*arguments, str(microusd), str(die_at)], stderr=subprocess.PIPE)
 
 
 @pytest.fixture
-def nothing_is_left_behind(tmp_path, caplog):
+def check_clean_exit(tmp_path, caplog):
     """No task ends with an exception that nobody took, and every ledger adds up."""
     yield
     gc.collect()
     assert [r.getMessage() for r in caplog.records if r.name == "asyncio"] == []
     for path in tmp_path.glob("*.db"):
-        assert verify(path).findings == ()
+        assert verify(path).errors == ()

@@ -29,7 +29,7 @@ class Tab:
     def __init__(self, to, back, patience_s):
         self.to, self.back, self.patience_s = to, back, patience_s
         self.n, self.rest, self.session = 0, b"", None
-        self.heard = []
+        self.events = []
 
     def ask(self, method, **parameters):
         """The result of a command; RuntimeError if it is refused or does not come."""
@@ -42,7 +42,7 @@ class Tab:
 
     def wait_for(self, method):
         """The parameters of the next such event, or of the last one heard."""
-        for name, parameters in reversed(self.heard):
+        for name, parameters in reversed(self.events):
             if name == method:
                 return parameters
         return self._until(lambda told: told.get("method") == method)
@@ -58,7 +58,7 @@ class Tab:
         self.ask("Emulation.setEmulatedMedia", media="", features=features)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.ask("Emulation.setDeviceMetricsOverride", **size)
-        self.heard.clear()
+        self.events.clear()
         self.ask("Page.navigate", url=path.resolve().as_uri())
         self.wait_for("Page.loadEventFired")
         self.settle()
@@ -101,12 +101,12 @@ class Tab:
     def _read(self):
         *whole, self.rest = (self.rest + os.read(self.back, 1 << 20)).split(b"\0")
         told = [json.loads(text) for text in whole]
-        self.heard += [(t["method"], t["params"]) for t in told if "method" in t]
+        self.events += [(t["method"], t["params"]) for t in told if "method" in t]
         return told
 
 
 @contextmanager
-def tab(folder, patience_s=120):
+def open_tab(folder, patience_s=120):
     """A tab of a Chromium that keeps its things in `folder` and ends with the block."""
     its_input, to = os.pipe()
     back, its_output = os.pipe()

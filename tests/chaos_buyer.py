@@ -10,15 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.errors import HardStop
+from bridgekd.errors import HardLimitError
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.progress import Progress, silent
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
-from bridgekd.teacher.buy import Purchase, buy
+from bridgekd.teacher.buy import PurchaseResult, buy_answers
 
 PROVIDER = "sandbox"
 CONCURRENCY = 8
@@ -26,7 +26,7 @@ LONGEST_LIFE_S = 60.0  # of a buyer that takes half a second where nothing else 
 RESERVE = 2205  # of every request below: (128 + 16 + 10 bytes) * 2.5 + 182 * 10, in micro-dollars
 
 
-def words(question: str, seed: int) -> str:
+def make_reply(question: str, seed: int) -> str:
     return "so " * (seed % 40) + "Answer: 4"
 
 
@@ -35,7 +35,7 @@ def pool(n: int) -> list[TeacherRequest]:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ProcessTask:
     """What one life of a buyer is to do.
 
     It dies by its own hand as it says that it has `die_told` rows; -1 for never.
@@ -51,21 +51,21 @@ class Order:
     die_told: int = -1
 
 
-def purchase(order: Order, progress: Progress = silent) -> Purchase:
+def run_purchase(order: ProcessTask, progress: Progress = ignore_progress) -> PurchaseResult:
     """Buys what the order says, in this process."""
-    teacher = Teacher(
+    teacher = TeacherOptions(
         provider=PROVIDER,
         model=SANDBOX_MODEL,
         base_url=order.base_url,
         price=SANDBOX_PRICE,
         api_key_env=None,
         max_tokens=182,
-        concurrency=CONCURRENCY,
+        max_concurrent_requests=CONCURRENCY,
         timeout_s=30.0,
-        max_tries=20,
+        max_attempts=20,
     )
     with Ledger(order.path, hard_stop_microusd=order.stop) as ledger:
-        return buy(
+        return buy_answers(
             pool(order.n_pool),
             ledger,
             teacher=teacher,
@@ -77,23 +77,23 @@ def purchase(order: Order, progress: Progress = silent) -> Purchase:
         )
 
 
-def _live(order: Order, told) -> None:
+def _live(order: ProcessTask, told) -> None:
     def tell(what: str, done: int, total: int) -> None:
         told.value = done
         if done == order.die_told:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        bought = purchase(order, tell)
-    except HardStop:
-        sys.exit(HardStop.exit_code)
+        bought = run_purchase(order, tell)
+    except HardLimitError:
+        sys.exit(HardLimitError.exit_code)
     order.outcome.write_bytes(pickle.dumps(bought))
 
 
 def _nurse(line, told, folder: Path) -> None:
     """Imports whatever a buying imports by buying nothing, then forks one buyer an order."""
-    nothing = Order(folder / "none.db", folder, "http://127.0.0.1:9/v1", 0, 0, Limits(), None)
-    purchase(nothing)
+    nothing = ProcessTask(folder / "none.db", folder, "http://127.0.0.1:9/v1", 0, 0, Limits(), None)
+    run_purchase(nothing)
     fork = multiprocessing.get_context("fork")
     with suppress(EOFError):
         while True:
@@ -106,7 +106,7 @@ def _nurse(line, told, folder: Path) -> None:
             line.send(child.exitcode)
 
 
-class Nursery:
+class ProcessStarter:
     """Starts buyers within milliseconds. Not the forkserver, which all test files share."""
 
     def __init__(self, folder: Path) -> None:
@@ -120,7 +120,7 @@ class Nursery:
         self._pid = 0
         self._exitcode: int | None = None
 
-    def __enter__(self) -> "Nursery":
+    def __enter__(self) -> "ProcessStarter":
         return self
 
     def __exit__(self, *error):
@@ -135,7 +135,7 @@ class Nursery:
         """How many rows the buyer last said it had."""
         return int(self._told.value)
 
-    def start(self, order: Order) -> None:
+    def start(self, order: ProcessTask) -> None:
         self._exitcode = None
         self._born.clear()
         self._line.send(order)

@@ -14,9 +14,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgekd.core.calls import call_key, payload_of
-from bridgekd.sandbox.teacher_server import Answer, TeacherServer, request_key
-from chaos_buyer import PROVIDER, Order
+from bridgekd.core.calls import compute_request_key, get_payload
+from bridgekd.sandbox.teacher_server import HttpAnswer, TeacherServer, hash_body
+from chaos_buyer import PROVIDER, ProcessTask
 
 FINAL = ("answered", "truncated", "refused")
 HELD_AT_RESERVE = ("reserved", "unknown", "unparsable")
@@ -49,7 +49,7 @@ class Attempt:
     @property
     def name(self) -> str:
         """What the server calls this request."""
-        return request_key(payload_of(json.loads(self.request)))
+        return hash_body(get_payload(json.loads(self.request)))
 
     @property
     def held(self) -> int:
@@ -79,7 +79,7 @@ def has_tables(path: Path) -> bool:
         return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'totals'").fetchone())
 
 
-def read(path: Path, query: str, *values: object) -> list[tuple]:
+def query(path: Path, query: str, *values: object) -> list[tuple]:
     """Rows of a ledger; none while it has no tables."""
     if not has_tables(path):
         return []
@@ -88,16 +88,16 @@ def read(path: Path, query: str, *values: object) -> list[tuple]:
 
 
 def attempts(path: Path) -> tuple[Attempt, ...]:
-    rows = read(path, f"SELECT {', '.join(COLUMNS)} FROM attempts ORDER BY id")
+    rows = query(path, f"SELECT {', '.join(COLUMNS)} FROM attempts ORDER BY id")
     return tuple(Attempt(*row) for row in rows)
 
 
-def total_held(path: Path) -> int:
+def read_total_reserved(path: Path) -> int:
     """The total that the ledger keeps for its hard stop."""
-    return sum(held for (held,) in read(path, "SELECT held_microusd FROM totals"))
+    return sum(held for (held,) in query(path, "SELECT held_microusd FROM totals"))
 
 
-class Scene:
+class ServerMonitor:
     """The witness in the server, and the hand that kills at instants only a server can see.
 
     `wrongs` are sentences about what must not be: each arrival must find its row written, each
@@ -119,7 +119,7 @@ class Scene:
         self._n_busy = 0  # calls of this life that are being answered
         self._kill: Callable[[], None] = lambda: None
 
-    def arm(self, order: Order, kind: str, n: int, kill: Callable[[], None]) -> None:
+    def arm(self, order: ProcessTask, kind: str, n: int, kill: Callable[[], None]) -> None:
         """From here on the life of this order counts, and the n-th instant of its kind is due."""
         with self._lock:
             self._life, self._stop, self._kind, self._left = order.life, order.stop, kind, n
@@ -140,8 +140,8 @@ class Scene:
         with self._lock:
             return {name for which, name in self.answered if which == life}
 
-    def _witness(self, body: dict, authorization: str) -> Answer | None:
-        life, name = int(authorization.removeprefix("Bearer life")), request_key(body)
+    def _witness(self, body: dict, authorization: str) -> HttpAnswer | None:
+        life, name = int(authorization.removeprefix("Bearer life")), hash_body(body)
         with self._lock:
             self.arrived.append((life, name))
             n_arrived = sum(name == other for _, other in self.arrived)
@@ -199,14 +199,14 @@ class Scene:
             self.wrongs.append(wrong)
 
     def _row_missing(self, body: dict, n_arrived: int) -> str:
-        key = call_key({**body, "provider": PROVIDER, "sample_index": 0})
-        found = read(self._path, "SELECT count(*) FROM attempts WHERE key = ?", key)
+        key = compute_request_key({**body, "provider": PROVIDER, "sample_index": 0})
+        found = query(self._path, "SELECT count(*) FROM attempts WHERE key = ?", key)
         n_rows = found[0][0] if found else 0
         return f"call {n_arrived} for {key} met only {n_rows} rows" if n_rows < n_arrived else ""
 
     def _money_missing(self) -> str:
         billed = self._server.billed  # before the ledger: what is held may only be more by then
-        held, stop = total_held(self._path), self._stop
+        held, stop = read_total_reserved(self._path), self._stop
         if held < billed:
             return f"{billed} were billed, but only {held} held"
         return f"{held} are held above a hard stop of {stop}" if stop and held > stop else ""

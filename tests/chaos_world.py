@@ -14,19 +14,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bridgekd.core.admission import Limits
-from bridgekd.errors import HardStop
-from bridgekd.ledger.views import spend
-from bridgekd.sandbox.teacher_server import Faults, serve
-from bridgekd.teacher.buy import Purchase
-from chaos_buyer import LONGEST_LIFE_S, RESERVE, Nursery, Order, purchase, words
+from bridgekd.errors import HardLimitError
+from bridgekd.ledger.views import sum_spend
+from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
+from bridgekd.teacher.buy import PurchaseResult
+from chaos_buyer import (
+    LONGEST_LIFE_S,
+    RESERVE,
+    ProcessStarter,
+    ProcessTask,
+    make_reply,
+    run_purchase,
+)
 from chaos_witness import (
     FINAL,
     Attempt,
-    Scene,
+    ServerMonitor,
     attempts,
     has_tables,
     open_file,
-    total_held,
+    read_total_reserved,
 )
 
 KINDS = (
@@ -34,17 +41,17 @@ KINDS = (
     "served", "sent", "recorded", "told", "quiet",
 )  # fmt: skip
 PATIENCE_S = 10.0  # for writing down an answer on a machine that is busy with other things
-ANSWER_FAULTS = Faults(cut=0.1, refuse=0.05, latency_s=0.01)
+ANSWER_FAULTS = Faults(truncate=0.1, refuse=0.05, latency_s=0.01)
 LINE_FAULTS = replace(
     ANSWER_FAULTS, spread=0.7, throttle=0.05, error=0.05, drop=0.05, retry_after_s=0.001
 )
 RECORDED = "SELECT 1 FROM attempts WHERE state = 'reserved' AND raw_response IS NOT NULL"
 RESERVED = "SELECT 1 FROM attempts WHERE id >= ?"
-ENDS = {-signal.SIGKILL: "killed", 0: "done", HardStop.exit_code: "stopped"}  # by exit code
+ENDS = {-signal.SIGKILL: "killed", 0: "done", HardLimitError.exit_code: "stopped"}  # by exit code
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class ProcessRun:
     """One process: how it was to die, how it ended, and what was found then."""
 
     number: int
@@ -67,17 +74,17 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ChaosCampaign:
     """A buying from the first life to the last, and the witnesses' notes.
 
     The last of `lives` is a look at what is left, when no call can be on its way any more.
     """
 
     limits: Limits
-    lives: tuple[Life, ...]
-    calm: Purchase  # of a buyer that nobody killed, with a ledger and a server of its own
-    bought: Purchase
-    again: Purchase  # the same once more when all was done
+    lives: tuple[ProcessRun, ...]
+    calm: PurchaseResult  # of a buyer that nobody killed, with a ledger and a server of its own
+    bought: PurchaseResult
+    again: PurchaseResult  # the same once more when all was done
     n_calls: tuple[int, int]  # at the server before `again` and after it
     calls: Counter[str]
     served: Counter[str]
@@ -92,7 +99,7 @@ class World:
         return self.served.total() - self.dropped.total() - n_paid
 
 
-class Deck:
+class KillSchedule:
     """The kinds of kill, shuffled, again and again; one that came too late is drawn again."""
 
     def __init__(self, dice: random.Random) -> None:
@@ -122,28 +129,30 @@ def limits_of(number: int, dice: random.Random) -> tuple[int, Limits]:
     return n_pool, kinds[number % 4]
 
 
-class Play:
+class CampaignRunner:
     """One world on its way."""
 
-    def __init__(self, folder: Path, nursery: Nursery, number: int, dice: random.Random) -> None:
+    def __init__(
+        self, folder: Path, nursery: ProcessStarter, number: int, dice: random.Random
+    ) -> None:
         self.nursery, self.dice = nursery, dice
         self.seed = dice.randrange(1 << 30)
         n_pool, limits = limits_of(number, dice)
-        self.order = Order(folder / "l.db", folder / "outcome", "", 0, n_pool, limits, None)
-        with serve(words, seed=self.seed, faults=ANSWER_FAULTS) as server:
+        self.order = ProcessTask(folder / "l.db", folder / "outcome", "", 0, n_pool, limits, None)
+        with run_teacher_server(make_reply, seed=self.seed, faults=ANSWER_FAULTS) as server:
             calm = replace(self.order, path=folder / "calm.db", base_url=server.base_url)
-            self.calm = purchase(calm)
+            self.calm = run_purchase(calm)
         stop, room = self.calm.charged_microusd, dice.randint(1, 20) * RESERVE
         if number % 4 == 1:  # less than the rows cost, so that it is reached for certain
             self.order = replace(self.order, stop=int(stop * dice.uniform(0.6, 0.9)))
         elif number % 4 == 3:  # room for all rows and some losses
             self.order = replace(self.order, stop=stop + room)
 
-    def world(self, kinds: Deck, n_kills: int) -> World:
-        lives: list[Life] = []
-        with serve(words, seed=self.seed, faults=LINE_FAULTS) as server:
+    def world(self, kinds: KillSchedule, n_kills: int) -> ChaosCampaign:
+        lives: list[ProcessRun] = []
+        with run_teacher_server(make_reply, seed=self.seed, faults=LINE_FAULTS) as server:
             self.order = replace(self.order, base_url=server.base_url)
-            self.server, self.scene = server, Scene(server, self.order.path)
+            self.server, self.scene = server, ServerMonitor(server, self.order.path)
             while not lives or lives[-1].ended != "done":
                 assert len(lives) < 60, "this buying does not come to its end"
                 n_killed = sum(life.ended == "killed" for life in lives)
@@ -152,10 +161,10 @@ class Play:
                     kinds.put_back(lives[-1].kind)
             bought = pickle.loads(self.order.outcome.read_bytes())
             n_calls = server.calls.total()
-            again = purchase(self.order)
+            again = run_purchase(self.order)
             n_calls = (n_calls, server.calls.total())
         lives.append(self.look("", "done", frozenset()))
-        return World(
+        return ChaosCampaign(
             limits=self.order.limits,
             lives=tuple(lives),
             calm=self.calm,
@@ -169,7 +178,7 @@ class Play:
             wrongs=tuple(self.scene.wrongs),
         )
 
-    def life(self, kind: str, before: list[Life]) -> Life:
+    def life(self, kind: str, before: list[ProcessRun]) -> ProcessRun:
         """Starts a buyer, sees that it dies as it should, and looks at what it left."""
         order, stopped = self.order, bool(before) and before[-1].ended == "stopped"
         n_had = len(before[-1].final()) if before else 0
@@ -228,9 +237,9 @@ class Play:
                 return frozenset(unwritten)
             time.sleep(0.005)
 
-    def look(self, kind: str, ended: str, unwritten: frozenset[str]) -> Life:
+    def look(self, kind: str, ended: str, unwritten: frozenset[str]) -> ProcessRun:
         path = self.order.path
-        return Life(
+        return ProcessRun(
             number=self.order.life,
             kind=kind,
             ended=ended,
@@ -238,13 +247,13 @@ class Play:
             told=self.nursery.told,
             unwritten=unwritten,
             attempts=attempts(path),
-            total_held=total_held(path),
-            spend=spend(path),
+            total_held=read_total_reserved(path),
+            spend=sum_spend(path),
             billed=self.server.billed,  # after the ledger: a bill may still come
         )
 
 
-def wait_for_a_row(path: Path, nursery: Nursery, query: str, *values: int) -> None:
+def wait_for_a_row(path: Path, nursery: ProcessStarter, query: str, *values: int) -> None:
     """Returns as soon as the ledger's file shows what is asked for, or when it is too late."""
     while not (nursery.ended(0) or has_tables(path)):
         time.sleep(0.0005)

@@ -25,7 +25,7 @@ ASKED = "Who holds the box ?\nThink step by step, then give the answer."
 
 
 @dataclass(frozen=True)
-class Family:
+class TemplateCase:
     """`kind` is the way of splitting: bytes (byte-level BPE), gemma (SentencePiece without a space
     put before a text) or llama2 (SentencePiece with one).
     """
@@ -186,7 +186,7 @@ _R1 = """\
 
 _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 FAMILIES = {
-    "qwen2.5": Family(
+    "qwen2.5": TemplateCase(
         template=chatml_with_default(_QWEN_SYSTEM),
         prompt=f"<|im_start|>system\n{_QWEN_SYSTEM}<|im_end|>\n<|im_start|>user\n{ASKED}<|im_end|>\n"
         "<|im_start|>assistant\n",
@@ -195,7 +195,7 @@ FAMILIES = {
         eos="<|im_end|>",
         pad="<|endoftext|>",
     ),
-    "qwen2.5 base": Family(  # ends a text with the token that it pads with
+    "qwen2.5 base": TemplateCase(  # ends a text with the token that it pads with
         template=chatml_with_default("You are a helpful assistant."),
         prompt="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n",
@@ -204,7 +204,7 @@ FAMILIES = {
         eos="<|endoftext|>",
         pad="<|endoftext|>",
     ),
-    "qwen3": Family(
+    "qwen3": TemplateCase(
         template=_QWEN3,
         prompt=f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n"
         "<think>\n\n</think>\n\n",
@@ -213,7 +213,7 @@ FAMILIES = {
         eos="<|im_end|>",
         pad="<|endoftext|>",
     ),
-    "llama3": Family(
+    "llama3": TemplateCase(
         template=_LLAMA3,
         prompt="<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
         "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
@@ -232,7 +232,7 @@ FAMILIES = {
         pad=None,
         adds_bos=True,
     ),
-    "gemma": Family(
+    "gemma": TemplateCase(
         template=_GEMMA,
         prompt=f"<bos><start_of_turn>user\n{ASKED}<end_of_turn>\n<start_of_turn>model\n",
         end="<end_of_turn>",
@@ -243,7 +243,7 @@ FAMILIES = {
         kind="gemma",
         adds_bos=True,
     ),
-    "phi3": Family(
+    "phi3": TemplateCase(
         template=_PHI3,
         prompt=f"<s><|user|>\n{ASKED}<|end|>\n<|assistant|>\n",
         end="<|end|>",
@@ -255,7 +255,7 @@ FAMILIES = {
         adds_bos=True,
         rstrip=True,
     ),
-    "phi3.5": Family(
+    "phi3.5": TemplateCase(
         template=_PHI35,
         prompt=f"<|user|>\n{ASKED}<|end|>\n<|assistant|>\n",
         end="<|end|>",
@@ -275,7 +275,7 @@ FAMILIES = {
         kind="llama2",
         rstrip=True,
     ),
-    "mistral": Family(
+    "mistral": TemplateCase(
         template=_MISTRAL,
         prompt=f"<s>[INST] {ASKED}[/INST]",
         end="</s>",
@@ -286,7 +286,7 @@ FAMILIES = {
         kind="llama2",
         adds_bos=True,
     ),
-    "smollm2": Family(
+    "smollm2": TemplateCase(
         template=chatml_with_default(_SMOL_SYSTEM),
         prompt=f"<|im_start|>system\n{_SMOL_SYSTEM}<|im_end|>\n<|im_start|>user\n{ASKED}<|im_end|>\n"
         "<|im_start|>assistant\n",
@@ -296,7 +296,7 @@ FAMILIES = {
         eos="<|im_end|>",
         pad="<|im_end|>",
     ),
-    "r1": Family(
+    "r1": TemplateCase(
         template=_R1,
         prompt=f"<｜begin▁of▁sentence｜><｜User｜>{ASKED}<｜Assistant｜><think>\n</think>\n\n",
         end="<｜end▁of▁sentence｜>",
@@ -313,7 +313,7 @@ FAMILIES = {
         pad="<｜end▁of▁sentence｜>",
         adds_bos=True,
     ),
-    "bloom": Family(
+    "bloom": TemplateCase(
         template=None,
         prompt=f"{ASKED}\n",
         end="</s>",
@@ -331,7 +331,7 @@ _TEXTS = [
 ]
 
 
-def tokenizer_of(family: Family) -> PreTrainedTokenizerFast:
+def make_tokenizer(family: TemplateCase) -> PreTrainedTokenizerFast:
     """A small tokenizer of the family's kind, trained on a few sentences."""
     raw, alphabet = _blank(family.kind)
     trainer = trainers.BpeTrainer(

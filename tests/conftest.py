@@ -92,7 +92,7 @@ def world_files(tmp_path_factory):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from bridgekd.sandbox.world import generate
+    from bridgekd.sandbox.world import generate_examples
 
     sandbox = files("bridgekd.sandbox")
     student, folder = sandbox / "models" / "student", tmp_path_factory.mktemp("world")
@@ -100,8 +100,8 @@ def world_files(tmp_path_factory):
     config = AutoConfig.from_pretrained(student)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder / "model")
     AutoTokenizer.from_pretrained(student).save_pretrained(folder / "model")
-    train = generate(70, 0)
-    test = generate(20, 1, exclude={e.question for e in train})
+    train = generate_examples(70, 0)
+    test = generate_examples(20, 1, exclude={e.question for e in train})
     for name, rows in (("train", train), ("test", test)):
         columns = ("id", "question", "answer", "domain")
         write_jsonl(folder / f"{name}.jsonl", [{k: getattr(e, k) for k in columns} for e in rows])
@@ -119,11 +119,11 @@ def runs(world_files, tmp_path_factory):
     a key that must not be found. Tests only read it.
     """
     import bridgekd
-    from bridgekd.sandbox.teacher_server import serve
+    from bridgekd.sandbox.teacher_server import run_teacher_server
 
     folder = tmp_path_factory.mktemp("private") / "tiny"
     shutil.copytree(world_files, folder)
-    with serve(wrong_rate=0.3) as teacher, pytest.MonkeyPatch.context() as environment:
+    with run_teacher_server(wrong_rate=0.3) as teacher, pytest.MonkeyPatch.context() as environment:
         environment.setenv("TEACHER_KEY", CANARY)
         (folder / "tiny.yaml").write_text(TINY_RECIPE % teacher.base_url)
         bridgekd.run(
@@ -138,9 +138,9 @@ def runs(world_files, tmp_path_factory):
 @pytest.fixture
 def teacher():
     """A running sandbox teacher that is never wrong."""
-    from bridgekd.sandbox.teacher_server import serve
+    from bridgekd.sandbox.teacher_server import run_teacher_server
 
-    with serve(wrong_rate=0.0) as server:
+    with run_teacher_server(wrong_rate=0.0) as server:
         yield server
 
 

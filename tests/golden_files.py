@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from bridgekd.core.calibration import Calibration
-from bridgekd.core.chance import Chance
+from bridgekd.core.chance import ChanceBaseline
 from bridgekd.report.page import render_report
 from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats, compute_metrics
-from stories import a_story
+from stories import make_report_data
 
 FOLDER = Path(__file__).parent / "golden"
 IDS = [f"q{k:02d}" for k in range(24)]
@@ -35,7 +35,7 @@ def make_metrics():
             a_result("bridge", 9, seed, calibration=calibration, **trained),
         ]
     groups = ({id: "even" if k % 2 else "odd" for k, id in enumerate(IDS)}, {IDS[0]: "2"})
-    chance = Chance(0.25, "guessing among the options")
+    chance = ChanceBaseline(0.25, "guessing among the options")
     return compute_metrics(
         results, groups[0], chance=chance, steps=groups[1], step_source="teacher"
     )
@@ -45,7 +45,7 @@ def make_files():
     """The text of every golden file by its name."""
     return {
         "metrics.json": make_metrics().model_dump_json(indent=1) + "\n",
-        "report.md": render_report(a_story())[1],
+        "report.md": render_report(make_report_data())[1],
     }
 
 

@@ -1,6 +1,6 @@
 """A report's data with something in every section, some of it hostile."""
 
-from bridgekd.core.chance import Chance
+from bridgekd.core.chance import ChanceBaseline
 from bridgekd.core.crossed import Estimate
 from bridgekd.report.report_data import (
     ArmRow,
@@ -31,7 +31,7 @@ _PAIR = {"n_test": 600, "n_seeds": 1, "difference": 0.1, "ci95": (0.05, 0.15), "
 
 def some_metrics(arms=None, **changes):
     """Figures of these arms, by label; `changes` replace fields."""
-    fields = {"pairs": (), "vs_reference": (), "chance": Chance(0.1, "guessing")}
+    fields = {"pairs": (), "vs_reference": (), "chance": ChanceBaseline(0.1, "guessing")}
     return Metrics(**(fields | {"arms": arms or {}} | changes))
 
 
@@ -40,7 +40,7 @@ def a_pair(arm, reference, p=0.01):
     return PairDifference(arm=arm, reference=reference, p=p, p_by_seed=(p,), **_PAIR)
 
 
-def an_arm(name, accuracy, low, high, **changes):
+def make_arm(name, accuracy, low, high, **changes):
     """The figures of one arm; `changes` replace fields."""
     group = GroupAccuracy(accuracy=accuracy, ci95=(low, high), n_test=300)
     fields = {
@@ -57,11 +57,11 @@ def an_arm(name, accuracy, low, high, **changes):
 
 def a_row(label, *accuracy, is_highlighted=False, **changes):
     """The same as a row of the page; an arm's name is the part of the label before its budget."""
-    arm = an_arm(label.partition("@")[0], *accuracy, **changes)
+    arm = make_arm(label.partition("@")[0], *accuracy, **changes)
     return ArmRow(label, label.title(), arm, is_highlighted)
 
 
-def a_training(**changes):
+def make_training(**changes):
     fields = {
         "title": "Bridge", "n_updates": 8, "best_update": 4,
         "losses": ((2, 3.0), (4, 1.5), (6, 1.0), (8, 0.5)), "validations": ((4, 0.6), (8, 0.55)),
@@ -69,7 +69,7 @@ def a_training(**changes):
     return TrainingSummary(**fields)
 
 
-def a_story(arms=None, **changes):
+def make_report_data(arms=None, **changes):
     """Two arms, or `arms`; `changes` replace fields."""
     arms = arms or (
         a_row("teacher", 0.9, 0.87, 0.92, is_trained=False),
@@ -81,7 +81,7 @@ def a_story(arms=None, **changes):
     metrics = some_metrics(
         {row.label: row.metrics for row in arms},
         vs_reference=(difference,),
-        chance=Chance(0.25, "always answering 'ann'"),
+        chance=ChanceBaseline(0.25, "always answering 'ann'"),
     )
     answer = ShownAnswer("Bridge", "<script>x</script>", False)
     told = Estimate(0.5, 0.4, 0.6)
@@ -110,9 +110,9 @@ def a_story(arms=None, **changes):
         "command": "bridgekd run tiny.yaml",
         "libraries": "torch 2",
         "trainings": (
-            a_training(),
-            a_training(title="Direct", losses=(), validations=()),
-            a_training(title="Bridge, seed 1", judged_by_loss=True, is_first=False),
+            make_training(),
+            make_training(title="Direct", losses=(), validations=()),
+            make_training(title="Bridge, seed 1", judged_by_loss=True, is_first=False),
         ),
         "dropped": (
             DroppedRationales("The teacher's rationales", "wrong answer", 20, 200,

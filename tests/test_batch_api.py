@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import openai
 import pytest
 
-from bridgekd.core.costs import cost_microusd
+from bridgekd.core.costs import compute_cost_microusd
 from bridgekd.sandbox.teacher_server import (
     BATCH_PRICE,
     SANDBOX_MODEL,
@@ -15,8 +15,8 @@ from bridgekd.sandbox.teacher_server import (
     BatchFaults,
     Faults,
     count_tokens,
-    request_key,
-    serve,
+    hash_body,
+    run_teacher_server,
 )
 
 URL = "/v1/chat/completions"
@@ -44,7 +44,7 @@ def jsonl(lines):
 def desk(**options):
     """A running server and a client of it that never tries again by itself."""
     with (
-        serve(scripted, **options) as server,
+        run_teacher_server(scripted, **options) as server,
         openai.OpenAI(
             base_url=server.base_url, api_key="none", max_retries=0, timeout=10
         ) as client,
@@ -111,9 +111,9 @@ def test_a_batch_costs_half_of_live_rounded_up_call_by_call():
         assert (BATCH_PRICE.input, BATCH_PRICE.output) == (
             SANDBOX_PRICE.input / 2, SANDBOX_PRICE.output / 2,
         )  # fmt: skip
-        assert server.billed == sum(cost_microusd(BATCH_PRICE, *pair) for pair in tokens)
-        assert server.billed < sum(cost_microusd(SANDBOX_PRICE, *pair) for pair in tokens)
-        assert server.calls == server.served == {request_key(body(n)): 1 for n in range(7)}
+        assert server.billed == sum(compute_cost_microusd(BATCH_PRICE, *pair) for pair in tokens)
+        assert server.billed < sum(compute_cost_microusd(SANDBOX_PRICE, *pair) for pair in tokens)
+        assert server.calls == server.served == {hash_body(body(n)): 1 for n in range(7)}
 
 
 def test_a_batch_goes_through_its_states_in_its_time():
@@ -184,7 +184,10 @@ def test_a_missing_line_is_billed_and_in_neither_file():
 
 
 def test_faults_of_the_answer_hold_in_a_batch_too():
-    with desk(faults=Faults(refuse=0.3, cut=0.3, no_usage=0.3, error=1.0), seed=1) as (_, client):
+    with desk(faults=Faults(refuse=0.3, truncate=0.3, no_usage=0.3, error=1.0), seed=1) as (
+        _,
+        client,
+    ):
         batch, _ = finished(client, submit(client, [task(n) for n in range(20)]))
         output, errors = results(client, batch)
         refused = [line["response"] for line in errors.values()]
@@ -202,7 +205,7 @@ def test_an_overbilled_line_is_billed_as_it_is_told():
         answer = results(client, batch)[0]["row-0"]["response"]["body"]
         told = answer["usage"]["completion_tokens"]
         assert told > 90 * count_tokens(answer["choices"][0]["message"]["content"])
-        assert server.billed == cost_microusd(BATCH_PRICE, 2, told)
+        assert server.billed == compute_cost_microusd(BATCH_PRICE, 2, told)
 
 
 def test_the_same_seed_gives_the_same_batch():
@@ -292,7 +295,7 @@ def test_a_wrong_create_is_told_so():
 
 def test_files_and_batches_want_the_key():
     with (
-        serve(scripted, api_key="right") as server,
+        run_teacher_server(scripted, api_key="right") as server,
         openai.OpenAI(base_url=server.base_url, api_key="wrong", max_retries=0) as client,
     ):
         with pytest.raises(openai.AuthenticationError):

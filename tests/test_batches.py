@@ -9,24 +9,24 @@ from hypothesis import strategies as st
 
 from batch_fakes import (
     RESERVE,
-    Watch,
+    BatchServerSpy,
     batch_teacher,
-    bought,
-    by_hand,
+    buy_batch,
+    buy_until,
+    check_clean_exit,  # noqa: F401
+    make_other_requests,
     n_open,
-    nothing_is_left_behind,  # noqa: F401
-    others,
 )
 from bridgekd.config import Price
 from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest, call_key
-from bridgekd.errors import HardStop, TeacherDown
+from bridgekd.core.calls import TeacherRequest, compute_request_key
+from bridgekd.errors import HardLimitError, TeacherUnavailableError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import BatchFaults, Faults, serve
-from bridgekd.teacher.batch_files import custom_id, parts_of, results_of
-from bridgekd.teacher.buy import buy
-from bridgekd.teacher.orders import Order
+from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
+from bridgekd.teacher.batch_files import make_custom_id, parse_results, split_into_files
+from bridgekd.teacher.buy import buy_answers
+from bridgekd.teacher.orders import PendingRequest
 from test_teacher import counts, held, pool, purchase, words
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
@@ -34,28 +34,28 @@ HALF = Price(input=1.25, output=5.0)
 
 
 def test_a_batch_gives_the_rows_of_live_calls_at_half_the_price(tmp_path):
-    faults = Faults(cut=0.2, refuse=0.1)
-    with serve(words, faults=faults) as server:
+    faults = Faults(truncate=0.2, refuse=0.1)
+    with run_teacher_server(words, faults=faults) as server:
         live = purchase(tmp_path / "live.db", server, pool(60), price=HALF)
-    with serve(words, faults=faults) as server:
-        watch = Watch(server)
-        got = bought(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
+    with run_teacher_server(words, faults=faults) as server:
+        watch = BatchServerSpy(server)
+        got = buy_batch(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
         assert got.completions == live.completions[:50]
         assert {c.state for c in got.completions} == {"answered", "truncated", "refused"}
-        assert (got.ended, got.n_calls_sent, got.n_recalled) == ("queries", 50, 0)
+        assert (got.stop_reason, got.n_requests_sent, got.n_reused) == ("queries", 50, 0)
         assert got.charged_microusd == got.spent_microusd == held(tmp_path / "l.db")
         assert got.charged_microusd == server.billed
         assert (watch.seen["POST batches"], set(server.calls.values())) == (1, {1})
-        warm = bought(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
-        assert (warm.completions, warm.n_calls_sent) == (got.completions, 0)
+        warm = buy_batch(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
+        assert (warm.completions, warm.n_requests_sent) == (got.completions, 0)
         assert watch.seen["POST batches"] == 1
 
 
 def test_a_live_buying_recalls_what_a_batch_bought(tmp_path):
-    with serve(words) as server:
-        batch = bought(tmp_path / "l.db", server, pool(9))
+    with run_teacher_server(words) as server:
+        batch = buy_batch(tmp_path / "l.db", server, pool(9))
         live = purchase(tmp_path / "l.db", server, pool(9))
-        assert (live.completions, live.n_calls_sent) == (batch.completions, 0)
+        assert (live.completions, live.n_requests_sent) == (batch.completions, 0)
         assert live.charged_microusd == server.billed
 
 
@@ -80,13 +80,13 @@ def is_long(text):
     return len(text) > 60
 
 
-ANSWERS = Faults(cut=0.1, refuse=0.1, no_usage=0.1)
+ANSWERS = Faults(truncate=0.1, refuse=0.1, no_usage=0.1)
 
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """All 40 rows of the pool, bought one by one without a limit."""
-    with serve(words, seed=5, faults=ANSWERS) as server:
+    with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
         path = tmp_path_factory.mktemp("all") / "l.db"
         return list(purchase(path, server, pool(40), price=HALF).completions)
 
@@ -113,11 +113,11 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_faults(
     tmp_path_factory, everything, limits, faults
 ):
     path = tmp_path_factory.mktemp("buy") / "l.db"
-    with serve(words, seed=5, faults=ANSWERS, batch_faults=faults) as server:
+    with run_teacher_server(words, seed=5, faults=ANSWERS, batch_faults=faults) as server:
         expected, ended = affordable(everything, limits)
         for _ in ("cold", "warm"):
             got = to_the_end(path, server, limits)
-            assert (list(got.completions), got.ended) == (expected, ended)
+            assert (list(got.completions), got.stop_reason) == (expected, ended)
         assert got.charged_microusd == sum(row.cost_microusd for row in expected)
         assert limits.microusd is None or got.charged_microusd <= limits.microusd
         assert server.billed <= held(path)
@@ -128,7 +128,7 @@ def to_the_end(path, server, limits):
     """Stops when lost calls may have cost the whole budget, and goes on at the same command."""
     while True:
         try:
-            return bought(
+            return buy_batch(
                 path,
                 server,
                 pool(40),
@@ -136,7 +136,7 @@ def to_the_end(path, server, limits):
                 max_tries=20,
                 accept=lambda id, state, text: is_long(text),
             )
-        except TeacherDown as exc:
+        except TeacherUnavailableError as exc:
             assert "more than the whole budget" in str(exc)
 
 
@@ -152,29 +152,29 @@ def waves(rows, limits):
 @pytest.mark.parametrize("microusd", [1_200, 5_000, 20_000])
 def test_each_batch_holds_all_that_fits(tmp_path, everything, microusd):
     limits = Limits(microusd=microusd)
-    with serve(words, seed=5, faults=ANSWERS) as server:
-        watch = Watch(server)
-        bought(tmp_path / "l.db", server, pool(40), limits=limits)
+    with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
+        watch = BatchServerSpy(server)
+        buy_batch(tmp_path / "l.db", server, pool(40), limits=limits)
         assert watch.seen["POST batches"] == waves(everything, limits)
 
 
 def test_a_long_recall_between_new_calls_does_not_split_a_batch(tmp_path):
-    recalled = others(1) * 300
-    with serve(words) as server:
-        watch = Watch(server)
-        bought(tmp_path / "l.db", server, others(1))
-        bought(tmp_path / "l.db", server, [r for new in pool(4) for r in (new, *recalled)])
+    recalled = make_other_requests(1) * 300
+    with run_teacher_server(words) as server:
+        watch = BatchServerSpy(server)
+        buy_batch(tmp_path / "l.db", server, make_other_requests(1))
+        buy_batch(tmp_path / "l.db", server, [r for new in pool(4) for r in (new, *recalled)])
         assert watch.seen["POST batches"] == 2
 
 
 def test_a_slow_disk_does_not_split_a_batch(tmp_path):
-    with serve(words) as server, Ledger(tmp_path / "l.db") as ledger:
-        watch = Watch(server)
+    with run_teacher_server(words) as server, Ledger(tmp_path / "l.db") as ledger:
+        watch = BatchServerSpy(server)
         ledger._connection("write").set_trace_callback(
             lambda statement: time.sleep(0.05 * (statement == "COMMIT"))
         )
         teacher = batch_teacher(server)
-        buy(pool(10), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none")
+        buy_answers(pool(10), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none")
         assert watch.seen["POST batches"] == 1
 
 
@@ -183,11 +183,11 @@ def test_a_slow_disk_does_not_split_a_batch(tmp_path):
 def test_the_hard_stop_holds_in_batches(tmp_path_factory, stop, seed):
     path = tmp_path_factory.mktemp("stop") / "l.db"
     faults = BatchFaults(expire=0.1, error=0.1, missing=0.15)
-    with serve(words, seed=seed, batch_faults=faults) as server:
+    with run_teacher_server(words, seed=seed, batch_faults=faults) as server:
         try:
-            bought(path, server, pool(30), stop=stop, max_tries=20)
+            buy_batch(path, server, pool(30), stop=stop, max_tries=20)
             ended = "pool"
-        except HardStop:
+        except HardLimitError:
             ended = "stop"
         assert server.billed <= held(path) <= stop
         if ended == "stop":  # it stopped because nothing more fitted
@@ -198,29 +198,29 @@ def test_the_hard_stop_holds_in_batches(tmp_path_factory, stop, seed):
 def test_an_accepted_limit_works_in_waves(tmp_path, everything):
     limits = Limits(queries=40, accepted=6)
     expected, ended = affordable(everything, limits)
-    with serve(words, seed=5, faults=ANSWERS) as server:
-        watch = Watch(server)
-        got = bought(
+    with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
+        watch = BatchServerSpy(server)
+        got = buy_batch(
             tmp_path / "l.db", server, pool(40), limits=limits, accept=lambda i, s, t: is_long(t)
         )
-        assert (list(got.completions), got.ended) == (expected, ended) != (everything, "pool")
+        assert (list(got.completions), got.stop_reason) == (expected, ended) != (everything, "pool")
         assert ended == "accepted"
         assert watch.seen["POST batches"] > 1
 
 
 def order(n, text="question"):
     call = {"model": "m", "messages": [{"role": "user", "content": text}], "sample_index": n}
-    return Order(n, TeacherRequest("e", n, ()), call, call_key(call), None)
+    return PendingRequest(n, TeacherRequest("e", n, ()), call, compute_request_key(call), None)
 
 
 @given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 9), st.integers(1, 2000))
 def test_parts_keep_to_the_limits_and_lose_nothing(sizes, most_lines, most_bytes):
     orders = [order(n, "é" * size) for n, size in enumerate(sizes)]
-    parts = list(parts_of(orders, most_lines=most_lines, most_bytes=most_bytes))
+    parts = list(split_into_files(orders, most_lines=most_lines, most_bytes=most_bytes))
     assert [key for part in parts for key in part.keys] == [o.key for o in orders]
     for part in parts:
         rows = [json.loads(line) for line in part.content.splitlines()]
-        assert [row["custom_id"] for row in rows] == [custom_id(key) for key in part.keys]
+        assert [row["custom_id"] for row in rows] == [make_custom_id(key) for key in part.keys]
         assert len(rows) <= most_lines
         assert len(part.content) <= most_bytes or len(rows) == 1
         assert all(len(row["custom_id"]) == 64 for row in rows)
@@ -228,39 +228,39 @@ def test_parts_keep_to_the_limits_and_lose_nothing(sizes, most_lines, most_bytes
 
 
 def test_many_calls_go_out_in_several_batches(tmp_path):
-    with serve(words) as server:
-        watch = Watch(server)
-        ended, buying = by_hand(tmp_path / "l.db", server, pool(30), max_requests=7)
+    with run_teacher_server(words) as server:
+        watch = BatchServerSpy(server)
+        ended, buying = buy_until(tmp_path / "l.db", server, pool(30), max_requests=7)
         assert (ended, len(buying.rows), buying.n_sent) == ("pool", 30, 30)
         assert watch.seen["POST batches"] == watch.seen["POST files"] == 5
         assert set(server.served.values()) == {1}
-        by_hand(tmp_path / "l2.db", server, pool(30), max_bytes=1500)
+        buy_until(tmp_path / "l2.db", server, pool(30), max_bytes=1500)
         assert 5 < watch.seen["POST batches"] - 5 <= 30
 
 
 def test_one_of_several_batches_that_fails_leaves_the_others_for_the_next_start(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, batch_faults=BatchFaults(batch_s=0.3)) as server:
-        watch = Watch(server)
+    with run_teacher_server(words, batch_faults=BatchFaults(batch_s=0.3)) as server:
+        watch = BatchServerSpy(server)
         error = 400, {"error": {"message": "too many"}}, {}
 
         def hook(name, go):
             return error if name == "POST batches" and watch.seen[name] == 2 else go()
 
         watch.hook = hook
-        with pytest.raises(TeacherDown, match="too many"):
-            by_hand(path, server, pool(30), max_requests=10)
+        with pytest.raises(TeacherUnavailableError, match="too many"):
+            buy_until(path, server, pool(30), max_requests=10)
         assert counts(path) == {"failed": 10, "reserved": 20}
-        got = bought(path, server, pool(30))
-        assert (got.n_calls_sent, len(got.completions)) == (10, 30)
+        got = buy_batch(path, server, pool(30))
+        assert (got.n_requests_sent, len(got.completions)) == (10, 30)
         assert (set(server.served.values()), held(path)) == ({1}, server.billed)
 
 
 def test_five_thousand_calls_are_a_matter_of_seconds(tmp_path):
     requests = [TeacherRequest(f"e{i}", i, (Message("user", f"q{i}"),)) for i in range(5000)]
-    with serve(lambda question, seed: "Answer: 4") as server:
-        watch = Watch(server)
-        got = bought(tmp_path / "l.db", server, requests)
+    with run_teacher_server(lambda question, seed: "Answer: 4") as server:
+        watch = BatchServerSpy(server)
+        got = buy_batch(tmp_path / "l.db", server, requests)
         assert (len(got.completions), watch.seen["POST batches"]) == (5000, 1)
         assert got.seconds < 60
 
@@ -270,12 +270,12 @@ def test_an_answer_may_hold_any_line_end():
     body = {"choices": [{"message": {"content": text}}]}
     row = {"custom_id": "k", "response": {"status_code": 200, "body": body}}
     lines = json.dumps(row, ensure_ascii=False) + "\r\n\nno json\n[1]\n"
-    (result,) = results_of(lines)
+    (result,) = parse_results(lines)
     assert (result.custom_id, result.status, json.loads(result.body)) == ("k", 200, body)
 
 
 def test_a_file_without_lines_is_not_taken_for_one_that_is_gone(tmp_path):
-    with serve(words, batch_faults=BatchFaults(error=0.3)) as server:
+    with run_teacher_server(words, batch_faults=BatchFaults(error=0.3)) as server:
         seen = []
 
         def emptied(name, go):
@@ -286,13 +286,13 @@ def test_a_file_without_lines_is_not_taken_for_one_that_is_gone(tmp_path):
             seen.append(any(row["response"]["status_code"] != 200 for row in rows))
             return b"" if seen[-1] else text
 
-        Watch(server, emptied)
-        got = bought(tmp_path / "l.db", server, pool(12))
+        BatchServerSpy(server, emptied)
+        got = buy_batch(tmp_path / "l.db", server, pool(12))
         assert len(got.completions) == 12 and any(seen)
 
 
 def test_an_answer_in_one_file_counts_more_than_an_error_in_the_other(tmp_path):
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
 
         def doubled(name, go):
             if name != "GET content":
@@ -301,6 +301,6 @@ def test_an_answer_in_one_file_counts_more_than_an_error_in_the_other(tmp_path):
             expired = [row | {"response": None, "error": {"code": "batch_expired"}} for row in rows]
             return "".join(json.dumps(row) + "\n" for row in expired + rows + expired).encode()
 
-        Watch(server, doubled)
-        got = bought(tmp_path / "l.db", server, pool(5))
-        assert (got.n_calls_sent, len(got.completions)) == (5, 5)
+        BatchServerSpy(server, doubled)
+        got = buy_batch(tmp_path / "l.db", server, pool(5))
+        assert (got.n_requests_sent, len(got.completions)) == (5, 5)

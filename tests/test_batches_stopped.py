@@ -10,20 +10,20 @@ import pytest
 from batch_fakes import (
     PRICE,
     RESERVE,
-    Watch,
-    bought,
-    child,
-    leave,
+    BatchServerSpy,
+    buy_batch,
+    check_clean_exit,  # noqa: F401
+    make_other_requests,
     n_open,
-    nothing_is_left_behind,  # noqa: F401
-    others,
     own_calls,
+    start_process,
+    stop_purchase,
 )
 from bridgekd.config import Price
 from bridgekd.core.admission import Limits
-from bridgekd.errors import TeacherDown
+from bridgekd.errors import TeacherUnavailableError
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.sandbox.teacher_server import BatchFaults, Faults, serve
+from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
 from test_teacher import counts, held, pool, purchase, words
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
@@ -42,9 +42,9 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 )
 def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, name, when, left, nth):
     faults, limits = BatchFaults(batch_s=0.02), Limits(microusd=3_000)
-    with serve(words, seed=3, batch_faults=faults) as server:
-        calm = bought(tmp_path / "calm.db", server, pool(60), limits=limits)
-    with serve(words, seed=3, batch_faults=faults) as server:
+    with run_teacher_server(words, seed=3, batch_faults=faults) as server:
+        calm = buy_batch(tmp_path / "calm.db", server, pool(60), limits=limits)
+    with run_teacher_server(words, seed=3, batch_faults=faults) as server:
         path = tmp_path / "l.db"
 
         def hook(asked, go):
@@ -54,16 +54,16 @@ def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, name
             os.kill(process.pid, signal.SIGKILL)
             return answer
 
-        watch = Watch(server, hook)
-        with child(path, server, microusd=3_000) as process:
+        watch = BatchServerSpy(server, hook)
+        with start_process(path, server, microusd=3_000) as process:
             assert process.wait(60) == -9, process.stderr.read().decode()
         watch.hook = lambda asked, go: go()
         assert n_open(path) == (left == "reserved")  # as opening the ledger finds it
         assert counts(path).get(left, 0) > 0
         n_done = counts(path).get("answered", 0)
         assert (n_done > 0) == (nth == 2)
-        again = bought(path, server, pool(60), limits=limits)
-        assert (again.completions, again.ended) == (calm.completions, "usd")
+        again = buy_batch(path, server, pool(60), limits=limits)
+        assert (again.completions, again.stop_reason) == (calm.completions, "usd")
         assert again.charged_microusd == calm.charged_microusd == server.billed
         assert set(server.served.values()) == {1}
         asked_for_nothing = (name, when) == ("POST batches", "before")  # that nobody can know
@@ -77,10 +77,10 @@ def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, name
 def test_a_buying_killed_at_any_commit_pays_nothing_twice(tmp_path, nth):
     """One batch has about seven: reserved, joined, to be made, named, recorded, settled."""
     path, limits = tmp_path / "l.db", Limits(microusd=12_500)
-    with serve(words, seed=3) as server:
-        with child(path, server, microusd=12_500, die_at=nth) as process:
+    with run_teacher_server(words, seed=3) as server:
+        with start_process(path, server, microusd=12_500, die_at=nth) as process:
             assert process.wait(60) == -9, process.stderr.read().decode()
-        got = bought(path, server, pool(60), limits=limits)
+        got = buy_batch(path, server, pool(60), limits=limits)
         assert len(got.completions) == 60
         assert set(server.served.values()) == {1}
         unmade = RESERVE * counts(path).get("unknown", 0)  # reserved, or not seen to be made
@@ -90,9 +90,9 @@ def test_a_buying_killed_at_any_commit_pays_nothing_twice(tmp_path, nth):
 
 def test_an_interrupt_leaves_the_batch_and_the_next_start_takes_it(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, batch_faults=BatchFaults(batch_s=2.5)) as server:
-        watch = Watch(server)
-        with child(path, server, microusd=20_000) as process:
+    with run_teacher_server(words, batch_faults=BatchFaults(batch_s=2.5)) as server:
+        watch = BatchServerSpy(server)
+        with start_process(path, server, microusd=20_000) as process:
             watch.wait_for("GET batch")
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
@@ -100,8 +100,8 @@ def test_an_interrupt_leaves_the_batch_and_the_next_start_takes_it(tmp_path):
             assert time.monotonic() - began < 2
         assert (n_open(path), set(counts(path))) == (1, {"reserved"})
         n_sent, posts = counts(path)["reserved"], watch.seen["POST batches"]
-        again = bought(path, server, pool(n_sent))
-        assert (again.n_calls_sent, again.n_recalled) == (0, n_sent) == (0, len(again.completions))
+        again = buy_batch(path, server, pool(n_sent))
+        assert (again.n_requests_sent, again.n_reused) == (0, n_sent) == (0, len(again.completions))
         assert watch.seen["POST batches"] == watch.seen["POST files"] == posts == 1
         assert again.charged_microusd == server.billed == held(path)
         assert (n_open(path), set(counts(path))) == (0, {"answered"})
@@ -109,15 +109,15 @@ def test_an_interrupt_leaves_the_batch_and_the_next_start_takes_it(tmp_path):
 
 def test_an_interrupt_before_anything_left_costs_nothing(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words) as server:
-        watch = Watch(server)
+    with run_teacher_server(words) as server:
+        watch = BatchServerSpy(server)
 
         def hook(name, go):
             time.sleep(0.5)  # the upload is under way when the buying is stopped
             return go()
 
         watch.hook = hook
-        leave(path, server, watch, pool(20), stop_at="POST files")
+        stop_purchase(path, server, watch, pool(20), stop_at="POST files")
         assert (counts(path), held(path), watch.seen["POST batches"]) == ({"failed": 20}, 0, 0)
 
 
@@ -128,15 +128,15 @@ def test_what_is_in_no_batch_yet_when_we_stop_costs_nothing(tmp_path):
         """Twenty new ones; once all are reserved and wait for a batch, it breaks."""
         yield from pool(20)
         while counts(path).get("reserved", 0) < 20:
-            yield others(1)[0]
-        yield from others(1) * 50
+            yield make_other_requests(1)[0]
+        yield from make_other_requests(1) * 50
         raise RuntimeError("stop")
 
-    with serve(words) as server:
-        bought(path, server, others(1))
-        watch = Watch(server, lambda name, go: pytest.fail("nothing is to be sent"))
+    with run_teacher_server(words) as server:
+        buy_batch(path, server, make_other_requests(1))
+        watch = BatchServerSpy(server, lambda name, go: pytest.fail("nothing is to be sent"))
         with pytest.raises(RuntimeError, match="stop"):
-            bought(path, server, requests())
+            buy_batch(path, server, requests())
         assert counts(path) == {"answered": 1, "failed": 20}
         assert (held(path), watch.seen.total()) == (server.billed, 0)
 
@@ -149,35 +149,39 @@ def test_a_batch_that_is_being_made_when_we_stop_gets_its_name(tmp_path):
         time.sleep(0.4 if name == "POST batches" else 0)
         return answer
 
-    with serve(words) as server:
-        watch = Watch(server, slowly)
-        leave(path, server, watch, pool(20), stop_at="POST batches")
+    with run_teacher_server(words) as server:
+        watch = BatchServerSpy(server, slowly)
+        stop_purchase(path, server, watch, pool(20), stop_at="POST batches")
         with Ledger(path) as ledger:
             assert ledger.open_batches()[0].remote_id.startswith("batch_")
-        assert bought(path, server, pool(20)).n_calls_sent == 0
+        assert buy_batch(path, server, pool(20)).n_requests_sent == 0
         assert (watch.seen["GET list"], set(server.served.values())) == (0, {1})
 
 
 def test_what_expired_in_a_batch_that_was_left_is_asked_again(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, batch_faults=BatchFaults(expire=0.4)) as server:
-        leave(path, server, Watch(server), pool(20))
-        got = bought(path, server, pool(20), max_tries=20)
+    with run_teacher_server(words, batch_faults=BatchFaults(expire=0.4)) as server:
+        stop_purchase(path, server, BatchServerSpy(server), pool(20))
+        got = buy_batch(path, server, pool(20), max_tries=20)
         assert len(got.completions) == 20
-        assert got.n_calls_sent == server.calls.total() - 20 > 0
+        assert got.n_requests_sent == server.calls.total() - 20 > 0
         assert (set(server.served.values()), held(path)) == ({1}, server.billed)
 
 
 def test_another_buying_keeps_the_answers_of_a_batch_that_was_left(tmp_path):
     path = tmp_path / "l.db"
     faults = BatchFaults(expire=0.2, missing=0.2)
-    with serve(words, faults=Faults(refuse=0.2), batch_faults=faults, seed=1) as server:
-        watch = Watch(server)
-        leave(path, server, watch, pool(30))
+    with run_teacher_server(
+        words, faults=Faults(refuse=0.2), batch_faults=faults, seed=1
+    ) as server:
+        watch = BatchServerSpy(server)
+        stop_purchase(path, server, watch, pool(30))
         billed = server.billed
         free = Price(input=0, output=0)
-        got = bought(path, server, others(12), price=free, run="other", max_tries=20)
-        assert (got.n_calls_sent >= 12, len(got.completions), n_open(path)) == (True, 12, 0)
+        got = buy_batch(
+            path, server, make_other_requests(12), price=free, run="other", max_tries=20
+        )
+        assert (got.n_requests_sent >= 12, len(got.completions), n_open(path)) == (True, 12, 0)
         with sqlite3.connect(path) as db:
             found = dict(
                 db.execute(
@@ -191,8 +195,8 @@ def test_another_buying_keeps_the_answers_of_a_batch_that_was_left(tmp_path):
         assert found.keys() == {"answered", "refused", "failed", "unknown"}
         assert sum(found.values()) == 30
         assert paid < billed <= paid + found["unknown"] * RESERVE == held(path)
-        again = bought(path, server, pool(30), max_tries=20)
-        assert again.n_recalled == found["answered"] + found["refused"]
+        again = buy_batch(path, server, pool(30), max_tries=20)
+        assert again.n_reused == found["answered"] + found["refused"]
         assert len(again.completions) == 30
         assert server.billed <= held(path)
 
@@ -201,12 +205,12 @@ def test_what_was_sent_at_another_price_is_charged_that(tmp_path):
     path = tmp_path / "l.db"
     for sent, now in ((PRICE, None), (None, PRICE), (PRICE, Price(input=90, output=90))):
         path.unlink(missing_ok=True)
-        with serve(words, faults=Faults(no_usage=0.2)) as server:
-            leave(path, server, Watch(server), pool(10), price=sent)
-            got = bought(path, server, pool(10), price=now)
+        with run_teacher_server(words, faults=Faults(no_usage=0.2)) as server:
+            stop_purchase(path, server, BatchServerSpy(server), pool(10), price=sent)
+            got = buy_batch(path, server, pool(10), price=now)
             reserved = RESERVE * (sent is not None)
             costs = {c.cost_microusd for c in got.completions}
-            assert got.n_calls_sent == 0
+            assert got.n_requests_sent == 0
             assert got.charged_microusd == held(path)
             assert got.charged_microusd >= server.billed * (sent is not None)
             assert max(costs) == reserved  # of an answer without usage
@@ -215,10 +219,12 @@ def test_what_was_sent_at_another_price_is_charged_that(tmp_path):
 
 def test_a_live_buying_does_not_pay_for_what_is_in_a_batch(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, batch_faults=BatchFaults(batch_s=60)) as server:
-        leave(path, server, Watch(server), pool(10)[5:])
+    with run_teacher_server(words, batch_faults=BatchFaults(batch_s=60)) as server:
+        stop_purchase(path, server, BatchServerSpy(server), pool(10)[5:])
         before = held(path)
-        with pytest.raises(TeacherDown, match=r"e5 is in a batch .*transport: batch") as caught:
+        with pytest.raises(
+            TeacherUnavailableError, match=r"e5 is in a batch .*transport: batch"
+        ) as caught:
             purchase(path, server, pool(20))
         assert caught.value.exit_code == 3
         assert set(own_calls(server, pool(20)[5:])) <= {0, 1}  # 1: from within the batch

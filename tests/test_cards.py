@@ -6,9 +6,9 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_model_card
-from bridgekd.exporting.folder import _format_command, _lessons
+from bridgekd.exporting.folder import _format_command, _read_training_examples
 from bridgekd.journal import load_finished_run
-from bridgekd.lm.merging import Merged
+from bridgekd.lm.merging import MergeResult
 from bridgekd.variants import VariantRef
 
 HOSTILE = "a|b\n# <script>`[x](y)*"
@@ -19,8 +19,8 @@ def exported(runs):
     """The student of direct distillation, ready for its cards."""
     run = load_finished_run(runs, "tiny")
     arm = run.get_arm("direct")
-    merged = Merged("float32", 1_000_000, ("A note.",))
-    return ExportedArm(run, arm, _lessons(arm.model), merged, _format_command(run))
+    merged = MergeResult("float32", 1_000_000, ("A note.",))
+    return ExportedArm(run, arm, _read_training_examples(arm.model), merged, _format_command(run))
 
 
 def with_teacher(exported, name):

@@ -36,10 +36,10 @@ from itertools import pairwise
 
 import pytest
 
-from bridgekd.teacher.buying import AHEAD
-from chaos_buyer import CONCURRENCY, RESERVE, Nursery
+from bridgekd.teacher.buying import RESERVE_AHEAD
+from chaos_buyer import CONCURRENCY, RESERVE, ProcessStarter
 from chaos_witness import FINAL
-from chaos_world import KINDS, Deck, Play
+from chaos_world import KINDS, CampaignRunner, KillSchedule
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
@@ -50,11 +50,11 @@ KILLS_PER_WORLD = 5
 def worlds(tmp_path_factory):
     """The whole campaign: as many worlds as it takes to kill so often."""
     dice, started, found = random.Random(f"chaos {SEED}"), time.monotonic(), []
-    kinds, n_left = Deck(dice), KILLS
-    with Nursery(tmp_path_factory.mktemp("nursery")) as nursery:
+    kinds, n_left = KillSchedule(dice), KILLS
+    with ProcessStarter(tmp_path_factory.mktemp("nursery")) as nursery:
         while n_left:
             folder = tmp_path_factory.mktemp("world")
-            world = Play(folder, nursery, len(found), dice).world(
+            world = CampaignRunner(folder, nursery, len(found), dice).world(
                 kinds, min(n_left, KILLS_PER_WORLD)
             )
             found.append(world)
@@ -184,7 +184,7 @@ def test_nothing_that_is_settled_changes_and_nothing_is_forgotten(worlds):
 def test_a_kill_loses_no_more_than_what_was_in_flight(worlds):
     for world in worlds:
         for life in world.lives:
-            most = CONCURRENCY * (1 + AHEAD) if life.ended == "killed" else 0
+            most = CONCURRENCY * (1 + RESERVE_AHEAD) if life.ended == "killed" else 0
             assert life.n_in("reserved") <= most
 
 

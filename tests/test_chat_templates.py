@@ -4,24 +4,24 @@ from datetime import datetime
 
 import pytest
 
-from bridgekd.core.prompts import explain_prompt, explain_target
+from bridgekd.core.prompts import build_cot_target, render_cot_prompt
 from bridgekd.lm.encode import (
     FALLBACK_TEMPLATE,
-    encode_rows,
-    prompt_ids,
+    find_stop_ids,
+    find_turn_end_id,
     render_prompt,
-    stop_ids,
-    turn_end_id,
+    tokenize_prompts,
+    tokenize_sequences,
 )
-from bridgekd.lm.templates import self_contained
-from bridgekd.lm.updates import rectangle
-from bridgekd.records import Example, Message, Span, TrainRow
-from chat_families import ASKED, FAMILIES, tokenizer_of
+from bridgekd.lm.templates import make_self_contained
+from bridgekd.lm.updates import pad_batch
+from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
+from chat_families import ASKED, FAMILIES, make_tokenizer
 
-PROMPT = explain_prompt(Example("a", "Who holds the box ?"))
+PROMPT = render_cot_prompt(Example("a", "Who holds the box ?"))
 RATIONALE, ANSWER, LAMBDA = "Bob gives the box to Ann .", "Ann", 0.25
-ROW = TrainRow("a", PROMPT, explain_target(RATIONALE, ANSWER, LAMBDA))
-TOKENIZERS = {name: tokenizer_of(family) for name, family in FAMILIES.items()}
+ROW = TrainingSequence("a", PROMPT, build_cot_target(RATIONALE, ANSWER, LAMBDA))
+TOKENIZERS = {name: make_tokenizer(family) for name, family in FAMILIES.items()}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -32,7 +32,7 @@ def family(request):
 @pytest.fixture
 def tok(family):
     """As `load` leaves it: with a template and something to pad with."""
-    tok = tokenizer_of(family)
+    tok = make_tokenizer(family)
     tok.chat_template = tok.chat_template or FALLBACK_TEMPLATE
     if tok.pad_token_id is None:
         tok.pad_token = tok.eos_token
@@ -67,7 +67,7 @@ def test_a_prompt_is_what_the_family_was_taught(family, tok):
 
 
 def test_every_token_of_a_row_is_prompt_reasoning_answer_or_end(family, tok):
-    (row,) = encode_rows(tok, [ROW])
+    (row,) = tokenize_sequences(tok, [ROW])
     prompt, rationale, answer = parts(row)
     assert list(row.ids) == [*prompt, *rationale, *answer]  # in this order, each in one piece
     assert text_of(tok, rationale) == f"{RATIONALE}\n"
@@ -78,17 +78,17 @@ def test_every_token_of_a_row_is_prompt_reasoning_answer_or_end(family, tok):
 
 
 def test_special_tokens_of_a_prompt_are_single_tokens(family, tok):
-    (ids,) = prompt_ids(tok, [PROMPT])
+    (ids,) = tokenize_prompts(tok, [PROMPT])
     for token in family.specials:
         assert ids.count(tok.convert_tokens_to_ids(token)) == family.prompt.count(token), token
     assert tok.unk_token_id is None or tok.unk_token_id not in ids
 
 
 def test_inference_sees_the_prompt_tokens_of_the_training(family, tok):
-    (row,) = encode_rows(tok, [ROW])
-    (ids,) = prompt_ids(tok, [PROMPT])
+    (row,) = tokenize_sequences(tok, [ROW])
+    (ids,) = tokenize_prompts(tok, [PROMPT])
     assert parts(row)[0] == ids
-    tok.chat_template = self_contained(tok)
+    tok.chat_template = make_self_contained(tok)
     asked = [{"role": "user", "content": ASKED}]
     plain = tok.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)
     assert plain["input_ids"] == ids  # without any setting
@@ -96,11 +96,11 @@ def test_inference_sees_the_prompt_tokens_of_the_training(family, tok):
 
 def test_the_end_is_learnt_and_padding_is_not(family, tok):
     """Also where both are one token: what counts is a token's place and never its id."""
-    short = TrainRow("b", PROMPT, explain_target("So .", ANSWER, LAMBDA))
-    rows = encode_rows(tok, [ROW, short])
-    batch = rectangle(rows, tok.pad_token_id, "cpu")
+    short = TrainingSequence("b", PROMPT, build_cot_target("So .", ANSWER, LAMBDA))
+    rows = tokenize_sequences(tok, [ROW, short])
+    batch = pad_batch(rows, tok.pad_token_id, "cpu")
     end = tok.convert_tokens_to_ids(family.end)
-    assert turn_end_id(tok) == end
+    assert find_turn_end_id(tok) == end
     width = batch.ids.shape[1]
     assert (
         width - len(rows[1].ids) > 2
@@ -118,12 +118,14 @@ def test_a_text_is_over_at_the_end_of_its_turn_and_of_the_text(family, tok):
             eos_token_id = None
 
     wanted = {tok.convert_tokens_to_ids(t) for t in (family.end, family.eos)}
-    assert set(stop_ids(tok, Model)) == wanted
+    assert set(find_stop_ids(tok, Model)) == wanted
 
 
 def test_a_thought_in_a_target_is_there_once_and_learnt(family, tok):
     thought = "<think>\nBob gives the box .\n</think>\n"
-    (row,) = encode_rows(tok, [TrainRow("a", PROMPT, explain_target(thought, ANSWER, LAMBDA))])
+    (row,) = tokenize_sequences(
+        tok, [TrainingSequence("a", PROMPT, build_cot_target(thought, ANSWER, LAMBDA))]
+    )
     _, rationale, answer = parts(row)
     assert text_of(tok, rationale) == f"{thought}\n"
     assert text_of(tok, answer[:-1]) == f"Answer: {ANSWER}"
@@ -141,7 +143,9 @@ def test_a_system_message_is_said_once_whether_the_family_has_a_place_for_it_or_
 
 
 def test_an_answer_that_begins_with_a_special_space_is_still_learnt_whole(family, tok):
-    (row,) = encode_rows(tok, [TrainRow("a", PROMPT, (Span(" (A) yes", LAMBDA),))])
+    (row,) = tokenize_sequences(
+        tok, [TrainingSequence("a", PROMPT, (TargetSpan(" (A) yes", LAMBDA),))]
+    )
     assert text_of(tok, parts(row)[2][:-1]) == " (A) yes"
 
 
@@ -149,14 +153,14 @@ def test_an_answer_that_begins_with_a_special_space_is_still_learnt_whole(family
 def test_the_date_of_a_prompt_stands_still(name):
     """A template that writes the date would otherwise ask another question on every day."""
     today = datetime.now().strftime("%d %b %Y")
-    tok = tokenizer_of(FAMILIES[name])
+    tok = make_tokenizer(FAMILIES[name])
     tok.chat_template = tok.chat_template or FALLBACK_TEMPLATE
     assert today not in render_prompt(tok, PROMPT)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_exported_template_is_changed_only_where_it_must_be(name):
-    tok = tokenizer_of(FAMILIES[name])
+    tok = make_tokenizer(FAMILIES[name])
     tok.chat_template = tok.chat_template or FALLBACK_TEMPLATE
-    changed = self_contained(tok) != tok.chat_template
+    changed = make_self_contained(tok) != tok.chat_template
     assert changed == (name in ("qwen3", "llama3", "r1"))

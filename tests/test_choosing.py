@@ -8,18 +8,18 @@ import pytest
 import bridgekd
 from answer_types import get_type
 from bridgekd import lm
-from bridgekd.config import Confidence, Teacher
+from bridgekd.config import ConfidenceOptions, TeacherOptions
 from bridgekd.cost.budget_slice import slice_amount
 from bridgekd.edges.rows import read_rows
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.grading.grade import check_rationale
 from bridgekd.records import Completion, Example, Rationale, Score
-from bridgekd.stages.filtering import by_confidence
-from bridgekd.stages.live import Live
+from bridgekd.stages.filtering import filter_by_confidence
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import LocalBackend
 from tiny_models import write_tiny
 
-LIVE = Live("run", Teacher(model="none"), Path("none.db"))
+LIVE = RunContext("run", TeacherOptions(model="none"), Path("none.db"))
 
 UNLABELLED = ["data.unlabelled=true", "assistant.warm_up=0", "check.keep=all"]
 
@@ -87,17 +87,17 @@ def test_of_nothing_held_out_the_validation_split_judges(tiny):
 
 
 def test_a_loss_without_gold_answers_is_refused_beforehand(unlabelled):
-    with pytest.raises(BadInput, match=r"measure loss needs gold answers.*entropy, margin"):
+    with pytest.raises(InputError, match=r"measure loss needs gold answers.*entropy, margin"):
         bridgekd.plan(unlabelled, overrides=UNLABELLED)
 
 
 def test_a_committee_without_a_warm_up_is_refused(tiny):
-    with pytest.raises(BadInput, match=r"assistant.warm_up is 0. Raise it"):
+    with pytest.raises(InputError, match=r"assistant.warm_up is 0. Raise it"):
         bridgekd.plan(tiny, overrides=["select.difficulty=disagreement", "assistant.warm_up=0"])
 
 
 def test_a_missing_answer_is_still_a_mistake_unless_it_is_announced(unlabelled):
-    with pytest.raises(BadInput, match=r"line 1: no answer"):
+    with pytest.raises(InputError, match=r"line 1: no answer"):
         bridgekd.plan(unlabelled)
 
 
@@ -116,26 +116,26 @@ def test_the_least_confident_rationales_are_dropped_and_confidence_is_held_again
 
 
 def test_what_was_dropped_before_is_not_weighed(tmp_path):
-    model = LocalBackend(lm.load(write_tiny(tmp_path), device="cpu"))
+    model = LocalBackend(lm.load_model(write_tiny(tmp_path), device="cpu"))
     examples = [Example(id, "Who holds the box ?", "Ann") for id in "abc"]
     rows = [Rationale(id, "Bob gives it .", "ann", "assistant", True) for id in "ab"]
     rows.append(Rationale("c", "", "", "assistant", False, "no rationale"))
-    found, calibration = by_confidence(
+    found, calibration = filter_by_confidence(
         rows,
         examples,
         model,
-        Confidence(at_least=0),
+        ConfidenceOptions(threshold=0),
         batch_size=2,
         answer_type=get_type("text"),
         live=LIVE,
     )
     assert [r.kept for r in found] == [True, True, False]
     assert (found[2], calibration.n) == (rows[2], 2)
-    none, _ = by_confidence(
+    none, _ = filter_by_confidence(
         rows,
         examples,
         model,
-        Confidence(at_least=1),
+        ConfidenceOptions(threshold=1),
         batch_size=2,
         answer_type=get_type("text"),
         live=LIVE,
@@ -144,7 +144,7 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
 
 
 def test_an_untrained_assistant_is_not_consistent_with_itself(tiny):
-    with pytest.raises(BadInput, match=r"no rationale of .* was kept"):
+    with pytest.raises(InputError, match=r"no rationale of .* was kept"):
         bridgekd.run(tiny, overrides=["annotate.keep=consistent", "annotate.samples=2"])
     assert facts(tiny, "annotate")["n_kept"] == 0
 

@@ -17,10 +17,10 @@ from claims.summary import NO, OPEN, YES, summary
 from claims.tables import put, table
 from reproduce import mark_of
 
-from bridgekd.core.crossed import share_of
+from bridgekd.core.crossed import estimate_proportion
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.methods import METHODS
-from bridgekd.sandbox.export import export
+from bridgekd.sandbox.export import export_world
 from bridgekd.stats.metrics import ArmMetrics
 
 SEEDS, QUESTIONS = 5, 400
@@ -31,7 +31,7 @@ def line(title, accuracy, seed=0, n_seeds=SEEDS):
     rng = np.random.default_rng(seed)
     luck = rng.random((n_seeds, QUESTIONS))
     right = {f"q{k:03d}": [bool(row[k] < accuracy) for row in luck] for k in range(QUESTIONS)}
-    told = share_of(np.array(list(right.values()), dtype=float).T)
+    told = estimate_proportion(np.array(list(right.values()), dtype=float).T)
     figures = ArmMetrics.model_construct(
         accuracy=told.mean, ci95=(told.low, told.high), n_queries=200, spend_usd=0.16,
         wrong_steps=None, training_set=None,
@@ -50,7 +50,7 @@ EVEN = {"random": 0.5, "hardest": 0.5, "diverse": 0.5, "no_instruct": 0.5, "no_w
 def test_every_row_has_a_job_that_can_be_carried_out_and_a_reference_that_stands_above(
     name, tmp_path
 ):
-    recipe = export(tmp_path, n_pool=20, n_validation=5, n_test=5, n_instructions=5)
+    recipe = export_world(tmp_path, n_pool=20, n_validation=5, n_test=5, n_instructions=5)
     experiment = EXPERIMENTS[name]
     assert len({row.title for row in experiment.rows}) == len(experiment.rows)
     for row in experiment.rows:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.replies import Bill
-from bridgekd.errors import BadInput, HardStop
-from bridgekd.ledger.file import file_system
+from bridgekd.core.replies import RequestCost
+from bridgekd.errors import HardLimitError, InputError
+from bridgekd.ledger.file import find_file_system
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.ledger.views import spend
+from bridgekd.ledger.views import sum_spend
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import Faults, serve
-from bridgekd.teacher.commits import Commits
+from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
+from bridgekd.teacher.commits import GroupCommitter
 from test_teacher import pool, purchase, words
 
 
@@ -48,19 +48,21 @@ def test_a_reservation_is_durable_when_it_is_said_to_be_done(tmp_path):
         await asyncio.gather(*map(one, range(50)))
 
     with Ledger(tmp_path / "l.db") as ledger:
-        asyncio.run(many(Commits(ledger)))
-        assert ledger.held_microusd() == 5000
+        asyncio.run(many(GroupCommitter(ledger)))
+        assert ledger.reserved_microusd() == 5000
 
 
 def test_many_pieces_share_few_transactions(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
-        commits, n_commits = Commits(ledger), []
+        commits, n_commits = GroupCommitter(ledger), []
         ledger._connection("write").set_trace_callback(
             lambda statement: n_commits.append(1) if statement == "COMMIT" else None
         )
 
         async def many():
-            await asyncio.gather(*(commits.do(lambda n=n: reserve(ledger, n)) for n in range(200)))
+            await asyncio.gather(
+                *(commits.commit(lambda n=n: reserve(ledger, n)) for n in range(200))
+            )
 
         asyncio.run(many())
         assert len(n_commits) <= 3
@@ -70,13 +72,13 @@ def test_a_piece_that_fails_undoes_itself_alone(tmp_path):
     with Ledger(tmp_path / "l.db", hard_stop_microusd=250) as ledger:
         works = [lambda n=n: reserve(ledger, n) for n in range(2)]
         works += [lambda: ledger.release(99), lambda: reserve(ledger, 3, 50)]
-        first, second, failed, last = ledger.together(works)
+        first, second, failed, last = ledger.run_in_transaction(works)
         assert isinstance(failed, ValueError)
         assert durable_ids(ledger.path) == {first, second, last}
-        refused, small = ledger.together(
+        refused, small = ledger.run_in_transaction(
             [lambda: reserve(ledger, 4), lambda: reserve(ledger, 5, 0)]
         )
-        assert isinstance(refused, HardStop)
+        assert isinstance(refused, HardLimitError)
         assert durable_ids(ledger.path) == {first, second, last, small}
 
 
@@ -90,7 +92,7 @@ def test_what_was_asked_for_is_written_even_if_the_caller_is_cancelled(tmp_path)
         await commits.drain()
 
     with Ledger(tmp_path / "l.db") as ledger:
-        asyncio.run(impatient(Commits(ledger)))
+        asyncio.run(impatient(GroupCommitter(ledger)))
         assert len(durable_ids(ledger.path)) == 1
 
 
@@ -102,20 +104,20 @@ def test_recalling_sees_only_what_is_durable(tmp_path):
         def settle():
             attempt_id = reserve(ledger, 1)
             ledger.record(attempt_id, '{"choices": []}', price=None)
-            ledger.settle(attempt_id, "refused", Bill())
+            ledger.settle(attempt_id, "refused", RequestCost())
             inside.set()
             looked.wait(10)
 
-        writer = threading.Thread(target=ledger.together, args=([settle],))
+        writer = threading.Thread(target=ledger.run_in_transaction, args=([settle],))
         writer.start()
         inside.wait(10)
-        from bridgekd.core.calls import call_key
+        from bridgekd.core.calls import compute_request_key
 
-        before = ledger.recall(call_key(call(1)))
+        before = ledger.find_answer(compute_request_key(call(1)))
         looked.set()
         writer.join()
         assert before is None
-        assert ledger.recall(call_key(call(1))).state == "refused"
+        assert ledger.find_answer(compute_request_key(call(1))).state == "refused"
 
 
 def test_no_later_call_takes_the_room_that_an_earlier_one_waits_for(tmp_path):
@@ -130,7 +132,7 @@ def test_no_later_call_takes_the_room_that_an_earlier_one_waits_for(tmp_path):
         order.append(len(question))
         return "Answer: 4"
 
-    with serve(slowly, faults=Faults(latency_s=0.1)) as server:
+    with run_teacher_server(slowly, faults=Faults(latency_s=0.1)) as server:
         stop = 2205 + 3000  # of the first alone; the second may take 3930
         bought = purchase(tmp_path / "l.db", server, requests, stop=stop)
     assert len(bought.completions) == 4
@@ -141,7 +143,7 @@ def test_buying_works_beside_a_running_event_loop(tmp_path):
     async def notebook(server):
         return purchase(tmp_path / "l.db", server, pool(5))
 
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         assert len(asyncio.run(notebook(server)).completions) == 5
 
 
@@ -156,7 +158,7 @@ def test_buying_works_beside_a_running_event_loop(tmp_path):
 )
 def test_the_file_system_of_a_path_is_that_of_its_deepest_mount(path, kind):
     mounts = [("/", "ext4"), ("/home", "nfs4"), ("/mnt/share", "ext4"), ("/mnt/share", "cifs")]
-    assert file_system(Path(path), [*mounts, ("/home/me/local", "ext4")]) == kind
+    assert find_file_system(Path(path), [*mounts, ("/home/me/local", "ext4")]) == kind
 
 
 def test_a_ledger_on_a_shared_file_system_is_refused_with_the_way_out(tmp_path, monkeypatch):
@@ -166,7 +168,7 @@ def test_a_ledger_on_a_shared_file_system_is_refused_with_the_way_out(tmp_path, 
 
     part = namedtuple("part", "mountpoint fstype")
     monkeypatch.setattr(psutil, "disk_partitions", lambda all: [part(str(tmp_path), "nfs4")])
-    with pytest.raises(BadInput, match=r"shared file system \(nfs4\).*local disk"):
+    with pytest.raises(InputError, match=r"shared file system \(nfs4\).*local disk"):
         Ledger(tmp_path / "l.db").__enter__()
     assert not (tmp_path / "l.db").exists()
 
@@ -219,7 +221,7 @@ def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
         pytest.skip(f"no small disk can be made here: {done.stderr.strip()}")
     assert (done.stderr, done.returncode) == ("", 0)
     assert "the disk is full; what was paid for is saved" in done.stdout
-    found = {row.state: row.n_attempts for row in spend(tmp_path / "l.db")}
+    found = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
     assert found["answered"] == 64
     assert not os.path.exists(disk / "l.db.spare")
 
@@ -256,7 +258,7 @@ def test_an_interrupt_in_a_notebook_stops_the_buying(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     n_served = int(done.stdout.split()[0])
     assert 0 < n_served < 60
-    found = {row.state: row.n_attempts for row in spend(tmp_path / "l.db")}
+    found = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
     assert found["answered"] == n_served
 
 

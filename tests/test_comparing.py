@@ -14,12 +14,12 @@ from bridgekd.cli import main
 from bridgekd.comparing import parse_budget, parse_comparison
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows
-from bridgekd.errors import BadInput, TeacherDown
+from bridgekd.errors import InputError, TeacherUnavailableError
 from bridgekd.journal import read_metadata
-from bridgekd.ledger.history import held_microusd
+from bridgekd.ledger.history import read_reserved_microusd
 from bridgekd.records import Completion
-from bridgekd.sandbox.steps import count_steps
-from bridgekd.sandbox.teacher_server import serve
+from bridgekd.sandbox.steps import count_wrong_steps
+from bridgekd.sandbox.teacher_server import run_teacher_server
 from conftest import TINY_RECIPE
 from test_pipeline import differing, rows_of
 
@@ -41,11 +41,11 @@ def in_a_folder(world_files, folder, teacher):
 @pytest.fixture(scope="module")
 def compared(world_files, tmp_path_factory):
     """(recipe, plan before, outcome, calls, the same command again and the calls after it)."""
-    with serve(wrong_rate=0.0) as teacher:
+    with run_teacher_server(wrong_rate=0.0) as teacher:
         recipe = in_a_folder(world_files, tmp_path_factory.mktemp("compared") / "tiny", teacher)
         sets = {"overrides": [*QUICK, "evaluate.steps=sandbox"]}
         before = api.plan(recipe, **sets, **HOW)
-        checkers = {"checkers": {"sandbox": count_steps}}
+        checkers = {"checkers": {"sandbox": count_wrong_steps}}
         outcome = bridgekd.run(recipe, **sets, **checkers, **HOW)
         calls, told = teacher.calls.total(), []
         again = bridgekd.run(recipe, progress=lambda *w: told.append(w), **sets, **checkers, **HOW)
@@ -91,7 +91,7 @@ def test_an_arm_is_charged_what_it_would_have_paid_alone_though_calls_are_shared
 
 def test_the_bill_of_a_comparison_falls_inside_its_plan(compared):
     recipe, before, outcome, _, _ = compared
-    paid = held_microusd(recipe.parent / "ledger.db")
+    paid = read_reserved_microusd(recipe.parent / "ledger.db")
     assert before.together.unpaid.floor <= paid <= before.together.unpaid.ceiling
     assert before.together.unpaid.ceiling < sum(p.forecast.unpaid.ceiling for p in before.purchases)
     charged = sum(row.spend_usd for row in outcome.metrics.arms.values())
@@ -115,7 +115,7 @@ def test_one_journal_tells_of_the_whole_comparison(compared, capsys, monkeypatch
     metadata = read_metadata(store, "tiny")
     assert (metadata.n_seeds, metadata.budgets) == (2, ("10%", "20%"))
     assert [str(method) for method in metadata.methods] == ARMS
-    plan = api.standing(metadata, store)
+    plan = api.plan_remaining(metadata, store)
     assert plan.purchases == () and all(a.done for a in plan.stages)
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["report", "tiny", "--store", str(store)]) == 0
@@ -148,7 +148,7 @@ def one_thread():
 
 def test_workers_side_by_side_make_what_one_process_makes(world_files, tmp_path, one_thread):
     how = {"methods": ["direct"], "seeds": 2, "overrides": [*QUICK, "budget.queries=5%"]}
-    with serve(wrong_rate=0.0) as teacher:
+    with run_teacher_server(wrong_rate=0.0) as teacher:
         one, two = (in_a_folder(world_files, tmp_path / n, teacher) for n in ("one", "two"))
         alone = bridgekd.run(one, **how)
         told = []
@@ -159,10 +159,10 @@ def test_workers_side_by_side_make_what_one_process_makes(world_files, tmp_path,
 
 
 def test_what_stops_a_worker_stops_the_comparison_in_one_sentence(world_files, tmp_path):
-    with serve(wrong_rate=0.0) as teacher:
+    with run_teacher_server(wrong_rate=0.0) as teacher:
         recipe = in_a_folder(world_files, tmp_path / "tiny", teacher)
     gone = ["teacher.base_url=http://127.0.0.1:9/v1", "teacher.max_tries=1"]
-    with pytest.raises(TeacherDown, match="run the same command again"):
+    with pytest.raises(TeacherUnavailableError, match="run the same command again"):
         bridgekd.run(recipe, methods=["direct"], seeds=2, workers=2, overrides=gone)
     assert json.loads((recipe.parent / "runs" / "tiny.json").read_text())["state"] == "stopped"
 
@@ -174,12 +174,12 @@ def test_a_recipe_s_dollars_end_every_budget_and_the_whole_pool_too(task):
 
 
 def test_without_an_instruction_set_no_instruct_says_what_it_would_be(task):
-    with pytest.raises(BadInput, match="bridge_no_instruct needs student"):
+    with pytest.raises(InputError, match="bridge_no_instruct needs student"):
         api.plan(task / "task.yaml", methods=["bridge_no_instruct"])
 
 
 def test_a_checker_that_nobody_brought_is_refused_before_anything_is_bought(task):
-    with pytest.raises(BadInput, match="names the checker 'mine'; known here: none"):
+    with pytest.raises(InputError, match="names the checker 'mine'; known here: none"):
         api.run(task / "task.yaml", overrides=["evaluate.steps=mine"])
 
 
@@ -194,7 +194,7 @@ def test_a_budget_is_a_share_or_a_number(said, read):
 
 @pytest.mark.parametrize("said", ["x", "0", "0.0", "-1", "101%", "1.5"])
 def test_what_is_no_budget_is_a_sentence(said):
-    with pytest.raises(BadInput, match="budget"):
+    with pytest.raises(InputError, match="budget"):
         parse_budget(said)
 
 
@@ -217,5 +217,5 @@ def test_seeds_count_up_and_budgets_keep_what_else_limits(task):
     ],
 )
 def test_a_comparison_of_nothing_is_refused(task, how, complaint):
-    with pytest.raises(BadInput, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         parse_comparison(load_recipe(task / "task.yaml"), task, **how)

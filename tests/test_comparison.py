@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridgekd.core.chance import Chance
-from bridgekd.core.statistics import wilson
+from bridgekd.core.chance import ChanceBaseline
+from bridgekd.core.statistics import wilson_interval
 from bridgekd.edges.metrics_file import read_metrics, write_metrics
 from bridgekd.stats.compute_metrics import (
     ArmResult,
@@ -36,7 +36,7 @@ def a_cell(arm, seed=0, budget="", share=0.5, *, trained=True, ids=IDS, **fields
 
 def compared(cells, domains, steps=None):
     """All figures of some results."""
-    return compute_metrics(cells, domains, chance=Chance(0.1, "guessing"), steps=steps)
+    return compute_metrics(cells, domains, chance=ChanceBaseline(0.1, "guessing"), steps=steps)
 
 
 def over_seeds(arm, budget="", share=0.5, n=5, **fields):
@@ -59,7 +59,7 @@ def test_one_seed_and_budget_is_a_plain_run():
     told = compared([a_cell("direct", budget="5%"), a_cell("bridge", budget="5%")], DOMAINS)
     row = told.arms["bridge"]
     assert (row.n_seeds, row.interval, row.ci95) == (
-        1, "Wilson", wilson(row.n_correct, N_TEST)
+        1, "Wilson", wilson_interval(row.n_correct, N_TEST)
     )  # fmt: skip
     assert [(pair.arm, pair.reference) for pair in told.pairs] == [("bridge", "direct")]
     assert told.pairs[0].test == "McNemar"

@@ -20,7 +20,7 @@ from self_instruct import read_self_instruct
 from table import read_tables
 from tatqa import read_tatqa
 
-from bridgekd.config import Fields
+from bridgekd.config import ColumnNames
 from bridgekd.records import Example
 from conftest import write_jsonl
 
@@ -113,11 +113,11 @@ def test_several_tables_are_named_by_folder_or_file(tmp_path):
     rows = [{"question": "q", "answer": "a"}]
     paths = [write_jsonl(tmp_path / p, rows) for p in ("a.jsonl", "b.jsonl", "c/b.jsonl")]
     for pair, domains in ((paths[:2], ["a", "b"]), (paths[1:], [tmp_path.name, "c"])):
-        examples = list(read_tables(pair, Fields()))
+        examples = list(read_tables(pair, ColumnNames()))
         assert [e.domain for e in examples] == domains
         assert [e.id for e in examples] == [f"{domain}-0000000" for domain in domains]
     paths.append(write_jsonl(tmp_path / "c/a.jsonl", rows))
-    assert len({e.id for e in read_tables(paths, Fields())}) == 4
+    assert len({e.id for e in read_tables(paths, ColumnNames())}) == 4
 
 
 def test_questions_of_pubmedqa_and_tatqa_contain_their_contexts(tmp_path):

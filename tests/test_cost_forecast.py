@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from bridgekd.config import Price
-from bridgekd.core.admission import Account, Charge, Limits
-from bridgekd.core.bounds import Settled, calls_for
+from bridgekd.core.admission import BudgetTracker, BudgetUse, Limits
+from bridgekd.core.bounds import KnownCost, plan_requests
 from bridgekd.cost.forecast import forecast_cost
 from bridgekd.cost.token_lengths import KnownUsage, LengthEvidence, choose_evidence
 from bridgekd.records import Message
@@ -22,7 +22,7 @@ def prompts(n, seed=0):
 
 
 def build_requests(n, *, seed=0, max_tokens=64, price=PRICE, **known):
-    return calls_for(prompts(n, seed), price, max_tokens, **known)
+    return plan_requests(prompts(n, seed), price, max_tokens, **known)
 
 
 def usages(n, mean=100, *, seed=0, log_sd=0.5, longest=10_000):
@@ -44,18 +44,18 @@ def forecast(requests, answers=(), *, max_tokens=64, price=PRICE, **options):
 
 def charge(requests, limits, costs, n_tokens):
     """What the real rule of admission charges, and how much of it is new money."""
-    account, paid = Account(limits), 0
+    account, paid = BudgetTracker(limits), 0
     for request, cost, size in zip(requests, costs, n_tokens, strict=True):
         reserve = (request.most_microusd, request.most_tokens)
         if request.settled:
             cost, size = request.settled.microusd, request.settled.n_tokens
             reserve = (0, 0) if request.settled.owed else reserve
-        upper_bound = Charge(1, max(reserve[0], cost), max(reserve[1], size), 1)
-        if account.lacking(upper_bound):
+        upper_bound = BudgetUse(1, max(reserve[0], cost), max(reserve[1], size), 1)
+        if account.find_blocking_limit(upper_bound):
             break
-        account.hold(upper_bound)
+        account.reserve(upper_bound)
         is_accepted = int(limits.accepted is not None and cost % 2)
-        account.settle(upper_bound, Charge(1, cost, size, is_accepted))
+        account.settle(upper_bound, BudgetUse(1, cost, size, is_accepted))
         paid += 0 if request.free else cost
     return account.charged.microusd, paid
 
@@ -67,10 +67,12 @@ def purchases(draw):
     price = Price(
         input=draw(st.floats(0, 10)),
         output=draw(st.floats(0, 30)),
-        cached=draw(st.none() | st.floats(0, 10)),
+        cached_input=draw(st.none() | st.floats(0, 10)),
     )
     max_tokens = draw(st.integers(1, 300))
-    known = st.none() | st.builds(Settled, st.integers(0, 5000), st.integers(0, 500), st.booleans())
+    known = st.none() | st.builds(
+        KnownCost, st.integers(0, 5000), st.integers(0, 500), st.booleans()
+    )
     settled = draw(st.lists(known, min_size=n, max_size=n))
     repeats = draw(st.lists(st.booleans(), min_size=n, max_size=n))
     requests = build_requests(
@@ -79,11 +81,13 @@ def purchases(draw):
     fraction = st.floats(0, 1)
     costs, sizes = [], []
     for r in requests:
-        size = r.least_tokens + draw(fraction) * (r.most_tokens - r.least_tokens)
+        size = r.min_tokens + draw(fraction) * (r.max_tokens - r.min_tokens)
         sizes.append(int(size))
-        rates = [rate for rate in (price.input, price.output, price.cached) if rate is not None]
-        low = max(r.least_microusd, int(np.ceil(int(size) * min(rates))))
-        high = min(r.most_microusd, int(int(size) * max(rates)))
+        rates = [
+            rate for rate in (price.input, price.output, price.cached_input) if rate is not None
+        ]
+        low = max(r.min_microusd, int(np.ceil(int(size) * min(rates))))
+        high = min(r.max_microusd, int(int(size) * max(rates)))
         costs.append(max(low, int(low + draw(fraction) * (high - low))))
     limit, count = st.none() | st.integers(0, 20_000), st.none() | st.integers(1, n)
     limits = Limits(draw(count), draw(limit), draw(limit), draw(count))
@@ -98,37 +102,37 @@ def test_no_cost_is_outside_guaranteed_ends(purchase, ordered, has_answers):
     said = forecast(requests, usages(20) if has_answers else (), **options)
     charged, paid = charge(requests, limits, costs, sizes)
     for cost, ends in ((charged, said.total), (paid, said.unpaid)):
-        assert ends.floor <= cost <= ends.ceiling
-        assert not has_answers or ends.floor <= ends.low <= ends.high <= ends.ceiling
+        assert ends.minimum <= cost <= ends.maximum
+        assert not has_answers or ends.minimum <= ends.ci_low <= ends.ci_high <= ends.maximum
 
 
 def test_recordings_that_cost_more_than_their_tokens_are_unpaid():
     free = Price(input=0, output=0)
-    requests = build_requests(3, price=free, settled=[Settled(10, 0, owed=True), None, None])
+    requests = build_requests(3, price=free, settled=[KnownCost(10, 0, is_unpaid=True), None, None])
     said = forecast(requests, price=free, limits=Limits(queries=1, tokens=0))
-    assert said.unpaid.ceiling == said.total.ceiling >= 10
+    assert said.unpaid.maximum == said.total.maximum >= 10
 
 
 def test_limit_in_dollars_bounds_both_ends():
     requests = build_requests(300)
     said = forecast(requests, limits=Limits(microusd=10_000))
-    assert said.total.ceiling == 10_000
-    assert said.total.floor == 10_000 - max(r.most_microusd for r in requests)
+    assert said.total.maximum == 10_000
+    assert said.total.minimum == 10_000 - max(r.max_microusd for r in requests)
 
 
 def test_hard_limit_bounds_unpaid_cost():
-    assert forecast(build_requests(300), room_microusd=7000).unpaid.ceiling == 7000
-    assert forecast(build_requests(300), room_microusd=-5).unpaid.ceiling == 0
+    assert forecast(build_requests(300), room_microusd=7000).unpaid.maximum == 7000
+    assert forecast(build_requests(300), room_microusd=-5).unpaid.maximum == 0
 
 
 def test_nothing_known_gives_no_interval():
     said = forecast(build_requests(300))
-    ends = (said.total.low, said.total.expected, said.total.high)
+    ends = (said.total.ci_low, said.total.expected, said.total.ci_high)
     assert (said.source, ends) == ("nothing", (None, None, None))
 
 
 def test_only_refused_answers_give_no_interval():
-    assert forecast(build_requests(300), [KnownUsage(100, 0, 0)] * 20).total.low is None
+    assert forecast(build_requests(300), [KnownUsage(100, 0, 0)] * 20).total.ci_low is None
 
 
 def simulate_trial(number):
@@ -145,10 +149,10 @@ def simulate_trial(number):
     costs = np.ceil(2.5 * n_prompt + 10 * n_completion).astype(int).tolist()
     limits = (Limits(n), Limits(n, microusd=1000 * n + 41_000), Limits(n, tokens=150 * n + 4500))
     options = {"limits": limits[number % 3], "ordered": bool(number % 2)}
-    requests = calls_for(selected, PRICE, longest)
+    requests = plan_requests(selected, PRICE, longest)
     total = forecast(requests, answers, max_tokens=longest, **options).total
     cost, _ = charge(requests, options["limits"], costs, (n_prompt + n_completion).tolist())
-    return total.low <= cost <= total.high, (total.high - total.low) / cost
+    return total.ci_low <= cost <= total.ci_high, (total.ci_high - total.ci_low) / cost
 
 
 def test_interval_has_cost_95_times_in_100():
@@ -160,7 +164,7 @@ def test_interval_has_cost_95_times_in_100():
 def test_more_known_answers_make_interval_narrower():
     requests = build_requests(100, max_tokens=2000)
     few, many = (forecast(requests, usages(n), max_tokens=2000).total for n in (25, 400))
-    assert many.high - many.low < 0.6 * (few.high - few.low)
+    assert many.ci_high - many.ci_low < 0.6 * (few.ci_high - few.ci_low)
 
 
 def test_same_arguments_give_same_forecast():
@@ -169,26 +173,26 @@ def test_same_arguments_give_same_forecast():
 
 def test_longer_known_answers_never_lift_interval_above_maximum():
     total = forecast(build_requests(300), [KnownUsage(200, 50, 1500)] * 30, limits=Limits(20)).total
-    assert total.low <= total.expected <= total.high <= total.ceiling
+    assert total.ci_low <= total.expected <= total.ci_high <= total.maximum
 
 
 def test_limit_that_ends_purchase_is_in_interval():
     requests = build_requests(300, max_tokens=800)
     said = forecast(requests, usages(60), max_tokens=800, limits=Limits(microusd=50_000))
-    largest = max(r.most_microusd for r in requests)
-    assert 50_000 - largest <= said.total.low < said.total.high <= 50_000
+    largest = max(r.max_microusd for r in requests)
+    assert 50_000 - largest <= said.total.ci_low < said.total.ci_high <= 50_000
     assert said.n_expected < 60
 
 
 def test_answers_in_ledger_are_exact_and_cost_nothing_new():
-    paid = [Settled(1000 + i, 100) for i in range(10)]
+    paid = [KnownCost(1000 + i, 100) for i in range(10)]
     requests = build_requests(40, settled=[*paid, *[None] * 30])
     said = forecast(requests, usages(60, 20), limits=Limits(30), ordered=True)
     assert (said.n_reused, said.reused_microusd) == (10, sum(s.microusd for s in paid))
-    assert said.total.ceiling - said.unpaid.ceiling == said.reused_microusd
-    assert said.total.low - said.unpaid.low == pytest.approx(said.reused_microusd, abs=1)
+    assert said.total.maximum - said.unpaid.maximum == said.reused_microusd
+    assert said.total.ci_low - said.unpaid.ci_low == pytest.approx(said.reused_microusd, abs=1)
     all_paid = forecast(build_requests(10, settled=paid), usages(60), ordered=True)
-    assert (all_paid.unpaid.ceiling, all_paid.total.floor) == (0, all_paid.total.ceiling)
+    assert (all_paid.unpaid.maximum, all_paid.total.minimum) == (0, all_paid.total.maximum)
 
 
 def test_selection_of_longer_prompts_costs_more():
@@ -201,9 +205,9 @@ def test_selection_of_longer_prompts_costs_more():
 
 def test_completions_that_grow_with_prompts_are_extrapolated():
     answers = [KnownUsage(k, k // 4, k // 2) for k in range(100, 300, 5)]
-    requests = calls_for([(Message("user", "x" * 600),)] * 50, PRICE, 1000)
+    requests = plan_requests([(Message("user", "x" * 600),)] * 50, PRICE, 1000)
     total = forecast(requests, answers, max_tokens=1000).total
-    assert total.low > 0.85 * 50 * (150 * 2.5 + 300 * 10) and total.high < 50 * (375 + 4500)
+    assert total.ci_low > 0.85 * 50 * (150 * 2.5 + 300 * 10) and total.ci_high < 50 * (375 + 4500)
 
 
 def test_refused_answers_lower_cost():
@@ -217,11 +221,11 @@ def test_truncated_answers_may_be_longer_under_higher_limit():
     plain = usages(60, 30)
     cut = [KnownUsage(u.n_prompt_bytes, u.n_prompt_tokens, 60, is_truncated=True) for u in plain]
     total = forecast(build_requests(100, max_tokens=600), cut, max_tokens=600).total
-    assert total.low < 100 * 10 * 120 and total.high > 100 * 10 * 500
+    assert total.ci_low < 100 * 10 * 120 and total.ci_high > 100 * 10 * 500
 
 
 def test_cached_tokens_have_their_own_price():
-    price = Price(input=10, output=10, cached=1)
+    price = Price(input=10, output=10, cached_input=1)
     plain = usages(60, 5)
     half = [
         KnownUsage(u.n_prompt_bytes, u.n_prompt_tokens, 5, u.n_prompt_tokens // 2) for u in plain
@@ -242,8 +246,8 @@ def test_limit_on_accepted_answers_covers_every_place_it_may_end():
     said = forecast(requests, usages(60), limits=Limits(100, accepted=20))
     full, first = forecast(requests, usages(60)), forecast(requests, usages(60), limits=Limits(20))
     assert said.counts_accepted and said.total.expected is None
-    assert said.total.high == pytest.approx(full.total.high, rel=0.05)
-    assert said.total.low == pytest.approx(first.total.low, rel=0.1)
+    assert said.total.ci_high == pytest.approx(full.total.ci_high, rel=0.05)
+    assert said.total.ci_low == pytest.approx(first.total.ci_low, rel=0.1)
 
 
 def test_guess_is_used_while_answers_are_few_and_is_named():
@@ -251,7 +255,7 @@ def test_guess_is_used_while_answers_are_few_and_is_named():
     requests = build_requests(100, max_tokens=400)
     said = forecast_cost(requests, price=PRICE, max_tokens=400, evidence=guess)
     assert said.source == "guess"
-    assert 100 * 10 * 75 < said.total.low < said.total.high < 100 * (10 * 135 + 300)
+    assert 100 * 10 * 75 < said.total.ci_low < said.total.ci_high < 100 * (10 * 135 + 300)
     assert choose_evidence([], usages(20), [], (80, 120)).source == "answers"
 
 
@@ -280,7 +284,7 @@ def test_limit_that_admits_few_of_many_requests_is_found_exactly():
         forecast(build_requests(n, max_tokens=1000), usages(200), **options) for n in (2000, 40_000)
     )
     assert many.n_expected == pytest.approx(few.n_expected, abs=8)
-    assert many.total.low == pytest.approx(few.total.low, rel=0.02)
+    assert many.total.ci_low == pytest.approx(few.total.ci_low, rel=0.02)
 
 
 def test_cost_without_price_is_unknown():

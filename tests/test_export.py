@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bridgekd
 from bridgekd.cli import main
-from bridgekd.core.prompts import explain_prompt
+from bridgekd.core.prompts import render_cot_prompt
 from bridgekd.edges.rows import read_rows
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.records import Example, Prediction, Rationale
 from conftest import CANARY
 
@@ -62,7 +62,7 @@ def answers_of(folder, examples):
     model = AutoModelForCausalLM.from_pretrained(folder)
     found = {}
     for example in examples:
-        messages = [{"role": m.role, "content": m.content} for m in explain_prompt(example)]
+        messages = [{"role": m.role, "content": m.content} for m in render_cot_prompt(example)]
         inputs = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
@@ -185,7 +185,7 @@ def test_no_path_no_key_and_no_address_of_the_user_is_in_any_file(runs, bridge):
 def test_a_folder_that_holds_something_is_refused(runs, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(BadInput, match="out holds something already; export to another folder"):
+    with pytest.raises(InputError, match="out holds something already; export to another folder"):
         bridgekd.export("tiny", tmp_path / "out", store=runs)
     assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["mine.txt"]
 
@@ -228,7 +228,7 @@ def test_a_failed_export_leaves_nothing(runs, tmp_path):
     ],
 )
 def test_an_arm_that_cannot_be_exported_is_a_sentence(runs, tmp_path, arm, complaint):
-    with pytest.raises(BadInput, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         bridgekd.export("tiny", tmp_path / "out", arm=arm, store=runs)
     assert os.listdir(tmp_path) == []
 
@@ -239,22 +239,22 @@ def test_a_run_that_measured_no_model_has_none_to_export(runs, tmp_path):
     for entry in left:
         (tmp_path / entry["folder"]).symlink_to(runs / entry["folder"])
     (tmp_path / "pilot.json").write_text(json.dumps(journal | {"stages": left}))
-    with pytest.raises(BadInput, match="'pilot' measured no model"):
+    with pytest.raises(InputError, match="'pilot' measured no model"):
         bridgekd.export("pilot", tmp_path / "out", store=tmp_path)
 
 
 def test_a_run_that_is_not_done_says_how_to_go_on(runs, tmp_path):
     journal = json.loads((runs / "tiny.json").read_text()) | {"state": "interrupted"}
     (tmp_path / "half.json").write_text(json.dumps(journal))
-    with pytest.raises(BadInput, match="'half' is interrupted, not finished"):
+    with pytest.raises(InputError, match="'half' is interrupted, not finished"):
         bridgekd.export("half", tmp_path / "out", store=tmp_path)
-    with pytest.raises(BadInput, match=r"no run 'other' in .*; runs there: half"):
+    with pytest.raises(InputError, match=r"no run 'other' in .*; runs there: half"):
         bridgekd.export("other", tmp_path / "out", store=tmp_path)
 
 
 def test_a_run_whose_folders_are_gone_says_so(runs, tmp_path):
     shutil.copy(runs / "tiny.json", tmp_path)
-    with pytest.raises(BadInput, match=r"has lost .*load_pool-.*; run its recipe again"):
+    with pytest.raises(InputError, match=r"has lost .*load_pool-.*; run its recipe again"):
         bridgekd.export("tiny", tmp_path / "out", store=tmp_path)
 
 

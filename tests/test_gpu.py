@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bridgekd import lm
-from bridgekd.config import Train
-from bridgekd.records import Example, Message, Span, TrainRow
+from bridgekd.config import TrainOptions
+from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
 from tiny_models import write_tiny
 
 pytestmark = [
@@ -18,11 +18,15 @@ pytestmark = [
 NAMES = ("Ann", "Bob", "the fox", "the dog")
 PROMPTS = [(Message("user", "Who holds " + "the box " * n + "?"),) for n in (1, 2, 3, 4)]
 ROWS = [
-    TrainRow(str(i), PROMPTS[i], (Span(f"{name} holds the red box .\nAnswer: {name}"),))
+    TrainingSequence(
+        str(i), PROMPTS[i], (TargetSpan(f"{name} holds the red box .\nAnswer: {name}"),)
+    )
     for i, name in enumerate(NAMES)
 ]
 EXAMPLES = [Example(name, "Who holds the red box ?", name) for name in NAMES]
-TRAIN = Train(batch_size=4, learning_rate=1e-2, warmup_ratio=0.0, schedule="constant")
+TRAIN = TrainOptions(
+    batch_size=4, learning_rate=1e-2, warmup_ratio=0.0, lr_scheduler_type="constant"
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +53,8 @@ def test_training_on_gpu_has_losses_of_cpu(trained):
 def test_texts_of_gpu_are_texts_of_cpu(trained, source):
     texts = {}
     for device in ("cpu", "cuda"):
-        local = lm.load(trained[source], device=device, as_stored=True)
-        texts[device] = lm.generate(local, PROMPTS, max_new_tokens=16, batch_size=4)
+        local = lm.load_model(trained[source], device=device, as_stored=True)
+        texts[device] = lm.generate_texts(local, PROMPTS, max_new_tokens=16, batch_size=4)
     assert texts["cuda"] == texts["cpu"]
     assert [text.split()[-1] for text in texts["cuda"]] == ["Ann", "Bob", "fox", "dog"]
 
@@ -59,8 +63,8 @@ def test_texts_of_gpu_are_texts_of_cpu(trained, source):
 def test_scores_of_gpu_are_scores_of_cpu_up_to_rounding(trained, as_stored, tolerance):
     scored = {}
     for device in ("cpu", "cuda"):
-        local = lm.load(trained["cpu"], device=device, as_stored=as_stored)
-        scored[device] = lm.score(local, EXAMPLES, batch_size=2)
+        local = lm.load_model(trained["cpu"], device=device, as_stored=as_stored)
+        scored[device] = lm.score_examples(local, EXAMPLES, batch_size=2)
     cpu, gpu = scored["cpu"], scored["cuda"]
     np.testing.assert_allclose(gpu.difficulty, cpu.difficulty, atol=tolerance, rtol=tolerance)
     np.testing.assert_allclose(gpu.embeddings, cpu.embeddings, atol=tolerance)

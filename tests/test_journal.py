@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bridgekd.config import Recipe, Section
+from bridgekd.config import FrozenModel, Recipe
 from bridgekd.edges.store import Artifact, Stats, Store, stage
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.exporting.cards import _find_base_model
 from bridgekd.journal import EvaluatedModel, FinishedRun, find_base_model, read_metadata
 from bridgekd.runs import RunMetadata
@@ -17,7 +17,7 @@ HUB = Artifact("hub", "hub:owner/base@main", Path("owner/base@main"))
 FILE = Artifact("file", "file:1", Path("train.jsonl"))
 
 
-class Nothing(Section):
+class EmptySettings(FrozenModel):
     pass
 
 
@@ -29,7 +29,7 @@ def work(out, settings, live, pool=None, model=None, *rationales):
 @pytest.fixture
 def make(tmp_path):
     store = Store(tmp_path)
-    return lambda name, *inputs: store.make(work.named(name, name), Nothing(), None, *inputs)
+    return lambda name, *inputs: store.make(work.named(name, name), EmptySettings(), None, *inputs)
 
 
 def a_run(arms, method="bridge"):
@@ -90,11 +90,11 @@ def test_the_arm_that_is_not_named_is_the_result_of_the_run_s_method(trained, me
 
 def test_an_arm_must_have_learnt_from_rationales(trained):
     arms = [an_arm("student_base", HUB, is_result=False), an_arm("direct", trained)]
-    with pytest.raises(BadInput, match="'student_base' of tiny learnt from no rationales"):
+    with pytest.raises(InputError, match="'student_base' of tiny learnt from no rationales"):
         a_run(arms).get_arm("student_base")
 
 
 def test_a_file_of_another_version_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "old.json").write_text('{"name": "old"}')
-    with pytest.raises(BadInput, match=r"old\.json is not of this version of bridgekd"):
+    with pytest.raises(InputError, match=r"old\.json is not of this version of bridgekd"):
         read_metadata(tmp_path, "old")

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridgekd.config import Price
-from bridgekd.core.calls import call_key
-from bridgekd.core.replies import Bill
-from bridgekd.errors import BadInput, HardStop, Overbilled
+from bridgekd.core.calls import compute_request_key
+from bridgekd.core.replies import RequestCost
+from bridgekd.errors import HardLimitError, InputError, OverbilledError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.schema import VERSION
-from bridgekd.ledger.views import spend
+from bridgekd.ledger.views import sum_spend
 
 GOLDEN = Path(__file__).parent / "golden"
 RAW = """{"choices": [{"message": {"content": "Answer: 4"}, "finish_reason": "stop"}],
@@ -40,28 +40,30 @@ def reserve(ledger, n=0, amount=900):
 def answer(ledger, n=0, amount=900, cost=30):
     attempt = reserve(ledger, n, amount)
     ledger.record(attempt, RAW, price=Price(input=1, output=1), request_id="req-1")
-    ledger.settle(attempt, "answered", Bill(10, 20, cost))
+    ledger.settle(attempt, "answered", RequestCost(10, 20, cost))
 
 
 def test_an_answer_is_recalled_after_reopening(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         answer(ledger)
     with Ledger(tmp_path / "l.db") as ledger:
-        stored = ledger.recall(call_key(call()))
+        stored = ledger.find_answer(compute_request_key(call()))
         assert (stored.state, stored.bill.cost_microusd, stored.raw_response) == (
             "answered",
             30,
             RAW,
         )
-        assert ledger.recall(call_key(call(1))) is None
+        assert ledger.find_answer(compute_request_key(call(1))) is None
 
 
 def test_a_reservation_past_the_hard_stop_is_refused_and_leaves_no_row(tmp_path):
     with Ledger(tmp_path / "l.db", hard_stop_microusd=1000) as ledger:
         reserve(ledger, 0, 900)
-        with pytest.raises(HardStop, match=r"\$0\.001 .*holds \$0\.0009 .*raise hard_stop_usd"):
+        with pytest.raises(
+            HardLimitError, match=r"\$0\.001 .*holds \$0\.0009 .*raise hard_stop_usd"
+        ):
             reserve(ledger, 1, 101)
-        assert ledger.held_microusd() == 900
+        assert ledger.reserved_microusd() == 900
         reserve(ledger, 1, 100)
 
 
@@ -86,17 +88,17 @@ def test_what_is_held_is_the_sum_of_what_may_be_billed_and_never_passes_the_stop
         for n, (state, a, b) in enumerate(attempts):
             most, cost = max(a, b), min(a, b)
             if expected + most > stop:
-                with pytest.raises(HardStop):
+                with pytest.raises(HardLimitError):
                     reserve(ledger, n, most)
                 continue
             attempt = reserve(ledger, n, most)
             if state in ("answered", "truncated"):
-                ledger.settle(attempt, state, Bill(1, 1, cost))
+                ledger.settle(attempt, state, RequestCost(1, 1, cost))
             elif state != "open":
                 ledger.release(attempt, state)
             expected += {"answered": cost, "truncated": cost, "failed": 0}.get(state, most)
-            assert ledger.held_microusd() == expected <= stop
-    assert sum(row.held_microusd for row in spend(path)) == expected
+            assert ledger.reserved_microusd() == expected <= stop
+    assert sum(row.reserved_microusd for row in sum_spend(path)) == expected
 
 
 def test_a_key_has_one_final_attempt(tmp_path):
@@ -104,14 +106,14 @@ def test_a_key_has_one_final_attempt(tmp_path):
         answer(ledger)
         second = reserve(ledger)
         with pytest.raises(sqlite3.IntegrityError):
-            ledger.settle(second, "truncated", Bill(1, 1, 1))
-        assert ledger.recall(call_key(call())).state == "answered"
+            ledger.settle(second, "truncated", RequestCost(1, 1, 1))
+        assert ledger.find_answer(compute_request_key(call())).state == "answered"
 
 
 def test_what_is_settled_is_never_changed_and_nothing_is_deleted(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         attempt = reserve(ledger)
-        ledger.settle(attempt, "refused", Bill())
+        ledger.settle(attempt, "refused", RequestCost())
         with pytest.raises(ValueError, match="not open"):
             ledger.release(attempt, "failed")
         with pytest.raises(sqlite3.IntegrityError, match="forgets nothing"):
@@ -120,10 +122,10 @@ def test_what_is_settled_is_never_changed_and_nothing_is_deleted(tmp_path):
 
 def test_a_bill_above_the_reserve_is_written_and_then_raised(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
-        with pytest.raises(Overbilled, match=r"\$0\.00095, .*\$0\.0009 at most"):
+        with pytest.raises(OverbilledError, match=r"\$0\.00095, .*\$0\.0009 at most"):
             answer(ledger, amount=900, cost=950)
-        assert ledger.recall(call_key(call())).bill.cost_microusd == 950
-        assert ledger.held_microusd() == 950
+        assert ledger.find_answer(compute_request_key(call())).bill.cost_microusd == 950
+        assert ledger.reserved_microusd() == 950
 
 
 def test_a_failed_attempt_costs_nothing_and_the_call_may_be_asked_again(tmp_path):
@@ -131,34 +133,34 @@ def test_a_failed_attempt_costs_nothing_and_the_call_may_be_asked_again(tmp_path
         for _ in range(3):
             ledger.release(reserve(ledger), "failed")
         answer(ledger)
-        assert ledger.held_microusd() == 30
+        assert ledger.reserved_microusd() == 30
 
 
 def test_an_attempt_left_open_becomes_unknown_and_stays_held(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         reserve(ledger)
     with Ledger(tmp_path / "l.db") as ledger:
-        assert ledger.held_microusd() == 900
-        assert ledger.recall(call_key(call())) is None
+        assert ledger.reserved_microusd() == 900
+        assert ledger.find_answer(compute_request_key(call())) is None
         assert ledger.recover() == 0
-    assert [row.state for row in spend(tmp_path / "l.db")] == ["unknown"]
+    assert [row.state for row in sum_spend(tmp_path / "l.db")] == ["unknown"]
 
 
 def test_a_recorded_response_that_was_never_read_is_not_lost(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         ledger.record(reserve(ledger), RAW, price=Price(input=1.5, output=2))
     with Ledger(tmp_path / "l.db") as ledger:
-        stored = ledger.recall(call_key(call()))
+        stored = ledger.find_answer(compute_request_key(call()))
         assert (stored.state, stored.bill.cost_microusd) == ("answered", 55)
-        assert ledger.held_microusd() == 55
+        assert ledger.reserved_microusd() == 55
 
 
 def test_a_recorded_response_that_cannot_be_read_is_kept_and_held(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         ledger.record(reserve(ledger), "<html>", price=None)
     with Ledger(tmp_path / "l.db") as ledger:
-        assert ledger.held_microusd() == 900
-    assert [row.state for row in spend(tmp_path / "l.db")] == ["unparsable"]
+        assert ledger.reserved_microusd() == 900
+    assert [row.state for row in sum_spend(tmp_path / "l.db")] == ["unparsable"]
 
 
 def test_a_kill_releases_the_lock_and_keeps_what_was_committed(tmp_path):
@@ -173,8 +175,8 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert subprocess.run([sys.executable, "-c", child], check=False).returncode == -9
     notes = []
     with Ledger(tmp_path / "l.db", on_wait=notes.append) as ledger:
-        assert (ledger.held_microusd(), notes) == (900, [])
-    assert [row.state for row in spend(tmp_path / "l.db")] == ["unknown"]
+        assert (ledger.reserved_microusd(), notes) == (900, [])
+    assert [row.state for row in sum_spend(tmp_path / "l.db")] == ["unknown"]
 
 
 def test_a_second_writer_says_that_it_waits_and_then_gets_its_turn(tmp_path):
@@ -182,7 +184,7 @@ def test_a_second_writer_says_that_it_waits_and_then_gets_its_turn(tmp_path):
 
     def second():
         with Ledger(tmp_path / "l.db", on_wait=lambda note: waiting.set()) as ledger:
-            assert ledger.recall(call_key(call())) is not None
+            assert ledger.find_answer(compute_request_key(call())) is not None
             done.set()
 
     with Ledger(tmp_path / "l.db") as ledger:
@@ -197,14 +199,14 @@ def test_a_second_writer_says_that_it_waits_and_then_gets_its_turn(tmp_path):
 
 def test_spend_is_read_while_a_writer_is_open(tmp_path):
     path = tmp_path / "l.db"
-    assert spend(path) == ()
+    assert sum_spend(path) == ()
     path.touch()
-    assert spend(path) == ()
+    assert sum_spend(path) == ()
     with Ledger(path) as ledger:
         answer(ledger, 0)
         answer(ledger, 1, cost=12)
         reserve(ledger, 2)
-        rows = {row.state: (row.n_attempts, row.held_microusd) for row in spend(path)}
+        rows = {row.state: (row.n_attempts, row.reserved_microusd) for row in sum_spend(path)}
     assert rows == {"answered": (2, 42), "reserved": (1, 900)}
 
 
@@ -216,11 +218,11 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path):
     db.close()
     for path in (text, database):
         before = path.read_bytes()
-        for use in (lambda p: Ledger(p).__enter__(), spend):
-            with pytest.raises(BadInput, match=path.name):
+        for use in (lambda p: Ledger(p).__enter__(), sum_spend):
+            with pytest.raises(InputError, match=path.name):
                 use(path)
         assert path.read_bytes() == before
-    with pytest.raises(BadInput, match="is a folder"), Ledger(tmp_path):
+    with pytest.raises(InputError, match="is a folder"), Ledger(tmp_path):
         pass
 
 
@@ -231,8 +233,8 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path):
 def test_a_ledger_of_another_version_is_refused(tmp_path, version, message):
     with Ledger(tmp_path / "l.db") as ledger:
         ledger._connection("write").execute(f"PRAGMA user_version = {version}")
-    for use in (lambda p: Ledger(p).__enter__(), spend):
-        with pytest.raises(BadInput, match=message):
+    for use in (lambda p: Ledger(p).__enter__(), sum_spend):
+        with pytest.raises(InputError, match=message):
             use(tmp_path / "l.db")
 
 
@@ -249,7 +251,7 @@ def test_format_of_the_database_is_the_stored_one(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"l\.db"), Ledger(tmp_path / "file" / "l.db"):
+    with pytest.raises(InputError, match=r"l\.db"), Ledger(tmp_path / "file" / "l.db"):
         pass
 
 
@@ -258,15 +260,15 @@ def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(tmp_path):
         n_pages = ledger._connection("write").execute("PRAGMA page_count").fetchone()[0]
         ledger._connection("write").execute(f"PRAGMA max_page_count = {n_pages + 3}")
         n_written = 0
-        with pytest.raises(BadInput, match="disk is full; free some space"):
+        with pytest.raises(InputError, match="disk is full; free some space"):
             for n in range(1000):
                 answer(ledger, n)
                 n_written += 1
     with Ledger(tmp_path / "l.db") as ledger:
-        assert all(ledger.recall(call_key(call(n))) for n in range(n_written))
+        assert all(ledger.find_answer(compute_request_key(call(n))) for n in range(n_written))
         answer(ledger, 5000)
 
 
 def test_a_locked_out_caller_is_told_to_use_a_with_statement(tmp_path):
     with pytest.raises(ValueError, match="with statement"):
-        Ledger(tmp_path / "l.db").recall("v1:x")
+        Ledger(tmp_path / "l.db").find_answer("v1:x")

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from bridgekd.cli import main
-from bridgekd.ledger.check import Finding, Proof, verify
+from bridgekd.ledger.check import Issue, VerificationReport, verify
 from bridgekd.ledger.ledger import Ledger
 from test_ledger_exchange import call, fill, raw
 
@@ -42,8 +42,8 @@ def tamper(path, *statements, without=()):
 
 def test_a_ledger_of_every_kind_of_attempt_is_proved_and_open_and_dear_ones_are_noted(path):
     proof = verify(path)
-    assert (proof.n_attempts, proof.findings) == (12, ())
-    assert [(note.what[:12], note.ids) for note in proof.notes] == [
+    assert (proof.n_attempts, proof.errors) == (12, ())
+    assert [(note.what[:12], note.ids) for note in proof.warnings] == [
         ("billed above", (7,)),
         ("open: being ", (OPEN,)),
     ]
@@ -78,27 +78,27 @@ def test_a_ledger_of_every_kind_of_attempt_is_proved_and_open_and_dear_ones_are_
 )
 def test_an_attempt_that_was_changed_is_found_and_nothing_else_is(path, change, what, ids):
     tamper(path, f"UPDATE attempts SET {change}")
-    (finding,) = verify(path).findings
+    (finding,) = verify(path).errors
     assert finding.what.startswith(what)
     assert (finding.n, finding.ids) == (len(ids), ids)
 
 
 def test_a_total_that_was_changed_is_found(path):
     with Ledger(path) as ledger:
-        held = ledger.held_microusd()
+        held = ledger.reserved_microusd()
     tamper(path, "UPDATE totals SET held_microusd = held_microusd - 5")
     what = f"the total held is {held - 5:,} micro-dollars, but of all {held:,}"
-    assert verify(path).findings == (Finding(what),)
+    assert verify(path).errors == (Issue(what),)
 
 
 def test_an_attempt_that_was_deleted_is_found(path):
     tamper(path, "DELETE FROM attempts WHERE id = 9", without=["nothing_is_deleted"])
-    assert verify(path).findings == (Finding("what stood just before was deleted", 1, (10,)),)
+    assert verify(path).errors == (Issue("what stood just before was deleted", 1, (10,)),)
 
 
 def test_a_rule_that_is_gone_is_found(path):
     tamper(path, "DROP TRIGGER nothing_is_deleted", "DROP INDEX attempts_by_key")
-    assert [f.what for f in verify(path).findings] == [
+    assert [f.what for f in verify(path).errors] == [
         "the index attempts_by_key is gone",
         "the trigger nothing_is_deleted is gone",
     ]
@@ -114,9 +114,9 @@ def test_two_final_attempts_at_one_call_are_found(path):
         f"""UPDATE attempts SET state = 'answered', settled_at = 'x', n_prompt_tokens = 10,
             n_completion_tokens = 20, cost_microusd = 0 WHERE id = {again}""",
     )
-    assert verify(path).findings == (
-        Finding("the index one_final_attempt_per_key is gone"),
-        Finding("another attempt at the same call is final too", 1, (again,)),
+    assert verify(path).errors == (
+        Issue("the index one_final_attempt_per_key is gone"),
+        Issue("another attempt at the same call is final too", 1, (again,)),
     )
 
 
@@ -127,14 +127,14 @@ def test_what_is_held_is_checked_against_the_state_and_not_against_the_file_s_ow
             """UPDATE sqlite_master SET sql = replace(sql, '''reserved'', ''unknown'', ', '')
                WHERE name = 'attempts'"""
         )
-    findings = verify(path).findings
-    assert Finding("held is not what the state implies", 2, (UNKNOWN, OPEN)) in findings
+    findings = verify(path).errors
+    assert Issue("held is not what the state implies", 2, (UNKNOWN, OPEN)) in findings
     assert [f.what[:14] for f in findings] == ["held is not wh", "the total held"]
 
 
 def test_a_row_that_names_a_batch_that_is_not_there_is_found(path):
     tamper(path, "UPDATE attempts SET batch = 'none' WHERE id = 9")
-    (finding,) = verify(path).findings
+    (finding,) = verify(path).errors
     assert finding.what == "row 9 of attempts names a row of batches that is not there"
 
 
@@ -148,22 +148,22 @@ def test_a_damaged_file_is_found_and_not_read_further(path):
         file.seek((page - 1) * size + size - 60)
         file.write(b"\xff" * 50)
     proof = verify(path)
-    assert proof.findings and proof.n_attempts == 0
-    assert all(finding.what.startswith("the file is damaged: ") for finding in proof.findings)
+    assert proof.errors and proof.n_attempts == 0
+    assert all(finding.what.startswith("the file is damaged: ") for finding in proof.errors)
 
 
 def test_a_file_without_tables_is_proved(tmp_path):
     path = tmp_path / "empty.db"
     sqlite3.connect(path).close()
     path.touch()
-    assert verify(path) == Proof(0, (), ())
+    assert verify(path) == VerificationReport(0, (), ())
 
 
 def test_a_proof_is_given_while_a_run_is_buying_and_takes_no_lock(path):
     with Ledger(path) as ledger:
         ledger.reserve(call(20), run="r", purpose="train", reserve_microusd=1)
         proof = verify(path)
-    assert (proof.n_attempts, proof.findings) == (13, ())
+    assert (proof.n_attempts, proof.errors) == (13, ())
 
 
 def test_a_finding_shows_the_first_ids_and_the_number_of_all(tmp_path, capsys):
@@ -172,7 +172,7 @@ def test_a_finding_shows_the_first_ids_and_the_number_of_all(tmp_path, capsys):
         for n in range(30):
             ledger.release(ledger.reserve(call(n), run="r", purpose="train", reserve_microusd=1))
     tamper(path, "UPDATE attempts SET key = 'v1:' || id")
-    assert verify(path).findings == (Finding(KEY, 30, tuple(range(1, 11))),)
+    assert verify(path).errors == (Issue(KEY, 30, tuple(range(1, 11))),)
     assert main(["ledger", "verify", "--ledger", str(path)]) == 2
     said = capsys.readouterr()
     assert f"30 attempts: {KEY} (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...)" in said.out
@@ -188,4 +188,4 @@ def test_the_command_says_that_all_are_verified(path, capsys):
 
 def test_what_a_response_says_in_json_does_not_confuse_the_proof(path):
     tamper(path, f"""UPDATE attempts SET raw_response = '{json.dumps([1])}' WHERE id = 1""")
-    assert [finding.what for finding in verify(path).findings] == [STATE]
+    assert [finding.what for finding in verify(path).errors] == [STATE]

@@ -10,23 +10,23 @@ from pathlib import Path
 import pytest
 
 from bridgekd.cli import main
-from bridgekd.config import Price, Teacher
+from bridgekd.config import Price, TeacherOptions
 from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest, call_key, call_request
-from bridgekd.core.elsewhere import call_of_body
-from bridgekd.core.replies import Bill
-from bridgekd.errors import BadInput, Overbilled
+from bridgekd.core.calls import TeacherRequest, build_request, compute_request_key
+from bridgekd.core.elsewhere import build_request_from_body
+from bridgekd.core.replies import RequestCost
+from bridgekd.errors import InputError, OverbilledError
 from bridgekd.ledger.check import verify
-from bridgekd.ledger.exporting import export
-from bridgekd.ledger.importing import Imported, import_answers
+from bridgekd.ledger.exporting import export_ledger
+from bridgekd.ledger.importing import ImportCounts, import_answers
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.ledger.views import attempts_in, reading, spend
+from bridgekd.ledger.views import iter_attempts, open_snapshot, sum_spend
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import serve
-from bridgekd.teacher.buy import buy
+from bridgekd.sandbox.teacher_server import run_teacher_server
+from bridgekd.teacher.buy import buy_answers
 from conftest import write_jsonl
 
-PRICE = Price(input=2, output=3, cached=1)
+PRICE = Price(input=2, output=3, cached_input=1)
 USAGE = {"prompt_tokens": 10, "completion_tokens": 20}
 BODY = {"model": "m", "messages": [{"role": "user", "content": "2 + 2"}], "max_tokens": 50}
 
@@ -57,14 +57,14 @@ def fill(ledger):
         else:
             ledger.settle(one, state, bill)
 
-    attempt(raw(), "answered", Bill(10, 20, 80))
-    attempt(raw(reason="length"), "truncated", Bill(10, 20, 80))
-    attempt(raw(None), "answered", Bill(149, 50, 900))
-    attempt(raw(USAGE | {"cost": 0.00007}), "answered", Bill(10, 20, 70), None)
-    attempt('{"error": {"message": "no"}}', "refused", Bill())
-    attempt("", "refused", Bill())
-    with pytest.raises(Overbilled):
-        attempt(raw(), "answered", Bill(10, 20, 80), PRICE, 79)
+    attempt(raw(), "answered", RequestCost(10, 20, 80))
+    attempt(raw(reason="length"), "truncated", RequestCost(10, 20, 80))
+    attempt(raw(None), "answered", RequestCost(149, 50, 900))
+    attempt(raw(USAGE | {"cost": 0.00007}), "answered", RequestCost(10, 20, 70), None)
+    attempt('{"error": {"message": "no"}}', "refused", RequestCost())
+    attempt("", "refused", RequestCost())
+    with pytest.raises(OverbilledError):
+        attempt(raw(), "answered", RequestCost(10, 20, 80), PRICE, 79)
     ledger.bring_in(call(7), raw(None), price=None, run="old", cost_microusd=123)
     attempt("", "failed", None)
     attempt("", "unknown", None)
@@ -81,37 +81,37 @@ def path(tmp_path):
 
 def finals(path):
     with Ledger(path) as ledger:
-        stored = [ledger.recall(call_key(call(n))) for n in range(12)]
+        stored = [ledger.find_answer(compute_request_key(call(n))) for n in range(12)]
     return [s and (s.key, s.state, s.raw_response, s.bill) for s in stored]
 
 
 def test_an_export_brought_in_elsewhere_recalls_every_answer_at_its_bill(path, tmp_path):
-    assert export(path, tmp_path / "all.jsonl") == 12
+    assert export_ledger(path, tmp_path / "all.jsonl") == 12
     new = tmp_path / "new.db"
-    assert import_answers(tmp_path / "all.jsonl", new) == Imported(8, 0, 4)
+    assert import_answers(tmp_path / "all.jsonl", new) == ImportCounts(8, 0, 4)
     assert finals(new) == finals(path)
     assert sum(f is not None for f in finals(new)) == 8
     with Ledger(new) as ledger:
-        assert ledger.held_microusd() == 0
-    groups = {(r.run, r.purpose): r.n_attempts for r in spend(new, ("run", "purpose"))}
+        assert ledger.reserved_microusd() == 0
+    groups = {(r.run, r.purpose): r.n_attempts for r in sum_spend(new, ("run", "purpose"))}
     assert groups == {("old", "train"): 1, ("r", "measure"): 7}
-    assert verify(new).findings == ()
+    assert verify(new).errors == ()
 
 
 def test_what_is_there_already_is_counted_and_not_brought_in_again(path, tmp_path):
-    export(path, tmp_path / "all.jsonl")
+    export_ledger(path, tmp_path / "all.jsonl")
     before = finals(path)
-    assert import_answers(tmp_path / "all.jsonl", path, run="again") == Imported(0, 8, 4)
+    assert import_answers(tmp_path / "all.jsonl", path, run="again") == ImportCounts(0, 8, 4)
     assert finals(path) == before
-    assert all(row.run != "again" for row in spend(path))
+    assert all(row.run != "again" for row in sum_spend(path))
 
 
 def test_of_two_lines_for_one_request_the_first_counts(tmp_path):
     lines = [row(cost_usd=0.5), row(cost_usd=0.25)]
     file = write_jsonl(tmp_path / "f.jsonl", lines)
-    assert import_answers(file, tmp_path / "l.db") == Imported(1, 1, 0)
-    (spent,) = spend(tmp_path / "l.db")
-    assert (spent.elsewhere_microusd, spent.held_microusd) == (500_000, 0)
+    assert import_answers(file, tmp_path / "l.db") == ImportCounts(1, 1, 0)
+    (spent,) = sum_spend(tmp_path / "l.db")
+    assert (spent.imported_microusd, spent.reserved_microusd) == (500_000, 0)
 
 
 @pytest.mark.parametrize(
@@ -140,57 +140,60 @@ def test_of_two_lines_for_one_request_the_first_counts(tmp_path):
 )
 def test_a_plain_openai_body_gets_the_name_that_a_run_gives_it(body, settings):
     effort = {"reasoning_effort": "low"} if "reasoning_effort" in body else {}
-    teacher = Teacher(**({"model": "m", "max_tokens": 50} | settings | effort))
+    teacher = TeacherOptions(**({"model": "m", "max_tokens": 50} | settings | effort))
     messages = (Message("system", "Reason."), Message("user", "2 + 2"))
-    asked = call_request(teacher, TeacherRequest("id", 0, messages))
+    asked = build_request(teacher, TeacherRequest("id", 0, messages))
     sent = [{"role": m.role, "content": m.content} for m in messages]
-    recorded = call_of_body({"model": teacher.model, "messages": sent} | body)
-    assert call_key(recorded) == call_key(asked)
+    recorded = build_request_from_body({"model": teacher.model, "messages": sent} | body)
+    assert compute_request_key(recorded) == compute_request_key(asked)
 
 
 def test_fields_beside_the_known_ones_must_be_an_object():
     with pytest.raises(ValueError, match=r"request.extra is 'x'; it must be an object"):
-        call_of_body({"model": "m", "messages": [{"role": "user", "content": "q"}], "extra": "x"})
+        build_request_from_body(
+            {"model": "m", "messages": [{"role": "user", "content": "q"}], "extra": "x"}
+        )
 
 
 def test_an_imported_answer_is_recalled_by_a_buying_and_charged_to_its_budget(tmp_path):
     question = TeacherRequest("e", 0, (Message("user", "2 + 2"),))
     other = TeacherRequest("f", 1, (Message("user", "3 + 3"),))
-    with serve(lambda question, seed: "Answer: 4") as server:
-        teacher = Teacher(
+    with run_teacher_server(lambda question, seed: "Answer: 4") as server:
+        teacher = TeacherOptions(
             provider="sandbox", model="m", base_url=server.base_url, api_key_env=None,
             max_tokens=50, price=PRICE,
         )  # fmt: skip
-        recorded = row(request=call_request(teacher, question), price={"input": 2, "output": 3})
+        recorded = row(request=build_request(teacher, question), price={"input": 2, "output": 3})
         import_answers(write_jsonl(tmp_path / "f.jsonl", [recorded]), tmp_path / "l.db")
         with Ledger(tmp_path / "l.db", hard_stop_microusd=10_000) as ledger:
-            done = buy(  # a call may take 448: beside the 80 of the first there is no room for it
+            # a request may cost 448: beside the 80 of the first there is no budget left for it
+            done = buy_answers(
                 [question, other], ledger, teacher=teacher, limits=Limits(microusd=500), run="r",
                 api_key="none",
             )  # fmt: skip
-        assert (done.n_recalled, done.n_calls_sent, done.charged_microusd) == (1, 0, 80)
+        assert (done.n_reused, done.n_requests_sent, done.charged_microusd) == (1, 0, 80)
         assert done.completions[0].text == "Answer: 4"
-        assert (done.ended, sum(server.calls.values())) == ("usd", 0)
+        assert (done.stop_reason, sum(server.calls.values())) == ("usd", 0)
 
 
 @pytest.mark.parametrize(
     ("line", "bill"),
     [
-        (row(), Bill(10, 20, 0)),
-        (row(price={"input": 2, "output": 3}), Bill(10, 20, 80)),
-        (row(cost_usd=0.0000015), Bill(10, 20, 2)),
-        (row(response=raw(USAGE | {"cost": 0.5})), Bill(10, 20, 500_000)),
-        (row(response=raw(USAGE | {"cost": 0.5}), cost_usd=0.25), Bill(10, 20, 250_000)),
-        (row(response=json.loads(raw()), cost_usd=1), Bill(10, 20, 1_000_000)),
-        (row(response=raw(None), cost_usd=0.1), Bill(149, 50, 100_000)),
-        (row(response=raw(None), price={"input": 2, "output": 3}), Bill(149, 50, 448)),
+        (row(), RequestCost(10, 20, 0)),
+        (row(price={"input": 2, "output": 3}), RequestCost(10, 20, 80)),
+        (row(cost_usd=0.0000015), RequestCost(10, 20, 2)),
+        (row(response=raw(USAGE | {"cost": 0.5})), RequestCost(10, 20, 500_000)),
+        (row(response=raw(USAGE | {"cost": 0.5}), cost_usd=0.25), RequestCost(10, 20, 250_000)),
+        (row(response=json.loads(raw()), cost_usd=1), RequestCost(10, 20, 1_000_000)),
+        (row(response=raw(None), cost_usd=0.1), RequestCost(149, 50, 100_000)),
+        (row(response=raw(None), price={"input": 2, "output": 3}), RequestCost(149, 50, 448)),
     ],
 )
 def test_an_answer_costs_what_its_line_says_and_the_ledger_can_prove_it(tmp_path, line, bill):
     import_answers(write_jsonl(tmp_path / "f.jsonl", [line]), tmp_path / "l.db")
     with Ledger(tmp_path / "l.db") as ledger:
-        assert ledger.recall(call_key(call_of_body(BODY))).bill == bill
-    assert verify(tmp_path / "l.db").findings == ()
+        assert ledger.find_answer(compute_request_key(build_request_from_body(BODY))).bill == bill
+    assert verify(tmp_path / "l.db").errors == ()
 
 
 BAD = [
@@ -222,7 +225,7 @@ BAD = [
 def test_a_bad_line_is_named_and_nothing_of_its_file_is_brought_in(tmp_path, change, complaint):
     lines = [row(request=BODY | {"sample_index": 9}), row(**change)]
     file = write_jsonl(tmp_path / "f.jsonl", lines)
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(InputError) as caught:
         import_answers(file, tmp_path / "l.db")
     assert "f.jsonl line 2: " in str(caught.value) and complaint in str(caught.value)
     assert "mend or remove the line" in str(caught.value)
@@ -241,10 +244,10 @@ def test_a_bad_line_is_named_and_nothing_of_its_file_is_brought_in(tmp_path, cha
     ],
 )
 def test_a_line_of_an_export_that_was_changed_is_refused(path, tmp_path, change, complaint):
-    export(path, tmp_path / "all.jsonl")
+    export_ledger(path, tmp_path / "all.jsonl")
     first = json.loads((tmp_path / "all.jsonl").read_text().splitlines()[0])
     file = write_jsonl(tmp_path / "f.jsonl", [first | change])
-    with pytest.raises(BadInput, match=r"f\.jsonl line 1: .*" + complaint):
+    with pytest.raises(InputError, match=r"f\.jsonl line 1: .*" + complaint):
         import_answers(file, tmp_path / "new.db")
 
 
@@ -260,18 +263,18 @@ def test_a_line_of_an_export_that_was_changed_is_refused(path, tmp_path, change,
 def test_a_file_that_holds_no_json_lines_is_refused(tmp_path, text, complaint):
     if text is not None:
         (tmp_path / "f.jsonl").write_text(text)
-    with pytest.raises(BadInput, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         import_answers(tmp_path / "f.jsonl", tmp_path / "l.db")
     assert not (tmp_path / "l.db").exists()
 
 
 def test_a_table_has_a_line_for_every_attempt_and_no_texts(path, tmp_path):
-    assert export(path, tmp_path / "all.csv") == 12
+    assert export_ledger(path, tmp_path / "all.csv") == 12
     text = (tmp_path / "all.csv").read_text()
     assert "2 + 2" not in text and "Answer" not in text
     rows = list(csv.DictReader(text.splitlines()))
-    with reading(path) as db:
-        assert [r["key"] for r in rows] == [attempt.key for attempt in attempts_in(db)]
+    with open_snapshot(path) as db:
+        assert [r["key"] for r in rows] == [attempt.key for attempt in iter_attempts(db)]
     first, open_one = rows[0], rows[-1]
     assert (first["run"], first["model"], first["state"]) == ("r", "m", "answered")
     assert (first["n_prompt_tokens"], first["cost_microusd"], first["imported"]) == (
@@ -289,17 +292,17 @@ def test_an_export_replaces_a_file_only_when_told_to_and_is_whole_or_not_there(
 ):
     to = tmp_path / f"all.{kind}"
     to.write_text("mine")
-    with pytest.raises(BadInput, match=f"all.{kind} is there already; .*--force"):
-        export(path, to)
+    with pytest.raises(InputError, match=f"all.{kind} is there already; .*--force"):
+        export_ledger(path, to)
     assert to.read_text() == "mine"
     with Ledger(path) as ledger:
         ledger._connection("write").execute("UPDATE attempts SET request = '{' WHERE id = 9")
     if kind == "jsonl":
-        with pytest.raises(BadInput, match="attempt 9 holds broken JSON"):
-            export(path, to, force=True)
+        with pytest.raises(InputError, match="attempt 9 holds broken JSON"):
+            export_ledger(path, to, force=True)
         assert to.read_text() == "mine"
     else:
-        assert export(path, to, force=True) == 12
+        assert export_ledger(path, to, force=True) == 12
         assert to.read_text() != "mine"
     assert not list(tmp_path.glob("*.partial"))
 
@@ -312,8 +315,8 @@ def test_an_export_replaces_a_file_only_when_told_to_and_is_whole_or_not_there(
     ],
 )
 def test_an_export_that_cannot_be_written_says_so(path, tmp_path, to, complaint):
-    with pytest.raises(BadInput, match=complaint):
-        export(path, tmp_path / to)
+    with pytest.raises(InputError, match=complaint):
+        export_ledger(path, tmp_path / to)
 
 
 def test_the_largest_ledger_needs_little_memory_to_go_out_and_in_and_be_proved(tmp_path):
@@ -324,8 +327,8 @@ def test_the_largest_ledger_needs_little_memory_to_go_out_and_in_and_be_proved(t
             file.write(json.dumps(line) + "\n")
     tracemalloc.start()
     import_answers(tmp_path / "f.jsonl", tmp_path / "l.db")
-    export(tmp_path / "l.db", tmp_path / "all.jsonl")
-    export(tmp_path / "l.db", tmp_path / "all.csv")
+    export_ledger(tmp_path / "l.db", tmp_path / "all.jsonl")
+    export_ledger(tmp_path / "l.db", tmp_path / "all.csv")
     assert verify(tmp_path / "l.db").n_attempts == n
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -343,7 +346,7 @@ def test_the_commands_say_what_they_did(path, tmp_path, capsys, monkeypatch):
     assert code == 0 and "Wrote 12 attempts to all.jsonl" in text
     code, text = run("import", "all.jsonl", "--run", "copy")
     assert code == 0 and "ledger.db: 8 imported, 0 already there, 4 skipped" in text
-    assert {r.run for r in spend(tmp_path / "ledger.db")} == {"copy"}
+    assert {r.run for r in sum_spend(tmp_path / "ledger.db")} == {"copy"}
     code, text = run("--ledger", "l.db", "export", "--to", "all.jsonl")
     assert code == 2 and "all.jsonl is there already" in text
     assert run("export", "--to", "all.jsonl", "--force")[0] == 0
@@ -367,10 +370,10 @@ def test_every_command_of_the_document_works_on_its_own_example(path, tmp_path, 
     for line in block.splitlines():
         program, *arguments = shlex.split(line, comments=True)
         assert (program, main(arguments)) == ("bridgekd", 0), line
-    asked = Teacher(model="gpt-4o", max_tokens=512)
-    request = call_request(asked, TeacherRequest("x", 0, (Message("user", "2 + 2"),)))
+    asked = TeacherOptions(model="gpt-4o", max_tokens=512)
+    request = build_request(asked, TeacherRequest("x", 0, (Message("user", "2 + 2"),)))
     with Ledger(tmp_path / "ledger.db") as ledger:
-        assert ledger.recall(call_key(request)).bill == Bill(10, 4, 65)
+        assert ledger.find_answer(compute_request_key(request)).bill == RequestCost(10, 4, 65)
 
 
 @pytest.mark.parametrize("command", [(), ("show",), ("export",), ("import",), ("verify",)])
@@ -385,7 +388,7 @@ def test_a_line_may_have_a_text_and_usage_in_place_of_a_response(tmp_path):
     line = {"request": request, "text": "4", "usage": usage}
     path = write_jsonl(tmp_path / "f.jsonl", [line])
     import_answers(path, tmp_path / "l.db", default_price="published")
-    assert [row.elsewhere_microusd for row in spend(tmp_path / "l.db")] == [65]
+    assert [row.imported_microusd for row in sum_spend(tmp_path / "l.db")] == [65]
     other = write_jsonl(tmp_path / "g.jsonl", [line | {"request": request | {"model": "palm"}}])
-    with pytest.raises(BadInput, match="no published price of 'palm'"):
+    with pytest.raises(InputError, match="no published price of 'palm'"):
         import_answers(other, tmp_path / "l.db", default_price="published")

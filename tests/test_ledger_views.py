@@ -6,14 +6,14 @@ import pytest
 
 from bridgekd.cli import main
 from bridgekd.config import Price
-from bridgekd.core.replies import Bill
+from bridgekd.core.replies import RequestCost
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.views import (
     GROUPS,
-    reading,
-    spend,
-    spend_query,
-    total_of,
+    build_spend_sql,
+    open_snapshot,
+    sum_rows,
+    sum_spend,
 )
 
 RAW = """{"choices": [{"message": {"content": "Answer: 4"}, "finish_reason": "stop"}],
@@ -31,7 +31,7 @@ def fill(ledger):
     for n, run, model in ((0, "r1", "m"), (1, "r2", "m"), (2, "r2", "large")):
         attempt = ledger.reserve(call(n, model), run=run, purpose="train", reserve_microusd=900)
         ledger.record(attempt, RAW, price=Price(input=1, output=1))
-        ledger.settle(attempt, "answered", Bill(10, 20, 30, 4, 5))
+        ledger.settle(attempt, "answered", RequestCost(10, 20, 30, 4, 5))
     ledger.reserve(call(3), run="r2", purpose="measure", reserve_microusd=700)
     unknown = ledger.reserve(call(4), run="r2", purpose="train", reserve_microusd=800)
     ledger.release(unknown, "unknown")
@@ -54,24 +54,24 @@ def path(tmp_path):
 
 @pytest.mark.parametrize("by", [(), ("run",), ("model", "day"), ("state", "provider", "purpose")])
 def test_every_grouping_adds_up_to_the_same_total(path, by):
-    total = total_of(spend(path, by))
+    total = sum_rows(sum_spend(path, by))
     assert (total.n_attempts, total.n_prompt_tokens, total.n_completion_tokens) == (6, 40, 80)
     assert (total.n_cached_tokens, total.n_reasoning_tokens) == (12, 15)
-    assert (total.paid_microusd, total.elsewhere_microusd) == (90, 60)
-    assert total.held_microusd == 90 + 700 + 800
+    assert (total.paid_microusd, total.imported_microusd) == (90, 60)
+    assert total.reserved_microusd == 90 + 700 + 800
 
 
 def test_what_was_spent_is_added_up_without_reading_the_texts(path):
     for by in [(), *((name,) for name in GROUPS), tuple(GROUPS)]:
-        with reading(path) as db:
-            plan = db.execute(f"EXPLAIN QUERY PLAN {spend_query(by)}").fetchall()
+        with open_snapshot(path) as db:
+            plan = db.execute(f"EXPLAIN QUERY PLAN {build_spend_sql(by)}").fetchall()
         assert "SCAN attempts USING COVERING INDEX attempts_spent" in [step[3] for step in plan]
 
 
 def test_groups_are_told_apart_and_in_order(path):
-    rows = {(row.run, row.model): row.n_attempts for row in spend(path, ("run", "model"))}
+    rows = {(row.run, row.model): row.n_attempts for row in sum_spend(path, ("run", "model"))}
     assert rows == {("r1", "m"): 2, ("r2", "large"): 1, ("r2", "m"): 3}
-    assert [row.state for row in spend(path, ("state",))] == ["answered", "reserved", "unknown"]
+    assert [row.state for row in sum_spend(path, ("state",))] == ["answered", "reserved", "unknown"]
 
 
 def test_a_day_is_the_utc_day_on_which_an_attempt_was_opened(path):
@@ -79,7 +79,7 @@ def test_a_day_is_the_utc_day_on_which_an_attempt_was_opened(path):
         db.execute("UPDATE attempts SET created_at = '2026-03-01T23:59:59.999+00:00' WHERE id = 1")
         db.execute("UPDATE attempts SET created_at = '2026-03-02T00:00:00.000+00:00' WHERE id > 1")
     db.close()
-    rows = [(row.day, row.n_attempts) for row in spend(path, ("day",))]
+    rows = [(row.day, row.n_attempts) for row in sum_spend(path, ("day",))]
     assert rows == [("2026-03-01", 1), ("2026-03-02", 5)]
 
 
@@ -98,7 +98,7 @@ def test_the_table_shows_calls_tokens_paid_and_held_with_a_total(path, capsys, m
 def test_kinds_of_tokens_that_nobody_was_billed_have_no_column(tmp_path, capsys, monkeypatch):
     with Ledger(tmp_path / "l.db") as ledger:
         attempt = ledger.reserve(call(0), run="r", purpose="train", reserve_microusd=900)
-        ledger.settle(attempt, "answered", Bill(10, 20, 30))
+        ledger.settle(attempt, "answered", RequestCost(10, 20, 30))
     text = show(capsys, monkeypatch, "show", "--by", "day", "--ledger", tmp_path / "l.db")[1]
     assert "day (UTC)" in text and "paid" in text
     assert not any(word in text for word in ("cached", "reasoning", "elsewhere"))

@@ -4,10 +4,10 @@ import pytest
 
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput
-from bridgekd.exporting.rows import completion_row
+from bridgekd.errors import InputError
+from bridgekd.exporting.rows import build_sft_row
 from bridgekd.records import Example, Rationale
-from bridgekd.stages.lessons import lessons_of, train_row
+from bridgekd.stages.lessons import build_training_examples, build_training_sequence
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def made(tmp_path):
 
 @pytest.mark.parametrize("form", ["joint", "two_task"])
 def test_a_row_s_completion_is_the_text_of_the_training(made, form):
-    for lesson in lessons_of(*made, form):
-        row, trained = completion_row(lesson), train_row(lesson, 2.0)
+    for lesson in build_training_examples(*made, form):
+        row, trained = build_sft_row(lesson), build_training_sequence(lesson, 2.0)
         assert row["completion"][0]["content"] == "".join(s.text for s in trained.spans)
         assert row["prompt"][0]["content"] == trained.prompt[0].content
 
 
 def test_reasoning_and_answer_are_apart_and_the_gold_answer_is_the_target(made):
-    rows = [completion_row(k) for k in lessons_of(*made, "joint")]
+    rows = [build_sft_row(k) for k in build_training_examples(*made, "joint")]
     assert [(r["id"], r["rationale"], r["answer"]) for r in rows] == [
         ("a", "Since so.", "(B) yes"),
         ("b", "Thus.", "seven"),
@@ -41,14 +41,19 @@ def test_reasoning_and_answer_are_apart_and_the_gold_answer_is_the_target(made):
 
 
 def test_two_tasks_are_two_rows_each_with_its_own_part(made):
-    rows = [completion_row(k) for k in lessons_of(*made, "two_task")][:2]
+    rows = [build_sft_row(k) for k in build_training_examples(*made, "two_task")][:2]
     assert [(r["rationale"], r["answer"]) for r in rows] == [("Since so.", None), (None, "(B) yes")]
     assert [r["completion"][0]["content"] for r in rows] == ["Since so.", "Answer: (B) yes"]
-    assert [train_row(k, 0.5).id for k in lessons_of(*made, "two_task")][:2] == ["a:e", "a:p"]
-    assert [s.weight for s in train_row(lessons_of(*made, "joint")[0], 0.5).spans] == [1.0, 0.5]
+    assert [build_training_sequence(k, 0.5).id for k in build_training_examples(*made, "two_task")][
+        :2
+    ] == ["a:e", "a:p"]
+    assert [
+        s.weight
+        for s in build_training_sequence(build_training_examples(*made, "joint")[0], 0.5).spans
+    ] == [1.0, 0.5]
 
 
 def test_nothing_kept_is_a_sentence(made, tmp_path):
     write_rows(tmp_path / "rationales.parquet", Rationale, [])
-    with pytest.raises(BadInput, match=r"no rationale of .* was kept; read its `reason` column"):
-        lessons_of(*made, "joint")
+    with pytest.raises(InputError, match=r"no rationale of .* was kept; read its `reason` column"):
+        build_training_examples(*made, "joint")

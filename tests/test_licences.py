@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridgekd.edges.licences import licence_of
+from bridgekd.edges.licences import find_license
 from bridgekd.edges.store import Artifact
 
 
@@ -25,9 +25,9 @@ from bridgekd.edges.store import Artifact
 )
 def test_only_the_front_matter_s_licence_counts(tmp_path, card, expected):
     (tmp_path / "README.md").write_text(card)
-    assert licence_of(Artifact("model", "model:1", tmp_path)) == expected
+    assert find_license(Artifact("model", "model:1", tmp_path)) == expected
 
 
 def test_a_model_without_a_card_has_no_known_licence(tmp_path):
-    assert licence_of(Artifact("model", "model:1", tmp_path)) == {}
-    assert licence_of(Artifact("model", "model:1", tmp_path / "gone")) == {}
+    assert find_license(Artifact("model", "model:1", tmp_path)) == {}
+    assert find_license(Artifact("model", "model:1", tmp_path / "gone")) == {}

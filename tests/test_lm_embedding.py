@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from bridgekd import lm
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from tiny_models import tiny_tokenizer
 
 TEXTS = ["Ann holds a red box .", "Bob", "the quick brown fox jumps over the lazy dog", "Who ?"]
@@ -36,27 +36,27 @@ def folder(tmp_path_factory):
 
 def test_embeddings_are_of_length_1_in_order_and_the_same_in_any_batch(folder):
     told = []
-    all_ = lm.embed(
+    all_ = lm.embed_texts(
         folder, TEXTS, device="cpu", batch_size=4,
         progress=lambda what, done, total: told.append((what, done, total)),
     )  # fmt: skip
     assert all_.shape == (4, 16) and all_.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(all_, axis=1), 1, atol=1e-6)
     for text, vector in zip(TEXTS, all_, strict=True):
-        (alone,) = lm.embed(str(folder), [text], device="cpu", batch_size=1)
+        (alone,) = lm.embed_texts(str(folder), [text], device="cpu", batch_size=1)
         np.testing.assert_allclose(alone, vector, atol=1e-5)
     assert told == [("embed", 0, 4), ("embed", 4, 4)]
 
 
 def test_no_texts_give_no_embeddings(folder):
-    assert lm.embed(folder, [], device="cpu", batch_size=4).shape == (0, 0)
+    assert lm.embed_texts(folder, [], device="cpu", batch_size=4).shape == (0, 0)
 
 
 def test_a_folder_that_holds_no_model_is_named(tmp_path):
-    with pytest.raises(BadInput, match="cannot be loaded"):
-        lm.embed(tmp_path, TEXTS, device="cpu", batch_size=4)
-    with pytest.raises(BadInput, match="not found"):
-        lm.embed(tmp_path / "nowhere", TEXTS, device="cpu", batch_size=4)
+    with pytest.raises(InputError, match="cannot be loaded"):
+        lm.embed_texts(tmp_path, TEXTS, device="cpu", batch_size=4)
+    with pytest.raises(InputError, match="not found"):
+        lm.embed_texts(tmp_path / "nowhere", TEXTS, device="cpu", batch_size=4)
 
 
 def test_without_the_package_one_sentence_says_what_to_install():

@@ -5,17 +5,17 @@ from types import SimpleNamespace
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.lm.encode import (
     FALLBACK_TEMPLATE,
-    encode_rows,
-    prompt_ids,
+    find_stop_ids,
+    find_turn_end_id,
     render_prompt,
-    stop_ids,
-    text_ids,
-    turn_end_id,
+    tokenize_continuations,
+    tokenize_prompts,
+    tokenize_sequences,
 )
-from bridgekd.records import Message, Span, TrainRow
+from bridgekd.records import Message, TargetSpan, TrainingSequence
 from tiny_models import CHATML, TOKENIZERS, tiny_tokenizer
 
 LLAMA3 = (
@@ -46,7 +46,7 @@ TEMPLATES = {
     "plain": FALLBACK_TEMPLATE,
 }
 PROMPT = (Message("user", "Who holds the box ?"),)
-SPANS = (Span("Ann holds the box .\n"), Span("Answer: Ann", 0.5))
+SPANS = (TargetSpan("Ann holds the box .\n"), TargetSpan("Answer: Ann", 0.5))
 
 
 def flat(text):
@@ -57,10 +57,10 @@ def flat(text):
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_every_token_of_a_row_has_its_spans_weight(kind, template):
     tok = tiny_tokenizer(kind, TEMPLATES[template])
-    (row,) = encode_rows(tok, [TrainRow("a", PROMPT, SPANS)])
-    (prompt,) = prompt_ids(tok, [PROMPT])
-    first, second = text_ids(tok, [span.text for span in SPANS])
-    assert list(row.ids) == [*prompt, *first, *second, turn_end_id(tok)]
+    (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])
+    (prompt,) = tokenize_prompts(tok, [PROMPT])
+    first, second = tokenize_continuations(tok, [span.text for span in SPANS])
+    assert list(row.ids) == [*prompt, *first, *second, find_turn_end_id(tok)]
     n = len(prompt), len(first), len(second) + 1
     assert list(row.weights) == [0.0] * n[0] + [1.0] * n[1] + [0.5] * n[2]
     assert n[1] > 1 and n[2] > 1
@@ -70,7 +70,7 @@ def test_every_token_of_a_row_has_its_spans_weight(kind, template):
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_tokens_decode_to_prompt_and_target_neither_lost_nor_doubled(kind, template):
     tok = tiny_tokenizer(kind, TEMPLATES[template])
-    (row,) = encode_rows(tok, [TrainRow("a", PROMPT, SPANS)])
+    (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])
     n_prompt = row.weights.index(1.0)
     target = tok.decode(row.ids[n_prompt:-1])
     full = tok.decode(row.ids[:-1])
@@ -85,15 +85,15 @@ def test_the_tokens_decode_to_prompt_and_target_neither_lost_nor_doubled(kind, t
 def test_a_span_begins_without_a_space_of_its_own(kind):
     tok = tiny_tokenizer(kind)
     pieces = ["So 2 + 2", " = 4.\n", "Answer: (A) yes", "\n\nthe dog", "", " "]
-    joined = [token for ids in text_ids(tok, pieces) for token in ids]
-    anchor = text_ids(tok, ["x"])[0]
+    joined = [token for ids in tokenize_continuations(tok, pieces) for token in ids]
+    anchor = tokenize_continuations(tok, ["x"])[0]
     assert tok.decode(anchor + joined) == "x" + "".join(pieces)
 
 
 def test_a_tokenizers_own_bos_is_written_once():
     tok = tiny_tokenizer("byte_level", LLAMA3)
     tok.backend_tokenizer.post_processor = bos_first()
-    (ids,) = prompt_ids(tok, [PROMPT])
+    (ids,) = tokenize_prompts(tok, [PROMPT])
     assert ids.count(tok.bos_token_id) == 1 and ids[0] == tok.bos_token_id
 
 
@@ -103,12 +103,12 @@ def bos_first():
 
 def test_a_row_without_a_prompt_is_plain_text_between_bos_and_eos():
     tok = tiny_tokenizer("byte_level")
-    row = TrainRow("a", (), (Span("the lazy dog"),))
-    (bare,) = encode_rows(tok, [row])
-    assert list(bare.ids) == [*text_ids(tok, ["the lazy dog"])[0], tok.eos_token_id]
+    row = TrainingSequence("a", (), (TargetSpan("the lazy dog"),))
+    (bare,) = tokenize_sequences(tok, [row])
+    assert list(bare.ids) == [*tokenize_continuations(tok, ["the lazy dog"])[0], tok.eos_token_id]
     assert bare.weights == (0.0,) + (1.0,) * (len(bare.ids) - 1)  # nothing predicts the first token
     tok.backend_tokenizer.post_processor = bos_first()
-    (started,) = encode_rows(tok, [row])
+    (started,) = tokenize_sequences(tok, [row])
     assert list(started.ids) == [tok.bos_token_id, *bare.ids]
     assert started.weights == (0.0,) + (1.0,) * len(bare.ids)
 
@@ -116,21 +116,21 @@ def test_a_row_without_a_prompt_is_plain_text_between_bos_and_eos():
 def test_the_end_is_learned_when_padding_is_the_same_token():
     tok = tiny_tokenizer("byte_level", FALLBACK_TEMPLATE)
     tok.pad_token = tok.eos_token
-    (row,) = encode_rows(tok, [TrainRow("a", PROMPT, SPANS)])
+    (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])
     assert row.ids[-1] == tok.pad_token_id and row.weights[-1] == 0.5
 
 
 def test_the_turn_ends_with_the_templates_token():
     tok = tiny_tokenizer("byte_level", CHATML)
-    assert turn_end_id(tok) == tok.convert_tokens_to_ids("<|im_end|>")
+    assert find_turn_end_id(tok) == tok.convert_tokens_to_ids("<|im_end|>")
     tok.chat_template = FALLBACK_TEMPLATE
-    assert turn_end_id(tok) == tok.eos_token_id
+    assert find_turn_end_id(tok) == tok.eos_token_id
 
 
 def test_a_text_stops_at_turn_end_end_of_text_and_the_models_own_end():
     tok = tiny_tokenizer("byte_level", CHATML)
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=7))
-    assert stop_ids(tok, model) == (tok.eos_token_id, turn_end_id(tok), 7)
+    assert find_stop_ids(tok, model) == (tok.eos_token_id, find_turn_end_id(tok), 7)
 
 
 def test_a_thought_opened_by_the_template_is_closed_before_the_target():
@@ -142,8 +142,8 @@ def test_a_thought_opened_by_the_template_is_closed_before_the_target():
 
 def test_a_thought_in_the_target_stays_as_it_is():
     tok = tiny_tokenizer("byte_level", QWEN3)
-    span = Span("<think>\nso it is\n</think>\n\nAnswer: Ann")
-    (row,) = encode_rows(tok, [TrainRow("a", PROMPT, (span,))])
+    span = TargetSpan("<think>\nso it is\n</think>\n\nAnswer: Ann")
+    (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, (span,))])
     assert tok.decode([i for i, w in zip(row.ids, row.weights, strict=True) if w][:-1]) == span.text
 
 
@@ -157,5 +157,5 @@ def test_a_prompt_that_is_refused_even_so_is_a_sentence():
     refusing = "{{ raise_exception('Roles must alternate') }}"
     tok = tiny_tokenizer("byte_level", refusing)
     for prompt in (PROMPT, (Message("system", "Be brief."), *PROMPT)):
-        with pytest.raises(BadInput, match="the chat template refuses the prompt: Roles must"):
+        with pytest.raises(InputError, match="the chat template refuses the prompt: Roles must"):
             render_prompt(tok, prompt)

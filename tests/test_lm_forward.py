@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from bridgekd.lm import LocalModel, forward
-from bridgekd.lm.batches import token_bounded
-from bridgekd.lm.forward import Row, row_means
+from bridgekd.lm.batches import batch_by_median_tokens
+from bridgekd.lm.forward import ScoringRow, compute_row_means
 from bridgekd.selection.difficulty.entropy import token_entropy
 from bridgekd.selection.difficulty.margin import token_margin
 from tiny_models import FAMILIES, bent_model, tiny_model, tiny_tokenizer
 
 ROWS = [
-    Row((5, 6, 7, 8, 9), (True, True, False), 2),
-    Row((11, 12, 13, 14, 15, 16, 17, 18), (False, True, True), 5),
-    Row((21, 22), (True,), 1),
+    ScoringRow((5, 6, 7, 8, 9), (True, True, False), 2),
+    ScoringRow((11, 12, 13, 14, 15, 16, 17, 18), (False, True, True), 5),
+    ScoringRow((21, 22), (True,), 1),
 ]
 
 
@@ -34,7 +34,7 @@ def all_logits(local, row):
 
 @pytest.mark.parametrize("max_logits", [2**26, 300, 900])
 def test_a_mean_is_that_of_all_logits_in_pieces_or_at_once(local, max_logits):
-    values, _ = row_means(local, ROWS, forward.nll, max_logits=max_logits)
+    values, _ = compute_row_means(local, ROWS, forward.token_nll, max_logits=max_logits)
     expected = []
     for row in ROWS:
         logits, targets = all_logits(local, row)
@@ -43,8 +43,8 @@ def test_a_mean_is_that_of_all_logits_in_pieces_or_at_once(local, max_logits):
 
 
 def test_entropy_and_margin_of_tokens_are_their_definitions(local):
-    entropies, _ = row_means(local, ROWS, lambda logits, targets: token_entropy(logits))
-    margins, _ = row_means(local, ROWS, lambda logits, targets: token_margin(logits))
+    entropies, _ = compute_row_means(local, ROWS, lambda logits, targets: token_entropy(logits))
+    margins, _ = compute_row_means(local, ROWS, lambda logits, targets: token_margin(logits))
     for row, entropy, margin in zip(ROWS, entropies, margins, strict=True):
         p = all_logits(local, row)[0].softmax(-1)
         two = p.sort(-1).values[:, -2:]
@@ -57,18 +57,18 @@ def test_no_tensor_has_a_vocabulary_for_every_place(local):
     handle = local.model.get_output_embeddings().register_forward_hook(
         lambda _module, _args, out: seen.append(tuple(out.shape))
     )
-    row_means(local, ROWS, forward.nll)
+    compute_row_means(local, ROWS, forward.token_nll)
     handle.remove()
     assert seen == [(1, 8, 300)]  # 2 + 5 + 1 tokens
 
 
 def test_batches_hold_no_more_tokens_than_rows_of_the_median_length_do():
     lengths = [3, 90, 10, 12, 8, 10, 2, 11, 2, 31]
-    batches = token_bounded(lengths, 3)
+    batches = batch_by_median_tokens(lengths, 3)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     sizes = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
     assert sizes[:2] == [90, 31]  # longer than three rows of 10
     assert max(sizes[2:]) <= 30
     flat = [lengths[i] for batch in batches for i in batch]
     assert flat == sorted(lengths, reverse=True)
-    assert token_bounded([], 4) == []
+    assert batch_by_median_tokens([], 4) == []

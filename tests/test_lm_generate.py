@@ -10,9 +10,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from bridgekd import lm
 from bridgekd.core.draws import SEED_STEP
 from bridgekd.core.throughput import Throughput
-from bridgekd.errors import BadInput
-from bridgekd.lm.encode import prompt_ids, stop_ids
-from bridgekd.lm.generating import continue_ids
+from bridgekd.errors import InputError
+from bridgekd.lm.encode import find_stop_ids, tokenize_prompts
+from bridgekd.lm.generating import generate_ids
 from bridgekd.records import Example, Message
 from bridgekd.selection.difficulty import MEASURES
 from tiny_models import FAMILIES, bent_model, tiny_tokenizer, write_tiny
@@ -23,11 +23,13 @@ PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in 
 @pytest.fixture(scope="module", params=FAMILIES)
 def local(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    return lm.load(write_tiny(folder, request.param, "word_level"), device="cpu")
+    return lm.load_model(write_tiny(folder, request.param, "word_level"), device="cpu")
 
 
 def test_the_text_does_not_depend_on_batch_or_padding(local):
-    texts = {n: lm.generate(local, PROMPTS, max_new_tokens=16, batch_size=n) for n in (1, 2, 4, 16)}
+    texts = {
+        n: lm.generate_texts(local, PROMPTS, max_new_tokens=16, batch_size=n) for n in (1, 2, 4, 16)
+    }
     assert all(written == texts[1] for written in texts.values())
     assert any(texts[1])
 
@@ -37,16 +39,18 @@ def test_a_table_of_positions_that_is_too_short_is_told_before_anything_is_writt
                         bos_token_id=1, eos_token_id=2)  # fmt: skip
     torch.manual_seed(0)
     local = lm.LocalModel(GPT2LMHeadModel(config).eval(), tiny_tokenizer("byte_level"), "cpu")
-    longest = max(map(len, prompt_ids(local.tokenizer, PROMPTS[:1])))
+    longest = max(map(len, tokenize_prompts(local.tokenizer, PROMPTS[:1])))
     fits = {"max_new_tokens": 48 - longest, "batch_size": 1}
-    assert len(lm.generate(local, PROMPTS[:1], **fits)) == 1
-    with pytest.raises(BadInput, match="up to 49 tokens does not fit gpt2, which has 48 positions"):
-        lm.generate(local, PROMPTS[:1], **fits | {"max_new_tokens": 49 - longest})
+    assert len(lm.generate_texts(local, PROMPTS[:1], **fits)) == 1
+    with pytest.raises(
+        InputError, match="up to 49 tokens does not fit gpt2, which has 48 positions"
+    ):
+        lm.generate_texts(local, PROMPTS[:1], **fits | {"max_new_tokens": 49 - longest})
     question = Example(id="q", question="the red box " * 48, answer="Ann")
-    with pytest.raises(BadInput, match="does not fit gpt2"):
-        lm.score(local, [question], batch_size=1)
-    with pytest.raises(BadInput, match="does not fit gpt2"):
-        lm.score(
+    with pytest.raises(InputError, match="does not fit gpt2"):
+        lm.score_examples(local, [question], batch_size=1)
+    with pytest.raises(InputError, match="does not fit gpt2"):
+        lm.score_examples(
             local,
             [replace(question, choices=("Ann", "Bob"))],
             measure=MEASURES.get("margin"),
@@ -56,33 +60,33 @@ def test_a_table_of_positions_that_is_too_short_is_told_before_anything_is_writt
 
 def expected(local, prompt, max_new_tokens):
     """What `model.generate` writes for one prompt alone."""
-    (ids,) = prompt_ids(local.tokenizer, [prompt])
+    (ids,) = tokenize_prompts(local.tokenizer, [prompt])
     out = local.model.generate(
         inputs=torch.tensor([ids]),
         max_new_tokens=max_new_tokens,
         do_sample=False,
-        eos_token_id=list(stop_ids(local.tokenizer, local.model)),
+        eos_token_id=list(find_stop_ids(local.tokenizer, local.model)),
     )
     return local.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True).strip()
 
 
 def test_greedy_text_is_what_model_generate_writes(local):
-    written = lm.generate(local, PROMPTS, max_new_tokens=16, batch_size=3)
+    written = lm.generate_texts(local, PROMPTS, max_new_tokens=16, batch_size=3)
     assert written == [expected(local, prompt, 16) for prompt in PROMPTS]
 
 
 def test_rows_that_stop_early_leave_and_the_others_go_on(local):
     """Every token that the first text holds becomes a stop, so rows end at different steps."""
-    ids = prompt_ids(local.tokenizer, PROMPTS)
-    free = continue_ids(local, ids, 12, [2])
+    ids = tokenize_prompts(local.tokenizer, PROMPTS)
+    free = generate_ids(local, ids, 12, [2])
     stop = sorted({row[len(row) // 2] for row in free[::2] if row} | {2})
     expected = [row[: next((k for k, t in enumerate(row) if t in stop), 12)] for row in free]
-    assert continue_ids(local, ids, 12, stop) == expected
+    assert generate_ids(local, ids, 12, stop) == expected
 
 
 def test_sampling_is_seeded_by_row_and_not_by_batch(local):
     def sample(seed, batch_size):
-        return lm.generate(
+        return lm.generate_texts(
             local, PROMPTS, max_new_tokens=8, batch_size=batch_size, temperature=1.0, seed=seed
         )
 
@@ -93,10 +97,11 @@ def test_sampling_is_seeded_by_row_and_not_by_batch(local):
 def test_samples_are_the_texts_of_separate_calls(local):
     how = {"max_new_tokens": 8, "temperature": 1.0}
     apart = [
-        lm.generate(local, PROMPTS, batch_size=4, seed=3 + k * SEED_STEP, **how) for k in range(3)
+        lm.generate_texts(local, PROMPTS, batch_size=4, seed=3 + k * SEED_STEP, **how)
+        for k in range(3)
     ]
     for batch_size in (2, 3, 7):  # fewer places than samples, as many, more
-        drawn = lm.sample(local, PROMPTS, 3, batch_size=batch_size, seed=3, **how)
+        drawn = lm.sample_texts(local, PROMPTS, 3, batch_size=batch_size, seed=3, **how)
         assert drawn == list(zip(*apart, strict=True))
     assert len(set(drawn[0])) == 3
 
@@ -106,28 +111,32 @@ def test_windows_and_state_spaces_change_no_text(name):
     tokenizer = tiny_tokenizer("word_level")
     model = bent_model(name, len(tokenizer)).eval()
     local = lm.LocalModel(model, tokenizer, "cpu")
-    written = lm.generate(local, PROMPTS, max_new_tokens=12, batch_size=4)
+    written = lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4)
     assert written == [expected(local, prompt, 12) for prompt in PROMPTS]
     how = {"max_new_tokens": 6, "batch_size": 4, "temperature": 1.0}
-    (first, second) = (lm.generate(local, PROMPTS, seed=k * SEED_STEP, **how) for k in range(2))
-    assert lm.sample(local, PROMPTS, 2, **how) == list(zip(first, second, strict=True))
+    (first, second) = (
+        lm.generate_texts(local, PROMPTS, seed=k * SEED_STEP, **how) for k in range(2)
+    )
+    assert lm.sample_texts(local, PROMPTS, 2, **how) == list(zip(first, second, strict=True))
 
 
 def test_the_model_s_own_generation_settings_are_left_out(tmp_path):
-    local = lm.load(write_tiny(tmp_path / "m", "llama", "word_level"), device="cpu")
-    plain = lm.generate(local, PROMPTS, max_new_tokens=12, batch_size=4)
+    local = lm.load_model(write_tiny(tmp_path / "m", "llama", "word_level"), device="cpu")
+    plain = lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4)
     local.model.generation_config.repetition_penalty = 5.0
-    assert lm.generate(local, PROMPTS, max_new_tokens=12, batch_size=4) == plain
+    assert lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4) == plain
     assert local.model.generation_config.repetition_penalty == 5.0
 
 
 def test_a_text_ends_with_the_first_match_and_no_token_is_written_behind_it(tmp_path):
-    local = lm.load(write_tiny(tmp_path / "m", "llama", "byte_level"), device="cpu")
+    local = lm.load_model(write_tiny(tmp_path / "m", "llama", "byte_level"), device="cpu")
     a_line, how = re.compile(r"\w[^\n]*\n"), {"max_new_tokens": 60, "batch_size": 3, "seed": 1}
 
     def write(until):
         speed = Throughput()
-        drawn = lm.sample(local, PROMPTS, 3, temperature=1.5, until=until, throughput=speed, **how)
+        drawn = lm.sample_texts(
+            local, PROMPTS, 3, temperature=1.5, until=until, throughput=speed, **how
+        )
         return [text for texts in drawn for text in texts], speed.n_generated_tokens
 
     (free, n_free), (cut, n_cut) = write(None), write(a_line)
@@ -140,7 +149,7 @@ def test_a_text_ends_with_the_first_match_and_no_token_is_written_behind_it(tmp_
 def test_batches_are_reported_as_they_finish(local):
     told, steps = {}, []
     prompts = [*PROMPTS, *PROMPTS, *PROMPTS]
-    texts = lm.generate(
+    texts = lm.generate_texts(
         local,
         prompts,
         max_new_tokens=4,
@@ -154,16 +163,16 @@ def test_batches_are_reported_as_they_finish(local):
 
 
 def test_no_prompts_give_no_texts(local):
-    assert lm.generate(local, [], max_new_tokens=4, batch_size=4) == []
+    assert lm.generate_texts(local, [], max_new_tokens=4, batch_size=4) == []
 
 
 def test_batches_of_a_stopped_call_are_not_written_again(tmp_path):
-    local = lm.load(write_tiny(tmp_path / "m"), device="cpu")
+    local = lm.load_model(write_tiny(tmp_path / "m"), device="cpu")
     prompts = [(Message("user", "the cat " * (k % 7)),) for k in range(40)]
     batches, speed = [], Throughput()
 
     def write(**known):
-        return lm.generate(
+        return lm.generate_texts(
             local, prompts, max_new_tokens=6, batch_size=16,
             on_batch=lambda rows, texts: batches.append((rows, texts)), **known,
         )  # fmt: skip

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import Lora
-from bridgekd.errors import BadInput
+from bridgekd.config import LoraOptions
+from bridgekd.errors import InputError
 from bridgekd.records import Message
 from tiny_models import FAMILIES, write_tiny
 
@@ -19,55 +19,55 @@ PROMPTS = [(Message("user", "Who holds the box ?"),)]
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_model_is_the_model(tmp_path, family):
-    local = lm.load(write_tiny(tmp_path / "a", family), device="cpu")
-    lm.save(local, tmp_path / "b")
-    again = lm.load(tmp_path / "b", device="cpu")
+    local = lm.load_model(write_tiny(tmp_path / "a", family), device="cpu")
+    lm.save_model(local, tmp_path / "b")
+    again = lm.load_model(tmp_path / "b", device="cpu")
     for name, weights in local.model.state_dict().items():
         assert torch.equal(weights, again.model.state_dict()[name])
     assert again.tokenizer.chat_template == local.tokenizer.chat_template
-    texts = [lm.generate(m, PROMPTS, max_new_tokens=8, batch_size=1) for m in (local, again)]
+    texts = [lm.generate_texts(m, PROMPTS, max_new_tokens=8, batch_size=1) for m in (local, again)]
     assert texts[0] == texts[1]
 
 
 def test_half_precision_weights_are_float32_on_cpu(tmp_path):
     folder = write_tiny(tmp_path)
-    local = lm.load(folder, device="cpu")
+    local = lm.load_model(folder, device="cpu")
     local.model.to(torch.bfloat16).save_pretrained(folder)
-    assert lm.load(folder, device="cpu").model.dtype == torch.float32
+    assert lm.load_model(folder, device="cpu").model.dtype == torch.float32
 
 
 @pytest.mark.parametrize("model", ["no/such/folder", "./nothing", "/nothing/here"])
 def test_a_missing_folder_is_named(model):
-    with pytest.raises(BadInput, match=f"model folder {model} does not exist; give"):
-        lm.load(model, device="cpu")
+    with pytest.raises(InputError, match=f"model folder {model} does not exist; give"):
+        lm.load_model(model, device="cpu")
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(BadInput, match="holds no model: it has neither"):
-        lm.load(tmp_path, device="cpu")
+    with pytest.raises(InputError, match="holds no model: it has neither"):
+        lm.load_model(tmp_path, device="cpu")
 
 
 def test_a_folder_whose_weights_are_gone_is_named(tmp_path):
     folder = write_tiny(tmp_path / "a")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(BadInput, match=rf"model {folder} cannot be loaded \("):
-        lm.load(folder, device="cpu")
+    with pytest.raises(InputError, match=rf"model {folder} cannot be loaded \("):
+        lm.load_model(folder, device="cpu")
     (folder / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(BadInput, match=rf"model {folder} cannot be loaded \("):
-        lm.load(folder, device="cpu")
+    with pytest.raises(InputError, match=rf"model {folder} cannot be loaded \("):
+        lm.load_model(folder, device="cpu")
 
 
 def test_an_encoder_is_not_a_causal_model(tmp_path):
     folder = write_tiny(tmp_path / "a")
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(BadInput, match="cannot be loaded"):
-        lm.load(folder, device="cpu")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        lm.load_model(folder, device="cpu")
 
 
 def test_an_unknown_device_is_named():
-    with pytest.raises(BadInput, match="device 'tpu' is not on this machine"):
+    with pytest.raises(InputError, match="device 'tpu' is not on this machine"):
         lm.resolve_device("tpu")
-    with pytest.raises(BadInput, match="device 'cpu:1'"):
+    with pytest.raises(InputError, match="device 'cpu:1'"):
         lm.resolve_device("cpu:1")
     assert lm.resolve_device("cpu") == "cpu"
     assert lm.resolve_device("auto") in ("cpu", "cuda", "mps")
@@ -78,7 +78,7 @@ def test_a_tokenizer_without_padding_or_template_gets_both(tmp_path):
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("pad_token")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    local = lm.load(folder, device="cpu")
+    local = lm.load_model(folder, device="cpu")
     assert local.tokenizer.pad_token == "<pad>"
     assert len(local.tokenizer) == local.model.get_input_embeddings().weight.shape[0]
     messages = [{"role": "user", "content": "hi"}]
@@ -88,23 +88,23 @@ def test_a_tokenizer_without_padding_or_template_gets_both(tmp_path):
 
 def test_the_tokenizer_in_the_folder_is_the_one_used(tmp_path):
     """AutoTokenizer would put the Qwen2 family's own splitting rule in its place."""
-    local = lm.load(write_tiny(tmp_path, "qwen2", "word_level"), device="cpu")
+    local = lm.load_model(write_tiny(tmp_path, "qwen2", "word_level"), device="cpu")
     assert len(local.tokenizer("Ann holds")["input_ids"]) == 2
 
 
 def test_an_adapter_names_its_base_and_continues(tmp_path):
     base = write_tiny(tmp_path / "base")
-    first = lm.load(base, device="cpu", trainable=True, lora=Lora(r=2))
+    first = lm.load_model(base, device="cpu", trainable=True, lora=LoraOptions(r=2))
     with torch.no_grad():
         for name, weight in first.model.named_parameters():
             if "lora_B" in name:
                 weight.normal_()
-    lm.save(first, tmp_path / "adapter")
+    lm.save_model(first, tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == str(base)
     assert all("lora" in name for name in load_file(tmp_path / "adapter/adapter_model.safetensors"))
-    fixed = lm.load(tmp_path / "adapter", device="cpu")
-    trainable = lm.load(tmp_path / "adapter", device="cpu", trainable=True)
+    fixed = lm.load_model(tmp_path / "adapter", device="cpu")
+    trainable = lm.load_model(tmp_path / "adapter", device="cpu", trainable=True)
     assert not any(p.requires_grad for p in fixed.model.parameters())
     assert any(p.requires_grad for p in trainable.model.parameters())
     first.model.eval()
@@ -114,16 +114,19 @@ def test_an_adapter_names_its_base_and_continues(tmp_path):
 
 def test_an_adapter_whose_base_is_gone_is_named(tmp_path):
     base = write_tiny(tmp_path / "base")
-    lm.save(lm.load(base, device="cpu", trainable=True, lora=Lora(r=2)), tmp_path / "adapter")
+    lm.save_model(
+        lm.load_model(base, device="cpu", trainable=True, lora=LoraOptions(r=2)),
+        tmp_path / "adapter",
+    )
     base.rename(tmp_path / "moved")
-    with pytest.raises(BadInput, match=rf"model folder {base} .the base of .* does not exist"):
-        lm.load(tmp_path / "adapter", device="cpu")
+    with pytest.raises(InputError, match=rf"model folder {base} .the base of .* does not exist"):
+        lm.load_model(tmp_path / "adapter", device="cpu")
 
 
 def test_lora_on_modules_that_are_not_there_is_named(tmp_path):
-    lora = Lora(target_modules=("no_such",))
-    with pytest.raises(BadInput, match="lora does not fit"):
-        lm.load(write_tiny(tmp_path), device="cpu", trainable=True, lora=lora)
+    lora = LoraOptions(target_modules=("no_such",))
+    with pytest.raises(InputError, match="lora does not fit"):
+        lm.load_model(write_tiny(tmp_path), device="cpu", trainable=True, lora=lora)
 
 
 def test_importing_the_package_does_not_import_torch():

@@ -5,16 +5,16 @@ import time
 import pytest
 
 from bridgekd import lm
-from bridgekd.config import RuntimeOptions, Train
-from bridgekd.core.prompts import explain_prompt
+from bridgekd.config import RuntimeOptions, TrainOptions
+from bridgekd.core.prompts import render_cot_prompt
 from bridgekd.core.throughput import Throughput
-from bridgekd.lm.encode import prompt_ids
+from bridgekd.lm.encode import tokenize_prompts
 from bridgekd.lm.measure_speed import estimate_padding
-from bridgekd.records import Message, Span, TrainRow
-from bridgekd.sandbox.world import generate
+from bridgekd.records import Message, TargetSpan, TrainingSequence
+from bridgekd.sandbox.world import generate_examples
 from tiny_models import write_tiny
 
-EXAMPLES = generate(48, 5)
+EXAMPLES = generate_examples(48, 5)
 FACTOR = 3.0  # other processes may take the cores while one of the two is timed
 
 
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def local(folder):
-    return lm.load(folder, device="cpu")
+    return lm.load_model(folder, device="cpu")
 
 
 def is_close(estimate, seconds):
@@ -36,8 +36,8 @@ def test_generation_takes_what_was_measured(local):
     reading = lm.measure_reading(local, EXAMPLES)
     rate, size = lm.measure_decoding(local, EXAMPLES, 40, 16)
     spent = Throughput()
-    prompts = [explain_prompt(e) for e in EXAMPLES]
-    lm.generate(local, prompts, max_new_tokens=40, batch_size=size, throughput=spent)
+    prompts = [render_cot_prompt(e) for e in EXAMPLES]
+    lm.generate_texts(local, prompts, max_new_tokens=40, batch_size=size, throughput=spent)
     estimate = reading.estimate(0, spent.n_prompt_tokens) + rate.estimate(3 * 40, 48 * 40)
     assert size == 16 and is_close(estimate, spent.seconds)
 
@@ -48,9 +48,12 @@ def test_batch_size_is_chosen_as_in_a_run(local):
 
 
 def test_training_takes_what_was_measured(folder, tmp_path):
-    rows = [TrainRow(str(i), (Message("user", "a b c"),), (Span("x y " * 20),)) for i in range(32)]
-    train = Train(batch_size=8, updates=20)
-    lengths = lm.count_row_tokens(lm.load(folder, device="cpu"), rows)
+    rows = [
+        TrainingSequence(str(i), (Message("user", "a b c"),), (TargetSpan("x y " * 20),))
+        for i in range(32)
+    ]
+    train = TrainOptions(batch_size=8, updates=20)
+    lengths = lm.count_row_tokens(lm.load_model(folder, device="cpu"), rows)
     rate = lm.measure_training(
         folder, rows, lengths, train,
         device="cpu", revision=None, lora=None, runtime=RuntimeOptions(),
@@ -75,14 +78,14 @@ def test_scoring_takes_what_reading_was_measured(local):
     per_character, per_prompt = lm.count_tokens(local, EXAMPLES)
     n_characters = sum(len(e.question) + len(e.answer) for e in EXAMPLES)
     started = time.monotonic()
-    lm.score(local, EXAMPLES, batch_size=16)
+    lm.score_examples(local, EXAMPLES, batch_size=16)
     n_tokens = per_character * n_characters + len(EXAMPLES) * per_prompt
     assert is_close(rate.estimate(0, n_tokens), time.monotonic() - started)
 
 
 def test_tokens_of_prompts_are_counted_by_the_model_s_tokenizer(local):
     per_character, per_prompt = lm.count_tokens(local, EXAMPLES)
-    prompts = prompt_ids(local.tokenizer, [explain_prompt(e) for e in EXAMPLES])
+    prompts = tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in EXAMPLES])
     n_characters = sum(len(e.question) for e in EXAMPLES)
     expected = sum(map(len, prompts))
     assert per_character * n_characters + per_prompt * len(EXAMPLES) == pytest.approx(expected)

@@ -6,7 +6,7 @@ import torch
 
 from bridgekd import lm
 from bridgekd.config import RuntimeOptions
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.lm import memory
 from bridgekd.records import Example, Message
 from bridgekd.selection.difficulty.entropy import MEASURE as ENTROPY
@@ -35,18 +35,18 @@ class Scarce:
 
 @pytest.fixture
 def local(tmp_path):
-    return lm.load(write_tiny(tmp_path / "m", "llama", "word_level"), device="cpu")
+    return lm.load_model(write_tiny(tmp_path / "m", "llama", "word_level"), device="cpu")
 
 
 USES = {
-    "generate": lambda m, n: lm.generate(m, PROMPTS, max_new_tokens=6, batch_size=n),
-    "sample": lambda m, n: lm.sample(
+    "generate": lambda m, n: lm.generate_texts(m, PROMPTS, max_new_tokens=6, batch_size=n),
+    "sample": lambda m, n: lm.sample_texts(
         m, PROMPTS, 3, max_new_tokens=6, batch_size=n, temperature=1.0
     ),
-    "loss": lambda m, n: lm.score(m, QUESTIONS, batch_size=n).difficulty,
-    "margin": lambda m, n: lm.score(m, QUESTIONS, measure=MARGIN, batch_size=n).difficulty,
-    "choices": lambda m, n: lm.score(m, CLOSED, measure=ENTROPY, batch_size=n).difficulty,
-    "confidence": lambda m, n: lm.confidence(
+    "loss": lambda m, n: lm.score_examples(m, QUESTIONS, batch_size=n).difficulty,
+    "margin": lambda m, n: lm.score_examples(m, QUESTIONS, measure=MARGIN, batch_size=n).difficulty,
+    "choices": lambda m, n: lm.score_examples(m, CLOSED, measure=ENTROPY, batch_size=n).difficulty,
+    "confidence": lambda m, n: lm.estimate_confidence(
         m, [(q, "Ann") for q in QUESTIONS], how="p_true", batch_size=n
     ),
 }
@@ -68,7 +68,7 @@ def test_out_of_memory_makes_batches_smaller_and_changes_no_result(local, name):
 def test_no_room_for_one_row_is_one_sentence(local, name):
     Scarce(local.model, 0)
     match = r"Memory does not hold .*/m with a batch of 1 sequence of \d+ tokens \(CUDA out of mem"
-    with pytest.raises(BadInput, match=match):
+    with pytest.raises(InputError, match=match):
         USES[name](local, 8)
 
 
@@ -113,7 +113,7 @@ def test_the_chosen_batch_changes_no_result(local, name):
 
 def test_a_training_s_micro_batch_is_what_free_memory_holds(tmp_path):
     base = write_tiny(tmp_path / "base", "llama", "word_level")
-    local = lm.load(base, device="cpu", trainable=True)
+    local = lm.load_model(base, device="cpu", trainable=True)
     n_weights = sum(p.numel() for p in local.model.parameters())
     token = memory.estimate_token_cost(local).training
     free = int((12 * n_weights + 64 * token) / memory.USABLE_FRACTION)

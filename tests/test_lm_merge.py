@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bridgekd import lm
-from bridgekd.config import Lora
+from bridgekd.config import LoraOptions
 from bridgekd.records import Message
 from tiny_models import FAMILIES, write_tiny
 
@@ -16,18 +16,20 @@ PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in 
 
 def write_adapter(folder, base, targets="all-linear"):
     """An adapter that changes much."""
-    local = lm.load(base, device="cpu", trainable=True, lora=Lora(r=2, target_modules=targets))
+    local = lm.load_model(
+        base, device="cpu", trainable=True, lora=LoraOptions(r=2, target_modules=targets)
+    )
     torch.manual_seed(1)
     with torch.no_grad():
         for name, weight in local.model.named_parameters():
             if "lora_B" in name:
                 weight.normal_()
-    lm.save(local, folder)
+    lm.save_model(local, folder)
     return folder
 
 
 def merged(model, out):
-    return lm.merge(model, out, max_new_tokens=8, prompts=PROMPTS)
+    return lm.merge_adapter(model, out, max_new_tokens=8, prompts=PROMPTS)
 
 
 def plain_texts(folder):
@@ -49,7 +51,9 @@ def test_a_merged_adapter_writes_what_it_wrote_on_its_base(tmp_path, family):
     base = write_tiny(tmp_path / "base", family)
     adapter = write_adapter(tmp_path / "adapter", base)
     texts = {
-        m: lm.generate(lm.load(m, device="cpu"), PROMPTS, max_new_tokens=8, batch_size=2)
+        m: lm.generate_texts(
+            lm.load_model(m, device="cpu"), PROMPTS, max_new_tokens=8, batch_size=2
+        )
         for m in (base, adapter)
     }
     assert texts[adapter] != texts[base]
@@ -62,7 +66,7 @@ def test_a_merged_adapter_writes_what_it_wrote_on_its_base(tmp_path, family):
 def test_an_adapter_on_a_tied_head_leaves_the_embeddings_alone(tmp_path):
     base = write_tiny(tmp_path / "base")
     adapter = write_adapter(tmp_path / "adapter", base, ("lm_head",))
-    expected = lm.load(adapter, device="cpu")
+    expected = lm.load_model(adapter, device="cpu")
     merged(adapter, tmp_path / "out")
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -77,7 +81,7 @@ def test_the_type_is_the_base_s_and_the_sum_is_rounded_once(tmp_path):
     adapter = write_adapter(tmp_path / "adapter", base)
     assert merged(adapter, tmp_path / "out").dtype == "bfloat16"
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    whole = lm.load(adapter, device="cpu").model.merge_and_unload()
+    whole = lm.load_model(adapter, device="cpu").model.merge_and_unload()
     assert found.dtype == torch.bfloat16
     for name, weight in whole.state_dict().items():
         assert torch.equal(found.state_dict()[name], weight.to(torch.bfloat16)), name

@@ -8,9 +8,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bridgekd import lm
-from bridgekd.core.prompts import answer_prompt
+from bridgekd.core.prompts import render_answer_prompt
 from bridgekd.lm import options
-from bridgekd.lm.encode import prompt_ids, stop_ids, text_ids
+from bridgekd.lm.encode import find_stop_ids, tokenize_continuations, tokenize_prompts
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from tiny_models import FAMILIES, TOKENIZERS, bent_model, tiny_tokenizer, write_tiny
@@ -29,7 +29,7 @@ FREE = [Example(e.id, e.question) for e in CLOSED] + [Example("e", "2 + 2 ?", "4
 @pytest.fixture(scope="module", params=FAMILIES)
 def local(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    return lm.load(write_tiny(folder, request.param, "byte_level"), device="cpu")
+    return lm.load_model(write_tiny(folder, request.param, "byte_level"), device="cpu")
 
 
 def log_probabilities(local, prompt, target):
@@ -40,11 +40,11 @@ def log_probabilities(local, prompt, target):
 
 
 def naive_options(local, example):
-    (prompt,) = prompt_ids(local.tokenizer, [answer_prompt(example)])
-    mark = text_ids(local.tokenizer, ["Answer:"])[0]
+    (prompt,) = tokenize_prompts(local.tokenizer, [render_answer_prompt(example)])
+    mark = tokenize_continuations(local.tokenizer, ["Answer:"])[0]
     means = []
     for letter, choice in zip("ABC", example.choices, strict=False):
-        (target,) = text_ids(local.tokenizer, [f"Answer: ({letter}) {choice}"])
+        (target,) = tokenize_continuations(local.tokenizer, [f"Answer: ({letter}) {choice}"])
         log_p = log_probabilities(local, prompt, target)
         own = log_p.gather(1, torch.tensor(target)[:, None])[len(mark) :, 0]
         means.append(float(own.mean()))
@@ -53,8 +53,8 @@ def naive_options(local, example):
 
 
 def test_closed_questions_are_as_hard_as_their_options_are_alike(local):
-    entropy = lm.score(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=2)
-    margin = lm.score(local, CLOSED, measure=MEASURES.get("margin"), batch_size=4)
+    entropy = lm.score_examples(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=2)
+    margin = lm.score_examples(local, CLOSED, measure=MEASURES.get("margin"), batch_size=4)
     expected = [naive_options(local, example) for example in CLOSED]
     np.testing.assert_allclose(entropy.difficulty, [h for h, _ in expected], atol=1e-5)
     gaps = [1 - (first - second) for _, (second, first) in expected]
@@ -63,10 +63,10 @@ def test_closed_questions_are_as_hard_as_their_options_are_alike(local):
 
 
 def test_every_family_continues_a_shared_prompt(local):
-    questions = options.read_options(local, CLOSED)
-    assert options.shares_prefix(local, questions)
-    shared, embeddings = options.over_prefix(local, questions)
-    full, full_embeddings = options.in_full(local, questions)
+    questions = options.tokenize_choices(local, CLOSED)
+    assert options.can_share_prefix(local, questions)
+    shared, embeddings = options.score_over_prefix(local, questions)
+    full, full_embeddings = options.score_full(local, questions)
     for a, b in zip(shared, full, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     np.testing.assert_allclose(embeddings, full_embeddings, atol=1e-5)
@@ -76,8 +76,8 @@ def test_every_family_continues_a_shared_prompt(local):
 def test_windows_of_attention_and_bent_logits_make_no_difference(family):
     tokenizer = tiny_tokenizer("byte_level")
     local = lm.LocalModel(bent_model(family, len(tokenizer)).eval(), tokenizer, "cpu")
-    assert options.shares_prefix(local, options.read_options(local, CLOSED))
-    scored = lm.score(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=4)
+    assert options.can_share_prefix(local, options.tokenize_choices(local, CLOSED))
+    scored = lm.score_examples(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=4)
     expected = [naive_options(local, example)[0] for example in CLOSED]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
@@ -98,24 +98,24 @@ def test_a_model_that_cannot_continue_is_scored_in_full_and_says_so(caplog):
     model = WithoutPast(config).eval()
     local = lm.LocalModel(model, tiny_tokenizer("byte_level"), "cpu")
     with caplog.at_level(logging.WARNING):
-        scored = lm.score(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=1)
+        scored = lm.score_examples(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=1)
     assert "gpt2 does not continue a shared prompt exactly" in caplog.text
     assert np.isfinite(scored.difficulty).all()
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_only_the_options_own_tokens_count_under_any_tokenizer(tmp_path, kind):
-    local = lm.load(write_tiny(tmp_path, "llama", kind), device="cpu")
-    scored = lm.score(local, CLOSED[:2], measure=MEASURES.get("entropy"), batch_size=2)
+    local = lm.load_model(write_tiny(tmp_path, "llama", kind), device="cpu")
+    scored = lm.score_examples(local, CLOSED[:2], measure=MEASURES.get("entropy"), batch_size=2)
     expected = [naive_options(local, example)[0] for example in CLOSED[:2]]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
 
 def naive_free(local, example, max_new_tokens):
     """Mean entropy and mean 1 - (p1 - p2) over what the model writes, one step at a time."""
-    (prompt,) = prompt_ids(local.tokenizer, [answer_prompt(example)])
-    ids = prompt + text_ids(local.tokenizer, ["Answer:"])[0]
-    stop = stop_ids(local.tokenizer, local.model)
+    (prompt,) = tokenize_prompts(local.tokenizer, [render_answer_prompt(example)])
+    ids = prompt + tokenize_continuations(local.tokenizer, ["Answer:"])[0]
+    stop = find_stop_ids(local.tokenizer, local.model)
     seen = []
     for _ in range(max_new_tokens):
         p = log_probabilities(local, ids, [0])[0].exp()
@@ -133,7 +133,7 @@ def naive_free(local, example, max_new_tokens):
 def test_open_questions_are_as_hard_as_the_greedy_answer_is_unsure(local):
     expected = np.array([naive_free(local, example, 6) for example in FREE])
     for k, measure in enumerate((MEASURES.get("entropy"), MEASURES.get("margin"))):
-        scored = lm.score(local, FREE, measure=measure, max_new_tokens=6, batch_size=2)
+        scored = lm.score_examples(local, FREE, measure=measure, max_new_tokens=6, batch_size=2)
         np.testing.assert_allclose(scored.difficulty, expected[:, k], atol=1e-5)
 
 
@@ -141,8 +141,8 @@ def test_open_questions_are_as_hard_as_the_greedy_answer_is_unsure(local):
 def test_no_score_depends_on_batch_or_order_and_every_embedding_is_that_of_the_loss(local, measure):
     mixed = [*CLOSED, *FREE]
     told = []
-    one = lm.score(local, mixed, measure=measure, max_new_tokens=4, batch_size=1)
-    back = lm.score(
+    one = lm.score_examples(local, mixed, measure=measure, max_new_tokens=4, batch_size=1)
+    back = lm.score_examples(
         local, mixed[::-1], measure=measure, max_new_tokens=4, batch_size=8,
         progress=lambda what, done, total: told.append((what, done, total)),
     )  # fmt: skip
@@ -150,14 +150,14 @@ def test_no_score_depends_on_batch_or_order_and_every_embedding_is_that_of_the_l
     np.testing.assert_allclose(one.embeddings, back.embeddings[::-1], atol=1e-5)
     assert told[-1] == ("score", 9, 9)
     labelled = [Example(e.id, e.question, "Ann", e.choices) for e in mixed]
-    by_loss = lm.score(local, labelled, batch_size=4)
+    by_loss = lm.score_examples(local, labelled, batch_size=4)
     np.testing.assert_allclose(one.embeddings, by_loss.embeddings, atol=1e-5)
-    alone = lm.score(local, mixed, measure=None, batch_size=4)
+    alone = lm.score_examples(local, mixed, measure=None, batch_size=4)
     np.testing.assert_allclose(alone.embeddings, by_loss.embeddings, atol=1e-5)
     assert not alone.difficulty.any()
 
 
 def test_no_examples_give_no_scores(local):
     for measure in (MEASURES.get(name) for name in ("loss", "entropy", "margin")):
-        scored = lm.score(local, [], measure=measure, batch_size=4)
+        scored = lm.score_examples(local, [], measure=measure, batch_size=4)
         assert scored.difficulty.shape == (0,)

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.config import RuntimeOptions, Train
-from bridgekd.errors import BadInput, Stopped
-from bridgekd.progress import silent
+from bridgekd.config import RuntimeOptions, TrainOptions
+from bridgekd.errors import InputError, StoppedError
+from bridgekd.progress import ignore_progress
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
 
-TRAIN = Train(batch_size=4, learning_rate=1e-2, evaluations=2)
+TRAIN = TrainOptions(batch_size=4, learning_rate=1e-2, n_evaluations=2)
 HOMES = [str(Path(bridgekd.__file__).parents[1]), str(Path(__file__).parent)]
 PATHS = {"PYTHONPATH": os.pathsep.join(HOMES)}
 SCRIPT = """
@@ -43,10 +43,10 @@ def first_weight(local):
 
 
 def failing(local):
-    raise BadInput("the judge is ill")
+    raise InputError("the judge is ill")
 
 
-def tune(base, out, *, runtime, n_updates=6, progress=silent, **kwargs):
+def tune(base, out, *, runtime, n_updates=6, progress=ignore_progress, **kwargs):
     job = lm.TrainingJob(
         base, ROWS, Path(out), TRAIN, n_updates=n_updates, seed=1, device="cpu", runtime=runtime,
         **kwargs,
@@ -103,7 +103,7 @@ def test_processes_started_here_tell_their_progress_and_their_log(
 
 def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
-    with pytest.raises(BadInput, match=r"^the judge is ill$"):
+    with pytest.raises(InputError, match=r"^the judge is ill$"):
         tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=failing)
 
 
@@ -114,7 +114,7 @@ def dying(local):
 
 def test_a_process_that_dies_is_named_with_its_last_lines(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
-    with pytest.raises(Stopped, match=r"process 0 of 2 \(exit status -9\) died .*out of luck"):
+    with pytest.raises(StoppedError, match=r"process 0 of 2 \(exit status -9\) died .*out of luck"):
         tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=dying)
 
 
@@ -138,5 +138,5 @@ def is_running(word):
 
 
 def test_more_processes_than_sequences_are_refused(base, tmp_path):
-    with pytest.raises(BadInput, match="5 processes cannot share updates of 4 sequences"):
+    with pytest.raises(InputError, match="5 processes cannot share updates of 4 sequences"):
         tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=5))

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import Lora, RuntimeOptions, Train
-from bridgekd.lm.standing import STANDING
+from bridgekd.config import LoraOptions, RuntimeOptions, TrainOptions
+from bridgekd.lm.standing import STATE_FILE
 from test_lm_finetune import ROWS, metrics
 from tiny_models import write_tiny
 
 ALWAYS = RuntimeOptions(checkpoint_interval_s=0.0)
-TRAIN = Train(batch_size=4, learning_rate=1e-2, evaluations=3)
+TRAIN = TrainOptions(batch_size=4, learning_rate=1e-2, n_evaluations=3)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def losses(out):
 
 @pytest.mark.parametrize(("lora", "file"), [
     (None, "model.safetensors"),
-    (Lora(r=2, dropout=0.1), "adapter_model.safetensors"),
+    (LoraOptions(r=2, dropout=0.1), "adapter_model.safetensors"),
 ])  # fmt: skip
 def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(base, tmp_path, lora, file):
     tune(base, tmp_path / "calm", tmp_path / "w", lora=lora)
@@ -95,7 +95,7 @@ def test_the_best_weights_survive_a_kill_after_them(base, tmp_path):
 
 def test_a_checkpoint_without_its_mark_is_not_gone_on_from(base, tmp_path):
     killed(base, tmp_path / "out", tmp_path / "work", 5)
-    (tmp_path / "work" / "checkpoint-4" / STANDING).unlink()
+    (tmp_path / "work" / "checkpoint-4" / STATE_FILE).unlink()
     assert tune(base, tmp_path / "out", tmp_path / "work").resumed_at == 0
 
 
@@ -120,7 +120,7 @@ def test_checkpoints_come_as_seldom_as_asked_and_go_when_done(base, tmp_path):
 
 def test_seconds_count_every_try(base, tmp_path):
     killed(base, tmp_path / "out", tmp_path / "work", 8)
-    mark = tmp_path / "work" / "checkpoint-7" / STANDING
+    mark = tmp_path / "work" / "checkpoint-7" / STATE_FILE
     told = json.loads(mark.read_text())
     mark.write_text(json.dumps(told | {"seconds": told["seconds"] + 1000}))
     log = tune(base, tmp_path / "out", tmp_path / "work")

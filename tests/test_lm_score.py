@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from bridgekd import lm
-from bridgekd.core.prompts import answer_prompt
-from bridgekd.errors import BadInput
-from bridgekd.lm.encode import prompt_ids, text_ids
-from bridgekd.lm.questions import gold_rows
+from bridgekd.core.prompts import render_answer_prompt
+from bridgekd.errors import InputError
+from bridgekd.lm.encode import tokenize_continuations, tokenize_prompts
+from bridgekd.lm.questions import build_gold_rows
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from tiny_models import FAMILIES, TOKENIZERS, write_tiny
@@ -24,14 +24,14 @@ EXAMPLES = [
 @pytest.fixture(scope="module", params=FAMILIES)
 def local(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    return lm.load(write_tiny(folder, request.param, "byte_level"), device="cpu")
+    return lm.load_model(write_tiny(folder, request.param, "byte_level"), device="cpu")
 
 
 def naive(local, example):
     """NLL of the answer's tokens from all logits of one unpadded sequence."""
     shown = "(B) yes" if example.choices else example.answer
-    (prompt,) = prompt_ids(local.tokenizer, [answer_prompt(example)])
-    mark, target = text_ids(local.tokenizer, ["Answer:", f"Answer: {shown}"])
+    (prompt,) = tokenize_prompts(local.tokenizer, [render_answer_prompt(example)])
+    mark, target = tokenize_continuations(local.tokenizer, ["Answer:", f"Answer: {shown}"])
     assert target[: len(mark)] == mark
     ids = torch.tensor([[*prompt, *target]])
     with torch.no_grad():
@@ -41,14 +41,14 @@ def naive(local, example):
 
 
 def test_the_difficulty_is_the_mean_nll_of_the_answers_tokens_alone(local):
-    scored = lm.score(local, EXAMPLES, batch_size=4)
+    scored = lm.score_examples(local, EXAMPLES, batch_size=4)
     expected = [naive(local, example) for example in EXAMPLES]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
 
 def test_scores_do_not_depend_on_batch_or_order(local):
-    one, all_ = (lm.score(local, EXAMPLES, batch_size=n) for n in (1, 4))
-    back = lm.score(local, EXAMPLES[::-1], batch_size=3)
+    one, all_ = (lm.score_examples(local, EXAMPLES, batch_size=n) for n in (1, 4))
+    back = lm.score_examples(local, EXAMPLES[::-1], batch_size=3)
     for name in ("difficulty", "embeddings"):
         a, b, c = (getattr(scored, name) for scored in (one, all_, back))
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -58,7 +58,7 @@ def test_scores_do_not_depend_on_batch_or_order(local):
 @pytest.mark.parametrize("measure", [MEASURES.get("loss"), MEASURES.get("entropy"), None])
 def test_a_pool_that_is_scored_part_by_part_scores_as_in_one(local, measure):
     whole, parted = (
-        lm.score(local, EXAMPLES, measure=measure, batch_size=2, max_new_tokens=4, part=n)
+        lm.score_examples(local, EXAMPLES, measure=measure, batch_size=2, max_new_tokens=4, part=n)
         for n in (4, 3)
     )
     for name in ("difficulty", "embeddings"):
@@ -68,8 +68,8 @@ def test_a_pool_that_is_scored_part_by_part_scores_as_in_one(local, measure):
 
 def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
     example = EXAMPLES[1]
-    embeddings = lm.score(local, [example], batch_size=1).embeddings
-    (prompt,) = prompt_ids(local.tokenizer, [answer_prompt(example)])
+    embeddings = lm.score_examples(local, [example], batch_size=1).embeddings
+    (prompt,) = tokenize_prompts(local.tokenizer, [render_answer_prompt(example)])
     text = local.tokenizer.decode(prompt)
     ends = [len(local.tokenizer.decode(prompt[: k + 1])) for k in range(len(prompt))]
     start = text.index(example.question)
@@ -84,10 +84,10 @@ def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_mark_before_the_answer_never_counts(tmp_path, kind):
-    local = lm.load(write_tiny(tmp_path, "llama", kind), device="cpu")
-    assert [row.n_scored for row in gold_rows(local, EXAMPLES[:1])] == [1]
+    local = lm.load_model(write_tiny(tmp_path, "llama", kind), device="cpu")
+    assert [row.n_scored for row in build_gold_rows(local, EXAMPLES[:1])] == [1]
 
 
 def test_an_example_without_a_gold_answer_is_named(local):
-    with pytest.raises(BadInput, match="example q7 has no gold answer"):
-        lm.score(local, [Example("q7", "Who ?")], batch_size=1)
+    with pytest.raises(InputError, match="example q7 has no gold answer"):
+        lm.score_examples(local, [Example("q7", "Who ?")], batch_size=1)

@@ -8,14 +8,14 @@ import torch
 import bridgekd
 from bridgekd import lm
 from bridgekd.edges.rows import read_rows
-from bridgekd.errors import BadInput
-from bridgekd.lm.encode import encode_rows
+from bridgekd.errors import InputError
+from bridgekd.lm.encode import tokenize_sequences
 from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
 from bridgekd.lm.objectives.forward_kl import compute_forward_kl
 from bridgekd.records import Rationale
-from bridgekd.sandbox.export import export
-from bridgekd.sandbox.steps import count_steps
-from bridgekd.sandbox.teacher_server import serve
+from bridgekd.sandbox.export import export_world
+from bridgekd.sandbox.steps import count_wrong_steps
+from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.stages.filtering import drop_duplicates
 from bridgekd.variants import VariantRef
 from test_lm_finetune import ROWS, tune, weights
@@ -35,9 +35,9 @@ def models(tmp_path_factory):
 
 def distance(folder, mentor):
     """Mean divergence from the mentor over the rows' targets."""
-    one, other = lm.load(folder, device="cpu"), lm.load(mentor, device="cpu")
+    one, other = lm.load_model(folder, device="cpu"), lm.load_model(mentor, device="cpu")
     total = 0.0
-    for row in encode_rows(one.tokenizer, ROWS):
+    for row in tokenize_sequences(one.tokenizer, ROWS):
         ids, counted = torch.tensor([row.ids[:-1]]), torch.tensor(row.weights[1:])
         with torch.no_grad():
             ours, theirs = (m.model(input_ids=ids).logits[0] for m in (one, other))
@@ -56,7 +56,7 @@ def blend(share, mentor):
 def test_a_student_with_a_mentor_ends_nearer_to_it(models, tmp_path):
     student, mentor, _ = models
     logs = [tune(student, tmp_path / str(share), **blend(share, mentor)) for share in (0.0, 0.9)]
-    assert [log.with_mentor for log in logs] == [True, True]
+    assert [log.used_reference for log in logs] == [True, True]
     assert distance(tmp_path / "0.9", mentor) < 0.8 * distance(tmp_path / "0.0", mentor)
 
 
@@ -72,14 +72,14 @@ def test_a_mentor_of_another_vocabulary_is_left_out_and_the_log_says_so(models, 
     student, _, other = models
     log = tune(student, tmp_path / "out", **blend(0.5, other))
     tune(student, tmp_path / "alone")
-    assert not log.with_mentor
+    assert not log.used_reference
     alone, out = weights(tmp_path / "alone"), weights(tmp_path / "out")
     assert all(torch.equal(alone[name], out[name]) for name in alone)
 
 
 def test_an_objective_without_its_reference_model_is_one_sentence(models, tmp_path):
     student, mentor, _ = models
-    with pytest.raises(BadInput, match="objective forward_kl needs a reference model"):
+    with pytest.raises(InputError, match="objective forward_kl needs a reference model"):
         tune(student, tmp_path / "out", **blend(0.5, mentor) | {"reference": None})
 
 
@@ -97,7 +97,7 @@ def test_a_right_answer_behind_the_words_of_a_wrong_one_is_kept():
 
 
 def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(tmp_path):
-    recipe = export(tmp_path / "w", n_pool=12, n_validation=2, n_test=2, n_instructions=8)
+    recipe = export_world(tmp_path / "w", n_pool=12, n_validation=2, n_test=2, n_instructions=8)
     quick = [
         *(f"{who}.updates=2" for who in ("student.train", "student.instruct_train")),
         *(f"assistant.{how}.updates=1" for how in ("train", "warm_up_train")),
@@ -106,10 +106,10 @@ def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(t
         "assistant.max_new_tokens=80", "student.max_new_tokens=8",
         "student.instruct=null",
     ]  # fmt: skip
-    with serve(wrong_rate=0.0) as teacher:
+    with run_teacher_server(wrong_rate=0.0) as teacher:
         sets = [*quick, f"teacher.base_url={teacher.base_url}"]
         told = bridgekd.run(
-            recipe, overrides=sets, methods=["mentor_kd"], checkers={"sandbox": count_steps}
+            recipe, overrides=sets, methods=["mentor_kd"], checkers={"sandbox": count_wrong_steps}
         )
     store = recipe.parent / "runs"
     (written,) = store.glob("sample_rationales-*/rationales.parquet")

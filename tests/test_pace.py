@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekd.core.pace import AdaptiveLimiter, TokenBucket, backoff, reset_s
+from bridgekd.core.pace import AdaptiveLimiter, TokenBucket, compute_backoff_s, parse_reset_header
 
 
 class VirtualServer:
@@ -179,7 +179,7 @@ def test_requests_go_out_evenly():
 
 
 def test_waiting_doubles_up_to_a_limit():
-    waits = [backoff(n, 0.5, 60, random.Random(n)) for n in range(1, 12)]
+    waits = [compute_backoff_s(n, 0.5, 60, random.Random(n)) for n in range(1, 12)]
     assert all(min(60, 0.5 * 2**n) / 2 <= w <= min(60, 0.5 * 2**n) for n, w in enumerate(waits))
 
 
@@ -248,11 +248,11 @@ def test_a_limit_of_nothing_is_refused():
     ],
 )
 def test_a_reset_header_is_read_as_seconds(header, seconds):
-    assert reset_s(header) == pytest.approx(seconds)
+    assert parse_reset_header(header) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
     "header", ["", "12", "s", "-1s", "1s1m", "1e3s", "soon", "2026-01-01T00:00:00Z"]
 )
 def test_any_other_reset_header_says_nothing(header):
-    assert reset_s(header) is None
+    assert parse_reset_header(header) is None

@@ -10,13 +10,13 @@ import pytest
 import bridgekd
 from bridgekd import api
 from bridgekd.cli import main
-from bridgekd.core.crossed import difference_of
+from bridgekd.core.crossed import estimate_difference
 from bridgekd.edges.rows import read_rows
 from bridgekd.journal import read_metadata
-from bridgekd.ledger.history import held_microusd
+from bridgekd.ledger.history import read_reserved_microusd
 from bridgekd.records import Completion, Example, Prediction, Rationale
-from bridgekd.sandbox.teacher_server import serve
-from bridgekd.sandbox.world import generate
+from bridgekd.sandbox.teacher_server import run_teacher_server
+from bridgekd.sandbox.world import generate_examples
 from bridgekd.stages.pilot import PilotMeasurements
 from bridgekd.stages.train import TrainSettings, choose_warm_up_examples
 from conftest import TINY_RECIPE, write_jsonl
@@ -33,7 +33,8 @@ def home(world_files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pilot") / "tiny"
     shutil.copytree(world_files, folder)
     rows = [
-        {k: getattr(e, k) for k in ("id", "question", "answer", "domain")} for e in generate(140, 5)
+        {k: getattr(e, k) for k in ("id", "question", "answer", "domain")}
+        for e in generate_examples(140, 5)
     ]
     copies = [row | {"id": f"copy-{k}"} for k, row in enumerate(rows[:10])]
     write_jsonl(folder / "train.jsonl", rows[:-10] + copies)
@@ -55,7 +56,7 @@ def small(home, teacher, tmp_path):
 @pytest.fixture(scope="module")
 def piloted(home, tmp_path_factory):
     """(recipe, teacher, result) of a finished pilot with two seeds."""
-    with serve(wrong_rate=0.0) as teacher:
+    with run_teacher_server(wrong_rate=0.0) as teacher:
         recipe = write_recipe(home, tmp_path_factory.mktemp("piloted") / "tiny", teacher)
         yield recipe, teacher, api.run_pilot(recipe, overrides=[*SETS, "pilot.n_seeds=2"])
 
@@ -77,7 +78,7 @@ def test_pilot_pays_for_its_part_of_budget_and_measures_every_model(piloted):
         *((role, n, 2) for n in (4, 8) for role in ("direct", "assistant", "via_assistant")),
     ]
     assert all(0 <= m.ci95[0] <= m.accuracy <= m.ci95[1] <= 1 for m in measured.models)
-    assert held_microusd(recipe.parent / "ledger.db") > 0
+    assert read_reserved_microusd(recipe.parent / "ledger.db") > 0
 
 
 def test_gain_is_paired_difference_over_seeds_and_questions(piloted):
@@ -90,7 +91,7 @@ def test_gain_is_paired_difference_over_seeds_and_questions(piloted):
         rows = read_rows(recipe.parent / "runs" / name / "predictions.parquet", Prediction)
         if model["role"] in correct and model["fraction"] == 1:
             correct[model["role"]].append([row.correct for row in rows])
-    expected = difference_of(np.array(correct["direct"]), np.array(correct["via_assistant"]))
+    expected = estimate_difference(np.array(correct["direct"]), np.array(correct["via_assistant"]))
     gain = result.measurements.gains[-1]
     assert (gain.n_rationales, gain.n_seeds) == (8, 2)
     assert (gain.difference, *gain.ci95) == (expected.mean, expected.low, expected.high)
@@ -107,7 +108,7 @@ def test_cost_of_pilot_is_inside_planned_bounds(piloted):
     (purchase,) = result.plan.purchases
     assert (purchase.requests.limits.queries, purchase.requests.is_selected) == (N_QUERIES, True)
     new = purchase.forecast.unpaid
-    assert new.floor <= held_microusd(recipe.parent / "ledger.db") <= new.ceiling
+    assert new.floor <= read_reserved_microusd(recipe.parent / "ledger.db") <= new.ceiling
 
 
 def test_second_pilot_sends_and_trains_nothing(piloted):
@@ -189,7 +190,7 @@ def test_stopped_pilot_resumes_to_the_same_result(small, teacher):
     store = small.parent / "runs"
     stopped = read_metadata(store, "tiny-pilot")
     assert stopped.state == "interrupted"
-    assert api.standing(stopped, store).purchases == ()  # nothing is paid twice
+    assert api.plan_remaining(stopped, store).purchases == ()  # nothing is paid twice
     resumed = api.run_pilot(small, overrides=SETS)
     assert teacher.calls.total() == N_QUERIES
     shutil.rmtree(store)
@@ -235,7 +236,7 @@ def test_useless_pilot_is_refused_before_it_is_paid(small, teacher, capsys, sets
 
 
 def test_pilot_without_kept_rationales_ends_with_the_reason(small, capsys):
-    with serve(lambda question, seed: "Answer: nothing") as mute:
+    with run_teacher_server(lambda question, seed: "Answer: nothing") as mute:
         more = [f"--set={s}" for s in (*SETS, f"teacher.base_url={mute.base_url}")]
         assert main(["plan", str(small), "--pilot", *more]) == 2
     assert "0 rationales of the pilot were kept" in " ".join(capsys.readouterr().err.split())

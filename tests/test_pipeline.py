@@ -9,7 +9,7 @@ import signal
 import pytest
 
 import bridgekd
-from bridgekd.core.draws import stream
+from bridgekd.core.draws import make_rng
 from bridgekd.edges.rows import read_rows
 from bridgekd.records import Completion, Example, Pick, Rationale
 
@@ -75,7 +75,7 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     assert journal["state"] == "done"
     picks = read_rows(artifact(store, "select_questions") / "ranking.parquet", Pick)
     bought = read_rows(artifact(store, "query_teacher") / "completions.parquet", Completion)
-    assert [c.id for c in bought] == [p.id for p in picks if p.chosen]
+    assert [c.id for c in bought] == [p.id for p in picks if p.is_selected]
     notes = read_rows(artifact(store, "annotate") / "rationales.parquet", Rationale)
     assert len(notes) == 60
     facts = json.loads((artifact(store, "annotate") / "manifest.json").read_text())["stats"]
@@ -103,7 +103,7 @@ def test_planning_sends_nothing_and_writes_nothing(tiny, teacher):
     before = sorted(tiny.parent.rglob("*"))
     plan = bridgekd.plan(tiny)
     assert [a.stage for a in plan.stages if a.done] == []
-    assert (plan.n_pool, plan.to_buy.n_queries, plan.to_measure.n_queries) == (60, 12, 5)
+    assert (plan.n_pool, plan.train_cost.n_queries, plan.eval_cost.n_queries) == (60, 12, 5)
     assert teacher.calls.total() == 0
     assert sorted(tiny.parent.rglob("*")) == before
 
@@ -111,7 +111,7 @@ def test_planning_sends_nothing_and_writes_nothing(tiny, teacher):
 def test_the_bill_falls_inside_the_plan(tiny):
     plan = bridgekd.plan(tiny)
     spend = bridgekd.run(tiny).metrics.arms["bridge"].spend_usd
-    assert plan.to_buy.total.floor <= spend * 1e6 <= plan.to_buy.total.ceiling
+    assert plan.train_cost.total.minimum <= spend * 1e6 <= plan.train_cost.total.maximum
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_random_choice_does_not_follow_the_warm_up_draw(tiny):
     store = tiny.parent / "runs"
     picks = read_rows(artifact(store, "select_questions") / "ranking.parquet", Pick)
     pool = read_rows(artifact(store, "load_pool") / "pool.parquet", Example)
-    drawn = stream(0, "warm-up").permutation(len(pool))[:12]
-    assert len({p.id for p in picks if p.chosen} & {pool[i].id for i in drawn}) <= 6
+    drawn = make_rng(0, "warm-up").permutation(len(pool))[:12]
+    assert len({p.id for p in picks if p.is_selected} & {pool[i].id for i in drawn}) <= 6
 
 
 def test_a_budget_in_dollars_is_a_normal_end(tiny, teacher):

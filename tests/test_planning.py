@@ -9,18 +9,18 @@ import pytest
 import bridgekd
 from bridgekd import api
 from bridgekd.cli import main
-from bridgekd.config import Price, Teacher
+from bridgekd.config import Price, TeacherOptions
 from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest, call_key, call_request
+from bridgekd.core.calls import TeacherRequest, build_request, compute_request_key
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.errors import BadInput, BridgekdError
+from bridgekd.errors import BridgekdError, InputError
 from bridgekd.journal import read_metadata
-from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
+from bridgekd.ledger.history import read_known_answers, read_known_costs, read_reserved_microusd
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.purchases import foresee
+from bridgekd.purchases import forecast_purchase
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, serve
-from bridgekd.teacher.buy import buy
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, run_teacher_server
+from bridgekd.teacher.buy import buy_answers
 from conftest import write_jsonl
 
 NO_FAULTS = Faults()
@@ -28,7 +28,7 @@ DIRECT = {"methods": ["direct"]}
 
 
 def a_teacher(url="http://127.0.0.1:9/v1", **fields):
-    return Teacher(
+    return TeacherOptions(
         provider="sandbox",
         model=SANDBOX_MODEL,
         base_url=url,
@@ -47,16 +47,16 @@ def requests(n, *, system="Be brief.", start=0):
 
 def filled(path, n, *, reply=lambda question, seed: "a b c d e", faults=NO_FAULTS, **fields):
     """A ledger with n answers, and the teacher that gave them."""
-    with serve(reply, faults=faults) as server, Ledger(path) as ledger:
+    with run_teacher_server(reply, faults=faults) as server, Ledger(path) as ledger:
         teacher = a_teacher(server.base_url, **fields)
-        buy(
+        buy_answers(
             requests(n), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none",
         )  # fmt: skip
     return teacher
 
 
 def told(path, wanted, teacher, **how):
-    return foresee(
+    return forecast_purchase(
         wanted, teacher=teacher, ledger=path, **{"limits": Limits(), "ordered": True} | how
     )
 
@@ -66,10 +66,10 @@ def test_answers_in_the_ledger_are_known_exactly(tmp_path):
     teacher = filled(path, 25)
     said = told(path, requests(40), teacher)
     assert said.n_reused == 25
-    assert said.reused_microusd == held_microusd(path) > 0
+    assert said.reused_microusd == read_reserved_microusd(path) > 0
     assert said.source == "own answers"
-    assert said.unpaid.low < said.unpaid.high < said.unpaid.ceiling < said.total.ceiling
-    assert told(path, requests(25), teacher).unpaid.ceiling == 0
+    assert said.unpaid.ci_low < said.unpaid.ci_high < said.unpaid.maximum < said.total.maximum
+    assert told(path, requests(25), teacher).unpaid.maximum == 0
     assert told(path, requests(25), a_teacher(temperature=0.5)).n_reused == 0
 
 
@@ -77,8 +77,8 @@ def test_a_question_asked_twice_is_paid_once(tmp_path):
     twice = requests(30) + requests(30)
     said = told(tmp_path / "none.db", twice, a_teacher())
     once = told(tmp_path / "none.db", requests(30), a_teacher())
-    assert said.unpaid.ceiling == once.unpaid.ceiling
-    assert said.total.ceiling == 2 * once.total.ceiling
+    assert said.unpaid.maximum == once.unpaid.maximum
+    assert said.total.maximum == 2 * once.total.maximum
 
 
 def test_answers_to_another_prompt_are_told_from_answers_like_these(tmp_path):
@@ -94,7 +94,7 @@ def test_answers_to_another_prompt_are_told_from_answers_like_these(tmp_path):
 def test_refused_and_cut_answers_are_known_as_such(tmp_path):
     path = tmp_path / "ledger.db"
     filled(path, 40, faults=Faults(refuse=0.3), reply=lambda q, seed: "w " * 50, max_tokens=20)
-    usages = [a.usage for a in known_answers(path, call_request(a_teacher(), requests(1)[0]))]
+    usages = [a.usage for a in read_known_answers(path, build_request(a_teacher(), requests(1)[0]))]
     assert len(usages) == 40
     assert 4 <= sum(u.is_free for u in usages) <= 24
     assert all(u.is_truncated and u.n_completion_tokens == 20 for u in usages if not u.is_free)
@@ -104,7 +104,7 @@ def test_the_hard_stop_leaves_what_the_ledger_does_not_hold(tmp_path):
     path = tmp_path / "ledger.db"
     teacher = filled(path, 25)
     left = told(path, requests(400, start=50), teacher, hard_stop_usd=0.01)
-    assert left.unpaid.ceiling == 10_000 - held_microusd(path)
+    assert left.unpaid.maximum == 10_000 - read_reserved_microusd(path)
 
 
 def test_reading_waits_for_no_writer_and_changes_nothing(tmp_path):
@@ -115,20 +115,20 @@ def test_reading_waits_for_no_writer_and_changes_nothing(tmp_path):
         before = path.read_bytes()
         assert told(path, requests(40), teacher).n_reused == 25
         assert path.read_bytes() == before
-        assert ledger.held_microusd() == held_microusd(path)
+        assert ledger.reserved_microusd() == read_reserved_microusd(path)
 
 
 def test_more_keys_than_one_look_up_takes_are_all_found(tmp_path):
     path = tmp_path / "ledger.db"
     teacher = filled(path, 25)
-    keys = [call_key(call_request(teacher, r)) for r in requests(25)]
+    keys = [compute_request_key(build_request(teacher, r)) for r in requests(25)]
     many = [*keys[:10], *(f"v1:{i:064x}" for i in range(25_000)), *keys[10:]]
-    assert settled_calls(path, many).keys() == set(keys)
+    assert read_known_costs(path, many).keys() == set(keys)
 
 
 def test_a_file_that_is_no_ledger_is_refused_in_the_plan(task):
     (task / "ledger.db").write_bytes(b"no database at all, but long enough to be looked at" * 20)
-    with pytest.raises(BadInput, match="is not a ledger"):
+    with pytest.raises(InputError, match="is not a ledger"):
         api.plan(task / "task.yaml")
 
 
@@ -136,7 +136,7 @@ def test_a_ledger_on_a_shared_file_system_is_refused_in_the_plan(task, monkeypat
     from bridgekd.ledger import file as ledger_file
 
     monkeypatch.setattr(ledger_file, "file_system", lambda path, mounts: "nfs4")
-    with pytest.raises(BadInput, match="shared file system"):
+    with pytest.raises(InputError, match="shared file system"):
         api.plan(task / "task.yaml")
 
 
@@ -161,9 +161,9 @@ def test_a_warm_ledger_makes_the_plan_exact(tiny):
     spend = bridgekd.run(tiny, **DIRECT).metrics.arms["direct"].spend_usd
     shutil.rmtree(tiny.parent / "runs")
     plan = api.plan(tiny, **DIRECT)
-    assert plan.to_buy.n_reused == 12 and plan.to_measure.n_reused == 5
-    assert plan.to_buy.unpaid.ceiling == plan.to_measure.unpaid.ceiling == 0
-    assert plan.to_buy.total.floor == plan.to_buy.total.ceiling == round(spend * 1e6)
+    assert plan.train_cost.n_reused == 12 and plan.eval_cost.n_reused == 5
+    assert plan.train_cost.unpaid.maximum == plan.eval_cost.unpaid.maximum == 0
+    assert plan.train_cost.total.minimum == plan.train_cost.total.maximum == round(spend * 1e6)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def stopped(tiny):
     """A run that the teacher's quota stopped after 8 of 12 answers; its journal and its store."""
     store = tiny.parent / "runs"
     with (
-        serve(wrong_rate=0.0, faults=Faults(quota_after=8)) as server,
+        run_teacher_server(wrong_rate=0.0, faults=Faults(quota_after=8)) as server,
         pytest.raises(BridgekdError),
     ):
         bridgekd.run(tiny, overrides=[f"teacher.base_url={server.base_url}"], **DIRECT)
@@ -186,11 +186,11 @@ def status(store, capsys, monkeypatch):
 
 def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsys, monkeypatch):
     journal, store = stopped
-    plan = api.standing(journal, store)
-    assert plan.to_buy.n_reused == 8
-    spent = held_microusd(store.parent / "ledger.db")
-    assert plan.to_buy.reused_microusd == spent
-    assert plan.to_buy.total.floor > spent
+    plan = api.plan_remaining(journal, store)
+    assert plan.train_cost.n_reused == 8
+    spent = read_reserved_microusd(store.parent / "ledger.db")
+    assert plan.train_cost.reused_microusd == spent
+    assert plan.train_cost.total.minimum > spent
     with Ledger(store.parent / "ledger.db"):  # while somebody else is writing
         text = status(store, capsys, monkeypatch)
     assert "query_teacher (random): 8 of up to 12 answers" in text
@@ -225,7 +225,7 @@ def test_plan_names_every_limit_and_where_the_price_is_from(task, capsys, monkey
 @pytest.mark.parametrize("limit", ["budget.usd=1", "hard_stop_usd=1"])
 def test_dollars_need_a_price_unless_the_answers_are_recorded(task, limit):
     overrides = ["teacher.price=null", "budget={queries: 5}", limit]
-    with pytest.raises(BadInput, match="Dollars are limited, but the price of large is unknown"):
+    with pytest.raises(InputError, match="Dollars are limited, but the price of large is unknown"):
         api.plan(task / "task.yaml", overrides=overrides, **DIRECT)
     write_jsonl(task / "r.jsonl", [{"question": "q", "text": "Answer: 1"}])
     replay = ["teacher.transport={name: replay, recordings: r.jsonl}"]
@@ -239,10 +239,10 @@ def test_plan_says_that_a_batch_factor_is_applied(task, capsys, monkeypatch):
 
 
 def test_a_published_price_is_named_with_its_source_and_date(task):
-    from bridgekd.planning import PricedBy
-    from bridgekd.terminal import priced
+    from bridgekd.planning import PriceInfo
+    from bridgekd.terminal import format_price
 
-    text = priced(PricedBy("gpt-4o", Price(input=2.5, output=10), "2025-08-01", "a page"))
+    text = format_price(PriceInfo("gpt-4o", Price(input=2.5, output=10), "2025-08-01", "a page"))
     assert text == (
         "Price of gpt-4o: $2.50 in, $10.00 out per million tokens "
         "(published, a page, 2025-08-01; check it or set teacher.price)."
@@ -266,22 +266,24 @@ def test_recordings_make_the_plan_exact(task):
     write_jsonl(task / "recorded.jsonl", rows)
     replay = ["teacher.transport={name: replay, recordings: recorded.jsonl}"]
     plan = api.plan(task / "task.yaml", overrides=replay, **DIRECT)
-    said = plan.to_buy
-    assert said.unpaid.floor == said.unpaid.low == said.unpaid.high == said.unpaid.ceiling > 0
+    said = plan.train_cost
+    assert (
+        said.unpaid.minimum == said.unpaid.ci_low == said.unpaid.ci_high == said.unpaid.maximum > 0
+    )
     assert (said.source, plan.needs_consent) == ("recordings", False)
     free = [*replay, "teacher.price=null", "budget.usd=null", "budget.queries=27"]
     alone = api.plan(task / "task.yaml", overrides=[*free, "data.validation=3"], methods=["bridge"])
-    assert alone.to_buy.total.floor == alone.to_buy.total.ceiling
-    assert alone.to_buy.total.ceiling <= sum(range(1, 31)) * 1000
+    assert alone.train_cost.total.minimum == alone.train_cost.total.maximum
+    assert alone.train_cost.total.maximum <= sum(range(1, 31)) * 1000
 
 
 def test_the_demo_s_guess_holds_the_demo_s_bill(tmp_path):
-    from bridgekd.sandbox.export import export
+    from bridgekd.sandbox.export import export_world
 
-    recipe = export(tmp_path / "demo", n_pool=400, n_instructions=5)
-    assert load_recipe(recipe, []).teacher.expected_tokens is not None
-    said = api.plan(recipe, overrides=["budget.queries=200"]).to_buy
+    recipe = export_world(tmp_path / "demo", n_pool=400, n_instructions=5)
+    assert load_recipe(recipe, []).teacher.expected_completion_tokens is not None
+    said = api.plan(recipe, overrides=["budget.queries=200"]).train_cost
     assert said.source == "guess"
     assert (
-        said.unpaid.low < 159_500 < said.unpaid.high < said.unpaid.ceiling
+        said.unpaid.ci_low < 159_500 < said.unpaid.ci_high < said.unpaid.maximum
     )  # 200 answers, see the README

@@ -7,25 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bridgekd.config import Budget, Price, Teacher, published_price
+from bridgekd.config import BudgetOptions, Price, TeacherOptions, find_published_price
 from bridgekd.config.prices import _table
-from bridgekd.core.calls import TeacherRequest, call_key, call_request, payload_of
-from bridgekd.core.costs import cost_microusd, reserve_microusd
-from bridgekd.core.replies import Bill, bill_of, read_reply
-from bridgekd.errors import BadInput
+from bridgekd.core.calls import TeacherRequest, build_request, compute_request_key, get_payload
+from bridgekd.core.costs import compute_cost_microusd, compute_reserve_microusd
+from bridgekd.core.replies import RequestCost, compute_request_cost, parse_completion
+from bridgekd.errors import InputError
 from bridgekd.records import Message
-from bridgekd.teacher.orders import bound_of, refuse_long
+from bridgekd.teacher.orders import check_prompt_length, compute_max_cost
 from bridgekd.teacher.transports import resolve_teacher
 
-FULL = Price(input=2.0, output=10.0, cached=0.5, cache_write=2.5, reasoning=12.0)
+FULL = Price(input=2.0, output=10.0, cached_input=0.5, cache_write=2.5, reasoning=12.0)
 
 
 def test_each_kind_of_token_has_its_own_price():
-    cost = cost_microusd(FULL, 100, 50, n_cached=40, n_written=20, n_reasoning=30)
+    cost = compute_cost_microusd(FULL, 100, 50, n_cached=40, n_written=20, n_reasoning=30)
     assert cost == 40 * 2 + 20 * 2.5 + 40 * 0.5 + 20 * 10 + 30 * 12
-    assert cost_microusd(FULL, 100, 0, n_cached=40) == 60 * 2.5 + 40 * 0.5  # nobody says: the most
-    assert cost_microusd(Price(input=2, output=1, cache_write=0), 100, 0) == 200
-    assert cost_microusd(Price(input=2, output=10), 100, 50, n_cached=9, n_reasoning=9) == 700
+    assert (
+        compute_cost_microusd(FULL, 100, 0, n_cached=40) == 60 * 2.5 + 40 * 0.5
+    )  # nobody says: the most
+    assert compute_cost_microusd(Price(input=2, output=1, cache_write=0), 100, 0) == 200
+    assert (
+        compute_cost_microusd(Price(input=2, output=10), 100, 50, n_cached=9, n_reasoning=9) == 700
+    )
 
 
 amounts = st.none() | st.floats(0, 100).map(lambda x: round(x, 3))
@@ -46,7 +50,7 @@ amounts = st.none() | st.floats(0, 100).map(lambda x: round(x, 3))
 )
 def test_no_mixture_of_tokens_costs_more_than_the_reserve(price, text, max_tokens, data):
     n_prompt = data.draw(st.integers(0, len(text.encode())))
-    cost = cost_microusd(
+    cost = compute_cost_microusd(
         price,
         n_prompt,
         max_tokens,
@@ -54,7 +58,7 @@ def test_no_mixture_of_tokens_costs_more_than_the_reserve(price, text, max_token
         n_written=data.draw(st.none() | st.integers(0, n_prompt)),
         n_reasoning=data.draw(st.integers(0, max_tokens)),
     )
-    assert cost <= reserve_microusd(price, [Message("user", text)], max_tokens)
+    assert cost <= compute_reserve_microusd(price, [Message("user", text)], max_tokens)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,7 @@ def test_usage_is_read_as_each_provider_writes_it(usage, expected):
     body = {"choices": [{"message": {"content": "a"}}], "usage": usage}
     import json
 
-    bill = bill_of(read_reply(json.dumps(body)), FULL, most=Bill())
+    bill = compute_request_cost(parse_completion(json.dumps(body)), FULL, most=RequestCost())
     found = (bill.n_prompt_tokens, bill.n_completion_tokens, bill.n_cached_tokens)
     assert (*found, bill.n_reasoning_tokens) == expected
 
@@ -89,51 +93,53 @@ def test_every_published_price_is_dated_sourced_and_sane():
     n_seen = 0
     for provider in _table()["providers"].values():
         for model in provider["models"]:
-            row = published_price(f"https://{provider['host']}/v1", model)
-            assert datetime.date.fromisoformat(row.read) <= datetime.date(2026, 11, 22)
+            row = find_published_price(f"https://{provider['host']}/v1", model)
+            assert datetime.date.fromisoformat(row.read_on) <= datetime.date(2026, 11, 22)
             assert row.source.startswith(("price table of", "provider table of", "https://api-"))
             assert 0 < row.price.input <= row.price.output
-            assert (row.price.cached or 0) <= row.price.input <= (row.price.cache_write or 1e9)
+            assert (
+                (row.price.cached_input or 0) <= row.price.input <= (row.price.cache_write or 1e9)
+            )
             n_seen += 1
     assert n_seen > 50
 
 
 def test_a_price_is_published_for_an_address_and_not_for_a_name_alone():
-    assert published_price("https://api.openai.com/v1", "gpt-4o").price.output == 10
-    assert published_price("http://localhost:8000/v1", "gpt-4o") is None
-    assert published_price("https://api.openai.com/v1", "gpt-4o-mine") is None
-    assert Teacher(model="gpt-4o").list_price.input == 2.5
-    assert Teacher(model="gpt-4o", price={"input": 1, "output": 1}).list_price.input == 1
+    assert find_published_price("https://api.openai.com/v1", "gpt-4o").price.output == 10
+    assert find_published_price("http://localhost:8000/v1", "gpt-4o") is None
+    assert find_published_price("https://api.openai.com/v1", "gpt-4o-mine") is None
+    assert TeacherOptions(model="gpt-4o").list_price.input == 2.5
+    assert TeacherOptions(model="gpt-4o", price={"input": 1, "output": 1}).list_price.input == 1
 
 
 def test_the_batch_transport_applies_its_factor_once():
-    price = resolve_teacher(Teacher(model="gpt-4o-mini", transport="batch")).price
+    price = resolve_teacher(TeacherOptions(model="gpt-4o-mini", transport="batch")).price
     assert (price.input, price.output) == (0.075, 0.3)
     assert price.for_transport(has_batch_price=True) == price
-    assert resolve_teacher(Teacher(model="gpt-4o-mini")).price.input == 0.15
+    assert resolve_teacher(TeacherOptions(model="gpt-4o-mini")).price.input == 0.15
 
 
 def test_a_prompt_longer_than_its_price_holds_for_is_refused():
     price = Price(input=1, output=1, max_prompt_tokens=1000)
-    teacher = Teacher(model="m", price=price)
+    teacher = TeacherOptions(model="m", price=price)
     short, long = (TeacherRequest("a", 0, (Message("user", "x" * n),)) for n in (800, 900))
-    refuse_long("m", price, "a", bound_of(teacher, price, short))
-    with pytest.raises(BadInput, match=r"Example a .* known up to 1,000"):
-        refuse_long("m", price, "a", bound_of(teacher, price, long))
+    check_prompt_length("m", price, "a", compute_max_cost(teacher, price, short))
+    with pytest.raises(InputError, match=r"Example a .* known up to 1,000"):
+        check_prompt_length("m", price, "a", compute_max_cost(teacher, price, long))
 
 
 def test_what_stands_beside_the_messages_is_reserved_as_prompt_too():
     request = TeacherRequest("a", 0, (Message("user", "x"),))
     schema = {"type": "json_schema", "json_schema": {"description": "x" * 5000}}
-    bare = bound_of(Teacher(model="m"), FULL, request)
-    beside = bound_of(Teacher(model="m", response_format=schema), FULL, request)
+    bare = compute_max_cost(TeacherOptions(model="m"), FULL, request)
+    beside = compute_max_cost(TeacherOptions(model="m", response_format=schema), FULL, request)
     assert beside.n_prompt_tokens > bare.n_prompt_tokens + 5000
     assert beside.cost_microusd > bare.cost_microusd + 5000 * 2
 
 
 def sent(**teacher):
     request = TeacherRequest("a", 0, (Message("user", "q"),), sample_index=2)
-    payload = payload_of(call_request(Teacher(**teacher), request))
+    payload = get_payload(build_request(TeacherOptions(**teacher), request))
     return {k: v for k, v in payload.items() if k not in ("model", "messages")}
 
 
@@ -172,7 +178,7 @@ def test_every_setting_that_is_given_is_sent_and_samples_differ_in_their_seed():
 
 def test_a_call_of_the_first_version_keeps_its_name():
     request = TeacherRequest("a", 0, (Message("user", "q"),))
-    call = call_request(Teacher(model="m", max_tokens=9), request)
+    call = build_request(TeacherOptions(model="m", max_tokens=9), request)
     assert call == {
         "provider": "openai",
         "model": "m",
@@ -181,7 +187,7 @@ def test_a_call_of_the_first_version_keeps_its_name():
         "temperature": 0.0,
         "sample_index": 0,
     }
-    assert call_key(call).startswith("v1:")
+    assert compute_request_key(call).startswith("v1:")
 
 
 @pytest.mark.parametrize(
@@ -196,9 +202,9 @@ def test_a_call_of_the_first_version_keeps_its_name():
 )
 def test_a_teacher_that_contradicts_itself_is_refused(bad):
     with pytest.raises(ValidationError):
-        Teacher(model="m", **bad)
+        TeacherOptions(model="m", **bad)
 
 
 def test_accepted_alone_is_no_limit():
     with pytest.raises(ValidationError, match="at least one of"):
-        Budget(accepted=5)
+        BudgetOptions(accepted_rationales=5)

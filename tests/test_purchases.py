@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from bridgekd.config import Section
+from bridgekd.config import FrozenModel
 from bridgekd.core.admission import Limits
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.store import Artifact, Stats, stage
-from bridgekd.planning import foreseen
+from bridgekd.planning import plan_run
 from bridgekd.stages.query_teacher import PlannedRequests, build_query_settings, hide_answer
 
 
-class NoSettings(Section):
+class NoSettings(FrozenModel):
     """Nothing changes what these stages do."""
 
 
@@ -46,7 +46,7 @@ def audit_teacher(out: Path, settings, live: object, pool: Artifact) -> Stats:
 
 def plan_work(task, work):
     recipe = load_recipe(task / "task.yaml", [])
-    return foreseen(recipe, task, task / "runs", work)
+    return plan_run(recipe, task, task / "runs", work)
 
 
 def query_down(run, pool):
@@ -60,7 +60,7 @@ def test_purchase_down_unknown_ranking_is_planned_within_its_budget(task):
     assert (requests.strategy, requests.is_selected) == ("rank_shortest_first", False)
     assert (purchase.forecast.n_queries, requests.prefers_hard) == (5, True)
     (known,) = plan_work(task, query_by_seed).purchases
-    assert known.forecast.unpaid.ceiling <= purchase.forecast.unpaid.ceiling
+    assert known.forecast.unpaid.maximum <= purchase.forecast.unpaid.maximum
 
 
 def query_by_seed(run):
@@ -83,8 +83,8 @@ def test_unknown_paid_stage_is_planned_as_it_says(task):
     plan = plan_work(task, work)
     (purchase,) = plan.purchases
     assert (purchase.stage, purchase.forecast.n_queries) == ("audit_teacher", 3)
-    assert plan.together.unpaid == purchase.forecast.unpaid
-    assert plan.to_buy == purchase.forecast
+    assert plan.total_cost.unpaid == purchase.forecast.unpaid
+    assert plan.train_cost == purchase.forecast
 
 
 def test_purchases_of_several_stages_pay_shared_questions_once(task):
@@ -93,8 +93,8 @@ def test_purchases_of_several_stages_pay_shared_questions_once(task):
         return query_by_seed(run)
 
     plan = plan_work(task, work)
-    alone = [p.forecast.unpaid.ceiling for p in plan.purchases]
-    assert max(alone) <= plan.together.unpaid.ceiling <= sum(alone)
+    alone = [p.forecast.unpaid.maximum for p in plan.purchases]
+    assert max(alone) <= plan.total_cost.unpaid.maximum <= sum(alone)
 
 
 def test_paid_stage_without_planned_requests_is_refused():

@@ -8,7 +8,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from bridgekd.cli import main
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -47,4 +47,4 @@ def test_every_teacher_in_the_documents_is_one():
     teachers = [yaml.load(f"teacher:{part}")["teacher"] for part in blocks.split("teacher:")[1:]]
     assert len(teachers) > 10
     for settings in teachers:
-        assert Teacher(**settings).list_price is not None, settings
+        assert TeacherOptions(**settings).list_price is not None, settings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bridgekd import api
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "real"))
 
@@ -46,7 +46,7 @@ def test_a_text_that_holds_a_test_question_is_left_out_however_it_is_written():
     assert without_tests([*bad, good], [TEST]) == [good]
     refuse_tests([good.text], [TEST])
     for text in bad:
-        with pytest.raises(BadInput, match="a test question stands in"):
+        with pytest.raises(InputError, match="a test question stands in"):
             refuse_tests([good.text, text.text], [TEST])
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 import bridgekd
-from bridgekd.config import Recipe, count_of
+from bridgekd.config import Recipe, resolve_count
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 
 
 def changed(task, old, new):
@@ -30,7 +30,7 @@ def test_yaml_is_1_2(task):
     path = changed(task, "model: large", "model: no")
     recipe = load_recipe(path, ["assistant.train.learning_rate=1e-4", "data.fields.domain=no"])
     assert recipe.teacher.model == "no"
-    assert recipe.data.fields.domain == "no"
+    assert recipe.data.columns.domain == "no"
     assert recipe.assistant.train.learning_rate == 1e-4
 
 
@@ -58,7 +58,7 @@ def test_yaml_is_1_2(task):
     ],
 )
 def test_a_mistake_is_named_with_its_line(task, old, new, complaint):
-    with pytest.raises(BadInput, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         load_recipe(changed(task, old, new))
 
 
@@ -72,14 +72,14 @@ def test_a_mistake_is_named_with_its_line(task, old, new, complaint):
     ],
 )
 def test_an_override_is_checked_like_the_file(task, override, complaint):
-    with pytest.raises(BadInput, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         load_recipe(task / "task.yaml", [override])
 
 
 def test_a_recipe_that_is_no_utf_8_is_a_sentence(task):
     path = task / "latin.yaml"
     path.write_bytes("# Übung\n".encode("latin-1"))
-    with pytest.raises(BadInput, match=r"latin.yaml is not UTF-8 text"):
+    with pytest.raises(InputError, match=r"latin.yaml is not UTF-8 text"):
         load_recipe(path)
 
 
@@ -116,13 +116,13 @@ def test_the_commented_template_shows_the_defaults(task):
     ("amount", "n", "count"), [("5%", 4000, 200), ("2%", 30, 1), ("100%", 7, 7), (9, 4, 9)]
 )
 def test_a_share_is_rounded_up_and_a_number_is_itself(amount, n, count):
-    assert count_of(amount, n) == count
+    assert resolve_count(amount, n) == count
 
 
 @pytest.mark.parametrize(
     "address", ["https://me:sk-canary@host/v1", "https://host/v1?key=sk-canary", "sk-canary"]
 )
 def test_a_key_in_an_address_is_not_repeated(task, address):
-    with pytest.raises(BadInput, match="base_url") as caught:
+    with pytest.raises(InputError, match="base_url") as caught:
         load_recipe(changed(task, "model: large", f"model: large, base_url: '{address}'"))
     assert "canary" not in str(caught.value)

@@ -39,9 +39,12 @@ def commands(name):
 def planned(name, folder, overrides=()):
     shutil.copy(FOLDER / f"{name}.yaml", folder)
     plan = api.plan(folder / f"{name}.yaml", overrides=overrides)
-    asked = plan.to_buy
-    assert asked.n_queries > 0 and 0 < asked.unpaid.low < asked.unpaid.high <= asked.unpaid.ceiling
-    assert plan.room_microusd >= asked.unpaid.ceiling + plan.to_measure.unpaid.high
+    asked = plan.train_cost
+    assert (
+        asked.n_queries > 0
+        and 0 < asked.unpaid.ci_low < asked.unpaid.ci_high <= asked.unpaid.maximum
+    )
+    assert plan.remaining_microusd >= asked.unpaid.maximum + plan.eval_cost.unpaid.ci_high
 
 
 @pytest.mark.parametrize("name", RECIPES)

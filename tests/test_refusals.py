@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekd.core.refusals import Refusal
+from bridgekd.core.refusals import ErrorResponse
 
 GOOGLE_KEY = [
     {
@@ -75,12 +75,12 @@ CASES = [
 @pytest.mark.parametrize("status, body, host, kind", CASES)
 def test_an_error_is_read_for_what_it_means(status, body, host, kind):
     text = body if isinstance(body, str) else json.dumps(body)
-    assert Refusal.read(status, text).kind(host) == kind
+    assert ErrorResponse.parse(status, text).classify(host) == kind
 
 
 def test_a_question_that_names_a_setting_is_not_taken_for_the_recipe():
     said = openai("invalid_prompt", "the prompt about temperature and stop was flagged")
-    assert Refusal.read(400, json.dumps(said)).kind("host") == "refused"
+    assert ErrorResponse.parse(400, json.dumps(said)).classify("host") == "refused"
 
 
 @given(st.integers(300, 599), st.text() | st.recursive(
@@ -89,4 +89,4 @@ def test_a_question_that_names_a_setting_is_not_taken_for_the_recipe():
     | st.dictionaries(st.sampled_from(["error", "message", "code", "details", "x"]), inner),
 ).map(json.dumps))  # fmt: skip
 def test_reading_an_error_never_raises(status, body):
-    assert Refusal.read(status, body).kind("host")
+    assert ErrorResponse.parse(status, body).classify("host")

@@ -9,13 +9,13 @@ import tracemalloc
 import pytest
 
 from bridgekd import api
-from bridgekd.config import Price, Teacher
+from bridgekd.config import Price, TeacherOptions
 from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
-from bridgekd.teacher.buy import buy
+from bridgekd.teacher.buy import buy_answers
 from bridgekd.teacher.transports import prepare_teacher
 from bridgekd.teacher.transports.replay import read_recording_file
 from conftest import write_jsonl
@@ -31,9 +31,9 @@ def request(number, sample=0):
 def replayed(tmp_path, rows, requests, *, limits=None, stop=None, price=PRICE, run="r"):
     write_jsonl(tmp_path / "recordings.jsonl", rows)
     replay = {"name": "replay", "recordings": "recordings.jsonl"}
-    teacher = Teacher(model="m", transport=replay, price=price, max_tokens=5)
+    teacher = TeacherOptions(model="m", transport=replay, price=price, max_tokens=5)
     with Ledger(tmp_path / "l.db", stop) as ledger:
-        return buy(
+        return buy_answers(
             requests,
             ledger,
             teacher=prepare_teacher(teacher, tmp_path),
@@ -54,7 +54,7 @@ def test_a_recording_is_billed_its_recorded_tokens_at_the_given_price(tmp_path):
     # longer than max_tokens: a recording is known, so nothing has to be bounded
     assert [c.cost_microusd for c in bought.completions] == [20 * 2 * 10 + 20 * 10, 30]
     again = replayed(tmp_path, [row(1), row(20)], [request(20), request(1)])
-    assert (again.completions, again.n_recalled) == (bought.completions, 2)
+    assert (again.completions, again.n_reused) == (bought.completions, 2)
 
 
 def test_without_a_price_the_recorded_cost_counts_and_a_limit_in_dollars_holds(tmp_path):
@@ -62,7 +62,7 @@ def test_without_a_price_the_recorded_cost_counts_and_a_limit_in_dollars_holds(t
     requests = [request(n) for n in range(1, 9)]
     limits = Limits(microusd=350)
     bought = replayed(tmp_path, rows, requests, limits=limits, price=None)
-    assert (len(bought.completions), bought.charged_microusd, bought.ended) == (3, 300, "usd")
+    assert (len(bought.completions), bought.charged_microusd, bought.stop_reason) == (3, 300, "usd")
 
 
 def test_tokens_are_counted_from_the_texts_where_none_are_recorded(tmp_path):
@@ -143,7 +143,7 @@ def test_a_changed_file_is_another_teacher(tmp_path):
     first = replayed(tmp_path, [row(1, text="old")], [request(1)])
     second = replayed(tmp_path, [row(1, text="new")], [request(1)])
     assert [c.text for c in first.completions + second.completions] == ["old", "new"]
-    assert second.n_recalled == 0
+    assert second.n_reused == 0
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_changed_file_is_another_teacher(tmp_path):
     ],
 )
 def test_a_broken_recording_is_named_by_its_line(tmp_path, bad, message):
-    with pytest.raises(BadInput, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         replayed(tmp_path, [row(1), bad], [request(1)])
     assert "line 2" in str(caught.value)
 

@@ -17,7 +17,7 @@ from bridgekd.report.plots import plot_accuracy_vs_spend
 from bridgekd.report.tables import to_single_line
 from bridgekd.stats.metrics import GroupAccuracy
 from selection_pools import rank, to_picks
-from stories import HOSTILE, a_pair, a_row, a_story, an_arm, some_metrics
+from stories import HOSTILE, a_pair, a_row, make_arm, make_report_data, some_metrics
 
 
 def outward(page):
@@ -47,18 +47,18 @@ def titles(svg):
 
 
 def test_a_page_needs_nothing_from_elsewhere():
-    page, _ = render_report(a_story())
+    page, _ = render_report(make_report_data())
     assert not outward(page)
 
 
 def test_what_a_model_wrote_is_shown_and_never_run():
-    page, _ = render_report(a_story())
+    page, _ = render_report(make_report_data())
     assert "<script>" not in page
     assert "&lt;script&gt;x" in page
 
 
 def test_page_and_markdown_hold_every_arm_with_its_interval():
-    page, markdown = render_report(a_story())
+    page, markdown = render_report(make_report_data())
     assert "56.0 % to 64.0 %" in page
     assert "| Bridge | 60.0 % | 56.0 % to 64.0 % | 600 | 200 | $0.2500 | 61 |" in markdown
 
@@ -66,7 +66,7 @@ def test_page_and_markdown_hold_every_arm_with_its_interval():
 def test_an_arm_that_was_not_asked_about_a_domain_says_so():
     clinic = GroupAccuracy(accuracy=0.5, ci95=(0.4, 0.6), n_test=300)
     partial = a_row("direct", 0.5, 0.4, 0.6, by_domain={"clinic": clinic})
-    page, _ = render_report(a_story((a_row("bridge", 0.6, 0.56, 0.64), partial)))
+    page, _ = render_report(make_report_data((a_row("bridge", 0.6, 0.56, 0.64), partial)))
     assert page.count("not asked") == 1
 
 
@@ -84,7 +84,7 @@ def test_two_budgets_of_an_arm_that_spent_the_same_are_drawn():
     ],
 )
 def test_the_headline_follows_the_paired_test(bridge, direct, p, verdict):
-    arms = {"bridge": an_arm("bridge", *bridge), "direct": an_arm("direct", *direct)}
+    arms = {"bridge": make_arm("bridge", *bridge), "direct": make_arm("direct", *direct)}
     metrics = some_metrics(arms, pairs=(a_pair("direct", "bridge", p),))
     assert verdict in build_headline(metrics, "bridge")
 
@@ -92,20 +92,20 @@ def test_the_headline_follows_the_paired_test(bridge, direct, p, verdict):
 def test_the_headline_is_about_the_recipe_s_method_at_its_largest_budget():
     labels = ("direct@5%", "direct@10%", "bridge@5%", "bridge@10%")
     metrics = some_metrics(
-        {label: an_arm(label.partition("@")[0], 0.5, 0.4, 0.6) for label in labels}
+        {label: make_arm(label.partition("@")[0], 0.5, 0.4, 0.6) for label in labels}
     )
     assert find_leading_arm(metrics, ["direct", "bridge"]) == "bridge@10%"
 
 
 def test_an_unknown_method_has_a_headline_too():
-    metrics = some_metrics({"mine": an_arm("mine", 0.5, 0.4, 0.6)})
+    metrics = some_metrics({"mine": make_arm("mine", 0.5, 0.4, 0.6)})
     assert find_leading_arm(metrics, ["mine"]) == "mine"
     assert build_headline(metrics, "mine").startswith("mine answers 50.0 % of 600")
 
 
 def test_a_run_without_a_trained_student_says_so():
     metrics = some_metrics(
-        {"student_base": an_arm("student_base", 0.5, 0.4, 0.6, is_trained=False)}
+        {"student_base": make_arm("student_base", 0.5, 0.4, 0.6, is_trained=False)}
     )
     assert find_leading_arm(metrics, ["base"]) is None
     assert build_headline(metrics, None) == "No trained student was evaluated."
@@ -162,7 +162,7 @@ def test_a_map_of_a_pool_that_is_all_picked_is_drawn():
 
 
 def test_a_question_on_the_map_is_text_and_nothing_else():
-    page, _ = render_report(a_story(embedding_maps=(a_map(question=HOSTILE),)))
+    page, _ = render_report(make_report_data(embedding_maps=(a_map(question=HOSTILE),)))
     assert not outward(page)
     assert not re.search("[\x00-\x08\u202a-\u202e]", page)
     assert "&lt;script&gt;alert(" in page

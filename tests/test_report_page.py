@@ -17,8 +17,8 @@ from bridgekd.report.page import render_report
 from bridgekd.report.sections import build_sections
 from bridgekd.report.tables import to_single_line
 from bridgekd.report.training_plot import describe_training, plot_training
-from browser import CHROMIUM, tab
-from stories import HOSTILE, a_story, a_training
+from browser import CHROMIUM, open_tab
+from stories import HOSTILE, make_report_data, make_training
 from test_report import a_map
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -26,7 +26,7 @@ VOID = {"meta", "link", "br", "img"}
 DARK = r"prefers-color-scheme: dark\) \{\s*:root \{(.*?)\}"
 
 
-class Marks(HTMLParser):
+class HtmlElements(HTMLParser):
     """The elements of a page: name, attributes, the names around it, and its own text."""
 
     def __init__(self, page):
@@ -58,17 +58,17 @@ class Marks(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page():
-    return render_report(a_story(embedding_maps=(a_map(),)))[0]
+    return render_report(make_report_data(embedding_maps=(a_map(),)))[0]
 
 
 @pytest.fixture(scope="module")
 def marks(page):
-    return Marks(page)
+    return HtmlElements(page)
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    with tab(tmp_path_factory.mktemp("chromium")) as opened:
+    with open_tab(tmp_path_factory.mktemp("chromium")) as opened:
         yield opened
 
 
@@ -148,7 +148,7 @@ def test_letters_stand_out_from_what_is_behind_them(page, rule):
 
 
 def test_page_and_markdown_hold_the_same_tables(page):
-    story = a_story(embedding_maps=(a_map(),))
+    story = make_report_data(embedding_maps=(a_map(),))
     _, markdown = render_report(story)
     tables = [table for section in build_sections(story) for table in section.tables]
     assert len(tables) >= 7
@@ -171,10 +171,10 @@ def test_a_hostile_text_is_shown_and_never_run(page):
 
 
 def test_a_training_without_a_log_says_so_and_one_with_it_is_drawn():
-    assert "no log of the loss" in plot_training(a_training(losses=()))
-    drawn = plot_training(a_training())
+    assert "no log of the loss" in plot_training(make_training(losses=()))
+    drawn = plot_training(make_training())
     assert drawn.count("<circle") == 2 and "polyline" in drawn
-    assert describe_training(a_training()) == (
+    assert describe_training(make_training()) == (
         "Bridge: loss 3.000 at update 2 and 0.500 at update 8; validation accuracy 60.0 %, 55.0 %; "
         "weights of update 4 kept."
     )

@@ -18,14 +18,14 @@ from train_base_models import LOG, MODEL_SPECS, MODELS, train_base_model
 from world_tokenizer import make_tokenizer
 
 from bridgekd.core import prompts
-from bridgekd.records import TrainRow
+from bridgekd.records import TrainingSequence
 from bridgekd.sandbox import domains, world
-from bridgekd.sandbox.wordings import understand
+from bridgekd.sandbox.wordings import parse_step
 
 MAX_BYTES = 4_000_000
 
 
-def texts(rows: list[TrainRow]) -> list[str]:
+def texts(rows: list[TrainingSequence]) -> list[str]:
     parts = ((*row.prompt, *row.spans) for row in rows)
     return [getattr(part, "content", None) or getattr(part, "text", "") for part in chain(*parts)]
 
@@ -40,14 +40,16 @@ CORPUS = [
 def test_corpus_contains_no_question_of_the_world() -> None:
     for text in CORPUS:
         with pytest.raises(ValueError):
-            domains.read(text)
+            domains.parse_problem(text)
 
 
 def test_stories_contain_no_sentence_of_the_teacher() -> None:
     rng = random.Random(0)
     for _ in range(1500):
-        clauses = domains.normalise(generate_story(rng).narration).replace(";", ".").split(" .")
-        assert not [c for c in clauses for d in domains.DOMAINS if understand(d, c.strip())]
+        clauses = (
+            domains.normalize_text(generate_story(rng).narration).replace(";", ".").split(" .")
+        )
+        assert not [c for c in clauses for d in domains.DOMAINS if parse_step(d, c.strip())]
 
 
 def test_corpus_depends_on_seed_alone() -> None:
@@ -63,17 +65,17 @@ def test_shipped_instructions_are_those_of_the_generator() -> None:
 
 def test_instructions_hold_both_requests() -> None:
     text = "\n".join(row.instruction for row in corpus.generate_instructions(200, 0))
-    assert prompts.ANSWER_REQUEST in text
-    assert prompts.EXPLAIN_REQUEST in text
+    assert prompts.ANSWER_INSTRUCTION in text
+    assert prompts.COT_INSTRUCTION in text
 
 
 def test_tokenizer_reads_back_what_it_writes() -> None:
     tokenizer = make_tokenizer()
     replies = [
-        f"{e.question}\n{prompts.EXPLAIN_REQUEST}\n{world.reply(e.question, 0)}"
-        for e in world.generate(300, 9)
+        f"{e.question}\n{prompts.COT_INSTRUCTION}\n{world.generate_reply(e.question, 0)}"
+        for e in world.generate_examples(300, 9)
     ]
-    for text in [*replies, *CORPUS, prompts.ANSWER_REQUEST, "(B) ann", prompts.TEACHER_SYSTEM]:
+    for text in [*replies, *CORPUS, prompts.ANSWER_INSTRUCTION, "(B) ann", prompts.TEACHER_SYSTEM]:
         ids = tokenizer.encode(text)
         assert tokenizer.unk_token_id not in ids, text
         assert tokenizer.encode(tokenizer.decode(ids)) == ids, text
@@ -82,8 +84,8 @@ def test_tokenizer_reads_back_what_it_writes() -> None:
 
 def test_step_checker_reads_what_the_tokenizer_writes() -> None:
     tokenizer = make_tokenizer()
-    for example in world.generate(200, 2):
-        text = tokenizer.decode(tokenizer.encode(world.reply(example.question, 0, 0.0)))
+    for example in world.generate_examples(200, 2):
+        text = tokenizer.decode(tokenizer.encode(world.generate_reply(example.question, 0, 0.0)))
         report = world.check_steps(tokenizer.decode(tokenizer.encode(example.question)), text)
         assert (report.n_wrong, report.n_unread, report.n_missing) == (0, 0, 0)
 

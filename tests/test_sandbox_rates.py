@@ -7,8 +7,8 @@ import urllib.request
 
 import pytest
 
-from bridgekd.sandbox.rates import Rate, RateLimit, duration
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, serve
+from bridgekd.sandbox.rates import RateLimitSpec, ServerRateLimiter, format_duration
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, run_teacher_server
 
 
 def scripted(question, seed):
@@ -36,7 +36,7 @@ def post(server, request):
 def limit_at(rate):
     """A limit and a function that moves its clock on."""
     now = [1000.0]
-    limit = RateLimit(rate, lambda: now[0])
+    limit = ServerRateLimiter(rate, lambda: now[0])
     return limit, lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
@@ -49,9 +49,9 @@ def taken(limit, n_tokens=0):
 
 
 def test_a_bucket_lets_a_burst_in_and_then_fills_at_its_rate():
-    limit, move_on = limit_at(Rate(requests_per_s=4, burst_s=2))
+    limit, move_on = limit_at(RateLimitSpec(requests_per_s=4, burst_s=2))
     assert taken(limit) == 8
-    assert limit.take(0) == pytest.approx(0.25)
+    assert limit.acquire(0) == pytest.approx(0.25)
     move_on(0.75)
     assert taken(limit) == 3
     move_on(100)
@@ -59,31 +59,31 @@ def test_a_bucket_lets_a_burst_in_and_then_fills_at_its_rate():
 
 
 def test_a_slow_rate_still_lets_one_request_in():
-    limit, move_on = limit_at(Rate(requests_per_s=0.1))
+    limit, move_on = limit_at(RateLimitSpec(requests_per_s=0.1))
     assert taken(limit) == 1
-    assert limit.take(0) == pytest.approx(10)
-    move_on(limit.take(0))
+    assert limit.acquire(0) == pytest.approx(10)
+    move_on(limit.acquire(0))
     assert taken(limit) == 1
 
 
 def test_tokens_are_limited_by_the_minute_and_a_refusal_takes_nothing():
-    limit, move_on = limit_at(Rate(requests_per_s=10, tokens_per_minute=600))
+    limit, move_on = limit_at(RateLimitSpec(requests_per_s=10, tokens_per_minute=600))
     assert taken(limit, 250) == 2
-    assert limit.take(250) == pytest.approx(15)
-    assert limit.headers()["x-ratelimit-remaining-requests"] == "8"
-    assert limit.headers()["x-ratelimit-remaining-tokens"] == "100"
+    assert limit.acquire(250) == pytest.approx(15)
+    assert limit.build_headers()["x-ratelimit-remaining-requests"] == "8"
+    assert limit.build_headers()["x-ratelimit-remaining-tokens"] == "100"
     move_on(15)
     assert taken(limit, 250) == 1
-    assert limit.take(601) == float("inf")
+    assert limit.acquire(601) == float("inf")
     assert limit.retry_after(float("inf")) == {}
 
 
 def test_the_rate_changes_at_its_steps_counted_from_the_first_request():
-    limit, move_on = limit_at(Rate(requests_per_s=10, steps=((5, 2), (8, 20))))
+    limit, move_on = limit_at(RateLimitSpec(requests_per_s=10, steps=((5, 2), (8, 20))))
     move_on(60)
     assert taken(limit) == 10
     move_on(6)
-    assert limit.headers()["x-ratelimit-limit-requests"] == "2"
+    assert limit.build_headers()["x-ratelimit-limit-requests"] == "2"
     assert taken(limit) == 2
     move_on(2.1)  # filled at 2 a second to the brim, then 0.1 s at 20 a second
     assert taken(limit) == 4
@@ -103,7 +103,7 @@ def test_the_rate_changes_at_its_steps_counted_from_the_first_request():
     ],
 )
 def test_durations_are_written_as_the_headers_write_them(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -116,15 +116,15 @@ def test_durations_are_written_as_the_headers_write_them(seconds, text):
 )
 def test_a_rate_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValueError, match=r"rate|steps"):
-        Rate(**wrong)
+        RateLimitSpec(**wrong)
 
 
 def test_a_request_over_the_rate_is_told_when_to_come_back_and_is_not_billed():
-    rate = Rate(requests_per_s=4, tokens_per_minute=60_000, burst_s=0)
-    with serve(scripted, rate=rate) as server:
+    rate = RateLimitSpec(requests_per_s=4, tokens_per_minute=60_000, burst_s=0)
+    with run_teacher_server(scripted, rate=rate) as server:
         answers = [post(server, body(f"q{n}")) for n in range(6)]
-        assert [status for status, _, _ in answers].count(429) == server.throttled >= 1
-        assert server.served.total() + server.throttled == server.calls.total() == 6
+        assert [status for status, _, _ in answers].count(429) == server.n_rate_limited >= 1
+        assert server.served.total() + server.n_rate_limited == server.calls.total() == 6
         _, answer, headers = next(a for a in answers if a[0] == 429)
         assert answer["error"]["code"] == "rate_limit_exceeded"
         assert 0 < float(headers["Retry-After"]) <= 0.25
@@ -133,7 +133,9 @@ def test_a_request_over_the_rate_is_told_when_to_come_back_and_is_not_billed():
 
 
 def test_every_answer_says_what_is_left_in_the_buckets():
-    with serve(scripted, rate=Rate(requests_per_s=0.5, tokens_per_minute=600)) as server:
+    with run_teacher_server(
+        scripted, rate=RateLimitSpec(requests_per_s=0.5, tokens_per_minute=600)
+    ) as server:
         for status in (200, 429):
             got, _, headers = post(server, body("q" * 40))
             assert got == status
@@ -147,14 +149,16 @@ def test_every_answer_says_what_is_left_in_the_buckets():
 
 
 def test_retry_after_can_be_whole_seconds():
-    with serve(scripted, rate=Rate(requests_per_s=0.8, whole_seconds=True)) as server:
+    with run_teacher_server(
+        scripted, rate=RateLimitSpec(requests_per_s=0.8, whole_seconds=True)
+    ) as server:
         post(server, body())
         assert post(server, body())[2]["Retry-After"] == "2"
 
 
 def test_faults_do_not_depend_on_how_often_a_client_was_throttled():
     def outcomes(rate):
-        with serve(scripted, faults=Faults(error=0.5), seed=4, rate=rate) as server:
+        with run_teacher_server(scripted, faults=Faults(error=0.5), seed=4, rate=rate) as server:
             got = []
             while len(got) < 8:
                 status, _, headers = post(server, body())
@@ -162,8 +166,8 @@ def test_faults_do_not_depend_on_how_often_a_client_was_throttled():
                     time.sleep(float(headers["Retry-After"]))
                 else:
                     got.append(status == 200)
-            assert (server.throttled > 0) == (rate is not None)
+            assert (server.n_rate_limited > 0) == (rate is not None)
             return got
 
-    assert outcomes(None) == outcomes(Rate(requests_per_s=50, burst_s=0.02))
+    assert outcomes(None) == outcomes(RateLimitSpec(requests_per_s=50, burst_s=0.02))
     assert set(outcomes(None)) == {True, False}

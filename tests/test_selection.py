@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from bridgekd.edges.rows import read_rows, write_columns, write_rows
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.records import Pick
 from bridgekd.selection.diversity import center_embeddings, find_nearest_picks
 from bridgekd.selection.greedy import select_greedy
@@ -214,7 +214,7 @@ def test_ranks_share_ties_and_end_at_one():
 
 
 def test_a_difficulty_that_is_not_finite_is_named():
-    with pytest.raises(BadInput, match=r"row 1 of the pool is nan.*learning_rate"):
+    with pytest.raises(InputError, match=r"row 1 of the pool is nan.*learning_rate"):
         rank_normalize(np.array([1.0, np.nan]))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bridgekd.errors import BadInput, ServerDown
-from bridgekd.served.process import filled, program_of, running
+from bridgekd.errors import InputError, ServerUnavailableError
+from bridgekd.served.process import fill_placeholders, find_program, run_server
 
 # A server with a child, as vLLM has them; both are told in the file that it is given.
 SERVER = """
@@ -56,7 +56,7 @@ def gone_within(pids, seconds):
 def started(script, folder, *, up_when=lambda: True, timeout_s=30.0, secret=""):
     """`running` over a Python script, which is given the path of a file to write."""
     told = folder / "told"
-    return running(
+    return run_server(
         [sys.executable, "-c", script, str(told)],
         log=folder / "server.log",
         folder=folder,
@@ -93,7 +93,9 @@ def test_a_server_and_its_children_end_with_a_killed_bridgekd(tmp_path):
 def test_an_early_exit_is_told_with_the_last_lines(tmp_path):
     script = "print('loading'); print('CUDA out of memory'); raise SystemExit(7)"
     with (
-        pytest.raises(ServerDown, match=r"ended with code 7; its last lines .*CUDA out of memory"),
+        pytest.raises(
+            ServerUnavailableError, match=r"ended with code 7; its last lines .*CUDA out of memory"
+        ),
         started(script, tmp_path, up_when=lambda: False),
     ):
         pass
@@ -101,7 +103,7 @@ def test_an_early_exit_is_told_with_the_last_lines(tmp_path):
 
 def test_a_key_that_the_server_prints_reaches_no_message(tmp_path):
     with (
-        pytest.raises(ServerDown, match=r"args: \[key\]$") as caught,
+        pytest.raises(ServerUnavailableError, match=r"args: \[key\]$") as caught,
         started(
             "print('args: sk-canary-1'); raise SystemExit(1)", tmp_path,
             up_when=lambda: False, secret="sk-canary-1",
@@ -115,7 +117,9 @@ def test_silence_is_told_with_the_last_lines(tmp_path):
     script = "import time; print('compiling', flush=True); time.sleep(600)"
     log = tmp_path / "server.log"
     with (
-        pytest.raises(ServerDown, match=r"within 1 s; its last lines .*compiling; raise .*start_t"),
+        pytest.raises(
+            ServerUnavailableError, match=r"within 1 s; its last lines .*compiling; raise .*start_t"
+        ),
         started(script, tmp_path, up_when=lambda: log.read_text() and False, timeout_s=1),
     ):
         pass
@@ -135,16 +139,16 @@ def test_a_server_that_is_killed_says_so(tmp_path):
 
 def test_a_program_that_is_not_there_is_bad_input(tmp_path):
     for name in ("vlllm", "./serve.sh", "/nowhere/vllm"):
-        with pytest.raises(BadInput, match=f"no program '{name}' here"):
-            program_of([name, "serve"], tmp_path)
+        with pytest.raises(InputError, match=f"no program '{name}' here"):
+            find_program([name, "serve"], tmp_path)
     script = tmp_path / "serve.sh"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
-    assert program_of(["./serve.sh"], tmp_path) == str(Path(script).resolve())
+    assert find_program(["./serve.sh"], tmp_path) == str(Path(script).resolve())
 
 
 def test_a_command_s_parts_are_filled_in_and_other_braces_stay():
     command = "vllm serve '{model}' --port {port} --x '{\"a\": 1}'"
-    assert filled(command, {"model": "/a b/m", "port": "81", "name": "n"}) == [
+    assert fill_placeholders(command, {"model": "/a b/m", "port": "81", "name": "n"}) == [
         "vllm", "serve", "/a b/m", "--port", "81", "--x", '{"a": 1}',
     ]  # fmt: skip

@@ -15,18 +15,18 @@ import pytest
 
 import bridgekd
 from bridgekd.comparing import parse_comparison
-from bridgekd.config import AssistantServer, Lora, Train
+from bridgekd.config import AssistantServerOptions, LoraOptions, TrainOptions
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.sources import model_source
+from bridgekd.edges.sources import resolve_model
 from bridgekd.edges.store import Store
-from bridgekd.errors import BadInput, ServerDown
-from bridgekd.planning import planned
-from bridgekd.records import Example, Message, Rationale, Score, Span, TrainRow
+from bridgekd.errors import InputError, ServerUnavailableError
+from bridgekd.planning import plan_comparison
+from bridgekd.records import Example, Message, Rationale, Score, TargetSpan, TrainingSequence
 from bridgekd.runs import build_run_context
-from bridgekd.sandbox.teacher_server import serve
-from bridgekd.sandbox.world import generate
-from bridgekd.served.opening import served_name
+from bridgekd.sandbox.teacher_server import run_teacher_server
+from bridgekd.sandbox.world import generate_examples
+from bridgekd.served.opening import get_served_name
 from bridgekd.stages.annotate import (
     AnnotateSettings,
     AnnotateStats,
@@ -53,7 +53,7 @@ SERVED = ["assistant.backend=server", "assistant.scoring=server", "select.strate
 
 
 def by_url(url, **terms):
-    return AssistantServer(base_url=url, **({"max_tries": 2, "concurrency": 4} | terms))
+    return AssistantServerOptions(base_url=url, **({"max_tries": 2, "concurrency": 4} | terms))
 
 
 def rows_of(recipe, stage, kind, name):
@@ -66,7 +66,7 @@ def run_serving_what_it_wants(recipe, overrides, served):
     while True:
         try:
             return bridgekd.run(recipe, overrides=overrides)
-        except ServerDown as exc:
+        except ServerUnavailableError as exc:
             found = re.search(r"serve (\S+) there under the name (\S+) and", str(exc))
             folder, name = found.groups()
             assert Path(folder).is_dir() and name != served.names[-1]
@@ -123,7 +123,7 @@ def pool(world_files, tmp_path):
 
     folder = tmp_path / "pool"
     folder.mkdir()
-    examples = [Example(e.id, e.question, e.answer) for e in generate(N_POOL, 0)]
+    examples = [Example(e.id, e.question, e.answer) for e in generate_examples(N_POOL, 0)]
     write_rows(folder / "pool.parquet", Example, examples)
     (folder / "task.json").write_text(json.dumps({"answer_type": {"name": "text"}}))
     return Artifact("load_pool", "pool", folder)
@@ -131,7 +131,7 @@ def pool(world_files, tmp_path):
 
 @pytest.fixture
 def model(world_files):
-    return model_source("model", world_files, None)
+    return resolve_model("model", world_files, None)
 
 
 def written_by(store, pool, model, terms, *, progress=None, settings=ANNOTATE):
@@ -169,7 +169,7 @@ def annotate_and_die(store, pool, model, url):
 
 def test_a_killed_annotate_goes_on_and_ends_with_the_same_rows(pool, model, tmp_path, any_recipe):
     store, expected = tmp_path / "store", in_process(pool, model, tmp_path)
-    with serving_model(model.path, served_name(model)) as http:
+    with serving_model(model.path, get_served_name(model)) as http:
         for _ in range(2):
             arguments = (store, pool, model, http.base_url)
             process = PROCESSES.Process(target=annotate_and_die, args=arguments)
@@ -187,10 +187,10 @@ def test_a_killed_annotate_goes_on_and_ends_with_the_same_rows(pool, model, tmp_
 def test_a_server_that_dies_in_the_middle_stops_the_stage_which_then_goes_on(
     pool, model, tmp_path, any_recipe
 ):
-    store, name = tmp_path / "store", served_name(model)
+    store, name = tmp_path / "store", get_served_name(model)
     with (
         serving_model(model.path, name, dies_after=13) as http,
-        pytest.raises(ServerDown, match=r"went away: .*the same command goes on"),
+        pytest.raises(ServerUnavailableError, match=r"went away: .*the same command goes on"),
     ):
         written_by(store, pool, model, by_url(http.base_url))
     with serving_model(model.path, name) as http:
@@ -204,8 +204,8 @@ def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
 ):
     from bridgekd import lm
 
-    rows = [TrainRow("a", (Message("user", "What is 1 + 1?"),), (Span("Answer: 2"),))]
-    train = Train(learning_rate=0.05, batch_size=1, evaluations=1)
+    rows = [TrainingSequence("a", (Message("user", "What is 1 + 1?"),), (TargetSpan("Answer: 2"),))]
+    train = TrainOptions(learning_rate=0.05, batch_size=1, n_evaluations=1)
     lm.fine_tune(
         lm.TrainingJob(
             model.path,
@@ -215,15 +215,19 @@ def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
             n_updates=8,
             seed=0,
             device="cpu",
-            lora=Lora(r=4),
+            lora=LoraOptions(r=4),
         )
     )
-    adapter = model_source("adapter", tmp_path, None)
+    adapter = resolve_model("adapter", tmp_path, None)
     program = Path(__file__).with_name("model_server.py")
     words = [sys.executable, str(program), "{model}", "{port}"]
-    terms = AssistantServer(command=shlex.join(words), max_tries=2, concurrency=2)
+    terms = AssistantServerOptions(
+        command=shlex.join(words), max_attempts=2, max_concurrent_requests=2
+    )
     monkeypatch.setenv("DIES_AFTER", "9")
-    with pytest.raises(ServerDown, match=r"it ended with code 9; its last lines .*Loading"):
+    with pytest.raises(
+        ServerUnavailableError, match=r"it ended with code 9; its last lines .*Loading"
+    ):
         written_by(tmp_path / "store", pool, adapter, terms)
     monkeypatch.delenv("DIES_AFTER")
     found, _ = written_by(tmp_path / "store", pool, adapter, terms)
@@ -234,7 +238,7 @@ def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
 def test_a_server_with_chat_completions_alone_is_asked_through_its_own_template(
     pool, model, tmp_path, any_recipe
 ):
-    with serve(wrong_rate=0.0, models=(served_name(model),)) as teacher:
+    with run_teacher_server(wrong_rate=0.0, models=(get_served_name(model),)) as teacher:
         terms = by_url(teacher.base_url)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
     assert facts.asked_with == "chat" and facts.share_correct == 1.0
@@ -244,8 +248,10 @@ def test_a_server_with_chat_completions_alone_is_asked_through_its_own_template(
 def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_recipe):
     from bridgekd.sandbox.teacher_server import Faults
 
-    faults = Faults(throttle=0.1, error=0.1, drop=0.1, retry_after_s=0.01)
-    with serve(wrong_rate=0.0, models=(served_name(model),), faults=faults) as teacher:
+    faults = Faults(rate_limit=0.1, error=0.1, drop=0.1, retry_after_s=0.01)
+    with run_teacher_server(
+        wrong_rate=0.0, models=(get_served_name(model),), faults=faults
+    ) as teacher:
         terms = by_url(teacher.base_url, max_tries=12)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
     assert facts.share_correct == 1.0 and len(rows) == N_POOL
@@ -253,7 +259,7 @@ def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_
 
 def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
     settings = ANNOTATE.model_copy(update={"keep": "consistent", "n_samples": 2})
-    with serving_model(model.path, served_name(model)) as http:
+    with serving_model(model.path, get_served_name(model)) as http:
         terms = by_url(http.base_url)
         rows, _ = written_by(tmp_path / "store", pool, model, terms, settings=settings)
         seeds = {body.get("seed") for body in http.asked}
@@ -265,7 +271,7 @@ def folders(task, *overrides):
     recipe = load_recipe(task / "task.yaml", overrides)
     return {
         a.path.name
-        for a in planned(recipe, task, parse_comparison(recipe, task), task / "runs").stages
+        for a in plan_comparison(recipe, task, parse_comparison(recipe, task), task / "runs").stages
     }
 
 
@@ -293,22 +299,22 @@ def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(
 def test_what_a_server_cannot_do_is_refused_at_load_time(task, overrides, complaint):
     at = ["assistant.scoring=server", "assistant.server={base_url: 'http://127.0.0.1:1/v1'}"]
     chosen = [*(at if overrides[0] == "@" else overrides[:1]), *overrides[1:]]
-    with pytest.raises(BadInput, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         bridgekd.plan(task / "task.yaml", overrides=chosen)
 
 
 def test_planning_needs_no_server_and_says_what_leaves_the_machine(task):
     at = ["assistant.backend=server", "assistant.server={base_url: 'http://gpu-1:8000/v1'}"]
     plan = bridgekd.plan(task / "task.yaml", overrides=at)
-    assert (plan.serves, plan.served_at) == (True, "gpu-1")
+    assert (plan.uses_server, plan.server_host) == (True, "gpu-1")
     near = [at[0], "assistant.server={base_url: 'http://localhost:8000/v1'}"]
-    assert bridgekd.plan(task / "task.yaml", overrides=near).served_at == ""
-    assert not bridgekd.plan(task / "task.yaml").serves
+    assert bridgekd.plan(task / "task.yaml", overrides=near).server_host == ""
+    assert not bridgekd.plan(task / "task.yaml").uses_server
 
 
 def test_nothing_is_sent_to_another_machine_without_consent(tiny):
     at = ["assistant.backend=server", "assistant.server={base_url: 'http://gpu-1:8000/v1'}"]
-    with pytest.raises(BadInput, match="was not agreed to"):
+    with pytest.raises(InputError, match="was not agreed to"):
         bridgekd.run(tiny, overrides=at)
     assert not (tiny.parent / "runs").exists()
 
@@ -324,7 +330,7 @@ def test_a_missing_program_or_key_is_told_before_anything_is_bought(
     tiny, teacher, server, complaint
 ):
     overrides = ["assistant.backend=server", f"assistant.server={server}"]
-    with pytest.raises(BadInput, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         bridgekd.run(tiny, overrides=overrides)
     assert teacher.calls.total() == 0
 
@@ -347,5 +353,5 @@ def test_the_recipe_for_vllm_plans(task):
     plan = bridgekd.plan(
         task / "vllm.yaml", overrides=["student.instruct=null", "budget.queries=5"]
     )
-    assert plan.serves and plan.to_buy.n_queries == 5 and not plan.served_at
+    assert plan.uses_server and plan.train_cost.n_queries == 5 and not plan.server_host
     assert "vllm" not in sys.modules

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from bridgekd import lm
-from bridgekd.config import AssistantServer
-from bridgekd.edges.sources import model_source
-from bridgekd.errors import BadInput
+from bridgekd.config import AssistantServerOptions
+from bridgekd.edges.sources import resolve_model
+from bridgekd.errors import InputError
 from bridgekd.records import Example, Message
 from bridgekd.served import scoring, writing
-from bridgekd.served.opening import serving
+from bridgekd.served.opening import open_server
 from tiny_models import write_tiny
 
 PROGRAM = Path(sys.executable).with_name("transformers")
@@ -25,20 +25,20 @@ def test_transformers_serve_writes_what_the_model_writes_in_process(tmp_path, mo
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder, said = write_tiny(tmp_path / "model"), []
     command = shlex.join([str(PROGRAM), "serve", "{model}", "--port", "{port}", "--device", "cpu"])
-    with serving(
-        model_source("model", tmp_path, None),
-        AssistantServer(command=command, concurrency=2),
+    with open_server(
+        resolve_model("model", tmp_path, None),
+        AssistantServerOptions(command=command, max_concurrent_requests=2),
         room=tmp_path,
         folder=tmp_path,
         note=said.append,
     ) as server:
-        texts = writing.generate(server, PROMPTS, max_new_tokens=12, batch_size=4)
-        drawn = writing.generate(
+        texts = writing.generate_texts(server, PROMPTS, max_new_tokens=12, batch_size=4)
+        drawn = writing.generate_texts(
             server, PROMPTS, max_new_tokens=12, batch_size=4, temperature=0.7, seed=1
         )
-        with pytest.raises(BadInput, match="gives no log-probabilities"):
-            scoring.score(server, [Example("a", "Who holds ?", "Ann")], batch_size=4)
-    local = lm.load(folder, device="cpu")
-    assert texts == lm.generate(local, PROMPTS, max_new_tokens=12, batch_size=4)
+        with pytest.raises(InputError, match="gives no log-probabilities"):
+            scoring.score_examples(server, [Example("a", "Who holds ?", "Ann")], batch_size=4)
+    local = lm.load_model(folder, device="cpu")
+    assert texts == lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4)
     assert len(set(drawn)) > 2 and drawn != texts
     assert said[-1].startswith("The assistant's server is asked in text, not in tokens (Unexpected")

@@ -7,7 +7,7 @@ import pytest
 
 from bridgekd import api
 from bridgekd.cli import main
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 from bridgekd.core.throughput import WorkKind, WorkRate
 from bridgekd.edges.store import Artifact
 from bridgekd.ledger.ledger import Ledger
@@ -24,7 +24,7 @@ from bridgekd.plans.stage_durations import (
     DEFAULT_RATIONALE_TOKENS,
     find_rationale_length,
 )
-from bridgekd.plans.stage_work import Work
+from bridgekd.plans.stage_work import Workload
 
 MODEL = Artifact("model", "model:1", None)
 
@@ -38,7 +38,7 @@ def make_speed(kind, model="model:1", **rates):
 def make_work(kind, n_rows, **more):
     """Rows of a prompt of 50 tokens and a target of 10 with a rationale."""
     more = {"max_new_tokens": 100} | more
-    return Work(
+    return Workload(
         kind, MODEL, "student", n_rows, prompt_characters=80, target_characters=12,
         has_rationale=True, is_timed=True, is_instruction=False, **more,
     )  # fmt: skip
@@ -107,12 +107,14 @@ def test_stages_of_a_server_are_named_as_not_included(task, capsys):
 
 
 def test_length_of_rationales_is_the_best_known_one(runs, tmp_path):
-    guess = Teacher(provider="sandbox", model="sandbox-teacher", expected_tokens=(100, 300))
+    guess = TeacherOptions(
+        provider="sandbox", model="sandbox-teacher", expected_completion_tokens=(100, 300)
+    )
     with Ledger(tmp_path / "ledger.db"):
         pass
     for name in ("none.db", "ledger.db"):
         assert find_rationale_length(guess, tmp_path / name) == (200, "teacher.expected_tokens")
-    unknown = Teacher(model="m", max_tokens=100)
+    unknown = TeacherOptions(model="m", max_tokens=100)
     assert find_rationale_length(unknown, tmp_path / "none.db") == (100, None)
     n_tokens, source = find_rationale_length(guess, runs.parent / "ledger.db")
     assert source == "the answers in the ledger" and 20 < n_tokens < 150

@@ -9,7 +9,7 @@ from bridgekd.edges.store import PlanStore
 from bridgekd.methods import METHODS, pilot
 from bridgekd.plans.stage_work import PlannedData, WorkCounter
 from bridgekd.runs import Run, build_run_context
-from bridgekd.sandbox.world import generate
+from bridgekd.sandbox.world import generate_examples
 from conftest import TINY_RECIPE
 
 LOCAL = (WorkKind.TRAINING, WorkKind.GENERATION, WorkKind.SCORING)
@@ -26,7 +26,7 @@ def plan_stages(recipe, overrides=(), method="bridge"):
     else:
         run_comparison(run, parse_comparison(given, folder, [method]))
     n_answers = dict.fromkeys(run.store.planned, 12)
-    data = PlannedData(generate(60, 0), 10, 20, [("Say yes.", "yes")] * 30, n_answers)
+    data = PlannedData(generate_examples(60, 0), 10, 20, [("Say yes.", "yes")] * 30, n_answers)
     return run.store.planned, WorkCounter(run.store.planned, data, run.assistant)
 
 

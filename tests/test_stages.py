@@ -6,11 +6,11 @@ import pytest
 
 import bridgekd
 from answer_types import get_type
-from bridgekd.config import Train
+from bridgekd.config import TrainOptions
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.grading.grade import check_rationale
-from bridgekd.records import Example, Rationale, Span
+from bridgekd.records import Example, Rationale, TargetSpan
 from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows
 from bridgekd.variants import VariantSettings
 
@@ -50,7 +50,7 @@ def taught(lessons, form):
         role="student",
         rows=RationaleRows(form=form, answer_weight=0.5),
         objective=VariantSettings(name="nll"),
-        train=Train(),
+        train=TrainOptions(),
         lora=None,
         max_new_tokens=8,
         seed=0,
@@ -60,13 +60,13 @@ def taught(lessons, form):
 
 def test_a_student_learns_the_rationale_and_then_the_gold_answer(lessons):
     (row,) = taught(lessons, "joint")
-    assert row.spans == (Span("Foxes fly.\n", 1.0), Span("Answer: (B) jay", 0.5))
+    assert row.spans == (TargetSpan("Foxes fly.\n", 1.0), TargetSpan("Answer: (B) jay", 0.5))
 
 
 def test_two_tasks_are_explaining_and_answering(lessons):
     explain, predict = taught(lessons, "two_task")
-    assert explain.spans == (Span("Foxes fly."),)
-    assert predict.spans == (Span("Answer: (B) jay", 0.5),)
+    assert explain.spans == (TargetSpan("Foxes fly."),)
+    assert predict.spans == (TargetSpan("Answer: (B) jay", 0.5),)
     assert explain.prompt != predict.prompt
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekd.core.steps import grouped, n_steps
+from bridgekd.core.steps import count_steps, group_counts
 
 
 @pytest.mark.parametrize(
@@ -20,16 +20,16 @@ from bridgekd.core.steps import grouped, n_steps
     ],
 )
 def test_a_step_is_a_line_or_a_sentence(text, n):
-    assert n_steps(text) == n
+    assert count_steps(text) == n
 
 
 def test_few_counts_are_groups_of_their_own():
-    assert grouped({"a": 2, "b": 3, "c": 2}) == {"a": "2", "b": "3", "c": "2"}
+    assert group_counts({"a": 2, "b": 3, "c": 2}) == {"a": "2", "b": "3", "c": "2"}
 
 
 @given(st.dictionaries(st.text(), st.integers(1, 60), min_size=1), st.integers(2, 6))
 def test_groups_are_few_in_order_and_hold_every_question(counts, n_groups):
-    names = grouped(counts, n_groups)
+    names = group_counts(counts, n_groups)
     assert names.keys() == counts.keys()
     assert len(set(names.values())) <= n_groups
     for id, name in names.items():

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from bridgekd.config import Section
-from bridgekd.edges.sources import data_source, model_source
-from bridgekd.edges.store import MANIFEST, Artifact, PlanStore, Stats, Store, ancestors, stage
-from bridgekd.errors import BadInput
+from bridgekd.config import FrozenModel
+from bridgekd.edges.sources import resolve_data, resolve_model
+from bridgekd.edges.store import MANIFEST, Artifact, PlanStore, Stats, Store, find_ancestors, stage
+from bridgekd.errors import InputError
 
 
-class Settings(Section):
+class Settings(FrozenModel):
     text: str = "x"
 
 
@@ -59,7 +59,7 @@ def test_settings_inputs_and_version_name_an_artifact_and_live_things_do_not(tmp
     again = store.make(WRITE, Settings(), live | {"seconds": 0.01})
     assert len({a.fingerprint for a in (one, other_text, child, newer)}) == 4
     assert again == one
-    assert set(ancestors(child)) == {child.path.name, one.path.name}
+    assert set(find_ancestors(child)) == {child.path.name, one.path.name}
 
 
 def test_a_manifest_has_inputs_by_the_names_of_the_stage_s_parameters(tmp_path, live):
@@ -70,7 +70,7 @@ def test_a_manifest_has_inputs_by_the_names_of_the_stage_s_parameters(tmp_path, 
     assert made.get_inputs("others") == (second, first)
     assert made.get_inputs("nothing") == first.get_inputs("source") == ()
     assert made.read_settings(Settings) == Settings()
-    with pytest.raises(BadInput, match="has 2 inputs 'others'"):
+    with pytest.raises(InputError, match="has 2 inputs 'others'"):
         made.get_input("others")
 
 
@@ -84,7 +84,7 @@ def test_the_name_of_an_input_is_a_part_of_the_fingerprint(tmp_path, live):
 def test_a_manifest_of_another_version_is_refused_with_what_to_do(tmp_path, live):
     made = Store(tmp_path / "runs").make(WRITE, Settings(), live)
     (made.path / MANIFEST).write_text('{"stage": "write"}')
-    with pytest.raises(BadInput, match="not a manifest of this version of bridgekd"):
+    with pytest.raises(InputError, match="not a manifest of this version of bridgekd"):
         made.read_stats(Count)
 
 
@@ -122,13 +122,13 @@ def test_what_a_stage_left_unfinished_waits_for_the_next_try_and_nothing_else_do
 )
 def test_a_disk_that_refuses_is_one_sentence(tmp_path, live, code, advice):
     store = Store(tmp_path / "runs")
-    with pytest.raises(BadInput, match=rf"cannot write to .*{advice}.*same command again"):
+    with pytest.raises(InputError, match=rf"cannot write to .*{advice}.*same command again"):
         store.make(WRITE, Settings(), live | {"breaks": OSError(code, "no")})
 
 
 def test_a_store_below_a_file_is_refused(tmp_path):
     (tmp_path / "runs").write_text("")
-    with pytest.raises(BadInput, match="cannot write to"):
+    with pytest.raises(InputError, match="cannot write to"):
         Store(tmp_path / "runs")
 
 
@@ -160,23 +160,23 @@ def test_planning_makes_nothing_and_knows_what_is_there(tmp_path, live):
 def test_a_moved_file_keeps_its_name_and_a_changed_one_does_not(tmp_path):
     (tmp_path / "a.jsonl").write_text("1")
     (tmp_path / "b.jsonl").write_text("1")
-    a, b = (data_source(f"{name}.jsonl", tmp_path).fingerprint for name in "ab")
+    a, b = (resolve_data(f"{name}.jsonl", tmp_path).fingerprint for name in "ab")
     (tmp_path / "b.jsonl").write_text("2")
-    assert a == b != data_source("b.jsonl", tmp_path).fingerprint
+    assert a == b != resolve_data("b.jsonl", tmp_path).fingerprint
 
 
 @pytest.mark.parametrize("where", ["./nowhere", "model-that-is-not-there", "a/b/c"])
 def test_a_model_that_is_not_there_is_named(tmp_path, where):
-    with pytest.raises(BadInput, match=r"no such model folder.*give a folder or a Hub id"):
-        model_source(where, tmp_path, None)
+    with pytest.raises(InputError, match=r"no such model folder.*give a folder or a Hub id"):
+        resolve_model(where, tmp_path, None)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     (tmp_path / "m").mkdir()
-    with pytest.raises(BadInput, match=r"holds no model.*config\.json"):
-        model_source("m", tmp_path, None)
+    with pytest.raises(InputError, match=r"holds no model.*config\.json"):
+        resolve_model("m", tmp_path, None)
 
 
 def test_a_hub_model_is_named_by_id_and_revision(tmp_path):
-    model = model_source("Qwen/Qwen2.5-0.5B", tmp_path, "v2")
+    model = resolve_model("Qwen/Qwen2.5-0.5B", tmp_path, "v2")
     assert model == Artifact("hub", "hub:Qwen/Qwen2.5-0.5B@v2", model.path)

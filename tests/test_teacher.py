@@ -13,22 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest, call_key, call_request, payload_of
-from bridgekd.errors import BadInput, HardStop, Overbilled, TeacherDown
+from bridgekd.core.calls import TeacherRequest, build_request, compute_request_key, get_payload
+from bridgekd.errors import HardLimitError, InputError, OverbilledError, TeacherUnavailableError
 from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.ledger.views import spend
+from bridgekd.ledger.views import sum_spend
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import (
     SANDBOX_MODEL,
     SANDBOX_PRICE,
     Faults,
-    request_key,
-    serve,
+    hash_body,
+    run_teacher_server,
 )
-from bridgekd.teacher.buy import api_key, buy
+from bridgekd.teacher.buy import buy_answers, read_api_key
 
 CANARY = "sk-canary/0123456789-never-shown"
 RESERVE = 2205  # of every request below: (128 + 16 + 10 bytes) * 2.5 + 182 * 10, in micro-dollars
@@ -45,7 +45,7 @@ def pool(n):
 def teacher_at(server, **more):
     known = {"base_url": server.base_url, "price": SANDBOX_PRICE, "api_key_env": None}
     known |= {"max_tokens": 182, "timeout_s": 10.0, "model": SANDBOX_MODEL, "concurrency": 8}
-    return Teacher(**(known | more))
+    return TeacherOptions(**(known | more))
 
 
 def purchase(
@@ -61,7 +61,7 @@ def purchase(
     **more,
 ):
     with Ledger(path, hard_stop_microusd=stop) as ledger:
-        return buy(
+        return buy_answers(
             requests,
             ledger,
             teacher=teacher_at(server, **more),
@@ -75,29 +75,29 @@ def purchase(
 
 
 def counts(path):
-    return {row.state: row.n_attempts for row in spend(path)}
+    return {row.state: row.n_attempts for row in sum_spend(path)}
 
 
 def held(path):
-    return sum(row.held_microusd for row in spend(path))
+    return sum(row.reserved_microusd for row in sum_spend(path))
 
 
 def test_an_answered_call_is_never_paid_twice(tmp_path):
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         cold = purchase(tmp_path / "l.db", server, pool(30))
         warm = purchase(tmp_path / "l.db", server, pool(30))
         assert warm.completions == cold.completions
         assert [c.rank for c in cold.completions] == list(range(30))
-        assert (cold.n_calls_sent, cold.n_recalled) == (30, 0)
-        assert (warm.n_calls_sent, warm.n_recalled, warm.spent_microusd) == (0, 30, 0)
+        assert (cold.n_requests_sent, cold.n_reused) == (30, 0)
+        assert (warm.n_requests_sent, warm.n_reused, warm.spent_microusd) == (0, 30, 0)
         assert warm.charged_microusd == cold.charged_microusd == server.billed
         assert set(server.calls.values()) == {1}
-        assert (cold.ended, warm.ended) == ("pool", "pool")
+        assert (cold.stop_reason, warm.stop_reason) == ("pool", "pool")
 
 
 def test_the_same_question_twice_in_one_pool_is_bought_once(tmp_path):
     requests = [TeacherRequest(f"e{i}", i, (Message("user", "same"),)) for i in range(6)]
-    with serve(words, faults=Faults(latency_s=0.02)) as server:
+    with run_teacher_server(words, faults=Faults(latency_s=0.02)) as server:
         bought = purchase(tmp_path / "l.db", server, requests)
         assert server.calls.total() == 1
         assert {c.text for c in bought.completions} == {bought.completions[0].text}
@@ -106,8 +106,8 @@ def test_the_same_question_twice_in_one_pool_is_bought_once(tmp_path):
 
 def test_samples_of_one_question_are_bought_apart(tmp_path):
     requests = [TeacherRequest("e", i, (Message("user", "same"),), i) for i in range(3)]
-    with serve(words) as server:
-        assert purchase(tmp_path / "l.db", server, requests).n_calls_sent == 3
+    with run_teacher_server(words) as server:
+        assert purchase(tmp_path / "l.db", server, requests).n_requests_sent == 3
 
 
 def affordable(server, requests, limits):
@@ -132,7 +132,7 @@ def affordable(server, requests, limits):
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
     """All 60 rows of the pool, bought without a limit."""
-    with serve(words, seed=5) as server:
+    with run_teacher_server(words, seed=5) as server:
         return purchase(tmp_path_factory.mktemp("all") / "l.db", server, pool(60)).completions
 
 
@@ -151,15 +151,15 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
     tmp_path_factory, everything, limits, concurrency, latency_s
 ):
     faults = Faults(
-        latency_s=latency_s, spread=1.5, throttle=0.05, error=0.05, drop=0.05, retry_after_s=0.001
+        latency_s=latency_s, spread=1.5, rate_limit=0.05, error=0.05, drop=0.05, retry_after_s=0.001
     )
     path = tmp_path_factory.mktemp("buy") / "l.db"
-    with serve(words, seed=5, faults=faults) as server:
+    with run_teacher_server(words, seed=5, faults=faults) as server:
         expected, ended = affordable(server, everything, limits)
         for _ in ("cold", "warm"):
             bought = purchase(path, server, pool(60), limits=limits, concurrency=concurrency)
             assert list(bought.completions) == expected
-            assert bought.ended == ended
+            assert bought.stop_reason == ended
         assert bought.charged_microusd == sum(row.cost_microusd for row in expected)
         assert limits.microusd is None or bought.charged_microusd <= limits.microusd
         assert server.billed <= held(path)
@@ -171,12 +171,12 @@ def test_the_hard_stop_holds_under_concurrency_and_faults(
     tmp_path_factory, stop, concurrency, seed
 ):
     path = tmp_path_factory.mktemp("stop") / "l.db"
-    faults = Faults(drop=0.2, error=0.1, throttle=0.1, retry_after_s=0.001, latency_s=0.001)
-    with serve(words, seed=seed, faults=faults) as server:
+    faults = Faults(drop=0.2, error=0.1, rate_limit=0.1, retry_after_s=0.001, latency_s=0.001)
+    with run_teacher_server(words, seed=seed, faults=faults) as server:
         try:
             purchase(path, server, pool(40), stop=stop, concurrency=concurrency, max_tries=20)
             ended = "pool"
-        except HardStop:
+        except HardLimitError:
             ended = "stop"
         assert server.billed <= held(path) <= stop
         if ended == "stop":  # it stopped because nothing more fitted, not for want of patience
@@ -185,7 +185,7 @@ def test_the_hard_stop_holds_under_concurrency_and_faults(
 
 
 def test_a_call_that_the_hard_stop_has_no_room_for_waits_for_those_in_flight(tmp_path):
-    with serve(words, faults=Faults(latency_s=0.003)) as server:
+    with run_teacher_server(words, faults=Faults(latency_s=0.003)) as server:
         total = purchase(tmp_path / "all.db", server, pool(40)).charged_microusd
         bought = purchase(tmp_path / "l.db", server, pool(40), stop=total + RESERVE)
         assert len(bought.completions) == 40
@@ -230,21 +230,21 @@ def buy_in_child_until(server, path, n_served, kill_signal, timeout_s=10.0):
 def server_counts_of_answered(path, server):
     """How often the server saw each call that the ledger can recall."""
     with Ledger(path) as ledger:
-        calls = [call_request(teacher_at(server), request) for request in pool(60)]
+        calls = [build_request(teacher_at(server), request) for request in pool(60)]
         return {
-            key: server.calls[request_key(payload_of(call))]
+            key: server.calls[hash_body(get_payload(call))]
             for call in calls
-            if ledger.recall(key := call_key(call))
+            if ledger.find_answer(key := compute_request_key(call))
         }
 
 
 @pytest.mark.parametrize("n_served", [1, 9, 25])
 def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_served):
     limits = Limits(microusd=10_000)
-    faults = Faults(latency_s=0.02, spread=0.5, throttle=0.05, drop=0.08, retry_after_s=0.001)
-    with serve(words, seed=3, faults=faults) as server:
+    faults = Faults(latency_s=0.02, spread=0.5, rate_limit=0.05, drop=0.08, retry_after_s=0.001)
+    with run_teacher_server(words, seed=3, faults=faults) as server:
         undisturbed = purchase(tmp_path / "calm.db", server, pool(60), limits=limits)
-    with serve(words, seed=3, faults=faults) as server:
+    with run_teacher_server(words, seed=3, faults=faults) as server:
         path = tmp_path / "l.db"
         assert buy_in_child_until(server, path, n_served, signal.SIGKILL)[0] == -9
         before = server_counts_of_answered(path, server)
@@ -252,18 +252,18 @@ def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_se
         again = purchase(path, server, pool(60), limits=limits)
         after = server_counts_of_answered(path, server)
         assert again.completions == undisturbed.completions
-        assert (again.ended, again.charged_microusd) == ("usd", undisturbed.charged_microusd)
+        assert (again.stop_reason, again.charged_microusd) == ("usd", undisturbed.charged_microusd)
         assert {key: after[key] for key in before} == before
-        assert again.n_recalled == len(before)
+        assert again.n_reused == len(before)
         assert counts(path).get("unknown", 0) >= died_with_it
-        answered = sum(row.held_microusd for row in spend(path) if row.state != "unknown")
+        answered = sum(row.reserved_microusd for row in sum_spend(path) if row.state != "unknown")
         assert answered == again.charged_microusd
         assert held(path) == answered + RESERVE * counts(path).get("unknown", 0)
         assert server.billed <= held(path)
 
 
 def test_an_interrupt_records_the_answers_in_flight(tmp_path):
-    with serve(words, faults=Faults(latency_s=0.3)) as server:
+    with run_teacher_server(words, faults=Faults(latency_s=0.3)) as server:
         code, errors = buy_in_child_until(server, tmp_path / "l.db", 4, signal.SIGINT)
         assert (code, errors) == (130, "")
         found = counts(tmp_path / "l.db")
@@ -272,7 +272,7 @@ def test_an_interrupt_records_the_answers_in_flight(tmp_path):
 
 
 def test_an_interrupt_does_not_wait_for_a_silent_server(tmp_path):
-    with serve(words, faults=Faults(silence=1.0)) as server:
+    with run_teacher_server(words, faults=Faults(silence=1.0)) as server:
         code, errors = buy_in_child_until(server, tmp_path / "l.db", 4, signal.SIGINT, 1.0)
         assert (code, errors) == (130, "")
         assert counts(tmp_path / "l.db")["unknown"] >= 4
@@ -280,48 +280,56 @@ def test_an_interrupt_does_not_wait_for_a_silent_server(tmp_path):
 
 def test_an_exhausted_quota_stops_at_once_and_the_same_buying_goes_on(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, faults=Faults(quota_after=10)) as server:
-        with pytest.raises(TeacherDown, match=r"quota or credit is used up.*saved.*run the same"):
+    with run_teacher_server(words, faults=Faults(quota_after=10)) as server:
+        with pytest.raises(
+            TeacherUnavailableError, match=r"quota or credit is used up.*saved.*run the same"
+        ):
             purchase(path, server, pool(40), concurrency=4)
         assert server.served.total() == counts(path)["answered"] == 10
         assert server.calls.total() <= 10 + 4 + 1
         assert held(path) == server.billed
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         again = purchase(path, server, pool(40))
-        assert (again.n_recalled, again.n_calls_sent) == (10, 30)
+        assert (again.n_reused, again.n_requests_sent) == (10, 30)
 
 
 def test_a_refused_key_and_an_unknown_model_stop_at_the_first_calls(tmp_path):
-    with serve(words, api_key="right") as server, pytest.raises(TeacherDown, match="401"):
+    with (
+        run_teacher_server(words, api_key="right") as server,
+        pytest.raises(TeacherUnavailableError, match="401"),
+    ):
         purchase(tmp_path / "l.db", server, pool(40), key="wrong-wrong")
     assert server.calls.total() == 0
-    with serve(words) as server, pytest.raises(TeacherDown, match=r"no model 'other'"):
+    with (
+        run_teacher_server(words) as server,
+        pytest.raises(TeacherUnavailableError, match=r"no model 'other'"),
+    ):
         purchase(tmp_path / "l.db", server, pool(40), model="other")
     assert (held(tmp_path / "l.db"), set(counts(tmp_path / "l.db"))) == (0, {"failed"})
 
 
 def test_a_setting_that_the_server_does_not_take_costs_no_rows(tmp_path):
     error = {"message": "Use 'max_completion_tokens'.", "code": "unsupported_parameter"}
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         server.complete = lambda body, authorization: (400, {"error": error}, {})
-        with pytest.raises(TeacherDown, match="max_completion_tokens"):
+        with pytest.raises(TeacherUnavailableError, match="max_completion_tokens"):
             purchase(tmp_path / "l.db", server, pool(40))
         assert set(counts(tmp_path / "l.db")) == {"failed"}
 
 
 def test_a_server_that_refuses_everything_does_not_eat_the_pool(tmp_path):
-    with serve(words, faults=Faults(refuse=1.0)) as server:
-        with pytest.raises(TeacherDown, match=r"refused the first \d+ requests"):
+    with run_teacher_server(words, faults=Faults(refuse=1.0)) as server:
+        with pytest.raises(TeacherUnavailableError, match=r"refused the first \d+ requests"):
             purchase(tmp_path / "l.db", server, pool(60), concurrency=2)
         assert server.calls.total() <= 11  # 8, and what was admitted beside them
 
 
 def test_a_ledger_of_answers_without_usage_is_proved_whatever_the_recipe_sends_beside(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, faults=Faults(no_usage=1.0)) as server:
+    with run_teacher_server(words, faults=Faults(no_usage=1.0)) as server:
         extra = {"metadata": {"team": "x" * 100}}
         assert purchase(path, server, pool(3), extra=extra).completions
-    assert verify(path).findings == ()
+    assert verify(path).errors == ()
 
 
 def test_a_server_that_begins_to_refuse_everything_does_not_eat_the_rest(tmp_path):
@@ -331,12 +339,14 @@ def test_a_server_that_begins_to_refuse_everything_does_not_eat_the_rest(tmp_pat
         return "Answer: 4"
 
     path, every = tmp_path / "l.db", pool(200)
-    with serve(until_the_limit) as server:
-        with pytest.raises(TeacherDown, match=r"refused the last \d+ requests"):
+    with run_teacher_server(until_the_limit) as server:
+        with pytest.raises(TeacherUnavailableError, match=r"refused the last \d+ requests"):
             purchase(path, server, every, concurrency=2)
         assert counts(path)["answered"] > 0
         assert counts(path)["refused"] <= 30  # 25, and what was admitted beside them
-        with pytest.raises(TeacherDown, match="refused the last"):  # it goes on behind them
+        with pytest.raises(
+            TeacherUnavailableError, match="refused the last"
+        ):  # it goes on behind them
             purchase(path, server, every, concurrency=2)
         assert set(server.calls.values()) == {1}
 
@@ -344,34 +354,34 @@ def test_a_server_that_begins_to_refuse_everything_does_not_eat_the_rest(tmp_pat
 def test_answers_that_broke_on_the_way_stop_once_they_may_have_cost_the_budget(tmp_path):
     path = tmp_path / "l.db"
     broken = {"error": {"message": "upstream died", "code": 502}, "choices": []}
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         server.complete = lambda body, key: (200, broken, {})
-        with pytest.raises(TeacherDown, match="more than the whole budget"):
+        with pytest.raises(TeacherUnavailableError, match="more than the whole budget"):
             limits = Limits(microusd=4 * RESERVE)
             purchase(path, server, pool(40), limits=limits, concurrency=4, max_tries=20)
         assert held(path) <= (4 + 1 + 4) * RESERVE
 
 
 def test_a_teacher_that_never_answers_ends_with_its_calls_held(tmp_path):
-    with serve(words, faults=Faults(silence=1.0)) as server:
-        with pytest.raises(TeacherDown, match=r"gave no answer .* in 2 tries "):
+    with run_teacher_server(words, faults=Faults(silence=1.0)) as server:
+        with pytest.raises(TeacherUnavailableError, match=r"gave no answer .* in 2 tries "):
             purchase(tmp_path / "l.db", server, pool(20), timeout_s=0.5, max_tries=2)
         assert set(counts(tmp_path / "l.db")) <= {"unknown", "failed"}
         assert server.billed <= held(tmp_path / "l.db")
 
 
 def test_a_server_that_is_not_there_costs_nothing(tmp_path):
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         pass
-    with pytest.raises(TeacherDown, match="ConnectError"):
+    with pytest.raises(TeacherUnavailableError, match="ConnectError"):
         purchase(tmp_path / "l.db", server, pool(3), max_tries=2)
     assert (held(tmp_path / "l.db"), set(counts(tmp_path / "l.db"))) == (0, {"failed"})
 
 
 def test_an_answer_that_is_no_chat_completion_is_kept_and_stops(tmp_path):
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         server.complete = lambda body, authorization: (200, {"hello": "there"}, {})
-        with pytest.raises(TeacherDown, match=r"hello.*check teacher.base_url"):
+        with pytest.raises(TeacherUnavailableError, match=r"hello.*check teacher.base_url"):
             purchase(tmp_path / "l.db", server, pool(1))
     assert counts(tmp_path / "l.db") == {"unparsable": 1}
     assert held(tmp_path / "l.db") == RESERVE
@@ -379,8 +389,8 @@ def test_an_answer_that_is_no_chat_completion_is_kept_and_stops(tmp_path):
 
 def test_overbilling_is_caught_at_the_first_such_answer(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, faults=Faults(overbill=1.0)) as server:
-        with pytest.raises(Overbilled, match="no limit can be kept"):
+    with run_teacher_server(words, faults=Faults(overbill=1.0)) as server:
+        with pytest.raises(OverbilledError, match="no limit can be kept"):
             purchase(path, server, pool(60), concurrency=1, limits=Limits(microusd=10_000))
         assert server.calls.total() == counts(path)["answered"] == 1
         assert held(path) == server.billed
@@ -388,14 +398,14 @@ def test_overbilling_is_caught_at_the_first_such_answer(tmp_path):
 
 def test_overbilling_in_tokens_is_caught_where_tokens_are_limited(tmp_path):
     free = {"input": 0, "output": 0}
-    with serve(words, faults=Faults(overbill=1.0)) as server:
-        with pytest.raises(Overbilled, match="tokens"):
+    with run_teacher_server(words, faults=Faults(overbill=1.0)) as server:
+        with pytest.raises(OverbilledError, match="tokens"):
             purchase(tmp_path / "l.db", server, pool(9), price=free, limits=Limits(tokens=10**9))
         assert len(purchase(tmp_path / "l2.db", server, pool(9), price=free).completions) == 9
 
 
 def test_refused_and_truncated_answers_are_rows_and_are_never_asked_again(tmp_path):
-    with serve(words, faults=Faults(refuse=0.3, cut=0.3)) as server:
+    with run_teacher_server(words, faults=Faults(refuse=0.3, truncate=0.3)) as server:
         first = purchase(tmp_path / "l.db", server, pool(40))
         again = purchase(tmp_path / "l.db", server, pool(40))
         assert {c.state for c in first.completions} == {"answered", "truncated", "refused"}
@@ -406,39 +416,39 @@ def test_refused_and_truncated_answers_are_rows_and_are_never_asked_again(tmp_pa
 
 
 def test_an_answer_without_usage_is_charged_its_reserve(tmp_path):
-    with serve(words, faults=Faults(no_usage=1.0)) as server:
+    with run_teacher_server(words, faults=Faults(no_usage=1.0)) as server:
         bought = purchase(tmp_path / "l.db", server, pool(3), limits=Limits(microusd=2 * RESERVE))
         assert [c.cost_microusd for c in bought.completions] == [RESERVE, RESERVE]
-        assert (bought.ended, bought.charged_tokens) == ("usd", 2 * (154 + 182))
+        assert (bought.stop_reason, bought.charged_tokens) == ("usd", 2 * (154 + 182))
 
 
 def test_retry_after_is_honoured(tmp_path):
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         answer = server.complete
         limit = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
         script = [(429, limit, {"Retry-After": "0.4"})]
         server.complete = lambda *a: script.pop() if script else answer(*a)
         bought = purchase(tmp_path / "l.db", server, pool(1))
-        assert (bought.n_calls_sent, len(bought.completions)) == (2, 1)
+        assert (bought.n_requests_sent, len(bought.completions)) == (2, 1)
         assert 0.4 <= bought.seconds < 5
         script.append((429, limit, {"Retry-After": "86400"}))
-        with pytest.raises(TeacherDown, match="86400 s of rest"):
+        with pytest.raises(TeacherUnavailableError, match="86400 s of rest"):
             purchase(tmp_path / "l2.db", server, pool(1))
 
 
 def test_dollars_cannot_be_limited_without_a_price(tmp_path):
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         for more in ({"limits": Limits(microusd=5)}, {"stop": 5}):
-            with pytest.raises(BadInput, match=r"price of sandbox-teacher is unknown"):
+            with pytest.raises(InputError, match=r"price of sandbox-teacher is unknown"):
                 purchase(tmp_path / "l.db", server, pool(3), price=None, **more)
         assert server.calls.total() == 0
         free = purchase(tmp_path / "l.db", server, pool(3), price=None, limits=Limits(queries=2))
-        assert (free.ended, free.charged_microusd, len(free.completions)) == ("queries", 0, 2)
+        assert (free.stop_reason, free.charged_microusd, len(free.completions)) == ("queries", 0, 2)
 
 
 def test_progress_counts_rows_up_to_the_limit(tmp_path):
     seen = []
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         purchase(
             tmp_path / "l.db",
             server,
@@ -451,7 +461,7 @@ def test_progress_counts_rows_up_to_the_limit(tmp_path):
 
 def test_progress_ends_where_the_budget_ends(tmp_path):
     seen = []
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         purchase(
             tmp_path / "l.db",
             server,
@@ -465,18 +475,18 @@ def test_progress_ends_where_the_budget_ends(tmp_path):
 
 
 def test_the_key_comes_from_the_environment(monkeypatch):
-    teacher = Teacher(model="m", api_key_env="SOME_KEY")
+    teacher = TeacherOptions(model="m", api_key_env="SOME_KEY")
     monkeypatch.setenv("SOME_KEY", " sk-1\n")
-    assert api_key(teacher) == "sk-1"
+    assert read_api_key(teacher) == "sk-1"
     for bad in ("", "  ", "sk-\u20ac", "sk\n1"):
         monkeypatch.setenv("SOME_KEY", bad)
-        with pytest.raises(BadInput, match="SOME_KEY") as caught:
-            api_key(teacher)
+        with pytest.raises(InputError, match="SOME_KEY") as caught:
+            read_api_key(teacher)
         assert not bad.strip() or bad not in str(caught.value)
     monkeypatch.delenv("SOME_KEY")
-    with pytest.raises(BadInput, match="SOME_KEY"):
-        api_key(teacher)
-    assert api_key(teacher.model_copy(update={"api_key_env": None})) == "none"
+    with pytest.raises(InputError, match="SOME_KEY"):
+        read_api_key(teacher)
+    assert read_api_key(teacher.model_copy(update={"api_key_env": None})) == "none"
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 418, 429, 500])
@@ -492,13 +502,13 @@ def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, status):
         return 200, {"choices": [{"message": message}]}, {"x-request-id": said}
 
     shown = []
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         server.complete = echo
         try:
             shown.append(
                 repr(purchase(tmp_path / "l.db", server, pool(9), key=CANARY, max_tries=2))
             )
-        except TeacherDown as exc:
+        except TeacherUnavailableError as exc:
             shown += [str(exc), repr(exc), "".join(traceback.format_exception(exc))]
             assert exc.__cause__ is None
             assert exc.__context__ is None
@@ -517,7 +527,7 @@ def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(t
         return state == "answered" and passes[int(id[1:])]
 
     for name, concurrency, latency_s in (("a", 1, 0.0), ("b", 8, 0.005), ("c", 16, 0.01)):
-        with serve(words, faults=Faults(latency_s=latency_s, spread=1.5)) as server:
+        with run_teacher_server(words, faults=Faults(latency_s=latency_s, spread=1.5)) as server:
             for _ in ("cold", "warm"):
                 bought = purchase(
                     tmp_path / f"{name}.db",
@@ -528,12 +538,12 @@ def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(t
                     accept=accept,
                 )
                 assert [c.rank for c in bought.completions] == list(range(13))
-                assert bought.ended == "accepted"
+                assert bought.stop_reason == "accepted"
             assert server.calls.total() == 13
 
 
 def test_the_budget_ends_the_search_for_accepted_answers(tmp_path):
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         bought = purchase(
             tmp_path / "l.db",
             server,
@@ -541,12 +551,12 @@ def test_the_budget_ends_the_search_for_accepted_answers(tmp_path):
             limits=Limits(accepted=5, queries=7),
             accept=lambda id, state, text: False,
         )
-    assert (len(bought.completions), bought.ended) == (7, "queries")
+    assert (len(bought.completions), bought.stop_reason) == (7, "queries")
 
 
 def test_a_model_that_thinks_is_asked_as_it_wants_and_billed_for_its_thoughts(tmp_path):
-    with serve(words, reasoning=True) as server:
-        with pytest.raises(TeacherDown, match="a setting of the recipe"):
+    with run_teacher_server(words, reasoning=True) as server:
+        with pytest.raises(TeacherUnavailableError, match="a setting of the recipe"):
             purchase(tmp_path / "wrong.db", server, pool(3))
         right = {"token_parameter": "max_completion_tokens", "temperature": None}
         bought = purchase(tmp_path / "l.db", server, pool(9), **right)
@@ -558,14 +568,14 @@ def test_a_model_that_thinks_is_asked_as_it_wants_and_billed_for_its_thoughts(tm
 
 @pytest.mark.parametrize("style", ["openai", "gemini", "anthropic", "deepseek"])
 def test_the_bill_is_right_in_every_style_of_usage(tmp_path, style):
-    with serve(words, reasoning=True, usage_style=style) as server:
+    with run_teacher_server(words, reasoning=True, usage_style=style) as server:
         right = {"token_parameter": "max_completion_tokens", "temperature": None}
         bought = purchase(tmp_path / "l.db", server, pool(9), **right)
         assert bought.charged_microusd == server.billed
 
 
 def test_a_gateway_that_breaks_off_inside_a_200_is_asked_again(tmp_path):
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         true, n_broken = server.complete, []
 
         def complete(body, authorization):
@@ -589,7 +599,7 @@ def test_the_caps_a_minute_hold_and_are_used(tmp_path):
         arrivals.append(time.monotonic())
         return "Answer: 4"
 
-    with serve(timed) as server:
+    with run_teacher_server(timed) as server:
         started = time.monotonic()
         purchase(tmp_path / "l.db", server, pool(24), requests_per_minute=1200)
         assert 0.15 < time.monotonic() - started < 3
@@ -613,13 +623,15 @@ def rows_of(path, columns):
 def test_a_bill_beyond_all_sums_is_caught_and_leaves_the_ledger_readable(tmp_path, tokens):
     path = tmp_path / "l.db"
     usage = {"prompt_tokens": 5, "completion_tokens": tokens, "cost": 10**400}
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         server.complete = lambda body, key: (
             200, {"choices": [{"message": {"content": "a"}}], "usage": usage}, {}
         )  # fmt: skip
-        with pytest.raises(Overbilled):
+        with pytest.raises(OverbilledError):
             purchase(path, server, pool(20))
-        with pytest.raises(Overbilled):  # of answers that were in flight; it opens, all the same
+        with pytest.raises(
+            OverbilledError
+        ):  # of answers that were in flight; it opens, all the same
             purchase(path, server, pool(40)[20:])
     assert counts(path)["answered"] >= 2
 
@@ -631,15 +643,15 @@ def test_slow_answers_behind_quick_refusals_are_waited_for(tmp_path):
         time.sleep(0.3)
         return "Answer: 4"
 
-    with serve(picky) as server:
+    with run_teacher_server(picky) as server:
         got = purchase(tmp_path / "l.db", server, pool(20), concurrency=16)
         assert [c.state for c in got.completions] == ["refused"] * 12 + ["answered"] * 8
 
 
 def test_calls_without_an_answer_stop_once_they_may_have_cost_the_budget(tmp_path):
     path = tmp_path / "l.db"
-    with serve(words, faults=Faults(drop=1.0)) as server:
-        with pytest.raises(TeacherDown, match="more than the whole budget"):
+    with run_teacher_server(words, faults=Faults(drop=1.0)) as server:
+        with pytest.raises(TeacherUnavailableError, match="more than the whole budget"):
             limits = Limits(microusd=4 * RESERVE)
             purchase(path, server, pool(40), limits=limits, concurrency=4, max_tries=20)
         assert server.billed <= held(path) <= (4 + 1 + 4) * RESERVE
@@ -649,7 +661,7 @@ def test_slow_answers_do_not_let_a_throttled_call_give_up(tmp_path):
     """One call at a time is served, for as long as six refusals take the others."""
     lock = threading.Lock()
 
-    with serve(words) as server:
+    with run_teacher_server(words) as server:
         true = server.complete
 
         def one_by_one(body, authorization):

@@ -14,16 +14,16 @@ import openai
 import pytest
 
 from bridgekd.cli import main
-from bridgekd.core.costs import cost_microusd
+from bridgekd.core.costs import compute_cost_microusd
 from bridgekd.sandbox.teacher_server import (
     SANDBOX_MODEL,
     SANDBOX_PRICE,
     Faults,
     count_tokens,
-    request_key,
-    serve,
+    hash_body,
+    run_teacher_server,
 )
-from bridgekd.sandbox.world import generate
+from bridgekd.sandbox.world import generate_examples
 
 
 def scripted(question, seed):
@@ -47,20 +47,20 @@ def post(server, request, path="/chat/completions"):
 
 
 def test_an_answer_has_text_usage_and_a_price():
-    with serve(scripted) as server:
+    with run_teacher_server(scripted) as server:
         status, answer, headers = post(server, body())
         assert status == 200
         assert answer["choices"][0]["message"]["content"] == scripted("2 + 2", 0)
         n_prompt, n_completion = 3, count_tokens(scripted("2 + 2", 0))
         assert answer["usage"]["prompt_tokens"] == n_prompt
         assert answer["usage"]["completion_tokens"] == n_completion
-        assert server.billed == cost_microusd(SANDBOX_PRICE, n_prompt, n_completion)
+        assert server.billed == compute_cost_microusd(SANDBOX_PRICE, n_prompt, n_completion)
         assert int(headers["x-ratelimit-remaining-requests"]) > 0
-        assert server.calls == server.served == {request_key(body()): 1}
+        assert server.calls == server.served == {hash_body(body()): 1}
 
 
 def test_models_and_stats_are_listed():
-    with serve(scripted) as server:
+    with run_teacher_server(scripted) as server:
         with urllib.request.urlopen(server.base_url + "/models", timeout=10) as got:
             assert json.load(got)["data"][0]["id"] == SANDBOX_MODEL
         post(server, body())
@@ -71,12 +71,12 @@ def test_models_and_stats_are_listed():
 
 
 def test_it_listens_on_loopback_only():
-    with serve(scripted) as server:
+    with run_teacher_server(scripted) as server:
         assert server.server_address[0] == "127.0.0.1"
 
 
 def test_a_long_answer_is_cut_at_max_tokens():
-    with serve(scripted) as server:
+    with run_teacher_server(scripted) as server:
         answer = post(server, body(max_tokens=3))[1]
         assert answer["choices"][0]["finish_reason"] == "length"
         assert answer["choices"][0]["message"]["content"] == "We read 2"
@@ -86,14 +86,14 @@ def test_a_long_answer_is_cut_at_max_tokens():
 @pytest.mark.parametrize(
     ("faults", "status", "code"),
     [
-        (Faults(throttle=1.0, retry_after_s=7), 429, "rate_limit_exceeded"),
+        (Faults(rate_limit=1.0, retry_after_s=7), 429, "rate_limit_exceeded"),
         (Faults(quota_after=0), 429, "insufficient_quota"),
         (Faults(refuse=1.0), 400, "content_filter"),
         (Faults(error=1.0), (500, 503), "server_error"),
     ],
 )
 def test_a_fault_has_its_status_and_is_not_billed(faults, status, code):
-    with serve(scripted, faults=faults) as server:
+    with run_teacher_server(scripted, faults=faults) as server:
         got, answer, headers = post(server, body())
         assert got in (status if isinstance(status, tuple) else (status,))
         assert answer["error"]["code"] == code
@@ -102,16 +102,16 @@ def test_a_fault_has_its_status_and_is_not_billed(faults, status, code):
 
 
 def test_a_dropped_call_is_billed_but_not_answered():
-    with serve(scripted, faults=Faults(drop=1.0)) as server:
+    with run_teacher_server(scripted, faults=Faults(drop=1.0)) as server:
         with pytest.raises(OSError):
             post(server, body())
         assert server.billed > 0
 
 
 def test_a_wrong_request_is_told_so():
-    with serve(scripted, api_key="right") as server:
+    with run_teacher_server(scripted, api_key="right") as server:
         assert post(server, body())[0] == 401
-    with serve(scripted) as server:
+    with run_teacher_server(scripted) as server:
         assert post(server, body(model="other"))[1]["error"]["code"] == "model_not_found"
         assert post(server, {"model": SANDBOX_MODEL})[0] == 400
         assert post(server, [])[0] == 400
@@ -119,12 +119,12 @@ def test_a_wrong_request_is_told_so():
 
 
 def statuses(seed, faults):
-    with serve(scripted, faults=faults, seed=seed) as server:
+    with run_teacher_server(scripted, faults=faults, seed=seed) as server:
         return [post(server, body(f"q{n % 15}"))[0] for n in range(45)]
 
 
 def test_faults_are_the_same_for_the_same_seed_and_differ_between_attempts():
-    faults = Faults(throttle=0.3, error=0.2)
+    faults = Faults(rate_limit=0.3, error=0.2)
     first = statuses(1, faults)
     assert first == statuses(1, faults) != statuses(2, faults)
     assert first[:15] != first[15:30]
@@ -137,7 +137,7 @@ def test_what_belongs_to_the_answer_is_the_same_at_every_attempt():
 
 
 def test_the_default_teacher_is_the_sandbox_world():
-    with serve(wrong_rate=0.0) as server:
+    with run_teacher_server(wrong_rate=0.0) as server:
         status, answer, _ = post(server, body("no question of this world"))
         assert status == 400
         assert "no question of this world" in answer["error"]["message"]
@@ -152,7 +152,10 @@ def test_hundreds_of_connections_are_answered_at_once():
         line.close()
         return status
 
-    with serve(scripted, faults=Faults(latency_s=1.0)) as server, ThreadPoolExecutor(300) as many:
+    with (
+        run_teacher_server(scripted, faults=Faults(latency_s=1.0)) as server,
+        ThreadPoolExecutor(300) as many,
+    ):
         began = time.monotonic()
         assert list(many.map(ask, range(300))) == [200] * 300
         assert time.monotonic() - began < 5  # one after the other would take five minutes
@@ -170,15 +173,15 @@ def test_a_seed_changes_what_is_sampled_and_reproduces_it():
         asked = [body(seed=n, temperature=temperature) for n in (1, 2, 1)]
         return [said(server, request)[0]["content"] for request in asked]
 
-    with serve(lambda question, seed: f"It is {seed}") as server:
+    with run_teacher_server(lambda question, seed: f"It is {seed}") as server:
         first, other, again = texts(server, 0.7)
         assert first == again != other
         assert len({said(server, body(temperature=0))[0]["content"], *texts(server, 0)}) == 1
-        assert server.calls[request_key(body(seed=1, temperature=0.7))] == 2
+        assert server.calls[hash_body(body(seed=1, temperature=0.7))] == 2
 
 
 def test_a_json_answer_is_an_object_with_rationale_and_answer():
-    with serve(scripted) as server:
+    with run_teacher_server(scripted) as server:
         message, usage = said(server, body(response_format={"type": "json_object"}))
         assert json.loads(message["content"]) == {
             "rationale": "We read 2 + 2. So it is clear.",
@@ -199,7 +202,7 @@ def test_a_json_answer_is_an_object_with_rationale_and_answer():
     ],
 )
 def test_a_wrong_parameter_is_named(wrong):
-    with serve(scripted) as server:
+    with run_teacher_server(scripted) as server:
         status, answer, _ = post(server, body(**wrong))
         assert (status, answer["error"]["param"]) == (400, next(iter(wrong)))
         assert server.calls.total() == 0
@@ -210,7 +213,7 @@ def thinking_body(**more):
 
 
 def test_a_reasoning_model_thinks_aloud_and_bills_it():
-    with serve(scripted, reasoning=True) as server:
+    with run_teacher_server(scripted, reasoning=True) as server:
         n_thought = []
         for effort in ("none", "low", "medium", "high"):
             before = server.billed
@@ -220,14 +223,14 @@ def test_a_reasoning_model_thinks_aloud_and_bills_it():
             assert n_thinking == count_tokens(message["reasoning_content"])
             assert usage["completion_tokens"] == n_thinking + count_tokens(message["content"])
             n_completion = usage["completion_tokens"]
-            assert server.billed - before == cost_microusd(SANDBOX_PRICE, 3, n_completion)
+            assert server.billed - before == compute_cost_microusd(SANDBOX_PRICE, 3, n_completion)
             n_thought.append(n_thinking)
         assert n_thought[0] == 0
         assert sorted(set(n_thought)) == n_thought
 
 
 def test_thinking_uses_up_the_limit_first():
-    with serve(scripted, reasoning=True) as server:
+    with run_teacher_server(scripted, reasoning=True) as server:
         _, answer, _ = post(server, thinking_body(max_completion_tokens=10))
         (choice,) = answer["choices"]
         assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
@@ -242,17 +245,17 @@ def test_thinking_uses_up_the_limit_first():
     ],
 )
 def test_a_reasoning_model_refuses_what_such_models_refuse(more, code, param):
-    with serve(scripted, reasoning=True) as server:
+    with run_teacher_server(scripted, reasoning=True) as server:
         status, answer, _ = post(server, thinking_body(**more))
         assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, code, param)
         assert post(server, thinking_body(temperature=1))[0] == 200
-    with serve(scripted) as server:
+    with run_teacher_server(scripted) as server:
         assert post(server, thinking_body(**more))[0] == 200
 
 
 def test_each_provider_words_the_same_usage_in_its_own_way():
     def usage(style):
-        with serve(scripted, reasoning=True, cached=1.0, usage_style=style) as server:
+        with run_teacher_server(scripted, reasoning=True, cached=1.0, usage_style=style) as server:
             return said(server, thinking_body())[1], server.billed
 
     n_thinking, n_answer = 28, 14  # two drafts of the answer, and the answer
@@ -273,20 +276,20 @@ def test_what_stands_before_the_last_message_is_what_a_cache_holds():
         request = body(messages=[{"role": role, "content": text} for role, text in turns])
         return said(server, request)[1]["prompt_tokens_details"]["cached_tokens"]
 
-    with serve(scripted, cached=0.5) as server:
+    with run_teacher_server(scripted, cached=0.5) as server:
         seen = [cached(server, n) for n in range(30)]
         assert set(seen) == {0, 3}
         assert seen == [cached(server, n) for n in range(30)]
 
 
 def test_the_command_serves_with_its_options():
-    (example,) = generate(1, 0)
+    (example,) = generate_examples(1, 0)
     command = "sandbox serve --port 0 --rate 0.05 --latency 0.3 --batch-seconds 600 --seed 7"
     script = "from bridgekd.cli import main; main()"
     arguments = [sys.executable, "-c", script, *command.split()]
     request = body(example.question, max_tokens=500)
     with (
-        serve(seed=7) as server,
+        run_teacher_server(seed=7) as server,
         subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as child,
     ):
         try:

@@ -11,14 +11,14 @@ import bridgekd
 from answer_types import get_type
 from bridgekd import lm
 from bridgekd.cli import main
-from bridgekd.core.prompts import answer_prompt, explain_prompt
+from bridgekd.core.prompts import render_answer_prompt, render_cot_prompt
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.journal import EvaluatedModel
 from bridgekd.records import Example
 from bridgekd.stages.evaluate import ArmSettings
 from bridgekd.stages.predict import PredictSettings
-from bridgekd.trying import Panel
+from bridgekd.trying import LoadedModels
 from tiny_models import write_tiny
 
 ASKED = Example("a", "Who holds the box ?")
@@ -26,7 +26,7 @@ ASKED = Example("a", "Who holds the box ?")
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    return lm.load(write_tiny(tmp_path_factory.mktemp("m")), device="cpu")
+    return lm.load_model(write_tiny(tmp_path_factory.mktemp("m")), device="cpu")
 
 
 @pytest.fixture
@@ -42,20 +42,20 @@ def panel(local, tmp_path):
             )
             for ask in ("explain", "answer")
         )
-        return Panel(get_type(name), tuple((model, local) for model in models))
+        return LoadedModels(get_type(name), tuple((model, local) for model in models))
 
     return of
 
 
 def written(local, prompt):
-    return lm.generate(local, [prompt], max_new_tokens=6, batch_size=1)[0]
+    return lm.generate_texts(local, [prompt], max_new_tokens=6, batch_size=1)[0]
 
 
 def test_each_model_is_asked_as_it_was_trained(local, panel):
     joint, two_task = panel().ask(ASKED.question)
-    assert joint.rationale == two_task.rationale == written(local, explain_prompt(ASKED))
+    assert joint.rationale == two_task.rationale == written(local, render_cot_prompt(ASKED))
     assert joint.model == "Student, BRIDGE"
-    assert written(local, explain_prompt(ASKED)) != written(local, answer_prompt(ASKED))
+    assert written(local, render_cot_prompt(ASKED)) != written(local, render_answer_prompt(ASKED))
 
 
 @pytest.mark.parametrize(
@@ -67,18 +67,18 @@ def test_each_model_is_asked_as_it_was_trained(local, panel):
     ],
 )
 def test_a_question_that_cannot_be_is_a_sentence(panel, name, question, choices, complaint):
-    with pytest.raises(BadInput, match=complaint):
+    with pytest.raises(InputError, match=complaint):
         panel(name).ask(question, choices)
 
 
 def test_options_are_shown_as_in_the_training(local, panel):
     example = Example("a", "Which ?", choices=("red box", "lazy dog"))
     (reply, _) = panel("multiple_choice").ask("Which ?", ["red box", " lazy dog "])
-    assert reply.rationale == written(local, explain_prompt(example))
+    assert reply.rationale == written(local, render_cot_prompt(example))
 
 
 def test_a_student_is_asked_beside_its_assistant_and_its_base(runs, capsys):
-    panel = bridgekd.panel("tiny", store=runs)
+    panel = bridgekd.load_models("tiny", store=runs)
     assert [arm.name for arm, _ in panel.models] == ["bridge", "assistant", "student_base"]
     replies = panel.ask("Where is Ann?")
     assert main(["try", "tiny", "Where is Ann?", "--store", str(runs)]) == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.variants import NoOptions, Registry, VariantRef
 
 SHAPE = """
@@ -65,7 +65,7 @@ def test_own_code_is_named_and_not_hashed(registry):
     ],
 )
 def test_a_wrong_reference_is_one_sentence(registry, tmp_path, ref, message):
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(InputError, match=message):
         registry.resolve(VariantRef.model_validate(ref), tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_a_file_is_a_variant_and_its_code_is_hashed(registry, tmp_path):
 )
 def test_a_broken_file_is_one_sentence(registry, tmp_path, code, message):
     (tmp_path / "broken.py").write_text(code)
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(InputError, match=message):
         registry.resolve(VariantRef(file="broken.py"), tmp_path)
 
 

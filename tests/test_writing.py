@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from bridgekd import lm
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 from bridgekd.core.throughput import Throughput
-from bridgekd.edges.rows import append_json, read_appended
-from bridgekd.edges.store import UNFINISHED
+from bridgekd.edges.rows import append_jsonl, read_appended_jsonl
+from bridgekd.edges.store import RESUME_DIR
 from bridgekd.records import Message
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import LocalBackend
 from bridgekd.stages.resumable_generation import ResumableGenerator
 from tiny_models import write_babbler
 
-LIVE = Live("run", Teacher(model="none"), Path("none.db"))
+LIVE = RunContext("run", TeacherOptions(model="none"), Path("none.db"))
 PROMPTS = [(Message("user", "Who holds " + "the box " * (k % 3) + "?"),) for k in range(20)]
 
 
@@ -27,31 +27,31 @@ def make_writer(folder, batch_size=16):
 @pytest.fixture(scope="module")
 def babbler(tmp_path_factory):
     folder = tmp_path_factory.mktemp("babbler")
-    return LocalBackend(lm.load(write_babbler(folder, "Answer: Ann"), device="cpu"))
+    return LocalBackend(lm.load_model(write_babbler(folder, "Answer: Ann"), device="cpu"))
 
 
 @pytest.fixture
 def out(tmp_path):
-    (tmp_path / UNFINISHED).mkdir()
+    (tmp_path / RESUME_DIR).mkdir()
     return tmp_path
 
 
 def test_a_text_is_over_with_its_answer_though_the_model_would_go_on(babbler, out):
-    (free,) = lm.generate(babbler.model, PROMPTS[:1], max_new_tokens=30, batch_size=1)
+    (free,) = lm.generate_texts(babbler.model, PROMPTS[:1], max_new_tokens=30, batch_size=1)
     assert free.startswith("Answer: Ann\nAnswer: Ann\n")
     writer = make_writer(out)
     assert writer.generate(babbler, PROMPTS, "write") == ["Answer: Ann"] * 20
     line = babbler.model.tokenizer("Answer: Ann\n", add_special_tokens=False)["input_ids"]
     assert writer.speed.n_generated_tokens == 20 * len(line)
-    assert len(read_appended(out / UNFINISHED / "texts.jsonl")) == 2  # batches of 16 and 4
+    assert len(read_appended_jsonl(out / RESUME_DIR / "texts.jsonl")) == 2  # batches of 16 and 4
 
 
 def test_batches_of_an_earlier_try_are_kept_and_not_counted_again(babbler, out):
     make_writer(out).generate(babbler, PROMPTS, "write")
-    file = out / UNFINISHED / "texts.jsonl"
-    first, _ = read_appended(file)
+    file = out / RESUME_DIR / "texts.jsonl"
+    first, _ = read_appended_jsonl(file)
     file.unlink()
-    append_json(file, [[i, f"kept {i}"] for i, _ in first])
+    append_jsonl(file, [[i, f"kept {i}"] for i, _ in first])
     writer = make_writer(out)
     texts = writer.generate(babbler, PROMPTS, "write")
     rows = {i for i, _ in first}

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from bridgekd.comparing import build_arms, parse_comparison
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.sources import data_source
+from bridgekd.edges.sources import resolve_data
 from bridgekd.edges.store import Artifact
 from bridgekd.methods.bridge import teach_assistant
 from bridgekd.runs import Arm, Run, build_run_context, open_run
-from bridgekd.sandbox.teacher_server import serve
+from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.stages.load_data import build_load_pool_settings, load_pool
 from bridgekd.stages.train import build_warm_up_settings, warm_up
 from bridgekd.variants import VariantRef
@@ -50,7 +50,7 @@ def shifted(domain: str) -> Phase:
 
     def method(run: Run) -> list[Arm]:
         pool = run.load_pool()
-        elsewhere = data_source(f"elsewhere-{domain}.jsonl", run.folder)
+        elsewhere = resolve_data(f"elsewhere-{domain}.jsonl", run.folder)
         other = run.make(load_pool, build_load_pool_settings(run.recipe, run.folder), elsewhere)
         warm = run.make(warm_up, build_warm_up_settings(run.recipe), run.assistant, other)
         return [assistant_arm(run, pool, warm)]
@@ -73,7 +73,7 @@ PHASES: dict[str, Phase] = {
 
 def carried_out(folder: Path, job: Job) -> Answers:
     """Makes the models of a job and their answers to the test questions, or finds them."""
-    with serve(wrong_rate=job.wrong) as teacher:
+    with run_teacher_server(wrong_rate=job.wrong) as teacher:
         overrides = [
             f"seed={job.seed}",
             f"teacher.base_url={teacher.base_url}",

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgekd.core.chance import Chance
-from bridgekd.core.crossed import Difference, difference_of
-from bridgekd.core.statistics import holm
+from bridgekd.core.chance import ChanceBaseline
+from bridgekd.core.crossed import Difference, estimate_difference
+from bridgekd.core.statistics import holm_correction
 from bridgekd.edges.rows import read_rows
-from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.edges.store import Artifact, find_ancestors
 from bridgekd.records import Completion, Example
-from bridgekd.sandbox.steps import count_steps
-from bridgekd.stages.cells import Reader
+from bridgekd.sandbox.steps import count_wrong_steps
+from bridgekd.stages.cells import ArmReader
 from bridgekd.stages.evaluate import ArmSettings
 from bridgekd.stages.stats import CalibrationStats
 from bridgekd.stages.train import train_student
@@ -51,26 +51,31 @@ def lines_of(
 ) -> dict[str, Line]:
     """An experiment's lines by title. Holm's correction is over all its comparisons."""
     test = {e.id: e for e in _test_of(next(iter(done.values())))}
-    read = Reader(test, count_steps)
+    read = ArmReader(test, count_wrong_steps)
     results: list[ArmResult] = []
     picks: dict[str, Mapping[str, float]] = {}
     aurocs: dict[str, list[float]] = {}
     for row in experiment.rows:
         found = [artifact(done[job][row.model]) for job in seeded([row.job], seeds)]
         results += [
-            replace(read.cell(_describe(row, answers), answers), arm=row.title) for answers in found
+            replace(read.read_arm(_describe(row, answers), answers), arm=row.title)
+            for answers in found
         ]
         picks[row.title] = _picks(found) if experiment.picks else {}
         aurocs[row.title] = [value for answers in found for value in _aurocs(answers)]
     figures = compute_metrics(
-        results, {id: e.domain for id, e in test.items()}, chance=Chance(0.0, "not computed")
+        results,
+        {id: e.domain for id, e in test.items()},
+        chance=ChanceBaseline(0.0, "not computed"),
     ).arms
     right = {
         row.title: _right([r for r in results if r.arm == row.title]) for row in experiment.rows
     }
     less = {row.title: _less(experiment, row, right) for row in experiment.rows}
     held = [title for title, told in less.items() if told is not None]
-    adjusted = dict(zip(held, holm([d.p for d in less.values() if d is not None]), strict=True))
+    adjusted = dict(
+        zip(held, holm_correction([d.p for d in less.values() if d is not None]), strict=True)
+    )
     return {
         title: Line(title, figures[title], right[title], less[title], adjusted.get(title),
                     picks[title], aurocs[title])
@@ -100,7 +105,7 @@ def _less(
         np.array([right[title][id] for id in both], dtype=float).T
         for title in (reference, row.title)
     )
-    return difference_of(first, second)
+    return estimate_difference(first, second)
 
 
 def _describe(row: Row, answers: Artifact) -> ArmSettings:
@@ -116,13 +121,13 @@ def artifact(folder: Path) -> Artifact:
 
 
 def _test_of(answers: Answers) -> list[Example]:
-    made = ancestors(artifact(next(iter(answers.values())))).values()
+    made = find_ancestors(artifact(next(iter(answers.values())))).values()
     (test,) = (a for a in made if a.stage == "load_test")
     return read_rows(test.path / "test.parquet", Example)
 
 
 def _aurocs(answers: Artifact) -> list[float]:
-    checks = [a for a in ancestors(answers).values() if a.stage == "check"]
+    checks = [a for a in find_ancestors(answers).values() if a.stage == "check"]
     found = [a.read_stats(CalibrationStats).calibration for a in checks]
     return [c.auroc for c in found if c is not None and c.auroc is not None]
 
@@ -130,7 +135,7 @@ def _aurocs(answers: Artifact) -> list[float]:
 def _picks(found: Sequence[Artifact]) -> Mapping[str, float]:
     bought: Counter[str] = Counter()
     for made in found:
-        behind = ancestors(made).values()
+        behind = find_ancestors(made).values()
         pools = [a.path / "pool.parquet" for a in behind if a.stage == "load_pool"]
         domain = {e.id: e.domain for pool in pools for e in read_rows(pool, Example)}
         for bill in (a for a in behind if a.stage == "query_teacher"):

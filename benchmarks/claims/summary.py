@@ -7,7 +7,7 @@ direction, not of its size.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bridgekd.core.crossed import Estimate, difference_of, ratio_of
+from bridgekd.core.crossed import Estimate, estimate_difference, estimate_ratio
 from claims.experiments import WRONG
 from claims.reading import Line, matrices
 
@@ -94,18 +94,18 @@ def _loops(lines: Lines) -> Iterator[Claim]:
 
 def _relative(claim: str, paper: str, arm: Line, reference: Line) -> Claim:
     one, other = matrices(arm, reference)
-    return _told(claim, paper, ratio_of(one - other, other), " %")
+    return _told(claim, paper, estimate_ratio(one - other, other), " %")
 
 
 def _gap(arm: Line, reference: Line, teacher: Line) -> Claim:
     one, other, best = matrices(arm, reference, teacher)
-    told = ratio_of(one - other, best - other)
+    told = estimate_ratio(one - other, best - other)
     return _told("of direct's gap to the teacher closed", "12 to 16 %", told, " %")
 
 
 def _difference(claim: str, paper: str, arm: Line, reference: Line) -> Claim:
     one, other = matrices(arm, reference)
-    told = difference_of(other, one)
+    told = estimate_difference(other, one)
     return _told(claim, paper, Estimate(told.mean, told.low, told.high), " points")
 
 
@@ -136,7 +136,7 @@ def _bracket(bridge: Line, budgets: Sequence[tuple[str, Line]]) -> tuple[float, 
     the first with which it is shown above.
     """
     told = [
-        (float(share.rstrip("%")) / 5, difference_of(*matrices(bridge, direct)))
+        (float(share.rstrip("%")) / 5, estimate_difference(*matrices(bridge, direct)))
         for share, direct in budgets
     ]
     below = 0.0

@@ -9,8 +9,8 @@ import json
 import sys
 import time
 
-from bridgekd.sandbox.rates import Rate
-from bridgekd.sandbox.teacher_server import Faults, serve
+from bridgekd.sandbox.rates import RateLimitSpec
+from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
 
 TEXT = "First this, then that, so it must be so. Answer: 4"
 
@@ -21,14 +21,14 @@ def main() -> None:
     rate = None
     if asked["rate"]:
         steps = tuple((after_s, speed) for after_s, speed in asked["steps"])
-        rate = Rate(
+        rate = RateLimitSpec(
             asked["rate"],
             burst_s=asked["burst_s"],
             steps=steps,
             whole_seconds=asked["whole_seconds"],
         )
     notes = []
-    with serve(lambda question, seed: TEXT, faults=faults, rate=rate) as server:
+    with run_teacher_server(lambda question, seed: TEXT, faults=faults, rate=rate) as server:
         complete = server.complete
 
         def timed(body, authorization):

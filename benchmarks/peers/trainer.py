@@ -19,18 +19,20 @@ def clocks() -> tuple[float, float]:
 
 def bridgekd(job: dict) -> tuple[list, list, list]:
     from bridgekd import lm
-    from bridgekd.config import Train
-    from bridgekd.lm.encode import encode_rows
-    from bridgekd.lm.updates import Updates
-    from bridgekd.records import Message, Span, TrainRow
+    from bridgekd.config import TrainOptions
+    from bridgekd.lm.encode import tokenize_sequences
+    from bridgekd.lm.updates import UpdateSchedule
+    from bridgekd.records import Message, TargetSpan, TrainingSequence
 
     rows = [
-        TrainRow(str(i), (Message("user", asked),), tuple(Span(text) for text in spans))
+        TrainingSequence(
+            str(i), (Message("user", asked),), tuple(TargetSpan(text) for text in spans)
+        )
         for i, (asked, spans) in enumerate(job["rows"])
     ]
-    train = Train(
-        learning_rate=job["learning_rate"], batch_size=job["batch_size"], schedule="constant",
-        warmup_ratio=0.0,
+    train = TrainOptions(
+        learning_rate=job["learning_rate"], batch_size=job["batch_size"],
+        lr_scheduler_type="constant", warmup_ratio=0.0,
     )  # fmt: skip
     times = []
     log = lm.fine_tune(
@@ -46,11 +48,11 @@ def bridgekd(job: dict) -> tuple[list, list, list]:
         lambda *_: times.append(clocks()),
     )
     assert log.n_rows == len(rows)
-    encoded = encode_rows(lm.load(job["model"], device="cpu").tokenizer, rows)
-    updates = Updates(
+    encoded = tokenize_sequences(lm.load_model(job["model"], device="cpu").tokenizer, rows)
+    updates = UpdateSchedule(
         encoded, batch_size=train.batch_size, n_updates=log.n_updates, seed=job["seed"]
     )
-    until = [updates.tokens_until(k) for k in range(log.n_updates + 1)]
+    until = [updates.count_tokens_until(k) for k in range(log.n_updates + 1)]
     tokens = [b - a for a, b in itertools.pairwise(until)]
     lines = (Path(job["out"]) / "metrics.jsonl").read_text().splitlines()
     return times, tokens, [json.loads(line)["loss"] for line in lines]

@@ -4,23 +4,23 @@ from pathlib import Path
 
 from job import MODEL, from_arguments
 
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_PRICE
-from bridgekd.teacher.buy import buy
+from bridgekd.teacher.buy import buy_answers
 
 
 def main() -> None:
     job = from_arguments()
-    teacher = Teacher(
+    teacher = TeacherOptions(
         model=MODEL,
         base_url=job.base_url,
         api_key_env=None,
         max_tokens=job.max_tokens,
-        concurrency=job.concurrency,
+        max_concurrent_requests=job.concurrency,
         price=SANDBOX_PRICE,
     )
     requests = [
@@ -29,7 +29,7 @@ def main() -> None:
     ]
     job.begins()
     with Ledger(Path(job.folder) / "ledger.db") as ledger:
-        bought = buy(
+        bought = buy_answers(
             requests, ledger, teacher=teacher, limits=Limits(queries=job.n), run="r", api_key="none"
         )
     job.done([row.rank for row in bought.completions])

@@ -31,11 +31,11 @@ from train_base_models import ATTENTION, CONV, make_model
 from transformers import PreTrainedTokenizerFast
 from world_tokenizer import SPECIAL_TOKENS, wrap_tokenizer
 
-from bridgekd.config import RuntimeOptions, Train
+from bridgekd.config import RuntimeOptions, TrainOptions
 from bridgekd.io.disk import write_atomic
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.lm.training_job import TrainingJob
-from bridgekd.records import Span, TrainRow
+from bridgekd.records import TargetSpan, TrainingSequence
 
 VOCABULARY = 2048
 ROW_WORDS = 100  # a row of text holds about so many
@@ -89,7 +89,7 @@ def make_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 def drill_rows(
     texts: Sequence[str], n: int, seed: int, *, n_words: int, bare: float
-) -> list[TrainRow]:
+) -> list[TrainingSequence]:
     """A few pairs of the `n_words` most frequent words again and again, a share `bare` of the rows
     without words between.
     """
@@ -104,17 +104,20 @@ def drill_rows(
         ways = [WORDINGS[0]] if rng.random() < bare else rng.sample(WORDINGS, rng.randint(1, 2))
         said = pairs + rng.choices(pairs, k=rng.randint(10, 16))
         text = ". ".join(rng.choice(ways).format(a=a, b=b) for a, b in said)
-        rows.append(TrainRow(f"drill-{i}", (), (Span(f"{text}."),)))
+        rows.append(TrainingSequence(f"drill-{i}", (), (TargetSpan(f"{text}."),)))
     return rows
 
 
-def text_rows(texts: Sequence[str], seed: int) -> list[TrainRow]:
+def text_rows(texts: Sequence[str], seed: int) -> list[TrainingSequence]:
     """The texts in random order as rows of about ROW_WORDS words: short ones put together, long
     ones cut.
     """
     rng = random.Random(f"text:{seed}")
     order = rng.sample(list(texts), len(texts))
-    return [TrainRow(f"text-{i}", (), (Span(row),)) for i, row in enumerate(_packed(order))]
+    return [
+        TrainingSequence(f"text-{i}", (), (TargetSpan(row),))
+        for i, row in enumerate(_packed(order))
+    ]
 
 
 def _packed(texts: Sequence[str]) -> Iterator[str]:
@@ -146,8 +149,8 @@ def build(name: str, plan: Plan, texts: Sequence[str], folder: Path, seed: int =
         make_model(plan, tokenizer, seed).save_pretrained(latest)
         tokenizer.save_pretrained(latest)
     for lesson, (rows, schedule, epochs) in lessons.items():
-        config = Train(learning_rate=plan.learning_rate, batch_size=16, schedule=schedule,
-                       epochs=epochs)  # fmt: skip
+        config = TrainOptions(learning_rate=plan.learning_rate, batch_size=16,
+                       lr_scheduler_type=schedule, epochs=epochs)  # fmt: skip
         done = work / f"{lesson}.json"
         if not done.is_file():
             told = _taught(latest, rows, work / lesson, config, seed, label=f"{name} {lesson}")
@@ -159,7 +162,13 @@ def build(name: str, plan: Plan, texts: Sequence[str], folder: Path, seed: int =
 
 
 def _taught(
-    base: Path, rows: Sequence[TrainRow], out: Path, config: Train, seed: int, *, label: str
+    base: Path,
+    rows: Sequence[TrainingSequence],
+    out: Path,
+    config: TrainOptions,
+    seed: int,
+    *,
+    label: str,
 ) -> dict[str, Any]:
     """One lesson; what is told of it. A lesson that was cut short goes on within a minute of it."""
     started = time.process_time()
@@ -175,7 +184,7 @@ def _taught(
             rows,
             out,
             config,
-            n_updates=config.n_updates(len(rows)),
+            n_updates=config.compute_n_updates(len(rows)),
             seed=seed,
             device="auto",
             label=label,

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from bridgekd import lm
-from bridgekd.edges.data import raw_rows
+from bridgekd.edges.data import iter_raw_rows
 from bridgekd.selection.diversity import center_embeddings
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import Strategy, rank_pool
@@ -48,7 +48,7 @@ class Texts:
 
 def pools(data: Path, largest: int) -> Iterator[Texts]:
     """Of larger sets, so many rows are drawn."""
-    rows = [row for _, row in raw_rows(data / "banking77/banking_data/train.csv.gz")]
+    rows = [row for _, row in iter_raw_rows(data / "banking77/banking_data/train.csv.gz")]
     yield _drawn("Banking77", [RecordedRow(r["text"], r["category"]) for r in rows], largest)
     palm = data / "palm540b-dss"
     yield _drawn("CommonsenseQA", list(read_palm540b_dss(palm / "cqa_train.jsonl.gz")), largest)
@@ -74,7 +74,7 @@ def _drawn(name: str, rows: list[RecordedRow], largest: int) -> Texts:
 
 
 def embedded(texts: list[str]) -> np.ndarray:
-    return lm.embed(get_model_path(), texts, device="cpu", batch_size=64)
+    return lm.embed_texts(get_model_path(), texts, device="cpu", batch_size=64)
 
 
 def difficulty_of(pool: Texts, vectors: np.ndarray) -> np.ndarray:

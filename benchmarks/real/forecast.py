@@ -22,10 +22,10 @@ from grading import MENTOR, Set, reader, sets_in
 from importers import RecordedRow, read_mentor_kd
 
 from bridgekd.config import Price
-from bridgekd.core.bounds import Bounds, calls_for
-from bridgekd.core.costs import cost_microusd
-from bridgekd.core.prompts import teacher_prompt
-from bridgekd.core.statistics import wilson
+from bridgekd.core.bounds import CostBounds, plan_requests
+from bridgekd.core.costs import compute_cost_microusd
+from bridgekd.core.prompts import render_teacher_prompt
+from bridgekd.core.statistics import wilson_interval
 from bridgekd.cost.forecast import forecast_cost
 from bridgekd.cost.token_lengths import KnownUsage, LengthEvidence
 from bridgekd.records import Example, Message
@@ -51,7 +51,7 @@ def calls_of(rows: Iterator[RecordedRow], largest: int, rng: np.random.Generator
         first = [first[i] for i in sorted(rng.choice(len(first), largest, replace=False))]
     calls = []
     for row in first:
-        messages = teacher_prompt(Example("", row.question, None, row.choices))
+        messages = render_teacher_prompt(Example("", row.question, None, row.choices))
         n_bytes = sum(len(m.content.encode()) for m in messages)
         n_prompt = sum(n_tokens(m.content) for m in messages)
         n_answer = n_tokens(row.text or "")
@@ -67,18 +67,20 @@ def n_tokens(text: str) -> int:
     return len(re.findall(r"\w{1,6}|[^\w\s]", text))
 
 
-def told_and_true(calls: Sequence[Call], known: Sequence[int]) -> tuple[Bounds, int]:
+def told_and_true(calls: Sequence[Call], known: Sequence[int]) -> tuple[CostBounds, int]:
     """The bill of the others, as foreseen from the known ones, and as it came."""
     held = set(known)
     others = [call for i, call in enumerate(calls) if i not in held]
     told = forecast_cost(
-        calls_for([messages for messages, _ in others], PRICE, MAX_TOKENS),
+        plan_requests([messages for messages, _ in others], PRICE, MAX_TOKENS),
         price=PRICE,
         max_tokens=MAX_TOKENS,
         ordered=True,
         evidence=LengthEvidence("answers", [calls[i][1] for i in known]),
     )
-    bills = (cost_microusd(PRICE, u.n_prompt_tokens, u.n_completion_tokens) for _, u in others)
+    bills = (
+        compute_cost_microusd(PRICE, u.n_prompt_tokens, u.n_completion_tokens) for _, u in others
+    )
     assert told.total is not None
     return told.total, sum(bills)
 
@@ -86,15 +88,15 @@ def told_and_true(calls: Sequence[Call], known: Sequence[int]) -> tuple[Bounds, 
 def tell(name: str, calls: Sequence[Call], draws: Sequence[Sequence[int]]) -> tuple[int, int]:
     """Prints a set's row: the first draw, and how many of all draws held."""
     found = [told_and_true(calls, known) for known in draws]
-    below = sum(bill < (b.low or 0) for b, bill in found)
-    above = sum(bill > (b.high or 0) for b, bill in found)
+    below = sum(bill < (b.ci_low or 0) for b, bill in found)
+    above = sum(bill > (b.ci_high or 0) for b, bill in found)
     held = len(found) - below - above
-    passed = sum(bill > b.ceiling for b, bill in found)
-    widths = [((b.high or 0) - (b.low or 0)) / bill for b, bill in found]
+    passed = sum(bill > b.maximum for b, bill in found)
+    widths = [((b.ci_high or 0) - (b.ci_low or 0)) / bill for b, bill in found]
     bounds, bill = found[0]
-    inside = (bounds.low or 0) <= bill <= (bounds.high or 0)
+    inside = (bounds.ci_low or 0) <= bill <= (bounds.ci_high or 0)
     expected = np.median([(b.expected or 0) / bill for b, bill in found])
-    dollars = [f"{(x or 0) / 1e6:.4f}" for x in (bounds.low, bounds.high, bill)]
+    dollars = [f"{(x or 0) / 1e6:.4f}" for x in (bounds.ci_low, bounds.ci_high, bill)]
     print(f"| {name} | {len(calls)} | {dollars[0]} to {dollars[1]} | {dollars[2]} | "
           f"{'yes' if inside else 'no'} | {held} of {len(found)} ({below}, {above}) | "
           f"{expected:.2f} | {np.median(widths):.0%} | {passed} |", flush=True)  # fmt: skip
@@ -120,7 +122,7 @@ def main() -> None:
         draws = [rng.choice(len(calls), asked.known, replace=False) for _ in range(asked.draws)]
         totals.append(tell(name, calls, [d.tolist() for d in draws]))
     held, n = (sum(column) for column in zip(*totals, strict=True))
-    low, high = wilson(held, n)
+    low, high = wilson_interval(held, n)
     print(f"held {held} of {n} ({held / n:.1%}; {low:.1%} to {high:.1%} if draws were apart)")
 
 

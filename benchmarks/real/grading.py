@@ -15,7 +15,7 @@ from pathlib import Path
 
 from importers import RecordedRow, read_mentor_kd, read_palm540b_dss
 
-from bridgekd.core.statistics import wilson
+from bridgekd.core.statistics import wilson_interval
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.variants import VariantSettings
@@ -88,7 +88,7 @@ def tell(
     """Prints a set's row of the table, and some of its disagreements."""
     apart = [(row, graded) for row, graded in pairs if graded != row.flag]
     n, n_agree = len(pairs), len(pairs) - len(apart)
-    low, high = wilson(n_agree, n)
+    low, high = wilson_interval(n_agree, n)
     flagged, right = sum(bool(r.flag) for r, _ in pairs), sum(g for _, g in pairs)
     agree = f"{n_agree / n:.2%} ({low:.1%} to {high:.1%})"
     row_type = answer_type.settings.name

@@ -22,7 +22,7 @@ from bridgekd import api
 from bridgekd.comparing import build_arms, parse_comparison
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.store import MANIFEST
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.progress import Progress
 from bridgekd.runs import build_run_context, open_run
 from bridgekd.stats.metrics import Metrics
@@ -60,7 +60,7 @@ def fits(recipe_file: Path, arm: str, tell: Progress) -> bool:
     try:
         methods = parse_comparison(recipe, folder, [arm]).methods
         build_arms(open_run(recipe, folder, live, methods), methods)
-    except BadInput as exc:
+    except InputError as exc:
         print(f"{recipe.name}: {arm} does not fit: {exc}", flush=True)
         return False
     return True

@@ -103,7 +103,7 @@ def select(folder: Path) -> None:
 def plan(folder: Path) -> None:
     """What `bridgekd plan` works out for the whole pool."""
     told = api.plan(folder / "pool.yaml")
-    assert told.to_buy is not None and told.to_buy.n_queries
+    assert told.train_cost is not None and told.train_cost.n_queries
 
 
 def _repeated(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:

@@ -15,8 +15,8 @@ from pathlib import Path
 from importers import RecordedRow, read_json_file, read_mentor_kd, read_palm540b_dss
 
 from bridgekd.core.prompts import render_question
-from bridgekd.edges.data import raw_rows
-from bridgekd.errors import BadInput
+from bridgekd.edges.data import iter_raw_rows
+from bridgekd.errors import InputError
 from bridgekd.records import Example
 
 MENTOR = ("tracking_shuffled_objects", "last_letter_concatenation", "svamp", "date_understanding",
@@ -46,8 +46,8 @@ def questions_of_tests(data: Path) -> list[str]:
     found = [q.question for task in MENTOR for q in _mentor(data, task, "test")]
     for name in ("svamp_test", "cqa_test"):
         found += [r.question for r in read_palm540b_dss(data / f"palm540b-dss/{name}.jsonl.gz")]
-    found += [row["question"] for _, row in raw_rows(data / "gsm8k/test.jsonl.gz")]
-    found += [row["text"] for _, row in raw_rows(data / "banking77/banking_data/test.csv.gz")]
+    found += [row["question"] for _, row in iter_raw_rows(data / "gsm8k/test.jsonl.gz")]
+    found += [row["text"] for _, row in iter_raw_rows(data / "banking77/banking_data/test.csv.gz")]
     found += [q for name in WORD_PROBLEMS for q in _of_split(data, name, "test")]
     medical = read_json_file(data / "pubmedqa/data/ori_pqal.json.gz")
     found += [medical[id]["QUESTION"] for id in _medical_test(data)]
@@ -75,7 +75,7 @@ def refuse_tests(texts: Iterable[str], tests: Iterable[str]) -> None:
     starts = _by_start(tests)
     for text in texts:
         if _holds(text, starts):
-            raise BadInput(f"a test question stands in {text[:80]!r}; leave that text out")
+            raise InputError(f"a test question stands in {text[:80]!r}; leave that text out")
 
 
 def _by_start(tests: Iterable[str]) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
@@ -109,9 +109,9 @@ def _texts(data: Path) -> Iterator[Text]:
     palm = data / "palm540b-dss"
     for name in ("cqa_train", "svamp_train"):
         yield from (Text(name, _shown(row)) for row in read_palm540b_dss(palm / f"{name}.jsonl.gz"))
-    for _, row in raw_rows(palm / "esnli_train_first10k.csv.gz"):
+    for _, row in iter_raw_rows(palm / "esnli_train_first10k.csv.gz"):
         yield Text("esnli", f"{row['premise'].strip()} {row['hypothesis'].strip()}")
-    for _, row in raw_rows(data / "banking77/banking_data/train.csv.gz"):
+    for _, row in iter_raw_rows(data / "banking77/banking_data/train.csv.gz"):
         yield Text("banking77", row["text"].strip())
     for name in WORD_PROBLEMS:
         yield from (Text(name, question) for question in _of_split(data, name, "train"))

@@ -22,8 +22,8 @@ from importers import RecordedRow, read_mentor_kd
 from tasks import TASKS, Task, prepare, read, write
 
 from bridgekd.comparing import build_arms, parse_comparison
-from bridgekd.core.crossed import difference_of, share_of
-from bridgekd.core.statistics import holm
+from bridgekd.core.crossed import estimate_difference, estimate_proportion
+from bridgekd.core.statistics import holm_correction
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.rows import read_rows
 from bridgekd.grading.answer_extraction import split_answer
@@ -105,14 +105,16 @@ def likeness(texts: Sequence[str]) -> tuple[float, int]:
 
 def table(found: dict[str, Taught]) -> str:
     """Markdown: accuracy of each teacher's students, and their difference from the large one's."""
-    others = {n: difference_of(found[LARGE].right, t.right) for n, t in found.items() if n != LARGE}
-    adjusted = dict(zip(others, holm([d.p for d in others.values()]), strict=True))
+    others = {
+        n: estimate_difference(found[LARGE].right, t.right) for n, t in found.items() if n != LARGE
+    }
+    adjusted = dict(zip(others, holm_correction([d.p for d in others.values()]), strict=True))
     lines = [
         "| teacher | words | distinct threes | accuracy, % | minus GPT-3.5, points | p (Holm) |"
     ]
     lines += ["|---|---|---|---|---|---|"]
     for name, taught in found.items():
-        told = share_of(taught.right)
+        told = estimate_proportion(taught.right)
         cells = [name, f"{taught.words:.0f}", f"{taught.distinct:,}", _in_percent(told, "")]
         cells += (
             [_in_percent(others[name], "+"), f"{adjusted[name]:.2g}"]

@@ -11,7 +11,7 @@ from typing import Any
 from files import run_script
 from recorded_answers import RecordedRow, convert_recordings, read_recorded_rows
 
-from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.core.prompts import ANSWER_PREFIX
 
 _CHOICES = re.compile(
     r"\s*(?:Which choice is true\?\s*)?Answer choices:\s*(?P<choices>(?:\([A-Z]\)|[A-Z]\.)\s.*)",
@@ -38,7 +38,7 @@ def _parse_row(row: Mapping[str, Any]) -> Iterator[RecordedRow]:
     else:
         completion = row.get("completion")
         text = row["chain"].strip()
-        text += "" if completion is None else f"\n{ANSWER_MARK} {completion.strip()}"
+        text += "" if completion is None else f"\n{ANSWER_PREFIX} {completion.strip()}"
         yield RecordedRow(question, answer, choices, text, flag=row["initial_correct"])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from files import run_script
 from recorded_answers import RecordedRow, convert_recordings, read_recorded_rows
 
-from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.core.prompts import ANSWER_PREFIX
 from bridgekd.grading.parse_number import parse_number
 
 NLI = ("entailment", "neutral", "contradiction")
@@ -38,7 +38,7 @@ def _parse_row(row: Mapping[str, Any]) -> Iterator[RecordedRow]:
         text = _NEXT_QUESTION.split(row["palm_raw"])[0].strip()
         yield RecordedRow(question, answer, choices, text, flag=row["palm_correct"])
     else:
-        text = f"{row['rationale'].strip()}\n{ANSWER_MARK} {row['llm_label'].strip()}"
+        text = f"{row['rationale'].strip()}\n{ANSWER_PREFIX} {row['llm_label'].strip()}"
         yield RecordedRow(question, row["label"], choices, text)
 
 

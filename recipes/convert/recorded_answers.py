@@ -13,7 +13,7 @@ from typing import Any
 
 from files import make_parser, read_json_file, to_row, write_jsonl
 
-from bridgekd.edges.data import raw_rows
+from bridgekd.edges.data import iter_raw_rows
 from bridgekd.records import Example
 
 
@@ -49,7 +49,7 @@ def read_recorded_rows(path: Path, parse_row: ParseRow) -> Iterator[RecordedRow]
     """
     n_answers: Counter[str] = Counter()
     is_json = path.name.removesuffix(".gz").endswith(".json")
-    rows = read_json_file(path) if is_json else (row for _, row in raw_rows(path))
+    rows = read_json_file(path) if is_json else (row for _, row in iter_raw_rows(path))
     for number, row in enumerate(rows, start=1):
         try:
             parsed = list(parse_row(row))

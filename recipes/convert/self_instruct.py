@@ -5,12 +5,12 @@ from pathlib import Path
 
 from files import make_parser, run_script, write_jsonl
 
-from bridgekd.edges.data import raw_rows
+from bridgekd.edges.data import iter_raw_rows
 
 
 def read_self_instruct(path: Path) -> Iterator[dict[str, str]]:
     """Yield instruction, input and output of every instance of every task."""
-    for _, row in raw_rows(path):
+    for _, row in iter_raw_rows(path):
         for instance in row["instances"]:
             texts = {name: instance[name] for name in ("input", "output")}
             yield {"instruction": row["instruction"], **texts}

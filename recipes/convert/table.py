@@ -10,8 +10,8 @@ from pathlib import Path
 
 from files import make_parser, run_script, sample_questions, write_split
 
-from bridgekd.config import Fields
-from bridgekd.edges.data import load_examples
+from bridgekd.config import ColumnNames
+from bridgekd.edges.data import read_examples
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.records import Example
 from bridgekd.variants import VariantSettings
@@ -19,10 +19,10 @@ from bridgekd.variants import VariantSettings
 TEXT = load_answer_type(VariantSettings(name="text"))
 
 
-def read_tables(files: Sequence[Path], columns: Fields, suffix: str = "") -> Iterator[Example]:
+def read_tables(files: Sequence[Path], columns: ColumnNames, suffix: str = "") -> Iterator[Example]:
     """Yield the questions of the files in their order."""
     for path, name in zip(files, _name_files(files), strict=True):
-        for example in load_examples(path, columns, TEXT):
+        for example in read_examples(path, columns, TEXT):
             asked = f"{example.question}\n{suffix}" if suffix else example.question
             id = f"{name}-{example.id}" if name else example.id
             yield replace(example, id=id, question=asked, domain=name or example.domain)
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--test-size", default="0", help="a number of questions, or 30%%")
     parser.add_argument("--test-output", type=Path)
     options = parser.parse_args()
-    columns = Fields(**dict(pair.partition("=")[::2] for pair in options.column))
+    columns = ColumnNames(**dict(pair.partition("=")[::2] for pair in options.column))
     examples = list(read_tables(options.files, columns, options.question_suffix))
     test_questions = sample_questions(examples, options.test_size)
     if bool(test_questions) != (options.test_output is not None):

@@ -10,25 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bridgekd.errors import (
-    BadInput,
     BridgekdError,
-    DiskFull,
-    HardStop,
-    Overbilled,
-    ServerDown,
-    Stopped,
-    TeacherDown,
+    DiskFullError,
+    HardLimitError,
+    InputError,
+    OverbilledError,
+    ServerUnavailableError,
+    StoppedError,
+    TeacherUnavailableError,
 )
 
 if TYPE_CHECKING:
     from bridgekd.api import (
-        Exported,
-        Outcome,
-        Panel,
+        ExportResult,
+        LoadedModels,
         PilotResult,
         Plan,
+        RunResult,
         export,
-        panel,
+        load_models,
         plan,
         run,
         run_pilot,
@@ -38,10 +38,17 @@ if TYPE_CHECKING:
     from bridgekd.ledger.ledger import Ledger
     from bridgekd.progress import Progress
 
-__all__ = ["BadInput", "BridgekdError", "DiskFull", "HardStop", "Overbilled", "ServerDown"]
-__all__ += ["Stopped", "TeacherDown"]
-__all__ += ["Exported", "Outcome", "Panel", "PilotResult", "Plan"]
-__all__ += ["export", "panel", "plan", "run", "run_pilot"]
+__all__ = [
+    "BridgekdError",
+    "DiskFullError",
+    "HardLimitError",
+    "InputError",
+    "OverbilledError",
+    "ServerUnavailableError",
+]
+__all__ += ["StoppedError", "TeacherUnavailableError"]
+__all__ += ["ExportResult", "LoadedModels", "PilotResult", "Plan", "RunResult"]
+__all__ += ["export", "load_models", "plan", "run", "run_pilot"]
 __all__ += ["Ledger", "Progress", "Recipe", "Store"]
 
 __version__ = "0.1.0"  # pyproject.toml reads it here

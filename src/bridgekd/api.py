@@ -16,31 +16,40 @@ from bridgekd.comparing import (
 from bridgekd.config import Recipe
 from bridgekd.edges.metrics_file import read_metrics
 from bridgekd.edges.recipe import load_recipe
-from bridgekd.errors import BadInput
-from bridgekd.exporting import Exported, export_arm
+from bridgekd.errors import InputError
+from bridgekd.exporting import ExportResult, export_arm
 from bridgekd.journal import load_finished_run, parse_recipe
 from bridgekd.methods import pilot
-from bridgekd.planning import Plan, foreseen, planned
-from bridgekd.progress import Progress, silent
+from bridgekd.planning import Plan, plan_comparison, plan_run
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.runs import Run, RunMetadata, build_run_context, open_run
-from bridgekd.served.process import filled, program_of
+from bridgekd.served.process import fill_placeholders, find_program
 from bridgekd.stages.evaluate import get_step_checker
-from bridgekd.stages.live import Checker
+from bridgekd.stages.live import StepChecker
 from bridgekd.stages.pilot import PilotMeasurements, read_measurements
 from bridgekd.stats.metrics import Metrics
-from bridgekd.teacher.buy import api_key, key_in
+from bridgekd.teacher.buy import read_api_key, read_key_variable
 from bridgekd.teacher.transports import prepare_teacher, resolve_teacher
-from bridgekd.trying import Panel
-from bridgekd.trying import panel as open_panel
+from bridgekd.trying import LoadedModels
+from bridgekd.trying import open_models as open_panel
 from bridgekd.variants import VariantRef
-from bridgekd.workers import side_by_side
+from bridgekd.workers import run_parallel
 
-__all__ = ["Consent", "Exported", "Outcome", "Panel", "PilotResult", "Plan", "export", "panel"]
-__all__ += ["plan", "run", "run_pilot", "standing"]
+__all__ = [
+    "Consent",
+    "ExportResult",
+    "LoadedModels",
+    "PilotResult",
+    "Plan",
+    "RunResult",
+    "export",
+    "load_models",
+]
+__all__ += ["plan", "plan_remaining", "run", "run_pilot"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """A finished run: every figure, and where the page is."""
 
     name: str
@@ -60,7 +69,7 @@ class PilotResult:
 
 
 Consent = Callable[[Plan], bool]
-NO_CHECKERS: Mapping[str, Checker] = {}
+NO_STEP_CHECKERS: Mapping[str, StepChecker] = {}
 
 
 def run(
@@ -73,10 +82,10 @@ def run(
     workers: int = 1,
     folder: Path | None = None,
     consent: Consent = lambda plan: False,
-    checkers: Mapping[str, Checker] = NO_CHECKERS,
-    progress: Progress = silent,
+    checkers: Mapping[str, StepChecker] = NO_STEP_CHECKERS,
+    progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
-) -> Outcome:
+) -> RunResult:
     """Runs a recipe to its report, or goes on where it stopped; `methods`, under so many `seeds`
     (from the recipe's on) and under `budgets` in queries (0.05 or `5%` of the pool, or a number),
     are compared over one store, by as many processes as `workers` says.
@@ -86,23 +95,23 @@ def run(
     that is not on this machine; the default says no. `checkers` holds what `evaluate.steps` names.
     Raises BadInput, or Stopped with all state saved.
     """
-    given, home = _resolve(recipe, overrides, folder)
+    given, home = _resolve_recipe(recipe, overrides, folder)
     wanted = parse_comparison(given, home, methods, seeds, budgets)
-    if given.evaluate.steps is not None:
-        get_step_checker(checkers, given.evaluate.steps)
+    if given.evaluate.step_checker is not None:
+        get_step_checker(checkers, given.evaluate.step_checker)
     store = home / Path(given.store).expanduser()
-    plan = planned(given, home, wanted, store)
-    _agree(given, home, plan, consent)
+    plan = plan_comparison(given, home, wanted, store)
+    _confirm_purchase(given, home, plan, consent)
     ctx = build_run_context(given, home)
-    ctx = replace(ctx, progress=progress, note=note, checkers=checkers)
+    ctx = replace(ctx, progress=progress, notify=note, checkers=checkers)
     n_seeds = len(wanted.seeds)
     here = open_run(given, home, ctx, wanted.methods, n_seeds, wanted.budget_labels)
-    with _journal_of(here):
+    with _track_run(here):
         if workers > 1:
-            side_by_side(here, wanted, workers)
+            run_parallel(here, wanted, workers)
         evaluation = run_comparison(here, wanted)
         page = report_comparison(here, wanted, evaluation)
-    return Outcome(given.name, read_metrics(evaluation.path), page.path / "report.html", plan)
+    return RunResult(given.name, read_metrics(evaluation.path), page.path / "report.html", plan)
 
 
 def plan(
@@ -114,16 +123,16 @@ def plan(
     budgets: Sequence[int | float | str] = (),
     folder: Path | None = None,
     measure_time: bool = False,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
 ) -> Plan:
     """What `run` would do with the same arguments. Reads the data and the ledger; sends and writes
     nothing. With `measure_time` the local models that the plan has no measured speed for are loaded
     and measured, and the speeds are saved in the store.
     """
-    given, home = _resolve(recipe, overrides, folder)
+    given, home = _resolve_recipe(recipe, overrides, folder)
     store = home / Path(given.store).expanduser()
     wanted = parse_comparison(given, home, methods, seeds, budgets)
-    return planned(given, home, wanted, store, progress if measure_time else None)
+    return plan_comparison(given, home, wanted, store, progress if measure_time else None)
 
 
 def run_pilot(
@@ -133,7 +142,7 @@ def run_pilot(
     folder: Path | None = None,
     consent: Consent = lambda plan: False,
     show: Callable[[Plan], None] = lambda plan: None,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
 ) -> PilotResult:
     """Runs the recipe's pilot, or resumes it: spends `pilot.budget_fraction` of the budget, trains
@@ -142,20 +151,20 @@ def run_pilot(
     `show` gets the pilot's plan first; then `consent` is asked as by `run`. The pilot's run has the
     recipe's name with `-pilot` appended. Raises BadInput, or Stopped with all state saved.
     """
-    given, home = _resolve(recipe, overrides, folder)
+    given, home = _resolve_recipe(recipe, overrides, folder)
     given = given.model_copy(update={"name": f"{given.name[:73]}-{pilot.NAME}"})
     store = home / Path(given.store).expanduser()
-    plan = foreseen(given, home, store, pilot.pilot)
+    plan = plan_run(given, home, store, pilot.pilot)
     show(plan)
-    _agree(given, home, plan, consent)
-    ctx = replace(build_run_context(given, home), progress=progress, note=note)
+    _confirm_purchase(given, home, plan, consent)
+    ctx = replace(build_run_context(given, home), progress=progress, notify=note)
     here = open_run(given, home, ctx, [VariantRef(name=pilot.NAME)])
-    with _journal_of(here):
+    with _track_run(here):
         made = pilot.pilot(here)
     return PilotResult(given.name, read_measurements(made), made.path, plan)
 
 
-def standing(metadata: RunMetadata, store: Path) -> Plan:
+def plan_remaining(metadata: RunMetadata, store: Path) -> Plan:
     """What a run that is not over has still to do, by its file in `store`: `plan` of the same
     recipe as things stand now. Also while the run goes on.
 
@@ -163,9 +172,9 @@ def standing(metadata: RunMetadata, store: Path) -> Plan:
     """
     recipe, folder = parse_recipe(metadata), Path(metadata.folder)
     if metadata.methods == (VariantRef(name=pilot.NAME),):
-        return foreseen(recipe, folder, store, pilot.pilot)
+        return plan_run(recipe, folder, store, pilot.pilot)
     wanted = parse_comparison(recipe, folder, metadata.methods, metadata.n_seeds, metadata.budgets)
-    return planned(recipe, folder, wanted, store)
+    return plan_comparison(recipe, folder, wanted, store)
 
 
 def export(
@@ -174,8 +183,8 @@ def export(
     *,
     arm: str | None = None,
     store: str | Path = "runs",
-    progress: Progress = silent,
-) -> Exported:
+    progress: Progress = ignore_progress,
+) -> ExportResult:
     """Writes a model of the finished run named `run` into the folder `to`, which must be new or
     empty: merged weights that plain transformers loads, the rows it learnt from, a card for each.
 
@@ -185,13 +194,13 @@ def export(
     return export_arm(load_finished_run(Path(store), run), Path(to), arm, progress)
 
 
-def panel(
+def load_models(
     run: str,
     *,
     arm: str | None = None,
     store: str | Path = "runs",
-    progress: Progress = silent,
-) -> Panel:
+    progress: Progress = ignore_progress,
+) -> LoadedModels:
     """A finished run's student, its assistant and its untouched base, ready to be asked:
     `panel("medqa").ask("What is 2 + 2?")`. Raises BadInput.
     """
@@ -199,42 +208,42 @@ def panel(
     return open_panel(done, arm, build_run_context(done.recipe, done.folder), progress)
 
 
-def _agree(recipe: Recipe, folder: Path, plan: Plan, consent: Consent) -> None:
+def _confirm_purchase(recipe: Recipe, folder: Path, plan: Plan, consent: Consent) -> None:
     """Refuses what cannot be done as planned, and what was not agreed to."""
     if plan.purchases:
-        api_key(recipe.teacher)
-    if plan.serves:
-        _can_serve(recipe, folder)
+        read_api_key(recipe.teacher)
+    if plan.uses_server:
+        _check_server(recipe, folder)
     to_agree = plan.needs_consent and plan.purchases
-    if (to_agree or plan.served_at) and not consent(plan):
-        raise BadInput(
+    if (to_agree or plan.server_host) and not consent(plan):
+        raise InputError(
             "nothing was sent and nothing was spent: the buying was not agreed to; "
             "agree with --yes (from Python: consent=...)"
         )
 
 
 @contextmanager
-def _journal_of(run: Run) -> Iterator[None]:
+def _track_run(run: Run) -> Iterator[None]:
     """Writes down how what is done inside ended."""
     try:
         yield
     except BaseException as exc:
-        with suppress(BadInput):  # what stopped the run matters more
+        with suppress(InputError):  # what stopped the run matters more
             run.write_metadata("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")
         raise
     run.write_metadata("done")
 
 
-def _can_serve(recipe: Recipe, folder: Path) -> None:
+def _check_server(recipe: Recipe, folder: Path) -> None:
     """Refuses a key or a program that is not there now, before anything is paid for."""
     server = recipe.assistant.server
     if server is not None:
-        key_in(server.api_key_env, "assistant.server")
+        read_key_variable(server.api_key_env, "assistant.server")
         if server.command is not None:
-            program_of(filled(server.command, {}), folder)
+            find_program(fill_placeholders(server.command, {}), folder)
 
 
-def _resolve(
+def _resolve_recipe(
     recipe: str | Path | Recipe, overrides: Sequence[str], folder: Path | None
 ) -> tuple[Recipe, Path]:
     if isinstance(recipe, Recipe):
@@ -242,6 +251,6 @@ def _resolve(
     else:
         wanted, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
     wanted = wanted.model_copy(update={"teacher": prepare_teacher(wanted.teacher, home)})
-    if wanted.budget.usd is not None or wanted.hard_stop_usd is not None:
+    if wanted.budget.usd is not None or wanted.hard_limit_usd is not None:
         resolve_teacher(wanted.teacher).check_price()
     return wanted, home

@@ -28,9 +28,9 @@ from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.metrics_file import METRICS_FILE, read_metrics
 from bridgekd.edges.recipe import parse_methods
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput, BridgekdError
+from bridgekd.errors import BridgekdError, InputError
 from bridgekd.journal import read_metadata
-from bridgekd.ledger.views import spend
+from bridgekd.ledger.views import sum_spend
 from bridgekd.methods import METHODS
 from bridgekd.stages.pilot import RESULTS
 from bridgekd.stages.stats import PurchaseStats
@@ -50,7 +50,7 @@ app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(cli_ledger.app, name="ledger")
 out = Console()
 err = Console(stderr=True)
-_NAMES = {1: "Error", 2: "Bad input", 3: "Stopped"}
+_ERROR_TITLES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
 Overrides = Annotated[
@@ -85,15 +85,15 @@ def _main(
 
 
 @app.command(epilog="Example: bridgekd run medqa.yaml --set seed=1")
-def run(recipe: RecipePath, set_: Overrides = None, yes: Yes = False) -> None:
+def run_command(recipe: RecipePath, set_: Overrides = None, yes: Yes = False) -> None:
     """Do all of a recipe, or go on where it stopped."""
-    _run(recipe, set_ or [], [], yes)
+    _run_methods(recipe, set_ or [], [], yes)
 
 
 @app.command(
     epilog="Example: bridgekd compare medqa.yaml --arms bridge,direct --seeds 5 --budgets 1%,5%"
 )
-def compare(
+def compare_command(
     recipe: RecipePath,
     arms: Annotated[str, typer.Option(help=ARMS_HELP)] = "bridge,direct",
     seeds: Seeds = 1,
@@ -103,12 +103,12 @@ def compare(
     yes: Yes = False,
 ) -> None:
     """Run several methods over one store and one ledger, and measure them together."""
-    how = {"seeds": seeds, "budgets": _listed(budgets), "workers": workers}
-    _run(recipe, set_ or [], parse_methods(arms), yes, **how)
+    how = {"seeds": seeds, "budgets": _split_list(budgets), "workers": workers}
+    _run_methods(recipe, set_ or [], parse_methods(arms), yes, **how)
 
 
 @app.command(epilog="Example: bridgekd plan medqa.yaml --set budget.usd=2")
-def plan(
+def plan_command(
     recipe: RecipePath,
     arms: Annotated[str, typer.Option(help=f"{ARMS_HELP} Default: the recipe's own.")] = "",
     seeds: Seeds = 1,
@@ -127,13 +127,13 @@ def plan(
     """
     if pilot:
         if arms or budgets or seeds > 1:
-            raise BadInput(
+            raise InputError(
                 "--pilot has arms of its own and uses the recipe's budget. Leave out --arms, "
                 "--seeds and --budgets (instead: --set budget.queries=5%, --set pilot.n_seeds=3)."
             )
         _run_pilot(recipe, set_ or [], yes)
         return
-    how: dict[str, Any] = {"seeds": seeds, "budgets": _listed(budgets)}
+    how: dict[str, Any] = {"seeds": seeds, "budgets": _split_list(budgets)}
     with show_progress(out) as progress:
         told = api.plan(
             recipe,
@@ -147,7 +147,7 @@ def plan(
 
 
 @app.command(epilog="Example: bridgekd status medqa --store runs")
-def status(
+def show_status(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
     """Show a run's stages, seconds, spend and folders; and what is still to be paid."""
@@ -166,55 +166,57 @@ def status(
     terminal.print_status(out, name, metadata.state, rows)
     if metadata.state != "done":
         try:
-            terminal.print_standing(out, api.standing(metadata, store))
-        except BadInput as exc:
+            terminal.print_remaining(out, api.plan_remaining(metadata, store))
+        except InputError as exc:
             out.print(f"No forecast of what is to come: {exc}", markup=False)
-    for row in spend(Path(metadata.ledger)):
+    for row in sum_spend(Path(metadata.ledger)):
         if row.run == name:
-            amount = f"${row.held_microusd / 1e6:.4f}"
+            amount = f"${row.reserved_microusd / 1e6:.4f}"
             out.print(
                 f"ledger: {row.n_attempts} {row.state} ({row.purpose}, {row.model}), {amount}"
             )
 
 
 @app.command(epilog="Example: bridgekd report medqa")
-def report(
+def show_report(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
     """Print a finished run's table and where its page is."""
     metadata = read_metadata(store, name)
     folders = {entry.stage: store / entry.folder for entry in metadata.stages}
     if "report" not in folders:
-        raise BadInput(
+        raise InputError(
             f"{name} has no report yet (it is {metadata.state}); run its recipe to the end"
         )
     file = folders["report"] / METRICS_FILE
     if not file.is_file():
-        raise BadInput(f"{file} is not there any more; run the recipe again, which makes it anew")
+        raise InputError(f"{file} is not there any more; run the recipe again, which makes it anew")
     terminal_metrics.print_metrics(out, read_metrics(file.parent), name)
     out.print(f"Report: {folders['report'] / 'report.html'}")
 
 
-app.command("export", epilog="Example: bridgekd export medqa --to medqa-student")(cli_models.export)
-app.command("try", epilog='Example: bridgekd try medqa "What is 2 + 2?"')(cli_models.try_)
+app.command("export", epilog="Example: bridgekd export medqa --to medqa-student")(
+    cli_models.export_model_command
+)
+app.command("try", epilog='Example: bridgekd try medqa "What is 2 + 2?"')(cli_models.ask_command)
 
 
 @app.command(epilog="Example: bridgekd init my-task.yaml")
-def init(
+def write_template(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
 ) -> None:
     """Write a commented recipe to start from."""
     if path.exists():
-        raise BadInput(f"{path} is there already; name another file")
+        raise InputError(f"{path} is there already; name another file")
     try:
         path.write_text(Path(__file__).with_name("template.yaml").read_text())
     except OSError as exc:
-        raise BadInput(f"cannot write {path}: {exc.strerror}; make its folder first") from exc
+        raise InputError(f"cannot write {path}: {exc.strerror}; make its folder first") from exc
     out.print(f"Wrote {path}. Next: bridgekd plan {path}")
 
 
 @app.command(epilog="Example: bridgekd demo --folder demo")
-def demo(
+def run_demo(
     folder: Annotated[
         Path | None, typer.Option(help="Working directory: demo, or demo-quick with --quick.")
     ] = None,
@@ -227,26 +229,28 @@ def demo(
     ] = False,
 ) -> None:
     """BRIDGE and direct distillation at the same 5 % budget, offline, in a few minutes."""
-    from bridgekd.sandbox.export import QUICK, export
-    from bridgekd.sandbox.teacher_server import serve
+    from bridgekd.sandbox.export import QUICK, export_world
+    from bridgekd.sandbox.teacher_server import run_teacher_server
 
     name, sizes = ("demo-quick", QUICK) if quick else ("demo", {})
-    recipe = export(folder or Path(name), **sizes)
-    with serve() as teacher:
-        _run(recipe, [f"teacher.base_url={teacher.base_url}"], ["bridge", "direct"], yes=True)
+    recipe = export_world(folder or Path(name), **sizes)
+    with run_teacher_server() as teacher:
+        _run_methods(
+            recipe, [f"teacher.base_url={teacher.base_url}"], ["bridge", "direct"], yes=True
+        )
 
 
 @sandbox_app.command("export", epilog="Example: bridgekd sandbox export world")
-def sandbox_export(folder: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
+def export_sandbox(folder: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
     """Write the sandbox as a user's own files: data, instructions, models, a recipe."""
-    from bridgekd.sandbox.export import export
+    from bridgekd.sandbox.export import export_world
 
-    recipe = export(folder)
+    recipe = export_world(folder)
     out.print(f"Wrote {folder}. Next: bridgekd sandbox serve, then bridgekd run {recipe}")
 
 
 @sandbox_app.command("serve", epilog="Example: bridgekd sandbox serve --port 8765")
-def sandbox_serve(
+def serve_sandbox(
     port: Annotated[int, typer.Option(help="On loopback.")] = 8765,
     latency: Annotated[float, typer.Option(help="Median seconds to an answer.")] = 0.0,
     rate: Annotated[float | None, typer.Option(help="Requests a second; more get a 429.")] = None,
@@ -256,23 +260,30 @@ def sandbox_serve(
     """Start the sandbox's teacher, an OpenAI-compatible server on this machine only."""
     import threading
 
-    from bridgekd.sandbox.teacher_server import BatchFaults, Faults, Rate, serve
+    from bridgekd.sandbox.teacher_server import (
+        BatchFaults,
+        Faults,
+        RateLimitSpec,
+        run_teacher_server,
+    )
 
     if rate is not None and rate <= 0:
-        raise BadInput(f"--rate is {rate:g}; it must be above 0, or leave it out for no limit")
-    asked = serve(
+        raise InputError(f"--rate is {rate:g}; it must be above 0, or leave it out for no limit")
+    asked = run_teacher_server(
         port=port,
         seed=seed,
         faults=Faults(latency_s=latency),
         batch_faults=BatchFaults(batch_s=batch_seconds),
-        rate=None if rate is None else Rate(requests_per_s=rate),
+        rate=None if rate is None else RateLimitSpec(requests_per_s=rate),
     )
     try:
         with asked as teacher:
             out.print(f"Teacher at {teacher.base_url}; stop it with Ctrl-C")
             threading.Event().wait()
     except OSError as exc:
-        raise BadInput(f"cannot serve on port {port}: {exc.strerror}; give another --port") from exc
+        raise InputError(
+            f"cannot serve on port {port}: {exc.strerror}; give another --port"
+        ) from exc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -280,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except BridgekdError as exc:
-        err.print(f"[bold red]{_NAMES[exc.exit_code]}[/]: ", end="")
+        err.print(f"[bold red]{_ERROR_TITLES[exc.exit_code]}[/]: ", end="")
         err.print(str(exc), markup=False, highlight=False, soft_wrap=True)
         return exc.exit_code
     except TyperException as exc:  # a mistake in the command itself
@@ -293,11 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _listed(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _agreed() -> bool:
+def _ask_confirmation() -> bool:
     return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False)
 
 
@@ -307,23 +318,23 @@ def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
             recipe,
             overrides=overrides,
             show=lambda plan: terminal_pilot.print_pilot_plan(out, plan),
-            consent=lambda plan: yes or _agreed(),
+            consent=lambda plan: yes or _ask_confirmation(),
             progress=progress,
-            note=terminal.note_to(out),
+            note=terminal.make_printer(out),
         )
     terminal_pilot.print_pilot_result(out, result.measurements)
     out.print(f"All results: {result.folder / RESULTS}", soft_wrap=True)
 
 
-def _run(
+def _run_methods(
     recipe: Path, overrides: list[str], methods: Sequence[MethodName], yes: bool, **comparison: Any
 ) -> None:
-    from bridgekd.sandbox.steps import count_steps
+    from bridgekd.sandbox.steps import count_wrong_steps
 
     def consent(plan: api.Plan) -> bool:
         if not yes:
-            terminal.print_buying(out, plan)
-        return yes or _agreed()
+            terminal.print_purchases(out, plan)
+        return yes or _ask_confirmation()
 
     with show_progress(out) as progress:
         outcome = api.run(
@@ -331,10 +342,10 @@ def _run(
             overrides=overrides,
             methods=methods,
             consent=consent,
-            checkers={"sandbox": count_steps},
+            checkers={"sandbox": count_wrong_steps},
             **comparison,
             progress=progress,
-            note=terminal.note_to(out),
+            note=terminal.make_printer(out),
         )
     terminal_metrics.print_metrics(out, outcome.metrics, outcome.name)
     out.print(f"Report: {outcome.report}", soft_wrap=True)

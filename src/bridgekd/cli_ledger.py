@@ -8,44 +8,48 @@ from rich.console import Console
 
 from bridgekd import terminal, terminal_ledger
 from bridgekd.config import Price
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.ledger import check
-from bridgekd.ledger.exporting import export as export_to
+from bridgekd.ledger.exporting import export_ledger as export_to
 from bridgekd.ledger.importing import import_answers
-from bridgekd.ledger.views import GROUPS, refuse_missing, spend
+from bridgekd.ledger.views import GROUPS, check_exists, sum_spend
 from bridgekd.terminal_progress import show_progress
 
 DEFAULT = Path("ledger.db")
-WHAT = "Every paid call: what was spent, export, import, proof."
+HELP = "Every paid call: what was spent, export, import, proof."
 
-app = typer.Typer(help=WHAT)
+app = typer.Typer(help=HELP)
 out = Console()
 
 LedgerPath = Annotated[
     Path | None,
     typer.Option("--ledger", metavar="FILE", help=f"The ledger; if left out, {DEFAULT} here."),
 ]
-By = Annotated[
+GroupBy = Annotated[
     str, typer.Option(help=f"What to add up by, with commas between: {', '.join(GROUPS)}.")
 ]
 
 
 @app.callback(invoke_without_command=True, epilog="Example: bridgekd ledger --by run,day")
-def ledger(context: typer.Context, ledger: LedgerPath = None, by: By = "run,model,state") -> None:
+def show_default(
+    context: typer.Context, ledger: LedgerPath = None, by: GroupBy = "run,model,state"
+) -> None:
     """Every paid call: what was spent, export, import, proof. Alone it shows what was spent."""
     context.obj = ledger or DEFAULT
     if context.invoked_subcommand is None:
-        _show(context.obj, by)
+        _print_spend_table(context.obj, by)
 
 
 @app.command(epilog="Example: bridgekd ledger show --by model,day")
-def show(context: typer.Context, ledger: LedgerPath = None, by: By = "run,model,state") -> None:
+def show_spend(
+    context: typer.Context, ledger: LedgerPath = None, by: GroupBy = "run,model,state"
+) -> None:
     """Show what was spent. Reads only, also while a run is buying."""
-    _show(ledger or context.obj, by)
+    _print_spend_table(ledger or context.obj, by)
 
 
 @app.command(epilog="Example: bridgekd ledger export --to answers.jsonl")
-def export(
+def export_ledger_command(
     context: typer.Context,
     to: Annotated[Path, typer.Option(metavar="FILE", help="A .csv (no texts) or .jsonl file.")],
     ledger: LedgerPath = None,
@@ -58,7 +62,7 @@ def export(
 
 
 @app.command("import", epilog="Example: bridgekd ledger import answers.jsonl --run elsewhere")
-def import_(
+def import_command(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="JSON lines: an export, or requests and responses.")],
     ledger: LedgerPath = None,
@@ -82,7 +86,7 @@ def import_(
             run=run,
             default_price=default_price,
             progress=progress,
-            on_wait=terminal.note_to(out),
+            on_wait=terminal.make_printer(out),
         )
     out.print(
         f"{into}: {done.n_new:,} imported, {done.n_known:,} already there, "
@@ -92,15 +96,15 @@ def import_(
 
 
 @app.command(epilog="Example: bridgekd ledger verify")
-def verify(context: typer.Context, ledger: LedgerPath = None) -> None:
+def verify_command(context: typer.Context, ledger: LedgerPath = None) -> None:
     """Prove that every attempt says what its texts say, and that all add up."""
     path = ledger or context.obj
     with show_progress(out) as progress:
         proof = check.verify(path, progress)
-    terminal_ledger.print_findings(out, proof.notes)
-    terminal_ledger.print_findings(out, proof.findings)
-    if n := len(proof.findings):
-        raise BadInput(
+    terminal_ledger.print_issues(out, proof.warnings)
+    terminal_ledger.print_issues(out, proof.errors)
+    if n := len(proof.errors):
+        raise InputError(
             f"{path}: {n} finding{'s' * (n != 1)}; it was changed by something else than "
             f"bridgekd, or its disk is at fault. Keep the file, put a copy back (a backup, or "
             f"`bridgekd ledger import` of an export) and run this command again."
@@ -117,14 +121,14 @@ def _price(written: str | None) -> Price | Literal["published"] | None:
         given, returned = (float(part) for part in written.split(","))
         return Price(input=given, output=returned)
     except ValueError as exc:
-        raise BadInput(
+        raise InputError(
             f"--price {written!r}: give dollars per million tokens as INPUT,OUTPUT, or published"
         ) from exc
 
 
-def _show(path: Path, by: str) -> None:
+def _print_spend_table(path: Path, by: str) -> None:
     names = list(dict.fromkeys(name.strip() for name in by.split(",")))
     if unknown := [name for name in names if name not in GROUPS]:
-        raise BadInput(f"--by {unknown[0]!r} is unknown; known: {', '.join(GROUPS)}")
-    refuse_missing(path)
-    terminal_ledger.print_spend(out, path, names, spend(path, names))
+        raise InputError(f"--by {unknown[0]!r} is unknown; known: {', '.join(GROUPS)}")
+    check_exists(path)
+    terminal_ledger.print_spend(out, path, names, sum_spend(path, names))

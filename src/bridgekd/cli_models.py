@@ -20,7 +20,7 @@ ArmName = Annotated[
 ]
 
 
-def export(
+def export_model_command(
     run: RunName,
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to; new or empty.")],
     arm: ArmName = None,
@@ -29,7 +29,7 @@ def export(
     """Write a run's model as a folder to share: merged weights, its data, a card for each."""
     with show_progress(out) as progress:
         done = api.export(run, to, arm=arm, store=store, progress=progress)
-    tell = terminal.note_to(out)
+    tell = terminal.make_printer(out)
     for note in done.notes:
         tell(f"Note: {note}")
     tell(
@@ -38,7 +38,7 @@ def export(
     )
 
 
-def try_(
+def ask_command(
     run: RunName,
     question: Annotated[
         str | None, typer.Argument(help="If left out, questions are read line by line.")
@@ -51,9 +51,9 @@ def try_(
 ) -> None:
     """Ask the student, its assistant and the untouched student, side by side."""
     with show_progress(out) as progress:
-        panel = api.panel(run, arm=arm, store=store, progress=progress)
+        panel = api.load_models(run, arm=arm, store=store, progress=progress)
     for asked in _questions(question):
-        terminal.print_replies(out, asked, panel.ask(asked, choices or []))
+        terminal.print_answers(out, asked, panel.ask(asked, choices or []))
 
 
 def _questions(question: str | None) -> Iterator[str]:

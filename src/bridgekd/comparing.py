@@ -13,16 +13,16 @@ from pathlib import Path
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from bridgekd.config import Amount, Recipe
+from bridgekd.config import CountOrPercent, Recipe
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.methods import METHODS
 from bridgekd.runs import Arm, Run
 from bridgekd.stages.evaluate import ArmSettings
 from bridgekd.variants import VariantRef, VariantSettings
 
 MethodName = str | Mapping[str, JsonValue] | VariantRef  # a name, a .py file, or with options
-_AMOUNT: TypeAdapter[int | str] = TypeAdapter(Amount)
+_AMOUNT: TypeAdapter[int | str] = TypeAdapter(CountOrPercent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,10 @@ def parse_comparison(
     refs = [_parse_method(method, recipe) for method in methods] or [recipe.method]
     unique = {METHODS.resolve(ref, folder).model_dump_json(): ref for ref in refs}
     if n_seeds < 1:
-        raise BadInput(f"a comparison over {n_seeds} seeds measures nothing; give at least 1")
+        raise InputError(f"a comparison over {n_seeds} seeds measures nothing; give at least 1")
     amounts = tuple(parse_budget(b) for b in budgets)
     if len(set(amounts)) < len(amounts):
-        raise BadInput(f"a budget is named twice in {', '.join(map(str, budgets))}; name it once")
+        raise InputError(f"a budget is named twice in {', '.join(map(str, budgets))}; name it once")
     seeds = tuple(range(recipe.seed, recipe.seed + n_seeds))
     return Comparison(tuple(unique.values()), seeds, amounts or (None,))
 
@@ -98,11 +98,11 @@ def parse_budget(said: int | float | str) -> int | str:
             f"{100 * float(text):.10g}%" if share else int(text) if text.isdigit() else text
         )
     except ValidationError as exc:
-        raise BadInput(
+        raise InputError(
             f"{text!r} is no budget; write a share such as 0.05 or 5%, or a number of questions"
         ) from exc
     if amount in (0, "0%"):
-        raise BadInput(f"a budget of {text} queries buys nothing; give more")
+        raise InputError(f"a budget of {text} queries buys nothing; give more")
     return amount
 
 
@@ -121,7 +121,7 @@ def build_arms(run: Run, methods: Sequence[VariantRef]) -> list[Arm]:
         method = METHODS.load(settings)
         for arm in method.build(run, METHODS.parse_options(settings)):
             if found.setdefault(arm.name, arm).model != arm.model:
-                raise BadInput(
+                raise InputError(
                     f"Two methods have an arm {arm.name!r} with different models. Compare them in "
                     "two runs, or give one of them another name."
                 )

@@ -21,33 +21,33 @@ class BridgekdError(Exception):
     exit_code = 1
 
 
-class BadInput(BridgekdError):
+class InputError(BridgekdError):
     """Something the user can mend: names the file, the line, the value and what to do."""
 
     exit_code = 2
 
 
-class DiskFull(BadInput):
+class DiskFullError(InputError):
     """There is no room to write."""
 
 
-class Stopped(BridgekdError):
+class StoppedError(BridgekdError):
     """Work ended early; nothing is lost and the same command goes on."""
 
     exit_code = 3
 
 
-class HardStop(Stopped):
+class HardLimitError(StoppedError):
     """The ledger's hard stop does not admit the next call."""
 
 
-class TeacherDown(Stopped):
+class TeacherUnavailableError(StoppedError):
     """The teacher cannot be used now: quota, key, model, or silence after every retry."""
 
 
-class ServerDown(Stopped):
+class ServerUnavailableError(StoppedError):
     """The assistant's server cannot be used now; what it wrote so far is kept."""
 
 
-class Overbilled(Stopped):
+class OverbilledError(StoppedError):
     """An answer was billed above its reserve, so no limit can be kept with this server."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bridgekd.config import Recipe
-from bridgekd.edges.store import Artifact, ancestors
-from bridgekd.errors import BadInput
+from bridgekd.edges.store import Artifact, find_ancestors
+from bridgekd.errors import InputError
 from bridgekd.runs import RunMetadata
-from bridgekd.stages.cells import budget_of
+from bridgekd.stages.cells import find_budget
 from bridgekd.stages.evaluate import ArmSettings, EvaluateSettings, evaluate
 from bridgekd.stages.predict import PredictSettings
 
@@ -62,7 +62,7 @@ class FinishedRun:
         """
         arms = {n: arm for n, arm in self.arms.items() if arm.trained_on_rationales}
         if not arms:
-            raise BadInput(
+            raise InputError(
                 f"no model of run {self.name!r} learnt from rationales; its arms: "
                 f"{', '.join(self.arms)}"
             )
@@ -77,7 +77,7 @@ class FinishedRun:
         near = get_close_matches(name, arms, n=1)
         hint = f", did you mean {near[0]!r}" if near else ""
         why = "learnt from no rationales" if name in self.arms else f"is unknown{hint}"
-        raise BadInput(f"arm {name!r} of {self.name} {why}; take one of {', '.join(arms)}")
+        raise InputError(f"arm {name!r} of {self.name} {why}; take one of {', '.join(arms)}")
 
 
 def find_base_model(model: Artifact) -> Artifact:
@@ -97,11 +97,11 @@ def read_metadata(store: Path, name: str) -> RunMetadata:
     path = store / f"{name}.json"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in store.glob("*.json"))) or "none"
-        raise BadInput(f"no run {name!r} in {store}; runs there: {known} (--store names another)")
+        raise InputError(f"no run {name!r} in {store}; runs there: {known} (--store names another)")
     try:
         return RunMetadata.model_validate_json(path.read_bytes())
     except ValidationError as exc:
-        raise BadInput(
+        raise InputError(
             f"{path} is not of this version of bridgekd: {exc.errors()[0]['msg']}. Run the recipe "
             "again."
         ) from exc
@@ -112,14 +112,16 @@ def parse_recipe(metadata: RunMetadata) -> Recipe:
     try:
         return Recipe.model_validate(metadata.recipe)
     except ValidationError as exc:
-        raise BadInput(f"its recipe is not one of this bridgekd: {exc.errors()[0]['msg']}") from exc
+        raise InputError(
+            f"its recipe is not one of this bridgekd: {exc.errors()[0]['msg']}"
+        ) from exc
 
 
 def load_finished_run(store: Path, name: str) -> FinishedRun:
     """Return a run that is over. InputError says how to resume one that is not."""
     metadata = read_metadata(store, name)
     if metadata.state != "done":
-        raise BadInput(
+        raise InputError(
             f"Run {name!r} is {metadata.state}, not finished. Run its `bridgekd run` (or `compare`)"
             " command again to resume it."
         )
@@ -128,14 +130,16 @@ def load_finished_run(store: Path, name: str) -> FinishedRun:
             for s in metadata.stages]  # fmt: skip
     for artifact in made:
         if not artifact.has_manifest:
-            raise BadInput(
+            raise InputError(
                 f"run {name!r} has lost {artifact.path}; run its recipe again to make it"
             )
     evaluations = [artifact for artifact in made if artifact.stage == evaluate.name]
     if not evaluations:
-        raise BadInput(f"run {name!r} measured no model to take; name a run of a method")
+        raise InputError(f"run {name!r} measured no model to take; name a run of a method")
     evaluation = evaluations[-1]
-    return FinishedRun(metadata, recipe, evaluation, ancestors(evaluation), _read_arms(evaluation))
+    return FinishedRun(
+        metadata, recipe, evaluation, find_ancestors(evaluation), _read_arms(evaluation)
+    )
 
 
 def _read_arms(evaluation: Artifact) -> dict[str, EvaluatedModel]:
@@ -144,7 +148,7 @@ def _read_arms(evaluation: Artifact) -> dict[str, EvaluatedModel]:
     """
     arms = evaluation.read_settings(EvaluateSettings).arms
     found = [
-        (arm, budget_of(ancestors(made).values()), made)
+        (arm, find_budget(find_ancestors(made).values()), made)
         for arm, made in zip(arms, evaluation.get_inputs("predictions"), strict=True)
         if made.get_inputs("model")
     ]

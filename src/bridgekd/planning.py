@@ -10,21 +10,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bridgekd.comparing import Comparison, report_comparison, run_comparison
-from bridgekd.config import Price, Recipe, is_loopback, published_price
-from bridgekd.core.costs import microusd
+from bridgekd.config import Price, Recipe, find_published_price, is_loopback
+from bridgekd.core.costs import to_microusd
 from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.forecast import CostForecast
-from bridgekd.edges.columns import Rows
-from bridgekd.edges.data import load_examples, load_instructions
+from bridgekd.edges.columns import LazyRows
+from bridgekd.edges.data import read_examples, read_instructions
 from bridgekd.edges.store import Artifact, PlanStore
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.io.read_pool import read_pool, read_validation
-from bridgekd.ledger.file import refuse_shared
-from bridgekd.ledger.history import held_microusd
+from bridgekd.ledger.file import check_local_disk
+from bridgekd.ledger.history import read_reserved_microusd
 from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
 from bridgekd.plans.stage_work import PlannedData
-from bridgekd.progress import Progress, silent
-from bridgekd.purchases import Purchase, World, purchases_of
+from bridgekd.progress import Progress, ignore_progress
+from bridgekd.purchases import PlanContext, PurchaseSummary, collect_purchases
 from bridgekd.records import Example
 from bridgekd.runs import Run, build_run_context
 from bridgekd.stages.load_data import build_load_pool_settings, split_validation
@@ -34,16 +34,16 @@ from bridgekd.teacher.transports import resolve_teacher
 
 
 @dataclass(frozen=True, slots=True)
-class PricedBy:
+class PriceInfo:
     """The price of a call as it will be charged, and where it is from. `read` is the date of the
     package's table; empty for the recipe's own. `batch` is the factor that is in `price`.
     """
 
     model: str
     price: Price | None
-    read: str = ""
+    read_on: str = ""
     source: str = ""
-    batch: float | None = None
+    batch_factor: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +58,33 @@ class Plan:
     n_validation: int
     n_test: int
     n_variants: int  # seeds times budgets; 1 for a plain run
-    purchases: tuple[Purchase, ...]  # empty: everything to be paid for is there already
-    together: CostForecast | None  # the purchases' bill where calls that they share are paid once
-    priced: PricedBy
-    hard_stop_microusd: int | None
-    held_microusd: int  # by the ledger, against the hard stop
+    purchases: tuple[PurchaseSummary, ...]  # empty: everything to be paid for is there already
+    total_cost: CostForecast | None  # the purchases' bill where calls that they share are paid once
+    price: PriceInfo
+    hard_limit_microusd: int | None
+    reserved_microusd: int  # by the ledger, against the hard stop
     host: str  # where questions would be sent, or what answers come from where nothing is sent
     is_sent: bool
-    sent: str  # what of the data would be sent
+    fields_sent: str  # what of the data would be sent
     needs_consent: bool  # not for a server on this machine that wants no key
-    serves: bool = False  # whether a stage to come asks the assistant's server
-    served_at: str = ""  # its host, where that is not this machine
+    uses_server: bool = False  # whether a stage to come asks the assistant's server
+    server_host: str = ""  # its host, where that is not this machine
     durations: DurationEstimate | None = None  # of the local work; None: nothing is left to do
 
     @property
-    def room_microusd(self) -> int | None:
+    def remaining_microusd(self) -> int | None:
         """What the hard stop leaves for new money; None: there is none."""
-        if self.hard_stop_microusd is None:
+        if self.hard_limit_microusd is None:
             return None
-        return max(0, self.hard_stop_microusd - self.held_microusd)
+        return max(0, self.hard_limit_microusd - self.reserved_microusd)
 
     @property
-    def to_buy(self) -> CostForecast | None:
+    def train_cost(self) -> CostForecast | None:
         """The first purchase under the budget, if one is to come."""
         return self._find_forecast(is_evaluation=False)
 
     @property
-    def to_measure(self) -> CostForecast | None:
+    def eval_cost(self) -> CostForecast | None:
         """The teacher on test questions, if that is to come."""
         return self._find_forecast(is_evaluation=True)
 
@@ -93,7 +93,7 @@ class Plan:
         return next((p.forecast for p in found), None)
 
 
-def planned(
+def plan_comparison(
     recipe: Recipe,
     folder: Path,
     wanted: Comparison,
@@ -107,10 +107,10 @@ def planned(
     def work(run: Run) -> Artifact:
         return report_comparison(run, wanted, run_comparison(run, wanted))
 
-    return foreseen(recipe, folder, store, work, wanted.n_variants, measure)
+    return plan_run(recipe, folder, store, work, wanted.n_variants, measure)
 
 
-def foreseen(
+def plan_run(
     recipe: Recipe,
     folder: Path,
     store: Path,
@@ -120,18 +120,18 @@ def foreseen(
 ) -> Plan:
     """What `work` on a run of a recipe would do with a store."""
     seen = PlanStore(store)
-    ctx = replace(build_run_context(recipe, folder), progress=measure or silent)
+    ctx = replace(build_run_context(recipe, folder), progress=measure or ignore_progress)
     here = Run(recipe, folder, seen, ctx)
     work(here)
     to_do = [p for p in seen.planned.values() if not p.artifact.done]
     pool, validation, test = _read_data(here)
-    instructions = load_instructions(here.instructions.path) if here.instructions else []
+    instructions = read_instructions(here.instructions.path) if here.instructions else []
     pending = [p for p in to_do if p.stage.kind is WorkKind.PAID]
     if pending:
-        refuse_shared(here.ctx.ledger)
-    world = World(here, seen, test, {here.load_pool().path.name: pool})
-    purchases, together = purchases_of(world, pending)
-    teacher, stop = resolve_teacher(recipe.teacher), recipe.hard_stop_usd
+        check_local_disk(here.ctx.ledger)
+    world = PlanContext(here, seen, test, {here.load_pool().path.name: pool})
+    purchases, together = collect_purchases(world, pending)
+    teacher, stop = resolve_teacher(recipe.teacher), recipe.hard_limit_usd
     serves = any(isinstance(p.settings, BackendSettings) and p.settings.uses_server for p in to_do)
     n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
     data = PlannedData(pool, len(validation), len(test), instructions, n_answers)
@@ -143,21 +143,21 @@ def foreseen(
         n_test=len(test),
         n_variants=n_variants,
         purchases=purchases,
-        together=together,
-        priced=_priced(teacher),
-        hard_stop_microusd=None if stop is None else microusd(stop),
-        held_microusd=held_microusd(here.ctx.ledger),
+        total_cost=together,
+        price=_find_price(teacher),
+        hard_limit_microusd=None if stop is None else to_microusd(stop),
+        reserved_microusd=read_reserved_microusd(here.ctx.ledger),
         host=teacher.host,
         is_sent=teacher.transport.sends_to_host,
-        sent=_sent(recipe),
+        fields_sent=_sent(recipe),
         needs_consent=_needs_consent(teacher),
-        serves=serves,
-        served_at=_abroad(recipe) if serves else "",
+        uses_server=serves,
+        server_host=_find_remote_host(recipe) if serves else "",
         durations=estimate_durations(here, seen, data, measure=measure is not None),
     )
 
 
-def _read_data(run: Run) -> tuple[Rows[Example], Rows[Example], Sequence[Example]]:
+def _read_data(run: Run) -> tuple[LazyRows[Example], LazyRows[Example], Sequence[Example]]:
     """Return the pool, the validation split and the test questions, made or still to be made."""
     artifact, settings = run.load_pool(), build_load_pool_settings(run.recipe, run.folder)
     # The training data first: a fault in it is reported before one in the test data.
@@ -166,7 +166,7 @@ def _read_data(run: Run) -> tuple[Rows[Example], Rows[Example], Sequence[Example
     else:
         pool, validation = split_validation(run.train_data, settings)
     answer_type = load_answer_type(settings.answer_type)
-    test = load_examples(run.test_data.path, run.recipe.data.fields, answer_type)
+    test = read_examples(run.test_data.path, run.recipe.data.columns, answer_type)
     return pool, validation, test
 
 
@@ -175,19 +175,23 @@ def _needs_consent(teacher: ResolvedTeacher) -> bool:
     return teacher.transport.sends_to_host and not is_free_here
 
 
-def _priced(resolved: ResolvedTeacher) -> PricedBy:
+def _find_price(resolved: ResolvedTeacher) -> PriceInfo:
     teacher, price = resolved.teacher, resolved.teacher.list_price
-    published = published_price(teacher.url, teacher.model) if teacher.price is None else None
-    return PricedBy(
+    published = (
+        find_published_price(teacher.effective_base_url, teacher.model)
+        if teacher.price is None
+        else None
+    )
+    return PriceInfo(
         teacher.model,
         resolved.price,
-        published.read if published else "",
+        published.read_on if published else "",
         published.source if published else "",
-        price.batch if price is not None and resolved.transport.has_batch_price else None,
+        price.batch_factor if price is not None and resolved.transport.has_batch_price else None,
     )
 
 
-def _abroad(recipe: Recipe) -> str:
+def _find_remote_host(recipe: Recipe) -> str:
     """The host of the assistant's server, if it is another machine."""
     server = recipe.assistant.server
     host = urlsplit(server.base_url or "").hostname or "" if server is not None else ""
@@ -196,9 +200,9 @@ def _abroad(recipe: Recipe) -> str:
 
 def _sent(recipe: Recipe) -> str:
     """What of the user's data a request holds, in words."""
-    prompt, fields = recipe.teacher.prompt, recipe.data.fields
+    prompt, fields = recipe.teacher.prompt, recipe.data.columns
     parts = ["the prompt", f"the question (column {fields.question!r})"]
     parts += [f"its options (column {fields.choices!r})"] * (fields.choices is not None)
     parts += [f"its gold answer (column {fields.answer!r})"] * prompt.reveal_answer
-    parts += ["the few-shot examples"] * (prompt.examples is not None)
+    parts += ["the few-shot examples"] * (prompt.few_shot is not None)
     return ", ".join(parts)

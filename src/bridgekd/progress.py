@@ -62,5 +62,5 @@ class ProgressTimer:
         return max(left, (n_left - 1) * per_part, 0.0)
 
 
-def silent(what: str, done: int, total: int) -> None:
+def ignore_progress(what: str, done: int, total: int) -> None:
     """The progress of somebody who does not look."""

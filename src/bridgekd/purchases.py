@@ -14,19 +14,24 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from bridgekd.config import Price, Teacher
+from bridgekd.config import Price, TeacherOptions
 from bridgekd.core.admission import Limits
-from bridgekd.core.bounds import Call, Settled, calls_for
-from bridgekd.core.calls import TeacherRequest, billed_messages_of, call_key, call_request
-from bridgekd.core.costs import microusd, prompt_token_bound
+from bridgekd.core.bounds import KnownCost, PlannedRequest, plan_requests
+from bridgekd.core.calls import (
+    TeacherRequest,
+    build_request,
+    compute_request_key,
+    get_billed_messages,
+)
+from bridgekd.core.costs import compute_max_prompt_tokens, to_microusd
 from bridgekd.cost.forecast import CostForecast, forecast_cost
 from bridgekd.cost.joint_forecast import forecast_total
 from bridgekd.cost.token_lengths import LengthEvidence, choose_evidence
-from bridgekd.edges.columns import Rows
-from bridgekd.edges.rows import GROUP
+from bridgekd.edges.columns import LazyRows
+from bridgekd.edges.rows import ROW_GROUP_SIZE
 from bridgekd.edges.store import Artifact, Planned, PlanStore
 from bridgekd.io.read_pool import read_pool
-from bridgekd.ledger.history import held_microusd, known_answers, settled_calls
+from bridgekd.ledger.history import read_known_answers, read_known_costs, read_reserved_microusd
 from bridgekd.records import Example
 from bridgekd.runs import Run
 from bridgekd.stages.load_data import LoadPoolSettings, split_validation
@@ -36,13 +41,13 @@ from bridgekd.stages.query_teacher import (
     TeacherRequestSettings,
     iter_requests,
 )
-from bridgekd.teacher.orders import bound_of, refuse_long
+from bridgekd.teacher.orders import check_prompt_length, compute_max_cost
 from bridgekd.teacher.transport import KnownAnswers
 from bridgekd.teacher.transports import resolve_teacher
 
 
 @dataclass(frozen=True, slots=True)
-class Purchase:
+class PurchaseSummary:
     """One purchase still to come; `requests` has no examples here.
 
     n_unrecorded: questions that recordings have no answer for.
@@ -56,16 +61,16 @@ class Purchase:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class PlanContext:
     """What planning works on; pools and forecasts are made once."""
 
     run: Run
     store: PlanStore
     test: Sequence[Example]
-    pools: dict[str, Rows[Example]] = field(default_factory=dict)
+    pools: dict[str, LazyRows[Example]] = field(default_factory=dict)
     forecasts: dict[Any, CostForecast] = field(default_factory=dict)
 
-    def pool(self, artifact: Artifact) -> Rows[Example]:
+    def read_pool(self, artifact: Artifact) -> LazyRows[Example]:
         """Return the pool that this artifact is or would be.
 
         A planned stage that makes a pool of another one is taken to keep every question.
@@ -79,22 +84,22 @@ class World:
                 source = planned.inputs["source"][0]
                 self.pools[name], _ = split_validation(source, planned.settings)
             else:
-                self.pools[name] = self.pool(planned.inputs["pool"][0])
+                self.pools[name] = self.read_pool(planned.inputs["pool"][0])
         return self.pools[name]
 
     def plan_requests(self, planned: Planned) -> PlannedRequests:
         """Return what a paid stage would send, as the stage says."""
         assert planned.stage.plan_requests is not None
-        inputs = PlanInputs(self.store.planned, self.pool, self.test)
+        inputs = PlanInputs(self.store.planned, self.read_pool, self.test)
         requests: PlannedRequests = planned.stage.plan_requests(planned, inputs)
         return requests
 
-    def alone(self, requests: PlannedRequests) -> CostForecast:
+    def forecast_single(self, requests: PlannedRequests) -> CostForecast:
         """Return the cost of one purchase."""
         questions = {requests.ask.model_dump_json(): (requests.ask, requests.examples)}
         return self._forecast(questions, requests.limits, ordered=requests.is_selected)
 
-    def union(self, several: Sequence[PlannedRequests]) -> CostForecast:
+    def forecast_union(self, several: Sequence[PlannedRequests]) -> CostForecast:
         """Return the cost of every question that these purchases name, each once."""
         examples: dict[str, dict[str, Example]] = {}
         for requests in several:
@@ -104,13 +109,13 @@ class World:
         questions = {key: (ask, list(examples[key].values())) for key, ask in asks.items()}
         return self._forecast(questions, Limits(), ordered=True)
 
-    def n_unrecorded(self, requests: PlannedRequests) -> int:
+    def count_unrecorded(self, requests: PlannedRequests) -> int:
         """Return how many of the questions recordings have no answer for."""
         answers = resolve_teacher(self.run.recipe.teacher).load_answers()
         if answers is None:
             return 0
         calls = iter_requests(requests.ask, requests.examples, self.run.few_shot)
-        return sum(len(answers.find_missing(part)) for part in parts_of(calls))
+        return sum(len(answers.find_missing(part)) for part in iter_chunks(calls))
 
     def _forecast(
         self,
@@ -127,33 +132,33 @@ class World:
         key, run = (ordered, limits, names.digest()), self.run
         if key not in self.forecasts:
             calls = (iter_requests(ask, named, run.few_shot) for ask, named in questions.values())
-            self.forecasts[key] = foresee(
+            self.forecasts[key] = forecast_purchase(
                 chain.from_iterable(calls),
                 teacher=run.recipe.teacher,
                 limits=limits,
                 ledger=run.ctx.ledger,
                 ordered=ordered,
-                hard_stop_usd=run.recipe.hard_stop_usd,
+                hard_stop_usd=run.recipe.hard_limit_usd,
             )
         return self.forecasts[key]
 
 
-def purchases_of(
-    world: World, pending: Sequence[Planned]
-) -> tuple[tuple[Purchase, ...], CostForecast | None]:
+def collect_purchases(
+    world: PlanContext, pending: Sequence[Planned]
+) -> tuple[tuple[PurchaseSummary, ...], CostForecast | None]:
     """Return every purchase, and the cost of all together; None if there is none."""
     if not pending:
         return (), None
     requests = [world.plan_requests(planned) for planned in pending]
-    forecasts = [world.alone(r) for r in requests]
+    forecasts = [world.forecast_single(r) for r in requests]
     purchases = tuple(
-        Purchase(
+        PurchaseSummary(
             planned.artifact.stage,
             planned.artifact.path.name,
             # A plan outlives the pool, and many purchases of a large one would fill the memory.
             replace(r, examples=()),
             forecast,
-            world.n_unrecorded(r),
+            world.count_unrecorded(r),
         )
         for planned, r, forecast in zip(pending, requests, forecasts, strict=True)
     )
@@ -161,7 +166,7 @@ def purchases_of(
 
 
 def _forecast_together(
-    world: World, requests: Sequence[PlannedRequests], forecasts: Sequence[CostForecast]
+    world: PlanContext, requests: Sequence[PlannedRequests], forecasts: Sequence[CostForecast]
 ) -> CostForecast:
     known: list[PlannedRequests] = []
     groups: dict[str, list[CostForecast]] = {}
@@ -173,21 +178,25 @@ def _forecast_together(
     everything = None
     n_open = sum(max(f.n_queries for f in group) for group in groups.values())
     if n_open > max(len(r.examples) for r in requests) / 2:
-        everything = world.union(requests)
-    union = [[world.union(known)]] if known else []
-    room = _get_room(world.run.ctx.ledger, world.run.recipe.hard_stop_usd)
+        everything = world.forecast_union(requests)
+    union = [[world.forecast_union(known)]] if known else []
+    room = _get_room(world.run.ctx.ledger, world.run.recipe.hard_limit_usd)
     return forecast_total([*union, *groups.values()], everything=everything, room_microusd=room)
 
 
 def _get_room(ledger: Path, hard_stop_usd: float | None) -> int | None:
     """Return what the hard stop leaves for new money; None if there is none."""
-    return None if hard_stop_usd is None else microusd(hard_stop_usd) - held_microusd(ledger)
+    return (
+        None
+        if hard_stop_usd is None
+        else to_microusd(hard_stop_usd) - read_reserved_microusd(ledger)
+    )
 
 
-def foresee(
+def forecast_purchase(
     requests: Iterable[TeacherRequest],
     *,
-    teacher: Teacher,
+    teacher: TeacherOptions,
     limits: Limits,
     ledger: Path,
     ordered: bool,
@@ -201,21 +210,23 @@ def foresee(
     resolved = resolve_teacher(teacher)
     answers = resolved.load_answers()
     price = resolved.price if answers is None else resolved.price or Price(input=0, output=0)
-    calls: list[Call] = []
+    calls: list[PlannedRequest] = []
     seen: set[str] = set()
     example: Mapping[str, Any] | None = None
-    for part in parts_of(requests):
-        bodies = [call_request(teacher, r) for r in part]
+    for part in iter_chunks(requests):
+        bodies = [build_request(teacher, r) for r in part]
         example = example or bodies[0]
-        keys = [call_key(body) for body in bodies]
-        settled = settled_calls(ledger, keys)
+        keys = [compute_request_key(body) for body in bodies]
+        settled = read_known_costs(ledger, keys)
         if answers is not None:
             settled = _price_recorded(answers, keys, part) | settled
         elif ordered:  # refuses a prompt that is too long for its price
-            longest = max(part, key=lambda r: prompt_token_bound(r.messages))
-            refuse_long(teacher.model, price, longest.id, bound_of(teacher, price, longest))
-        calls += calls_for(
-            [billed_messages_of(body) for body in bodies],
+            longest = max(part, key=lambda r: compute_max_prompt_tokens(r.messages))
+            check_prompt_length(
+                teacher.model, price, longest.id, compute_max_cost(teacher, price, longest)
+            )
+        calls += plan_requests(
+            [get_billed_messages(body) for body in bodies],
             price,
             teacher.max_tokens,
             settled=[settled.get(key) for key in keys],
@@ -235,10 +246,10 @@ def foresee(
     )
 
 
-def parts_of(requests: Iterable[TeacherRequest]) -> Iterator[list[TeacherRequest]]:
+def iter_chunks(requests: Iterable[TeacherRequest]) -> Iterator[list[TeacherRequest]]:
     """Yield some thousands at a time: a pool of millions is never in memory as requests."""
     coming = iter(requests)
-    while part := list(islice(coming, GROUP)):
+    while part := list(islice(coming, ROW_GROUP_SIZE)):
         yield part
 
 
@@ -252,22 +263,22 @@ def _mark_seen(key: str, seen: set[str]) -> bool:
 
 def _price_recorded(
     answers: KnownAnswers, keys: Sequence[str], requests: Sequence[TeacherRequest]
-) -> dict[str, Settled]:
+) -> dict[str, KnownCost]:
     """Return what each request will cost, by key."""
     costs = {key: answers.get_cost(r) for key, r in zip(keys, requests, strict=True)}
     return {
-        key: Settled(c.cost_microusd, c.n_prompt_tokens + c.n_completion_tokens, owed=True)
+        key: KnownCost(c.cost_microusd, c.n_prompt_tokens + c.n_completion_tokens, is_unpaid=True)
         for key, c in costs.items()
     }
 
 
 def _load_evidence(
-    ledger: Path, example: Mapping[str, Any] | None, own: Collection[str], teacher: Teacher
+    ledger: Path, example: Mapping[str, Any] | None, own: Collection[str], teacher: TeacherOptions
 ) -> LengthEvidence:
-    answers = known_answers(ledger, example) if example is not None else []
+    answers = read_known_answers(ledger, example) if example is not None else []
     return choose_evidence(
-        [a.usage for a in answers if a.alike and a.key in own],
-        [a.usage for a in answers if a.alike and a.key not in own],
-        [a.usage for a in answers if not a.alike],
-        teacher.expected_tokens,
+        [a.usage for a in answers if a.same_template and a.key in own],
+        [a.usage for a in answers if a.same_template and a.key not in own],
+        [a.usage for a in answers if not a.same_template],
+        teacher.expected_completion_tokens,
     )

@@ -49,7 +49,7 @@ class Pick:
 
     id: str
     rank: int
-    chosen: bool
+    is_selected: bool
     score: float
     difficulty: float
     distance: float | None = None
@@ -105,7 +105,7 @@ class Rationale:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingExample:
     """One prompt with what is learnt behind it: a rationale, an answer, or the one and then the
     other. `id` is the question's, `source` whose rationale it is.
     """
@@ -131,12 +131,12 @@ class Prediction:
 class StepCount:
     """The steps of one rationale, those that are missing included, and how many went wrong."""
 
-    n: int
+    n_steps: int
     n_wrong: int
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TargetSpan:
     """A stretch of target text; `weight` multiplies the loss of each of its tokens."""
 
     text: str
@@ -144,7 +144,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainRow:
+class TrainingSequence:
     """One training sequence: a prompt that never counts in the loss, then weighted target spans.
 
     An empty prompt means plain text: the spans are the whole sequence and no chat template is used.
@@ -152,4 +152,4 @@ class TrainRow:
 
     id: str
     prompt: tuple[Message, ...]
-    spans: tuple[Span, ...]
+    spans: tuple[TargetSpan, ...]

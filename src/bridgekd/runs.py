@@ -12,17 +12,17 @@ from typing import Literal, ParamSpec, TypeVar
 
 from pydantic import BaseModel, JsonValue
 
-from bridgekd.config import Amount, Recipe, Role, Section
+from bridgekd.config import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice
-from bridgekd.edges.sources import data_source, model_source
-from bridgekd.edges.store import Artifact, Maker, Stage, Store
+from bridgekd.edges.sources import resolve_data, resolve_model
+from bridgekd.edges.store import Artifact, ArtifactMaker, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.report.stage import ReportSettings, report
 from bridgekd.stages.annotate import annotate, build_annotate_settings
 from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
 from bridgekd.stages.evaluate import ArmSettings, EvaluateSettings, evaluate
-from bridgekd.stages.judging import Asked
-from bridgekd.stages.live import Live
+from bridgekd.stages.judging import PromptMode
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.load_data import (
     LoadTestSettings,
     build_load_pool_settings,
@@ -76,7 +76,7 @@ class Arm:
     title: str
     model: Artifact
     role: Role
-    prompt_mode: Asked = "explain"
+    prompt_mode: PromptMode = "explain"
     is_result: bool = False
     step: int = 2
     card_sentence: str = ""
@@ -93,14 +93,14 @@ class Arm:
         )
 
 
-class StageFolder(Section):
+class StageFolder(FrozenModel):
     """A stage of a run and the folder of the store that holds it."""
 
     stage: str
     folder: str
 
 
-class RunMetadata(Section):
+class RunMetadata(FrozenModel):
     """runs/<name>.json. `recipe` is a dump, so that one of another version can still be shown."""
 
     name: str
@@ -121,8 +121,8 @@ class Run:
         self,
         recipe: Recipe,
         folder: Path,
-        store: Maker,
-        ctx: Live,
+        store: ArtifactMaker,
+        ctx: RunContext,
         metadata: RunMetadata | None = None,
     ) -> None:
         """Without `metadata` the run leaves no file about itself."""
@@ -132,15 +132,15 @@ class Run:
         self.store = store
         self.metadata = metadata
         self.stage_folders: dict[StageFolder, None] = {}
-        self.train_data = data_source(recipe.data.train, folder)
-        self.test_data = data_source(recipe.data.test, folder)
-        self.assistant = model_source(recipe.assistant.model, folder, recipe.assistant.revision)
-        self.student = model_source(recipe.student.model, folder, recipe.student.revision)
-        encoder = recipe.select.encoder
-        self.encoder = None if encoder is None else model_source(encoder, folder, None)
-        instruct, few_shot = recipe.student.instruct, recipe.teacher.prompt.examples
-        self.instructions = data_source(instruct, folder) if instruct else None
-        self.few_shot = (data_source(few_shot, folder),) if few_shot else ()
+        self.train_data = resolve_data(recipe.data.train, folder)
+        self.test_data = resolve_data(recipe.data.test, folder)
+        self.assistant = resolve_model(recipe.assistant.model, folder, recipe.assistant.revision)
+        self.student = resolve_model(recipe.student.model, folder, recipe.student.revision)
+        encoder = recipe.select.embedding_model
+        self.encoder = None if encoder is None else resolve_model(encoder, folder, None)
+        instruct, few_shot = recipe.student.instruction_data, recipe.teacher.prompt.few_shot
+        self.instructions = resolve_data(instruct, folder) if instruct else None
+        self.few_shot = (resolve_data(few_shot, folder),) if few_shot else ()
 
     def with_recipe(self, recipe: Recipe) -> "Run":
         """Return the same run under another seed or budget: same sources, same store, same file."""
@@ -170,12 +170,12 @@ class Run:
 
     def load_test(self) -> Artifact:
         """Return the test set."""
-        settings = LoadTestSettings(fields=self.recipe.data.fields)
+        settings = LoadTestSettings(fields=self.recipe.data.columns)
         return self.make(load_test, settings, self.load_pool(), self.test_data)
 
     def warm_up(self, pool: Artifact, member: int = 0) -> Artifact:
         """Return the assistant after its warm-up; the base model where assistant.warm_up is 0."""
-        if self.recipe.assistant.warm_up in (0, "0%"):
+        if self.recipe.assistant.warm_up_size in (0, "0%"):
             return self.assistant
         return self.make(warm_up, build_warm_up_settings(self.recipe, member), self.assistant, pool)
 
@@ -197,7 +197,7 @@ class Run:
         *,
         strategy: str | None = None,
         part: BudgetSlice = FULL_BUDGET,
-        queries: Amount | None = None,
+        queries: CountOrPercent | None = None,
     ) -> Artifact:
         """Return a ranking of the pool. `strategy` and `queries` replace those of the recipe;
         `earlier` are purchases whose questions are not ranked again.
@@ -214,7 +214,7 @@ class Run:
         ranking: Artifact,
         *,
         part: BudgetSlice = FULL_BUDGET,
-        queries: Amount | None = None,
+        queries: CountOrPercent | None = None,
     ) -> Artifact:
         """Return the teacher's answers down a ranking, for a slice of the budget."""
         settings = build_query_settings(self.recipe, part=part, queries=queries)
@@ -258,7 +258,7 @@ class Run:
         return self.make(train_student, settings, model, pool, rationales, epoch_pool=pool)
 
     @property
-    def student_prompt_mode(self) -> Asked:
+    def student_prompt_mode(self) -> PromptMode:
         """Return how a student that learned from rationales is asked."""
         return build_student_settings(self.recipe).prompt_mode
 
@@ -306,7 +306,7 @@ class Run:
     def evaluate(self, predictions: Sequence[tuple[ArmSettings, Artifact]]) -> Artifact:
         """Return metrics.json over all predictions."""
         settings = EvaluateSettings(
-            arms=tuple(arm for arm, _ in predictions), steps=self.recipe.evaluate.steps
+            arms=tuple(arm for arm, _ in predictions), steps=self.recipe.evaluate.step_checker
         )
         return self.make(evaluate, settings, self.load_test(), *(made for _, made in predictions))
 
@@ -332,13 +332,13 @@ class Run:
 def open_run(
     recipe: Recipe,
     folder: Path,
-    ctx: Live,
+    ctx: RunContext,
     methods: Sequence[VariantRef],
     n_seeds: int = 1,
     budgets: Sequence[int | str] = (),
 ) -> Run:
     """Return a run that works in the recipe's store and leaves runs/<name>.json there."""
-    store = Store(folder / Path(recipe.store).expanduser(), ctx.note)
+    store = Store(folder / Path(recipe.store).expanduser(), ctx.notify)
     metadata = RunMetadata(
         name=recipe.name,
         ledger=str(ctx.ledger),
@@ -351,17 +351,17 @@ def open_run(
     return Run(recipe, folder, store, ctx, metadata)
 
 
-def build_run_context(recipe: Recipe, folder: Path) -> Live:
+def build_run_context(recipe: Recipe, folder: Path) -> RunContext:
     """Return what a stage may use that is in no fingerprint, without progress and notes."""
-    return Live(
+    return RunContext(
         run=recipe.name,
         teacher=recipe.teacher,
         ledger=folder / Path(recipe.ledger).expanduser(),
-        hard_stop_usd=recipe.hard_stop_usd,
+        hard_stop_usd=recipe.hard_limit_usd,
         device=recipe.device,
         runtime=recipe.runtime,
         server=recipe.assistant.server,
-        folder=folder,
+        recipe_folder=folder,
     )
 
 

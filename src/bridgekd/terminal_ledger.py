@@ -6,37 +6,37 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bridgekd.core.costs import dollars
-from bridgekd.ledger.check import Finding
-from bridgekd.ledger.views import SpendRow, total_of
+from bridgekd.core.costs import format_microusd
+from bridgekd.ledger.check import Issue
+from bridgekd.ledger.views import SpendRow, sum_rows
 
-WIDE = 200  # for a file or a pipe, which has no width of its own
+MIN_WIDTH = 200  # for a file or a pipe, which has no width of its own
 
 
 def print_spend(console: Console, path: Path, by: Sequence[str], rows: Sequence[SpendRow]) -> None:
     """The spend table with a total; columns that hold nothing at all are left out."""
-    total = total_of(rows)
+    total = sum_rows(rows)
     table = Table(title=f"Ledger {path}", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in by:
         table.add_column("day (UTC)" if name == "day" else name, overflow="fold")
     numbers = ["calls", "prompt", "completion"]
     numbers += ["cached"] * bool(total.n_cached_tokens)
     numbers += ["reasoning"] * bool(total.n_reasoning_tokens)
-    numbers += ["paid", "held"] + ["paid elsewhere"] * bool(total.elsewhere_microusd)
+    numbers += ["paid", "held"] + ["paid elsewhere"] * bool(total.imported_microusd)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        cells = _cells(row)
+        cells = _format_row(row)
         table.add_row(*(getattr(row, name) for name in by), *(cells[name] for name in numbers))
     table.add_section()
-    cells = _cells(total)
+    cells = _format_row(total)
     table.add_row("total", *[""] * (len(by) - 1), *(cells[name] for name in numbers), style="bold")
     if not console.is_terminal:
-        console = Console(file=console.file, width=WIDE)
+        console = Console(file=console.file, width=MIN_WIDTH)
     console.print(table)
 
 
-def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+def print_issues(console: Console, findings: Sequence[Issue]) -> None:
     """A line for each: how many attempts it is so of, and which."""
     for finding in findings:
         of = f"{finding.n:,} attempt{'s' * (finding.n != 1)}: " if finding.n else ""
@@ -46,14 +46,14 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
         console.print(f"{of}{finding.what}{which}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _cells(row: SpendRow) -> dict[str, str]:
+def _format_row(row: SpendRow) -> dict[str, str]:
     return {
         "calls": f"{row.n_attempts:,}",
         "prompt": f"{row.n_prompt_tokens:,}",
         "completion": f"{row.n_completion_tokens:,}",
         "cached": f"{row.n_cached_tokens:,}",
         "reasoning": f"{row.n_reasoning_tokens:,}",
-        "paid": dollars(row.paid_microusd),
-        "held": dollars(row.held_microusd - row.paid_microusd),
-        "paid elsewhere": dollars(row.elsewhere_microusd),
+        "paid": format_microusd(row.paid_microusd),
+        "held": format_microusd(row.reserved_microusd - row.paid_microusd),
+        "paid elsewhere": format_microusd(row.imported_microusd),
     }

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from bridgekd.planning import Plan
 from bridgekd.stages.pilot import PilotGain, PilotMeasurements, PilotRole
-from bridgekd.terminal import print_buying
+from bridgekd.terminal import print_purchases
 
 TITLES: dict[PilotRole, str] = {
     "base": "Student, base model",
@@ -34,7 +34,7 @@ def print_pilot_plan(console: Console, plan: Plan) -> None:
         f"The pilot runs {n_trainings} trainings, generates rationales for the pool "
         f"{pending['annotate']} times and evaluates {pending['predict']} models, on this machine."
     )
-    print_buying(console, plan)
+    print_purchases(console, plan)
     console.print(
         "[dim]direct and random ask the same questions first. They reuse these answers.[/dim]"
     )

@@ -21,7 +21,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from bridgekd.progress import Progress, ProgressTimer
-from bridgekd.terminal import long
+from bridgekd.terminal import format_seconds
 
 FIRST_LINE_S = 10.0  # work that is faster prints one line
 MIN_INTERVAL_S = 30.0
@@ -52,7 +52,9 @@ class _RemainingColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         left = task.fields["timer"].estimate_remaining(self._clock())
-        return Text("" if left is None or task.finished else f"{long(left)} left", style="cyan")
+        return Text(
+            "" if left is None or task.finished else f"{format_seconds(left)} left", style="cyan"
+        )
 
 
 class _BarDrawer:
@@ -107,11 +109,14 @@ class _LinePrinter:
         elapsed, left = now - timer.started_at, timer.estimate_remaining(now)
         if done >= total:
             del self._timers[what]
-            self._print(f"{what}: {done:,} of {total:,} in {long(elapsed)}")
+            self._print(f"{what}: {done:,} of {total:,} in {format_seconds(elapsed)}")
         elif now >= self._next_line_at[what] and left is not None:
             self._next_line_at[what] = now + max(MIN_INTERVAL_S, (elapsed + left) / _N_LINES)
             fraction = f"{done:,} of {total:,} ({done / total:.0%})"
-            self._print(f"{what}: {fraction}, {long(elapsed)} so far, about {long(left)} left")
+            self._print(
+                f"{what}: {fraction}, {format_seconds(elapsed)} so far, about "
+                f"{format_seconds(left)} left"
+            )
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 
 
 class NoOptions(BaseModel):
@@ -167,7 +167,7 @@ class Registry(Generic[V]):
         try:
             options = variant.options.model_validate(ref.options)
         except ValidationError as exc:
-            raise BadInput(_describe_error(f"{self.kind} {ref}", variant, exc)) from exc
+            raise InputError(_describe_error(f"{self.kind} {ref}", variant, exc)) from exc
         if content is not None:
             self._by_content[content] = variant
             self._refs[content] = _make_absolute(ref, folder)
@@ -184,7 +184,7 @@ class Registry(Generic[V]):
         try:
             return self._by_content[settings.content]
         except KeyError as exc:
-            raise BadInput(
+            raise InputError(
                 f"The {self.kind} {settings.name!r} is code from outside bridgekd that is not "
                 "loaded. Use the recipe that names its file."
             ) from exc
@@ -218,14 +218,14 @@ class Registry(Generic[V]):
         known = [*self._own, *self._plugins]
         near = get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-        raise BadInput(f"Unknown {self.kind} {name!r}. {hint}")
+        raise InputError(f"Unknown {self.kind} {name!r}. {hint}")
 
     def _load_plugin(self, name: str) -> tuple[V, str]:
         point = self._plugins[name]
         try:
             variant = point.load()
         except (ImportError, AttributeError) as exc:
-            raise BadInput(
+            raise InputError(
                 f"The {self.kind} {name!r} is registered as {point.value}, which cannot be "
                 f"imported: {exc}. Reinstall or remove that package."
             ) from exc
@@ -236,7 +236,7 @@ class Registry(Generic[V]):
         try:
             code = path.read_bytes()
         except OSError as exc:
-            raise BadInput(f"Cannot read the {self.kind} file {path}: {exc.strerror}.") from exc
+            raise InputError(f"Cannot read the {self.kind} file {path}: {exc.strerror}.") from exc
         content = _hash_code(code)
         self._files[content] = str(path.resolve())
         if content in self._by_content:
@@ -247,7 +247,7 @@ class Registry(Generic[V]):
 
     def _check_type(self, variant: object, where: str) -> V:
         if not isinstance(variant, self._type):
-            raise BadInput(
+            raise InputError(
                 f"{where} is not a {self._type.__name__}. A {self.kind} file ends in "
                 f"{self.constant} = {self._type.__name__}(...)."
             )
@@ -268,14 +268,14 @@ def _hash_code(code: bytes) -> str:
 def _import_file(path: Path, name: str, kind: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise BadInput(f"{path} is not a Python file. Name a .py file as the {kind}.")
+        raise InputError(f"{path} is not a Python file. Name a .py file as the {kind}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up here
     try:
         spec.loader.exec_module(module)
     except Exception as exc:  # a user's module may raise anything
         del sys.modules[name]
-        raise BadInput(f"{path} cannot be imported: {type(exc).__name__}: {exc}.") from exc
+        raise InputError(f"{path} cannot be imported: {type(exc).__name__}: {exc}.") from exc
     return module
 
 

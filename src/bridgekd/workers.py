@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from bridgekd.comparing import Comparison, build_arms
 from bridgekd.config import Recipe
 from bridgekd.edges.store import Store
-from bridgekd.errors import Stopped
+from bridgekd.errors import StoppedError
 from bridgekd.runs import Run, build_run_context
 from bridgekd.variants import VariantRef
 
@@ -30,7 +30,7 @@ _stopping = threading.Event()  # of a worker: its parent wants it to end
 _working = threading.Event()
 
 
-def side_by_side(run: Run, wanted: Comparison, n_workers: int) -> None:
+def run_parallel(run: Run, wanted: Comparison, n_workers: int) -> None:
     """Makes the models of `wanted` and their answers in `n_workers` processes.
 
     What stops one worker stops all and is raised here.
@@ -44,11 +44,11 @@ def side_by_side(run: Run, wanted: Comparison, n_workers: int) -> None:
     ]
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(
-        min(n_workers, len(tasks)), multiprocessing.get_context("spawn"), initializer=_begin
+        min(n_workers, len(tasks)), multiprocessing.get_context("spawn"), initializer=_init_worker
     )
     try:
         jobs = {
-            pool.submit(_carry_out, recipe, run.folder, method): (recipe, method)
+            pool.submit(_run_method, recipe, run.folder, method): (recipe, method)
             for recipe, method in tasks
         }
         run.ctx.progress("compare arms", 0, len(tasks))
@@ -59,7 +59,7 @@ def side_by_side(run: Run, wanted: Comparison, n_workers: int) -> None:
             here.predict_all(build_arms(here, [method]))  # it is there; the run's file learns of it
             run.ctx.progress("compare arms", n_done, len(tasks))
     except BrokenProcessPool as exc:
-        raise Stopped(
+        raise StoppedError(
             "a worker died, perhaps for want of memory; all that was finished is kept, so give the "
             "same command again, with fewer --workers"
         ) from exc
@@ -76,13 +76,13 @@ def _stop(workers: list[BaseProcess]) -> None:
         worker.terminate()
 
 
-def _begin() -> None:
+def _init_worker() -> None:
     """A worker's first steps, before torch is imported."""
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     threadpool_limits(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the parent, too
     signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -91,14 +91,14 @@ def _interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)  # as if killed: store and ledger know how to go on from that
 
 
-def _carry_out(recipe: Recipe, folder: Path, method: VariantRef) -> None:
+def _run_method(recipe: Recipe, folder: Path, method: VariantRef) -> None:
     """One method under one seed and budget, and its models' answers to the test questions."""
     _working.set()
     try:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgekd import lm
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.measure import DifficultyMeasure
@@ -60,7 +60,7 @@ def measure(ref):
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    return lm.load(write_tiny(tmp_path_factory.mktemp("model")), device="cpu")
+    return lm.load_model(write_tiny(tmp_path_factory.mktemp("model")), device="cpu")
 
 
 def test_it_has_a_title_and_one_sentence(measure):
@@ -72,7 +72,7 @@ def test_it_refuses_an_option_that_it_does_not_have(ref, measure):
     known = list(measure.options.model_fields)
     hint = f"Did you mean '{known[0]}'" if known else "Known: none"
     key = f"{known[0]}s" if known else "n_samples"
-    with pytest.raises(BadInput, match=f"unknown option '{key}'. {hint}"):
+    with pytest.raises(InputError, match=f"unknown option '{key}'. {hint}"):
         MEASURES.resolve(ref.model_copy(update={"options": {key: 3}}))
 
 
@@ -101,8 +101,8 @@ def test_different_answers_are_harder_than_equal_ones_in_any_order(measure, answ
 def test_a_model_scores_every_question_alone_as_in_a_batch(measure, local):
     if measure.score_answers is None:
         size = {"measure": measure, "max_new_tokens": 4, "batch_size": 3}
-        together = lm.score(local, QUESTIONS, **size).difficulty
-        alone = [lm.score(local, [example], **size).difficulty[0] for example in QUESTIONS]
+        together = lm.score_examples(local, QUESTIONS, **size).difficulty
+        alone = [lm.score_examples(local, [example], **size).difficulty[0] for example in QUESTIONS]
         assert np.isfinite(together).all()
         assert together == pytest.approx(alone, abs=1e-5)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.grading.graders import GRADERS
 from bridgekd.variants import VariantRef
@@ -78,7 +78,7 @@ def test_it_refuses_an_option_that_it_does_not_have(ref, answer_type):
     known = list(answer_type.grader.options.model_fields)
     hint = f"Did you mean '{known[0]}'" if known else "Known: none"
     key = f"{known[0]}s" if known else "tolerance"
-    with pytest.raises(BadInput, match=f"unknown option '{key}'. {hint}"):
+    with pytest.raises(InputError, match=f"unknown option '{key}'. {hint}"):
         GRADERS.resolve(ref.model_copy(update={"options": {key: 0.5}}))
 
 

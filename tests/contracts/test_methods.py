@@ -9,16 +9,16 @@ import bridgekd
 from bridgekd import api
 from bridgekd.edges.recipe import load_recipe
 from bridgekd.edges.store import PlanStore
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.exporting.cards import render_model_card
 from bridgekd.exporting.folder import ExportedArm
 from bridgekd.journal import load_finished_run
-from bridgekd.lm.merging import Merged
+from bridgekd.lm.merging import MergeResult
 from bridgekd.methods import METHODS
 from bridgekd.runs import Run, build_run_context
-from bridgekd.sandbox.export import export
-from bridgekd.sandbox.steps import count_steps
-from bridgekd.sandbox.teacher_server import serve
+from bridgekd.sandbox.export import export_world
+from bridgekd.sandbox.steps import count_wrong_steps
+from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.variants import VariantRef
 
 MINE = '''
@@ -66,13 +66,13 @@ DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     """(recipe, overrides, result, requests) of one run of all methods in a small world."""
-    recipe = export(
+    recipe = export_world(
         tmp_path_factory.mktemp("w") / "w", n_pool=12, n_validation=2, n_test=2, n_instructions=8
     )
     (recipe.parent / "mine.py").write_text(MINE)
-    with serve(wrong_rate=0.0) as teacher:
+    with run_teacher_server(wrong_rate=0.0) as teacher:
         sets = [*QUICK, f"teacher.base_url={teacher.base_url}"]
-        checkers = {"sandbox": count_steps}
+        checkers = {"sandbox": count_wrong_steps}
         result = bridgekd.run(recipe, overrides=sets, methods=ALL, checkers=checkers)
         yield recipe, sets, result, teacher
 
@@ -138,12 +138,12 @@ def test_method_changes_with_the_seed(recipe, name):
 @pytest.mark.parametrize("name", ALL)
 def test_unknown_option_is_refused(recipe, name):
     key = "file" if name.endswith(".py") else "name"
-    with pytest.raises(BadInput, match=r"unknown option 'n_sampels'\. (Did you mean|Known: )"):
+    with pytest.raises(InputError, match=r"unknown option 'n_sampels'\. (Did you mean|Known: )"):
         api.plan(recipe, methods=[{key: name, "n_sampels": 3}])
 
 
 def test_nearest_option_is_named(recipe):
-    with pytest.raises(BadInput, match="Did you mean 'n_samples'"):
+    with pytest.raises(InputError, match="Did you mean 'n_samples'"):
         api.plan(recipe, overrides=["method={name: mentor_kd, n_sampels: 3}"])
 
 
@@ -166,7 +166,7 @@ def test_second_run_sends_and_trains_nothing(compared):
     recipe, sets, result, teacher = compared
     n_requests, told = teacher.calls.total(), []
     again = bridgekd.run(
-        recipe, overrides=sets, methods=ALL, checkers={"sandbox": count_steps},
+        recipe, overrides=sets, methods=ALL, checkers={"sandbox": count_wrong_steps},
         progress=lambda *work: told.append(work),
     )  # fmt: skip
     assert (again.metrics, teacher.calls.total(), told) == (result.metrics, n_requests, [])
@@ -175,13 +175,13 @@ def test_second_run_sends_and_trains_nothing(compared):
 def test_headline_and_card_of_a_method_that_no_list_knows(compared):
     recipe, sets, _, _ = compared
     own = [*sets, "method={file: mine.py}", "name=own"]
-    report = bridgekd.run(recipe, overrides=own, checkers={"sandbox": count_steps}).report
+    report = bridgekd.run(recipe, overrides=own, checkers={"sandbox": count_wrong_steps}).report
     text = report.with_name("report.md").read_text()
     assert re.search(r"Student, mine answers [\d.]+ % of 2 test questions", text)
     assert "bridgekd run own.yaml" in report.read_text()
     run = load_finished_run(recipe.parent / "runs", "own")
     arm = run.get_arm(None)
-    merged = Merged("float32", 1_000_000, ())
+    merged = MergeResult("float32", 1_000_000, ())
     card = render_model_card(ExportedArm(run, arm, (), merged, "bridgekd run own.yaml"))
     assert arm.name == "mine" and "Method: mine. The student learned from a few answers." in card
 
@@ -189,11 +189,11 @@ def test_headline_and_card_of_a_method_that_no_list_knows(compared):
 def test_two_methods_of_one_name_are_refused(recipe):
     other = MINE.replace("n_queries: int = 4", "n_queries: int = 3")
     (recipe.parent / "other.py").write_text(other)
-    with pytest.raises(BadInput, match="Two methods have an arm 'mine' with different models"):
+    with pytest.raises(InputError, match="Two methods have an arm 'mine' with different models"):
         api.plan(recipe, methods=["mine.py", "other.py"])
 
 
 def test_a_file_that_is_no_method_is_refused(recipe):
     (recipe.parent / "empty.py").write_text("METHOD = 3\n")
-    with pytest.raises(BadInput, match=r"A method file ends in METHOD = Method\(\.\.\.\)"):
+    with pytest.raises(InputError, match=r"A method file ends in METHOD = Method\(\.\.\.\)"):
         api.plan(recipe, methods=["empty.py"])

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import RuntimeOptions, Train
-from bridgekd.errors import BadInput
-from bridgekd.lm.encode import encode_rows
+from bridgekd.config import RuntimeOptions, TrainOptions
+from bridgekd.errors import InputError
+from bridgekd.lm.encode import tokenize_sequences
 from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
-from bridgekd.lm.updates import rectangle
-from bridgekd.records import Message, Span, TrainRow
+from bridgekd.lm.updates import pad_batch
+from bridgekd.records import Message, TargetSpan, TrainingSequence
 from bridgekd.variants import VariantRef
 from tiny_models import CHATML, tiny_model, tiny_tokenizer
 
@@ -49,11 +49,11 @@ ON_POLICY_FILE = USER_FILE.replace("skewed_reverse_kl", "on_policy").replace(
 )
 FILES = {"user_file": USER_FILE, "on_policy_file": ON_POLICY_FILE}
 ROWS = [
-    TrainRow(str(i), (Message("user", "Who holds " + "the box " * (i % 3 + 1) + "?"),),
-             (Span("Ann holds the red box .\n"), Span("Answer: Ann", 2.0)))
+    TrainingSequence(str(i), (Message("user", "Who holds " + "the box " * (i % 3 + 1) + "?"),),
+             (TargetSpan("Ann holds the red box .\n"), TargetSpan("Answer: Ann", 2.0)))
     for i in range(6)
 ]  # fmt: skip
-TRAIN = Train(batch_size=3, learning_rate=1e-2)
+TRAIN = TrainOptions(batch_size=3, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +108,12 @@ def test_it_describes_itself_in_a_title_and_one_sentence(ref):
 
 def test_an_unknown_option_is_refused(ref):
     wrong = ref.model_copy(update={"options": {"kd_wieght": 0.5}})
-    with pytest.raises(BadInput, match="unknown option 'kd_wieght'"):
+    with pytest.raises(InputError, match="unknown option 'kd_wieght'"):
         OBJECTIVES.resolve(wrong)
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_one():
-    with pytest.raises(BadInput, match="Did you mean 'kd_weight'"):
+    with pytest.raises(InputError, match="Did you mean 'kd_weight'"):
         OBJECTIVES.resolve(VariantRef.model_validate({"name": "forward_kl", "kd_wieght": 0.5}))
 
 
@@ -147,9 +147,9 @@ def test_the_micro_batch_does_not_change_a_training(ref, models, tmp_path):
 
 
 def test_prompt_tokens_have_no_gradient(ref, models):
-    local, reference = (lm.load(models / n, device="cpu") for n in ("trained", "reference"))
-    rows = encode_rows(local.tokenizer, ROWS)
-    micro = rectangle(rows, 0, "cpu")
+    local, reference = (lm.load_model(models / n, device="cpu") for n in ("trained", "reference"))
+    rows = tokenize_sequences(local.tokenizer, ROWS)
+    micro = pad_batch(rows, 0, "cpu")
     logits, others = (m.model(input_ids=micro.ids).logits.flatten(0, 1).detach()
                       for m in (local, reference))  # fmt: skip
     logits.requires_grad_()

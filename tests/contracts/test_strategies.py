@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.variants import VariantRef
 from selection_pools import get_domains, make_equal, make_pool, make_twins, rank, to_picks
@@ -71,7 +71,7 @@ def test_it_refuses_an_option_that_it_does_not_have(ref, strategy):
     known = list(strategy.options.model_fields)
     hint = f"Did you mean '{known[0]}'" if known else "Known: none"
     key = f"{known[0]}x" if known else "alpha"
-    with pytest.raises(BadInput, match=f"unknown option '{key}'. {hint}"):
+    with pytest.raises(InputError, match=f"unknown option '{key}'. {hint}"):
         STRATEGIES.resolve(ref.model_copy(update={"options": {key: 0.5}}))
 
 

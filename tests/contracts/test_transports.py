@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from bridgekd import api
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 from bridgekd.core.admission import Limits
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.sandbox.teacher_server import Faults, serve
-from bridgekd.teacher.buy import api_key, buy
+from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
+from bridgekd.teacher.buy import buy_answers, read_api_key
 from bridgekd.teacher.transports import TRANSPORTS, prepare_teacher, resolve_teacher
 from bridgekd.variants import VariantRef
 from conftest import write_jsonl
@@ -72,7 +72,7 @@ def transport(ref):
 
 @pytest.fixture
 def server():
-    with serve(words, faults=Faults(cut=0.2, refuse=0.1)) as server:
+    with run_teacher_server(words, faults=Faults(truncate=0.2, refuse=0.1)) as server:
         yield server
 
 
@@ -83,7 +83,9 @@ def teacher(ref, server):
 
 def purchase(path, teacher, limits=Limits()):  # noqa: B008
     with Ledger(path) as ledger:
-        return buy(pool(12), ledger, teacher=teacher, limits=limits, run="r", api_key="none")
+        return buy_answers(
+            pool(12), ledger, teacher=teacher, limits=limits, run="r", api_key="none"
+        )
 
 
 def read_attempts(path, columns):
@@ -100,12 +102,12 @@ def test_it_refuses_an_option_that_it_does_not_have(ref, transport):
     known = list(transport.options.model_fields)
     hint = f"Did you mean '{known[0]}'" if known else "Known: none"
     key = f"{known[0]}x" if known else "answer"
-    with pytest.raises(BadInput, match=f"unknown option '{key}'. {hint}"):
+    with pytest.raises(InputError, match=f"unknown option '{key}'. {hint}"):
         TRANSPORTS.resolve(ref.model_copy(update={"options": {key: 1}}))
 
 
 def test_the_bound_is_never_below_the_cost(tmp_path, teacher):
-    assert purchase(tmp_path / "l.db", teacher).ended == "pool"
+    assert purchase(tmp_path / "l.db", teacher).stop_reason == "pool"
     costs = read_attempts(tmp_path / "l.db", "cost_microusd, reserve_microusd")
     assert len(costs) == 12 and any(cost for cost, _ in costs)
     assert all(cost <= reserve for cost, reserve in costs)
@@ -113,13 +115,13 @@ def test_the_bound_is_never_below_the_cost(tmp_path, teacher):
 
 def test_every_attempt_agrees_with_its_stored_texts(tmp_path, teacher):
     purchase(tmp_path / "l.db", teacher)
-    assert verify(tmp_path / "l.db").findings == ()
+    assert verify(tmp_path / "l.db").errors == ()
 
 
 def test_an_answered_request_is_never_sent_again(tmp_path, teacher, server):
     first = purchase(tmp_path / "l.db", teacher)
     again = purchase(tmp_path / "l.db", teacher)
-    assert (first.n_calls_sent, again.n_calls_sent, again.n_recalled) == (12, 0, 12)
+    assert (first.n_requests_sent, again.n_requests_sent, again.n_reused) == (12, 0, 12)
     assert again.completions == first.completions
     assert max(server.calls.values(), default=0) <= 1
 
@@ -130,7 +132,7 @@ def test_a_budget_ends_it_at_the_same_place_each_time(tmp_path, teacher):
     bought = [purchase(tmp_path / f"{i}.db", teacher, limits) for i in range(2)]
     assert bought[0].completions == bought[1].completions
     assert 0 <= bought[0].charged_microusd <= total // 2
-    assert bought[0].ended == "usd"
+    assert bought[0].stop_reason == "usd"
 
 
 @pytest.mark.parametrize("n_rows", [1, 6, 11])
@@ -156,10 +158,10 @@ def test_a_key_is_wanted_only_where_one_is_needed(transport, teacher, monkeypatc
     monkeypatch.delenv("SOME_KEY", raising=False)
     teacher = teacher.model_copy(update={"api_key_env": "SOME_KEY"})
     if transport.needs_api_key:
-        with pytest.raises(BadInput, match="SOME_KEY"):
-            api_key(teacher)
+        with pytest.raises(InputError, match="SOME_KEY"):
+            read_api_key(teacher)
     else:
-        assert api_key(teacher) == "none"
+        assert read_api_key(teacher) == "none"
 
 
 def test_it_is_planned_by_its_properties(task, ref, transport):
@@ -171,7 +173,7 @@ def test_it_is_planned_by_its_properties(task, ref, transport):
 
 def test_a_file_is_found_from_the_recipe_s_folder(tmp_path):
     write_example(tmp_path)
-    teacher = Teacher(model="m", transport={"file": "function.py", "answer": "5"})
+    teacher = TeacherOptions(model="m", transport={"file": "function.py", "answer": "5"})
     prepared = prepare_teacher(teacher, tmp_path)
     assert resolve_teacher(prepared).options.answer == "5"
-    assert Teacher.model_validate_json(prepared.model_dump_json()) == prepared
+    assert TeacherOptions.model_validate_json(prepared.model_dump_json()) == prepared

@@ -11,9 +11,17 @@ from itertools import pairwise
 
 from story_generator import ADDS, FACTS, HOLDS, RULES, SWAPS, TAKES, generate_story
 
-from bridgekd.core.prompts import ANSWER_MARK, ANSWER_REQUEST, EXPLAIN_REQUEST
-from bridgekd.records import Message, Span, TrainRow
-from bridgekd.sandbox.domains import MAX_EURO, NAMES, ORDINALS, OUTCOMES, PLACES, STATES, normalise
+from bridgekd.core.prompts import ANSWER_INSTRUCTION, ANSWER_PREFIX, COT_INSTRUCTION
+from bridgekd.records import Message, TargetSpan, TrainingSequence
+from bridgekd.sandbox.domains import (
+    MAX_EURO,
+    NAMES,
+    ORDINALS,
+    OUTCOMES,
+    PLACES,
+    STATES,
+    normalize_text,
+)
 
 THINGS = ("red", "blue", "green", "lamp", "ring", "book", "boat", "drum", "bell", "rope")
 WORDS = (*NAMES, *PLACES, *STATES, *OUTCOMES, *THINGS)
@@ -152,12 +160,12 @@ def _generate_story(rng: random.Random) -> str:
     story = generate_story(rng)
     if rng.random() < 0.5:
         return f"{story.listing} {story.ask}\n{story.narration}"
-    return f"{story.listing}\n{story.narration}\n{ANSWER_MARK} {story.answer}"
+    return f"{story.listing}\n{story.narration}\n{ANSWER_PREFIX} {story.answer}"
 
 
 def count_words(text: str) -> int:
     """Return the number of tokens, nearly: a word is a token of the world."""
-    return len(normalise(text).split(" ")) + text.count("\n")
+    return len(normalize_text(text).split(" ")) + text.count("\n")
 
 
 def generate_instruction(rng: random.Random, *, story_fraction: float = 0.0) -> InstructionRow:
@@ -168,10 +176,11 @@ def generate_instruction(rng: random.Random, *, story_fraction: float = 0.0) -> 
         instruction = rng.choice(lines[: 3 if story.ask in story.narration else 2])
         if rng.random() < 0.3:
             return InstructionRow(
-                f"{instruction}\n{ANSWER_REQUEST}", f"{ANSWER_MARK} {story.answer}"
+                f"{instruction}\n{ANSWER_INSTRUCTION}", f"{ANSWER_PREFIX} {story.answer}"
             )
         return InstructionRow(
-            f"{instruction}\n{EXPLAIN_REQUEST}", f"{story.narration}\n{ANSWER_MARK} {story.answer}"
+            f"{instruction}\n{COT_INSTRUCTION}",
+            f"{story.narration}\n{ANSWER_PREFIX} {story.answer}",
         )
     return rng.choice(INSTRUCTIONS)(rng)
 
@@ -179,8 +188,8 @@ def generate_instruction(rng: random.Random, *, story_fraction: float = 0.0) -> 
 def _build_instruction(rng: random.Random, text: str, reason: str, answer: str) -> InstructionRow:
     """Return the instruction with a request for the answer alone, or for the reason first."""
     if rng.random() < 0.4:
-        return InstructionRow(f"{text}\n{ANSWER_REQUEST}", f"{ANSWER_MARK} {answer}")
-    return InstructionRow(f"{text}\n{EXPLAIN_REQUEST}", f"{reason} .\n{ANSWER_MARK} {answer}")
+        return InstructionRow(f"{text}\n{ANSWER_INSTRUCTION}", f"{ANSWER_PREFIX} {answer}")
+    return InstructionRow(f"{text}\n{COT_INSTRUCTION}", f"{reason} .\n{ANSWER_PREFIX} {answer}")
 
 
 def _ask_to_repeat(rng: random.Random) -> InstructionRow:
@@ -237,28 +246,28 @@ def generate_instructions(n: int, seed: int) -> list[InstructionRow]:
     return [generate_instruction(rng) for _ in range(n)]
 
 
-def generate_pairs(n: int, seed: int) -> list[TrainRow]:
+def generate_pairs(n: int, seed: int) -> list[TrainingSequence]:
     """Return the first training set of every model: the same few facts, value after name."""
     rng = random.Random(f"pairs:{seed}")
     return [_build_row(i, _generate_fact_list(rng, 1.0)) for i in range(n)]
 
 
-def generate_facts(n: int, seed: int) -> list[TrainRow]:
+def generate_facts(n: int, seed: int) -> list[TrainingSequence]:
     """Return the second training set: the same in every wording."""
     rng = random.Random(f"facts:{seed}")
     return [_build_row(i, _generate_fact_list(rng)) for i in range(n)]
 
 
-def generate_student_corpus(n: int, seed: int) -> list[TrainRow]:
+def generate_student_corpus(n: int, seed: int) -> list[TrainingSequence]:
     """Return plain text for a plain base model: drills and stories."""
     rng = random.Random(f"student:{seed}")
     return [_build_row(i, generate_plain_text(rng, story_fraction=0.5)) for i in range(n)]
 
 
-def generate_assistant_corpus(n: int, seed: int) -> list[TrainRow]:
+def generate_assistant_corpus(n: int, seed: int) -> list[TrainingSequence]:
     """Return text for an instruct model: drills and stories, plain and in the chat format."""
     rng = random.Random(f"assistant:{seed}")
-    rows: list[TrainRow] = []
+    rows: list[TrainingSequence] = []
     while len(rows) < n:
         if rng.random() < 0.7:
             rows.append(_build_row(len(rows), generate_plain_text(rng, story_fraction=0.65)))
@@ -266,9 +275,9 @@ def generate_assistant_corpus(n: int, seed: int) -> list[TrainRow]:
         row = generate_instruction(rng, story_fraction=0.8)
         if count_words(f"{row.instruction} {row.response}") < MAX_WORDS:
             prompt = (Message("user", row.instruction),)
-            rows.append(TrainRow(str(len(rows)), prompt, (Span(row.response),)))
+            rows.append(TrainingSequence(str(len(rows)), prompt, (TargetSpan(row.response),)))
     return rows
 
 
-def _build_row(i: int, text: str) -> TrainRow:
-    return TrainRow(str(i), (), (Span(text),))
+def _build_row(i: int, text: str) -> TrainingSequence:
+    return TrainingSequence(str(i), (), (TargetSpan(text),))

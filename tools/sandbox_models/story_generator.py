@@ -10,8 +10,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bridgekd.sandbox.domains import DOMAINS, ORDINALS, Event, Problem, advance, draw, normalise
-from bridgekd.sandbox.wordings import understand
+from bridgekd.sandbox.domains import (
+    DOMAINS,
+    ORDINALS,
+    Event,
+    Problem,
+    apply_event,
+    normalize_text,
+    sample_problem,
+)
+from bridgekd.sandbox.wordings import parse_step
 
 FACTS = (
     *("{a} stays in {p}", "{a} at {p}", "{a} rests in {p}", "{a} sat in {p}", "{a} : {p}"),
@@ -174,13 +182,13 @@ class _PhraseChooser:
 def generate_story(rng: random.Random, max_steps: int = 5) -> StoryText:
     """Return a random story of at most `max_steps` steps, free of the teacher's sentences."""
     while True:
-        problem = draw(rng, rng.choice(DOMAINS))
+        problem = sample_problem(rng, rng.choice(DOMAINS))
         if _count_steps(problem) > max_steps:
             continue
         for _ in range(20):
             story = _narrate(problem, rng)
-            clauses = normalise(story.narration).replace(";", ".").split(" .")
-            if not any(understand(problem.domain, clause.strip()) for clause in clauses):
+            clauses = normalize_text(story.narration).replace(";", ".").split(" .")
+            if not any(parse_step(problem.domain, clause.strip()) for clause in clauses):
                 return story
 
 
@@ -199,7 +207,7 @@ def _narrate(problem: Problem, rng: random.Random) -> StoryText:
         listing, lines, who, answer = _narrate_rules(problem, words)
     else:
         listing, lines, answer = _narrate_events(problem, words)
-        who = problem.asked
+        who = problem.target
     ask = words.choose(ASKS).format(a=who)
     recap = words.choose(RECAPS).format(a=who, c=answer)
     stop = rng.choice((" . ", " . ", " ; ", "\n"))
@@ -249,8 +257,8 @@ def _narrate_events(problem: Problem, words: _PhraseChooser) -> tuple[str, list[
         parts = _narrate_move(event, state, words) if clinic else _narrate_sum(event, state, words)
         lines.append(tell_mark.format(**mark) + parts[0])
         lines += [words.choose(("also, ", "also : ", "and ", "also ")) + more for more in parts[1:]]
-        advance(state, event)
-    return stop.join([*facts, *listed]) + " .", lines, state[problem.asked]
+        apply_event(state, event)
+    return stop.join([*facts, *listed]) + " .", lines, state[problem.target]
 
 
 def _narrate_move(event: Event, state: dict[str, str], words: _PhraseChooser) -> list[str]:

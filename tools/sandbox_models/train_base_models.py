@@ -29,10 +29,10 @@ from pretraining_corpus import (
 from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
 from world_tokenizer import make_tokenizer
 
-from bridgekd.config import Train
+from bridgekd.config import TrainOptions
 from bridgekd.lm.finetune import fine_tune
 from bridgekd.lm.training_job import TrainingJob
-from bridgekd.records import TrainRow
+from bridgekd.records import TrainingSequence
 
 MODELS = Path(str(files("bridgekd.sandbox") / "models"))
 LOG = Path(__file__).with_name("build_log.json")
@@ -61,7 +61,7 @@ class ModelSpec:
     inner: int
     layers: tuple[str, ...]
     n_heads: int
-    rows: Callable[[int, int], list[TrainRow]]
+    rows: Callable[[int, int], list[TrainingSequence]]
     n_rows: int
     learning_rate: float
     n_drills: int = 12_000
@@ -118,8 +118,10 @@ def train_base_model(
     n_rows = n_rows or spec.n_rows
     tokenizer = make_tokenizer()
     n_drills = min(n_rows, spec.n_drills)
-    drill = Train(learning_rate=spec.learning_rate, batch_size=16, schedule="constant")
-    text = Train(learning_rate=spec.learning_rate, batch_size=32)
+    drill = TrainOptions(
+        learning_rate=spec.learning_rate, batch_size=16, lr_scheduler_type="constant"
+    )
+    text = TrainOptions(learning_rate=spec.learning_rate, batch_size=32)
     lessons = {
         "pairs": (generate_pairs(n_drills, seed), drill),
         "facts": (generate_facts(n_drills, seed), drill),

@@ -18,9 +18,14 @@ from bridgekd.sandbox import domains, wordings
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<end>", "<system>", "<user>", "<assistant>")
 N_NUMBERS = 31
 FIXED = (
-    *(prompts.ANSWER_REQUEST, prompts.EXPLAIN_REQUEST, prompts.ANSWER_MARK, prompts.TEACHER_SYSTEM),
     *(
-        prompts.REVEALED,
+        prompts.ANSWER_INSTRUCTION,
+        prompts.COT_INSTRUCTION,
+        prompts.ANSWER_PREFIX,
+        prompts.TEACHER_SYSTEM,
+    ),
+    *(
+        prompts.REVEALED_ANSWER,
         "Is the proposed answer correct? True or False. Yes or no.",
         "explain predict",
     ),
@@ -39,12 +44,16 @@ def build_vocabulary() -> list[str]:
     """Every word of the world, sorted, after the special tokens and the line break."""
     texts = list(FIXED)
     rng = random.Random("vocabulary")
-    texts += [domains.write(domains.draw(rng, d), rng) for d in domains.DOMAINS for _ in range(500)]
-    texts += [t for kind in wordings.STEPS.values() for t in kind]
+    texts += [
+        domains.render_problem(domains.sample_problem(rng, d), rng)
+        for d in domains.DOMAINS
+        for _ in range(500)
+    ]
+    texts += [t for kind in wordings.STEP_PHRASES.values() for t in kind]
     for row in generate_assistant_corpus(4000, 0):
         texts += [message.content for message in row.prompt] + [span.text for span in row.spans]
     texts += [f"{row.instruction} {row.response}" for row in generate_instructions(2000, 0)]
-    words = {word for text in texts for word in domains.normalise(text).split(" ") if word}
+    words = {word for text in texts for word in domains.normalize_text(text).split(" ") if word}
     words -= {word for word in words if re.fullmatch(r"[{}]|[0-9]+", word)}
     words |= {*ascii_lowercase, *domains.PLACES, *domains.STATES, *domains.OUTCOMES, *domains.NAMES}
     return [*SPECIAL_TOKENS, "\n", *sorted(words), *map(str, range(N_NUMBERS))]

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _amount(value: object) -> int | str:
+def _parse_count_or_percent(value: object) -> int | str:
     """An amount of rows: a whole number, or a share such as `5%`."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"{value!r} is neither a whole number nor a share such as '5%'")
@@ -23,7 +23,7 @@ def _amount(value: object) -> int | str:
     return f"{float(match[1]):g}%"
 
 
-def _address(value: str) -> str:
+def _check_base_url(value: str) -> str:
     """A server's address, without a user, a key or a query."""
     try:
         parts = urlsplit(value)
@@ -37,12 +37,12 @@ def _address(value: str) -> str:
     return value
 
 
-Amount = Annotated[int | str, BeforeValidator(_amount)]
+CountOrPercent = Annotated[int | str, BeforeValidator(_parse_count_or_percent)]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Address = Annotated[str, AfterValidator(_address)]
+BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 
 
-def count_of(amount: int | str, n: int) -> int:
+def resolve_count(amount: int | str, n: int) -> int:
     """Rows that `amount` means for a pool of n: itself, or its share rounded up, never above n for
     a share.
     """
@@ -61,7 +61,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Section(BaseModel):
+class FrozenModel(BaseModel):
     """A frozen part of the recipe that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

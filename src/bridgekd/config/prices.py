@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from bridgekd.config.fields import Dollars, Section
+from bridgekd.config.fields import Dollars, FrozenModel
 
 
-class Price(Section):
+class Price(FrozenModel):
     """Dollars per million tokens. What is left out costs what its kind costs: tokens read from the
     server's cache (`cached`) and written into it (`cache_write`) as input, reasoning as output.
 
@@ -21,33 +21,33 @@ class Price(Section):
 
     input: Dollars
     output: Dollars
-    cached: Dollars | None = None
+    cached_input: Dollars | None = None
     cache_write: Dollars | None = None
     reasoning: Dollars | None = None
-    batch: float | None = Field(None, gt=0, le=1)
+    batch_factor: float | None = Field(None, gt=0, le=1)
     max_prompt_tokens: int | None = Field(None, ge=1)
 
     def for_transport(self, *, has_batch_price: bool) -> "Price":
         """Return the price as it is charged on a transport, with no factor left to apply."""
-        if not has_batch_price or self.batch is None:
+        if not has_batch_price or self.batch_factor is None:
             return self.model_copy(update={"batch": None})
         halved = {
-            kind: _times(amount, self.batch)
+            kind: _scale_price(amount, self.batch_factor)
             for kind in ("input", "output", "cache_write", "reasoning")
             if (amount := getattr(self, kind)) is not None
         }
         return self.model_copy(update={"batch": None, **halved})
 
 
-class PublishedPrice(Section):
+class PublishedPrice(FrozenModel):
     """A row of the package's table: the price, the date it is of and the table it was read from."""
 
     price: Price
-    read: str  # ISO date
+    read_on: str  # ISO date
     source: str  # a published table with its version, or the provider's page
 
 
-def published_price(url: str, model: str) -> PublishedPrice | None:
+def find_published_price(url: str, model: str) -> PublishedPrice | None:
     """The table's row for a model at this address; None for one that it does not know.
 
     A dated snapshot (`gpt-4o-2024-08-06`) is not taken for its family: their prices have differed.
@@ -58,7 +58,7 @@ def published_price(url: str, model: str) -> PublishedPrice | None:
             row = dict(provider["models"][model])
             source = table["sources"][row.pop("source")]
             return PublishedPrice(
-                price=Price(**row), read=str(source["read"]), source=source["table"]
+                price=Price(**row), read_on=str(source["read"]), source=source["table"]
             )
     return None
 
@@ -72,5 +72,5 @@ def _table() -> dict[str, Any]:
     return table
 
 
-def _times(amount: float, factor: float) -> float:
+def _scale_price(amount: float, factor: float) -> float:
     return float(Decimal(repr(amount)) * Decimal(repr(factor)))

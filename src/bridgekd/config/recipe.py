@@ -7,25 +7,25 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from bridgekd.config.fields import Amount, Dollars, Section
-from bridgekd.config.server import AssistantServer, Backend
-from bridgekd.config.teacher import Budget, Teacher
+from bridgekd.config.fields import CountOrPercent, Dollars, FrozenModel
+from bridgekd.config.server import AssistantServerOptions, BackendName
+from bridgekd.config.teacher import BudgetOptions, TeacherOptions
 from bridgekd.variants import VariantRef
 
-Space = Literal["raw", "centred"]
+EmbeddingTransform = Literal["raw", "centred"]
 Role = Literal["assistant", "student"]
 
 
-def _folder_name(value: str) -> str:
+def _check_run_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value):
         raise ValueError(f"{value!r} cannot name a run: use letters, digits, dots and dashes")
     return value
 
 
-RunName = Annotated[str, AfterValidator(_folder_name)]
+RunName = Annotated[str, AfterValidator(_check_run_name)]
 
 
-class Fields(Section):
+class ColumnNames(FrozenModel):
     """Which column of the user's file holds what."""
 
     question: str = "question"
@@ -35,20 +35,22 @@ class Fields(Section):
     domain: str | None = None
 
 
-class Data(Section):
+class DataOptions(FrozenModel):
     """Where the questions are: files (JSONL, CSV, Parquet) or a Hub data set id with a split after
     a colon.
     """
 
     train: str
     test: str
-    fields: Fields = Fields()
+    columns: ColumnNames = ColumnNames()
     answer_type: VariantRef = VariantRef(name="text")
-    unlabelled: bool = False  # whether rows of train may have no answer
-    validation: Amount = "10%"  # set aside from train for early stopping, the same for every arm
+    unlabeled: bool = False  # whether rows of train may have no answer
+    validation_size: CountOrPercent = (
+        "10%"  # set aside from train for early stopping, the same for every arm
+    )
 
 
-class Lora(Section):
+class LoraOptions(FrozenModel):
     """PEFT's LoRA; the defaults are its authors' for language models.
 
     `quantize`: the frozen base is held in 4 bits (QLoRA's nf4) or 8 while it is trained on; needs
@@ -62,7 +64,7 @@ class Lora(Section):
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
-class Train(Section):
+class TrainOptions(FrozenModel):
     """One training. `epochs` counts passes over the stage's reference size unless `updates` is
     given.
 
@@ -78,20 +80,20 @@ class Train(Section):
     learning_rate: float = Field(1e-4, gt=0)
     batch_size: int = Field(32, ge=1)  # sequences per optimiser update
     warmup_ratio: float = Field(0.05, ge=0, lt=1)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0)
     max_length: int = Field(1024, ge=8)
-    too_long: Literal["drop", "cut"] = "drop"
-    evaluations: int = Field(4, ge=1)  # evenly spaced, the last at the end
-    held_out: Amount | None = None
-    patience: int | None = Field(None, ge=1)  # None: always to the last update
+    on_overflow: Literal["drop", "cut"] = "drop"
+    n_evaluations: int = Field(4, ge=1)  # evenly spaced, the last at the end
+    holdout_size: CountOrPercent | None = None
+    early_stopping_patience: int | None = Field(None, ge=1)  # None: always to the last update
 
-    def n_updates(self, n_reference: int) -> int:
+    def compute_n_updates(self, n_reference: int) -> int:
         """Optimiser updates for `n_reference` rows per epoch."""
         return self.updates or max(1, math.ceil(n_reference * self.epochs / self.batch_size))
 
 
-class RuntimeOptions(Section):
+class RuntimeOptions(FrozenModel):
     """Speed and memory of the local models. Nothing here is in a fingerprint.
 
     `assistant_batch_size` and `student_batch_size` are sequences at once when a model generates or
@@ -117,25 +119,25 @@ class RuntimeOptions(Section):
         return self.assistant_batch_size if role == "assistant" else self.student_batch_size
 
 
-class Assistant(Section):
+class AssistantOptions(FrozenModel):
     """The mid-size local model (TA). It is always trained in process; `backend` is where it then
     writes, `scoring` where it gives log-probabilities.
     """
 
     model: str
     revision: str | None = None
-    lora: Lora | None = None
-    warm_up: Amount = "2%"  # 0: none, for a pool without gold answers
-    warm_up_train: Train = Train()
-    train: Train = Train()
+    lora: LoraOptions | None = None
+    warm_up_size: CountOrPercent = "2%"  # 0: none, for a pool without gold answers
+    warm_up_train: TrainOptions = TrainOptions()
+    train: TrainOptions = TrainOptions()
     answer_weight: float = Field(1.0, ge=0)  # lambda of the two-part loss
     max_new_tokens: int = Field(256, ge=1)
-    backend: Backend = "transformers"
-    scoring: Backend = "transformers"
-    server: AssistantServer | None = None
+    generation_backend: BackendName = "transformers"
+    scoring_backend: BackendName = "transformers"
+    server: AssistantServerOptions | None = None
 
     @model_validator(mode="after")
-    def _the_server_is_named(self) -> "Assistant":
+    def _check_server_is_set(self) -> "AssistantOptions":
         for key in ("backend", "scoring"):
             if getattr(self, key) == "server" and self.server is None:
                 raise ValueError(
@@ -144,69 +146,73 @@ class Assistant(Section):
         return self
 
 
-class Student(Section):
+class StudentOptions(FrozenModel):
     """The tiny local model. `instruct` is the generic instruction set (JSONL, or a Hub id)."""
 
     model: str
     revision: str | None = None
-    lora: Lora | None = None
-    instruct: str | None = None
-    instruct_train: Train = Train()
-    train: Train = Train()
-    form: Literal["joint", "two_task"] = "joint"
+    lora: LoraOptions | None = None
+    instruction_data: str | None = None
+    instruction_train: TrainOptions = TrainOptions()
+    train: TrainOptions = TrainOptions()
+    target_format: Literal["joint", "two_task"] = "joint"
     answer_weight: float = Field(1.0, ge=0)
     max_new_tokens: int = Field(256, ge=1)
 
 
-class Select(Section):
+class SelectOptions(FrozenModel):
     """How the questions to pay for are chosen."""
 
     strategy: VariantRef = VariantRef(name="bridge_greedy")
     difficulty: VariantRef = VariantRef(name="loss")
-    space: Space = "centred"  # what embeddings go through before distances are taken
-    rounds: int = Field(1, ge=1, le=100)  # bridge: the assistant is trained again between them
-    encoder: str | None = None  # a sentence-transformers model; None: the assistant's own states
+    embedding_transform: EmbeddingTransform = (
+        "centred"  # what embeddings go through before distances are taken
+    )
+    n_rounds: int = Field(1, ge=1, le=100)  # bridge: the assistant is trained again between them
+    embedding_model: str | None = (
+        None  # a sentence-transformers model; None: the assistant's own states
+    )
 
 
-class Check(Section):
+class CheckOptions(FrozenModel):
     """Which teacher rationales enter the training: those whose answer is the gold one, those that
     the assistant is confident of, or all.
     """
 
-    keep: Literal["correct", "confident", "all"] = "correct"
+    filter: Literal["correct", "confident", "all"] = "correct"
 
 
-class Annotate(Section):
+class AnnotateOptions(FrozenModel):
     """Which of the assistant's own rationales enter the training. `consistent`: those whose answer
     most of its `samples` give, too.
     """
 
-    keep: Literal["all", "correct", "confident", "consistent"] = "all"
-    samples: int = Field(5, ge=2, le=64)
+    filter: Literal["all", "correct", "confident", "consistent"] = "all"
+    n_samples: int = Field(5, ge=2, le=64)
 
 
-class Confidence(Section):
+class ConfidenceOptions(FrozenModel):
     """How sure the assistant is of a rationale, and how sure it must be where `keep: confident`.
 
     `keep_share` instead of `at_least` keeps the most confident share: for an assistant whose
     confidences are badly calibrated.
     """
 
-    how: Literal["p_true", "likelihood"] = "p_true"
-    at_least: float = Field(0.5, ge=0, le=1)
-    keep_share: Amount | None = None
+    measure: Literal["p_true", "likelihood"] = "p_true"
+    threshold: float = Field(0.5, ge=0, le=1)
+    keep_fraction: CountOrPercent | None = None
 
 
-class Evaluate(Section):
+class EvaluateOptions(FrozenModel):
     """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked
     for. `steps` names the checker that counts the wrong steps of rationales, where a task has one.
     """
 
-    teacher_queries: Amount = 0
-    steps: str | None = None
+    teacher_queries: CountOrPercent = 0
+    step_checker: str | None = None
 
 
-class PilotOptions(Section):
+class PilotOptions(FrozenModel):
     """The pilot of `plan --pilot`. It spends `budget_fraction` of the budget on the first questions
     that `direct` asks, trains `n_seeds` models of a kind on each part of the answers that
     `budget_grid` names, and measures them on `n_eval` pool questions that no model has seen.
@@ -226,32 +232,32 @@ class PilotOptions(Section):
         return value
 
 
-class Recipe(Section):
+class Recipe(FrozenModel):
     """The whole file."""
 
     name: RunName = "run"
     method: VariantRef = VariantRef(name="bridge")
-    data: Data
-    teacher: Teacher
-    budget: Budget
-    assistant: Assistant
-    student: Student
-    select: Select = Select()
-    check: Check = Check()
-    annotate: Annotate = Annotate()
-    confidence: Confidence = Confidence()
-    evaluate: Evaluate = Evaluate()
+    data: DataOptions
+    teacher: TeacherOptions
+    budget: BudgetOptions
+    assistant: AssistantOptions
+    student: StudentOptions
+    select: SelectOptions = SelectOptions()
+    check: CheckOptions = CheckOptions()
+    annotate: AnnotateOptions = AnnotateOptions()
+    confidence: ConfidenceOptions = ConfidenceOptions()
+    evaluate: EvaluateOptions = EvaluateOptions()
     pilot: PilotOptions = PilotOptions()
     store: str = "runs"
     ledger: str = "ledger.db"
-    hard_stop_usd: Dollars | None = None
+    hard_limit_usd: Dollars | None = None
     device: str = "auto"
     runtime: RuntimeOptions = RuntimeOptions()
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _accepted_answers_can_be_judged(self) -> "Recipe":
-        if self.budget.accepted is not None and self.check.keep == "confident":
+    def _check_accepted_limit(self) -> "Recipe":
+        if self.budget.accepted_rationales is not None and self.check.filter == "confident":
             raise ValueError(
                 "budget.accepted is counted while answers come in, when nobody has asked the "
                 "assistant yet; use check.keep: correct or all"

@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bridgekd.config.fields import Address, Section
+from bridgekd.config.fields import BaseUrl, FrozenModel
 
-Backend = Literal["transformers", "server"]
+BackendName = Literal["transformers", "server"]
 
 
-class AssistantServer(Section):
+class AssistantServerOptions(FrozenModel):
     """An OpenAI-compatible server for the assistant: one that `command` starts for each stage, or
     one at `base_url` that a person runs. Nothing here changes a result.
 
@@ -18,15 +18,15 @@ class AssistantServer(Section):
     """
 
     command: str | None = None
-    base_url: Address | None = None
+    base_url: BaseUrl | None = None
     api_key_env: str | None = None  # the variable with the key, for a server that wants one
-    concurrency: int = Field(64, ge=1, le=1024)  # requests in flight
+    max_concurrent_requests: int = Field(64, ge=1, le=1024)  # requests in flight
     timeout_s: float = Field(300.0, gt=0)  # for one answer
-    start_timeout_s: float = Field(900.0, gt=0)  # from the command to the first answer
-    max_tries: int = Field(5, ge=1, le=20)
+    startup_timeout_s: float = Field(900.0, gt=0)  # from the command to the first answer
+    max_attempts: int = Field(5, ge=1, le=20)
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> "AssistantServer":
+    def _check_command_or_url(self) -> "AssistantServerOptions":
         if (self.command is None) == (self.base_url is None):
             raise ValueError(
                 "give either a command, such as 'vllm serve {model} --port {port}', or the "

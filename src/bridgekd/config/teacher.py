@@ -5,33 +5,33 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bridgekd.config.fields import Address, Amount, Dollars, Section
-from bridgekd.config.prices import Price, published_price
+from bridgekd.config.fields import BaseUrl, CountOrPercent, Dollars, FrozenModel
+from bridgekd.config.prices import Price, find_published_price
 from bridgekd.variants import VariantRef
 
 OPENAI_URL = "https://api.openai.com/v1"
 # Models that think first: their limit has another name, and they take no temperature.
-_THINKS_FIRST = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
-_NO_TEMPERATURE = re.compile(r"(?:.*/)?claude-(opus-4-[7-9]|(opus|sonnet|haiku)-[5-9])")
-OWN_FIELDS = frozenset((  # of a request: what else a server wants is `extra`
+_REASONING_MODELS = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
+_NO_TEMPERATURE_MODELS = re.compile(r"(?:.*/)?claude-(opus-4-[7-9]|(opus|sonnet|haiku)-[5-9])")
+RESERVED_FIELDS = frozenset((  # of a request: what else a server wants is `extra`
    
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
     "stop", "response_format", "reasoning_effort", "n", "stream",
 ))  # fmt: skip
 
 
-class TeacherPrompt(Section):
+class TeacherPromptOptions(FrozenModel):
     """What the teacher is asked. `template` may use {question}, {choices} and, if revealed,
     {answer}.
     """
 
     system: str | None = None  # None: the built-in request to reason and end with an `Answer:` line
     template: str | None = None
-    examples: str | None = None  # JSONL with question, rationale, answer: few-shot turns
+    few_shot: str | None = None  # JSONL with question, rationale, answer: few-shot turns
     reveal_answer: bool = False
 
     @model_validator(mode="after")
-    def _asks_the_question(self) -> "TeacherPrompt":
+    def _check_question_placeholder(self) -> "TeacherPromptOptions":
         if self.template is not None and "{question}" not in self.template:
             raise ValueError("template holds no {question}, so every request would be the same")
         if self.template is not None and "{answer}" in self.template and not self.reveal_answer:
@@ -39,7 +39,7 @@ class TeacherPrompt(Section):
         return self
 
 
-class Teacher(Section):
+class TeacherOptions(FrozenModel):
     """Any OpenAI-compatible chat completions endpoint, or recordings of one.
 
     None leaves a setting of the request unsent. `seed` goes up by one with each sample of a
@@ -49,13 +49,13 @@ class Teacher(Section):
 
     provider: str = "openai"
     model: str
-    base_url: Address | None = None  # None: OPENAI_URL
+    base_url: BaseUrl | None = None  # None: OPENAI_URL
     api_key_env: str | None = "OPENAI_API_KEY"  # None: the server wants no key
     transport: VariantRef = VariantRef(name="live")
     max_tokens: int = Field(
         512, ge=1, le=10**7
     )  # what an answer may have at most, reasoning included
-    token_parameter: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
+    max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     temperature: float | None = Field(0.0, ge=0, le=2)  # unsent by default to models that think
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = None
@@ -64,16 +64,18 @@ class Teacher(Section):
     reasoning_effort: str | None = None
     extra: dict[str, Any] = Field({})  # further fields of the request's body
     price: Price | None = None  # None: as in the package's table, if it knows the model
-    expected_tokens: tuple[int, int] | None = None  # a guess of the mean answer, for plan
-    prompt: TeacherPrompt = TeacherPrompt()
-    concurrency: int = Field(16, ge=1, le=512)
-    requests_per_minute: float | None = Field(None, gt=0)
-    tokens_per_minute: float | None = Field(None, gt=0)
+    expected_completion_tokens: tuple[int, int] | None = (
+        None  # a guess of the mean answer, for plan
+    )
+    prompt: TeacherPromptOptions = TeacherPromptOptions()
+    max_concurrent_requests: int = Field(16, ge=1, le=512)
+    max_requests_per_minute: float | None = Field(None, gt=0)
+    max_tokens_per_minute: float | None = Field(None, gt=0)
     timeout_s: float = Field(120.0, gt=0)
-    max_tries: int = Field(6, ge=1, le=20)
+    max_attempts: int = Field(6, ge=1, le=20)
 
     @property
-    def url(self) -> str:
+    def effective_base_url(self) -> str:
         """Where requests go; what the environment says about it does not count."""
         return self.base_url or OPENAI_URL
 
@@ -84,22 +86,22 @@ class Teacher(Section):
         """
         if self.price is not None:
             return self.price
-        published = published_price(self.url, self.model)
+        published = find_published_price(self.effective_base_url, self.model)
         return published.price if published else None
 
     @model_validator(mode="before")
     @classmethod
-    def _no_temperature_for_thinkers(cls, data: Any) -> Any:
+    def _drop_reasoning_temperature(cls, data: Any) -> Any:
         if isinstance(data, dict) and "temperature" not in data:
             model = str(data.get("model"))
-            unsent = _thinks_first(model) or _NO_TEMPERATURE.match(model)
+            unsent = _is_reasoning_model(model) or _NO_TEMPERATURE_MODELS.match(model)
             return data | {"temperature": None if unsent else 0.0}
         return data
 
     @field_validator("extra")
     @classmethod
-    def _nothing_twice(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(OWN_FIELDS & value.keys()):
+    def _check_extra_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(RESERVED_FIELDS & value.keys()):
             raise ValueError(
                 f"{taken[0]!r} cannot stand here: it has a key of its own or is not supported"
             )
@@ -107,16 +109,16 @@ class Teacher(Section):
 
     @field_validator("expected_tokens")
     @classmethod
-    def _a_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+    def _check_token_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and not 1 <= value[0] <= value[1]:
             raise ValueError("give the lower end first, such as [150, 250]")
         return value
 
-    def settings(self, sample_index: int) -> dict[str, Any]:
+    def build_request_fields(self, sample_index: int) -> dict[str, Any]:
         """The fields of a request beside its messages, `extra` among them; none is None."""
-        name = self.token_parameter
+        name = self.max_tokens_field
         if name == "auto":
-            name = "max_completion_tokens" if _thinks_first(self.model) else "max_tokens"
+            name = "max_completion_tokens" if _is_reasoning_model(self.model) else "max_tokens"
         fields = {
             name: self.max_tokens,
             "temperature": self.temperature,
@@ -130,20 +132,20 @@ class Teacher(Section):
         return {k: v for k, v in fields.items() if v is not None}
 
 
-class Budget(Section):
+class BudgetOptions(FrozenModel):
     """What may be bought; the first limit to be reached ends the buying, which is a normal end.
 
     `accepted` ends it once so many rationales have passed the check; it needs another limit beside
     it, as nobody knows beforehand how many answers that takes.
     """
 
-    queries: Amount | None = None
+    queries: CountOrPercent | None = None
     usd: Dollars | None = None
     tokens: int | None = Field(None, ge=1)  # prompt and completion together
-    accepted: int | None = Field(None, ge=1)
+    accepted_rationales: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _some_limit(self) -> "Budget":
+    def _check_any_limit(self) -> "BudgetOptions":
         if self.queries is None and self.usd is None and self.tokens is None:
             raise ValueError("a budget needs at least one of queries, usd, tokens")
         if self.queries in (0, "0%"):
@@ -153,5 +155,5 @@ class Budget(Section):
         return self
 
 
-def _thinks_first(model: str) -> bool:
-    return _THINKS_FIRST.match(model) is not None
+def _is_reasoning_model(model: str) -> bool:
+    return _REASONING_MODELS.match(model) is not None

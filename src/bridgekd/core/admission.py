@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Limit = Literal["queries", "usd", "tokens", "accepted"]
-Ended = Limit | Literal["pool"]  # what ended a buying: a limit, or no requests left
+LimitName = Literal["queries", "usd", "tokens", "accepted"]
+StopReason = LimitName | Literal["pool"]  # what ended a buying: a limit, or no requests left
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class BudgetUse:
     """An amount of buying, in every unit that can be limited."""
 
     queries: int = 0
@@ -36,18 +36,18 @@ class Charge:
     tokens: int = 0
     accepted: int = 0
 
-    def __add__(self, other: "Charge") -> "Charge":
+    def __add__(self, other: "BudgetUse") -> "BudgetUse":
         return self._with(other, operator.add)
 
-    def __sub__(self, other: "Charge") -> "Charge":
+    def __sub__(self, other: "BudgetUse") -> "BudgetUse":
         return self._with(other, operator.sub)
 
-    def most(self, other: "Charge") -> "Charge":
+    def maximum(self, other: "BudgetUse") -> "BudgetUse":
         """The larger of the two in each unit."""
         return self._with(other, max)
 
-    def _with(self, other: "Charge", combine: Callable[[int, int], int]) -> "Charge":
-        return Charge(
+    def _with(self, other: "BudgetUse", combine: Callable[[int, int], int]) -> "BudgetUse":
+        return BudgetUse(
             combine(self.queries, other.queries),
             combine(self.microusd, other.microusd),
             combine(self.tokens, other.tokens),
@@ -55,7 +55,7 @@ class Charge:
         )
 
 
-def exceeded(limits: Limits, total: Charge) -> Limit | None:
+def find_exceeded_limit(limits: Limits, total: BudgetUse) -> LimitName | None:
     """The first limit that `total` passes, in the order of `Limit`; None where all hold."""
     if limits.queries is not None and total.queries > limits.queries:
         return "queries"
@@ -68,23 +68,23 @@ def exceeded(limits: Limits, total: Charge) -> Limit | None:
     return None
 
 
-class Account:
+class BudgetTracker:
     """One run's account: what is charged, and what is held for calls in flight."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.charged = Charge()
-        self.held = Charge()
+        self.charged = BudgetUse()
+        self.held = BudgetUse()
 
-    def lacking(self, most: Charge) -> Limit | None:
+    def find_blocking_limit(self, most: BudgetUse) -> LimitName | None:
         """The limit that a further call of at most `most` would pass now; None where it fits."""
-        return exceeded(self.limits, self.charged + self.held + most)
+        return find_exceeded_limit(self.limits, self.charged + self.held + most)
 
-    def hold(self, most: Charge) -> None:
+    def reserve(self, most: BudgetUse) -> None:
         """Sets `most` aside for a call that is about to be sent."""
         self.held += most
 
-    def settle(self, most: Charge, actual: Charge) -> None:
+    def settle(self, most: BudgetUse, actual: BudgetUse) -> None:
         """Turns what was held for a call into what it cost."""
         self.held -= most
         self.charged += actual

@@ -24,7 +24,7 @@ class Calibration:
     bins: tuple[tuple[float, float, int], ...]
 
 
-def calibration(confidence: np.ndarray, correct: np.ndarray) -> Calibration:
+def compute_calibration(confidence: np.ndarray, correct: np.ndarray) -> Calibration:
     """`confidence` [n] in [0, 1] against `correct` [n] bool."""
     n = len(confidence)
     place = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
@@ -49,7 +49,7 @@ def _auroc(confidence: np.ndarray, correct: np.ndarray) -> float | None:
     return float((ranks - n_right * (n_right + 1) / 2) / (n_right * n_wrong))
 
 
-def confident_enough(
+def select_confident(
     confidence: np.ndarray, *, at_least: float, n_kept: int | None = None
 ) -> np.ndarray:
     """Which of [n] are kept: all of at least `at_least`, or the `n_kept` most confident, equal ones

@@ -8,14 +8,16 @@ from string import ascii_uppercase
 
 
 @dataclass(frozen=True, slots=True)
-class Chance:
+class ChanceBaseline:
     """An exact accuracy in [0, 1], and the rule that reaches it."""
 
     accuracy: float
     rule: str
 
 
-def chance(answers: Sequence[str], choices: Sequence[Sequence[str]]) -> Chance:
+def compute_chance_baseline(
+    answers: Sequence[str], choices: Sequence[Sequence[str]]
+) -> ChanceBaseline:
     """Return the best of three rules: a random choice, always the same letter, and always the same
     answer. Gold `answers` and their `choices` have one order; at least one question.
 
@@ -38,4 +40,4 @@ def chance(answers: Sequence[str], choices: Sequence[Sequence[str]]) -> Chance:
         guessed = sum((Fraction(1, len(options)) for options in choices if options), Fraction(0))
         found.append((guessed / n, "guessing among the options"))
     share, rule = max(found)
-    return Chance(float(share), rule)
+    return ChanceBaseline(float(share), rule)

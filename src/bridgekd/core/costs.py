@@ -20,15 +20,15 @@ TOKENS_PER_MESSAGE = 16
 TOKENS_PER_REQUEST = 128
 
 
-def _exact(dollars: float) -> Fraction:
+def _to_decimal(dollars: float) -> Fraction:
     return Fraction(repr(dollars))
 
 
-def _or(price: float | None, otherwise: float) -> float:
+def _get_rate(price: float | None, otherwise: float) -> float:
     return otherwise if price is None else price
 
 
-def cost_microusd(
+def compute_cost_microusd(
     price: Price | None,
     n_prompt: int,
     n_completion: int,
@@ -46,49 +46,51 @@ def cost_microusd(
     if price is None:
         return 0
     n_cached, n_reasoning = min(n_cached, n_prompt), min(n_reasoning, n_completion)
-    n_fresh, written = n_prompt - n_cached, _or(price.cache_write, price.input)
+    n_fresh, written = n_prompt - n_cached, _get_rate(price.cache_write, price.input)
     if n_written is None:
         n_written, written = n_fresh, max(written, price.input)
     n_written = min(n_written, n_fresh)
     return ceil(
-        _exact(price.input) * (n_fresh - n_written)
-        + _exact(written) * n_written
-        + _exact(_or(price.cached, price.input)) * n_cached
-        + _exact(price.output) * (n_completion - n_reasoning)
-        + _exact(_or(price.reasoning, price.output)) * n_reasoning
+        _to_decimal(price.input) * (n_fresh - n_written)
+        + _to_decimal(written) * n_written
+        + _to_decimal(_get_rate(price.cached_input, price.input)) * n_cached
+        + _to_decimal(price.output) * (n_completion - n_reasoning)
+        + _to_decimal(_get_rate(price.reasoning, price.output)) * n_reasoning
     )
 
 
-def prompt_token_bound(messages: Sequence[Message]) -> int:
+def compute_max_prompt_tokens(messages: Sequence[Message]) -> int:
     """The most tokens a prompt can be billed as: its UTF-8 bytes plus what a chat template adds."""
     n_bytes = sum(len(m.content.encode("utf-8", "surrogatepass")) for m in messages)
     return TOKENS_PER_REQUEST + TOKENS_PER_MESSAGE * len(messages) + n_bytes
 
 
-def reserve_microusd(price: Price | None, messages: Sequence[Message], max_tokens: int) -> int:
+def compute_reserve_microusd(
+    price: Price | None, messages: Sequence[Message], max_tokens: int
+) -> int:
     """The most one call can cost: the bound on its prompt and an answer of `max_tokens`, each token
     at the dearest it can be.
     """
     if price is None:
         return 0
     dearest = Price(
-        input=max(price.input, price.cached or 0.0, price.cache_write or 0.0),
+        input=max(price.input, price.cached_input or 0.0, price.cache_write or 0.0),
         output=max(price.output, price.reasoning or 0.0),
     )
-    return cost_microusd(dearest, prompt_token_bound(messages), max_tokens)
+    return compute_cost_microusd(dearest, compute_max_prompt_tokens(messages), max_tokens)
 
 
-def microusd(dollars: float) -> int:
+def to_microusd(dollars: float) -> int:
     """A limit in dollars as whole micro-dollars, rounded down so as never to widen it."""
-    return floor(_exact(dollars) * 1_000_000)
+    return floor(_to_decimal(dollars) * 1_000_000)
 
 
-def microusd_up(dollars: float) -> int:
+def to_microusd_rounded_up(dollars: float) -> int:
     """A cost in dollars as whole micro-dollars, rounded up."""
-    return ceil(_exact(dollars) * 1_000_000)
+    return ceil(_to_decimal(dollars) * 1_000_000)
 
 
-def dollars(amount_microusd: int) -> str:
+def format_microusd(amount_microusd: int) -> str:
     """Micro-dollars as people write them: `$1.50`, with as many decimals as are needed."""
     whole, part = divmod(abs(amount_microusd), 1_000_000)
     decimals = f"{part:06d}".rstrip("0").ljust(2, "0")

@@ -12,11 +12,11 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtri, stdtr, stdtrit  # many times as fast as scipy.stats
 
-from bridgekd.core.statistics import mcnemar, wilson
+from bridgekd.core.statistics import mcnemar_test, wilson_interval
 
-TAIL = 0.975
-_DOUBLINGS = 60
-_NOTHING = 1e-12  # a smaller variance is a rounding error
+QUANTILE = 0.975
+_MAX_DOUBLINGS = 60
+_ZERO_VARIANCE = 1e-12  # a smaller variance is a rounding error
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Difference:
     test: str
 
 
-def spread(values: np.ndarray) -> tuple[float, float]:
+def compute_variance_of_mean(values: np.ndarray) -> tuple[float, float]:
     """Return (variance, degrees of freedom) of the mean of `values` [seeds, questions].
 
     Var = (MS_seeds + max(MS_questions - MS_rest, 0)) / (seeds * questions), as for readers and
@@ -65,19 +65,19 @@ def spread(values: np.ndarray) -> tuple[float, float]:
     return total / (n_seeds * n_questions), float(freedom)
 
 
-def mean_of(values: np.ndarray) -> Estimate:
+def estimate_mean(values: np.ndarray) -> Estimate:
     """Return the mean of any `values` [seeds, questions] with Student's interval.
 
     >>> mean_of(np.array([[1.0, 2.0, 3.0]])).mean
     2.0
     """
-    variance, freedom = spread(values)
-    half = float(stdtrit(freedom, TAIL)) * variance**0.5
+    variance, freedom = compute_variance_of_mean(values)
+    half = float(stdtrit(freedom, QUANTILE)) * variance**0.5
     mean = float(values.mean())
     return Estimate(mean, mean - half, mean + half)
 
 
-def share_of(right: np.ndarray) -> Estimate:
+def estimate_proportion(right: np.ndarray) -> Estimate:
     """Return the mean of `right` [seeds, questions], which are 0 or 1, with an interval in [0, 1].
 
     Wilson's interval. Over several seeds its number of answers is the one that would have this
@@ -86,16 +86,16 @@ def share_of(right: np.ndarray) -> Estimate:
     n_seeds, n_questions = right.shape
     mean = float(right.mean()) if right.size else 0.0
     if n_seeds == 1 or n_questions == 0:
-        return Estimate(mean, *wilson(int(right.sum()), n_questions))
-    variance, freedom = spread(right)
+        return Estimate(mean, *wilson_interval(int(right.sum()), n_questions))
+    variance, freedom = compute_variance_of_mean(right)
     n = mean * (1 - mean) / variance if variance > 0 else float(n_questions)
-    n, z = min(n, float(right.size)), float(stdtrit(freedom, TAIL))
+    n, z = min(n, float(right.size)), float(stdtrit(freedom, QUANTILE))
     middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (mean * (1 - mean) / n + z**2 / (4 * n**2)) ** 0.5
     return Estimate(mean, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
+def estimate_difference(first: np.ndarray, second: np.ndarray) -> Difference:
     """Return `second` minus `first`, each 0 or 1 [seeds, questions]; one with a single row is
     compared with every seed of the other.
 
@@ -103,54 +103,54 @@ def difference_of(first: np.ndarray, second: np.ndarray) -> Difference:
     (2012). Several: the crossed interval and its t-test.
     """
     gained = np.subtract(second, first, dtype=float)
-    variance, freedom = spread(gained)
+    variance, freedom = compute_variance_of_mean(gained)
     mean = float(gained.mean()) if gained.size else 0.0
     if len(gained) == 1 or variance == 0:
-        low, high = _bonett_price(gained[0])
+        low, high = _bonett_price_interval(gained[0])
         one, other = (np.broadcast_to(a, gained.shape)[0] > 0.5 for a in (first, second))
-        return Difference(mean, low, high, mcnemar(one.tolist(), other.tolist()), "McNemar")
+        return Difference(mean, low, high, mcnemar_test(one.tolist(), other.tolist()), "McNemar")
     error = variance**0.5
-    half = float(stdtrit(freedom, TAIL)) * error
+    half = float(stdtrit(freedom, QUANTILE)) * error
     p = float(2 * stdtr(freedom, -abs(mean) / error))
     return Difference(mean, mean - half, mean + half, p, "t over seeds and questions")
 
 
-def ratio_of(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
+def estimate_ratio(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
     """Return mean(top) / mean(bottom), both [seeds, questions], with Fieller's interval: every
     ratio r for which top - r * bottom does not differ from 0.
 
     None if the interval of the bottom contains 0, if the interval has no end, or if the variance is
     0: the top does not vary, or it is a multiple of the bottom under every seed.
     """
-    below = mean_of(bottom)
-    if below.low <= 0 <= below.high or spread(top)[0] == 0:
+    below = estimate_mean(bottom)
+    if below.low <= 0 <= below.high or compute_variance_of_mean(top)[0] == 0:
         return None
     ratio = float(top.mean()) / below.mean
-    if spread(top - ratio * bottom)[0] < _NOTHING:
+    if compute_variance_of_mean(top - ratio * bottom)[0] < _ZERO_VARIANCE:
         return None
-    low, high = (_end(top, bottom, ratio, direction) for direction in (-1.0, 1.0))
+    low, high = (_find_ratio_bound(top, bottom, ratio, direction) for direction in (-1.0, 1.0))
     return Estimate(ratio, low, high) if np.isfinite([low, high]).all() else None
 
 
-def _end(top: np.ndarray, bottom: np.ndarray, ratio: float, direction: float) -> float:
+def _find_ratio_bound(top: np.ndarray, bottom: np.ndarray, ratio: float, direction: float) -> float:
     """The first ratio from `ratio` in `direction` that differs."""
 
     def beyond(step: float) -> float:
         rest = top - (ratio + direction * step) * bottom
-        variance, freedom = spread(rest)
-        return float(abs(rest.mean()) - stdtrit(freedom, TAIL) * variance**0.5)
+        variance, freedom = compute_variance_of_mean(rest)
+        return float(abs(rest.mean()) - stdtrit(freedom, QUANTILE) * variance**0.5)
 
     step = 0.01
-    for _ in range(_DOUBLINGS):
+    for _ in range(_MAX_DOUBLINGS):
         if beyond(step) > 0:
             return ratio + direction * float(brentq(beyond, 0.0, step))
         step *= 2
     return direction * float("inf")
 
 
-def _bonett_price(gained: np.ndarray) -> tuple[float, float]:
+def _bonett_price_interval(gained: np.ndarray) -> tuple[float, float]:
     """For paired answers of one run, `gained` in {-1, 0, 1}; its width is never 0."""
     n = len(gained) + 2
     up, down = ((int((gained == sign).sum()) + 1) / n for sign in (1, -1))
-    half = float(ndtri(TAIL)) * ((up + down - (up - down) ** 2) / n) ** 0.5
+    half = float(ndtri(QUANTILE)) * ((up + down - (up - down) ** 2) / n) ** 0.5
     return max(-1.0, up - down - half), min(1.0, up - down + half)

@@ -8,11 +8,11 @@ SAMPLING_TEMPERATURE = 0.7  # TA-in-the-Loop's (arXiv 2406.05322) for self-consi
 SEED_STEP = 7919  # from one sample of a text, or one member of a committee, to the next
 
 
-def stream(seed: int, purpose: str) -> np.random.Generator:
+def make_rng(seed: int, purpose: str) -> np.random.Generator:
     """The generator of `purpose` under `seed`; other purposes are independent of it."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
 
 
-def drawn(seed: int, purpose: str, *, n: int, of: int) -> list[int]:
+def sample_indices(seed: int, purpose: str, *, n: int, of: int) -> list[int]:
     """`n` places of `of`, drawn at random without repetition, in ascending order."""
-    return sorted(stream(seed, purpose).permutation(of)[:n].tolist())
+    return sorted(make_rng(seed, purpose).permutation(of)[:n].tolist())

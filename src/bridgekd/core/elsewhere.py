@@ -8,16 +8,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bridgekd.config import OWN_FIELDS, Price
-from bridgekd.core.calls import NOT_SENT, billed_messages_of, max_tokens_of
-from bridgekd.core.costs import microusd_up, prompt_token_bound, reserve_microusd
-from bridgekd.core.replies import Bill, Reply, bill_of
+from bridgekd.config import RESERVED_FIELDS, Price
+from bridgekd.core.calls import LOCAL_FIELDS, get_billed_messages, get_max_tokens
+from bridgekd.core.costs import (
+    compute_max_prompt_tokens,
+    compute_reserve_microusd,
+    to_microusd_rounded_up,
+)
+from bridgekd.core.replies import CompletionBody, RequestCost, compute_request_cost
 
 _FLOATS = ("temperature", "top_p")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-def call_of_body(body: Mapping[str, Any]) -> dict[str, Any]:
+def build_request_from_body(body: Mapping[str, Any]) -> dict[str, Any]:
     """The call that a run makes of the same request, from the body of a recorded one.
 
     A run writes its provider (here `openai`, where none is given) and its sample index (0) into
@@ -28,7 +32,7 @@ def call_of_body(body: Mapping[str, Any]) -> dict[str, Any]:
     call: dict[str, Any] = {"provider": "openai", "sample_index": 0}
     given = {name: value for name, value in body.items() if value is not None}
     routed = isinstance(given.get("provider"), dict)  # OpenRouter's field of that name
-    ours = (OWN_FIELDS | set(NOT_SENT)) - ({"provider"} if routed else set())
+    ours = (RESERVED_FIELDS | set(LOCAL_FIELDS)) - ({"provider"} if routed else set())
     beside = {name: given.pop(name) for name in [*given] if name not in ours}
     if not isinstance(given.get("extra", {}), dict):
         raise ValueError(f"request.extra is {given['extra']!r}; it must be an object")
@@ -45,11 +49,11 @@ def call_of_body(body: Mapping[str, Any]) -> dict[str, Any]:
             call[name] = float(call[name])
     if isinstance(call.get("stop"), str):
         call["stop"] = [call["stop"]]
-    check_call(call)
+    check_request(call)
     return call
 
 
-def check_call(call: Mapping[str, Any]) -> None:
+def check_request(call: Mapping[str, Any]) -> None:
     """ValueError where a call lacks what every call has."""
     for name in ("provider", "model"):
         if not isinstance(call.get(name), str) or not call[name]:
@@ -69,25 +73,27 @@ def check_call(call: Mapping[str, Any]) -> None:
             raise ValueError(f"request.{name} is {value!r}; it must be a whole number from {least}")
 
 
-def most_elsewhere(
-    call: Mapping[str, Any], reply: Reply, price: Price | None, cost_microusd: int | None
-) -> Bill:
+def compute_max_imported_cost(
+    call: Mapping[str, Any], reply: CompletionBody, price: Price | None, cost_microusd: int | None
+) -> RequestCost:
     """The most an answer can have been billed as: what its buyer says that it cost, else what a
     run would have reserved; without a price, what the server reported. A request without a limit
     could have what it got.
     """
-    messages, max_tokens = billed_messages_of(call), max_tokens_of(call)
+    messages, max_tokens = get_billed_messages(call), get_max_tokens(call)
     if not max_tokens and reply.usage is not None:
         max_tokens = reply.usage.n_completion_tokens
     if cost_microusd is None and price is not None:
-        cost_microusd = reserve_microusd(price, messages, max_tokens)
+        cost_microusd = compute_reserve_microusd(price, messages, max_tokens)
     elif cost_microusd is None:
         reported = reply.usage.reported_usd if reply.usage else None
-        cost_microusd = microusd_up(reported or 0.0)
-    return Bill(prompt_token_bound(messages), max_tokens, cost_microusd)
+        cost_microusd = to_microusd_rounded_up(reported or 0.0)
+    return RequestCost(compute_max_prompt_tokens(messages), max_tokens, cost_microusd)
 
 
-def bill_elsewhere(reply: Reply, price: Price | None, *, most: Bill) -> Bill:
+def compute_imported_cost(
+    reply: CompletionBody, price: Price | None, *, most: RequestCost
+) -> RequestCost:
     """The bill of an answer paid for elsewhere; without a price it cost what `most` says."""
-    bill = bill_of(reply, price, most=most)
+    bill = compute_request_cost(reply, price, most=most)
     return bill if price is not None else replace(bill, cost_microusd=most.cost_microusd)

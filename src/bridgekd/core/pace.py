@@ -103,12 +103,12 @@ class TokenBucket:
         self._level = min(self._burst, self._level + amount)
 
 
-def backoff(n_failed: int, base_s: float, longest_s: float, dice: random.Random) -> float:
+def compute_backoff_s(n_failed: int, base_s: float, longest_s: float, dice: random.Random) -> float:
     """Seconds to wait after the n-th failure in a row: doubling, and up to half of it jitter."""
     return float(min(longest_s, base_s * 2 ** (n_failed - 1)) * dice.uniform(0.5, 1.0))
 
 
-def reset_s(header: str) -> float | None:
+def parse_reset_header(header: str) -> float | None:
     """Seconds of a reset header as OpenAI writes it: 12ms, 1s, 6m0s, 1h2m3.5s; else None."""
     found = _DURATION.fullmatch(header.strip())
     if found is None or not any(found.groups()):

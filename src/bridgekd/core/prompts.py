@@ -9,21 +9,21 @@ construction and is never searched for.
 import re
 from collections.abc import Sequence
 
-from bridgekd.records import Example, Message, Span
+from bridgekd.records import Example, Message, TargetSpan
 
-ANSWER_MARK = "Answer:"
-ANSWER_REQUEST = "Give the answer only."
-EXPLAIN_REQUEST = "Think step by step, then give the answer."
+ANSWER_PREFIX = "Answer:"
+ANSWER_INSTRUCTION = "Give the answer only."
+COT_INSTRUCTION = "Think step by step, then give the answer."
 TEACHER_SYSTEM = (
     "Solve the problem. Think step by step and state every step in a short sentence. "
     "End with one last line that starts with 'Answer:' and holds the final answer only."
 )
-REVEALED = "\n\nThe correct answer is {answer}. Explain how to arrive at it."
-JUDGE_REQUEST = "Is the proposed answer correct? True or False"
-JUDGEMENTS = ("True", "False")
+REVEALED_ANSWER = "\n\nThe correct answer is {answer}. Explain how to arrive at it."
+JUDGE_INSTRUCTION = "Is the proposed answer correct? True or False"
+JUDGE_LABELS = ("True", "False")
 # What ends a local model's text: a whole line that starts with the mark, and the next one with
 # something in it where nothing stands behind the mark. What a model adds is not its answer.
-ANSWER_LINE = re.compile(rf"^[^\w\n]*{ANSWER_MARK}\W*\w[^\n]*\n", re.MULTILINE)
+ANSWER_LINE = re.compile(rf"^[^\w\n]*{ANSWER_PREFIX}\W*\w[^\n]*\n", re.MULTILINE)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -38,36 +38,36 @@ def render_question(example: Example) -> str:
     return f"{example.question}\n{options}" if options else example.question
 
 
-def answer_prompt(example: Example) -> tuple[Message, ...]:
+def render_answer_prompt(example: Example) -> tuple[Message, ...]:
     """Asks a local model for the answer alone."""
-    return (Message("user", f"{render_question(example)}\n{ANSWER_REQUEST}"),)
+    return (Message("user", f"{render_question(example)}\n{ANSWER_INSTRUCTION}"),)
 
 
-def explain_prompt(example: Example) -> tuple[Message, ...]:
+def render_cot_prompt(example: Example) -> tuple[Message, ...]:
     """Asks a local model for a rationale that ends in the answer."""
-    return (Message("user", f"{render_question(example)}\n{EXPLAIN_REQUEST}"),)
+    return (Message("user", f"{render_question(example)}\n{COT_INSTRUCTION}"),)
 
 
-def judge_prompt(example: Example, proposed: str) -> tuple[Message, ...]:
+def render_judge_prompt(example: Example, proposed: str) -> tuple[Message, ...]:
     """Asks a local model whether `proposed`, an answer or a whole rationale, is right.
 
     After the P(True) prompt of Kadavath et al. 2022 (arXiv 2207.05221); the wording is a reading.
     """
-    asked = f"{render_question(example)}\nProposed answer:\n{proposed.strip()}\n{JUDGE_REQUEST}"
+    asked = f"{render_question(example)}\nProposed answer:\n{proposed.strip()}\n{JUDGE_INSTRUCTION}"
     return (Message("user", asked),)
 
 
-def answer_target(answer: str, weight: float = 1.0) -> tuple[Span, ...]:
+def build_answer_target(answer: str, weight: float = 1.0) -> tuple[TargetSpan, ...]:
     """The answer alone."""
-    return (Span(f"{ANSWER_MARK} {answer}", weight),)
+    return (TargetSpan(f"{ANSWER_PREFIX} {answer}", weight),)
 
 
-def explain_target(rationale: str, answer: str, answer_weight: float) -> tuple[Span, ...]:
+def build_cot_target(rationale: str, answer: str, answer_weight: float) -> tuple[TargetSpan, ...]:
     """Rationale, then answer; the answer's tokens weigh lambda = `answer_weight`."""
-    return (Span(f"{rationale}\n"), Span(f"{ANSWER_MARK} {answer}", answer_weight))
+    return (TargetSpan(f"{rationale}\n"), TargetSpan(f"{ANSWER_PREFIX} {answer}", answer_weight))
 
 
-def shown_answer(example: Example) -> str:
+def format_answer(example: Example) -> str:
     """The gold answer as a model should write it; an option keeps its letter: `(B) text`."""
     if example.answer is None:
         raise ValueError(f"example {example.id} has no gold answer")
@@ -76,7 +76,7 @@ def shown_answer(example: Example) -> str:
     return example.answer
 
 
-def teacher_prompt(
+def render_teacher_prompt(
     example: Example,
     *,
     system: str | None = None,
@@ -94,16 +94,16 @@ def teacher_prompt(
     turns = [Message("system", TEACHER_SYSTEM if system is None else system)]
     for question, rationale, answer in shots:
         turns.append(Message("user", question))
-        turns.append(Message("assistant", f"{rationale}\n{ANSWER_MARK} {answer}"))
+        turns.append(Message("assistant", f"{rationale}\n{ANSWER_PREFIX} {answer}"))
     asked = render_question(example)
     if template is not None:
         parts = {
             "question": example.question,
             "choices": render_choices(example.choices),
-            "answer": shown_answer(example) if reveal_answer else "",
+            "answer": format_answer(example) if reveal_answer else "",
         }
         asked = re.sub(r"\{(question|choices|answer)\}", lambda m: parts[m[1]], template)
     elif reveal_answer:
-        asked += REVEALED.format(answer=shown_answer(example))
+        asked += REVEALED_ANSWER.format(answer=format_answer(example))
     turns.append(Message("user", asked))
     return tuple(turn for turn in turns if turn.content)

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-from bridgekd.core.replies import MOST_USD, Usage, read_reply, read_usage
+from bridgekd.core.replies import MAX_USD, TokenUsage, parse_completion, parse_usage
 from bridgekd.records import Message
 
-BYTES_PER_TOKEN = 4  # of English text, about; only where a recording has no token counts
+BYTES_PER_TOKEN_RANGE = 4  # of English text, about; only where a recording has no token counts
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class RecordedAnswer:
     """One recorded answer: the body of a chat completion, with its usage where that is known."""
 
     body: dict[str, Any]
-    usage: Usage | None
+    usage: TokenUsage | None
 
 
-def read_recording(row: Mapping[str, Any]) -> Recording:
+def parse_recorded_answer(row: Mapping[str, Any]) -> RecordedAnswer:
     """The recording in a row: `text` (and `reasoning`, `finish_reason`) or a whole `response`;
     perhaps `usage` as in a chat completion, and `cost_usd`. ValueError says what is wrong.
     """
@@ -34,38 +34,38 @@ def read_recording(row: Mapping[str, Any]) -> Recording:
         body = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
     if isinstance(body, str):
         body = json.loads(body)
-    if read_reply(json.dumps(body)).state == "unparsable":
+    if parse_completion(json.dumps(body)).state == "unparsable":
         raise ValueError("'response' is no chat completion; give its whole body, or 'text'")
     usage = row.get("usage") or body.get("usage") or {}
     if not isinstance(usage, dict):
         raise ValueError(
             f"'usage' is {usage!r}, no object with prompt_tokens and completion_tokens"
         )
-    if usage.keys() - {"cost"} and read_usage(usage) is None:
+    if usage.keys() - {"cost"} and parse_usage(usage) is None:
         raise ValueError("'usage' has no whole numbers as prompt_tokens and completion_tokens")
     cost = row.get("cost_usd")
     if cost is not None and (isinstance(cost, bool) or not isinstance(cost, int | float)):
         raise ValueError(f"'cost_usd' is {cost!r}; it must be dollars, 0 or more")
-    if cost is not None and not 0 <= cost <= MOST_USD:
+    if cost is not None and not 0 <= cost <= MAX_USD:
         raise ValueError(f"'cost_usd' is {cost!r}; it must be dollars, 0 or more")
     usage = usage | ({} if cost is None else {"cost": cost})
     known = {k: v for k, v in body.items() if k != "usage"}
-    return Recording(known | ({"usage": usage} if usage else {}), read_usage(usage))
+    return RecordedAnswer(known | ({"usage": usage} if usage else {}), parse_usage(usage))
 
 
-def counted(recording: Recording, messages: Sequence[Message]) -> dict[str, Any]:
+def fill_token_counts(recording: RecordedAnswer, messages: Sequence[Message]) -> dict[str, Any]:
     """The body, with token counts where there were none: a quarter of the texts' bytes."""
     if recording.usage is not None:
         return recording.body
     message = recording.body["choices"][0]["message"] if recording.body["choices"] else {}
     written = str(message.get("content") or "") + str(message.get("reasoning_content") or "")
     usage = {
-        "prompt_tokens": sum(_n_tokens(m.content) for m in messages),
-        "completion_tokens": _n_tokens(written),
+        "prompt_tokens": sum(_estimate_tokens(m.content) for m in messages),
+        "completion_tokens": _estimate_tokens(written),
         "estimated": True,
     }
     return recording.body | {"usage": recording.body.get("usage", {}) | usage}
 
 
-def _n_tokens(text: str) -> int:
-    return ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
+def _estimate_tokens(text: str) -> int:
+    return ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN_RANGE)

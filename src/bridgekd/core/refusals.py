@@ -8,41 +8,41 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bridgekd.core.replies import read_json
+from bridgekd.core.replies import parse_json
 
-Kind = Literal[
+ErrorKind = Literal[
     "key", "money", "model", "settings", "other", "refused", "unknown", "throttled", "failed"
 ]
 
-_OUT_OF_MONEY = frozenset((
+_QUOTA_CODES = frozenset((
     "insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "billing_error",
     "billing_not_active", "credit_balance_exhausted", "organization_spend_limit_exceeded",
     "project_spend_limit_exceeded", "organization_usage_limit_exceeded",
     "enforced_spend_limit_reached",
 ))  # fmt: skip
-_ABOUT_SETTINGS = frozenset((
+_PARAMETER_CODES = frozenset((
     "unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden",
 ))  # fmt: skip
-_SETTINGS = frozenset((
+_PARAMETERS = frozenset((
     "model", "temperature", "max_tokens", "max_completion_tokens", "top_p", "seed", "stop",
     "response_format", "reasoning_effort",
 ))  # fmt: skip
-_NAMED = "|".join(sorted(_SETTINGS - {"model", "stop"}))
-_SETTING_REFUSED = re.compile(rf"\b({_NAMED})\b.*\b(deprecated|not supported|unsupported)")
-_NO_CREDIT = re.compile(
+_NAMED = "|".join(sorted(_PARAMETERS - {"model", "stop"}))
+_PARAMETER_REJECTED = re.compile(rf"\b({_NAMED})\b.*\b(deprecated|not supported|unsupported)")
+_QUOTA_MESSAGE = re.compile(
     r"credit balance is too low|insufficient (balance|credit)|api usage limits|key limit exceeded",
     re.IGNORECASE,
 )
 # A gateway gave up waiting or fell over; the model may have answered and billed.
 _MAYBE_SERVED = (408, 502, 504, 520, 524)
-_TRY_AGAIN = (409, 425, 429)
-_THROTTLED = (429, 503, 529)
+_RETRYABLE = (409, 425, 429)
+_RATE_LIMITED = (429, 503, 529)
 _REFUSED = (400, 413, 422, 451)
 _FLAGS_WITH_403 = ("openrouter.ai",)  # there it means the question, elsewhere the key
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorResponse:
     """An error: its status, everything in it that is a code, the parameter named, the message."""
 
     status: int
@@ -51,9 +51,9 @@ class Refusal:
     message: str
 
     @staticmethod
-    def read(status: int, body: str) -> "Refusal":
+    def parse(status: int, body: str) -> "ErrorResponse":
         """What a body says, in whatever shape: OpenAI's, Google's (a list), or a flat one."""
-        tree = read_json(body)
+        tree = parse_json(body)
         if isinstance(tree, list) and tree:
             tree = tree[0]
         error = tree.get("error", tree) if isinstance(tree, dict) else {}
@@ -61,16 +61,16 @@ class Refusal:
             error = {"message": error}
         message = error.get("message") or error.get("detail") or ""
         words = " ".join(str(message).split())
-        return Refusal(status, frozenset(_codes(error)), str(error.get("param")), words)
+        return ErrorResponse(status, frozenset(_codes(error)), str(error.get("param")), words)
 
-    def kind(self, host: str) -> Kind:
+    def classify(self, host: str) -> ErrorKind:
         """What it means.
 
         Of no use to ask again, whatever the question: key, money, model, settings, other. About
         this question: refused. Worth another try: throttled, failed (neither was served), unknown
         (it may have been).
         """
-        if self.status == 402 or self.codes & _OUT_OF_MONEY or _NO_CREDIT.search(self.message):
+        if self.status == 402 or self.codes & _QUOTA_CODES or _QUOTA_MESSAGE.search(self.message):
             return "money"
         if self.status == 403 and host in _FLAGS_WITH_403:
             return "refused"
@@ -84,15 +84,15 @@ class Refusal:
             return "refused"
         if self.status in _MAYBE_SERVED:
             return "unknown"
-        if self.status in _THROTTLED:
+        if self.status in _RATE_LIMITED:
             return "throttled"
-        return "failed" if self.status in _TRY_AGAIN or self.status >= 500 else "other"
+        return "failed" if self.status in _RETRYABLE or self.status >= 500 else "other"
 
     def _is_about_settings(self) -> bool:
         """Every request of this recipe would get it, so that no row should be spent on it."""
-        if self.codes & _ABOUT_SETTINGS or self.param in _SETTINGS:
+        if self.codes & _PARAMETER_CODES or self.param in _PARAMETERS:
             return True
-        return _SETTING_REFUSED.search(self.message.replace("`", "")) is not None
+        return _PARAMETER_REJECTED.search(self.message.replace("`", "")) is not None
 
 
 def _codes(error: Any, depth: int = 0) -> list[str]:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridgekd.config import Price
-from bridgekd.core.costs import cost_microusd, microusd_up
+from bridgekd.core.costs import compute_cost_microusd, to_microusd_rounded_up
 
 # More than any call can have, and little enough for every sum: a server that says so overbills.
-MOST_TOKENS, MOST_USD = 10**12, 10**9
+MAX_TOKENS, MAX_USD = 10**12, 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """What a server says it billed: tokens read from its cache and written to it (None: unsaid) are
     among the prompt's, reasoning tokens among the completion's. `reported_usd` is a cost that some
     servers name themselves.
@@ -26,12 +26,12 @@ class Usage:
     n_completion_tokens: int
     n_cached_tokens: int = 0
     n_reasoning_tokens: int = 0
-    n_written_tokens: int | None = None
+    n_cache_write_tokens: int | None = None
     reported_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class CompletionBody:
     """What a raw body says. `state` is answered, truncated, refused or unparsable; `usage` is None
     where the server sent none that can be used.
     """
@@ -39,11 +39,11 @@ class Reply:
     state: str
     text: str = ""
     reasoning: str = ""
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
+class RequestCost:
     """What one settled call is charged: tokens and micro-dollars."""
 
     n_prompt_tokens: int = 0
@@ -53,7 +53,7 @@ class Bill:
     n_reasoning_tokens: int = 0
 
 
-def read_json(raw: str) -> Any:
+def parse_json(raw: str) -> Any:
     """The JSON value of a body from outside; None where it is none, or nested beyond all reason."""
     try:
         return json.loads(raw)
@@ -61,23 +61,23 @@ def read_json(raw: str) -> Any:
         return None
 
 
-def read_reply(raw: str) -> Reply:
+def parse_completion(raw: str) -> CompletionBody:
     """The reply in a raw response body.
 
     Finished by length is truncated; a content filter, a refusal or no choice at all is refused;
     anything that is not a chat completion is unparsable.
     """
-    body = read_json(raw)
-    if not isinstance(body, dict) or "choices" not in body or failure_in(raw):
-        return Reply("unparsable")
-    usage = read_usage(body.get("usage"))
+    body = parse_json(raw)
+    if not isinstance(body, dict) or "choices" not in body or find_error(raw):
+        return CompletionBody("unparsable")
+    usage = parse_usage(body.get("usage"))
     choices = body["choices"]
     if not choices:
-        return Reply("refused", "", "", usage)
+        return CompletionBody("refused", "", "", usage)
     choice = choices[0] if isinstance(choices, list) else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        return Reply("unparsable")
+        return CompletionBody("unparsable")
     text = _text(message.get("content"))
     reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
     state = {"length": "truncated", "content_filter": "refused"}.get(
@@ -85,15 +85,15 @@ def read_reply(raw: str) -> Reply:
     )
     if refusal := _text(message.get("refusal")):
         state, text = "refused", text or refusal
-    return Reply(state, text, reasoning, usage)
+    return CompletionBody(state, text, reasoning, usage)
 
 
-def failure_in(raw: str) -> str:
+def find_error(raw: str) -> str:
     """What went wrong on the other side, where a body with status 200 says so; else "".
 
     Gateways that have begun to answer cannot take their status back.
     """
-    body = read_json(raw)
+    body = parse_json(raw)
     if not isinstance(body, dict):
         return ""
     choices = body.get("choices")
@@ -105,7 +105,9 @@ def failure_in(raw: str) -> str:
     return " ".join(str(message).split())[:300] if error else ""
 
 
-def bill_of(reply: Reply, price: Price | None, *, most: Bill) -> Bill:
+def compute_request_cost(
+    reply: CompletionBody, price: Price | None, *, most: RequestCost
+) -> RequestCost:
     """The bill of a reply at `price`; where the server sent no usage, `most` (the reserve).
 
     Without a price a cost that the server reports counts, as far as it was reserved.
@@ -113,17 +115,17 @@ def bill_of(reply: Reply, price: Price | None, *, most: Bill) -> Bill:
     usage = reply.usage
     if usage is None:
         return most
-    cost = cost_microusd(
+    cost = compute_cost_microusd(
         price,
         usage.n_prompt_tokens,
         usage.n_completion_tokens,
         n_cached=usage.n_cached_tokens,
-        n_written=usage.n_written_tokens,
+        n_written=usage.n_cache_write_tokens,
         n_reasoning=usage.n_reasoning_tokens,
     )
     if price is None and usage.reported_usd is not None:
-        cost = min(most.cost_microusd, microusd_up(usage.reported_usd))
-    return Bill(
+        cost = min(most.cost_microusd, to_microusd_rounded_up(usage.reported_usd))
+    return RequestCost(
         usage.n_prompt_tokens,
         usage.n_completion_tokens,
         cost,
@@ -132,7 +134,7 @@ def bill_of(reply: Reply, price: Price | None, *, most: Bill) -> Bill:
     )
 
 
-def read_usage(usage: Any) -> Usage | None:
+def parse_usage(usage: Any) -> TokenUsage | None:
     """The usage object of a reply, or None where it has no usable counts.
 
     Some servers (Gemini, xAI) leave reasoning tokens out of `completion_tokens` but bill them: the
@@ -151,7 +153,7 @@ def read_usage(usage: Any) -> Usage | None:
     cached = _count(details, "cached_tokens")
     if cached is None:
         cached = _count(usage, "prompt_cache_hit_tokens") or 0
-    return Usage(
+    return TokenUsage(
         prompt,
         completion + left_out,
         min(cached, prompt),
@@ -166,13 +168,13 @@ def _count(fields: Any, name: str) -> int | None:
     value = fields.get(name) if isinstance(fields, dict) else None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         return None
-    return min(value, MOST_TOKENS)
+    return min(value, MAX_TOKENS)
 
 
 def _amount(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         return None
-    return float(min(value, MOST_USD))
+    return float(min(value, MAX_USD))
 
 
 def _text(value: Any) -> str:

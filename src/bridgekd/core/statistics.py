@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from scipy.stats import binomtest
 
 
-def wilson(n_correct: int, n: int) -> tuple[float, float]:
+def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a proportion; (0, 1) for n = 0.
 
     >>> [round(end, 3) for end in wilson(10, 20)]  # Brown, Cai and DasGupta 2001
@@ -17,7 +17,7 @@ def wilson(n_correct: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def mcnemar(first: list[bool], second: list[bool]) -> float:
+def mcnemar_test(first: list[bool], second: list[bool]) -> float:
     """Return the exact two-sided p-value that two models are equally often correct on the same
     questions.
 
@@ -31,7 +31,7 @@ def mcnemar(first: list[bool], second: list[bool]) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_correction(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values (1979) in the given order: if no hypothesis is false, one of
     them is below 0.05 with a probability of at most 0.05.
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bridgekd.config import Section
+from bridgekd.config import FrozenModel
 
 
 class WorkKind(StrEnum):
@@ -16,7 +16,7 @@ class WorkKind(StrEnum):
     NONE = "none"
 
 
-class WorkRate(Section):
+class WorkRate(FrozenModel):
     """Seconds of one call (an update, a decoding step, a batch), and of each token in it.
 
     >>> WorkRate(per_call_s=0.5, per_token_s=0.01).estimate(n_calls=2, n_tokens=300)

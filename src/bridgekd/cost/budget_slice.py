@@ -2,10 +2,10 @@
 
 import math
 
-from bridgekd.config import Budget, count_of
+from bridgekd.config import BudgetOptions, resolve_count
 from bridgekd.core.admission import Limits
-from bridgekd.core.costs import microusd
-from bridgekd.errors import BadInput
+from bridgekd.core.costs import to_microusd
+from bridgekd.errors import InputError
 
 BudgetSlice = tuple[float, float]  # from one fraction of a budget to another
 FULL_BUDGET: BudgetSlice = (0.0, 1.0)
@@ -18,9 +18,9 @@ def resolve_queries(amount: int | str | None, n_pool: int) -> int:
     """
     if amount is None:
         return n_pool
-    n = count_of(amount, n_pool)
+    n = resolve_count(amount, n_pool)
     if n > n_pool:
-        raise BadInput(
+        raise InputError(
             f"budget.queries of {n} is above the {n_pool} questions of the pool. "
             f"Set at most {n_pool}."
         )
@@ -37,7 +37,7 @@ def slice_amount(amount: int, part: BudgetSlice) -> int:
     return end - start
 
 
-def compute_limits(budget: Budget, n_pool: int, part: BudgetSlice = FULL_BUDGET) -> Limits:
+def compute_limits(budget: BudgetOptions, n_pool: int, part: BudgetSlice = FULL_BUDGET) -> Limits:
     """Return what a slice of a budget admits for a pool of n questions."""
 
     def cut(amount: int | None) -> int | None:
@@ -45,7 +45,7 @@ def compute_limits(budget: Budget, n_pool: int, part: BudgetSlice = FULL_BUDGET)
 
     return Limits(
         queries=slice_amount(resolve_queries(budget.queries, n_pool), part),
-        microusd=cut(None if budget.usd is None else microusd(budget.usd)),
+        microusd=cut(None if budget.usd is None else to_microusd(budget.usd)),
         tokens=cut(budget.tokens),
-        accepted=cut(budget.accepted),
+        accepted=cut(budget.accepted_rationales),
     )

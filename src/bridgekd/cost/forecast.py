@@ -13,7 +13,14 @@ import numpy as np
 
 from bridgekd.config import Price
 from bridgekd.core.admission import Limits
-from bridgekd.core.bounds import Bounds, Call, held_microusd, held_tokens, n_affordable, sure_bounds
+from bridgekd.core.bounds import (
+    CostBounds,
+    PlannedRequest,
+    compute_bounds,
+    count_affordable,
+    get_reserved_microusd,
+    get_reserved_tokens,
+)
 from bridgekd.cost.token_lengths import (
     NO_EVIDENCE,
     EvidenceSource,
@@ -45,15 +52,15 @@ class CostForecast:
     n_expected: int | None = None
     n_reused: int = 0
     reused_microusd: int = 0
-    unpaid: Bounds | None = None
-    total: Bounds | None = None
+    unpaid: CostBounds | None = None
+    total: CostBounds | None = None
     source: EvidenceSource = "nothing"
     n_known: int = 0
     counts_accepted: bool = False
 
 
 def forecast_cost(
-    requests: Sequence[Call],
+    requests: Sequence[PlannedRequest],
     *,
     price: Price | None,
     max_tokens: int,
@@ -69,9 +76,9 @@ def forecast_cost(
     """
     n = len(requests) if limits.queries is None else min(limits.queries, len(requests))
     limits = replace(limits, queries=n)
-    reused = [r.settled for r in requests[:n] if r.settled and r.free] if ordered else []
+    reused = [r.known_cost for r in requests[:n] if r.known_cost and r.is_free] if ordered else []
     forecast = CostForecast(
-        n_queries=n_affordable(requests, limits, ordered=ordered),
+        n_queries=count_affordable(requests, limits, ordered=ordered),
         n_reused=len(reused),
         reused_microusd=sum(r.microusd for r in reused),
         source=evidence.source,
@@ -80,7 +87,7 @@ def forecast_cost(
     )
     if price is None:
         return forecast
-    unpaid, total = sure_bounds(
+    unpaid, total = compute_bounds(
         requests, price, limits, ordered=ordered, room_microusd=room_microusd
     )
     forecast = replace(forecast, unpaid=unpaid, total=total)
@@ -110,7 +117,7 @@ def _draw_lengths(
 
 
 def _simulate(
-    requests: Sequence[Call],
+    requests: Sequence[PlannedRequest],
     draws: LengthDraws,
     limits: Limits,
     *,
@@ -162,22 +169,22 @@ def _choose_order(
     return np.asarray(rng.permutation(n_requests)[(first + places) % n_requests])
 
 
-def _to_row(request: Call) -> tuple[float, ...]:
+def _to_row(request: PlannedRequest) -> tuple[float, ...]:
     """Return size, known cost and tokens (NaN if there is no answer), is free, and reserves."""
-    known = request.settled
+    known = request.known_cost
     return (
         request.n_bytes,
         known.microusd if known else np.nan,
         known.n_tokens if known else np.nan,
-        request.free,
-        held_microusd(request),
-        held_tokens(request),
+        request.is_free,
+        get_reserved_microusd(request),
+        get_reserved_tokens(request),
     )
 
 
-def _add_interval(bounds: Bounds, soonest: np.ndarray, costs: np.ndarray) -> Bounds:
+def _add_interval(bounds: CostBounds, soonest: np.ndarray, costs: np.ndarray) -> CostBounds:
     """Return the bounds with the middle 95 % of the draws; no median where the end is unknown."""
     ends = (np.quantile(soonest, TAIL), np.median(costs), np.quantile(costs, 1 - TAIL) + 1)
-    low, expected, high = (int(np.clip(end, bounds.floor, bounds.ceiling)) for end in ends)
+    low, expected, high = (int(np.clip(end, bounds.minimum, bounds.maximum)) for end in ends)
     is_end_known = np.array_equal(soonest, costs)
-    return replace(bounds, low=low, expected=expected if is_end_known else None, high=high)
+    return replace(bounds, ci_low=low, expected=expected if is_end_known else None, ci_high=high)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridgekd.core.bounds import Bounds
+from bridgekd.core.bounds import CostBounds
 from bridgekd.cost.forecast import CostForecast
 
 
@@ -43,14 +43,14 @@ def forecast_total(
     if room_microusd is not None:
         ceiling = min(ceiling, max(0, room_microusd))
     if np.isnan(low + high):
-        return replace(total, unpaid=Bounds(int(min(floor, ceiling)), int(ceiling)))
+        return replace(total, unpaid=CostBounds(int(min(floor, ceiling)), int(ceiling)))
     floor, low, high = np.minimum((floor, low, max(low, high)), ceiling)
     middle = None if np.isnan(expected) else int(np.clip(expected, low, high))
-    return replace(total, unpaid=Bounds(int(floor), int(ceiling), int(low), middle, int(high)))
+    return replace(total, unpaid=CostBounds(int(floor), int(ceiling), int(low), middle, int(high)))
 
 
 def _get_ends(forecast: CostForecast) -> np.ndarray:
     """Return floor, low, expected, high and ceiling of the unpaid cost; NaN for what is unknown."""
     b = forecast.unpaid
-    ends = () if b is None else (b.floor, b.low, b.expected, b.high, b.ceiling)
+    ends = () if b is None else (b.minimum, b.ci_low, b.expected, b.ci_high, b.maximum)
     return np.array([np.nan if end is None else end for end in ends])

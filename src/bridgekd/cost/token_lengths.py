@@ -164,7 +164,7 @@ def _to_row(usage: KnownUsage, price: Price) -> tuple[float, ...]:
     """
     n_prompt, n_completion = max(1, usage.n_prompt_tokens), max(1, usage.n_completion_tokens)
     n_cached = min(usage.n_cached_tokens, n_prompt)
-    cached_rate = price.input if price.cached is None else price.cached
+    cached_rate = price.input if price.cached_input is None else price.cached_input
     prompt_microusd = (n_prompt - n_cached) * max(price.input, price.cache_write or 0)
     prompt_microusd += n_cached * cached_rate
     reasoning = min(usage.n_reasoning_tokens / n_completion, 1)

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bridgekd.edges.rows import GROUP, rows_of, table_of
+from bridgekd.edges.rows import ROW_GROUP_SIZE, to_rows, to_table
 
 Row = TypeVar("Row")
 
 
-class Rows(Sequence[Row], Generic[Row]):
+class LazyRows(Sequence[Row], Generic[Row]):
     """The rows of one dataclass in groups of `sizes`; `load` gives a group's columns.
 
     Going through them in order is cheap; a jump to another group decodes that whole group.
@@ -37,7 +37,7 @@ class Rows(Sequence[Row], Generic[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         for number in range(len(self._ends)):
-            yield from rows_of(self._load(number), self._kind)
+            yield from to_rows(self._load(number), self._kind)
 
     @overload
     def __getitem__(self, place: int) -> Row: ...
@@ -49,41 +49,41 @@ class Rows(Sequence[Row], Generic[Row]):
         place = range(len(self))[place]
         number = bisect_right(self._ends, place)
         if self._held[0] != number:
-            self._held = (number, rows_of(self._load(number), self._kind))
+            self._held = (number, to_rows(self._load(number), self._kind))
         group = self._held[1]
         return group[place - self._ends[number] + len(group)]
 
-    def where(self, mask: np.ndarray) -> "Rows[Row]":
+    def filter(self, mask: np.ndarray) -> "LazyRows[Row]":
         """The rows where `mask` [n] is true, held as Arrow."""
         kept, start = [], 0
         for number, end in enumerate(self._ends):
             kept.append(self._load(number).filter(pa.array(mask[start:end])))
             start = end
-        return _held(self._kind, kept)
+        return _hold_tables(self._kind, kept)
 
-    def groups(self) -> Iterator[pa.Table]:
+    def iter_tables(self) -> Iterator[pa.Table]:
         """The columns, a group at a time."""
         return map(self._load, range(len(self._ends)))
 
 
-def rows_in(path: Path, kind: type[Row]) -> Rows[Row]:
+def open_rows(path: Path, kind: type[Row]) -> LazyRows[Row]:
     """The rows of a file, of which one group at a time is read."""
     file = pq.ParquetFile(path)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    return Rows(kind, sizes, file.read_row_group)
+    return LazyRows(kind, sizes, file.read_row_group)
 
 
-def gathered(kind: type[Row], rows: Iterable[Row]) -> Rows[Row]:
+def collect_rows(kind: type[Row], rows: Iterable[Row]) -> LazyRows[Row]:
     """Rows that come one by one, held as Arrow."""
     coming = iter(rows)
-    return _held(kind, [table_of(group, kind) for group in _groups(coming)])
+    return _hold_tables(kind, [to_table(group, kind) for group in _groups(coming)])
 
 
 def _groups(coming: Iterator[Row]) -> Iterator[list[Row]]:
-    while group := list(islice(coming, GROUP)):
+    while group := list(islice(coming, ROW_GROUP_SIZE)):
         yield group
 
 
-def _held(kind: type[Row], tables: Sequence[pa.Table]) -> Rows[Row]:
+def _hold_tables(kind: type[Row], tables: Sequence[pa.Table]) -> LazyRows[Row]:
     full = [table for table in tables if len(table)]
-    return Rows(kind, [len(table) for table in full], full.__getitem__)
+    return LazyRows(kind, [len(table) for table in full], full.__getitem__)

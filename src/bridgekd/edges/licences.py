@@ -7,29 +7,31 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from bridgekd.edges.sources import model_and_revision
+from bridgekd.edges.sources import get_model_and_revision
 from bridgekd.edges.store import Artifact
 
-KEYS = ("license", "license_name", "license_link")
-CARD = "README.md"
+LICENSE_KEYS = ("license", "license_name", "license_link")
+CARD_FILE = "README.md"
 TIMEOUT_S = 5.0
 
 
-def licence_of(model: Artifact) -> dict[str, str]:
+def find_license(model: Artifact) -> dict[str, str]:
     """The licence keys of a model's card: of the one in its folder, or for a Hub id of the one on
     the Hub. Empty where that says none or cannot be reached.
     """
-    told = _on_hub(model) if model.stage == "hub" else _in_folder(model.path / CARD)
-    return {key: str(told[key]) for key in KEYS if isinstance(told.get(key), str)}
+    told = (
+        _read_hub_card(model) if model.stage == "hub" else _read_local_card(model.path / CARD_FILE)
+    )
+    return {key: str(told[key]) for key in LICENSE_KEYS if isinstance(told.get(key), str)}
 
 
-def _on_hub(model: Artifact) -> Mapping[str, object]:
+def _read_hub_card(model: Artifact) -> Mapping[str, object]:
     """One request of a few seconds at most."""
     try:
         from huggingface_hub import errors, model_info
     except ModuleNotFoundError:
         return {}
-    name, revision = model_and_revision(model)
+    name, revision = get_model_and_revision(model)
     no_answer: Any = errors.HTTPError  # type: ignore[attr-defined]  # its HTTP library's own
     try:
         card: Any = model_info(name, revision=revision, timeout=TIMEOUT_S).card_data
@@ -38,7 +40,7 @@ def _on_hub(model: Artifact) -> Mapping[str, object]:
     return {} if card is None else card.to_dict()
 
 
-def _in_folder(card: Path) -> Mapping[str, object]:
+def _read_local_card(card: Path) -> Mapping[str, object]:
     if not card.is_file():
         return {}
     return _front_matter(card.read_text(encoding="utf-8", errors="replace"))

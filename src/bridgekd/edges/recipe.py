@@ -11,14 +11,14 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bridgekd.config import Recipe
-from bridgekd.edges.rows import utf8_of
-from bridgekd.errors import BadInput
+from bridgekd.edges.rows import translate_utf8_errors
+from bridgekd.errors import InputError
 from bridgekd.grading.graders import GRADERS
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.variants import Registry
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 MethodText = str | dict[str, JsonValue]
 _REGISTRIES: dict[tuple[str, str], Registry[Any]] = {
     ("data", "answer_type"): GRADERS,
@@ -30,22 +30,22 @@ _REGISTRIES: dict[tuple[str, str], Registry[Any]] = {
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in `path` with `section.key=value` overrides; its name defaults to the file's."""
     try:
-        with utf8_of(path):
+        with translate_utf8_errors(path):
             text = path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise BadInput(
+        raise InputError(
             f"cannot read the recipe {path}: {exc.strerror}; give the path of a YAML file"
         ) from exc
     tree = _parse(text, str(path))
     if not isinstance(tree, CommentedMap):
-        raise BadInput(f"{path} is no recipe: expected keys such as data, teacher, budget")
+        raise InputError(f"{path} is no recipe: expected keys such as data, teacher, budget")
     for override in overrides:
         _override(tree, override)
     tree.setdefault("name", path.stem)
     try:
         recipe = Recipe.model_validate(_plain(tree))
     except ValidationError as exc:
-        raise BadInput(_sentence(exc, tree, path)) from exc
+        raise InputError(_format_error(exc, tree, path)) from exc
     _check_variants(recipe, tree, path)
     return recipe
 
@@ -54,9 +54,9 @@ def _check_variants(recipe: Recipe, tree: CommentedMap, path: Path) -> None:
     for (section, key), registry in _REGISTRIES.items():
         try:
             registry.resolve(getattr(getattr(recipe, section), key), path.parent)
-        except BadInput as exc:
+        except InputError as exc:
             line = _line(tree, (section, key))
-            raise BadInput(f"{path}{f' line {line}' if line else ''}: {exc}") from exc
+            raise InputError(f"{path}{f' line {line}' if line else ''}: {exc}") from exc
 
 
 def parse_methods(text: str) -> list[MethodText]:
@@ -68,7 +68,7 @@ def parse_methods(text: str) -> list[MethodText]:
     found: list[MethodText] = _plain(_parse(f"[{text}]", f"--arms {text}"))
     for method in found:
         if not isinstance(method, str | dict):
-            raise BadInput(f"--arms {text}: {method!r} is no method. Write a name or a .py file.")
+            raise InputError(f"--arms {text}: {method!r} is no method. Write a name or a .py file.")
     return found
 
 
@@ -77,15 +77,15 @@ def _parse(text: str, where: str) -> Any:
         return YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as exc:
         line = f" line {exc.problem_mark.line + 1}" if exc.problem_mark else ""
-        raise BadInput(f"{where}{line}: broken YAML, {exc.problem}") from exc
+        raise InputError(f"{where}{line}: broken YAML, {exc.problem}") from exc
     except YAMLError as exc:
-        raise BadInput(f"{where}: broken YAML, {exc}") from exc
+        raise InputError(f"{where}: broken YAML, {exc}") from exc
 
 
 def _override(tree: CommentedMap, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
-        raise BadInput(f"--set {override!r}: write section.key=value, such as budget.queries=5%")
+        raise InputError(f"--set {override!r}: write section.key=value, such as budget.queries=5%")
     *sections, last = key.strip().split(".")
     here: Any = tree
     for section in sections:
@@ -108,7 +108,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _sentence(exc: ValidationError, tree: CommentedMap, path: Path) -> str:
+def _format_error(exc: ValidationError, tree: CommentedMap, path: Path) -> str:
     """The first complaint in one sentence; how many more there are."""
     unknown_first = sorted(exc.errors(), key=lambda e: e["type"] != "extra_forbidden")
     first, *more = unknown_first  # a mistyped key also shows as a missing one
@@ -118,7 +118,7 @@ def _sentence(exc: ValidationError, tree: CommentedMap, path: Path) -> str:
     at = f"{path} line {line}: " if line else f"{path}: "
     rest = f" ({len(more)} more after this one)" if more else ""
     if first["type"] == "extra_forbidden":
-        return f"{at}unknown key {key!r}{_nearest(where)}{rest}"
+        return f"{at}unknown key {key!r}{_suggest_key(where)}{rest}"
     if first["type"] == "missing":
         return f"{at}the key {key!r} is missing; add it{rest}"
     value = first["input"]
@@ -129,7 +129,7 @@ def _sentence(exc: ValidationError, tree: CommentedMap, path: Path) -> str:
     return f"{at}{key}: {problem}{shown if repr(value) not in problem else ''}{rest}"
 
 
-def _line(tree: Any, where: Path_) -> int | None:
+def _line(tree: Any, where: KeyPath) -> int | None:
     """The line of the deepest part of `where` that the file holds; None for what came from --set
     alone.
     """
@@ -145,7 +145,7 @@ def _line(tree: Any, where: Path_) -> int | None:
     return line
 
 
-def _nearest(where: Path_) -> str:
+def _suggest_key(where: KeyPath) -> str:
     section: type[BaseModel] | None = Recipe
     for part in where[:-1]:
         section = _section(section, str(part))

@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 Row = TypeVar("Row")
-GROUP = 16_384  # rows in a row group: what is read at once
-_ARROW = {
+ROW_GROUP_SIZE = 16_384  # rows in a row group: what is read at once
+_ARROW_TYPES = {
     "str": pa.string(),
     "int": pa.int64(),
     "float": pa.float64(),
@@ -36,7 +36,7 @@ _ARROW = {
 def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
     """Writes rows of one dataclass, a group at a time; the same rows give the same bytes."""
     coming = iter(rows)
-    write_tables(path, kind, (table_of(g, kind) for g in iter(lambda: _next(coming), [])))
+    write_tables(path, kind, (to_table(g, kind) for g in iter(lambda: _take_group(coming), [])))
 
 
 def write_tables(path: Path, kind: type[Row], tables: Iterable[pa.Table]) -> None:
@@ -46,7 +46,7 @@ def write_tables(path: Path, kind: type[Row], tables: Iterable[pa.Table]) -> Non
             writer.write_table(table)
 
 
-def table_of(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
+def to_table(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
     """Rows as columns."""
     schema = _schema(kind)
     columns = [[getattr(row, name) for row in rows] for name in schema.names]
@@ -61,7 +61,7 @@ def write_columns(path: Path, kind: type[Row], columns: Mapping[str, np.ndarray]
         pa.array(np.ma.getdata(column), type=field.type, mask=np.ma.getmaskarray(column))
         for field, column in ((field, columns[field.name]) for field in schema)
     ]
-    pq.write_table(pa.table(arrays, schema=schema), path, row_group_size=GROUP)
+    pq.write_table(pa.table(arrays, schema=schema), path, row_group_size=ROW_GROUP_SIZE)
 
 
 def read_column(path: Path, kind: type[Row], name: str) -> list[Any]:
@@ -72,10 +72,10 @@ def read_column(path: Path, kind: type[Row], name: str) -> list[Any]:
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows as they were written, all of them."""
-    return rows_of(pq.read_table(path), kind)
+    return to_rows(pq.read_table(path), kind)
 
 
-def rows_of(table: pa.Table, kind: type[Row]) -> list[Row]:
+def to_rows(table: pa.Table, kind: type[Row]) -> list[Row]:
     """Columns as rows."""
     columns = [table.column(name).to_pylist() for name in table.column_names]
     listed = {f.name for f in _schema(kind) if pa.types.is_list(f.type)}
@@ -96,7 +96,7 @@ def read_jsonl(
     """(line number, object) of every line that is not empty; BadInput names the line that is
     broken. `sha256` gets the bytes of the file.
     """
-    with open_text(path, sha256=sha256) as file, utf8_of(path):
+    with open_text(path, sha256=sha256) as file, translate_utf8_errors(path):
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield number, _object(path, number, line)
@@ -130,19 +130,19 @@ def open_text(
             with gzip.open(packed, "rt", newline=newline, encoding="utf-8-sig") as unpacked:
                 yield unpacked
         except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
-            raise BadInput(f"{path} is no whole gzip file ({exc}); fetch it again") from exc
+            raise InputError(f"{path} is no whole gzip file ({exc}); fetch it again") from exc
 
 
 @contextmanager
-def utf8_of(path: Path) -> Iterator[None]:
+def translate_utf8_errors(path: Path) -> Iterator[None]:
     """Turns text that is not UTF-8 into one sentence."""
     try:
         yield
     except UnicodeDecodeError as exc:
-        raise BadInput(f"{path} is not UTF-8 text ({exc.reason}); save it as UTF-8") from exc
+        raise InputError(f"{path} is not UTF-8 text ({exc.reason}); save it as UTF-8") from exc
 
 
-def append_json(path: Path, row: object) -> None:
+def append_jsonl(path: Path, row: object) -> None:
     """Adds one JSON line that survives a power cut."""
     with open(path, "ab") as file:
         file.write(json.dumps(row).encode() + b"\n")
@@ -150,7 +150,7 @@ def append_json(path: Path, row: object) -> None:
         os.fsync(file.fileno())
 
 
-def read_appended(path: Path) -> list[Any]:
+def read_appended_jsonl(path: Path) -> list[Any]:
     """What `append_json` wrote; a last line that was cut off is taken out of the file."""
     if not path.is_file():
         return []
@@ -161,31 +161,31 @@ def read_appended(path: Path) -> list[Any]:
     return [json.loads(line) for line in lines]
 
 
-def _next(coming: Iterator[Row]) -> list[Row]:
-    return list(islice(coming, GROUP))
+def _take_group(coming: Iterator[Row]) -> list[Row]:
+    return list(islice(coming, ROW_GROUP_SIZE))
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as exc:
-        raise BadInput(
+        raise InputError(
             f"{path} line {number}: broken JSON at column {exc.colno} ({exc.msg}); "
             "mend or remove the line"
         ) from exc
     except RecursionError as exc:
-        raise BadInput(f"{path} line {number}: nested too deeply; mend or remove it") from exc
-    if "\\ud" in line.lower() and not _is_text(row):
-        raise BadInput(
+        raise InputError(f"{path} line {number}: nested too deeply; mend or remove it") from exc
+    if "\\ud" in line.lower() and not _is_valid_utf8(row):
+        raise InputError(
             f"{path} line {number}: half of a surrogate pair (\\ud800 to \\udfff) is no "
             f"character; mend or remove the line"
         )
     if not isinstance(row, dict):
-        raise BadInput(f"{path} line {number}: expected an object in braces, found {line[:40]!r}")
+        raise InputError(f"{path} line {number}: expected an object in braces, found {line[:40]!r}")
     return row
 
 
-def _is_text(row: object) -> bool:
+def _is_valid_utf8(row: object) -> bool:
     """Whether all strings in a JSON value can be written as UTF-8."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
@@ -203,5 +203,5 @@ def _schema(kind: type[Row]) -> pa.Schema:
             hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
         )
         plain = name.removesuffix(" | None")
-        fields.append(pa.field(field.name, _ARROW[plain], nullable=plain != name))
+        fields.append(pa.field(field.name, _ARROW_TYPES[plain], nullable=plain != name))
     return pa.schema(fields)

@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 
-_WHOLE = 256 * 2**20  # files up to this size are hashed whole, larger ones by samples
-_SAMPLE = 2**20
+_FULL_HASH_LIMIT = 256 * 2**20  # files up to this size are hashed whole, larger ones by samples
+_SAMPLE_SIZE = 2**20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".xlsx", ".gz")
 
 
-def data_source(where: str, folder: Path) -> Artifact:
+def resolve_data(where: str, folder: Path) -> Artifact:
     """A data file, relative to the recipe's folder, or a Hub data set id
     (`owner/name/config:split`).
     """
@@ -24,28 +24,28 @@ def data_source(where: str, folder: Path) -> Artifact:
     if path.is_file():
         return Artifact("file", f"file:{_hash_file(path)}", path)
     if path.suffix.lower() in DATA_SUFFIXES or not _HUB_DATA.fullmatch(where):
-        raise BadInput(f"no such data file: {path}; mend the path in the recipe")
+        raise InputError(f"no such data file: {path}; mend the path in the recipe")
     return Artifact("hub", f"hub:{where}", Path(where))
 
 
-def model_source(where: str, folder: Path, revision: str | None) -> Artifact:
+def resolve_model(where: str, folder: Path, revision: str | None) -> Artifact:
     """A model folder, relative to the recipe's folder, or else a Hub model id at a revision."""
     path = folder / Path(where).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
-            raise BadInput(
+            raise InputError(
                 f"{path} holds no model: it has neither config.json nor adapter_config.json"
             )
         return Artifact("model", f"model:{_hash_files(path)}", path)
     if where.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(where):
-        raise BadInput(
+        raise InputError(
             f"no such model folder: {path}; give a folder or a Hub id such as owner/name"
         )
     pinned = f"{where}@{revision or 'main'}"
     return Artifact("hub", f"hub:{pinned}", Path(pinned))
 
 
-def model_and_revision(model: Artifact) -> tuple[str, str | None]:
+def get_model_and_revision(model: Artifact) -> tuple[str, str | None]:
     """What to load for a model artifact: its folder, or a Hub id and its revision."""
     if model.stage != "hub":
         return str(model.path), None
@@ -64,10 +64,10 @@ def _hash_file(path: Path) -> str:
     """sha256 of the content; of a very large file, of its size and 64 evenly spaced samples."""
     size = path.stat().st_size
     with open(path, "rb") as stream:
-        if size <= _WHOLE:
+        if size <= _FULL_HASH_LIMIT:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
         digest = hashlib.sha256(str(size).encode())
         for k in range(64):
-            stream.seek((size - _SAMPLE) * k // 63)
-            digest.update(stream.read(_SAMPLE))
+            stream.seek((size - _SAMPLE_SIZE) * k // 63)
+            digest.update(stream.read(_SAMPLE_SIZE))
     return digest.hexdigest()[:24]

@@ -26,11 +26,11 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from bridgekd.core.throughput import WorkKind
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.io.disk import fsync_folder, translate_disk_errors, write_atomic
 
 MANIFEST = "manifest.json"
-UNFINISHED = "unfinished"  # a stage's own folder for what it can go on from
+RESUME_DIR = "unfinished"  # a stage's own folder for what it can go on from
 LIBRARIES = ("bridgekd", "numpy", "pyarrow", "openai", "torch", "transformers", "peft")
 
 
@@ -97,7 +97,7 @@ class Artifact:
         """How it was made. Raises InputError for a source and for what is only planned."""
         file = self.path / MANIFEST
         if not self.has_manifest:
-            raise BadInput(f"{self.path} is no artifact of a store: it has no {MANIFEST}.")
+            raise InputError(f"{self.path} is no artifact of a store: it has no {MANIFEST}.")
         status = file.stat()
         return _parse_manifest(file, status.st_mtime_ns, status.st_ino)
 
@@ -117,7 +117,7 @@ class Artifact:
         found = self.get_inputs(name)
         if len(found) != 1:
             known = ", ".join(self.manifest.inputs)
-            raise BadInput(f"{self.path} has {len(found)} inputs {name!r}. Its inputs: {known}.")
+            raise InputError(f"{self.path} has {len(found)} inputs {name!r}. Its inputs: {known}.")
         return found[0]
 
     def get_inputs(self, name: str) -> tuple["Artifact", ...]:
@@ -136,7 +136,7 @@ class Artifact:
         try:
             return model.model_validate(values)
         except ValidationError as exc:
-            raise BadInput(
+            raise InputError(
                 f"{self.path / MANIFEST} does not fit {model.__name__}: "
                 f"{exc.errors()[0]['msg']}. Remove its folder and run the recipe again."
             ) from exc
@@ -193,7 +193,7 @@ def stage(
     return lambda function: Stage(function, function.__name__, version, kind, title, plan_requests)
 
 
-class Maker(Protocol):
+class ArtifactMaker(Protocol):
     """What a method needs of a store; a planning store has it too."""
 
     def make(
@@ -217,7 +217,7 @@ class Store:
         before.
         """
         inputs = stage.bind(*args, **kwargs)
-        wanted = name_of(stage, settings, inputs, self.folder)
+        wanted = plan_artifact(stage, settings, inputs, self.folder)
         if wanted.done:
             return wanted
         with self._locked(wanted.path.name):
@@ -228,7 +228,7 @@ class Store:
                     _clear(partial)
                     started = time.monotonic()
                     stats = stage.function(partial, settings, live, *args, **kwargs)
-                    shutil.rmtree(partial / UNFINISHED)
+                    shutil.rmtree(partial / RESUME_DIR)
                     manifest = _describe(partial, stage, settings, inputs, stats, started)
                     write_atomic(partial / MANIFEST, manifest)
                     os.rename(partial, wanted.path)
@@ -274,12 +274,14 @@ class PlanStore:
     ) -> Artifact:
         """The artifact as it would be."""
         inputs = stage.bind(*args, **kwargs)
-        artifact = name_of(stage, settings, inputs, self.folder)
+        artifact = plan_artifact(stage, settings, inputs, self.folder)
         self.planned[artifact.path.name] = Planned(artifact, stage, settings, inputs)
         return artifact
 
 
-def name_of(stage: Stage[Any, Any], settings: BaseModel, inputs: Inputs, folder: Path) -> Artifact:
+def plan_artifact(
+    stage: Stage[Any, Any], settings: BaseModel, inputs: Inputs, folder: Path
+) -> Artifact:
     """The artifact that this stage with these settings and inputs is, made or not."""
     identity = {
         "stage": stage.name,
@@ -293,7 +295,7 @@ def name_of(stage: Stage[Any, Any], settings: BaseModel, inputs: Inputs, folder:
     return Artifact(stage.name, fingerprint, path, (path / MANIFEST).is_file())
 
 
-def ancestors(artifact: Artifact) -> dict[str, Artifact]:
+def find_ancestors(artifact: Artifact) -> dict[str, Artifact]:
     """Everything `artifact` was made from, itself included, by folder name; without sources."""
     found: dict[str, Artifact] = {}
     todo = [artifact]
@@ -315,7 +317,7 @@ def _describe(
     started: float,
 ) -> str:
     """The manifest of the finished work in `partial`, which is on the disk from now on."""
-    planned = name_of(stage, settings, inputs, partial.parent)
+    planned = plan_artifact(stage, settings, inputs, partial.parent)
     manifest = Manifest(
         stage=stage.name,
         version=stage.version,
@@ -346,7 +348,7 @@ def _parse_manifest(file: Path, modified_ns: int, inode: int) -> Manifest:
     try:
         return Manifest.model_validate_json(file.read_bytes())
     except ValidationError as exc:
-        raise BadInput(
+        raise InputError(
             f"{file} is not a manifest of this version of bridgekd: {exc.errors()[0]['msg']}. "
             "Remove its folder and run the recipe again."
         ) from exc
@@ -357,9 +359,9 @@ def _clear(partial: Path) -> None:
 
     The folder's name holds settings and inputs, so what is left there belongs to the same work.
     """
-    (partial / UNFINISHED).mkdir(parents=True, exist_ok=True)
+    (partial / RESUME_DIR).mkdir(parents=True, exist_ok=True)
     for path in partial.iterdir():
-        if path.is_dir() and path.name != UNFINISHED:
+        if path.is_dir() and path.name != RESUME_DIR:
             shutil.rmtree(path)
         elif path.is_file():
             path.unlink()

@@ -4,6 +4,6 @@
 when it is complete.
 """
 
-from bridgekd.exporting.folder import Exported, export_arm
+from bridgekd.exporting.folder import ExportResult, export_arm
 
-__all__ = ["Exported", "export_arm"]
+__all__ = ["ExportResult", "export_arm"]

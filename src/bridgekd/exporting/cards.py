@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridgekd import lm
-from bridgekd.config import Budget
-from bridgekd.core.prompts import answer_prompt, explain_prompt
-from bridgekd.edges.licences import licence_of
+from bridgekd.config import BudgetOptions
+from bridgekd.core.prompts import render_answer_prompt, render_cot_prompt
+from bridgekd.edges.licences import find_license
 from bridgekd.edges.metrics_file import read_metrics
-from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import Artifact, Stats, ancestors
+from bridgekd.edges.sources import get_model_and_revision
+from bridgekd.edges.store import Artifact, Stats, find_ancestors
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.grading.graders import GRADERS
 from bridgekd.journal import EvaluatedModel, FinishedRun, find_base_model, find_rationales
-from bridgekd.records import Example, Lesson
+from bridgekd.records import Example, TrainingExample
 from bridgekd.report.contamination import describe_contamination
 from bridgekd.report.purchases import collect_purchases
 from bridgekd.report.tables import (
@@ -64,8 +64,8 @@ class ExportedArm:
 
     run: FinishedRun
     arm: EvaluatedModel
-    examples: Sequence[Lesson]
-    merged: "lm.Merged"
+    examples: Sequence[TrainingExample]
+    merged: "lm.MergeResult"
     command: str  # that makes the run again
 
 
@@ -82,7 +82,7 @@ def render_model_card(exported: ExportedArm) -> str:
     tables += [_build_accuracy_table("domain", domains)] if domains else []
     test_data = _get_public_name(_get_source(run.ancestors, "load_test"))
     answer_type = load_answer_type(GRADERS.resolve(run.recipe.data.answer_type, run.folder))
-    suffix, known_license = _get_prompt_suffix(arm, answer_type.has_choices), licence_of(base)
+    suffix, known_license = _get_prompt_suffix(arm, answer_type.has_choices), find_license(base)
     card_data = ModelCardData(
         base_model=_get_name(base) if base.stage == "hub" else None,
         eval_results=[_build_eval_result(metrics[arm.name], test_data)],
@@ -168,7 +168,7 @@ def _describe_both(exported: ExportedArm) -> dict[str, str]:
 
 
 def _describe_terms(base: Artifact, teacher: str, train_data: str) -> str:
-    name, known = escape_cell(_get_name(base)), licence_of(base)
+    name, known = escape_cell(_get_name(base)), find_license(base)
     license_text = f"The license of {name} is unknown. Find it before you share this."
     if known:
         link = f" ({known['license_link']})" if "license_link" in known else ""
@@ -225,7 +225,7 @@ def _build_purchase_table(model: Artifact) -> Table:
             f"{purchase.n_kept:,}",
             ", ".join(f"{why}: {n:,}" for why, n in (purchase.dropped or {}).items()) or "none",
         )
-        for purchase in collect_purchases(ancestors(model))
+        for purchase in collect_purchases(find_ancestors(model))
     )
     return Table("", ("purchase", "answers", "kept", "dropped"), rows, "lrrl")
 
@@ -248,7 +248,7 @@ def _build_eval_result(row: ArmMetrics, test_data: str) -> "EvalResult":
     )
 
 
-def _list_notes(arm: EvaluatedModel, merged: "lm.Merged") -> list[str]:
+def _list_notes(arm: EvaluatedModel, merged: "lm.MergeResult") -> list[str]:
     notes = list(merged.notes)
     if arm.predicted.ask == "answer":
         notes.append(
@@ -280,7 +280,7 @@ def _find_base_model(run: FinishedRun, arm: EvaluatedModel) -> Artifact:
 
 
 def _get_name(base: Artifact) -> str:
-    return model_and_revision(base)[0] if base.stage == "hub" else base.path.name
+    return get_model_and_revision(base)[0] if base.stage == "hub" else base.path.name
 
 
 def _get_public_name(source: Artifact) -> str:
@@ -294,26 +294,30 @@ def _get_source(behind: Mapping[str, Artifact], stage: str) -> Artifact:
     return next(a for a in behind.values() if a.stage == stage).get_input("source")
 
 
-def _find_budget(budget: Budget, model: Artifact) -> Budget:
+def _find_budget(budget: BudgetOptions, model: Artifact) -> BudgetOptions:
     """The budget of the model's own purchases; the recipe's if it has none."""
-    bought = [a for a in ancestors(model).values() if a.stage == query_teacher.name]
+    bought = [a for a in find_ancestors(model).values() if a.stage == query_teacher.name]
     return bought[0].read_settings(QueryTeacherSettings).budget if bought else budget
 
 
-def _format_budget(budget: Budget) -> str:
+def _format_budget(budget: BudgetOptions) -> str:
     queries = budget.queries
     unit = " of the pool's questions" if isinstance(queries, str) else " queries"
     parts = [f"{queries}{unit}"] if queries is not None else []
     parts += [f"${budget.usd:,.2f}"] if budget.usd is not None else []
     parts += [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
-    parts += [f"{budget.accepted:,} accepted rationales"] if budget.accepted is not None else []
+    parts += (
+        [f"{budget.accepted_rationales:,} accepted rationales"]
+        if budget.accepted_rationales is not None
+        else []
+    )
     return f"{', '.join(parts)}; the first limit that was reached" if len(parts) > 1 else parts[0]
 
 
 def _get_prompt_suffix(arm: EvaluatedModel, has_choices: bool) -> str:
     """What follows the question in a prompt of the training."""
     choices = _CHOICES if has_choices else ()
-    build_prompt = answer_prompt if arm.predicted.ask == "answer" else explain_prompt
+    build_prompt = render_answer_prompt if arm.predicted.ask == "answer" else render_cot_prompt
     (message,) = build_prompt(Example("", "", choices=choices))
     return message.content
 

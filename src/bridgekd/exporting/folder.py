@@ -12,22 +12,22 @@ from filelock import FileLock, Timeout
 from bridgekd import lm
 from bridgekd.comparing import Comparison
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_model_card
-from bridgekd.exporting.rows import write_data
+from bridgekd.exporting.rows import write_sft_rows
 from bridgekd.io.disk import fsync_files, translate_disk_errors
 from bridgekd.journal import FinishedRun, find_rationales
-from bridgekd.progress import Progress, silent
-from bridgekd.records import Lesson
-from bridgekd.stages.lessons import lessons_of
+from bridgekd.progress import Progress, ignore_progress
+from bridgekd.records import TrainingExample
+from bridgekd.stages.lessons import build_training_examples
 from bridgekd.stages.train import RationaleRows, TrainSettings
 
-N_TRIED = 20  # prompts of the training that the written tokenizer is tried on
+N_CHECKED = 20  # prompts of the training that the written tokenizer is tried on
 STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportResult:
     """What was written where. `notes` are sentences about what a user of the folder should know."""
 
     folder: Path
@@ -38,38 +38,38 @@ class Exported:
 
 
 def export_arm(
-    run: FinishedRun, to: Path, arm: str | None = None, progress: Progress = silent
-) -> Exported:
+    run: FinishedRun, to: Path, arm: str | None = None, progress: Progress = ignore_progress
+) -> ExportResult:
     """Writes one arm of a run into `to`, which must be new or empty.
 
     The arm is a model that learnt from rationales; None is the student of the run's method. Raises
     BadInput for another arm, for a folder that holds something, and as `lm.load` does.
     """
     chosen = run.get_arm(arm)
-    with _whole_folder(to) as out:
-        lessons = _lessons(chosen.model)
+    with _write_atomic_folder(to) as out:
+        lessons = _read_training_examples(chosen.model)
         progress("export", 0, STEPS)
-        merged = lm.merge(
+        merged = lm.merge_adapter(
             str(chosen.model.path),
             out,
             max_new_tokens=chosen.predicted.max_new_tokens,
-            prompts=[lesson.prompt for lesson in lessons[:N_TRIED]],
+            prompts=[lesson.prompt for lesson in lessons[:N_CHECKED]],
         )
         progress("export", 1, STEPS)
-        write_data(out / "data", lessons)
+        write_sft_rows(out / "data", lessons)
         progress("export", 2, STEPS)
         exported = ExportedArm(run, chosen, lessons, merged, _format_command(run))
         (out / "README.md").write_text(render_model_card(exported), encoding="utf-8")
         (out / "data" / "README.md").write_text(render_dataset_card(exported), encoding="utf-8")
     progress("export", STEPS, STEPS)
-    return Exported(to, chosen.name, len(lessons), merged.dtype, merged.notes)
+    return ExportResult(to, chosen.name, len(lessons), merged.dtype, merged.notes)
 
 
-def _lessons(model: Artifact) -> list[Lesson]:
+def _read_training_examples(model: Artifact) -> list[TrainingExample]:
     """What the model learnt from, as its training read it."""
     rows = model.read_settings(TrainSettings).rows
     assert isinstance(rows, RationaleRows), "an exported arm was trained on rationales"
-    return lessons_of(model.get_input("pool"), find_rationales(model), rows.form)
+    return build_training_examples(model.get_input("pool"), find_rationales(model), rows.form)
 
 
 def _format_command(run: FinishedRun) -> str:
@@ -83,7 +83,7 @@ def _format_command(run: FinishedRun) -> str:
 
 
 @contextmanager
-def _whole_folder(to: Path) -> Iterator[Path]:
+def _write_atomic_folder(to: Path) -> Iterator[Path]:
     """An empty folder beside `to` that takes its place at the end and goes if there is none.
 
     What a killed process left there is cleared by the next one; a lock keeps two apart.
@@ -91,7 +91,7 @@ def _whole_folder(to: Path) -> Iterator[Path]:
     to = to.expanduser().absolute()
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         what = "holds something" if to.is_dir() else "is a file"
-        raise BadInput(f"{to} {what} already; export to another folder, or move it away")
+        raise InputError(f"{to} {what} already; export to another folder, or move it away")
     partial = to.with_name(f".{to.name}.partial")
     with translate_disk_errors(to, named="folder"):
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def _whole_folder(to: Path) -> Iterator[Path]:
         try:
             lock.acquire(timeout=0)
         except Timeout as exc:
-            raise BadInput(f"another process is exporting to {to}; wait for it") from exc
+            raise InputError(f"another process is exporting to {to}; wait for it") from exc
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()

@@ -8,8 +8,8 @@ from typing import TypedDict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bridgekd.records import Lesson
-from bridgekd.stages.lessons import train_row
+from bridgekd.records import TrainingExample
+from bridgekd.stages.lessons import build_training_sequence
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _SCHEMA = pa.schema(
@@ -44,18 +44,18 @@ class SftRow(TypedDict):
     kept: bool
 
 
-def write_data(folder: Path, lessons: Sequence[Lesson]) -> None:
+def write_sft_rows(folder: Path, lessons: Sequence[TrainingExample]) -> None:
     """train.jsonl and train.parquet, the same rows in the same order."""
     folder.mkdir(parents=True)
-    rows = [completion_row(lesson) for lesson in lessons]
+    rows = [build_sft_row(lesson) for lesson in lessons]
     with open(folder / "train.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), folder / "train.parquet")
 
 
-def completion_row(lesson: Lesson) -> SftRow:
+def build_sft_row(lesson: TrainingExample) -> SftRow:
     """Return the row of one training example; its completion is the text that was trained on."""
-    completion = "".join(span.text for span in train_row(lesson, 1.0).spans)
+    completion = "".join(span.text for span in build_training_sequence(lesson, 1.0).spans)
     return SftRow(
         id=lesson.id,
         prompt=[MessageRow(role=m.role, content=m.content) for m in lesson.prompt],

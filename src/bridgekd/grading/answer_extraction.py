@@ -7,9 +7,9 @@ the grader to decide.
 
 import re
 
-from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.core.prompts import ANSWER_PREFIX
 
-_MARK = re.compile(rf"{ANSWER_MARK.rstrip(':')}\s*\**\s*:\s*\**|####\s*", re.IGNORECASE)
+_MARK = re.compile(rf"{ANSWER_PREFIX.rstrip(':')}\s*\**\s*:\s*\**|####\s*", re.IGNORECASE)
 _STATED = re.compile(
     r"\b(?:answer|(?:correct|right|best|final)\s+(?:answer\s+)?(?:choice|option|result|statement))"
     r"(?:\s+(?:choice|option))?\s+(?:is|was|would\s+be|will\s+be)\b\s*:?\s*(?=\S)",

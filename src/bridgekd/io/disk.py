@@ -5,7 +5,7 @@ import os
 import threading
 from pathlib import Path
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -40,7 +40,7 @@ class translate_disk_errors:
         }
         if isinstance(exc, OSError) and exc.errno in reasons:
             reason = reasons[exc.errno]
-            raise BadInput(
+            raise InputError(
                 f"cannot write to {self._folder}: {reason} and give the same command again; "
                 "everything finished so far is kept"
             ) from exc

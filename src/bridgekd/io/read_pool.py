@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from bridgekd.edges.columns import Rows, rows_in
+from bridgekd.edges.columns import LazyRows, open_rows
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.records import Example
 from bridgekd.variants import VariantSettings
@@ -14,14 +14,14 @@ from bridgekd.variants import VariantSettings
 TASK_FILE = "task.json"
 
 
-def read_pool(pool: Artifact) -> Rows[Example]:
+def read_pool(pool: Artifact) -> LazyRows[Example]:
     """Return the pool's examples in the order of the file; a row is decoded when it is used."""
-    return rows_in(pool.path / "pool.parquet", Example)
+    return open_rows(pool.path / "pool.parquet", Example)
 
 
-def read_validation(pool: Artifact) -> Rows[Example]:
+def read_validation(pool: Artifact) -> LazyRows[Example]:
     """Return the examples that are set aside for early stopping."""
-    return rows_in(pool.path / "validation.parquet", Example)
+    return open_rows(pool.path / "validation.parquet", Example)
 
 
 def read_answer_type(pool: Artifact) -> AnswerType:
@@ -43,7 +43,7 @@ def read_few_shot(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
         for number, row in read_jsonl(artifact.path):
             missing = [k for k in ("question", "rationale", "answer") if not row.get(k)]
             if missing:
-                raise BadInput(
+                raise InputError(
                     f"{artifact.path} line {number}: this few-shot example has no {missing[0]!r}. "
                     "Add it."
                 )

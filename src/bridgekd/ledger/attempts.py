@@ -12,21 +12,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridgekd.config import Price
-from bridgekd.core.calls import billed_messages_of, call_key, canonical_json, max_tokens_of
-from bridgekd.core.costs import prompt_token_bound
-from bridgekd.core.replies import Bill, bill_of, read_reply
+from bridgekd.core.calls import (
+    compute_request_key,
+    get_billed_messages,
+    get_max_tokens,
+    to_canonical_json,
+)
+from bridgekd.core.costs import compute_max_prompt_tokens
+from bridgekd.core.replies import RequestCost, compute_request_cost, parse_completion
 
-FINAL = ("answered", "truncated", "refused")
+FINAL_STATES = ("answered", "truncated", "refused")
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCall:
+class StoredAnswer:
     """A final attempt as the ledger remembers it."""
 
     key: str
     state: str
     raw_response: str
-    bill: Bill
+    bill: RequestCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class OpenBatch:
     attempts: dict[str, int]
 
 
-def open_attempt(
+def insert_attempt(
     db: sqlite3.Connection,
     request: Mapping[str, Any],
     run: str,
@@ -58,21 +63,21 @@ def open_attempt(
                                  reserve_microusd, created_at)
            VALUES (?, ?, ?, ?, ?, ?, 'reserved', ?, ?)""",
         (
-            call_key(request),
+            compute_request_key(request),
             run,
             purpose,
             str(request["provider"]),
             str(request["model"]),
-            canonical_json(dict(request)),
+            to_canonical_json(dict(request)),
             reserve_microusd,
-            now(),
+            get_utc_now(),
         ),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
 
 
-def final_attempt(db: sqlite3.Connection, key: str) -> StoredCall | None:
+def find_final_attempt(db: sqlite3.Connection, key: str) -> StoredAnswer | None:
     """The final attempt of a key, if it has one."""
     row = db.execute(
         """SELECT key, state, coalesce(raw_response, ''), n_prompt_tokens,
@@ -83,10 +88,10 @@ def final_attempt(db: sqlite3.Connection, key: str) -> StoredCall | None:
     if row is None:
         return None
     key, state, raw, *amounts = row
-    return StoredCall(key, state, raw, Bill(*amounts))
+    return StoredAnswer(key, state, raw, RequestCost(*amounts))
 
 
-def close_left_open(db: sqlite3.Connection, token: str | None = None) -> int:
+def close_abandoned(db: sqlite3.Connection, token: str | None = None) -> int:
     """Closes the open attempts of a process that is gone, or those of one batch that were recorded;
     returns how many.
 
@@ -102,21 +107,23 @@ def close_left_open(db: sqlite3.Connection, token: str | None = None) -> int:
         {"token": token},
     ).fetchall()
     for attempt_id, key, request, raw, price, reserve, batch in left:
-        reply = read_reply(raw) if raw is not None else None
+        reply = parse_completion(raw) if raw is not None else None
         if reply is None:
             state = "unknown" if batch is None else "failed"
-            update(db, attempt_id, state=state, settled_at=now())
-        elif reply.state in FINAL and final_attempt(db, key):
-            update(db, attempt_id, state="unknown", settled_at=now())
-        elif reply.state not in FINAL:
-            update(db, attempt_id, state=reply.state, settled_at=now())
+            update_attempt(db, attempt_id, state=state, settled_at=get_utc_now())
+        elif reply.state in FINAL_STATES and find_final_attempt(db, key):
+            update_attempt(db, attempt_id, state="unknown", settled_at=get_utc_now())
+        elif reply.state not in FINAL_STATES:
+            update_attempt(db, attempt_id, state=reply.state, settled_at=get_utc_now())
         else:
-            bill = bill_of(reply, _price(price), most=most_of(json.loads(request), reserve))
-            settle(db, attempt_id, reply.state, bill)
+            bill = compute_request_cost(
+                reply, _price(price), most=get_maximum_cost(json.loads(request), reserve)
+            )
+            settle_attempt(db, attempt_id, reply.state, bill)
     return len(left)
 
 
-def open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
+def find_open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
     """The batches with attempts that are still open, oldest first."""
     rows = db.execute(
         """SELECT token, b.provider, host, remote_id, b.created_at, key, id
@@ -130,11 +137,11 @@ def open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
     return tuple(batches.values())
 
 
-def held(db: sqlite3.Connection) -> int:
+def sum_reserved(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT held_microusd FROM totals").fetchone()[0])
 
 
-def reserve_of(db: sqlite3.Connection, attempt_id: int) -> tuple[int, str]:
+def get_reserve(db: sqlite3.Connection, attempt_id: int) -> tuple[int, str]:
     row = db.execute(
         "SELECT reserve_microusd, model FROM attempts WHERE id = ?", (attempt_id,)
     ).fetchone()
@@ -143,8 +150,8 @@ def reserve_of(db: sqlite3.Connection, attempt_id: int) -> tuple[int, str]:
     return int(row[0]), str(row[1])
 
 
-def settle(db: sqlite3.Connection, attempt_id: int, state: str, bill: Bill) -> None:
-    update(
+def settle_attempt(db: sqlite3.Connection, attempt_id: int, state: str, bill: RequestCost) -> None:
+    update_attempt(
         db,
         attempt_id,
         state=state,
@@ -153,11 +160,11 @@ def settle(db: sqlite3.Connection, attempt_id: int, state: str, bill: Bill) -> N
         n_cached_tokens=bill.n_cached_tokens,
         n_reasoning_tokens=bill.n_reasoning_tokens,
         cost_microusd=bill.cost_microusd,
-        settled_at=now(),
+        settled_at=get_utc_now(),
     )
 
 
-def update(db: sqlite3.Connection, attempt_id: int, **columns: object) -> None:
+def update_attempt(db: sqlite3.Connection, attempt_id: int, **columns: object) -> None:
     """Changes an open attempt; what is settled is never changed."""
     names = ", ".join(f"{name} = ?" for name in columns)
     cursor = db.execute(
@@ -168,19 +175,19 @@ def update(db: sqlite3.Connection, attempt_id: int, **columns: object) -> None:
         raise ValueError(f"attempt {attempt_id} is not open")
 
 
-def price_json(price: Price | None) -> str | None:
-    return None if price is None else canonical_json(price.model_dump(exclude_none=True))
+def dump_price(price: Price | None) -> str | None:
+    return None if price is None else to_canonical_json(price.model_dump(exclude_none=True))
 
 
 def _price(written: str | None) -> Price | None:
     return Price.model_validate_json(written) if written else None
 
 
-def most_of(request: Mapping[str, Any], reserve_microusd: int) -> Bill:
+def get_maximum_cost(request: Mapping[str, Any], reserve_microusd: int) -> RequestCost:
     """What was reserved for a stored request, as a bill."""
-    n_prompt = prompt_token_bound(billed_messages_of(request))
-    return Bill(n_prompt, max_tokens_of(request), reserve_microusd)
+    n_prompt = compute_max_prompt_tokens(get_billed_messages(request))
+    return RequestCost(n_prompt, get_max_tokens(request), reserve_microusd)
 
 
-def now() -> str:
+def get_utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -13,30 +13,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from bridgekd.errors import BadInput, DiskFull
-from bridgekd.ledger.views import Attempt, attempts_in, last_id, reading
-from bridgekd.progress import Progress, silent
+from bridgekd.errors import DiskFullError, InputError
+from bridgekd.ledger.views import Attempt, get_last_id, iter_attempts, open_snapshot
+from bridgekd.progress import Progress, ignore_progress
 
-TEXTS = ("request", "raw_response", "price")
-COLUMNS = tuple(name for name in Attempt.__slots__ if name not in TEXTS)
-EVERY = 2000  # attempts between two signs of progress
+TEXT_COLUMNS = ("request", "raw_response", "price")
+COLUMNS = tuple(name for name in Attempt.__slots__ if name not in TEXT_COLUMNS)
+PROGRESS_EVERY = 2000  # attempts between two signs of progress
 
 
-def export(path: Path, to: Path, *, force: bool = False, progress: Progress = silent) -> int:
+def export_ledger(
+    path: Path, to: Path, *, force: bool = False, progress: Progress = ignore_progress
+) -> int:
     """Writes every attempt of the ledger at `path` to a `.csv` (no texts) or `.jsonl` file and
     returns how many. Takes no lock; BadInput where the file is there already, unless forced.
     """
     kind = to.suffix.lower()
     if kind not in (".csv", ".jsonl"):
-        raise BadInput(f"{to} ends in neither .csv nor .jsonl; say which by the name of the file.")
+        raise InputError(
+            f"{to} ends in neither .csv nor .jsonl; say which by the name of the file."
+        )
     if to.exists() and not force:
-        raise BadInput(f"{to} is there already; name another file, or add --force to replace it.")
-    with reading(path) as db, _whole(to) as file:
+        raise InputError(f"{to} is there already; name another file, or add --force to replace it.")
+    with open_snapshot(path) as db, _open_atomic(to) as file:
         write = _csv_writer(file) if kind == ".csv" else _jsonl_writer(file, path)
-        total, done = last_id(db), 0
-        for done, attempt in enumerate(attempts_in(db), start=1):
+        total, done = get_last_id(db), 0
+        for done, attempt in enumerate(iter_attempts(db), start=1):
             write(attempt)
-            if done % EVERY == 0:
+            if done % PROGRESS_EVERY == 0:
                 progress("Export", done, total)
         progress("Export", done, done)
     return done
@@ -57,7 +61,7 @@ def _jsonl_writer(file: TextIO, path: Path) -> Callable[[Attempt], None]:
         try:
             row = _row(attempt)
         except ValueError as exc:
-            raise BadInput(
+            raise InputError(
                 f"Ledger {path}: attempt {attempt.id} holds broken JSON ({exc}); "
                 f"`bridgekd ledger verify` says what else is wrong."
             ) from exc
@@ -76,7 +80,7 @@ def _row(attempt: Attempt) -> dict[str, Any]:
 
 
 @contextmanager
-def _whole(to: Path) -> Iterator[TextIO]:
+def _open_atomic(to: Path) -> Iterator[TextIO]:
     """A file to write to that takes its name only when all of it is on the disk."""
     partial = to.with_name(f"{to.name}.partial")
     try:
@@ -86,7 +90,7 @@ def _whole(to: Path) -> Iterator[TextIO]:
             os.fsync(file.fileno())
         os.replace(partial, to)
     except OSError as exc:
-        kind = DiskFull if exc.errno in (errno.ENOSPC, errno.EDQUOT) else BadInput
+        kind = DiskFullError if exc.errno in (errno.ENOSPC, errno.EDQUOT) else InputError
         raise kind(
             f"{to} cannot be written: {exc.strerror}; the ledger is untouched. Name a file where "
             f"there is room, in a folder that is there and may be written."

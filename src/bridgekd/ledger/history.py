@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridgekd.core.bounds import Settled
-from bridgekd.core.calls import max_tokens_of
+from bridgekd.core.bounds import KnownCost
+from bridgekd.core.calls import get_max_tokens
 from bridgekd.cost.token_lengths import KnownUsage
-from bridgekd.ledger.views import reading
+from bridgekd.ledger.views import open_snapshot
 
-RECENT = 2000  # answers that are looked at
-FURTHEST_BACK = 50_000  # rows of the ledger that are searched for them
+N_RECENT = 2000  # answers that are looked at
+MAX_SCANNED = 50_000  # rows of the ledger that are searched for them
 # What may differ between two requests whose answers are alike: the question, which sample, the cap.
-_OWN = frozenset(("messages", "sample_index", "seed", "max_tokens", "max_completion_tokens"))
+_PER_REQUEST_FIELDS = frozenset(
+    ("messages", "sample_index", "seed", "max_tokens", "max_completion_tokens")
+)
 _KEYS_AT_ONCE = 10_000
 
 
@@ -26,25 +28,25 @@ class KnownAnswer:
 
     key: str
     usage: KnownUsage
-    alike: bool
+    same_template: bool
 
 
-def known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
+def read_known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
     """The latest final answers of the model that `like`, a call, goes to, refusals among them.
 
     Nothing where there is no ledger yet; BadInput where the file is none.
     """
-    make, answers = _make(like), []
+    make, answers = _get_template(like), []
     if not ledger.is_file():
         return []
-    with reading(ledger) as db:
+    with open_snapshot(ledger) as db:
         rows = db.execute(
             """SELECT key, request, state, coalesce(n_prompt_tokens, 0),
                        coalesce(n_completion_tokens, 0), n_cached_tokens, n_reasoning_tokens
                 FROM attempts WHERE id > (SELECT max(id) FROM attempts) - ?
                 AND provider = ? AND model = ? AND state IN ('answered', 'truncated', 'refused')
                 ORDER BY id DESC LIMIT ?""",
-            (FURTHEST_BACK, like["provider"], like["model"], RECENT),
+            (MAX_SCANNED, like["provider"], like["model"], N_RECENT),
         )
         for key, request, state, n_prompt, n_answer, n_cached, n_reasoning in rows:
             call = json.loads(request)
@@ -54,18 +56,18 @@ def known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
                 n_answer,
                 n_cached,
                 n_reasoning,
-                is_truncated=state == "truncated" and n_answer >= max_tokens_of(call),
+                is_truncated=state == "truncated" and n_answer >= get_max_tokens(call),
             )
-            answers.append(KnownAnswer(key, usage, _make(call) == make))
+            answers.append(KnownAnswer(key, usage, _get_template(call) == make))
     return answers
 
 
-def settled_calls(ledger: Path, keys: Sequence[str]) -> dict[str, Settled]:
+def read_known_costs(ledger: Path, keys: Sequence[str]) -> dict[str, KnownCost]:
     """What the final attempts at calls first cost, by key; calls without one are not in it."""
-    found: dict[str, Settled] = {}
+    found: dict[str, KnownCost] = {}
     if not ledger.is_file():
         return found
-    with reading(ledger) as db:
+    with open_snapshot(ledger) as db:
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             rows = db.execute(
                 """SELECT key, coalesce(cost_microusd, 0), coalesce(n_prompt_tokens, 0)
@@ -74,7 +76,7 @@ def settled_calls(ledger: Path, keys: Sequence[str]) -> dict[str, Settled]:
                    AND state IN ('answered', 'truncated', 'refused')""",
                 (json.dumps(keys[start : start + _KEYS_AT_ONCE]),),
             )
-            found |= {key: Settled(cost, n_tokens) for key, cost, n_tokens in rows}
+            found |= {key: KnownCost(cost, n_tokens) for key, cost, n_tokens in rows}
     return found
 
 
@@ -85,26 +87,26 @@ def mean_answer_tokens(ledger: Path, provider: str, model: str) -> float | None:
     """
     if not ledger.is_file():
         return None
-    with reading(ledger) as db:
+    with open_snapshot(ledger) as db:
         (mean,) = db.execute(
             """SELECT avg(n) FROM (
                    SELECT n_completion_tokens - coalesce(n_reasoning_tokens, 0) AS n FROM attempts
                    WHERE id > (SELECT max(id) FROM attempts) - ?
                    AND provider = ? AND model = ? AND state = 'answered'
                    AND n_completion_tokens > 0 ORDER BY id DESC LIMIT ?)""",
-            (FURTHEST_BACK, provider, model, RECENT),
+            (MAX_SCANNED, provider, model, N_RECENT),
         ).fetchone()
     return None if mean is None else float(mean)
 
 
-def held_microusd(ledger: Path) -> int:
+def read_reserved_microusd(ledger: Path) -> int:
     """What the ledger holds against the hard stop; 0 where there is none yet."""
     if not ledger.is_file():
         return 0
-    with reading(ledger) as db:
+    with open_snapshot(ledger) as db:
         return int(db.execute("SELECT held_microusd FROM totals").fetchone()[0])
 
 
-def _make(call: Mapping[str, Any]) -> tuple[object, object]:
+def _get_template(call: Mapping[str, Any]) -> tuple[object, object]:
     """What a request has in common with others of its make."""
-    return {k: v for k, v in call.items() if k not in _OWN}, call["messages"][:-1]
+    return {k: v for k, v in call.items() if k not in _PER_REQUEST_FIELDS}, call["messages"][:-1]

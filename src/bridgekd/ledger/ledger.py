@@ -22,19 +22,25 @@ from typing import Any, Literal
 import filelock
 
 from bridgekd.config import Price
-from bridgekd.core.calls import call_key
-from bridgekd.core.costs import dollars
-from bridgekd.core.elsewhere import bill_elsewhere, most_elsewhere
-from bridgekd.core.replies import Bill, read_reply
-from bridgekd.errors import BadInput, BridgekdError, DiskFull, HardStop, Overbilled
+from bridgekd.core.calls import compute_request_key
+from bridgekd.core.costs import format_microusd
+from bridgekd.core.elsewhere import compute_imported_cost, compute_max_imported_cost
+from bridgekd.core.replies import RequestCost, parse_completion
+from bridgekd.errors import (
+    BridgekdError,
+    DiskFullError,
+    HardLimitError,
+    InputError,
+    OverbilledError,
+)
 from bridgekd.ledger import attempts
-from bridgekd.ledger.attempts import OpenBatch, StoredCall
+from bridgekd.ledger.attempts import OpenBatch, StoredAnswer
 from bridgekd.ledger.file import (
-    Spare,
-    open_to_read,
-    open_to_write,
-    refuse_shared,
-    translated,
+    ReservedSpace,
+    check_local_disk,
+    open_for_reading,
+    open_for_writing,
+    translate_sqlite_errors,
 )
 
 Purpose = Literal["train", "measure"]
@@ -62,22 +68,22 @@ class Ledger:
         self.hard_stop_microusd = hard_stop_microusd
         self._on_wait = on_wait
         self._lock = filelock.FileLock(f"{self.path}.lock", thread_local=False)
-        self._spare = Spare(self.path)
+        self._spare = ReservedSpace(self.path)
         self._connections: tuple[sqlite3.Connection, ...] = ()  # to write, to read
 
     def __enter__(self) -> "Ledger":
-        with translated(self.path):
+        with translate_sqlite_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
-                raise BadInput(
+                raise InputError(
                     f"{self.path} is a folder, not a ledger; name a file for the ledger."
                 )
-            refuse_shared(self.path)
+            check_local_disk(self.path)
             self._take_lock()
             try:
-                self._spare.take()
-                self._connections = (open_to_write(self.path),)
-                self._connections += (open_to_read(self.path),)
+                self._spare.allocate()
+                self._connections = (open_for_writing(self.path),)
+                self._connections += (open_for_reading(self.path),)
                 self.recover()
             except BaseException:
                 self._close()
@@ -92,22 +98,22 @@ class Ledger:
     ) -> None:
         self._close()
 
-    def recall(self, key: str) -> StoredCall | None:
+    def find_answer(self, key: str) -> StoredAnswer | None:
         """The final attempt at a call, if there is one: it is never to be asked again."""
-        with translated(self.path):
-            return attempts.final_attempt(self._connection("read"), key)
+        with translate_sqlite_errors(self.path):
+            return attempts.find_final_attempt(self._connection("read"), key)
 
-    def has_final(self, attempt_id: int) -> bool:
+    def has_answer(self, attempt_id: int) -> bool:
         """Whether the key of an attempt has a final one already."""
-        with translated(self.path):
+        with translate_sqlite_errors(self.path):
             db = self._connection("write")
             key = db.execute("SELECT key FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
-            return key is not None and attempts.final_attempt(db, key[0]) is not None
+            return key is not None and attempts.find_final_attempt(db, key[0]) is not None
 
-    def held_microusd(self) -> int:
+    def reserved_microusd(self) -> int:
         """What all attempts together count for against the hard stop."""
-        with translated(self.path):
-            return attempts.held(self._connection("read"))
+        with translate_sqlite_errors(self.path):
+            return attempts.sum_reserved(self._connection("read"))
 
     def reserve(
         self, request: Mapping[str, Any], *, run: str, purpose: Purpose, reserve_microusd: int
@@ -117,19 +123,21 @@ class Ledger:
         Raises HardStop, and writes nothing, where the hard stop does not admit it.
         """
         if self._spare.used:
-            raise BadInput(  # of this piece alone: what else is in its group finds room
+            raise InputError(  # of this piece alone: what else is in its group finds room
                 f"Ledger {self.path}: the disk is full; what was paid for is saved; free some "
                 f"space and run the same command again."
             )
-        with self._transaction() as db:
-            held, limit = attempts.held(db), self.hard_stop_microusd
+        with self._begin() as db:
+            held, limit = attempts.sum_reserved(db), self.hard_stop_microusd
             if limit is not None and held + reserve_microusd > limit:
-                raise HardStop(
-                    f"The hard stop of {dollars(limit)} does not admit the next call: {self.path} "
-                    f"holds {dollars(held)} and the call may take {dollars(reserve_microusd)}. "
+                raise HardLimitError(
+                    f"The hard stop of {format_microusd(limit)} does not admit the next call: "
+                    f"{self.path} "
+                    f"holds {format_microusd(held)} and the call may take "
+                    f"{format_microusd(reserve_microusd)}. "
                     f"All answers are saved; raise hard_stop_usd and run the same command again."
                 )
-            return attempts.open_attempt(db, request, run, purpose, reserve_microusd)
+            return attempts.insert_attempt(db, request, run, purpose, reserve_microusd)
 
     def record(
         self,
@@ -142,27 +150,29 @@ class Ledger:
         """Writes what came back, unread, with the price that will be applied to it; None leaves
         the price that its batch was sent with.
         """
-        known = {} if price is None else {"price": attempts.price_json(price)}
-        with self._transaction() as db:
-            attempts.update(
+        known = {} if price is None else {"price": attempts.dump_price(price)}
+        with self._begin() as db:
+            attempts.update_attempt(
                 db, attempt_id, raw_response=raw_response, request_id=request_id, **known
             )
 
-    def settle(self, attempt_id: int, state: str, bill: Bill) -> None:
+    def settle(self, attempt_id: int, state: str, bill: RequestCost) -> None:
         """Turns a reservation into a final state and its bill.
 
         A bill above the reserve is written all the same, then raised as Overbilled: no limit can
         be kept with a server that does this.
         """
-        if state not in attempts.FINAL:
+        if state not in attempts.FINAL_STATES:
             raise ValueError(f"{state!r} is not a final state; use release")
-        with self._transaction() as db:
-            reserve, model = attempts.reserve_of(db, attempt_id)
-            attempts.settle(db, attempt_id, state, bill)
+        with self._begin() as db:
+            reserve, model = attempts.get_reserve(db, attempt_id)
+            attempts.settle_attempt(db, attempt_id, state, bill)
         if bill.cost_microusd > reserve:
-            raise Overbilled(
-                f"An answer of {model} was billed {dollars(bill.cost_microusd)}, but by price and "
-                f"max_tokens it could cost {dollars(reserve)} at most, so no limit can be kept. It "
+            raise OverbilledError(
+                f"An answer of {model} was billed {format_microusd(bill.cost_microusd)}, but by "
+                "price and "
+                f"max_tokens it could cost {format_microusd(reserve)} at most, so no limit can be "
+                "kept. It "
                 f"is saved in {self.path}; mend teacher.price or use another server."
             )
 
@@ -170,8 +180,8 @@ class Ledger:
         self, attempt_id: int, state: Literal["failed", "unknown", "unparsable"] = "failed"
     ) -> None:
         """Ends an attempt without an answer: failed costs nothing, the others stay held."""
-        with self._transaction() as db:
-            attempts.update(db, attempt_id, state=state, settled_at=attempts.now())
+        with self._begin() as db:
+            attempts.update_attempt(db, attempt_id, state=state, settled_at=attempts.get_utc_now())
 
     def recover(self) -> int:
         """Closes what a crashed process left open and returns how many attempts that were.
@@ -180,15 +190,15 @@ class Ledger:
         settled by what it says; a batch that nobody was asked to make failed, and one that may
         have been made goes on without us; all others may have been served and become unknown.
         """
-        with self._transaction() as db:
-            return attempts.close_left_open(db)
+        with self._begin() as db:
+            return attempts.close_abandoned(db)
 
     def settle_batch(self, token: str) -> None:
         """Settles what was recorded for the open attempts of one batch by what it says."""
-        with self._transaction() as db:
-            attempts.close_left_open(db, token)
+        with self._begin() as db:
+            attempts.close_abandoned(db, token)
 
-    def bring_in(
+    def import_answer(
         self,
         request: Mapping[str, Any],
         raw_response: str | None,
@@ -205,56 +215,56 @@ class Ledger:
         `cost_microusd` is what it cost, where price and usage cannot say it. `refused` is a request
         that the server did not take: free, and its response is none or no chat completion.
         """
-        reply = read_reply(raw_response or "")
-        if reply.state not in attempts.FINAL and not refused:
+        reply = parse_completion(raw_response or "")
+        if reply.state not in attempts.FINAL_STATES and not refused:
             raise ValueError("the response is no chat completion")
-        most = most_elsewhere(request, reply, price, cost_microusd)
-        state, bill = reply.state, bill_elsewhere(reply, price, most=most)
+        most = compute_max_imported_cost(request, reply, price, cost_microusd)
+        state, bill = reply.state, compute_imported_cost(reply, price, most=most)
         if refused:
-            state, bill = "refused", Bill()
-        with self._transaction() as db:
-            if attempts.final_attempt(db, call_key(request)):
+            state, bill = "refused", RequestCost()
+        with self._begin() as db:
+            if attempts.find_final_attempt(db, compute_request_key(request)):
                 return False
-            attempt_id = attempts.open_attempt(db, request, run, purpose, most.cost_microusd)
-            attempts.update(
+            attempt_id = attempts.insert_attempt(db, request, run, purpose, most.cost_microusd)
+            attempts.update_attempt(
                 db,
                 attempt_id,
                 raw_response=raw_response,
-                price=attempts.price_json(price),
+                price=attempts.dump_price(price),
                 imported=1,
             )
-            attempts.settle(db, attempt_id, state, bill)
+            attempts.settle_attempt(db, attempt_id, state, bill)
         return True
 
     def join_batch(
         self, token: str, keys: Sequence[str], *, provider: str, host: str, price: Price | None
     ) -> None:
         """Puts the open attempts of some keys into a batch that is to be made."""
-        with self._transaction() as db:
+        with self._begin() as db:
             db.execute(
                 "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
-                (token, provider, host, attempts.now()),
+                (token, provider, host, attempts.get_utc_now()),
             )
             cursor = db.executemany(
                 "UPDATE attempts SET batch = ?, price = ? WHERE key = ? AND state = 'reserved'",
-                [(token, attempts.price_json(price), key) for key in keys],
+                [(token, attempts.dump_price(price), key) for key in keys],
             )
             if cursor.rowcount != len(keys):
                 raise ValueError(f"of {len(keys)} calls for a batch {cursor.rowcount} are open")
 
-    def name_batch(self, token: str, remote_id: str) -> None:
+    def set_batch_id(self, token: str, remote_id: str) -> None:
         """Writes what the server calls a batch; "" before it is asked to make it, so that from here
         on a crash leaves a batch that may be there.
         """
-        with self._transaction() as db:
+        with self._begin() as db:
             db.execute("UPDATE batches SET remote_id = ? WHERE token = ?", (remote_id, token))
 
     def open_batches(self) -> tuple[OpenBatch, ...]:
         """The batches with attempts that are still open, oldest first."""
-        with translated(self.path):
-            return attempts.open_batches(self._connection("write"))
+        with translate_sqlite_errors(self.path):
+            return attempts.find_open_batches(self._connection("write"))
 
-    def together(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+    def run_in_transaction(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
         """Carries out several pieces of writing, each one call of a method, in one durable
         transaction.
 
@@ -262,26 +272,26 @@ class Ledger:
         the disk be full, the space set aside is given up and all is done once more.
         """
         try:
-            return self._all(works)
-        except DiskFull:
-            if not self._spare.give_up():
+            return self._commit_group(works)
+        except DiskFullError:
+            if not self._spare.free():
                 raise
-            return self._all(works)
+            return self._commit_group(works)
 
-    def _all(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+    def _commit_group(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
         outcomes: list[Any] = []
-        with self._transaction():
+        with self._begin():
             for work in works:
                 try:
                     outcomes.append(work())
-                except DiskFull:
+                except DiskFullError:
                     raise
                 except (BridgekdError, ValueError, sqlite3.IntegrityError) as exc:
                     outcomes.append(exc)
         return outcomes
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _begin(self) -> Iterator[sqlite3.Connection]:
         """One durable IMMEDIATE transaction, or a part of the one that is open: all of it or, on
         any exception, nothing.
         """
@@ -289,7 +299,7 @@ class Ledger:
         part = db.in_transaction
         begin, end = ("SAVEPOINT part", "RELEASE part") if part else ("BEGIN IMMEDIATE", "COMMIT")
         undo = ("ROLLBACK TO part", end) if part else ("ROLLBACK",)
-        with translated(self.path):
+        with translate_sqlite_errors(self.path):
             db.execute(begin)
             try:
                 yield db
@@ -316,5 +326,5 @@ class Ledger:
         connections, self._connections = self._connections, ()
         for connection in reversed(connections):  # the writer last: it clears the log away
             connection.close()
-        self._spare.drop()
+        self._spare.delete()
         self._lock.release()

@@ -9,25 +9,25 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.ledger import schema
-from bridgekd.ledger.file import open_to_read, refuse_foreign, translated
+from bridgekd.ledger.file import check_is_ledger, open_for_reading, translate_sqlite_errors
 
 # What attempts can be told apart by; a day is the UTC day on which the attempt was opened.
 GROUPS = {name: name for name in ("run", "purpose", "provider", "model", "state")}
 GROUPS["day"] = "substr(created_at, 1, 10)"
 # The rule of the column held_microusd, spelled out: SQLite finds no computed column in an index.
-_HELD = """CASE WHEN imported THEN 0
+_RESERVED_SQL = """CASE WHEN imported THEN 0
                 WHEN state IN ('reserved', 'unknown', 'unparsable') THEN reserve_microusd
                 ELSE coalesce(cost_microusd, 0) END"""
-_SUMS = {
+_SUM_SQL = {
     "n_attempts": "count(*)",
     "n_prompt_tokens": "sum(n_prompt_tokens)",
     "n_completion_tokens": "sum(n_completion_tokens)",
     "n_cached_tokens": "sum(n_cached_tokens)",
     "n_reasoning_tokens": "sum(n_reasoning_tokens)",
     "paid_microusd": "sum(CASE WHEN imported THEN 0 ELSE cost_microusd END)",
-    "held_microusd": f"sum({_HELD})",
+    "held_microusd": f"sum({_RESERVED_SQL})",
     "elsewhere_microusd": "sum(CASE WHEN imported THEN cost_microusd END)",
 }
 
@@ -52,8 +52,8 @@ class SpendRow:
     n_cached_tokens: int
     n_reasoning_tokens: int
     paid_microusd: int
-    held_microusd: int
-    elsewhere_microusd: int
+    reserved_microusd: int
+    imported_microusd: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Attempt:
     n_reasoning_tokens: int
     reserve_microusd: int
     cost_microusd: int | None
-    held_microusd: int
+    reserved_microusd: int
     created_at: str
     settled_at: str | None
     batch: str | None
@@ -84,7 +84,7 @@ class Attempt:
     price: str | None
 
 
-def spend(
+def sum_spend(
     path: str | Path, by: Sequence[str] = ("run", "purpose", "model", "state")
 ) -> tuple[SpendRow, ...]:
     """What the ledger at `path` holds by any of `GROUPS`, in their order; takes no lock.
@@ -94,46 +94,46 @@ def spend(
     path = Path(path)
     if not path.exists():
         return ()
-    with reading(path) as db:
-        rows = db.execute(spend_query(by)).fetchall()
+    with open_snapshot(path) as db:
+        rows = db.execute(build_spend_sql(by)).fetchall()
     # Sorted here, since SQLite would sort a million attempts before it adds them up.
-    found = [SpendRow(**dict(zip([*by, *_SUMS], row, strict=True))) for row in sorted(rows)]
+    found = [SpendRow(**dict(zip([*by, *_SUM_SQL], row, strict=True))) for row in sorted(rows)]
     return tuple(row for row in found if row.n_attempts)
 
 
-def spend_query(by: Sequence[str]) -> str:
+def build_spend_sql(by: Sequence[str]) -> str:
     """The SQL of `spend`, which the index attempts_spent answers by itself."""
     groups = [GROUPS[name] for name in by]
-    totals = [f"coalesce({total}, 0)" for total in _SUMS.values()]
+    totals = [f"coalesce({total}, 0)" for total in _SUM_SQL.values()]
     grouped = f"GROUP BY {', '.join(groups)}" if by else ""
     return f"SELECT {', '.join(groups + totals)} FROM attempts {grouped}"
 
 
-def total_of(rows: Sequence[SpendRow]) -> SpendRow:
+def sum_rows(rows: Sequence[SpendRow]) -> SpendRow:
     """All rows in one."""
-    return SpendRow(**{name: sum(getattr(row, name) for row in rows) for name in _SUMS})
+    return SpendRow(**{name: sum(getattr(row, name) for row in rows) for name in _SUM_SQL})
 
 
-def attempts_in(db: sqlite3.Connection) -> Iterator[Attempt]:
+def iter_attempts(db: sqlite3.Connection) -> Iterator[Attempt]:
     """Every attempt in the order of the ids, one at a time."""
     names = ", ".join(Attempt.__slots__)
     for row in db.execute(f"SELECT {names} FROM attempts ORDER BY id"):
         yield Attempt(*row)
 
 
-def last_id(db: sqlite3.Connection) -> int:
+def get_last_id(db: sqlite3.Connection) -> int:
     """The highest id, which is the number of attempts: none is ever deleted."""
     return int(db.execute("SELECT coalesce(max(id), 0) FROM attempts").fetchone()[0])
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
+def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that sees the ledger as it is now, whatever is written meanwhile; BadInput
     where there is none.
     """
-    refuse_missing(path)
-    with translated(path), closing(open_to_read(path)) as db:
-        refuse_foreign(db, path)
+    check_exists(path)
+    with translate_sqlite_errors(path), closing(open_for_reading(path)) as db:
+        check_is_ledger(db, path)
         if schema.get_version(db):
             db.execute("BEGIN")
             yield db
@@ -143,7 +143,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             yield empty
 
 
-def refuse_missing(path: Path) -> None:
+def check_exists(path: Path) -> None:
     """BadInput where there is no file."""
     if not path.is_file():
-        raise BadInput(f"There is no ledger at {path}; name another one with --ledger FILE.")
+        raise InputError(f"There is no ledger at {path}; name another one with --ledger FILE.")

@@ -12,16 +12,22 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 
 if TYPE_CHECKING:
-    from bridgekd.lm.elsewhere import Options, Row, Tokens, read_tokens, served_folder
-    from bridgekd.lm.embedding import embed
+    from bridgekd.lm.elsewhere import (
+        ChoiceSet,
+        RemoteTokenizer,
+        ScoringRow,
+        load_remote_tokenizer,
+        prepare_model_folder,
+    )
+    from bridgekd.lm.embedding import embed_texts
     from bridgekd.lm.finetune import fine_tune
-    from bridgekd.lm.generating import generate, sample
-    from bridgekd.lm.held_out import mean_loss
-    from bridgekd.lm.judging import confidence
-    from bridgekd.lm.loading import LocalModel, load, resolve_device, save
+    from bridgekd.lm.generating import generate_texts, sample_texts
+    from bridgekd.lm.held_out import compute_eval_loss
+    from bridgekd.lm.judging import estimate_confidence
+    from bridgekd.lm.loading import LocalModel, load_model, resolve_device, save_model
     from bridgekd.lm.measure_speed import (
         count_row_tokens,
         count_tokens,
@@ -30,18 +36,41 @@ if TYPE_CHECKING:
         measure_training,
     )
     from bridgekd.lm.memory import free_device_memory
-    from bridgekd.lm.merging import Merged, merge
+    from bridgekd.lm.merging import MergeResult, merge_adapter
     from bridgekd.lm.reference_model import ReferenceSpec
-    from bridgekd.lm.scoring import Scored, score
+    from bridgekd.lm.scoring import ScoredExamples, score_examples
     from bridgekd.lm.training_job import TrainingJob
     from bridgekd.lm.training_log import TrainingLog
 
 __all__ = [
-    "LocalModel", "Merged", "Options", "ReferenceSpec", "Row", "Scored", "Tokens", "TrainingJob",
+    "ChoiceSet",
+    "LocalModel",
+    "MergeResult",
+    "ReferenceSpec",
+    "RemoteTokenizer",
+    "ScoredExamples",
+    "ScoringRow",
+    "TrainingJob",
     "TrainingLog",
-    "confidence", "count_row_tokens", "count_tokens", "embed", "fine_tune", "free_device_memory",
-    "generate", "load", "mean_loss", "measure_decoding", "measure_reading", "measure_training",
-    "merge", "read_tokens", "resolve_device", "sample", "save", "score", "served_folder",
+    "compute_eval_loss",
+    "count_row_tokens",
+    "count_tokens",
+    "embed_texts",
+    "estimate_confidence",
+    "fine_tune",
+    "free_device_memory",
+    "generate_texts",
+    "load_model",
+    "load_remote_tokenizer",
+    "measure_decoding",
+    "measure_reading",
+    "measure_training",
+    "merge_adapter",
+    "prepare_model_folder",
+    "resolve_device",
+    "sample_texts",
+    "save_model",
+    "score_examples",
 ]  # fmt: skip
 
 _MODULES = {
@@ -82,6 +111,6 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.startswith("bridgekd"):
             raise
-        raise BadInput(
+        raise InputError(
             f"local models need {exc.name}, which is not installed; pip install 'bridgekd[local]'"
         ) from exc

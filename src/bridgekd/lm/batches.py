@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def batch_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of like length, longest first, ties in the given order.
 
     The batches depend on the lengths and the size alone, so a second run cuts them alike; the
@@ -17,7 +17,7 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def token_bounded(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def batch_by_median_tokens(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of like length and like size in tokens, longest first.
 
     No batch holds more tokens, padding included, than `batch_size` rows of the median length. So
@@ -25,10 +25,10 @@ def token_bounded(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     more memory than `batch_size` of the longest rows would. Like `length_sorted` in everything
     else.
     """
-    return token_limited(lengths, batch_size * median_low(lengths)) if lengths else []
+    return batch_by_max_tokens(lengths, batch_size * median_low(lengths)) if lengths else []
 
 
-def token_limited(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+def batch_by_max_tokens(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     """Row numbers in batches of at most `most_tokens` tokens, padding included, longest first.
 
     A row that is longer than that is a batch of its own.
@@ -62,6 +62,6 @@ def pad_right(rows: Sequence[Sequence[int]], pad_id: int, device: str) -> tuple[
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def positions(mask: Tensor) -> Tensor:
+def compute_position_ids(mask: Tensor) -> Tensor:
     """Position of every token within its own row, [n, width]; padding is put at 0."""
     return (mask.cumsum(-1) - 1).clamp(min=0)

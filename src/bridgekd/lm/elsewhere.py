@@ -15,74 +15,90 @@ from typing import Any, cast
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from bridgekd.lm.encode import adds_bos, prompt_ids, render_prompt, stop_ids
-from bridgekd.lm.forward import Row
-from bridgekd.lm.judging import judged_rows, judgement_words, said_rows
-from bridgekd.lm.loading import LocalModel, adapter_base, load, load_tokenizer, save
-from bridgekd.lm.merging import whole_network
-from bridgekd.lm.options import Options, read_options
-from bridgekd.lm.questions import gold_rows
+from bridgekd.lm.encode import find_stop_ids, has_bos, render_prompt, tokenize_prompts
+from bridgekd.lm.forward import ScoringRow
+from bridgekd.lm.judging import build_judge_rows, build_text_rows, find_judge_tokens
+from bridgekd.lm.loading import (
+    LocalModel,
+    find_adapter_base,
+    load_model,
+    load_tokenizer,
+    save_model,
+)
+from bridgekd.lm.merging import merge_weights
+from bridgekd.lm.options import ChoiceSet, tokenize_choices
+from bridgekd.lm.questions import build_gold_rows
 from bridgekd.records import Example, Message
 
-__all__ = ["Options", "Row", "Tokens", "read_tokens", "served_folder"]
+__all__ = [
+    "ChoiceSet",
+    "RemoteTokenizer",
+    "ScoringRow",
+    "load_remote_tokenizer",
+    "prepare_model_folder",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class RemoteTokenizer:
     """A model's tokenizer without its weights, and the tokens after which its texts are over."""
 
     tokenizer: PreTrainedTokenizerBase
     stop: tuple[int, ...]
 
-    def prompts(self, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
+    def tokenize_prompts(self, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
         """The tokens of every prompt, up to where the answer starts."""
-        return prompt_ids(self.tokenizer, prompts)
+        return tokenize_prompts(self.tokenizer, prompts)
 
-    def texts(self, prompts: Sequence[tuple[Message, ...]]) -> list[str]:
+    def render_prompts(self, prompts: Sequence[tuple[Message, ...]]) -> list[str]:
         """Every prompt as a text that the model's own tokenizer, which may put a BOS of its own
         before it, reads as the tokens of `prompts`.
         """
-        bos = str(self.tokenizer.bos_token) if adds_bos(self.tokenizer) else ""
+        bos = str(self.tokenizer.bos_token) if has_bos(self.tokenizer) else ""
         return [render_prompt(self.tokenizer, prompt).removeprefix(bos) for prompt in prompts]
 
-    def reads(self, text: str) -> list[int]:
+    def tokenize_text(self, text: str) -> list[int]:
         """The tokens of a text as a server reads it."""
         return list(self.tokenizer(text)["input_ids"])
 
-    def gold(self, examples: Sequence[Example]) -> list[Row]:
+    def build_gold_rows(self, examples: Sequence[Example]) -> list[ScoringRow]:
         """Every example's answer prompt and gold answer; BadInput where there is none."""
-        return gold_rows(self, examples)
+        return build_gold_rows(self, examples)
 
-    def options(self, examples: Sequence[Example]) -> list[Options]:
+    def build_choice_rows(self, examples: Sequence[Example]) -> list[ChoiceSet]:
         """Every example's answer prompt and options."""
-        return read_options(self, examples)
+        return tokenize_choices(self, examples)
 
-    def judged(self, pairs: Sequence[tuple[Example, str]]) -> tuple[list[Row], list[Row]]:
+    def build_judge_rows(
+        self, pairs: Sequence[tuple[Example, str]]
+    ) -> tuple[list[ScoringRow], list[ScoringRow]]:
         """Every pair's judge prompt, with what stands for true and with what stands for false."""
-        true, false = judgement_words(self)
-        return judged_rows(self, pairs, true), judged_rows(self, pairs, false)
+        true, false = find_judge_tokens(self)
+        return build_judge_rows(self, pairs, true), build_judge_rows(self, pairs, false)
 
-    def said(self, pairs: Sequence[tuple[Example, str]]) -> list[Row]:
+    def build_text_rows(self, pairs: Sequence[tuple[Example, str]]) -> list[ScoringRow]:
         """Every pair's explain prompt and its text."""
-        return said_rows(self, pairs)
+        return build_text_rows(self, pairs)
 
 
 @dataclass(frozen=True, slots=True)
-class _Weightless:
+class _ConfigOnlyModel:
     """What `stop_ids` asks of a model."""
 
     generation_config: GenerationConfig
 
 
-def read_tokens(model: str | Path, revision: str | None = None) -> Tokens:
+def load_remote_tokenizer(model: str | Path, revision: str | None = None) -> RemoteTokenizer:
     """The tokens of a Hub id or folder; the model's weights are not touched."""
-    base, base_revision = adapter_base(model) or (model, revision)
+    base, base_revision = find_adapter_base(model) or (model, revision)
     tokenizer = load_tokenizer(model, revision)
-    stop = stop_ids(tokenizer, _Weightless(_generation_config(base, base_revision)))
-    return Tokens(tokenizer, stop)
+    stop = find_stop_ids(tokenizer, _ConfigOnlyModel(_generation_config(base, base_revision)))
+    return RemoteTokenizer(tokenizer, stop)
 
 
-def served_folder(model: str | Path, revision: str | None, room: Path, name: str) -> Path | None:
+def prepare_model_folder(
+    model: str | Path, revision: str | None, room: Path, name: str
+) -> Path | None:
     """The folder that a server is to load for a model: its own, or, for an adapter, `room/name`
     with base and adapter merged into plain safetensors of the base's precision, written unless it
     is there. None for a Hub id at its newest revision, which a server fetches by itself.
@@ -94,7 +110,7 @@ def served_folder(model: str | Path, revision: str | None, room: Path, name: str
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(str(model), revision=revision))
-    if adapter_base(folder) is None:
+    if find_adapter_base(folder) is None:
         return folder.resolve()
     merged, writing = room / name, room / f"{name}.writing"
     if not merged.is_dir():
@@ -106,10 +122,10 @@ def served_folder(model: str | Path, revision: str | None, room: Path, name: str
 
 def _merge(adapter: Path, out: Path) -> None:
     """Base and adapter as one plain model, in the type that the base is stored in."""
-    local = load(adapter, device="cpu", as_stored=True)
-    network = whole_network(local)
-    network.generation_config.eos_token_id = list(stop_ids(local.tokenizer, network))
-    save(LocalModel(network, local.tokenizer, "cpu"), out)
+    local = load_model(adapter, device="cpu", as_stored=True)
+    network = merge_weights(local)
+    network.generation_config.eos_token_id = list(find_stop_ids(local.tokenizer, network))
+    save_model(LocalModel(network, local.tokenizer, "cpu"), out)
 
 
 def _generation_config(model: str | Path, revision: str | None) -> GenerationConfig:

@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bridgekd.errors import BadInput
-from bridgekd.lm.batches import length_sorted
+from bridgekd.errors import InputError
+from bridgekd.lm.batches import batch_by_length
 from bridgekd.lm.loading import resolve_device
 from bridgekd.lm.memory import DEFAULT_BATCH_SIZE, run_batches
-from bridgekd.progress import Progress, silent
+from bridgekd.progress import Progress, ignore_progress
 
 
-def embed(
+def embed_texts(
     model: str | Path,
     texts: Sequence[str],
     *,
     device: str,
     batch_size: int | None,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     label: str = "embed",
 ) -> NDArray[np.float32]:
     """Embeddings [n, d] of the texts in order, each of length 1.
@@ -30,7 +30,7 @@ def embed(
     try:
         from sentence_transformers import SentenceTransformer
     except ModuleNotFoundError as exc:
-        raise BadInput(
+        raise InputError(
             f"a model for embeddings needs {exc.name}, which is not installed; "
             "pip install 'bridgekd[embed]'"
         ) from exc
@@ -43,7 +43,7 @@ def embed(
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as exc:
         reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
-        raise BadInput(
+        raise InputError(
             f"embedding model {model} cannot be loaded ({reason}); "
             "give a Hub id or a folder of sentence-transformers"
         ) from exc
@@ -66,6 +66,6 @@ def embed(
         progress(label, n_done, len(texts))
 
     lengths = [len(text) for text in texts]
-    batches = length_sorted(lengths, batch_size or DEFAULT_BATCH_SIZE)
+    batches = batch_by_length(lengths, batch_size or DEFAULT_BATCH_SIZE)
     run_batches(str(model), lengths, batches, run, unit="characters")
     return np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)

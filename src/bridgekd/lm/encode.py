@@ -14,21 +14,21 @@ from typing import Any
 import jinja2
 from transformers import PreTrainedTokenizerBase
 
-from bridgekd.errors import BadInput
-from bridgekd.records import Message, TrainRow
+from bridgekd.errors import InputError
+from bridgekd.records import Message, TrainingSequence
 
 # For tokenizers without a template (BLOOM, plain base models): every message and a line break.
 FALLBACK_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
-PROBE = "0"  # an assistant turn whose text no template changes
-ANCHOR = "\n"  # ordinary text that precedes a span while it is tokenised
+PROBE_TEXT = "0"  # an assistant turn whose text no template changes
+ANCHOR_TEXT = "\n"  # ordinary text that precedes a span while it is tokenised
 # Templates that write today's date into a prompt (Llama 3.2, SmolLM3) write this one, so that a
 # prompt is the same on the day of the training and ever after. It is Llama's own default.
-TODAY = datetime(2024, 7, 26)
+TEMPLATE_DATE = datetime(2024, 7, 26)
 _DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class TokenizedSequence:
     """One training sequence; `weights[i]` is the loss weight of predicting `ids[i]`, 0 for the
     first `n_prompt`.
     """
@@ -38,16 +38,20 @@ class Encoded:
     n_prompt: int
 
 
-def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainRow]) -> list[Encoded]:
+def tokenize_sequences(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainingSequence]
+) -> list[TokenizedSequence]:
     """Token ids and per-token loss weights of every row, in order.
 
     The end token is learned with the last span's weight: the token that ends a turn in the chat
     template, or end-of-text for a row of plain text. The first token of a sequence has nothing
     before it and so no weight.
     """
-    prompts = prompt_ids(tokenizer, [row.prompt for row in rows])
-    targets = iter(text_ids(tokenizer, [span.text for row in rows for span in row.spans]))
-    ends = {True: turn_end_id(tokenizer), False: int(tokenizer.eos_token_id)}
+    prompts = tokenize_prompts(tokenizer, [row.prompt for row in rows])
+    targets = iter(
+        tokenize_continuations(tokenizer, [span.text for row in rows for span in row.spans])
+    )
+    ends = {True: find_turn_end_id(tokenizer), False: int(tokenizer.eos_token_id)}
     encoded = []
     for row, prompt in zip(rows, prompts, strict=True):
         ids, weights = list(prompt), [0.0] * len(prompt)
@@ -58,11 +62,13 @@ def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[TrainRow]) ->
         ids.append(ends[bool(row.prompt)])
         weights.append(row.spans[-1].weight if row.spans else 0.0)
         weights[0] = 0.0
-        encoded.append(Encoded(tuple(ids), tuple(weights), len(prompt)))
+        encoded.append(TokenizedSequence(tuple(ids), tuple(weights), len(prompt)))
     return encoded
 
 
-def shortened(row: Encoded, limit: int, bos_id: int | None) -> Encoded | None:
+def truncate_prompt(
+    row: TokenizedSequence, limit: int, bos_id: int | None
+) -> TokenizedSequence | None:
     """The row in at most `limit` tokens, without the start of its prompt but with its BOS; None
     where the target leaves no room for a prompt.
     """
@@ -71,20 +77,20 @@ def shortened(row: Encoded, limit: int, bos_id: int | None) -> Encoded | None:
     if excess >= row.n_prompt - start:
         return None
     kept = slice(start + excess, None)
-    return Encoded(
+    return TokenizedSequence(
         row.ids[:start] + row.ids[kept],
         row.weights[:start] + row.weights[kept],
         row.n_prompt - excess,
     )
 
 
-def prompt_ids(
+def tokenize_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Message, ...]]
 ) -> list[list[int]]:
     """The tokens up to where the model's answer starts; an empty prompt gives BOS or nothing."""
     texts = [render_prompt(tokenizer, prompt) if prompt else "" for prompt in prompts]
-    start = [int(tokenizer.bos_token_id)] if adds_bos(tokenizer) else []
-    ids = _tokenise(tokenizer, texts)
+    start = [int(tokenizer.bos_token_id)] if has_bos(tokenizer) else []
+    ids = _tokenize(tokenizer, texts)
     return [tokens if prompt else list(start) for prompt, tokens in zip(prompts, ids, strict=True)]
 
 
@@ -103,25 +109,27 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
         is_lost = has_system and prompt[0].content.strip() not in text
     except jinja2.TemplateError as exc:
         if not has_system:
-            raise BadInput(f"the chat template refuses the prompt: {exc}") from exc
+            raise InputError(f"the chat template refuses the prompt: {exc}") from exc
         is_lost = True
     if is_lost:
-        return render_prompt(tokenizer, _merged(prompt))
+        return render_prompt(tokenizer, _merge_system_message(prompt))
     if text.rstrip().endswith("<think>"):
         text += "\n</think>\n\n" if not text.endswith("\n") else "</think>\n\n"
     return text
 
 
-def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def tokenize_continuations(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> list[list[int]]:
     """The tokens of each text as a continuation: no BOS, and no space put before it.
 
     SentencePiece-like tokenizers put a space before any text they are given. So a text is tokenised
     behind a line break, whose tokens are then cut off; where the cut is not clean, or the
     vocabulary does not know the word without its space, the text's own tokens stand.
     """
-    plain = _tokenise(tokenizer, texts)
-    anchor = _tokenise(tokenizer, [ANCHOR])[0]
-    anchored = _tokenise(tokenizer, [ANCHOR + text for text in texts])
+    plain = _tokenize(tokenizer, texts)
+    anchor = _tokenize(tokenizer, [ANCHOR_TEXT])[0]
+    anchored = _tokenize(tokenizer, [ANCHOR_TEXT + text for text in texts])
     unknown = tokenizer.unk_token_id
     chosen = []
     for own, behind in zip(plain, anchored, strict=True):
@@ -131,38 +139,38 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
     return chosen
 
 
-def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that ends an assistant turn: the first special one the template puts, or EOS."""
     eos = int(tokenizer.eos_token_id)
-    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE}]
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE_TEXT}]
     try:
         text = _render(tokenizer, messages, add_generation_prompt=False)
     except jinja2.TemplateError:
         return eos
     special = tokenizer.added_tokens_decoder
-    behind = _tokenise(tokenizer, [text.rpartition(PROBE)[2]])[0]
+    behind = _tokenize(tokenizer, [text.rpartition(PROBE_TEXT)[2]])[0]
     return next((token for token in behind if token in special), eos)
 
 
-def stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any) -> tuple[int, ...]:
+def find_stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any) -> tuple[int, ...]:
     """Every token after which a text is over, ascending: turn end, EOS and the model's own."""
     own = model.generation_config.eos_token_id
     own = [] if own is None else own if isinstance(own, list) else [own]
-    return tuple(sorted({turn_end_id(tokenizer), int(tokenizer.eos_token_id), *map(int, own)}))
+    return tuple(sorted({find_turn_end_id(tokenizer), int(tokenizer.eos_token_id), *map(int, own)}))
 
 
-def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+def has_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer by itself starts a text with BOS."""
     bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer(PROBE)["input_ids"][:1] == [bos]
+    return bos is not None and tokenizer(PROBE_TEXT)["input_ids"][:1] == [bos]
 
 
-def dated(template: str) -> str:
+def freeze_date(template: str) -> str:
     """The template with TODAY wherever it asks for the date."""
-    return _DATE.sub(lambda asked: repr(TODAY.strftime(asked[1])), template)
+    return _DATE.sub(lambda asked: repr(TEMPLATE_DATE.strftime(asked[1])), template)
 
 
-def _merged(prompt: Sequence[Message]) -> list[Message]:
+def _merge_system_message(prompt: Sequence[Message]) -> list[Message]:
     """The system message at the head of the one behind it."""
     system, first, *others = prompt
     return [Message(first.role, f"{system.content}\n\n{first.content}"), *others]
@@ -177,7 +185,7 @@ def _render(
     return str(
         tokenizer.apply_chat_template(
             messages,
-            chat_template=dated(tokenizer.get_chat_template()),
+            chat_template=freeze_date(tokenizer.get_chat_template()),
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,  # Qwen3's switch; templates that do not know it ignore it
@@ -185,7 +193,7 @@ def _render(
     )
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Tokens without BOS or EOS; a template writes its own."""
     if not texts:
         return []

@@ -11,30 +11,41 @@ import torch
 from transformers import TrainingArguments
 from transformers.integrations import integration_utils
 
-from bridgekd.core.draws import stream
-from bridgekd.errors import BadInput
-from bridgekd.lm.encode import Encoded, encode_rows, shortened
-from bridgekd.lm.loading import LocalModel, load, max_positions, resolve_device, save
+from bridgekd.core.draws import make_rng
+from bridgekd.errors import InputError
+from bridgekd.lm.encode import TokenizedSequence, tokenize_sequences, truncate_prompt
+from bridgekd.lm.loading import (
+    LocalModel,
+    get_max_positions,
+    load_model,
+    resolve_device,
+    save_model,
+)
 from bridgekd.lm.memory import choose_micro_tokens
 from bridgekd.lm.objectives import OBJECTIVES
-from bridgekd.lm.packing import packs
-from bridgekd.lm.processes import in_processes
+from bridgekd.lm.packing import can_pack
+from bridgekd.lm.processes import run_distributed
 from bridgekd.lm.reference_model import ReferenceModel, load_reference
-from bridgekd.lm.standing import Standing, best_folder, identity_of, latest_checkpoint
+from bridgekd.lm.standing import (
+    CheckpointState,
+    compute_identity,
+    find_latest_checkpoint,
+    get_best_folder,
+)
 from bridgekd.lm.trainer import UpdateTrainer
 from bridgekd.lm.training_job import NLL, TrainingJob
 from bridgekd.lm.training_log import TrainingLog
-from bridgekd.lm.updates import Updates
-from bridgekd.lm.watching import Watch, is_first
-from bridgekd.progress import Progress, silent
+from bridgekd.lm.updates import UpdateSchedule
+from bridgekd.lm.watching import TrainingMonitor, is_main_process
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.variants import VariantSettings
 
 MAX_GRAD_NORM = 1.0
-N_LOG_LINES = 100  # about so many lines of metrics.jsonl per training
-SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+MAX_LOG_LINES = 100  # about so many lines of metrics.jsonl per training
+LR_SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
-def fine_tune(job: TrainingJob, progress: Progress = silent) -> TrainingLog:
+def fine_tune(job: TrainingJob, progress: Progress = ignore_progress) -> TrainingLog:
     """Run a training and return its log. Logged steps go to `metrics.jsonl` beside the weights.
 
     Called again with the same job, a training that was killed resumes from its last checkpoint and
@@ -44,57 +55,60 @@ def fine_tune(job: TrainingJob, progress: Progress = silent) -> TrainingLog:
     """
     job.resume_dir.mkdir(parents=True, exist_ok=True)
     if job.runtime.num_processes > 1 and "WORLD_SIZE" not in os.environ:
-        _shared_by(job, job.runtime.num_processes)
-        log = in_processes(job, progress)
+        _check_processes(job, job.runtime.num_processes)
+        log = run_distributed(job, progress)
     else:
-        log = trained(job, progress)
-    if job.workdir is None and is_first():
+        log = run_training(job, progress)
+    if job.workdir is None and is_main_process():
         shutil.rmtree(job.resume_dir, ignore_errors=True)
     return log
 
 
-def trained(job: TrainingJob, progress: Progress) -> TrainingLog:
+def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     """The work of one process: all of it, or its share of every update."""
     arguments = _arguments(job)  # first, because it joins the other processes
     torch.manual_seed(_draw_seed(job, "initialize LoRA"))
-    local = load(
+    local = load_model(
         job.base, device=_device(job, arguments), revision=job.revision, trainable=True,
         lora=job.lora, attention=job.runtime.attn_implementation,
     )  # fmt: skip
     local = replace(local, free_bytes=job.free_bytes)
-    rows, n_too_long, n_cut = _fitting(local, job)
+    rows, n_too_long, n_cut = _fit_to_length(local, job)
     n_processes = int(arguments.world_size)
-    updates = Updates(
+    updates = UpdateSchedule(
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
         n_processes=n_processes,
     )  # fmt: skip
     settings, reference = _prepare_objective(job, local)
-    identity = identity_of(
+    identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
         f"{settings!r} {job.reference!r}",
     )  # fmt: skip
-    checkpoint, standing = latest_checkpoint(job.resume_dir, identity) or (None, Standing(identity))
+    checkpoint, standing = find_latest_checkpoint(job.resume_dir, identity) or (
+        None,
+        CheckpointState(identity),
+    )
     _bound_memory(local, job, standing, updates, has_reference=reference is not None)
     began_at, began_after = standing.update, standing.seconds
-    watch = _watch(local, job, standing, progress)
+    watch = _make_monitor(local, job, standing, progress)
     trainer = UpdateTrainer(
         local, rows, updates, watch, arguments,
         objective=OBJECTIVES.load(settings), options=OBJECTIVES.parse_options(settings),
-        seed=job.seed, reference=reference, in_one_line=reference is None and packs(local, rows),
+        seed=job.seed, reference=reference, in_one_line=reference is None and can_pack(local, rows),
     )  # fmt: skip
     if standing.gradient_checkpointing:
         trainer.save_activations()
     watch.begin(checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.monotonic() - watch.started
-    _deliver(local, job, standing)
-    here = updates.tokens_until(standing.update) - updates.tokens_until(began_at)
+    _save_best(local, job, standing)
+    here = updates.count_tokens_until(standing.update) - updates.count_tokens_until(began_at)
     return TrainingLog(
         n_rows=len(rows),
         n_too_long=n_too_long,
-        n_cut=n_cut,
-        n_tokens=updates.tokens_until(standing.update),
-        n_target_tokens=updates.targets_until(standing.update),
+        n_truncated=n_cut,
+        n_tokens=updates.count_tokens_until(standing.update),
+        n_target_tokens=updates.count_targets_until(standing.update),
         n_updates=standing.update,
         best_update=standing.best_update if job.validate else standing.update,
         validations=tuple(standing.validations),
@@ -102,11 +116,11 @@ def trained(job: TrainingJob, progress: Progress) -> TrainingLog:
         tokens_per_s=round(here / max(seconds - began_after, 1e-9), 1),
         resumed_at=began_at,
         micro_tokens=standing.micro_tokens,
-        n_halved=standing.n_halved,
+        n_halvings=standing.n_halvings,
         gradient_checkpointing=standing.gradient_checkpointing,
         padding_free=trainer.in_one_line,
         n_processes=n_processes,
-        with_mentor=reference is not None,
+        used_reference=reference is not None,
     )
 
 
@@ -118,7 +132,7 @@ def _prepare_objective(
     if not OBJECTIVES.load(settings).needs_reference_model:
         return settings, None
     if job.reference is None:
-        raise BadInput(
+        raise InputError(
             f"{job.label}: the objective {settings.name} needs a reference model. Give one, or "
             "use the objective nll."
         )
@@ -131,8 +145,8 @@ def _prepare_objective(
 def _bound_memory(
     local: LocalModel,
     job: TrainingJob,
-    standing: Standing,
-    updates: Updates,
+    standing: CheckpointState,
+    updates: UpdateSchedule,
     *,
     has_reference: bool,
 ) -> None:
@@ -147,21 +161,21 @@ def _bound_memory(
         standing.gradient_checkpointing |= longest >= 2 * n_tokens
 
 
-def _fitting(local: LocalModel, job: TrainingJob) -> tuple[list[Encoded], int, int]:
+def _fit_to_length(local: LocalModel, job: TrainingJob) -> tuple[list[TokenizedSequence], int, int]:
     """(rows that fit, how many were left out, how many were cut)."""
-    limit = min(job.config.max_length, max_positions(local) or job.config.max_length)
-    encoded = encode_rows(local.tokenizer, job.rows)
-    fitting: list[Encoded] = []
+    limit = min(job.config.max_length, get_max_positions(local) or job.config.max_length)
+    encoded = tokenize_sequences(local.tokenizer, job.rows)
+    fitting: list[TokenizedSequence] = []
     n_cut = 0
     for row in encoded:
         if len(row.ids) <= limit:
             fitting.append(row)
-        elif job.config.too_long == "cut":
-            short = shortened(row, limit, local.tokenizer.bos_token_id)
+        elif job.config.on_overflow == "cut":
+            short = truncate_prompt(row, limit, local.tokenizer.bos_token_id)
             fitting += [short] if short else []
             n_cut += short is not None
     if not fitting:
-        raise BadInput(
+        raise InputError(
             f"{job.label}: none of {len(encoded)} rows has at most {limit} tokens; raise max_length"
             if encoded
             else f"{job.label}: there are no rows to train on"
@@ -169,30 +183,32 @@ def _fitting(local: LocalModel, job: TrainingJob) -> tuple[list[Encoded], int, i
     return fitting, len(encoded) - len(fitting), n_cut
 
 
-def _watch(local: LocalModel, job: TrainingJob, standing: Standing, progress: Progress) -> Watch:
-    k = job.config.evaluations
-    return Watch(
+def _make_monitor(
+    local: LocalModel, job: TrainingJob, standing: CheckpointState, progress: Progress
+) -> TrainingMonitor:
+    k = job.config.n_evaluations
+    return TrainingMonitor(
         local,
         job.resume_dir,
         job.out,
         standing,
         validate=job.validate,
         evaluation_updates=frozenset(max(1, round(job.n_updates * i / k)) for i in range(1, k + 1)),
-        patience=job.config.patience,
+        patience=job.config.early_stopping_patience,
         checkpoint_s=job.runtime.checkpoint_interval_s,
         tell=lambda update, of: progress(job.label, update, of),
     )
 
 
-def _deliver(local: LocalModel, job: TrainingJob, standing: Standing) -> None:
+def _save_best(local: LocalModel, job: TrainingJob, standing: CheckpointState) -> None:
     """The best weights, or the last where nothing says which are best."""
-    if not is_first():
+    if not is_main_process():
         return
     if job.validate is None:
-        save(local, job.out)
+        save_model(local, job.out)
     else:
         shutil.copytree(
-            best_folder(job.resume_dir, standing.best_update), job.out, dirs_exist_ok=True
+            get_best_folder(job.resume_dir, standing.best_update), job.out, dirs_exist_ok=True
         )
     for folder in [*job.resume_dir.glob("checkpoint-*"), *job.resume_dir.glob("best-*")]:
         shutil.rmtree(folder)
@@ -215,15 +231,15 @@ def _arguments(job: TrainingJob) -> TrainingArguments:
         "per_device_train_batch_size": 1,  # an item is a whole update
         "train_sampling_strategy": "sequential",
         "learning_rate": config.learning_rate,
-        "lr_scheduler_type": SCHEDULES[config.schedule],
+        "lr_scheduler_type": LR_SCHEDULERS[config.lr_scheduler_type],
         "warmup_steps": round(config.warmup_ratio * job.n_updates),
         "weight_decay": config.weight_decay,
         "max_grad_norm": MAX_GRAD_NORM,
-        "logging_steps": max(1, job.n_updates // N_LOG_LINES),
+        "logging_steps": max(1, job.n_updates // MAX_LOG_LINES),
         "save_strategy": "no",  # the watch says when
         "save_total_limit": 2,
         "eval_strategy": "no",
-        "report_to": _known_trackers(job.runtime.report_to) or "none",
+        "report_to": _check_trackers(job.runtime.report_to) or "none",
         "run_name": job.label,
         "disable_tqdm": True,
         "log_level": "error",
@@ -238,32 +254,32 @@ def _arguments(job: TrainingJob) -> TrainingArguments:
     }
     arguments = TrainingArguments(**settings)
     arguments._n_gpu = 1  # several GPUs are for several processes, not for DataParallel
-    _shared_by(job, arguments.world_size)
+    _check_processes(job, arguments.world_size)
     return arguments
 
 
 def _draw_seed(job: TrainingJob, purpose: str) -> int:
-    return int(stream(job.seed, purpose).integers(2**32))
+    return int(make_rng(job.seed, purpose).integers(2**32))
 
 
-def _shared_by(job: TrainingJob, n_processes: int) -> None:
+def _check_processes(job: TrainingJob, n_processes: int) -> None:
     if job.config.batch_size < n_processes:
-        raise BadInput(
+        raise InputError(
             f"{job.label}: {n_processes} processes cannot share updates of "
             f"{job.config.batch_size} sequences; raise batch_size or lower runtime.num_processes"
         )
 
 
-def _known_trackers(names: Sequence[str]) -> list[str]:
+def _check_trackers(names: Sequence[str]) -> list[str]:
     """The trackers that transformers can report to here."""
     trackers: Any = integration_utils
     for name in names:
         try:
             trackers.get_reporting_integration_callbacks([name])
         except ValueError as exc:
-            raise BadInput(f"runtime.report_to {name!r} is no tracker; {exc}") from exc
+            raise InputError(f"runtime.report_to {name!r} is no tracker; {exc}") from exc
         if name not in trackers.get_available_reporting_integrations():
-            raise BadInput(
+            raise InputError(
                 f"runtime.report_to {name!r} is not installed; pip install it, or leave it out"
             )
     return list(names)

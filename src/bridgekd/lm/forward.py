@@ -14,32 +14,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bridgekd.lm.batches import pad_left, positions
-from bridgekd.lm.loading import LocalModel, accepted_arguments, check_room, plain_network
+from bridgekd.lm.batches import compute_position_ids, pad_left
+from bridgekd.lm.loading import (
+    LocalModel,
+    check_fits_positions,
+    filter_forward_arguments,
+    unwrap_model,
+)
 
 MAX_LOGITS = 2**26  # logits held at one time: 256 MiB in float32
-Reduce = Callable[[Tensor, Tensor], Tensor]  # (logits [k, vocabulary], targets [k]) -> [k]
+TokenReducer = Callable[[Tensor, Tensor], Tensor]  # (logits [k, vocabulary], targets [k]) -> [k]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ScoringRow:
     """A prompt and what follows it as tokens; the last `n_scored` tokens are looked at.
 
     `question` marks those tokens of the prompt that are the question's.
     """
 
     ids: tuple[int, ...]
-    question: tuple[bool, ...]
+    is_question: tuple[bool, ...]
     n_scored: int
 
 
-def nll(logits: Tensor, targets: Tensor) -> Tensor:
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """-log p(target) in nats, [k]."""
     return F.cross_entropy(logits, targets, reduction="none")
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
+def eval_mode(model: Any) -> Iterator[None]:
     """The model without dropout, and afterwards as it was."""
     was_training = model.training
     model.train(False)
@@ -50,8 +55,12 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def row_means(
-    local: LocalModel, rows: Sequence[Row], reduce: Reduce, *, max_logits: int = MAX_LOGITS
+def compute_row_means(
+    local: LocalModel,
+    rows: Sequence[ScoringRow],
+    reduce: TokenReducer,
+    *,
+    max_logits: int = MAX_LOGITS,
 ) -> tuple[Tensor, Tensor]:
     """(mean of `reduce` over each row's scored tokens [n] float64 on CPU, embeddings [n, width]).
 
@@ -59,7 +68,7 @@ def row_means(
     states over the question's tokens, L2-normalised. One pass over all rows. Raises BadInput for a
     row that passes the model's table of positions.
     """
-    check_room(local, max(len(row.ids) for row in rows) - 1)
+    check_fits_positions(local, max(len(row.ids) for row in rows) - 1)
     # The last token predicts nothing that is looked at.
     ids, mask = pad_left(
         [row.ids[:-1] for row in rows], int(local.tokenizer.pad_token_id), local.device
@@ -68,19 +77,21 @@ def row_means(
     places = [(i + 1) * width - row.n_scored + k for i, row in enumerate(rows)
               for k in range(row.n_scored)]  # fmt: skip
     targets = [token for row in rows for token in row.ids[len(row.ids) - row.n_scored :]]
-    hidden, values = at_places(local, ids, mask, places, targets, reduce, max_logits=max_logits)
-    means = means_by_row(values, [row.n_scored for row in rows])
+    hidden, values = compute_at_positions(
+        local, ids, mask, places, targets, reduce, max_logits=max_logits
+    )
+    means = average_by_row(values, [row.n_scored for row in rows])
     starts = [width - len(row.ids) + 1 for row in rows]
-    return means, question_means(hidden, [row.question for row in rows], starts)
+    return means, pool_question_states(hidden, [row.is_question for row in rows], starts)
 
 
-def at_places(
+def compute_at_positions(
     local: LocalModel,
     ids: Tensor,
     mask: Tensor,
     places: Sequence[int],
     targets: Sequence[int],
-    reduce: Reduce,
+    reduce: TokenReducer,
     *,
     cache: Any = None,
     max_logits: int = MAX_LOGITS,
@@ -99,16 +110,16 @@ def at_places(
     def cut(_module: Any, _args: Any, out: Any) -> Any:
         kept.append(out[0])
         kept.append(out[0].flatten(0, 1)[wanted])
-        return _with_hidden(out, kept[1][None, :step])
+        return _replace_hidden(out, kept[1][None, :step])
 
-    logits = _hooked(model, cut, **pass_arguments(model, ids, mask, cache))
+    logits = _forward_with_hook(model, cut, **build_forward_arguments(model, ids, mask, cache))
     values = [reduce(logits.float(), labels[:step])]
     for start in range(step, len(places), step):
         chunk = kept[1][None, start : start + step]
         # Its own head again, over one token whose hidden state is put aside.
-        logits = _hooked(
+        logits = _forward_with_hook(
             model,
-            lambda _module, _args, out, chunk=chunk: _with_hidden(out, chunk),
+            lambda _module, _args, out, chunk=chunk: _replace_hidden(out, chunk),
             input_ids=ids[:1, :1],
             use_cache=False,
         )
@@ -116,28 +127,32 @@ def at_places(
     return kept[0], torch.cat(values)
 
 
-def logits_at(model: Any, inner: Any, places: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+def compute_logits_at(
+    model: Any, inner: Any, places: Tensor, arguments: Mapping[str, Any]
+) -> Tensor:
     """Logits [m, vocabulary] at `places` alone, counted through the ids row by row; with gradients.
 
     `inner` is the model itself where `model` is wrapped for several processes.
     """
 
     def cut(_module: Any, _args: Any, out: Any) -> Any:
-        return _with_hidden(out, out[0].flatten(0, 1)[places][None])
+        return _replace_hidden(out, out[0].flatten(0, 1)[places][None])
 
-    return _hooked(model, cut, inner=inner, **arguments)
+    return _forward_with_hook(model, cut, inner=inner, **arguments)
 
 
-def pass_arguments(model: Any, ids: Tensor, mask: Tensor, cache: Any = None) -> dict[str, Any]:
+def build_forward_arguments(
+    model: Any, ids: Tensor, mask: Tensor, cache: Any = None
+) -> dict[str, Any]:
     """What one pass is called with: positions where the family knows them, a cache where given."""
-    places = positions(mask)[:, mask.shape[1] - ids.shape[1] :]
+    places = compute_position_ids(mask)[:, mask.shape[1] - ids.shape[1] :]
     arguments = {"input_ids": ids, "attention_mask": mask, "use_cache": cache is not None}
     if cache is not None:
         arguments["past_key_values"] = cache
-    return arguments | accepted_arguments(model, position_ids=places)
+    return arguments | filter_forward_arguments(model, position_ids=places)
 
 
-def means_by_row(values: Tensor, counts: Sequence[int]) -> Tensor:
+def average_by_row(values: Tensor, counts: Sequence[int]) -> Tensor:
     """Means [n] float64 on CPU of consecutive stretches of `values` [sum(counts)]."""
     n = torch.tensor(counts)
     owner = torch.repeat_interleave(torch.arange(len(counts)), n)
@@ -145,7 +160,7 @@ def means_by_row(values: Tensor, counts: Sequence[int]) -> Tensor:
     return sums.index_add(0, owner, values.cpu().double()) / n.clamp(min=1)
 
 
-def question_means(
+def pool_question_states(
     hidden: Tensor, questions: Sequence[Sequence[bool]], starts: Sequence[int]
 ) -> Tensor:
     """Means [n, width] of the hidden states where each question is marked, L2-normalised; float32.
@@ -159,10 +174,12 @@ def question_means(
     return F.normalize(torch.bmm(weights[:, None], hidden.float())[:, 0], dim=-1)
 
 
-def _hooked(model: Any, hook: Callable[..., Any], *, inner: Any = None, **arguments: Any) -> Tensor:
+def _forward_with_hook(
+    model: Any, hook: Callable[..., Any], *, inner: Any = None, **arguments: Any
+) -> Tensor:
     """The logits [m, vocabulary] of one pass whose hidden states `hook` replaces by [1, m, ...]."""
     handle = (
-        plain_network(inner if inner is not None else model)
+        unwrap_model(inner if inner is not None else model)
         .get_decoder()
         .register_forward_hook(hook)
     )
@@ -173,7 +190,7 @@ def _hooked(model: Any, hook: Callable[..., Any], *, inner: Any = None, **argume
     return logits[0]
 
 
-def _with_hidden(out: Any, hidden: Tensor) -> Any:
+def _replace_hidden(out: Any, hidden: Tensor) -> Any:
     """A decoder's output with other last hidden states."""
     if isinstance(out, tuple):
         return (hidden, *out[1:])

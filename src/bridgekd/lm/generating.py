@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from bridgekd.core.draws import SEED_STEP, stream
+from bridgekd.core.draws import SEED_STEP, make_rng
 from bridgekd.core.throughput import Throughput
-from bridgekd.lm.batches import length_sorted, pad_left
-from bridgekd.lm.encode import prompt_ids, stop_ids
-from bridgekd.lm.forward import evaluating
-from bridgekd.lm.loading import LocalModel, check_room, get_model_name
+from bridgekd.lm.batches import batch_by_length, pad_left
+from bridgekd.lm.encode import find_stop_ids, tokenize_prompts
+from bridgekd.lm.forward import eval_mode
+from bridgekd.lm.loading import LocalModel, check_fits_positions, get_model_name
 from bridgekd.lm.memory import choose_generation_batch, run_batches
-from bridgekd.progress import Progress, silent
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Message
 
 OnBatch = Callable[[list[int], list[str]], None]
@@ -40,7 +40,7 @@ class PromptRow:
     purpose: str = ""
 
 
-def generate(
+def generate_texts(
     local: LocalModel,
     prompts: Sequence[tuple[Message, ...]],
     *,
@@ -48,7 +48,7 @@ def generate(
     batch_size: int | None,
     temperature: float = 0.0,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     label: str = "generate",
     known: Mapping[int, str] | None = None,
     on_batch: OnBatch | None = None,
@@ -71,7 +71,7 @@ def generate(
         if on_batch is not None:
             on_batch(rows, [own[0] for own in texts])
 
-    samples = sample(
+    samples = sample_texts(
         local, prompts, 1,
         max_new_tokens=max_new_tokens, batch_size=batch_size, temperature=temperature, seed=seed,
         progress=progress, label=label, known={i: (text,) for i, text in (known or {}).items()},
@@ -80,7 +80,7 @@ def generate(
     return [texts[0] for texts in samples]
 
 
-def sample(
+def sample_texts(
     local: LocalModel,
     prompts: Sequence[tuple[Message, ...]],
     n: int,
@@ -89,7 +89,7 @@ def sample(
     batch_size: int | None,
     temperature: float,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     label: str = "sample",
     known: Mapping[int, Sequence[str]] | None = None,
     on_batch: Callable[[list[int], list[tuple[str, ...]]], None] | None = None,
@@ -100,17 +100,17 @@ def sample(
     `seed + k * SEED_STEP`. The rest is as there. Raises BadInput where a text may pass the model's
     table of positions.
     """
-    ids = prompt_ids(local.tokenizer, prompts)
+    ids = tokenize_prompts(local.tokenizer, prompts)
     longest = max(map(len, ids), default=0)
-    check_room(local, longest + max_new_tokens)
+    check_fits_positions(local, longest + max_new_tokens)
     size = batch_size or choose_generation_batch(local, longest, max_new_tokens)
-    spec = _Spec(max_new_tokens, stop_ids(local.tokenizer, local.model), until, temperature)
+    spec = _Spec(max_new_tokens, find_stop_ids(local.tokenizer, local.model), until, temperature)
     known = known or {}
     texts = [tuple(known.get(i, ())) for i in range(len(ids))]
     n_done = 0
     if len(known) < len(ids):
         progress(label, len(known), len(ids))
-    for batch in length_sorted([len(row) for row in ids], max(1, size // n)):
+    for batch in batch_by_length([len(row) for row in ids], max(1, size // n)):
         if not all(i in known for i in batch):
             rows = [
                 PromptRow(ids[i], seed + k * SEED_STEP, f"generate row {i}")
@@ -127,11 +127,11 @@ def sample(
     return texts
 
 
-def continue_ids(
+def generate_ids(
     local: LocalModel, ids: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[int]
 ) -> list[list[int]]:
     """Return the new tokens of each row, greedy, without the token that stopped it."""
-    check_room(local, max(map(len, ids), default=0) + max_new_tokens)
+    check_fits_positions(local, max(map(len, ids), default=0) + max_new_tokens)
     rows = [PromptRow(row) for row in ids]
     return _generate_batch(local, rows, _Spec(max_new_tokens, stop)) if rows else []
 
@@ -189,7 +189,7 @@ def _generate_ids(
             new[i] = own
 
     lengths = [len(row.ids) for row in rows]
-    run_batches(get_model_name(local), lengths, length_sorted(lengths, batch_size), run)
+    run_batches(get_model_name(local), lengths, batch_by_length(lengths, batch_size), run)
     return new
 
 
@@ -206,7 +206,7 @@ def _generate_batch(local: LocalModel, rows: Sequence[PromptRow], spec: _Spec) -
         max_new_tokens=spec.max_new_tokens, do_sample=False, eos_token_id=list(spec.stop),
         pad_token_id=pad_id, bos_token_id=local.tokenizer.bos_token_id,
     )  # fmt: skip
-    with evaluating(model), _replaced_config(model, config):
+    with eval_mode(model), _replaced_config(model, config):
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -235,7 +235,7 @@ class _RowSampler(LogitsProcessor):
     """
 
     def __init__(self, rows: Sequence[PromptRow], spec: _Spec, width: int) -> None:
-        draws = [stream(row.seed, row.purpose).random(spec.max_new_tokens) for row in rows]
+        draws = [make_rng(row.seed, row.purpose).random(spec.max_new_tokens) for row in rows]
         self.draws = torch.from_numpy(np.stack(draws))
         self.temperature, self.width = spec.temperature, width
 

@@ -8,26 +8,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridgekd.core.prompts import JUDGEMENTS, explain_prompt, judge_prompt
-from bridgekd.lm.encode import prompt_ids, text_ids
-from bridgekd.lm.forward import Row, evaluating, nll
+from bridgekd.core.prompts import JUDGE_LABELS, render_cot_prompt, render_judge_prompt
+from bridgekd.lm.encode import tokenize_continuations, tokenize_prompts
+from bridgekd.lm.forward import ScoringRow, eval_mode, token_nll
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.memory import score_rows
-from bridgekd.lm.questions import Reader
-from bridgekd.progress import Progress, silent
+from bridgekd.lm.questions import HasTokenizer
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Example
 
-How = Literal["p_true", "likelihood"]
+ConfidenceMeasure = Literal["p_true", "likelihood"]
 Keep = Callable[[list[int], Tensor, Tensor], None]
 
 
-def confidence(
+def estimate_confidence(
     local: LocalModel,
     pairs: Sequence[tuple[Example, str]],
     *,
-    how: How,
+    how: ConfidenceMeasure,
     batch_size: int | None,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     label: str = "judge",
 ) -> NDArray[np.float64]:
     """The model's confidence c_A(x, o) in each text o, an answer or a whole rationale; [n] in
@@ -56,33 +56,35 @@ def confidence(
         n_done += len(batch)
         progress(label, n_done, len(pairs))
 
-    with evaluating(local.model):
+    with eval_mode(local.model):
         rate(local, [pairs[i] for i in filled], batch_size, keep)
     return sure
 
 
-def judgement_words(local: Reader) -> tuple[list[int], list[int]]:
+def find_judge_tokens(local: HasTokenizer) -> tuple[list[int], list[int]]:
     """The tokens of "True" and of "False" that are compared: the first ones, or where these are the
     same all of them.
     """
-    true, false = text_ids(local.tokenizer, JUDGEMENTS)
+    true, false = tokenize_continuations(local.tokenizer, JUDGE_LABELS)
     return (true, false) if true[0] == false[0] else (true[:1], false[:1])
 
 
-def judged_rows(
-    local: Reader, pairs: Sequence[tuple[Example, str]], word: Sequence[int]
-) -> list[Row]:
+def build_judge_rows(
+    local: HasTokenizer, pairs: Sequence[tuple[Example, str]], word: Sequence[int]
+) -> list[ScoringRow]:
     """Every pair's `judge_prompt` and `word` behind it."""
-    prompts = prompt_ids(local.tokenizer, [judge_prompt(*pair) for pair in pairs])
-    return [Row((*ids, *word), (True,) * len(ids), len(word)) for ids in prompts]
+    prompts = tokenize_prompts(local.tokenizer, [render_judge_prompt(*pair) for pair in pairs])
+    return [ScoringRow((*ids, *word), (True,) * len(ids), len(word)) for ids in prompts]
 
 
-def said_rows(local: Reader, pairs: Sequence[tuple[Example, str]]) -> list[Row]:
+def build_text_rows(local: HasTokenizer, pairs: Sequence[tuple[Example, str]]) -> list[ScoringRow]:
     """Every pair's `explain_prompt` and its text behind it."""
-    prompts = prompt_ids(local.tokenizer, [explain_prompt(example) for example, _ in pairs])
-    texts = text_ids(local.tokenizer, [text for _, text in pairs])
+    prompts = tokenize_prompts(
+        local.tokenizer, [render_cot_prompt(example) for example, _ in pairs]
+    )
+    texts = tokenize_continuations(local.tokenizer, [text for _, text in pairs])
     return [
-        Row((*ids, *text), (True,) * len(ids), len(text))
+        ScoringRow((*ids, *text), (True,) * len(ids), len(text))
         for ids, text in zip(prompts, texts, strict=True)
     ]
 
@@ -90,14 +92,14 @@ def said_rows(local: Reader, pairs: Sequence[tuple[Example, str]]) -> list[Row]:
 def _p_true(
     local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None, keep: Keep
 ) -> None:
-    true, false = judgement_words(local)
+    true, false = find_judge_tokens(local)
     if true[0] == false[0]:
         return _p_true_by_words(local, pairs, (true, false), batch_size, keep)
 
     def compare_first_tokens(logits: Tensor, _targets: Tensor) -> Tensor:
         return torch.sigmoid(logits[:, true[0]] - logits[:, false[0]])
 
-    score_rows(local, judged_rows(local, pairs, true), compare_first_tokens, batch_size, keep)
+    score_rows(local, build_judge_rows(local, pairs, true), compare_first_tokens, batch_size, keep)
 
 
 def _p_true_by_words(
@@ -109,12 +111,12 @@ def _p_true_by_words(
 ) -> None:
     log_p = torch.zeros(2, len(pairs), dtype=torch.float64)
     for k, word in enumerate(words):
-        rows = judged_rows(local, pairs, word)
+        rows = build_judge_rows(local, pairs, word)
 
         def add(batch: list[int], means: Tensor, _: Tensor, k: int = k, n: int = len(word)) -> None:
             log_p[k, batch] = -means * n
 
-        score_rows(local, rows, nll, batch_size, add)
+        score_rows(local, rows, token_nll, batch_size, add)
     everything = list(range(len(pairs)))
     keep(everything, torch.sigmoid(log_p[0] - log_p[1]), log_p)
 
@@ -122,5 +124,7 @@ def _p_true_by_words(
 def _likelihood(
     local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None, keep: Keep
 ) -> None:
-    rows = said_rows(local, pairs)
-    score_rows(local, rows, nll, batch_size, lambda b, means, e: keep(b, torch.exp(-means), e))
+    rows = build_text_rows(local, pairs)
+    score_rows(
+        local, rows, token_nll, batch_size, lambda b, means, e: keep(b, torch.exp(-means), e)
+    )

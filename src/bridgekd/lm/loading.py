@@ -30,9 +30,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from bridgekd.config import Lora
-from bridgekd.errors import BadInput
-from bridgekd.lm.encode import FALLBACK_TEMPLATE, adds_bos, stop_ids
+from bridgekd.config import LoraOptions
+from bridgekd.errors import InputError
+from bridgekd.lm.encode import FALLBACK_TEMPLATE, find_stop_ids, has_bos
 
 ADAPTER_CONFIG = "adapter_config.json"
 # Tokens that mean padding in known vocabularies; used only where the tokenizer already holds them.
@@ -68,19 +68,19 @@ def resolve_device(name: str) -> str:
     known = present.get(kind, False) and (not index or (kind == "cuda" and index.isdigit()))
     if not known or (index and int(index) >= torch.cuda.device_count()):
         here = ", ".join(device for device, is_here in present.items() if is_here)
-        raise BadInput(
+        raise InputError(
             f"device {name!r} is not on this machine (it has {here}); use auto or one of these"
         )
     return name
 
 
-def load(
+def load_model(
     model: str | Path,
     *,
     device: str,
     revision: str | None = None,
     trainable: bool = False,
-    lora: Lora | None = None,
+    lora: LoraOptions | None = None,
     attention: str | None = None,
     as_stored: bool = False,
 ) -> LocalModel:
@@ -92,12 +92,12 @@ def load(
     are on disk. `attention` is an implementation that transformers knows; None leaves the choice to
     it. Raises BadInput for what is missing, cannot be fetched or is no causal LM.
     """
-    _be_quiet()
+    _silence_libraries()
     device = resolve_device(device)
-    source = _existing_source(model)
-    adapter = _adapter_settings(source)
+    source = _check_source(model)
+    adapter = _read_adapter_config(source)
     base = (
-        _existing_source(adapter["base_model_name_or_path"], f"the base of {model}")
+        _check_source(adapter["base_model_name_or_path"], f"the base of {model}")
         if adapter
         else source
     )
@@ -109,30 +109,30 @@ def load(
     if attention is not None:
         settings["attn_implementation"] = attention
     if trainable and lora is not None and lora.quantize is not None:
-        settings["quantization_config"] = _quantized(lora.quantize)
+        settings["quantization_config"] = _build_quantization(lora.quantize)
     network: Any = _fetch(AutoModelForCausalLM, base, base_revision, **settings)
     n_rows = network.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > n_rows:
-        raise BadInput(
+        raise InputError(
             f"the tokenizer of {model} has {len(tokenizer)} tokens and its model only {n_rows}; "
             "give a folder whose tokenizer and weights belong together"
         )
     if adapter:
-        network = _with_adapter(network, source, trainable)
+        network = _add_adapter(network, source, trainable)
     elif lora is not None and trainable:
-        network = _with_lora(network, lora, base, base_revision)
-    network.generation_config.eos_token_id = list(stop_ids(tokenizer, network))
+        network = _add_lora(network, lora, base, base_revision)
+    network.generation_config.eos_token_id = list(find_stop_ids(tokenizer, network))
     network.to(device)
     network.train(trainable)
     return LocalModel(cast(PreTrainedModel, network), tokenizer, device)
 
 
-def save(local: LocalModel, folder: Path) -> None:
+def save_model(local: LocalModel, folder: Path) -> None:
     """Writes safetensors, tokenizer and chat template into `folder`; for PEFT the adapter alone.
 
     The adapter's `adapter_config.json` names the base and its revision.
     """
-    _be_quiet()
+    _silence_libraries()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         local.model.save_pretrained(folder)
@@ -146,18 +146,18 @@ def save(local: LocalModel, folder: Path) -> None:
 
 def load_tokenizer(model: str | Path, revision: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub id or folder as `load` gives it, without the weights."""
-    _be_quiet()
-    source = _existing_source(model)
-    base, base_revision = adapter_base(source) or (source, revision)
+    _silence_libraries()
+    source = _check_source(model)
+    base, base_revision = find_adapter_base(source) or (source, revision)
     return _load_tokenizer(source, base, base_revision)
 
 
-def adapter_base(model: str | Path) -> tuple[str | Path, str | None] | None:
+def find_adapter_base(model: str | Path) -> tuple[str | Path, str | None] | None:
     """The base (folder or Hub id) and its revision of an adapter folder; None for a plain model."""
-    adapter = _adapter_settings(_existing_source(model))
+    adapter = _read_adapter_config(_check_source(model))
     if not adapter:
         return None
-    base = _existing_source(adapter["base_model_name_or_path"], f"the base of {model}")
+    base = _check_source(adapter["base_model_name_or_path"], f"the base of {model}")
     return base, adapter.get("revision")
 
 
@@ -167,61 +167,61 @@ def get_model_name(local: LocalModel) -> str:
     return str(config.name_or_path or config.model_type)
 
 
-def max_positions(local: LocalModel) -> int | None:
+def get_max_positions(local: LocalModel) -> int | None:
     """The longest sequence the model was made for, in tokens; None where it has no such limit."""
     limit = getattr(local.model.config, "max_position_embeddings", None)
     return int(limit) if limit else None
 
 
-def check_room(local: LocalModel, n_tokens: int) -> None:
+def check_fits_positions(local: LocalModel, n_tokens: int) -> None:
     """Raises BadInput where a text of `n_tokens` passes a model's table of positions (GPT-2, OPT).
 
     Models without such a table can read on, if not well.
     """
     names = (name for name, part in local.model.named_modules() if isinstance(part, nn.Embedding))
     has_table = any(name.rpartition(".")[2] in POSITION_TABLES for name in names)
-    limit = max_positions(local)
+    limit = get_max_positions(local)
     if has_table and limit is not None and n_tokens > limit:
         kind = local.model.config.model_type
-        raise BadInput(
+        raise InputError(
             f"a text of up to {n_tokens} tokens does not fit {kind}, which has {limit} positions; "
             "lower max_new_tokens, shorten or leave out the longest questions, or use a model with "
             "more"
         )
 
 
-def plain_network(model: Any) -> Any:
+def unwrap_model(model: Any) -> Any:
     """The transformers model itself, without PEFT around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def accepted_arguments(model: Any, **optional: Any) -> dict[str, Any]:
+def filter_forward_arguments(model: Any, **optional: Any) -> dict[str, Any]:
     """Those of `optional` that the model's forward knows; families differ in them."""
-    known = inspect.signature(plain_network(model).forward).parameters
+    known = inspect.signature(unwrap_model(model).forward).parameters
     return {name: value for name, value in optional.items() if name in known}
 
 
-def _be_quiet() -> None:
+def _silence_libraries() -> None:
     chatter: Any = transformers.logging
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
 
 
 @contextmanager
-def _without_future_warnings() -> Iterator[None]:
+def _ignore_future_warnings() -> Iterator[None]:
     """peft calls what transformers has renamed; that is between the two."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
 
 
-def _existing_source(model: str | Path, what: str = "") -> str | Path:
+def _check_source(model: str | Path, what: str = "") -> str | Path:
     """A folder as a Path, anything that may be a Hub id as text."""
     folder = Path(model).expanduser()
     called = f" ({what})" if what else ""
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
-            raise BadInput(
+            raise InputError(
                 f"folder {model}{called} holds no model: it has neither config.json nor "
                 f"{ADAPTER_CONFIG}; give a folder that save_pretrained wrote"
             )
@@ -230,13 +230,13 @@ def _existing_source(model: str | Path, what: str = "") -> str | Path:
     if isinstance(model, Path) or text.startswith((".", "~", "/")) or text.count("/") != 1:
         if not isinstance(model, Path) and "/" not in text and not text.startswith((".", "~")):
             return text  # an old id without an owner, such as gpt2
-        raise BadInput(
+        raise InputError(
             f"model folder {model}{called} does not exist; give an existing folder or a Hub id"
         )
     return text
 
 
-def _adapter_settings(source: str | Path) -> dict[str, Any]:
+def _read_adapter_config(source: str | Path) -> dict[str, Any]:
     """What `adapter_config.json` says; empty for a plain model. Adapters come from folders only."""
     if not isinstance(source, Path) or not (source / ADAPTER_CONFIG).is_file():
         return {}
@@ -244,7 +244,7 @@ def _adapter_settings(source: str | Path) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads((source / ADAPTER_CONFIG).read_text("utf-8"))
         settings["base_model_name_or_path"] = str(settings["base_model_name_or_path"])
     except (ValueError, KeyError) as exc:
-        raise BadInput(
+        raise InputError(
             f"{source / ADAPTER_CONFIG} names no base model; save the adapter again"
         ) from exc
     return settings
@@ -266,7 +266,7 @@ def _fetch(kind: Any, source: str | Path, revision: str | None, **settings: Any)
             hint = "give a folder that save_pretrained wrote for a causal LM"
         else:
             hint = "check the id, the revision and the network, or give a folder"
-        raise BadInput(f"model {source} cannot be loaded ({reason}); {hint}") from exc
+        raise InputError(f"model {source} cannot be loaded ({reason}); {hint}") from exc
 
 
 def _load_tokenizer(
@@ -275,9 +275,9 @@ def _load_tokenizer(
     """The tokenizer with an end, a padding token and a chat template."""
     own = isinstance(source, Path) and any(source.glob("tokenizer*"))
     home = source if own else base
-    tokenizer: PreTrainedTokenizerBase = _fetch(_tokenizer_kind(home), home, revision)
+    tokenizer: PreTrainedTokenizerBase = _fetch(_get_tokenizer_class(home), home, revision)
     if tokenizer.eos_token_id is None:
-        raise BadInput(f"the tokenizer of {source} has no end-of-text token; set its eos_token")
+        raise InputError(f"the tokenizer of {source} has no end-of-text token; set its eos_token")
     if tokenizer.pad_token_id is None:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next(
@@ -285,12 +285,12 @@ def _load_tokenizer(
         )
     tokenizer.padding_side = "left"
     if not tokenizer.chat_template:
-        start = "{{ bos_token }}" if adds_bos(tokenizer) else ""
+        start = "{{ bos_token }}" if has_bos(tokenizer) else ""
         tokenizer.chat_template = start + FALLBACK_TEMPLATE
     return tokenizer
 
 
-def _tokenizer_kind(home: str | Path) -> Any:
+def _get_tokenizer_class(home: str | Path) -> Any:
     """AutoTokenizer, except where a folder declares that its tokenizer.json is all there is.
 
     For some architectures (Qwen2) AutoTokenizer takes the family's own class whatever the folder
@@ -302,7 +302,7 @@ def _tokenizer_kind(home: str | Path) -> Any:
     try:
         name = json.loads(declared.read_text("utf-8")).get("tokenizer_class")
     except (ValueError, AttributeError) as exc:
-        raise BadInput(f"{declared} is not a JSON object; save the tokenizer again") from exc
+        raise InputError(f"{declared} is not a JSON object; save the tokenizer again") from exc
     generic = {"PreTrainedTokenizerFast", "TokenizersBackend"}
     return PreTrainedTokenizerFast if name in generic else AutoTokenizer
 
@@ -313,10 +313,10 @@ def _dtype(device: str, trained_whole: bool) -> torch.dtype:
     return torch.float32
 
 
-def _quantized(how: str) -> Any:
+def _build_quantization(how: str) -> Any:
     """QLoRA's 4 bits (arXiv 2305.14314: nf4, double quantisation) or 8 bits."""
     if find_spec("bitsandbytes") is None:
-        raise BadInput(
+        raise InputError(
             f"lora.quantize: {how} needs bitsandbytes, which is not installed; "
             "pip install bitsandbytes, or leave quantize out"
         )
@@ -331,16 +331,18 @@ def _quantized(how: str) -> Any:
     )
 
 
-def _with_adapter(network: Any, folder: str | Path, trainable: bool) -> Any:
+def _add_adapter(network: Any, folder: str | Path, trainable: bool) -> Any:
     try:
-        with _without_future_warnings():
+        with _ignore_future_warnings():
             return peft.PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
     except LOAD_ERRORS as exc:
         reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
-        raise BadInput(f"adapter {folder} does not fit its base ({reason}); save it again") from exc
+        raise InputError(
+            f"adapter {folder} does not fit its base ({reason}); save it again"
+        ) from exc
 
 
-def _with_lora(network: Any, lora: Lora, base: str | Path, revision: str | None) -> Any:
+def _add_lora(network: Any, lora: LoraOptions, base: str | Path, revision: str | None) -> Any:
     targets = lora.target_modules
     settings = peft.LoraConfig(
         task_type="CAUSAL_LM",
@@ -352,7 +354,7 @@ def _with_lora(network: Any, lora: Lora, base: str | Path, revision: str | None)
         base_model_name_or_path=str(base),
     )
     try:
-        with _without_future_warnings():
+        with _ignore_future_warnings():
             return peft.get_peft_model(network, settings)
     except ValueError as exc:
-        raise BadInput(f"lora does not fit {base}: {exc}; check lora.target_modules") from exc
+        raise InputError(f"lora does not fit {base}: {exc}; check lora.target_modules") from exc

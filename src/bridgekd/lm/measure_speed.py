@@ -15,17 +15,17 @@ from statistics import fmean, median
 
 import numpy as np
 
-from bridgekd.config import Lora, RuntimeOptions, Train
-from bridgekd.core.prompts import explain_prompt, render_question
+from bridgekd.config import LoraOptions, RuntimeOptions, TrainOptions
+from bridgekd.core.prompts import render_cot_prompt, render_question
 from bridgekd.core.throughput import WorkRate
-from bridgekd.lm.batches import token_limited
-from bridgekd.lm.encode import encode_rows, prompt_ids, text_ids
+from bridgekd.lm.batches import batch_by_max_tokens
+from bridgekd.lm.encode import tokenize_continuations, tokenize_prompts, tokenize_sequences
 from bridgekd.lm.finetune import fine_tune
-from bridgekd.lm.generating import continue_ids
+from bridgekd.lm.generating import generate_ids
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.memory import choose_generation_batch
 from bridgekd.lm.training_job import TrainingJob
-from bridgekd.records import Example, TrainRow
+from bridgekd.records import Example, TrainingSequence
 
 MIN_S = 1.0  # a shorter time is not trusted
 _TARGET_S = 1.5
@@ -43,22 +43,22 @@ def count_tokens(local: LocalModel, examples: Sequence[Example]) -> tuple[float,
     n_tokens, n_prompt = (
         fmean(map(len, ids))
         for ids in (
-            text_ids(local.tokenizer, questions),
-            prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples]),
+            tokenize_continuations(local.tokenizer, questions),
+            tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in examples]),
         )
     )
     return n_tokens / max(1.0, fmean(map(len, questions))), n_prompt - n_tokens
 
 
-def count_row_tokens(local: LocalModel, rows: Sequence[TrainRow]) -> list[int]:
+def count_row_tokens(local: LocalModel, rows: Sequence[TrainingSequence]) -> list[int]:
     """Return the length of every training sequence in tokens."""
-    return [len(row.ids) for row in encode_rows(local.tokenizer, rows)]
+    return [len(row.ids) for row in tokenize_sequences(local.tokenizer, rows)]
 
 
 def measure_reading(local: LocalModel, examples: Sequence[Example]) -> WorkRate:
     """Return the seconds per prompt token of a model that reads prompts to continue them."""
-    prompts = prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples])
-    n, seconds = _time_growing(lambda n: continue_ids(local, prompts[:n], 1, ()), len(prompts))
+    prompts = tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in examples])
+    n, seconds = _time_growing(lambda n: generate_ids(local, prompts[:n], 1, ()), len(prompts))
     return WorkRate(per_token_s=seconds / sum(map(len, prompts[:n])))
 
 
@@ -69,13 +69,13 @@ def measure_decoding(
 
     The rows continue the end of a prompt, which is read quickly. Its reading is not counted.
     """
-    prompts = prompt_ids(local.tokenizer, [explain_prompt(e) for e in examples])
+    prompts = tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in examples])
     longest = max(map(len, prompts))
     size = batch_size or choose_generation_batch(local, longest, max_new_tokens)
 
     def time_step(n_rows: int) -> float:
         def decode(n_steps: int) -> None:
-            continue_ids(local, [prompts[0][-_N_PROMPT:]] * n_rows, 1 + n_steps, ())
+            generate_ids(local, [prompts[0][-_N_PROMPT:]] * n_rows, 1 + n_steps, ())
 
         n_steps, seconds = _time_growing(decode, max(1, max_new_tokens - 1))
         started = time.monotonic()
@@ -89,13 +89,13 @@ def measure_decoding(
 
 def measure_training(
     base: str | Path,
-    rows: Sequence[TrainRow],
+    rows: Sequence[TrainingSequence],
     lengths: Sequence[int],
-    train: Train,
+    train: TrainOptions,
     *,
     device: str,
     revision: str | None,
-    lora: Lora | None,
+    lora: LoraOptions | None,
     runtime: RuntimeOptions,
 ) -> WorkRate:
     """Return the seconds per update and per token of a training on rows like these.
@@ -144,7 +144,7 @@ def estimate_padding(lengths: Sequence[int], batch_size: int, micro_tokens: int 
     for _ in range(_N_DRAWS):
         drawn = rng.choice(lengths, size=batch_size).tolist()
         n_tokens += sum(drawn)
-        cut = token_limited(drawn, micro_tokens or sys.maxsize)
+        cut = batch_by_max_tokens(drawn, micro_tokens or sys.maxsize)
         n_padded += sum(len(batch) * drawn[batch[0]] for batch in cut)
     return n_padded / n_tokens
 

@@ -18,10 +18,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from bridgekd.errors import BadInput
-from bridgekd.lm.batches import token_bounded
-from bridgekd.lm.forward import MAX_LOGITS, Reduce, Row, row_means
-from bridgekd.lm.loading import LocalModel, get_model_name, plain_network
+from bridgekd.errors import InputError
+from bridgekd.lm.batches import batch_by_median_tokens
+from bridgekd.lm.forward import MAX_LOGITS, ScoringRow, TokenReducer, compute_row_means
+from bridgekd.lm.loading import LocalModel, get_model_name, unwrap_model
 
 DEFAULT_BATCH_SIZE = 64
 USABLE_FRACTION = 0.5  # of free memory; the rest is for other processes and for wrong estimates
@@ -47,7 +47,7 @@ class TokenCost:
 
 def estimate_token_cost(local: LocalModel) -> TokenCost:
     """Return the bytes of one token from the sizes in the model's config."""
-    config: Any = plain_network(local.model).config.get_text_config()
+    config: Any = unwrap_model(local.model).config.get_text_config()
     width = int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", None) or 4 * width)
     n_layers, n_heads = int(config.num_hidden_layers), int(config.num_attention_heads)
@@ -122,7 +122,7 @@ def run_batches(
         if reason is not None:
             free_device_memory()
             if len(batch) == 1:
-                raise BadInput(
+                raise InputError(
                     f"Memory does not hold {model} with a batch of 1 sequence of {size} {unit} "
                     f"({reason}). Lower max_new_tokens, shorten or remove the longest questions, "
                     "or use a smaller model."
@@ -133,8 +133,8 @@ def run_batches(
 
 def score_rows(
     local: LocalModel,
-    rows: Sequence[Row],
-    reduce: Reduce,
+    rows: Sequence[ScoringRow],
+    reduce: TokenReducer,
     batch_size: int | None,
     keep: Callable[[list[int], Tensor, Tensor], None],
 ) -> None:
@@ -143,7 +143,7 @@ def score_rows(
         local,
         [len(row.ids) for row in rows],
         batch_size,
-        lambda batch: keep(batch, *row_means(local, [rows[i] for i in batch], reduce)),
+        lambda batch: keep(batch, *compute_row_means(local, [rows[i] for i in batch], reduce)),
     )
 
 
@@ -158,7 +158,7 @@ def run_scoring(
     """
     if lengths:
         size = batch_size or choose_scoring_batch(local, median_low(lengths))
-        run_batches(get_model_name(local), lengths, token_bounded(lengths, size), run)
+        run_batches(get_model_name(local), lengths, batch_by_median_tokens(lengths, size), run)
 
 
 def get_free_bytes(device: str) -> int:

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GenerationConfig
 
-from bridgekd.lm.encode import prompt_ids, stop_ids
-from bridgekd.lm.loading import LocalModel, load, save
-from bridgekd.lm.templates import self_contained
+from bridgekd.lm.encode import find_stop_ids, tokenize_prompts
+from bridgekd.lm.loading import LocalModel, load_model, save_model
+from bridgekd.lm.templates import make_self_contained
 from bridgekd.records import Message
 
-INPUTS = ["input_ids", "attention_mask"]  # what `generate` of any family takes
+MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]  # what `generate` of any family takes
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergeResult:
     """What was written. `notes` are sentences about what a plain loader gets otherwise."""
 
     dtype: str
@@ -28,59 +28,59 @@ class Merged:
     notes: tuple[str, ...]
 
 
-def merge(
+def merge_adapter(
     model: str | Path,
     folder: Path,
     *,
     max_new_tokens: int,
     prompts: Sequence[tuple[Message, ...]],
-) -> Merged:
+) -> MergeResult:
     """Writes the model whole into `folder`: safetensors, tokenizer, a chat template and a
     generation_config.json that give greedily, and with nothing passed, what `lm.generate` gives.
 
     `prompts` are tried on the written tokenizer. Raises BadInput as `load` does.
     """
-    local = load(model, device="cpu", as_stored=True)
-    network = whole_network(local)
+    local = load_model(model, device="cpu", as_stored=True)
+    network = merge_weights(local)
     tokenizer = local.tokenizer
     settings: Any = GenerationConfig
     network.generation_config = settings(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=list(stop_ids(tokenizer, network)),
+        eos_token_id=list(find_stop_ids(tokenizer, network)),
         pad_token_id=tokenizer.pad_token_id,
     )
-    expected = prompt_ids(tokenizer, prompts)
-    tokenizer.chat_template = self_contained(tokenizer) or tokenizer.chat_template
-    tokenizer.model_input_names = INPUTS
+    expected = tokenize_prompts(tokenizer, prompts)
+    tokenizer.chat_template = make_self_contained(tokenizer) or tokenizer.chat_template
+    tokenizer.model_input_names = MODEL_INPUT_NAMES
     for own in ("is_local", "local_files_only"):  # how it was loaded here
         tokenizer.init_kwargs.pop(own, None)
-    save(LocalModel(network, tokenizer, "cpu"), folder)
-    return Merged(
+    save_model(LocalModel(network, tokenizer, "cpu"), folder)
+    return MergeResult(
         dtype=str(network.dtype).removeprefix("torch."),
         n_parameters=sum(p.numel() for p in network.parameters()),
-        notes=() if _as_loaded(folder, prompts) == expected else (OTHER_PROMPTS,),
+        notes=() if _as_loaded(folder, prompts) == expected else (PROMPT_WARNING,),
     )
 
 
-OTHER_PROMPTS = (
+PROMPT_WARNING = (
     "AutoTokenizer and a plain apply_chat_template give other prompt tokens than the training had "
     "(the tokenizer's class or its chat template needs settings of its own), so expect worse "
     "answers than those measured."
 )
 
 
-def whole_network(local: LocalModel) -> Any:
+def merge_weights(local: LocalModel) -> Any:
     """The transformers model itself, with its adapter merged in if it has one."""
     network: Any = local.model
     if hasattr(network, "merge_and_unload"):
-        _part_tied_head(network)
+        _untie_head(network)
         network = network.merge_and_unload()
     return network
 
 
-def _part_tied_head(network: Any) -> None:
+def _untie_head(network: Any) -> None:
     """An adapter on an output layer that is tied to the embeddings must not change those, too."""
     head = network.get_base_model().get_output_embeddings()
     base = getattr(head, "base_layer", None)

@@ -2,21 +2,21 @@
 
 from collections.abc import Sequence
 
-from bridgekd.core.draws import stream
-from bridgekd.lm.encode import Encoded, stop_ids, turn_end_id
+from bridgekd.core.draws import make_rng
+from bridgekd.lm.encode import TokenizedSequence, find_stop_ids, find_turn_end_id
 from bridgekd.lm.generating import PromptRow, sample_ids
 from bridgekd.lm.loading import LocalModel
 
 
 def sample_targets(
     local: LocalModel,
-    rows: Sequence[Encoded],
+    rows: Sequence[TokenizedSequence],
     names: Sequence[str],
     *,
     fraction: float,
     seed: int,
     max_new_tokens: int,
-) -> list[Encoded]:
+) -> list[TokenizedSequence]:
     """Return the rows in order, about `fraction` of them with a target that the model samples.
 
     names[i] names row i and its update. Its random streams depend on nothing else, so batches,
@@ -26,19 +26,19 @@ def sample_targets(
     chosen = [
         i
         for i, (row, name) in enumerate(zip(rows, names, strict=True))
-        if row.n_prompt and stream(seed, f"choose {name}").random() < fraction
+        if row.n_prompt and make_rng(seed, f"choose {name}").random() < fraction
     ]
     prompts = [
         PromptRow(rows[i].ids[: rows[i].n_prompt], seed, f"sample {names[i]}") for i in chosen
     ]
-    stop = stop_ids(local.tokenizer, local.model)
+    stop = find_stop_ids(local.tokenizer, local.model)
     result = list(rows)
     for i, new in zip(chosen, sample_ids(local, prompts, max_new_tokens, stop), strict=True):
         is_ended = len(new) < max_new_tokens
-        target = [*new, turn_end_id(local.tokenizer)] if is_ended else new
+        target = [*new, find_turn_end_id(local.tokenizer)] if is_ended else new
         weight = sum(rows[i].weights) / len(target)
         n_prompt = rows[i].n_prompt
-        result[i] = Encoded(
+        result[i] = TokenizedSequence(
             (*rows[i].ids[:n_prompt], *target),
             (0.0,) * n_prompt + (weight,) * len(target),
             n_prompt,

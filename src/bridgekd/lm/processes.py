@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from bridgekd.errors import BadInput, Stopped
+from bridgekd.errors import InputError, StoppedError
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.training_job import TrainingJob
 from bridgekd.lm.training_log import TrainingLog
@@ -23,10 +23,10 @@ from bridgekd.progress import Progress
 
 FOLDER, JOB, RESULT, REFUSAL = "processes", "job.pickle", "result.pickle", "refusal.txt"
 LAUNCHER_LOG = "launcher.log"
-N_SHOWN = 5  # lines of a worker that failed
+N_LOG_LINES = 5  # lines of a worker that failed
 
 
-def in_processes(job: TrainingJob, progress: Progress) -> TrainingLog:
+def run_distributed(job: TrainingJob, progress: Progress) -> TrainingLog:
     """The log of a training that `job.runtime.num_processes` workers did together.
 
     Raises BadInput with a worker's own sentence, or Stopped with the last lines of one that died.
@@ -80,7 +80,7 @@ def get_worker_log(folder: Path, rank: int) -> Path:
 
 def _raise_failure(folder: Path, job: TrainingJob) -> None:
     if (folder / REFUSAL).exists():
-        raise BadInput((folder / REFUSAL).read_text("utf-8"))
+        raise InputError((folder / REFUSAL).read_text("utf-8"))
     text = (folder / LAUNCHER_LOG).read_text("utf-8", "replace")
     found = re.search(r"Root Cause.*?rank +: (\d+).*?exitcode +: (-?\d+)", text, re.DOTALL)
     which = "the launcher"
@@ -88,8 +88,8 @@ def _raise_failure(folder: Path, job: TrainingJob) -> None:
         which = f"process {found[1]} of {job.runtime.num_processes} (exit status {found[2]})"
         log = get_worker_log(folder, int(found[1]))
         text = log.read_text("utf-8", "replace") if log.exists() else ""
-    last = " | ".join(text.strip().splitlines()[-N_SHOWN:])
-    raise Stopped(
+    last = " | ".join(text.strip().splitlines()[-N_LOG_LINES:])
+    raise StoppedError(
         f"{job.label}: {which} died (out of memory?). Last lines: {last}\n"
         "Run the same command again to continue from the last checkpoint."
     )

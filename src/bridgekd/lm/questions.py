@@ -7,19 +7,19 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from bridgekd.core.prompts import (
-    ANSWER_MARK,
+    ANSWER_PREFIX,
     LETTERS,
-    answer_prompt,
+    format_answer,
+    render_answer_prompt,
     render_question,
-    shown_answer,
 )
-from bridgekd.errors import BadInput
-from bridgekd.lm.encode import render_prompt, text_ids
-from bridgekd.lm.forward import Row
+from bridgekd.errors import InputError
+from bridgekd.lm.encode import render_prompt, tokenize_continuations
+from bridgekd.lm.forward import ScoringRow
 from bridgekd.records import Example
 
 
-class Reader(Protocol):
+class HasTokenizer(Protocol):
     """Whatever has a tokenizer: a model, or what is known here of one that runs elsewhere."""
 
     @property
@@ -27,39 +27,43 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TokenizedPrompt:
     """The answer prompt's tokens, and which of them are the question's (options included).
 
     All are, where the tokenizer gives no offsets or the template alters the question.
     """
 
     ids: tuple[int, ...]
-    question: tuple[bool, ...]
+    is_question: tuple[bool, ...]
 
-    def followed_by(self, target: Sequence[int], n_scored: int) -> Row:
+    def append(self, target: Sequence[int], n_scored: int) -> ScoringRow:
         """The row of this prompt and `target`, of which the last `n_scored` tokens count."""
-        return Row((*self.ids, *target), self.question, n_scored)
+        return ScoringRow((*self.ids, *target), self.is_question, n_scored)
 
 
-def ask(local: Reader, examples: Sequence[Example]) -> list[Asked]:
+def tokenize_answer_prompts(
+    local: HasTokenizer, examples: Sequence[Example]
+) -> list[TokenizedPrompt]:
     """Every example's answer prompt, in order."""
     if not examples:
         return []
     tokenizer = local.tokenizer
-    texts = [render_prompt(tokenizer, answer_prompt(example)) for example in examples]
+    texts = [render_prompt(tokenizer, render_answer_prompt(example)) for example in examples]
     encoding = tokenizer(
         texts, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
     )
     offsets = encoding["offset_mapping"] if tokenizer.is_fast else [None] * len(texts)
     return [
-        Asked(tuple(ids), _marks(text, render_question(example), spans) or (True,) * len(ids))
+        TokenizedPrompt(
+            tuple(ids), _mark_question(text, render_question(example), spans) or (True,) * len(ids)
+        )
         for example, text, ids, spans in zip(
             examples, texts, encoding["input_ids"], offsets, strict=True
         )
     ]
 
 
-def _marks(
+def _mark_question(
     text: str, question: str, spans: Sequence[tuple[int, int]] | None
 ) -> tuple[bool, ...] | None:
     """Which tokens lie in the question, by their places in the text; None if that is unknown."""
@@ -71,45 +75,53 @@ def _marks(
     return marks if any(marks) else None
 
 
-def targets(local: Reader, answers: Sequence[str]) -> list[tuple[list[int], int]]:
+def tokenize_answers(local: HasTokenizer, answers: Sequence[str]) -> list[tuple[list[int], int]]:
     """(tokens of `Answer: <answer>`, how many of them are the answer's own) of each answer.
 
     The mark's tokens are the leading ones shared with `Answer: `, with and without the space that
     some tokenizers keep apart.
     """
-    mark = text_ids(local.tokenizer, [f"{ANSWER_MARK} "])[0]
-    texts = text_ids(local.tokenizer, [f"{ANSWER_MARK} {answer}" for answer in answers])
-    return [(target, len(target) - _n_shared(mark, target)) for target in texts]
+    mark = tokenize_continuations(local.tokenizer, [f"{ANSWER_PREFIX} "])[0]
+    texts = tokenize_continuations(
+        local.tokenizer, [f"{ANSWER_PREFIX} {answer}" for answer in answers]
+    )
+    return [(target, len(target) - _count_shared_prefix(mark, target)) for target in texts]
 
 
-def gold_rows(local: Reader, examples: Sequence[Example]) -> list[Row]:
+def build_gold_rows(local: HasTokenizer, examples: Sequence[Example]) -> list[ScoringRow]:
     """Every example's prompt and gold answer; BadInput for one without an answer or its tokens."""
     for example in examples:
         if not example.answer:
-            raise BadInput(f"example {example.id} has no gold answer, so its loss cannot be scored")
-    gold = targets(local, [shown_answer(example) for example in examples])
+            raise InputError(
+                f"example {example.id} has no gold answer, so its loss cannot be scored"
+            )
+    gold = tokenize_answers(local, [format_answer(example) for example in examples])
     for example, (_, n_own) in zip(examples, gold, strict=True):
         if not n_own:
-            raise BadInput(
+            raise InputError(
                 f"the gold answer {example.answer!r} of example {example.id} has no tokens"
             )
     return [
-        asked.followed_by(target, n_own)
-        for asked, (target, n_own) in zip(ask(local, examples), gold, strict=True)
+        asked.append(target, n_own)
+        for asked, (target, n_own) in zip(
+            tokenize_answer_prompts(local, examples), gold, strict=True
+        )
     ]
 
 
-def mark_ids(local: Reader) -> list[int]:
+def tokenize_answer_prefix(local: HasTokenizer) -> list[int]:
     """The tokens of the mark that stand before any answer: where a free answer is continued."""
-    empty, *full = text_ids(local.tokenizer, [f"{ANSWER_MARK} {text}" for text in ("", "a", "7")])
-    return empty[: min(_n_shared(empty, ids) for ids in full)]
+    empty, *full = tokenize_continuations(
+        local.tokenizer, [f"{ANSWER_PREFIX} {text}" for text in ("", "a", "7")]
+    )
+    return empty[: min(_count_shared_prefix(empty, ids) for ids in full)]
 
 
-def shown_options(example: Example) -> list[str]:
+def format_choices(example: Example) -> list[str]:
     """The options as a model should write them: `(B) text`."""
     return [f"({LETTERS[i]}) {choice}" for i, choice in enumerate(example.choices)]
 
 
-def _n_shared(one: Sequence[int], other: Sequence[int]) -> int:
+def _count_shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     pairs = zip(one, other, strict=False)
     return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridgekd.lm.forward import logits_at
-from bridgekd.lm.loading import LocalModel, load
+from bridgekd.lm.forward import compute_logits_at
+from bridgekd.lm.loading import LocalModel, load_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class ReferenceModel:
         """Return its logits [m, n_shared] at `positions` of a forward pass with `arguments`."""
         model = self.local.model
         with torch.no_grad():
-            return logits_at(model, model, positions, arguments)[:, : self.n_shared]
+            return compute_logits_at(model, model, positions, arguments)[:, : self.n_shared]
 
 
 def load_reference(spec: ReferenceSpec, trained: LocalModel) -> ReferenceModel | None:
     """Return the model on the device of the trained one; None if their vocabularies differ."""
-    local = load(spec.model, device=trained.device, revision=spec.revision)
+    local = load_model(spec.model, device=trained.device, revision=spec.revision)
     if local.tokenizer.get_vocab() != trained.tokenizer.get_vocab():
         return None
     return ReferenceModel(local, len(trained.tokenizer))

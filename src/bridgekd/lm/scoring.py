@@ -12,25 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.lm import options
-from bridgekd.lm.encode import stop_ids
-from bridgekd.lm.forward import evaluating, nll, row_means
-from bridgekd.lm.generating import continue_ids
+from bridgekd.lm.encode import find_stop_ids
+from bridgekd.lm.forward import compute_row_means, eval_mode, token_nll
+from bridgekd.lm.generating import generate_ids
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.memory import run_scoring, score_rows
-from bridgekd.lm.questions import ask, gold_rows, mark_ids
-from bridgekd.progress import Progress, silent
+from bridgekd.lm.questions import build_gold_rows, tokenize_answer_prefix, tokenize_answer_prompts
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Example
 from bridgekd.selection.difficulty.loss import MEASURE as LOSS
 from bridgekd.selection.measure import DifficultyMeasure
 
-PART = 4096  # examples whose tokens are in memory at once; batches never reach across
-Told = Callable[[Sequence[int], NDArray[np.float64], Tensor], None]
+ROWS_PER_PART = 4096  # examples whose tokens are in memory at once; batches never reach across
+OnPartScored = Callable[[Sequence[int], NDArray[np.float64], Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredExamples:
     """What a model thinks of n examples, in their order; higher difficulty = harder.
 
     difficulty [n]; embeddings [n, width] of length 1.
@@ -40,17 +40,17 @@ class Scored:
     embeddings: NDArray[np.float32]
 
 
-def score(
+def score_examples(
     local: LocalModel,
     examples: Sequence[Example],
     *,
     measure: DifficultyMeasure[Any] | None = LOSS,
     max_new_tokens: int = 32,
     batch_size: int | None,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     label: str = "score",
-    part: int = PART,
-) -> Scored:
+    part: int = ROWS_PER_PART,
+) -> ScoredExamples:
     """Difficulty and embedding of every example, in order; without a measure difficulty is 0.
 
     A measure that needs gold gets d_i = -(1/T_y) sum_t log p(y_t | x, y_<t) in nats, over the gold
@@ -66,23 +66,23 @@ def score(
     median length; None: as many as memory holds. So many examples as `part` says are tokens in
     memory at once. Raises InputError if memory does not hold one row.
     """
-    kept = _Kept(len(examples), lambda done, of: progress(label, done, of))
+    kept = _ScoreColumns(len(examples), lambda done, of: progress(label, done, of))
     progress(label, 0, len(examples))
-    with evaluating(local.model):
+    with eval_mode(local.model):
         for start in range(0, len(examples), part):
             some = list(examples[start : start + part])
             kept.start = start
             if measure is None:
-                _embed_alone(local, some, batch_size, kept.keep)
+                _embed_only(local, some, batch_size, kept.keep)
             elif measure.needs_gold:
                 _score_gold(local, some, batch_size, kept.keep)
             else:
-                _score_options(local, some, measure, batch_size, kept.keep)
+                _score_choices(local, some, measure, batch_size, kept.keep)
                 _score_free(local, some, measure, max_new_tokens, batch_size, kept.keep)
-    return Scored(kept.difficulty, kept.embeddings)
+    return ScoredExamples(kept.difficulty, kept.embeddings)
 
 
-class _Kept:
+class _ScoreColumns:
     """The columns of n examples as they fill; `start` is where the part begins that comes in."""
 
     def __init__(self, n: int, tell: Callable[[int, int], None]) -> None:
@@ -107,26 +107,26 @@ def _score_gold(
     local: LocalModel,
     examples: Sequence[Example],
     batch_size: int | None,
-    keep: Told,
+    keep: OnPartScored,
 ) -> None:
-    rows = gold_rows(local, examples)
-    score_rows(local, rows, nll, batch_size, lambda b, means, e: keep(b, means.numpy(), e))
+    rows = build_gold_rows(local, examples)
+    score_rows(local, rows, token_nll, batch_size, lambda b, means, e: keep(b, means.numpy(), e))
 
 
-def _embed_alone(
-    local: LocalModel, examples: Sequence[Example], batch_size: int | None, keep: Told
+def _embed_only(
+    local: LocalModel, examples: Sequence[Example], batch_size: int | None, keep: OnPartScored
 ) -> None:
     end = int(local.tokenizer.eos_token_id)  # any token: a row has one that is looked at
-    rows = [asked.followed_by([end], 1) for asked in ask(local, examples)]
-    score_rows(local, rows, nll, batch_size, lambda b, _, e: keep(b, np.zeros(len(b)), e))
+    rows = [asked.append([end], 1) for asked in tokenize_answer_prompts(local, examples)]
+    score_rows(local, rows, token_nll, batch_size, lambda b, _, e: keep(b, np.zeros(len(b)), e))
 
 
-def _score_options(
+def _score_choices(
     local: LocalModel,
     examples: Sequence[Example],
     measure: DifficultyMeasure[Any],
     batch_size: int | None,
-    keep: Told,
+    keep: OnPartScored,
 ) -> None:
     score_choices = measure.score_choices
     if score_choices is None:
@@ -137,7 +137,7 @@ def _score_options(
         difficulty = np.array([score_choices(log_p) for log_p in values])
         keep([closed[i] for i in batch], difficulty, embeddings)
 
-    options.each_batch(local, [examples[i] for i in closed], batch_size, told)
+    options.score_batches(local, [examples[i] for i in closed], batch_size, told)
 
 
 def _score_free(
@@ -146,7 +146,7 @@ def _score_free(
     measure: DifficultyMeasure[Any],
     max_new_tokens: int,
     batch_size: int | None,
-    keep: Told,
+    keep: OnPartScored,
 ) -> None:
     """The model writes, then one pass over prompt and answer looks at how sure it was."""
     free = [i for i, e in enumerate(examples) if not (e.choices and measure.score_choices)]
@@ -154,22 +154,24 @@ def _score_free(
     if not free:
         return
     if score_tokens is None:
-        raise BadInput(
+        raise InputError(
             f"Example {examples[free[0]].id} has no choices, and the difficulty measure "
             f"{measure.name} is only for choices. Use another one."
         )
-    asked = ask(local, [examples[i] for i in free])
-    mark = mark_ids(local)
-    stop = stop_ids(local.tokenizer, local.model)
+    asked = tokenize_answer_prompts(local, [examples[i] for i in free])
+    mark = tokenize_answer_prefix(local)
+    stop = find_stop_ids(local.tokenizer, local.model)
 
     def run(batch: list[int]) -> None:
         prompts = [(*asked[i].ids, *mark) for i in batch]
-        written = continue_ids(local, prompts, max_new_tokens, stop)
+        written = generate_ids(local, prompts, max_new_tokens, stop)
         rows = [
-            asked[i].followed_by([*mark, *(text or stop[:1])], max(1, len(text)))
+            asked[i].append([*mark, *(text or stop[:1])], max(1, len(text)))
             for i, text in zip(batch, written, strict=True)
         ]
-        values, embeddings = row_means(local, rows, lambda logits, targets: score_tokens(logits))
+        values, embeddings = compute_row_means(
+            local, rows, lambda logits, targets: score_tokens(logits)
+        )
         keep([free[i] for i in batch], values.numpy(), embeddings)
 
     run_scoring(local, [len(a.ids) + max_new_tokens for a in asked], batch_size, run)

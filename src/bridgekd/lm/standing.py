@@ -15,15 +15,15 @@ from pathlib import Path
 import torch
 import transformers
 
-from bridgekd.config import Train
-from bridgekd.lm.encode import Encoded
+from bridgekd.config import TrainOptions
+from bridgekd.lm.encode import TokenizedSequence
 
-STANDING = "standing.json"
-METRICS = "metrics.jsonl"
+STATE_FILE = "standing.json"
+METRICS_FILE = "metrics.jsonl"
 
 
 @dataclass
-class Standing:
+class CheckpointState:
     """`identity` says which training it is; `seconds` counts all tries so far. The last three are
     how an update is cut into micro-batches by now: they change when memory runs out.
     """
@@ -34,17 +34,17 @@ class Standing:
     validations: list[tuple[int, float]] = field(default_factory=list)
     seconds: float = 0.0
     micro_tokens: int | None = None
-    n_halved: int = 0
+    n_halvings: int = 0
     gradient_checkpointing: bool = False
 
-    def without_gain(self) -> int:
+    def count_evals_without_gain(self) -> int:
         """Evaluations since the best one."""
         return sum(update > self.best_update for update, _ in self.validations)
 
 
-def identity_of(
-    rows: Sequence[Encoded],
-    config: Train,
+def compute_identity(
+    rows: Sequence[TokenizedSequence],
+    config: TrainOptions,
     n_updates: int,
     seed: int,
     n_processes: int,
@@ -59,36 +59,36 @@ def identity_of(
     return digest.hexdigest()
 
 
-def best_folder(work: Path, update: int) -> Path:
+def get_best_folder(work: Path, update: int) -> Path:
     """Where the weights of this update wait until it is known whether they stay the best."""
     return work / f"best-{update}"
 
 
-def mark_checkpoint(work: Path, standing: Standing, metrics: Path) -> None:
+def finish_checkpoint(work: Path, standing: CheckpointState, metrics: Path) -> None:
     """Makes the Trainer's checkpoint of this update whole, then removes what it replaces."""
     folder = work / f"checkpoint-{standing.update}"
-    shutil.copyfile(metrics, folder / METRICS)
+    shutil.copyfile(metrics, folder / METRICS_FILE)
     for file in (p for p in folder.iterdir() if p.is_file()):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
-    partial = folder / f"{STANDING}.writing"
+    partial = folder / f"{STATE_FILE}.writing"
     with open(partial, "w", encoding="utf-8") as mark:
         json.dump(asdict(standing), mark)
         mark.flush()
         os.fsync(mark.fileno())
-    os.replace(partial, folder / STANDING)
-    kept = {folder, best_folder(work, standing.best_update)}
+    os.replace(partial, folder / STATE_FILE)
+    kept = {folder, get_best_folder(work, standing.best_update)}
     for old in [*work.glob("checkpoint-*"), *work.glob("best-*")]:
         if old not in kept:
             shutil.rmtree(old)
 
 
-def latest_checkpoint(work: Path, identity: str) -> tuple[Path, Standing] | None:
+def find_latest_checkpoint(work: Path, identity: str) -> tuple[Path, CheckpointState] | None:
     """The last whole checkpoint of this very training, and where it stood."""
     found = []
-    for mark in work.glob(f"checkpoint-*/{STANDING}"):
+    for mark in work.glob(f"checkpoint-*/{STATE_FILE}"):
         told = json.loads(mark.read_text("utf-8"))
         told["validations"] = [(update, value) for update, value in told["validations"]]
-        found.append((mark.parent, Standing(**told)))
+        found.append((mark.parent, CheckpointState(**told)))
     own = [each for each in found if each[1].identity == identity]
     return max(own, key=lambda each: each[1].update, default=None)

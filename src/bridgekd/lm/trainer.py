@@ -15,16 +15,23 @@ from pydantic import BaseModel
 from torch import Tensor
 from transformers import PrinterCallback, Trainer
 
-from bridgekd.errors import BadInput
-from bridgekd.lm.encode import Encoded
-from bridgekd.lm.forward import logits_at
+from bridgekd.errors import InputError
+from bridgekd.lm.encode import TokenizedSequence
+from bridgekd.lm.forward import compute_logits_at
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.memory import free_device_memory, is_out_of_memory
 from bridgekd.lm.objectives import Objective, TokenBatch
 from bridgekd.lm.on_policy import sample_targets
 from bridgekd.lm.reference_model import ReferenceModel
-from bridgekd.lm.updates import Batch, Share, Updates, micro_batches, one_line, rectangle
-from bridgekd.lm.watching import Watch
+from bridgekd.lm.updates import (
+    MicroBatch,
+    UpdateSchedule,
+    UpdateShard,
+    pack_batch,
+    pad_batch,
+    split_micro_batches,
+)
+from bridgekd.lm.watching import TrainingMonitor
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -37,9 +44,9 @@ class UpdateTrainer(Trainer):
     def __init__(
         self,
         local: LocalModel,
-        rows: Sequence[Encoded],
-        updates: Updates,
-        watch: Watch,
+        rows: Sequence[TokenizedSequence],
+        updates: UpdateSchedule,
+        watch: TrainingMonitor,
         arguments: Any,
         *,
         objective: Objective,
@@ -52,7 +59,7 @@ class UpdateTrainer(Trainer):
             model=local.model,
             args=arguments,
             train_dataset=updates,
-            data_collator=_only,
+            data_collator=_unwrap_single,
             callbacks=[watch],
         )
         self.remove_callback(PrinterCallback)
@@ -66,7 +73,7 @@ class UpdateTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
         """Gradients of this process's share of an update; its part of the loss, float32."""
-        share: Share = inputs["share"]
+        share: UpdateShard = inputs["share"]
         rows = self._prepare_rows(share)
         model.train()
         while True:
@@ -76,9 +83,9 @@ class UpdateTrainer(Trainer):
                 if not is_out_of_memory(exc):
                     raise
                 reason = str(exc).partition("\n")[0]
-            self._cut_finer(rows, reason)
+            self._halve_micro_batch(rows, reason)
 
-    def _prepare_rows(self, share: Share) -> list[Encoded]:
+    def _prepare_rows(self, share: UpdateShard) -> list[TokenizedSequence]:
         """The rows of a share; an on-policy objective replaces targets by the model's own."""
         rows = [self.rows[i] for i in share.rows]
         get_fraction = self.objective.get_sampled_fraction
@@ -96,8 +103,8 @@ class UpdateTrainer(Trainer):
     def _progress(self) -> float:
         return self.state.global_step / self.state.max_steps
 
-    def _run_update(self, model: Any, rows: Sequence[Encoded], weight: float) -> Tensor:
-        batches = self._cut(rows)
+    def _run_update(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
+        batches = self._split_update(rows)
         total = torch.zeros((), device=self.local.device)
         for k, batch in enumerate(batches, 1):
             apart = self.accelerator.no_sync(model) if k < len(batches) else nullcontext()
@@ -107,10 +114,10 @@ class UpdateTrainer(Trainer):
             total += loss.detach()
         return total
 
-    def _cut(self, rows: Sequence[Encoded]) -> list[list[int]]:
-        return micro_batches([len(row.ids) for row in rows], self.watch.standing.micro_tokens)
+    def _split_update(self, rows: Sequence[TokenizedSequence]) -> list[list[int]]:
+        return split_micro_batches([len(row.ids) for row in rows], self.watch.standing.micro_tokens)
 
-    def _loss(self, model: Any, rows: Sequence[Encoded], weight: float) -> Tensor:
+    def _loss(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
         """This micro-batch's part of the update's loss; processes average theirs, hence the
         factor.
         """
@@ -118,7 +125,7 @@ class UpdateTrainer(Trainer):
         arguments = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
         if batch.positions is not None:
             arguments["position_ids"] = batch.positions
-        logits = logits_at(model, self.local.model, batch.places, arguments)
+        logits = compute_logits_at(model, self.local.model, batch.places, arguments)
         tokens = TokenBatch(
             logits=logits,
             targets=batch.targets,
@@ -130,17 +137,19 @@ class UpdateTrainer(Trainer):
         total = self.objective.compute_loss(tokens, self.options)
         return total * self.updates.n_processes / max(weight, TINY)
 
-    def _compute_reference_logits(self, batch: Batch, arguments: dict[str, Any]) -> Tensor | None:
+    def _compute_reference_logits(
+        self, batch: MicroBatch, arguments: dict[str, Any]
+    ) -> Tensor | None:
         if self.reference is None:
             return None
         return self.reference.compute_logits(batch.places, arguments)
 
-    def _batch(self, rows: Sequence[Encoded]) -> Batch:
+    def _batch(self, rows: Sequence[TokenizedSequence]) -> MicroBatch:
         if self.in_one_line:
-            return one_line(rows, self.local.device)
-        return rectangle(rows, int(self.local.tokenizer.pad_token_id), self.local.device)
+            return pack_batch(rows, self.local.device)
+        return pad_batch(rows, int(self.local.tokenizer.pad_token_id), self.local.device)
 
-    def _cut_finer(self, rows: Sequence[Encoded], reason: str) -> None:
+    def _halve_micro_batch(self, rows: Sequence[TokenizedSequence], reason: str) -> None:
         """After memory ran out: half the tokens, then gradient checkpointing, then one sentence."""
         model, standing = self.local.model, self.watch.standing
         model.zero_grad(set_to_none=True)
@@ -148,18 +157,18 @@ class UpdateTrainer(Trainer):
         longest = max(len(row.ids) for row in rows)
         tokens = min(standing.micro_tokens or sys.maxsize, longest * len(rows))
         if self.updates.n_processes > 1:
-            raise BadInput(
+            raise InputError(
                 f"Memory ran out in one of several processes ({reason}). Set "
                 f"runtime.micro_batch_tokens to {tokens // 2} and run the same command again."
             )
-        if len(self._cut(rows)) < len(rows):
+        if len(self._split_update(rows)) < len(rows):
             standing.micro_tokens = max(longest, tokens // 2)
-            standing.n_halved += 1
+            standing.n_halvings += 1
         elif not standing.gradient_checkpointing:
             standing.gradient_checkpointing = True
             self.save_activations()
         else:
-            raise BadInput(
+            raise InputError(
                 f"memory does not hold one row of {longest} tokens ({reason}); lower max_length, "
                 "use lora, or take a smaller model"
             )
@@ -183,9 +192,9 @@ class UpdateTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        self.watch.mark_checkpoint()
+        self.watch.finish_checkpoint()
 
 
-def _only(items: list[Share]) -> dict[str, Share]:
+def _unwrap_single(items: list[UpdateShard]) -> dict[str, UpdateShard]:
     (item,) = items
     return {"share": item}

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridgekd.config import Lora, RuntimeOptions, Train
+from bridgekd.config import LoraOptions, RuntimeOptions, TrainOptions
 from bridgekd.lm.loading import LocalModel
 from bridgekd.lm.reference_model import ReferenceSpec
-from bridgekd.records import TrainRow
+from bridgekd.records import TrainingSequence
 from bridgekd.variants import VariantSettings
 
 Validate = Callable[[LocalModel], float]
@@ -30,14 +30,14 @@ class TrainingJob:
     """
 
     base: str | Path
-    rows: Sequence[TrainRow]
+    rows: Sequence[TrainingSequence]
     out: Path
-    config: Train
+    config: TrainOptions
     n_updates: int
     seed: int
     device: str
     revision: str | None = None
-    lora: Lora | None = None
+    lora: LoraOptions | None = None
     validate: Validate | None = None
     label: str = "train"
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)

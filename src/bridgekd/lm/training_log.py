@@ -17,7 +17,7 @@ class TrainingLog(BaseModel):
 
     n_rows: int
     n_too_long: int
-    n_cut: int
+    n_truncated: int
     n_tokens: int
     n_target_tokens: int
     n_updates: int
@@ -27,8 +27,8 @@ class TrainingLog(BaseModel):
     tokens_per_s: float
     resumed_at: int
     micro_tokens: int | None
-    n_halved: int
+    n_halvings: int
     gradient_checkpointing: bool
     padding_free: bool
     n_processes: int
-    with_mentor: bool = False  # whether the objective had logits of a reference model
+    used_reference: bool = False  # whether the objective had logits of a reference model

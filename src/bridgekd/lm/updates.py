@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bridgekd.core.draws import stream
-from bridgekd.lm.batches import token_limited
-from bridgekd.lm.encode import Encoded
+from bridgekd.core.draws import make_rng
+from bridgekd.lm.batches import batch_by_max_tokens
+from bridgekd.lm.encode import TokenizedSequence
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class UpdateShard:
     """What one process does of one update: its rows, longest first, and the weight of the whole
     update over all processes.
     """
@@ -30,7 +30,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class MicroBatch:
     """A micro-batch on its device, n rows of tokens in a rectangle or all rows in one.
 
     ids [n, width]; mask [n, width], None for rows in one line; positions [1, width] there, else
@@ -47,7 +47,7 @@ class Batch:
     sequence_ids: Tensor
 
 
-class Updates(Dataset[Share]):
+class UpdateSchedule(Dataset[UpdateShard]):
     """All updates in order, each cut into one share a process: item k is share k mod n_processes
     of update k // n_processes.
 
@@ -57,14 +57,14 @@ class Updates(Dataset[Share]):
 
     def __init__(
         self,
-        rows: Sequence[Encoded],
+        rows: Sequence[TokenizedSequence],
         *,
         batch_size: int,
         n_updates: int,
         seed: int,
         n_processes: int = 1,
     ) -> None:
-        order = shuffled_passes(len(rows), n_updates * batch_size, seed)
+        order = shuffle_epochs(len(rows), n_updates * batch_size, seed)
         updates = order.reshape(n_updates, batch_size)
         self.lengths = np.array([len(row.ids) for row in rows])
         by_length = np.argsort(-self.lengths[updates], axis=1, kind="stable")
@@ -79,42 +79,42 @@ class Updates(Dataset[Share]):
     def __len__(self) -> int:
         return len(self.rows) * self.n_processes
 
-    def __getitem__(self, index: int) -> Share:
+    def __getitem__(self, index: int) -> UpdateShard:
         update, process = divmod(index, self.n_processes)
         mine = self.rows[update, process :: self.n_processes]
-        return Share(tuple(mine.tolist()), float(self.weight[update]))
+        return UpdateShard(tuple(mine.tolist()), float(self.weight[update]))
 
     def max_shard_tokens(self) -> int:
         """Return the tokens, padding included, of the largest shard in one micro-batch."""
         n_rows = -(-self.rows.shape[1] // self.n_processes)
         return int(n_rows * self.lengths[self.rows].max())
 
-    def tokens_until(self, update: int) -> int:
+    def count_tokens_until(self, update: int) -> int:
         """Prompt and target tokens of the updates up to this one, without padding."""
         return int(self._tokens[:update].sum())
 
-    def targets_until(self, update: int) -> int:
+    def count_targets_until(self, update: int) -> int:
         """Those of them that are learnt."""
         return int(self._targets[:update].sum())
 
 
-def shuffled_passes(n_rows: int, n_wanted: int, seed: int) -> NDArray[np.int64]:
+def shuffle_epochs(n_rows: int, n_wanted: int, seed: int) -> NDArray[np.int64]:
     """Row numbers [n_wanted]: one shuffled pass after the other."""
-    rng = stream(seed, "shuffle updates")
+    rng = make_rng(seed, "shuffle updates")
     passes = [rng.permutation(n_rows) for _ in range(-(-n_wanted // n_rows))]
     return np.concatenate(passes)[:n_wanted]
 
 
-def micro_batches(lengths: Sequence[int], most_tokens: int | None) -> list[list[int]]:
+def split_micro_batches(lengths: Sequence[int], most_tokens: int | None) -> list[list[int]]:
     """Places of rows in micro-batches of at most `most_tokens` tokens with padding; None: all at
     once. A longer row is one of its own.
     """
     if most_tokens is None:
         return [list(range(len(lengths)))] if lengths else []
-    return token_limited(lengths, most_tokens)
+    return batch_by_max_tokens(lengths, most_tokens)
 
 
-def rectangle(rows: Sequence[Encoded], pad_id: int, device: str) -> Batch:
+def pad_batch(rows: Sequence[TokenizedSequence], pad_id: int, device: str) -> MicroBatch:
     """Every row from the left edge, padded on the right. The last token predicts nothing."""
     width = max(len(row.ids) for row in rows) - 1
     ids = np.full((len(rows), width), pad_id, dtype=np.int64)
@@ -126,7 +126,7 @@ def rectangle(rows: Sequence[Encoded], pad_id: int, device: str) -> Batch:
     return _batch(rows, ids, mask, None, starts, device)
 
 
-def one_line(rows: Sequence[Encoded], device: str) -> Batch:
+def pack_batch(rows: Sequence[TokenizedSequence], device: str) -> MicroBatch:
     """All rows one behind the other in [1, width], kept apart by positions that start anew."""
     lengths = [len(row.ids) - 1 for row in rows]
     ids = np.concatenate([np.array(row.ids[:-1], dtype=np.int64) for row in rows])
@@ -136,13 +136,13 @@ def one_line(rows: Sequence[Encoded], device: str) -> Batch:
 
 
 def _batch(
-    rows: Sequence[Encoded],
+    rows: Sequence[TokenizedSequence],
     ids: NDArray[np.int64],
     mask: NDArray[np.int64] | None,
     positions: NDArray[np.int64] | None,
     starts: Sequence[int],
     device: str,
-) -> Batch:
+) -> MicroBatch:
     """Row i's first token lies at starts[i]."""
     weights = [np.array(row.weights[1:], dtype=np.float32) for row in rows]
     counted = [np.flatnonzero(w > 0) for w in weights]
@@ -153,7 +153,7 @@ def _batch(
     def placed(array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    return Batch(
+    return MicroBatch(
         ids=placed(ids),
         mask=None if mask is None else placed(mask),
         positions=None if positions is None else placed(positions),

@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from bridgekd.lm.loading import LocalModel, save
-from bridgekd.lm.standing import METRICS, Standing, best_folder, mark_checkpoint
+from bridgekd.lm.loading import LocalModel, save_model
+from bridgekd.lm.standing import METRICS_FILE, CheckpointState, finish_checkpoint, get_best_folder
 from bridgekd.lm.training_job import Validate
 
 
-class Watch(TrainerCallback):
+class TrainingMonitor(TrainerCallback):
     """`validate` (higher is better) is asked after `evaluation_updates`; `tell(update, of)` is
     called at the start and after every update. Keeps `standing` true. `work` is for what is needed
     to go on, `out` for the log.
@@ -30,7 +30,7 @@ class Watch(TrainerCallback):
         local: LocalModel,
         work: Path,
         out: Path,
-        standing: Standing,
+        standing: CheckpointState,
         *,
         validate: Validate | None,
         evaluation_updates: frozenset[int],
@@ -38,7 +38,7 @@ class Watch(TrainerCallback):
         checkpoint_s: float,
         tell: Callable[[int, int], None],
     ) -> None:
-        self.local, self.work, self.metrics = local, work, out / METRICS
+        self.local, self.work, self.metrics = local, work, out / METRICS_FILE
         self.standing, self.validate = standing, validate
         self.evaluation_updates, self.patience = evaluation_updates, patience
         self.checkpoint_s, self.tell = checkpoint_s, tell
@@ -48,7 +48,7 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if is_first():
+        if is_main_process():
             self.tell(self.standing.update, state.max_steps)
 
     def on_step_end(
@@ -59,57 +59,57 @@ class Watch(TrainerCallback):
             control.should_log = True
         if self.validate is not None and update in self.evaluation_updates:
             control.should_log = True
-            self._ask(update, self.validate)
-            gone_by = self.standing.without_gain()
+            self._evaluate(update, self.validate)
+            gone_by = self.standing.count_evals_without_gain()
             control.should_training_stop |= self.patience is not None and gone_by >= self.patience
         # After the evaluation, whose time is part of the rate.
-        if is_first():
+        if is_main_process():
             self.tell(update, update if control.should_training_stop else state.max_steps)
         # A checkpoint between two lines of the log would lose a part of the mean loss.
         logs = control.should_log or update % args.logging_steps == 0
         if logs and update < state.max_steps:
             control.should_save = self._is_time_to_save()
 
-    def _ask(self, update: int, validate: Validate) -> None:
+    def _evaluate(self, update: int, validate: Validate) -> None:
         value = 0.0
-        if is_first():
+        if is_main_process():
             model = self.local.model
             model.train(False)
             value = float(validate(self.local))
             model.train()
-        value = of_the_first(value, self.local.device)
+        value = broadcast_from_main(value, self.local.device)
         best = max((v for _, v in self.standing.validations), default=float("-inf"))
         if value > best or not self.standing.validations:
             self.standing.best_update = update
-            if is_first():
-                save(self.local, best_folder(self.work, update))
+            if is_main_process():
+                save_model(self.local, get_best_folder(self.work, update))
         self.standing.validations.append((update, value))
 
     def _is_time_to_save(self) -> bool:
         due = time.monotonic() - self.saved_at >= self.checkpoint_s
-        return bool(of_the_first(float(due), self.local.device))
+        return bool(broadcast_from_main(float(due), self.local.device))
 
-    def mark_checkpoint(self) -> None:
+    def finish_checkpoint(self) -> None:
         """After the Trainer has written its own part of a checkpoint."""
         if dist.is_initialized():
             dist.barrier()  # the other processes' random states belong to it
         self.saved_at = time.monotonic()
         self.standing.seconds = self.saved_at - self.started
-        if is_first():
-            mark_checkpoint(self.work, self.standing, self.metrics)
+        if is_main_process():
+            finish_checkpoint(self.work, self.standing, self.metrics)
 
     def begin(self, checkpoint: Path | None) -> None:
         """The log as it stood at the checkpoint; empty without one."""
-        if not is_first():
+        if not is_main_process():
             return
         if checkpoint is None:
             self.metrics.write_text("", "utf-8")
         else:
-            shutil.copyfile(checkpoint / METRICS, self.metrics)
+            shutil.copyfile(checkpoint / METRICS_FILE, self.metrics)
 
     def write(self, update: int, logs: Mapping[str, float]) -> None:
         """One line of metrics.jsonl; `validation` is null where nothing was asked."""
-        if not is_first():
+        if not is_main_process():
             return
         line = {
             "update": update,
@@ -123,12 +123,12 @@ class Watch(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the only process or the first of several."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def of_the_first(value: float, device: str) -> float:
+def broadcast_from_main(value: float, device: str) -> float:
     """The first process's value, in all of them."""
     if not dist.is_initialized():
         return value

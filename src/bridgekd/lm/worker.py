@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from bridgekd.errors import BadInput
-from bridgekd.lm.finetune import trained
+from bridgekd.errors import InputError
+from bridgekd.lm.finetune import run_training
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.processes import JOB, REFUSAL, RESULT, get_worker_log
 from bridgekd.lm.training_job import TrainingJob
-from bridgekd.lm.watching import is_first
+from bridgekd.lm.watching import is_main_process
 from bridgekd.variants import VariantRef
 
 
@@ -33,11 +33,11 @@ def main(folder: Path) -> int:
         job, objective = pickle.load(file)
     try:
         OBJECTIVES.resolve(objective)  # loads the code of one in a file
-        log = trained(job, report_progress)
-    except BadInput as exc:
+        log = run_training(job, report_progress)
+    except InputError as exc:
         (folder / REFUSAL).write_text(str(exc), "utf-8")
         return exc.exit_code
-    if is_first():
+    if is_main_process():
         with open(folder / RESULT, "wb") as file:
             pickle.dump(log, file)
     dist.destroy_process_group()

@@ -42,7 +42,7 @@ def teach_assistant(
     """Return the assistant after selection, purchase and check; in `select.rounds` rounds, each
     trained from `warm` on everything that was purchased by then.
     """
-    assistant, n_rounds = warm, run.recipe.select.rounds
+    assistant, n_rounds = warm, run.recipe.select.n_rounds
     purchases: list[Artifact] = []
     rationales: list[Artifact] = []
     for k in range(n_rounds):

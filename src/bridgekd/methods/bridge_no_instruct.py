@@ -1,6 +1,6 @@
 """BRIDGE with a student that was never instruction-tuned; the rest is BRIDGE's own."""
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import ASSISTANT_CARD, teach_assistant
 from bridgekd.runs import Arm, Run
@@ -10,7 +10,7 @@ from bridgekd.variants import NoOptions
 def build(run: Run, options: NoOptions) -> list[Arm]:
     """Return the arms. Raises InputError without an instruction set: it would be BRIDGE itself."""
     if run.instructions is None:
-        raise BadInput(
+        raise InputError(
             f"{METHOD.name} needs student.instruct. Without it, it equals bridge. Leave it out."
         )
     pool = run.load_pool()

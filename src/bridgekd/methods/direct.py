@@ -2,14 +2,14 @@
 teacher itself.
 """
 
-from bridgekd.config import Amount
+from bridgekd.config import CountOrPercent
 from bridgekd.methods import Method
 from bridgekd.runs import Arm, Run
 from bridgekd.variants import NoOptions
 
 
 def build_direct(
-    run: Run, name: str, title: str, card_sentence: str, queries: Amount | None = None
+    run: Run, name: str, title: str, card_sentence: str, queries: CountOrPercent | None = None
 ) -> list[Arm]:
     """Return the arms: a student of the teacher's answers to sampled questions."""
     pool = run.load_pool()

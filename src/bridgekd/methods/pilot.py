@@ -8,7 +8,7 @@ from bridgekd.config import Role
 from bridgekd.core.draws import SEED_STEP
 from bridgekd.edges.store import Artifact
 from bridgekd.runs import Arm, Run
-from bridgekd.stages.judging import Asked
+from bridgekd.stages.judging import PromptMode
 from bridgekd.stages.pilot import (
     EvaluatePilotSettings,
     HoldOutSettings,
@@ -64,7 +64,7 @@ def _train_without_teacher(run: Run, pool: Artifact, held_out: Artifact) -> Pilo
     if instructed != run.student:
         yield _label("base", run.student, "student")
     yield _label("instructed", instructed, "student", run.student_prompt_mode)
-    if not run.recipe.data.unlabelled:
+    if not run.recipe.data.unlabeled:
         rows = AnswerRows(size=None, answer_weight=run.recipe.student.answer_weight)
         settings = build_student_settings(run.recipe, rows)
         student = run.make(train_student, settings, instructed, held_out, epoch_pool=pool)
@@ -96,7 +96,7 @@ def _label(
     pilot_role: PilotRole,
     model: Artifact,
     role: Role,
-    mode: Asked = "explain",
+    mode: PromptMode = "explain",
     fraction: float = 0.0,
 ) -> tuple[PilotModelSettings, Arm]:
     arm = Arm(pilot_role, pilot_role, model, role, mode)

@@ -4,7 +4,7 @@ signals.
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.methods import Method
 from bridgekd.runs import Arm, Run
 from bridgekd.stages.score_pool import build_uncertainty_settings, score_student_uncertainty
@@ -27,14 +27,14 @@ def build(run: Run, options: TALoopOptions) -> list[Arm]:
     """Return the student. How uncertain it is after its warm-up (signals 1 and 2) selects the rest
     of the questions; the assistant's confidence (signal 3) filters what it learns from.
     """
-    if options.filter_by_confidence and run.recipe.budget.accepted is not None:
-        raise BadInput(
+    if options.filter_by_confidence and run.recipe.budget.accepted_rationales is not None:
+        raise InputError(
             f"budget.accepted is counted when an answer arrives, before the filter of {METHOD.name}"
             ". Set the method's filter_by_confidence to false, or limit queries."
         )
     pool, instructed = run.load_pool(), run.instruct_student()
     assistant = run.warm_up(pool)
-    rule = "confident" if options.filter_by_confidence else run.recipe.check.keep
+    rule = "confident" if options.filter_by_confidence else run.recipe.check.filter
     first, rest = (0.0, options.warm_up_fraction), (options.warm_up_fraction, 1.0)
 
     ranking = run.select_questions(pool, strategy="random", part=first)

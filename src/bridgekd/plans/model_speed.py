@@ -15,14 +15,19 @@ from pydantic import ValidationError
 from scipy.special import ndtri
 
 from bridgekd import lm
-from bridgekd.config import Section
-from bridgekd.core.prompts import answer_prompt, answer_target, explain_prompt, explain_target
+from bridgekd.config import FrozenModel
+from bridgekd.core.prompts import (
+    build_answer_target,
+    build_cot_target,
+    render_answer_prompt,
+    render_cot_prompt,
+)
 from bridgekd.core.throughput import WorkKind, WorkRate
-from bridgekd.edges.sources import model_and_revision
+from bridgekd.edges.sources import get_model_and_revision
 from bridgekd.io.disk import translate_disk_errors, write_atomic
-from bridgekd.plans.stage_work import Work
-from bridgekd.records import Example, Message, Span, TrainRow
-from bridgekd.stages.live import Live
+from bridgekd.plans.stage_work import Workload
+from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
+from bridgekd.stages.live import RunContext
 
 SPEED_FILE = "speeds.json"
 LENGTH_LOG_SD = 0.4  # of the lengths of rationales
@@ -31,7 +36,7 @@ _MIN_STEPS = 32
 _ANSWER_TOKENS = 4.0  # the mark before an answer, and the end token
 
 
-class SpeedKey(Section):
+class SpeedKey(FrozenModel):
     """What a speed belongs to; `options` is JSON of the settings that change it."""
 
     model: str
@@ -40,7 +45,7 @@ class SpeedKey(Section):
     options: str
 
 
-class ModelSpeed(Section):
+class ModelSpeed(FrozenModel):
     """A measured speed: `rate` by update or decoding step, `reading` by prompt token; `batch_size`
     of generation, `load_s` to load the model. The tokenizer makes `tokens_per_character` of a
     question, and the prompt adds `prompt_tokens`.
@@ -55,11 +60,11 @@ class ModelSpeed(Section):
     prompt_tokens: float
 
 
-class _SpeedFile(Section):
+class _SpeedFile(FrozenModel):
     speeds: tuple[ModelSpeed, ...] = ()
 
 
-def make_key(work: Work, live: Live) -> SpeedKey:
+def make_key(work: Workload, live: RunContext) -> SpeedKey:
     """Return what the speed of this work belongs to."""
     is_training = work.kind is WorkKind.TRAINING
     options = f"batch_size={live.runtime.get_batch_size(work.role)}"
@@ -95,7 +100,7 @@ def save_speed(store: Path, speed: ModelSpeed) -> None:
         write_atomic(store / SPEED_FILE, text)
 
 
-def estimate_seconds(work: Work, speed: ModelSpeed, rationale_tokens: float) -> float:
+def estimate_seconds(work: Workload, speed: ModelSpeed, rationale_tokens: float) -> float:
     """Return the seconds of this work, without the time to load the model."""
     prompt = speed.tokens_per_character * work.prompt_characters + speed.prompt_tokens
     target = speed.tokens_per_character * work.target_characters + _ANSWER_TOKENS
@@ -125,13 +130,13 @@ def estimate_longest(n: float) -> float:
 
 
 def measure_speeds(
-    works: Sequence[Work],
+    works: Sequence[Workload],
     examples: Sequence[Example],
     instructions: Sequence[tuple[str, str]],
     rationale_tokens: float,
     *,
     store: Path,
-    live: Live,
+    live: RunContext,
 ) -> None:
     """Measure the speeds of these works with the user's own texts, and save each in the store.
 
@@ -139,9 +144,9 @@ def measure_speeds(
     """
     for n_done, work in enumerate(works):
         live.progress("measure speed", n_done, len(works))
-        name, revision = model_and_revision(work.base)
+        name, revision = get_model_and_revision(work.base)
         started = time.monotonic()
-        local = lm.load(name, device=live.device, revision=revision)
+        local = lm.load_model(name, device=live.device, revision=revision)
         load_s = time.monotonic() - started
         per_character, per_prompt = lm.count_tokens(local, examples)
         reading, size = WorkRate(), 1
@@ -166,26 +171,29 @@ def measure_speeds(
 
 
 def _build_rows(
-    work: Work,
+    work: Workload,
     examples: Sequence[Example],
     instructions: Sequence[tuple[str, str]],
     rationale_characters: float,
-) -> list[TrainRow]:
+) -> list[TrainingSequence]:
     """Training sequences of the kind that this work trains on; rationales are made of questions."""
     if work.is_instruction:
         return [
-            TrainRow(str(i), (Message("user", prompt),), (Span(response),))
+            TrainingSequence(str(i), (Message("user", prompt),), (TargetSpan(response),))
             for i, (prompt, response) in enumerate(instructions)
         ]
     words = " ".join(e.question for e in examples)
     rows = []
     for i, example in enumerate(examples):
-        prompt, target = answer_prompt(example), answer_target(example.answer or "unknown")
+        prompt, target = (
+            render_answer_prompt(example),
+            build_answer_target(example.answer or "unknown"),
+        )
         if work.has_rationale:
             z = float(ndtri((i + 0.5) / len(examples)))
             n = int(rationale_characters * exp(LENGTH_LOG_SD * z - LENGTH_LOG_SD**2 / 2))
             text = (words * (n // len(words) + 1))[:n]
-            prompt = explain_prompt(example)
-            target = explain_target(text, example.answer or "unknown", 1.0)
-        rows.append(TrainRow(example.id, prompt, target))
+            prompt = render_cot_prompt(example)
+            target = build_cot_target(text, example.answer or "unknown", 1.0)
+        rows.append(TrainingSequence(example.id, prompt, target))
     return rows

@@ -13,10 +13,10 @@ from statistics import fmean, median
 
 from pydantic import BaseModel
 
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.store import MANIFEST, Artifact, Planned, PlanStore
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.ledger.history import mean_answer_tokens
 from bridgekd.plans.model_speed import (
     N_SAMPLES,
@@ -26,7 +26,7 @@ from bridgekd.plans.model_speed import (
     measure_speeds,
     read_speeds,
 )
-from bridgekd.plans.stage_work import PlannedData, Work, WorkCounter
+from bridgekd.plans.stage_work import PlannedData, WorkCounter, Workload
 from bridgekd.runs import Run
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, ScorePoolStats
@@ -57,7 +57,7 @@ class DurationEstimate:
     """
 
     stages: Mapping[str, StageDuration]
-    missing: tuple[Work, ...]
+    missing: tuple[Workload, ...]
     n_untimed: int
     rationale_tokens: float
     rationale_source: str | None
@@ -93,7 +93,7 @@ def estimate_durations(
     def estimate() -> DurationEstimate:
         rates, speeds = _StageRates(store.folder), read_speeds(store.folder)
         stages: dict[str, StageDuration] = {}
-        missing: dict[SpeedKey, Work] = {}
+        missing: dict[SpeedKey, Workload] = {}
         n_untimed = 0
         for todo in pending:
             folder = todo.artifact.path.name
@@ -124,7 +124,7 @@ def estimate_durations(
     return estimate()
 
 
-def find_rationale_length(teacher: Teacher, ledger: Path) -> tuple[float, str | None]:
+def find_rationale_length(teacher: TeacherOptions, ledger: Path) -> tuple[float, str | None]:
     """Return the expected tokens of a rationale, and what says so; None: it is assumed.
 
     Tokens of the teacher count as tokens of a student.
@@ -132,8 +132,8 @@ def find_rationale_length(teacher: Teacher, ledger: Path) -> tuple[float, str | 
     saved = mean_answer_tokens(ledger, teacher.provider, teacher.model)
     if saved is not None:
         return saved, "the answers in the ledger"
-    if teacher.expected_tokens is not None:
-        return fmean(teacher.expected_tokens), "teacher.expected_tokens"
+    if teacher.expected_completion_tokens is not None:
+        return fmean(teacher.expected_completion_tokens), "teacher.expected_tokens"
     return min(DEFAULT_RATIONALE_TOKENS, teacher.max_tokens), None
 
 
@@ -147,7 +147,7 @@ class _StageRates:
             artifact = Artifact(stage, fingerprint, file.parent)
             try:
                 seconds = _compute_row_seconds(artifact)
-            except BadInput:  # of another version of bridgekd
+            except InputError:  # of another version of bridgekd
                 continue
             if seconds is not None:
                 self._made[stage, _find_base(artifact).fingerprint].append((artifact, seconds))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol, cast
 
-from bridgekd.config import Lora, Role, Train, count_of
+from bridgekd.config import LoraOptions, Role, TrainOptions, resolve_count
 from bridgekd.core.prompts import render_question
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.store import Artifact, Planned
@@ -46,7 +46,7 @@ class PlannedData:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Workload:
     """`n_rows` rows of one kind of work with one model.
 
     `base` is the model that the user provided and that this model descends from. A row is a
@@ -66,8 +66,8 @@ class Work:
     is_timed: bool
     is_instruction: bool
     n_updates: int = 0
-    train: Train | None = None
-    lora: Lora | None = None
+    train: TrainOptions | None = None
+    lora: LoraOptions | None = None
 
     @property
     def base_name(self) -> str:
@@ -77,9 +77,9 @@ class Work:
 
 class _TrainSettings(Protocol):
     @property
-    def train(self) -> Train: ...
+    def train(self) -> TrainOptions: ...
     @property
-    def lora(self) -> Lora | None: ...
+    def lora(self) -> LoraOptions | None: ...
 
 
 class WorkCounter:
@@ -94,7 +94,7 @@ class WorkCounter:
         self._answer = fmean(len(e.answer or "") for e in shown)
         self._instruction = tuple(fmean(map(len, texts)) for texts in zip(*pairs, strict=True))
 
-    def count(self, todo: Planned) -> list[Work]:
+    def count(self, todo: Planned) -> list[Workload]:
         """Return the work of a stage; empty for one that uses no local model."""
         counters = {
             WorkKind.TRAINING: self._count_training,
@@ -104,10 +104,10 @@ class WorkCounter:
         works = list(counters[todo.stage.kind](todo)) if todo.stage.kind in counters else []
         return works + list(self._count_confidence(todo))
 
-    def _count_training(self, todo: Planned) -> Iterator[Work]:
+    def _count_training(self, todo: Planned) -> Iterator[Workload]:
         settings = cast(_TrainSettings, todo.settings)
         train, learns_rationales = settings.train, "rationales" in todo.inputs
-        n_updates = train.n_updates(max(1, self._count_epoch(todo)))
+        n_updates = train.compute_n_updates(max(1, self._count_epoch(todo)))
         n_rows = n_updates * train.batch_size
         yield self._make(
             todo, WorkKind.TRAINING, n_rows, has_rationale=learns_rationales,
@@ -115,16 +115,16 @@ class WorkCounter:
         )  # fmt: skip
         if "reference" in todo.inputs:  # it reads every sequence
             yield self._make(todo, WorkKind.SCORING, n_rows, "reference")
-        if "instructions" in todo.inputs or train.held_out is not None:
+        if "instructions" in todo.inputs or train.holdout_size is not None:
             return
         explains = (
             isinstance(todo.settings, TrainSettings) and todo.settings.prompt_mode == "explain"
         )
-        n_texts = train.evaluations * self._data.n_validation
+        n_texts = train.n_evaluations * self._data.n_validation
         if n_texts:
             yield self._make(todo, WorkKind.GENERATION, n_texts, has_rationale=explains)
 
-    def _count_generation(self, todo: Planned) -> Iterator[Work]:
+    def _count_generation(self, todo: Planned) -> Iterator[Workload]:
         settings, n_texts, has_rationale = todo.settings, 1, True
         n_rows = self._count_pool(todo)
         if "test" in todo.inputs:
@@ -137,7 +137,7 @@ class WorkCounter:
             has_rationale = settings.ask == "explain"
         yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, has_rationale=has_rationale)
 
-    def _count_scoring(self, todo: Planned) -> Iterator[Work]:
+    def _count_scoring(self, todo: Planned) -> Iterator[Workload]:
         settings, n_rows = todo.settings, self._count_pool(todo)
         name = "model" if "model" in todo.inputs else list(todo.inputs)[-1]
         yield self._make(todo, WorkKind.SCORING, n_rows, name, has_rationale=False)
@@ -148,7 +148,7 @@ class WorkCounter:
             if n_texts:
                 yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, has_rationale=False)
 
-    def _count_confidence(self, todo: Planned) -> Iterator[Work]:
+    def _count_confidence(self, todo: Planned) -> Iterator[Workload]:
         """What a model that scores rationales reads."""
         settings = todo.settings
         if not isinstance(settings, CheckSettings | AnnotateSettings | StudentUncertaintySettings):
@@ -169,7 +169,7 @@ class WorkCounter:
         *,
         has_rationale: bool = True,
         **more: Any,
-    ) -> Work:
+    ) -> Workload:
         """A work of this stage with the model of this name among its inputs."""
         base, settings, is_timed = todo.inputs[model][0], todo.settings, model != "encoder"
         while base.path.name in self._planned:
@@ -179,7 +179,7 @@ class WorkCounter:
             is_timed = is_timed and backend != "server"
         is_instruction = "instructions" in todo.inputs
         prompt, target = self._instruction if is_instruction else (self._question, self._answer)
-        return Work(
+        return Workload(
             kind, base, "assistant" if base == self._assistant else "student", n_rows, prompt,
             target, has_rationale, int(getattr(settings, "max_new_tokens", 0)), is_timed,
             is_instruction, **more,
@@ -196,7 +196,7 @@ class WorkCounter:
         rows = todo.settings.rows if isinstance(todo.settings, TrainSettings) else None
         size = rows.size if isinstance(rows, AnswerRows) else None
         n_pool = self._count_pool(todo)
-        return n_pool if size is None else count_of(size, n_pool)
+        return n_pool if size is None else resolve_count(size, n_pool)
 
     def _count_rationales(self, artifact: Artifact) -> int:
         """Rationales of a stage; of a purchase to come, as if every answer were kept."""

@@ -5,7 +5,7 @@ that students were trained on.
 from collections.abc import Iterator, Mapping, Sequence
 
 from bridgekd.core.crossed import Estimate
-from bridgekd.core.statistics import wilson
+from bridgekd.core.statistics import wilson_interval
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_column
 from bridgekd.edges.store import Artifact
@@ -108,4 +108,4 @@ def _split_accuracy(
 
 def _estimate_accuracy(correct: Sequence[bool]) -> Estimate:
     n, n_correct = len(correct), sum(correct)
-    return Estimate(n_correct / n if n else 0.0, *wilson(n_correct, n))
+    return Estimate(n_correct / n if n else 0.0, *wilson_interval(n_correct, n))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bridgekd.core.draws import drawn
+from bridgekd.core.draws import sample_indices
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
 from bridgekd.records import Example, Pick
@@ -49,11 +49,11 @@ def build_embedding_map(
     disk.
     """
     positions = {e.id: i for i, e in enumerate(pool)}
-    selected = sorted((p for p in ranking if p.chosen), key=lambda p: p.rank)
-    others = sorted((p for p in ranking if not p.chosen), key=lambda p: positions[p.id])
-    sample = [others[i] for i in drawn(seed, "map dots", n=_N_OTHERS, of=len(others))]
+    selected = sorted((p for p in ranking if p.is_selected), key=lambda p: p.rank)
+    others = sorted((p for p in ranking if not p.is_selected), key=lambda p: positions[p.id])
+    sample = [others[i] for i in sample_indices(seed, "map dots", n=_N_OTHERS, of=len(others))]
     shown = sample + selected[:_N_SELECTED]
-    fitted = drawn(seed, "map axes", n=_N_FITTED, of=len(pool))
+    fitted = sample_indices(seed, "map axes", n=_N_FITTED, of=len(pool))
     plane, variance = project(embeddings[fitted], embeddings[[positions[p.id] for p in shown]])
     points = tuple(
         _build_point(pool[positions[p.id]], p, float(x), float(y))
@@ -71,5 +71,5 @@ def build_embedding_map(
 
 
 def _build_point(example: Example, pick: Pick, x: float, y: float) -> MapPoint:
-    rank = pick.rank if pick.chosen else None
+    rank = pick.rank if pick.is_selected else None
     return MapPoint(x, y, pick.difficulty, example.domain, example.question, rank)

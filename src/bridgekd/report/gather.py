@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from bridgekd.edges.metrics_file import read_metrics
 from bridgekd.edges.rows import read_rows
-from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.edges.store import Artifact, find_ancestors
 from bridgekd.records import Example
 from bridgekd.report.contamination import compare_texts
 from bridgekd.report.embedding_map import build_embedding_maps
@@ -17,7 +17,7 @@ from bridgekd.report.purchases import collect_dropped, collect_purchases
 from bridgekd.report.report_data import ArmRow, CalibrationRow, ReportData
 from bridgekd.report.sample_predictions import list_shown_arms, read_answers, sample_predictions
 from bridgekd.report.training_curves import collect_trainings
-from bridgekd.stages.cells import budget_of, seed_of
+from bridgekd.stages.cells import find_budget, find_seed
 from bridgekd.stages.evaluate import EvaluateSettings
 from bridgekd.stages.stats import CalibrationStats
 from bridgekd.stats.metrics import Metrics
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def gather_report(evaluation: Artifact, settings: "ReportSettings") -> ReportData:
     """Return the data of one report. With several seeds or budgets, details are about the first."""
-    made_from, metrics = ancestors(evaluation), read_metrics(evaluation.path)
+    made_from, metrics = find_ancestors(evaluation), read_metrics(evaluation.path)
     own = VariantRef.model_validate(settings.recipe["method"])
     lead = find_leading_arm(metrics, [str(own.name), *(m.name for m in settings.methods)])
     titles = {arm.name: arm.title for arm in evaluation.read_settings(EvaluateSettings).arms}
@@ -37,7 +37,7 @@ def gather_report(evaluation: Artifact, settings: "ReportSettings") -> ReportDat
     first: dict[str, Artifact] = {}
     for label, artifacts in predictions.items():
         first.setdefault(metrics.arms[label].arm, artifacts[0])
-    first_made_from = {k: a for made in first.values() for k, a in ancestors(made).items()}
+    first_made_from = {k: a for made in first.values() for k, a in find_ancestors(made).items()}
     answers = read_answers(first)
     lead_arm = None if lead is None else metrics.arms[lead].arm
     test = read_rows(evaluation.get_input("test").path / "test.parquet", Example)
@@ -80,10 +80,10 @@ def _group_predictions(evaluation: Artifact, metrics: Metrics) -> dict[str, list
     found: dict[str, list[tuple[int, str, Artifact]]] = {}
     arms = evaluation.read_settings(EvaluateSettings).arms
     for arm, artifact in zip(arms, evaluation.get_inputs("predictions"), strict=True):
-        made_from = ancestors(artifact).values()
-        label = f"{arm.name}@{budget_of(made_from)}"
+        made_from = find_ancestors(artifact).values()
+        label = f"{arm.name}@{find_budget(made_from)}"
         label = label if label in metrics.arms else arm.name
-        found.setdefault(label, []).append((seed_of(made_from), artifact.path.name, artifact))
+        found.setdefault(label, []).append((find_seed(made_from), artifact.path.name, artifact))
     return {
         label: [artifact for _, _, artifact in sorted(rows, key=lambda row: row[:2])]
         for label, rows in found.items()

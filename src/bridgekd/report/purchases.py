@@ -10,7 +10,7 @@ from bridgekd.edges.store import Artifact
 from bridgekd.io.read_pool import read_pool
 from bridgekd.records import Completion, Rationale
 from bridgekd.report.report_data import DroppedRationales, PurchaseSummary
-from bridgekd.stages.cells import budget_of, seed_of
+from bridgekd.stages.cells import find_budget, find_seed
 from bridgekd.stages.select_questions import SelectSettings
 from bridgekd.stages.stats import PurchaseStats
 
@@ -35,7 +35,7 @@ def _summarize_purchase(
         artifact.manifest.title if is_eval else describe_selection(artifact.get_input("ranking"))
     )
     if has_variants and not is_eval:
-        title += f", {budget_of([artifact])}, seed {seed_of([artifact.get_input('pool')])}"
+        title += f", {find_budget([artifact])}, seed {find_seed([artifact.get_input('pool')])}"
     checks = [a for a in ancestors.values() if artifact in a.get_inputs("completions")]
     reasons = dict(_read_reasons(checks[0])) if checks else {}
     kept = {id for id, reason in reasons.items() if not reason}

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from bridgekd.core.draws import drawn
+from bridgekd.core.draws import sample_indices
 from bridgekd.edges.rows import read_rows
-from bridgekd.edges.store import Artifact, ancestors
+from bridgekd.edges.store import Artifact, find_ancestors
 from bridgekd.records import Example, Prediction
 from bridgekd.report.report_data import PredictionRow, SampledPredictions, ShownAnswer
 from bridgekd.stages.train import train_assistant
@@ -27,7 +27,7 @@ def list_shown_arms(predictions: Mapping[str, Artifact], lead: str) -> list[str]
     """Return the teacher, the assistants of the arm `lead`, the reference and `lead` itself, which
     is the last one.
     """
-    made_from = ancestors(predictions[lead])
+    made_from = find_ancestors(predictions[lead])
     shown = [
         name
         for name, artifact in predictions.items()
@@ -69,7 +69,7 @@ def sample_predictions(
 
 
 def _sample(examples: Sequence[Example], n: int, purpose: str) -> list[Example]:
-    return [examples[i] for i in drawn(0, f"shown {purpose}", n=n, of=len(examples))]
+    return [examples[i] for i in sample_indices(0, f"shown {purpose}", n=n, of=len(examples))]
 
 
 def _build_row(

@@ -3,16 +3,16 @@
 import shutil
 from pathlib import Path
 
-from bridgekd.config import Section
+from bridgekd.config import FrozenModel
 from bridgekd.edges.metrics_file import METRICS_FILE
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.report.gather import gather_report
 from bridgekd.report.page import render_report
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.variants import VariantSettings
 
 
-class ReportSettings(Section):
+class ReportSettings(FrozenModel):
     """The recipe and the command that reproduces the run. `n_variants`: seeds times budgets.
 
     The hash of a method's file is here and in no other settings: its code only says which stages
@@ -31,7 +31,7 @@ class ReportStats(Stats):
 
 @stage(version=6, title="Report")
 def report(
-    output_dir: Path, settings: ReportSettings, ctx: Live, evaluation: Artifact
+    output_dir: Path, settings: ReportSettings, ctx: RunContext, evaluation: Artifact
 ) -> ReportStats:
     """The page that a person reads, its tables as Markdown, and the figures for programs."""
     data = gather_report(evaluation, settings)

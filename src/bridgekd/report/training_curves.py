@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_jsonl
 from bridgekd.edges.store import Artifact
-from bridgekd.edges.store import ancestors as ancestors_of
+from bridgekd.edges.store import find_ancestors as ancestors_of
 from bridgekd.report.purchases import make_natural_key
 from bridgekd.report.report_data import TrainingSummary
-from bridgekd.stages.cells import seed_of
+from bridgekd.stages.cells import find_seed
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.train import TrainSettings
 
@@ -39,7 +39,7 @@ def collect_trainings(
 
 def _summarize_training(artifact: Artifact, title: str, is_first: bool) -> TrainingSummary:
     stats = artifact.read_stats(TrainStats)
-    judged_by_loss = artifact.read_settings(TrainSettings).train.held_out is not None
+    judged_by_loss = artifact.read_settings(TrainSettings).train.holdout_size is not None
     sign = -1 if judged_by_loss else 1  # early stopping maximizes minus the loss
     return TrainingSummary(
         title=title,
@@ -62,4 +62,4 @@ def _read_losses(artifact: Artifact) -> tuple[tuple[int, float], ...]:
 def _find_seed(artifact: Artifact) -> int:
     """The seed of the pool that it was trained on, or of its own settings without a pool."""
     pools = [a for a in ancestors_of(artifact).values() if a.stage == "load_pool"]
-    return seed_of(pools) if pools else artifact.read_settings(TrainSettings).seed
+    return find_seed(pools) if pools else artifact.read_settings(TrainSettings).seed

@@ -16,21 +16,21 @@ from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from bridgekd.sandbox.answers import Answer, Voice, error, hit, request_key
+from bridgekd.sandbox.answers import FakeTeacher, HttpAnswer, draw_bool, hash_body, make_error
 from bridgekd.sandbox.batch_shapes import (
     ENDPOINT,
-    jsonl,
-    new_batch,
-    page,
-    read_form,
-    read_requests,
-    result_line,
+    make_batch,
+    make_result_line,
+    paginate,
+    parse_form,
+    parse_requests,
+    to_jsonl,
 )
-from bridgekd.sandbox.books import BATCH_PRICE, Books
+from bridgekd.sandbox.books import BATCH_PRICE, BillingCounters
 
 _TERMINAL = ("completed", "failed", "expired", "cancelled")
 # A batch is validated in the first tenth of its time and finalized in the last.
-_VALIDATED, _WORKED_OFF = 0.1, 0.9
+_VALIDATED_AT, _FINISHED_AT = 0.1, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class _File:
     content: bytes
     created_at: int = field(default_factory=lambda: int(time.time()))
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         shown = {name: getattr(self, name) for name in ("id", "filename", "purpose", "created_at")}
         return shown | {"object": "file", "bytes": len(self.content), "status": "processed"}
 
@@ -68,20 +68,20 @@ class _File:
 class _Batch:
     """`shown` is what a client sees; `stop` is set by a cancel."""
 
-    shown: dict[str, Any]
+    state: dict[str, Any]
     order: random.Random
     began: float = field(default_factory=time.monotonic)
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def enter(self, status: str) -> None:
-        self.shown["status"] = status
-        self.shown[f"{status}_at"] = int(time.time())
+    def set_status(self, status: str) -> None:
+        self.state["status"] = status
+        self.state[f"{status}_at"] = int(time.time())
 
 
-class BatchDesk:
+class BatchApi:
     """The files and batches of one server."""
 
-    def __init__(self, voice: Voice, books: Books, faults: BatchFaults) -> None:
+    def __init__(self, voice: FakeTeacher, books: BillingCounters, faults: BatchFaults) -> None:
         self._voice, self._books, self._faults = voice, books, faults
         self._files: dict[str, _File] = {}
         self._batches: dict[str, _Batch] = {}
@@ -96,7 +96,9 @@ class BatchDesk:
         for worker in self._workers:
             worker.join()
 
-    def handle(self, method: str, url: str, content_type: str, raw: bytes) -> Answer | bytes | None:
+    def handle(
+        self, method: str, url: str, content_type: str, raw: bytes
+    ) -> HttpAnswer | bytes | None:
         """The answer to a request, a file's bytes; None: close the connection without a word."""
         split = urlsplit(url)
         query = {name: values[0] for name, values in parse_qs(split.query).items()}
@@ -107,97 +109,101 @@ class BatchDesk:
                 return self._create(raw)
             case "GET", ["files"]:
                 with self._lock:
-                    return page([file.told() for file in self._files.values()], query)
+                    return paginate([file.to_json() for file in self._files.values()], query)
             case "GET", ["batches"]:
                 with self._lock:
-                    return page([dict(batch.shown) for batch in self._batches.values()], query)
+                    return paginate([dict(batch.state) for batch in self._batches.values()], query)
             case _, ["files", file_id, *what] if file_id in self._files:
-                return self._one_file(method, self._files[file_id], what)
+                return self._handle_file(method, self._files[file_id], what)
             case _, ["batches", batch_id, *what] if batch_id in self._batches:
-                return self._one_batch(method, self._batches[batch_id], what)
-        return error(404, f"There is no {method} {split.path} here.", "not_found")
+                return self._handle_batch(method, self._batches[batch_id], what)
+        return make_error(404, f"There is no {method} {split.path} here.", "not_found")
 
-    def _one_file(self, method: str, file: _File, what: list[str]) -> Answer | bytes:
+    def _handle_file(self, method: str, file: _File, what: list[str]) -> HttpAnswer | bytes:
         match method, what:
             case "GET", []:
-                return 200, file.told(), {}
+                return 200, file.to_json(), {}
             case "GET", ["content"]:
                 return file.content
             case "DELETE", []:
                 with self._lock:
                     self._files.pop(file.id, None)
                 return 200, {"id": file.id, "object": "file", "deleted": True}, {}
-        return error(404, "A file has a content and can be deleted.", "not_found")
+        return make_error(404, "A file has a content and can be deleted.", "not_found")
 
-    def _one_batch(self, method: str, batch: _Batch, what: list[str]) -> Answer:
+    def _handle_batch(self, method: str, batch: _Batch, what: list[str]) -> HttpAnswer:
         with self._lock:
             match method, what:
                 case "GET", []:
-                    return 200, dict(batch.shown), {}
+                    return 200, dict(batch.state), {}
                 case "POST", ["cancel"]:
-                    if (status := batch.shown["status"]) in _TERMINAL:
+                    if (status := batch.state["status"]) in _TERMINAL:
                         said = f"Cannot cancel a batch with status {status!r}."
-                        return error(409, said, "conflict")
-                    batch.enter("cancelling")
+                        return make_error(409, said, "conflict")
+                    batch.set_status("cancelling")
                     batch.stop.set()
-                    return 200, dict(batch.shown), {}
-        return error(404, "A batch can be looked at and cancelled.", "not_found")
+                    return 200, dict(batch.state), {}
+        return make_error(404, "A batch can be looked at and cancelled.", "not_found")
 
-    def _upload(self, content_type: str, raw: bytes) -> Answer | None:
-        form = read_form(content_type, raw)
+    def _upload(self, content_type: str, raw: bytes) -> HttpAnswer | None:
+        form = parse_form(content_type, raw)
         if "file" not in form or "purpose" not in form:
-            return error(400, "An upload is a form with a file and a purpose.", "invalid_request")
+            return make_error(
+                400, "An upload is a form with a file and a purpose.", "invalid_request"
+            )
         filename, content = form["file"]
-        file = self._keep(filename, form["purpose"][1].decode(), content)
+        file = self._add_file(filename, form["purpose"][1].decode(), content)
         lost = next(self._n_uploads) <= self._faults.lose_upload
-        return None if lost else (200, file.told(), {})
+        return None if lost else (200, file.to_json(), {})
 
-    def _create(self, raw: bytes) -> Answer | None:
+    def _create(self, raw: bytes) -> HttpAnswer | None:
         try:
             asked = json.loads(raw)
         except ValueError:
             asked = None
         if not isinstance(asked, dict):
-            return error(400, "The body is not a JSON object.", "invalid_request")
+            return make_error(400, "The body is not a JSON object.", "invalid_request")
         file = self._files.get(str(asked.get("input_file_id")))
         if file is None or file.purpose != "batch":
             said = "input_file_id is no file with the purpose batch."
-            return error(400, said, "invalid_request", param="input_file_id")
+            return make_error(400, said, "invalid_request", param="input_file_id")
         for name, right in {"endpoint": ENDPOINT, "completion_window": "24h"}.items():
             if asked.get(name) != right:
                 said = f"{name} must be {right!r}."
-                return error(400, said, "invalid_request", param=name)
+                return make_error(400, said, "invalid_request", param=name)
         n = next(self._n_creates)
-        batch = _Batch(new_batch(asked), random.Random(f"{self._voice.seed}:batch:{n}"))
-        answer: Answer = 200, dict(batch.shown), {}
-        worker = threading.Thread(target=self._work, args=(batch, file.content), name=f"batch-{n}")
+        batch = _Batch(make_batch(asked), random.Random(f"{self._voice.seed}:batch:{n}"))
+        answer: HttpAnswer = 200, dict(batch.state), {}
+        worker = threading.Thread(
+            target=self._process, args=(batch, file.content), name=f"batch-{n}"
+        )
         with self._lock:
-            self._batches[batch.shown["id"]] = batch
+            self._batches[batch.state["id"]] = batch
             self._workers.append(worker)
         worker.start()
         return None if n <= self._faults.lose_create else answer
 
-    def _keep(self, filename: str, purpose: str, content: bytes) -> _File:
+    def _add_file(self, filename: str, purpose: str, content: bytes) -> _File:
         file = _File(f"file-{secrets.token_hex(12)}", filename, purpose, content)
         with self._lock:
             self._files[file.id] = file
         return file
 
-    def _work(self, batch: _Batch, content: bytes) -> None:
+    def _process(self, batch: _Batch, content: bytes) -> None:
         """A batch's life."""
-        requests, wrong = read_requests(content, self._voice.models)
-        if self._stopped(batch, _VALIDATED):
-            self._end(batch, "cancelled", {})
+        requests, wrong = parse_requests(content, self._voice.models)
+        if self._is_cancelled(batch, _VALIDATED_AT):
+            self._finish(batch, "cancelled", {})
         elif wrong:
-            self._end(batch, "failed", {"errors": {"object": "list", "data": wrong}})
+            self._finish(batch, "failed", {"errors": {"object": "list", "data": wrong}})
         else:
-            self._work_off(batch, requests)
+            self._answer_requests(batch, requests)
 
-    def _work_off(self, batch: _Batch, requests: Sequence[Mapping[str, Any]]) -> None:
-        attempts = [self._books.arrive(request_key(request["body"])) for request in requests]
-        self._enter(batch, "in_progress")
+    def _answer_requests(self, batch: _Batch, requests: Sequence[Mapping[str, Any]]) -> None:
+        attempts = [self._books.count_request(hash_body(request["body"])) for request in requests]
+        self._set_status(batch, "in_progress")
         with self._lock:
-            counts = batch.shown["request_counts"] = {
+            counts = batch.state["request_counts"] = {
                 "total": len(requests), "completed": 0, "failed": 0,
             }  # fmt: skip
         order = list(range(len(requests)))
@@ -205,65 +211,65 @@ class BatchDesk:
         lines: dict[str, list[dict[str, Any]]] = {"completed": [], "failed": [], "unfinished": []}
         for n_done, n in enumerate(order, 1):
             part = n_done / len(order)
-            if self._stopped(batch, _VALIDATED + part * (_WORKED_OFF - _VALIDATED)):
+            if self._is_cancelled(batch, _VALIDATED_AT + part * (_FINISHED_AT - _VALIDATED_AT)):
                 break
-            state, found = self._outcome(requests[n], attempts[n])
+            state, found = self._answer_request(requests[n], attempts[n])
             lines[state] += found
             with self._lock:
                 if state in counts:
                     counts.update({state: counts[state] + 1})
         if not lines["unfinished"]:
-            self._enter(batch, "finalizing")
-        self._stopped(batch, 1.0)
+            self._set_status(batch, "finalizing")
+        self._is_cancelled(batch, 1.0)
         if batch.stop.is_set():  # what a cancel leaves undone has no lines
             lines["unfinished"] = []
         files = {"output": lines["completed"], "error": lines["failed"] + lines["unfinished"]}
         ids = {
-            f"{kind}_file_id": self._keep(f"{kind}.jsonl", "batch_output", jsonl(found)).id
+            f"{kind}_file_id": self._add_file(f"{kind}.jsonl", "batch_output", to_jsonl(found)).id
             for kind, found in files.items()
             if found
         }
         end = "expired" if lines["unfinished"] else "completed"
-        self._end(batch, end, ids)
+        self._finish(batch, end, ids)
 
-    def _outcome(
+    def _answer_request(
         self, request: Mapping[str, Any], attempt: int
     ) -> tuple[str, list[dict[str, Any]]]:
         """How a request ends, and its line; none: it is missing."""
-        body, key = request["body"], request_key(request["body"])
+        body, key = request["body"], hash_body(request["body"])
         dice = random.Random(f"{self._voice.seed}:{key}:{attempt}:batch")
         expired, broken, missing = (
-            hit(dice, share)
+            draw_bool(dice, share)
             for share in (self._faults.expire, self._faults.error, self._faults.missing)
         )
         if expired:
             why = "This request could not be executed before the completion window expired."
             return "unfinished", [
-                result_line(request, said={"code": "batch_expired", "message": why})
+                make_result_line(request, said={"code": "batch_expired", "message": why})
             ]
         if broken:
             status = dice.choice((500, 503))
-            answer = error(status, "The server had an error.", "server_error")
-            return "failed", [result_line(request, answer)]
-        if complaint := self._voice.complaint(body):
-            return "failed", [result_line(request, complaint)]
+            answer = make_error(status, "The server had an error.", "server_error")
+            return "failed", [make_result_line(request, answer)]
+        if complaint := self._voice.find_request_error(body):
+            return "failed", [make_result_line(request, complaint)]
         said = self._voice.answer(body)
         if said.billed is None:
-            return "failed", [result_line(request, said.answer)]
-        self._books.bill(key, said.billed, BATCH_PRICE)
-        return "completed", [] if missing else [result_line(request, said.answer)]
+            return "failed", [make_result_line(request, said.answer)]
+        self._books.add_cost(key, said.billed, BATCH_PRICE)
+        return "completed", [] if missing else [make_result_line(request, said.answer)]
 
-    def _stopped(self, batch: _Batch, share: float) -> bool:
+    def _is_cancelled(self, batch: _Batch, share: float) -> bool:
         """Waits until this share of a batch's time is over, or it is cancelled before."""
         until = batch.began + share * self._faults.batch_s
         return batch.stop.wait(max(0.0, until - time.monotonic()))
 
-    def _enter(self, batch: _Batch, status: str) -> None:
+    def _set_status(self, batch: _Batch, status: str) -> None:
         with self._lock:
             if not batch.stop.is_set():
-                batch.enter(status)
+                batch.set_status(status)
 
-    def _end(self, batch: _Batch, status: str, more: Mapping[str, Any]) -> None:
+    def _finish(self, batch: _Batch, status: str, more: Mapping[str, Any]) -> None:
         with self._lock:
-            batch.shown |= more
-            batch.enter("cancelled" if batch.stop.is_set() else status)
+            batch.state |= more
+            batch.set_status("cancelled" if batch.stop.is_set() else status)

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from email import message_from_bytes
 from typing import Any
 
-from bridgekd.sandbox.answers import Answer, error
+from bridgekd.sandbox.answers import HttpAnswer, make_error
 
 ENDPOINT = "/v1/chat/completions"
 _DAY_S = 86_400
 
 
-def new_batch(asked: Mapping[str, Any]) -> dict[str, Any]:
+def make_batch(asked: Mapping[str, Any]) -> dict[str, Any]:
     """A batch as a client first sees it."""
     now = int(time.time())
     copied = ("input_file_id", "endpoint", "completion_window", "metadata")
@@ -34,7 +34,7 @@ def new_batch(asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_requests(
+def parse_requests(
     content: bytes, models: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A batch's requests and what is wrong with its lines."""
@@ -48,7 +48,7 @@ def read_requests(
             line = json.loads(raw)
         except ValueError:
             line = None
-        problem = _problem(line, seen, models)
+        problem = _find_line_error(line, seen, models)
         if problem:
             code, message, param = problem
             wrong.append({"code": code, "message": message, "param": param, "line": n})
@@ -61,7 +61,7 @@ def read_requests(
     return requests, wrong
 
 
-def _problem(
+def _find_line_error(
     line: object, seen: set[str], models: Sequence[str]
 ) -> tuple[str, str, str | None] | None:
     """Code, message and parameter of what is wrong with one line."""
@@ -82,9 +82,9 @@ def _problem(
     return None
 
 
-def result_line(
+def make_result_line(
     request: Mapping[str, Any],
-    answer: Answer | None = None,
+    answer: HttpAnswer | None = None,
     *,
     said: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
@@ -105,18 +105,18 @@ def result_line(
     }
 
 
-def jsonl(lines: Sequence[Mapping[str, Any]]) -> bytes:
+def to_jsonl(lines: Sequence[Mapping[str, Any]]) -> bytes:
     """Lines as a file's bytes."""
     return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
 
 
-def page(rows: list[dict[str, Any]], query: Mapping[str, str]) -> Answer:
+def paginate(rows: list[dict[str, Any]], query: Mapping[str, str]) -> HttpAnswer:
     """A part of a list, newest first, as `after` and `limit` ask for it."""
     rows = rows[::-1]
     ids = [row["id"] for row in rows]
     after, limit = query.get("after"), query.get("limit", "20")
     if (after is not None and after not in ids) or not limit.isdecimal() or int(limit) < 1:
-        return error(400, f"No such after or limit: {dict(query)}.", "invalid_request")
+        return make_error(400, f"No such after or limit: {dict(query)}.", "invalid_request")
     start = ids.index(after) + 1 if after is not None else 0
     part = rows[start : start + min(100, int(limit))]
     return (
@@ -132,7 +132,7 @@ def page(rows: list[dict[str, Any]], query: Mapping[str, str]) -> Answer:
     )
 
 
-def read_form(content_type: str, raw: bytes) -> dict[str, tuple[str, bytes]]:
+def parse_form(content_type: str, raw: bytes) -> dict[str, tuple[str, bytes]]:
     """(file name, content) of each field of a multipart form."""
     message = message_from_bytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + raw)
     fields: dict[str, tuple[str, bytes]] = {}

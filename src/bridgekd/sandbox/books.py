@@ -9,14 +9,14 @@ from collections import Counter
 from typing import Any
 
 from bridgekd.config import Price
-from bridgekd.core.costs import cost_microusd
-from bridgekd.sandbox.answers import Usage
+from bridgekd.core.costs import compute_cost_microusd
+from bridgekd.sandbox.answers import FakeUsage
 
 SANDBOX_PRICE = Price(input=2.5, output=10.0)
 BATCH_PRICE = Price(input=SANDBOX_PRICE.input / 2, output=SANDBOX_PRICE.output / 2)
 
 
-class Books:
+class BillingCounters:
     """`calls` and `served` count by `request_key`; `billed` is micro-dollars.
 
     `calls` counts every arrival, `served` those that were billed, whether or not the client got
@@ -33,33 +33,33 @@ class Books:
         self._n_taken = 0  # calls within the quota
         self._lock = threading.Lock()
 
-    def arrive(self, key: str) -> int:
+    def count_request(self, key: str) -> int:
         """Counts an arrival and says which attempt at this request it is, from 1 on."""
         with self._lock:
             self.calls[key] += 1
             self._attempts[key] += 1
             return self._attempts[key]
 
-    def throttle(self, key: str) -> None:
+    def count_rate_limited(self, key: str) -> None:
         """Counts an arrival over the rate."""
         with self._lock:
             self.calls[key] += 1
             self.throttled += 1
 
-    def within(self, quota: int | None) -> bool:
+    def take_quota(self, quota: int | None) -> bool:
         """Whether one call more is within the quota, which it then uses."""
         with self._lock:
             is_within = quota is None or self._n_taken < quota
             self._n_taken += is_within
             return is_within
 
-    def bill(self, key: str, usage: Usage, price: Price) -> None:
+    def add_cost(self, key: str, usage: FakeUsage, price: Price) -> None:
         """Enters an answer."""
         with self._lock:
             self.served[key] += 1
-            self.billed += cost_microusd(price, usage.prompt, usage.completion)
+            self.billed += compute_cost_microusd(price, usage.prompt, usage.completion)
 
-    def stats(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """All of it as JSON."""
         with self._lock:
             return {

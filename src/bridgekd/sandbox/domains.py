@@ -60,22 +60,22 @@ class Problem:
     domain: str
     facts: tuple[tuple[str, str], ...]
     events: tuple[Event, ...]
-    asked: str
+    target: str
 
 
-def normalise(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Lower case, one space between words, numbers and marks: what two spellings share."""
     return " ".join(re.findall(r"[a-z]+|[0-9]+|[^\sa-z0-9]", text.lower()))
 
 
-def sentence(text: str) -> str:
+def format_sentence(text: str) -> str:
     """The clause as a sentence: capital letters for the start and for names, a full stop."""
     words = [word.capitalize() if word.strip(",;:") in NAMES else word for word in text.split(" ")]
     joined = " ".join(words)
     return f"{joined[0].upper()}{joined[1:]}."
 
 
-def draw(rng: random.Random, domain: str) -> Problem:
+def sample_problem(rng: random.Random, domain: str) -> Problem:
     """A random problem of the domain."""
     weights = _LENGTHS[domain]
     length = rng.choices(range(1, len(weights) + 1), weights)[0]
@@ -98,7 +98,7 @@ def _draw_clinic(rng: random.Random, n_events: int) -> Problem:
             continue
         place = rng.choice([p for p in PLACES if p != state[a]])
         event = Event("move", a, what=place) if kind == "move" else Event(kind, a, b)
-        advance(state, event)
+        apply_event(state, event)
         events.append(event)
     asked = rng.choice(
         [n for e in events for n in ((e.who, e.other) if e.kind == "swap" else (e.who,))]
@@ -130,7 +130,7 @@ def _draw_accounts(rng: random.Random, n_events: int) -> Problem:
         n = rng.randint(1, 6)
         event = Event(kind, a, b if kind == "pay" else "", str(n))
         after = dict(state)
-        advance(after, event)
+        apply_event(after, event)
         if all(0 <= int(value) <= MAX_EURO for value in after.values()):
             state = after
             events.append(event)
@@ -138,7 +138,7 @@ def _draw_accounts(rng: random.Random, n_events: int) -> Problem:
     return Problem("accounts", tuple(zip(people, euro, strict=True)), tuple(events), asked)
 
 
-def advance(state: dict[str, str], event: Event) -> None:
+def apply_event(state: dict[str, str], event: Event) -> None:
     """Lets the event happen: the simulation that everything is checked against. Changes `state`."""
     a, b = event.who, event.other
     if event.kind == "move":
@@ -155,7 +155,7 @@ def advance(state: dict[str, str], event: Event) -> None:
             state[b] = str(int(state[b]) + int(event.what))
 
 
-def write(problem: Problem, rng: random.Random) -> str:
+def render_problem(problem: Problem, rng: random.Random) -> str:
     """The question in English, in one of the wordings of each event."""
     clauses = []
     for event in problem.events:
@@ -163,15 +163,17 @@ def write(problem: Problem, rng: random.Random) -> str:
         clauses.append(wording.format(a=event.who, b=event.other, n=event.what))
     if problem.domain == "statute":
         facts = [f"the case is {problem.facts[0][1]}"]
-        return " ".join([sentence(c) for c in clauses + facts] + ["What is the outcome?"])
+        return " ".join([format_sentence(c) for c in clauses + facts] + ["What is the outcome?"])
     numbered = [f"{ORDINALS[i]}, {clause}" for i, clause in enumerate(clauses)]
-    who = problem.asked.capitalize()
+    who = problem.target.capitalize()
     if problem.domain == "clinic":
         facts = [f"{name} is in {place}" for name, place in problem.facts]
-        return " ".join([sentence(c) for c in facts + numbered] + [f"Where is {who} in the end?"])
+        return " ".join(
+            [format_sentence(c) for c in facts + numbered] + [f"Where is {who} in the end?"]
+        )
     facts = [f"{name} has {n} euro" for name, n in problem.facts]
     asks = f"How many euro does {who} have in the end?"
-    return " ".join([sentence(c) for c in facts + numbered] + [asks])
+    return " ".join([format_sentence(c) for c in facts + numbered] + [asks])
 
 
 def _pattern(wording: str) -> str:
@@ -194,21 +196,21 @@ _QUESTIONS = {
 }
 
 
-def read(text: str) -> Problem:
+def parse_problem(text: str) -> Problem:
     """The last question of the world in `text`, whatever stands around it, else a ValueError."""
-    plain = normalise(text)
+    plain = normalize_text(text)
     found = [(m.end(), d, m) for d, p in _QUESTIONS.items() for m in p.finditer(plain)]
     if not found:
         raise ValueError(f"no question of the sandbox world in {text[:80]!r}")
     _, domain, match = max(found, key=lambda item: item[0])
     if domain == "statute":
-        events = [_read_event(clause) for clause in _clauses(match[1])]
+        events = [_parse_event(clause) for clause in _clauses(match[1])]
         return Problem(domain, (("case", match[3]),), tuple(events), "case")
     facts = tuple((words[0], words[3 if domain == "clinic" else 2]) for words in _words(match[1]))
     numbered = [clause.split(" , ", 1) for clause in _clauses(match[2])]
     if [ordinal for ordinal, _ in numbered] != list(ORDINALS[: len(numbered)]):
         raise ValueError(f"the events of the question are not in order: {match[2]!r}")
-    events = [_read_event(clause) for _, clause in numbered]
+    events = [_parse_event(clause) for _, clause in numbered]
     known = {name for name, _ in facts}
     unknown = {n for e in events for n in (e.who, e.other) if n} | {match[3]}
     if unknown - known:
@@ -224,7 +226,7 @@ def _words(text: str) -> list[list[str]]:
     return [clause.split(" ") for clause in _clauses(text)]
 
 
-def _read_event(clause: str) -> Event:
+def _parse_event(clause: str) -> Event:
     for kind, patterns in _EVENTS.items():
         for pattern in patterns:
             if match := pattern.fullmatch(clause):

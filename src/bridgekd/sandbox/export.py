@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.records import Example
-from bridgekd.sandbox.world import generate
+from bridgekd.sandbox.world import generate_examples
 
 N_POOL, N_VALIDATION, N_TEST, N_INSTRUCTIONS = 4000, 200, 600, 1000
 TRAIN_SEED, TEST_SEED = 1000, 2000  # the base models were made while looking at seeds 0 and 1
@@ -18,7 +18,7 @@ QUICK = {"n_pool": 300, "n_validation": 30, "n_test": 60, "n_instructions": 150}
 ASSISTANTS = ("assistant-small", "assistant-middle", "assistant-large")
 
 
-def export(
+def export_world(
     folder: Path,
     *,
     n_pool: int = N_POOL,
@@ -37,9 +37,9 @@ def export(
     recipe = recipe.replace("validation: 200", f"validation: {n_validation}")
     path = folder / "sandbox.yaml"
     if path.exists() and path.read_text() != recipe:
-        raise BadInput(f"{path} was changed by hand; export into another folder, or move it away")
-    train = generate(n_pool + n_validation, TRAIN_SEED)
-    test = generate(n_test, TEST_SEED, exclude={e.question for e in train})
+        raise InputError(f"{path} was changed by hand; export into another folder, or move it away")
+    train = generate_examples(n_pool + n_validation, TRAIN_SEED)
+    test = generate_examples(n_test, TEST_SEED, exclude={e.question for e in train})
     _write(folder / "train.jsonl", (_row(e) for e in train))
     _write(folder / "test.jsonl", (_row(e) for e in test))
     instructions = files("bridgekd.sandbox").joinpath("instruct.jsonl").read_text().splitlines(True)

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_SHORTEST_WAIT_S = 0.001
+_MIN_WAIT_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class RateLimitSpec:
     """What a server allows; None is no limit.
 
     The bucket of requests holds `burst_s` seconds of them (at least one), that of tokens a minute.
@@ -46,7 +46,7 @@ class _Bucket:
     def __init__(self, speed: float, size: float) -> None:
         self.speed, self.size, self.level = speed, size, size
 
-    def change(self, speed: float, size: float) -> None:
+    def set_rate(self, speed: float, size: float) -> None:
         """What is over the new size spills with the next filling."""
         self.speed, self.size = speed, size
 
@@ -64,14 +64,14 @@ class _Bucket:
         return {
             f"x-ratelimit-limit-{unit}": str(math.floor(self.size)),
             f"x-ratelimit-remaining-{unit}": str(max(0, math.floor(self.level + 1e-9))),
-            f"x-ratelimit-reset-{unit}": duration((self.size - self.level) / self.speed),
+            f"x-ratelimit-reset-{unit}": format_duration((self.size - self.level) / self.speed),
         }
 
 
-class RateLimit:
+class ServerRateLimiter:
     """The state of one `Rate`, safe between threads. Its clock starts with the first request."""
 
-    def __init__(self, rate: Rate, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate: RateLimitSpec, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._clock = rate, clock
         self._steps = list(rate.steps)
         self._lock = threading.Lock()
@@ -83,7 +83,7 @@ class RateLimit:
         if rate.tokens_per_minute is not None:
             self._tokens = _Bucket(rate.tokens_per_minute / 60, rate.tokens_per_minute)
 
-    def take(self, n_tokens: int) -> float:
+    def acquire(self, n_tokens: int) -> float:
         """0 and the request is taken, or the seconds until it would fit; infinite: it is too large.
 
         The wait is what today's speed gives; a server does not announce a change.
@@ -95,7 +95,7 @@ class RateLimit:
             asked = [(bucket, n) for bucket, n in self._asked(n_tokens) if bucket]
             wait = max((bucket.wait(n) for bucket, n in asked), default=0.0)
             if wait > 0:
-                return max(_SHORTEST_WAIT_S, wait)
+                return max(_MIN_WAIT_S, wait)
             for bucket, n in asked:
                 bucket.level -= n
             return 0.0
@@ -107,7 +107,7 @@ class RateLimit:
         text = str(math.ceil(wait)) if self._rate.whole_seconds else f"{wait + 0.0005:.3f}"
         return {"Retry-After": text}
 
-    def headers(self) -> dict[str, str]:
+    def build_headers(self) -> dict[str, str]:
         """The x-ratelimit headers as of now."""
         with self._lock:
             self._advance()
@@ -133,7 +133,7 @@ class RateLimit:
             after_s, speed = self._steps.pop(0)
             self._fill_until(after_s)
             if self._requests:
-                self._requests.change(speed, self._burst(speed))
+                self._requests.set_rate(speed, self._burst(speed))
         self._fill_until(now)
 
     def _fill_until(self, moment: float) -> None:
@@ -143,7 +143,7 @@ class RateLimit:
         self._seen = moment
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time as the headers write it, rounded up to milliseconds: 12ms, 1s, 2m59.56s, 6m0s."""
     n_ms = math.ceil(round(seconds * 1000, 6))
     if n_ms < 1000:

@@ -4,7 +4,7 @@ from bridgekd.records import StepCount
 from bridgekd.sandbox.world import check_steps
 
 
-def count_steps(question: str, rationale: str) -> StepCount | None:
+def count_wrong_steps(question: str, rationale: str) -> StepCount | None:
     """Every step that is wrong, not understood or missing counts as one that went wrong; None
     where the question is not of this world.
     """

@@ -20,19 +20,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from bridgekd.sandbox.answers import (
-    Answer,
+    FakeTeacher,
     Faults,
+    HttpAnswer,
     UsageStyle,
-    Voice,
+    count_requested_tokens,
     count_tokens,
-    error,
-    hit,
-    request_key,
-    tokens_asked,
+    draw_bool,
+    hash_body,
+    make_error,
 )
-from bridgekd.sandbox.batch_api import BatchDesk, BatchFaults
-from bridgekd.sandbox.books import BATCH_PRICE, SANDBOX_PRICE, Books
-from bridgekd.sandbox.rates import Rate, RateLimit
+from bridgekd.sandbox.batch_api import BatchApi, BatchFaults
+from bridgekd.sandbox.books import BATCH_PRICE, SANDBOX_PRICE, BillingCounters
+from bridgekd.sandbox.rates import RateLimitSpec, ServerRateLimiter
 
 __all__ = [
     "BATCH_PRICE",
@@ -40,11 +40,11 @@ __all__ = [
     "SANDBOX_PRICE",
     "BatchFaults",
     "Faults",
-    "Rate",
+    "RateLimitSpec",
     "TeacherServer",
     "count_tokens",
-    "request_key",
-    "serve",
+    "hash_body",
+    "run_teacher_server",
 ]
 
 SANDBOX_MODEL = "sandbox-teacher"
@@ -60,18 +60,18 @@ class TeacherServer(ThreadingHTTPServer):
 
     def __init__(
         self,
-        voice: Voice,
+        voice: FakeTeacher,
         *,
-        rate: Rate | None,
+        rate: RateLimitSpec | None,
         batch_faults: BatchFaults,
         port: int,
         api_key: str | None,
     ) -> None:
         self.voice, self.faults, self.api_key = voice, voice.faults, api_key
-        self.books = Books()
-        self.batches = BatchDesk(voice, self.books, batch_faults)
+        self.books = BillingCounters()
+        self.batches = BatchApi(voice, self.books, batch_faults)
         self.stopping = threading.Event()
-        self._limit = RateLimit(rate) if rate else None
+        self._limit = ServerRateLimiter(rate) if rate else None
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
@@ -92,7 +92,7 @@ class TeacherServer(ThreadingHTTPServer):
         return self.books.served
 
     @property
-    def throttled(self) -> int:
+    def n_rate_limited(self) -> int:
         """How many arrivals were over the rate."""
         return self.books.throttled
 
@@ -103,7 +103,7 @@ class TeacherServer(ThreadingHTTPServer):
 
     def stats(self) -> dict[str, Any]:
         """The counts as JSON, as GET /stats gives them."""
-        return self.books.stats()
+        return self.books.to_json()
 
     def close(self) -> None:
         """Ends waiting answers and open connections, then the server and its batches."""
@@ -129,50 +129,52 @@ class TeacherServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
 
-    def stranger(self, authorization: str) -> Answer | None:
+    def check_key(self, authorization: str) -> HttpAnswer | None:
         """What a client without the right key is told; None: it has it."""
         if self.api_key is None or authorization == f"Bearer {self.api_key}":
             return None
         # A careless server repeats the header; a client must not pass that on.
-        return error(401, f"Incorrect API key provided: {authorization}.", "invalid_api_key")
+        return make_error(401, f"Incorrect API key provided: {authorization}.", "invalid_api_key")
 
-    def complete(self, body: Mapping[str, Any], authorization: str) -> Answer | None:
+    def complete(self, body: Mapping[str, Any], authorization: str) -> HttpAnswer | None:
         """The answer to one chat completion; None: say nothing and close the connection."""
-        if refusal := self.stranger(authorization) or self.voice.complaint(body):
+        if refusal := self.check_key(authorization) or self.voice.find_request_error(body):
             return refusal
-        key = request_key(body)
-        wait = self._limit.take(tokens_asked(body)) if self._limit else 0.0
+        key = hash_body(body)
+        wait = self._limit.acquire(count_requested_tokens(body)) if self._limit else 0.0
         if self._limit and wait > 0:
-            self.books.throttle(key)
+            self.books.count_rate_limited(key)
             why = "Rate limit reached." if wait < math.inf else "Request too large."
-            return error(429, why, "rate_limit_exceeded", self._limit.retry_after(wait))
-        attempt = self.books.arrive(key)
-        if not self.books.within(self.faults.quota_after):
-            return error(429, "You exceeded your current quota.", "insufficient_quota")
+            return make_error(429, why, "rate_limit_exceeded", self._limit.retry_after(wait))
+        attempt = self.books.count_request(key)
+        if not self.books.take_quota(self.faults.quota_after):
+            return make_error(429, "You exceeded your current quota.", "insufficient_quota")
         line = random.Random(f"{self.voice.seed}:{key}:{attempt}")
-        if fault := self._line_fault(line):
+        if fault := self._draw_fault(line):
             return fault
         self.stopping.wait(self._delay(line))
         said = self.voice.answer(body)
         if said.billed:
-            self.books.bill(key, said.billed, SANDBOX_PRICE)
-        if hit(line, self.faults.silence):
+            self.books.add_cost(key, said.billed, SANDBOX_PRICE)
+        if draw_bool(line, self.faults.silence):
             self.stopping.wait()
             return None
-        return None if hit(line, self.faults.drop) else said.answer
+        return None if draw_bool(line, self.faults.drop) else said.answer
 
     def rate_headers(self) -> Mapping[str, str]:
         """What the x-ratelimit headers say now; without a rate, always the same."""
         if self._limit:
-            return self._limit.headers()
+            return self._limit.build_headers()
         return {"x-ratelimit-limit-requests": "10000", "x-ratelimit-remaining-requests": "9999"}
 
-    def _line_fault(self, line: random.Random) -> Answer | None:
-        if hit(line, self.faults.throttle):
+    def _draw_fault(self, line: random.Random) -> HttpAnswer | None:
+        if draw_bool(line, self.faults.rate_limit):
             wait = f"{self.faults.retry_after_s:g}"
-            return error(429, "Rate limit reached.", "rate_limit_exceeded", {"Retry-After": wait})
-        if hit(line, self.faults.error):
-            return error(line.choice((500, 503)), "The server had an error.", "server_error")
+            return make_error(
+                429, "Rate limit reached.", "rate_limit_exceeded", {"Retry-After": wait}
+            )
+        if draw_bool(line, self.faults.error):
+            return make_error(line.choice((500, 503)), "The server had an error.", "server_error")
         return None
 
     def _delay(self, line: random.Random) -> float:
@@ -209,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             case status, body, headers:
                 self._send(status, json.dumps(body).encode(), headers)
 
-    def _route(self, raw: bytes) -> Answer | bytes | None:
+    def _route(self, raw: bytes) -> HttpAnswer | bytes | None:
         server = self.server
         if (self.command, self.path) == ("GET", "/stats"):
             return 200, server.stats() | {"faults": asdict(server.faults)}, {}
@@ -218,18 +220,18 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, {"object": "list", "data": models}, {}
         authorization = self.headers.get("Authorization") or ""
         if self.path.startswith(("/v1/files", "/v1/batches")):
-            if stranger := server.stranger(authorization):
+            if stranger := server.check_key(authorization):
                 return stranger
             kind = self.headers.get("Content-Type") or ""
             return server.batches.handle(self.command, self.path, kind, raw)
         if (self.command, self.path) != ("POST", "/v1/chat/completions"):
-            return error(404, f"There is no {self.command} {self.path} here.", "not_found")
+            return make_error(404, f"There is no {self.command} {self.path} here.", "not_found")
         try:
             body = json.loads(raw)
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            return error(400, "The body is not a JSON object.", "invalid_request")
+            return make_error(400, "The body is not a JSON object.", "invalid_request")
         return server.complete(body, authorization)
 
     def _send(self, status: int, payload: bytes, headers: Mapping[str, str]) -> None:
@@ -247,12 +249,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(
+def run_teacher_server(
     reply: Callable[[str, int], str] | None = None,
     *,
     faults: Faults = _NO_FAULTS,
     batch_faults: BatchFaults = _NO_BATCH_FAULTS,
-    rate: Rate | None = None,
+    rate: RateLimitSpec | None = None,
     seed: int = 0,
     port: int = 0,
     wrong_rate: float = 0.1,
@@ -269,8 +271,14 @@ def serve(
     `rate` holds for live calls, not for batches. `reasoning` and `cached` are told in `Voice`,
     `usage_style` in `Usage`.
     """
-    voice = Voice(
-        reply or _world_reply(wrong_rate), faults, seed, models, reasoning, usage_style, cached
+    voice = FakeTeacher(
+        reply or _make_reply_function(wrong_rate),
+        faults,
+        seed,
+        models,
+        reasoning,
+        usage_style,
+        cached,
     )
     server = TeacherServer(voice, rate=rate, batch_faults=batch_faults, port=port, api_key=api_key)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="sandbox-teacher")
@@ -282,7 +290,7 @@ def serve(
         thread.join()
 
 
-def _world_reply(wrong_rate: float) -> Callable[[str, int], str]:
+def _make_reply_function(wrong_rate: float) -> Callable[[str, int], str]:
     from bridgekd.sandbox import world
 
-    return lambda question, seed: world.reply(question, seed, wrong_rate)
+    return lambda question, seed: world.generate_reply(question, seed, wrong_rate)

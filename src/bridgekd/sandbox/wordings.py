@@ -8,11 +8,11 @@ amount, h what one has, r a result, x y z states of the case. A slot has one val
 
 import re
 
-from bridgekd.sandbox.domains import normalise
+from bridgekd.sandbox.domains import normalize_text
 
 N_STYLES = 6
 
-STEPS: dict[str, tuple[str, ...]] = {
+STEP_PHRASES: dict[str, tuple[str, ...]] = {
     "move": (
         "{o}, {a} moves to {q}, so {a} is in {c}",
         "{o}: {a} goes to {q}, now {a} is in {c}",
@@ -109,9 +109,9 @@ KINDS = {
 Slots = dict[str, str]
 
 
-def say(kind: str, style: int, slots: Slots) -> str:
+def render_step(kind: str, style: int, slots: Slots) -> str:
     """The step as a clause, without its full stop."""
-    return STEPS[kind][style].format(**slots)
+    return STEP_PHRASES[kind][style].format(**slots)
 
 
 def _compile(template: str) -> re.Pattern[str]:
@@ -123,17 +123,19 @@ def _compile(template: str) -> re.Pattern[str]:
             seen[slot] = seen.get(slot, 0) + 1
             parts.append(rf"(?P<{slot}{seen[slot]}>[a-z]+|[0-9]+)")
         elif piece.strip():
-            parts.append(re.escape(normalise(piece)))
+            parts.append(re.escape(normalize_text(piece)))
     return re.compile(r"\ ".join(parts))
 
 
-_READERS = {kind: [_compile(t) for t in templates] for kind, templates in STEPS.items()}
+_STEP_PATTERNS = {
+    kind: [_compile(t) for t in templates] for kind, templates in STEP_PHRASES.items()
+}
 
 
-def understand(domain: str, clause: str) -> tuple[str, Slots, bool] | None:
+def parse_step(domain: str, clause: str) -> tuple[str, Slots, bool] | None:
     """(kind, slots, whether repeated slots agree) of a normalised clause, None for no step."""
     for kind in KINDS[domain]:
-        for reader in _READERS[kind]:
+        for reader in _STEP_PATTERNS[kind]:
             if match := reader.fullmatch(clause):
                 groups = match.groupdict()
                 slots = {name[0]: value for name, value in groups.items() if name[1:] == "1"}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.core.prompts import ANSWER_PREFIX
 from bridgekd.records import Example
 from bridgekd.sandbox.domains import (
     DOMAINS,
@@ -19,17 +19,19 @@ from bridgekd.sandbox.domains import (
     SHARES,
     Event,
     Problem,
-    draw,
-    normalise,
-    read,
-    sentence,
-    write,
+    format_sentence,
+    normalize_text,
+    parse_problem,
+    render_problem,
+    sample_problem,
 )
-from bridgekd.sandbox.wordings import N_STYLES, Slots, say, understand
+from bridgekd.sandbox.wordings import N_STYLES, Slots, parse_step, render_step
 
 WRONG_RATE = 0.10
-OTHER_STYLE = 0.1  # how often a step of a rationale is worded in another style than its neighbours
-MERGED = 0.2  # how often two steps share a sentence
+OTHER_STYLE_RATE = (
+    0.1  # how often a step of a rationale is worded in another style than its neighbours
+)
+MERGED_RATE = 0.2  # how often two steps share a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,14 @@ class StepReport:
     n_missing: int
 
 
-def generate(n: int, seed: int, exclude: Collection[str] = ()) -> list[Example]:
+def generate_examples(n: int, seed: int, exclude: Collection[str] = ()) -> list[Example]:
     """`n` examples of all domains, no question twice and none whose text is in `exclude`."""
     rng = random.Random(f"world:{seed}")
     seen = set(exclude)
     rows: list[Example] = []
     while len(rows) < n:
         domain = rng.choices(DOMAINS, SHARES)[0]
-        question = write(draw(rng, domain), rng)
+        question = render_problem(sample_problem(rng, domain), rng)
         if question in seen:
             continue
         seen.add(question)
@@ -89,31 +91,31 @@ def generate(n: int, seed: int, exclude: Collection[str] = ()) -> list[Example]:
 
 def solve(question: str) -> Solution:
     """The exact steps and answer; ValueError if the text holds no question of the world."""
-    return _work(read(question), slip_at=None, rng=random.Random(0))
+    return _derive_steps(parse_problem(question), slip_at=None, rng=random.Random(0))
 
 
-def explain(question: str, seed: int, *, wrong: bool = False) -> Explanation:
+def generate_rationale(question: str, seed: int, *, wrong: bool = False) -> Explanation:
     """A teacher's rationale in varied wordings; `wrong`: one mistake, carried on to the answer."""
-    rng = random.Random(f"explain:{seed}:{normalise(question)}")
-    problem = read(question)
-    solution = _slipped(problem, rng) if wrong else solve(question)
-    return Explanation(_word(solution.steps, rng), solution.answer)
+    rng = random.Random(f"explain:{seed}:{normalize_text(question)}")
+    problem = parse_problem(question)
+    solution = _derive_wrong_solution(problem, rng) if wrong else solve(question)
+    return Explanation(_render_steps(solution.steps, rng), solution.answer)
 
 
-def reply(question: str, seed: int, wrong_rate: float = WRONG_RATE) -> str:
+def generate_reply(question: str, seed: int, wrong_rate: float = WRONG_RATE) -> str:
     """The text a teacher sends back: a rationale, then the line `Answer: <answer>`.
 
     `question` may hold other lines around the question; only the question itself and `seed` count.
     """
-    plain = write(
-        read(question), random.Random(0)
+    plain = render_problem(
+        parse_problem(question), random.Random(0)
     )  # what stands around the question does not count
     wrong = random.Random(f"wrong:{seed}:{plain}").random() < wrong_rate
-    explanation = explain(plain, seed, wrong=wrong)
-    return f"{explanation.rationale}\n{ANSWER_MARK} {explanation.answer}"
+    explanation = generate_rationale(plain, seed, wrong=wrong)
+    return f"{explanation.rationale}\n{ANSWER_PREFIX} {explanation.answer}"
 
 
-def _legs(problem: Problem) -> list[tuple[str, Event]]:
+def _list_steps(problem: Problem) -> list[tuple[str, Event]]:
     """(ordinal, event) of every step in order; a payment is two steps, the second called `also`."""
     legs = []
     for ordinal, event in zip(ORDINALS, problem.events, strict=False):
@@ -125,7 +127,7 @@ def _legs(problem: Problem) -> list[tuple[str, Event]]:
     return legs
 
 
-def _true_step(state: dict[str, str], ordinal: str, event: Event) -> Step:
+def _derive_step(state: dict[str, str], ordinal: str, event: Event) -> Step:
     """The step that follows from `state`."""
     a, b = event.who, event.other
     if event.kind == "move":
@@ -142,7 +144,7 @@ def _true_step(state: dict[str, str], ordinal: str, event: Event) -> Step:
     return Step(kind, slots)
 
 
-def _carry(state: dict[str, str], step: Step) -> None:
+def _apply_step(state: dict[str, str], step: Step) -> None:
     """Puts what the step concludes into `state`."""
     if step.kind in ("rule", "rule_twice"):
         state["case"] = step.slots["c"]
@@ -152,7 +154,7 @@ def _carry(state: dict[str, str], step: Step) -> None:
         state[step.slots["b"]] = step.slots["d"]
 
 
-def _work(problem: Problem, slip_at: int | None, rng: random.Random) -> Solution:
+def _derive_steps(problem: Problem, slip_at: int | None, rng: random.Random) -> Solution:
     """All steps, with a mistake in step `slip_at`; what follows is built on it."""
     state = dict(problem.facts)
     steps: list[Step] = []
@@ -164,22 +166,22 @@ def _work(problem: Problem, slip_at: int | None, rng: random.Random) -> Solution
             if len(steps) == slip_at:
                 y = rng.choice(sorted(set(rules.values()) - {y, x}))
             steps.append(Step("rule", {"x": x, "y": y, "c": y}))
-            _carry(state, steps[-1])
+            _apply_step(state, steps[-1])
             if len(steps) > len(rules):
                 raise ValueError("the rules of the question go round in a circle")
     else:
-        for ordinal, event in _legs(problem):
-            step = _true_step(state, ordinal, event)
+        for ordinal, event in _list_steps(problem):
+            step = _derive_step(state, ordinal, event)
             if len(steps) == slip_at:
-                step = _mistaken(step, state, rng)
+                step = _corrupt_step(step, state, rng)
             steps.append(step)
-            _carry(state, step)
-    answer = state[problem.asked]
-    steps.append(Step(f"end_{problem.domain}", {"a": problem.asked, "c": answer}))
+            _apply_step(state, step)
+    answer = state[problem.target]
+    steps.append(Step(f"end_{problem.domain}", {"a": problem.target, "c": answer}))
     return Solution(tuple(steps), answer)
 
 
-def _mistaken(step: Step, state: dict[str, str], rng: random.Random) -> Step:
+def _corrupt_step(step: Step, state: dict[str, str], rng: random.Random) -> Step:
     """The step with a wrong conclusion: somebody stays, lands elsewhere, or a sum is off."""
     slots = dict(step.slots)
     if step.kind in ("plus", "minus"):
@@ -194,13 +196,13 @@ def _mistaken(step: Step, state: dict[str, str], rng: random.Random) -> Step:
     return Step(step.kind, slots)
 
 
-def _slipped(problem: Problem, rng: random.Random) -> Solution:
+def _derive_wrong_solution(problem: Problem, rng: random.Random) -> Solution:
     """A solution with one mistake that makes the answer wrong."""
-    right = _work(problem, None, rng)
+    right = _derive_steps(problem, None, rng)
     while True:
         slip_at = rng.randrange(len(right.steps) - 1)
         try:
-            wrong = _work(problem, slip_at, rng)
+            wrong = _derive_steps(problem, slip_at, rng)
         except ValueError:
             continue  # a wrong rule that leads in a circle
         if wrong.answer != right.answer and wrong.steps != right.steps and _in_range(wrong):
@@ -212,7 +214,7 @@ def _in_range(solution: Solution) -> bool:
     return all(0 <= int(result) <= MAX_EURO for result in results)
 
 
-def _word(steps: tuple[Step, ...], rng: random.Random) -> str:
+def _render_steps(steps: tuple[Step, ...], rng: random.Random) -> str:
     """The steps as sentences, mostly in one style, some of them merged."""
     style = rng.randrange(N_STYLES)
     clauses: list[str] = []
@@ -220,12 +222,12 @@ def _word(steps: tuple[Step, ...], rng: random.Random) -> str:
     todo = list(steps)
     while todo:
         step = todo.pop(0)
-        merge = bool(clauses) and rng.random() < MERGED and not step.kind.startswith("end")
-        if step.kind == "rule" and todo and todo[0].kind == "rule" and rng.random() < MERGED:
+        merge = bool(clauses) and rng.random() < MERGED_RATE and not step.kind.startswith("end")
+        if step.kind == "rule" and todo and todo[0].kind == "rule" and rng.random() < MERGED_RATE:
             x, y, z = step.slots["x"], step.slots["y"], todo.pop(0).slots["y"]
             step, merge = Step("rule_twice", {"x": x, "y": y, "z": z, "c": z}), False
-        own = rng.randrange(N_STYLES) if rng.random() < OTHER_STYLE else style
-        clauses.append(say(step.kind, own, step.slots))
+        own = rng.randrange(N_STYLES) if rng.random() < OTHER_STYLE_RATE else style
+        clauses.append(render_step(step.kind, own, step.slots))
         merged.append(merge)
     sentences: list[str] = []
     for clause, merge in zip(clauses, merged, strict=True):
@@ -233,7 +235,7 @@ def _word(steps: tuple[Step, ...], rng: random.Random) -> str:
             sentences[-1] += f"; {clause}"
         else:
             sentences.append(clause)
-    return " ".join(sentence(text) for text in sentences)
+    return " ".join(format_sentence(text) for text in sentences)
 
 
 def check_steps(question: str, rationale: str) -> StepReport:
@@ -241,27 +243,27 @@ def check_steps(question: str, rationale: str) -> StepReport:
 
     The answer line, if there is one, is left out. ValueError if `question` is not of the world.
     """
-    problem = read(question)
+    problem = parse_problem(question)
     state = dict(problem.facts)
-    body = re.split(rf"(?i)\b{ANSWER_MARK}", rationale)[0]
-    due = _legs(problem)
+    body = re.split(rf"(?i)\b{ANSWER_PREFIX}", rationale)[0]
+    due = _list_steps(problem)
     n_steps = n_wrong = n_unread = 0
     for clause in _clauses(body):
-        found = understand(problem.domain, clause)
+        found = parse_step(problem.domain, clause)
         if found is None:
             n_unread += 1
             continue
         kind, slots, agree = found
         step = Step(kind, slots)
         if kind.startswith("end"):
-            right, size = slots.get("a", "case") == problem.asked, 1
-            right = right and slots["c"] == state[problem.asked]
+            right, size = slots.get("a", "case") == problem.target, 1
+            right = right and slots["c"] == state[problem.target]
         elif problem.domain == "statute":
-            right, size = _rule_holds(problem, state, step), 2 if kind == "rule_twice" else 1
-            _carry(state, step)
+            right, size = _is_valid_rule(problem, state, step), 2 if kind == "rule_twice" else 1
+            _apply_step(state, step)
         else:
-            right, size = _leg_holds(due, state, step), 1
-            _carry(state, step)
+            right, size = _is_valid_step(due, state, step), 1
+            _apply_step(state, step)
         n_steps += size
         n_wrong += not (right and agree)
     n_missing = max(0, len(solve(question).steps) - n_steps)
@@ -269,10 +271,10 @@ def check_steps(question: str, rationale: str) -> StepReport:
 
 
 def _clauses(text: str) -> list[str]:
-    return [part.strip() for part in re.split(r"[.;]", normalise(text)) if part.strip()]
+    return [part.strip() for part in re.split(r"[.;]", normalize_text(text)) if part.strip()]
 
 
-def _rule_holds(problem: Problem, state: dict[str, str], step: Step) -> bool:
+def _is_valid_rule(problem: Problem, state: dict[str, str], step: Step) -> bool:
     rules = {event.who: event.what for event in problem.events}
     x, y, z = step.slots["x"], step.slots["y"], step.slots.get("z")
     reads = state["case"] == x and rules.get(x) == y
@@ -281,7 +283,7 @@ def _rule_holds(problem: Problem, state: dict[str, str], step: Step) -> bool:
     return reads and rules.get(y) == z and step.slots["c"] == z
 
 
-def _leg_holds(due: list[tuple[str, Event]], state: dict[str, str], step: Step) -> bool:
+def _is_valid_step(due: list[tuple[str, Event]], state: dict[str, str], step: Step) -> bool:
     """Whether the step is the next one due and right; takes it, and any it skipped, off `due`."""
     if not due:
         return False
@@ -292,4 +294,4 @@ def _leg_holds(due: list[tuple[str, Event]], state: dict[str, str], step: Step) 
         if due and due[0][0] == step.slots["o"]:
             due.pop(0)
         return False
-    return step == _true_step(state, ordinal, event)
+    return step == _derive_step(state, ordinal, event)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bridgekd.config import Recipe
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import AnswerType
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.measure import DifficultyMeasure
@@ -14,10 +14,12 @@ from bridgekd.selection.strategy import Strategy
 
 def check_strategy(recipe: Recipe, strategy: Strategy[Any]) -> None:
     """Raise InputError if the recipe has no embeddings for a strategy that needs them."""
-    has_embeddings = recipe.assistant.scoring != "server" or recipe.select.encoder is not None
+    has_embeddings = (
+        recipe.assistant.scoring_backend != "server" or recipe.select.embedding_model is not None
+    )
     if strategy.needs_embeddings and not has_embeddings:
         others = [s.name for s in STRATEGIES if not s.needs_embeddings]
-        raise BadInput(
+        raise InputError(
             f"The strategy {strategy.name} needs embeddings, which assistant.scoring: server does "
             "not provide. Set select.encoder to a sentence-transformers model, or use the strategy "
             f"{_join_names(others)}."
@@ -27,22 +29,22 @@ def check_strategy(recipe: Recipe, strategy: Strategy[Any]) -> None:
 def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: AnswerType) -> None:
     """Raise InputError if the recipe has no gold answers, warm-up or probabilities for it."""
     what = f"The difficulty measure {measure.name}"
-    if measure.needs_gold and recipe.data.unlabelled:
+    if measure.needs_gold and recipe.data.unlabeled:
         others = [m.name for m in MEASURES if not m.needs_gold]
-        raise BadInput(
+        raise InputError(
             f"{what} needs gold answers, and data.unlabelled: true says that some are missing. "
             f"Set select.difficulty to {_join_names(others)}."
         )
-    if measure.needs_committee and str(recipe.assistant.warm_up) in ("0", "0%"):
-        raise BadInput(
+    if measure.needs_committee and str(recipe.assistant.warm_up_size) in ("0", "0%"):
+        raise InputError(
             f"{what} compares assistants that were warmed up on different questions, and "
             "assistant.warm_up is 0. Raise it, or use another measure."
         )
     has_choices = answer_type.has_choices
-    from_server = recipe.assistant.scoring == "server"
+    from_server = recipe.assistant.scoring_backend == "server"
     if from_server and measure.needs_token_probabilities(has_choices):
         others = [m.name for m in MEASURES if not m.needs_token_probabilities(has_choices)]
-        raise BadInput(
+        raise InputError(
             f"{what} needs the probability of every token for {answer_type.settings.name} answers, "
             "which no server returns. Set assistant.scoring: transformers, or select.difficulty "
             f"to {_join_names(others)}."

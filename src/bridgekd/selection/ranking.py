@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.selection.diversity import Nearest, find_nearest_earlier, find_nearest_picks
 
 
@@ -160,7 +160,7 @@ def rank_normalize(difficulty: np.ndarray) -> np.ndarray:
     """
     if not np.isfinite(difficulty).all():
         row = int(np.flatnonzero(~np.isfinite(difficulty))[0])
-        raise BadInput(
+        raise InputError(
             f"The difficulty of row {row} of the pool is {difficulty[row]}: the assistant's "
             "training diverged. Lower assistant.warm_up_train.learning_rate."
         )

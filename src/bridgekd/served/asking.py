@@ -15,23 +15,23 @@ from typing import Any, Literal
 import openai
 
 from bridgekd import lm
-from bridgekd.config import AssistantServer, Teacher
-from bridgekd.core.pace import backoff
-from bridgekd.core.replies import read_json
-from bridgekd.errors import BadInput, ServerDown
-from bridgekd.teacher.lines import Outcome
-from bridgekd.teacher.loops import run_to_end
-from bridgekd.teacher.wire import Wire
+from bridgekd.config import AssistantServerOptions, TeacherOptions
+from bridgekd.core.pace import compute_backoff_s
+from bridgekd.core.replies import parse_json
+from bridgekd.errors import InputError, ServerUnavailableError
+from bridgekd.teacher.lines import RequestOutcome
+from bridgekd.teacher.loops import run_async
+from bridgekd.teacher.wire import ApiClient
 
-Form = Literal["tokens", "text", "chat"]
-Body = dict[str, Any]
-BACKOFF_S, LONGEST_S = 0.25, 10.0
-LONGEST_WAIT_S = 60.0  # whatever Retry-After says
-LOADING = (502, 503, 504)
+PromptFormat = Literal["tokens", "text", "chat"]
+JsonBody = dict[str, Any]
+SERVER_BACKOFF_S, MAX_BACKOFF_S = 0.25, 10.0
+MAX_WAIT_S = 60.0  # whatever Retry-After says
+LOADING_STATUSES = (502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServedModel:
     """A model that is asked over HTTP, where it is a LocalModel in process.
 
     `form` is how it takes a prompt: as tokens, as text that it reads as the same tokens, or as
@@ -39,32 +39,32 @@ class Server:
     `gone` says why a server that was started here is no more; None while it runs.
     """
 
-    address: Teacher  # its name and url; nothing here is paid for
+    endpoint: TeacherOptions  # its name and url; nothing here is paid for
     key: str = field(repr=False)
-    terms: AssistantServer
-    tokens: "lm.Tokens"
-    room: Path
-    form: Form = "tokens"
-    gone: Callable[[], str | None] = lambda: None
+    options: AssistantServerOptions
+    tokenizer: "lm.RemoteTokenizer"
+    workdir: Path
+    prompt_format: PromptFormat = "tokens"
+    get_exit_reason: Callable[[], str | None] = lambda: None
 
 
-def names(address: Teacher, key: str, timeout_s: float) -> list[str] | Outcome:
+def list_models(address: TeacherOptions, key: str, timeout_s: float) -> list[str] | RequestOutcome:
     """What GET /v1/models lists, or how it failed."""
 
     async def request(client: openai.AsyncOpenAI) -> list[str]:
         response = await client.models.with_raw_response.list()
-        found = read_json(response.text)
+        found = parse_json(response.text)
         rows = found.get("data") if isinstance(found, dict) else None
         return [str(row.get("id")) for row in rows or () if isinstance(row, dict)]
 
-    async def ask() -> list[str] | Outcome:
-        async with aclosing(Wire(address, key)) as wire:
+    async def ask() -> list[str] | RequestOutcome:
+        async with aclosing(ApiClient(address, key)) as wire:
             return await wire.send(request, timeout_s)
 
-    return run_to_end(ask())
+    return run_async(ask())
 
 
-def is_up(address: Teacher, key: str, timeout_s: float) -> bool:
+def is_ready(address: TeacherOptions, key: str, timeout_s: float) -> bool:
     """Whether GET /v1/models answers, be it that it has no list: 503 is a server that still loads
     its model.
     """
@@ -73,31 +73,31 @@ def is_up(address: Teacher, key: str, timeout_s: float) -> bool:
         try:
             await client.models.with_raw_response.list()
         except openai.APIStatusError as exc:
-            return exc.status_code not in LOADING
+            return exc.status_code not in LOADING_STATUSES
         return True
 
     async def ask() -> bool:
-        async with aclosing(Wire(address, key)) as wire:
+        async with aclosing(ApiClient(address, key)) as wire:
             return await wire.send(request, timeout_s) is True
 
-    return run_to_end(ask())
+    return run_async(ask())
 
 
-def ask_once(server: Server, body: Body) -> Body | Outcome:
+def send_one(server: ServedModel, body: JsonBody) -> JsonBody | RequestOutcome:
     """One answer, or the refusal; raises ServerDown where there is neither after every try."""
 
-    async def ask() -> Body | Outcome:
-        async with aclosing(Wire(server.address, server.key)) as wire:
-            return await _answer(wire, server, body)
+    async def ask() -> JsonBody | RequestOutcome:
+        async with aclosing(ApiClient(server.endpoint, server.key)) as wire:
+            return await _send_with_retries(wire, server, body)
 
-    return run_to_end(ask())
+    return run_async(ask())
 
 
-def ask_all(
-    server: Server,
+def send_all(
+    server: ServedModel,
     n: int,
-    body_of: Callable[[int], Body],
-    keep: Callable[[int, Body], None],
+    body_of: Callable[[int], JsonBody],
+    keep: Callable[[int, JsonBody], None],
     *,
     what: str,
 ) -> None:
@@ -107,27 +107,30 @@ def ask_all(
     Raises ServerDown if the server goes away, BadInput if it refuses a request; what came before
     was kept.
     """
-    run_to_end(_ask_all(server, n, body_of, keep, what))
+    run_async(_send_all(server, n, body_of, keep, what))
 
 
-async def _ask_all(
-    server: Server,
+async def _send_all(
+    server: ServedModel,
     n: int,
-    body_of: Callable[[int], Body],
-    keep: Callable[[int, Body], None],
+    body_of: Callable[[int], JsonBody],
+    keep: Callable[[int, JsonBody], None],
     what: str,
 ) -> None:
     todo = iter(range(n))
-    async with aclosing(Wire(server.address, server.key)) as wire:
+    async with aclosing(ApiClient(server.endpoint, server.key)) as wire:
 
         async def work() -> None:
             for place in todo:
-                answer = await _answer(wire, server, body_of(place))
-                if isinstance(answer, Outcome):
-                    raise _refused(server, answer, f"{what}, request {place + 1} of {n}")
+                answer = await _send_with_retries(wire, server, body_of(place))
+                if isinstance(answer, RequestOutcome):
+                    raise _build_error(server, answer, f"{what}, request {place + 1} of {n}")
                 keep(place, answer)
 
-        tasks = [asyncio.create_task(work()) for _ in range(min(n, server.terms.concurrency))]
+        tasks = [
+            asyncio.create_task(work())
+            for _ in range(min(n, server.options.max_concurrent_requests))
+        ]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -136,41 +139,46 @@ async def _ask_all(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _answer(wire: Wire, server: Server, body: Body) -> Body | Outcome:
+async def _send_with_retries(
+    wire: ApiClient, server: ServedModel, body: JsonBody
+) -> JsonBody | RequestOutcome:
     """The body of an answer, or an Outcome that no further try would change."""
     dice, reason = random.Random(), ""
-    for n_tries in range(1, server.terms.max_tries + 1):
-        answer = await wire.send(_request(body), server.terms.timeout_s)
-        if not isinstance(answer, Outcome):
+    for n_tries in range(1, server.options.max_attempts + 1):
+        answer = await wire.send(_request(body), server.options.timeout_s)
+        if not isinstance(answer, RequestOutcome):
             return answer
         if answer.kind in ("refused", "down"):
             return answer
         reason = answer.reason
-        if server.gone() is not None:
+        if server.get_exit_reason() is not None:
             break
-        if n_tries < server.terms.max_tries:
-            wait = backoff(n_tries, BACKOFF_S, LONGEST_S, dice)
-            await asyncio.sleep(max(wait, min(answer.retry_after_s or 0, LONGEST_WAIT_S)))
-    why = await _why_gone(server) or f"{reason} ({server.terms.max_tries} tries)"
-    raise ServerDown(
-        f"the assistant's server at {server.address.url} went away: {why}; what it wrote is kept, "
+        if n_tries < server.options.max_attempts:
+            wait = compute_backoff_s(n_tries, SERVER_BACKOFF_S, MAX_BACKOFF_S, dice)
+            await asyncio.sleep(max(wait, min(answer.retry_after_s or 0, MAX_WAIT_S)))
+    why = await _wait_for_exit_reason(server) or f"{reason} ({server.options.max_attempts} tries)"
+    raise ServerUnavailableError(
+        f"the assistant's server at {server.endpoint.effective_base_url} went away: {why}; what "
+        "it wrote is kept, "
         "and the same command goes on"
     )
 
 
-async def _why_gone(server: Server) -> str | None:
+async def _wait_for_exit_reason(server: ServedModel) -> str | None:
     """Why a server that was started here ended; a connection breaks a moment before its end is
     known.
     """
-    for _ in range(10 if server.terms.command is not None else 0):
-        if (why := server.gone()) is not None:
+    for _ in range(10 if server.options.command is not None else 0):
+        if (why := server.get_exit_reason()) is not None:
             return why
         await asyncio.sleep(0.1)
     return None
 
 
-def _request(body: Body) -> Callable[[openai.AsyncOpenAI], Awaitable[Body | Outcome]]:
-    async def request(client: openai.AsyncOpenAI) -> Body | Outcome:
+def _request(
+    body: JsonBody,
+) -> Callable[[openai.AsyncOpenAI], Awaitable[JsonBody | RequestOutcome]]:
+    async def request(client: openai.AsyncOpenAI) -> JsonBody | RequestOutcome:
         extra = dict(body)
         model: str = extra.pop("model")
         if "messages" in extra:
@@ -180,21 +188,24 @@ def _request(body: Body) -> Callable[[openai.AsyncOpenAI], Awaitable[Body | Outc
         else:
             plain, prompt = client.completions.with_raw_response, extra.pop("prompt")
             text = (await plain.create(model=model, prompt=prompt, extra_body=extra)).text
-        found = read_json(text)
+        found = parse_json(text)
         if isinstance(found, dict) and isinstance(found.get("choices"), list) and found["choices"]:
             return found
-        return Outcome("failed", reason="an answer without choices")
+        return RequestOutcome("failed", reason="an answer without choices")
 
     return request
 
 
-def _refused(server: Server, answer: Outcome, where: str) -> BadInput | ServerDown:
+def _build_error(
+    server: ServedModel, answer: RequestOutcome, where: str
+) -> InputError | ServerUnavailableError:
     if answer.kind == "down":
-        return ServerDown(
-            f"the assistant's server at {server.address.url} cannot go on: {answer.reason}; "
+        return ServerUnavailableError(
+            f"the assistant's server at {server.endpoint.effective_base_url} cannot go on: "
+            f"{answer.reason}; "
             "what it wrote is kept, and the same command goes on"
         )
-    return BadInput(
+    return InputError(
         f"the assistant's server refuses a prompt ({where}: {answer.reason}); start it for longer "
         "texts, or lower assistant.max_new_tokens"
     )

@@ -18,13 +18,13 @@ GRACE_S = 10.0  # from the request to end until the kill
 def main(command: list[str]) -> int:
     """Runs `command` until it ends or the input does."""
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_end_with_input, args=(server.pid,), daemon=True).start()
+    threading.Thread(target=_stop_at_eof, args=(server.pid,), daemon=True).start()
     code = server.wait()
     _signal(server.pid, signal.SIGKILL)  # its children, if any outlived it
     return code if code >= 0 else 128 - code
 
 
-def _end_with_input(group: int) -> None:
+def _stop_at_eof(group: int) -> None:
     while os.read(0, 1024):
         pass
     _signal(group, signal.SIGTERM)

@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridgekd import lm
-from bridgekd.config import AssistantServer, Teacher
-from bridgekd.edges.sources import model_and_revision
+from bridgekd.config import AssistantServerOptions, TeacherOptions
+from bridgekd.edges.sources import get_model_and_revision
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import ServerDown
-from bridgekd.served.asking import Server, is_up, names
-from bridgekd.served.process import filled, free_port, running
-from bridgekd.served.writing import probed
-from bridgekd.teacher.buy import key_in
-from bridgekd.teacher.lines import Outcome
+from bridgekd.errors import ServerUnavailableError
+from bridgekd.served.asking import ServedModel, is_ready, list_models
+from bridgekd.served.process import fill_placeholders, find_free_port, run_server
+from bridgekd.served.writing import detect_prompt_format
+from bridgekd.teacher.buy import read_key_variable
+from bridgekd.teacher.lines import RequestOutcome
 
 LIST_TIMEOUT_S = 10.0
 
 
-def served_name(model: Artifact) -> str:
+def get_served_name(model: Artifact) -> str:
     """The name that a model is served under: for what bridgekd made its folder's, which holds the
     fingerprint; for a folder of the person's, that and a hash of its content.
     """
@@ -34,76 +34,83 @@ def served_name(model: Artifact) -> str:
 
 
 @contextmanager
-def serving(
+def open_server(
     model: Artifact,
-    terms: AssistantServer,
+    terms: AssistantServerOptions,
     *,
     room: Path,
     folder: Path,
     note: Callable[[str], None],
-) -> Iterator[Server]:
+) -> Iterator[ServedModel]:
     """The model, up and ready to be asked until the block ends.
 
     `room` takes merged weights and the server's log; a command runs in `folder`. Raises ServerDown
     where it does not start, or does not serve this model; BadInput for a command or key that
     cannot be.
     """
-    source, revision = model_and_revision(model)
-    tokens = lm.read_tokens(source, revision)
-    key = key_in(terms.api_key_env, "assistant.server")
+    source, revision = get_model_and_revision(model)
+    tokens = lm.load_remote_tokenizer(source, revision)
+    key = read_key_variable(terms.api_key_env, "assistant.server")
     if terms.command is None:
-        address = _address(terms, served_name(model), str(terms.base_url))
-        _refuse_another(address, key, lambda: _folder(model, room))
-        yield _ready(Server(address, key, terms, tokens, room), note)
+        address = _make_endpoint(terms, get_served_name(model), str(terms.base_url))
+        _check_served_model(address, key, lambda: _prepare_folder(model, room))
+        yield _prepare_client(ServedModel(address, key, terms, tokens, room), note)
         return
-    to_serve, name, port = _folder(model, room), served_name(model), str(free_port())
-    command = filled(terms.command, {"model": to_serve, "name": name, "port": port})
+    to_serve, name, port = (
+        _prepare_folder(model, room),
+        get_served_name(model),
+        str(find_free_port()),
+    )
+    command = fill_placeholders(terms.command, {"model": to_serve, "name": name, "port": port})
     asked_for = name if "{name}" in terms.command else to_serve
-    address = _address(terms, asked_for, f"http://127.0.0.1:{port}/v1")
+    address = _make_endpoint(terms, asked_for, f"http://127.0.0.1:{port}/v1")
     lm.free_device_memory()
     log = room / "server.log"
     note(f"Starting the assistant's server for {name}; it prints to {log}.")
-    with running(
+    with run_server(
         command,
         log=log,
         folder=folder,
-        is_up=lambda: is_up(address, key, LIST_TIMEOUT_S),
-        timeout_s=terms.start_timeout_s,
+        is_up=lambda: is_ready(address, key, LIST_TIMEOUT_S),
+        timeout_s=terms.startup_timeout_s,
         secret="" if terms.api_key_env is None else key,
     ) as gone:
-        yield _ready(Server(address, key, terms, tokens, room, gone=gone), note)
+        yield _prepare_client(
+            ServedModel(address, key, terms, tokens, room, get_exit_reason=gone), note
+        )
 
 
-def _address(terms: AssistantServer, name: str, url: str) -> Teacher:
+def _make_endpoint(terms: AssistantServerOptions, name: str, url: str) -> TeacherOptions:
     """Where and as what the wire asks; of a teacher it has the address alone."""
-    return Teacher(model=name, base_url=url, api_key_env=terms.api_key_env)
+    return TeacherOptions(model=name, base_url=url, api_key_env=terms.api_key_env)
 
 
-def _folder(model: Artifact, room: Path) -> str:
+def _prepare_folder(model: Artifact, room: Path) -> str:
     """What the server is to load: a folder, or a Hub id at its newest revision."""
-    source, revision = model_and_revision(model)
+    source, revision = get_model_and_revision(model)
     pinned = None if revision == "main" else revision
-    return str(lm.served_folder(source, pinned, room, served_name(model)) or source)
+    return str(lm.prepare_model_folder(source, pinned, room, get_served_name(model)) or source)
 
 
-def _refuse_another(address: Teacher, key: str, to_serve: Callable[[], str]) -> None:
-    found = names(address, key, LIST_TIMEOUT_S)
-    if not isinstance(found, Outcome) and address.model in found:
+def _check_served_model(address: TeacherOptions, key: str, to_serve: Callable[[], str]) -> None:
+    found = list_models(address, key, LIST_TIMEOUT_S)
+    if not isinstance(found, RequestOutcome) and address.model in found:
         return
-    now = f"does not answer ({found.reason})" if isinstance(found, Outcome) else (
+    now = f"does not answer ({found.reason})" if isinstance(found, RequestOutcome) else (
         f"serves {', '.join(found) or 'nothing'}"
     )  # fmt: skip
-    raise ServerDown(
-        f"{address.url} {now}: serve {to_serve()} there under the name {address.model} "
+    raise ServerUnavailableError(
+        f"{address.effective_base_url} {now}: serve {to_serve()} there under the name "
+        f"{address.model} "
         "and give the same command again; everything finished so far is kept"
     )
 
 
-def _ready(server: Server, note: Callable[[str], None]) -> Server:
-    ready, reasons = probed(server)
-    if ready.form == "text":
+def _prepare_client(server: ServedModel, note: Callable[[str], None]) -> ServedModel:
+    ready, reasons = detect_prompt_format(server)
+    if ready.prompt_format == "text":
         note(f"The assistant's server is asked in text, not in tokens ({reasons[0]}).")
-    if ready.form == "chat":
+    if ready.prompt_format == "chat":
         note(
             "The assistant's server is asked by chat completions, through its own chat template "
             f"({'; '.join(reasons)})."

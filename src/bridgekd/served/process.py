@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from bridgekd.errors import BadInput, ServerDown
+from bridgekd.errors import InputError, ServerUnavailableError
 from bridgekd.served import keeper
 
 POLL_S = 0.2
 KEY_MARK = "[key]"
-N_LAST_LINES, N_LAST_CHARACTERS = 5, 600
+N_LOG_LINES, N_LOG_CHARACTERS = 5, 600
 STOP_S = keeper.GRACE_S + 5  # the keeper's own limit comes first
 
 
-def filled(command: str, parts: Mapping[str, str]) -> list[str]:
+def fill_placeholders(command: str, parts: Mapping[str, str]) -> list[str]:
     """The words of a command, every {part} of them replaced; other braces stay."""
     words = shlex.split(command)
     for part, value in parts.items():
@@ -28,21 +28,21 @@ def filled(command: str, parts: Mapping[str, str]) -> list[str]:
     return words
 
 
-def program_of(command: list[str], folder: Path) -> str:
+def find_program(command: list[str], folder: Path) -> str:
     """The program of a command; one with a slash is relative to `folder`. BadInput where there is
     none.
     """
     name = command[0]
     program = shutil.which(str(folder.resolve() / name) if os.sep in name else name)
     if program is None:
-        raise BadInput(
+        raise InputError(
             f"assistant.server.command: there is no program {command[0]!r} here; install it, or "
             "give its path"
         )
     return program
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port of this machine that nobody listens at now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -50,7 +50,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(
+def run_server(
     command: list[str],
     *,
     log: Path,
@@ -65,7 +65,7 @@ def running(
     to `log`, and from there into messages, without `secret`. Raises BadInput where there is no such
     program, ServerDown where it ends or stays silent for `timeout_s`.
     """
-    program = program_of(command, folder)
+    program = find_program(command, folder)
     with open(log, "wb") as printed:
         kept = subprocess.Popen(
             [sys.executable, keeper.__file__, program, *command[1:]],
@@ -85,7 +85,7 @@ def running(
         return None if code is None else f"it ended with code {code}; {said()}"
 
     try:
-        _wait(gone, is_up, timeout_s, said)
+        _wait_until_ready(gone, is_up, timeout_s, said)
         yield gone
     finally:
         assert kept.stdin is not None
@@ -96,7 +96,7 @@ def running(
             kept.kill()
 
 
-def _wait(
+def _wait_until_ready(
     gone: Callable[[], str | None],
     is_up: Callable[[], bool],
     timeout_s: float,
@@ -105,9 +105,9 @@ def _wait(
     end = time.monotonic() + timeout_s
     while not is_up():
         if (why := gone()) is not None:
-            raise ServerDown(f"the assistant's server did not start: {why}")
+            raise ServerUnavailableError(f"the assistant's server did not start: {why}")
         if time.monotonic() > end:
-            raise ServerDown(
+            raise ServerUnavailableError(
                 f"the assistant's server did not answer within {timeout_s:g} s; "
                 f"{said()}; raise assistant.server.start_timeout_s if it needs longer"
             )
@@ -116,5 +116,5 @@ def _wait(
 
 def _last_lines(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = " | ".join(lines[-N_LAST_LINES:])[-N_LAST_CHARACTERS:]
+    said = " | ".join(lines[-N_LOG_LINES:])[-N_LOG_CHARACTERS:]
     return f"its last lines in {log}: {said}" if said else f"it printed nothing to {log}"

@@ -14,32 +14,32 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bridgekd import lm
-from bridgekd.edges.rows import append_json, read_appended
-from bridgekd.errors import BadInput
-from bridgekd.progress import Progress, silent
+from bridgekd.edges.rows import append_jsonl, read_appended_jsonl
+from bridgekd.errors import InputError
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Example
 from bridgekd.selection.difficulty.loss import MEASURE as LOSS
 from bridgekd.selection.measure import DifficultyMeasure
-from bridgekd.served.asking import Body, Server, ask_all, ask_once
+from bridgekd.served.asking import JsonBody, ServedModel, send_all, send_one
 from bridgekd.served.writing import PROBE
-from bridgekd.teacher.lines import Outcome
+from bridgekd.teacher.lines import RequestOutcome
 
 # Temperature 1, because some servers scale the log-probabilities they tell. One token is asked for
 # and left unread: some servers do not take 0.
-ECHO = {"echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 1.0, "top_p": 1.0}
-N_KEPT_AT_ONCE = 64
+ECHO_PARAMETERS = {"echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 1.0, "top_p": 1.0}
+SAVE_EVERY = 64
 
 
-def score(
-    server: Server,
+def score_examples(
+    server: ServedModel,
     examples: Sequence[Example],
     *,
     measure: DifficultyMeasure[Any] | None = LOSS,
     max_new_tokens: int = 32,
     batch_size: int | None,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     label: str = "score",
-) -> "lm.Scored":
+) -> "lm.ScoredExamples":
     """Difficulty of every example, in order, as `lm.score` defines it; embeddings are [n, 0].
 
     A measure of the model's certainty is over choices alone: over a free answer it needs the
@@ -47,21 +47,21 @@ def score(
     """
     difficulty = np.zeros(len(examples), dtype=np.float64)
     if measure is not None and measure.needs_gold:
-        rows = server.tokens.gold(examples)
-        difficulty = -_means(rows, log_probs(server, rows, progress=progress, label=label))
+        rows = server.tokenizer.build_gold_rows(examples)
+        difficulty = -_means(rows, compute_logprobs(server, rows, progress=progress, label=label))
     elif measure is not None:
-        difficulty = _over_options(server, examples, measure, progress, label)
+        difficulty = _score_choices(server, examples, measure, progress, label)
     nowhere = np.zeros((len(examples), 0), dtype=np.float32)
-    return lm.Scored(difficulty, nowhere)
+    return lm.ScoredExamples(difficulty, nowhere)
 
 
-def confidence(
-    server: Server,
+def estimate_confidence(
+    server: ServedModel,
     pairs: Sequence[tuple[Example, str]],
     *,
     how: Literal["p_true", "likelihood"],
     batch_size: int | None,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     label: str = "judge",
 ) -> NDArray[np.float64]:
     """The model's confidence in every text, [n] in [0, 1], as `lm.confidence` defines it."""
@@ -69,60 +69,72 @@ def confidence(
     said = [i for i, (_, text) in enumerate(pairs) if text.strip()]
     judged = [pairs[i] for i in said]
     if how == "likelihood":
-        rows = server.tokens.said(judged)
-        found = log_probs(server, rows, progress=progress, label=label)
+        rows = server.tokenizer.build_text_rows(judged)
+        found = compute_logprobs(server, rows, progress=progress, label=label)
         sure[said] = np.exp(_means(rows, found))
         return sure
     true, false = (
-        log_probs(server, rows, progress=progress, label=f"{label}: {word}")
-        for rows, word in zip(server.tokens.judged(judged), ("true", "false"), strict=True)
+        compute_logprobs(server, rows, progress=progress, label=f"{label}: {word}")
+        for rows, word in zip(
+            server.tokenizer.build_judge_rows(judged), ("true", "false"), strict=True
+        )
     )
     sure[said] = expit(true - false)
     return sure
 
 
-def log_probs(
-    server: Server, rows: Sequence["lm.Row"], *, progress: Progress = silent, label: str
+def compute_logprobs(
+    server: ServedModel,
+    rows: Sequence["lm.ScoringRow"],
+    *,
+    progress: Progress = ignore_progress,
+    label: str,
 ) -> NDArray[np.float64]:
     """The log-probability in nats of every row's scored tokens together, [n].
 
     They are kept in the stage's folder as they come, under `label`, and not asked for again.
     Raises BadInput where the server does not tell them.
     """
-    file = server.room / f"{re.sub(r'[^a-z0-9]+', '-', label.lower())}.jsonl"
-    known = dict(chain.from_iterable(read_appended(file)))
+    file = server.workdir / f"{re.sub(r'[^a-z0-9]+', '-', label.lower())}.jsonl"
+    known = dict(chain.from_iterable(read_appended_jsonl(file)))
     sums = np.array([known.get(i, np.nan) for i in range(len(rows))], dtype=np.float64)
     todo = [i for i in range(len(rows)) if i not in known]
     waiting: list[tuple[int, float]] = []
     if todo:
-        _refuse_unscored(server)
+        _check_logprobs(server)
         progress(label, len(known), len(rows))
 
     def hand_over() -> None:
-        append_json(file, waiting)
+        append_jsonl(file, waiting)
         waiting.clear()
         progress(label, int(np.isfinite(sums).sum()), len(rows))
 
-    def keep(place: int, answer: Body) -> None:
+    def keep(place: int, answer: JsonBody) -> None:
         row = todo[place]
-        found = _scored(answer, len(rows[row].ids), rows[row].n_scored)
+        found = _sum_logprobs(answer, len(rows[row].ids), rows[row].n_scored)
         if found is None:
-            raise _unscored(server, f"none for {label} {row + 1} of {len(rows)}")
+            raise _build_error(server, f"none for {label} {row + 1} of {len(rows)}")
         sums[row] = found
         waiting.append((row, found))
-        if len(waiting) >= N_KEPT_AT_ONCE:
+        if len(waiting) >= SAVE_EVERY:
             hand_over()
 
     try:
-        ask_all(server, len(todo), lambda k: _echo(server, rows[todo[k]].ids), keep, what=label)
+        send_all(
+            server,
+            len(todo),
+            lambda k: _build_echo_request(server, rows[todo[k]].ids),
+            keep,
+            what=label,
+        )
     finally:
         if waiting:
             hand_over()
     return sums
 
 
-def _over_options(
-    server: Server,
+def _score_choices(
+    server: ServedModel,
     examples: Sequence[Example],
     measure: DifficultyMeasure[Any],
     progress: Progress,
@@ -132,26 +144,26 @@ def _over_options(
     open_ids = [example.id for example in examples if not example.choices]
     if score_choices is None or open_ids:
         where = f"of example {open_ids[0]}, which has no choices," if open_ids else ""
-        raise BadInput(
+        raise InputError(
             f"The difficulty {measure.name} {where} needs the probability of every token, which no "
             "server returns. Use assistant.scoring: transformers."
         )
-    by_question = [question.rows() for question in server.tokens.options(examples)]
+    by_question = [question.rows() for question in server.tokenizer.build_choice_rows(examples)]
     rows = list(chain.from_iterable(by_question))
-    means = _means(rows, log_probs(server, rows, progress=progress, label=label))
+    means = _means(rows, compute_logprobs(server, rows, progress=progress, label=label))
     ends = np.cumsum([len(own) for own in by_question])[:-1]
     return np.array([score_choices(own) for own in np.split(means, ends)])
 
 
-def _means(rows: Sequence["lm.Row"], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def _means(rows: Sequence["lm.ScoringRow"], sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return sums / np.array([row.n_scored for row in rows], dtype=np.float64)
 
 
-def _echo(server: Server, ids: Sequence[int]) -> Body:
-    return {"model": server.address.model, "prompt": list(ids), **ECHO}
+def _build_echo_request(server: ServedModel, ids: Sequence[int]) -> JsonBody:
+    return {"model": server.endpoint.model, "prompt": list(ids), **ECHO_PARAMETERS}
 
 
-def _scored(answer: Body, n_ids: int, n_scored: int) -> float | None:
+def _sum_logprobs(answer: JsonBody, n_ids: int, n_scored: int) -> float | None:
     """The sum over the last `n_scored` of the first `n_ids` tokens; None where it is not told."""
     told: Any = (answer["choices"][0].get("logprobs") or {}).get("token_logprobs")
     if not isinstance(told, list) or len(told) < n_ids:
@@ -162,19 +174,20 @@ def _scored(answer: Body, n_ids: int, n_scored: int) -> float | None:
     return float(sum(own))
 
 
-def _refuse_unscored(server: Server) -> None:
-    ids = server.tokens.prompts([PROBE])[0]
-    if server.form != "tokens":
-        raise _unscored(server, "it takes no tokens as a prompt")
-    answer = ask_once(server, _echo(server, ids))
-    if isinstance(answer, Outcome):
-        raise _unscored(server, answer.reason)
-    if _scored(answer, len(ids), len(ids) - 1) is None:
-        raise _unscored(server, "it answers without those of the prompt")
+def _check_logprobs(server: ServedModel) -> None:
+    ids = server.tokenizer.tokenize_prompts([PROBE])[0]
+    if server.prompt_format != "tokens":
+        raise _build_error(server, "it takes no tokens as a prompt")
+    answer = send_one(server, _build_echo_request(server, ids))
+    if isinstance(answer, RequestOutcome):
+        raise _build_error(server, answer.reason)
+    if _sum_logprobs(answer, len(ids), len(ids) - 1) is None:
+        raise _build_error(server, "it answers without those of the prompt")
 
 
-def _unscored(server: Server, why: str) -> BadInput:
-    return BadInput(
-        f"the assistant's server at {server.address.url} gives no log-probabilities of a prompt's "
+def _build_error(server: ServedModel, why: str) -> InputError:
+    return InputError(
+        f"the assistant's server at {server.endpoint.effective_base_url} gives no "
+        "log-probabilities of a prompt's "
         f"tokens ({why}); use assistant.scoring: transformers, or vLLM or SGLang"
     )

@@ -12,22 +12,22 @@ import numpy as np
 
 from bridgekd.core.draws import SEED_STEP
 from bridgekd.core.throughput import Throughput
-from bridgekd.errors import BadInput, ServerDown
-from bridgekd.progress import Progress, silent
+from bridgekd.errors import InputError, ServerUnavailableError
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Message
-from bridgekd.served.asking import Body, Form, Server, ask_all, ask_once
-from bridgekd.teacher.lines import Outcome
+from bridgekd.served.asking import JsonBody, PromptFormat, ServedModel, send_all, send_one
+from bridgekd.teacher.lines import RequestOutcome
 
 Prompt = tuple[Message, ...]
-FORMS: tuple[Form, ...] = ("tokens", "text", "chat")
+PROMPT_FORMATS: tuple[PromptFormat, ...] = ("tokens", "text", "chat")
 PROBE = (Message("user", "How much is 1 + 1?"),)
 # A server may have defaults of its own, or take them from the model's folder: here all of them off.
-PLAIN = {"top_p": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
-PLAIN_BEYOND_OPENAI = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+NEUTRAL_SAMPLING = {"top_p": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
+EXTRA_NEUTRAL_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
-def generate(
-    server: Server,
+def generate_texts(
+    server: ServedModel,
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
@@ -48,7 +48,7 @@ def generate(
         if on_batch is not None:
             on_batch(rows, [own[0] for own in texts])
 
-    drawn = sample(
+    drawn = sample_texts(
         server, prompts, 1,
         max_new_tokens=max_new_tokens, batch_size=batch_size, label=label, on_batch=told,
         known={i: (text,) for i, text in (known or {}).items()}, **settings,
@@ -56,8 +56,8 @@ def generate(
     return [texts[0] for texts in drawn]
 
 
-def sample(
-    server: Server,
+def sample_texts(
+    server: ServedModel,
     prompts: Sequence[Prompt],
     n: int,
     *,
@@ -65,7 +65,7 @@ def sample(
     batch_size: int | None,
     temperature: float = 0.0,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = ignore_progress,
     label: str = "sample",
     known: Mapping[int, Sequence[str]] | None = None,
     on_batch: Callable[[list[int], list[tuple[str, ...]]], None] | None = None,
@@ -78,14 +78,16 @@ def sample(
     """
     known, started = known or {}, time.monotonic()
     todo = [i for i in range(len(prompts)) if i not in known]
-    asked = _as_asked(server, [prompts[i] for i in todo])
+    asked = _format_prompts(server, [prompts[i] for i in todo])
     texts: dict[int, dict[int, str]] = {i: {} for i in todo}
     waiting: list[int] = []
     n_done, spent = len(prompts) - len(todo), Throughput()
 
-    def body(place: int) -> Body:
+    def body(place: int) -> JsonBody:
         row, k = divmod(place, n)
-        drawn = {} if temperature == 0 else {"seed": row_seed(seed + k * SEED_STEP, todo[row])}
+        drawn = (
+            {} if temperature == 0 else {"seed": compute_row_seed(seed + k * SEED_STEP, todo[row])}
+        )
         settings = {"max_tokens": max_new_tokens, "temperature": temperature, **drawn}
         return _body(server, asked[row], settings)
 
@@ -93,41 +95,41 @@ def sample(
         nonlocal n_done
         n_done += len(waiting)
         if waiting and on_batch is not None:
-            on_batch(list(waiting), [_in_order(texts[i]) for i in waiting])
+            on_batch(list(waiting), [_sort_texts(texts[i]) for i in waiting])
         waiting.clear()
         progress(label, n_done, len(prompts))
 
-    def keep(place: int, answer: Body) -> None:
+    def keep(place: int, answer: JsonBody) -> None:
         row, k = divmod(place, n)
-        texts[todo[row]][k] = _until(_text(answer), until)
-        _count(answer, spent)
+        texts[todo[row]][k] = _cut_at(_text(answer), until)
+        _add_usage(answer, spent)
         if len(texts[todo[row]]) == n:
             waiting.append(todo[row])
-        if len(waiting) >= min(batch_size or sys.maxsize, server.terms.concurrency):
+        if len(waiting) >= min(batch_size or sys.maxsize, server.options.max_concurrent_requests):
             hand_over()
 
     progress(label, n_done, len(prompts))
     try:
-        ask_all(server, len(todo) * n, body, keep, what=label)
+        send_all(server, len(todo) * n, body, keep, what=label)
     finally:
         if waiting:
             hand_over()
         if throughput is not None:
             spent.seconds = time.monotonic() - started
             throughput.add(**asdict(spent))
-    return [tuple(known[i]) if i in known else _in_order(texts[i]) for i in range(len(prompts))]
+    return [tuple(known[i]) if i in known else _sort_texts(texts[i]) for i in range(len(prompts))]
 
 
-def _in_order(texts: Mapping[int, str]) -> tuple[str, ...]:
+def _sort_texts(texts: Mapping[int, str]) -> tuple[str, ...]:
     return tuple(texts[k] for k in sorted(texts))
 
 
-def _until(text: str, until: re.Pattern[str] | None) -> str:
+def _cut_at(text: str, until: re.Pattern[str] | None) -> str:
     end = until.search(text) if until else None
     return (text[: end.end()] if end else text).strip()
 
 
-def _count(answer: Body, spent: Throughput) -> None:
+def _add_usage(answer: JsonBody, spent: Throughput) -> None:
     """One text more, and its tokens where the server tells them."""
     usage = answer.get("usage") or {}
     spent.add(
@@ -138,24 +140,24 @@ def _count(answer: Body, spent: Throughput) -> None:
     )
 
 
-def row_seed(seed: int, row: int) -> int:
+def compute_row_seed(seed: int, row: int) -> int:
     """The seed of one row, in 31 bits, which every server takes."""
     return int(np.random.SeedSequence([seed, row]).generate_state(1)[0] >> 1)
 
 
-def probed(server: Server) -> tuple[Server, tuple[str, ...]]:
+def detect_prompt_format(server: ServedModel) -> tuple[ServedModel, tuple[str, ...]]:
     """The server in the first form that it takes, and why it does not take those before.
 
     A server that counts other tokens than were sent has not taken them. Raises ServerDown where
     it takes none.
     """
-    n_tokens = len(server.tokens.prompts([PROBE])[0])
+    n_tokens = len(server.tokenizer.tokenize_prompts([PROBE])[0])
     reasons: list[str] = []
-    for form in FORMS:
-        tried = replace(server, form=form)
-        asked = _as_asked(tried, [PROBE], check=False)[0]
-        answer = ask_once(tried, _body(tried, asked, {"max_tokens": 1, "temperature": 0.0}))
-        if isinstance(answer, Outcome):
+    for form in PROMPT_FORMATS:
+        tried = replace(server, prompt_format=form)
+        asked = _format_prompts(tried, [PROBE], check=False)[0]
+        answer = send_one(tried, _body(tried, asked, {"max_tokens": 1, "temperature": 0.0}))
+        if isinstance(answer, RequestOutcome):
             if form == "chat" and answer.kind == "refused":  # this question, not the form
                 return tried, tuple(reasons)
             reasons.append(answer.reason)
@@ -164,24 +166,27 @@ def probed(server: Server) -> tuple[Server, tuple[str, ...]]:
         if form == "chat" or n_read == n_tokens:
             return tried, tuple(reasons)
         reasons.append(f"it read {n_read} tokens where {n_tokens} were meant")
-    raise ServerDown(
-        f"the assistant's server at {server.address.url} takes a prompt neither as tokens "
+    raise ServerUnavailableError(
+        f"the assistant's server at {server.endpoint.effective_base_url} takes a prompt neither "
+        "as tokens "
         f"({reasons[0]}) nor as text ({reasons[1]}) nor as chat ({reasons[2]}); serve the model "
         "with one that has /v1/completions"
     )
 
 
-def _as_asked(server: Server, prompts: Sequence[Prompt], *, check: bool = True) -> list[Any]:
+def _format_prompts(
+    server: ServedModel, prompts: Sequence[Prompt], *, check: bool = True
+) -> list[Any]:
     """Every prompt in the server's form."""
-    if server.form == "chat":
+    if server.prompt_format == "chat":
         return [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
-    ids = server.tokens.prompts(prompts)
-    if server.form == "tokens":
+    ids = server.tokenizer.tokenize_prompts(prompts)
+    if server.prompt_format == "tokens":
         return list(ids)
-    texts = server.tokens.texts(prompts)
+    texts = server.tokenizer.render_prompts(prompts)
     for text, wanted in zip(texts, ids, strict=True):
-        if check and server.tokens.reads(text) != wanted:
-            raise BadInput(
+        if check and server.tokenizer.tokenize_text(text) != wanted:
+            raise InputError(
                 f"the assistant's server takes text alone, and would read {text[:60]!r} as other "
                 "tokens than in training; use one that takes tokens, such as vLLM, or "
                 "assistant.backend: transformers"
@@ -189,17 +194,17 @@ def _as_asked(server: Server, prompts: Sequence[Prompt], *, check: bool = True) 
     return list(texts)
 
 
-def _body(server: Server, asked: Any, settings: Mapping[str, Any]) -> Body:
-    body: Body = {"model": server.address.model, **PLAIN, **settings}
-    if server.form == "chat":
+def _body(server: ServedModel, asked: Any, settings: Mapping[str, Any]) -> JsonBody:
+    body: JsonBody = {"model": server.endpoint.model, **NEUTRAL_SAMPLING, **settings}
+    if server.prompt_format == "chat":
         return body | {"messages": asked}
-    if server.form == "text":
+    if server.prompt_format == "text":
         return body | {"prompt": asked} | _sampled_by_transformers(server, settings)
-    stop = {"stop_token_ids": list(server.tokens.stop)}
-    return body | {"prompt": asked} | PLAIN_BEYOND_OPENAI | stop
+    stop = {"stop_token_ids": list(server.tokenizer.stop)}
+    return body | {"prompt": asked} | EXTRA_NEUTRAL_SAMPLING | stop
 
 
-def _sampled_by_transformers(server: Server, settings: Mapping[str, Any]) -> Body:
+def _sampled_by_transformers(server: ServedModel, settings: Mapping[str, Any]) -> JsonBody:
     """What makes `transformers serve` sample: a temperature alone leaves it greedy, and its own
     defaults cut the choice down to 50 tokens. Servers that do not know the field leave it unread.
     """
@@ -210,12 +215,12 @@ def _sampled_by_transformers(server: Server, settings: Mapping[str, Any]) -> Bod
         "temperature": settings["temperature"],
         "max_new_tokens": settings["max_tokens"],
         "top_k": 0,
-        "eos_token_id": list(server.tokens.stop),
+        "eos_token_id": list(server.tokenizer.stop),
     }
     return {"generation_config": json.dumps(stated)}
 
 
-def _text(answer: Body) -> str:
+def _text(answer: JsonBody) -> str:
     first = answer["choices"][0]
     said = first.get("text")
     if said is None:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bridgekd.config import Confidence, Recipe
-from bridgekd.core.prompts import explain_prompt
+from bridgekd.config import ConfidenceOptions, Recipe
+from bridgekd.core.prompts import render_cot_prompt
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import FilterName, check_rationale, extract_answers, grade_answer
 from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.records import Rationale
-from bridgekd.stages.filtering import by_confidence, by_consistency, drop_duplicates
-from bridgekd.stages.live import Live
+from bridgekd.stages.filtering import drop_duplicates, filter_by_agreement, filter_by_confidence
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import BackendSettings, open_backend
 from bridgekd.stages.resumable_generation import ResumableGenerator
 from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats
@@ -23,7 +23,7 @@ class AnnotateSettings(BackendSettings):
     """`n_samples` answers per question beside the greedy one are drawn for `consistent`, else 0."""
 
     keep: FilterName
-    confidence: Confidence | None
+    confidence: ConfidenceOptions | None
     n_samples: int
     max_new_tokens: int
     seed: int
@@ -47,15 +47,15 @@ class SampleRationalesStats(KeptStats, GenerationStats):
 
 def build_annotate_settings(recipe: Recipe) -> AnnotateSettings:
     """Return what an annotation depends on. What its filter does not use is a constant."""
-    keep, assistant = recipe.annotate.keep, recipe.assistant
+    keep, assistant = recipe.annotate.filter, recipe.assistant
     return AnnotateSettings(
         keep=keep,
         confidence=recipe.confidence if keep == "confident" else None,
-        n_samples=recipe.annotate.samples if keep == "consistent" else 0,
+        n_samples=recipe.annotate.n_samples if keep == "consistent" else 0,
         max_new_tokens=assistant.max_new_tokens,
         seed=recipe.seed if keep == "consistent" else 0,
-        backend=assistant.backend,
-        scoring=assistant.scoring if keep == "confident" else "transformers",
+        backend=assistant.generation_backend,
+        scoring=assistant.scoring_backend if keep == "confident" else "transformers",
     )
 
 
@@ -65,17 +65,17 @@ def build_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSet
         n_samples=n_samples,
         max_new_tokens=recipe.assistant.max_new_tokens,
         seed=recipe.seed,
-        backend=recipe.assistant.backend,
+        backend=recipe.assistant.generation_backend,
     )
 
 
 @stage(version=3, kind=WorkKind.GENERATION, title="The assistant's own rationales")
 def annotate(
-    output_dir: Path, settings: AnnotateSettings, ctx: Live, pool: Artifact, model: Artifact
+    output_dir: Path, settings: AnnotateSettings, ctx: RunContext, pool: Artifact, model: Artifact
 ) -> AnnotateStats:
     """The assistant's own rationale for every question of the pool."""
     examples, answer_type = read_pool(pool), read_answer_type(pool)
-    prompts = [explain_prompt(e) for e in examples]
+    prompts = [render_cot_prompt(e) for e in examples]
     batch_size = ctx.runtime.assistant_batch_size
     writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
     samples: Sequence[Sequence[str]] = ()
@@ -96,13 +96,13 @@ def annotate(
                 backend = stack.enter_context(
                     open_backend(model, settings.scoring, output_dir, ctx)
                 )
-            rows, calibration = by_confidence(
+            rows, calibration = filter_by_confidence(
                 rows, examples, backend, settings.confidence,
                 batch_size=batch_size, answer_type=answer_type, live=ctx,
             )  # fmt: skip
     if samples:
         answers = extract_answers(examples, samples, answer_type)
-        rows, calibration = by_consistency(rows, examples, answers, answer_type)
+        rows, calibration = filter_by_agreement(rows, examples, answers, answer_type)
     write_rows(output_dir / "rationales.parquet", Rationale, rows)
     n_correct = sum(
         grade_answer(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True)
@@ -119,7 +119,11 @@ def annotate(
 
 @stage(version=3, kind=WorkKind.GENERATION, title="The assistant's sampled rationales")
 def sample_rationales(
-    output_dir: Path, settings: SampleRationalesSettings, ctx: Live, pool: Artifact, model: Artifact
+    output_dir: Path,
+    settings: SampleRationalesSettings,
+    ctx: RunContext,
+    pool: Artifact,
+    model: Artifact,
 ) -> SampleRationalesStats:
     """Several rationales of the assistant per question. Kept are those with the correct answer; of
     equal texts only the first.
@@ -128,7 +132,7 @@ def sample_rationales(
     batch_size = ctx.runtime.assistant_batch_size
     writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
-        prompts = [explain_prompt(e) for e in examples]
+        prompts = [render_cot_prompt(e) for e in examples]
         samples = writer.sample(backend, prompts, settings.n_samples, settings.seed)
         prompt_format = backend.prompt_format
     rows = [

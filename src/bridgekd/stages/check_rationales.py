@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from bridgekd.config import Confidence, Recipe
+from bridgekd.config import ConfidenceOptions, Recipe
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import check_rationale
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_pool
 from bridgekd.records import Completion, Rationale
-from bridgekd.stages.filtering import by_confidence
-from bridgekd.stages.live import Live
+from bridgekd.stages.filtering import filter_by_confidence
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import BackendSettings, open_backend
 from bridgekd.stages.stats import CalibrationStats, KeptStats
 
@@ -21,7 +21,7 @@ class CheckSettings(BackendSettings):
     """`confidence` is None where the assistant scores no rationale."""
 
     keep: CheckRule
-    confidence: Confidence | None
+    confidence: ConfidenceOptions | None
 
 
 class CheckStats(KeptStats, CalibrationStats):
@@ -30,17 +30,19 @@ class CheckStats(KeptStats, CalibrationStats):
 
 def build_check_settings(recipe: Recipe, rule: CheckRule | None = None) -> CheckSettings:
     """Return what a check depends on; `rule` replaces the recipe's check.keep."""
-    keep = rule or recipe.check.keep
+    keep = rule or recipe.check.filter
     if keep != "confident":
         return CheckSettings(keep=keep, confidence=None)
-    return CheckSettings(keep=keep, confidence=recipe.confidence, scoring=recipe.assistant.scoring)
+    return CheckSettings(
+        keep=keep, confidence=recipe.confidence, scoring=recipe.assistant.scoring_backend
+    )
 
 
 @stage(version=2, title="The teacher's rationales")
 def check_rationales(
     output_dir: Path,
     settings: CheckSettings,
-    ctx: Live,
+    ctx: RunContext,
     pool: Artifact,
     completions: Artifact,
     model: Artifact | None = None,
@@ -61,7 +63,7 @@ def check_rationales(
     if settings.confidence is not None and model is not None:
         examples = [by_id[r.id] for r in rows]
         with open_backend(model, settings.scoring, output_dir, ctx) as judge:
-            rows, calibration = by_confidence(
+            rows, calibration = filter_by_confidence(
                 rows, examples, judge, settings.confidence, answer_type=answer_type, live=ctx,
                 batch_size=ctx.runtime.assistant_batch_size,
             )  # fmt: skip

@@ -3,22 +3,22 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bridgekd.config import Role, Section
-from bridgekd.core.chance import chance
-from bridgekd.core.steps import grouped, n_steps
+from bridgekd.config import FrozenModel, Role
+from bridgekd.core.chance import compute_chance_baseline
+from bridgekd.core.steps import count_steps, group_counts
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.metrics_file import write_metrics
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact, Stats, stage
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.grading.answer_extraction import split_answer
 from bridgekd.records import Example, Prediction
-from bridgekd.stages.cells import Reader
-from bridgekd.stages.live import Checker, Live
+from bridgekd.stages.cells import ArmReader
+from bridgekd.stages.live import RunContext, StepChecker
 from bridgekd.stats.compute_metrics import compute_metrics
 
 
-class ArmSettings(Section):
+class ArmSettings(FrozenModel):
     """What is said of an arm in metrics, reports and cards; `role` is None for the teacher.
 
     Seed and budget are not here: they are read from what the prediction was made from.
@@ -31,7 +31,7 @@ class ArmSettings(Section):
     card_sentence: str = ""
 
 
-class EvaluateSettings(Section):
+class EvaluateSettings(FrozenModel):
     """`arms` has one entry per prediction artifact, in order: that of every table. `steps` names
     the step checker of rationales.
     """
@@ -47,20 +47,26 @@ class EvaluateStats(Stats):
 
 @stage(version=6, title="Evaluation")
 def evaluate(
-    output_dir: Path, settings: EvaluateSettings, ctx: Live, test: Artifact, *predictions: Artifact
+    output_dir: Path,
+    settings: EvaluateSettings,
+    ctx: RunContext,
+    test: Artifact,
+    *predictions: Artifact,
 ) -> EvaluateStats:
     """metrics.json: every arm at every budget over all seeds, what it cost and gained, and the arms
     in pairs.
     """
     examples = read_rows(test.path / "test.parquet", Example)
     check = None if settings.steps is None else get_step_checker(ctx.checkers, settings.steps)
-    read = Reader({e.id: e for e in examples}, check)
-    results = [read.cell(arm, a) for arm, a in zip(settings.arms, predictions, strict=True)]
+    read = ArmReader({e.id: e for e in examples}, check)
+    results = [read.read_arm(arm, a) for arm, a in zip(settings.arms, predictions, strict=True)]
     step_source, steps = _group_by_steps(examples, check, settings.arms, predictions)
     metrics = compute_metrics(
         results,
         {e.id: e.domain for e in examples},
-        chance=chance([e.answer or "" for e in examples], [e.choices for e in examples]),
+        chance=compute_chance_baseline(
+            [e.answer or "" for e in examples], [e.choices for e in examples]
+        ),
         steps=steps,
         step_source=step_source,
     )
@@ -68,11 +74,11 @@ def evaluate(
     return EvaluateStats(n_arms=len(metrics.arms), n_models=len(results))
 
 
-def get_step_checker(known: Mapping[str, Checker], name: str) -> Checker:
+def get_step_checker(known: Mapping[str, StepChecker], name: str) -> StepChecker:
     """Return the step checker of this name. Raises InputError if it was not passed in."""
     if name not in known:
         there = ", ".join(known) or "none"
-        raise BadInput(
+        raise InputError(
             f"evaluate.steps names the checker {name!r}; known here: {there}; leave the key "
             "out, or from Python give run(..., checkers={name: function})"
         )
@@ -81,7 +87,7 @@ def get_step_checker(known: Mapping[str, Checker], name: str) -> Checker:
 
 def _group_by_steps(
     examples: Sequence[Example],
-    check: Checker | None,
+    check: StepChecker | None,
     arms: Sequence[ArmSettings],
     predictions: Sequence[Artifact],
 ) -> tuple[str, dict[str, str]]:
@@ -91,9 +97,11 @@ def _group_by_steps(
     teacher's rationales, correct or not; else those of an assistant that the teacher taught.
     """
     if check is not None:
-        counts = {e.id: found.n for e in examples if (found := check(e.question, "")) is not None}
+        counts = {
+            e.id: found.n_steps for e in examples if (found := check(e.question, "")) is not None
+        }
         if any(counts.values()):
-            return "checker", grouped(counts)
+            return "checker", group_counts(counts)
     named = list(zip(arms, predictions, strict=True))
     sources = [(arm, p) for arm, p in named if p.manifest.kind is WorkKind.PAID]
     sources += [
@@ -103,7 +111,7 @@ def _group_by_steps(
     ]
     for arm, artifact in sources:
         rows = read_rows(artifact.path / "predictions.parquet", Prediction)
-        counts = {r.id: n for r in rows if (n := n_steps(split_answer(r.text)[0]))}
+        counts = {r.id: n for r in rows if (n := count_steps(split_answer(r.text)[0]))}
         if counts:
-            return arm.name, grouped(counts)
+            return arm.name, group_counts(counts)
     return "", {}

@@ -11,45 +11,47 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridgekd.config import Confidence, count_of
-from bridgekd.core.calibration import Calibration, calibration, confident_enough
-from bridgekd.core.prompts import ANSWER_MARK
+from bridgekd.config import ConfidenceOptions, resolve_count
+from bridgekd.core.calibration import Calibration, compute_calibration, select_confident
+from bridgekd.core.prompts import ANSWER_PREFIX
 from bridgekd.grading.answer_type import AnswerType
 from bridgekd.records import Example, Rationale
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import ModelBackend
 
 
-def by_confidence(
+def filter_by_confidence(
     rows: Sequence[Rationale],
     examples: Sequence[Example],
     model: ModelBackend,
-    asked: Confidence,
+    asked: ConfidenceOptions,
     *,
     batch_size: int | None,
     answer_type: AnswerType,
-    live: Live,
+    live: RunContext,
 ) -> tuple[list[Rationale], Calibration | None]:
     """`rows` with the confidence of `model` in each, the unsure ones dropped."""
     judged = [i for i, r in enumerate(rows) if r.kept]
     said = model.estimate_confidence(
-        [(examples[i], f"{rows[i].text}\n{ANSWER_MARK} {rows[i].answer}") for i in judged],
-        how=asked.how,
+        [(examples[i], f"{rows[i].text}\n{ANSWER_PREFIX} {rows[i].answer}") for i in judged],
+        how=asked.measure,
         batch_size=batch_size,
         progress=live.progress,
         label="weigh rationales",
     )
-    n_kept = None if asked.keep_share is None else count_of(asked.keep_share, len(judged))
-    enough = confident_enough(said, at_least=asked.at_least, n_kept=n_kept)
-    why = f"at least {asked.at_least:g}" if n_kept is None else f"the first {asked.keep_share}"
+    n_kept = (
+        None if asked.keep_fraction is None else resolve_count(asked.keep_fraction, len(judged))
+    )
+    enough = select_confident(said, at_least=asked.threshold, n_kept=n_kept)
+    why = f"at least {asked.threshold:g}" if n_kept is None else f"the first {asked.keep_fraction}"
     kept = list(rows)
     for i, confidence, ok in zip(judged, said, enough, strict=True):
         reason = "" if ok else f"unsure: confidence {confidence:.3f}, asked for {why}"
         kept[i] = replace(rows[i], kept=bool(ok), reason=reason, confidence=float(confidence))
-    return kept, held_against_gold(kept, examples, answer_type)
+    return kept, calibrate_against_gold(kept, examples, answer_type)
 
 
-def by_consistency(
+def filter_by_agreement(
     rows: Sequence[Rationale],
     examples: Sequence[Example],
     samples: Sequence[Sequence[str]],
@@ -65,10 +67,10 @@ def by_consistency(
         if row.kept and share <= 0.5:
             reason = f"inconsistent: {share:.0%} of {len(answers)} samples agree"
         kept.append(replace(row, kept=not reason, reason=reason, confidence=share))
-    return kept, held_against_gold(kept, examples, answer_type)
+    return kept, calibrate_against_gold(kept, examples, answer_type)
 
 
-def held_against_gold(
+def calibrate_against_gold(
     rows: Sequence[Rationale], examples: Sequence[Example], answer_type: AnswerType
 ) -> Calibration | None:
     """The calibration over rows that have a confidence and a gold answer; None without any."""
@@ -80,7 +82,7 @@ def held_against_gold(
     if not pairs:
         return None
     confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
-    return calibration(confidence, correct)
+    return compute_calibration(confidence, correct)
 
 
 def drop_duplicates(rows: Sequence[Rationale]) -> list[Rationale]:

@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bridgekd import lm
-from bridgekd.config import Amount, count_of
-from bridgekd.core.draws import stream
-from bridgekd.core.prompts import ANSWER_LINE, answer_prompt, explain_prompt
+from bridgekd.config import CountOrPercent, resolve_count
+from bridgekd.core.draws import make_rng
+from bridgekd.core.prompts import ANSWER_LINE, render_answer_prompt, render_cot_prompt
 from bridgekd.core.throughput import Throughput
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import AnswerType
 from bridgekd.grading.grade import grade_answer
-from bridgekd.records import Example, TrainRow
+from bridgekd.records import Example, TrainingSequence
 
-Asked = Literal["explain", "answer"]
+PromptMode = Literal["explain", "answer"]
 Validate = Callable[["lm.LocalModel"], float]
-PROMPTS = {"explain": explain_prompt, "answer": answer_prompt}
+PROMPTS = {"explain": render_cot_prompt, "answer": render_answer_prompt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,15 @@ class GreedyAccuracy:
 
     examples: tuple[Example, ...]
     answer_type: AnswerType
-    asked: Asked
+    prompt_mode: PromptMode
     max_new_tokens: int
     batch_size: int | None
     speed: Throughput = field(default_factory=Throughput)
 
     def __call__(self, local: "lm.LocalModel") -> float:
-        texts = lm.generate(
+        texts = lm.generate_texts(
             local,
-            [PROMPTS[self.asked](e) for e in self.examples],
+            [PROMPTS[self.prompt_mode](e) for e in self.examples],
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
             until=ANSWER_LINE,
@@ -45,33 +45,33 @@ class GreedyAccuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class SmallLoss:
+class HeldOutLoss:
     """Judges a model by minus its mean loss on rows that it is not trained on."""
 
-    rows: tuple[TrainRow, ...]
+    rows: tuple[TrainingSequence, ...]
     max_length: int
 
     def __call__(self, local: "lm.LocalModel") -> float:
-        return -lm.mean_loss(local, self.rows, self.max_length)
+        return -lm.compute_eval_loss(local, self.rows, self.max_length)
 
 
-def held_out(
-    rows: Sequence[TrainRow], share: Amount, seed: int
-) -> tuple[list[TrainRow], list[TrainRow]]:
+def split_held_out(
+    rows: Sequence[TrainingSequence], share: CountOrPercent, seed: int
+) -> tuple[list[TrainingSequence], list[TrainingSequence]]:
     """(rows to train on, rows to judge by), drawn by question: its two tasks stay together."""
-    ids = sorted({_question_of(row) for row in rows})
-    n = count_of(share, len(ids))
+    ids = sorted({_get_question_id(row) for row in rows})
+    n = resolve_count(share, len(ids))
     if n >= len(ids):
-        raise BadInput(
+        raise InputError(
             f"held_out sets {n} of {len(ids)} questions aside and leaves none to train on; lower it"
         )
-    drawn = stream(seed, "held-out").permutation(len(ids))[:n]
+    drawn = make_rng(seed, "held-out").permutation(len(ids))[:n]
     aside = {ids[i] for i in drawn.tolist()}
     return (
-        [row for row in rows if _question_of(row) not in aside],
-        [row for row in rows if _question_of(row) in aside],
+        [row for row in rows if _get_question_id(row) not in aside],
+        [row for row in rows if _get_question_id(row) in aside],
     )
 
 
-def _question_of(row: TrainRow) -> str:
+def _get_question_id(row: TrainingSequence) -> str:
     return row.id.removesuffix(":e").removesuffix(":p")

@@ -7,22 +7,24 @@ from collections.abc import Sequence
 from typing import Literal
 
 from bridgekd.core.prompts import (
-    answer_prompt,
-    answer_target,
-    explain_prompt,
-    explain_target,
-    shown_answer,
+    build_answer_target,
+    build_cot_target,
+    format_answer,
+    render_answer_prompt,
+    render_cot_prompt,
 )
 from bridgekd.edges.rows import read_rows
 from bridgekd.edges.store import Artifact
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.io.read_pool import index_by_id, read_pool
-from bridgekd.records import Example, Lesson, Rationale, Span, TrainRow
+from bridgekd.records import Example, Rationale, TargetSpan, TrainingExample, TrainingSequence
 
-Form = Literal["joint", "two_task"]
+TargetFormat = Literal["joint", "two_task"]
 
 
-def lessons_of(pool: Artifact, rationales: Sequence[Artifact], form: Form) -> list[Lesson]:
+def build_training_examples(
+    pool: Artifact, rationales: Sequence[Artifact], form: TargetFormat
+) -> list[TrainingExample]:
     """Kept rationales as lessons, in order; the answer is the gold one where there is one.
 
     joint: one lesson a rationale, two_task: two, to explain and to answer. Raises BadInput where
@@ -30,12 +32,12 @@ def lessons_of(pool: Artifact, rationales: Sequence[Artifact], form: Form) -> li
     """
     kept = [r for r in read_rationales(rationales) if r.kept]
     if not kept:
-        raise BadInput(
+        raise InputError(
             f"no rationale of {rationales[-1].path} was kept; read its `reason` column, then raise "
             "the budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
         )
     examples = index_by_id(read_pool(pool), (r.id for r in kept))
-    return [lesson for r in kept for lesson in _lessons(r, examples[r.id], form)]
+    return [lesson for r in kept for lesson in _build_examples(r, examples[r.id], form)]
 
 
 def read_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
@@ -43,23 +45,27 @@ def read_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
     return [r for a in artifacts for r in read_rows(a.path / "rationales.parquet", Rationale)]
 
 
-def train_row(lesson: Lesson, answer_weight: float) -> TrainRow:
+def build_training_sequence(lesson: TrainingExample, answer_weight: float) -> TrainingSequence:
     """The lesson as a training sequence; the answer's tokens weigh lambda = `answer_weight`."""
     if lesson.answer is None:
-        return TrainRow(f"{lesson.id}:e", lesson.prompt, (Span(lesson.rationale or ""),))
+        return TrainingSequence(
+            f"{lesson.id}:e", lesson.prompt, (TargetSpan(lesson.rationale or ""),)
+        )
     if lesson.rationale is None:
-        target = answer_target(lesson.answer, answer_weight)
-        return TrainRow(f"{lesson.id}:p", lesson.prompt, target)
-    target = explain_target(lesson.rationale, lesson.answer, answer_weight)
-    return TrainRow(lesson.id, lesson.prompt, target)
+        target = build_answer_target(lesson.answer, answer_weight)
+        return TrainingSequence(f"{lesson.id}:p", lesson.prompt, target)
+    target = build_cot_target(lesson.rationale, lesson.answer, answer_weight)
+    return TrainingSequence(lesson.id, lesson.prompt, target)
 
 
-def _lessons(rationale: Rationale, example: Example, form: Form) -> list[Lesson]:
-    explain, source = explain_prompt(example), rationale.source
-    answer = rationale.answer if example.answer is None else shown_answer(example)
+def _build_examples(
+    rationale: Rationale, example: Example, form: TargetFormat
+) -> list[TrainingExample]:
+    explain, source = render_cot_prompt(example), rationale.source
+    answer = rationale.answer if example.answer is None else format_answer(example)
     if form == "joint":
-        return [Lesson(example.id, explain, rationale.text, answer, source)]
+        return [TrainingExample(example.id, explain, rationale.text, answer, source)]
     return [
-        Lesson(example.id, explain, rationale.text, None, source),
-        Lesson(example.id, answer_prompt(example), None, answer, source),
+        TrainingExample(example.id, explain, rationale.text, None, source),
+        TrainingExample(example.id, render_answer_prompt(example), None, answer, source),
     ]

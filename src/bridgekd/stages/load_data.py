@@ -7,26 +7,26 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgekd.config import Amount, Fields, Recipe, Section, count_of
-from bridgekd.core.draws import stream
-from bridgekd.edges.columns import Rows, gathered
-from bridgekd.edges.data import examples_in, load_examples
+from bridgekd.config import ColumnNames, CountOrPercent, FrozenModel, Recipe, resolve_count
+from bridgekd.core.draws import make_rng
+from bridgekd.edges.columns import LazyRows, collect_rows
+from bridgekd.edges.data import iter_examples, read_examples
 from bridgekd.edges.rows import write_rows, write_tables
 from bridgekd.edges.store import Artifact, Stats, stage
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.grading.graders import GRADERS
 from bridgekd.io.read_pool import TASK_FILE, read_answer_type, read_pool, read_validation
 from bridgekd.records import Example
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.variants import VariantSettings
 
 
-class LoadPoolSettings(Section):
-    fields: Fields
+class LoadPoolSettings(FrozenModel):
+    fields: ColumnNames
     answer_type: VariantSettings
     unlabelled: bool
-    validation: Amount
+    validation: CountOrPercent
     seed: int
 
 
@@ -35,8 +35,8 @@ class LoadPoolStats(Stats):
     n_validation: int
 
 
-class LoadTestSettings(Section):
-    fields: Fields
+class LoadTestSettings(FrozenModel):
+    fields: ColumnNames
 
 
 class LoadTestStats(Stats):
@@ -48,22 +48,22 @@ def build_load_pool_settings(recipe: Recipe, folder: Path) -> LoadPoolSettings:
     """Return what the pool depends on."""
     data = recipe.data
     return LoadPoolSettings(
-        fields=data.fields,
+        fields=data.columns,
         answer_type=GRADERS.resolve(data.answer_type, folder),
-        unlabelled=data.unlabelled,
-        validation=data.validation,
+        unlabelled=data.unlabeled,
+        validation=data.validation_size,
         seed=recipe.seed,
     )
 
 
 @stage(version=3, title="Pool")
 def load_pool(
-    output_dir: Path, settings: LoadPoolSettings, ctx: Live, source: Artifact
+    output_dir: Path, settings: LoadPoolSettings, ctx: RunContext, source: Artifact
 ) -> LoadPoolStats:
     """The train file as pool and validation split: a seeded draw, so that every arm shares it."""
     pool, validation = split_validation(source, settings)
-    write_tables(output_dir / "pool.parquet", Example, pool.groups())
-    write_tables(output_dir / "validation.parquet", Example, validation.groups())
+    write_tables(output_dir / "pool.parquet", Example, pool.iter_tables())
+    write_tables(output_dir / "validation.parquet", Example, validation.iter_tables())
     task = {"answer_type": settings.answer_type.model_dump(mode="json")}
     (output_dir / TASK_FILE).write_text(json.dumps(task))
     return LoadPoolStats(n_pool=len(pool), n_validation=len(validation))
@@ -72,10 +72,10 @@ def load_pool(
 # A stage of its own, so that another test set retrains nothing.
 @stage(version=2, title="Test set")
 def load_test(
-    output_dir: Path, settings: LoadTestSettings, ctx: Live, pool: Artifact, source: Artifact
+    output_dir: Path, settings: LoadTestSettings, ctx: RunContext, pool: Artifact, source: Artifact
 ) -> LoadTestStats:
     """The test file, and how many of its questions are in the train file word for word."""
-    test = load_examples(source.path, settings.fields, read_answer_type(pool))
+    test = read_examples(source.path, settings.fields, read_answer_type(pool))
     questions = {e.question for e in test}
     train = chain(read_pool(pool), read_validation(pool))
     seen = {e.question for e in train if e.question in questions}
@@ -85,29 +85,29 @@ def load_test(
 
 def split_validation(
     source: Artifact, settings: LoadPoolSettings
-) -> tuple[Rows[Example], Rows[Example]]:
+) -> tuple[LazyRows[Example], LazyRows[Example]]:
     """Return (pool, validation split) of a train file, each in its order.
 
     Every example of the validation split has a gold answer. Raises InputError if no pool is left.
     """
     has_answer, answer_type = bytearray(), load_answer_type(settings.answer_type)
 
-    def iter_examples() -> Iterator[Example]:
-        for example in examples_in(
+    def iter_pool() -> Iterator[Example]:
+        for example in iter_examples(
             source.path, settings.fields, answer_type, unlabelled=settings.unlabelled
         ):
             has_answer.append(example.answer is not None)
             yield example
 
-    examples = gathered(Example, iter_examples())
+    examples = collect_rows(Example, iter_pool())
     labeled = np.flatnonzero(np.frombuffer(has_answer, dtype=np.uint8))
-    n_validation = count_of(settings.validation, len(labeled))
+    n_validation = resolve_count(settings.validation, len(labeled))
     if n_validation >= len(examples):
-        raise BadInput(
+        raise InputError(
             f"data.validation of {settings.validation} leaves no pool of the {len(examples)} rows "
             f"in {source.path}. Lower it."
         )
-    sampled = stream(settings.seed, "validation").permutation(len(labeled))[:n_validation]
+    sampled = make_rng(settings.seed, "validation").permutation(len(labeled))[:n_validation]
     in_validation = np.zeros(len(examples), dtype=bool)
     in_validation[labeled[sampled]] = True
-    return examples.where(~in_validation), examples.where(in_validation)
+    return examples.filter(~in_validation), examples.filter(in_validation)

@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgekd import lm
-from bridgekd.config import Backend, Section
-from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import UNFINISHED, Artifact
-from bridgekd.stages.live import Live
+from bridgekd.config import BackendName, FrozenModel
+from bridgekd.edges.sources import get_model_and_revision
+from bridgekd.edges.store import RESUME_DIR, Artifact
+from bridgekd.stages.live import RunContext
 
 if TYPE_CHECKING:
-    from bridgekd.served.asking import Server
+    from bridgekd.served.asking import ServedModel
 
 
-class BackendSettings(Section):
+class BackendSettings(FrozenModel):
     """Settings of a stage that uses the assistant. The backends are in its fingerprint, because a
     server's numbers are not those of this process; which server it is, is not.
     """
 
-    backend: Backend = "transformers"
-    scoring: Backend = "transformers"
+    backend: BackendName = "transformers"
+    scoring: BackendName = "transformers"
 
     @property
     def uses_server(self) -> bool:
@@ -40,7 +40,7 @@ class ModelBackend(Protocol):
     def prompt_format(self) -> str | None: ...
     def generate_texts(self, *args: Any, **options: Any) -> list[str]: ...
     def sample_texts(self, *args: Any, **options: Any) -> list[tuple[str, ...]]: ...
-    def score_examples(self, *args: Any, **options: Any) -> "lm.Scored": ...
+    def score_examples(self, *args: Any, **options: Any) -> "lm.ScoredExamples": ...
     def estimate_confidence(self, *args: Any, **options: Any) -> NDArray[np.float64]: ...
 
 
@@ -53,63 +53,65 @@ class LocalBackend:
         self.model = model
 
     def generate_texts(self, *args: Any, **options: Any) -> list[str]:
-        return lm.generate(self.model, *args, **options)
+        return lm.generate_texts(self.model, *args, **options)
 
     def sample_texts(self, *args: Any, **options: Any) -> list[tuple[str, ...]]:
-        return lm.sample(self.model, *args, **options)
+        return lm.sample_texts(self.model, *args, **options)
 
-    def score_examples(self, *args: Any, **options: Any) -> "lm.Scored":
-        return lm.score(self.model, *args, **options)
+    def score_examples(self, *args: Any, **options: Any) -> "lm.ScoredExamples":
+        return lm.score_examples(self.model, *args, **options)
 
     def estimate_confidence(self, *args: Any, **options: Any) -> NDArray[np.float64]:
-        return lm.confidence(self.model, *args, **options)
+        return lm.estimate_confidence(self.model, *args, **options)
 
 
 class ServerBackend:
     """A model on an inference server. Its modules are imported late: a plan needs no openai."""
 
-    def __init__(self, server: "Server") -> None:
+    def __init__(self, server: "ServedModel") -> None:
         self.server = server
-        self.prompt_format = server.form
+        self.prompt_format = server.prompt_format
 
     def generate_texts(self, *args: Any, **options: Any) -> list[str]:
         from bridgekd.served import writing
 
-        return writing.generate(self.server, *args, **options)
+        return writing.generate_texts(self.server, *args, **options)
 
     def sample_texts(self, *args: Any, **options: Any) -> list[tuple[str, ...]]:
         from bridgekd.served import writing
 
-        return writing.sample(self.server, *args, **options)
+        return writing.sample_texts(self.server, *args, **options)
 
-    def score_examples(self, *args: Any, **options: Any) -> "lm.Scored":
+    def score_examples(self, *args: Any, **options: Any) -> "lm.ScoredExamples":
         from bridgekd.served import scoring
 
-        return scoring.score(self.server, *args, **options)
+        return scoring.score_examples(self.server, *args, **options)
 
     def estimate_confidence(self, *args: Any, **options: Any) -> NDArray[np.float64]:
         from bridgekd.served import scoring
 
-        return scoring.confidence(self.server, *args, **options)
+        return scoring.estimate_confidence(self.server, *args, **options)
 
 
 @contextmanager
 def open_backend(
-    model: Artifact, backend: Backend, output_dir: Path, ctx: Live
+    model: Artifact, backend: BackendName, output_dir: Path, ctx: RunContext
 ) -> Iterator[ModelBackend]:
     """Yield a model that is ready until the block ends; a server works in the stage's folder."""
     if backend == "transformers":
         yield LocalBackend(load_artifact_model(model, ctx))
         return
-    from bridgekd.served.opening import serving
+    from bridgekd.served.opening import open_server
 
     assert ctx.server is not None, "a recipe with that backend names a server"
-    room = output_dir / UNFINISHED
-    with serving(model, ctx.server, room=room, folder=ctx.folder, note=ctx.note) as server:
+    room = output_dir / RESUME_DIR
+    with open_server(
+        model, ctx.server, room=room, folder=ctx.recipe_folder, note=ctx.notify
+    ) as server:
         yield ServerBackend(server)
 
 
-def load_artifact_model(model: Artifact, ctx: Live) -> "lm.LocalModel":
+def load_artifact_model(model: Artifact, ctx: RunContext) -> "lm.LocalModel":
     """Return a model artifact, loaded in this process."""
-    name, revision = model_and_revision(model)
-    return lm.load(name, device=ctx.device, revision=revision)
+    name, revision = get_model_and_revision(model)
+    return lm.load_model(name, device=ctx.device, revision=revision)

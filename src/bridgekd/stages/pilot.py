@@ -11,15 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from bridgekd.config import Section
-from bridgekd.core.crossed import difference_of, share_of
+from bridgekd.config import FrozenModel
+from bridgekd.core.crossed import estimate_difference, estimate_proportion
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, Stats, stage
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.io.read_pool import TASK_FILE, read_pool, read_validation
 from bridgekd.records import Example, Pick, Prediction, Rationale
 from bridgekd.stages.check_rationales import CheckStats
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.stats import KeptStats
 from bridgekd.stages.train import TrainSettings, choose_warm_up_examples
 
@@ -30,7 +30,7 @@ RESULTS = "pilot.json"
 PilotRole = Literal["base", "instructed", "answers_only", "direct", "assistant", "via_assistant"]
 
 
-class HoldOutSettings(Section):
+class HoldOutSettings(FrozenModel):
     """`warm_up` names the questions that the assistant has seen; None: it has seen none."""
 
     n: int
@@ -38,20 +38,20 @@ class HoldOutSettings(Section):
     min_fraction: float
 
 
-class SubsampleSettings(Section):
+class SubsampleSettings(FrozenModel):
     """The fraction of the kept rationales to take."""
 
     fraction: float
 
 
-class PilotModelSettings(Section):
+class PilotModelSettings(FrozenModel):
     """One model of the pilot; `fraction` is that of the kept rationales that it depends on."""
 
     role: PilotRole
     fraction: float = 0.0
 
 
-class EvaluatePilotSettings(Section):
+class EvaluatePilotSettings(FrozenModel):
     """One model per prediction artifact, in their order; models that differ only by their seed are
     equal here.
     """
@@ -59,7 +59,7 @@ class EvaluatePilotSettings(Section):
     models: tuple[PilotModelSettings, ...]
 
 
-class PilotAccuracy(Section):
+class PilotAccuracy(FrozenModel):
     """The accuracy of one model, over `n_seeds` trainings, and its 95 % interval, in [0, 1].
 
     `n_rationales` is the number of the teacher's rationales that it depends on.
@@ -72,7 +72,7 @@ class PilotAccuracy(Section):
     ci95: tuple[float, float]
 
 
-class PilotGain(Section):
+class PilotGain(FrozenModel):
     """Accuracy of the student taught via the assistant minus that of the student taught directly,
     paired by question and seed, with its 95 % interval and the p-value of no difference.
     """
@@ -84,7 +84,7 @@ class PilotGain(Section):
     p: float
 
 
-class PilotMeasurements(Section):
+class PilotMeasurements(FrozenModel):
     """pilot.json. `gains` has one row per part of the purchase, the last one is the whole pilot."""
 
     n_pool: int
@@ -107,7 +107,7 @@ class EvaluatePilotStats(Stats):
 
 @stage(version=1, title="Held-out questions of the pilot")
 def hold_out(
-    out: Path, s: HoldOutSettings, live: Live, pool: Artifact, ranking: Artifact
+    out: Path, s: HoldOutSettings, live: RunContext, pool: Artifact, ranking: Artifact
 ) -> HoldOutStats:
     """The pool without some questions, and these as the test set of the pilot.
 
@@ -116,7 +116,7 @@ def hold_out(
     """
     examples = read_pool(pool)
     picks = read_rows(ranking.path / "ranking.parquet", Pick)
-    selected = {p.id for p in picks if p.chosen}
+    selected = {p.id for p in picks if p.is_selected}
     _check_enough_queries(len(selected), s.min_fraction)
     seen = selected | {e.id for e in examples if e.answer is None}
     seen |= {
@@ -128,7 +128,7 @@ def hold_out(
     unseen = [p.id for p in sorted(picks, key=lambda p: -p.rank) if p.id not in seen]
     held_out = set(unseen[: min(s.n, len(examples) // MAX_HOLD_OUT)])
     if len(held_out) < MIN_QUESTIONS:
-        raise BadInput(
+        raise InputError(
             f"The pool of {len(examples)} leaves {len(held_out)} questions with gold answers to "
             f"measure a pilot on, fewer than {MIN_QUESTIONS}. Use more data, or run `bridgekd "
             "compare`."
@@ -141,11 +141,11 @@ def hold_out(
 
 
 @stage(version=1, title="A part of the teacher's rationales")
-def subsample(out: Path, s: SubsampleSettings, live: Live, rationales: Artifact) -> KeptStats:
+def subsample(out: Path, s: SubsampleSettings, live: RunContext, rationales: Artifact) -> KeptStats:
     """The first rationales of the kept ones. BadInput if the fraction has less than one of them."""
     rows = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
     if len(rows) * s.fraction < 1:
-        raise BadInput(
+        raise InputError(
             f"{len(rows)} rationales of the pilot were kept. A fraction of {s.fraction:g} "
             "(pilot.budget_grid) is less than one rationale, so no model can be trained on it. "
             f"Read the `reason` column of {rationales.path}, then raise pilot.budget_fraction, fix "
@@ -160,7 +160,7 @@ def subsample(out: Path, s: SubsampleSettings, live: Live, rationales: Artifact)
 def evaluate_pilot(
     out: Path,
     s: EvaluatePilotSettings,
-    live: Live,
+    live: RunContext,
     held_out: Artifact,
     rationales: Artifact,
     *predictions: Artifact,
@@ -201,7 +201,7 @@ def resolve_fraction(fraction: float, n: int) -> int:
 
 def _check_enough_queries(n_queries: int, min_fraction: float) -> None:
     if n_queries * min_fraction < 1:
-        raise BadInput(
+        raise InputError(
             f"A pilot of {n_queries} questions is too small: a fraction of {min_fraction:g} "
             "(pilot.budget_grid) is less than one question, so no model can be trained on it. "
             "Raise pilot.budget_fraction or the budget."
@@ -209,7 +209,7 @@ def _check_enough_queries(n_queries: int, min_fraction: float) -> None:
 
 
 def _measure(model: PilotModelSettings, correct: np.ndarray, n_kept: int) -> PilotAccuracy:
-    estimate = share_of(correct)
+    estimate = estimate_proportion(correct)
     return PilotAccuracy(
         role=model.role,
         n_rationales=resolve_fraction(model.fraction, n_kept) if model.fraction else 0,
@@ -226,7 +226,7 @@ def _compare(
         np.array(correct[PilotModelSettings(role=role, fraction=fraction)])
         for role in ("direct", "via_assistant")
     )
-    gain = difference_of(direct, via_assistant)
+    gain = estimate_difference(direct, via_assistant)
     return PilotGain(
         n_rationales=resolve_fraction(fraction, n_kept),
         n_seeds=len(direct),

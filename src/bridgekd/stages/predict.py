@@ -2,25 +2,25 @@
 
 from pathlib import Path
 
-from bridgekd.config import Backend, Recipe, Role
+from bridgekd.config import BackendName, Recipe, Role
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import read_rows, write_rows
 from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import grade_answer
 from bridgekd.io.read_pool import read_answer_type
 from bridgekd.records import Example, Prediction
-from bridgekd.stages.judging import PROMPTS, Asked
-from bridgekd.stages.live import Live
+from bridgekd.stages.judging import PROMPTS, PromptMode
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import BackendSettings, open_backend
 from bridgekd.stages.resumable_generation import ResumableGenerator
 from bridgekd.stages.stats import GenerationStats
 
-STUDENT_BACKEND: Backend = "transformers"  # the student is too small to be worth a server
+STUDENT_BACKEND: BackendName = "transformers"  # the student is too small to be worth a server
 
 
 class PredictSettings(BackendSettings):
     role: Role
-    ask: Asked
+    ask: PromptMode
     max_new_tokens: int
 
 
@@ -29,14 +29,14 @@ class PredictStats(GenerationStats):
     n_correct: int
 
 
-def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: Asked) -> PredictSettings:
+def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: PromptMode) -> PredictSettings:
     """Return what the predictions of a model of this role depend on."""
     options = recipe.assistant if role == "assistant" else recipe.student
     return PredictSettings(
         role=role,
         ask=prompt_mode,
         max_new_tokens=options.max_new_tokens,
-        backend=recipe.assistant.backend if role == "assistant" else STUDENT_BACKEND,
+        backend=recipe.assistant.generation_backend if role == "assistant" else STUDENT_BACKEND,
     )
 
 
@@ -44,7 +44,7 @@ def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: Asked) -> Pr
 def predict(
     output_dir: Path,
     settings: PredictSettings,
-    ctx: Live,
+    ctx: RunContext,
     pool: Artifact,
     test: Artifact,
     model: Artifact,

@@ -5,12 +5,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bridgekd.config import Amount, Budget, Price, Recipe, Section, TeacherPrompt, count_of
+from bridgekd.config import (
+    BudgetOptions,
+    CountOrPercent,
+    FrozenModel,
+    Price,
+    Recipe,
+    TeacherPromptOptions,
+    resolve_count,
+)
 from bridgekd.core.admission import Limits
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.costs import microusd
-from bridgekd.core.draws import drawn
-from bridgekd.core.prompts import teacher_prompt
+from bridgekd.core.costs import to_microusd
+from bridgekd.core.draws import sample_indices
+from bridgekd.core.prompts import render_teacher_prompt
 from bridgekd.core.throughput import WorkKind
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, compute_limits
 from bridgekd.edges.rows import read_column, read_rows, write_rows
@@ -21,42 +29,42 @@ from bridgekd.io.read_pool import index_by_id, read_answer_type, read_few_shot, 
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction
 from bridgekd.selection.strategies import STRATEGIES
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.select_questions import (
     SelectSettings,
     name_prefix_group,
     rank_without_models,
 )
 from bridgekd.stages.stats import PurchaseStats
-from bridgekd.teacher.buy import Purchase, api_key, buy
-from bridgekd.teacher.orders import Accept
+from bridgekd.teacher.buy import PurchaseResult, buy_answers, read_api_key
+from bridgekd.teacher.orders import AcceptFunction
 from bridgekd.teacher.transports import resolve_teacher
 
 AcceptRule = Literal["correct", "all"]
 
 
-class TeacherRequestSettings(Section):
+class TeacherRequestSettings(FrozenModel):
     """Everything of a request that reaches the teacher, and its price."""
 
     provider: str
     model: str
     fields: dict[str, Any]  # the request beside its messages
-    prompt: TeacherPrompt
+    prompt: TeacherPromptOptions
     price: Price | None
 
 
-class QueryTeacherSettings(Section):
+class QueryTeacherSettings(FrozenModel):
     """`accept`: which answers the budget counts as accepted; None if it does not limit them."""
 
     ask: TeacherRequestSettings
-    budget: Budget
+    budget: BudgetOptions
     part: BudgetSlice
     accept: AcceptRule | None
 
 
-class EvaluateTeacherSettings(Section):
+class EvaluateTeacherSettings(FrozenModel):
     ask: TeacherRequestSettings
-    queries: Amount
+    queries: CountOrPercent
     seed: int
 
 
@@ -102,18 +110,18 @@ def build_request_settings(recipe: Recipe) -> TeacherRequestSettings:
     return TeacherRequestSettings(
         provider=teacher.provider,
         model=teacher.model,
-        fields=teacher.settings(0),
+        fields=teacher.build_request_fields(0),
         prompt=teacher.prompt,
         price=resolve_teacher(teacher).price,
     )
 
 
 def build_query_settings(
-    recipe: Recipe, *, part: BudgetSlice = FULL_BUDGET, queries: Amount | None = None
+    recipe: Recipe, *, part: BudgetSlice = FULL_BUDGET, queries: CountOrPercent | None = None
 ) -> QueryTeacherSettings:
     """Return what a purchase depends on; `queries` replaces that limit of the recipe's budget."""
-    budget, rule = recipe.budget, recipe.check.keep
-    accept = None if budget.accepted is None or rule == "confident" else rule
+    budget, rule = recipe.budget, recipe.check.filter
+    accept = None if budget.accepted_rationales is None or rule == "confident" else rule
     if queries is not None:
         budget = budget.model_copy(update={"queries": queries})
     ask = build_request_settings(recipe)
@@ -162,7 +170,7 @@ def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
 def query_teacher(
     output_dir: Path,
     settings: QueryTeacherSettings,
-    ctx: Live,
+    ctx: RunContext,
     pool: Artifact,
     ranking: Artifact,
     *few_shot: Artifact,
@@ -207,7 +215,7 @@ def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedReque
 def evaluate_teacher(
     output_dir: Path,
     settings: EvaluateTeacherSettings,
-    ctx: Live,
+    ctx: RunContext,
     pool: Artifact,
     test: Artifact,
     *few_shot: Artifact,
@@ -227,8 +235,8 @@ def sample_test_questions(
     settings: EvaluateTeacherSettings, test: Sequence[Example]
 ) -> list[Example]:
     """Return the test questions that the teacher is asked."""
-    n = count_of(settings.queries, len(test))
-    return [test[i] for i in drawn(settings.seed, "teacher test", n=n, of=len(test))]
+    n = resolve_count(settings.queries, len(test))
+    return [test[i] for i in sample_indices(settings.seed, "teacher test", n=n, of=len(test))]
 
 
 def hide_answer(ask: TeacherRequestSettings) -> TeacherRequestSettings:
@@ -246,7 +254,7 @@ def iter_requests(
         yield TeacherRequest(
             id=example.id,
             rank=rank,
-            messages=teacher_prompt(
+            messages=render_teacher_prompt(
                 example,
                 system=prompt.system,
                 template=prompt.template,
@@ -259,7 +267,7 @@ def iter_requests(
 
 def _make_accept_function(
     examples: Mapping[str, Example], answer_type: AnswerType, rule: AcceptRule | None
-) -> Accept | None:
+) -> AcceptFunction | None:
     """Whether an answer will pass the check, by an example's id; None if no one counts them."""
     if rule is None:
         return None
@@ -272,7 +280,7 @@ def _mark_unrecorded(
     completions: Sequence[Completion],
     ask: TeacherRequestSettings,
     questions: Sequence[Example],
-    ctx: Live,
+    ctx: RunContext,
 ) -> tuple[Sequence[Completion], int | None]:
     """The completions with state `unrecorded` where a replayed teacher had none, and their count;
     None for a teacher that is not replayed.
@@ -284,7 +292,7 @@ def _mark_unrecorded(
     rows = [replace(c, state="unrecorded") if c.id in missing else c for c in completions]
     n = sum(row.state == "unrecorded" for row in rows)
     if n:
-        ctx.note(
+        ctx.notify(
             f"{n:,} of the {len(rows):,} questions asked have no recording in "
             f"{answers.source}: their rows are unrecorded and cost a query, no money."
         )
@@ -297,33 +305,33 @@ def _buy_answers(
     few_shot: Sequence[Artifact],
     limits: Limits,
     purpose: Literal["train", "measure"],
-    ctx: Live,
-    accept: Accept | None = None,
-) -> Purchase:
-    hard_stop = None if ctx.hard_stop_usd is None else microusd(ctx.hard_stop_usd)
-    with Ledger(ctx.ledger, hard_stop, on_wait=ctx.note) as ledger:
-        return buy(
+    ctx: RunContext,
+    accept: AcceptFunction | None = None,
+) -> PurchaseResult:
+    hard_stop = None if ctx.hard_stop_usd is None else to_microusd(ctx.hard_stop_usd)
+    with Ledger(ctx.ledger, hard_stop, on_wait=ctx.notify) as ledger:
+        return buy_answers(
             list(iter_requests(ask, questions, few_shot)),
             ledger,
             teacher=ctx.teacher,
             limits=limits,
             run=ctx.run,
             purpose=purpose,
-            api_key=api_key(ctx.teacher),
+            api_key=read_api_key(ctx.teacher),
             progress=ctx.progress,
             accept=accept,
-            note=ctx.note,
+            note=ctx.notify,
         )
 
 
-def _build_stats(bought: Purchase, n_unrecorded: int | None = None) -> PurchaseStats:
+def _build_stats(bought: PurchaseResult, n_unrecorded: int | None = None) -> PurchaseStats:
     return PurchaseStats(
         n_queries=len(bought.completions),
         spend_microusd=bought.charged_microusd,
         n_tokens=bought.charged_tokens,
-        ended_by=bought.ended,
-        n_calls_sent=bought.n_calls_sent,
-        n_recalled=bought.n_recalled,
+        ended_by=bought.stop_reason,
+        n_calls_sent=bought.n_requests_sent,
+        n_recalled=bought.n_reused,
         newly_spent_microusd=bought.spent_microusd,
         n_unrecorded=n_unrecorded,
     )

@@ -11,10 +11,10 @@ from typing import Any
 from bridgekd.core.draws import SAMPLING_TEMPERATURE
 from bridgekd.core.prompts import ANSWER_LINE
 from bridgekd.core.throughput import Throughput
-from bridgekd.edges.rows import append_json, read_appended
-from bridgekd.edges.store import UNFINISHED
+from bridgekd.edges.rows import append_jsonl, read_appended_jsonl
+from bridgekd.edges.store import RESUME_DIR
 from bridgekd.records import Message
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import ModelBackend
 
 Prompts = Sequence[tuple[Message, ...]]
@@ -25,7 +25,7 @@ class ResumableGenerator:
     """Generates in the folder of one stage. `speed` counts what this process generated."""
 
     output_dir: Path
-    ctx: Live
+    ctx: RunContext
     batch_size: int | None
     max_new_tokens: int
     speed: Throughput = field(default_factory=Throughput)
@@ -50,16 +50,16 @@ class ResumableGenerator:
         )
 
     def _options(self, name: str) -> dict[str, Any]:
-        file = self.output_dir / UNFINISHED / f"{name}.jsonl"
+        file = self.output_dir / RESUME_DIR / f"{name}.jsonl"
 
         def save(rows: Sequence[int], texts: Sequence[Any]) -> None:
-            append_json(file, list(zip(rows, texts, strict=True)))
+            append_jsonl(file, list(zip(rows, texts, strict=True)))
 
         return {
             "max_new_tokens": self.max_new_tokens,
             "batch_size": self.batch_size,
             "progress": self.ctx.progress,
-            "known": {row: text for wave in read_appended(file) for row, text in wave},
+            "known": {row: text for wave in read_appended_jsonl(file) for row, text in wave},
             "on_batch": save,
             "until": ANSWER_LINE,
             "throughput": self.speed,

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from bridgekd import lm
-from bridgekd.config import Confidence, Recipe, Section
-from bridgekd.core.calibration import Calibration, calibration
-from bridgekd.core.prompts import answer_prompt, explain_prompt, render_question
+from bridgekd.config import ConfidenceOptions, FrozenModel, Recipe
+from bridgekd.core.calibration import Calibration, compute_calibration
+from bridgekd.core.prompts import render_answer_prompt, render_cot_prompt, render_question
 from bridgekd.core.throughput import WorkKind
 from bridgekd.edges.rows import write_rows
-from bridgekd.edges.sources import model_and_revision
+from bridgekd.edges.sources import get_model_and_revision
 from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.grading.grade import extract_answers, grade_answer
@@ -25,7 +25,7 @@ from bridgekd.selection.check_recipe import check_measure
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.difficulty.n_distinct_answers import count_distinct
 from bridgekd.selection.ranking import rank_normalize
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import BackendSettings, open_backend
 from bridgekd.stages.resumable_generation import ResumableGenerator
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
@@ -43,7 +43,7 @@ class ScorePoolStats(GenerationStats):
     mean_difficulty: float
 
 
-class EmbedPoolSettings(Section):
+class EmbedPoolSettings(FrozenModel):
     """The model is an input, and nothing else changes its embeddings."""
 
 
@@ -55,7 +55,7 @@ class EmbedPoolStats(Stats):
 class StudentUncertaintySettings(BackendSettings):
     n_samples: int
     max_new_tokens: int
-    confidence: Confidence
+    confidence: ConfidenceOptions
     seed: int
 
 
@@ -74,7 +74,7 @@ def build_score_pool_settings(recipe: Recipe, folder: Path) -> ScorePoolSettings
         difficulty=settings,
         max_new_tokens=0 if measure.needs_gold else recipe.assistant.max_new_tokens,
         seed=recipe.seed if measure.samples_answers else 0,
-        scoring=recipe.assistant.scoring,
+        scoring=recipe.assistant.scoring_backend,
     )
 
 
@@ -93,7 +93,7 @@ def build_uncertainty_settings(recipe: Recipe, n_samples: int) -> StudentUncerta
         max_new_tokens=recipe.student.max_new_tokens,
         confidence=recipe.confidence,
         seed=recipe.seed,
-        scoring=recipe.assistant.scoring,
+        scoring=recipe.assistant.scoring_backend,
     )
 
 
@@ -101,7 +101,7 @@ def build_uncertainty_settings(recipe: Recipe, n_samples: int) -> StudentUncerta
 def score_pool(
     output_dir: Path,
     settings: ScorePoolSettings,
-    ctx: Live,
+    ctx: RunContext,
     pool: Artifact,
     model: Artifact,
     *committee: Artifact,
@@ -115,7 +115,7 @@ def score_pool(
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     measure = MEASURES.load(settings.difficulty)
     options = MEASURES.parse_options(settings.difficulty)
-    prompts = [answer_prompt(e) for e in examples] if measure.score_answers else []
+    prompts = [render_answer_prompt(e) for e in examples] if measure.score_answers else []
     batch_size = ctx.runtime.assistant_batch_size
     writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
     texts: list[Sequence[str]] = []  # of each question
@@ -155,12 +155,16 @@ def score_pool(
 
 @stage(version=2, kind=WorkKind.SCORING, title="Embeddings of the pool")
 def embed_pool(
-    output_dir: Path, settings: EmbedPoolSettings, ctx: Live, pool: Artifact, encoder: Artifact
+    output_dir: Path,
+    settings: EmbedPoolSettings,
+    ctx: RunContext,
+    pool: Artifact,
+    encoder: Artifact,
 ) -> EmbedPoolStats:
     """The questions' embeddings by a sentence-transformers model, in place of the assistant's."""
-    name, _ = model_and_revision(encoder)
+    name, _ = get_model_and_revision(encoder)
     texts = [render_question(e) for e in read_pool(pool)]
-    embeddings = lm.embed(
+    embeddings = lm.embed_texts(
         name,
         texts,
         device=ctx.device,
@@ -175,7 +179,7 @@ def embed_pool(
 def score_student_uncertainty(
     output_dir: Path,
     settings: StudentUncertaintySettings,
-    ctx: Live,
+    ctx: RunContext,
     pool: Artifact,
     model: Artifact,
     assistant: Artifact,
@@ -187,7 +191,7 @@ def score_student_uncertainty(
     of their ranks in the pool, is our reading of the paper.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
-    prompts = [explain_prompt(e) for e in examples]
+    prompts = [render_cot_prompt(e) for e in examples]
     writer = ResumableGenerator(
         output_dir, ctx, ctx.runtime.student_batch_size, settings.max_new_tokens
     )
@@ -201,7 +205,7 @@ def score_student_uncertainty(
     with open_backend(assistant, settings.scoring, output_dir, ctx) as judge:
         confidence = judge.estimate_confidence(
             list(zip(examples, majority, strict=True)),
-            how=settings.confidence.how,
+            how=settings.confidence.measure,
             batch_size=ctx.runtime.assistant_batch_size,
             progress=ctx.progress,
             label="weigh the student's answers",
@@ -228,4 +232,4 @@ def _calibrate(
     correct = [
         grade_answer(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True)
     ]
-    return calibration(confidence[known], np.array(correct)[known]) if known.any() else None
+    return compute_calibration(confidence[known], np.array(correct)[known]) if known.any() else None

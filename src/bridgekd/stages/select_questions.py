@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgekd.config import Amount, Recipe, Section
+from bridgekd.config import CountOrPercent, FrozenModel, Recipe
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
 from bridgekd.edges.rows import read_column, write_columns
 from bridgekd.edges.store import Artifact, Planned, Stats, stage
@@ -15,13 +15,13 @@ from bridgekd.selection.check_recipe import check_strategy
 from bridgekd.selection.diversity import center_embeddings
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
-from bridgekd.stages.live import Live
+from bridgekd.stages.live import RunContext
 from bridgekd.variants import VariantRef, VariantSettings
 
 
-class SelectSettings(Section):
+class SelectSettings(FrozenModel):
     strategy: VariantSettings
-    queries: Amount | None
+    queries: CountOrPercent | None
     part: BudgetSlice
     centre: bool
     seed: int
@@ -44,7 +44,7 @@ def build_select_settings(
     *,
     strategy: VariantRef | None = None,
     part: BudgetSlice = FULL_BUDGET,
-    queries: Amount | None = None,
+    queries: CountOrPercent | None = None,
 ) -> SelectSettings:
     """Return what a selection depends on; by default, that of the recipe's own strategy and budget.
 
@@ -57,7 +57,7 @@ def build_select_settings(
         strategy=chosen,
         queries=recipe.budget.queries if queries is None else queries,
         part=part,
-        centre=recipe.select.space != "raw" if variant.needs_embeddings else True,
+        centre=recipe.select.embedding_transform != "raw" if variant.needs_embeddings else True,
         seed=recipe.seed if variant.uses_seed else 0,
     )
 
@@ -66,7 +66,7 @@ def build_select_settings(
 def select_questions(
     output_dir: Path,
     settings: SelectSettings,
-    ctx: Live,
+    ctx: RunContext,
     pool: Artifact,
     scores: Artifact | None = None,
     embeddings: Artifact | None = None,

@@ -13,43 +13,57 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bridgekd import lm
-from bridgekd.config import Amount, Lora, Recipe, Role, Section, Train, count_of
-from bridgekd.core.draws import SEED_STEP, stream
-from bridgekd.core.prompts import answer_prompt, answer_target, shown_answer
+from bridgekd.config import (
+    CountOrPercent,
+    FrozenModel,
+    LoraOptions,
+    Recipe,
+    Role,
+    TrainOptions,
+    resolve_count,
+)
+from bridgekd.core.draws import SEED_STEP, make_rng
+from bridgekd.core.prompts import build_answer_target, format_answer, render_answer_prompt
 from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.data import load_instructions
-from bridgekd.edges.sources import model_and_revision
-from bridgekd.edges.store import UNFINISHED, Artifact, stage
-from bridgekd.errors import BadInput
+from bridgekd.edges.data import read_instructions
+from bridgekd.edges.sources import get_model_and_revision
+from bridgekd.edges.store import RESUME_DIR, Artifact, stage
+from bridgekd.errors import InputError
 from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.lm.objectives import OBJECTIVES
-from bridgekd.records import Example, Message, Span, TrainRow
-from bridgekd.stages.judging import Asked, GreedyAccuracy, SmallLoss, Validate, held_out
-from bridgekd.stages.lessons import Form, lessons_of, train_row
-from bridgekd.stages.live import Live
+from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
+from bridgekd.stages.judging import (
+    GreedyAccuracy,
+    HeldOutLoss,
+    PromptMode,
+    Validate,
+    split_held_out,
+)
+from bridgekd.stages.lessons import TargetFormat, build_training_examples, build_training_sequence
+from bridgekd.stages.live import RunContext
 from bridgekd.stages.stats import TrainStats
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
 
 
-class AnswerRows(Section):
+class AnswerRows(FrozenModel):
     """Gold answers of the pool: `size` of them, sampled, or all where it is None."""
 
     source: Literal["answers"] = "answers"
-    size: Amount | None
+    size: CountOrPercent | None
     answer_weight: float
 
 
-class RationaleRows(Section):
+class RationaleRows(FrozenModel):
     """Kept rationales; `form` is joint (rationale, then answer) or two_task (one row for each)."""
 
     source: Literal["rationales"] = "rationales"
-    form: Form
+    form: TargetFormat
     answer_weight: float
 
 
-class InstructionRows(Section):
+class InstructionRows(FrozenModel):
     """A generic instruction set."""
 
     source: Literal["instructions"] = "instructions"
@@ -58,19 +72,19 @@ class InstructionRows(Section):
 RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(discriminator="source")]
 
 
-class TrainSettings(Section):
+class TrainSettings(FrozenModel):
     """`role` is the model's; `max_new_tokens` limits what it generates for early stopping."""
 
     role: Role
     rows: RowSettings
     objective: VariantSettings
-    train: Train
-    lora: Lora | None
+    train: TrainOptions
+    lora: LoraOptions | None
     max_new_tokens: int
     seed: int
 
     @property
-    def prompt_mode(self) -> Asked:
+    def prompt_mode(self) -> PromptMode:
         """Return how the model is asked after this training."""
         explains = isinstance(self.rows, RationaleRows) and self.rows.form == "joint"
         return "explain" if explains else "answer"
@@ -83,7 +97,7 @@ def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
     """
     return TrainSettings(
         role="assistant",
-        rows=AnswerRows(size=recipe.assistant.warm_up, answer_weight=1.0),
+        rows=AnswerRows(size=recipe.assistant.warm_up_size, answer_weight=1.0),
         objective=OBJECTIVES.resolve(NLL),
         train=recipe.assistant.warm_up_train,
         lora=recipe.assistant.lora,
@@ -94,7 +108,7 @@ def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
 
 def build_instruct_settings(recipe: Recipe) -> TrainSettings:
     """Return the instruction tuning of the student."""
-    train = recipe.student.instruct_train
+    train = recipe.student.instruction_train
     return build_student_settings(recipe, InstructionRows()).model_copy(update={"train": train})
 
 
@@ -119,7 +133,7 @@ def build_student_settings(
 ) -> TrainSettings:
     """Return a training of the student, by default on rationales in the recipe's form."""
     student = recipe.student
-    default = RationaleRows(form=student.form, answer_weight=student.answer_weight)
+    default = RationaleRows(form=student.target_format, answer_weight=student.answer_weight)
     return TrainSettings(
         role="student",
         rows=rows or default,
@@ -135,7 +149,7 @@ def build_student_settings(
 def train(
     output_dir: Path,
     settings: TrainSettings,
-    ctx: Live,
+    ctx: RunContext,
     model: Artifact,
     pool: Artifact | None = None,
     rationales: Sequence[Artifact] = (),
@@ -151,19 +165,23 @@ def train(
     """
     rows = _build_rows(settings, pool, rationales, instructions)
     options = settings.train
-    n_updates = options.n_updates(len(rows) if epoch_pool is None else len(read_pool(epoch_pool)))
+    n_updates = options.compute_n_updates(
+        len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
+    )
     validate = None if pool is None else _make_accuracy_judge(settings, pool, ctx)
-    if options.held_out is not None:
-        kept, aside = held_out(rows, options.held_out, settings.seed)
+    if options.holdout_size is not None:
+        kept, aside = split_held_out(rows, options.holdout_size, settings.seed)
         if aside:  # 0 % sets nothing aside, and the validation split is used
-            rows, validate = kept, SmallLoss(tuple(aside), options.max_length)
-    name, revision = model_and_revision(model)
+            rows, validate = kept, HeldOutLoss(tuple(aside), options.max_length)
+    name, revision = get_model_and_revision(model)
     job = lm.TrainingJob(
         name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
         device=ctx.device, revision=revision, lora=settings.lora, validate=validate,
         label=f"train {settings.role} on {settings.rows.source}", runtime=ctx.runtime,
-        workdir=output_dir / UNFINISHED, objective=settings.objective,
-        reference=None if reference is None else lm.ReferenceSpec(*model_and_revision(reference)),
+        workdir=output_dir / RESUME_DIR, objective=settings.objective,
+        reference=(
+            None if reference is None else lm.ReferenceSpec(*get_model_and_revision(reference))
+        ),
     )  # fmt: skip
     log = lm.fine_tune(job, ctx.progress)
     speed = validate.speed.to_stats() if isinstance(validate, GreedyAccuracy) else None
@@ -181,14 +199,14 @@ def choose_warm_up_examples(pool: Sequence[Example], settings: TrainSettings) ->
     labeled = [e for e in pool if e.answer is not None]
     size = settings.rows.size if isinstance(settings.rows, AnswerRows) else None
     if not labeled:
-        raise BadInput(
+        raise InputError(
             "The pool has no gold answer to train on. Set assistant.warm_up: 0 and a "
             "select.difficulty that needs no gold answer, and leave answers_only out of the arms."
         )
     if size is None:
         return labeled
-    n = max(1, min(len(labeled), count_of(size, len(pool))))
-    sampled = stream(settings.seed, "warm-up").permutation(len(labeled))[:n]
+    n = max(1, min(len(labeled), resolve_count(size, len(pool))))
+    sampled = make_rng(settings.seed, "warm-up").permutation(len(labeled))[:n]
     return [labeled[i] for i in sorted(sampled.tolist())]
 
 
@@ -197,23 +215,29 @@ def _build_rows(
     pool: Artifact | None,
     rationales: Sequence[Artifact],
     instructions: Artifact | None,
-) -> list[TrainRow]:
+) -> list[TrainingSequence]:
     rows = settings.rows
     if isinstance(rows, InstructionRows):
         assert instructions is not None, "a training on instructions has them as an input"
-        pairs = enumerate(load_instructions(instructions.path))
-        return [TrainRow(str(i), (Message("user", q),), (Span(a),)) for i, (q, a) in pairs]
+        pairs = enumerate(read_instructions(instructions.path))
+        return [
+            TrainingSequence(str(i), (Message("user", q),), (TargetSpan(a),)) for i, (q, a) in pairs
+        ]
     assert pool is not None, "a training on answers or rationales has a pool as an input"
     if isinstance(rows, RationaleRows):
-        lessons = lessons_of(pool, rationales, rows.form)
-        return [train_row(lesson, rows.answer_weight) for lesson in lessons]
+        lessons = build_training_examples(pool, rationales, rows.form)
+        return [build_training_sequence(lesson, rows.answer_weight) for lesson in lessons]
     return [
-        TrainRow(e.id, answer_prompt(e), answer_target(shown_answer(e), rows.answer_weight))
+        TrainingSequence(
+            e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)
+        )
         for e in choose_warm_up_examples(read_pool(pool), settings)
     ]
 
 
-def _make_accuracy_judge(settings: TrainSettings, pool: Artifact, ctx: Live) -> Validate | None:
+def _make_accuracy_judge(
+    settings: TrainSettings, pool: Artifact, ctx: RunContext
+) -> Validate | None:
     """Accuracy on the validation split; None where it is empty."""
     examples = tuple(read_validation(pool))
     if not examples:

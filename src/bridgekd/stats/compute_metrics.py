@@ -15,9 +15,15 @@ from itertools import combinations
 import numpy as np
 
 from bridgekd.core.calibration import Calibration
-from bridgekd.core.chance import Chance
-from bridgekd.core.crossed import Estimate, difference_of, mean_of, ratio_of, share_of
-from bridgekd.core.statistics import holm, mcnemar, wilson
+from bridgekd.core.chance import ChanceBaseline
+from bridgekd.core.crossed import (
+    Estimate,
+    estimate_difference,
+    estimate_mean,
+    estimate_proportion,
+    estimate_ratio,
+)
+from bridgekd.core.statistics import holm_correction, mcnemar_test, wilson_interval
 from bridgekd.stats.metrics import (
     ArmMetrics,
     Gain,
@@ -79,7 +85,7 @@ def compute_metrics(
     results: Sequence[ArmResult],
     domains: Mapping[str, str],
     *,
-    chance: Chance,
+    chance: ChanceBaseline,
     steps: Mapping[str, str] | None = None,
     step_source: str = "",
 ) -> Metrics:
@@ -147,7 +153,7 @@ def compare_with_reference(rows: ResultsByLabel) -> tuple[ReferenceDifference, .
         and rows[reference][0].arm == REFERENCE_ARM != row[0].arm
         and _is_comparable(rows, label, reference)
     ]
-    adjusted = holm([pair.p for pair, _ in compared])
+    adjusted = holm_correction([pair.p for pair, _ in compared])
     return tuple(
         ReferenceDifference(**pair.model_dump(), budget=budget, p_holm=p)
         for (pair, budget), p in zip(compared, adjusted, strict=True)
@@ -165,7 +171,7 @@ def _summarize_arm(
 ) -> ArmMetrics:
     ids = _list_common_ids(row)
     correct = _build_matrix(row, ids)
-    accuracy = share_of(correct)
+    accuracy = estimate_proportion(correct)
     words = np.array([[result.words[id] for id in ids] for result in row])
     return ArmMetrics(
         arm=row[0].arm,
@@ -183,7 +189,7 @@ def _summarize_arm(
         seconds=round(_average([result.seconds for result in row]), 1),
         by_domain=_group_accuracy(correct, ids, domains),
         by_steps=_group_accuracy(correct, ids, steps),
-        rationale_words=_make_mean(mean_of(words)),
+        rationale_words=_make_mean(estimate_mean(words)),
         wrong_steps=_summarize_wrong_steps(row),
         training_set=_summarize_training_sets([result.training_set for result in row]),
         by_seed=tuple(_summarize_seed(result) for result in row),
@@ -202,7 +208,7 @@ def _group_accuracy(
             columns.setdefault(groups[id], []).append(column)
     accuracies = {}
     for group, those in sorted(columns.items()):
-        estimate = share_of(correct[:, those])
+        estimate = estimate_proportion(correct[:, those])
         accuracies[group] = GroupAccuracy(
             accuracy=estimate.mean, ci95=(estimate.low, estimate.high), n_test=len(those)
         )
@@ -214,7 +220,7 @@ def _summarize_seed(result: ArmResult) -> SeedMetrics:
     return SeedMetrics(
         seed=result.seed,
         accuracy=n_correct / n if n else 0.0,
-        ci95=wilson(n_correct, n),
+        ci95=wilson_interval(n_correct, n),
         n_correct=n_correct,
         n_test=n,
         n_queries=result.n_queries,
@@ -228,7 +234,7 @@ def _summarize_wrong_steps(row: Sequence[ArmResult]) -> MeanEstimate | None:
     ids = sorted(set.intersection(*(set(result.wrong_steps) for result in row)))
     if not ids:
         return None
-    return _make_mean(mean_of(np.array([[r.wrong_steps[id] for id in ids] for r in row])))
+    return _make_mean(estimate_mean(np.array([[r.wrong_steps[id] for id in ids] for r in row])))
 
 
 def _summarize_training_sets(sets: Sequence[TrainingSetStats]) -> TrainingSetMetrics | None:
@@ -247,7 +253,7 @@ def _average_over_seeds(values: Sequence[Sequence[float]]) -> MeanEstimate | Non
     """
     arrays = [np.array(each, dtype=float) for each in values]
     means = arrays[0] if len(arrays) == 1 else np.array([a.mean() for a in arrays if len(a)])
-    return _make_mean(mean_of(means[None, :])) if means.size else None
+    return _make_mean(estimate_mean(means[None, :])) if means.size else None
 
 
 def _compute_gain(start: Sequence[ArmResult] | None, row: Sequence[ArmResult]) -> Gain | None:
@@ -282,7 +288,7 @@ def _compute_gap(
     if not ids:
         return None
     teacher, arm, before = (_build_matrix(r, ids) for r in (rows[TEACHER_ARM], row, start))
-    ratio = ratio_of(arm - before, teacher - before)
+    ratio = estimate_ratio(arm - before, teacher - before)
     if ratio is None:
         return None
     return RecoveredGap(
@@ -297,7 +303,7 @@ def _test_pair(rows: ResultsByLabel, arm: str, reference: str) -> PairDifference
 
 def _test_rows(reference: Sequence[ArmResult], row: Sequence[ArmResult]) -> PairDifference:
     first, second = _align(reference, row)
-    difference = difference_of(first, second)
+    difference = estimate_difference(first, second)
     by_seed = np.broadcast_arrays(first, second)
     return PairDifference(
         arm=row[0].arm,
@@ -309,7 +315,8 @@ def _test_rows(reference: Sequence[ArmResult], row: Sequence[ArmResult]) -> Pair
         p=difference.p,
         test=difference.test,
         p_by_seed=tuple(
-            mcnemar((a > 0.5).tolist(), (b > 0.5).tolist()) for a, b in zip(*by_seed, strict=True)
+            mcnemar_test((a > 0.5).tolist(), (b > 0.5).tolist())
+            for a, b in zip(*by_seed, strict=True)
         ),
     )
 

@@ -10,7 +10,7 @@ import json
 from pydantic import BaseModel, ConfigDict
 
 from bridgekd.core.calibration import Calibration
-from bridgekd.core.chance import Chance
+from bridgekd.core.chance import ChanceBaseline
 
 Interval = tuple[float, float]
 
@@ -153,7 +153,7 @@ class Metrics(FrozenMetrics):
     arms: dict[str, ArmMetrics]
     pairs: tuple[PairDifference, ...]
     vs_reference: tuple[ReferenceDifference, ...]
-    chance: Chance
+    chance: ChanceBaseline
     step_source: str = ""
 
     def find_pair(self, one: str, other: str) -> PairDifference | None:

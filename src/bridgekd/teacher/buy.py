@@ -8,25 +8,25 @@ import time
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 
-from bridgekd.config import Teacher
-from bridgekd.core.admission import Ended, Limits
+from bridgekd.config import TeacherOptions
+from bridgekd.core.admission import Limits, StopReason
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 from bridgekd.ledger.ledger import Ledger, Purpose
-from bridgekd.progress import Progress, silent
+from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Completion
-from bridgekd.teacher.buying import Buying, Terms
-from bridgekd.teacher.commits import Commits
-from bridgekd.teacher.loops import run_to_end
-from bridgekd.teacher.orders import Accept
+from bridgekd.teacher.buying import PurchaseSpec, RequestScheduler
+from bridgekd.teacher.commits import GroupCommitter
+from bridgekd.teacher.loops import run_async
+from bridgekd.teacher.orders import AcceptFunction
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
 
-BACKOFF_S = 0.5  # the first wait; doubled at each further try
+INITIAL_BACKOFF_S = 0.5  # the first wait; doubled at each further try
 
 
 @dataclass(frozen=True, slots=True)
-class Purchase:
+class PurchaseResult:
     """What one buying gave. `completions` are in rank order.
 
     `ended` says which limit ended it, or "pool" where every request was served. Charged is what
@@ -34,22 +34,22 @@ class Purchase:
     """
 
     completions: tuple[Completion, ...]
-    ended: Ended
-    n_calls_sent: int
-    n_recalled: int
+    stop_reason: StopReason
+    n_requests_sent: int
+    n_reused: int
     charged_microusd: int
     charged_tokens: int
     spent_microusd: int
     seconds: float
 
 
-def api_key(teacher: Teacher) -> str:
+def read_api_key(teacher: TeacherOptions) -> str:
     """The teacher's key; "none" where none is needed."""
     needs_key = resolve_teacher(teacher).transport.needs_api_key
-    return key_in(teacher.api_key_env if needs_key else None, "teacher")
+    return read_key_variable(teacher.api_key_env if needs_key else None, "teacher")
 
 
-def key_in(name: str | None, section: str) -> str:
+def read_key_variable(name: str | None, section: str) -> str:
     """The key from the environment variable that a section of the recipe names; "none" where it
     names none.
     """
@@ -57,29 +57,29 @@ def key_in(name: str | None, section: str) -> str:
         return "none"
     key = os.environ.get(name, "").strip()
     if not key:
-        raise BadInput(
+        raise InputError(
             f"The environment variable {name} holds no key; set it, or give "
             f"{section}.api_key_env: null for a server that wants none."
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise BadInput(f"The key in the environment variable {name} has characters no key has.")
+        raise InputError(f"The key in the environment variable {name} has characters no key has.")
     return key
 
 
-def buy(
+def buy_answers(
     requests: Iterable[TeacherRequest],
     ledger: Ledger,
     *,
-    teacher: Teacher,
+    teacher: TeacherOptions,
     limits: Limits,
     run: str,
     purpose: Purpose = "train",
     api_key: str,
-    progress: Progress = silent,
-    backoff_s: float = BACKOFF_S,
-    accept: Accept | None = None,
+    progress: Progress = ignore_progress,
+    backoff_s: float = INITIAL_BACKOFF_S,
+    accept: AcceptFunction | None = None,
     note: Callable[[str], None] = lambda text: None,
-) -> Purchase:
+) -> PurchaseResult:
     """Answers to `requests`, in the order given (rank order), as far as `limits` reach.
 
     An answered call is recalled from the ledger and charged what it first cost. Raises HardStop,
@@ -92,28 +92,30 @@ def buy(
         resolved.check_price()
     started = time.monotonic()
     total = _count(requests, limits)
-    context = TransportContext(resolved, api_key, Commits(ledger), note, resolved.load_answers())
-    terms = Terms(
+    context = TransportContext(
+        resolved, api_key, GroupCommitter(ledger), note, resolved.load_answers()
+    )
+    terms = PurchaseSpec(
         context=context,
         limits=limits,
         run=run,
         purpose=purpose,
         accept=accept,
         backoff_s=backoff_s,
-        tell=lambda done: progress("teacher", done, total),
+        on_progress=lambda done: progress("teacher", done, total),
     )
-    terms.tell(0)
-    buying = Buying(terms)
-    ended = run_to_end(buying.go(requests))
+    terms.on_progress(0)
+    buying = RequestScheduler(terms)
+    ended = run_async(buying.run(requests))
     if (n := len(buying.rows)) < total:  # a limit ended it
         progress("teacher", n, n)
-    return Purchase(
+    return PurchaseResult(
         completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
-        ended=ended,
-        n_calls_sent=buying.n_sent,
-        n_recalled=buying.n_recalled,
-        charged_microusd=buying.account.charged.microusd,
-        charged_tokens=buying.account.charged.tokens,
+        stop_reason=ended,
+        n_requests_sent=buying.n_sent,
+        n_reused=buying.n_reused,
+        charged_microusd=buying.budget.charged.microusd,
+        charged_tokens=buying.budget.charged.tokens,
         spent_microusd=buying.spent_microusd,
         seconds=time.monotonic() - started,
     )

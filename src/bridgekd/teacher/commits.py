@@ -12,18 +12,18 @@ from typing import Any
 from bridgekd.errors import BridgekdError
 from bridgekd.ledger.ledger import Ledger
 
-_Piece = tuple[Callable[[], Any], asyncio.Future[Any]]
+_PendingWrite = tuple[Callable[[], Any], asyncio.Future[Any]]
 
 
-class Commits:
+class GroupCommitter:
     """The way of one event loop to an open ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._waiting: list[_Piece] = []
+        self._waiting: list[_PendingWrite] = []
         self._writing: asyncio.Task[None] | None = None
 
-    async def do(self, work: Callable[[], Any]) -> Any:
+    async def commit(self, work: Callable[[], Any]) -> Any:
         """What `work` returns, once it is durable; raises what it raised, with nothing of it done.
 
         `work` runs in another thread. It is carried out even if its caller is cancelled.
@@ -47,19 +47,19 @@ class Commits:
         finally:  # whatever happened: nobody may wait for ever
             self._writing = asyncio.create_task(self._write()) if self._waiting else None
 
-    async def _write_group(self, group: list[_Piece]) -> None:
+    async def _write_group(self, group: list[_PendingWrite]) -> None:
         try:
             works = [work for work, _ in group]
-            outcomes = await asyncio.to_thread(self.ledger.together, works)
+            outcomes = await asyncio.to_thread(self.ledger.run_in_transaction, works)
         except (BridgekdError, sqlite3.Error) as exc:
             outcomes = [exc] * len(group)
         except BaseException as exc:  # a fault of this program
-            _tell(group, [exc] * len(group))
+            _set_results(group, [exc] * len(group))
             raise
-        _tell(group, outcomes)
+        _set_results(group, outcomes)
 
 
-def _tell(group: list[_Piece], outcomes: list[Any]) -> None:
+def _set_results(group: list[_PendingWrite], outcomes: list[Any]) -> None:
     for (_, done), outcome in zip(group, outcomes, strict=True):
         if done.cancelled():
             continue

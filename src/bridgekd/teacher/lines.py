@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RequestOutcome:
     """How one attempt ended.
 
     answered: `raw` is the body. refused: so is it, an error about this one request. failed: not
@@ -18,6 +18,6 @@ class Outcome:
     raw: str = ""
     request_id: str | None = None
     reason: str = ""
-    throttled: bool = False
+    rate_limited: bool = False
     retry_after_s: float | None = None
     status: int | None = None

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine to its end; beside a running event loop (a notebook's) in another thread."""
-    if not _inside_a_loop():
+    if not _is_loop_running():
         return asyncio.run(work)
     started: Queue[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Queue()
 
@@ -30,7 +30,7 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
             raise
 
 
-def _inside_a_loop() -> bool:
+def _is_loop_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

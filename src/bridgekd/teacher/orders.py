@@ -4,57 +4,59 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bridgekd.config import Price, Teacher
-from bridgekd.core.admission import Charge
-from bridgekd.core.calls import TeacherRequest, billed_messages_of, call_request
-from bridgekd.core.costs import prompt_token_bound, reserve_microusd
-from bridgekd.core.replies import Bill, Reply
-from bridgekd.errors import BadInput
+from bridgekd.config import Price, TeacherOptions
+from bridgekd.core.admission import BudgetUse
+from bridgekd.core.calls import TeacherRequest, build_request, get_billed_messages
+from bridgekd.core.costs import compute_max_prompt_tokens, compute_reserve_microusd
+from bridgekd.core.replies import CompletionBody, RequestCost
+from bridgekd.errors import InputError
 from bridgekd.records import Completion
 
-Accept = Callable[[str, str, str], bool]  # of an example's id, a row's state, its text
+AcceptFunction = Callable[[str, str, str], bool]  # of an example's id, a row's state, its text
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class PendingRequest:
     """A request at its place among the requests of a buying."""
 
-    place: int
+    position: int
     request: TeacherRequest
-    call: Mapping[str, Any]
+    body: Mapping[str, Any]
     key: str
-    most: Bill
+    max_cost: RequestCost
 
 
-def bound_of(teacher: Teacher, price: Price | None, request: TeacherRequest) -> Bill:
+def compute_max_cost(
+    teacher: TeacherOptions, price: Price | None, request: TeacherRequest
+) -> RequestCost:
     """The most that a request to this teacher can be billed."""
-    messages = billed_messages_of(call_request(teacher, request))
-    cost = reserve_microusd(price, messages, teacher.max_tokens)
-    return Bill(prompt_token_bound(messages), teacher.max_tokens, cost)
+    messages = get_billed_messages(build_request(teacher, request))
+    cost = compute_reserve_microusd(price, messages, teacher.max_tokens)
+    return RequestCost(compute_max_prompt_tokens(messages), teacher.max_tokens, cost)
 
 
-def refuse_long(model: str, price: Price | None, id: str, most: Bill) -> None:
+def check_prompt_length(model: str, price: Price | None, id: str, most: RequestCost) -> None:
     """BadInput where the price may not hold for so long a prompt."""
     longest = price and price.max_prompt_tokens
     if longest and most.n_prompt_tokens > longest:
-        raise BadInput(
+        raise InputError(
             f"Example {id} may have {most.n_prompt_tokens:,} prompt tokens, but the price of "
             f"{model} is known up to {longest:,} only. Set teacher.price as it is for long "
             f"prompts, or leave the example out."
         )
 
 
-def tokens_of(bill: Bill) -> int:
+def tokens_of(bill: RequestCost) -> int:
     """Prompt and completion together."""
     return bill.n_prompt_tokens + bill.n_completion_tokens
 
 
-def charge(bill: Bill, accepted: bool) -> Charge:
+def to_budget_use(bill: RequestCost, accepted: bool) -> BudgetUse:
     """A bill in every unit that can be limited."""
-    return Charge(1, bill.cost_microusd, tokens_of(bill), int(accepted))
+    return BudgetUse(1, bill.cost_microusd, tokens_of(bill), int(accepted))
 
 
-def completion_of(order: Order, reply: Reply, bill: Bill) -> Completion:
+def build_completion(order: PendingRequest, reply: CompletionBody, bill: RequestCost) -> Completion:
     """The row of a final call."""
     return Completion(
         id=order.request.id,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bridgekd.config import Teacher
+from bridgekd.config import TeacherOptions
 from bridgekd.core.pace import AdaptiveLimiter, TokenBucket
 
 
@@ -14,10 +14,10 @@ class Throttle:
     A request counts for the user's limit on tokens as the most it can have, until it has ended.
     """
 
-    def __init__(self, max_in_flight: int, limits: Teacher | None) -> None:
+    def __init__(self, max_in_flight: int, limits: TeacherOptions | None) -> None:
         self._adaptive = AdaptiveLimiter()
-        self._requests = _make_bucket(limits.requests_per_minute if limits else None)
-        self._tokens = _make_bucket(limits.tokens_per_minute if limits else None)
+        self._requests = _make_bucket(limits.max_requests_per_minute if limits else None)
+        self._tokens = _make_bucket(limits.max_tokens_per_minute if limits else None)
         self._slots = asyncio.Semaphore(max_in_flight)
         self._turn = asyncio.Lock()
 

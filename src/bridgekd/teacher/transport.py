@@ -17,16 +17,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from bridgekd.config import Price, Teacher
+from bridgekd.config import Price, TeacherOptions
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.replies import Bill
-from bridgekd.errors import BadInput
-from bridgekd.teacher.lines import Outcome
-from bridgekd.teacher.orders import Order
+from bridgekd.core.replies import RequestCost
+from bridgekd.errors import InputError
+from bridgekd.teacher.lines import RequestOutcome
+from bridgekd.teacher.orders import PendingRequest
 from bridgekd.variants import NoOptions
 
 if TYPE_CHECKING:
-    from bridgekd.teacher.commits import Commits
+    from bridgekd.teacher.commits import GroupCommitter
 
 
 class KnownAnswers(Protocol):
@@ -36,7 +36,7 @@ class KnownAnswers(Protocol):
     def source(self) -> str:
         """Where they are from, for messages."""
 
-    def get_cost(self, request: TeacherRequest) -> Bill:
+    def get_cost(self, request: TeacherRequest) -> RequestCost:
         """Return exactly what the answer costs; nothing where there is none."""
 
     def find_missing(self, requests: Iterable[TeacherRequest]) -> set[str]:
@@ -53,7 +53,7 @@ class TransportContext:
 
     resolved: "ResolvedTeacher"
     api_key: str
-    commits: "Commits"
+    commits: "GroupCommitter"
     note: Callable[[str], None] = lambda text: None
     answers: KnownAnswers | None = None
 
@@ -65,7 +65,7 @@ class TeacherConnection:
     """
 
     def __init__(self, context: TransportContext) -> None:
-        self.max_in_flight = context.resolved.teacher.concurrency
+        self.max_in_flight = context.resolved.teacher.max_concurrent_requests
 
     async def open(self) -> None:
         """Get ready to send."""
@@ -73,7 +73,7 @@ class TeacherConnection:
     async def close(self) -> None:
         """Free what `open` took; nothing is in flight."""
 
-    async def send(self, order: Order) -> Outcome:
+    async def send(self, order: PendingRequest) -> RequestOutcome:
         """Send one request once and return how that ended.
 
         Raises nothing but the errors of bridgekd and asyncio's cancellation.
@@ -124,8 +124,8 @@ class Transport:
     has_batch_price: bool = False
     supports_rate_limits: bool = True
     survives_process: bool = False
-    load_answers: Callable[[Teacher, BaseModel], KnownAnswers] | None = None
-    prepare: Callable[[Teacher, BaseModel, Path], Teacher] | None = None
+    load_answers: Callable[[TeacherOptions, BaseModel], KnownAnswers] | None = None
+    prepare: Callable[[TeacherOptions, BaseModel, Path], TeacherOptions] | None = None
 
     @property
     def sends_to_host(self) -> bool:
@@ -137,7 +137,7 @@ class Transport:
 class ResolvedTeacher:
     """A recipe's teacher with its transport and what depends on both."""
 
-    teacher: Teacher
+    teacher: TeacherOptions
     transport: Transport
     options: BaseModel
 
@@ -150,7 +150,11 @@ class ResolvedTeacher:
     @property
     def host(self) -> str:
         """The server's name for messages, without what else a URL may carry."""
-        return self.transport.local_source or urlsplit(self.teacher.url).hostname or "The teacher"
+        return (
+            self.transport.local_source
+            or urlsplit(self.teacher.effective_base_url).hostname
+            or "The teacher"
+        )
 
     def load_answers(self) -> KnownAnswers | None:
         """Return the answers that are known beforehand; None where the transport knows none."""
@@ -160,13 +164,13 @@ class ResolvedTeacher:
     def check_price(self) -> None:
         """Raise InputError where dollars cannot be limited, because no price is known."""
         if self.transport.is_paid and self.price is None:
-            raise BadInput(
+            raise InputError(
                 f"Dollars are limited, but the price of {self.teacher.model} is unknown. Set "
                 f"teacher.price in dollars per million tokens (0 and 0 for a free server)."
             )
 
 
-def build_answer(text: str, *, n_prompt_tokens: int, n_completion_tokens: int) -> Outcome:
+def build_answer(text: str, *, n_prompt_tokens: int, n_completion_tokens: int) -> RequestOutcome:
     """Return the outcome of a request that was answered with `text`.
 
     The token counts are what it is billed, at the teacher's price.
@@ -174,4 +178,4 @@ def build_answer(text: str, *, n_prompt_tokens: int, n_completion_tokens: int) -
     message = {"role": "assistant", "content": text}
     usage = {"prompt_tokens": n_prompt_tokens, "completion_tokens": n_completion_tokens}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return Outcome("answered", raw=json.dumps({"choices": [choice], "usage": usage}))
+    return RequestOutcome("answered", raw=json.dumps({"choices": [choice], "usage": usage}))

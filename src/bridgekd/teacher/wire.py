@@ -12,17 +12,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from bridgekd.config import Teacher
-from bridgekd.core.pace import reset_s
-from bridgekd.core.refusals import Refusal
-from bridgekd.teacher.lines import Outcome
+from bridgekd.config import TeacherOptions
+from bridgekd.core.pace import parse_reset_header
+from bridgekd.core.refusals import ErrorResponse
+from bridgekd.teacher.lines import RequestOutcome
 
 if TYPE_CHECKING:
     import openai
 
-KEY_MARK = "[key]"
+REDACTED_KEY = "[key]"
 CONNECT_TIMEOUT_S = 10.0
-LONGEST_HINT_S = 60.0  # a limit's reset header is a hint: a daily limit names hours
+MAX_HINT_S = 60.0  # a limit's reset header is a hint: a daily limit names hours
 
 # By the end of these no byte of the request had left, whatever version of httpx openai brings
 # along.
@@ -30,7 +30,7 @@ _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "U
 # Below warnings these write down headers and addresses, where a key may be. They stay raised: a
 # level that one client restores would take effect while another one is still sending.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
-_WHY = {
+_REASON_TEXTS = {
     "money": "the quota or credit is used up ({said})",
     "model": "no model {model!r} at this address ({said})",
     "settings": "it does not take a setting of the recipe ({said})",
@@ -40,14 +40,14 @@ _WHY = {
 T = TypeVar("T")
 
 
-class Wire:
+class ApiClient:
     """A client for one teacher; `aclose` ends it."""
 
-    def __init__(self, teacher: Teacher, api_key: str) -> None:
+    def __init__(self, teacher: TeacherOptions, api_key: str) -> None:
         import openai  # late: planning needs none of it
 
         self.teacher = teacher
-        self.host = urlsplit(teacher.url).hostname or "The teacher"
+        self.host = urlsplit(teacher.effective_base_url).hostname or "The teacher"
         self._secrets = _spellings(api_key)
         for name in _LOGGERS:
             logger = logging.getLogger(name)
@@ -62,7 +62,7 @@ class Wire:
         )
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
-            base_url=teacher.url,
+            base_url=teacher.effective_base_url,
             timeout=timeout,
             max_retries=0,
             http_client=http_client,
@@ -74,7 +74,7 @@ class Wire:
 
     async def send(
         self, request: "Callable[[openai.AsyncOpenAI], Awaitable[T]]", timeout_s: float
-    ) -> T | Outcome:
+    ) -> T | RequestOutcome:
         """What one request gives, or how it failed. Raises nothing but asyncio's cancellation."""
         import openai
 
@@ -82,49 +82,51 @@ class Wire:
             async with asyncio.timeout(timeout_s):
                 return await request(self._client)
         except openai.APIStatusError as exc:
-            return self._by_status(exc)
+            return self._classify_status(exc)
         except openai.APIConnectionError as exc:
             cause = exc.__cause__
             never_sent = type(cause).__name__ in _NEVER_SENT
-            reason = self.clean(f"{type(cause).__name__}: {cause}" if cause else str(exc))[:300]
-            return Outcome("failed" if never_sent else "unknown", reason=reason)
+            reason = self.redact(f"{type(cause).__name__}: {cause}" if cause else str(exc))[:300]
+            return RequestOutcome("failed" if never_sent else "unknown", reason=reason)
         except TimeoutError:
-            return Outcome("unknown", reason=f"no answer within {timeout_s:g} s")
+            return RequestOutcome("unknown", reason=f"no answer within {timeout_s:g} s")
         except openai.OpenAIError as exc:
-            return Outcome("unknown", reason=type(exc).__name__)
+            return RequestOutcome("unknown", reason=type(exc).__name__)
 
-    def _by_status(self, exc: "openai.APIStatusError") -> Outcome:
+    def _classify_status(self, exc: "openai.APIStatusError") -> RequestOutcome:
         headers = exc.response.headers
         name = exc.request_id or headers.get("request-id")
-        outcome = self.by_status(exc.status_code, exc.response.text, name, exc.message)
+        outcome = self.classify_status(exc.status_code, exc.response.text, name, exc.message)
         wait_s = _wait_s(headers) if outcome.kind == "failed" else None
         return replace(outcome, retry_after_s=wait_s, status=exc.status_code)
 
-    def by_status(
+    def classify_status(
         self, status: int, body: str, request_id: str | None, otherwise: str = ""
-    ) -> Outcome:
+    ) -> RequestOutcome:
         """What an error means; `otherwise` is its message where the body has none."""
-        refusal = Refusal.read(status, body)
-        said = self.clean(refusal.message or otherwise or f"status {status}")[:300]
-        kind = refusal.kind(self.host)
+        refusal = ErrorResponse.parse(status, body)
+        said = self.redact(refusal.message or otherwise or f"status {status}")[:300]
+        kind = refusal.classify(self.host)
         if kind == "key":
             # Servers like to quote the key here, whole or in part: their words are not passed on.
             name = self.teacher.api_key_env
             with_key = f"the key in {name}" if name else "a call without a key"
-            return Outcome("down", reason=f"it refused {with_key} ({status})")
+            return RequestOutcome("down", reason=f"it refused {with_key} ({status})")
         if kind in ("money", "model", "settings", "other"):
-            return Outcome("down", reason=_WHY[kind].format(model=self.teacher.model, said=said))
+            return RequestOutcome(
+                "down", reason=_REASON_TEXTS[kind].format(model=self.teacher.model, said=said)
+            )
         if kind == "refused":
-            name = self.clean(request_id) if request_id else None
-            return Outcome("refused", self.clean(body), name, said)
+            name = self.redact(request_id) if request_id else None
+            return RequestOutcome("refused", self.redact(body), name, said)
         if kind == "unknown":
-            return Outcome("unknown", reason=said)
-        return Outcome("failed", reason=said, throttled=kind == "throttled")
+            return RequestOutcome("unknown", reason=said)
+        return RequestOutcome("failed", reason=said, rate_limited=kind == "throttled")
 
-    def clean(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """The text without the key."""
         for secret in self._secrets:
-            text = text.replace(secret, KEY_MARK)
+            text = text.replace(secret, REDACTED_KEY)
         return text
 
 
@@ -143,6 +145,6 @@ def _wait_s(headers: Mapping[str, str]) -> float | None:
         pass
     for kind in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
-            hint = reset_s(headers.get(f"x-ratelimit-reset-{kind}", ""))
-            return None if hint is None else min(hint, LONGEST_HINT_S)
+            hint = parse_reset_header(headers.get(f"x-ratelimit-reset-{kind}", ""))
+            return None if hint is None else min(hint, MAX_HINT_S)
     return None

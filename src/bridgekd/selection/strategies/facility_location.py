@@ -11,7 +11,7 @@ import math
 import numpy as np
 from pydantic import Field
 
-from bridgekd.core.draws import stream
+from bridgekd.core.draws import make_rng
 from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest
 from bridgekd.selection.strategy import Strategy, WithAlpha
 
@@ -40,7 +40,7 @@ def facility_location(
         rows, gains = _select_lazily(pool, n_selected, options.alpha)
     else:
         n_reference = max(options.max_exact, 4 * n_selected)
-        drawn = stream(seed, "facility reference").permutation(len(pool))[:n_reference]
+        drawn = make_rng(seed, "facility reference").permutation(len(pool))[:n_reference]
         reference = pool.embeddings[np.sort(drawn)]
         rows, gains = _select_stochastically(pool, reference, n_selected, options.alpha, seed)
     return rank_rest(pool, rows, gains, options.alpha)
@@ -72,7 +72,7 @@ def _select_lazily(
 def _select_stochastically(
     pool: SelectionPool, reference: np.ndarray, n_selected: int, alpha: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    rng = stream(seed, "facility candidates")
+    rng = make_rng(seed, "facility candidates")
     n_drawn = math.ceil(len(pool) / max(1, n_selected) * math.log(1 / EPSILON))
     own = alpha * pool.difficulty / max(1, n_selected)
     is_left = np.ones(len(pool), dtype=bool)

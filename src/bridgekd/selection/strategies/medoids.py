@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bridgekd.core.draws import stream
+from bridgekd.core.draws import make_rng
 from bridgekd.selection.diversity import Nearest, find_nearest_picks
 from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest
 from bridgekd.selection.strategy import Strategy
@@ -16,7 +16,7 @@ _MAX_ITER = 50
 _BATCH_SIZE, _N_EPOCHS = 16_384, 2
 
 
-def medoids(pool: SelectionPool, n_selected: int, options: NoOptions, seed: int) -> Ranking:
+def rank_medoids(pool: SelectionPool, n_selected: int, options: NoOptions, seed: int) -> Ranking:
     """Return the row nearest to the center of each of B k-means clusters, largest cluster first.
 
     The score of a pick is its cluster's share of the pool; the score of the rest is the distance
@@ -46,7 +46,7 @@ def run_k_means(
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    rng = stream(seed, "k-means")
+    rng = make_rng(seed, "k-means")
     state = int(rng.integers(2**31))
     if len(embeddings) * k <= full_batch_size:
         model = KMeans(k, n_init=1, max_iter=_MAX_ITER, random_state=state)
@@ -86,7 +86,7 @@ STRATEGY = Strategy(
     summary="Takes the most central question of each of B k-means clusters.",
     paper="",
     options=NoOptions,
-    rank=medoids,
+    rank=rank_medoids,
     needs_difficulty=False,
     needs_embeddings=True,
     uses_seed=True,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bridgekd.core.draws import stream
+from bridgekd.core.draws import make_rng
 from bridgekd.selection.ranking import Ranking, SelectionPool, build_ranking
 from bridgekd.selection.strategy import Strategy
 from bridgekd.variants import NoOptions
@@ -10,7 +10,7 @@ from bridgekd.variants import NoOptions
 
 def random(pool: SelectionPool, n_selected: int, options: NoOptions, seed: int) -> Ranking:
     """Return a uniform permutation of the pool; all scores are 0."""
-    order = stream(seed, "random choice").permutation(len(pool))
+    order = make_rng(seed, "random choice").permutation(len(pool))
     return build_ranking(pool, order, np.zeros(len(pool)), n_selected)
 
 

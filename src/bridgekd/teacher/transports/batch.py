@@ -17,13 +17,20 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridgekd.core.replies import Bill
-from bridgekd.errors import TeacherDown
+from bridgekd.core.replies import RequestCost
+from bridgekd.errors import TeacherUnavailableError
 from bridgekd.ledger.attempts import OpenBatch
-from bridgekd.teacher.batch_files import BatchState, Part, Result, custom_id, parts_of, results_of
-from bridgekd.teacher.batch_wire import GO_ON, BatchWire
-from bridgekd.teacher.lines import Outcome
-from bridgekd.teacher.orders import Order
+from bridgekd.teacher.batch_files import (
+    BatchFile,
+    BatchResult,
+    BatchState,
+    make_custom_id,
+    parse_results,
+    split_into_files,
+)
+from bridgekd.teacher.batch_wire import BATCH_RESUME_HINT, BatchClient
+from bridgekd.teacher.lines import RequestOutcome
+from bridgekd.teacher.orders import PendingRequest
 from bridgekd.teacher.transport import TeacherConnection, Transport, TransportContext
 
 MAX_IN_FLIGHT = 100_000
@@ -59,13 +66,13 @@ class BatchConnection(TeacherConnection):
         )
         self._commits, self._ledger = context.commits, context.commits.ledger
         self._note = context.note
-        self._wire = BatchWire(teacher, context.api_key, options.poll_s)
-        self._pending: dict[str, Order] = {}
-        self._batch_of: dict[str, asyncio.Future[asyncio.Task[dict[str, Outcome]]]] = {}
+        self._wire = BatchClient(teacher, context.api_key, options.poll_s)
+        self._pending: dict[str, PendingRequest] = {}
+        self._batch_of: dict[str, asyncio.Future[asyncio.Task[dict[str, RequestOutcome]]]] = {}
         self._unsent: set[str] = set()  # in no batch that the server could know
         self._earlier: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._creating: set[asyncio.Task[BatchState | Outcome]] = set()
+        self._creating: set[asyncio.Task[BatchState | RequestOutcome]] = set()
 
     async def open(self) -> None:
         mine = (self._provider, self._wire.host)
@@ -78,7 +85,7 @@ class BatchConnection(TeacherConnection):
     async def close(self) -> None:
         await self._wire.aclose()
 
-    async def send(self, order: Order) -> Outcome:
+    async def send(self, order: PendingRequest) -> RequestOutcome:
         self._pending[order.key] = order
         self._unsent.add(order.key)
         self._batch_of[order.key] = asyncio.get_running_loop().create_future()
@@ -90,7 +97,7 @@ class BatchConnection(TeacherConnection):
         orders, self._pending = self._pending.values(), {}
         options = self._options
         limits = {"most_lines": options.max_requests, "most_bytes": options.max_bytes}
-        for part in parts_of(orders, **limits):
+        for part in split_into_files(orders, **limits):
             batch = self._start(self._send_batch(part))
             for key in part.keys:
                 self._batch_of.pop(key).set_result(batch)
@@ -126,14 +133,14 @@ class BatchConnection(TeacherConnection):
         if not task.cancelled() and (error := task.exception()) is not None:
             self._note(str(error))
 
-    async def _send_batch(self, part: Part) -> dict[str, Outcome]:
+    async def _send_batch(self, part: BatchFile) -> dict[str, RequestOutcome]:
         """One batch from its first byte to its last answer."""
         keys, token, ledger = part.keys, uuid.uuid4().hex, self._ledger
         own = {"provider": self._provider, "host": self._wire.host}
-        await self._commits.do(lambda: ledger.join_batch(token, keys, price=self._price, **own))
-        file_id = await self._wire.patiently(partial(self._wire.upload, part.content))
+        await self._commits.commit(lambda: ledger.join_batch(token, keys, price=self._price, **own))
+        file_id = await self._wire.retry(partial(self._wire.upload, part.content))
         del part  # it may be large, and the batch may take a day
-        if isinstance(file_id, Outcome):  # a file alone is never billed
+        if isinstance(file_id, RequestOutcome):  # a file alone is never billed
             return dict.fromkeys(keys, replace(file_id, kind="down"))
         creating = asyncio.create_task(self._create_batch(token, file_id, keys))
         self._creating.add(creating)
@@ -146,42 +153,44 @@ class BatchConnection(TeacherConnection):
 
     async def _create_batch(
         self, token: str, file_id: str, keys: Iterable[str]
-    ) -> BatchState | Outcome:
+    ) -> BatchState | RequestOutcome:
         """Make the batch, with all that is known about it in the ledger."""
         self._unsent -= set(keys)
-        await self._commits.do(partial(self._ledger.name_batch, token, ""))
-        batch = await self._wire.make(token, file_id)
+        await self._commits.commit(partial(self._ledger.set_batch_id, token, ""))
+        batch = await self._wire.create_once(token, file_id)
         if isinstance(batch, BatchState):
-            await self._commits.do(partial(self._ledger.name_batch, token, batch.id))
+            await self._commits.commit(partial(self._ledger.set_batch_id, token, batch.id))
         return batch
 
     async def _finish_earlier(self, batch: OpenBatch) -> None:
         """Wait for a batch of an earlier process and write down its answers, wanted or not."""
         outcomes = await self._follow_earlier(batch)
         saves = (partial(self._save, batch.attempts[key], o) for key, o in outcomes.items())
-        await asyncio.gather(*map(self._commits.do, saves))
-        await self._commits.do(partial(self._ledger.settle_batch, batch.token))
+        await asyncio.gather(*map(self._commits.commit, saves))
+        await self._commits.commit(partial(self._ledger.settle_batch, batch.token))
 
-    async def _follow_earlier(self, batch: OpenBatch) -> dict[str, Outcome]:
+    async def _follow_earlier(self, batch: OpenBatch) -> dict[str, RequestOutcome]:
         name, keys = batch.remote_id, tuple(batch.attempts)
-        look = self._wire.look_at(name) if name else self._wire.look_for(batch.token)
+        look = self._wire.look_at(name) if name else self._wire.wait_for_token(batch.token)
         if (state := await look) is not None:
             if not name:
-                await self._commits.do(partial(self._ledger.name_batch, batch.token, state.id))
+                await self._commits.commit(
+                    partial(self._ledger.set_batch_id, batch.token, state.id)
+                )
             return await self._follow(state, keys)
         lost_from = datetime.fromisoformat(batch.created_at) + LOST_AFTER
         if name and datetime.now(UTC) < lost_from:
-            raise TeacherDown(
+            raise TeacherUnavailableError(
                 f"{self._wire.host} knows no batch {name}, of {len(keys):,} requests. Use the key "
                 f"and the base_url that it was sent with. From {lost_from:%Y-%m-%d %H:%M} UTC on "
                 f"it counts as lost: its requests stay charged to the hard stop and may be sent "
                 f"again."
             )
-        return dict.fromkeys(keys, Outcome("unknown", reason="its batch is gone"))
+        return dict.fromkeys(keys, RequestOutcome("unknown", reason="its batch is gone"))
 
-    async def _follow(self, batch: BatchState, keys: tuple[str, ...]) -> dict[str, Outcome]:
+    async def _follow(self, batch: BatchState, keys: tuple[str, ...]) -> dict[str, RequestOutcome]:
         """Look at a batch until it is over, then return what became of each request."""
-        name, status = self._wire.clean(batch.id), ""
+        name, status = self._wire.redact(batch.id), ""
         if batch.status not in FINAL_STATUSES:
             self._note(
                 f"Batch {name} of {len(keys):,} requests is at {self._wire.host}; it may take a "
@@ -190,54 +199,62 @@ class BatchConnection(TeacherConnection):
         while True:
             if batch.status != status:
                 status = batch.status
-                self._note(f"Batch {name}: {self._wire.clean(status)}")
+                self._note(f"Batch {name}: {self._wire.redact(status)}")
             if status in FINAL_STATUSES:
                 return await self._read_outcomes(batch, keys)
             await asyncio.sleep(self._options.poll_s)
             state = await self._wire.look_at(batch.id)
             if state is None:
-                raise TeacherDown(f"Batch {name} no longer exists on {self._wire.host}. {GO_ON}")
+                raise TeacherUnavailableError(
+                    f"Batch {name} no longer exists on {self._wire.host}. {BATCH_RESUME_HINT}"
+                )
             batch = state
 
-    async def _read_outcomes(self, batch: BatchState, keys: Iterable[str]) -> dict[str, Outcome]:
+    async def _read_outcomes(
+        self, batch: BatchState, keys: Iterable[str]
+    ) -> dict[str, RequestOutcome]:
         """What became of each request of a batch that is over."""
         if batch.status == "failed" and not batch.file_ids:
-            said = self._wire.clean(batch.said)[:300] or "it did not say why"
-            down = Outcome("down", reason=f"it did not take the batch ({said})")
+            said = self._wire.redact(batch.error)[:300] or "it did not say why"
+            down = RequestOutcome("down", reason=f"it did not take the batch ({said})")
             return dict.fromkeys(keys, down)
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, RequestOutcome] = {}
         for file_id in batch.file_ids:
             text = await self._wire.download(file_id)
             if text is None and time.time() < batch.made_at + LOST_AFTER.total_seconds():
                 host = self._wire.host
-                raise TeacherDown(f"{host} does not find {file_id} of {batch.id}. {GO_ON}")
-            for result in results_of(text or ""):
+                raise TeacherUnavailableError(
+                    f"{host} does not find {file_id} of {batch.id}. {BATCH_RESUME_HINT}"
+                )
+            for result in parse_results(text or ""):
                 if result.custom_id not in outcomes or result.status == 200:
                     outcomes[result.custom_id] = self._classify(result)
         # In no file: it may have been served.
-        missing = Outcome("unknown", reason=f"the batch is {batch.status} without its answer")
-        return {key: outcomes.get(custom_id(key), missing) for key in keys}
+        missing = RequestOutcome(
+            "unknown", reason=f"the batch is {batch.status} without its answer"
+        )
+        return {key: outcomes.get(make_custom_id(key), missing) for key in keys}
 
-    def _classify(self, result: Result) -> Outcome:
-        clean = self._wire.clean
+    def _classify(self, result: BatchResult) -> RequestOutcome:
+        clean = self._wire.redact
         name = clean(result.request_id) if result.request_id else None
         if result.status is None:
-            return Outcome("failed", reason=clean(result.said))
+            return RequestOutcome("failed", reason=clean(result.error))
         if 200 <= result.status < 300:
-            return Outcome("answered", raw=clean(result.body), request_id=name)
+            return RequestOutcome("answered", raw=clean(result.body), request_id=name)
         # Throttled inside a batch says nothing about the pace of calls.
-        outcome = self._wire.by_status(result.status, clean(result.body), name)
-        return replace(outcome, throttled=False)
+        outcome = self._wire.classify_status(result.status, clean(result.body), name)
+        return replace(outcome, rate_limited=False)
 
-    def _save(self, attempt_id: int, outcome: Outcome) -> None:
+    def _save(self, attempt_id: int, outcome: RequestOutcome) -> None:
         """Write an outcome at the price its batch was sent with; `settle_batch` reads answers."""
         ledger = self._ledger
         if outcome.kind == "answered":
             ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
-        elif outcome.kind == "refused" and not ledger.has_final(attempt_id):
+        elif outcome.kind == "refused" and not ledger.has_answer(attempt_id):
             # In one commit, because the body alone does not tell it.
             ledger.record(attempt_id, outcome.raw, price=None, request_id=outcome.request_id)
-            ledger.settle(attempt_id, "refused", Bill())
+            ledger.settle(attempt_id, "refused", RequestCost())
         else:
             served = outcome.kind in ("unknown", "refused")
             ledger.release(attempt_id, "unknown" if served else "failed")

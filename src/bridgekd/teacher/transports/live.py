@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from bridgekd.core.calls import payload_of
-from bridgekd.teacher.lines import Outcome
-from bridgekd.teacher.orders import Order
+from bridgekd.core.calls import get_payload
+from bridgekd.teacher.lines import RequestOutcome
+from bridgekd.teacher.orders import PendingRequest
 from bridgekd.teacher.transport import TeacherConnection, Transport, TransportContext
-from bridgekd.teacher.wire import Wire
+from bridgekd.teacher.wire import ApiClient
 
 if TYPE_CHECKING:
     import openai
@@ -19,21 +19,21 @@ class LiveConnection(TeacherConnection):
         super().__init__(context)
         teacher = context.resolved.teacher
         self._timeout_s = teacher.timeout_s
-        self._wire = Wire(teacher, context.api_key)
+        self._wire = ApiClient(teacher, context.api_key)
 
     async def close(self) -> None:
         await self._wire.aclose()
 
-    async def send(self, order: Order) -> Outcome:
-        payload, clean = payload_of(order.call), self._wire.clean
+    async def send(self, order: PendingRequest) -> RequestOutcome:
+        payload, clean = get_payload(order.body), self._wire.redact
         model, messages = payload.pop("model"), payload.pop("messages")
 
-        async def request(client: "openai.AsyncOpenAI") -> Outcome:
+        async def request(client: "openai.AsyncOpenAI") -> RequestOutcome:
             response = await client.chat.completions.with_raw_response.create(
                 model=model, messages=messages, extra_body=payload
             )
             name = response.headers.get("x-request-id") or response.headers.get("request-id")
-            return Outcome("answered", clean(response.text), clean(name) if name else None)
+            return RequestOutcome("answered", clean(response.text), clean(name) if name else None)
 
         return await self._wire.send(request, self._timeout_s)
 

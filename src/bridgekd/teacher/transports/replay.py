@@ -17,15 +17,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from bridgekd.config import Price, Teacher
+from bridgekd.config import Price, TeacherOptions
 from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.costs import microusd_up
-from bridgekd.core.recordings import Recording, counted, read_recording
-from bridgekd.core.replies import Bill, bill_of, read_reply
+from bridgekd.core.costs import to_microusd_rounded_up
+from bridgekd.core.recordings import RecordedAnswer, fill_token_counts, parse_recorded_answer
+from bridgekd.core.replies import RequestCost, compute_request_cost, parse_completion
 from bridgekd.edges.rows import read_jsonl
-from bridgekd.errors import BadInput
-from bridgekd.teacher.lines import Outcome
-from bridgekd.teacher.orders import Order
+from bridgekd.errors import InputError
+from bridgekd.teacher.lines import RequestOutcome
+from bridgekd.teacher.orders import PendingRequest
 from bridgekd.teacher.transport import TeacherConnection, Transport, TransportContext
 from bridgekd.variants import VariantRef
 
@@ -60,13 +60,13 @@ class RecordingFile:
         self._db.execute("CREATE INDEX by_key ON recordings (key)")
         self.digest = sha256.hexdigest()[:16]
 
-    def find(self, name: str, value: str, sample_index: int) -> Recording | None:
+    def find(self, name: str, value: str, sample_index: int) -> RecordedAnswer | None:
         """Return a sample of the recordings with this question or id; None if it is not there."""
         row = self._db.execute(
             "SELECT row FROM recordings WHERE key = ? ORDER BY rowid LIMIT 1 OFFSET ?",
             (_get_key(name, value), sample_index),
         ).fetchone()
-        return None if row is None else read_recording(json.loads(row[0]))
+        return None if row is None else parse_recorded_answer(json.loads(row[0]))
 
 
 def read_recording_file(path: Path) -> RecordingFile:
@@ -79,11 +79,11 @@ def read_recording_file(path: Path) -> RecordingFile:
         stat = path.stat()
         return _read_recording_file(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
     except OSError as exc:
-        raise BadInput(
+        raise InputError(
             f"teacher.transport.recordings: cannot read {path}: {exc.strerror}. Name a JSONL file."
         ) from exc
     except sqlite3.Error as exc:
-        raise BadInput(
+        raise InputError(
             f"teacher.transport.recordings: cannot copy {path} into a temporary file ({exc}). Free "
             f"disk space, or name another folder in the environment variable SQLITE_TMPDIR."
         ) from exc
@@ -98,11 +98,11 @@ def _check_row(path: Path, number: int, row: dict[str, Any]) -> tuple[bytes, str
     """Return the key of a recording and its row as JSON."""
     name = "question" if row.get("question") is not None else "id"
     if row.get(name) is None:
-        raise BadInput(f"{path} line {number}: neither 'question' nor 'id'; add one of them")
+        raise InputError(f"{path} line {number}: neither 'question' nor 'id'; add one of them")
     try:
-        read_recording(row)
+        parse_recorded_answer(row)
     except ValueError as exc:
-        raise BadInput(f"{path} line {number}: {exc}") from exc
+        raise InputError(f"{path} line {number}: {exc}") from exc
     # Blanks around a question go, as they do where data are read.
     value = str(row[name]).strip() if name == "question" else str(row[name])
     return _get_key(name, value), json.dumps(row)
@@ -121,20 +121,22 @@ class Recordings:
         self._price = price
         self._file = read_recording_file(path)
 
-    def find(self, request: TeacherRequest) -> Recording | None:
+    def find(self, request: TeacherRequest) -> RecordedAnswer | None:
         """Return the recorded answer to a request, if there is one."""
         sample = request.sample_index
         by_question = self._file.find("question", request.question, sample)
         return by_question or self._file.find("id", request.id, sample)
 
-    def get_cost(self, request: TeacherRequest) -> Bill:
+    def get_cost(self, request: TeacherRequest) -> RequestCost:
         """Return exactly what replaying a request is billed."""
         recording = self.find(request)
         if recording is None:
-            return Bill()
-        reply = read_reply(json.dumps(counted(recording, request.messages)))
+            return RequestCost()
+        reply = parse_completion(json.dumps(fill_token_counts(recording, request.messages)))
         reported = reply.usage.reported_usd if reply.usage else None
-        return bill_of(reply, self._price, most=Bill(0, 0, microusd_up(reported or 0.0)))
+        return compute_request_cost(
+            reply, self._price, most=RequestCost(0, 0, to_microusd_rounded_up(reported or 0.0))
+        )
 
     def find_missing(self, requests: Iterable[TeacherRequest]) -> set[str]:
         """Return the ids of the requests that nothing is recorded for."""
@@ -149,19 +151,23 @@ class ReplayConnection(TeacherConnection):
         self._recordings = context.answers
         self.max_in_flight = 1000
 
-    async def send(self, order: Order) -> Outcome:
+    async def send(self, order: PendingRequest) -> RequestOutcome:
         recording = self._recordings.find(order.request)
         if recording is None:
-            return Outcome("refused", raw=NO_RECORDING_BODY, reason="nothing is recorded for it")
-        return Outcome("answered", raw=json.dumps(counted(recording, order.request.messages)))
+            return RequestOutcome(
+                "refused", raw=NO_RECORDING_BODY, reason="nothing is recorded for it"
+            )
+        return RequestOutcome(
+            "answered", raw=json.dumps(fill_token_counts(recording, order.request.messages))
+        )
 
 
-def _load_answers(teacher: Teacher, options: BaseModel) -> Recordings:
+def _load_answers(teacher: TeacherOptions, options: BaseModel) -> Recordings:
     assert isinstance(options, ReplayOptions)
     return Recordings(Path(options.recordings), teacher.list_price)
 
 
-def _prepare(teacher: Teacher, options: BaseModel, folder: Path) -> Teacher:
+def _prepare(teacher: TeacherOptions, options: BaseModel, folder: Path) -> TeacherOptions:
     """Name the teacher by what its recordings hold.
 
     So another file, or a changed one, is another teacher: its answers are never mixed up with
