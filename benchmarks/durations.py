@@ -18,12 +18,12 @@ from types import SimpleNamespace
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from bridgekd import api
-from bridgekd.edges import store
-from bridgekd.edges.store import Artifact
+from bridgekd.io import artifact_store
+from bridgekd.io.artifact_store import Artifact
 from bridgekd.lm import measure_speed
 from bridgekd.plans import model_speed
 from bridgekd.plans.stage_durations import DurationEstimate
-from bridgekd.sandbox.steps import count_wrong_steps
+from bridgekd.sandbox.step_checker import count_wrong_steps
 from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.sandbox.world import generate_examples
 
@@ -68,7 +68,7 @@ def write_small_job(folder: Path, model: Path) -> Path:
 def count_processor_seconds() -> None:
     """Stages and speeds are timed by the processor time of this process from now on."""
     clock = SimpleNamespace(monotonic=time.process_time, strftime=time.strftime, gmtime=time.gmtime)
-    for module in (store, measure_speed, model_speed):
+    for module in (artifact_store, measure_speed, model_speed):
         vars(module)["time"] = clock
 
 

@@ -22,19 +22,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgekd.config import Price, TeacherOptions
-from bridgekd.core.admission import BudgetTracker, BudgetUse, Limits
-from bridgekd.core.bounds import KnownCost, plan_requests
-from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.costs import compute_cost_microusd
-from bridgekd.core.statistics import wilson_interval
+from bridgekd.api_client.request_key import TeacherRequest
+from bridgekd.cost.bounds import KnownCost, plan_requests
+from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits
 from bridgekd.cost.forecast import CostForecast, forecast_cost
+from bridgekd.cost.request_cost import compute_cost_microusd
 from bridgekd.cost.token_lengths import KnownUsage, LengthEvidence
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.purchases import forecast_purchase
+from bridgekd.plans.cost import forecast_purchase
+from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, count_tokens, run_teacher_server
-from bridgekd.teacher.buy import buy_answers
+from bridgekd.stats.intervals import wilson_interval
+from bridgekd.teacher.buy_answers import buy_answers
 
 WORDS = ("so", "ten", "four", "apple", "walnut", "orchard", "hospital", "transport", "settlement")
 

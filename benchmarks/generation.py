@@ -20,9 +20,9 @@ from transformers import GenerationConfig
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.core.prompts import COT_INSTRUCTION
-from bridgekd.lm.batches import pad_left
-from bridgekd.lm.encode import find_stop_ids, tokenize_prompts
+from bridgekd.lm.collate import pad_left
+from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
+from bridgekd.prompts import COT_INSTRUCTION
 from bridgekd.records import Message
 from bridgekd.sandbox import world
 

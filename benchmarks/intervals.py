@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
 
-from bridgekd.core.crossed import estimate_difference, estimate_proportion
-from bridgekd.core.statistics import wilson_interval
+from bridgekd.stats.intervals import wilson_interval
+from bridgekd.stats.mixed_effects import estimate_difference, estimate_proportion
 
 N_RESAMPLES = 500
 SKILLS = (0.5, 0.55)

@@ -22,16 +22,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from bridgekd.config import Price
-from bridgekd.core.calls import compute_request_key, to_canonical_json
-from bridgekd.core.replies import RequestCost, compute_request_cost, parse_completion
-from bridgekd.ledger.attempts import dump_price
-from bridgekd.ledger.check import verify
-from bridgekd.ledger.exporting import export_ledger
-from bridgekd.ledger.history import known_usage
+from bridgekd.api_client.chat_completion import RequestCost, compute_request_cost, parse_completion
+from bridgekd.api_client.request_key import compute_request_key, to_canonical_json
+from bridgekd.ledger.export import export_ledger
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.ledger.views import sum_spend
-from bridgekd.teacher.commits import GroupCommitter
+from bridgekd.ledger.spend import sum_spend
+from bridgekd.ledger.sql import dump_price
+from bridgekd.ledger.usage_history import known_usage
+from bridgekd.ledger.verify import verify
+from bridgekd.recipe import Price
+from bridgekd.teacher.group_commit import GroupCommitter
 
 PRICE = Price(input=2.5, output=10)
 RESERVE = 9_000

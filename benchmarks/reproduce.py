@@ -21,7 +21,7 @@ from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
 from claims.reading import Line, artifact, lines_of
 from claims.summary import summary
 
-from bridgekd.edges.store import Artifact, find_ancestors
+from bridgekd.io.artifact_store import Artifact, find_ancestors
 from bridgekd.sandbox.export import export_world
 from bridgekd.sandbox.world import generate_examples
 

@@ -29,16 +29,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.core.prompts import format_answer
-from bridgekd.lm import options
-from bridgekd.lm.batches import batch_by_median_tokens
+from bridgekd.lm import choice_logprobs
+from bridgekd.lm.collate import batch_by_median_tokens
 from bridgekd.lm.forward import eval_mode
-from bridgekd.lm.questions import (
+from bridgekd.lm.score_inputs import (
     TokenizedPrompt,
     format_choices,
     tokenize_answer_prompts,
     tokenize_answers,
 )
+from bridgekd.prompts import format_answer
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.difficulty.entropy import choice_entropy
@@ -124,12 +124,12 @@ def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> N
 
 def full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `entropy` of this package without a shared prompt; its batches are the same."""
-    questions = options.tokenize_choices(local, pool)
+    questions = choice_logprobs.tokenize_choices(local, pool)
     costs = [max(len(row.ids) for row in q.rows()) * len(q.targets) for q in questions]
     entropies, vectors = np.zeros(len(pool)), [np.zeros(0)] * len(pool)
     with eval_mode(local.model):
         for batch in batch_by_median_tokens(costs, size):
-            values, embeddings = options.score_full(local, [questions[i] for i in batch])
+            values, embeddings = choice_logprobs.score_full(local, [questions[i] for i in batch])
             entropies[batch] = [choice_entropy(value) for value in values]
             for i, vector in zip(batch, embeddings.numpy(), strict=True):
                 vectors[i] = vector

@@ -25,9 +25,9 @@ from scoring import big_llama
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.core.prompts import build_cot_target, format_answer, render_cot_prompt
-from bridgekd.lm.encode import tokenize_sequences
-from bridgekd.lm.updates import shuffle_epochs
+from bridgekd.lm.tokenization import tokenize_sequences
+from bridgekd.lm.update_schedule import shuffle_epochs
+from bridgekd.prompts import build_cot_target, format_answer, render_cot_prompt
 from bridgekd.records import Message, TargetSpan, TrainingSequence
 from bridgekd.sandbox.world import generate_examples, generate_rationale
 

@@ -10,19 +10,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bridgekd.config import Price
-from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest, build_request, get_payload
-from bridgekd.ledger.check import verify
+from bridgekd.api_client.request_key import TeacherRequest, build_request, get_payload
+from bridgekd.cost.budget import Limits
 from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.verify import verify
+from bridgekd.recipe import Price
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import hash_body
-from bridgekd.teacher.buy import buy_answers
-from bridgekd.teacher.buying import PurchaseSpec, RequestScheduler
-from bridgekd.teacher.commits import GroupCommitter
+from bridgekd.teacher.buy_answers import buy_answers
+from bridgekd.teacher.group_commit import GroupCommitter
+from bridgekd.teacher.scheduler import PurchaseSpec, RequestScheduler
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
-from test_teacher import teacher_at
+from test_live_transport import teacher_at
 
 PRICE = Price(input=2.5, output=10.0, batch_factor=0.5)
 OWN = ("max_requests", "max_bytes")
@@ -150,11 +150,11 @@ CHILD = """
 import os
 import signal
 import sys
-from bridgekd.config import Price, Teacher
+from bridgekd.recipe import Price, Teacher
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest
-from bridgekd.teacher.buy import buy
+from bridgekd.cost.budget import Limits
+from bridgekd.api_client.request_key import TeacherRequest
+from bridgekd.teacher.buy_answers import buy
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it

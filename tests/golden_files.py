@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from bridgekd.core.calibration import Calibration
-from bridgekd.core.chance import ChanceBaseline
 from bridgekd.report.page import render_report
+from bridgekd.stats.calibration import Calibration
+from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats, compute_metrics
-from stories import make_report_data
+from report_fixtures import make_report_data
 
 FOLDER = Path(__file__).parent / "golden"
 IDS = [f"q{k:02d}" for k in range(24)]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import openai
 import pytest
 
-from bridgekd.core.costs import compute_cost_microusd
+from bridgekd.cost.request_cost import compute_cost_microusd
 from bridgekd.sandbox.teacher_server import (
     BATCH_PRICE,
     SANDBOX_MODEL,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from answer_types import get_type
-from bridgekd.config import ConfidenceOptions
-from bridgekd.core.calibration import compute_calibration, select_confident
+from bridgekd.recipe import ConfidenceOptions
 from bridgekd.records import Example, Rationale
-from bridgekd.stages.filtering import calibrate_against_gold, filter_by_agreement
+from bridgekd.stages.rationale_filters import calibrate_against_gold, filter_by_agreement
+from bridgekd.stats.calibration import compute_calibration, select_confident
 
 
 def test_confidences_that_mean_what_they_say_have_no_calibration_error():

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
-from bridgekd.exporting.cards import ExportedArm, render_dataset_card, render_model_card
-from bridgekd.exporting.folder import _format_command, _read_training_examples
-from bridgekd.journal import load_finished_run
-from bridgekd.lm.merging import MergeResult
+from bridgekd.exports.cards import ExportedArm, render_dataset_card, render_model_card
+from bridgekd.exports.folder import _format_command, _read_training_examples
+from bridgekd.lm.merge import MergeResult
+from bridgekd.runs.metadata import load_finished_run
 from bridgekd.variants import VariantRef
 
 HOSTILE = "a|b\n# <script>`[x](y)*"

@@ -36,10 +36,10 @@ from itertools import pairwise
 
 import pytest
 
-from bridgekd.teacher.buying import RESERVE_AHEAD
-from chaos_buyer import CONCURRENCY, RESERVE, ProcessStarter
-from chaos_witness import FINAL
-from chaos_world import KINDS, CampaignRunner, KillSchedule
+from bridgekd.teacher.scheduler import RESERVE_AHEAD
+from chaos_campaign import KINDS, CampaignRunner, KillSchedule
+from chaos_invariants import FINAL
+from chaos_process import CONCURRENCY, RESERVE, ProcessStarter
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 SEED = int(os.environ.get("CHAOS_SEED", "0"))

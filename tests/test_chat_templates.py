@@ -4,8 +4,8 @@ from datetime import datetime
 
 import pytest
 
-from bridgekd.core.prompts import build_cot_target, render_cot_prompt
-from bridgekd.lm.encode import (
+from bridgekd.lm.chat_template import make_self_contained
+from bridgekd.lm.tokenization import (
     FALLBACK_TEMPLATE,
     find_stop_ids,
     find_turn_end_id,
@@ -13,10 +13,10 @@ from bridgekd.lm.encode import (
     tokenize_prompts,
     tokenize_sequences,
 )
-from bridgekd.lm.templates import make_self_contained
-from bridgekd.lm.updates import pad_batch
+from bridgekd.lm.update_schedule import pad_batch
+from bridgekd.prompts import build_cot_target, render_cot_prompt
 from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
-from chat_families import ASKED, FAMILIES, make_tokenizer
+from chat_template_cases import ASKED, FAMILIES, make_tokenizer
 
 PROMPT = render_cot_prompt(Example("a", "Who holds the box ?"))
 RATIONALE, ANSWER, LAMBDA = "Bob gives the box to Ann .", "Ann", 0.25

@@ -17,11 +17,11 @@ from claims.summary import NO, OPEN, YES, summary
 from claims.tables import put, table
 from reproduce import mark_of
 
-from bridgekd.core.crossed import estimate_proportion
-from bridgekd.edges.recipe import load_recipe
+from bridgekd.io.load_recipe import load_recipe
 from bridgekd.methods import METHODS
 from bridgekd.sandbox.export import export_world
 from bridgekd.stats.metrics import ArmMetrics
+from bridgekd.stats.mixed_effects import estimate_proportion
 
 SEEDS, QUESTIONS = 5, 400
 

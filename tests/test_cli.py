@@ -11,7 +11,7 @@ from contextlib import chdir
 
 import pytest
 
-from bridgekd.cli import main
+from bridgekd.cli.main import main
 from conftest import write_jsonl
 
 

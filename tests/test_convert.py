@@ -20,7 +20,7 @@ from self_instruct import read_self_instruct
 from table import read_tables
 from tatqa import read_tatqa
 
-from bridgekd.config import ColumnNames
+from bridgekd.recipe import ColumnNames
 from bridgekd.records import Example
 from conftest import write_jsonl
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from bridgekd.config import Price
-from bridgekd.core.admission import BudgetTracker, BudgetUse, Limits
-from bridgekd.core.bounds import KnownCost, plan_requests
+from bridgekd.cost.bounds import KnownCost, plan_requests
+from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits
 from bridgekd.cost.forecast import forecast_cost
 from bridgekd.cost.token_lengths import KnownUsage, LengthEvidence, choose_evidence
+from bridgekd.recipe import Price
 from bridgekd.records import Message
 
 PRICE = Price(input=2.5, output=10.0)

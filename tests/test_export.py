@@ -19,15 +19,15 @@ from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bridgekd
-from bridgekd.cli import main
-from bridgekd.core.prompts import render_cot_prompt
-from bridgekd.edges.rows import read_rows
+from bridgekd.cli.main import main
 from bridgekd.errors import InputError
+from bridgekd.io.row_files import read_rows
+from bridgekd.prompts import render_cot_prompt
 from bridgekd.records import Example, Prediction, Rationale
 from conftest import CANARY
 
 KILLED = multiprocessing.get_context("forkserver")
-KILLED.set_forkserver_preload(["bridgekd.lm.finetune", "bridgekd.lm.scoring", "bridgekd.api"])
+KILLED.set_forkserver_preload(["bridgekd.lm.training_loop", "bridgekd.lm.score", "bridgekd.api"])
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bridgekd import lm
-from bridgekd.config import TrainOptions
+from bridgekd.recipe import TrainOptions
 from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
 from tiny_models import write_tiny
 

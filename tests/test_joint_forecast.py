@@ -3,11 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridgekd.config import Price
-from bridgekd.core.admission import Limits
-from bridgekd.core.bounds import CostBounds, plan_requests
+from bridgekd.cost.bounds import CostBounds, plan_requests
+from bridgekd.cost.budget import Limits
 from bridgekd.cost.forecast import CostForecast, forecast_cost
 from bridgekd.cost.joint_forecast import forecast_total
+from bridgekd.recipe import Price
 from bridgekd.records import Message
 
 PRICE = Price(input=1, output=10)

@@ -1,4 +1,4 @@
-"""Imports point down: cli -> methods -> report -> stages -> {core, edges, lm} -> records."""
+"""Imports point down, and pure folders touch nothing outside the program."""
 
 import ast
 import subprocess
@@ -8,27 +8,32 @@ from pathlib import Path
 import bridgekd
 
 ROOT = Path(bridgekd.__file__).parent
-LEVEL = {
-    "cli": 6, "cli_ledger": 6, "cli_models": 6, "terminal": 6, "terminal_ledger": 6,
-    "terminal_metrics": 6, "terminal_pilot": 6, "terminal_progress": 6, "__init__": 6,
-    "api": 5,
-    "planning": 4, "purchases": 4, "plans": 4, "workers": 4, "comparing": 4, "methods": 4,
-    "exporting": 4, "trying": 4,
-    "runs": 3, "journal": 3,
-    "report": 2.5, "stages": 2,
-    "lm": 1, "edges": 1, "io": 1, "ledger": 1, "teacher": 1, "served": 1,
-    "core": 0, "cost": 0, "selection": 0, "grading": 0, "stats": 0,
-    "config": 0, "variants": -1, "records": -1, "errors": -1, "progress": -1,
-    "__version__": -1,
-}  # fmt: skip
+LAYERS = (  # from the top: a module imports from its own layer or from those below
+    {"__init__", "cli"},
+    {"api"},
+    {"plans", "parallel", "exports"},
+    {"comparison"},
+    {"methods"},
+    {"runs"},
+    {"report"},
+    {"stages"},
+    {"teacher"},
+    {"ledger", "inference_server"},
+    {"io"},
+    {"api_client", "lm"},
+    {"cost", "grading", "selection"},
+    {"recipe", "stats", "prompts", "throughput"},
+    {"variants", "records", "errors", "progress", "rng", "__version__"},
+)
+LEVEL = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
+PURE = ("cost", "grading", "selection", "stats")
 MAY_IMPORT_TORCH = ("lm", "sandbox")
 OUTSIDE = (
-    "bridgekd.edges",
     "bridgekd.io",
     "bridgekd.ledger",
     "bridgekd.teacher",
     "bridgekd.lm",
-    "bridgekd.served",
+    "bridgekd.inference_server",
 )
 
 
@@ -70,7 +75,7 @@ def test_pure_folders_touch_nothing():
     banned = {"torch", "transformers", "sqlite3", "openai", "pathlib", "os", "pyarrow", "time"}
     wrong = [
         f"{path.name} imports {name}"
-        for folder in ("core", "cost", "grading", "selection")
+        for folder in PURE
         for path in (ROOT / folder).rglob("*.py")
         for name in imports(path)
         if name.split(".")[0] in banned or name.startswith(OUTSIDE)
@@ -100,7 +105,8 @@ def test_only_the_command_line_imports_the_sandbox():
 
 def test_planning_needs_no_torch(task):
     script = (
-        "import sys; from bridgekd.cli import main; main(['plan', 'task.yaml']) and sys.exit(2); "
+        "import sys; from bridgekd.cli.main import main; main(['plan', 'task.yaml']) and "
+        "sys.exit(2); "
         "sys.exit('torch' in sys.modules or 'openai' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], check=False, cwd=task)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridgekd.config import Price
-from bridgekd.core.calls import compute_request_key
-from bridgekd.core.replies import RequestCost
+from bridgekd.api_client.chat_completion import RequestCost
+from bridgekd.api_client.request_key import compute_request_key
 from bridgekd.errors import HardLimitError, InputError, OverbilledError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.schema import VERSION
-from bridgekd.ledger.views import sum_spend
+from bridgekd.ledger.spend import sum_spend
+from bridgekd.recipe import Price
 
 GOLDEN = Path(__file__).parent / "golden"
 RAW = """{"choices": [{"message": {"content": "Answer: 4"}, "finish_reason": "stop"}],

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bridgekd.lm import LocalModel, forward
-from bridgekd.lm.batches import batch_by_median_tokens
+from bridgekd.lm.collate import batch_by_median_tokens
 from bridgekd.lm.forward import ScoringRow, compute_row_means
 from bridgekd.selection.difficulty.entropy import token_entropy
 from bridgekd.selection.difficulty.margin import token_margin

@@ -8,13 +8,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from bridgekd import lm
-from bridgekd.core.draws import SEED_STEP
-from bridgekd.core.throughput import Throughput
 from bridgekd.errors import InputError
-from bridgekd.lm.encode import find_stop_ids, tokenize_prompts
-from bridgekd.lm.generating import generate_ids
+from bridgekd.lm.generate import generate_ids
+from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
 from bridgekd.records import Example, Message
+from bridgekd.rng import SEED_STEP
 from bridgekd.selection.difficulty import MEASURES
+from bridgekd.throughput import Throughput
 from tiny_models import FAMILIES, bent_model, tiny_tokenizer, write_tiny
 
 PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in (3, 1, 4, 1, 5, 0)]

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import LoraOptions
 from bridgekd.errors import InputError
+from bridgekd.recipe import LoraOptions
 from bridgekd.records import Message
 from tiny_models import FAMILIES, write_tiny
 

@@ -5,13 +5,13 @@ import time
 import pytest
 
 from bridgekd import lm
-from bridgekd.config import RuntimeOptions, TrainOptions
-from bridgekd.core.prompts import render_cot_prompt
-from bridgekd.core.throughput import Throughput
-from bridgekd.lm.encode import tokenize_prompts
 from bridgekd.lm.measure_speed import estimate_padding
+from bridgekd.lm.tokenization import tokenize_prompts
+from bridgekd.prompts import render_cot_prompt
+from bridgekd.recipe import RuntimeOptions, TrainOptions
 from bridgekd.records import Message, TargetSpan, TrainingSequence
 from bridgekd.sandbox.world import generate_examples
+from bridgekd.throughput import Throughput
 from tiny_models import write_tiny
 
 EXAMPLES = generate_examples(48, 5)

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from bridgekd import lm
-from bridgekd.config import RuntimeOptions
 from bridgekd.errors import InputError
 from bridgekd.lm import memory
+from bridgekd.recipe import RuntimeOptions
 from bridgekd.records import Example, Message
 from bridgekd.selection.difficulty.entropy import MEASURE as ENTROPY
 from bridgekd.selection.difficulty.margin import MEASURE as MARGIN
-from test_lm_finetune import metrics, tune
+from test_lm_training_loop import metrics, tune
 from tiny_models import write_tiny
 
 PROMPTS = [(Message("user", "Who holds " + "the red box " * (k % 4) + "?"),) for k in range(12)]

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bridgekd import lm
-from bridgekd.config import LoraOptions
+from bridgekd.recipe import LoraOptions
 from bridgekd.records import Message
 from tiny_models import FAMILIES, write_tiny
 

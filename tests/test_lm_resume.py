@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import LoraOptions, RuntimeOptions, TrainOptions
-from bridgekd.lm.standing import STATE_FILE
-from test_lm_finetune import ROWS, metrics
+from bridgekd.lm.checkpoint import STATE_FILE
+from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
+from test_lm_training_loop import ROWS, metrics
 from tiny_models import write_tiny
 
 ALWAYS = RuntimeOptions(checkpoint_interval_s=0.0)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from bridgekd import lm
-from bridgekd.core.prompts import render_answer_prompt
 from bridgekd.errors import InputError
-from bridgekd.lm.encode import tokenize_continuations, tokenize_prompts
-from bridgekd.lm.questions import build_gold_rows
+from bridgekd.lm.score_inputs import build_gold_rows
+from bridgekd.lm.tokenization import tokenize_continuations, tokenize_prompts
+from bridgekd.prompts import render_answer_prompt
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from tiny_models import FAMILIES, TOKENIZERS, write_tiny

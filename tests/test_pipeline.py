@@ -9,12 +9,12 @@ import signal
 import pytest
 
 import bridgekd
-from bridgekd.core.draws import make_rng
-from bridgekd.edges.rows import read_rows
+from bridgekd.io.row_files import read_rows
 from bridgekd.records import Completion, Example, Pick, Rationale
+from bridgekd.rng import make_rng
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["bridgekd.lm.finetune", "bridgekd.lm.scoring", "bridgekd.api"])
+PROCESSES.set_forkserver_preload(["bridgekd.lm.training_loop", "bridgekd.lm.score", "bridgekd.api"])
 BOTH = ["bridge", "direct"]
 STAGES = [
     "load_pool", "warm_up", "score_pool", "select_questions", "query_teacher",

@@ -7,14 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bridgekd.config import BudgetOptions, Price, TeacherOptions, find_published_price
-from bridgekd.config.prices import _table
-from bridgekd.core.calls import TeacherRequest, build_request, compute_request_key, get_payload
-from bridgekd.core.costs import compute_cost_microusd, compute_reserve_microusd
-from bridgekd.core.replies import RequestCost, compute_request_cost, parse_completion
+from bridgekd.api_client.chat_completion import RequestCost, compute_request_cost, parse_completion
+from bridgekd.api_client.request_key import (
+    TeacherRequest,
+    build_request,
+    compute_request_key,
+    get_payload,
+)
+from bridgekd.cost.request_cost import compute_cost_microusd, compute_reserve_microusd
 from bridgekd.errors import InputError
+from bridgekd.recipe import BudgetOptions, Price, TeacherOptions, find_published_price
+from bridgekd.recipe.prices import _table
 from bridgekd.records import Message
-from bridgekd.teacher.orders import check_prompt_length, compute_max_cost
+from bridgekd.teacher.pending_request import check_prompt_length, compute_max_cost
 from bridgekd.teacher.transports import resolve_teacher
 
 FULL = Price(input=2.0, output=10.0, cached_input=0.5, cache_write=2.5, reasoning=12.0)

@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from bridgekd.cli.progress_bars import show_progress
 from bridgekd.progress import ProgressTimer
-from bridgekd.terminal_progress import show_progress
 
 
 def estimate_at_half(durations, n_before=0):

@@ -8,7 +8,7 @@ import pytest
 
 import bridgekd
 from bridgekd import errors
-from bridgekd.cli import main
+from bridgekd.cli.main import main
 
 ERRORS = "BadInput BridgekdError DiskFull HardStop Overbilled ServerDown Stopped TeacherDown"
 RESULTS = "Exported Outcome Panel PilotResult Plan"

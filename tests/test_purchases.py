@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bridgekd.config import FrozenModel
-from bridgekd.core.admission import Limits
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.store import Artifact, Stats, stage
-from bridgekd.planning import plan_run
+from bridgekd.cost.budget import Limits
+from bridgekd.io.artifact_store import Artifact, Stats, stage
+from bridgekd.io.load_recipe import load_recipe
+from bridgekd.plans.plan import plan_run
+from bridgekd.recipe import FrozenModel
 from bridgekd.stages.query_teacher import PlannedRequests, build_query_settings, hide_answer
+from bridgekd.throughput import WorkKind
 
 
 class NoSettings(FrozenModel):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from bridgekd.cli import main
-from bridgekd.config import TeacherOptions
+from bridgekd.cli.main import main
+from bridgekd.recipe import TeacherOptions
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -16,8 +16,8 @@ from bridgekd.report.page import render_report
 from bridgekd.report.plots import plot_accuracy_vs_spend
 from bridgekd.report.tables import to_single_line
 from bridgekd.stats.metrics import GroupAccuracy
+from report_fixtures import HOSTILE, a_pair, a_row, make_arm, make_report_data, some_metrics
 from selection_pools import rank, to_picks
-from stories import HOSTILE, a_pair, a_row, make_arm, make_report_data, some_metrics
 
 
 def outward(page):

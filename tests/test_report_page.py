@@ -17,8 +17,8 @@ from bridgekd.report.page import render_report
 from bridgekd.report.sections import build_sections
 from bridgekd.report.tables import to_single_line
 from bridgekd.report.training_plot import describe_training, plot_training
-from browser import CHROMIUM, open_tab
-from stories import HOSTILE, make_report_data, make_training
+from headless_browser import CHROMIUM, open_tab
+from report_fixtures import HOSTILE, make_report_data, make_training
 from test_report import a_map
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

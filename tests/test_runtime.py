@@ -3,7 +3,7 @@
 import pytest
 
 from bridgekd import api
-from bridgekd.config import RuntimeOptions
+from bridgekd.recipe import RuntimeOptions
 
 OTHER = {
     "assistant_batch_size": 3,

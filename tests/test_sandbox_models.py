@@ -17,10 +17,10 @@ from story_generator import generate_story
 from train_base_models import LOG, MODEL_SPECS, MODELS, train_base_model
 from world_tokenizer import make_tokenizer
 
-from bridgekd.core import prompts
+from bridgekd import prompts
 from bridgekd.records import TrainingSequence
 from bridgekd.sandbox import domains, world
-from bridgekd.sandbox.wordings import parse_step
+from bridgekd.sandbox.phrases import parse_step
 
 MAX_BYTES = 4_000_000
 

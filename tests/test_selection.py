@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bridgekd.edges.rows import read_rows, write_columns, write_rows
 from bridgekd.errors import InputError
+from bridgekd.io.row_files import read_rows, write_columns, write_rows
 from bridgekd.records import Pick
 from bridgekd.selection.diversity import center_embeddings, find_nearest_picks
 from bridgekd.selection.greedy import select_greedy

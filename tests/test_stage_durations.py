@@ -6,10 +6,8 @@ from statistics import fmean
 import pytest
 
 from bridgekd import api
-from bridgekd.cli import main
-from bridgekd.config import TeacherOptions
-from bridgekd.core.throughput import WorkKind, WorkRate
-from bridgekd.edges.store import Artifact
+from bridgekd.cli.main import main
+from bridgekd.io.artifact_store import Artifact
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.plans.model_speed import (
     SPEED_FILE,
@@ -25,6 +23,8 @@ from bridgekd.plans.stage_durations import (
     find_rationale_length,
 )
 from bridgekd.plans.stage_work import Workload
+from bridgekd.recipe import TeacherOptions
+from bridgekd.throughput import WorkKind, WorkRate
 
 MODEL = Artifact("model", "model:1", None)
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from bridgekd.comparing import parse_comparison, run_comparison
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.store import PlanStore
+from bridgekd.comparison import parse_comparison, run_comparison
+from bridgekd.io.artifact_store import PlanStore
+from bridgekd.io.load_recipe import load_recipe
 from bridgekd.methods import METHODS, pilot
 from bridgekd.plans.stage_work import PlannedData, WorkCounter
-from bridgekd.runs import Run, build_run_context
+from bridgekd.runs.run import Run, build_run_context
 from bridgekd.sandbox.world import generate_examples
+from bridgekd.throughput import WorkKind
 from conftest import TINY_RECIPE
 
 LOCAL = (WorkKind.TRAINING, WorkKind.GENERATION, WorkKind.SCORING)

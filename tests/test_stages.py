@@ -6,10 +6,10 @@ import pytest
 
 import bridgekd
 from answer_types import get_type
-from bridgekd.config import TrainOptions
-from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact
 from bridgekd.grading.grade import check_rationale
+from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.row_files import read_rows, write_rows
+from bridgekd.recipe import TrainOptions
 from bridgekd.records import Example, Rationale, TargetSpan
 from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows
 from bridgekd.variants import VariantSettings

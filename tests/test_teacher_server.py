@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from bridgekd.cli import main
-from bridgekd.core.costs import compute_cost_microusd
+from bridgekd.cli.main import main
+from bridgekd.cost.request_cost import compute_cost_microusd
 from bridgekd.sandbox.teacher_server import (
     SANDBOX_MODEL,
     SANDBOX_PRICE,
@@ -285,7 +285,7 @@ def test_what_stands_before_the_last_message_is_what_a_cache_holds():
 def test_the_command_serves_with_its_options():
     (example,) = generate_examples(1, 0)
     command = "sandbox serve --port 0 --rate 0.05 --latency 0.3 --batch-seconds 600 --seed 7"
-    script = "from bridgekd.cli import main; main()"
+    script = "from bridgekd.cli.main import main; main()"
     arguments = [sys.executable, "-c", script, *command.split()]
     request = body(example.question, max_tokens=500)
     with (

@@ -3,8 +3,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from bridgekd.cli.render_pilot import format_gain, format_limits, print_pilot_result
 from bridgekd.stages.pilot import PilotAccuracy, PilotGain, PilotMeasurements
-from bridgekd.terminal_pilot import format_gain, format_limits, print_pilot_result
 
 
 def make_gain(low, high, n_seeds=1):

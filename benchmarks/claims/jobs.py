@@ -12,12 +12,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bridgekd.comparing import build_arms, parse_comparison
-from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.sources import resolve_data
-from bridgekd.edges.store import Artifact
+from bridgekd.comparison import build_arms, parse_comparison
+from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.load_recipe import load_recipe
+from bridgekd.io.sources import resolve_data
 from bridgekd.methods.bridge import teach_assistant
-from bridgekd.runs import Arm, Run, build_run_context, open_run
+from bridgekd.runs.run import Arm, Run, build_run_context, open_run
 from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.stages.load_data import build_load_pool_settings, load_pool
 from bridgekd.stages.train import build_warm_up_settings, warm_up

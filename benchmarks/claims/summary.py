@@ -7,7 +7,7 @@ direction, not of its size.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bridgekd.core.crossed import Estimate, estimate_difference, estimate_ratio
+from bridgekd.stats.mixed_effects import Estimate, estimate_difference, estimate_ratio
 from claims.experiments import WRONG
 from claims.reading import Line, matrices
 

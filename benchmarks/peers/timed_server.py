@@ -9,7 +9,7 @@ import json
 import sys
 import time
 
-from bridgekd.sandbox.rates import RateLimitSpec
+from bridgekd.sandbox.server_rate_limit import RateLimitSpec
 from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
 
 TEXT = "First this, then that, so it must be so. Answer: 4"

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from job import MODEL, from_arguments
 
-from bridgekd.config import TeacherOptions
-from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest
+from bridgekd.api_client.request_key import TeacherRequest
+from bridgekd.cost.budget import Limits
 from bridgekd.ledger.ledger import Ledger
+from bridgekd.recipe import TeacherOptions
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_PRICE
-from bridgekd.teacher.buy import buy_answers
+from bridgekd.teacher.buy_answers import buy_answers
 
 
 def main() -> None:

@@ -21,14 +21,14 @@ import numpy as np
 from grading import MENTOR, Set, reader, sets_in
 from importers import RecordedRow, read_mentor_kd
 
-from bridgekd.config import Price
-from bridgekd.core.bounds import CostBounds, plan_requests
-from bridgekd.core.costs import compute_cost_microusd
-from bridgekd.core.prompts import render_teacher_prompt
-from bridgekd.core.statistics import wilson_interval
+from bridgekd.cost.bounds import CostBounds, plan_requests
 from bridgekd.cost.forecast import forecast_cost
+from bridgekd.cost.request_cost import compute_cost_microusd
 from bridgekd.cost.token_lengths import KnownUsage, LengthEvidence
+from bridgekd.prompts import render_teacher_prompt
+from bridgekd.recipe import Price
 from bridgekd.records import Example, Message
+from bridgekd.stats.intervals import wilson_interval
 
 PRICE = Price(input=0.5, output=1.5)
 MAX_TOKENS = 512

@@ -11,7 +11,7 @@ from typing import Any
 from files import run_script
 from recorded_answers import RecordedRow, convert_recordings, read_recorded_rows
 
-from bridgekd.core.prompts import ANSWER_PREFIX
+from bridgekd.prompts import ANSWER_PREFIX
 
 _CHOICES = re.compile(
     r"\s*(?:Which choice is true\?\s*)?Answer choices:\s*(?P<choices>(?:\([A-Z]\)|[A-Z]\.)\s.*)",

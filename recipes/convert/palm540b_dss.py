@@ -12,8 +12,8 @@ from typing import Any
 from files import run_script
 from recorded_answers import RecordedRow, convert_recordings, read_recorded_rows
 
-from bridgekd.core.prompts import ANSWER_PREFIX
 from bridgekd.grading.parse_number import parse_number
+from bridgekd.prompts import ANSWER_PREFIX
 
 NLI = ("entailment", "neutral", "contradiction")
 _NEXT_QUESTION = re.compile(r"\n\s*\n\s*(?:Q:|Premise:)")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from files import make_parser, run_script, sample_questions, write_split
 
-from bridgekd.config import ColumnNames
-from bridgekd.edges.data import read_examples
 from bridgekd.grading.answer_type import load_answer_type
+from bridgekd.io.dataset_reader import read_examples
+from bridgekd.recipe import ColumnNames
 from bridgekd.records import Example
 from bridgekd.variants import VariantSettings
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
         run,
         run_pilot,
     )
-    from bridgekd.config import Recipe
-    from bridgekd.edges.store import Store
+    from bridgekd.io.artifact_store import Store
     from bridgekd.ledger.ledger import Ledger
     from bridgekd.progress import Progress
+    from bridgekd.recipe import Recipe
 
 __all__ = [
     "BridgekdError",
@@ -54,8 +54,8 @@ __all__ += ["Ledger", "Progress", "Recipe", "Store"]
 __version__ = "0.1.0"  # pyproject.toml reads it here
 
 _MODULES = {
-    "Recipe": "bridgekd.config",
-    "Store": "bridgekd.edges.store",
+    "Recipe": "bridgekd.recipe",
+    "Store": "bridgekd.io.artifact_store",
     "Ledger": "bridgekd.ledger.ledger",
     "Progress": "bridgekd.progress",
 }

@@ -7,33 +7,34 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bridgekd.comparing import (
+from bridgekd.api_client.openai_client import read_key_variable
+from bridgekd.comparison import (
     MethodName,
     parse_comparison,
     report_comparison,
     run_comparison,
 )
-from bridgekd.config import Recipe
-from bridgekd.edges.metrics_file import read_metrics
-from bridgekd.edges.recipe import load_recipe
 from bridgekd.errors import InputError
-from bridgekd.exporting import ExportResult, export_arm
-from bridgekd.journal import load_finished_run, parse_recipe
+from bridgekd.exports import ExportResult, export_arm
+from bridgekd.inference_server.process import fill_placeholders, find_program
+from bridgekd.io.load_recipe import load_recipe
+from bridgekd.io.metrics_file import read_metrics
 from bridgekd.methods import pilot
-from bridgekd.planning import Plan, plan_comparison, plan_run
+from bridgekd.parallel import run_parallel
+from bridgekd.plans.plan import Plan, plan_comparison, plan_run
 from bridgekd.progress import Progress, ignore_progress
-from bridgekd.runs import Run, RunMetadata, build_run_context, open_run
-from bridgekd.served.process import fill_placeholders, find_program
+from bridgekd.recipe import Recipe
+from bridgekd.runs.ask import LoadedModels
+from bridgekd.runs.ask import open_models as open_panel
+from bridgekd.runs.metadata import load_finished_run, parse_recipe
+from bridgekd.runs.run import Run, RunMetadata, build_run_context, open_run
 from bridgekd.stages.evaluate import get_step_checker
-from bridgekd.stages.live import StepChecker
 from bridgekd.stages.pilot import PilotMeasurements, read_measurements
+from bridgekd.stages.run_context import StepChecker
 from bridgekd.stats.metrics import Metrics
-from bridgekd.teacher.buy import read_api_key, read_key_variable
+from bridgekd.teacher.buy_answers import read_api_key
 from bridgekd.teacher.transports import prepare_teacher, resolve_teacher
-from bridgekd.trying import LoadedModels
-from bridgekd.trying import open_models as open_panel
 from bridgekd.variants import VariantRef
-from bridgekd.workers import run_parallel
 
 __all__ = [
     "Consent",

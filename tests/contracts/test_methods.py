@@ -7,17 +7,17 @@ import pytest
 
 import bridgekd
 from bridgekd import api
-from bridgekd.edges.recipe import load_recipe
-from bridgekd.edges.store import PlanStore
 from bridgekd.errors import InputError
-from bridgekd.exporting.cards import render_model_card
-from bridgekd.exporting.folder import ExportedArm
-from bridgekd.journal import load_finished_run
-from bridgekd.lm.merging import MergeResult
+from bridgekd.exports.cards import render_model_card
+from bridgekd.exports.folder import ExportedArm
+from bridgekd.io.artifact_store import PlanStore
+from bridgekd.io.load_recipe import load_recipe
+from bridgekd.lm.merge import MergeResult
 from bridgekd.methods import METHODS
-from bridgekd.runs import Run, build_run_context
+from bridgekd.runs.metadata import load_finished_run
+from bridgekd.runs.run import Run, build_run_context
 from bridgekd.sandbox.export import export_world
-from bridgekd.sandbox.steps import count_wrong_steps
+from bridgekd.sandbox.step_checker import count_wrong_steps
 from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.variants import VariantRef
 
@@ -27,7 +27,7 @@ MINE = '''
 from pydantic import BaseModel, ConfigDict
 
 from bridgekd.methods import Method
-from bridgekd.runs import Arm
+from bridgekd.runs.run import Arm
 
 
 class Options(BaseModel):

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from bridgekd import lm
-from bridgekd.config import RuntimeOptions, TrainOptions
 from bridgekd.errors import InputError
-from bridgekd.lm.encode import tokenize_sequences
 from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
-from bridgekd.lm.updates import pad_batch
+from bridgekd.lm.tokenization import tokenize_sequences
+from bridgekd.lm.update_schedule import pad_batch
+from bridgekd.recipe import RuntimeOptions, TrainOptions
 from bridgekd.records import Message, TargetSpan, TrainingSequence
 from bridgekd.variants import VariantRef
 from tiny_models import CHATML, tiny_model, tiny_tokenizer

@@ -12,26 +12,26 @@ from pathlib import Path
 import pytest
 
 from bridgekd import api
-from bridgekd.config import TeacherOptions
-from bridgekd.core.admission import Limits
+from bridgekd.cost.budget import Limits
 from bridgekd.errors import InputError
-from bridgekd.ledger.check import verify
 from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.verify import verify
+from bridgekd.recipe import TeacherOptions
 from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
-from bridgekd.teacher.buy import buy_answers, read_api_key
+from bridgekd.teacher.buy_answers import buy_answers, read_api_key
 from bridgekd.teacher.transports import TRANSPORTS, prepare_teacher, resolve_teacher
 from bridgekd.variants import VariantRef
 from conftest import write_jsonl
-from test_teacher import pool, teacher_at, words
+from test_live_transport import pool, teacher_at, words
 
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
 CHILD = """
 import os, signal, sys
-from bridgekd.config import Teacher
+from bridgekd.recipe import Teacher
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.teacher.buy import buy
-from test_teacher import pool
-from bridgekd.core.admission import Limits
+from bridgekd.teacher.buy_answers import buy
+from test_live_transport import pool
+from bridgekd.cost.budget import Limits
 
 def die(what, done, total):
     if done == int(sys.argv[3]):

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from story_generator import ADDS, FACTS, HOLDS, RULES, SWAPS, TAKES, generate_story
 
-from bridgekd.core.prompts import ANSWER_INSTRUCTION, ANSWER_PREFIX, COT_INSTRUCTION
+from bridgekd.prompts import ANSWER_INSTRUCTION, ANSWER_PREFIX, COT_INSTRUCTION
 from bridgekd.records import Message, TargetSpan, TrainingSequence
 from bridgekd.sandbox.domains import (
     MAX_EURO,

@@ -19,7 +19,7 @@ from bridgekd.sandbox.domains import (
     normalize_text,
     sample_problem,
 )
-from bridgekd.sandbox.wordings import parse_step
+from bridgekd.sandbox.phrases import parse_step
 
 FACTS = (
     *("{a} stays in {p}", "{a} at {p}", "{a} rests in {p}", "{a} sat in {p}", "{a} : {p}"),

@@ -29,9 +29,9 @@ from pretraining_corpus import (
 from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
 from world_tokenizer import make_tokenizer
 
-from bridgekd.config import TrainOptions
-from bridgekd.lm.finetune import fine_tune
 from bridgekd.lm.training_job import TrainingJob
+from bridgekd.lm.training_loop import fine_tune
+from bridgekd.recipe import TrainOptions
 from bridgekd.records import TrainingSequence
 
 MODELS = Path(str(files("bridgekd.sandbox") / "models"))

@@ -12,8 +12,8 @@ from pretraining_corpus import generate_assistant_corpus, generate_instructions
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from bridgekd.core import prompts
-from bridgekd.sandbox import domains, wordings
+from bridgekd import prompts
+from bridgekd.sandbox import domains, phrases
 
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<end>", "<system>", "<user>", "<assistant>")
 N_NUMBERS = 31
@@ -49,7 +49,7 @@ def build_vocabulary() -> list[str]:
         for d in domains.DOMAINS
         for _ in range(500)
     ]
-    texts += [t for kind in wordings.STEP_PHRASES.values() for t in kind]
+    texts += [t for kind in phrases.STEP_PHRASES.values() for t in kind]
     for row in generate_assistant_corpus(4000, 0):
         texts += [message.content for message in row.prompt] + [span.text for span in row.spans]
     texts += [f"{row.instruction} {row.response}" for row in generate_instructions(2000, 0)]

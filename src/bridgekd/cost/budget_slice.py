@@ -2,10 +2,10 @@
 
 import math
 
-from bridgekd.config import BudgetOptions, resolve_count
-from bridgekd.core.admission import Limits
-from bridgekd.core.costs import to_microusd
+from bridgekd.cost.budget import Limits
+from bridgekd.cost.request_cost import to_microusd
 from bridgekd.errors import InputError
+from bridgekd.recipe import BudgetOptions, resolve_count
 
 BudgetSlice = tuple[float, float]  # from one fraction of a budget to another
 FULL_BUDGET: BudgetSlice = (0.0, 1.0)

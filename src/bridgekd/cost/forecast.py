@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bridgekd.config import Price
-from bridgekd.core.admission import Limits
-from bridgekd.core.bounds import (
+from bridgekd.cost.bounds import (
     CostBounds,
     PlannedRequest,
     compute_bounds,
@@ -21,6 +19,7 @@ from bridgekd.core.bounds import (
     get_reserved_microusd,
     get_reserved_tokens,
 )
+from bridgekd.cost.budget import Limits
 from bridgekd.cost.token_lengths import (
     NO_EVIDENCE,
     EvidenceSource,
@@ -29,6 +28,7 @@ from bridgekd.cost.token_lengths import (
     draw_from_answers,
     draw_from_guess,
 )
+from bridgekd.recipe import Price
 
 N_DRAWS = 1000
 N_DRAWS_AT_ONCE = 50

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bridgekd.core.bounds import CostBounds
+from bridgekd.cost.bounds import CostBounds
 from bridgekd.cost.forecast import CostForecast
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from bridgekd.config import Price
+from bridgekd.recipe import Price
 
 MIN_ANSWERS = 20  # known answers from which lengths are estimated
 UNSEEN_WEIGHT = 0.5  # of each unseen answer, in answers

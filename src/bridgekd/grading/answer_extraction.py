@@ -7,7 +7,7 @@ the grader to decide.
 
 import re
 
-from bridgekd.core.prompts import ANSWER_PREFIX
+from bridgekd.prompts import ANSWER_PREFIX
 
 _MARK = re.compile(rf"{ANSWER_PREFIX.rstrip(':')}\s*\**\s*:\s*\**|####\s*", re.IGNORECASE)
 _STATED = re.compile(

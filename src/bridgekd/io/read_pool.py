@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterable, Sequence
 
-from bridgekd.edges.columns import LazyRows, open_rows
-from bridgekd.edges.rows import read_jsonl
-from bridgekd.edges.store import Artifact
 from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import AnswerType, load_answer_type
+from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.lazy_rows import LazyRows, open_rows
+from bridgekd.io.row_files import read_jsonl
 from bridgekd.records import Example
 from bridgekd.variants import VariantSettings
 

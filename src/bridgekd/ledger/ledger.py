@@ -21,11 +21,9 @@ from typing import Any, Literal
 
 import filelock
 
-from bridgekd.config import Price
-from bridgekd.core.calls import compute_request_key
-from bridgekd.core.costs import format_microusd
-from bridgekd.core.elsewhere import compute_imported_cost, compute_max_imported_cost
-from bridgekd.core.replies import RequestCost, parse_completion
+from bridgekd.api_client.chat_completion import RequestCost, parse_completion
+from bridgekd.api_client.request_key import compute_request_key
+from bridgekd.cost.request_cost import format_microusd
 from bridgekd.errors import (
     BridgekdError,
     DiskFullError,
@@ -33,15 +31,17 @@ from bridgekd.errors import (
     InputError,
     OverbilledError,
 )
-from bridgekd.ledger import attempts
-from bridgekd.ledger.attempts import OpenBatch, StoredAnswer
-from bridgekd.ledger.file import (
+from bridgekd.ledger import sql
+from bridgekd.ledger.database import (
     ReservedSpace,
     check_local_disk,
     open_for_reading,
     open_for_writing,
     translate_sqlite_errors,
 )
+from bridgekd.ledger.imported_request import compute_imported_cost, compute_max_imported_cost
+from bridgekd.ledger.sql import OpenBatch, StoredAnswer
+from bridgekd.recipe import Price
 
 Purpose = Literal["train", "measure"]
 
@@ -101,19 +101,19 @@ class Ledger:
     def find_answer(self, key: str) -> StoredAnswer | None:
         """The final attempt at a call, if there is one: it is never to be asked again."""
         with translate_sqlite_errors(self.path):
-            return attempts.find_final_attempt(self._connection("read"), key)
+            return sql.find_final_attempt(self._connection("read"), key)
 
     def has_answer(self, attempt_id: int) -> bool:
         """Whether the key of an attempt has a final one already."""
         with translate_sqlite_errors(self.path):
             db = self._connection("write")
             key = db.execute("SELECT key FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
-            return key is not None and attempts.find_final_attempt(db, key[0]) is not None
+            return key is not None and sql.find_final_attempt(db, key[0]) is not None
 
     def reserved_microusd(self) -> int:
         """What all attempts together count for against the hard stop."""
         with translate_sqlite_errors(self.path):
-            return attempts.sum_reserved(self._connection("read"))
+            return sql.sum_reserved(self._connection("read"))
 
     def reserve(
         self, request: Mapping[str, Any], *, run: str, purpose: Purpose, reserve_microusd: int
@@ -128,7 +128,7 @@ class Ledger:
                 f"space and run the same command again."
             )
         with self._begin() as db:
-            held, limit = attempts.sum_reserved(db), self.hard_stop_microusd
+            held, limit = sql.sum_reserved(db), self.hard_stop_microusd
             if limit is not None and held + reserve_microusd > limit:
                 raise HardLimitError(
                     f"The hard stop of {format_microusd(limit)} does not admit the next call: "
@@ -137,7 +137,7 @@ class Ledger:
                     f"{format_microusd(reserve_microusd)}. "
                     f"All answers are saved; raise hard_stop_usd and run the same command again."
                 )
-            return attempts.insert_attempt(db, request, run, purpose, reserve_microusd)
+            return sql.insert_attempt(db, request, run, purpose, reserve_microusd)
 
     def record(
         self,
@@ -150,9 +150,9 @@ class Ledger:
         """Writes what came back, unread, with the price that will be applied to it; None leaves
         the price that its batch was sent with.
         """
-        known = {} if price is None else {"price": attempts.dump_price(price)}
+        known = {} if price is None else {"price": sql.dump_price(price)}
         with self._begin() as db:
-            attempts.update_attempt(
+            sql.update_attempt(
                 db, attempt_id, raw_response=raw_response, request_id=request_id, **known
             )
 
@@ -162,11 +162,11 @@ class Ledger:
         A bill above the reserve is written all the same, then raised as Overbilled: no limit can
         be kept with a server that does this.
         """
-        if state not in attempts.FINAL_STATES:
+        if state not in sql.FINAL_STATES:
             raise ValueError(f"{state!r} is not a final state; use release")
         with self._begin() as db:
-            reserve, model = attempts.get_reserve(db, attempt_id)
-            attempts.settle_attempt(db, attempt_id, state, bill)
+            reserve, model = sql.get_reserve(db, attempt_id)
+            sql.settle_attempt(db, attempt_id, state, bill)
         if bill.cost_microusd > reserve:
             raise OverbilledError(
                 f"An answer of {model} was billed {format_microusd(bill.cost_microusd)}, but by "
@@ -181,7 +181,7 @@ class Ledger:
     ) -> None:
         """Ends an attempt without an answer: failed costs nothing, the others stay held."""
         with self._begin() as db:
-            attempts.update_attempt(db, attempt_id, state=state, settled_at=attempts.get_utc_now())
+            sql.update_attempt(db, attempt_id, state=state, settled_at=sql.get_utc_now())
 
     def recover(self) -> int:
         """Closes what a crashed process left open and returns how many attempts that were.
@@ -191,12 +191,12 @@ class Ledger:
         have been made goes on without us; all others may have been served and become unknown.
         """
         with self._begin() as db:
-            return attempts.close_abandoned(db)
+            return sql.close_abandoned(db)
 
     def settle_batch(self, token: str) -> None:
         """Settles what was recorded for the open attempts of one batch by what it says."""
         with self._begin() as db:
-            attempts.close_abandoned(db, token)
+            sql.close_abandoned(db, token)
 
     def import_answer(
         self,
@@ -216,24 +216,24 @@ class Ledger:
         that the server did not take: free, and its response is none or no chat completion.
         """
         reply = parse_completion(raw_response or "")
-        if reply.state not in attempts.FINAL_STATES and not refused:
+        if reply.state not in sql.FINAL_STATES and not refused:
             raise ValueError("the response is no chat completion")
         most = compute_max_imported_cost(request, reply, price, cost_microusd)
         state, bill = reply.state, compute_imported_cost(reply, price, most=most)
         if refused:
             state, bill = "refused", RequestCost()
         with self._begin() as db:
-            if attempts.find_final_attempt(db, compute_request_key(request)):
+            if sql.find_final_attempt(db, compute_request_key(request)):
                 return False
-            attempt_id = attempts.insert_attempt(db, request, run, purpose, most.cost_microusd)
-            attempts.update_attempt(
+            attempt_id = sql.insert_attempt(db, request, run, purpose, most.cost_microusd)
+            sql.update_attempt(
                 db,
                 attempt_id,
                 raw_response=raw_response,
-                price=attempts.dump_price(price),
+                price=sql.dump_price(price),
                 imported=1,
             )
-            attempts.settle_attempt(db, attempt_id, state, bill)
+            sql.settle_attempt(db, attempt_id, state, bill)
         return True
 
     def join_batch(
@@ -243,11 +243,11 @@ class Ledger:
         with self._begin() as db:
             db.execute(
                 "INSERT INTO batches VALUES (?, ?, ?, NULL, ?)",
-                (token, provider, host, attempts.get_utc_now()),
+                (token, provider, host, sql.get_utc_now()),
             )
             cursor = db.executemany(
                 "UPDATE attempts SET batch = ?, price = ? WHERE key = ? AND state = 'reserved'",
-                [(token, attempts.dump_price(price), key) for key in keys],
+                [(token, sql.dump_price(price), key) for key in keys],
             )
             if cursor.rowcount != len(keys):
                 raise ValueError(f"of {len(keys)} calls for a batch {cursor.rowcount} are open")
@@ -262,7 +262,7 @@ class Ledger:
     def open_batches(self) -> tuple[OpenBatch, ...]:
         """The batches with attempts that are still open, oldest first."""
         with translate_sqlite_errors(self.path):
-            return attempts.find_open_batches(self._connection("write"))
+            return sql.find_open_batches(self._connection("write"))
 
     def run_in_transaction(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
         """Carries out several pieces of writing, each one call of a method, in one durable

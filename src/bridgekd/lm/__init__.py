@@ -1,11 +1,11 @@
 """Local models: the only package that imports torch, transformers and peft.
 
-loading -> encode -> forward -> questions -> {options, scoring}; forward -> judging; caches ->
-decoding -> generating -> scoring; forward -> updates -> trainer -> finetune -> worker; encode ->
-templates -> merging; elsewhere puts together what a server is asked; embedding is apart.
-`objectives` has one file per training objective.
-The public names are imported when they are first asked for, so that a plan or a report runs where
-no torch is installed.
+Imports inside the package: load > tokenization > forward > score_inputs > {choice_logprobs, score};
+forward > confidence; forward > update_schedule > training_loop > distributed_worker; tokenization >
+chat_template > merge. remote_tokenizer prepares the requests for an inference server; embed stands
+alone. `objectives` has one file per training objective.
+
+The public names are imported on first use, so that a plan or a report needs no torch.
 """
 
 import os
@@ -15,19 +15,11 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.errors import InputError
 
 if TYPE_CHECKING:
-    from bridgekd.lm.elsewhere import (
-        ChoiceSet,
-        RemoteTokenizer,
-        ScoringRow,
-        load_remote_tokenizer,
-        prepare_model_folder,
-    )
-    from bridgekd.lm.embedding import embed_texts
-    from bridgekd.lm.finetune import fine_tune
-    from bridgekd.lm.generating import generate_texts, sample_texts
-    from bridgekd.lm.held_out import compute_eval_loss
-    from bridgekd.lm.judging import estimate_confidence
-    from bridgekd.lm.loading import LocalModel, load_model, resolve_device, save_model
+    from bridgekd.lm.confidence import estimate_confidence
+    from bridgekd.lm.embed import embed_texts
+    from bridgekd.lm.eval_loss import compute_eval_loss
+    from bridgekd.lm.generate import generate_texts, sample_texts
+    from bridgekd.lm.load import LocalModel, load_model, resolve_device, save_model
     from bridgekd.lm.measure_speed import (
         count_row_tokens,
         count_tokens,
@@ -36,11 +28,19 @@ if TYPE_CHECKING:
         measure_training,
     )
     from bridgekd.lm.memory import free_device_memory
-    from bridgekd.lm.merging import MergeResult, merge_adapter
+    from bridgekd.lm.merge import MergeResult, merge_adapter
     from bridgekd.lm.reference_model import ReferenceSpec
-    from bridgekd.lm.scoring import ScoredExamples, score_examples
+    from bridgekd.lm.remote_tokenizer import (
+        ChoiceSet,
+        RemoteTokenizer,
+        ScoringRow,
+        load_remote_tokenizer,
+        prepare_model_folder,
+    )
+    from bridgekd.lm.score import ScoredExamples, score_examples
     from bridgekd.lm.training_job import TrainingJob
     from bridgekd.lm.training_log import TrainingLog
+    from bridgekd.lm.training_loop import fine_tune
 
 __all__ = [
     "ChoiceSet",
@@ -74,13 +74,19 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = {
-    "elsewhere": ("Options", "Row", "Tokens", "read_tokens", "served_folder"),
-    "embedding": ("embed",),
-    "finetune": ("fine_tune",),
-    "generating": ("generate", "sample"),
-    "held_out": ("mean_loss",),
-    "judging": ("confidence",),
-    "loading": ("LocalModel", "load", "resolve_device", "save"),
+    "confidence": ("estimate_confidence",),
+    "embed": ("embed_texts",),
+    "eval_loss": ("compute_eval_loss",),
+    "generate": (
+        "generate_texts",
+        "sample_texts",
+    ),
+    "load": (
+        "LocalModel",
+        "load_model",
+        "resolve_device",
+        "save_model",
+    ),
     "measure_speed": (
         "count_row_tokens",
         "count_tokens",
@@ -89,11 +95,25 @@ _MODULES = {
         "measure_training",
     ),
     "memory": ("free_device_memory",),
-    "merging": ("Merged", "merge"),
+    "merge": (
+        "MergeResult",
+        "merge_adapter",
+    ),
     "reference_model": ("ReferenceSpec",),
-    "scoring": ("Scored", "score"),
+    "remote_tokenizer": (
+        "ChoiceSet",
+        "RemoteTokenizer",
+        "ScoringRow",
+        "load_remote_tokenizer",
+        "prepare_model_folder",
+    ),
+    "score": (
+        "ScoredExamples",
+        "score_examples",
+    ),
     "training_job": ("TrainingJob",),
     "training_log": ("TrainingLog",),
+    "training_loop": ("fine_tune",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

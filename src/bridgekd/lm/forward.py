@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bridgekd.lm.batches import compute_position_ids, pad_left
-from bridgekd.lm.loading import (
+from bridgekd.lm.collate import compute_position_ids, pad_left
+from bridgekd.lm.load import (
     LocalModel,
     check_fits_positions,
     filter_forward_arguments,

@@ -15,17 +15,17 @@ from statistics import fmean, median
 
 import numpy as np
 
-from bridgekd.config import LoraOptions, RuntimeOptions, TrainOptions
-from bridgekd.core.prompts import render_cot_prompt, render_question
-from bridgekd.core.throughput import WorkRate
-from bridgekd.lm.batches import batch_by_max_tokens
-from bridgekd.lm.encode import tokenize_continuations, tokenize_prompts, tokenize_sequences
-from bridgekd.lm.finetune import fine_tune
-from bridgekd.lm.generating import generate_ids
-from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.collate import batch_by_max_tokens
+from bridgekd.lm.generate import generate_ids
+from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import choose_generation_batch
+from bridgekd.lm.tokenization import tokenize_continuations, tokenize_prompts, tokenize_sequences
 from bridgekd.lm.training_job import TrainingJob
+from bridgekd.lm.training_loop import fine_tune
+from bridgekd.prompts import render_cot_prompt, render_question
+from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
 from bridgekd.records import Example, TrainingSequence
+from bridgekd.throughput import WorkRate
 
 MIN_S = 1.0  # a shorter time is not trusted
 _TARGET_S = 1.5

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from bridgekd.errors import InputError
-from bridgekd.lm.batches import batch_by_median_tokens
+from bridgekd.lm.collate import batch_by_median_tokens
 from bridgekd.lm.forward import MAX_LOGITS, ScoringRow, TokenReducer, compute_row_means
-from bridgekd.lm.loading import LocalModel, get_model_name, unwrap_model
+from bridgekd.lm.load import LocalModel, get_model_name, unwrap_model
 
 DEFAULT_BATCH_SIZE = 64
 USABLE_FRACTION = 0.5  # of free memory; the rest is for other processes and for wrong estimates

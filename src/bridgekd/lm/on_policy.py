@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from bridgekd.core.draws import make_rng
-from bridgekd.lm.encode import TokenizedSequence, find_stop_ids, find_turn_end_id
-from bridgekd.lm.generating import PromptRow, sample_ids
-from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.generate import PromptRow, sample_ids
+from bridgekd.lm.load import LocalModel
+from bridgekd.lm.tokenization import TokenizedSequence, find_stop_ids, find_turn_end_id
+from bridgekd.rng import make_rng
 
 
 def sample_targets(

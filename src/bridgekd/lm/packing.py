@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bridgekd.lm.encode import TokenizedSequence
 from bridgekd.lm.forward import compute_logits_at, eval_mode, token_nll
-from bridgekd.lm.loading import LocalModel, filter_forward_arguments
-from bridgekd.lm.updates import MicroBatch, pack_batch
+from bridgekd.lm.load import LocalModel, filter_forward_arguments
+from bridgekd.lm.tokenization import TokenizedSequence
+from bridgekd.lm.update_schedule import MicroBatch, pack_batch
 
 # Those that compute each row alone. The others compute a mask over the whole line, which costs more
 # than the padding it saves: docs/log.md.

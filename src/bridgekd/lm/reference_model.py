@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bridgekd.lm.forward import compute_logits_at
-from bridgekd.lm.loading import LocalModel, load_model
+from bridgekd.lm.load import LocalModel, load_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,15 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer
 
 from bridgekd.errors import InputError
-from bridgekd.lm.encode import TokenizedSequence
+from bridgekd.lm.callbacks import TrainingMonitor
 from bridgekd.lm.forward import compute_logits_at
-from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import free_device_memory, is_out_of_memory
 from bridgekd.lm.objectives import Objective, TokenBatch
 from bridgekd.lm.on_policy import sample_targets
 from bridgekd.lm.reference_model import ReferenceModel
-from bridgekd.lm.updates import (
+from bridgekd.lm.tokenization import TokenizedSequence
+from bridgekd.lm.update_schedule import (
     MicroBatch,
     UpdateSchedule,
     UpdateShard,
@@ -31,7 +32,6 @@ from bridgekd.lm.updates import (
     pad_batch,
     split_micro_batches,
 )
-from bridgekd.lm.watching import TrainingMonitor
 
 TINY = torch.finfo(torch.float32).tiny
 

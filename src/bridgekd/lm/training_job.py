@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridgekd.config import LoraOptions, RuntimeOptions, TrainOptions
-from bridgekd.lm.loading import LocalModel
+from bridgekd.lm.load import LocalModel
 from bridgekd.lm.reference_model import ReferenceSpec
+from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
 from bridgekd.records import TrainingSequence
 from bridgekd.variants import VariantSettings
 

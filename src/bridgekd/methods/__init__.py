@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions, Registry
 
 

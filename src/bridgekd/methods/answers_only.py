@@ -1,7 +1,7 @@
 """Fine-tuning on labels alone: no teacher, no rationale, nothing to pay."""
 
 from bridgekd.methods import Method
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.train import AnswerRows, build_student_settings, train_student
 from bridgekd.variants import NoOptions
 

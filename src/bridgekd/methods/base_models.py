@@ -1,7 +1,7 @@
 """No method at all: what the models can do before anything is purchased or trained."""
 
 from bridgekd.methods import Method
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions
 
 

@@ -1,8 +1,8 @@
 """BRIDGE (arXiv 2512.20403): select locally, pay for little, teach through an assistant."""
 
-from bridgekd.edges.store import Artifact
+from bridgekd.io.artifact_store import Artifact
 from bridgekd.methods import Method
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions
 
 ASSISTANT_CARD = "The assistant of the method: it learned from the teacher's own rationales."

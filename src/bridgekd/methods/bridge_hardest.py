@@ -2,7 +2,7 @@
 
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import build_bridge
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions
 
 

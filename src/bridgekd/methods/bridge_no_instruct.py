@@ -3,7 +3,7 @@
 from bridgekd.errors import InputError
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import ASSISTANT_CARD, teach_assistant
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions
 
 

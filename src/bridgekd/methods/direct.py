@@ -2,9 +2,9 @@
 teacher itself.
 """
 
-from bridgekd.config import CountOrPercent
 from bridgekd.methods import Method
-from bridgekd.runs import Arm, Run
+from bridgekd.recipe import CountOrPercent
+from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions
 
 

@@ -2,7 +2,7 @@
 
 from bridgekd.methods import Method
 from bridgekd.methods.direct import build_direct
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions
 
 

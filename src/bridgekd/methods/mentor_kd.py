@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import ASSISTANT_CARD, teach_assistant
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.annotate import build_sample_settings, sample_rationales
 from bridgekd.stages.train import build_student_settings, train_student
 from bridgekd.variants import VariantRef

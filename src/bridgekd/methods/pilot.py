@@ -4,11 +4,11 @@
 
 from collections.abc import Iterator
 
-from bridgekd.config import Role
-from bridgekd.core.draws import SEED_STEP
-from bridgekd.edges.store import Artifact
-from bridgekd.runs import Arm, Run
-from bridgekd.stages.judging import PromptMode
+from bridgekd.io.artifact_store import Artifact
+from bridgekd.recipe import Role
+from bridgekd.rng import SEED_STEP
+from bridgekd.runs.run import Arm, Run
+from bridgekd.stages.early_stopping import PromptMode
 from bridgekd.stages.pilot import (
     EvaluatePilotSettings,
     HoldOutSettings,

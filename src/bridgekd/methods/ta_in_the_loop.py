@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bridgekd.errors import InputError
 from bridgekd.methods import Method
-from bridgekd.runs import Arm, Run
+from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.score_pool import build_uncertainty_settings, score_student_uncertainty
 
 

@@ -15,19 +15,19 @@ from pydantic import ValidationError
 from scipy.special import ndtri
 
 from bridgekd import lm
-from bridgekd.config import FrozenModel
-from bridgekd.core.prompts import (
+from bridgekd.io.disk import translate_disk_errors, write_atomic
+from bridgekd.io.sources import get_model_and_revision
+from bridgekd.plans.stage_work import Workload
+from bridgekd.prompts import (
     build_answer_target,
     build_cot_target,
     render_answer_prompt,
     render_cot_prompt,
 )
-from bridgekd.core.throughput import WorkKind, WorkRate
-from bridgekd.edges.sources import get_model_and_revision
-from bridgekd.io.disk import translate_disk_errors, write_atomic
-from bridgekd.plans.stage_work import Workload
+from bridgekd.recipe import FrozenModel
 from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
-from bridgekd.stages.live import RunContext
+from bridgekd.stages.run_context import RunContext
+from bridgekd.throughput import WorkKind, WorkRate
 
 SPEED_FILE = "speeds.json"
 LENGTH_LOG_SD = 0.4  # of the lengths of rationales

@@ -13,11 +13,9 @@ from statistics import fmean, median
 
 from pydantic import BaseModel
 
-from bridgekd.config import TeacherOptions
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.store import MANIFEST, Artifact, Planned, PlanStore
 from bridgekd.errors import InputError
-from bridgekd.ledger.history import mean_answer_tokens
+from bridgekd.io.artifact_store import MANIFEST, Artifact, Planned, PlanStore
+from bridgekd.ledger.usage_history import mean_answer_tokens
 from bridgekd.plans.model_speed import (
     N_SAMPLES,
     SpeedKey,
@@ -27,11 +25,13 @@ from bridgekd.plans.model_speed import (
     read_speeds,
 )
 from bridgekd.plans.stage_work import PlannedData, WorkCounter, Workload
-from bridgekd.runs import Run
+from bridgekd.recipe import TeacherOptions
+from bridgekd.runs.run import Run
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, ScorePoolStats
 from bridgekd.stages.stats import GenerationStats, TrainStats
 from bridgekd.stages.train import TrainSettings
+from bridgekd.throughput import WorkKind
 
 ACCURACY = 1.5  # the time is within this factor of the estimate
 DEFAULT_RATIONALE_TOKENS = 150

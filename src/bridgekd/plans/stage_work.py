@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol, cast
 
-from bridgekd.config import LoraOptions, Role, TrainOptions, resolve_count
-from bridgekd.core.prompts import render_question
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.store import Artifact, Planned
+from bridgekd.io.artifact_store import Artifact, Planned
+from bridgekd.prompts import render_question
+from bridgekd.recipe import LoraOptions, Role, TrainOptions, resolve_count
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.annotate import AnnotateSettings, SampleRationalesSettings
@@ -28,6 +27,7 @@ from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
 from bridgekd.stages.train import AnswerRows, TrainSettings
+from bridgekd.throughput import WorkKind
 
 _N_SHOWN = 1000  # rows whose lengths are averaged
 

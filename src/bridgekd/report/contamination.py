@@ -4,17 +4,17 @@ that students were trained on.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bridgekd.core.crossed import Estimate
-from bridgekd.core.statistics import wilson_interval
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.rows import read_column
-from bridgekd.edges.store import Artifact
+from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.read_pool import read_pool, read_validation
+from bridgekd.io.row_files import read_column
 from bridgekd.records import Example, Prediction, Rationale
 from bridgekd.report.report_data import Contamination, OverlapAccuracy, OverlapSummary
 from bridgekd.stages.load_data import LoadTestStats
 from bridgekd.stages.train import TrainSettings
+from bridgekd.stats.intervals import wilson_interval
+from bridgekd.stats.mixed_effects import Estimate
 from bridgekd.stats.ngram_overlap import MOSTLY_SEEN, NGRAM_SIZE, compute_overlaps
+from bridgekd.throughput import WorkKind
 
 
 def describe_contamination(ancestors: Mapping[str, Artifact]) -> str:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bridgekd.core.draws import sample_indices
-from bridgekd.edges.rows import read_rows
-from bridgekd.edges.store import Artifact
+from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.row_files import read_rows
 from bridgekd.records import Example, Pick
 from bridgekd.report.embedding_plot import project
 from bridgekd.report.purchases import describe_selection
 from bridgekd.report.report_data import EmbeddingMap, MapPoint
+from bridgekd.rng import sample_indices
 from bridgekd.stages.select_questions import SelectSettings, find_embeddings, select_questions
 
 _N_FITTED, _N_OTHERS, _N_SELECTED = 5000, 1500, 500

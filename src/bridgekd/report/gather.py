@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
 
-from bridgekd.edges.metrics_file import read_metrics
-from bridgekd.edges.rows import read_rows
-from bridgekd.edges.store import Artifact, find_ancestors
+from bridgekd.io.artifact_store import Artifact, find_ancestors
+from bridgekd.io.metrics_file import read_metrics
+from bridgekd.io.row_files import read_rows
 from bridgekd.records import Example
 from bridgekd.report.contamination import compare_texts
 from bridgekd.report.embedding_map import build_embedding_maps
@@ -17,7 +17,7 @@ from bridgekd.report.purchases import collect_dropped, collect_purchases
 from bridgekd.report.report_data import ArmRow, CalibrationRow, ReportData
 from bridgekd.report.sample_predictions import list_shown_arms, read_answers, sample_predictions
 from bridgekd.report.training_curves import collect_trainings
-from bridgekd.stages.cells import find_budget, find_seed
+from bridgekd.stages.arm_results import find_budget, find_seed
 from bridgekd.stages.evaluate import EvaluateSettings
 from bridgekd.stages.stats import CalibrationStats
 from bridgekd.stats.metrics import Metrics

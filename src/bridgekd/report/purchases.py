@@ -4,15 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.rows import read_column, read_rows
-from bridgekd.edges.store import Artifact
+from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.read_pool import read_pool
+from bridgekd.io.row_files import read_column, read_rows
 from bridgekd.records import Completion, Rationale
 from bridgekd.report.report_data import DroppedRationales, PurchaseSummary
-from bridgekd.stages.cells import find_budget, find_seed
+from bridgekd.stages.arm_results import find_budget, find_seed
 from bridgekd.stages.select_questions import SelectSettings
 from bridgekd.stages.stats import PurchaseStats
+from bridgekd.throughput import WorkKind
 
 
 def collect_purchases(

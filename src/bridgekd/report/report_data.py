@@ -5,8 +5,8 @@ page.py. Accuracies and fractions are in [0, 1].
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bridgekd.core.crossed import Estimate
 from bridgekd.stats.metrics import ArmMetrics, Metrics
+from bridgekd.stats.mixed_effects import Estimate
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from bridgekd.core.draws import sample_indices
-from bridgekd.edges.rows import read_rows
-from bridgekd.edges.store import Artifact, find_ancestors
+from bridgekd.io.artifact_store import Artifact, find_ancestors
+from bridgekd.io.row_files import read_rows
 from bridgekd.records import Example, Prediction
 from bridgekd.report.report_data import PredictionRow, SampledPredictions, ShownAnswer
+from bridgekd.rng import sample_indices
 from bridgekd.stages.train import train_assistant
 from bridgekd.stats.compute_metrics import REFERENCE_ARM, TEACHER_ARM
 

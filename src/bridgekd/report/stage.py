@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
-from bridgekd.config import FrozenModel
-from bridgekd.edges.metrics_file import METRICS_FILE
-from bridgekd.edges.store import Artifact, Stats, stage
+from bridgekd.io.artifact_store import Artifact, Stats, stage
+from bridgekd.io.metrics_file import METRICS_FILE
+from bridgekd.recipe import FrozenModel
 from bridgekd.report.gather import gather_report
 from bridgekd.report.page import render_report
-from bridgekd.stages.live import RunContext
+from bridgekd.stages.run_context import RunContext
 from bridgekd.variants import VariantSettings
 
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.rows import read_jsonl
-from bridgekd.edges.store import Artifact
-from bridgekd.edges.store import find_ancestors as ancestors_of
+from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.artifact_store import find_ancestors as ancestors_of
+from bridgekd.io.row_files import read_jsonl
 from bridgekd.report.purchases import make_natural_key
 from bridgekd.report.report_data import TrainingSummary
-from bridgekd.stages.cells import find_seed
+from bridgekd.stages.arm_results import find_seed
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.train import TrainSettings
+from bridgekd.throughput import WorkKind
 
 _LOG = "metrics.jsonl"  # lm.fine_tune writes it beside the weights
 

@@ -16,8 +16,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from bridgekd.sandbox.answers import FakeTeacher, HttpAnswer, draw_bool, hash_body, make_error
-from bridgekd.sandbox.batch_shapes import (
+from bridgekd.sandbox.batch_schema import (
     ENDPOINT,
     make_batch,
     make_result_line,
@@ -26,7 +25,8 @@ from bridgekd.sandbox.batch_shapes import (
     parse_requests,
     to_jsonl,
 )
-from bridgekd.sandbox.books import BATCH_PRICE, BillingCounters
+from bridgekd.sandbox.billing import BATCH_PRICE, BillingCounters
+from bridgekd.sandbox.fake_teacher import FakeTeacher, HttpAnswer, draw_bool, hash_body, make_error
 
 _TERMINAL = ("completed", "failed", "expired", "cancelled")
 # A batch is validated in the first tenth of its time and finalized in the last.

@@ -19,7 +19,9 @@ from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from bridgekd.sandbox.answers import (
+from bridgekd.sandbox.batch_api import BatchApi, BatchFaults
+from bridgekd.sandbox.billing import BATCH_PRICE, SANDBOX_PRICE, BillingCounters
+from bridgekd.sandbox.fake_teacher import (
     FakeTeacher,
     Faults,
     HttpAnswer,
@@ -30,9 +32,7 @@ from bridgekd.sandbox.answers import (
     hash_body,
     make_error,
 )
-from bridgekd.sandbox.batch_api import BatchApi, BatchFaults
-from bridgekd.sandbox.books import BATCH_PRICE, SANDBOX_PRICE, BillingCounters
-from bridgekd.sandbox.rates import RateLimitSpec, ServerRateLimiter
+from bridgekd.sandbox.server_rate_limit import RateLimitSpec, ServerRateLimiter
 
 __all__ = [
     "BATCH_PRICE",

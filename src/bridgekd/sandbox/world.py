@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from bridgekd.core.prompts import ANSWER_PREFIX
+from bridgekd.prompts import ANSWER_PREFIX
 from bridgekd.records import Example
 from bridgekd.sandbox.domains import (
     DOMAINS,
@@ -25,7 +25,7 @@ from bridgekd.sandbox.domains import (
     render_problem,
     sample_problem,
 )
-from bridgekd.sandbox.wordings import N_STYLES, Slots, parse_step, render_step
+from bridgekd.sandbox.phrases import N_STYLES, Slots, parse_step, render_step
 
 WRONG_RATE = 0.10
 OTHER_STYLE_RATE = (

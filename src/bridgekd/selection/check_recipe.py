@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bridgekd.config import Recipe
 from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import AnswerType
+from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.measure import DifficultyMeasure
 from bridgekd.selection.strategies import STRATEGIES

@@ -4,19 +4,23 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bridgekd.config import ConfidenceOptions, Recipe
-from bridgekd.core.prompts import render_cot_prompt
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.rows import write_rows
-from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import FilterName, check_rationale, extract_answers, grade_answer
+from bridgekd.io.artifact_store import Artifact, stage
 from bridgekd.io.read_pool import read_answer_type, read_pool
+from bridgekd.io.row_files import write_rows
+from bridgekd.prompts import render_cot_prompt
+from bridgekd.recipe import ConfidenceOptions, Recipe
 from bridgekd.records import Rationale
-from bridgekd.stages.filtering import drop_duplicates, filter_by_agreement, filter_by_confidence
-from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import BackendSettings, open_backend
+from bridgekd.stages.rationale_filters import (
+    drop_duplicates,
+    filter_by_agreement,
+    filter_by_confidence,
+)
 from bridgekd.stages.resumable_generation import ResumableGenerator
+from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats
+from bridgekd.throughput import WorkKind
 
 
 class AnnotateSettings(BackendSettings):

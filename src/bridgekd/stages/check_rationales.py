@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Literal
 
-from bridgekd.config import ConfidenceOptions, Recipe
-from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import check_rationale
+from bridgekd.io.artifact_store import Artifact, stage
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_pool
+from bridgekd.io.row_files import read_rows, write_rows
+from bridgekd.recipe import ConfidenceOptions, Recipe
 from bridgekd.records import Completion, Rationale
-from bridgekd.stages.filtering import filter_by_confidence
-from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import BackendSettings, open_backend
+from bridgekd.stages.rationale_filters import filter_by_confidence
+from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, KeptStats
 
 CheckRule = Literal["correct", "confident", "all"]

@@ -3,19 +3,19 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bridgekd.config import FrozenModel, Role
-from bridgekd.core.chance import compute_chance_baseline
-from bridgekd.core.steps import count_steps, group_counts
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.metrics_file import write_metrics
-from bridgekd.edges.rows import read_rows
-from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import InputError
 from bridgekd.grading.answer_extraction import split_answer
+from bridgekd.grading.reasoning_steps import count_steps, group_counts
+from bridgekd.io.artifact_store import Artifact, Stats, stage
+from bridgekd.io.metrics_file import write_metrics
+from bridgekd.io.row_files import read_rows
+from bridgekd.recipe import FrozenModel, Role
 from bridgekd.records import Example, Prediction
-from bridgekd.stages.cells import ArmReader
-from bridgekd.stages.live import RunContext, StepChecker
+from bridgekd.stages.arm_results import ArmReader
+from bridgekd.stages.run_context import RunContext, StepChecker
+from bridgekd.stats.chance_baseline import compute_chance_baseline
 from bridgekd.stats.compute_metrics import compute_metrics
+from bridgekd.throughput import WorkKind
 
 
 class ArmSettings(FrozenModel):

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgekd.config import ColumnNames, CountOrPercent, FrozenModel, Recipe, resolve_count
-from bridgekd.core.draws import make_rng
-from bridgekd.edges.columns import LazyRows, collect_rows
-from bridgekd.edges.data import iter_examples, read_examples
-from bridgekd.edges.rows import write_rows, write_tables
-from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.grading.graders import GRADERS
+from bridgekd.io.artifact_store import Artifact, Stats, stage
+from bridgekd.io.dataset_reader import iter_examples, read_examples
+from bridgekd.io.lazy_rows import LazyRows, collect_rows
 from bridgekd.io.read_pool import TASK_FILE, read_answer_type, read_pool, read_validation
+from bridgekd.io.row_files import write_rows, write_tables
+from bridgekd.recipe import ColumnNames, CountOrPercent, FrozenModel, Recipe, resolve_count
 from bridgekd.records import Example
-from bridgekd.stages.live import RunContext
+from bridgekd.rng import make_rng
+from bridgekd.stages.run_context import RunContext
 from bridgekd.variants import VariantSettings
 
 

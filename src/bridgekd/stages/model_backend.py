@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgekd import lm
-from bridgekd.config import BackendName, FrozenModel
-from bridgekd.edges.sources import get_model_and_revision
-from bridgekd.edges.store import RESUME_DIR, Artifact
-from bridgekd.stages.live import RunContext
+from bridgekd.io.artifact_store import RESUME_DIR, Artifact
+from bridgekd.io.sources import get_model_and_revision
+from bridgekd.recipe import BackendName, FrozenModel
+from bridgekd.stages.run_context import RunContext
 
 if TYPE_CHECKING:
-    from bridgekd.served.asking import ServedModel
+    from bridgekd.inference_server.client import ServedModel
 
 
 class BackendSettings(FrozenModel):
@@ -73,24 +73,24 @@ class ServerBackend:
         self.prompt_format = server.prompt_format
 
     def generate_texts(self, *args: Any, **options: Any) -> list[str]:
-        from bridgekd.served import writing
+        from bridgekd.inference_server import generate
 
-        return writing.generate_texts(self.server, *args, **options)
+        return generate.generate_texts(self.server, *args, **options)
 
     def sample_texts(self, *args: Any, **options: Any) -> list[tuple[str, ...]]:
-        from bridgekd.served import writing
+        from bridgekd.inference_server import generate
 
-        return writing.sample_texts(self.server, *args, **options)
+        return generate.sample_texts(self.server, *args, **options)
 
     def score_examples(self, *args: Any, **options: Any) -> "lm.ScoredExamples":
-        from bridgekd.served import scoring
+        from bridgekd.inference_server import logprobs
 
-        return scoring.score_examples(self.server, *args, **options)
+        return logprobs.score_examples(self.server, *args, **options)
 
     def estimate_confidence(self, *args: Any, **options: Any) -> NDArray[np.float64]:
-        from bridgekd.served import scoring
+        from bridgekd.inference_server import logprobs
 
-        return scoring.estimate_confidence(self.server, *args, **options)
+        return logprobs.estimate_confidence(self.server, *args, **options)
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def open_backend(
     if backend == "transformers":
         yield LocalBackend(load_artifact_model(model, ctx))
         return
-    from bridgekd.served.opening import open_server
+    from bridgekd.inference_server.open_server import open_server
 
     assert ctx.server is not None, "a recipe with that backend names a server"
     room = output_dir / RESUME_DIR

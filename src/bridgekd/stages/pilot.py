@@ -11,17 +11,17 @@ from typing import Literal
 
 import numpy as np
 
-from bridgekd.config import FrozenModel
-from bridgekd.core.crossed import estimate_difference, estimate_proportion
-from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.errors import InputError
+from bridgekd.io.artifact_store import Artifact, Stats, stage
 from bridgekd.io.read_pool import TASK_FILE, read_pool, read_validation
+from bridgekd.io.row_files import read_rows, write_rows
+from bridgekd.recipe import FrozenModel
 from bridgekd.records import Example, Pick, Prediction, Rationale
 from bridgekd.stages.check_rationales import CheckStats
-from bridgekd.stages.live import RunContext
+from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import KeptStats
 from bridgekd.stages.train import TrainSettings, choose_warm_up_examples
+from bridgekd.stats.mixed_effects import estimate_difference, estimate_proportion
 
 MAX_HOLD_OUT = 4  # at most a fourth of the pool is held out
 MIN_QUESTIONS = 30  # with fewer, an interval says nothing

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from bridgekd.config import BackendName, Recipe, Role
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.rows import read_rows, write_rows
-from bridgekd.edges.store import Artifact, stage
 from bridgekd.grading.grade import grade_answer
+from bridgekd.io.artifact_store import Artifact, stage
 from bridgekd.io.read_pool import read_answer_type
+from bridgekd.io.row_files import read_rows, write_rows
+from bridgekd.recipe import BackendName, Recipe, Role
 from bridgekd.records import Example, Prediction
-from bridgekd.stages.judging import PROMPTS, PromptMode
-from bridgekd.stages.live import RunContext
+from bridgekd.stages.early_stopping import PROMPTS, PromptMode
 from bridgekd.stages.model_backend import BackendSettings, open_backend
 from bridgekd.stages.resumable_generation import ResumableGenerator
+from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import GenerationStats
+from bridgekd.throughput import WorkKind
 
 STUDENT_BACKEND: BackendName = "transformers"  # the student is too small to be worth a server
 

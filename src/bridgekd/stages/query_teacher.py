@@ -5,7 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bridgekd.config import (
+from bridgekd.api_client.request_key import TeacherRequest
+from bridgekd.cost.budget import Limits
+from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, compute_limits
+from bridgekd.cost.request_cost import to_microusd
+from bridgekd.grading.answer_type import AnswerType
+from bridgekd.grading.grade import check_rationale, grade_answer
+from bridgekd.io.artifact_store import Artifact, Planned, stage
+from bridgekd.io.read_pool import index_by_id, read_answer_type, read_few_shot, read_pool
+from bridgekd.io.row_files import read_column, read_rows, write_rows
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.prompts import render_teacher_prompt
+from bridgekd.recipe import (
     BudgetOptions,
     CountOrPercent,
     FrozenModel,
@@ -14,31 +25,20 @@ from bridgekd.config import (
     TeacherPromptOptions,
     resolve_count,
 )
-from bridgekd.core.admission import Limits
-from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.costs import to_microusd
-from bridgekd.core.draws import sample_indices
-from bridgekd.core.prompts import render_teacher_prompt
-from bridgekd.core.throughput import WorkKind
-from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, compute_limits
-from bridgekd.edges.rows import read_column, read_rows, write_rows
-from bridgekd.edges.store import Artifact, Planned, stage
-from bridgekd.grading.answer_type import AnswerType
-from bridgekd.grading.grade import check_rationale, grade_answer
-from bridgekd.io.read_pool import index_by_id, read_answer_type, read_few_shot, read_pool
-from bridgekd.ledger.ledger import Ledger
 from bridgekd.records import Completion, Example, Pick, Prediction
+from bridgekd.rng import sample_indices
 from bridgekd.selection.strategies import STRATEGIES
-from bridgekd.stages.live import RunContext
+from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.select_questions import (
     SelectSettings,
     name_prefix_group,
     rank_without_models,
 )
 from bridgekd.stages.stats import PurchaseStats
-from bridgekd.teacher.buy import PurchaseResult, buy_answers, read_api_key
-from bridgekd.teacher.orders import AcceptFunction
+from bridgekd.teacher.buy_answers import PurchaseResult, buy_answers, read_api_key
+from bridgekd.teacher.pending_request import AcceptFunction
 from bridgekd.teacher.transports import resolve_teacher
+from bridgekd.throughput import WorkKind
 
 AcceptRule = Literal["correct", "all"]
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bridgekd.core.draws import SAMPLING_TEMPERATURE
-from bridgekd.core.prompts import ANSWER_LINE
-from bridgekd.core.throughput import Throughput
-from bridgekd.edges.rows import append_jsonl, read_appended_jsonl
-from bridgekd.edges.store import RESUME_DIR
+from bridgekd.io.artifact_store import RESUME_DIR
+from bridgekd.io.row_files import append_jsonl, read_appended_jsonl
+from bridgekd.prompts import ANSWER_LINE
 from bridgekd.records import Message
-from bridgekd.stages.live import RunContext
+from bridgekd.rng import SAMPLING_TEMPERATURE
 from bridgekd.stages.model_backend import ModelBackend
+from bridgekd.stages.run_context import RunContext
+from bridgekd.throughput import Throughput
 
 Prompts = Sequence[tuple[Message, ...]]
 

@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 
 from bridgekd import lm
-from bridgekd.config import ConfidenceOptions, FrozenModel, Recipe
-from bridgekd.core.calibration import Calibration, compute_calibration
-from bridgekd.core.prompts import render_answer_prompt, render_cot_prompt, render_question
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.rows import write_rows
-from bridgekd.edges.sources import get_model_and_revision
-from bridgekd.edges.store import Artifact, Stats, stage
 from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.grading.grade import extract_answers, grade_answer
 from bridgekd.grading.graders import GRADERS
+from bridgekd.io.artifact_store import Artifact, Stats, stage
 from bridgekd.io.read_pool import read_answer_type, read_pool
+from bridgekd.io.row_files import write_rows
+from bridgekd.io.sources import get_model_and_revision
+from bridgekd.prompts import render_answer_prompt, render_cot_prompt, render_question
+from bridgekd.recipe import ConfidenceOptions, FrozenModel, Recipe
 from bridgekd.records import Example, Score
 from bridgekd.selection.check_recipe import check_measure
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.difficulty.n_distinct_answers import count_distinct
 from bridgekd.selection.ranking import rank_normalize
-from bridgekd.stages.live import RunContext
 from bridgekd.stages.model_backend import BackendSettings, open_backend
 from bridgekd.stages.resumable_generation import ResumableGenerator
+from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
+from bridgekd.stats.calibration import Calibration, compute_calibration
+from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantSettings
 
 

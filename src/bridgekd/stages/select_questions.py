@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgekd.config import CountOrPercent, FrozenModel, Recipe
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
-from bridgekd.edges.rows import read_column, write_columns
-from bridgekd.edges.store import Artifact, Planned, Stats, stage
+from bridgekd.io.artifact_store import Artifact, Planned, Stats, stage
+from bridgekd.io.row_files import read_column, write_columns
+from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe
 from bridgekd.records import Completion, Example, Pick, Score
 from bridgekd.selection.check_recipe import check_strategy
 from bridgekd.selection.diversity import center_embeddings
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
-from bridgekd.stages.live import RunContext
+from bridgekd.stages.run_context import RunContext
 from bridgekd.variants import VariantRef, VariantSettings
 
 

@@ -1,9 +1,9 @@
 """What several stages report in the same way. A stage's own class is beside the stage."""
 
-from bridgekd.core.calibration import Calibration
-from bridgekd.core.throughput import GenerationSpeed
-from bridgekd.edges.store import Stats
+from bridgekd.io.artifact_store import Stats
 from bridgekd.lm.training_log import TrainingLog
+from bridgekd.stats.calibration import Calibration
+from bridgekd.throughput import GenerationSpeed
 
 
 class GenerationStats(Stats):

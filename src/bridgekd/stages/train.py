@@ -13,7 +13,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bridgekd import lm
-from bridgekd.config import (
+from bridgekd.errors import InputError
+from bridgekd.io.artifact_store import RESUME_DIR, Artifact, stage
+from bridgekd.io.dataset_reader import read_instructions
+from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
+from bridgekd.io.sources import get_model_and_revision
+from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.prompts import build_answer_target, format_answer, render_answer_prompt
+from bridgekd.recipe import (
     CountOrPercent,
     FrozenModel,
     LoraOptions,
@@ -22,26 +29,23 @@ from bridgekd.config import (
     TrainOptions,
     resolve_count,
 )
-from bridgekd.core.draws import SEED_STEP, make_rng
-from bridgekd.core.prompts import build_answer_target, format_answer, render_answer_prompt
-from bridgekd.core.throughput import WorkKind
-from bridgekd.edges.data import read_instructions
-from bridgekd.edges.sources import get_model_and_revision
-from bridgekd.edges.store import RESUME_DIR, Artifact, stage
-from bridgekd.errors import InputError
-from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
-from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
-from bridgekd.stages.judging import (
+from bridgekd.rng import SEED_STEP, make_rng
+from bridgekd.stages.early_stopping import (
     GreedyAccuracy,
     HeldOutLoss,
     PromptMode,
     Validate,
     split_held_out,
 )
-from bridgekd.stages.lessons import TargetFormat, build_training_examples, build_training_sequence
-from bridgekd.stages.live import RunContext
+from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import TrainStats
+from bridgekd.stages.training_examples import (
+    TargetFormat,
+    build_training_examples,
+    build_training_sequence,
+)
+from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")

@@ -14,16 +14,9 @@ from itertools import combinations
 
 import numpy as np
 
-from bridgekd.core.calibration import Calibration
-from bridgekd.core.chance import ChanceBaseline
-from bridgekd.core.crossed import (
-    Estimate,
-    estimate_difference,
-    estimate_mean,
-    estimate_proportion,
-    estimate_ratio,
-)
-from bridgekd.core.statistics import holm_correction, mcnemar_test, wilson_interval
+from bridgekd.stats.calibration import Calibration
+from bridgekd.stats.chance_baseline import ChanceBaseline
+from bridgekd.stats.intervals import holm_correction, mcnemar_test, wilson_interval
 from bridgekd.stats.metrics import (
     ArmMetrics,
     Gain,
@@ -36,6 +29,13 @@ from bridgekd.stats.metrics import (
     ReferenceDifference,
     SeedMetrics,
     TrainingSetMetrics,
+)
+from bridgekd.stats.mixed_effects import (
+    Estimate,
+    estimate_difference,
+    estimate_mean,
+    estimate_proportion,
+    estimate_ratio,
 )
 
 REFERENCE_ARM = "direct"

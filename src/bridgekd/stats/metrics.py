@@ -9,8 +9,8 @@ import json
 
 from pydantic import BaseModel, ConfigDict
 
-from bridgekd.core.calibration import Calibration
-from bridgekd.core.chance import ChanceBaseline
+from bridgekd.stats.calibration import Calibration
+from bridgekd.stats.chance_baseline import ChanceBaseline
 
 Interval = tuple[float, float]
 

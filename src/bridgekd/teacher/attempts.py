@@ -9,19 +9,19 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
-from bridgekd.config import Price
-from bridgekd.core.replies import (
+from bridgekd.api_client.chat_completion import (
     CompletionBody,
     RequestCost,
     compute_request_cost,
     find_error,
     parse_completion,
 )
+from bridgekd.api_client.outcome import RequestOutcome
 from bridgekd.errors import BridgekdError, HardLimitError
 from bridgekd.ledger.ledger import Purpose
-from bridgekd.teacher.commits import GroupCommitter
-from bridgekd.teacher.lines import RequestOutcome
-from bridgekd.teacher.orders import PendingRequest
+from bridgekd.recipe import Price
+from bridgekd.teacher.group_commit import GroupCommitter
+from bridgekd.teacher.pending_request import PendingRequest
 
 
 class Attempts:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bridgekd.config import TeacherOptions
-from bridgekd.core.pace import AdaptiveLimiter, TokenBucket
+from bridgekd.api_client.rate_limit import AdaptiveLimiter, TokenBucket
+from bridgekd.recipe import TeacherOptions
 
 
 class Throttle:

@@ -17,16 +17,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from bridgekd.config import Price, TeacherOptions
-from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.replies import RequestCost
+from bridgekd.api_client.chat_completion import RequestCost
+from bridgekd.api_client.outcome import RequestOutcome
+from bridgekd.api_client.request_key import TeacherRequest
 from bridgekd.errors import InputError
-from bridgekd.teacher.lines import RequestOutcome
-from bridgekd.teacher.orders import PendingRequest
+from bridgekd.recipe import Price, TeacherOptions
+from bridgekd.teacher.pending_request import PendingRequest
 from bridgekd.variants import NoOptions
 
 if TYPE_CHECKING:
-    from bridgekd.teacher.commits import GroupCommitter
+    from bridgekd.teacher.group_commit import GroupCommitter
 
 
 class KnownAnswers(Protocol):

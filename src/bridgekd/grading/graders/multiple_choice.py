@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 
-from bridgekd.core.prompts import LETTERS
 from bridgekd.grading.answer_extraction import get_last_sentence, strip_markup
 from bridgekd.grading.answer_match import (
     fold_case,
@@ -12,6 +11,7 @@ from bridgekd.grading.answer_match import (
     strip_article,
 )
 from bridgekd.grading.grader import Grader
+from bridgekd.prompts import LETTERS
 from bridgekd.variants import NoOptions
 
 _LETTER = re.compile(r"\(([A-Z])\)|([A-Z])(?:[.):](?!\w)|$)")

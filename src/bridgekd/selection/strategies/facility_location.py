@@ -11,7 +11,7 @@ import math
 import numpy as np
 from pydantic import Field
 
-from bridgekd.core.draws import make_rng
+from bridgekd.rng import make_rng
 from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest
 from bridgekd.selection.strategy import Strategy, WithAlpha
 

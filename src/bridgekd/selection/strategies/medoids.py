@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bridgekd.core.draws import make_rng
+from bridgekd.rng import make_rng
 from bridgekd.selection.diversity import Nearest, find_nearest_picks
 from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest
 from bridgekd.selection.strategy import Strategy

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bridgekd.core.draws import make_rng
+from bridgekd.rng import make_rng
 from bridgekd.selection.ranking import Ranking, SelectionPool, build_ranking
 from bridgekd.selection.strategy import Strategy
 from bridgekd.variants import NoOptions

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bridgekd.config import TeacherOptions
+from bridgekd.recipe import TeacherOptions
 from bridgekd.teacher.transport import ResolvedTeacher, Transport
 from bridgekd.variants import Registry
 

@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridgekd.core.replies import RequestCost
+from bridgekd.api_client.chat_completion import RequestCost
+from bridgekd.api_client.outcome import RequestOutcome
 from bridgekd.errors import TeacherUnavailableError
-from bridgekd.ledger.attempts import OpenBatch
-from bridgekd.teacher.batch_files import (
+from bridgekd.ledger.sql import OpenBatch
+from bridgekd.teacher.batch_client import BATCH_RESUME_HINT, BatchClient
+from bridgekd.teacher.batch_format import (
     BatchFile,
     BatchResult,
     BatchState,
@@ -28,9 +30,7 @@ from bridgekd.teacher.batch_files import (
     parse_results,
     split_into_files,
 )
-from bridgekd.teacher.batch_wire import BATCH_RESUME_HINT, BatchClient
-from bridgekd.teacher.lines import RequestOutcome
-from bridgekd.teacher.orders import PendingRequest
+from bridgekd.teacher.pending_request import PendingRequest
 from bridgekd.teacher.transport import TeacherConnection, Transport, TransportContext
 
 MAX_IN_FLIGHT = 100_000

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from bridgekd.core.calls import get_payload
-from bridgekd.teacher.lines import RequestOutcome
-from bridgekd.teacher.orders import PendingRequest
+from bridgekd.api_client.openai_client import ApiClient
+from bridgekd.api_client.outcome import RequestOutcome
+from bridgekd.api_client.request_key import get_payload
+from bridgekd.teacher.pending_request import PendingRequest
 from bridgekd.teacher.transport import TeacherConnection, Transport, TransportContext
-from bridgekd.teacher.wire import ApiClient
 
 if TYPE_CHECKING:
     import openai

@@ -17,15 +17,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from bridgekd.config import Price, TeacherOptions
-from bridgekd.core.calls import TeacherRequest
-from bridgekd.core.costs import to_microusd_rounded_up
-from bridgekd.core.recordings import RecordedAnswer, fill_token_counts, parse_recorded_answer
-from bridgekd.core.replies import RequestCost, compute_request_cost, parse_completion
-from bridgekd.edges.rows import read_jsonl
+from bridgekd.api_client.chat_completion import RequestCost, compute_request_cost, parse_completion
+from bridgekd.api_client.outcome import RequestOutcome
+from bridgekd.api_client.recorded_answers import (
+    RecordedAnswer,
+    fill_token_counts,
+    parse_recorded_answer,
+)
+from bridgekd.api_client.request_key import TeacherRequest
+from bridgekd.cost.request_cost import to_microusd_rounded_up
 from bridgekd.errors import InputError
-from bridgekd.teacher.lines import RequestOutcome
-from bridgekd.teacher.orders import PendingRequest
+from bridgekd.io.row_files import read_jsonl
+from bridgekd.recipe import Price, TeacherOptions
+from bridgekd.teacher.pending_request import PendingRequest
 from bridgekd.teacher.transport import TeacherConnection, Transport, TransportContext
 from bridgekd.variants import VariantRef
 

@@ -1,0 +1,122 @@
+"""How often the graders agree with the correctness flags of recorded answers, set by set.
+
+    BRIDGEKD_DATA=FOLDER python benchmarks/real/grading.py [--show 20] [--set NAME] [--math-verify]
+
+Flags there are of Mentor-KD's assistants and zero-shot test outputs, of PaLM 540B, and of GPT-3 on
+GSM8K. Those of Mentor-KD's training files are all true by construction and are not used. A flag is
+no truth: `--show` prints the disagreements; docs/experiments.md says who is right in each class.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from importers import RecordedRow, read_mentor_kd, read_palm540b_dss
+
+from bridgekd.grading.answer_type import AnswerType, load_answer_type
+from bridgekd.io.row_files import read_jsonl
+from bridgekd.stats.intervals import wilson_interval
+from bridgekd.variants import VariantSettings
+
+ReadRows = Callable[[Path], Iterator[RecordedRow]]
+Set = tuple[str, str, Callable[[], Iterator[RecordedRow]]]  # name, type of answer, its rows
+MENTOR = {
+    "date_understanding": "multiple_choice",
+    "tracking_shuffled_objects": "multiple_choice",
+    "last_letter_concatenation": "text",
+    "svamp": "number",
+    "strategy_qa": "label",
+}
+PALM = {
+    "cqa_train": "multiple_choice",
+    "cqa_test": "multiple_choice",
+    "svamp_train": "number",
+    "svamp_test": "number",
+    "esnli_valid": "multiple_choice",
+    "esnli_test": "multiple_choice",
+}
+GPT3 = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+
+
+def sets_in(data: Path) -> Iterator[Set]:
+    """Every recorded set with flags of its own that is there."""
+    for task, kind in MENTOR.items():
+        for folder in ("t5_large", "flan-t5_large"):
+            path = data / f"mentor-kd/data/aug/{folder}/{task}_rand3_aug3.json.gz"
+            if path.is_file():
+                yield f"{folder} {task}", kind, reader(path, read_mentor_kd)
+        path = data / f"mentor-kd/data/main/{task}_test.json.gz"
+        if path.is_file() and task != "svamp":  # no answers recorded there
+            yield f"zero-shot {task}", kind, reader(path, read_mentor_kd)
+    for name, kind in PALM.items():
+        path = data / f"palm540b-dss/{name}.jsonl.gz"
+        yield f"PaLM {name}", kind, reader(path, read_palm540b_dss)
+    for model in GPT3:
+        path = data / "gsm8k/example_model_solutions.jsonl.gz"
+        yield f"GPT-3 {model} gsm8k", "number", lambda path=path, model=model: _gpt3(path, model)
+
+
+def reader(path: Path, read: ReadRows) -> Callable[[], Iterator[RecordedRow]]:
+    return lambda: read(path)
+
+
+def _gpt3(path: Path, model: str) -> Iterator[RecordedRow]:
+    for _, row in read_jsonl(path):
+        gold = row["ground_truth"].rpartition("A: ")[2]
+        solved = row[model]
+        yield RecordedRow(row["question"], gold, (), solved["solution"], 0, solved["is_correct"])
+
+
+def by_bridgekd(row: RecordedRow, answer_type: AnswerType) -> bool:
+    """Right or wrong by the package's own graders."""
+    answer = answer_type.extract_answer(row.text or "", row.choices)
+    return answer_type.is_correct(answer, row.answer, row.choices)
+
+
+def by_math_verify(row: RecordedRow, answer_type: AnswerType) -> bool:
+    """Right or wrong by math-verify, given the text behind the mark where there is one."""
+    from math_verify import parse, verify
+
+    return bool(verify(parse(row.answer), parse(row.text or "")))
+
+
+def tell(
+    name: str, answer_type: AnswerType, pairs: list[tuple[RecordedRow, bool]], n_show: int
+) -> None:
+    """Prints a set's row of the table, and some of its disagreements."""
+    apart = [(row, graded) for row, graded in pairs if graded != row.flag]
+    n, n_agree = len(pairs), len(pairs) - len(apart)
+    low, high = wilson_interval(n_agree, n)
+    flagged, right = sum(bool(r.flag) for r, _ in pairs), sum(g for _, g in pairs)
+    agree = f"{n_agree / n:.2%} ({low:.1%} to {high:.1%})"
+    row_type = answer_type.settings.name
+    cells = (name, row_type, n, flagged, right, agree, len(apart))
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    for row, graded in apart[:n_show]:
+        read = answer_type.extract_answer(row.text or "", row.choices)
+        print(f"    flag {row.flag}, graded {graded}, gold {row.answer!r}, read {read!r}")
+        print(f"        {row.choices} ...{(row.text or '')[-160:]!r}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--show", type=int, default=0, help="disagreements to print for each set")
+    parser.add_argument("--set", default="", help="only sets whose name holds this")
+    parser.add_argument("--math-verify", action="store_true", help="instead; number sets only")
+    asked = parser.parse_args()
+    if "BRIDGEKD_DATA" not in os.environ:
+        sys.exit("BRIDGEKD_DATA names no folder of recorded answers; set it")
+    grade = by_math_verify if asked.math_verify else by_bridgekd
+    print("| set | type | n | flagged right | graded right | agree | apart |")
+    print("|---|---|---|---|---|---|---|")
+    for name, kind, rows in sets_in(Path(os.environ["BRIDGEKD_DATA"])):
+        if asked.set in name and (kind == "number" or not asked.math_verify):
+            answer_type = load_answer_type(VariantSettings(name=kind))
+            pairs = [(row, grade(row, answer_type)) for row in rows() if row.flag is not None]
+            tell(name, answer_type, pairs, asked.show)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the teacher and the inference server share: client, errors, completions, rate limit."""

@@ -1,0 +1,344 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 done; 2 bad input; 3 stopped with state saved and the command to go on; 130
+interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.exceptions import TyperException
+
+from bridgekd import __version__, api
+from bridgekd.cli import export, ledger, render_metrics, render_pilot, render_plan
+from bridgekd.cli.progress_bars import show_progress
+from bridgekd.comparison import MethodName
+from bridgekd.errors import BridgekdError, InputError
+from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.load_recipe import parse_methods
+from bridgekd.io.metrics_file import METRICS_FILE, read_metrics
+from bridgekd.ledger.spend import sum_spend
+from bridgekd.methods import METHODS
+from bridgekd.runs.metadata import read_metadata
+from bridgekd.stages.pilot import RESULTS
+from bridgekd.stages.stats import PurchaseStats
+from bridgekd.throughput import WorkKind
+
+ARMS_HELP = (
+    f"Methods, separated by commas: {', '.join(METHODS.list_names())}; or a .py file of your own."
+)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Distil a large teacher into a tiny model that reasons, on a budget that holds.",
+)
+sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
+app.add_typer(sandbox_app, name="sandbox")
+app.add_typer(ledger.app, name="ledger")
+out = Console()
+err = Console(stderr=True)
+_ERROR_TITLES = {1: "Error", 2: "Bad input", 3: "Stopped"}
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set budget.queries=5%"),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
+Seeds = Annotated[int, typer.Option(min=1, help="So many, counted up from the recipe's seed.")]
+Budgets = Annotated[
+    str,
+    typer.Option(help="Queries: 5% or 0.05 of the pool, or 200; with commas; or the recipe's."),
+]
+StorePath = Annotated[Path, typer.Option("--store", help="The store's folder.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"bridgekd {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: bridgekd run medqa.yaml --set seed=1")
+def run_command(recipe: RecipePath, set_: Overrides = None, yes: Yes = False) -> None:
+    """Do all of a recipe, or go on where it stopped."""
+    _run_methods(recipe, set_ or [], [], yes)
+
+
+@app.command(
+    epilog="Example: bridgekd compare medqa.yaml --arms bridge,direct --seeds 5 --budgets 1%,5%"
+)
+def compare_command(
+    recipe: RecipePath,
+    arms: Annotated[str, typer.Option(help=ARMS_HELP)] = "bridge,direct",
+    seeds: Seeds = 1,
+    budgets: Budgets = "",
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each in one thread.")] = 1,
+    set_: Overrides = None,
+    yes: Yes = False,
+) -> None:
+    """Run several methods over one store and one ledger, and measure them together."""
+    how = {"seeds": seeds, "budgets": _split_list(budgets), "workers": workers}
+    _run_methods(recipe, set_ or [], parse_methods(arms), yes, **how)
+
+
+@app.command(epilog="Example: bridgekd plan medqa.yaml --set budget.usd=2")
+def plan_command(
+    recipe: RecipePath,
+    arms: Annotated[str, typer.Option(help=f"{ARMS_HELP} Default: the recipe's own.")] = "",
+    seeds: Seeds = 1,
+    budgets: Budgets = "",
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Run a paid pilot and measure its models.")
+    ] = False,
+    time: Annotated[
+        bool, typer.Option("--time", help="Load the models and measure their speed first.")
+    ] = False,
+    set_: Overrides = None,
+    yes: Yes = False,
+) -> None:
+    """Say what a run would do and what it may cost. Sends nothing, writes nothing; with --pilot a
+    pilot is bought, after asking; --time saves the measured speeds in the store.
+    """
+    if pilot:
+        if arms or budgets or seeds > 1:
+            raise InputError(
+                "--pilot has arms of its own and uses the recipe's budget. Leave out --arms, "
+                "--seeds and --budgets (instead: --set budget.queries=5%, --set pilot.n_seeds=3)."
+            )
+        _run_pilot(recipe, set_ or [], yes)
+        return
+    how: dict[str, Any] = {"seeds": seeds, "budgets": _split_list(budgets)}
+    with show_progress(out) as progress:
+        told = api.plan(
+            recipe,
+            overrides=set_ or [],
+            methods=parse_methods(arms),
+            measure_time=time,
+            progress=progress,
+            **how,
+        )
+    render_plan.print_plan(out, told)
+
+
+@app.command(epilog="Example: bridgekd status medqa --store runs")
+def show_status(
+    name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
+) -> None:
+    """Show a run's stages, seconds, spend and folders; and what is still to be paid."""
+    metadata = read_metadata(store, name)
+    rows = []
+    for entry in metadata.stages:
+        made = Artifact(entry.stage, "", store / entry.folder)
+        if not made.has_manifest:
+            rows.append((entry.stage, "", "", f"{entry.folder} (gone)"))
+            continue
+        paid = made.manifest.kind is WorkKind.PAID
+        spent = f"${made.read_stats(PurchaseStats).spend_microusd / 1e6:.4f}" if paid else ""
+        rows.append((entry.stage, f"{made.manifest.seconds:.1f}", spent, entry.folder))
+    for partial in sorted(store.glob("*.partial")):
+        rows.append((partial.name.rpartition("-")[0], "...", "", f"{partial.name} (unfinished)"))
+    render_plan.print_status(out, name, metadata.state, rows)
+    if metadata.state != "done":
+        try:
+            render_plan.print_remaining(out, api.plan_remaining(metadata, store))
+        except InputError as exc:
+            out.print(f"No forecast of what is to come: {exc}", markup=False)
+    for row in sum_spend(Path(metadata.ledger)):
+        if row.run == name:
+            amount = f"${row.reserved_microusd / 1e6:.4f}"
+            out.print(
+                f"ledger: {row.n_attempts} {row.state} ({row.purpose}, {row.model}), {amount}"
+            )
+
+
+@app.command(epilog="Example: bridgekd report medqa")
+def show_report(
+    name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
+) -> None:
+    """Print a finished run's table and where its page is."""
+    metadata = read_metadata(store, name)
+    folders = {entry.stage: store / entry.folder for entry in metadata.stages}
+    if "report" not in folders:
+        raise InputError(
+            f"{name} has no report yet (it is {metadata.state}); run its recipe to the end"
+        )
+    file = folders["report"] / METRICS_FILE
+    if not file.is_file():
+        raise InputError(f"{file} is not there any more; run the recipe again, which makes it anew")
+    render_metrics.print_metrics(out, read_metrics(file.parent), name)
+    out.print(f"Report: {folders['report'] / 'report.html'}")
+
+
+app.command("export", epilog="Example: bridgekd export medqa --to medqa-student")(
+    export.export_model_command
+)
+app.command("try", epilog='Example: bridgekd try medqa "What is 2 + 2?"')(export.ask_command)
+
+
+@app.command(epilog="Example: bridgekd init my-task.yaml")
+def write_template(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
+) -> None:
+    """Write a commented recipe to start from."""
+    if path.exists():
+        raise InputError(f"{path} is there already; name another file")
+    try:
+        path.write_text(Path(__file__).with_name("cli/recipe_template.yaml").read_text())
+    except OSError as exc:
+        raise InputError(f"cannot write {path}: {exc.strerror}; make its folder first") from exc
+    out.print(f"Wrote {path}. Next: bridgekd plan {path}")
+
+
+@app.command(epilog="Example: bridgekd demo --folder demo")
+def run_demo(
+    folder: Annotated[
+        Path | None, typer.Option(help="Working directory: demo, or demo-quick with --quick.")
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="300 questions, in a minute: shows that everything works, and nothing else.",
+        ),
+    ] = False,
+) -> None:
+    """BRIDGE and direct distillation at the same 5 % budget, offline, in a few minutes."""
+    from bridgekd.sandbox.export import QUICK, export_world
+    from bridgekd.sandbox.teacher_server import run_teacher_server
+
+    name, sizes = ("demo-quick", QUICK) if quick else ("demo", {})
+    recipe = export_world(folder or Path(name), **sizes)
+    with run_teacher_server() as teacher:
+        _run_methods(
+            recipe, [f"teacher.base_url={teacher.base_url}"], ["bridge", "direct"], yes=True
+        )
+
+
+@sandbox_app.command("export", epilog="Example: bridgekd sandbox export world")
+def export_sandbox(folder: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
+    """Write the sandbox as a user's own files: data, instructions, models, a recipe."""
+    from bridgekd.sandbox.export import export_world
+
+    recipe = export_world(folder)
+    out.print(f"Wrote {folder}. Next: bridgekd sandbox serve, then bridgekd run {recipe}")
+
+
+@sandbox_app.command("serve", epilog="Example: bridgekd sandbox serve --port 8765")
+def serve_sandbox(
+    port: Annotated[int, typer.Option(help="On loopback.")] = 8765,
+    latency: Annotated[float, typer.Option(help="Median seconds to an answer.")] = 0.0,
+    rate: Annotated[float | None, typer.Option(help="Requests a second; more get a 429.")] = None,
+    batch_seconds: Annotated[float, typer.Option(help="How long a batch takes.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Another teacher with other answers.")] = 0,
+) -> None:
+    """Start the sandbox's teacher, an OpenAI-compatible server on this machine only."""
+    import threading
+
+    from bridgekd.sandbox.teacher_server import (
+        BatchFaults,
+        Faults,
+        RateLimitSpec,
+        run_teacher_server,
+    )
+
+    if rate is not None and rate <= 0:
+        raise InputError(f"--rate is {rate:g}; it must be above 0, or leave it out for no limit")
+    asked = run_teacher_server(
+        port=port,
+        seed=seed,
+        faults=Faults(latency_s=latency),
+        batch_faults=BatchFaults(batch_s=batch_seconds),
+        rate=None if rate is None else RateLimitSpec(requests_per_s=rate),
+    )
+    try:
+        with asked as teacher:
+            out.print(f"Teacher at {teacher.base_url}; stop it with Ctrl-C")
+            threading.Event().wait()
+    except OSError as exc:
+        raise InputError(
+            f"cannot serve on port {port}: {exc.strerror}; give another --port"
+        ) from exc
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point: runs a command and returns its exit code; errors become one sentence."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except BridgekdError as exc:
+        err.print(f"[bold red]{_ERROR_TITLES[exc.exit_code]}[/]: ", end="")
+        err.print(str(exc), markup=False, highlight=False, soft_wrap=True)
+        return exc.exit_code
+    except TyperException as exc:  # a mistake in the command itself
+        err.print(f"[bold red]Bad input[/]: {escape(exc.format_message())} (see --help)")
+        return 2
+    except typer.Abort:  # Ctrl-C or Ctrl-D where a question was asked
+        code = 130
+    if code == 130:
+        err.print("Interrupted; everything finished is kept. The same command goes on.")
+    return code if isinstance(code, int) else 0
+
+
+def _split_list(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _ask_confirmation() -> bool:
+    return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False)
+
+
+def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
+    with show_progress(out) as progress:
+        result = api.run_pilot(
+            recipe,
+            overrides=overrides,
+            show=lambda plan: render_pilot.print_pilot_plan(out, plan),
+            consent=lambda plan: yes or _ask_confirmation(),
+            progress=progress,
+            note=render_plan.make_printer(out),
+        )
+    render_pilot.print_pilot_result(out, result.measurements)
+    out.print(f"All results: {result.folder / RESULTS}", soft_wrap=True)
+
+
+def _run_methods(
+    recipe: Path, overrides: list[str], methods: Sequence[MethodName], yes: bool, **comparison: Any
+) -> None:
+    from bridgekd.sandbox.step_checker import count_wrong_steps
+
+    def consent(plan: api.Plan) -> bool:
+        if not yes:
+            render_plan.print_purchases(out, plan)
+        return yes or _ask_confirmation()
+
+    with show_progress(out) as progress:
+        outcome = api.run(
+            recipe,
+            overrides=overrides,
+            methods=methods,
+            consent=consent,
+            checkers={"sandbox": count_wrong_steps},
+            **comparison,
+            progress=progress,
+            note=render_plan.make_printer(out),
+        )
+    render_metrics.print_metrics(out, outcome.metrics, outcome.name)
+    out.print(f"Report: {outcome.report}", soft_wrap=True)

@@ -1,1 +1,0 @@
-"""Deciding, and nothing else: no disk, no network, no database, no torch."""

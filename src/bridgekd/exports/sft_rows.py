@@ -1,0 +1,67 @@
+"""Training examples as prompt-completion rows of TRL's SFTTrainer, in JSON lines and Parquet."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bridgekd.records import TrainingExample
+from bridgekd.stages.training_examples import build_training_sequence
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("prompt", _MESSAGES, nullable=False),
+        pa.field("completion", _MESSAGES, nullable=False),
+        pa.field("rationale", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("kept", pa.bool_(), nullable=False),
+    ]
+)
+
+
+class MessageRow(TypedDict):
+    """A chat message."""
+
+    role: str
+    content: str
+
+
+class SftRow(TypedDict):
+    """A row of the exported data: TRL's prompt and completion, and what they were made from."""
+
+    id: str
+    prompt: list[MessageRow]
+    completion: list[MessageRow]
+    rationale: str | None
+    answer: str | None
+    source: str
+    kept: bool
+
+
+def write_sft_rows(folder: Path, lessons: Sequence[TrainingExample]) -> None:
+    """train.jsonl and train.parquet, the same rows in the same order."""
+    folder.mkdir(parents=True)
+    rows = [build_sft_row(lesson) for lesson in lessons]
+    with open(folder / "train.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), folder / "train.parquet")
+
+
+def build_sft_row(lesson: TrainingExample) -> SftRow:
+    """Return the row of one training example; its completion is the text that was trained on."""
+    completion = "".join(span.text for span in build_training_sequence(lesson, 1.0).spans)
+    return SftRow(
+        id=lesson.id,
+        prompt=[MessageRow(role=m.role, content=m.content) for m in lesson.prompt],
+        completion=[MessageRow(role="assistant", content=completion)],
+        rationale=lesson.rationale,
+        answer=lesson.answer,
+        source=lesson.source,
+        kept=True,
+    )

@@ -1,0 +1,149 @@
+"""Reads a ledger without locking it: what was spent, on what and when, and its attempts one by one.
+
+What this keeps true: a reader changes nothing and waits for nobody.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridgekd.errors import InputError
+from bridgekd.ledger import schema
+from bridgekd.ledger.database import check_is_ledger, open_for_reading, translate_sqlite_errors
+
+# What attempts can be told apart by; a day is the UTC day on which the attempt was opened.
+GROUPS = {name: name for name in ("run", "purpose", "provider", "model", "state")}
+GROUPS["day"] = "substr(created_at, 1, 10)"
+# The rule of the column held_microusd, spelled out: SQLite finds no computed column in an index.
+_RESERVED_SQL = """CASE WHEN imported THEN 0
+                WHEN state IN ('reserved', 'unknown', 'unparsable') THEN reserve_microusd
+                ELSE coalesce(cost_microusd, 0) END"""
+_SUM_SQL = {
+    "n_attempts": "count(*)",
+    "n_prompt_tokens": "sum(n_prompt_tokens)",
+    "n_completion_tokens": "sum(n_completion_tokens)",
+    "n_cached_tokens": "sum(n_cached_tokens)",
+    "n_reasoning_tokens": "sum(n_reasoning_tokens)",
+    "paid_microusd": "sum(CASE WHEN imported THEN 0 ELSE cost_microusd END)",
+    "held_microusd": f"sum({_RESERVED_SQL})",
+    "elsewhere_microusd": "sum(CASE WHEN imported THEN cost_microusd END)",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpendRow:
+    """What the attempts of one group add up to; a name that they are not grouped by is "".
+
+    `held_microusd` is what they count for against the hard stop, `paid_microusd` the part of it
+    that was billed; `elsewhere_microusd` is what imported answers cost where they were bought.
+    """
+
+    run: str = ""
+    purpose: str = ""
+    provider: str = ""
+    model: str = ""
+    day: str = ""
+    state: str = ""
+    n_attempts: int
+    n_prompt_tokens: int
+    n_completion_tokens: int
+    n_cached_tokens: int
+    n_reasoning_tokens: int
+    paid_microusd: int
+    reserved_microusd: int
+    imported_microusd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One row of the ledger, as it is stored."""
+
+    id: int
+    key: str
+    run: str
+    purpose: str
+    provider: str
+    model: str
+    state: str
+    n_prompt_tokens: int | None
+    n_completion_tokens: int | None
+    n_cached_tokens: int
+    n_reasoning_tokens: int
+    reserve_microusd: int
+    cost_microusd: int | None
+    reserved_microusd: int
+    created_at: str
+    settled_at: str | None
+    batch: str | None
+    imported: int
+    request_id: str | None
+    request: str
+    raw_response: str | None
+    price: str | None
+
+
+def sum_spend(
+    path: str | Path, by: Sequence[str] = ("run", "purpose", "model", "state")
+) -> tuple[SpendRow, ...]:
+    """What the ledger at `path` holds by any of `GROUPS`, in their order; takes no lock.
+
+    An empty tuple where there is no file yet.
+    """
+    path = Path(path)
+    if not path.exists():
+        return ()
+    with open_snapshot(path) as db:
+        rows = db.execute(build_spend_sql(by)).fetchall()
+    # Sorted here, since SQLite would sort a million attempts before it adds them up.
+    found = [SpendRow(**dict(zip([*by, *_SUM_SQL], row, strict=True))) for row in sorted(rows)]
+    return tuple(row for row in found if row.n_attempts)
+
+
+def build_spend_sql(by: Sequence[str]) -> str:
+    """The SQL of `spend`, which the index attempts_spent answers by itself."""
+    groups = [GROUPS[name] for name in by]
+    totals = [f"coalesce({total}, 0)" for total in _SUM_SQL.values()]
+    grouped = f"GROUP BY {', '.join(groups)}" if by else ""
+    return f"SELECT {', '.join(groups + totals)} FROM attempts {grouped}"
+
+
+def sum_rows(rows: Sequence[SpendRow]) -> SpendRow:
+    """All rows in one."""
+    return SpendRow(**{name: sum(getattr(row, name) for row in rows) for name in _SUM_SQL})
+
+
+def iter_attempts(db: sqlite3.Connection) -> Iterator[Attempt]:
+    """Every attempt in the order of the ids, one at a time."""
+    names = ", ".join(Attempt.__slots__)
+    for row in db.execute(f"SELECT {names} FROM attempts ORDER BY id"):
+        yield Attempt(*row)
+
+
+def get_last_id(db: sqlite3.Connection) -> int:
+    """The highest id, which is the number of attempts: none is ever deleted."""
+    return int(db.execute("SELECT coalesce(max(id), 0) FROM attempts").fetchone()[0])
+
+
+@contextmanager
+def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that sees the ledger as it is now, whatever is written meanwhile; BadInput
+    where there is none.
+    """
+    check_exists(path)
+    with translate_sqlite_errors(path), closing(open_for_reading(path)) as db:
+        check_is_ledger(db, path)
+        if schema.get_version(db):
+            db.execute("BEGIN")
+            yield db
+            return
+        # The process that made the file died before it made the tables.
+        with schema.open_empty() as empty:
+            yield empty
+
+
+def check_exists(path: Path) -> None:
+    """BadInput where there is no file."""
+    if not path.is_file():
+        raise InputError(f"There is no ledger at {path}; name another one with --ledger FILE.")

@@ -1,0 +1,1 @@
+"""Runs: what a method sees, a finished run read back, and questions to its models."""

@@ -1,0 +1,370 @@
+"""A run: one recipe over one store. It has what a method needs, and records what was made where.
+
+A method calls the functions of `Run` below, each of which makes one artifact as the recipe says, or
+`run.make(stage, settings, ...)` for everything else.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
+
+from pydantic import BaseModel, JsonValue
+
+from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice
+from bridgekd.io.artifact_store import Artifact, ArtifactMaker, Stage, Store
+from bridgekd.io.disk import translate_disk_errors, write_atomic
+from bridgekd.io.sources import resolve_data, resolve_model
+from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
+from bridgekd.report.stage import ReportSettings, report
+from bridgekd.stages.annotate import annotate, build_annotate_settings
+from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
+from bridgekd.stages.early_stopping import PromptMode
+from bridgekd.stages.evaluate import ArmSettings, EvaluateSettings, evaluate
+from bridgekd.stages.load_data import (
+    LoadTestSettings,
+    build_load_pool_settings,
+    load_pool,
+    load_test,
+)
+from bridgekd.stages.predict import build_predict_settings, predict
+from bridgekd.stages.query_teacher import (
+    build_evaluate_teacher_settings,
+    build_query_settings,
+    evaluate_teacher,
+    query_teacher,
+)
+from bridgekd.stages.run_context import RunContext
+from bridgekd.stages.score_pool import (
+    EmbedPoolSettings,
+    build_score_pool_settings,
+    count_committee,
+    embed_pool,
+    score_pool,
+)
+from bridgekd.stages.select_questions import build_select_settings, select_questions
+from bridgekd.stages.train import (
+    TrainSettings,
+    build_assistant_settings,
+    build_instruct_settings,
+    build_student_settings,
+    build_warm_up_settings,
+    instruct_student,
+    train_assistant,
+    train_student,
+    warm_up,
+)
+from bridgekd.teacher.transports import resolve_teacher
+from bridgekd.variants import VariantRef, VariantSettings
+
+P = ParamSpec("P")
+S = TypeVar("S", bound=BaseModel)
+RunState = Literal["running", "done", "stopped", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A model of a comparison, and how it is asked: the way it was trained.
+
+    is_result: it is what its method is for. step orders the others: 0 is a base model, 1 a model
+    before its training on the task, 2 a model after it. card_sentence: how the model was made, for
+    the card of an export.
+    """
+
+    name: str
+    title: str
+    model: Artifact
+    role: Role
+    prompt_mode: PromptMode = "explain"
+    is_result: bool = False
+    step: int = 2
+    card_sentence: str = ""
+
+    @property
+    def settings(self) -> ArmSettings:
+        """What is said of the arm."""
+        return ArmSettings(
+            name=self.name,
+            title=self.title,
+            role=self.role,
+            is_result=self.is_result,
+            card_sentence=self.card_sentence,
+        )
+
+
+class StageFolder(FrozenModel):
+    """A stage of a run and the folder of the store that holds it."""
+
+    stage: str
+    folder: str
+
+
+class RunMetadata(FrozenModel):
+    """runs/<name>.json. `recipe` is a dump, so that one of another version can still be shown."""
+
+    name: str
+    ledger: str
+    folder: str  # the recipe's
+    recipe: dict[str, JsonValue]
+    methods: tuple[VariantRef, ...]
+    n_seeds: int = 1
+    budgets: tuple[int | str, ...] = ()
+    state: RunState = "running"
+    stages: tuple[StageFolder, ...] = ()
+
+
+class Run:
+    """What a method sees. Relative paths in the recipe are relative to `folder`."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        store: ArtifactMaker,
+        ctx: RunContext,
+        metadata: RunMetadata | None = None,
+    ) -> None:
+        """Without `metadata` the run leaves no file about itself."""
+        self.recipe = recipe
+        self.folder = folder
+        self.ctx = ctx
+        self.store = store
+        self.metadata = metadata
+        self.stage_folders: dict[StageFolder, None] = {}
+        self.train_data = resolve_data(recipe.data.train, folder)
+        self.test_data = resolve_data(recipe.data.test, folder)
+        self.assistant = resolve_model(recipe.assistant.model, folder, recipe.assistant.revision)
+        self.student = resolve_model(recipe.student.model, folder, recipe.student.revision)
+        encoder = recipe.select.embedding_model
+        self.encoder = None if encoder is None else resolve_model(encoder, folder, None)
+        instruct, few_shot = recipe.student.instruction_data, recipe.teacher.prompt.few_shot
+        self.instructions = resolve_data(instruct, folder) if instruct else None
+        self.few_shot = (resolve_data(few_shot, folder),) if few_shot else ()
+
+    def with_recipe(self, recipe: Recipe) -> "Run":
+        """Return the same run under another seed or budget: same sources, same store, same file."""
+        other = copy.copy(self)
+        other.recipe = recipe
+        return other
+
+    def make(self, stage: Stage[S, P], settings: S, *args: P.args, **kwargs: P.kwargs) -> Artifact:
+        """Return the artifact of this stage; the run's file says which folder that is."""
+        artifact = self.store.make(stage, settings, self.ctx, *args, **kwargs)
+        self.stage_folders[StageFolder(stage=artifact.stage, folder=artifact.path.name)] = None
+        self.write_metadata("running")
+        return artifact
+
+    def write_metadata(self, state: RunState) -> None:
+        """Write runs/<name>.json: which folders are this run's, and whether it is over."""
+        if self.metadata is not None and isinstance(self.store, Store):
+            update = {"state": state, "stages": tuple(self.stage_folders)}
+            text = self.metadata.model_copy(update=update).model_dump_json(indent=1)
+            with translate_disk_errors(self.store.folder):
+                write_atomic(self.store.folder / f"{self.recipe.name}.json", text)
+
+    def load_pool(self) -> Artifact:
+        """Return the pool with its validation split."""
+        settings = build_load_pool_settings(self.recipe, self.folder)
+        return self.make(load_pool, settings, self.train_data)
+
+    def load_test(self) -> Artifact:
+        """Return the test set."""
+        settings = LoadTestSettings(fields=self.recipe.data.columns)
+        return self.make(load_test, settings, self.load_pool(), self.test_data)
+
+    def warm_up(self, pool: Artifact, member: int = 0) -> Artifact:
+        """Return the assistant after its warm-up; the base model where assistant.warm_up is 0."""
+        if self.recipe.assistant.warm_up_size in (0, "0%"):
+            return self.assistant
+        return self.make(warm_up, build_warm_up_settings(self.recipe, member), self.assistant, pool)
+
+    def score_pool(self, pool: Artifact, assistant: Artifact) -> tuple[Artifact, Artifact | None]:
+        """Return the scores of the pool and, if the recipe names an encoder, its embeddings."""
+        settings = build_score_pool_settings(self.recipe, self.folder)
+        members = [self.warm_up(pool, member) for member in range(1, count_committee(settings))]
+        scores = self.make(score_pool, settings, pool, assistant, *members)
+        if self.encoder is None:
+            return scores, None
+        return scores, self.make(embed_pool, EmbedPoolSettings(), pool, self.encoder)
+
+    def select_questions(
+        self,
+        pool: Artifact,
+        scores: Artifact | None = None,
+        embeddings: Artifact | None = None,
+        earlier: Sequence[Artifact] = (),
+        *,
+        strategy: str | None = None,
+        part: BudgetSlice = FULL_BUDGET,
+        queries: CountOrPercent | None = None,
+    ) -> Artifact:
+        """Return a ranking of the pool. `strategy` and `queries` replace those of the recipe;
+        `earlier` are purchases whose questions are not ranked again.
+        """
+        ref = None if strategy is None else VariantRef(name=strategy)
+        settings = build_select_settings(
+            self.recipe, self.folder, strategy=ref, part=part, queries=queries
+        )
+        return self.make(select_questions, settings, pool, scores, embeddings, earlier)
+
+    def query_teacher(
+        self,
+        pool: Artifact,
+        ranking: Artifact,
+        *,
+        part: BudgetSlice = FULL_BUDGET,
+        queries: CountOrPercent | None = None,
+    ) -> Artifact:
+        """Return the teacher's answers down a ranking, for a slice of the budget."""
+        settings = build_query_settings(self.recipe, part=part, queries=queries)
+        return self.make(query_teacher, settings, pool, ranking, *self.few_shot)
+
+    def check_rationales(
+        self, pool: Artifact, completions: Artifact, rule: CheckRule | None = None
+    ) -> Artifact:
+        """Return the teacher's answers as rationales. The warm assistant scores them where the rule
+        (by default check.keep) is `confident`.
+        """
+        settings = build_check_settings(self.recipe, rule)
+        judge = None if settings.confidence is None else self.warm_up(pool)
+        return self.make(check_rationales, settings, pool, completions, judge)
+
+    def train_assistant(
+        self, pool: Artifact, model: Artifact, rationales: Sequence[Artifact], seed_offset: int = 0
+    ) -> Artifact:
+        """Return the assistant after the teacher's rationales. An epoch is one pass over them."""
+        settings = _shift_seed(build_assistant_settings(self.recipe), seed_offset)
+        return self.make(train_assistant, settings, model, pool, rationales)
+
+    def annotate(self, pool: Artifact, assistant: Artifact) -> Artifact:
+        """Return the assistant's own rationales for the whole pool."""
+        return self.make(annotate, build_annotate_settings(self.recipe), pool, assistant)
+
+    def instruct_student(self) -> Artifact:
+        """Return the instruction-tuned student; the base model without an instruction set."""
+        if self.instructions is None:
+            return self.student
+        settings = build_instruct_settings(self.recipe)
+        return self.make(instruct_student, settings, self.student, instructions=self.instructions)
+
+    def train_student(
+        self, pool: Artifact, model: Artifact, rationales: Sequence[Artifact], seed_offset: int = 0
+    ) -> Artifact:
+        """Return the student after rationales. An epoch is the pool's size, so that every arm gets
+        the same number of updates, with early stopping on the same validation split.
+        """
+        settings = _shift_seed(build_student_settings(self.recipe), seed_offset)
+        return self.make(train_student, settings, model, pool, rationales, epoch_pool=pool)
+
+    @property
+    def student_prompt_mode(self) -> PromptMode:
+        """Return how a student that learned from rationales is asked."""
+        return build_student_settings(self.recipe).prompt_mode
+
+    def build_assistant_base_arm(self) -> Arm:
+        """Return the assistant as the user provided it."""
+        return Arm("assistant_base", "Assistant, base model", self.assistant, "assistant", step=0)
+
+    def build_student_base_arm(self) -> Arm:
+        """Return the student as the user provided it."""
+        return Arm("student_base", "Student, base model", self.student, "student", step=0)
+
+    def build_warm_arm(self, warm: Artifact) -> list[Arm]:
+        """Return the warm assistant as an arm, if it was warmed up. It was trained to answer
+        without a rationale.
+        """
+        if warm == self.assistant:
+            return []
+        return [Arm("assistant_warm", "Assistant, warmed up", warm, "assistant", "answer", step=1)]
+
+    def build_start_arms(self, instructed: Artifact) -> list[Arm]:
+        """Return the student before its training on the task."""
+        title = "Student, instruction-tuned"
+        arm = Arm("student_instructed", title, instructed, "student", step=1)
+        return [self.build_student_base_arm(), arm]
+
+    def predict_all(self, arms: Sequence[Arm]) -> list[Artifact]:
+        """Return every arm's answers to the test questions."""
+        pool, test = self.load_pool(), self.load_test()
+        return [self.predict(arm, pool, test) for arm in arms]
+
+    def predict(self, arm: Arm, pool: Artifact, test: Artifact) -> Artifact:
+        """Return a model's answers to the questions of `test`."""
+        settings = build_predict_settings(self.recipe, arm.role, arm.prompt_mode)
+        return self.make(predict, settings, pool, test, arm.model)
+
+    def evaluate_teacher(self) -> list[tuple[ArmSettings, Artifact]]:
+        """Return the teacher's own answers to test questions, if the recipe pays for that."""
+        if self.recipe.evaluate.teacher_queries in (0, "0%"):
+            return []
+        settings = build_evaluate_teacher_settings(self.recipe)
+        pool, test = self.load_pool(), self.load_test()
+        artifact = self.make(evaluate_teacher, settings, pool, test, *self.few_shot)
+        return [(ArmSettings(name="teacher", title="Teacher"), artifact)]
+
+    def evaluate(self, predictions: Sequence[tuple[ArmSettings, Artifact]]) -> Artifact:
+        """Return metrics.json over all predictions."""
+        settings = EvaluateSettings(
+            arms=tuple(arm for arm, _ in predictions), steps=self.recipe.evaluate.step_checker
+        )
+        return self.make(evaluate, settings, self.load_test(), *(made for _, made in predictions))
+
+    def report(
+        self,
+        evaluation: Artifact,
+        methods: Sequence[VariantSettings],
+        n_variants: int,
+        command: str,
+    ) -> Artifact:
+        """Return the page, with the command that reproduces it."""
+        recipe = self.recipe.model_dump(mode="json")
+        for name in ("base_url", "expected_tokens"):  # these change no result
+            del recipe["teacher"][name]
+        recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
+        del recipe["assistant"]["server"], recipe["pilot"], recipe["runtime"]
+        settings = ReportSettings(
+            recipe=recipe, methods=tuple(methods), n_variants=n_variants, command=command
+        )
+        return self.make(report, settings, evaluation)
+
+
+def open_run(
+    recipe: Recipe,
+    folder: Path,
+    ctx: RunContext,
+    methods: Sequence[VariantRef],
+    n_seeds: int = 1,
+    budgets: Sequence[int | str] = (),
+) -> Run:
+    """Return a run that works in the recipe's store and leaves runs/<name>.json there."""
+    store = Store(folder / Path(recipe.store).expanduser(), ctx.notify)
+    metadata = RunMetadata(
+        name=recipe.name,
+        ledger=str(ctx.ledger),
+        folder=str(folder.resolve()),
+        recipe=recipe.model_dump(mode="json"),
+        methods=tuple(methods),
+        n_seeds=n_seeds,
+        budgets=tuple(budgets),
+    )
+    return Run(recipe, folder, store, ctx, metadata)
+
+
+def build_run_context(recipe: Recipe, folder: Path) -> RunContext:
+    """Return what a stage may use that is in no fingerprint, without progress and notes."""
+    return RunContext(
+        run=recipe.name,
+        teacher=recipe.teacher,
+        ledger=folder / Path(recipe.ledger).expanduser(),
+        hard_stop_usd=recipe.hard_limit_usd,
+        device=recipe.device,
+        runtime=recipe.runtime,
+        server=recipe.assistant.server,
+        recipe_folder=folder,
+    )
+
+
+def _shift_seed(settings: TrainSettings, offset: int) -> TrainSettings:
+    """The same rows, shuffled differently."""
+    return settings.model_copy(update={"seed": settings.seed + offset})

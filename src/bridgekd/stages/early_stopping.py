@@ -1,0 +1,77 @@
+"""What early stopping asks: values that can be handed to another process."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bridgekd import lm
+from bridgekd.errors import InputError
+from bridgekd.grading.answer_type import AnswerType
+from bridgekd.grading.grade import grade_answer
+from bridgekd.prompts import ANSWER_LINE, render_answer_prompt, render_cot_prompt
+from bridgekd.recipe import CountOrPercent, resolve_count
+from bridgekd.records import Example, TrainingSequence
+from bridgekd.rng import make_rng
+from bridgekd.throughput import Throughput
+
+PromptMode = Literal["explain", "answer"]
+Validate = Callable[["lm.LocalModel"], float]
+PROMPTS = {"explain": render_cot_prompt, "answer": render_answer_prompt}
+
+
+@dataclass(frozen=True, slots=True)
+class GreedyAccuracy:
+    """Judges a model by its greedy answers to questions with gold answers."""
+
+    examples: tuple[Example, ...]
+    answer_type: AnswerType
+    prompt_mode: PromptMode
+    max_new_tokens: int
+    batch_size: int | None
+    speed: Throughput = field(default_factory=Throughput)
+
+    def __call__(self, local: "lm.LocalModel") -> float:
+        texts = lm.generate_texts(
+            local,
+            [PROMPTS[self.prompt_mode](e) for e in self.examples],
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            until=ANSWER_LINE,
+            throughput=self.speed,
+        )
+        pairs = zip(self.examples, texts, strict=True)
+        n_correct = sum(grade_answer(e, t, self.answer_type).correct for e, t in pairs)
+        return n_correct / len(self.examples)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutLoss:
+    """Judges a model by minus its mean loss on rows that it is not trained on."""
+
+    rows: tuple[TrainingSequence, ...]
+    max_length: int
+
+    def __call__(self, local: "lm.LocalModel") -> float:
+        return -lm.compute_eval_loss(local, self.rows, self.max_length)
+
+
+def split_held_out(
+    rows: Sequence[TrainingSequence], share: CountOrPercent, seed: int
+) -> tuple[list[TrainingSequence], list[TrainingSequence]]:
+    """(rows to train on, rows to judge by), drawn by question: its two tasks stay together."""
+    ids = sorted({_get_question_id(row) for row in rows})
+    n = resolve_count(share, len(ids))
+    if n >= len(ids):
+        raise InputError(
+            f"held_out sets {n} of {len(ids)} questions aside and leaves none to train on; lower it"
+        )
+    drawn = make_rng(seed, "held-out").permutation(len(ids))[:n]
+    aside = {ids[i] for i in drawn.tolist()}
+    return (
+        [row for row in rows if _get_question_id(row) not in aside],
+        [row for row in rows if _get_question_id(row) in aside],
+    )
+
+
+def _get_question_id(row: TrainingSequence) -> str:
+    return row.id.removesuffix(":e").removesuffix(":p")

@@ -1,0 +1,123 @@
+"""A report's data with something in every section, some of it hostile."""
+
+from bridgekd.report.report_data import (
+    ArmRow,
+    CalibrationRow,
+    Contamination,
+    DroppedRationales,
+    OverlapAccuracy,
+    OverlapSummary,
+    PredictionRow,
+    PurchaseSummary,
+    ReportData,
+    SampledPredictions,
+    ShownAnswer,
+    TrainingSummary,
+)
+from bridgekd.stats.chance_baseline import ChanceBaseline
+from bridgekd.stats.metrics import (
+    ArmMetrics,
+    GroupAccuracy,
+    MeanEstimate,
+    Metrics,
+    PairDifference,
+    ReferenceDifference,
+)
+from bridgekd.stats.mixed_effects import Estimate
+
+HOSTILE = "</title></svg><script>alert('x')</script> \"quoted\" \x00\x08\u202e & <b>"
+_PAIR = {"n_test": 600, "n_seeds": 1, "difference": 0.1, "ci95": (0.05, 0.15), "test": "McNemar"}
+
+
+def some_metrics(arms=None, **changes):
+    """Figures of these arms, by label; `changes` replace fields."""
+    fields = {"pairs": (), "vs_reference": (), "chance": ChanceBaseline(0.1, "guessing")}
+    return Metrics(**(fields | {"arms": arms or {}} | changes))
+
+
+def a_pair(arm, reference, p=0.01):
+    """The test of two arms."""
+    return PairDifference(arm=arm, reference=reference, p=p, p_by_seed=(p,), **_PAIR)
+
+
+def make_arm(name, accuracy, low, high, **changes):
+    """The figures of one arm; `changes` replace fields."""
+    group = GroupAccuracy(accuracy=accuracy, ci95=(low, high), n_test=300)
+    fields = {
+        "arm": name, "title": name, "budget": "", "is_trained": True,
+        "accuracy": accuracy, "ci95": (low, high),
+        "interval": "Wilson", "n_test": 600, "n_seeds": 1, "n_correct": 300, "n_queries": 200,
+        "spend_usd": 0.25, "seconds": 61.0, "by_domain": {"clinic": group, "statute": group},
+        "by_steps": {}, "rationale_words": MeanEstimate(mean=40, ci95=(38, 42)),
+        "wrong_steps": None, "training_set": None, "by_seed": (), "gain": None,
+        "gap_recovered": None,
+    }  # fmt: skip
+    return ArmMetrics(**(fields | changes))
+
+
+def a_row(label, *accuracy, is_highlighted=False, **changes):
+    """The same as a row of the page; an arm's name is the part of the label before its budget."""
+    arm = make_arm(label.partition("@")[0], *accuracy, **changes)
+    return ArmRow(label, label.title(), arm, is_highlighted)
+
+
+def make_training(**changes):
+    fields = {
+        "title": "Bridge", "n_updates": 8, "best_update": 4,
+        "losses": ((2, 3.0), (4, 1.5), (6, 1.0), (8, 0.5)), "validations": ((4, 0.6), (8, 0.55)),
+    } | changes  # fmt: skip
+    return TrainingSummary(**fields)
+
+
+def make_report_data(arms=None, **changes):
+    """Two arms, or `arms`; `changes` replace fields."""
+    arms = arms or (
+        a_row("teacher", 0.9, 0.87, 0.92, is_trained=False),
+        a_row("bridge", 0.6, 0.56, 0.64, is_highlighted=True),
+    )
+    difference = ReferenceDifference(
+        arm="bridge", reference="direct", p=0.01, p_by_seed=(0.01,), budget="", p_holm=0.02, **_PAIR
+    )
+    metrics = some_metrics(
+        {row.label: row.metrics for row in arms},
+        vs_reference=(difference,),
+        chance=ChanceBaseline(0.25, "always answering 'ann'"),
+    )
+    answer = ShownAnswer("Bridge", "<script>x</script>", False)
+    told = Estimate(0.5, 0.4, 0.6)
+    fields = {
+        "name": "tiny",
+        "headline": "It went well.",
+        "metrics": metrics,
+        "arms": arms,
+        "titles": {"bridge": "Bridge", "direct": "Direct"},
+        "purchases": (
+            PurchaseSummary("Selected by bridge", 200, 0.25, "queries", 180, {"wrong answer": 20},
+                            kept_usd=0.2),
+            PurchaseSummary("The teacher on test questions", 50, 0.1, "queries", is_eval=True),
+        ),
+        "examples": SampledPredictions(
+            "A sample.", (PredictionRow("Q?", "a", "clinic", (answer,)),)
+        ),
+        "contamination": Contamination(
+            "0 of 600 test questions are in the train file.",
+            600,
+            (OverlapSummary("Questions of the train file", 4000, 12, 3, 1),),
+            "Bridge",
+            (OverlapAccuracy("none shared", 588, told), OverlapAccuracy("80 % or more", 0, told)),
+        ),
+        "recipe_yaml": "name: tiny",
+        "command": "bridgekd run tiny.yaml",
+        "libraries": "torch 2",
+        "trainings": (
+            make_training(),
+            make_training(title="Direct", losses=(), validations=()),
+            make_training(title="Bridge, seed 1", judged_by_loss=True, is_first=False),
+        ),
+        "dropped": (
+            DroppedRationales("The teacher's rationales", "wrong answer", 20, 200,
+                              "Who is | where?", HOSTILE, "wrong: b"),
+        ),
+        "calibrations": (CalibrationRow("Rationales", 60, 0.1, None),),
+    } | changes  # fmt: skip
+    return ReportData(**fields)

@@ -1,0 +1,306 @@
+"""Buying in batches: the rows of live calls at half the price, within every limit."""
+
+import json
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch_fakes import (
+    RESERVE,
+    BatchServerSpy,
+    batch_teacher,
+    buy_batch,
+    buy_until,
+    check_clean_exit,  # noqa: F401
+    make_other_requests,
+    n_open,
+)
+from bridgekd.api_client.request_key import TeacherRequest, compute_request_key
+from bridgekd.cost.budget import Limits
+from bridgekd.errors import HardLimitError, TeacherUnavailableError
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.recipe import Price
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
+from bridgekd.teacher.batch_format import make_custom_id, parse_results, split_into_files
+from bridgekd.teacher.buy_answers import buy_answers
+from bridgekd.teacher.pending_request import PendingRequest
+from test_live_transport import counts, held, pool, purchase, words
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
+HALF = Price(input=1.25, output=5.0)
+
+
+def test_a_batch_gives_the_rows_of_live_calls_at_half_the_price(tmp_path):
+    faults = Faults(truncate=0.2, refuse=0.1)
+    with run_teacher_server(words, faults=faults) as server:
+        live = purchase(tmp_path / "live.db", server, pool(60), price=HALF)
+    with run_teacher_server(words, faults=faults) as server:
+        watch = BatchServerSpy(server)
+        got = buy_batch(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
+        assert got.completions == live.completions[:50]
+        assert {c.state for c in got.completions} == {"answered", "truncated", "refused"}
+        assert (got.stop_reason, got.n_requests_sent, got.n_reused) == ("queries", 50, 0)
+        assert got.charged_microusd == got.spent_microusd == held(tmp_path / "l.db")
+        assert got.charged_microusd == server.billed
+        assert (watch.seen["POST batches"], set(server.calls.values())) == (1, {1})
+        warm = buy_batch(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
+        assert (warm.completions, warm.n_requests_sent) == (got.completions, 0)
+        assert watch.seen["POST batches"] == 1
+
+
+def test_a_live_buying_recalls_what_a_batch_bought(tmp_path):
+    with run_teacher_server(words) as server:
+        batch = buy_batch(tmp_path / "l.db", server, pool(9))
+        live = purchase(tmp_path / "l.db", server, pool(9))
+        assert (live.completions, live.n_requests_sent) == (batch.completions, 0)
+        assert live.charged_microusd == server.billed
+
+
+def affordable(rows, limits):
+    """The prefix that fits, worked out one call after the other from what each does cost."""
+    usd = tokens = accepted = 0
+    for n, row in enumerate(rows):
+        if limits.queries is not None and n + 1 > limits.queries:
+            return rows[:n], "queries"
+        if limits.microusd is not None and usd + RESERVE > limits.microusd:
+            return rows[:n], "usd"
+        if limits.tokens is not None and tokens + 128 + 16 + 10 + 182 > limits.tokens:
+            return rows[:n], "tokens"
+        if limits.accepted is not None and accepted + 1 > limits.accepted:
+            return rows[:n], "accepted"
+        usd, tokens = usd + row.cost_microusd, tokens + row.n_prompt_tokens
+        tokens, accepted = tokens + row.n_completion_tokens, accepted + is_long(row.text)
+    return rows, "pool"
+
+
+def is_long(text):
+    return len(text) > 60
+
+
+ANSWERS = Faults(truncate=0.1, refuse=0.1, no_usage=0.1)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """All 40 rows of the pool, bought one by one without a limit."""
+    with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
+        path = tmp_path_factory.mktemp("all") / "l.db"
+        return list(purchase(path, server, pool(40), price=HALF).completions)
+
+
+@given(
+    st.builds(
+        Limits,
+        queries=st.none() | st.integers(1, 50),
+        microusd=st.none() | st.integers(0, 12_000),
+        tokens=st.none() | st.integers(1, 2500),
+        accepted=st.none() | st.integers(1, 12),
+    ),
+    st.builds(
+        BatchFaults,
+        expire=st.sampled_from([0, 0.2]),
+        error=st.sampled_from([0, 0.2]),
+        missing=st.sampled_from([0, 0.2]),
+        lose_create=st.integers(0, 1),
+        lose_upload=st.integers(0, 1),
+    ),
+)
+@settings(deadline=None, max_examples=12)
+def test_what_is_bought_is_exactly_what_fits_whatever_the_faults(
+    tmp_path_factory, everything, limits, faults
+):
+    path = tmp_path_factory.mktemp("buy") / "l.db"
+    with run_teacher_server(words, seed=5, faults=ANSWERS, batch_faults=faults) as server:
+        expected, ended = affordable(everything, limits)
+        for _ in ("cold", "warm"):
+            got = to_the_end(path, server, limits)
+            assert (list(got.completions), got.stop_reason) == (expected, ended)
+        assert got.charged_microusd == sum(row.cost_microusd for row in expected)
+        assert limits.microusd is None or got.charged_microusd <= limits.microusd
+        assert server.billed <= held(path)
+        assert n_open(path) == 0
+
+
+def to_the_end(path, server, limits):
+    """Stops when lost calls may have cost the whole budget, and goes on at the same command."""
+    while True:
+        try:
+            return buy_batch(
+                path,
+                server,
+                pool(40),
+                limits=limits,
+                max_tries=20,
+                accept=lambda id, state, text: is_long(text),
+            )
+        except TeacherUnavailableError as exc:
+            assert "more than the whole budget" in str(exc)
+
+
+def waves(rows, limits):
+    """How many batches it takes if each holds all that fits while the one before is settled."""
+    n = usd = n_waves = 0
+    while n < len(rows) and (n_fit := (limits.microusd - usd) // RESERVE) > 0:
+        usd += sum(row.cost_microusd for row in rows[n : n + n_fit])
+        n, n_waves = n + n_fit, n_waves + 1
+    return n_waves
+
+
+@pytest.mark.parametrize("microusd", [1_200, 5_000, 20_000])
+def test_each_batch_holds_all_that_fits(tmp_path, everything, microusd):
+    limits = Limits(microusd=microusd)
+    with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
+        watch = BatchServerSpy(server)
+        buy_batch(tmp_path / "l.db", server, pool(40), limits=limits)
+        assert watch.seen["POST batches"] == waves(everything, limits)
+
+
+def test_a_long_recall_between_new_calls_does_not_split_a_batch(tmp_path):
+    recalled = make_other_requests(1) * 300
+    with run_teacher_server(words) as server:
+        watch = BatchServerSpy(server)
+        buy_batch(tmp_path / "l.db", server, make_other_requests(1))
+        buy_batch(tmp_path / "l.db", server, [r for new in pool(4) for r in (new, *recalled)])
+        assert watch.seen["POST batches"] == 2
+
+
+def test_a_slow_disk_does_not_split_a_batch(tmp_path):
+    with run_teacher_server(words) as server, Ledger(tmp_path / "l.db") as ledger:
+        watch = BatchServerSpy(server)
+        ledger._connection("write").set_trace_callback(
+            lambda statement: time.sleep(0.05 * (statement == "COMMIT"))
+        )
+        teacher = batch_teacher(server)
+        buy_answers(pool(10), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none")
+        assert watch.seen["POST batches"] == 1
+
+
+@given(st.integers(1_000, 30_000), st.integers(0, 1000))
+@settings(deadline=None, max_examples=8)
+def test_the_hard_stop_holds_in_batches(tmp_path_factory, stop, seed):
+    path = tmp_path_factory.mktemp("stop") / "l.db"
+    faults = BatchFaults(expire=0.1, error=0.1, missing=0.15)
+    with run_teacher_server(words, seed=seed, batch_faults=faults) as server:
+        try:
+            buy_batch(path, server, pool(30), stop=stop, max_tries=20)
+            ended = "pool"
+        except HardLimitError:
+            ended = "stop"
+        assert server.billed <= held(path) <= stop
+        if ended == "stop":  # it stopped because nothing more fitted
+            assert held(path) + RESERVE > stop
+        assert "reserved" not in counts(path)
+
+
+def test_an_accepted_limit_works_in_waves(tmp_path, everything):
+    limits = Limits(queries=40, accepted=6)
+    expected, ended = affordable(everything, limits)
+    with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
+        watch = BatchServerSpy(server)
+        got = buy_batch(
+            tmp_path / "l.db", server, pool(40), limits=limits, accept=lambda i, s, t: is_long(t)
+        )
+        assert (list(got.completions), got.stop_reason) == (expected, ended) != (everything, "pool")
+        assert ended == "accepted"
+        assert watch.seen["POST batches"] > 1
+
+
+def order(n, text="question"):
+    call = {"model": "m", "messages": [{"role": "user", "content": text}], "sample_index": n}
+    return PendingRequest(n, TeacherRequest("e", n, ()), call, compute_request_key(call), None)
+
+
+@given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 9), st.integers(1, 2000))
+def test_parts_keep_to_the_limits_and_lose_nothing(sizes, most_lines, most_bytes):
+    orders = [order(n, "é" * size) for n, size in enumerate(sizes)]
+    parts = list(split_into_files(orders, most_lines=most_lines, most_bytes=most_bytes))
+    assert [key for part in parts for key in part.keys] == [o.key for o in orders]
+    for part in parts:
+        rows = [json.loads(line) for line in part.content.splitlines()]
+        assert [row["custom_id"] for row in rows] == [make_custom_id(key) for key in part.keys]
+        assert len(rows) <= most_lines
+        assert len(part.content) <= most_bytes or len(rows) == 1
+        assert all(len(row["custom_id"]) == 64 for row in rows)
+        assert all("sample_index" not in row["body"] for row in rows)
+
+
+def test_many_calls_go_out_in_several_batches(tmp_path):
+    with run_teacher_server(words) as server:
+        watch = BatchServerSpy(server)
+        ended, buying = buy_until(tmp_path / "l.db", server, pool(30), max_requests=7)
+        assert (ended, len(buying.rows), buying.n_sent) == ("pool", 30, 30)
+        assert watch.seen["POST batches"] == watch.seen["POST files"] == 5
+        assert set(server.served.values()) == {1}
+        buy_until(tmp_path / "l2.db", server, pool(30), max_bytes=1500)
+        assert 5 < watch.seen["POST batches"] - 5 <= 30
+
+
+def test_one_of_several_batches_that_fails_leaves_the_others_for_the_next_start(tmp_path):
+    path = tmp_path / "l.db"
+    with run_teacher_server(words, batch_faults=BatchFaults(batch_s=0.3)) as server:
+        watch = BatchServerSpy(server)
+        error = 400, {"error": {"message": "too many"}}, {}
+
+        def hook(name, go):
+            return error if name == "POST batches" and watch.seen[name] == 2 else go()
+
+        watch.hook = hook
+        with pytest.raises(TeacherUnavailableError, match="too many"):
+            buy_until(path, server, pool(30), max_requests=10)
+        assert counts(path) == {"failed": 10, "reserved": 20}
+        got = buy_batch(path, server, pool(30))
+        assert (got.n_requests_sent, len(got.completions)) == (10, 30)
+        assert (set(server.served.values()), held(path)) == ({1}, server.billed)
+
+
+def test_five_thousand_calls_are_a_matter_of_seconds(tmp_path):
+    requests = [TeacherRequest(f"e{i}", i, (Message("user", f"q{i}"),)) for i in range(5000)]
+    with run_teacher_server(lambda question, seed: "Answer: 4") as server:
+        watch = BatchServerSpy(server)
+        got = buy_batch(tmp_path / "l.db", server, requests)
+        assert (len(got.completions), watch.seen["POST batches"]) == (5000, 1)
+        assert got.seconds < 60
+
+
+def test_an_answer_may_hold_any_line_end():
+    text = "a\u2028b\u0085c\x0bd"
+    body = {"choices": [{"message": {"content": text}}]}
+    row = {"custom_id": "k", "response": {"status_code": 200, "body": body}}
+    lines = json.dumps(row, ensure_ascii=False) + "\r\n\nno json\n[1]\n"
+    (result,) = parse_results(lines)
+    assert (result.custom_id, result.status, json.loads(result.body)) == ("k", 200, body)
+
+
+def test_a_file_without_lines_is_not_taken_for_one_that_is_gone(tmp_path):
+    with run_teacher_server(words, batch_faults=BatchFaults(error=0.3)) as server:
+        seen = []
+
+        def emptied(name, go):
+            if name != "GET content":
+                return go()
+            text = go()
+            rows = [json.loads(line) for line in text.splitlines()]
+            seen.append(any(row["response"]["status_code"] != 200 for row in rows))
+            return b"" if seen[-1] else text
+
+        BatchServerSpy(server, emptied)
+        got = buy_batch(tmp_path / "l.db", server, pool(12))
+        assert len(got.completions) == 12 and any(seen)
+
+
+def test_an_answer_in_one_file_counts_more_than_an_error_in_the_other(tmp_path):
+    with run_teacher_server(words) as server:
+
+        def doubled(name, go):
+            if name != "GET content":
+                return go()
+            rows = [json.loads(line) for line in go().splitlines()]
+            expired = [row | {"response": None, "error": {"code": "batch_expired"}} for row in rows]
+            return "".join(json.dumps(row) + "\n" for row in expired + rows + expired).encode()
+
+        BatchServerSpy(server, doubled)
+        got = buy_batch(tmp_path / "l.db", server, pool(5))
+        assert (got.n_requests_sent, len(got.completions)) == (5, 5)

@@ -1,0 +1,221 @@
+"""Comparisons over seeds and budgets: what they share is made once, and each arm is charged as if
+it had been alone.
+"""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import bridgekd
+from bridgekd import api
+from bridgekd.cli.main import main
+from bridgekd.comparison import parse_budget, parse_comparison
+from bridgekd.errors import InputError, TeacherUnavailableError
+from bridgekd.io.load_recipe import load_recipe
+from bridgekd.io.row_files import read_rows
+from bridgekd.ledger.usage_history import read_reserved_microusd
+from bridgekd.records import Completion
+from bridgekd.runs.metadata import read_metadata
+from bridgekd.sandbox.step_checker import count_wrong_steps
+from bridgekd.sandbox.teacher_server import run_teacher_server
+from conftest import TINY_RECIPE
+from test_pipeline import differing, rows_of
+
+QUICK = [
+    *(f"{who}.updates=2" for who in ("student.train", "student.instruct_train")),
+    *(f"assistant.{how}.updates=2" for how in ("train", "warm_up_train")),
+    *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
+]
+ARMS = ["bridge", "direct", "direct_full", "answers_only"]
+HOW = {"methods": ARMS, "seeds": 2, "budgets": ["10%", 0.2]}
+
+
+def in_a_folder(world_files, folder, teacher):
+    shutil.copytree(world_files, folder)
+    (folder / "tiny.yaml").write_text(TINY_RECIPE % teacher.base_url)
+    return folder / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def compared(world_files, tmp_path_factory):
+    """(recipe, plan before, outcome, calls, the same command again and the calls after it)."""
+    with run_teacher_server(wrong_rate=0.0) as teacher:
+        recipe = in_a_folder(world_files, tmp_path_factory.mktemp("compared") / "tiny", teacher)
+        sets = {"overrides": [*QUICK, "evaluate.steps=sandbox"]}
+        before = api.plan(recipe, **sets, **HOW)
+        checkers = {"checkers": {"sandbox": count_wrong_steps}}
+        outcome = bridgekd.run(recipe, **sets, **checkers, **HOW)
+        calls, told = teacher.calls.total(), []
+        again = bridgekd.run(recipe, progress=lambda *w: told.append(w), **sets, **checkers, **HOW)
+        assert told == []
+        yield recipe, before, outcome, calls, (again, teacher.calls.total())
+
+
+def made(recipe, stage):
+    folders = (recipe.parent / "runs").glob(f"{stage}-*/manifest.json")
+    return [json.loads(path.read_text()) for path in folders]
+
+
+def test_what_budgets_share_is_made_once_a_seed(compared):
+    recipe = compared[0]
+    counts = {s: len(made(recipe, s)) for s in ("warm_up", "score_pool", "instruct_student")}
+    assert counts == {"warm_up": 2, "score_pool": 2, "instruct_student": 2}
+    assert len(made(recipe, "train_student")) == 2 * 2 + 2 * 2 + 2 + 2
+    assert len(made(recipe, "evaluate_teacher")) == 1
+
+
+def test_every_arm_has_a_row_a_budget_and_a_model_a_seed(compared):
+    arms = compared[2].metrics.arms
+    assert {"bridge@10%", "bridge@20%", "direct@10%", "direct_full", "answers_only"} <= arms.keys()
+    assert {name for name, row in arms.items() if row.n_seeds != 2} == {"teacher"}
+    assert [s.seed for s in arms["bridge@20%"].by_seed] == [0, 1]
+    assert arms["direct_full"].budget == "100%"
+    assert (arms["student_base"].budget, arms["student_base"].n_queries) == ("", 0)
+
+
+def test_an_arm_is_charged_what_it_would_have_paid_alone_though_calls_are_shared(compared):
+    recipe, _, outcome, calls, _ = compared
+    arms = outcome.metrics.arms
+    assert [arms[f"direct@{b}"].n_queries for b in ("10%", "20%")] == [6, 12]
+    assert arms["direct_full"].n_queries == 60
+    assert calls <= 70 + 5  # every question of the file once, and the measuring
+    for manifest in made(recipe, "query_teacher"):
+        folder = recipe.parent / "runs" / f"query_teacher-{manifest['fingerprint']}"
+        rows = read_rows(folder / "completions.parquet", Completion)
+        assert manifest["stats"]["spend_microusd"] == sum(r.cost_microusd for r in rows)
+    small, whole = (arms[name].spend_usd for name in ("direct@10%", "direct_full"))
+    assert 0 < 5 * small < whole
+
+
+def test_the_bill_of_a_comparison_falls_inside_its_plan(compared):
+    recipe, before, outcome, _, _ = compared
+    paid = read_reserved_microusd(recipe.parent / "ledger.db")
+    assert before.together.unpaid.floor <= paid <= before.together.unpaid.ceiling
+    assert before.together.unpaid.ceiling < sum(p.forecast.unpaid.ceiling for p in before.purchases)
+    charged = sum(row.spend_usd for row in outcome.metrics.arms.values())
+    assert charged * 1e6 > paid
+
+
+def test_a_comparison_again_makes_no_call_and_trains_nothing(compared):
+    _, _, outcome, calls, (again, after) = compared
+    assert (again.metrics, after) == (outcome.metrics, calls)
+
+
+def test_steps_of_rationales_are_checked_where_the_recipe_names_a_checker(compared):
+    arms = compared[2].metrics.arms
+    assert arms["direct_full"].training_set.wrong_steps.mean == 0  # the teacher is never wrong
+    assert arms["bridge@20%"].training_set.wrong_steps.mean > 0.5  # an untaught model's texts
+    assert arms["answers_only"].wrong_steps is None  # it gives no rationale
+
+
+def test_one_journal_tells_of_the_whole_comparison(compared, capsys, monkeypatch):
+    store = compared[0].parent / "runs"
+    metadata = read_metadata(store, "tiny")
+    assert (metadata.n_seeds, metadata.budgets) == (2, ("10%", "20%"))
+    assert [str(method) for method in metadata.methods] == ARMS
+    plan = api.plan_remaining(metadata, store)
+    assert plan.purchases == () and all(a.done for a in plan.stages)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["report", "tiny", "--store", str(store)]) == 0
+    text = capsys.readouterr().out
+    assert "Student, BRIDGE, 20%" in text and "Minus direct distillation" in text
+
+
+def test_the_page_and_the_markdown_hold_budgets_and_differences(compared):
+    page = compared[2].report.read_text()
+    assert (
+        "bridgekd compare tiny.yaml --arms bridge,direct,direct_full,answers_only --seeds 2 "
+        in page
+    )
+    assert "--budgets 10%,20%" in page
+    assert "Selected by bridge_greedy, 10%, seed 1" in page
+    assert "<strong>Student, BRIDGE, 20%, seed 1</strong>" in page
+    assert page.count("The first seed and budget are shown.") == 3
+    markdown = compared[2].report.with_name("report.md").read_text()
+    assert "| Student, BRIDGE, 10% | Student, direct, 10% |" in markdown
+
+
+@pytest.fixture
+def one_thread():
+    """As workers have: another number of threads adds up in another order."""
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+def test_workers_side_by_side_make_what_one_process_makes(world_files, tmp_path, one_thread):
+    how = {"methods": ["direct"], "seeds": 2, "overrides": [*QUICK, "budget.queries=5%"]}
+    with run_teacher_server(wrong_rate=0.0) as teacher:
+        one, two = (in_a_folder(world_files, tmp_path / n, teacher) for n in ("one", "two"))
+        alone = bridgekd.run(one, **how)
+        told = []
+        beside = bridgekd.run(two, workers=2, progress=lambda *w: told.append(w), **how)
+    assert differing(rows_of(one.parent / "runs"), rows_of(two.parent / "runs")) == []
+    assert alone.metrics.arms.keys() == beside.metrics.arms.keys()
+    assert {what for what, _, _ in told} == {"compare arms", "teacher"}  # and nothing trained here
+
+
+def test_what_stops_a_worker_stops_the_comparison_in_one_sentence(world_files, tmp_path):
+    with run_teacher_server(wrong_rate=0.0) as teacher:
+        recipe = in_a_folder(world_files, tmp_path / "tiny", teacher)
+    gone = ["teacher.base_url=http://127.0.0.1:9/v1", "teacher.max_tries=1"]
+    with pytest.raises(TeacherUnavailableError, match="run the same command again"):
+        bridgekd.run(recipe, methods=["direct"], seeds=2, workers=2, overrides=gone)
+    assert json.loads((recipe.parent / "runs" / "tiny.json").read_text())["state"] == "stopped"
+
+
+def test_a_recipe_s_dollars_end_every_budget_and_the_whole_pool_too(task):
+    plan = api.plan(task / "task.yaml", methods=["direct", "direct_full"], budgets=[5, 0.5])
+    assert {p.requests.limits.microusd for p in plan.purchases} == {1_000_000}
+    assert sorted(p.requests.limits.queries for p in plan.purchases) == [5, 14, 27]
+
+
+def test_without_an_instruction_set_no_instruct_says_what_it_would_be(task):
+    with pytest.raises(InputError, match="bridge_no_instruct needs student"):
+        api.plan(task / "task.yaml", methods=["bridge_no_instruct"])
+
+
+def test_a_checker_that_nobody_brought_is_refused_before_anything_is_bought(task):
+    with pytest.raises(InputError, match="names the checker 'mine'; known here: none"):
+        api.run(task / "task.yaml", overrides=["evaluate.steps=mine"])
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [("5%", "5%"), ("0.05", "5%"), (0.05, "5%"), (".1", "10%"), ("1.0", "100%"), ("1", 1),
+     (200, 200), ("0.001", "0.1%")],
+)  # fmt: skip
+def test_a_budget_is_a_share_or_a_number(said, read):
+    assert parse_budget(said) == read
+
+
+@pytest.mark.parametrize("said", ["x", "0", "0.0", "-1", "101%", "1.5"])
+def test_what_is_no_budget_is_a_sentence(said):
+    with pytest.raises(InputError, match="budget"):
+        parse_budget(said)
+
+
+def test_seeds_count_up_and_budgets_keep_what_else_limits(task):
+    recipe = load_recipe(task / "task.yaml", ["seed=3"])
+    wanted = parse_comparison(recipe, task, ["direct"], 2, ["10%", 7])
+    found = list(wanted.iter_recipes(recipe))
+    assert [(r.seed, r.budget.queries, r.budget.usd) for r in found] == [
+        (3, "10%", 1), (3, 7, 1), (4, "10%", 1), (4, 7, 1)
+    ]  # fmt: skip
+    assert list(parse_comparison(recipe, task).iter_recipes(recipe)) == [recipe]
+
+
+@pytest.mark.parametrize(
+    ("how", "complaint"),
+    [
+        ({"methods": ["bridg"]}, "Did you mean 'bridge'"),
+        ({"n_seeds": 0}, "give at least 1"),
+        ({"budgets": ["5%", 0.05]}, "named twice"),
+    ],
+)
+def test_a_comparison_of_nothing_is_refused(task, how, complaint):
+    with pytest.raises(InputError, match=complaint):
+        parse_comparison(load_recipe(task / "task.yaml"), task, **how)

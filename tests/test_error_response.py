@@ -1,0 +1,92 @@
+"""What servers' errors mean, in the shapes that six providers send them."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekd.api_client.error_response import ErrorResponse
+
+GOOGLE_KEY = [
+    {
+        "error": {
+            "code": 400,
+            "message": "API key not valid. Please pass a valid API key.",
+            "status": "INVALID_ARGUMENT",
+            "details": [{"@type": "...ErrorInfo", "reason": "API_KEY_INVALID"}],
+        }
+    }
+]
+MISTRAL_FIELD = {
+    "object": "error",
+    "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"]}]},
+    "type": "invalid_request_error",
+}
+
+
+def openai(code, message="said", **more):
+    return {"error": {"message": message, "type": "x", "code": code, "param": None} | more}
+
+
+CASES = [
+    (401, openai("invalid_api_key"), "api.openai.com", "key"),
+    (403, openai("forbidden"), "api.openai.com", "key"),
+    (400, GOOGLE_KEY, "generativelanguage.googleapis.com", "key"),
+    (429, openai("insufficient_quota"), "api.openai.com", "money"),
+    (429, openai(None, type="insufficient_quota"), "api.openai.com", "money"),
+    (429, openai("organization_spend_limit_exceeded"), "api.openai.com", "money"),
+    (402, {"message": "Insufficient Balance"}, "api.deepseek.com", "money"),
+    (400, openai(None, "Your credit balance is too low"), "api.anthropic.com", "money"),
+    (
+        429,
+        {"error": {"type": "rate_limit_error",
+                   "details": {"error_code": "enforced_spend_limit_reached"}}},
+        "api.anthropic.com",
+        "money",
+    ),
+    (404, openai("model_not_found"), "api.openai.com", "model"),
+    (400, openai("unsupported_parameter", param="max_tokens"), "api.openai.com", "settings"),
+    (422, MISTRAL_FIELD, "api.mistral.ai", "settings"),
+    (
+        400,
+        openai("invalid_request_error", "`temperature` is deprecated for this model"),
+        "api.anthropic.com",
+        "settings",
+    ),
+    (
+        400,
+        openai("invalid_request_error", "You have reached your specified API usage limits."),
+        "api.anthropic.com",
+        "money",
+    ),
+    (403, openai("403", "Key limit exceeded (monthly limit)."), "openrouter.ai", "money"),
+    (400, openai("content_filter", param="prompt"), "x.openai.azure.com", "refused"),
+    (403, openai("403", "flagged by moderation"), "openrouter.ai", "refused"),
+    (413, "<html>too large</html>", "host", "refused"),
+    (429, openai("rate_limit_exceeded"), "api.openai.com", "throttled"),
+    (529, openai("overloaded_error"), "api.anthropic.com", "throttled"),
+    (500, openai("server_error"), "host", "failed"),
+    (504, "gateway timeout", "host", "unknown"),
+    (418, "teapot", "host", "other"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("status, body, host, kind", CASES)
+def test_an_error_is_read_for_what_it_means(status, body, host, kind):
+    text = body if isinstance(body, str) else json.dumps(body)
+    assert ErrorResponse.parse(status, text).classify(host) == kind
+
+
+def test_a_question_that_names_a_setting_is_not_taken_for_the_recipe():
+    said = openai("invalid_prompt", "the prompt about temperature and stop was flagged")
+    assert ErrorResponse.parse(400, json.dumps(said)).classify("host") == "refused"
+
+
+@given(st.integers(300, 599), st.text() | st.recursive(
+    st.none() | st.booleans() | st.text(max_size=5) | st.integers(),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["error", "message", "code", "details", "x"]), inner),
+).map(json.dumps))  # fmt: skip
+def test_reading_an_error_never_raises(status, body):
+    assert ErrorResponse.parse(status, body).classify("host")

@@ -1,0 +1,292 @@
+"""Grouped writing: durable before it is said to be done, undone piece by piece, sorted by rank."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from bridgekd.api_client.chat_completion import RequestCost
+from bridgekd.api_client.request_key import TeacherRequest
+from bridgekd.errors import HardLimitError, InputError
+from bridgekd.ledger.database import find_file_system
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.spend import sum_spend
+from bridgekd.records import Message
+from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
+from bridgekd.teacher.group_commit import GroupCommitter
+from test_live_transport import pool, purchase, words
+
+
+def call(n):
+    return {"provider": "p", "model": "m", "messages": [], "max_tokens": 1, "sample_index": n}
+
+
+def reserve(ledger, n, amount=100):
+    return ledger.reserve(call(n), run="r", purpose="train", reserve_microusd=amount)
+
+
+def durable_ids(path):
+    """What another process would find after a power cut now: through a connection of its own."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return {row[0] for row in db.execute("SELECT id FROM attempts")}
+    finally:
+        db.close()
+
+
+def test_a_reservation_is_durable_when_it_is_said_to_be_done(tmp_path):
+    async def many(commits):
+        async def one(n):
+            attempt_id = await commits.do(lambda: reserve(commits.ledger, n))
+            assert attempt_id in durable_ids(commits.ledger.path)
+
+        await asyncio.gather(*map(one, range(50)))
+
+    with Ledger(tmp_path / "l.db") as ledger:
+        asyncio.run(many(GroupCommitter(ledger)))
+        assert ledger.reserved_microusd() == 5000
+
+
+def test_many_pieces_share_few_transactions(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        commits, n_commits = GroupCommitter(ledger), []
+        ledger._connection("write").set_trace_callback(
+            lambda statement: n_commits.append(1) if statement == "COMMIT" else None
+        )
+
+        async def many():
+            await asyncio.gather(
+                *(commits.commit(lambda n=n: reserve(ledger, n)) for n in range(200))
+            )
+
+        asyncio.run(many())
+        assert len(n_commits) <= 3
+
+
+def test_a_piece_that_fails_undoes_itself_alone(tmp_path):
+    with Ledger(tmp_path / "l.db", hard_stop_microusd=250) as ledger:
+        works = [lambda n=n: reserve(ledger, n) for n in range(2)]
+        works += [lambda: ledger.release(99), lambda: reserve(ledger, 3, 50)]
+        first, second, failed, last = ledger.run_in_transaction(works)
+        assert isinstance(failed, ValueError)
+        assert durable_ids(ledger.path) == {first, second, last}
+        refused, small = ledger.run_in_transaction(
+            [lambda: reserve(ledger, 4), lambda: reserve(ledger, 5, 0)]
+        )
+        assert isinstance(refused, HardLimitError)
+        assert durable_ids(ledger.path) == {first, second, last, small}
+
+
+def test_what_was_asked_for_is_written_even_if_the_caller_is_cancelled(tmp_path):
+    async def impatient(commits):
+        task = asyncio.create_task(commits.do(lambda: reserve(commits.ledger, 1)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await commits.drain()
+
+    with Ledger(tmp_path / "l.db") as ledger:
+        asyncio.run(impatient(GroupCommitter(ledger)))
+        assert len(durable_ids(ledger.path)) == 1
+
+
+def test_recalling_sees_only_what_is_durable(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        looked = threading.Event()
+        inside = threading.Event()
+
+        def settle():
+            attempt_id = reserve(ledger, 1)
+            ledger.record(attempt_id, '{"choices": []}', price=None)
+            ledger.settle(attempt_id, "refused", RequestCost())
+            inside.set()
+            looked.wait(10)
+
+        writer = threading.Thread(target=ledger.run_in_transaction, args=([settle],))
+        writer.start()
+        inside.wait(10)
+        from bridgekd.api_client.request_key import compute_request_key
+
+        before = ledger.find_answer(compute_request_key(call(1)))
+        looked.set()
+        writer.join()
+        assert before is None
+        assert ledger.find_answer(compute_request_key(call(1))).state == "refused"
+
+
+def test_no_later_call_takes_the_room_that_an_earlier_one_waits_for(tmp_path):
+    """The big second call has to wait for the first; the small ones behind it wait as well."""
+    sizes = [10, 700, 10, 10]
+    requests = [
+        TeacherRequest(f"e{n}", n, (Message("user", "x" * size),)) for n, size in enumerate(sizes)
+    ]
+    order = []
+
+    def slowly(question, seed):
+        order.append(len(question))
+        return "Answer: 4"
+
+    with run_teacher_server(slowly, faults=Faults(latency_s=0.1)) as server:
+        stop = 2205 + 3000  # of the first alone; the second may take 3930
+        bought = purchase(tmp_path / "l.db", server, requests, stop=stop)
+    assert len(bought.completions) == 4
+    assert order[:2] == [10, 700]
+
+
+def test_buying_works_beside_a_running_event_loop(tmp_path):
+    async def notebook(server):
+        return purchase(tmp_path / "l.db", server, pool(5))
+
+    with run_teacher_server(words) as server:
+        assert len(asyncio.run(notebook(server)).completions) == 5
+
+
+@pytest.mark.parametrize(
+    "path, kind",
+    [
+        ("/home/me/ledger.db", "nfs4"),
+        ("/home/me/local/ledger.db", "ext4"),
+        ("/homes/ledger.db", "ext4"),
+        ("/mnt/share/x/ledger.db", "cifs"),
+    ],
+)
+def test_the_file_system_of_a_path_is_that_of_its_deepest_mount(path, kind):
+    mounts = [("/", "ext4"), ("/home", "nfs4"), ("/mnt/share", "ext4"), ("/mnt/share", "cifs")]
+    assert find_file_system(Path(path), [*mounts, ("/home/me/local", "ext4")]) == kind
+
+
+def test_a_ledger_on_a_shared_file_system_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    import psutil
+
+    part = namedtuple("part", "mountpoint fstype")
+    monkeypatch.setattr(psutil, "disk_partitions", lambda all: [part(str(tmp_path), "nfs4")])
+    with pytest.raises(InputError, match=r"shared file system \(nfs4\).*local disk"):
+        Ledger(tmp_path / "l.db").__enter__()
+    assert not (tmp_path / "l.db").exists()
+
+
+FULL = """
+import os
+import sys
+from bridgekd.api_client.chat_completion import Bill
+from bridgekd.ledger.ledger import Ledger
+from bridgekd.errors import BadInput
+path, filler = sys.argv[1:]
+call = lambda n: {"provider": "p", "model": "m", "messages": [], "sample_index": n}
+hold = {"run": "r", "purpose": "train", "reserve_microusd": 1}
+with Ledger(path) as ledger:
+    flying = [ledger.reserve(call(n), **hold) for n in range(64)]
+    full = os.open(filler, os.O_CREAT | os.O_WRONLY)
+    try:
+        while True:  # somebody else fills the disk
+            os.write(full, bytes(4096))
+    except OSError:
+        os.close(full)
+    for attempt_id in flying:  # what is in flight is paid for, and arrives
+        works = [lambda: ledger.record(attempt_id, "x" * 8000, price=None)]
+        works += [lambda: ledger.reserve(call(98), **hold)]  # another call wants to go out
+        ledger.together(works)
+        ledger.together([lambda: ledger.settle(attempt_id, "answered", Bill(1, 1, 1))])
+    try:
+        ledger.reserve(call(99), **hold)
+    except BadInput as exc:
+        print(exc)
+"""
+
+
+def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
+    """On a small file system of its own, made in a name space of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "child.py").write_text(FULL)
+    script = (
+        f"mount -t tmpfs -o size=24m none {disk} && "
+        f"{sys.executable} {tmp_path}/child.py {disk}/l.db {disk}/filler && rm {disk}/filler && "
+        f"cp {disk}/l.db* {tmp_path}"
+    )
+    command = ["unshare", "-rm", "sh", "-c", script]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare here, so no small disk can be made")
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no small disk can be made here: {done.stderr.strip()}")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert "the disk is full; what was paid for is saved" in done.stdout
+    found = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
+    assert found["answered"] == 64
+    assert not os.path.exists(disk / "l.db.spare")
+
+
+INTERRUPTED = """
+import asyncio, os, signal, sys, threading, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from bridgekd.sandbox.teacher_server import Faults, serve
+from test_live_transport import pool, purchase, words
+
+def interrupt_after(server, n):
+    while server.served.total() < n:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+async def notebook():
+    with serve(words, faults=Faults(latency_s=0.2)) as server:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        threading.Thread(target=interrupt_after, args=(server, 4)).start()
+        try:
+            purchase(Path(sys.argv[2]), server, pool(200), concurrency=2)
+        except KeyboardInterrupt:
+            print(server.served.total())
+
+asyncio.new_event_loop().run_until_complete(notebook())  # which handles no signals, as a kernel's
+"""
+
+
+def test_an_interrupt_in_a_notebook_stops_the_buying(tmp_path):
+    script = tmp_path / "notebook.py"
+    script.write_text(INTERRUPTED)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path / "l.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    n_served = int(done.stdout.split()[0])
+    assert 0 < n_served < 60
+    found = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
+    assert found["answered"] == n_served
+
+
+def test_a_ledger_whose_log_cannot_be_read_is_not_shown_as_empty(tmp_path):
+    with Ledger(tmp_path / "l.db") as ledger:
+        reserve(ledger, 1)
+        for name in ("l.db", "l.db-wal"):
+            (tmp_path / f"copy-{name}").write_bytes((tmp_path / name).read_bytes())
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    (tmp_path / "copy-l.db").rename(folder / "l.db")
+    (tmp_path / "copy-l.db-wal").rename(folder / "l.db-wal")
+    script = f"""
+import sys
+from bridgekd.ledger.spend import spend
+from bridgekd.errors import BadInput
+try:
+    print(spend({str(folder / "l.db")!r}))
+except BadInput as exc:
+    print(exc)
+"""
+    (tmp_path / "look.py").write_text(script)
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    command = ["unshare", "-rm", "sh", "-c", f"{mount} && {sys.executable} {tmp_path}/look.py"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare here, so no read-only folder can be made")
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no read-only folder can be made here: {done.stderr.strip()}")
+    assert "copy both to a folder that can be written" in done.stdout

@@ -1,0 +1,88 @@
+"""Confidence in a text against the plain computation with all logits."""
+
+import pytest
+import torch
+from tokenizers import normalizers
+
+from bridgekd import lm
+from bridgekd.lm.tokenization import tokenize_continuations, tokenize_prompts
+from bridgekd.prompts import render_cot_prompt, render_judge_prompt
+from bridgekd.records import Example
+from tiny_models import FAMILIES, tiny_model, tiny_tokenizer, write_tiny
+
+BOX = Example("a", "Who holds the red box ?", "Ann")
+YES = Example("b", "So ?", None, ("no", "yes"))
+PAIRS = [
+    (BOX, "Ann"),
+    (BOX, "Ann holds a red box . Bob gives the box to Ann .\nAnswer: Ann"),
+    (YES, ""),
+    (YES, "(B) yes"),
+    (YES, " \n"),
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def local(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return lm.load_model(write_tiny(folder, request.param, "byte_level"), device="cpu")
+
+
+def log_likelihoods(local, prompt, text):
+    """log p of each token of the text, from all logits of one unpadded sequence."""
+    (ids,) = tokenize_prompts(local.tokenizer, [prompt])
+    (target,) = tokenize_continuations(local.tokenizer, [text])
+    with torch.no_grad():
+        logits = local.model(input_ids=torch.tensor([[*ids, *target]])).logits[0].double()
+    log_p = logits.log_softmax(-1)[len(ids) - 1 : -1]
+    return log_p.gather(1, torch.tensor(target)[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_p_true_is_the_share_of_true_among_the_first_tokens(local, batch_size):
+    sure = lm.estimate_confidence(local, PAIRS, how="p_true", batch_size=batch_size)
+    for (example, text), c in zip(PAIRS, sure, strict=True):
+        prompt = render_judge_prompt(example, text)
+        true, false = (float(log_likelihoods(local, prompt, w)[0].exp()) for w in ("True", "False"))
+        assert c == pytest.approx(true / (true + false) if text.strip() else 0, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_likelihood_is_the_mean_over_the_texts_tokens(local, batch_size):
+    sure = lm.estimate_confidence(local, PAIRS, how="likelihood", batch_size=batch_size)
+    for (example, text), c in zip(PAIRS, sure, strict=True):
+        mean = (
+            log_likelihoods(local, render_cot_prompt(example), text).mean()
+            if text.strip()
+            else None
+        )
+        assert c == pytest.approx(0 if mean is None else float(mean.exp()), abs=1e-5)
+
+
+def test_words_whose_first_tokens_are_the_same_are_compared_whole():
+    tokenizer = tiny_tokenizer("word_level")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace("True", "the quick"), normalizers.Replace("False", "the lazy dog")]
+    )
+    local = lm.LocalModel(tiny_model("llama", len(tokenizer)).eval(), tokenizer, "cpu")
+    true, false = tokenize_continuations(tokenizer, ["True", "False"])
+    assert true[0] == false[0] and true != false
+    (c,) = lm.estimate_confidence(local, PAIRS[:1], how="p_true", batch_size=1)
+    p, q = (float(log_likelihoods(local, render_judge_prompt(*PAIRS[0]), w).sum().exp())
+            for w in ("True", "False"))  # fmt: skip
+    assert c == pytest.approx(p / (p + q), abs=1e-5)
+
+
+def test_the_progress_ends_at_the_number_of_pairs(local):
+    told = []
+    lm.estimate_confidence(
+        local, PAIRS, how="p_true", batch_size=1,
+        progress=lambda what, done, total: told.append((what, done, total)),
+    )  # fmt: skip
+    assert told[0] == ("judge", sum(not text.strip() for _, text in PAIRS), 5)
+    assert told[-1] == ("judge", 5, 5)
+
+
+def test_no_pairs_and_only_empty_texts_need_no_model(local):
+    for how in ("p_true", "likelihood"):
+        assert lm.estimate_confidence(local, [], how=how, batch_size=2).shape == (0,)
+        assert lm.estimate_confidence(local, [(BOX, "")], how=how, batch_size=2).tolist() == [0.0]

@@ -1,0 +1,122 @@
+"""A mentor beside a training: followed where it can be, and named in the log either way."""
+
+import json
+
+import pytest
+import torch
+
+import bridgekd
+from bridgekd import lm
+from bridgekd.errors import InputError
+from bridgekd.io.row_files import read_rows
+from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
+from bridgekd.lm.objectives.forward_kl import compute_forward_kl
+from bridgekd.lm.tokenization import tokenize_sequences
+from bridgekd.records import Rationale
+from bridgekd.sandbox.export import export_world
+from bridgekd.sandbox.step_checker import count_wrong_steps
+from bridgekd.sandbox.teacher_server import run_teacher_server
+from bridgekd.stages.rationale_filters import drop_duplicates
+from bridgekd.variants import VariantRef
+from test_lm_training_loop import ROWS, tune, weights
+from tiny_models import CHATML, tiny_model, tiny_tokenizer, write_tiny
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """(student, mentor of the same vocabulary, mentor of another)."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = tiny_tokenizer("word_level", CHATML)
+    for name, seed in (("student", 0), ("mentor", 1)):
+        tiny_model("llama", len(tokenizer), seed).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder / "student", folder / "mentor", write_tiny(folder / "other", "llama")
+
+
+def distance(folder, mentor):
+    """Mean divergence from the mentor over the rows' targets."""
+    one, other = lm.load_model(folder, device="cpu"), lm.load_model(mentor, device="cpu")
+    total = 0.0
+    for row in tokenize_sequences(one.tokenizer, ROWS):
+        ids, counted = torch.tensor([row.ids[:-1]]), torch.tensor(row.weights[1:])
+        with torch.no_grad():
+            ours, theirs = (m.model(input_ids=ids).logits[0] for m in (one, other))
+        ids = ids[0]
+        batch = TokenBatch(ours, ids, counted, torch.zeros_like(ids), theirs)
+        total += float(compute_forward_kl(batch, 2.0))
+    return total / len(ROWS)
+
+
+def blend(share, mentor):
+    ref = {"name": "forward_kl", "kd_weight": share, "kd_temperature": 2.0}
+    objective = OBJECTIVES.resolve(VariantRef.model_validate(ref))
+    return {"objective": objective, "reference": lm.ReferenceSpec(mentor, None)}
+
+
+def test_a_student_with_a_mentor_ends_nearer_to_it(models, tmp_path):
+    student, mentor, _ = models
+    logs = [tune(student, tmp_path / str(share), **blend(share, mentor)) for share in (0.0, 0.9)]
+    assert [log.used_reference for log in logs] == [True, True]
+    assert distance(tmp_path / "0.9", mentor) < 0.8 * distance(tmp_path / "0.0", mentor)
+
+
+def test_a_mentor_of_no_share_changes_nothing(models, tmp_path):
+    student, mentor, _ = models
+    tune(student, tmp_path / "alone")
+    tune(student, tmp_path / "beside", **blend(0.0, mentor))
+    alone, beside = weights(tmp_path / "alone"), weights(tmp_path / "beside")
+    assert all(torch.allclose(alone[name], beside[name], atol=1e-6) for name in alone)
+
+
+def test_a_mentor_of_another_vocabulary_is_left_out_and_the_log_says_so(models, tmp_path):
+    student, _, other = models
+    log = tune(student, tmp_path / "out", **blend(0.5, other))
+    tune(student, tmp_path / "alone")
+    assert not log.used_reference
+    alone, out = weights(tmp_path / "alone"), weights(tmp_path / "out")
+    assert all(torch.equal(alone[name], out[name]) for name in alone)
+
+
+def test_an_objective_without_its_reference_model_is_one_sentence(models, tmp_path):
+    student, mentor, _ = models
+    with pytest.raises(InputError, match="objective forward_kl needs a reference model"):
+        tune(student, tmp_path / "out", **blend(0.5, mentor) | {"reference": None})
+
+
+def test_of_equal_rationales_of_one_question_only_the_first_is_kept():
+    said = [Rationale("a", text, "x", "assistant", kept) for text, kept in
+            (("one", True), ("two", True), ("one", True), ("three", False))]  # fmt: skip
+    assert [r.kept for r in drop_duplicates(said)] == [True, True, False, False]
+    assert drop_duplicates(said)[2].reason == "said before"
+
+
+def test_a_right_answer_behind_the_words_of_a_wrong_one_is_kept():
+    said = [Rationale("a", "4 + 3.", "8", "assistant", False, "wrong answer")]
+    said += [Rationale("a", "4 + 3.", "7", "assistant", True)] * 2
+    assert [row.kept for row in drop_duplicates(said)] == [False, True, False]
+
+
+def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(tmp_path):
+    recipe = export_world(tmp_path / "w", n_pool=12, n_validation=2, n_test=2, n_instructions=8)
+    quick = [
+        *(f"{who}.updates=2" for who in ("student.train", "student.instruct_train")),
+        *(f"assistant.{how}.updates=1" for how in ("train", "warm_up_train")),
+        *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
+        "assistant.warm_up=0", "evaluate.teacher_queries=0", "budget.queries=4",
+        "assistant.max_new_tokens=80", "student.max_new_tokens=8",
+        "student.instruct=null",
+    ]  # fmt: skip
+    with run_teacher_server(wrong_rate=0.0) as teacher:
+        sets = [*quick, f"teacher.base_url={teacher.base_url}"]
+        told = bridgekd.run(
+            recipe, overrides=sets, methods=["mentor_kd"], checkers={"sandbox": count_wrong_steps}
+        )
+    store = recipe.parent / "runs"
+    (written,) = store.glob("sample_rationales-*/rationales.parquet")
+    rows = read_rows(written, Rationale)
+    assert len(rows) == 3 * 12
+    assert all(r.kept or r.reason for r in rows) and any(r.kept for r in rows)
+    (manifest,) = store.glob("train_student-*/manifest.json")
+    assert json.loads(manifest.read_text())["stats"]["with_mentor"] is True
+    row = told.metrics.arms["mentor_kd"]
+    assert row.n_queries == 4 and row.training_set.n_kept == (sum(r.kept for r in rows),)

@@ -1,0 +1,316 @@
+"""The one training loop: right sums, exact counts, the same bytes, the best weights."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bridgekd import lm
+from bridgekd.errors import InputError
+from bridgekd.lm.packing import supports_packing, verify_packing
+from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
+from bridgekd.progress import ignore_progress
+from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
+from bridgekd.records import Message, TargetSpan, TrainingSequence
+from tiny_models import FAMILIES, write_tiny
+
+NAMES = ("Ann", "Bob", "the fox", "the dog", "Ann gives")
+ROWS = [
+    TrainingSequence(
+        str(i),
+        (Message("user", "Who holds " + "the box " * (i % 3 + 1) + "?"),),
+        (
+            TargetSpan(f"{NAMES[i % 5]} holds the red box .\n"),
+            TargetSpan(f"Answer: {NAMES[i % 5]}", 2.0),
+        ),
+    )
+    for i in range(10)
+]
+TRAIN = TrainOptions(
+    batch_size=4, learning_rate=1e-2, warmup_ratio=0.0, lr_scheduler_type="constant"
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("base"), "lfm2", "word_level")
+
+
+def tune(
+    base, out, *, train=TRAIN, rows=ROWS, n_updates=6, seed=0, progress=ignore_progress, **kwargs
+):
+    job = lm.TrainingJob(
+        base, rows, out, train, n_updates=n_updates, seed=seed, device="cpu", **kwargs
+    )
+    return lm.fine_tune(job, progress)
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_first_loss_is_the_naive_one(base, tmp_path):
+    rows = ROWS[:4]
+    tune(base, tmp_path, rows=rows, n_updates=1)
+    local = lm.load_model(base, device="cpu")
+    total = norm = 0.0
+    for row in tokenize_sequences(local.tokenizer, rows):
+        with torch.no_grad():
+            logits = local.model(input_ids=torch.tensor([row.ids])).logits[0].double()
+        logp = torch.log_softmax(logits, -1)
+        for t in range(1, len(row.ids)):
+            total -= row.weights[t] * float(logp[t - 1, row.ids[t]])
+            norm += row.weights[t]
+    assert math.isclose(metrics(tmp_path)[0]["loss"], total / norm, rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_micro_batch_changes_neither_losses_nor_weights(tmp_path, family):
+    base = write_tiny(tmp_path / "base", family, "word_level")
+    for tokens in (8, 60, None):
+        log = tune(base, tmp_path / str(tokens), runtime=RuntimeOptions(micro_batch_tokens=tokens))
+        assert log.micro_tokens == tokens
+    whole = [line["loss"] for line in metrics(tmp_path / "None")]
+    for tokens in (8, 60):
+        losses = [line["loss"] for line in metrics(tmp_path / str(tokens))]
+        assert losses == pytest.approx(whole, rel=1e-3)
+
+
+def test_the_same_training_gives_the_same_bytes(base, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        tune(base, tmp_path / name, seed=seed)
+    data = {n: (tmp_path / n / "model.safetensors").read_bytes() for n in "abc"}
+    assert data["a"] == data["b"] != data["c"]
+
+
+def test_training_learns_and_the_model_stops_at_the_end(base, tmp_path):
+    rows = ROWS[:1]
+    tune(base, tmp_path, rows=rows, n_updates=80)
+    local = lm.load_model(tmp_path, device="cpu")
+    (text,) = lm.generate_texts(local, [rows[0].prompt], max_new_tokens=40, batch_size=1)
+    assert text.split() == ["Ann", "holds", "the", "red", "box", ".", "Answer:", "Ann"]
+
+
+def test_exactly_n_updates_are_made_and_counted(base, tmp_path):
+    steps = []
+    log = tune(
+        base, tmp_path, n_updates=7, progress=lambda *step: steps.append(step), label="train it"
+    )
+    assert steps == [("train it", k, 7) for k in range(8)]
+    assert [line["update"] for line in metrics(tmp_path)] == list(range(1, 8))
+    assert (log.n_updates, log.best_update, log.n_rows, log.n_too_long) == (7, 7, 10, 0)
+    local = lm.load_model(base, device="cpu")
+    lengths = [len(row.ids) for row in tokenize_sequences(local.tokenizer, ROWS)]
+    assert log.n_tokens - 2 * sum(lengths) in range(8 * min(lengths), 8 * max(lengths) + 1)
+
+
+def test_the_best_weights_are_kept_the_earliest_of_equals(base, tmp_path):
+    values = iter([0.1, 0.7, 0.7, 0.2])
+    seen = []
+
+    def validate(local):
+        assert not local.model.training
+        seen.append({k: v.clone() for k, v in local.model.state_dict().items()})
+        return next(values)
+
+    log = tune(base, tmp_path / "a", n_updates=8, validate=validate)
+    assert log.validations == ((2, 0.1), (4, 0.7), (6, 0.7), (8, 0.2))
+    assert log.best_update == 4
+    assert all(torch.equal(v, seen[1][k]) for k, v in weights(tmp_path / "a").items())
+    lines = {line["update"]: line["validation"] for line in metrics(tmp_path / "a")}
+    assert lines[4] == 0.7 and lines[5] is None
+
+
+def test_asking_the_validation_split_does_not_change_the_training(base, tmp_path):
+    calls = []
+
+    def validate(local):
+        lm.generate_texts(local, [row.prompt for row in ROWS], max_new_tokens=3, batch_size=4)
+        calls.append(1)
+        return len(calls)  # always better, so that the last weights are the ones kept
+
+    tune(base, tmp_path / "asked", validate=validate)
+    tune(base, tmp_path / "not")
+    asked, silent = weights(tmp_path / "asked"), weights(tmp_path / "not")
+    assert all(torch.equal(asked[name], silent[name]) for name in silent)
+
+
+def test_too_long_rows_are_left_out_and_counted(base, tmp_path):
+    long = TrainingSequence("long", ROWS[0].prompt, (TargetSpan("the box " * 60),))
+    log = tune(
+        base, tmp_path, rows=[*ROWS, long], train=TRAIN.model_copy(update={"max_length": 60})
+    )
+    assert (log.n_rows, log.n_too_long) == (10, 1)
+
+
+def test_rows_beyond_the_models_positions_are_left_out(base, tmp_path):
+    long = TrainingSequence("long", ROWS[0].prompt, (TargetSpan("the box " * 300),))
+    assert tune(base, tmp_path, rows=[*ROWS, long], n_updates=1).n_too_long == 1
+
+
+def test_no_row_left_is_one_sentence(base, tmp_path):
+    with pytest.raises(InputError, match="none of 10 rows has at most 8 tokens; raise max_length"):
+        tune(base, tmp_path, train=TRAIN.model_copy(update={"max_length": 8}))
+    with pytest.raises(InputError, match="train: there are no rows to train on"):
+        tune(base, tmp_path, rows=[])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_is_trained_saved_loaded_and_trained_on(tmp_path, family):
+    base = write_tiny(tmp_path / "base", family, "word_level")
+    before = weights(base)
+    tune(base, tmp_path / "one", lora=LoraOptions(r=2))
+    tune(tmp_path / "one", tmp_path / "two", lora=LoraOptions(r=2))
+    one, two = (load_file(tmp_path / n / "adapter_model.safetensors") for n in ("one", "two"))
+    assert one.keys() == two.keys() and not (tmp_path / "two" / "model.safetensors").exists()
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    assert metrics(tmp_path / "two")[0]["loss"] < metrics(tmp_path / "one")[0]["loss"]
+    assert all(torch.equal(v, before[k]) for k, v in weights(base).items())
+    settings = json.loads((tmp_path / "two" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(base)
+
+
+def test_nothing_but_the_model_and_the_log_is_left_in_the_folder(base, tmp_path):
+    tune(base, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert json.loads((tmp_path / "config.json").read_text()).get("use_cache", True)
+
+
+class LimitedMemory:
+    """Memory that holds so many tokens and, of a micro-batch, no more than that."""
+
+    def __init__(self, n_tokens):
+        self.n_tokens, self.refused = n_tokens, 0
+
+    def __call__(self, module, arguments):
+        if arguments[0].numel() > self.n_tokens and torch.is_grad_enabled():
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB\nmore")
+
+
+@pytest.fixture
+def scarce():
+    """Every embedding of token ids asks this for memory first."""
+    memory = LimitedMemory(10**9)
+
+    def hook(module, arguments):
+        if isinstance(module, torch.nn.Embedding):
+            memory(module, arguments)
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(hook)
+    yield memory
+    handle.remove()
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(base, tmp_path, scarce):
+    tune(base, tmp_path / "rich")
+    scarce.n_tokens = 40
+    log = tune(base, tmp_path / "poor")
+    assert log.n_halvings == scarce.refused > 0 and log.micro_tokens <= 70
+    losses = [[line["loss"] for line in metrics(tmp_path / n)] for n in ("rich", "poor")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_no_room_for_a_single_row_is_one_sentence_after_everything_was_tried(
+    base, tmp_path, scarce
+):
+    scarce.n_tokens = 5
+    with pytest.raises(InputError, match=r"not hold one row of \d+ tokens \(CUDA out of memory"):
+        tune(base, tmp_path)
+
+
+def test_gradient_checkpointing_changes_no_loss(base, tmp_path, scarce):
+    class Once(LimitedMemory):
+        def __call__(self, module, arguments):
+            if not self.refused and len(arguments[0]) == 1:
+                super().__call__(module, arguments)
+
+    tune(base, tmp_path / "rich")
+    scarce.n_tokens, scarce.__class__ = 0, Once
+    log = tune(base, tmp_path / "poor", runtime=RuntimeOptions(micro_batch_tokens=8))
+    assert log.gradient_checkpointing and log.n_halvings == 0
+    losses = [[line["loss"] for line in metrics(tmp_path / n)] for n in ("rich", "poor")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_rows_too_long_are_cut_at_the_start_of_their_prompt(base, tmp_path):
+    long = TrainingSequence("long", (Message("user", "the box " * 90),), ROWS[0].spans)
+    hopeless = TrainingSequence("hopeless", ROWS[0].prompt, (TargetSpan("the box " * 90),))
+    cut = TRAIN.model_copy(update={"max_length": 60, "too_long": "cut"})
+    log = tune(base, tmp_path, rows=[*ROWS, long, hopeless], train=cut)
+    assert (log.n_rows, log.n_truncated, log.n_too_long) == (11, 1, 1)
+
+
+def test_a_cut_row_keeps_its_bos_and_its_target():
+    row = TokenizedSequence((1, 5, 6, 7, 8, 9), (0.0, 0.0, 0.0, 0.0, 1.0, 2.0), 4)
+    assert truncate_prompt(row, 5, 1) == TokenizedSequence(
+        (1, 6, 7, 8, 9), (0.0, 0.0, 0.0, 1.0, 2.0), 3
+    )
+    assert truncate_prompt(row, 5, None) == TokenizedSequence(
+        (5, 6, 7, 8, 9), (0.0, 0.0, 0.0, 1.0, 2.0), 3
+    )
+    assert truncate_prompt(row, 3, 1) is None
+
+
+def test_without_a_gain_for_so_long_the_training_ends(base, tmp_path):
+    values = iter([0.1, 0.7, 0.6, 0.7, 0.9, 0.9])
+    patient = TRAIN.model_copy(update={"patience": 2, "evaluations": 6})
+    steps = []
+    log = tune(
+        base, tmp_path, train=patient, validate=lambda local: next(values), n_updates=12,
+        progress=lambda *step: steps.append(step),
+    )  # fmt: skip
+    assert (log.n_updates, log.best_update) == (8, 4) and len(log.validations) == 4
+    assert steps[0][1:] == (0, 12) and steps[-1][1:] == (8, 8)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_rows_in_one_line_have_the_losses_of_rows_apart(tmp_path, family):
+    local = lm.load_model(write_tiny(tmp_path, family, "word_level"), device="cpu")
+    rows = tokenize_sequences(local.tokenizer, ROWS)
+    assert supports_packing(local) and verify_packing(local, rows)
+
+
+def test_short_convolutions_and_models_without_positions_are_not_put_in_one_line(tmp_path):
+    for family in ("lfm2", "bloom"):
+        local = lm.load_model(write_tiny(tmp_path / family, family, "word_level"), device="cpu")
+        assert not supports_packing(local)
+    conv = lm.load_model(tmp_path / "lfm2", device="cpu")
+    assert not verify_packing(conv, tokenize_sequences(conv.tokenizer, ROWS))
+
+
+def test_a_tracker_that_is_not_there_is_one_sentence(base, tmp_path):
+    with pytest.raises(InputError, match=r"runtime\.report_to 'nothing' is no tracker"):
+        tune(base, tmp_path, runtime=RuntimeOptions(report_to=("nothing",)))
+    with pytest.raises(InputError, match="'clearml' is not installed; pip install it"):
+        tune(base, tmp_path, runtime=RuntimeOptions(report_to=("clearml",)))
+
+
+def test_quantising_without_its_library_is_one_sentence(base, tmp_path):
+    with pytest.raises(InputError, match="needs bitsandbytes, which is not installed"):
+        tune(base, tmp_path, lora=LoraOptions(quantize="4bit"))
+
+
+def test_the_mean_loss_is_the_training_s(base, tmp_path):
+    tune(base, tmp_path, rows=ROWS[:4], n_updates=1)
+    local = lm.load_model(base, device="cpu")
+    with pytest.raises(InputError, match="none of the 4 rows held out has at most 2 tokens"):
+        lm.compute_eval_loss(local, ROWS[:4], 2)
+    assert lm.compute_eval_loss(local, ROWS[:4], 1024) == pytest.approx(
+        metrics(tmp_path)[0]["loss"]
+    )

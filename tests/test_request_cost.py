@@ -1,0 +1,174 @@
+"""Rounding goes against the buyer and a reserve is never too small."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridgekd.api_client.chat_completion import (
+    RequestCost,
+    compute_request_cost,
+    find_error,
+    parse_completion,
+)
+from bridgekd.api_client.request_key import TeacherRequest, build_request, compute_request_key
+from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits
+from bridgekd.cost.request_cost import (
+    compute_cost_microusd,
+    compute_max_prompt_tokens,
+    compute_reserve_microusd,
+    format_microusd,
+    to_microusd,
+)
+from bridgekd.recipe import Price, TeacherOptions
+from bridgekd.records import Message
+
+prices = st.builds(Price, input=st.floats(0, 1000), output=st.floats(0, 1000))
+tokens = st.integers(0, 10**7)
+
+
+@given(prices, tokens, tokens)
+def test_a_cost_is_the_exact_bill_rounded_up_by_less_than_one(price, n_prompt, n_completion):
+    exact = Fraction(repr(price.input)) * n_prompt + Fraction(repr(price.output)) * n_completion
+    assert 0 <= compute_cost_microusd(price, n_prompt, n_completion) - exact < 1
+
+
+@given(prices, tokens, tokens, tokens, tokens)
+def test_more_tokens_never_cost_less(price, a, b, more_a, more_b):
+    assert compute_cost_microusd(price, a, b) <= compute_cost_microusd(
+        price, a + more_a, b + more_b
+    )
+
+
+@given(prices, st.lists(st.text(max_size=50), max_size=5), st.integers(1, 4096), st.data())
+def test_no_call_within_its_bounds_costs_more_than_its_reserve(price, texts, max_tokens, data):
+    messages = [Message("user", text) for text in texts]
+    n_prompt = data.draw(st.integers(0, compute_max_prompt_tokens(messages)))
+    n_completion = data.draw(st.integers(0, max_tokens))
+    reserve = compute_reserve_microusd(price, messages, max_tokens)
+    assert compute_cost_microusd(price, n_prompt, n_completion) <= reserve
+
+
+@given(st.text())
+def test_a_prompt_is_bounded_by_more_than_its_bytes(text):
+    assert compute_max_prompt_tokens([Message("user", text)]) > len(
+        text.encode("utf-8", "surrogatepass")
+    )
+
+
+def test_a_price_is_the_decimal_that_was_written():
+    # In binary floating point 0.1 * 3 is a little more than 0.3.
+    assert compute_cost_microusd(Price(input=0.1, output=0.0), 30, 0) == 3
+    assert compute_cost_microusd(Price(input=2.5, output=10.0), 1, 0) == 3
+    assert compute_cost_microusd(None, 1000, 1000) == 0
+
+
+@pytest.mark.parametrize(
+    ("usd", "expected"), [(5.0, 5_000_000), (0.1, 100_000), (0.0000019, 1), (0.29, 290_000)]
+)
+def test_a_limit_in_dollars_is_rounded_down(usd, expected):
+    assert to_microusd(usd) == expected
+
+
+def test_dollars_show_no_more_decimals_than_needed():
+    shown = [format_microusd(n) for n in (0, 1, 1_500_000, 1_234_567_890, -20_000)]
+    assert shown == ["$0.00", "$0.000001", "$1.50", "$1,234.56789", "-$0.02"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=30), st.data())
+def test_what_is_admitted_does_not_depend_on_the_order_of_settling(calls, data):
+    """The loop of `buy` in miniature: (most, cost below most) in rank order, landing at random."""
+    costs = [(max(pair), min(pair)) for pair in calls]
+    limit = data.draw(st.integers(0, 500))
+    account, flying, n_admitted = BudgetTracker(Limits(microusd=limit)), [], 0
+    for most, cost in costs:
+        while flying and (
+            account.find_blocking_limit(BudgetUse(1, most)) or data.draw(st.booleans())
+        ):
+            landed = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
+            account.settle(BudgetUse(1, landed[0]), BudgetUse(1, landed[1]))
+        if account.find_blocking_limit(BudgetUse(1, most)):
+            break
+        account.reserve(BudgetUse(1, most))
+        flying.append((most, cost))
+        n_admitted += 1
+    spent = expected = 0
+    for most, cost in costs:
+        if spent + most > limit:
+            break
+        spent, expected = spent + cost, expected + 1
+    assert n_admitted == expected
+    assert spent <= limit
+
+
+@given(st.text())
+def test_reading_a_reply_never_raises(raw):
+    assert parse_completion(raw).state in ("answered", "truncated", "refused", "unparsable")
+
+
+@pytest.mark.parametrize(
+    ("body", "state", "text"),
+    [
+        ('{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}', "answered", "a"),
+        ('{"choices":[{"message":{"content":"a"},"finish_reason":"length"}]}', "truncated", "a"),
+        ('{"choices":[{"message":{"content":null,"refusal":"no"}}]}', "refused", "no"),
+        (
+            '{"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]}',
+            "refused",
+            "",
+        ),
+        ('{"choices":[{"message":{"content":[{"type":"text","text":"a"}]}}]}', "answered", "a"),
+        ('{"choices":[]}', "refused", ""),
+        ('{"choices":[7]}', "unparsable", ""),
+        ('{"error":{"message":"x"},"choices":[]}', "unparsable", ""),
+        ("<html>", "unparsable", ""),
+        ("[]", "unparsable", ""),
+    ],
+)
+def test_a_body_says_its_state(body, state, text):
+    reply = parse_completion(body)
+    assert (reply.state, reply.text) == (state, text)
+
+
+def test_a_reply_without_usage_is_billed_at_its_reserve():
+    reply = parse_completion(
+        '{"choices":[{"message":{"content":"a"}}],"usage":{"prompt_tokens":3}}'
+    )
+    assert compute_request_cost(
+        reply, Price(input=1, output=1), most=RequestCost(9, 8, 7)
+    ) == RequestCost(9, 8, 7)
+
+
+def test_reasoning_tokens_left_out_of_the_completion_are_billed():
+    reply = parse_completion(
+        '{"choices":[{"message":{"content":"a","reasoning_content":"b"}}],'
+        '"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":115}}'
+    )
+    usage = reply.usage
+    assert (usage.n_prompt_tokens, usage.n_completion_tokens, reply.reasoning) == (10, 105, "b")
+    assert usage.n_reasoning_tokens == 100
+
+
+def test_a_key_names_the_whole_request_and_nothing_else():
+    teacher = TeacherOptions(model="m", base_url="http://a/v1")
+    request = TeacherRequest("id", 3, (Message("user", "q"),))
+    key = compute_request_key(build_request(teacher, request))
+    elsewhere = teacher.model_copy(update={"base_url": "http://b/v1", "timeout_s": 1.0})
+    assert key.startswith("v1:")
+    assert key == compute_request_key(
+        build_request(elsewhere, TeacherRequest("other", 9, request.messages))
+    )
+    others = [
+        build_request(teacher, TeacherRequest("id", 3, request.messages, sample_index=1)),
+        build_request(teacher, TeacherRequest("id", 3, (Message("user", "q "),))),
+        build_request(teacher.model_copy(update={"temperature": 0.5}), request),
+        build_request(teacher.model_copy(update={"provider": "other"}), request),
+    ]
+    assert len({key, *map(compute_request_key, others)}) == 5
+
+
+def test_a_body_nested_beyond_reason_is_unparsable():
+    for raw in ("[" * 100_000, '{"choices":' + "[" * 100_000 + "]" * 100_000 + "}"):
+        assert parse_completion(raw).state == "unparsable"
+        assert find_error(raw) == ""

@@ -1,0 +1,100 @@
+"""A finished run read back: where a model came from, and which arm is meant."""
+
+from pathlib import Path
+
+import pytest
+
+from bridgekd.errors import InputError
+from bridgekd.exports.cards import _find_base_model
+from bridgekd.io.artifact_store import Artifact, Stats, Store, stage
+from bridgekd.recipe import FrozenModel, Recipe
+from bridgekd.runs.metadata import EvaluatedModel, FinishedRun, find_base_model, read_metadata
+from bridgekd.runs.run import RunMetadata
+from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.predict import PredictSettings
+
+HUB = Artifact("hub", "hub:owner/base@main", Path("owner/base@main"))
+FILE = Artifact("file", "file:1", Path("train.jsonl"))
+
+
+class EmptySettings(FrozenModel):
+    pass
+
+
+@stage(version=1)
+def work(out, settings, live, pool=None, model=None, *rationales):
+    return Stats()
+
+
+@pytest.fixture
+def make(tmp_path):
+    store = Store(tmp_path)
+    return lambda name, *inputs: store.make(work.named(name, name), EmptySettings(), None, *inputs)
+
+
+def a_run(arms, method="bridge"):
+    recipe = Recipe.model_validate(
+        {
+            "method": method,
+            "data": {"train": "train.jsonl", "test": "test.jsonl"},
+            "teacher": {"model": "large"},
+            "budget": {"queries": 5},
+            "assistant": {"model": "models/assistant"},
+            "student": {"model": "models/student"},
+        }
+    )
+    metadata = RunMetadata(
+        name="tiny", ledger="", folder="/home/me", recipe={}, methods=(recipe.method,)
+    )
+    return FinishedRun(metadata, recipe, FILE, {}, {arm.name: arm for arm in arms})
+
+
+def an_arm(name, model, role="student", is_result=True):
+    arm = ArmSettings(name=name.partition("@")[0], title=name, role=role, is_result=is_result)
+    predicted = PredictSettings(role=role, ask="explain", max_new_tokens=8)
+    return EvaluatedModel(name, arm, model, predicted)
+
+
+@pytest.fixture
+def trained(make):
+    """A model that was trained on rationales."""
+    return make("train_student", make("load_pool", FILE), HUB, FILE)
+
+
+def test_a_model_s_first_source_is_found_through_every_training(make):
+    pool = make("load_pool", FILE)
+    first = make("train_student", pool, make("instruct_student", None, HUB), FILE)
+    assert find_base_model(make("train_student", pool, first)).fingerprint == HUB.fingerprint
+    base = _find_base_model(a_run([]), an_arm("bridge", first))
+    assert (base.stage, base.path) == ("hub", Path("owner/base@main"))
+
+
+def test_a_base_in_a_folder_is_where_the_recipe_says(make):
+    pool, folder = make("load_pool", FILE), Artifact("model", "model:1", Path("anywhere"))
+    for role in ("student", "assistant"):
+        model = make("train_student", pool, make("warm_up", pool, folder))
+        base = _find_base_model(a_run([]), an_arm("x", model, role))
+        assert base.path == Path(f"/home/me/models/{role}")
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [("bridge", "bridge@10%"), ("direct", "direct"), ("bridge_random", "bridge@10%")],
+)
+def test_the_arm_that_is_not_named_is_the_result_of_the_run_s_method(trained, method, expected):
+    names = ("direct", "bridge@5%", "bridge@10%")
+    arms = [an_arm("assistant", trained, "assistant", is_result=False)]
+    arms += [an_arm(name, trained) for name in names]
+    assert a_run(arms, method).get_arm(None).name == expected
+
+
+def test_an_arm_must_have_learnt_from_rationales(trained):
+    arms = [an_arm("student_base", HUB, is_result=False), an_arm("direct", trained)]
+    with pytest.raises(InputError, match="'student_base' of tiny learnt from no rationales"):
+        a_run(arms).get_arm("student_base")
+
+
+def test_a_file_of_another_version_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "old.json").write_text('{"name": "old"}')
+    with pytest.raises(InputError, match=r"old\.json is not of this version of bridgekd"):
+        read_metadata(tmp_path, "old")
