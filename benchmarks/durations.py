@@ -28,24 +28,24 @@ from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.sandbox.world import generate_examples
 
 SMALL_JOB = """\
-data: {{train: train.jsonl, test: test.jsonl, fields: {{id: id}}, validation: 12}}
+data: {{train: train.jsonl, test: test.jsonl, columns: {{id: id}}, validation_size: 12}}
 teacher:
   provider: sandbox
   model: sandbox-teacher
   api_key_env: null
   max_tokens: 256
-  expected_tokens: [40, 80]
+  expected_completion_tokens: [40, 80]
   price: {{input: 2.5, output: 10.0}}
 budget: {{queries: 16}}
 assistant:
   model: {model}
-  warm_up: 8
-  warm_up_train: {{updates: 4, batch_size: 4, evaluations: 1}}
-  train: {{updates: 6, batch_size: 8, evaluations: 1}}
+  warm_up_size: 8
+  warm_up_train: {{updates: 4, batch_size: 4, n_evaluations: 1}}
+  train: {{updates: 6, batch_size: 8, n_evaluations: 1}}
   max_new_tokens: 96
 student:
   model: {model}
-  train: {{updates: 6, batch_size: 8, evaluations: 1}}
+  train: {{updates: 6, batch_size: 8, n_evaluations: 1}}
   max_new_tokens: 96
 runtime: {{assistant_batch_size: 16, student_batch_size: 16}}
 device: cpu

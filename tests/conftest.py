@@ -58,7 +58,7 @@ def task(tmp_path):
 
 
 TINY_RECIPE = """\
-data: {train: train.jsonl, test: test.jsonl, fields: {id: id, domain: domain}, validation: 10}
+data: {train: train.jsonl, test: test.jsonl, columns: {id: id, domain: domain}, validation_size: 10}
 teacher:
   provider: sandbox
   model: sandbox-teacher
@@ -66,19 +66,19 @@ teacher:
   api_key_env: null
   max_tokens: 256
   price: {input: 2.5, output: 10}
-  concurrency: 2
+  max_concurrent_requests: 2
 budget: {queries: 20%%}
 assistant:
   model: model
-  warm_up: 10%%
-  warm_up_train: {updates: 4, evaluations: 2, batch_size: 8}
-  train: {updates: 4, evaluations: 2, batch_size: 8}
+  warm_up_size: 10%%
+  warm_up_train: {updates: 4, n_evaluations: 2, batch_size: 8}
+  train: {updates: 4, n_evaluations: 2, batch_size: 8}
   max_new_tokens: 8
 student:
   model: model
-  instruct: instruct.jsonl
-  instruct_train: {updates: 4, evaluations: 1, batch_size: 8}
-  train: {updates: 4, evaluations: 2, batch_size: 8}
+  instruction_data: instruct.jsonl
+  instruction_train: {updates: 4, n_evaluations: 1, batch_size: 8}
+  train: {updates: 4, n_evaluations: 2, batch_size: 8}
   max_new_tokens: 8
 evaluate: {teacher_queries: 5}
 runtime: {assistant_batch_size: 16, student_batch_size: 16}

@@ -52,7 +52,7 @@ def written(local, prompt):
 
 
 def test_each_model_is_asked_as_it_was_trained(local, panel):
-    joint, two_task = panel().ask(ASKED.question)
+    joint, multi_task = panel().ask(ASKED.question)
     assert joint.rationale == two_task.rationale == written(local, render_cot_prompt(ASKED))
     assert joint.model == "Student, BRIDGE"
     assert written(local, render_cot_prompt(ASKED)) != written(local, render_answer_prompt(ASKED))

@@ -57,10 +57,10 @@ def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
         ("budget.queris=3", "unknown key 'budget.queris'; did you mean 'queries'"),
         ("budget.queries=0", "a budget of 0 queries buys nothing"),
         ("budget.queries=500", "budget.queries of 500 is above the 27 questions of the pool"),
-        ("data.fields.question=qestion", "did you mean 'question'"),
+        ("data.columns.question=qestion", "did you mean 'question'"),
         ("data.answer_type=multiple_choice", "multiple_choice, and the row has no choices"),
         ("data.train=nowhere.jsonl", "no such data file"),
-        ("data.validation=100%", "leaves no pool"),
+        ("data.validation_size=100%", "leaves no pool"),
         ("assistant.model=./nowhere", "no such model folder"),
         (
             "select.strategy={name: domains, alfa: 1}",
@@ -88,7 +88,7 @@ def test_an_empty_pool_ends_with_2(task, refused):
 def test_duplicate_ids_end_with_2(task, refused):
     rows = [{"question": "a", "answer": 1, "id": 5}, {"question": "b", "answer": 2, "id": 5}]
     write_jsonl(task / "train.jsonl", rows)
-    text = refused(task, "plan", "task.yaml", "--set", "data.fields.id=id")
+    text = refused(task, "plan", "task.yaml", "--set", "data.columns.id=id")
     assert "line 2: id '5' stands already at" in text
 
 
@@ -125,7 +125,7 @@ def test_a_model_folder_that_holds_no_weights_ends_with_2(tiny, refused):
 
 
 def test_a_teacher_that_never_answers_ends_with_3_and_how_to_go_on(tiny, bridgekd):
-    arguments = ["--set", "teacher.base_url=http://127.0.0.1:9/v1", "--set", "teacher.max_tries=2"]
+    arguments = ["--set", "teacher.base_url=http://127.0.0.1:9/v1", "--set", "teacher.max_attempts=2"]
     code, text = bridgekd("run", "tiny.yaml", *arguments, cwd=tiny.parent)
     assert code == 3, text
     assert "Traceback" not in text

@@ -24,7 +24,7 @@ from conftest import TINY_RECIPE
 from test_pipeline import differing, rows_of
 
 QUICK = [
-    *(f"{who}.updates=2" for who in ("student.train", "student.instruct_train")),
+    *(f"{who}.updates=2" for who in ("student.train", "student.instruction_train")),
     *(f"assistant.{how}.updates=2" for how in ("train", "warm_up_train")),
     *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
 ]
@@ -43,7 +43,7 @@ def compared(world_files, tmp_path_factory):
     """(recipe, plan before, outcome, calls, the same command again and the calls after it)."""
     with run_teacher_server(wrong_rate=0.0) as teacher:
         recipe = in_a_folder(world_files, tmp_path_factory.mktemp("compared") / "tiny", teacher)
-        sets = {"overrides": [*QUICK, "evaluate.steps=sandbox"]}
+        sets = {"overrides": [*QUICK, "evaluate.step_checker=sandbox"]}
         before = api.plan(recipe, **sets, **HOW)
         checkers = {"checkers": {"sandbox": count_wrong_steps}}
         outcome = bridgekd.run(recipe, **sets, **checkers, **HOW)
@@ -161,7 +161,7 @@ def test_workers_side_by_side_make_what_one_process_makes(world_files, tmp_path,
 def test_what_stops_a_worker_stops_the_comparison_in_one_sentence(world_files, tmp_path):
     with run_teacher_server(wrong_rate=0.0) as teacher:
         recipe = in_a_folder(world_files, tmp_path / "tiny", teacher)
-    gone = ["teacher.base_url=http://127.0.0.1:9/v1", "teacher.max_tries=1"]
+    gone = ["teacher.base_url=http://127.0.0.1:9/v1", "teacher.max_attempts=1"]
     with pytest.raises(TeacherUnavailableError, match="run the same command again"):
         bridgekd.run(recipe, methods=["direct"], seeds=2, workers=2, overrides=gone)
     assert json.loads((recipe.parent / "runs" / "tiny.json").read_text())["state"] == "stopped"
@@ -180,7 +180,7 @@ def test_without_an_instruction_set_no_instruct_says_what_it_would_be(task):
 
 def test_a_checker_that_nobody_brought_is_refused_before_anything_is_bought(task):
     with pytest.raises(InputError, match="names the checker 'mine'; known here: none"):
-        api.run(task / "task.yaml", overrides=["evaluate.steps=mine"])
+        api.run(task / "task.yaml", overrides=["evaluate.step_checker=mine"])
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ async def notebook():
         signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=interrupt_after, args=(server, 4)).start()
         try:
-            purchase(Path(sys.argv[2]), server, pool(200), concurrency=2)
+            purchase(Path(sys.argv[2]), server, pool(200), max_concurrent_requests=2)
         except KeyboardInterrupt:
             print(server.served.total())
 

@@ -179,7 +179,7 @@ def test_a_server_without_log_probabilities_is_refused_with_what_to_do(folder, t
     with (
         serving_model(folder, name, dialect="mute") as http,
         opened(folder, http.base_url, tmp_path) as server,
-        pytest.raises(InputError, match=r"no log-probabilities .*use assistant.scoring: transf"),
+        pytest.raises(InputError, match=r"no log-probabilities .*use assistant.scoring_backend: transf"),
     ):
         logprobs.score_examples(server, OPEN, batch_size=4)
 

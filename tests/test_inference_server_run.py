@@ -51,7 +51,7 @@ ANNOTATE = AnnotateSettings(
 )
 N_POOL = 24
 LONG = ANNOTATE.model_copy(update={"max_new_tokens": 256})
-SERVED = ["assistant.backend=server", "assistant.scoring=server", "select.strategy=hardest"]
+SERVED = ["assistant.generation_backend=server", "assistant.scoring_backend=server", "select.strategy=hardest"]
 
 
 def by_url(url, **terms):
@@ -93,7 +93,7 @@ def test_a_run_stops_for_each_model_and_ends_with_the_rows_of_one_in_process(tin
     with ExitStack() as stack:
         served = Served(stack)
         served.start(tiny.parent / "model", "something-else")
-        url = f"assistant.server={{base_url: 'http://127.0.0.1:{served.port}/v1', max_tries: 2}}"
+        url = f"assistant.server={{base_url: 'http://127.0.0.1:{served.port}/v1', max_attempts: 2}}"
         done = run_serving_what_it_wants(tiny, [*SERVED, url], served)
     there = {p.name: p for p in (tiny.parent / "runs").iterdir()}
     here = tiny.with_name("here.yaml")
@@ -260,7 +260,7 @@ def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_
 
 
 def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
-    settings = ANNOTATE.model_copy(update={"keep": "consistent", "n_samples": 2})
+    settings = ANNOTATE.model_copy(update={"keep": "self_consistent", "n_samples": 2})
     with serving_model(model.path, get_served_name(model)) as http:
         terms = by_url(http.base_url)
         rows, _ = written_by(tmp_path / "store", pool, model, terms, settings=settings)
@@ -279,10 +279,10 @@ def folders(task, *overrides):
 
 def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(task):
     def served(server, *more):
-        return folders(task, "assistant.backend=server", f"assistant.server={server}", *more)
+        return folders(task, "assistant.generation_backend=server", f"assistant.server={server}", *more)
 
     one = served("{base_url: 'http://127.0.0.1:8000/v1'}")
-    assert one == served("{command: 'vllm serve {model} --port {port}', concurrency: 3}")
+    assert one == served("{command: 'vllm serve {model} --port {port}', max_concurrent_requests: 3}")
     changed = {name.rpartition("-")[0] for name in one - folders(task)}
     assert {"annotate", "predict", "train_student"} <= changed
     assert not {"score_pool", "train_assistant", "query_teacher"} & changed
@@ -291,22 +291,22 @@ def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["assistant.backend=server"], "backend: server needs assistant.server"),
-        (["assistant.scoring=server"], "scoring: server needs assistant.server"),
+        (["assistant.generation_backend=server"], "generation_backend: server needs assistant.server"),
+        (["assistant.scoring_backend=server"], "scoring_backend: server needs assistant.server"),
         (["@", "select.difficulty=entropy"], "entropy needs .* every token for number answers"),
         (["@"], "strategy bridge_greedy needs embeddings, .*the strategy hardest or random"),
         (["@", "select.strategy=random", "assistant.server.comand=x"], "did you mean 'command'"),
     ],
 )
 def test_what_a_server_cannot_do_is_refused_at_load_time(task, overrides, complaint):
-    at = ["assistant.scoring=server", "assistant.server={base_url: 'http://127.0.0.1:1/v1'}"]
+    at = ["assistant.scoring_backend=server", "assistant.server={base_url: 'http://127.0.0.1:1/v1'}"]
     chosen = [*(at if overrides[0] == "@" else overrides[:1]), *overrides[1:]]
     with pytest.raises(InputError, match=complaint):
         bridgekd.plan(task / "task.yaml", overrides=chosen)
 
 
 def test_planning_needs_no_server_and_says_what_leaves_the_machine(task):
-    at = ["assistant.backend=server", "assistant.server={base_url: 'http://gpu-1:8000/v1'}"]
+    at = ["assistant.generation_backend=server", "assistant.server={base_url: 'http://gpu-1:8000/v1'}"]
     plan = bridgekd.plan(task / "task.yaml", overrides=at)
     assert (plan.uses_server, plan.server_host) == (True, "gpu-1")
     near = [at[0], "assistant.server={base_url: 'http://localhost:8000/v1'}"]
@@ -315,7 +315,7 @@ def test_planning_needs_no_server_and_says_what_leaves_the_machine(task):
 
 
 def test_nothing_is_sent_to_another_machine_without_consent(tiny):
-    at = ["assistant.backend=server", "assistant.server={base_url: 'http://gpu-1:8000/v1'}"]
+    at = ["assistant.generation_backend=server", "assistant.server={base_url: 'http://gpu-1:8000/v1'}"]
     with pytest.raises(InputError, match="was not agreed to"):
         bridgekd.run(tiny, overrides=at)
     assert not (tiny.parent / "runs").exists()
@@ -331,7 +331,7 @@ def test_nothing_is_sent_to_another_machine_without_consent(tiny):
 def test_a_missing_program_or_key_is_told_before_anything_is_bought(
     tiny, teacher, server, complaint
 ):
-    overrides = ["assistant.backend=server", f"assistant.server={server}"]
+    overrides = ["assistant.generation_backend=server", f"assistant.server={server}"]
     with pytest.raises(InputError, match=complaint):
         bridgekd.run(tiny, overrides=overrides)
     assert teacher.calls.total() == 0
@@ -339,7 +339,7 @@ def test_a_missing_program_or_key_is_told_before_anything_is_bought(
 
 def test_the_settings_of_every_stage_that_asks_the_assistant_say_who_answers(task):
     at = "assistant.server={base_url: 'http://127.0.0.1:1/v1'}"
-    recipe = load_recipe(task / "task.yaml", [*SERVED, at, "annotate.keep=confident"])
+    recipe = load_recipe(task / "task.yaml", [*SERVED, at, "annotate.filter=confident"])
     annotated = build_annotate_settings(recipe)
     assert (annotated.backend, annotated.scoring) == ("server", "server")
     assert build_score_pool_settings(recipe, task).scoring == "server"
@@ -353,7 +353,7 @@ def test_the_recipe_for_vllm_plans(task):
     recipe = Path(__file__).parents[1] / "recipes" / "vllm.yaml"
     (task / "vllm.yaml").write_text(recipe.read_text())
     plan = bridgekd.plan(
-        task / "vllm.yaml", overrides=["student.instruct=null", "budget.queries=5"]
+        task / "vllm.yaml", overrides=["student.instruction_data=null", "budget.queries=5"]
     )
     assert plan.uses_server and plan.train_cost.n_queries == 5 and not plan.server_host
     assert "vllm" not in sys.modules

@@ -60,7 +60,7 @@ def test_a_reservation_past_the_hard_stop_is_refused_and_leaves_no_row(tmp_path)
     with Ledger(tmp_path / "l.db", hard_stop_microusd=1000) as ledger:
         reserve(ledger, 0, 900)
         with pytest.raises(
-            HardLimitError, match=r"\$0\.001 .*holds \$0\.0009 .*raise hard_stop_usd"
+            HardLimitError, match=r"\$0\.001 .*holds \$0\.0009 .*raise hard_limit_usd"
         ):
             reserve(ledger, 1, 101)
         assert ledger.reserved_microusd() == 900

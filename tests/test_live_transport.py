@@ -209,7 +209,7 @@ from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 path, base_url, timeout_s = sys.argv[1:]
 teacher = Teacher(model=SANDBOX_MODEL, base_url=base_url, price=SANDBOX_PRICE, api_key_env=None,
-                  max_tokens=182, concurrency=8, timeout_s=float(timeout_s))
+                  max_tokens=182, max_concurrent_requests=8, timeout_s=float(timeout_s))
 requests = [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(60)]
 with Ledger(path) as ledger:
     try:

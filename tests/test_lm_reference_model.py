@@ -99,12 +99,12 @@ def test_a_right_answer_behind_the_words_of_a_wrong_one_is_kept():
 def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(tmp_path):
     recipe = export_world(tmp_path / "w", n_pool=12, n_validation=2, n_test=2, n_instructions=8)
     quick = [
-        *(f"{who}.updates=2" for who in ("student.train", "student.instruct_train")),
+        *(f"{who}.updates=2" for who in ("student.train", "student.instruction_train")),
         *(f"assistant.{how}.updates=1" for how in ("train", "warm_up_train")),
         *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
-        "assistant.warm_up=0", "evaluate.teacher_queries=0", "budget.queries=4",
+        "assistant.warm_up_size=0", "evaluate.teacher_queries=0", "budget.queries=4",
         "assistant.max_new_tokens=80", "student.max_new_tokens=8",
-        "student.instruct=null",
+        "student.instruction_data=null",
     ]  # fmt: skip
     with run_teacher_server(wrong_rate=0.0) as teacher:
         sets = [*quick, f"teacher.base_url={teacher.base_url}"]

@@ -251,7 +251,7 @@ def test_gradient_checkpointing_changes_no_loss(base, tmp_path, scarce):
 def test_rows_too_long_are_cut_at_the_start_of_their_prompt(base, tmp_path):
     long = TrainingSequence("long", (Message("user", "the box " * 90),), ROWS[0].spans)
     hopeless = TrainingSequence("hopeless", ROWS[0].prompt, (TargetSpan("the box " * 90),))
-    cut = TRAIN.model_copy(update={"max_length": 60, "too_long": "cut"})
+    cut = TRAIN.model_copy(update={"max_length": 60, "on_overflow": "truncate_prompt"})
     log = tune(base, tmp_path, rows=[*ROWS, long, hopeless], train=cut)
     assert (log.n_rows, log.n_truncated, log.n_too_long) == (11, 1, 1)
 

@@ -224,7 +224,7 @@ def test_command_prints_accuracies_and_the_limits_of_a_pilot(piloted, capsys, mo
     ("sets", "complaint"),
     [
         (["pilot.budget_fraction=0.06"], "A pilot of 1 questions is too small"),
-        (["data.validation=60"], "to measure a pilot on, fewer than 30"),
+        (["data.validation_size=60"], "to measure a pilot on, fewer than 30"),
         (["pilot.budget_grid=[0.5, 0.25]"], "The last one must be 1"),
     ],
 )

@@ -122,7 +122,7 @@ def test_the_bill_falls_inside_the_plan(tiny):
             {"load_pool", "warm_up", "score_pool", "instruct_student"},
         ),
         ("student.train.updates=5", {"query_teacher", "annotate", "instruct_student"}),
-        ("annotate.keep=correct", {"query_teacher", "train_assistant", "instruct_student"}),
+        ("annotate.filter=correct", {"query_teacher", "train_assistant", "instruct_student"}),
     ],
 )
 def test_changing_one_key_redoes_only_what_depends_on_it(tiny, override, still_there):
@@ -135,14 +135,14 @@ def test_changing_one_key_redoes_only_what_depends_on_it(tiny, override, still_t
 
 def test_what_changes_no_result_redoes_nothing(tiny):
     bridgekd.run(tiny)
-    for override in ("teacher.base_url=http://127.0.0.1:9/v1", "teacher.concurrency=3"):
+    for override in ("teacher.base_url=http://127.0.0.1:9/v1", "teacher.max_concurrent_requests=3"):
         plan = bridgekd.plan(tiny, overrides=[override])
         assert {a.stage for a in plan.stages if not a.done} <= {"report"}
 
 
 def test_random_choice_does_not_follow_the_warm_up_draw(tiny):
     """Two draws from one seed must not be the same questions: they would be bought for nothing."""
-    bridgekd.run(tiny, methods=["bridge_random"], overrides=["assistant.warm_up=12"])
+    bridgekd.run(tiny, methods=["bridge_random"], overrides=["assistant.warm_up_size=12"])
     store = tiny.parent / "runs"
     picks = read_rows(artifact(store, "select_questions") / "ranking.parquet", Pick)
     pool = read_rows(artifact(store, "load_pool") / "pool.parquet", Example)

@@ -156,7 +156,7 @@ def test_a_choice_that_only_a_seed_decides_is_known_before_it_is_made(task):
 
 
 def test_of_several_rounds_only_the_first_is_known_before_it_is_purchased(task):
-    overrides = ["select.strategy=random", "select.rounds=3"]
+    overrides = ["select.strategy=random", "select.n_rounds=3"]
     purchases = api.plan(task / "task.yaml", overrides=overrides).purchases
     assert [p.requests.is_selected for p in purchases] == [True, False, False]
 
@@ -216,17 +216,17 @@ def printed(folder, capsys, monkeypatch, *overrides):
 
 
 def test_plan_names_every_limit_and_where_the_price_is_from(task, capsys, monkeypatch):
-    text = printed(task, capsys, monkeypatch, "budget.tokens=90000", "hard_stop_usd=3")
+    text = printed(task, capsys, monkeypatch, "budget.tokens=90000", "hard_limit_usd=3")
     assert "5 queries, $1.00, 90,000 tokens" in text
     assert "hard stop is $3.00; it holds $0.00 of that" in text
     assert "Price of large: $2.50 in, $10.00 out per million tokens (from the recipe)" in text
     assert "the question (column 'question')" in text
     assert "sure bounds" in text
-    text = printed(task, capsys, monkeypatch, "teacher.expected_tokens=[100,200]")
+    text = printed(task, capsys, monkeypatch, "teacher.expected_completion_tokens=[100,200]")
     assert "by your guess of the mean answer" in text and "never above $" in text
 
 
-@pytest.mark.parametrize("limit", ["budget.usd=1", "hard_stop_usd=1"])
+@pytest.mark.parametrize("limit", ["budget.usd=1", "hard_limit_usd=1"])
 def test_dollars_need_a_price_unless_the_answers_are_recorded(task, limit):
     overrides = ["teacher.price=null", "budget={queries: 5}", limit]
     with pytest.raises(InputError, match="Dollars are limited, but the price of large is unknown"):
@@ -276,7 +276,7 @@ def test_recordings_make_the_plan_exact(task):
     )
     assert (said.source, plan.needs_consent) == ("recordings", False)
     free = [*replay, "teacher.price=null", "budget.usd=null", "budget.queries=27"]
-    alone = api.plan(task / "task.yaml", overrides=[*free, "data.validation=3"], methods=["bridge"])
+    alone = api.plan(task / "task.yaml", overrides=[*free, "data.validation_size=3"], methods=["bridge"])
     assert alone.train_cost.total.minimum == alone.train_cost.total.maximum
     assert alone.train_cost.total.maximum <= sum(range(1, 31)) * 1000
 

@@ -28,7 +28,7 @@ def test_the_shortest_recipe_has_defaults_and_its_file_s_name(task):
 
 def test_yaml_is_1_2(task):
     path = changed(task, "model: large", "model: no")
-    recipe = load_recipe(path, ["assistant.train.learning_rate=1e-4", "data.fields.domain=no"])
+    recipe = load_recipe(path, ["assistant.train.learning_rate=1e-4", "data.columns.domain=no"])
     assert recipe.teacher.model == "no"
     assert recipe.data.columns.domain == "no"
     assert recipe.assistant.train.learning_rate == 1e-4
@@ -68,7 +68,7 @@ def test_a_mistake_is_named_with_its_line(task, old, new, complaint):
         ("alpha", "write section.key=value"),
         ("select.round=1", "unknown key 'select.round'; did you mean 'rounds'"),
         ("select.strategy={name: deita, alpha: 1}", r"task.yaml: strategy deita: unknown option"),
-        ("select.rounds=0", r"select.rounds: .* greater than or equal to 1, found 0"),
+        ("select.n_rounds=0", r"select.n_rounds: .* greater than or equal to 1, found 0"),
     ],
 )
 def test_an_override_is_checked_like_the_file(task, override, complaint):

@@ -21,7 +21,7 @@ from tiny_models import write_tiny
 
 LIVE = RunContext("run", TeacherOptions(model="none"), Path("none.db"))
 
-UNLABELLED = ["data.unlabelled=true", "assistant.warm_up=0", "check.keep=all"]
+UNLABELLED = ["data.unlabeled=true", "assistant.warm_up_size=0", "check.filter=all"]
 
 
 def artifact(recipe, stage):
@@ -79,7 +79,7 @@ def test_a_text_without_an_answer_teaches_nothing_where_no_gold_answer_takes_its
 def test_of_nothing_held_out_the_validation_split_judges(tiny):
     """As if held_out had been left out: the same judgements at the same updates."""
     judged = []
-    for sets in ([], ["student.train.held_out=0"]):
+    for sets in ([], ["student.train.holdout_size=0"]):
         bridgekd.run(tiny, overrides=sets, methods=["direct"])
         (folder,) = journal(tiny, "train_student")
         judged.append([facts_of(folder)[name] for name in ("validations", "best_update")])
@@ -92,8 +92,8 @@ def test_a_loss_without_gold_answers_is_refused_beforehand(unlabelled):
 
 
 def test_a_committee_without_a_warm_up_is_refused(tiny):
-    with pytest.raises(InputError, match=r"assistant.warm_up is 0. Raise it"):
-        bridgekd.plan(tiny, overrides=["select.difficulty=disagreement", "assistant.warm_up=0"])
+    with pytest.raises(InputError, match=r"assistant.warm_up_size is 0. Raise it"):
+        bridgekd.plan(tiny, overrides=["select.difficulty=disagreement", "assistant.warm_up_size=0"])
 
 
 def test_a_missing_answer_is_still_a_mistake_unless_it_is_announced(unlabelled):
@@ -103,7 +103,7 @@ def test_a_missing_answer_is_still_a_mistake_unless_it_is_announced(unlabelled):
 
 @pytest.mark.parametrize("how", ["p_true", "likelihood"])
 def test_the_least_confident_rationales_are_dropped_and_confidence_is_held_against_gold(tiny, how):
-    chosen = ["check.keep=confident", "confidence.keep_share=50%", f"confidence.how={how}"]
+    chosen = ["check.filter=confident", "confidence.keep_fraction=50%", f"confidence.measure={how}"]
     page = bridgekd.run(tiny, overrides=chosen).report.read_text()
     assert "Confidence of the filter, compared with the gold answers" in page
     rows = read_rows(artifact(tiny, "check_rationales") / "rationales.parquet", Rationale)
@@ -145,7 +145,7 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
 
 def test_an_untrained_assistant_is_not_consistent_with_itself(tiny):
     with pytest.raises(InputError, match=r"no rationale of .* was kept"):
-        bridgekd.run(tiny, overrides=["annotate.keep=consistent", "annotate.samples=2"])
+        bridgekd.run(tiny, overrides=["annotate.filter=self_consistent", "annotate.n_samples=2"])
     assert facts(tiny, "annotate")["n_kept"] == 0
 
 
@@ -160,9 +160,9 @@ def asked(folder):
 
 
 def test_rounds_buy_the_budget_in_parts_and_nothing_twice(tiny, teacher):
-    plan = bridgekd.plan(tiny, overrides=["select.rounds=3"])
+    plan = bridgekd.plan(tiny, overrides=["select.n_rounds=3"])
     assert [p.forecast.n_queries for p in plan.purchases if p.stage == "query_teacher"] == [4, 4, 4]
-    bridgekd.run(tiny, overrides=["select.rounds=3"])
+    bridgekd.run(tiny, overrides=["select.n_rounds=3"])
     bought = [asked(folder) for folder in journal(tiny, "query_teacher")]
     assert [len(ids) for ids in bought] == [4, 4, 4]
     assert len({id for ids in bought for id in ids}) == 12
@@ -181,7 +181,7 @@ def test_parts_of_a_budget_add_up_to_the_whole():
 @pytest.mark.parametrize("filtered", [True, False])
 def test_ta_in_the_loop_asks_where_the_student_is_unsure(tiny, filtered):
     method = {"name": "ta_in_the_loop", "n_samples": 2, "filter_by_confidence": filtered}
-    done = bridgekd.run(tiny, methods=[method], overrides=["confidence.keep_share=50%"])
+    done = bridgekd.run(tiny, methods=[method], overrides=["confidence.keep_fraction=50%"])
     first, second = journal(tiny, "query_teacher")
     assert (len(asked(first)), len(asked(second))) == (4, 8)
     unsure = {s.id: s.difficulty for s in read_rows(
@@ -202,7 +202,7 @@ def test_ta_in_the_loop_asks_where_the_student_is_unsure(tiny, filtered):
 def test_a_run_in_rounds_does_nothing_the_second_time(tiny, teacher):
     both = {
         "methods": ["bridge", {"name": "ta_in_the_loop", "filter_by_confidence": False}],
-        "overrides": ["select.rounds=2"],
+        "overrides": ["select.n_rounds=2"],
     }
     first = bridgekd.run(tiny, **both)
     calls, told = teacher.calls.total(), []

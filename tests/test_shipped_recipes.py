@@ -73,5 +73,5 @@ def test_a_recipe_of_the_hub_plans_on_rows_in_its_columns(name, tmp_path):
     """The Hub itself is out of a test's reach: stand-ins in its columns show that they fit."""
     write_jsonl(tmp_path / "rows.jsonl", [HUB[name](i) for i in range(400)])
     write_jsonl(tmp_path / "ins.jsonl", [{"instruction": "Say a.", "input": "", "output": "a"}])
-    files = ["data.train=rows.jsonl", "data.test=rows.jsonl", "student.instruct=ins.jsonl"]
+    files = ["data.train=rows.jsonl", "data.test=rows.jsonl", "student.instruction_data=ins.jsonl"]
     planned(name, tmp_path, [*files, "evaluate.teacher_queries=20"])

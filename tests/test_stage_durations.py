@@ -100,7 +100,7 @@ def test_training_of_another_kind_is_not_timed_by_an_earlier_one(runs):
 
 def test_stages_of_a_server_are_named_as_not_included(task, capsys):
     server = "assistant.server={base_url: 'http://127.0.0.1:9/v1'}"
-    sets = ["assistant.backend=server", server]
+    sets = ["assistant.generation_backend=server", server]
     assert main(["plan", str(task / "task.yaml"), *(f"--set={s}" for s in sets)]) == 0
     assert "Not included: " in read_text(capsys)
     assert api.plan(task / "task.yaml", overrides=sets).durations.n_untimed > 0
@@ -113,7 +113,7 @@ def test_length_of_rationales_is_the_best_known_one(runs, tmp_path):
     with Ledger(tmp_path / "ledger.db"):
         pass
     for name in ("none.db", "ledger.db"):
-        assert find_rationale_length(guess, tmp_path / name) == (200, "teacher.expected_tokens")
+        assert find_rationale_length(guess, tmp_path / name) == (200, "teacher.expected_completion_tokens")
     unknown = TeacherOptions(model="m", max_tokens=100)
     assert find_rationale_length(unknown, tmp_path / "none.db") == (100, None)
     n_tokens, source = find_rationale_length(guess, runs.parent / "ledger.db")

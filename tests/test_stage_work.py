@@ -13,7 +13,7 @@ from bridgekd.throughput import WorkKind
 from conftest import TINY_RECIPE
 
 LOCAL = (WorkKind.TRAINING, WorkKind.GENERATION, WorkKind.SCORING)
-SETS = ["data.validation=10", "assistant.train.updates=null", "student.train.updates=null"]
+SETS = ["data.validation_size=10", "assistant.train.updates=null", "student.train.updates=null"]
 
 
 def plan_stages(recipe, overrides=(), method="bridge"):
@@ -58,7 +58,7 @@ def test_training_counts_updates_and_early_stopping(recipe):
     ((training, evaluations),) = count(recipe, "train_student", sets)
     assert (training.n_updates, training.n_rows, training.has_rationale) == (15, 120, True)
     assert (evaluations.kind, evaluations.n_rows) == (WorkKind.GENERATION, 2 * 10)
-    ((training, *rest),) = count(recipe, "train_student", ["student.train.held_out=10%"])
+    ((training, *rest),) = count(recipe, "train_student", ["student.train.holdout_size=10%"])
     assert not rest
 
 
@@ -69,12 +69,12 @@ def test_assistant_is_trained_on_purchased_rationales(recipe):
 
 
 def test_samples_and_scored_rationales_are_counted(recipe):
-    sets = ["annotate.keep=consistent", "annotate.samples=5"]
+    sets = ["annotate.filter=self_consistent", "annotate.n_samples=5"]
     ((writing,),) = count(recipe, "annotate", sets)
     assert (writing.n_rows, writing.has_rationale) == (60 * 6, True)
-    ((_, judging),) = count(recipe, "annotate", ["annotate.keep=confident"])
+    ((_, judging),) = count(recipe, "annotate", ["annotate.filter=confident"])
     assert (judging.kind, judging.n_rows) == (WorkKind.SCORING, 60)
-    ((judging,),) = count(recipe, "check_rationales", ["check.keep=confident"])
+    ((judging,),) = count(recipe, "check_rationales", ["check.filter=confident"])
     assert (judging.kind, judging.n_rows) == (WorkKind.SCORING, 12)
 
 
@@ -91,7 +91,7 @@ def test_reference_model_of_distillation_is_counted(recipe):
 
 
 def test_pilot_measures_its_held_out_questions(recipe):
-    sets = ["pilot.n_eval=30", "data.validation=0"]
+    sets = ["pilot.n_eval=30", "data.validation_size=0"]
     works = [w for part in count(recipe, "predict", sets, "pilot") for w in part]
     assert {w.n_rows for w in works} == {60 // 4}
     trainings = [works[0] for works in count(recipe, "train_student", sets, "pilot")]
@@ -100,6 +100,6 @@ def test_pilot_measures_its_held_out_questions(recipe):
 
 def test_works_of_a_server_are_not_timed(recipe):
     server = "{base_url: 'http://127.0.0.1:9/v1'}"
-    sets = ["assistant.backend=server", f"assistant.server={server}"]
+    sets = ["assistant.generation_backend=server", f"assistant.server={server}"]
     ((writing,),) = count(recipe, "annotate", sets)
     assert not writing.is_timed

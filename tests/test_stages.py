@@ -64,7 +64,7 @@ def test_a_student_learns_the_rationale_and_then_the_gold_answer(lessons):
 
 
 def test_two_tasks_are_explaining_and_answering(lessons):
-    explain, predict = taught(lessons, "two_task")
+    explain, predict = taught(lessons, "multi_task")
     assert explain.spans == (TargetSpan("Foxes fly."),)
     assert predict.spans == (TargetSpan("Answer: (B) jay", 0.5),)
     assert explain.prompt != predict.prompt
@@ -72,7 +72,7 @@ def test_two_tasks_are_explaining_and_answering(lessons):
 
 def test_every_arm_s_student_gets_the_same_number_of_updates(tiny):
     """However many rationales it has: an epoch is the pool's size."""
-    override = "student.train={epochs: 1, batch_size: 16, evaluations: 1}"
+    override = "student.train={epochs: 1, batch_size: 16, n_evaluations: 1}"
     bridgekd.run(tiny, methods=["bridge", "direct"], overrides=[override])
     facts = [
         json.loads((folder / "manifest.json").read_text())["stats"]

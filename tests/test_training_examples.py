@@ -24,7 +24,7 @@ def made(tmp_path):
     return Artifact("load_pool", "1", tmp_path), [Artifact("check", "2", tmp_path)]
 
 
-@pytest.mark.parametrize("form", ["joint", "two_task"])
+@pytest.mark.parametrize("form", ["joint", "multi_task"])
 def test_a_row_s_completion_is_the_text_of_the_training(made, form):
     for lesson in build_training_examples(*made, form):
         row, trained = build_sft_row(lesson), build_training_sequence(lesson, 2.0)
@@ -41,10 +41,10 @@ def test_reasoning_and_answer_are_apart_and_the_gold_answer_is_the_target(made):
 
 
 def test_two_tasks_are_two_rows_each_with_its_own_part(made):
-    rows = [build_sft_row(k) for k in build_training_examples(*made, "two_task")][:2]
+    rows = [build_sft_row(k) for k in build_training_examples(*made, "multi_task")][:2]
     assert [(r["rationale"], r["answer"]) for r in rows] == [("Since so.", None), (None, "(B) yes")]
     assert [r["completion"][0]["content"] for r in rows] == ["Since so.", "Answer: (B) yes"]
-    assert [build_training_sequence(k, 0.5).id for k in build_training_examples(*made, "two_task")][
+    assert [build_training_sequence(k, 0.5).id for k in build_training_examples(*made, "multi_task")][
         :2
     ] == ["a:e", "a:p"]
     assert [

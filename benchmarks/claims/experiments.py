@@ -10,9 +10,9 @@ STRATEGIES = ("bridge_greedy", "random", "hardest", "diverse", "bridge_static", 
               "facility_location", "domains")  # fmt: skip
 BUDGETS = ("0.1%", "1%", "5%", "10%", "20%")
 WRONG = (0.1, 0.4)
-KEEP_ALL = "check.keep=all"  # nothing but the assistant's filter sees whether an answer is right
+KEEP_ALL = "check.filter=all"  # nothing but the assistant's filter sees whether an answer is right
 NO_FILTER = "method={name: ta_in_the_loop, filter_by_confidence: false}"
-MOST_CONFIDENT = "confidence.keep_share=80%"
+MOST_CONFIDENT = "confidence.keep_fraction=80%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ _METHODS = Experiment(
         _at_5("bridge_hardest", "hardest", "bridge_hardest"),
         _at_5("bridge_diverse", "diverse", "bridge_diverse"),
         _at_5("bridge_no_instruct", "no_instruct", "bridge_no_instruct"),
-        Row("no_warm_up", Job("bridge", (*AT_5, "assistant.warm_up=0")), "bridge"),
+        Row("no_warm_up", Job("bridge", (*AT_5, "assistant.warm_up_size=0")), "bridge"),
         _at_5("direct_full", "direct_full"),
         _at_5("answers_only", "answers_only"),
         _at_5("mentor_kd", "mentor_kd"),
@@ -156,11 +156,11 @@ _FILTERS = Experiment(
     (
         _at_5("bridge", "all", "bridge"),
         *(
-            Row(keep, Job("bridge", (*AT_5, f"annotate.keep={keep}", *more)), "bridge")
+            Row(keep, Job("bridge", (*AT_5, f"annotate.filter={keep}", *more)), "bridge")
             for keep, more in (
                 ("correct", ()),
                 ("confident", (MOST_CONFIDENT,)),
-                ("consistent", ()),
+                ("self_consistent", ()),
             )
         ),
     ),
@@ -173,7 +173,7 @@ def _loops(titles: tuple[str, ...]) -> tuple[Row, ...]:
         "direct": ("direct", ()),
         "loop, no filter": ("ta_in_the_loop", (NO_FILTER,)),
         "loop, P(True)": ("ta_in_the_loop", (MOST_CONFIDENT,)),
-        "loop, likelihood": ("ta_in_the_loop", (MOST_CONFIDENT, "confidence.how=likelihood")),
+        "loop, likelihood": ("ta_in_the_loop", (MOST_CONFIDENT, "confidence.measure=likelihood")),
     }
     return tuple(
         Row(

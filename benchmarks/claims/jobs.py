@@ -79,7 +79,7 @@ def carried_out(folder: Path, job: Job) -> Answers:
             f"teacher.base_url={teacher.base_url}",
             f"teacher.provider=sandbox-{job.wrong:g}",
             f"name=job-{os.getpid()}",
-            "hard_stop_usd=1000",  # the sandbox's teacher takes play money, of all jobs together
+            "hard_limit_usd=1000",  # the sandbox's teacher takes play money, of all jobs together
             *job.settings,
         ]
         recipe = load_recipe(folder / "sandbox.yaml", overrides)

@@ -39,10 +39,10 @@ SETS = tuple(
 )
 RECIPE = """\
 name: million
-data: {train: %s.jsonl, test: test.jsonl, answer_type: text, validation: 200}
-teacher: {model: gpt-4o, expected_tokens: [100, 200]}
+data: {train: %s.jsonl, test: test.jsonl, answer_type: text, validation_size: 200}
+teacher: {model: gpt-4o, expected_completion_tokens: [100, 200]}
 budget: {queries: 1%%}
-assistant: {model: model, warm_up: 0}
+assistant: {model: model, warm_up_size: 0}
 runtime: {assistant_batch_size: 64}
 student: {model: model}
 store: runs

@@ -66,9 +66,9 @@ name: {name}
 data:
   train: train.jsonl
   test: test.jsonl
-  fields: {{id: id{choices}}}
+  columns: {{id: id{choices}}}
   answer_type: {answer_type}
-  validation: 40
+  validation_size: 40
 teacher:
   model: {teacher}
   transport: {{name: replay, recordings: recordings.jsonl}}
@@ -76,17 +76,17 @@ teacher:
 budget: {{queries: {budget}}}
 assistant:
   model: {base}/assistant
-  warm_up: 10%
-  warm_up_train: {{updates: {warm_up}, learning_rate: 1e-3, batch_size: 16, evaluations: 2}}
-  train: {{updates: {updates}, learning_rate: 1e-3, batch_size: 16, evaluations: 2}}
+  warm_up_size: 10%
+  warm_up_train: {{updates: {warm_up}, learning_rate: 1e-3, batch_size: 16, n_evaluations: 2}}
+  train: {{updates: {updates}, learning_rate: 1e-3, batch_size: 16, n_evaluations: 2}}
   max_new_tokens: {max_new_tokens}
 student:
   model: {base}/student
-  instruct: instruct.jsonl
-  instruct_train: {{updates: 60, learning_rate: 3e-3, batch_size: 16}}
-  train: {{updates: {updates}, learning_rate: 3e-3, batch_size: 16, evaluations: 2}}
+  instruction_data: instruct.jsonl
+  instruction_train: {{updates: 60, learning_rate: 3e-3, batch_size: 16}}
+  train: {{updates: {updates}, learning_rate: 3e-3, batch_size: 16, n_evaluations: 2}}
   max_new_tokens: {max_new_tokens}
-confidence: {{keep_share: 80%}}
+confidence: {{keep_fraction: 80%}}
 store: runs
 ledger: ledger.db
 device: cpu

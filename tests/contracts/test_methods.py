@@ -52,11 +52,11 @@ METHOD = Method(
 )
 '''
 QUICK = [
-    *(f"{who}.updates=1" for who in ("student.train", "student.instruct_train")),
+    *(f"{who}.updates=1" for who in ("student.train", "student.instruction_train")),
     *(f"assistant.{name}.updates=1" for name in ("train", "warm_up_train")),
     *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
-    "assistant.warm_up=0", "evaluate.teacher_queries=0", "budget.queries=4",
-    "assistant.max_new_tokens=80", "student.max_new_tokens=8", "confidence.at_least=0",
+    "assistant.warm_up_size=0", "evaluate.teacher_queries=0", "budget.queries=4",
+    "assistant.max_new_tokens=80", "student.max_new_tokens=8", "confidence.threshold=0",
 ]  # fmt: skip
 ALL = [*METHODS.list_names(), "mine.py"]
 NAMES = [*METHODS.list_names(), "mine"]
@@ -92,7 +92,7 @@ def find(name, folder):
 
 def plan_arms(recipe, name, *overrides):
     """The arms of a method and the store in which they are planned."""
-    sets = ["student.instruct=instruct.jsonl", *overrides]
+    sets = ["student.instruction_data=instruct.jsonl", *overrides]
     options, folder = load_recipe(recipe, sets), recipe.parent
     store = PlanStore(folder / "runs")
     method = find(name, folder)
@@ -114,7 +114,7 @@ def test_method_is_in_the_documentation(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_method_plans(recipe, name):
-    sets = ["student.instruct=instruct.jsonl"]
+    sets = ["student.instruction_data=instruct.jsonl"]
     plan = api.plan(recipe, methods=[name], overrides=sets)
     queries = sum(p.requests.limits.queries for p in plan.purchases)
     expected = {"base_models": 0, "answers_only": 0, "direct_full": 27, "mine.py": 4}

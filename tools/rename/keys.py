@@ -60,7 +60,7 @@ for sec, d in K.items():
         SAFE.setdefault(o, n)
 for x in ("examples", "accepted", "steps", "samples", "keep", "how", "backend", "form"):
     SAFE.pop(x, None)
-SAFE |= {"hard_stop_usd": "hard_limit_usd"}
+SAFE |= {"hard_limit_usd": "hard_limit_usd"}
 VALUES = [
     (r'\bform(:\s*|": "|=)two_task', r"target_format\1multi_task"),
     (r'target_format(:\s*|": "|=)two_task', r"target_format\1multi_task"),

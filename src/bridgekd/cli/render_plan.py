@@ -23,7 +23,7 @@ SOURCE_TEXTS = {
     "own answers": "in 95 of 100, from {n:,} answers to these very questions",
     "recordings": "in 95 of 100, by the recordings",
     "other answers": "if they are like {n:,} answers to other requests",
-    "guess": "by your guess of the mean answer, teacher.expected_tokens",
+    "guess": "by your guess of the mean answer, teacher.expected_completion_tokens",
 }
 
 
@@ -70,7 +70,7 @@ def format_durations(durations: DurationEstimate) -> str:
         if not all(stage.is_measured for stage in durations.stages.values()):
             source = f"by {durations.rationale_source}"
             if durations.rationale_source is None:
-                source = "an assumption; set teacher.expected_tokens"
+                source = "an assumption; set teacher.expected_completion_tokens"
             n_tokens = durations.rationale_tokens
             sentences.append(f"A rationale counts as {n_tokens:.0f} tokens ({source}).")
     if durations.missing:
@@ -229,7 +229,7 @@ def format_bounds(bounds: CostBounds, told: CostForecast) -> str:
     if bounds.ci_low is None or bounds.ci_high is None:
         return (
             f"{_down(bounds.minimum)} to {ceiling}, sure bounds, as nothing is known of how long "
-            f"this model's answers are (teacher.expected_tokens takes your guess)"
+            f"this model's answers are (teacher.expected_completion_tokens takes your guess)"
         )
     ends = f"{_down(bounds.ci_low)} to {_up(bounds.ci_high)}"
     why = SOURCE_TEXTS[told.source].format(n=told.n_known)

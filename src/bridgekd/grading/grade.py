@@ -7,7 +7,7 @@ from bridgekd.grading.answer_extraction import split_answer
 from bridgekd.grading.answer_type import AnswerType
 from bridgekd.records import Example, Prediction, Rationale
 
-FilterName = Literal["correct", "confident", "consistent", "all"]
+FilterName = Literal["correct", "confident", "self_consistent", "all"]
 
 
 def grade_answer(example: Example, text: str, answer_type: AnswerType) -> Prediction:

@@ -189,7 +189,7 @@ def _format_prompts(
             raise InputError(
                 f"the assistant's server takes text alone, and would read {text[:60]!r} as other "
                 "tokens than in training; use one that takes tokens, such as vLLM, or "
-                "assistant.backend: transformers"
+                "assistant.generation_backend: transformers"
             )
     return list(texts)
 

@@ -146,7 +146,7 @@ def _score_choices(
         where = f"of example {open_ids[0]}, which has no choices," if open_ids else ""
         raise InputError(
             f"The difficulty {measure.name} {where} needs the probability of every token, which no "
-            "server returns. Use assistant.scoring: transformers."
+            "server returns. Use assistant.scoring_backend: transformers."
         )
     by_question = [question.rows() for question in server.tokenizer.build_choice_rows(examples)]
     rows = list(chain.from_iterable(by_question))
@@ -189,5 +189,5 @@ def _build_error(server: ServedModel, why: str) -> InputError:
     return InputError(
         f"the assistant's server at {server.endpoint.effective_base_url} gives no "
         "log-probabilities of a prompt's "
-        f"tokens ({why}); use assistant.scoring: transformers, or vLLM or SGLang"
+        f"tokens ({why}); use assistant.scoring_backend: transformers, or vLLM or SGLang"
     )

@@ -109,7 +109,7 @@ def _wait_until_ready(
         if time.monotonic() > end:
             raise ServerUnavailableError(
                 f"the assistant's server did not answer within {timeout_s:g} s; "
-                f"{said()}; raise assistant.server.start_timeout_s if it needs longer"
+                f"{said()}; raise assistant.server.startup_timeout_s if it needs longer"
             )
         time.sleep(POLL_S)
 

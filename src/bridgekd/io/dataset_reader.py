@@ -188,7 +188,7 @@ def _get_column(place: str, row: dict[str, Any], column: str, role: str) -> Any:
     near = get_close_matches(column, [str(key) for key in row], n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near and near[0] != column else ""
     raise InputError(
-        f"{place}: no column {column!r} (data.fields.{role}); the row has "
+        f"{place}: no column {column!r} (data.columns.{role}); the row has "
         f"{', '.join(map(str, row))}{hint}"
     )
 
@@ -205,7 +205,7 @@ def _choices(place: str, row: dict[str, Any], column: str | None) -> tuple[str, 
     if isinstance(value, dict):  # {"A": "first", ...} or {"text": [...], "label": [...]}
         value = value.get("text") or list(value.values())
     if not isinstance(value, list) or not 2 <= len(value) <= 26:
-        raise InputError(f"{place}: {column!r} is no list of 2 to 26 options (data.fields.choices)")
+        raise InputError(f"{place}: {column!r} is no list of 2 to 26 options (data.columns.choices)")
     return tuple(str(option).strip() for option in value)
 
 
@@ -232,11 +232,11 @@ def _normalize_answer(place: str, example: Example, answer_type: AnswerType) -> 
     """The example with its answer as it is to be learnt: a choice's text, what follows `####`."""
     name, choices = answer_type.settings.name, example.choices
     if example.answer is None:
-        raise InputError(f"{place}: no answer; fill it, remove the row or mend data.fields.answer")
+        raise InputError(f"{place}: no answer; fill it, remove the row or mend data.columns.answer")
     if answer_type.has_choices and not choices:
         raise InputError(
             f"{place}: The answer type is {name}, and the row has no choices. Set "
-            "data.fields.choices."
+            "data.columns.choices."
         )
     if not answer_type.canonicalize(example.answer, choices):
         among = f" among {list(choices)}" if answer_type.has_choices else ""

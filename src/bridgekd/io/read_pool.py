@@ -37,7 +37,7 @@ def index_by_id(examples: Iterable[Example], ids: Iterable[str]) -> dict[str, Ex
 
 
 def read_few_shot(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
-    """Return the turns of teacher.prompt.examples: (question, rationale, answer)."""
+    """Return the turns of teacher.prompt.few_shot: (question, rationale, answer)."""
     turns = []
     for artifact in artifacts:
         for number, row in read_jsonl(artifact.path):

@@ -135,7 +135,7 @@ class Ledger:
                     f"{self.path} "
                     f"holds {format_microusd(held)} and the call may take "
                     f"{format_microusd(reserve_microusd)}. "
-                    f"All answers are saved; raise hard_stop_usd and run the same command again."
+                    f"All answers are saved; raise hard_limit_usd and run the same command again."
                 )
             return sql.insert_attempt(db, request, run, purpose, reserve_microusd)
 

@@ -170,7 +170,7 @@ def _fit_to_length(local: LocalModel, job: TrainingJob) -> tuple[list[TokenizedS
     for row in encoded:
         if len(row.ids) <= limit:
             fitting.append(row)
-        elif job.config.on_overflow == "cut":
+        elif job.config.on_overflow == "truncate_prompt":
             short = truncate_prompt(row, limit, local.tokenizer.bos_token_id)
             fitting += [short] if short else []
             n_cut += short is not None

@@ -39,7 +39,7 @@ def build_bridge(
 def teach_assistant(
     run: Run, pool: Artifact, warm: Artifact, strategy: str | None = None
 ) -> Artifact:
-    """Return the assistant after selection, purchase and check; in `select.rounds` rounds, each
+    """Return the assistant after selection, purchase and check; in `select.n_rounds` rounds, each
     trained from `warm` on everything that was purchased by then.
     """
     assistant, n_rounds = warm, run.recipe.select.n_rounds

@@ -13,7 +13,7 @@ from bridgekd.stages.score_pool import build_uncertainty_settings, score_student
 class TALoopOptions(BaseModel):
     """`warm_up_fraction` of the budget is spent at random and warms the student up. `n_samples`
     answers per question measure its uncertainty. `filter_by_confidence`: the assistant's confidence
-    decides what enters the training, in place of check.keep.
+    decides what enters the training, in place of check.filter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ def build(run: Run, options: TALoopOptions) -> list[Arm]:
     """
     if options.filter_by_confidence and run.recipe.budget.accepted_rationales is not None:
         raise InputError(
-            f"budget.accepted is counted when an answer arrives, before the filter of {METHOD.name}"
+            f"budget.accepted_rationales is counted when an answer arrives, before the filter of {METHOD.name}"
             ". Set the method's filter_by_confidence to false, or limit queries."
         )
     pool, instructed = run.load_pool(), run.instruct_student()

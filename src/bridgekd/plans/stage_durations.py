@@ -133,7 +133,7 @@ def find_rationale_length(teacher: TeacherOptions, ledger: Path) -> tuple[float,
     if saved is not None:
         return saved, "the answers in the ledger"
     if teacher.expected_completion_tokens is not None:
-        return fmean(teacher.expected_completion_tokens), "teacher.expected_tokens"
+        return fmean(teacher.expected_completion_tokens), "teacher.expected_completion_tokens"
     return min(DEFAULT_RATIONALE_TOKENS, teacher.max_tokens), None
 
 

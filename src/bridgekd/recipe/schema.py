@@ -12,7 +12,7 @@ from bridgekd.recipe.field_types import CountOrPercent, Dollars, FrozenModel
 from bridgekd.recipe.teacher import BudgetOptions, TeacherOptions
 from bridgekd.variants import VariantRef
 
-EmbeddingTransform = Literal["raw", "centred"]
+EmbeddingTransform = Literal["none", "center"]
 Role = Literal["assistant", "student"]
 
 
@@ -68,7 +68,7 @@ class TrainOptions(FrozenModel):
     """One training. `epochs` counts passes over the stage's reference size unless `updates` is
     given.
 
-    Rows of more than `max_length` tokens are dropped and counted, or, with `too_long: cut`, lose
+    Rows of more than `max_length` tokens are dropped and counted, or, with `on_overflow: truncate_prompt`, lose
     the start of their prompt; a target is never cut. Early stopping keeps the weights of the best
     greedy accuracy on the validation split; with `held_out`, of the smallest loss on so many of the
     training's own rows, which are then not trained on. After `patience` evaluations in a row
@@ -83,7 +83,7 @@ class TrainOptions(FrozenModel):
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(0.0, ge=0)
     max_length: int = Field(1024, ge=8)
-    on_overflow: Literal["drop", "cut"] = "drop"
+    on_overflow: Literal["drop", "truncate_prompt"] = "drop"
     n_evaluations: int = Field(4, ge=1)  # evenly spaced, the last at the end
     holdout_size: CountOrPercent | None = None
     early_stopping_patience: int | None = Field(None, ge=1)  # None: always to the last update
@@ -155,7 +155,7 @@ class StudentOptions(FrozenModel):
     instruction_data: str | None = None
     instruction_train: TrainOptions = TrainOptions()
     train: TrainOptions = TrainOptions()
-    target_format: Literal["joint", "two_task"] = "joint"
+    target_format: Literal["joint", "multi_task"] = "joint"
     answer_weight: float = Field(1.0, ge=0)
     max_new_tokens: int = Field(256, ge=1)
 
@@ -166,7 +166,7 @@ class SelectOptions(FrozenModel):
     strategy: VariantRef = VariantRef(name="bridge_greedy")
     difficulty: VariantRef = VariantRef(name="loss")
     embedding_transform: EmbeddingTransform = (
-        "centred"  # what embeddings go through before distances are taken
+        "center"  # what embeddings go through before distances are taken
     )
     n_rounds: int = Field(1, ge=1, le=100)  # bridge: the assistant is trained again between them
     embedding_model: str | None = (
@@ -187,12 +187,12 @@ class AnnotateOptions(FrozenModel):
     most of its `samples` give, too.
     """
 
-    filter: Literal["all", "correct", "confident", "consistent"] = "all"
+    filter: Literal["all", "correct", "confident", "self_consistent"] = "all"
     n_samples: int = Field(5, ge=2, le=64)
 
 
 class ConfidenceOptions(FrozenModel):
-    """How sure the assistant is of a rationale, and how sure it must be where `keep: confident`.
+    """How sure the assistant is of a rationale, and how sure it must be where `filter: confident`.
 
     `keep_share` instead of `at_least` keeps the most confident share: for an assistant whose
     confidences are badly calibrated.
@@ -259,7 +259,7 @@ class Recipe(FrozenModel):
     def _check_accepted_limit(self) -> "Recipe":
         if self.budget.accepted_rationales is not None and self.check.filter == "confident":
             raise ValueError(
-                "budget.accepted is counted while answers come in, when nobody has asked the "
-                "assistant yet; use check.keep: correct or all"
+                "budget.accepted_rationales is counted while answers come in, when nobody has asked the "
+                "assistant yet; use check.filter: correct or all"
             )
         return self

@@ -174,7 +174,7 @@ class Run:
         return self.make(load_test, settings, self.load_pool(), self.test_data)
 
     def warm_up(self, pool: Artifact, member: int = 0) -> Artifact:
-        """Return the assistant after its warm-up; the base model where assistant.warm_up is 0."""
+        """Return the assistant after its warm-up; the base model where assistant.warm_up_size is 0."""
         if self.recipe.assistant.warm_up_size in (0, "0%"):
             return self.assistant
         return self.make(warm_up, build_warm_up_settings(self.recipe, member), self.assistant, pool)
@@ -224,7 +224,7 @@ class Run:
         self, pool: Artifact, completions: Artifact, rule: CheckRule | None = None
     ) -> Artifact:
         """Return the teacher's answers as rationales. The warm assistant scores them where the rule
-        (by default check.keep) is `confident`.
+        (by default check.filter) is `confident`.
         """
         settings = build_check_settings(self.recipe, rule)
         judge = None if settings.confidence is None else self.warm_up(pool)

@@ -34,7 +34,7 @@ def export_world(
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = files("bridgekd.sandbox").joinpath("recipe.yaml").read_text()
-    recipe = recipe.replace("validation: 200", f"validation: {n_validation}")
+    recipe = recipe.replace("validation_size: 200", f"validation_size: {n_validation}")
     path = folder / "sandbox.yaml"
     if path.exists() and path.read_text() != recipe:
         raise InputError(f"{path} was changed by hand; export into another folder, or move it away")

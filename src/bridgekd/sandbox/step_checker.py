@@ -1,4 +1,4 @@
-"""The world's step checker in the form that `evaluate.steps: sandbox` asks for."""
+"""The world's step checker in the form that `evaluate.step_checker: sandbox` asks for."""
 
 from bridgekd.records import StepCount
 from bridgekd.sandbox.world import check_steps

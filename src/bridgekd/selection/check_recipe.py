@@ -20,8 +20,8 @@ def check_strategy(recipe: Recipe, strategy: Strategy[Any]) -> None:
     if strategy.needs_embeddings and not has_embeddings:
         others = [s.name for s in STRATEGIES if not s.needs_embeddings]
         raise InputError(
-            f"The strategy {strategy.name} needs embeddings, which assistant.scoring: server does "
-            "not provide. Set select.encoder to a sentence-transformers model, or use the strategy "
+            f"The strategy {strategy.name} needs embeddings, which assistant.scoring_backend: server does "
+            "not provide. Set select.embedding_model to a sentence-transformers model, or use the strategy "
             f"{_join_names(others)}."
         )
 
@@ -32,13 +32,13 @@ def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: 
     if measure.needs_gold and recipe.data.unlabeled:
         others = [m.name for m in MEASURES if not m.needs_gold]
         raise InputError(
-            f"{what} needs gold answers, and data.unlabelled: true says that some are missing. "
+            f"{what} needs gold answers, and data.unlabeled: true says that some are missing. "
             f"Set select.difficulty to {_join_names(others)}."
         )
     if measure.needs_committee and str(recipe.assistant.warm_up_size) in ("0", "0%"):
         raise InputError(
             f"{what} compares assistants that were warmed up on different questions, and "
-            "assistant.warm_up is 0. Raise it, or use another measure."
+            "assistant.warm_up_size is 0. Raise it, or use another measure."
         )
     has_choices = answer_type.has_choices
     from_server = recipe.assistant.scoring_backend == "server"
@@ -46,7 +46,7 @@ def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: 
         others = [m.name for m in MEASURES if not m.needs_token_probabilities(has_choices)]
         raise InputError(
             f"{what} needs the probability of every token for {answer_type.settings.name} answers, "
-            "which no server returns. Set assistant.scoring: transformers, or select.difficulty "
+            "which no server returns. Set assistant.scoring_backend: transformers, or select.difficulty "
             f"to {_join_names(others)}."
         )
 

@@ -55,9 +55,9 @@ def build_annotate_settings(recipe: Recipe) -> AnnotateSettings:
     return AnnotateSettings(
         keep=keep,
         confidence=recipe.confidence if keep == "confident" else None,
-        n_samples=recipe.annotate.n_samples if keep == "consistent" else 0,
+        n_samples=recipe.annotate.n_samples if keep == "self_consistent" else 0,
         max_new_tokens=assistant.max_new_tokens,
-        seed=recipe.seed if keep == "consistent" else 0,
+        seed=recipe.seed if keep == "self_consistent" else 0,
         backend=assistant.generation_backend,
         scoring=assistant.scoring_backend if keep == "confident" else "transformers",
     )

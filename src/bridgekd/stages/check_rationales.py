@@ -29,7 +29,7 @@ class CheckStats(KeptStats, CalibrationStats):
 
 
 def build_check_settings(recipe: Recipe, rule: CheckRule | None = None) -> CheckSettings:
-    """Return what a check depends on; `rule` replaces the recipe's check.keep."""
+    """Return what a check depends on; `rule` replaces the recipe's check.filter."""
     keep = rule or recipe.check.filter
     if keep != "confident":
         return CheckSettings(keep=keep, confidence=None)

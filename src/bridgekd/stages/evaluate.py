@@ -79,7 +79,7 @@ def get_step_checker(known: Mapping[str, StepChecker], name: str) -> StepChecker
     if name not in known:
         there = ", ".join(known) or "none"
         raise InputError(
-            f"evaluate.steps names the checker {name!r}; known here: {there}; leave the key "
+            f"evaluate.step_checker names the checker {name!r}; known here: {there}; leave the key "
             "out, or from Python give run(..., checkers={name: function})"
         )
     return known[name]

@@ -149,7 +149,7 @@ def subsample(out: Path, s: SubsampleSettings, live: RunContext, rationales: Art
             f"{len(rows)} rationales of the pilot were kept. A fraction of {s.fraction:g} "
             "(pilot.budget_grid) is less than one rationale, so no model can be trained on it. "
             f"Read the `reason` column of {rationales.path}, then raise pilot.budget_fraction, fix "
-            "the teacher's prompt or relax check.keep."
+            "the teacher's prompt or relax check.filter."
         )
     kept = rows[: resolve_fraction(s.fraction, len(rows))]
     write_rows(out / "rationales.parquet", Rationale, kept)

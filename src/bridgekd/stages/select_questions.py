@@ -57,7 +57,7 @@ def build_select_settings(
         strategy=chosen,
         queries=recipe.budget.queries if queries is None else queries,
         part=part,
-        centre=recipe.select.embedding_transform != "raw" if variant.needs_embeddings else True,
+        centre=recipe.select.embedding_transform != "none" if variant.needs_embeddings else True,
         seed=recipe.seed if variant.uses_seed else 0,
     )
 

@@ -60,7 +60,7 @@ class AnswerRows(FrozenModel):
 
 
 class RationaleRows(FrozenModel):
-    """Kept rationales; `form` is joint (rationale, then answer) or two_task (one row for each)."""
+    """Kept rationales; `form` is joint (rationale, then answer) or multi_task (one row for each)."""
 
     source: Literal["rationales"] = "rationales"
     form: TargetFormat
@@ -204,7 +204,7 @@ def choose_warm_up_examples(pool: Sequence[Example], settings: TrainSettings) ->
     size = settings.rows.size if isinstance(settings.rows, AnswerRows) else None
     if not labeled:
         raise InputError(
-            "The pool has no gold answer to train on. Set assistant.warm_up: 0 and a "
+            "The pool has no gold answer to train on. Set assistant.warm_up_size: 0 and a "
             "select.difficulty that needs no gold answer, and leave answers_only out of the arms."
         )
     if size is None:

@@ -19,7 +19,7 @@ from bridgekd.prompts import (
 )
 from bridgekd.records import Example, Rationale, TargetSpan, TrainingExample, TrainingSequence
 
-TargetFormat = Literal["joint", "two_task"]
+TargetFormat = Literal["joint", "multi_task"]
 
 
 def build_training_examples(
@@ -27,14 +27,14 @@ def build_training_examples(
 ) -> list[TrainingExample]:
     """Kept rationales as lessons, in order; the answer is the gold one where there is one.
 
-    joint: one lesson a rationale, two_task: two, to explain and to answer. Raises BadInput where
+    joint: one lesson a rationale, multi_task: two, to explain and to answer. Raises BadInput where
     nothing was kept.
     """
     kept = [r for r in read_rationales(rationales) if r.kept]
     if not kept:
         raise InputError(
             f"no rationale of {rationales[-1].path} was kept; read its `reason` column, then raise "
-            "the budget, mend the teacher's prompt or loosen check.keep or annotate.keep"
+            "the budget, mend the teacher's prompt or loosen check.filter or annotate.filter"
         )
     examples = index_by_id(read_pool(pool), (r.id for r in kept))
     return [lesson for r in kept for lesson in _build_examples(r, examples[r.id], form)]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LiveConnection(TeacherConnection):
-    """Chat completions, as many at once as teacher.concurrency says."""
+    """Chat completions, as many at once as teacher.max_concurrent_requests says."""
 
     def __init__(self, context: TransportContext) -> None:
         super().__init__(context)
