@@ -18,7 +18,7 @@ from pathlib import Path
 from claims import plots, tables
 from claims.experiments import CHOOSING, CLAIMS, EXPERIMENTS, LATER_SEEDS
 from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
-from claims.reading import Line, artifact, lines_of
+from claims.results import Line, artifact, lines_of
 from claims.summary import summary
 
 from bridgekd.io.artifact_store import Artifact, find_ancestors

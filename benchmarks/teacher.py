@@ -142,7 +142,7 @@ def start(
     job = {
         "base_url": base_url,
         "n": setting.n,
-        "concurrency": setting.concurrency,
+        "max_concurrent_requests": setting.concurrency,
         "max_tokens": MAX_TOKENS,
         "rate": setting.rate,
         "folder": folder,

@@ -150,17 +150,17 @@ CHILD = """
 import os
 import signal
 import sys
-from bridgekd.recipe import Price, Teacher
+from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.cost.budget import Limits
 from bridgekd.api_client.request_key import TeacherRequest
-from bridgekd.teacher.buy_answers import buy
+from bridgekd.teacher.buy_answers import buy_answers
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 path, base_url, microusd, die_at = sys.argv[1:]
-teacher = Teacher(model=SANDBOX_MODEL, base_url=base_url, api_key_env=None, max_tokens=182,
-                  price=Price(input=2.5, output=10.0, batch=0.5),
+teacher = TeacherOptions(model=SANDBOX_MODEL, base_url=base_url, api_key_env=None, max_tokens=182,
+                  price=Price(input=2.5, output=10.0, batch_factor=0.5),
                   transport={"name": "batch", "poll_s": 0.02})
 requests = [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(60)]
 n_commits = 0
@@ -174,7 +174,7 @@ def traced(statement):
 with Ledger(path) as ledger:
     ledger._connection("write").set_trace_callback(traced)
     try:
-        buy(requests, ledger, teacher=teacher, limits=Limits(microusd=int(microusd)), run="r",
+        buy_answers(requests, ledger, teacher=teacher, limits=Limits(microusd=int(microusd)), run="r",
             api_key="none", backoff_s=0.005)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -43,7 +43,7 @@ KINDS = (
 PATIENCE_S = 10.0  # for writing down an answer on a machine that is busy with other things
 ANSWER_FAULTS = Faults(truncate=0.1, refuse=0.05, latency_s=0.01)
 LINE_FAULTS = replace(
-    ANSWER_FAULTS, spread=0.7, throttle=0.05, error=0.05, drop=0.05, retry_after_s=0.001
+    ANSWER_FAULTS, spread=0.7, rate_limit=0.05, error=0.05, drop=0.05, retry_after_s=0.001
 )
 RECORDED = "SELECT 1 FROM attempts WHERE state = 'reserved' AND raw_response IS NOT NULL"
 RESERVED = "SELECT 1 FROM attempts WHERE id >= ?"
@@ -61,7 +61,7 @@ class ProcessRun:
     told: int  # how many rows it last said it had
     unwritten: frozenset[str]  # "quiet": answers that the ledger did not have in time
     attempts: tuple[Attempt, ...]
-    total_held: int
+    total_reserved: int
     spend: tuple  # what `spend` says
     billed: int
 
@@ -153,11 +153,11 @@ class CampaignRunner:
         with run_teacher_server(make_reply, seed=self.seed, faults=LINE_FAULTS) as server:
             self.order = replace(self.order, base_url=server.base_url)
             self.server, self.scene = server, ServerMonitor(server, self.order.path)
-            while not lives or lives[-1].ended != "done":
+            while not lives or lives[-1].stop_reason != "done":
                 assert len(lives) < 60, "this buying does not come to its end"
-                n_killed = sum(life.ended == "killed" for life in lives)
+                n_killed = sum(life.stop_reason == "killed" for life in lives)
                 lives.append(self.life(kinds.draw() if n_killed < n_kills else "", lives))
-                if lives[-1].ended != "killed":
+                if lives[-1].stop_reason != "killed":
                     kinds.put_back(lives[-1].kind)
             bought = pickle.loads(self.order.outcome.read_bytes())
             n_calls = server.calls.total()
@@ -180,7 +180,7 @@ class CampaignRunner:
 
     def life(self, kind: str, before: list[ProcessRun]) -> ProcessRun:
         """Starts a buyer, sees that it dies as it should, and looks at what it left."""
-        order, stopped = self.order, bool(before) and before[-1].ended == "stopped"
+        order, stopped = self.order, bool(before) and before[-1].stop_reason == "stopped"
         n_had = len(before[-1].final()) if before else 0
         n_lacking = len(self.calm.completions) - n_had
         n = self.dice.randint(1, max(1, n_lacking // 3))
@@ -208,20 +208,20 @@ class CampaignRunner:
         nursery, scene, dice = self.nursery, self.scene, self.dice
         if kind in ("start", "random"):
             longest = 0.04 if kind == "start" else 0.05 + 1.3 * share * self.calm.seconds
-            nursery.ended(dice.uniform(0, longest))
+            nursery.stop_reason(dice.uniform(0, longest))
             nursery.kill()
         if kind in ("sent", "recorded", "quiet"):
             give_up = time.monotonic() + LONGEST_LIFE_S
-            while not (nursery.ended(0.0002) or scene.is_due()):
+            while not (nursery.stop_reason(0.0002) or scene.is_due()):
                 assert time.monotonic() < give_up, "a buyer hangs"
         unwritten: frozenset[str] = frozenset()
         if kind == "sent":
-            nursery.ended(dice.uniform(0, 0.005))
+            nursery.stop_reason(dice.uniform(0, 0.005))
         if kind == "recorded":
             wait_for_a_row(self.order.path, nursery, RECORDED)
         if kind == "reserved":
             wait_for_a_row(self.order.path, nursery, RESERVED, self.n_rows + n)
-        if kind == "quiet" and not nursery.ended(0):
+        if kind == "quiet" and not nursery.stop_reason(0):
             unwritten = self.unwritten()
         if kind in ("sent", "recorded", "reserved", "quiet"):
             nursery.kill()
@@ -247,7 +247,7 @@ class CampaignRunner:
             told=self.nursery.told,
             unwritten=unwritten,
             attempts=attempts(path),
-            total_held=read_total_reserved(path),
+            total_reserved=read_total_reserved(path),
             spend=sum_spend(path),
             billed=self.server.billed,  # after the ledger: a bill may still come
         )
@@ -255,11 +255,11 @@ class CampaignRunner:
 
 def wait_for_a_row(path: Path, nursery: ProcessStarter, query: str, *values: int) -> None:
     """Returns as soon as the ledger's file shows what is asked for, or when it is too late."""
-    while not (nursery.ended(0) or has_tables(path)):
+    while not (nursery.stop_reason(0) or has_tables(path)):
         time.sleep(0.0005)
     if not has_tables(path):
         return
     with closing(open_file(path)) as db:
-        while not nursery.ended(0):
+        while not nursery.stop_reason(0):
             if any(db.execute(query, values).fetchone() for _ in range(20)):
                 return

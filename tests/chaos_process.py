@@ -124,7 +124,7 @@ class ProcessStarter:
         return self
 
     def __exit__(self, *error):
-        if self._born.is_set() and not self.ended(0):
+        if self._born.is_set() and not self.stop_reason(0):
             self.kill()
         self._line.close()
         self._process.join(10)
@@ -155,6 +155,6 @@ class ProcessStarter:
         return self._exitcode is not None
 
     def exitcode(self) -> int:
-        assert self.ended(LONGEST_LIFE_S), "a buyer hangs"
+        assert self.stop_reason(LONGEST_LIFE_S), "a buyer hangs"
         assert self._exitcode is not None
         return self._exitcode

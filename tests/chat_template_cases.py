@@ -38,7 +38,7 @@ class TemplateCase:
     pad: str | None
     kind: str = "bytes"
     bos: str | None = None
-    adds_bos: bool = False  # whether the tokenizer by itself puts BOS before a text
+    has_bos: bool = False  # whether the tokenizer by itself puts BOS before a text
     rstrip: bool = False  # whether its special tokens swallow white space behind them
 
 
@@ -230,7 +230,7 @@ FAMILIES = {
         bos="<|begin_of_text|>",
         eos="<|eot_id|>",
         pad=None,
-        adds_bos=True,
+        has_bos=True,
     ),
     "gemma": TemplateCase(
         template=_GEMMA,
@@ -241,7 +241,7 @@ FAMILIES = {
         eos="<eos>",
         pad="<pad>",
         kind="gemma",
-        adds_bos=True,
+        has_bos=True,
     ),
     "phi3": TemplateCase(
         template=_PHI3,
@@ -252,7 +252,7 @@ FAMILIES = {
         eos="<|endoftext|>",
         pad="<|endoftext|>",
         kind="llama2",
-        adds_bos=True,
+        has_bos=True,
         rstrip=True,
     ),
     "phi3.5": TemplateCase(
@@ -284,7 +284,7 @@ FAMILIES = {
         eos="</s>",
         pad=None,
         kind="llama2",
-        adds_bos=True,
+        has_bos=True,
     ),
     "smollm2": TemplateCase(
         template=chatml_with_default(_SMOL_SYSTEM),
@@ -311,7 +311,7 @@ FAMILIES = {
         bos="<｜begin▁of▁sentence｜>",
         eos="<｜end▁of▁sentence｜>",
         pad="<｜end▁of▁sentence｜>",
-        adds_bos=True,
+        has_bos=True,
     ),
     "bloom": TemplateCase(
         template=None,
@@ -348,7 +348,7 @@ def make_tokenizer(family: TemplateCase) -> PreTrainedTokenizerFast:
             for text in family.specials
         ]
     )
-    if family.adds_bos:
+    if family.has_bos:
         place = raw.token_to_id(family.bos)
         raw.post_processor = TemplateProcessing(
             single=f"{family.bos} $A", special_tokens=[(family.bos, place)]

@@ -52,7 +52,7 @@ def written(local, prompt):
 
 
 def test_each_model_is_asked_as_it_was_trained(local, panel):
-    joint, multi_task = panel().ask(ASKED.question)
+    joint, two_task = panel().ask(ASKED.question)
     assert joint.rationale == two_task.rationale == written(local, render_cot_prompt(ASKED))
     assert joint.model == "Student, BRIDGE"
     assert written(local, render_cot_prompt(ASKED)) != written(local, render_answer_prompt(ASKED))
@@ -81,14 +81,14 @@ def test_a_student_is_asked_beside_its_assistant_and_its_base(runs, capsys):
     panel = bridgekd.load_models("tiny", store=runs)
     assert [arm.name for arm, _ in panel.models] == ["bridge", "assistant", "student_base"]
     replies = panel.ask("Where is Ann?")
-    assert main(["try", "tiny", "Where is Ann?", "--store", str(runs)]) == 0
+    assert main(["ask", "tiny", "Where is Ann?", "--store", str(runs)]) == 0
     shown = capsys.readouterr().out
     assert all(reply.model in shown and reply.rationale[:9] in shown for reply in replies)
 
 
 def test_questions_are_read_line_by_line_where_none_is_given(runs, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("Where is Ann?\nWho is Bob?\n\nnever read\n"))
-    assert main(["try", "tiny", "--arm", "direct", "--store", str(runs)]) == 0
+    assert main(["ask", "tiny", "--arm", "direct", "--store", str(runs)]) == 0
     printed = capsys.readouterr()
     assert "Where is Ann?" in printed.out and "Who is Bob?" in printed.out
     assert printed.out.count("Student, direct") == 2
@@ -108,7 +108,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("command", [["export", "tiny", "--to", "out"], ["try", "tiny", "Why?"]])
+@pytest.mark.parametrize("command", [["export", "tiny", "--to", "out"], ["ask", "tiny", "Why?"]])
 def test_without_torch_it_is_a_sentence(runs, tmp_path, command):
     done = subprocess.run(
         [sys.executable, "-c", ABSENT, *command, "--store", str(runs)],

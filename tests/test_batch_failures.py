@@ -20,7 +20,7 @@ from bridgekd.errors import OverbilledError, TeacherUnavailableError
 from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
 from test_live_transport import CANARY, counts, held, pool, words
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
+pytestmark = pytest.mark.usefixtures("check_clean_exit")
 
 
 def test_what_expired_or_failed_is_asked_again_in_the_next_batch(tmp_path):
@@ -29,7 +29,7 @@ def test_what_expired_or_failed_is_asked_again_in_the_next_batch(tmp_path):
         words, batch_faults=BatchFaults(expire=0.3, error=0.3), seed=2
     ) as server:
         watch = BatchServerSpy(server)
-        got = buy_batch(path, server, pool(60), max_tries=20)
+        got = buy_batch(path, server, pool(60), max_attempts=20)
         assert len(got.completions) == 60
         assert watch.seen["POST batches"] == max(server.calls.values()) > 2
         assert set(server.served.values()) == {1}
@@ -40,7 +40,7 @@ def test_what_expired_or_failed_is_asked_again_in_the_next_batch(tmp_path):
 def test_an_answer_that_is_missing_stays_held_and_is_asked_again(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, batch_faults=BatchFaults(missing=0.3), seed=2) as server:
-        got = buy_batch(path, server, pool(40), max_tries=20)
+        got = buy_batch(path, server, pool(40), max_attempts=20)
         n_unknown = counts(path)["unknown"]
         assert server.served.total() == 40 + n_unknown > 40
         assert held(path) == got.charged_microusd + RESERVE * n_unknown >= server.billed
@@ -51,7 +51,7 @@ def test_a_batch_that_never_answers_ends_after_max_tries(tmp_path, fault, state)
     path = tmp_path / "l.db"
     with run_teacher_server(words, batch_faults=BatchFaults(**{fault: 1.0})) as server:
         with pytest.raises(TeacherUnavailableError, match=r"no answer for example e\d+ in 2 tries"):
-            buy_batch(path, server, pool(10), max_tries=2)
+            buy_batch(path, server, pool(10), max_attempts=2)
         assert counts(path) == {state: 20}
         assert held(path) == 20 * RESERVE * (state == "unknown")
 
@@ -97,14 +97,14 @@ def test_a_server_that_is_not_there_costs_nothing(tmp_path):
     with run_teacher_server(words) as server:
         pass
     with pytest.raises(TeacherUnavailableError, match="ConnectError"):
-        buy_batch(tmp_path / "l.db", server, pool(3), max_tries=2)
+        buy_batch(tmp_path / "l.db", server, pool(3), max_attempts=2)
     assert (held(tmp_path / "l.db"), counts(tmp_path / "l.db")) == (0, {"failed": 3})
 
 
 def test_a_setting_that_no_call_may_have_costs_no_rows(tmp_path):
     stopped = pytest.raises(TeacherUnavailableError, match="does not take a setting")
     with run_teacher_server(words, reasoning=True) as server, stopped:  # it takes no max_tokens
-        buy_batch(tmp_path / "l.db", server, pool(20), token_parameter="max_tokens")
+        buy_batch(tmp_path / "l.db", server, pool(20), max_tokens_field="max_tokens")
     assert (counts(tmp_path / "l.db"), held(tmp_path / "l.db")) == ({"failed": 20}, 0)
 
 
@@ -389,7 +389,7 @@ def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, name, status):
     with run_teacher_server(words, models=() if status == 0 else ("sandbox-teacher",)) as server:
         BatchServerSpy(server, hook)
         try:
-            more = {"key": CANARY, "max_tries": 2, "note": shown.append}
+            more = {"key": CANARY, "max_attempts": 2, "note": shown.append}
             shown.append(repr(buy_batch(tmp_path / "l.db", server, pool(9), **more)))
         except TeacherUnavailableError as exc:
             shown += [str(exc), repr(exc), "".join(traceback.format_exception(exc))]

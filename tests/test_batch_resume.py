@@ -26,7 +26,7 @@ from bridgekd.recipe import Price
 from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
 from test_live_transport import counts, held, pool, purchase, words
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
+pytestmark = pytest.mark.usefixtures("check_clean_exit")
 
 
 @pytest.mark.parametrize("nth", [1, 2])
@@ -162,7 +162,7 @@ def test_what_expired_in_a_batch_that_was_left_is_asked_again(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, batch_faults=BatchFaults(expire=0.4)) as server:
         stop_purchase(path, server, BatchServerSpy(server), pool(20))
-        got = buy_batch(path, server, pool(20), max_tries=20)
+        got = buy_batch(path, server, pool(20), max_attempts=20)
         assert len(got.completions) == 20
         assert got.n_requests_sent == server.calls.total() - 20 > 0
         assert (set(server.served.values()), held(path)) == ({1}, server.billed)
@@ -179,7 +179,7 @@ def test_another_buying_keeps_the_answers_of_a_batch_that_was_left(tmp_path):
         billed = server.billed
         free = Price(input=0, output=0)
         got = buy_batch(
-            path, server, make_other_requests(12), price=free, run="other", max_tries=20
+            path, server, make_other_requests(12), price=free, run="other", max_attempts=20
         )
         assert (got.n_requests_sent >= 12, len(got.completions), n_open(path)) == (True, 12, 0)
         with sqlite3.connect(path) as db:
@@ -195,7 +195,7 @@ def test_another_buying_keeps_the_answers_of_a_batch_that_was_left(tmp_path):
         assert found.keys() == {"answered", "refused", "failed", "unknown"}
         assert sum(found.values()) == 30
         assert paid < billed <= paid + found["unknown"] * RESERVE == held(path)
-        again = buy_batch(path, server, pool(30), max_tries=20)
+        again = buy_batch(path, server, pool(30), max_attempts=20)
         assert again.n_reused == found["answered"] + found["refused"]
         assert len(again.completions) == 30
         assert server.billed <= held(path)

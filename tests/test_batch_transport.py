@@ -29,7 +29,7 @@ from bridgekd.teacher.buy_answers import buy_answers
 from bridgekd.teacher.pending_request import PendingRequest
 from test_live_transport import counts, held, pool, purchase, words
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
+pytestmark = pytest.mark.usefixtures("check_clean_exit")
 HALF = Price(input=1.25, output=5.0)
 
 
@@ -133,7 +133,7 @@ def to_the_end(path, server, limits):
                 server,
                 pool(40),
                 limits=limits,
-                max_tries=20,
+                max_attempts=20,
                 accept=lambda id, state, text: is_long(text),
             )
         except TeacherUnavailableError as exc:
@@ -185,7 +185,7 @@ def test_the_hard_stop_holds_in_batches(tmp_path_factory, stop, seed):
     faults = BatchFaults(expire=0.1, error=0.1, missing=0.15)
     with run_teacher_server(words, seed=seed, batch_faults=faults) as server:
         try:
-            buy_batch(path, server, pool(30), stop=stop, max_tries=20)
+            buy_batch(path, server, pool(30), stop=stop, max_attempts=20)
             ended = "pool"
         except HardLimitError:
             ended = "stop"

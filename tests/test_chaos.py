@@ -64,7 +64,7 @@ def worlds(tmp_path_factory):
 
 
 def killed(worlds):
-    return [life for world in worlds for life in world.lives if life.ended == "killed"]
+    return [life for world in worlds for life in world.lives if life.stop_reason == "killed"]
 
 
 def left_open(world):
@@ -79,7 +79,7 @@ def left_open(world):
 def summary(worlds, seconds):
     lives = [life for world in worlds for life in world.lives[:-1]]
     kinds = Counter(life.kind for life in killed(worlds))
-    missed = Counter(life.kind for life in lives if life.kind and life.ended != "killed")
+    missed = Counter(life.kind for life in lives if life.kind and life.stop_reason != "killed")
     open_rows = Counter(what for world in worlds for what in left_open(world))
     states = Counter(row.state for world in worlds for row in world.lives[-1].attempts)
     n_sent = sum(world.calls.total() for world in worlds)
@@ -89,7 +89,7 @@ def summary(worlds, seconds):
         "kills: " + ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items())),
         "came too late: " + (", ".join(f"{k} {n}" for k, n in sorted(missed.items())) or "none"),
         "open at the kills: " + ", ".join(f"{what} {n}" for what, n in sorted(open_rows.items())),
-        f"stopped by the hard stop: {sum(life.ended == 'stopped' for life in lives)}",
+        f"stopped by the hard stop: {sum(life.stop_reason == 'stopped' for life in lives)}",
         "attempts: " + ", ".join(f"{state} {n}" for state, n in sorted(states.items())),
         f"at the servers: {n_sent} calls, {n_billed} billed",
         f"billed and dropped by the server: {sum(w.dropped.total() for w in worlds)}",
@@ -103,8 +103,8 @@ def test_the_campaign_killed_in_every_way(worlds):
     lives = [life for world in worlds for life in world.lives]
     assert len(killed(worlds)) == KILLS
     assert {life.kind for life in killed(worlds)} >= set(KINDS) - {"recorded"}
-    assert {world.bought.ended for world in worlds} == {"queries", "usd", "pool"}
-    assert any(life.ended == "stopped" for life in lives)
+    assert {world.bought.stop_reason for world in worlds} == {"queries", "usd", "pool"}
+    assert any(life.stop_reason == "stopped" for life in lives)
     assert any(life.n_in("unknown") for life in lives)
 
 
@@ -127,10 +127,12 @@ def test_every_billed_call_is_a_final_row_or_held_as_lost(worlds):
 def test_what_is_held_covers_the_bill_and_never_passes_the_hard_stop(worlds):
     for world in worlds:
         for life in world.lives:
-            assert life.billed <= life.total_held == sum(row.held for row in life.attempts)
-            assert life.stop is None or life.total_held <= life.stop
-            if life.ended == "stopped":  # because nothing more fitted, not for want of patience
-                assert life.total_held + RESERVE > life.stop
+            assert life.billed <= life.total_reserved == sum(row.held for row in life.attempts)
+            assert life.stop is None or life.total_reserved <= life.stop
+            if (
+                life.stop_reason == "stopped"
+            ):  # because nothing more fitted, not for want of patience
+                assert life.total_reserved + RESERVE > life.stop
 
 
 def test_an_answer_sent_to_a_buyer_that_lives_on_is_written(worlds):
@@ -184,7 +186,7 @@ def test_nothing_that_is_settled_changes_and_nothing_is_forgotten(worlds):
 def test_a_kill_loses_no_more_than_what_was_in_flight(worlds):
     for world in worlds:
         for life in world.lives:
-            most = CONCURRENCY * (1 + RESERVE_AHEAD) if life.ended == "killed" else 0
+            most = CONCURRENCY * (1 + RESERVE_AHEAD) if life.stop_reason == "killed" else 0
             assert life.n_in("reserved") <= most
 
 
@@ -192,8 +194,8 @@ def test_the_rows_are_those_of_an_undisturbed_buying(worlds):
     for world in worlds:
         for bought in (world.bought, world.again):
             assert bought.completions == world.calm.completions
-            assert (bought.ended, bought.charged_microusd, bought.charged_tokens) == (
-                world.calm.ended,
+            assert (bought.stop_reason, bought.charged_microusd, bought.charged_tokens) == (
+                world.calm.stop_reason,
                 world.calm.charged_microusd,
                 world.calm.charged_tokens,
             )
@@ -205,7 +207,7 @@ def test_lost_calls_are_charged_to_the_hard_stop_and_not_to_the_run(worlds):
     for world in worlds:
         last = world.lives[-1]
         n_lost = last.n_in("unknown", "unparsable")
-        assert last.total_held == world.bought.charged_microusd + RESERVE * n_lost
+        assert last.total_reserved == world.bought.charged_microusd + RESERVE * n_lost
 
 
 def test_spend_adds_up_to_the_attempts(worlds):
@@ -221,7 +223,7 @@ def test_spend_adds_up_to_the_attempts(worlds):
                     line.n_attempts,
                     line.n_prompt_tokens,
                     line.n_completion_tokens,
-                    line.held_microusd,
+                    line.reserved_microusd,
                 ]
                 for line in life.spend
             } == sums

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from claims import plots
 from claims.experiments import BUDGETS, CHOOSING, CLAIMS, EXPERIMENTS
 from claims.jobs import PHASES, Job, seeded
-from claims.reading import Line
+from claims.results import Line
 from claims.summary import NO, OPEN, YES, summary
 from claims.tables import put, table
 from reproduce import mark_of

@@ -125,7 +125,12 @@ def test_a_model_folder_that_holds_no_weights_ends_with_2(tiny, refused):
 
 
 def test_a_teacher_that_never_answers_ends_with_3_and_how_to_go_on(tiny, bridgekd):
-    arguments = ["--set", "teacher.base_url=http://127.0.0.1:9/v1", "--set", "teacher.max_attempts=2"]
+    arguments = [
+        "--set",
+        "teacher.base_url=http://127.0.0.1:9/v1",
+        "--set",
+        "teacher.max_attempts=2",
+    ]
     code, text = bridgekd("run", "tiny.yaml", *arguments, cwd=tiny.parent)
     assert code == 3, text
     assert "Traceback" not in text
@@ -187,7 +192,7 @@ def test_what_cannot_be_written_or_served_is_a_sentence(tmp_path, refused):
     assert f"cannot serve on port {port}" in told
 
 
-COMMANDS = ("run", "plan", "compare", "status", "report", "export", "try", "init", "demo")
+COMMANDS = ("run", "plan", "compare", "status", "report", "export", "ask", "init", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

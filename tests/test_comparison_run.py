@@ -26,7 +26,7 @@ from test_pipeline import differing, rows_of
 QUICK = [
     *(f"{who}.updates=2" for who in ("student.train", "student.instruction_train")),
     *(f"assistant.{how}.updates=2" for how in ("train", "warm_up_train")),
-    *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
+    *(f"{who}.n_evaluations=1" for who in ("student.train", "assistant.train")),
 ]
 ARMS = ["bridge", "direct", "direct_full", "answers_only"]
 HOW = {"methods": ARMS, "seeds": 2, "budgets": ["10%", 0.2]}
@@ -92,8 +92,10 @@ def test_an_arm_is_charged_what_it_would_have_paid_alone_though_calls_are_shared
 def test_the_bill_of_a_comparison_falls_inside_its_plan(compared):
     recipe, before, outcome, _, _ = compared
     paid = read_reserved_microusd(recipe.parent / "ledger.db")
-    assert before.together.unpaid.floor <= paid <= before.together.unpaid.ceiling
-    assert before.together.unpaid.ceiling < sum(p.forecast.unpaid.ceiling for p in before.purchases)
+    assert before.total_cost.unpaid.minimum <= paid <= before.total_cost.unpaid.maximum
+    assert before.total_cost.unpaid.maximum < sum(
+        p.forecast.unpaid.maximum for p in before.purchases
+    )
     charged = sum(row.spend_usd for row in outcome.metrics.arms.values())
     assert charged * 1e6 > paid
 

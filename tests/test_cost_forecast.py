@@ -46,7 +46,7 @@ def charge(requests, limits, costs, n_tokens):
     """What the real rule of admission charges, and how much of it is new money."""
     account, paid = BudgetTracker(limits), 0
     for request, cost, size in zip(requests, costs, n_tokens, strict=True):
-        reserve = (request.most_microusd, request.most_tokens)
+        reserve = (request.max_microusd, request.max_tokens)
         if request.settled:
             cost, size = request.settled.microusd, request.settled.n_tokens
             reserve = (0, 0) if request.settled.owed else reserve

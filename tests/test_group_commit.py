@@ -42,7 +42,7 @@ def durable_ids(path):
 def test_a_reservation_is_durable_when_it_is_said_to_be_done(tmp_path):
     async def many(commits):
         async def one(n):
-            attempt_id = await commits.do(lambda: reserve(commits.ledger, n))
+            attempt_id = await commits.commit(lambda: reserve(commits.ledger, n))
             assert attempt_id in durable_ids(commits.ledger.path)
 
         await asyncio.gather(*map(one, range(50)))
@@ -84,7 +84,7 @@ def test_a_piece_that_fails_undoes_itself_alone(tmp_path):
 
 def test_what_was_asked_for_is_written_even_if_the_caller_is_cancelled(tmp_path):
     async def impatient(commits):
-        task = asyncio.create_task(commits.do(lambda: reserve(commits.ledger, 1)))
+        task = asyncio.create_task(commits.commit(lambda: reserve(commits.ledger, 1)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -176,9 +176,9 @@ def test_a_ledger_on_a_shared_file_system_is_refused_with_the_way_out(tmp_path, 
 FULL = """
 import os
 import sys
-from bridgekd.api_client.chat_completion import Bill
+from bridgekd.api_client.chat_completion import RequestCost
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.errors import BadInput
+from bridgekd.errors import InputError
 path, filler = sys.argv[1:]
 call = lambda n: {"provider": "p", "model": "m", "messages": [], "sample_index": n}
 hold = {"run": "r", "purpose": "train", "reserve_microusd": 1}
@@ -193,11 +193,11 @@ with Ledger(path) as ledger:
     for attempt_id in flying:  # what is in flight is paid for, and arrives
         works = [lambda: ledger.record(attempt_id, "x" * 8000, price=None)]
         works += [lambda: ledger.reserve(call(98), **hold)]  # another call wants to go out
-        ledger.together(works)
-        ledger.together([lambda: ledger.settle(attempt_id, "answered", Bill(1, 1, 1))])
+        ledger.run_in_transaction(works)
+        ledger.run_in_transaction([lambda: ledger.settle(attempt_id, "answered", RequestCost(1, 1, 1))])
     try:
         ledger.reserve(call(99), **hold)
-    except BadInput as exc:
+    except InputError as exc:
         print(exc)
 """
 
@@ -230,7 +230,7 @@ INTERRUPTED = """
 import asyncio, os, signal, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from bridgekd.sandbox.teacher_server import Faults, serve
+from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
 from test_live_transport import pool, purchase, words
 
 def interrupt_after(server, n):
@@ -239,7 +239,7 @@ def interrupt_after(server, n):
     os.kill(os.getpid(), signal.SIGINT)
 
 async def notebook():
-    with serve(words, faults=Faults(latency_s=0.2)) as server:
+    with run_teacher_server(words, faults=Faults(latency_s=0.2)) as server:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=interrupt_after, args=(server, 4)).start()
         try:
@@ -273,11 +273,11 @@ def test_a_ledger_whose_log_cannot_be_read_is_not_shown_as_empty(tmp_path):
     (tmp_path / "copy-l.db-wal").rename(folder / "l.db-wal")
     script = f"""
 import sys
-from bridgekd.ledger.spend import spend
-from bridgekd.errors import BadInput
+from bridgekd.ledger.spend import sum_spend
+from bridgekd.errors import InputError
 try:
-    print(spend({str(folder / "l.db")!r}))
-except BadInput as exc:
+    print(sum_spend({str(folder / "l.db")!r}))
+except InputError as exc:
     print(exc)
 """
     (tmp_path / "look.py").write_text(script)

@@ -40,7 +40,9 @@ def local(folder):
 def opened(folder, url, room, **terms):
     """`serving` at an address, with what it notes."""
     model = resolve_model(str(folder), Path(), None)
-    terms = AssistantServerOptions(base_url=url, **({"concurrency": 3, "max_tries": 2} | terms))
+    terms = AssistantServerOptions(
+        base_url=url, **({"max_concurrent_requests": 3, "max_attempts": 2} | terms)
+    )
     return open_server(model, terms, room=room, folder=Path(), note=lambda text: None)
 
 
@@ -59,7 +61,7 @@ def test_greedy_texts_are_those_of_the_model_in_process(server, local):
     assert texts == lm.generate_texts(local, PROMPTS, **SIZE)
     assert len(set(texts)) > 2
     asked = {tuple(body["prompt"]) for body in http.asked}
-    assert asked == {tuple(ids) for ids in there.tokens.prompts(PROMPTS)}
+    assert asked == {tuple(ids) for ids in there.tokenizer.prompts(PROMPTS)}
 
 
 def test_the_gold_answer_s_loss_is_that_of_the_model_in_process(server, local):
@@ -105,7 +107,7 @@ def test_what_the_server_or_the_model_s_folder_would_add_is_switched_off(server)
     (body,) = server[1].asked
     off = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     assert off.items() <= body.items()
-    assert body["stop_token_ids"] == list(server[0].tokens.stop)
+    assert body["stop_token_ids"] == list(server[0].tokenizer.stop)
 
 
 def test_no_more_is_in_flight_than_the_recipe_says(folder, tmp_path):
@@ -125,7 +127,7 @@ def test_no_more_is_in_flight_than_the_recipe_says(folder, tmp_path):
                     flying -= 1
 
         http.complete = counted
-        with opened(folder, http.base_url, tmp_path, concurrency=2) as server:
+        with opened(folder, http.base_url, tmp_path, max_concurrent_requests=2) as server:
             generate.generate_texts(server, PROMPTS * 4, **SIZE)
     assert most == 2
 
@@ -150,7 +152,7 @@ def test_a_server_that_dies_is_one_sentence_and_its_rows_are_kept(folder, tmp_pa
     name, told = get_served_name(resolve_model(str(folder), Path(), None)), []
     with (
         serving_model(folder, name, dies_after=4) as http,  # the probe and three rows
-        opened(folder, http.base_url, tmp_path, concurrency=1) as server,
+        opened(folder, http.base_url, tmp_path, max_concurrent_requests=1) as server,
         pytest.raises(ServerUnavailableError, match=r"went away: .*2 tries.*same command goes on"),
     ):
         generate.generate_texts(
@@ -163,7 +165,7 @@ def test_scores_that_came_are_not_asked_for_again(folder, local, tmp_path):
     name = get_served_name(resolve_model(str(folder), Path(), None))
     with (
         serving_model(folder, name, dies_after=4) as http,  # two probes and two rows
-        opened(folder, http.base_url, tmp_path, concurrency=1) as server,
+        opened(folder, http.base_url, tmp_path, max_concurrent_requests=1) as server,
         pytest.raises(ServerUnavailableError),
     ):
         logprobs.score_examples(server, OPEN + CLOSED, batch_size=4)
@@ -179,7 +181,9 @@ def test_a_server_without_log_probabilities_is_refused_with_what_to_do(folder, t
     with (
         serving_model(folder, name, dialect="mute") as http,
         opened(folder, http.base_url, tmp_path) as server,
-        pytest.raises(InputError, match=r"no log-probabilities .*use assistant.scoring_backend: transf"),
+        pytest.raises(
+            InputError, match=r"no log-probabilities .*use assistant.scoring_backend: transf"
+        ),
     ):
         logprobs.score_examples(server, OPEN, batch_size=4)
 

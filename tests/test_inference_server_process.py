@@ -26,9 +26,9 @@ time.sleep(600)
 OWNER = """
 import sys, time
 from pathlib import Path
-from bridgekd.inference_server.process import running
+from bridgekd.inference_server.process import run_server
 script, told = sys.argv[1], Path(sys.argv[2])
-with running([sys.executable, "-c", script, str(told)], log=told.with_suffix(".log"),
+with run_server([sys.executable, "-c", script, str(told)], log=told.with_suffix(".log"),
              folder=told.parent, is_up=told.is_file, timeout_s=60):
     print("up", flush=True)
     time.sleep(600)

@@ -51,11 +51,17 @@ ANNOTATE = AnnotateSettings(
 )
 N_POOL = 24
 LONG = ANNOTATE.model_copy(update={"max_new_tokens": 256})
-SERVED = ["assistant.generation_backend=server", "assistant.scoring_backend=server", "select.strategy=hardest"]
+SERVED = [
+    "assistant.generation_backend=server",
+    "assistant.scoring_backend=server",
+    "select.strategy=hardest",
+]
 
 
 def by_url(url, **terms):
-    return AssistantServerOptions(base_url=url, **({"max_tries": 2, "concurrency": 4} | terms))
+    return AssistantServerOptions(
+        base_url=url, **({"max_attempts": 2, "max_concurrent_requests": 4} | terms)
+    )
 
 
 def rows_of(recipe, stage, kind, name):
@@ -254,7 +260,7 @@ def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_
     with run_teacher_server(
         wrong_rate=0.0, models=(get_served_name(model),), faults=faults
     ) as teacher:
-        terms = by_url(teacher.base_url, max_tries=12)
+        terms = by_url(teacher.base_url, max_attempts=12)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
     assert facts.share_correct == 1.0 and len(rows) == N_POOL
 
@@ -279,10 +285,14 @@ def folders(task, *overrides):
 
 def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(task):
     def served(server, *more):
-        return folders(task, "assistant.generation_backend=server", f"assistant.server={server}", *more)
+        return folders(
+            task, "assistant.generation_backend=server", f"assistant.server={server}", *more
+        )
 
     one = served("{base_url: 'http://127.0.0.1:8000/v1'}")
-    assert one == served("{command: 'vllm serve {model} --port {port}', max_concurrent_requests: 3}")
+    assert one == served(
+        "{command: 'vllm serve {model} --port {port}', max_concurrent_requests: 3}"
+    )
     changed = {name.rpartition("-")[0] for name in one - folders(task)}
     assert {"annotate", "predict", "train_student"} <= changed
     assert not {"score_pool", "train_assistant", "query_teacher"} & changed
@@ -291,7 +301,10 @@ def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["assistant.generation_backend=server"], "generation_backend: server needs assistant.server"),
+        (
+            ["assistant.generation_backend=server"],
+            "generation_backend: server needs assistant.server",
+        ),
         (["assistant.scoring_backend=server"], "scoring_backend: server needs assistant.server"),
         (["@", "select.difficulty=entropy"], "entropy needs .* every token for number answers"),
         (["@"], "strategy bridge_greedy needs embeddings, .*the strategy hardest or random"),
@@ -299,14 +312,20 @@ def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(
     ],
 )
 def test_what_a_server_cannot_do_is_refused_at_load_time(task, overrides, complaint):
-    at = ["assistant.scoring_backend=server", "assistant.server={base_url: 'http://127.0.0.1:1/v1'}"]
+    at = [
+        "assistant.scoring_backend=server",
+        "assistant.server={base_url: 'http://127.0.0.1:1/v1'}",
+    ]
     chosen = [*(at if overrides[0] == "@" else overrides[:1]), *overrides[1:]]
     with pytest.raises(InputError, match=complaint):
         bridgekd.plan(task / "task.yaml", overrides=chosen)
 
 
 def test_planning_needs_no_server_and_says_what_leaves_the_machine(task):
-    at = ["assistant.generation_backend=server", "assistant.server={base_url: 'http://gpu-1:8000/v1'}"]
+    at = [
+        "assistant.generation_backend=server",
+        "assistant.server={base_url: 'http://gpu-1:8000/v1'}",
+    ]
     plan = bridgekd.plan(task / "task.yaml", overrides=at)
     assert (plan.uses_server, plan.server_host) == (True, "gpu-1")
     near = [at[0], "assistant.server={base_url: 'http://localhost:8000/v1'}"]
@@ -315,7 +334,10 @@ def test_planning_needs_no_server_and_says_what_leaves_the_machine(task):
 
 
 def test_nothing_is_sent_to_another_machine_without_consent(tiny):
-    at = ["assistant.generation_backend=server", "assistant.server={base_url: 'http://gpu-1:8000/v1'}"]
+    at = [
+        "assistant.generation_backend=server",
+        "assistant.server={base_url: 'http://gpu-1:8000/v1'}",
+    ]
     with pytest.raises(InputError, match="was not agreed to"):
         bridgekd.run(tiny, overrides=at)
     assert not (tiny.parent / "runs").exists()

@@ -65,7 +65,7 @@ def fill(ledger):
     attempt("", "refused", RequestCost())
     with pytest.raises(OverbilledError):
         attempt(raw(), "answered", RequestCost(10, 20, 80), PRICE, 79)
-    ledger.bring_in(call(7), raw(None), price=None, run="old", cost_microusd=123)
+    ledger.import_answer(call(7), raw(None), price=None, run="old", cost_microusd=123)
     attempt("", "failed", None)
     attempt("", "unknown", None)
     attempt("<html>", "unparsable", None)

@@ -35,7 +35,7 @@ def fill(ledger):
     ledger.reserve(call(3), run="r2", purpose="measure", reserve_microusd=700)
     unknown = ledger.reserve(call(4), run="r2", purpose="train", reserve_microusd=800)
     ledger.release(unknown, "unknown")
-    ledger.bring_in(call(5), RAW, price=Price(input=2, output=2), run="r1")
+    ledger.import_answer(call(5), RAW, price=Price(input=2, output=2), run="r1")
 
 
 def show(capsys, monkeypatch, *arguments):

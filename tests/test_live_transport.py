@@ -49,7 +49,12 @@ def pool(n):
 
 def teacher_at(server, **more):
     known = {"base_url": server.base_url, "price": SANDBOX_PRICE, "api_key_env": None}
-    known |= {"max_tokens": 182, "timeout_s": 10.0, "model": SANDBOX_MODEL, "concurrency": 8}
+    known |= {
+        "max_tokens": 182,
+        "timeout_s": 10.0,
+        "model": SANDBOX_MODEL,
+        "max_concurrent_requests": 8,
+    }
     return TeacherOptions(**(known | more))
 
 
@@ -162,7 +167,9 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
     with run_teacher_server(words, seed=5, faults=faults) as server:
         expected, ended = affordable(server, everything, limits)
         for _ in ("cold", "warm"):
-            bought = purchase(path, server, pool(60), limits=limits, concurrency=concurrency)
+            bought = purchase(
+                path, server, pool(60), limits=limits, max_concurrent_requests=concurrency
+            )
             assert list(bought.completions) == expected
             assert bought.stop_reason == ended
         assert bought.charged_microusd == sum(row.cost_microusd for row in expected)
@@ -179,7 +186,14 @@ def test_the_hard_stop_holds_under_concurrency_and_faults(
     faults = Faults(drop=0.2, error=0.1, rate_limit=0.1, retry_after_s=0.001, latency_s=0.001)
     with run_teacher_server(words, seed=seed, faults=faults) as server:
         try:
-            purchase(path, server, pool(40), stop=stop, concurrency=concurrency, max_tries=20)
+            purchase(
+                path,
+                server,
+                pool(40),
+                stop=stop,
+                max_concurrent_requests=concurrency,
+                max_attempts=20,
+            )
             ended = "pool"
         except HardLimitError:
             ended = "stop"
@@ -199,21 +213,21 @@ def test_a_call_that_the_hard_stop_has_no_room_for_waits_for_those_in_flight(tmp
 CHILD = """
 import signal
 import sys
-from bridgekd.recipe import Teacher
+from bridgekd.recipe import TeacherOptions
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.cost.budget import Limits
 from bridgekd.api_client.request_key import TeacherRequest
-from bridgekd.teacher.buy_answers import buy
+from bridgekd.teacher.buy_answers import buy_answers
 from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 path, base_url, timeout_s = sys.argv[1:]
-teacher = Teacher(model=SANDBOX_MODEL, base_url=base_url, price=SANDBOX_PRICE, api_key_env=None,
+teacher = TeacherOptions(model=SANDBOX_MODEL, base_url=base_url, price=SANDBOX_PRICE, api_key_env=None,
                   max_tokens=182, max_concurrent_requests=8, timeout_s=float(timeout_s))
 requests = [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(60)]
 with Ledger(path) as ledger:
     try:
-        buy(requests, ledger, teacher=teacher, limits=Limits(microusd=10_000), run="r",
+        buy_answers(requests, ledger, teacher=teacher, limits=Limits(microusd=10_000), run="r",
             api_key="none", backoff_s=0.005)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -289,7 +303,7 @@ def test_an_exhausted_quota_stops_at_once_and_the_same_buying_goes_on(tmp_path):
         with pytest.raises(
             TeacherUnavailableError, match=r"quota or credit is used up.*saved.*run the same"
         ):
-            purchase(path, server, pool(40), concurrency=4)
+            purchase(path, server, pool(40), max_concurrent_requests=4)
         assert server.served.total() == counts(path)["answered"] == 10
         assert server.calls.total() <= 10 + 4 + 1
         assert held(path) == server.billed
@@ -325,7 +339,7 @@ def test_a_setting_that_the_server_does_not_take_costs_no_rows(tmp_path):
 def test_a_server_that_refuses_everything_does_not_eat_the_pool(tmp_path):
     with run_teacher_server(words, faults=Faults(refuse=1.0)) as server:
         with pytest.raises(TeacherUnavailableError, match=r"refused the first \d+ requests"):
-            purchase(tmp_path / "l.db", server, pool(60), concurrency=2)
+            purchase(tmp_path / "l.db", server, pool(60), max_concurrent_requests=2)
         assert server.calls.total() <= 11  # 8, and what was admitted beside them
 
 
@@ -346,13 +360,13 @@ def test_a_server_that_begins_to_refuse_everything_does_not_eat_the_rest(tmp_pat
     path, every = tmp_path / "l.db", pool(200)
     with run_teacher_server(until_the_limit) as server:
         with pytest.raises(TeacherUnavailableError, match=r"refused the last \d+ requests"):
-            purchase(path, server, every, concurrency=2)
+            purchase(path, server, every, max_concurrent_requests=2)
         assert counts(path)["answered"] > 0
         assert counts(path)["refused"] <= 30  # 25, and what was admitted beside them
         with pytest.raises(
             TeacherUnavailableError, match="refused the last"
         ):  # it goes on behind them
-            purchase(path, server, every, concurrency=2)
+            purchase(path, server, every, max_concurrent_requests=2)
         assert set(server.calls.values()) == {1}
 
 
@@ -363,14 +377,16 @@ def test_answers_that_broke_on_the_way_stop_once_they_may_have_cost_the_budget(t
         server.complete = lambda body, key: (200, broken, {})
         with pytest.raises(TeacherUnavailableError, match="more than the whole budget"):
             limits = Limits(microusd=4 * RESERVE)
-            purchase(path, server, pool(40), limits=limits, concurrency=4, max_tries=20)
+            purchase(
+                path, server, pool(40), limits=limits, max_concurrent_requests=4, max_attempts=20
+            )
         assert held(path) <= (4 + 1 + 4) * RESERVE
 
 
 def test_a_teacher_that_never_answers_ends_with_its_calls_held(tmp_path):
     with run_teacher_server(words, faults=Faults(silence=1.0)) as server:
         with pytest.raises(TeacherUnavailableError, match=r"gave no answer .* in 2 tries "):
-            purchase(tmp_path / "l.db", server, pool(20), timeout_s=0.5, max_tries=2)
+            purchase(tmp_path / "l.db", server, pool(20), timeout_s=0.5, max_attempts=2)
         assert set(counts(tmp_path / "l.db")) <= {"unknown", "failed"}
         assert server.billed <= held(tmp_path / "l.db")
 
@@ -379,7 +395,7 @@ def test_a_server_that_is_not_there_costs_nothing(tmp_path):
     with run_teacher_server(words) as server:
         pass
     with pytest.raises(TeacherUnavailableError, match="ConnectError"):
-        purchase(tmp_path / "l.db", server, pool(3), max_tries=2)
+        purchase(tmp_path / "l.db", server, pool(3), max_attempts=2)
     assert (held(tmp_path / "l.db"), set(counts(tmp_path / "l.db"))) == (0, {"failed"})
 
 
@@ -396,7 +412,9 @@ def test_overbilling_is_caught_at_the_first_such_answer(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, faults=Faults(overbill=1.0)) as server:
         with pytest.raises(OverbilledError, match="no limit can be kept"):
-            purchase(path, server, pool(60), concurrency=1, limits=Limits(microusd=10_000))
+            purchase(
+                path, server, pool(60), max_concurrent_requests=1, limits=Limits(microusd=10_000)
+            )
         assert server.calls.total() == counts(path)["answered"] == 1
         assert held(path) == server.billed
 
@@ -511,7 +529,7 @@ def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, status):
         server.complete = echo
         try:
             shown.append(
-                repr(purchase(tmp_path / "l.db", server, pool(9), key=CANARY, max_tries=2))
+                repr(purchase(tmp_path / "l.db", server, pool(9), key=CANARY, max_attempts=2))
             )
         except TeacherUnavailableError as exc:
             shown += [str(exc), repr(exc), "".join(traceback.format_exception(exc))]
@@ -539,7 +557,7 @@ def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(t
                     server,
                     pool(60),
                     limits=Limits(accepted=5, queries=50),
-                    concurrency=concurrency,
+                    max_concurrent_requests=concurrency,
                     accept=accept,
                 )
                 assert [c.rank for c in bought.completions] == list(range(13))
@@ -563,7 +581,7 @@ def test_a_model_that_thinks_is_asked_as_it_wants_and_billed_for_its_thoughts(tm
     with run_teacher_server(words, reasoning=True) as server:
         with pytest.raises(TeacherUnavailableError, match="a setting of the recipe"):
             purchase(tmp_path / "wrong.db", server, pool(3))
-        right = {"token_parameter": "max_completion_tokens", "temperature": None}
+        right = {"max_tokens_field": "max_completion_tokens", "temperature": None}
         bought = purchase(tmp_path / "l.db", server, pool(9), **right)
         assert all(c.reasoning for c in bought.completions)
         assert bought.charged_microusd == server.billed
@@ -574,7 +592,7 @@ def test_a_model_that_thinks_is_asked_as_it_wants_and_billed_for_its_thoughts(tm
 @pytest.mark.parametrize("style", ["openai", "gemini", "anthropic", "deepseek"])
 def test_the_bill_is_right_in_every_style_of_usage(tmp_path, style):
     with run_teacher_server(words, reasoning=True, usage_style=style) as server:
-        right = {"token_parameter": "max_completion_tokens", "temperature": None}
+        right = {"max_tokens_field": "max_completion_tokens", "temperature": None}
         bought = purchase(tmp_path / "l.db", server, pool(9), **right)
         assert bought.charged_microusd == server.billed
 
@@ -649,7 +667,7 @@ def test_slow_answers_behind_quick_refusals_are_waited_for(tmp_path):
         return "Answer: 4"
 
     with run_teacher_server(picky) as server:
-        got = purchase(tmp_path / "l.db", server, pool(20), concurrency=16)
+        got = purchase(tmp_path / "l.db", server, pool(20), max_concurrent_requests=16)
         assert [c.state for c in got.completions] == ["refused"] * 12 + ["answered"] * 8
 
 
@@ -658,7 +676,9 @@ def test_calls_without_an_answer_stop_once_they_may_have_cost_the_budget(tmp_pat
     with run_teacher_server(words, faults=Faults(drop=1.0)) as server:
         with pytest.raises(TeacherUnavailableError, match="more than the whole budget"):
             limits = Limits(microusd=4 * RESERVE)
-            purchase(path, server, pool(40), limits=limits, concurrency=4, max_tries=20)
+            purchase(
+                path, server, pool(40), limits=limits, max_concurrent_requests=4, max_attempts=20
+            )
         assert server.billed <= held(path) <= (4 + 1 + 4) * RESERVE
 
 
@@ -679,5 +699,7 @@ def test_slow_answers_do_not_let_a_throttled_call_give_up(tmp_path):
                 lock.release()
 
         server.complete = one_by_one
-        bought = purchase(tmp_path / "l.db", server, pool(4), concurrency=4, max_tries=4)
+        bought = purchase(
+            tmp_path / "l.db", server, pool(4), max_concurrent_requests=4, max_attempts=4
+        )
     assert len(bought.completions) == 4

@@ -63,8 +63,8 @@ def test_without_the_package_one_sentence_says_what_to_install():
     code = (
         "import sys; sys.modules['sentence_transformers'] = None\n"
         "from bridgekd import lm\n"
-        "lm.embed('any/model', ['x'], device='cpu', batch_size=1)"
+        "lm.embed_texts('any/model', ['x'], device='cpu', batch_size=1)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("bridgekd.errors.BadInput") and "pip install 'bridgekd[embed]'" in last
+    assert last.startswith("bridgekd.errors.InputError") and "pip install 'bridgekd[embed]'" in last

@@ -101,7 +101,7 @@ def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(t
     quick = [
         *(f"{who}.updates=2" for who in ("student.train", "student.instruction_train")),
         *(f"assistant.{how}.updates=1" for how in ("train", "warm_up_train")),
-        *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
+        *(f"{who}.n_evaluations=1" for who in ("student.train", "assistant.train")),
         "assistant.warm_up_size=0", "evaluate.teacher_queries=0", "budget.queries=4",
         "assistant.max_new_tokens=80", "student.max_new_tokens=8",
         "student.instruction_data=null",
@@ -117,6 +117,6 @@ def test_mentor_kd_teaches_with_right_samples_and_the_assistant_s_distribution(t
     assert len(rows) == 3 * 12
     assert all(r.kept or r.reason for r in rows) and any(r.kept for r in rows)
     (manifest,) = store.glob("train_student-*/manifest.json")
-    assert json.loads(manifest.read_text())["stats"]["with_mentor"] is True
+    assert json.loads(manifest.read_text())["stats"]["used_reference"] is True
     row = told.metrics.arms["mentor_kd"]
     assert row.n_queries == 4 and row.training_set.n_kept == (sum(r.kept for r in rows),)

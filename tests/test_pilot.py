@@ -108,7 +108,7 @@ def test_cost_of_pilot_is_inside_planned_bounds(piloted):
     (purchase,) = result.plan.purchases
     assert (purchase.requests.limits.queries, purchase.requests.is_selected) == (N_QUERIES, True)
     new = purchase.forecast.unpaid
-    assert new.floor <= read_reserved_microusd(recipe.parent / "ledger.db") <= new.ceiling
+    assert new.minimum <= read_reserved_microusd(recipe.parent / "ledger.db") <= new.maximum
 
 
 def test_second_pilot_sends_and_trains_nothing(piloted):

@@ -91,7 +91,7 @@ def test_answers_to_another_prompt_are_told_from_answers_like_these(tmp_path):
     other = requests(30, system="Explain at length.", start=100)
     assert told(path, other, teacher).source == "other answers"
     assert told(path, requests(30, start=100), teacher).source == "answers"
-    guessing = teacher.model_copy(update={"expected_tokens": (5, 9)})
+    guessing = teacher.model_copy(update={"expected_completion_tokens": (5, 9)})
     assert told(path, other, guessing).source == "guess"
 
 
@@ -237,7 +237,7 @@ def test_dollars_need_a_price_unless_the_answers_are_recorded(task, limit):
 
 
 def test_plan_says_that_a_batch_factor_is_applied(task, capsys, monkeypatch):
-    price = "{input: 2, output: 8, batch: 0.5}"
+    price = "{input: 2, output: 8, batch_factor: 0.5}"
     text = printed(task, capsys, monkeypatch, f"teacher.price={price}", "teacher.transport=batch")
     assert "$1.00 in, $4.00 out per million tokens, batch factor 0.5 applied" in text
 
@@ -276,7 +276,9 @@ def test_recordings_make_the_plan_exact(task):
     )
     assert (said.source, plan.needs_consent) == ("recordings", False)
     free = [*replay, "teacher.price=null", "budget.usd=null", "budget.queries=27"]
-    alone = api.plan(task / "task.yaml", overrides=[*free, "data.validation_size=3"], methods=["bridge"])
+    alone = api.plan(
+        task / "task.yaml", overrides=[*free, "data.validation_size=3"], methods=["bridge"]
+    )
     assert alone.train_cost.total.minimum == alone.train_cost.total.maximum
     assert alone.train_cost.total.maximum <= sum(range(1, 31)) * 1000
 

@@ -45,7 +45,7 @@ amounts = st.none() | st.floats(0, 100).map(lambda x: round(x, 3))
         Price,
         input=st.floats(0, 100).map(lambda x: round(x, 3)),
         output=st.floats(0, 100).map(lambda x: round(x, 3)),
-        cached=amounts,
+        cached_input=amounts,
         cache_write=amounts,
         reasoning=amounts,
     ),
@@ -154,7 +154,7 @@ def test_models_that_think_get_the_limit_under_their_name_and_no_temperature():
     assert sent(model="openai/gpt-6-sol") == {"max_completion_tokens": 512}
     assert sent(model="gpt-5-chat-latest") == {"max_tokens": 512, "temperature": 0.0}
     assert sent(model="claude-opus-4-7") == {"max_tokens": 512}
-    assert sent(model="o3", temperature=1.0, token_parameter="max_tokens") == {
+    assert sent(model="o3", temperature=1.0, max_tokens_field="max_tokens") == {
         "max_tokens": 512,
         "temperature": 1.0,
     }
@@ -202,7 +202,7 @@ def test_a_call_of_the_first_version_keeps_its_name():
         {"extra": {"n": 4}},
         {"transport": {"name": "replay", "file": "r.py"}},
         {"recordings": "r.jsonl"},
-        {"expected_tokens": (9, 3)},
+        {"expected_completion_tokens": (9, 3)},
     ],
 )
 def test_a_teacher_that_contradicts_itself_is_refused(bad):

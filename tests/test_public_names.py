@@ -10,9 +10,12 @@ import bridgekd
 from bridgekd import errors
 from bridgekd.cli.main import main
 
-ERRORS = "BadInput BridgekdError DiskFull HardStop Overbilled ServerDown Stopped TeacherDown"
-RESULTS = "Exported Outcome Panel PilotResult Plan"
-FUNCTIONS = "export panel plan run run_pilot"
+ERRORS = (
+    "BridgekdError DiskFullError HardLimitError InputError OverbilledError ServerUnavailableError "
+    "StoppedError TeacherUnavailableError"
+)
+RESULTS = "ExportResult LoadedModels PilotResult Plan RunResult"
+FUNCTIONS = "export load_models plan run run_pilot"
 PARTS = "Ledger Progress Recipe Store"
 PUBLIC = " ".join((ERRORS, RESULTS, FUNCTIONS, PARTS)).split()
 

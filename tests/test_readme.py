@@ -15,7 +15,7 @@ README = ROOT / "README.md"
 DONE_ELSEWHERE = ("make", "export", "bridgekd run", "bridgekd sandbox serve", "bridgekd compare")
 DONE_ELSEWHERE += ("bridgekd plan my-task.yaml --pilot",)  # it buys: test_pilot.py
 DONE_ELSEWHERE += ("bridgekd ledger",)  # it needs a ledger with something in it
-DONE_ELSEWHERE += ("bridgekd export", "bridgekd try")  # they need a finished run: test_export.py
+DONE_ELSEWHERE += ("bridgekd export", "bridgekd ask")  # they need a finished run: test_export.py
 DONE_ELSEWHERE += ("bridgekd report", ". .venv")  # the same: test_cli.py
 
 

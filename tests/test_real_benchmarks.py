@@ -13,7 +13,6 @@ from bridgekd.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "real"))
 
-from base import PLANS, build, drill_rows, text_rows
 from tasks import TASKS, prepare, read
 from texts import (
     Text,
@@ -24,6 +23,7 @@ from texts import (
     training_texts,
     without_tests,
 )
+from train_bases import PLANS, build, drill_rows, text_rows
 from weaker import Taught, likeness, table
 
 TEST = 'How many seeds did "Paige" plant in all?'

@@ -96,7 +96,7 @@ def test_the_commented_template_shows_the_defaults(task):
     for section in ("select", "check", "annotate", "evaluate"):
         assert getattr(template, section) == getattr(short, section)
     for section, keys in {
-        "teacher": ("max_tokens", "temperature", "concurrency", "timeout_s", "prompt"),
+        "teacher": ("max_tokens", "temperature", "max_concurrent_requests", "timeout_s", "prompt"),
         "data": ("fields", "validation", "answer_type"),
         "assistant": (
             *("warm_up", "answer_weight", "max_new_tokens"),

@@ -184,11 +184,11 @@ def test_a_training_without_a_log_says_so_and_one_with_it_is_drawn():
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_opens_without_a_sound_a_request_or_a_scroll_across(browser, file, width):
     browser.open(file, width)
-    said = [p for m, p in browser.heard if m in ("Runtime.consoleAPICalled", "Log.entryAdded")]
+    said = [p for m, p in browser.events if m in ("Runtime.consoleAPICalled", "Log.entryAdded")]
     levels = {p.get("type") or p["entry"]["level"] for p in said}
     assert not levels & {"error", "assert"}
-    assert not [p for m, p in browser.heard if m == "Runtime.exceptionThrown"]
-    asked = [p["request"]["url"] for m, p in browser.heard if m == "Network.requestWillBeSent"]
+    assert not [p for m, p in browser.events if m == "Runtime.exceptionThrown"]
+    asked = [p["request"]["url"] for m, p in browser.events if m == "Network.requestWillBeSent"]
     assert asked == [file.resolve().as_uri()]
     browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     wide = browser.evaluate("document.documentElement.scrollWidth")

@@ -43,7 +43,7 @@ def limit_at(rate):
 def taken(limit, n_tokens=0):
     """How many requests get in right now."""
     n = 0
-    while limit.take(n_tokens) == 0:
+    while limit.acquire(n_tokens) == 0:
         n += 1
     return n
 

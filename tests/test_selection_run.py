@@ -93,7 +93,9 @@ def test_a_loss_without_gold_answers_is_refused_beforehand(unlabelled):
 
 def test_a_committee_without_a_warm_up_is_refused(tiny):
     with pytest.raises(InputError, match=r"assistant.warm_up_size is 0. Raise it"):
-        bridgekd.plan(tiny, overrides=["select.difficulty=disagreement", "assistant.warm_up_size=0"])
+        bridgekd.plan(
+            tiny, overrides=["select.difficulty=disagreement", "assistant.warm_up_size=0"]
+        )
 
 
 def test_a_missing_answer_is_still_a_mistake_unless_it_is_announced(unlabelled):

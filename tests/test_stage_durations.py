@@ -113,7 +113,10 @@ def test_length_of_rationales_is_the_best_known_one(runs, tmp_path):
     with Ledger(tmp_path / "ledger.db"):
         pass
     for name in ("none.db", "ledger.db"):
-        assert find_rationale_length(guess, tmp_path / name) == (200, "teacher.expected_completion_tokens")
+        assert find_rationale_length(guess, tmp_path / name) == (
+            200,
+            "teacher.expected_completion_tokens",
+        )
     unknown = TeacherOptions(model="m", max_tokens=100)
     assert find_rationale_length(unknown, tmp_path / "none.db") == (100, None)
     n_tokens, source = find_rationale_length(guess, runs.parent / "ledger.db")

@@ -97,7 +97,7 @@ def test_a_fault_has_its_status_and_is_not_billed(faults, status, code):
         got, answer, headers = post(server, body())
         assert got in (status if isinstance(status, tuple) else (status,))
         assert answer["error"]["code"] == code
-        assert headers.get("Retry-After") == ("7" if faults.throttle else None)
+        assert headers.get("Retry-After") == ("7" if faults.rate_limit else None)
         assert server.billed == 0
 
 

@@ -44,9 +44,9 @@ def test_two_tasks_are_two_rows_each_with_its_own_part(made):
     rows = [build_sft_row(k) for k in build_training_examples(*made, "multi_task")][:2]
     assert [(r["rationale"], r["answer"]) for r in rows] == [("Since so.", None), (None, "(B) yes")]
     assert [r["completion"][0]["content"] for r in rows] == ["Since so.", "Answer: (B) yes"]
-    assert [build_training_sequence(k, 0.5).id for k in build_training_examples(*made, "multi_task")][
-        :2
-    ] == ["a:e", "a:p"]
+    assert [
+        build_training_sequence(k, 0.5).id for k in build_training_examples(*made, "multi_task")
+    ][:2] == ["a:e", "a:p"]
     assert [
         s.weight
         for s in build_training_sequence(build_training_examples(*made, "joint")[0], 0.5).spans

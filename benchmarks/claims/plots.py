@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from claims.experiments import BUDGETS
-from claims.reading import Line
+from claims.results import Line
 
 COLOURS = {"bridge": "#0b6bcb", "direct": "#a0522d"}
 

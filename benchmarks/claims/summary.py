@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bridgekd.stats.mixed_effects import Estimate, estimate_difference, estimate_ratio
 from claims.experiments import WRONG
-from claims.reading import Line, matrices
+from claims.results import Line, matrices
 
 Lines = Mapping[str, Mapping[str, Line]]  # by the experiment's name, then by title
 YES, NO, OPEN = "yes", "no", "not shown"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bridgekd.stats.metrics import MeanEstimate
 from claims.experiments import Experiment
-from claims.reading import Line
+from claims.results import Line
 from claims.summary import Claim
 
 

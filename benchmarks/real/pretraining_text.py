@@ -71,7 +71,7 @@ def without_tests(texts: Sequence[Text], tests: Iterable[str]) -> list[Text]:
 
 
 def refuse_tests(texts: Iterable[str], tests: Iterable[str]) -> None:
-    """BadInput names the first text that holds a test question."""
+    """InputError names the first text that holds a test question."""
     starts = _by_start(tests)
     for text in texts:
         if _holds(text, starts):

@@ -94,7 +94,7 @@ def run(
     Relative paths are relative to the recipe's folder, or to `folder` (default: here) for a Recipe
     object. `consent` is asked before anything is sent to a teacher, or to an assistant's server,
     that is not on this machine; the default says no. `checkers` holds what `evaluate.step_checker` names.
-    Raises BadInput, or Stopped with all state saved.
+    Raises InputError, or StoppedError with all state saved.
     """
     given, home = _resolve_recipe(recipe, overrides, folder)
     wanted = parse_comparison(given, home, methods, seeds, budgets)
@@ -150,7 +150,7 @@ def run_pilot(
     the pilot's models, and returns what they reach on held-out pool questions.
 
     `show` gets the pilot's plan first; then `consent` is asked as by `run`. The pilot's run has the
-    recipe's name with `-pilot` appended. Raises BadInput, or Stopped with all state saved.
+    recipe's name with `-pilot` appended. Raises InputError, or StoppedError with all state saved.
     """
     given, home = _resolve_recipe(recipe, overrides, folder)
     given = given.model_copy(update={"name": f"{given.name[:73]}-{pilot.NAME}"})
@@ -169,7 +169,7 @@ def plan_remaining(metadata: RunMetadata, store: Path) -> Plan:
     """What a run that is not over has still to do, by its file in `store`: `plan` of the same
     recipe as things stand now. Also while the run goes on.
 
-    Raises BadInput where it cannot be planned any more.
+    Raises InputError where it cannot be planned any more.
     """
     recipe, folder = parse_recipe(metadata), Path(metadata.folder)
     if metadata.methods == (VariantRef(name=pilot.NAME),):
@@ -190,7 +190,7 @@ def export(
     empty: merged weights that plain transformers loads, the rows it learnt from, a card for each.
 
     `arm` is one that learnt from rationales; by default the student of the run's own method.
-    Raises BadInput.
+    Raises InputError.
     """
     return export_arm(load_finished_run(Path(store), run), Path(to), arm, progress)
 
@@ -203,7 +203,7 @@ def load_models(
     progress: Progress = ignore_progress,
 ) -> LoadedModels:
     """A finished run's student, its assistant and its untouched base, ready to be asked:
-    `panel("medqa").ask("What is 2 + 2?")`. Raises BadInput.
+    `panel("medqa").ask("What is 2 + 2?")`. Raises InputError.
     """
     done = load_finished_run(Path(store), run)
     return open_panel(done, arm, build_run_context(done.recipe, done.folder), progress)

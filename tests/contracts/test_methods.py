@@ -54,7 +54,7 @@ METHOD = Method(
 QUICK = [
     *(f"{who}.updates=1" for who in ("student.train", "student.instruction_train")),
     *(f"assistant.{name}.updates=1" for name in ("train", "warm_up_train")),
-    *(f"{who}.evaluations=1" for who in ("student.train", "assistant.train")),
+    *(f"{who}.n_evaluations=1" for who in ("student.train", "assistant.train")),
     "assistant.warm_up_size=0", "evaluate.teacher_queries=0", "budget.queries=4",
     "assistant.max_new_tokens=80", "student.max_new_tokens=8", "confidence.threshold=0",
 ]  # fmt: skip

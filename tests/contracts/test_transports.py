@@ -27,9 +27,9 @@ from test_live_transport import pool, teacher_at, words
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"
 CHILD = """
 import os, signal, sys
-from bridgekd.recipe import Teacher
+from bridgekd.recipe import TeacherOptions
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.teacher.buy_answers import buy
+from bridgekd.teacher.buy_answers import buy_answers
 from test_live_transport import pool
 from bridgekd.cost.budget import Limits
 
@@ -38,8 +38,8 @@ def die(what, done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 with Ledger(sys.argv[1]) as ledger:
-    teacher = Teacher.model_validate_json(sys.argv[2])
-    buy(pool(12), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none", progress=die)
+    teacher = TeacherOptions.model_validate_json(sys.argv[2])
+    buy_answers(pool(12), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none", progress=die)
 """
 
 
@@ -78,7 +78,7 @@ def server():
 
 @pytest.fixture
 def teacher(ref, server):
-    return prepare_teacher(teacher_at(server, transport=ref, concurrency=2), Path())
+    return prepare_teacher(teacher_at(server, transport=ref, max_concurrent_requests=2), Path())
 
 
 def purchase(path, teacher, limits=Limits()):  # noqa: B008

@@ -1,4 +1,4 @@
-"""`bridgekd export` and `bridgekd try`: what a run has made, to share and to look at."""
+"""`bridgekd export` and `bridgekd ask`: what a run has made, to share and to look at."""
 
 import sys
 from collections.abc import Iterator

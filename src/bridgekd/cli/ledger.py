@@ -40,7 +40,7 @@ def show_default(
         _print_spend_table(context.obj, by)
 
 
-@app.command(epilog="Example: bridgekd ledger show --by model,day")
+@app.command("show", epilog="Example: bridgekd ledger show --by model,day")
 def show_spend(
     context: typer.Context, ledger: LedgerPath = None, by: GroupBy = "run,model,state"
 ) -> None:
@@ -48,7 +48,7 @@ def show_spend(
     _print_spend_table(ledger or context.obj, by)
 
 
-@app.command(epilog="Example: bridgekd ledger export --to answers.jsonl")
+@app.command("export", epilog="Example: bridgekd ledger export --to answers.jsonl")
 def export_ledger_command(
     context: typer.Context,
     to: Annotated[Path, typer.Option(metavar="FILE", help="A .csv (no texts) or .jsonl file.")],
@@ -95,7 +95,7 @@ def import_command(
     )
 
 
-@app.command(epilog="Example: bridgekd ledger verify")
+@app.command("verify", epilog="Example: bridgekd ledger verify")
 def verify_command(context: typer.Context, ledger: LedgerPath = None) -> None:
     """Prove that every attempt says what its texts say, and that all add up."""
     path = ledger or context.obj

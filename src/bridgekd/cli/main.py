@@ -77,14 +77,15 @@ def _main(
     pass
 
 
-@app.command(epilog="Example: bridgekd run medqa.yaml --set seed=1")
+@app.command("run", epilog="Example: bridgekd run medqa.yaml --set seed=1")
 def run_command(recipe: RecipePath, set_: Overrides = None, yes: Yes = False) -> None:
     """Do all of a recipe, or go on where it stopped."""
     _run_methods(recipe, set_ or [], [], yes)
 
 
 @app.command(
-    epilog="Example: bridgekd compare medqa.yaml --arms bridge,direct --seeds 5 --budgets 1%,5%"
+    "compare",
+    epilog="Example: bridgekd compare medqa.yaml --arms bridge,direct --seeds 5 --budgets 1%,5%",
 )
 def compare_command(
     recipe: RecipePath,
@@ -100,7 +101,7 @@ def compare_command(
     _run_methods(recipe, set_ or [], parse_methods(arms), yes, **how)
 
 
-@app.command(epilog="Example: bridgekd plan medqa.yaml --set budget.usd=2")
+@app.command("plan", epilog="Example: bridgekd plan medqa.yaml --set budget.usd=2")
 def plan_command(
     recipe: RecipePath,
     arms: Annotated[str, typer.Option(help=f"{ARMS_HELP} Default: the recipe's own.")] = "",
@@ -139,7 +140,7 @@ def plan_command(
     render_plan.print_plan(out, told)
 
 
-@app.command(epilog="Example: bridgekd status medqa --store runs")
+@app.command("status", epilog="Example: bridgekd status medqa --store runs")
 def show_status(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
@@ -170,7 +171,7 @@ def show_status(
             )
 
 
-@app.command(epilog="Example: bridgekd report medqa")
+@app.command("report", epilog="Example: bridgekd report medqa")
 def show_report(
     name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
 ) -> None:
@@ -191,10 +192,10 @@ def show_report(
 app.command("export", epilog="Example: bridgekd export medqa --to medqa-student")(
     export.export_model_command
 )
-app.command("try", epilog='Example: bridgekd try medqa "What is 2 + 2?"')(export.ask_command)
+app.command("ask", epilog='Example: bridgekd ask medqa "What is 2 + 2?"')(export.ask_command)
 
 
-@app.command(epilog="Example: bridgekd init my-task.yaml")
+@app.command("init", epilog="Example: bridgekd init my-task.yaml")
 def write_template(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
 ) -> None:
@@ -208,7 +209,7 @@ def write_template(
     out.print(f"Wrote {path}. Next: bridgekd plan {path}")
 
 
-@app.command(epilog="Example: bridgekd demo --folder demo")
+@app.command("demo", epilog="Example: bridgekd demo --folder demo")
 def run_demo(
     folder: Annotated[
         Path | None, typer.Option(help="Working directory: demo, or demo-quick with --quick.")

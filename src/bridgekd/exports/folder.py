@@ -43,7 +43,7 @@ def export_arm(
     """Writes one arm of a run into `to`, which must be new or empty.
 
     The arm is a model that learnt from rationales; None is the student of the run's method. Raises
-    BadInput for another arm, for a folder that holds something, and as `lm.load` does.
+    InputError for another arm, for a folder that holds something, and as `lm.load` does.
     """
     chosen = run.get_arm(arm)
     with _write_atomic_folder(to) as out:

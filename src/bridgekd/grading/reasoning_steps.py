@@ -11,7 +11,7 @@ _SAYS_SOMETHING = re.compile(r"\w\W+\w|\w{4}|[^\x00-\x7f]{2}")
 def count_steps(rationale: str) -> int:
     """Return the number of lines and sentences; the number of an item (`1.`, `(a)`) is none.
 
-    >>> n_steps("1. Add them.\\n2. Halve the sum.")
+    >>> count_steps("1. Add them.\\n2. Halve the sum.")
     2
     """
     return sum(bool(_SAYS_SOMETHING.search(part)) for part in _BREAK.split(rationale))
@@ -21,7 +21,7 @@ def group_counts(counts: Mapping[str, int], n_groups: int = 6) -> dict[str, str]
     """Return the group of every id, "3" or "4 to 6": one group for each count if there are at most
     `n_groups` counts, otherwise groups of about equal size.
 
-    >>> grouped({"a": 2, "b": 3, "c": 2})
+    >>> group_counts({"a": 2, "b": 3, "c": 2})
     {'a': '2', 'b': '3', 'c': '2'}
     """
     of = Counter(counts.values())

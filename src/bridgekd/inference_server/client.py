@@ -84,7 +84,8 @@ def is_ready(address: TeacherOptions, key: str, timeout_s: float) -> bool:
 
 
 def send_one(server: ServedModel, body: JsonBody) -> JsonBody | RequestOutcome:
-    """One answer, or the refusal; raises ServerDown where there is neither after every try."""
+    """One answer, or the refusal; raises ServerUnavailableError where there is neither after "
+    "every try."""
 
     async def ask() -> JsonBody | RequestOutcome:
         async with aclosing(ApiClient(server.endpoint, server.key)) as wire:
@@ -104,7 +105,7 @@ def send_all(
     """Hands the answer to each of the requests `body_of(0)` to `body_of(n - 1)` to `keep`, in the
     order in which they come.
 
-    Raises ServerDown if the server goes away, BadInput if it refuses a request; what came before
+    Raises ServerUnavailableError if the server goes away, InputError if it refuses a request; what came before
     was kept.
     """
     run_async(_send_all(server, n, body_of, keep, what))

@@ -43,7 +43,7 @@ def score_examples(
     """Difficulty of every example, in order, as `lm.score` defines it; embeddings are [n, 0].
 
     A measure of the model's certainty is over choices alone: over a free answer it needs the
-    probability of every token of the vocabulary. Raises BadInput for an example without choices.
+    probability of every token of the vocabulary. Raises InputError for an example without choices.
     """
     difficulty = np.zeros(len(examples), dtype=np.float64)
     if measure is not None and measure.needs_gold:
@@ -93,7 +93,7 @@ def compute_logprobs(
     """The log-probability in nats of every row's scored tokens together, [n].
 
     They are kept in the stage's folder as they come, under `label`, and not asked for again.
-    Raises BadInput where the server does not tell them.
+    Raises InputError where the server does not tell them.
     """
     file = server.workdir / f"{re.sub(r'[^a-z0-9]+', '-', label.lower())}.jsonl"
     known = dict(chain.from_iterable(read_appended_jsonl(file)))

@@ -44,8 +44,8 @@ def open_server(
 ) -> Iterator[ServedModel]:
     """The model, up and ready to be asked until the block ends.
 
-    `room` takes merged weights and the server's log; a command runs in `folder`. Raises ServerDown
-    where it does not start, or does not serve this model; BadInput for a command or key that
+    `room` takes merged weights and the server's log; a command runs in `folder`. Raises ServerUnavailableError
+    where it does not start, or does not serve this model; InputError for a command or key that
     cannot be.
     """
     source, revision = get_model_and_revision(model)

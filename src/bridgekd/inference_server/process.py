@@ -29,7 +29,7 @@ def fill_placeholders(command: str, parts: Mapping[str, str]) -> list[str]:
 
 
 def find_program(command: list[str], folder: Path) -> str:
-    """The program of a command; one with a slash is relative to `folder`. BadInput where there is
+    """The program of a command; one with a slash is relative to `folder`. InputError where there is
     none.
     """
     name = command[0]
@@ -62,8 +62,8 @@ def run_server(
     """Starts `command` in `folder`, waits until `is_up`, and stops it and its children at the end.
 
     Gives a function that says why the server is no more, None while it runs. What it prints goes
-    to `log`, and from there into messages, without `secret`. Raises BadInput where there is no such
-    program, ServerDown where it ends or stays silent for `timeout_s`.
+    to `log`, and from there into messages, without `secret`. Raises InputError where there is no such
+    program, ServerUnavailableError where it ends or stays silent for `timeout_s`.
     """
     program = find_program(command, folder)
     with open(log, "wb") as printed:

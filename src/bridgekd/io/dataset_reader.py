@@ -34,7 +34,7 @@ def read_examples(
 def iter_examples(
     path: Path, fields: ColumnNames, answer_type: AnswerType, *, unlabelled: bool = False
 ) -> Iterator[Example]:
-    """The examples of a file or Hub data set in their order; BadInput on the first row that does
+    """The examples of a file or Hub data set in their order; InputError on the first row that does
     not fit. With `unlabelled`, rows may have no answer.
     """
     n, seen = 0, set[int]()
@@ -205,7 +205,9 @@ def _choices(place: str, row: dict[str, Any], column: str | None) -> tuple[str, 
     if isinstance(value, dict):  # {"A": "first", ...} or {"text": [...], "label": [...]}
         value = value.get("text") or list(value.values())
     if not isinstance(value, list) or not 2 <= len(value) <= 26:
-        raise InputError(f"{place}: {column!r} is no list of 2 to 26 options (data.columns.choices)")
+        raise InputError(
+            f"{place}: {column!r} is no list of 2 to 26 options (data.columns.choices)"
+        )
     return tuple(str(option).strip() for option in value)
 
 

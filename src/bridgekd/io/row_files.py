@@ -93,7 +93,7 @@ def to_rows(table: pa.Table, kind: type[Row]) -> list[Row]:
 def read_jsonl(
     path: Path, sha256: "hashlib._Hash | None" = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line that is not empty; BadInput names the line that is
+    """(line number, object) of every line that is not empty; InputError names the line that is
     broken. `sha256` gets the bytes of the file.
     """
     with open_text(path, sha256=sha256) as file, translate_utf8_errors(path):

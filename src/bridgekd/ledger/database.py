@@ -57,7 +57,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def check_is_ledger(db: sqlite3.Connection, path: Path) -> None:
-    """BadInput for a database that is no ledger, or one of another version."""
+    """InputError for a database that is no ledger, or one of another version."""
     if not schema.is_ledger(db):
         raise InputError(
             f"{path} is a SQLite file but not a bridgekd ledger; name another file for the ledger."
@@ -77,7 +77,7 @@ def check_is_ledger(db: sqlite3.Connection, path: Path) -> None:
 
 
 def check_local_disk(path: Path) -> None:
-    """BadInput for a place on a network or shared file system, where WAL is unsafe."""
+    """InputError for a place on a network or shared file system, where WAL is unsafe."""
     import psutil  # late: only a ledger that will be written asks
 
     mounts = [(p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bridgekd.errors import DiskFullError, InputError
+from bridgekd.ledger import sql
 from bridgekd.ledger.spend import Attempt, get_last_id, iter_attempts, open_snapshot
 from bridgekd.progress import Progress, ignore_progress
 
@@ -26,7 +27,7 @@ def export_ledger(
     path: Path, to: Path, *, force: bool = False, progress: Progress = ignore_progress
 ) -> int:
     """Writes every attempt of the ledger at `path` to a `.csv` (no texts) or `.jsonl` file and
-    returns how many. Takes no lock; BadInput where the file is there already, unless forced.
+    returns how many. Takes no lock; InputError where the file is there already, unless forced.
     """
     kind = to.suffix.lower()
     if kind not in (".csv", ".jsonl"):
@@ -75,7 +76,8 @@ def _row(attempt: Attempt) -> dict[str, Any]:
     row["imported"] = bool(attempt.imported)
     row["request"] = json.loads(attempt.request)
     row["response"] = attempt.raw_response
-    row["price"] = None if attempt.price is None else json.loads(attempt.price)
+    price = sql.parse_price(attempt.price)
+    row["price"] = None if price is None else price.model_dump(exclude_none=True)
     return row
 
 

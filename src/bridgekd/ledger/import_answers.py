@@ -84,7 +84,7 @@ def import_answers(
     """Brings the answers of the file at `path` into a ledger, which is made if need be.
 
     They belong to `run`; where it is None, to the run that the line names, else to "imported".
-    BadInput names the first bad line, and then nothing was brought in.
+    InputError names the first bad line, and then nothing was brought in.
     """
     n_lines, n_answers = 0, 0
     total = _count_lines(path)
@@ -210,7 +210,7 @@ def _check_answer(answer: ImportedAnswer) -> None:
 
 
 def _resolve_price(default_price: DefaultPrice, model: str) -> Price | None:
-    """Return the default price of a model's answers. Raises BadInput if none is published."""
+    """Return the default price of a model's answers. Raises InputError if none is published."""
     if default_price != "published":
         return default_price
     found = find_published_price(OPENAI_URL, model)
@@ -227,7 +227,7 @@ def _price(row: Mapping[str, Any]) -> Price | None:
         return None
     price = Price.model_validate(row["price"])
     if price.batch_factor is not None:
-        raise ValueError("price.batch is no price; give the prices that were charged")
+        raise ValueError("price.batch_factor is not a price. Write the prices that were charged.")
     return price
 
 

@@ -120,7 +120,7 @@ class Ledger:
     ) -> int:
         """Opens an attempt and returns its id; from here on it counts for `reserve_microusd`.
 
-        Raises HardStop, and writes nothing, where the hard stop does not admit it.
+        Raises HardLimitError, and writes nothing, where the hard stop does not admit it.
         """
         if self._spare.used:
             raise InputError(  # of this piece alone: what else is in its group finds room
@@ -159,7 +159,7 @@ class Ledger:
     def settle(self, attempt_id: int, state: str, bill: RequestCost) -> None:
         """Turns a reservation into a final state and its bill.
 
-        A bill above the reserve is written all the same, then raised as Overbilled: no limit can
+        A bill above the reserve is written all the same, then raised as OverbilledError: no limit can
         be kept with a server that does this.
         """
         if state not in sql.FINAL_STATES:

@@ -20,6 +20,8 @@ GROUPS["day"] = "substr(created_at, 1, 10)"
 _RESERVED_SQL = """CASE WHEN imported THEN 0
                 WHEN state IN ('reserved', 'unknown', 'unparsable') THEN reserve_microusd
                 ELSE coalesce(cost_microusd, 0) END"""
+# A field has another name than its column only here: the database format never changes.
+_COLUMN_NAMES = {"reserved_microusd": "held_microusd"}
 _SUM_SQL = {
     "n_attempts": "count(*)",
     "n_prompt_tokens": "sum(n_prompt_tokens)",
@@ -27,8 +29,8 @@ _SUM_SQL = {
     "n_cached_tokens": "sum(n_cached_tokens)",
     "n_reasoning_tokens": "sum(n_reasoning_tokens)",
     "paid_microusd": "sum(CASE WHEN imported THEN 0 ELSE cost_microusd END)",
-    "held_microusd": f"sum({_RESERVED_SQL})",
-    "elsewhere_microusd": "sum(CASE WHEN imported THEN cost_microusd END)",
+    "reserved_microusd": f"sum({_RESERVED_SQL})",
+    "imported_microusd": "sum(CASE WHEN imported THEN cost_microusd END)",
 }
 
 
@@ -36,8 +38,8 @@ _SUM_SQL = {
 class SpendRow:
     """What the attempts of one group add up to; a name that they are not grouped by is "".
 
-    `held_microusd` is what they count for against the hard stop, `paid_microusd` the part of it
-    that was billed; `elsewhere_microusd` is what imported answers cost where they were bought.
+    `reserved_microusd` is what they count for against the hard stop, `paid_microusd` the part of it
+    that was billed; `imported_microusd` is what imported answers cost where they were bought.
     """
 
     run: str = ""
@@ -116,7 +118,7 @@ def sum_rows(rows: Sequence[SpendRow]) -> SpendRow:
 
 def iter_attempts(db: sqlite3.Connection) -> Iterator[Attempt]:
     """Every attempt in the order of the ids, one at a time."""
-    names = ", ".join(Attempt.__slots__)
+    names = ", ".join(_COLUMN_NAMES.get(name, name) for name in Attempt.__slots__)
     for row in db.execute(f"SELECT {names} FROM attempts ORDER BY id"):
         yield Attempt(*row)
 
@@ -128,7 +130,7 @@ def get_last_id(db: sqlite3.Connection) -> int:
 
 @contextmanager
 def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that sees the ledger as it is now, whatever is written meanwhile; BadInput
+    """A connection that sees the ledger as it is now, whatever is written meanwhile; InputError
     where there is none.
     """
     check_exists(path)
@@ -144,6 +146,6 @@ def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def check_exists(path: Path) -> None:
-    """BadInput where there is no file."""
+    """InputError where there is no file."""
     if not path.is_file():
         raise InputError(f"There is no ledger at {path}; name another one with --ledger FILE.")

@@ -50,6 +50,9 @@ class OpenBatch:
     attempts: dict[str, int]
 
 
+_PRICE_KEYS = {"cached_input": "cached"}  # the database format never changes
+
+
 def insert_attempt(
     db: sqlite3.Connection,
     request: Mapping[str, Any],
@@ -117,7 +120,7 @@ def close_abandoned(db: sqlite3.Connection, token: str | None = None) -> int:
             update_attempt(db, attempt_id, state=reply.state, settled_at=get_utc_now())
         else:
             bill = compute_request_cost(
-                reply, _price(price), most=get_maximum_cost(json.loads(request), reserve)
+                reply, parse_price(price), most=get_maximum_cost(json.loads(request), reserve)
             )
             settle_attempt(db, attempt_id, reply.state, bill)
     return len(left)
@@ -176,11 +179,19 @@ def update_attempt(db: sqlite3.Connection, attempt_id: int, **columns: object) -
 
 
 def dump_price(price: Price | None) -> str | None:
-    return None if price is None else to_canonical_json(price.model_dump(exclude_none=True))
+    """Return a price as the column `price` stores it."""
+    if price is None:
+        return None
+    stored = price.model_dump(exclude_none=True)
+    return to_canonical_json({_PRICE_KEYS.get(key, key): v for key, v in stored.items()})
 
 
-def _price(written: str | None) -> Price | None:
-    return Price.model_validate_json(written) if written else None
+def parse_price(stored: str | None) -> Price | None:
+    """Return the price in a `price` column. Raises ValueError if it is not one."""
+    if not stored:
+        return None
+    names = {old: new for new, old in _PRICE_KEYS.items()}
+    return Price.model_validate({names.get(k, k): v for k, v in json.loads(stored).items()})
 
 
 def get_maximum_cost(request: Mapping[str, Any], reserve_microusd: int) -> RequestCost:

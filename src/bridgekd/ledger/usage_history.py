@@ -34,7 +34,7 @@ class KnownAnswer:
 def read_known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
     """The latest final answers of the model that `like`, a call, goes to, refusals among them.
 
-    Nothing where there is no ledger yet; BadInput where the file is none.
+    Nothing where there is no ledger yet; InputError where the file is none.
     """
     make, answers = _get_template(like), []
     if not ledger.is_file():

@@ -19,12 +19,11 @@ from bridgekd.api_client.chat_completion import (
     parse_completion,
 )
 from bridgekd.api_client.request_key import compute_request_key
-from bridgekd.ledger import schema
+from bridgekd.ledger import schema, sql
 from bridgekd.ledger.imported_request import compute_imported_cost
 from bridgekd.ledger.spend import Attempt, get_last_id, iter_attempts, open_snapshot
 from bridgekd.ledger.sql import FINAL_STATES, get_maximum_cost, sum_reserved
 from bridgekd.progress import Progress, ignore_progress
-from bridgekd.recipe import Price
 
 N_SHOWN_IDS = 10  # ids of a finding; the rest is a number
 PROGRESS_EVERY = 2000  # attempts between two signs of progress
@@ -165,7 +164,7 @@ def _recompute_cost(
 ) -> RequestCost | None:
     """The bill once more; None where the stored texts give none."""
     try:
-        price = None if attempt.price is None else Price.model_validate_json(attempt.price)
+        price = sql.parse_price(attempt.price)
         most = get_maximum_cost(request, attempt.reserve_microusd)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

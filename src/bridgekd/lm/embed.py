@@ -25,7 +25,7 @@ def embed_texts(
     """Embeddings [n, d] of the texts in order, each of length 1.
 
     `model` is a Hub id or a folder that sentence-transformers reads; a folder is loaded without the
-    network. Raises BadInput if the package is missing or the model cannot be read.
+    network. Raises InputError if the package is missing or the model cannot be read.
     """
     try:
         from sentence_transformers import SentenceTransformer

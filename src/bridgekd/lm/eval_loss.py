@@ -20,7 +20,7 @@ def compute_eval_loss(
     local: LocalModel, rows: Sequence[TrainingSequence], max_length: int
 ) -> float:
     """Weighted NLL in nats per unit of weight over all rows of at most `max_length` tokens.
-    BadInput where no row is that short.
+    InputError where no row is that short.
     """
     encoded = [r for r in tokenize_sequences(local.tokenizer, rows) if len(r.ids) <= max_length]
     if not encoded:

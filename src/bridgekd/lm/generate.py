@@ -97,7 +97,7 @@ def sample_texts(
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
     """Return `n` texts of every prompt. Text k is the one that `generate` draws with the seed
-    `seed + k * SEED_STEP`. The rest is as there. Raises BadInput where a text may pass the model's
+    `seed + k * SEED_STEP`. The rest is as there. Raises InputError where a text may pass the model's
     table of positions.
     """
     ids = tokenize_prompts(local.tokenizer, prompts)

@@ -57,7 +57,7 @@ class LocalModel:
 def resolve_device(name: str) -> str:
     """The torch device that `name` means: `auto` is cuda, else mps, else cpu.
 
-    Raises BadInput for a device that is unknown or not present.
+    Raises InputError for a device that is unknown or not present.
     """
     present = {"cpu": True}
     present["cuda"] = torch.cuda.is_available()
@@ -90,7 +90,7 @@ def load_model(
     adapter and its own shape stands. Weights are float32 on CPU and MPS, and wherever all of them
     are trained; otherwise bfloat16 on a CUDA device that has it; `as_stored` leaves them as they
     are on disk. `attention` is an implementation that transformers knows; None leaves the choice to
-    it. Raises BadInput for what is missing, cannot be fetched or is no causal LM.
+    it. Raises InputError for what is missing, cannot be fetched or is no causal LM.
     """
     _silence_libraries()
     device = resolve_device(device)
@@ -174,7 +174,7 @@ def get_max_positions(local: LocalModel) -> int | None:
 
 
 def check_fits_positions(local: LocalModel, n_tokens: int) -> None:
-    """Raises BadInput where a text of `n_tokens` passes a model's table of positions (GPT-2, OPT).
+    """Raises InputError where a text of `n_tokens` passes a model's table of positions (GPT-2, OPT).
 
     Models without such a table can read on, if not well.
     """

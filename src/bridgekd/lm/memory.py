@@ -108,7 +108,7 @@ def run_batches(
     """Call `run` for every batch of row numbers; lengths[i] is the length of row i in `unit`.
 
     A batch for which memory runs out is halved, and so is every later one of that size.
-    BadInput with the name of the model if memory does not hold one row.
+    InputError with the name of the model if memory does not hold one row.
     """
     queue, max_size = deque(list(batch) for batch in batches), None
     while queue:

@@ -38,7 +38,7 @@ def merge_adapter(
     """Writes the model whole into `folder`: safetensors, tokenizer, a chat template and a
     generation_config.json that give greedily, and with nothing passed, what `lm.generate` gives.
 
-    `prompts` are tried on the written tokenizer. Raises BadInput as `load` does.
+    `prompts` are tried on the written tokenizer. Raises InputError as `load` does.
     """
     local = load_model(model, device="cpu", as_stored=True)
     network = merge_weights(local)

@@ -62,7 +62,7 @@ class RemoteTokenizer:
         return list(self.tokenizer(text)["input_ids"])
 
     def build_gold_rows(self, examples: Sequence[Example]) -> list[ScoringRow]:
-        """Every example's answer prompt and gold answer; BadInput where there is none."""
+        """Every example's answer prompt and gold answer; InputError where there is none."""
         return build_gold_rows(self, examples)
 
     def build_choice_rows(self, examples: Sequence[Example]) -> list[ChoiceSet]:

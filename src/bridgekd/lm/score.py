@@ -58,7 +58,7 @@ def score_examples(
     """Difficulty and embedding of every example, in order; without a measure difficulty is 0.
 
     A measure that needs gold gets d_i = -(1/T_y) sum_t log p(y_t | x, y_<t) in nats, over the gold
-    answer's own tokens; the mark before it and the end token do not count. Raises BadInput for an
+    answer's own tokens; the mark before it and the end token do not count. Raises InputError for an
     example without a gold answer. (BRIDGE states "loss-based scoring"; the formula is a reading.)
 
     Otherwise `score_choices` gets the mean log-likelihood of each choice, written `(B) text`, and

@@ -89,7 +89,8 @@ def tokenize_answers(local: HasTokenizer, answers: Sequence[str]) -> list[tuple[
 
 
 def build_gold_rows(local: HasTokenizer, examples: Sequence[Example]) -> list[ScoringRow]:
-    """Every example's prompt and gold answer; BadInput for one without an answer or its tokens."""
+    """Every example's prompt and gold answer; InputError for one without an answer or its "
+    "tokens."""
     for example in examples:
         if not example.answer:
             raise InputError(

@@ -100,7 +100,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
     Where the template can switch thinking off it does; a `<think>` block that it opens all the same
     is closed again, because a target is the visible answer and holds its own reasoning. A system
     message that the template refuses, or leaves out without a word, is put before the first user
-    message. Raises BadInput for a prompt that the template refuses all the same.
+    message. Raises InputError for a prompt that the template refuses all the same.
     """
     messages = [{"role": message.role, "content": message.content} for message in prompt]
     has_system = len(prompt) > 1 and prompt[0].role == "system"

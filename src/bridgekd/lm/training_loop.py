@@ -51,7 +51,7 @@ def fine_tune(job: TrainingJob, progress: Progress = ignore_progress) -> Trainin
     Called again with the same job, a training that was killed resumes from its last checkpoint and
     ends with the weights of an undisturbed one. Works under torchrun and `accelerate launch`, too;
     with `runtime.num_processes` it starts this number of processes itself (then `validate` must be
-    picklable). Same job, same CPU: same bytes. Raises BadInput if no row is left.
+    picklable). Same job, same CPU: same bytes. Raises InputError if no row is left.
     """
     job.resume_dir.mkdir(parents=True, exist_ok=True)
     if job.runtime.num_processes > 1 and "WORLD_SIZE" not in os.environ:

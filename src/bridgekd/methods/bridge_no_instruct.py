@@ -11,7 +11,8 @@ def build(run: Run, options: NoOptions) -> list[Arm]:
     """Return the arms. Raises InputError without an instruction set: it would be BRIDGE itself."""
     if run.instructions is None:
         raise InputError(
-            f"{METHOD.name} needs student.instruction_data. Without it, it equals bridge. Leave it out."
+            f"{METHOD.name} needs student.instruction_data. Without it, it equals bridge. Leave "
+            "it out."
         )
     pool = run.load_pool()
     assistant = teach_assistant(run, pool, run.warm_up(pool))

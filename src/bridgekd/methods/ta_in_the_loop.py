@@ -29,7 +29,8 @@ def build(run: Run, options: TALoopOptions) -> list[Arm]:
     """
     if options.filter_by_confidence and run.recipe.budget.accepted_rationales is not None:
         raise InputError(
-            f"budget.accepted_rationales is counted when an answer arrives, before the filter of {METHOD.name}"
+            "budget.accepted_rationales is counted when an answer arrives, before the filter of "
+            f"{METHOD.name}"
             ". Set the method's filter_by_confidence to false, or limit queries."
         )
     pool, instructed = run.load_pool(), run.instruct_student()

@@ -13,9 +13,9 @@ from bridgekd.recipe.field_types import Dollars, FrozenModel
 
 class Price(FrozenModel):
     """Dollars per million tokens. What is left out costs what its kind costs: tokens read from the
-    server's cache (`cached`) and written into it (`cache_write`) as input, reasoning as output.
+    server's cache (`cached_input`) and written into it (`cache_write`) as input, reasoning as output.
 
-    `batch` is the factor on input and output of a transport that has a batch price. Above
+    `batch_factor` is the factor on input and output of a transport that has a batch price. Above
     `max_prompt_tokens` the price does not hold.
     """
 
@@ -30,13 +30,13 @@ class Price(FrozenModel):
     def for_transport(self, *, has_batch_price: bool) -> "Price":
         """Return the price as it is charged on a transport, with no factor left to apply."""
         if not has_batch_price or self.batch_factor is None:
-            return self.model_copy(update={"batch": None})
+            return self.model_copy(update={"batch_factor": None})
         halved = {
             kind: _scale_price(amount, self.batch_factor)
             for kind in ("input", "output", "cache_write", "reasoning")
             if (amount := getattr(self, kind)) is not None
         }
-        return self.model_copy(update={"batch": None, **halved})
+        return self.model_copy(update={"batch_factor": None, **halved})
 
 
 class PublishedPrice(FrozenModel):

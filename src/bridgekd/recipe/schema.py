@@ -138,7 +138,7 @@ class AssistantOptions(FrozenModel):
 
     @model_validator(mode="after")
     def _check_server_is_set(self) -> "AssistantOptions":
-        for key in ("backend", "scoring"):
+        for key in ("generation_backend", "scoring_backend"):
             if getattr(self, key) == "server" and self.server is None:
                 raise ValueError(
                     f"{key}: server needs assistant.server with a command or a base_url"
@@ -259,7 +259,8 @@ class Recipe(FrozenModel):
     def _check_accepted_limit(self) -> "Recipe":
         if self.budget.accepted_rationales is not None and self.check.filter == "confident":
             raise ValueError(
-                "budget.accepted_rationales is counted while answers come in, when nobody has asked the "
+                "budget.accepted_rationales is counted while answers come in, when nobody has "
+                "asked the "
                 "assistant yet; use check.filter: correct or all"
             )
         return self

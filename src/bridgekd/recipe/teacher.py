@@ -107,7 +107,7 @@ class TeacherOptions(FrozenModel):
             )
         return value
 
-    @field_validator("expected_tokens")
+    @field_validator("expected_completion_tokens")
     @classmethod
     def _check_token_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and not 1 <= value[0] <= value[1]:

@@ -39,7 +39,7 @@ class LoadedModels:
     models: tuple[tuple[EvaluatedModel, "lm.LocalModel"], ...]
 
     def ask(self, question: str, choices: Sequence[str] = ()) -> list[ModelAnswer]:
-        """What each model answers, asked as it was trained. BadInput for options that a question
+        """What each model answers, asked as it was trained. InputError for options that a question
         of this task cannot have.
         """
         example = _example(question, choices, self.answer_type)
@@ -51,7 +51,7 @@ def open_models(
 ) -> LoadedModels:
     """The arm (None: the student of the run's method), its assistant and its untouched base.
 
-    Raises BadInput for an arm that learnt from no rationales, and for models that are gone.
+    Raises InputError for an arm that learnt from no rationales, and for models that are gone.
     """
     wanted = _find_models(run, run.get_arm(arm))
     models = []

@@ -174,7 +174,8 @@ class Run:
         return self.make(load_test, settings, self.load_pool(), self.test_data)
 
     def warm_up(self, pool: Artifact, member: int = 0) -> Artifact:
-        """Return the assistant after its warm-up; the base model where assistant.warm_up_size is 0."""
+        """Return the assistant after its warm-up; the base model where assistant.warm_up_size is "
+        "0."""
         if self.recipe.assistant.warm_up_size in (0, "0%"):
             return self.assistant
         return self.make(warm_up, build_warm_up_settings(self.recipe, member), self.assistant, pool)
@@ -319,7 +320,7 @@ class Run:
     ) -> Artifact:
         """Return the page, with the command that reproduces it."""
         recipe = self.recipe.model_dump(mode="json")
-        for name in ("base_url", "expected_tokens"):  # these change no result
+        for name in ("base_url", "expected_completion_tokens"):  # these change no result
             del recipe["teacher"][name]
         recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
         del recipe["assistant"]["server"], recipe["pilot"], recipe["runtime"]

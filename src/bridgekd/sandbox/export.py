@@ -29,7 +29,7 @@ def export_world(
     """Writes the world into `folder` and returns the recipe's path. The same arguments give the
     same bytes.
 
-    Train and test share no question. Raises BadInput where the folder holds another recipe of that
+    Train and test share no question. Raises InputError where the folder holds another recipe of that
     name.
     """
     folder.mkdir(parents=True, exist_ok=True)

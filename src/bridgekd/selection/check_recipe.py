@@ -20,8 +20,10 @@ def check_strategy(recipe: Recipe, strategy: Strategy[Any]) -> None:
     if strategy.needs_embeddings and not has_embeddings:
         others = [s.name for s in STRATEGIES if not s.needs_embeddings]
         raise InputError(
-            f"The strategy {strategy.name} needs embeddings, which assistant.scoring_backend: server does "
-            "not provide. Set select.embedding_model to a sentence-transformers model, or use the strategy "
+            f"The strategy {strategy.name} needs embeddings, which assistant.scoring_backend: "
+            "server does "
+            "not provide. Set select.embedding_model to a sentence-transformers model, or use the "
+            "strategy "
             f"{_join_names(others)}."
         )
 
@@ -46,7 +48,8 @@ def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: 
         others = [m.name for m in MEASURES if not m.needs_token_probabilities(has_choices)]
         raise InputError(
             f"{what} needs the probability of every token for {answer_type.settings.name} answers, "
-            "which no server returns. Set assistant.scoring_backend: transformers, or select.difficulty "
+            "which no server returns. Set assistant.scoring_backend: transformers, or "
+            "select.difficulty "
             f"to {_join_names(others)}."
         )
 

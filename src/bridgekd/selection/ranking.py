@@ -56,7 +56,7 @@ class Ranking:
         return {
             "id": names[self.rows],
             "rank": np.arange(len(self.rows)),
-            "chosen": np.arange(len(self.rows)) < self.n_selected,
+            "is_selected": np.arange(len(self.rows)) < self.n_selected,
             "score": self.score,
             "difficulty": self.difficulty,
             "distance": np.ma.masked_invalid(self.distance),

@@ -104,7 +104,8 @@ def split_validation(
     n_validation = resolve_count(settings.validation, len(labeled))
     if n_validation >= len(examples):
         raise InputError(
-            f"data.validation_size of {settings.validation} leaves no pool of the {len(examples)} rows "
+            f"data.validation_size of {settings.validation} leaves no pool of the {len(examples)} "
+            "rows "
             f"in {source.path}. Lower it."
         )
     sampled = make_rng(settings.seed, "validation").permutation(len(labeled))[:n_validation]

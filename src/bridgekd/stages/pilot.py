@@ -142,7 +142,8 @@ def hold_out(
 
 @stage(version=1, title="A part of the teacher's rationales")
 def subsample(out: Path, s: SubsampleSettings, live: RunContext, rationales: Artifact) -> KeptStats:
-    """The first rationales of the kept ones. BadInput if the fraction has less than one of them."""
+    """The first rationales of the kept ones. InputError if the fraction has less than one of "
+    "them."""
     rows = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
     if len(rows) * s.fraction < 1:
         raise InputError(

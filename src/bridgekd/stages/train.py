@@ -60,7 +60,8 @@ class AnswerRows(FrozenModel):
 
 
 class RationaleRows(FrozenModel):
-    """Kept rationales; `form` is joint (rationale, then answer) or multi_task (one row for each)."""
+    """Kept rationales; `form` is joint (rationale, then answer) or multi_task (one row for "
+    "each)."""
 
     source: Literal["rationales"] = "rationales"
     form: TargetFormat

@@ -23,7 +23,7 @@ def compute_chance_baseline(
 
     The best letter and answer are found on these answers, which makes the baseline slightly harder.
 
-    >>> chance(["yes", "yes", "no"], [(), (), ()])
+    >>> compute_chance_baseline(["yes", "yes", "no"], [(), (), ()])
     Chance(accuracy=0.6666666666666666, rule="always answering 'yes'")
     """
     n = len(answers)

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a proportion; (0, 1) for n = 0.
 
-    >>> [round(end, 3) for end in wilson(10, 20)]  # Brown, Cai and DasGupta 2001
+    >>> [round(end, 3) for end in wilson_interval(10, 20)]  # Brown, Cai and DasGupta 2001
     [0.299, 0.701]
     """
     if n == 0:
@@ -21,7 +21,7 @@ def mcnemar_test(first: list[bool], second: list[bool]) -> float:
     """Return the exact two-sided p-value that two models are equally often correct on the same
     questions.
 
-    >>> mcnemar([True] * 5, [False] * 5)
+    >>> mcnemar_test([True] * 5, [False] * 5)
     0.0625
     """
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
@@ -35,7 +35,7 @@ def holm_correction(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values (1979) in the given order: if no hypothesis is false, one of
     them is below 0.05 with a probability of at most 0.05.
 
-    >>> holm([0.01, 0.04])
+    >>> holm_correction([0.01, 0.04])
     [0.02, 0.04]
     """
     order = sorted(range(len(p_values)), key=p_values.__getitem__)

@@ -68,7 +68,7 @@ def compute_variance_of_mean(values: np.ndarray) -> tuple[float, float]:
 def estimate_mean(values: np.ndarray) -> Estimate:
     """Return the mean of any `values` [seeds, questions] with Student's interval.
 
-    >>> mean_of(np.array([[1.0, 2.0, 3.0]])).mean
+    >>> estimate_mean(np.array([[1.0, 2.0, 3.0]])).mean
     2.0
     """
     variance, freedom = compute_variance_of_mean(values)

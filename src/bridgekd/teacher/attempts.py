@@ -40,7 +40,7 @@ class Attempts:
     async def try_reserve(self, order: PendingRequest) -> bool:
         """Open an attempt; False where there is no room until others have closed.
 
-        Raises HardStop where nothing is open that could make room.
+        Raises HardLimitError where nothing is open that could make room.
         """
         n_closed = self._n_closed
         try:
@@ -67,7 +67,7 @@ class Attempts:
         """Write what came back, then what that means; returns it with the reply and its bill.
 
         A body that is no chat completion turns an answer into one that may have been served. Raises
-        Overbilled where the bill is more than was reserved.
+        OverbilledError where the bill is more than was reserved.
         """
         try:
             return await self._close(order, outcome)

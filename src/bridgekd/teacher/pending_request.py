@@ -36,7 +36,7 @@ def compute_max_cost(
 
 
 def check_prompt_length(model: str, price: Price | None, id: str, most: RequestCost) -> None:
-    """BadInput where the price may not hold for so long a prompt."""
+    """InputError where the price may not hold for so long a prompt."""
     longest = price and price.max_prompt_tokens
     if longest and most.n_prompt_tokens > longest:
         raise InputError(

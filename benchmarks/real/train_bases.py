@@ -1,6 +1,6 @@
 """Base models to learn from, made of real English: no download, no rationale, no test question.
 
-    BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/base.py [--folder base]
+    BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/train_bases.py [--folder base]
 
 One byte-level BPE for all of them, digits apart. The architecture is the sandbox's (Lfm2: short
 convolutions and attention), because nothing else learnt to copy in so little text. Two lessons:
