@@ -108,7 +108,7 @@ def buy_until(path, server, requests, *, stop_at=None, watch=None, note=None, **
         going.cancel()
 
     async def main(buying):
-        going = asyncio.create_task(buying.go(requests))
+        going = asyncio.create_task(buying.run(requests))
         stopping = asyncio.create_task(stopped(going)) if stop_at else None
         try:
             return await going
@@ -174,7 +174,8 @@ def traced(statement):
 with Ledger(path) as ledger:
     ledger._connection("write").set_trace_callback(traced)
     try:
-        buy_answers(requests, ledger, teacher=teacher, limits=Limits(microusd=int(microusd)), run="r",
+        buy_answers(requests, ledger, teacher=teacher, limits=Limits(microusd=int(microusd)),
+        run="r",
             api_key="none", backoff_s=0.005)
     except KeyboardInterrupt:
         sys.exit(130)

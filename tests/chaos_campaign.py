@@ -56,7 +56,7 @@ class ProcessRun:
 
     number: int
     kind: str  # one of KINDS, or "" if it was left alone
-    ended: str  # killed, done, or stopped by the hard stop
+    stop_reason: str  # killed, done, or stopped by the hard stop
     stop: int | None
     told: int  # how many rows it last said it had
     unwritten: frozenset[str]  # "quiet": answers that the ledger did not have in time
@@ -208,20 +208,20 @@ class CampaignRunner:
         nursery, scene, dice = self.nursery, self.scene, self.dice
         if kind in ("start", "random"):
             longest = 0.04 if kind == "start" else 0.05 + 1.3 * share * self.calm.seconds
-            nursery.stop_reason(dice.uniform(0, longest))
+            nursery.wait_until_ended(dice.uniform(0, longest))
             nursery.kill()
         if kind in ("sent", "recorded", "quiet"):
             give_up = time.monotonic() + LONGEST_LIFE_S
-            while not (nursery.stop_reason(0.0002) or scene.is_due()):
+            while not (nursery.wait_until_ended(0.0002) or scene.is_due()):
                 assert time.monotonic() < give_up, "a buyer hangs"
         unwritten: frozenset[str] = frozenset()
         if kind == "sent":
-            nursery.stop_reason(dice.uniform(0, 0.005))
+            nursery.wait_until_ended(dice.uniform(0, 0.005))
         if kind == "recorded":
             wait_for_a_row(self.order.path, nursery, RECORDED)
         if kind == "reserved":
             wait_for_a_row(self.order.path, nursery, RESERVED, self.n_rows + n)
-        if kind == "quiet" and not nursery.stop_reason(0):
+        if kind == "quiet" and not nursery.wait_until_ended(0):
             unwritten = self.unwritten()
         if kind in ("sent", "recorded", "reserved", "quiet"):
             nursery.kill()
@@ -242,7 +242,7 @@ class CampaignRunner:
         return ProcessRun(
             number=self.order.life,
             kind=kind,
-            ended=ended,
+            stop_reason=ended,
             stop=self.order.stop,
             told=self.nursery.told,
             unwritten=unwritten,
@@ -255,11 +255,11 @@ class CampaignRunner:
 
 def wait_for_a_row(path: Path, nursery: ProcessStarter, query: str, *values: int) -> None:
     """Returns as soon as the ledger's file shows what is asked for, or when it is too late."""
-    while not (nursery.stop_reason(0) or has_tables(path)):
+    while not (nursery.wait_until_ended(0) or has_tables(path)):
         time.sleep(0.0005)
     if not has_tables(path):
         return
     with closing(open_file(path)) as db:
-        while not nursery.stop_reason(0):
+        while not nursery.wait_until_ended(0):
             if any(db.execute(query, values).fetchone() for _ in range(20)):
                 return

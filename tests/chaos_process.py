@@ -124,7 +124,7 @@ class ProcessStarter:
         return self
 
     def __exit__(self, *error):
-        if self._born.is_set() and not self.stop_reason(0):
+        if self._born.is_set() and not self.wait_until_ended(0):
             self.kill()
         self._line.close()
         self._process.join(10)
@@ -149,12 +149,12 @@ class ProcessStarter:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 
-    def ended(self, timeout_s: float) -> bool:
+    def wait_until_ended(self, timeout_s: float) -> bool:
         if self._exitcode is None and self._line.poll(timeout_s):
             self._exitcode = self._line.recv()
         return self._exitcode is not None
 
     def exitcode(self) -> int:
-        assert self.stop_reason(LONGEST_LIFE_S), "a buyer hangs"
+        assert self.wait_until_ended(LONGEST_LIFE_S), "a buyer hangs"
         assert self._exitcode is not None
         return self._exitcode

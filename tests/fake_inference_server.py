@@ -3,7 +3,7 @@ stop tokens, echo and log-probabilities, over the folder's real weights.
 
 What it leaves out can be switched: `dialect` "text" takes no tokens, "mute" tells no
 log-probabilities of a prompt. `dies_after` answers it ends its process (as a program) or closes
-every connection (in a test). As a program: python model_server.py FOLDER PORT [NAME].
+every connection (in a test). As a program: python fake_inference_server.py FOLDER PORT [NAME].
 """
 
 import json

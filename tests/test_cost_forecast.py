@@ -47,16 +47,16 @@ def charge(requests, limits, costs, n_tokens):
     account, paid = BudgetTracker(limits), 0
     for request, cost, size in zip(requests, costs, n_tokens, strict=True):
         reserve = (request.max_microusd, request.max_tokens)
-        if request.settled:
-            cost, size = request.settled.microusd, request.settled.n_tokens
-            reserve = (0, 0) if request.settled.owed else reserve
+        if request.known_cost:
+            cost, size = request.known_cost.microusd, request.known_cost.n_tokens
+            reserve = (0, 0) if request.known_cost.is_unpaid else reserve
         upper_bound = BudgetUse(1, max(reserve[0], cost), max(reserve[1], size), 1)
         if account.find_blocking_limit(upper_bound):
             break
         account.reserve(upper_bound)
         is_accepted = int(limits.accepted is not None and cost % 2)
         account.settle(upper_bound, BudgetUse(1, cost, size, is_accepted))
-        paid += 0 if request.free else cost
+        paid += 0 if request.is_free else cost
     return account.charged.microusd, paid
 
 

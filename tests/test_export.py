@@ -272,7 +272,7 @@ def test_a_recipe_that_has_changed_since_exports_what_was_made(runs, bridge, tmp
 
 def readme_commands():
     text = (Path(__file__).parents[1] / "README.md").read_text()
-    return re.findall(r"^(bridgekd (?:export|try) .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    return re.findall(r"^(bridgekd (?:export|ask) .*?)(?:\s+#.*)?$", text, re.MULTILINE)
 
 
 def test_the_readme_s_commands_work_on_a_finished_run(runs, tmp_path, capsys):

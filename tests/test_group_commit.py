@@ -194,7 +194,8 @@ with Ledger(path) as ledger:
         works = [lambda: ledger.record(attempt_id, "x" * 8000, price=None)]
         works += [lambda: ledger.reserve(call(98), **hold)]  # another call wants to go out
         ledger.run_in_transaction(works)
-        ledger.run_in_transaction([lambda: ledger.settle(attempt_id, "answered", RequestCost(1, 1, 1))])
+        ledger.run_in_transaction([lambda: ledger.settle(attempt_id, "answered", RequestCost(1, 1,
+        1))])
     try:
         ledger.reserve(call(99), **hold)
     except InputError as exc:

@@ -61,7 +61,7 @@ def test_greedy_texts_are_those_of_the_model_in_process(server, local):
     assert texts == lm.generate_texts(local, PROMPTS, **SIZE)
     assert len(set(texts)) > 2
     asked = {tuple(body["prompt"]) for body in http.asked}
-    assert asked == {tuple(ids) for ids in there.tokenizer.prompts(PROMPTS)}
+    assert asked == {tuple(ids) for ids in there.tokenizer.tokenize_prompts(PROMPTS)}
 
 
 def test_the_gold_answer_s_loss_is_that_of_the_model_in_process(server, local):

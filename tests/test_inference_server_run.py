@@ -227,7 +227,7 @@ def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
         )
     )
     adapter = resolve_model("adapter", tmp_path, None)
-    program = Path(__file__).with_name("model_server.py")
+    program = Path(__file__).with_name("fake_inference_server.py")
     words = [sys.executable, str(program), "{model}", "{port}"]
     terms = AssistantServerOptions(
         command=shlex.join(words), max_attempts=2, max_concurrent_requests=2

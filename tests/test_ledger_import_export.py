@@ -214,7 +214,7 @@ BAD = [
     ({"response": raw({"prompt_tokens": 10**30, "completion_tokens": 1})}, "which cannot be"),
     ({"price": {"input": 1}}, "price.output: Field required"),
     ({"price": {"input": 1, "output": -1}}, "price.output: Input should be greater than or equal"),
-    ({"price": {"input": 1, "output": 1, "batch": 0.5}}, "price.batch is no price"),
+    ({"price": {"input": 1, "output": 1, "batch_factor": 0.5}}, "batch_factor is not a price"),
     ({"price": {"input": 1, "output": 1}, "cost_usd": 1}, "a price and a cost_usd; give one"),
     ({"cost_usd": -1}, "cost_usd is -1; it must be dollars, 0 or more"),
     ({"cost_usd": True}, "cost_usd is True; it must be dollars"),
@@ -282,7 +282,7 @@ def test_a_table_has_a_line_for_every_attempt_and_no_texts(path, tmp_path):
         "80",
         "0",
     )
-    assert (open_one["reserve_microusd"], open_one["held_microusd"]) == ("5", "5")
+    assert (open_one["reserve_microusd"], open_one["reserved_microusd"]) == ("5", "5")
     assert (open_one["cost_microusd"], open_one["settled_at"]) == ("", "")
 
 

@@ -222,7 +222,8 @@ from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 path, base_url, timeout_s = sys.argv[1:]
-teacher = TeacherOptions(model=SANDBOX_MODEL, base_url=base_url, price=SANDBOX_PRICE, api_key_env=None,
+teacher = TeacherOptions(model=SANDBOX_MODEL, base_url=base_url, price=SANDBOX_PRICE,
+api_key_env=None,
                   max_tokens=182, max_concurrent_requests=8, timeout_s=float(timeout_s))
 requests = [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(60)]
 with Ledger(path) as ledger:
@@ -624,7 +625,7 @@ def test_the_caps_a_minute_hold_and_are_used(tmp_path):
 
     with run_teacher_server(timed) as server:
         started = time.monotonic()
-        purchase(tmp_path / "l.db", server, pool(24), requests_per_minute=1200)
+        purchase(tmp_path / "l.db", server, pool(24), max_requests_per_minute=1200)
         assert 0.15 < time.monotonic() - started < 3
         for i, first in enumerate(arrivals):  # 20 a second, and a second's worth of slack
             assert sum(first <= t < first + 0.5 for t in arrivals[i:]) <= 10 + 20

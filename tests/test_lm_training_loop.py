@@ -269,7 +269,7 @@ def test_a_cut_row_keeps_its_bos_and_its_target():
 
 def test_without_a_gain_for_so_long_the_training_ends(base, tmp_path):
     values = iter([0.1, 0.7, 0.6, 0.7, 0.9, 0.9])
-    patient = TRAIN.model_copy(update={"patience": 2, "n_evaluations": 6})
+    patient = TRAIN.model_copy(update={"early_stopping_patience": 2, "n_evaluations": 6})
     steps = []
     log = tune(
         base, tmp_path, train=patient, validate=lambda local: next(values), n_updates=12,

@@ -139,7 +139,7 @@ def test_a_file_that_is_no_ledger_is_refused_in_the_plan(task):
 def test_a_ledger_on_a_shared_file_system_is_refused_in_the_plan(task, monkeypatch):
     from bridgekd.ledger import database as ledger_file
 
-    monkeypatch.setattr(ledger_file, "file_system", lambda path, mounts: "nfs4")
+    monkeypatch.setattr(ledger_file, "find_file_system", lambda path, mounts: "nfs4")
     with pytest.raises(InputError, match="shared file system"):
         api.plan(task / "task.yaml")
 

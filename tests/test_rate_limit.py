@@ -199,7 +199,7 @@ def test_no_minute_holds_more_than_the_user_allows(per_minute, requests):
         now += gap_s
         amount = size * per_minute / 61
         now += bucket.get_wait_s(now, amount)
-        bucket.acquire(amount)
+        bucket.take(amount)
         taken.append((now, amount))
     for first, (since, _) in enumerate(taken):
         within = sum(amount for moment, amount in taken[first:] if moment <= since + 60)
@@ -211,26 +211,26 @@ def test_what_the_user_allows_is_used_up(per_minute, size):
     bucket, now, amount = TokenBucket(per_minute), 0.0, size * per_minute / 61
     for _ in range(100):
         now += bucket.get_wait_s(now, amount)
-        bucket.acquire(amount)
+        bucket.take(amount)
     assert 100 * amount >= now * per_minute / 61 * 0.99
 
 
 def test_what_was_not_used_may_be_taken_at_once_but_no_more_than_a_burst():
     bucket = TokenBucket(61 * 10)
     assert bucket.get_wait_s(0, 10) == 0
-    bucket.acquire(10)
+    bucket.take(10)
     assert bucket.get_wait_s(0, 8) == 0.8
     bucket.refund(8)
     assert bucket.get_wait_s(0, 8) == 0
     bucket.refund(100)
-    bucket.acquire(10)
+    bucket.take(10)
     assert bucket.get_wait_s(0, 1) == 0.1
 
 
 def test_more_than_a_burst_needs_a_full_bucket_and_is_paid_off_behind_it():
     bucket = TokenBucket(61 * 10)
     assert bucket.get_wait_s(0, 50) == 0
-    bucket.acquire(50)
+    bucket.take(50)
     assert bucket.get_wait_s(0, 50) == 5.0
 
 

@@ -13,8 +13,7 @@ from bridgekd.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "real"))
 
-from tasks import TASKS, prepare, read
-from texts import (
+from pretraining_text import (
     Text,
     game_of,
     games_of_tests,
@@ -23,8 +22,9 @@ from texts import (
     training_texts,
     without_tests,
 )
+from tasks import TASKS, prepare, read
 from train_bases import PLANS, build, drill_rows, text_rows
-from weaker import Taught, likeness, table
+from weak_assistant import Taught, likeness, table
 
 TEST = 'How many seeds did "Paige" plant in all?'
 GAME = (

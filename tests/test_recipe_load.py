@@ -66,7 +66,7 @@ def test_a_mistake_is_named_with_its_line(task, old, new, complaint):
     ("override", "complaint"),
     [
         ("alpha", "write section.key=value"),
-        ("select.round=1", "unknown key 'select.round'; did you mean 'rounds'"),
+        ("select.round=1", "unknown key 'select.round'; did you mean 'n_rounds'"),
         ("select.strategy={name: deita, alpha: 1}", r"task.yaml: strategy deita: unknown option"),
         ("select.n_rounds=0", r"select.n_rounds: .* greater than or equal to 1, found 0"),
     ],
@@ -85,7 +85,7 @@ def test_a_recipe_that_is_no_utf_8_is_a_sentence(task):
 
 def test_the_commented_template_shows_the_defaults(task):
     """Every key of the template that claims to show a default does."""
-    template = load_recipe(Path(bridgekd.__file__).with_name("cli/recipe_template.yaml"))
+    template = load_recipe(Path(bridgekd.__file__).with_name("cli") / "recipe_template.yaml")
     short = Recipe(
         data={"train": "a", "test": "b"},
         teacher={"model": "m"},

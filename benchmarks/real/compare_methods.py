@@ -3,8 +3,9 @@
     BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/compare_methods.py [TASK ...]
         [--base base] [--folder jobs] [--seeds 1] [--updates N]
 
-Needs the models of train_bases.py. Writes a folder a task, where `bridgekd plan`, `compare` and `report`
-go on with what is there; stop it and start it again. All students get the same number of updates.
+Needs the models of train_bases.py. Writes a folder a task, where `bridgekd plan`, `compare` and
+`report` go on with what is there; stop it and start it again. All students get the same number of
+updates.
 """
 
 import argparse

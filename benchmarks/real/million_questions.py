@@ -1,14 +1,15 @@
 """A pool of a million real questions: seconds and peak memory of load_pool, score_pool, select and
 plan, each in a process of its own.
 
-    BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/million_questions.py [--rows 1000000]
+    BRIDGEKD_DATA=FOLDER python benchmarks/real/million_questions.py [--rows 1000000]
         [--scored 20000] [--folder million] [--only load,select]
 
 The pool is the training questions of GSM8K, SVAMP and CommonsenseQA again and again, with other
 numbers in them and a case number before. A pass of a model over a million questions is hours of a
-CPU, so score_pool works on the first `--scored` rows with an untrained model of train_bases.py's student
-shape; its scores and embeddings, repeated with noise, are what select works on at full size.
-`plan` knows no scores, so it weighs every question of the pool. The peak includes the libraries.
+CPU, so score_pool works on the first `--scored` rows with an untrained model of train_bases.py's
+student shape; its scores and embeddings, repeated with noise, are what select works on at full
+size. `plan` knows no scores, so it weighs every question of the pool. The peak includes the
+libraries.
 """
 
 import argparse

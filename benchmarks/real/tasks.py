@@ -21,7 +21,7 @@ from importers import (
     to_row,
     write_jsonl,
 )
-from texts import game_of, games_of_tests
+from pretraining_text import game_of, games_of_tests
 
 
 @dataclass(frozen=True, slots=True)

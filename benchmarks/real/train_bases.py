@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "sandbox_models"))
 
-from texts import questions_of_tests, refuse_tests, training_texts
+from pretraining_text import questions_of_tests, refuse_tests, training_texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from train_base_models import ATTENTION, CONV, make_model
 from transformers import PreTrainedTokenizerFast

@@ -1,6 +1,6 @@
 """Does a weaker, more uniform assistant teach a tiny model better than a large teacher does?
 
-    BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/weak_assistant.py [--task tracking]
+    BRIDGEKD_DATA=FOLDER python benchmarks/real/weak_assistant.py [--task tracking]
         [--base base] [--folder weaker] [--seeds 5] [--updates N]
 
 Mentor-KD published GPT-3.5's rationales and those of the T5-large and Flan-T5-large assistants that

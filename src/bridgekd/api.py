@@ -93,8 +93,8 @@ def run(
 
     Relative paths are relative to the recipe's folder, or to `folder` (default: here) for a Recipe
     object. `consent` is asked before anything is sent to a teacher, or to an assistant's server,
-    that is not on this machine; the default says no. `checkers` holds what `evaluate.step_checker` names.
-    Raises InputError, or StoppedError with all state saved.
+    that is not on this machine; the default says no. `checkers` holds what `evaluate.step_checker`
+    names. Raises InputError, or StoppedError with all state saved.
     """
     given, home = _resolve_recipe(recipe, overrides, folder)
     wanted = parse_comparison(given, home, methods, seeds, budgets)

@@ -1,13 +1,13 @@
 """Everything this package raises on purpose, and the exit code each becomes.
 
     BridgekdError
-    ├── InputError          2  a recipe, file, model or setting is wrong; the message says what to do
-    │   └── DiskFullError      2  no room to write
+    ├── InputError          2  a recipe, file, model or setting is wrong; the message says what to
+    do │   └── DiskFullError      2  no room to write
     └── StoppedError           3  stopped with all state saved; the message says how to go on
         ├── HardLimitError      3  the ledger's own limit in real money is reached
         ├── TeacherUnavailableError   3  quota gone, key refused, or no answer after every retry
-        ├── ServerUnavailableError    3  the assistant's server did not start, went away or serves another model
-        └── OverbilledError    3  the server billed more than the call could cost
+        ├── ServerUnavailableError    3  the assistant's server did not start, went away or serves
+        another model └── OverbilledError    3  the server billed more than the call could cost
 
 A message is one sentence or two: the value, the limit, the next step. Foreign exceptions are
 translated where they enter. Expected ends, such as a budget that is used up, are values and not

@@ -39,7 +39,8 @@ def die(what, done, total):
 
 with Ledger(sys.argv[1]) as ledger:
     teacher = TeacherOptions.model_validate_json(sys.argv[2])
-    buy_answers(pool(12), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none", progress=die)
+    buy_answers(pool(12), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none",
+    progress=die)
 """
 
 

@@ -203,7 +203,7 @@ def write_template(
     if path.exists():
         raise InputError(f"{path} is there already; name another file")
     try:
-        path.write_text(Path(__file__).with_name("cli/recipe_template.yaml").read_text())
+        path.write_text(Path(__file__).with_name("recipe_template.yaml").read_text())
     except OSError as exc:
         raise InputError(f"cannot write {path}: {exc.strerror}; make its folder first") from exc
     out.print(f"Wrote {path}. Next: bridgekd plan {path}")

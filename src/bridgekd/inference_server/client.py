@@ -105,8 +105,8 @@ def send_all(
     """Hands the answer to each of the requests `body_of(0)` to `body_of(n - 1)` to `keep`, in the
     order in which they come.
 
-    Raises ServerUnavailableError if the server goes away, InputError if it refuses a request; what came before
-    was kept.
+    Raises ServerUnavailableError if the server goes away, InputError if it refuses a request; what
+    came before was kept.
     """
     run_async(_send_all(server, n, body_of, keep, what))
 

@@ -148,8 +148,8 @@ def compute_row_seed(seed: int, row: int) -> int:
 def detect_prompt_format(server: ServedModel) -> tuple[ServedModel, tuple[str, ...]]:
     """The server in the first form that it takes, and why it does not take those before.
 
-    A server that counts other tokens than were sent has not taken them. Raises ServerUnavailableError where
-    it takes none.
+    A server that counts other tokens than were sent has not taken them. Raises
+    ServerUnavailableError where it takes none.
     """
     n_tokens = len(server.tokenizer.tokenize_prompts([PROBE])[0])
     reasons: list[str] = []

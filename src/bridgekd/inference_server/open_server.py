@@ -44,9 +44,9 @@ def open_server(
 ) -> Iterator[ServedModel]:
     """The model, up and ready to be asked until the block ends.
 
-    `room` takes merged weights and the server's log; a command runs in `folder`. Raises ServerUnavailableError
-    where it does not start, or does not serve this model; InputError for a command or key that
-    cannot be.
+    `room` takes merged weights and the server's log; a command runs in `folder`. Raises
+    ServerUnavailableError where it does not start, or does not serve this model; InputError for a
+    command or key that cannot be.
     """
     source, revision = get_model_and_revision(model)
     tokens = lm.load_remote_tokenizer(source, revision)

@@ -62,8 +62,8 @@ def run_server(
     """Starts `command` in `folder`, waits until `is_up`, and stops it and its children at the end.
 
     Gives a function that says why the server is no more, None while it runs. What it prints goes
-    to `log`, and from there into messages, without `secret`. Raises InputError where there is no such
-    program, ServerUnavailableError where it ends or stays silent for `timeout_s`.
+    to `log`, and from there into messages, without `secret`. Raises InputError where there is no
+    such program, ServerUnavailableError where it ends or stays silent for `timeout_s`.
     """
     program = find_program(command, folder)
     with open(log, "wb") as printed:

@@ -159,8 +159,8 @@ class Ledger:
     def settle(self, attempt_id: int, state: str, bill: RequestCost) -> None:
         """Turns a reservation into a final state and its bill.
 
-        A bill above the reserve is written all the same, then raised as OverbilledError: no limit can
-        be kept with a server that does this.
+        A bill above the reserve is written all the same, then raised as OverbilledError: no limit
+        can be kept with a server that does this.
         """
         if state not in sql.FINAL_STATES:
             raise ValueError(f"{state!r} is not a final state; use release")

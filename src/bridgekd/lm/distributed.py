@@ -29,7 +29,8 @@ N_LOG_LINES = 5  # lines of a worker that failed
 def run_distributed(job: TrainingJob, progress: Progress) -> TrainingLog:
     """The log of a training that `job.runtime.num_processes` workers did together.
 
-    Raises InputError with a worker's own sentence, or StoppedError with the last lines of one that died.
+    Raises InputError with a worker's own sentence, or StoppedError with the last lines of one that
+    died.
     """
     folder = job.resume_dir / FOLDER
     shutil.rmtree(folder, ignore_errors=True)

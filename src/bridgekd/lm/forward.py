@@ -65,8 +65,8 @@ def compute_row_means(
     """(mean of `reduce` over each row's scored tokens [n] float64 on CPU, embeddings [n, width]).
 
     A token's logits are those at the place before it. An embedding is the mean of the last hidden
-    states over the question's tokens, L2-normalised. One pass over all rows. Raises InputError for a
-    row that passes the model's table of positions.
+    states over the question's tokens, L2-normalised. One pass over all rows. Raises InputError for
+    a row that passes the model's table of positions.
     """
     check_fits_positions(local, max(len(row.ids) for row in rows) - 1)
     # The last token predicts nothing that is looked at.

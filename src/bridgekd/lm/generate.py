@@ -97,8 +97,8 @@ def sample_texts(
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
     """Return `n` texts of every prompt. Text k is the one that `generate` draws with the seed
-    `seed + k * SEED_STEP`. The rest is as there. Raises InputError where a text may pass the model's
-    table of positions.
+    `seed + k * SEED_STEP`. The rest is as there. Raises InputError where a text may pass the
+    model's table of positions.
     """
     ids = tokenize_prompts(local.tokenizer, prompts)
     longest = max(map(len, ids), default=0)
@@ -112,11 +112,8 @@ def sample_texts(
         progress(label, len(known), len(ids))
     for batch in batch_by_length([len(row) for row in ids], max(1, size // n)):
         if not all(i in known for i in batch):
-            rows = [
-                PromptRow(ids[i], seed + k * SEED_STEP, f"generate row {i}")
-                for i in batch
-                for k in range(n)
-            ]
+            seeds = [seed + k * SEED_STEP for k in range(n)]
+            rows = [PromptRow(ids[i], s, f"generate row {i}") for i in batch for s in seeds]
             written = iter(_generate_rows(local, rows, spec, size, throughput))
             for i in batch:
                 texts[i] = tuple(next(written) for _ in range(n))

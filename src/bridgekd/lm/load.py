@@ -174,7 +174,8 @@ def get_max_positions(local: LocalModel) -> int | None:
 
 
 def check_fits_positions(local: LocalModel, n_tokens: int) -> None:
-    """Raises InputError where a text of `n_tokens` passes a model's table of positions (GPT-2, OPT).
+    """Raises InputError where a text of `n_tokens` passes a model's table of positions (GPT-2,
+    OPT).
 
     Models without such a table can read on, if not well.
     """

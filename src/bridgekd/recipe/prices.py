@@ -13,7 +13,8 @@ from bridgekd.recipe.field_types import Dollars, FrozenModel
 
 class Price(FrozenModel):
     """Dollars per million tokens. What is left out costs what its kind costs: tokens read from the
-    server's cache (`cached_input`) and written into it (`cache_write`) as input, reasoning as output.
+    server's cache (`cached_input`) and written into it (`cache_write`) as input, reasoning as
+    output.
 
     `batch_factor` is the factor on input and output of a transport that has a batch price. Above
     `max_prompt_tokens` the price does not hold.

@@ -68,11 +68,11 @@ class TrainOptions(FrozenModel):
     """One training. `epochs` counts passes over the stage's reference size unless `updates` is
     given.
 
-    Rows of more than `max_length` tokens are dropped and counted, or, with `on_overflow: truncate_prompt`, lose
-    the start of their prompt; a target is never cut. Early stopping keeps the weights of the best
-    greedy accuracy on the validation split; with `held_out`, of the smallest loss on so many of the
-    training's own rows, which are then not trained on. After `patience` evaluations in a row
-    without a better one it ends.
+    Rows of more than `max_length` tokens are dropped and counted, or, with `on_overflow:
+    truncate_prompt`, lose the start of their prompt; a target is never cut. Early stopping keeps
+    the weights of the best greedy accuracy on the validation split; with `held_out`, of the
+    smallest loss on so many of the training's own rows, which are then not trained on. After
+    `patience` evaluations in a row without a better one it ends.
     """
 
     epochs: float = Field(3.0, gt=0)

@@ -29,8 +29,8 @@ def export_world(
     """Writes the world into `folder` and returns the recipe's path. The same arguments give the
     same bytes.
 
-    Train and test share no question. Raises InputError where the folder holds another recipe of that
-    name.
+    Train and test share no question. Raises InputError where the folder holds another recipe of
+    that name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     recipe = files("bridgekd.sandbox").joinpath("recipe.yaml").read_text()

@@ -27,8 +27,8 @@ def build_training_examples(
 ) -> list[TrainingExample]:
     """Kept rationales as lessons, in order; the answer is the gold one where there is one.
 
-    joint: one lesson a rationale, multi_task: two, to explain and to answer. Raises InputError where
-    nothing was kept.
+    joint: one lesson a rationale, multi_task: two, to explain and to answer. Raises InputError
+    where nothing was kept.
     """
     kept = [r for r in read_rationales(rationales) if r.kept]
     if not kept:

@@ -24,7 +24,7 @@ def compute_chance_baseline(
     The best letter and answer are found on these answers, which makes the baseline slightly harder.
 
     >>> compute_chance_baseline(["yes", "yes", "no"], [(), (), ()])
-    Chance(accuracy=0.6666666666666666, rule="always answering 'yes'")
+    ChanceBaseline(accuracy=0.6666666666666666, rule="always answering 'yes'")
     """
     n = len(answers)
     common, times = Counter(" ".join(a.casefold().split()) for a in answers).most_common(1)[0]

@@ -64,10 +64,11 @@ def buy_answers(
 ) -> PurchaseResult:
     """Answers to `requests`, in the order given (rank order), as far as `limits` reach.
 
-    An answered call is recalled from the ledger and charged what it first cost. Raises HardLimitError,
-    TeacherUnavailableError or OverbilledError with everything that arrived in the ledger, and InputError, before any
-    call, where dollars are limited but the price is unknown. `accept(id, state, text)` says which
-    answers count against `limits.accepted`; `note` gets sentences about batches.
+    An answered call is recalled from the ledger and charged what it first cost. Raises
+    HardLimitError, TeacherUnavailableError or OverbilledError with everything that arrived in the
+    ledger, and InputError, before any call, where dollars are limited but the price is unknown.
+    `accept(id, state, text)` says which answers count against `limits.accepted`; `note` gets
+    sentences about batches.
     """
     resolved = resolve_teacher(teacher)
     if limits.microusd is not None or ledger.hard_stop_microusd is not None:
