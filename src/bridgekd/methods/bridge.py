@@ -66,7 +66,7 @@ METHOD = Method(
     name="bridge",
     title="BRIDGE",
     summary="Selected questions teach a local assistant, which then teaches the student for free.",
-    paper="2512.20403",
+    paper="arXiv 2512.20403",
     card_sentence="Method: BRIDGE (arXiv 2512.20403). A local assistant learned from the teacher's "
     "answers to questions selected by difficulty and diversity; the student learned from the "
     "rationales that the assistant then wrote for the whole pool.",

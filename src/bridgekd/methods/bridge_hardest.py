@@ -22,7 +22,7 @@ METHOD = Method(
     name="bridge_hardest",
     title="BRIDGE with the hardest questions",
     summary="BRIDGE that selects by difficulty alone.",
-    paper="2512.20403",
+    paper="arXiv 2512.20403",
     card_sentence="Method: BRIDGE (arXiv 2512.20403) with selection by difficulty alone. A local "
     "assistant learned from the teacher's answers; the student learned from the rationales that "
     "the assistant then wrote for the whole pool.",

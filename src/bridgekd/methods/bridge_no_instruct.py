@@ -35,7 +35,7 @@ METHOD = Method(
     name="bridge_no_instruct",
     title="BRIDGE without instruction tuning",
     summary="BRIDGE that trains the student's base model without instruction tuning.",
-    paper="2512.20403",
+    paper="arXiv 2512.20403",
     card_sentence="Method: BRIDGE (arXiv 2512.20403) without instruction tuning. A local assistant "
     "learned from the teacher's answers; the student learned from the rationales that the "
     "assistant then wrote for the whole pool.",

@@ -22,7 +22,7 @@ METHOD = Method(
     name="bridge_random",
     title="BRIDGE with random selection",
     summary="What selection by difficulty and diversity has to beat.",
-    paper="2512.20403",
+    paper="arXiv 2512.20403",
     card_sentence="Method: BRIDGE (arXiv 2512.20403) with questions drawn at random. A local "
     "assistant learned from the teacher's answers; the student learned from the rationales that "
     "the assistant then wrote for the whole pool.",

@@ -16,7 +16,7 @@ METHOD = Method(
     name="direct_full",
     title="Direct distillation, full pool",
     summary="The student learns from the teacher's answers to the whole pool.",
-    paper="2305.02301",
+    paper="arXiv 2305.02301",
     card_sentence="Method: direct distillation (arXiv 2305.02301) with the whole pool asked. The "
     "student learned from the teacher's own rationales.",
     rank=20,
