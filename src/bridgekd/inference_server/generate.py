@@ -85,10 +85,9 @@ def sample_texts(
 
     def body(place: int) -> JsonBody:
         row, k = divmod(place, n)
-        drawn = (
-            {} if temperature == 0 else {"seed": compute_row_seed(seed + k * SEED_STEP, todo[row])}
-        )
-        settings = {"max_tokens": max_new_tokens, "temperature": temperature, **drawn}
+        settings: dict[str, object] = {"max_tokens": max_new_tokens, "temperature": temperature}
+        if temperature:
+            settings["seed"] = compute_row_seed(seed + k * SEED_STEP, todo[row])
         return _body(server, asked[row], settings)
 
     def hand_over() -> None:
