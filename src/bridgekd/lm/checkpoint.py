@@ -1,6 +1,6 @@
 """Where a training stands, on disk, so that a killed one goes on.
 
-The one idea: a checkpoint is the Trainer's own folder plus one small file, `standing.json`, written
+The one idea: a checkpoint is the Trainer's own folder plus one small file, `checkpoint_state.json`, written
 durably and last. Where that is, the checkpoint is whole. It holds what the Trainer does not know.
 """
 
@@ -18,8 +18,8 @@ import transformers
 from bridgekd.lm.tokenization import TokenizedSequence
 from bridgekd.recipe import TrainOptions
 
-STATE_FILE = "standing.json"
-METRICS_FILE = "metrics.jsonl"
+STATE_FILE = "checkpoint_state.json"
+METRICS_FILE = "training_log.jsonl"
 
 
 @dataclass
