@@ -1,7 +1,7 @@
 """Where a training stands, on disk, so that a killed one goes on.
 
-The one idea: a checkpoint is the Trainer's own folder plus one small file, `checkpoint_state.json`, written
-durably and last. Where that is, the checkpoint is whole. It holds what the Trainer does not know.
+The one idea: a checkpoint is the Trainer's own folder plus one small file,
+`checkpoint_state.json`, written durably and last. Where that is, the checkpoint is whole. It holds what the Trainer does not know.
 """
 
 import hashlib

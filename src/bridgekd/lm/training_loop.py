@@ -46,7 +46,7 @@ LR_SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_w
 
 
 def fine_tune(job: TrainingJob, progress: Progress = ignore_progress) -> TrainingLog:
-    """Run a training and return its log. Logged steps go to `training_log.jsonl` beside the weights.
+    """Run a training and return its log. `training_log.jsonl` is beside the weights.
 
     Called again with the same job, a training that was killed resumes from its last checkpoint and
     ends with the weights of an undisturbed one. Works under torchrun and `accelerate launch`, too;
