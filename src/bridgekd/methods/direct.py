@@ -35,7 +35,7 @@ METHOD = Method(
     name="direct",
     title="Direct distillation",
     summary="The student learns from the teacher's answers to sampled questions: the reference.",
-    paper="2305.02301",
+    paper="arXiv 2305.02301",
     card_sentence="Method: direct distillation (arXiv 2305.02301). The student learned from the "
     "teacher's own rationales for questions drawn at random.",
     rank=30,

@@ -15,7 +15,7 @@ METHOD = Method(
     name="direct_full",
     title="Direct distillation, full pool",
     summary="The student learns from the teacher's answers to the full pool.",
-    paper="2305.02301",
+    paper="arXiv 2305.02301",
     card_sentence="Method: direct distillation (arXiv 2305.02301) with the full pool. The student "
     "learned from the teacher's own rationales.",
     rank=20,

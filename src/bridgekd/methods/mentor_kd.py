@@ -50,7 +50,7 @@ METHOD = Method(
     name="mentor_kd",
     title="Mentor-KD",
     summary="The student learns from correct samples of the assistant and from its distribution.",
-    paper="2410.09037",
+    paper="arXiv 2410.09037",
     card_sentence="Method: Mentor-KD (arXiv 2410.09037). A local assistant learned from the "
     "teacher's answers to questions drawn at random; the student learned from those of its sampled "
     "rationales that end in the correct answer, and from its distribution.",

@@ -59,7 +59,7 @@ METHOD = Method(
     name="ta_in_the_loop",
     title="TA-in-the-Loop",
     summary="The student's own uncertainty selects the questions, the assistant filters answers.",
-    paper="2406.05322",
+    paper="arXiv 2406.05322",
     card_sentence="Method: Teaching-Assistant-in-the-Loop (arXiv 2406.05322). The student learned "
     "from the teacher's own rationales: first for questions drawn at random, then for those that "
     "it was least certain of.",
