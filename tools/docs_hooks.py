@@ -5,6 +5,7 @@ the function for NAME returns, so no table of the reference is written by hand. 
 the repository that are no pages become plain text, after a check that the file exists.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,7 +88,8 @@ def _iter_commands(command: Any, name: str) -> Iterator[str]:
     parameters = [p for p in command.params if not p.hidden]
     usage = " ".join(p.name.upper() for p in parameters if _is_argument(p))
     if name != "bridgekd":
-        yield f"## {name}\n\n{command.help}\n\n```text\n{f'{name} [OPTIONS] {usage}'.strip()}\n```\n"
+        usage = f"{name} [OPTIONS] {usage}".strip()
+        yield f"## {name}\n\n{command.help}\n\n```text\n{usage}\n```\n"
         yield render_table(
             ("argument or option", "meaning", "default"),
             (_describe_parameter(p) for p in parameters),
@@ -119,9 +121,8 @@ def render_recipe() -> str:
     _collect_parts(Recipe, "", prefixes)
     parts = "\n".join(_render_part(model, names) for model, names in prefixes.items())
     template = TEMPLATE.read_text(encoding="utf-8")
-    return (
-        f"{parts}\n## Commented template\n\n`bridgekd init` writes it.\n\n```yaml\n{template}```\n"
-    )
+    head = "## Commented template\n\n`bridgekd init` writes it."
+    return f"{parts}\n{head}\n\n```yaml\n{template}```\n"
 
 
 def _collect_parts(
@@ -187,9 +188,7 @@ def _format_default(field: Any, key: str = "") -> str:
         return f"`{value}`"
     if isinstance(value, BaseModel):
         return "see below"
-    text = (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    text = value if isinstance(value, str) else json.dumps(value)
     return f"`{text or chr(39) * 2}`" if key else text
 
 
