@@ -259,7 +259,7 @@ def test_report_of_a_run_shows_trainings_and_contamination(tiny):
     assert "Share 13 consecutive words" in page and "Example answers" in page
     for made in (tiny.parent / "runs").glob("report-*"):
         shutil.rmtree(made)
-    next((tiny.parent / "runs").glob("train_student-*/metrics.jsonl")).unlink()
+    next((tiny.parent / "runs").glob("train_student-*/training_log.jsonl")).unlink()
     page = bridgekd.run(tiny).report.read_text()
     assert page.count(">no loss log<") == 1
 
