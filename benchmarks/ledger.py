@@ -129,7 +129,7 @@ def settle(ledger: Ledger, attempt: int, raw: str) -> None:
     ledger.settle(
         attempt,
         reply.state,
-        compute_request_cost(reply, PRICE, most=RequestCost(1400, 512, RESERVE)),
+        compute_request_cost(reply, PRICE, max_cost=RequestCost(1400, 512, RESERVE)),
     )
 
 
@@ -183,7 +183,7 @@ def fill(path: Path, n_rows: int) -> None:
     def rows() -> Iterator[tuple[object, ...]]:
         for n in range(n_rows):
             request, raw = call(n, text[n % 50]), response(n, text[n * 7 % 50])
-            bill = compute_request_cost(parse_completion(raw), PRICE, most=RequestCost())
+            bill = compute_request_cost(parse_completion(raw), PRICE, max_cost=RequestCost())
             when = f"2026-{1 + n * 12 // n_rows:02}-{1 + n % 28:02}T10:00:00.000+00:00"
             known = (compute_request_key(request), f"run-{n * 10 // n_rows}", request["model"])
             amounts = (bill.n_prompt_tokens, bill.n_completion_tokens, bill.cost_microusd)

@@ -78,11 +78,11 @@ def test_option_measures_are_those_of_the_model_in_process(server, local, measur
     assert there.difficulty == pytest.approx(here.difficulty, abs=1e-4)
 
 
-@pytest.mark.parametrize("how", ["p_true", "likelihood"])
-def test_confidence_is_that_of_the_model_in_process(server, local, how):
+@pytest.mark.parametrize("measure", ["p_true", "likelihood"])
+def test_confidence_is_that_of_the_model_in_process(server, local, measure):
     pairs = [(OPEN[0], "Bob gives it .\nAnswer: Ann"), (OPEN[1], " "), (CLOSED[0], "Answer: dog")]
-    here = lm.estimate_confidence(local, pairs, how=how, batch_size=4)
-    there = logprobs.estimate_confidence(server[0], pairs, how=how, batch_size=4)
+    here = lm.estimate_confidence(local, pairs, measure=measure, batch_size=4)
+    there = logprobs.estimate_confidence(server[0], pairs, measure=measure, batch_size=4)
     assert there == pytest.approx(here, abs=1e-5)
     assert there[1] == 0 and there[0] != there[2]
 

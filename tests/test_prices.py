@@ -89,7 +89,7 @@ def test_usage_is_read_as_each_provider_writes_it(usage, expected):
     body = {"choices": [{"message": {"content": "a"}}], "usage": usage}
     import json
 
-    bill = compute_request_cost(parse_completion(json.dumps(body)), FULL, most=RequestCost())
+    bill = compute_request_cost(parse_completion(json.dumps(body)), FULL, max_cost=RequestCost())
     found = (bill.n_prompt_tokens, bill.n_completion_tokens, bill.n_cached_tokens)
     assert (*found, bill.n_reasoning_tokens) == expected
 

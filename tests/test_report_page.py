@@ -260,7 +260,7 @@ def test_a_run_s_report_shows_its_trainings_and_what_was_seen(tiny):
     assert "Share 13 words in a row" in page and "Answers side by side" in page
     for made in (tiny.parent / "runs").glob("report-*"):
         shutil.rmtree(made)
-    next((tiny.parent / "runs").glob("train_student-*/metrics.jsonl")).unlink()
+    next((tiny.parent / "runs").glob("train_student-*/training_log.jsonl")).unlink()
     page = bridgekd.run(tiny).report.read_text()
     assert page.count(">no log of the loss<") == 1
 

@@ -136,7 +136,7 @@ def test_a_reply_without_usage_is_billed_at_its_reserve():
         '{"choices":[{"message":{"content":"a"}}],"usage":{"prompt_tokens":3}}'
     )
     assert compute_request_cost(
-        reply, Price(input=1, output=1), most=RequestCost(9, 8, 7)
+        reply, Price(input=1, output=1), max_cost=RequestCost(9, 8, 7)
     ) == RequestCost(9, 8, 7)
 
 

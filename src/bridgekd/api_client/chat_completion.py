@@ -106,15 +106,15 @@ def find_error(raw: str) -> str:
 
 
 def compute_request_cost(
-    reply: CompletionBody, price: Price | None, *, most: RequestCost
+    reply: CompletionBody, price: Price | None, *, max_cost: RequestCost
 ) -> RequestCost:
-    """The bill of a reply at `price`; where the server sent no usage, `most` (the reserve).
+    """The bill of a reply at `price`; where the server sent no usage, `max_cost` (the reserve).
 
     Without a price a cost that the server reports counts, as far as it was reserved.
     """
     usage = reply.usage
     if usage is None:
-        return most
+        return max_cost
     cost = compute_cost_microusd(
         price,
         usage.n_prompt_tokens,
@@ -124,7 +124,7 @@ def compute_request_cost(
         n_reasoning=usage.n_reasoning_tokens,
     )
     if price is None and usage.reported_usd is not None:
-        cost = min(most.cost_microusd, to_microusd_rounded_up(usage.reported_usd))
+        cost = min(max_cost.cost_microusd, to_microusd_rounded_up(usage.reported_usd))
     return RequestCost(
         usage.n_prompt_tokens,
         usage.n_completion_tokens,

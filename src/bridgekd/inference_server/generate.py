@@ -72,10 +72,7 @@ def sample_texts(
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
-    """`n` texts of every prompt, text k with the seed `seed + k * SEED_STEP`; else as `generate`.
-
-    The server does not know `until`: what it writes behind it is cut off here.
-    """
+    """Return `n` texts per prompt. Text k has the seed `seed + k * SEED_STEP`."""
     known, started = known or {}, time.monotonic()
     todo = [i for i in range(len(prompts)) if i not in known]
     asked = _format_prompts(server, [prompts[i] for i in todo])
@@ -85,10 +82,9 @@ def sample_texts(
 
     def body(place: int) -> JsonBody:
         row, k = divmod(place, n)
-        drawn = (
-            {} if temperature == 0 else {"seed": compute_row_seed(seed + k * SEED_STEP, todo[row])}
-        )
-        settings = {"max_tokens": max_new_tokens, "temperature": temperature, **drawn}
+        settings: dict[str, object] = {"max_tokens": max_new_tokens, "temperature": temperature}
+        if temperature:
+            settings["seed"] = compute_row_seed(seed + k * SEED_STEP, todo[row])
         return _body(server, asked[row], settings)
 
     def hand_over() -> None:
@@ -125,6 +121,7 @@ def _sort_texts(texts: Mapping[int, str]) -> tuple[str, ...]:
 
 
 def _cut_at(text: str, until: re.Pattern[str] | None) -> str:
+    # The server does not know `until`: it may have written more.
     end = until.search(text) if until else None
     return (text[: end.end()] if end else text).strip()
 

@@ -59,7 +59,7 @@ def estimate_confidence(
     server: ServedModel,
     pairs: Sequence[tuple[Example, str]],
     *,
-    how: Literal["p_true", "likelihood"],
+    measure: Literal["p_true", "likelihood"],
     batch_size: int | None,
     progress: Progress = ignore_progress,
     label: str = "judge",
@@ -68,7 +68,7 @@ def estimate_confidence(
     sure = np.zeros(len(pairs), dtype=np.float64)
     said = [i for i, (_, text) in enumerate(pairs) if text.strip()]
     judged = [pairs[i] for i in said]
-    if how == "likelihood":
+    if measure == "likelihood":
         rows = server.tokenizer.build_text_rows(judged)
         found = compute_logprobs(server, rows, progress=progress, label=label)
         sure[said] = np.exp(_means(rows, found))

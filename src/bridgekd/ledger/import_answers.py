@@ -202,7 +202,7 @@ def _check_answer(answer: ImportedAnswer) -> None:
     compute_request_key(answer.request)
     reply = parse_completion(answer.raw_response or "")
     most = compute_max_imported_cost(answer.request, reply, answer.price, answer.cost_microusd)
-    bill = compute_imported_cost(reply, answer.price, most=most)
+    bill = compute_imported_cost(reply, answer.price, max_cost=most)
     if max(bill.n_prompt_tokens, bill.n_completion_tokens) > MAX_STORED_TOKENS:
         raise ValueError(f"its tokens are beyond {MAX_STORED_TOKENS:,}, which cannot be")
     if max(bill.cost_microusd, most.cost_microusd) > MAX_USD * 1_000_000:

@@ -92,8 +92,8 @@ def compute_max_imported_cost(
 
 
 def compute_imported_cost(
-    reply: CompletionBody, price: Price | None, *, most: RequestCost
+    reply: CompletionBody, price: Price | None, *, max_cost: RequestCost
 ) -> RequestCost:
-    """The bill of an answer paid for elsewhere; without a price it cost what `most` says."""
-    bill = compute_request_cost(reply, price, most=most)
-    return bill if price is not None else replace(bill, cost_microusd=most.cost_microusd)
+    """The bill of an answer paid for elsewhere; without a price it cost what `max_cost` says."""
+    bill = compute_request_cost(reply, price, max_cost=max_cost)
+    return bill if price is not None else replace(bill, cost_microusd=max_cost.cost_microusd)

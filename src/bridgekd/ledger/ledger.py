@@ -219,7 +219,7 @@ class Ledger:
         if reply.state not in sql.FINAL_STATES and not refused:
             raise ValueError("the response is no chat completion")
         most = compute_max_imported_cost(request, reply, price, cost_microusd)
-        state, bill = reply.state, compute_imported_cost(reply, price, most=most)
+        state, bill = reply.state, compute_imported_cost(reply, price, max_cost=most)
         if refused:
             state, bill = "refused", RequestCost()
         with self._begin() as db:

@@ -120,7 +120,7 @@ def close_abandoned(db: sqlite3.Connection, token: str | None = None) -> int:
             update_attempt(db, attempt_id, state=reply.state, settled_at=get_utc_now())
         else:
             bill = compute_request_cost(
-                reply, parse_price(price), most=get_maximum_cost(json.loads(request), reserve)
+                reply, parse_price(price), max_cost=get_maximum_cost(json.loads(request), reserve)
             )
             settle_attempt(db, attempt_id, reply.state, bill)
     return len(left)

@@ -169,7 +169,7 @@ def _recompute_cost(
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     derive = compute_imported_cost if attempt.imported else compute_request_cost
-    return derive(reply, price, most=most)
+    return derive(reply, price, max_cost=most)
 
 
 def _recompute_reserved(attempt: Attempt) -> int:

@@ -12,8 +12,7 @@ from bridgekd.recipe.field_types import (
     is_loopback,
     resolve_count,
 )
-from bridgekd.recipe.prices import Price, find_published_price
-from bridgekd.recipe.schema import (
+from bridgekd.recipe.options import (
     AnnotateOptions,
     AssistantOptions,
     CheckOptions,
@@ -30,6 +29,7 @@ from bridgekd.recipe.schema import (
     StudentOptions,
     TrainOptions,
 )
+from bridgekd.recipe.prices import Price, find_published_price
 from bridgekd.recipe.teacher import (
     OPENAI_URL,
     RESERVED_FIELDS,

@@ -22,9 +22,8 @@ def describe_contamination(ancestors: Mapping[str, Artifact]) -> str:
     for artifact in ancestors.values():
         if artifact.stage == "load_test":
             stats = artifact.read_stats(LoadTestStats)
-            return (
-                f"{stats.n_also_in_train} of {stats.n_test} test questions are in the train file."
-            )
+            n = stats.n_also_in_train_file
+            return f"{n} of {stats.n_test} test questions are in the train file."
     return ""
 
 

@@ -44,7 +44,7 @@ def _summarize_purchase(
         title=title,
         n_queries=stats.n_queries,
         spend_usd=stats.spend_microusd / 1e6,
-        stop_reason=stats.ended_by,
+        stop_reason=stats.stop_reason,
         n_kept=len(kept),
         dropped=dict(_count_reasons(reasons.values()).most_common()) if checks else None,
         kept_usd=sum(c.cost_microusd for c in rows if c.id in kept) / 1e6,

@@ -12,7 +12,7 @@ from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.train import TrainSettings
 from bridgekd.throughput import WorkKind
 
-_LOG = "metrics.jsonl"  # lm.fine_tune writes it beside the weights
+_LOG = "training_log.jsonl"  # lm.fine_tune writes it beside the weights
 
 
 def collect_trainings(

@@ -129,7 +129,7 @@ class Attempts:
         if reply.state == "unparsable":
             await commit(partial(ledger.release, attempt_id, "unparsable"))
             return _explain_body(outcome.raw), reply, order.max_cost
-        bill = compute_request_cost(reply, self._price, most=order.max_cost)
+        bill = compute_request_cost(reply, self._price, max_cost=order.max_cost)
         await commit(partial(ledger.settle, attempt_id, reply.state, bill))
         return outcome, reply, bill
 

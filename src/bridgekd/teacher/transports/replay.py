@@ -139,7 +139,7 @@ class Recordings:
         reply = parse_completion(json.dumps(fill_token_counts(recording, request.messages)))
         reported = reply.usage.reported_usd if reply.usage else None
         return compute_request_cost(
-            reply, self._price, most=RequestCost(0, 0, to_microusd_rounded_up(reported or 0.0))
+            reply, self._price, max_cost=RequestCost(0, 0, to_microusd_rounded_up(reported or 0.0))
         )
 
     def find_missing(self, requests: Iterable[TeacherRequest]) -> set[str]:
