@@ -55,7 +55,7 @@ _CHOICES = ("first option", "second option")
 class _Filter(Stats):
     """What the settings of all stages that let rationales through have."""
 
-    keep: str
+    filter: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ def _build_eval_result(row: ArmMetrics, test_data: str) -> "EvalResult":
 
 def _list_notes(arm: EvaluatedModel, merged: "lm.MergeResult") -> list[str]:
     notes = list(merged.notes)
-    if arm.predicted.ask == "answer":
+    if arm.predicted.prompt_mode == "answer_only":
         notes.append(
             "The model learned to explain and to answer as two tasks. This prompt returns the "
             "answer only, without reasoning."
@@ -259,7 +259,7 @@ def _list_notes(arm: EvaluatedModel, merged: "lm.MergeResult") -> list[str]:
 
 
 def _list_filters(rationales: Sequence[Artifact]) -> str:
-    filters = sorted({a.read_settings(_Filter).keep for a in rationales})
+    filters = sorted({a.read_settings(_Filter).filter for a in rationales})
     text = ", ".join(f"`{name}`" for name in filters)
     unchecked = "; with `all`, no answer was checked against the gold answer"
     return text + unchecked * ("all" in filters)
@@ -317,7 +317,9 @@ def _format_budget(budget: BudgetOptions) -> str:
 def _get_prompt_suffix(arm: EvaluatedModel, has_choices: bool) -> str:
     """What follows the question in a prompt of the training."""
     choices = _CHOICES if has_choices else ()
-    build_prompt = render_answer_prompt if arm.predicted.ask == "answer" else render_cot_prompt
+    build_prompt = (
+        render_answer_prompt if arm.predicted.prompt_mode == "answer_only" else render_cot_prompt
+    )
     (message,) = build_prompt(Example("", "", choices=choices))
     return message.content
 

@@ -69,7 +69,9 @@ def _read_training_examples(model: Artifact) -> list[TrainingExample]:
     """What the model learnt from, as its training read it."""
     rows = model.read_settings(TrainSettings).rows
     assert isinstance(rows, RationaleRows), "an exported arm was trained on rationales"
-    return build_training_examples(model.get_input("pool"), find_rationales(model), rows.form)
+    return build_training_examples(
+        model.get_input("pool"), find_rationales(model), rows.target_format
+    )
 
 
 def _format_command(run: FinishedRun) -> str:
