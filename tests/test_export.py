@@ -185,7 +185,7 @@ def test_no_file_contains_a_path_key_or_address_of_the_user(runs, bridge):
 def test_folder_that_is_not_empty_is_refused(runs, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="out is not empty. Export to another folder"):
+    with pytest.raises(InputError, match=r"out is not empty\. Export to another folder"):
         bridgekd.export("tiny", tmp_path / "out", store=runs)
     assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["mine.txt"]
 
@@ -270,14 +270,15 @@ def test_export_does_not_depend_on_changes_after_the_run(runs, bridge, tmp_path)
     assert rows_of(tmp_path / "out") == rows_of(bridge)
 
 
-def readme_commands():
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    return re.findall(r"^(bridgekd (?:export|ask) .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+def documented_commands():
+    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    commands = re.findall(r"^(bridgekd (?:export|ask) my-task .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    return [command for command in commands if "<" not in command and "--choices" not in command]
 
 
-def test_readme_commands_work_on_a_finished_run(runs, tmp_path, capsys):
-    commands = readme_commands()
-    assert len(commands) == 2
+def test_documented_commands_work_on_a_finished_run(runs, tmp_path, capsys):
+    commands = documented_commands()
+    assert len(commands) >= 3
     with chdir(tmp_path):
         for command in commands:
             _, *arguments = shlex.split(command.replace("my-task", "tiny", 1))
