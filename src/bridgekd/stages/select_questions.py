@@ -98,7 +98,7 @@ def select_questions(
         difficulty,
         vectors,
         domains=domains,
-        already_asked=_read_asked_ids(earlier),
+        already_queried=_read_asked_ids(earlier),
         n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.budget_slice),
         seed=settings.seed,
     )
