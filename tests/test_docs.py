@@ -55,7 +55,7 @@ def test_reference_has_every_command_and_option(site):
     assert "--budgets" in text and "bridgekd compare [OPTIONS] RECIPE" in text
 
 
-@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.package)
 def test_reference_has_every_variant(site, registry):
     text = read_page(site, "reference/variants")
     for variant in registry:

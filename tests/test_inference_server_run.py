@@ -308,7 +308,7 @@ def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(
         (["assistant.scoring_backend=server"], "scoring_backend: server needs assistant.server"),
         (["@", "select.difficulty=entropy"], "entropy needs .* every token for number answers"),
         (["@"], "strategy bridge_greedy needs embeddings, .*the strategy hardest or random"),
-        (["@", "select.strategy=random", "assistant.server.comand=x"], "did you mean 'command'"),
+        (["@", "select.strategy=random", "assistant.server.comand=x"], "Did you mean 'command'"),
     ],
 )
 def test_what_a_server_cannot_do_is_refused_at_load_time(task, overrides, complaint):
