@@ -102,7 +102,7 @@ def test_without_consent_nothing_is_sent_to_another_machine(task, refused, monke
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234567890")
     text = refused(task, "run", "task.yaml")
     assert "up to 5 answers from api.openai.com" in text
-    assert "nothing was sent and nothing was spent" in text
+    assert "Nothing was sent or spent" in text
     assert "canary" not in text
     assert not (task / "runs").exists()
 

@@ -631,7 +631,7 @@ def test_the_caps_a_minute_hold_and_are_used(tmp_path):
             assert sum(first <= t < first + 0.5 for t in arrivals[i:]) <= 10 + 20
         started = time.monotonic()
         tokens = 60 * 5 * 336.0  # five calls a second, at the most that they could be
-        purchase(tmp_path / "m.db", server, pool(20), tokens_per_minute=tokens)
+        purchase(tmp_path / "m.db", server, pool(20), max_tokens_per_minute=tokens)
         assert time.monotonic() - started < 2.5  # what a call did not use is given back
 
 

@@ -72,10 +72,8 @@ def _describe_variant(variant: Variant) -> tuple[str, ...]:
         f"`{name}: {_format_default(field)}`"
         for name, field in variant.options.model_fields.items()
     ]
-    paper = variant.paper
-    if re.fullmatch(r"\d{4}\.\d{5}", paper):
-        paper = f"[arXiv {paper}](https://arxiv.org/abs/{paper})"
-    source = paper or "ours"
+    link = r"[arXiv \1](https://arxiv.org/abs/\1)"
+    source = re.sub(r"arXiv (\d{4}\.\d{5})", link, variant.paper) or "ours"
     return f"`{variant.name}`", variant.title, variant.summary, source, "<br>".join(options)
 
 
