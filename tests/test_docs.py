@@ -113,6 +113,17 @@ def test_promises_name_tests_that_exist():
     assert len(names) > 15 and [n for n in names if not (ROOT / "tests" / n).is_file()] == []
 
 
+def test_design_has_one_line_for_every_folder_of_the_package():
+    tree = (
+        (DOCS / "design.md").read_text(encoding="utf-8").split("```text\n")[1].partition("```")[0]
+    )
+    package = Path(bridgekd.__file__).parent
+    folders = {p.parent for p in package.rglob("*.py")} - {package}
+    lines = tree.splitlines()
+    for folder in folders:
+        assert len([line for line in lines if f"── {folder.name}/ " in line]) == 1, folder
+
+
 def test_no_page_loads_anything_from_another_server(site):
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
