@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
 
 
 def losses(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines = (folder / "training_log.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 
 

@@ -80,11 +80,11 @@ def test_option_measures_are_those_of_the_model_in_process(server, local, measur
     assert there.difficulty == pytest.approx(here.difficulty, abs=1e-4)
 
 
-@pytest.mark.parametrize("how", ["p_true", "likelihood"])
-def test_confidence_is_that_of_the_model_in_process(server, local, how):
+@pytest.mark.parametrize("measure", ["p_true", "likelihood"])
+def test_confidence_is_that_of_the_model_in_process(server, local, measure):
     pairs = [(OPEN[0], "Bob gives it .\nAnswer: Ann"), (OPEN[1], " "), (CLOSED[0], "Answer: dog")]
-    here = lm.estimate_confidence(local, pairs, how=how, batch_size=4)
-    there = logprobs.estimate_confidence(server[0], pairs, how=how, batch_size=4)
+    here = lm.estimate_confidence(local, pairs, measure=measure, batch_size=4)
+    there = logprobs.estimate_confidence(server[0], pairs, measure=measure, batch_size=4)
     assert there == pytest.approx(here, abs=1e-5)
     assert there[1] == 0 and there[0] != there[2]
 
@@ -266,11 +266,11 @@ def test_a_server_that_is_not_there_is_named_with_what_to_serve(folder, tmp_path
 @pytest.mark.parametrize(
     ("terms", "complaint"),
     [
-        ({}, "give either a command"),
-        ({"command": "x {model} {port}", "base_url": "http://h/v1"}, "give either a command"),
-        ({"command": "vllm serve {model}"}, r"holds no \{port\}"),
-        ({"command": "x {model} {port} --api-key sk-1"}, "the command holds a key"),
-        ({"base_url": "http://me:sk-1@h/v1"}, "no user or key"),
+        ({}, "Give either a command"),
+        ({"command": "x {model} {port}", "base_url": "http://h/v1"}, "Give either a command"),
+        ({"command": "vllm serve {model}"}, r"has no \{port\}"),
+        ({"command": "x {model} {port} --api-key sk-1"}, "The command contains a key"),
+        ({"base_url": "http://me:sk-1@h/v1"}, "without a user, key or query"),
     ],
 )
 def test_a_server_is_a_command_or_an_address(terms, complaint):

@@ -39,7 +39,7 @@ def log_likelihoods(local, prompt, text):
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_p_true_is_the_share_of_true_among_the_first_tokens(local, batch_size):
-    sure = lm.estimate_confidence(local, PAIRS, how="p_true", batch_size=batch_size)
+    sure = lm.estimate_confidence(local, PAIRS, measure="p_true", batch_size=batch_size)
     for (example, text), c in zip(PAIRS, sure, strict=True):
         prompt = render_judge_prompt(example, text)
         true, false = (float(log_likelihoods(local, prompt, w)[0].exp()) for w in ("True", "False"))
@@ -48,7 +48,7 @@ def test_p_true_is_the_share_of_true_among_the_first_tokens(local, batch_size):
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_likelihood_is_the_mean_over_the_texts_tokens(local, batch_size):
-    sure = lm.estimate_confidence(local, PAIRS, how="likelihood", batch_size=batch_size)
+    sure = lm.estimate_confidence(local, PAIRS, measure="likelihood", batch_size=batch_size)
     for (example, text), c in zip(PAIRS, sure, strict=True):
         mean = (
             log_likelihoods(local, render_cot_prompt(example), text).mean()
@@ -66,7 +66,7 @@ def test_words_whose_first_tokens_are_the_same_are_compared_whole():
     local = lm.LocalModel(tiny_model("llama", len(tokenizer)).eval(), tokenizer, "cpu")
     true, false = tokenize_continuations(tokenizer, ["True", "False"])
     assert true[0] == false[0] and true != false
-    (c,) = lm.estimate_confidence(local, PAIRS[:1], how="p_true", batch_size=1)
+    (c,) = lm.estimate_confidence(local, PAIRS[:1], measure="p_true", batch_size=1)
     p, q = (float(log_likelihoods(local, render_judge_prompt(*PAIRS[0]), w).sum().exp())
             for w in ("True", "False"))  # fmt: skip
     assert c == pytest.approx(p / (p + q), abs=1e-5)
@@ -75,7 +75,7 @@ def test_words_whose_first_tokens_are_the_same_are_compared_whole():
 def test_the_progress_ends_at_the_number_of_pairs(local):
     told = []
     lm.estimate_confidence(
-        local, PAIRS, how="p_true", batch_size=1,
+        local, PAIRS, measure="p_true", batch_size=1,
         progress=lambda what, done, total: told.append((what, done, total)),
     )  # fmt: skip
     assert told[0] == ("judge", sum(not text.strip() for _, text in PAIRS), 5)
@@ -83,6 +83,8 @@ def test_the_progress_ends_at_the_number_of_pairs(local):
 
 
 def test_no_pairs_and_only_empty_texts_need_no_model(local):
-    for how in ("p_true", "likelihood"):
-        assert lm.estimate_confidence(local, [], how=how, batch_size=2).shape == (0,)
-        assert lm.estimate_confidence(local, [(BOX, "")], how=how, batch_size=2).tolist() == [0.0]
+    for measure in ("p_true", "likelihood"):
+        assert lm.estimate_confidence(local, [], measure=measure, batch_size=2).shape == (0,)
+        assert lm.estimate_confidence(
+            local, [(BOX, "")], measure=measure, batch_size=2
+        ).tolist() == [0.0]

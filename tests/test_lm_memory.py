@@ -47,7 +47,7 @@ USES = {
     "margin": lambda m, n: lm.score_examples(m, QUESTIONS, measure=MARGIN, batch_size=n).difficulty,
     "choices": lambda m, n: lm.score_examples(m, CLOSED, measure=ENTROPY, batch_size=n).difficulty,
     "confidence": lambda m, n: lm.estimate_confidence(
-        m, [(q, "Ann") for q in QUESTIONS], how="p_true", batch_size=n
+        m, [(q, "Ann") for q in QUESTIONS], measure="p_true", batch_size=n
     ),
 }
 

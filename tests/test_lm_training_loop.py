@@ -48,7 +48,7 @@ def tune(
 
 
 def metrics(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
 
 
 def weights(folder):
@@ -183,7 +183,7 @@ def test_nothing_but_the_model_and_the_log_is_left_in_the_folder(base, tmp_path)
         "chat_template.jinja",
         "config.json",
         "generation_config.json",
-        "metrics.jsonl",
+        "training_log.jsonl",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",

@@ -54,7 +54,7 @@ def bridgekd(job: dict) -> tuple[list, list, list]:
     )
     until = [updates.count_tokens_until(k) for k in range(log.n_updates + 1)]
     tokens = [b - a for a, b in itertools.pairwise(until)]
-    lines = (Path(job["out"]) / "metrics.jsonl").read_text().splitlines()
+    lines = (Path(job["out"]) / "training_log.jsonl").read_text().splitlines()
     return times, tokens, [json.loads(line)["loss"] for line in lines]
 
 

@@ -158,7 +158,7 @@ def build(name: str, plan: Plan, texts: Sequence[str], folder: Path, seed: int =
         print(f"{name} {lesson}: {done.read_text()}", flush=True)
         latest = work / lesson
     shutil.rmtree(folder / name, ignore_errors=True)
-    shutil.copytree(latest, folder / name, ignore=shutil.ignore_patterns("metrics.jsonl"))
+    shutil.copytree(latest, folder / name, ignore=shutil.ignore_patterns("training_log.jsonl"))
 
 
 def _taught(
@@ -193,7 +193,9 @@ def _taught(
         ),
         tell,
     )
-    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line)["loss"] for line in (out / "training_log.jsonl").read_text().splitlines()
+    ]
     return {
         "rows": log.n_rows,
         "updates": log.n_updates,

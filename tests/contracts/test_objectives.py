@@ -97,7 +97,9 @@ def train(models, out, ref, **kwargs):
 
 
 def read_losses(out):
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["loss"] for line in (out / "training_log.jsonl").read_text().splitlines()
+    ]
 
 
 def test_it_describes_itself_in_a_title_and_one_sentence(ref):

@@ -139,7 +139,7 @@ def train_base_model(
                     latest, rows, output_dir, config, n_updates=n_updates, seed=seed, device="cpu"
                 )
             )
-            steps = (output_dir / "metrics.jsonl").read_text().splitlines()
+            steps = (output_dir / "training_log.jsonl").read_text().splitlines()
             losses = [json.loads(step)["loss"] for step in steps]
             line[lesson] = {
                 "rows": len(rows),

@@ -58,7 +58,7 @@ def estimate_confidence(
     server: ServedModel,
     pairs: Sequence[tuple[Example, str]],
     *,
-    how: Literal["p_true", "likelihood"],
+    measure: Literal["p_true", "likelihood"],
     batch_size: int | None,
     progress: Progress = ignore_progress,
     label: str = "judge",
@@ -67,7 +67,7 @@ def estimate_confidence(
     confidence = np.zeros(len(pairs), dtype=np.float64)
     nonempty = [i for i, (_, text) in enumerate(pairs) if text.strip()]
     judged = [pairs[i] for i in nonempty]
-    if how == "likelihood":
+    if measure == "likelihood":
         rows = server.tokenizer.build_text_rows(judged)
         sums = compute_logprobs(server, rows, progress=progress, label=label)
         confidence[nonempty] = np.exp(_average(rows, sums))

@@ -108,7 +108,7 @@ class TrainingMonitor(TrainerCallback):
             shutil.copyfile(checkpoint / METRICS_FILE, self.metrics)
 
     def write(self, update: int, logs: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl; `validation` is null where nothing was asked."""
+        """One line of training_log.jsonl; `validation` is null where nothing was asked."""
         if not is_main_process():
             return
         line = {

@@ -1,7 +1,8 @@
-"""Where a training stands, on disk, so that a killed one goes on.
+"""Checkpoints: the state of a training on disk, from which a killed training resumes.
 
-The one idea: a checkpoint is the Trainer's own folder plus one small file, `standing.json`, written
-durably and last. Where that is, the checkpoint is whole. It holds what the Trainer does not know.
+A checkpoint is the folder that the Trainer writes, plus `checkpoint_state.json`, which holds what
+the Trainer does not know. This file is written durably and last: a checkpoint that has it is
+complete.
 """
 
 import hashlib
@@ -18,8 +19,8 @@ import transformers
 from bridgekd.lm.tokenization import TokenizedSequence
 from bridgekd.recipe import TrainOptions
 
-STATE_FILE = "standing.json"
-METRICS_FILE = "metrics.jsonl"
+STATE_FILE = "checkpoint_state.json"
+METRICS_FILE = "training_log.jsonl"
 
 
 @dataclass

@@ -25,7 +25,7 @@ def estimate_confidence(
     local: LocalModel,
     pairs: Sequence[tuple[Example, str]],
     *,
-    how: ConfidenceMeasure,
+    measure: ConfidenceMeasure,
     batch_size: int | None,
     progress: Progress = ignore_progress,
     label: str = "judge",
@@ -45,7 +45,7 @@ def estimate_confidence(
     """
     sure = np.zeros(len(pairs), dtype=np.float64)
     filled = [i for i, (_, text) in enumerate(pairs) if text.strip()]
-    rate = {"p_true": _p_true, "likelihood": _likelihood}[how]
+    rate = {"p_true": _p_true, "likelihood": _likelihood}[measure]
     n_done = len(pairs) - len(filled)
     if filled:
         progress(label, n_done, len(pairs))

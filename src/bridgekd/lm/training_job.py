@@ -49,4 +49,4 @@ class TrainingJob:
     @property
     def resume_dir(self) -> Path:
         """The folder of the checkpoints."""
-        return self.workdir or self.out / "unfinished"
+        return self.workdir or self.out / "resume"

@@ -41,12 +41,12 @@ from bridgekd.rng import make_rng
 from bridgekd.variants import VariantSettings
 
 MAX_GRAD_NORM = 1.0
-MAX_LOG_LINES = 100  # about so many lines of metrics.jsonl per training
+MAX_LOG_LINES = 100  # about so many lines of training_log.jsonl per training
 LR_SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
 def fine_tune(job: TrainingJob, progress: Progress = ignore_progress) -> TrainingLog:
-    """Run a training and return its log. Logged steps go to `metrics.jsonl` beside the weights.
+    """Run a training and return its log. `training_log.jsonl` is beside the weights.
 
     Called again with the same job, a training that was killed resumes from its last checkpoint and
     ends with the weights of an undisturbed one. Works under torchrun and `accelerate launch`, too;

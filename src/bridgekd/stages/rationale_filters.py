@@ -34,7 +34,7 @@ def filter_by_confidence(
     judged = [i for i, r in enumerate(rows) if r.kept]
     said = model.estimate_confidence(
         [(examples[i], f"{rows[i].text}\n{ANSWER_PREFIX} {rows[i].answer}") for i in judged],
-        how=asked.measure,
+        measure=asked.measure,
         batch_size=batch_size,
         progress=live.progress,
         label="weigh rationales",

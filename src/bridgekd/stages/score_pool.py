@@ -205,7 +205,7 @@ def score_student_uncertainty(
     with open_backend(assistant, settings.scoring, output_dir, ctx) as judge:
         confidence = judge.estimate_confidence(
             list(zip(examples, majority, strict=True)),
-            how=settings.confidence.measure,
+            measure=settings.confidence.measure,
             batch_size=ctx.runtime.assistant_batch_size,
             progress=ctx.progress,
             label="weigh the student's answers",
