@@ -80,11 +80,10 @@ def sample_texts(
     max_finished = min(batch_size or sys.maxsize, server.options.max_concurrent_requests)
 
     def build_body(index: int) -> JsonBody:
-        position, k = divmod(index, n)
         settings: dict[str, object] = {"max_tokens": max_new_tokens, "temperature": temperature}
         if temperature:
-            settings["seed"] = compute_row_seed(seed + k * SEED_STEP, todo[position])
-        return _build_body(server, formatted[position], settings)
+            settings["seed"] = compute_row_seed(seed + index % n * SEED_STEP, todo[index // n])
+        return _build_body(server, formatted[index // n], settings)
 
     def flush() -> None:
         nonlocal n_done
@@ -95,9 +94,8 @@ def sample_texts(
         progress(label, n_done, len(prompts))
 
     def on_answer(index: int, answer: JsonBody) -> None:
-        position, k = divmod(index, n)
-        row = todo[position]
-        texts[row][k] = _cut_text(_get_text(answer), until)
+        row = todo[index // n]
+        texts[row][index % n] = _cut_text(_get_text(answer), until)
         _add_usage(answer, spent)
         if len(texts[row]) == n:
             finished.append(row)
