@@ -70,7 +70,8 @@ def test_reference_has_every_variant(site, registry):
 def test_reference_has_every_part_of_the_recipe(site):
     text = read_page(site, "reference/recipe")
     assert all(f"\n{key}\n" in text for key in Recipe.model_fields)
-    assert "runtime" in text and "attn_implementation" in text and "assistant.warm_up_train" in text
+    assert "attn_implementation" in text and "assistant.warm_up_train" in text
+    assert "Number of training processes, one per GPU" in text
 
 
 def test_reference_has_every_public_name(site):
