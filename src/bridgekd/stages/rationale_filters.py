@@ -42,7 +42,7 @@ def filter_by_confidence(
     n_kept = (
         None if asked.keep_fraction is None else resolve_count(asked.keep_fraction, len(judged))
     )
-    enough = select_confident(said, at_least=asked.threshold, n_kept=n_kept)
+    enough = select_confident(said, threshold=asked.threshold, n_kept=n_kept)
     why = f"at least {asked.threshold:g}" if n_kept is None else f"the first {asked.keep_fraction}"
     kept = list(rows)
     for i, confidence, ok in zip(judged, said, enough, strict=True):
