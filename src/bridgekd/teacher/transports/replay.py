@@ -10,10 +10,9 @@ import hashlib
 import json
 import sqlite3
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -98,7 +97,7 @@ def _read_recording_file(path: Path, version: tuple[int, int, int]) -> Recording
     return RecordingFile(path)
 
 
-def _check_row(path: Path, number: int, row: dict[str, Any]) -> tuple[bytes, str]:
+def _check_row(path: Path, number: int, row: Mapping[str, object]) -> tuple[bytes, str]:
     """Return the key of a recording and its row as JSON."""
     name = "question" if row.get("question") is not None else "id"
     if row.get(name) is None:
