@@ -6,7 +6,7 @@ import pytest
 from answer_types import get_type
 from bridgekd.recipe import ConfidenceOptions
 from bridgekd.records import Example, Rationale
-from bridgekd.stages.rationale_filters import calibrate_against_gold, filter_by_agreement
+from bridgekd.stages.check_rationales import calibrate_confidence, filter_by_agreement
 from bridgekd.stats.calibration import compute_calibration, select_confident
 
 
@@ -51,8 +51,7 @@ def test_rationales_whose_answer_no_majority_of_samples_gives_are_dropped_with_a
 
 
 def test_without_gold_answers_nothing_is_said_of_calibration():
-    row = Rationale("a", "So.", "ann", "assistant", True, confidence=0.5)
-    assert calibrate_against_gold([row], [Example("a", "Who?")], get_type("text")) is None
+    assert calibrate_confidence([0.5], ["ann"], [Example("a", "Who?")], get_type("text")) is None
 
 
 def test_confidence_has_a_threshold_of_a_half_unless_a_share_is_asked_for():
