@@ -104,7 +104,7 @@ def filter_by_confidence(
     if options.keep_fraction is not None:
         rule = f"not in the first {options.keep_fraction}"
         n_kept = resolve_count(options.keep_fraction, len(kept))
-    selected = select_confident(confidences, at_least=options.threshold, n_kept=n_kept)
+    selected = select_confident(confidences, threshold=options.threshold, n_kept=n_kept)
     filtered = list(rows)
     for i, confidence, is_kept in zip(kept, confidences, selected, strict=True):
         reason = "" if is_kept else f"low confidence: {confidence:.3f}, {rule}"

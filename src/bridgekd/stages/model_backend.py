@@ -74,9 +74,9 @@ def open_backend(
     from bridgekd.inference_server.open_server import open_server
 
     assert ctx.server is not None, "a recipe with that backend names a server"
-    room = output_dir / RESUME_DIR
+    workdir = output_dir / RESUME_DIR
     with open_server(
-        model, ctx.server, room=room, folder=ctx.recipe_folder, note=ctx.notify
+        model, ctx.server, workdir=workdir, folder=ctx.recipe_folder, note=ctx.notify
     ) as server:
         yield ModelBackend(
             generate_texts=partial(generate.generate_texts, server),

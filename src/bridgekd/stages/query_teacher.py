@@ -37,7 +37,7 @@ from bridgekd.stages.select_questions import (
 )
 from bridgekd.stages.stats import PurchaseStats
 from bridgekd.teacher.buy_answers import PurchaseResult, buy_answers, read_api_key
-from bridgekd.teacher.pending_request import AcceptFunction
+from bridgekd.teacher.scheduler import AcceptFunction
 from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.throughput import WorkKind
 
