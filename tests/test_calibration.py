@@ -6,7 +6,7 @@ import pytest
 from answer_types import get_type
 from bridgekd.recipe import ConfidenceOptions
 from bridgekd.records import Example, Rationale
-from bridgekd.stages.rationale_filters import calibrate_against_gold, filter_by_agreement
+from bridgekd.stages.check_rationales import calibrate_confidence, filter_by_agreement
 from bridgekd.stats.calibration import compute_calibration, select_confident
 
 
@@ -56,8 +56,7 @@ def test_rationales_without_majority_are_dropped_with_reason():
 
 
 def test_without_gold_answers_there_is_no_calibration():
-    row = Rationale("a", "So.", "ann", "assistant", True, confidence=0.5)
-    assert calibrate_against_gold([row], [Example("a", "Who?")], get_type("text")) is None
+    assert calibrate_confidence([0.5], ["ann"], [Example("a", "Who?")], get_type("text")) is None
 
 
 def test_default_confidence_threshold_is_one_half():

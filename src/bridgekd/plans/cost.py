@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from bridgekd.api_client.chat_completion import RequestCost
 from bridgekd.api_client.request_key import (
     TeacherRequest,
     build_request,
@@ -217,7 +216,8 @@ def forecast_purchase(
         settled = read_known_costs(ledger, keys)
         if answers is not None:
             costs = zip(keys, map(answers.get_cost, chunk), strict=True)
-            settled = {key: _to_unpaid_cost(cost) for key, cost in costs} | settled
+            recorded = {k: KnownCost(c.cost_microusd, c.n_tokens, is_unpaid=True) for k, c in costs}
+            settled = recorded | settled
         elif ordered:  # raises InputError if a prompt is too long for the price
             longest = max(chunk, key=lambda r: compute_max_prompt_tokens(r.messages))
             resolved.check_prompt_length(longest.id, resolved.compute_max_cost(longest))
@@ -251,11 +251,6 @@ def iter_chunks(requests: Iterable[TeacherRequest]) -> Iterator[list[TeacherRequ
     remaining = iter(requests)
     while chunk := list(islice(remaining, ROW_GROUP_SIZE)):
         yield chunk
-
-
-def _to_unpaid_cost(cost: RequestCost) -> KnownCost:
-    n_tokens = cost.n_prompt_tokens + cost.n_completion_tokens
-    return KnownCost(cost.cost_microusd, n_tokens, is_unpaid=True)
 
 
 def _load_evidence(

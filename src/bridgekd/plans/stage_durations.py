@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import MANIFEST, Artifact, Planned, PlanStore
-from bridgekd.ledger.usage_history import mean_answer_tokens
+from bridgekd.ledger.usage_history import average_answer_tokens
 from bridgekd.plans.model_speed import (
     N_SAMPLES,
     SpeedKey,
@@ -127,7 +127,7 @@ def find_rationale_length(teacher: TeacherOptions, ledger: Path) -> tuple[float,
 
     A token of the teacher counts as a token of the student.
     """
-    n_tokens = mean_answer_tokens(ledger, teacher.provider, teacher.model)
+    n_tokens = average_answer_tokens(ledger, teacher.provider, teacher.model)
     if n_tokens is not None:
         return n_tokens, "the answers in the ledger"
     if teacher.expected_completion_tokens is not None:
