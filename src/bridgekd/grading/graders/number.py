@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from bridgekd.grading.answer_extraction import strip_markup
 from bridgekd.grading.answer_match import match_values
 from bridgekd.grading.grader import Grader
-from bridgekd.grading.parse_number import is_ambiguous, parse_number
+from bridgekd.grading.parse_number import parse_number, parse_stated_number
 from bridgekd.variants import NoOptions
 
 SOLUTION_MARK = "####"  # starts the answer in a gold answer that is a solution, as in GSM8K
@@ -14,7 +14,7 @@ SOLUTION_MARK = "####"  # starts the answer in a gold answer that is a solution,
 def canonicalize_number(answer: str, choices: Sequence[str], options: NoOptions) -> str:
     """Return the number as an exact fraction; "" if there is none, or several."""
     written = strip_markup(answer.rpartition(SOLUTION_MARK)[2])
-    number = None if is_ambiguous(written) else parse_number(written)
+    number = parse_stated_number(written)
     return "" if number is None else str(number)
 
 
