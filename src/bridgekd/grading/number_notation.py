@@ -1,4 +1,4 @@
-"""Rewrite the many notations of a number to one: digits, a decimal point, a sign, a fraction, `1e3`.
+"""Rewrite the notations of numbers to one: digits, a decimal point, a sign, a fraction, `1e3`.
 
 Rewritten are thousands separators of all kinds (1,00,000; 1'234; 1 234 567; 1.234,56), a decimal
 comma (3,5), powers (10^6, 1.5 x 10^3), fraction signs (2½), a mixed number with "and", words
@@ -18,11 +18,15 @@ _WORDS |= {word: 10 * n for n, word in enumerate(_TENS.split(), 2)}
 _WORD_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 
 _CURRENCY = r"[$€£¥₹]"
-_EUROPEAN = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d{1,2}(?![\d.,])")
-_INDIAN = re.compile(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?![\d,])")
+_EUROPEAN = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d|[.,]\d)")
+_INDIAN = re.compile(r"(?<![\d.,])\d{1,2}(?:,\d{2})+,\d{3}(?!\d|,\d)")
 _APOSTROPHES = re.compile(r"(?<![\d.,'’])\d{1,3}(?:['’]\d{3})+(?!\d)")
-_SPACES = re.compile(r"(\D*)(\d{1,3}(?:[ \u00a0\u202f]\d{3})+)((?:[.,]\d+)?\D*)")
-_DECIMAL_COMMA = re.compile(r"(?<![\d.,(\[])(\d+),(\d{1,2}|\d{4,})(?![\d.,)\]])")
+_SPACES = re.compile(
+    r"((?:(?:about|around|approximately|nearly|USD|EUR)\s+)?[^\w]{0,3})"
+    r"(\d{1,3}(?:[ \u00a0\u202f]\d{3})+)(?!\d|,\d)(.*)",
+    re.DOTALL,
+)
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,(\[])(\d+),(\d{1,2}|\d{4,})(?!\d|[.,]\d|[)\]])")
 _TIMES_POWER = re.compile(
     r"(\d)\s*(?:[*x×·]|\\times)\s*10\s*(?:\^|\*\*)\s*\{?([-+]?\d{1,3})\}?(?!\d)"
 )

@@ -42,13 +42,14 @@ _COMPLETE = re.compile(
     re.IGNORECASE,
 )
 _LEADING = re.compile(
-    rf"(?:(?:about|approximately|approx\.?|around|roughly|exactly|nearly|almost|only|just|a total of|"
-    rf"at (?:least|most)|[≈~])\s*)?{_NUMBER.pattern}"
+    rf"(?:(?:about|approximately|approx\.?|around|roughly|exactly|nearly|almost|only|just|"
+    rf"a total of|at (?:least|most)|[≈~])\s*)?{_NUMBER.pattern}"
     r"(?!\s*(?:[-+*/x×÷^:]\s?[\d(]|times\b|plus\b|minus\b|divided\b|multiplied\b))"
     r"(?!.*\b(?:is|are|equals|makes|gives)\s)(?![\w.,^])",
     re.IGNORECASE | re.DOTALL,
 )
 _NOT_ONE_NUMBER = re.compile(r"[-+]?[\d.]+(?:\s?[:\N{EN DASH}-]\s?[\d.]+)+\W*")  # 3:1, 2:30, 10-12
+_CLAUSE_END = re.compile(r"[,;]?\s+(?:because|since|as)\b|;|,\s+(?!and\b|or\b)(?=[a-z])|\.\s")
 _NOTE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _MAX_LENGTH = 200  # characters of arithmetic
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
@@ -88,8 +89,10 @@ def parse_stated_number(text: str) -> Fraction | None:
         return parse_stated_number(after)
     if (value := _evaluate_arithmetic(text.strip(" ."))) is not None:
         return value
-    bare = _NOTE.sub(" ", text).strip()
-    bare = bare if re.search(r"\d", bare) else text
+    bare = next(
+        part for part in (_CLAUSE_END.split(_NOTE.sub(" ", text).strip())[0], text)
+        if re.search(r"\d", part) or part is text
+    )  # fmt: skip
     if is_ambiguous(bare) or _NOT_ONE_NUMBER.fullmatch(bare):
         return None
     found = _LEADING.match(bare) or _find_last(bare)
@@ -99,8 +102,8 @@ def parse_stated_number(text: str) -> Fraction | None:
 def parse_complete_number(text: str) -> Fraction | None:
     """Return the number if the text is one from end to end; else None.
 
-    Aside from the number it may have a currency, a percent sign, a unit in words, and one letter with
-    an equals sign before it.
+    Aside from the number it may have a currency, a percent sign, a unit in words, and before it
+    one letter with an equals sign.
     >>> parse_complete_number("$1,234.50"), parse_complete_number("x = 12 km/h")
     (Fraction(2469, 2), Fraction(12, 1))
     >>> parse_complete_number("(3,4]"), parse_complete_number("12 eggs in 3 boxes")
@@ -176,7 +179,8 @@ def _evaluate_arithmetic(text: str) -> Fraction | None:
     if not is_arithmetic or not _HAS_OPERATION.search(text):
         return None
     try:
-        return _evaluate_node(ast.parse(re.sub(r"[$€£,]", "", text).strip(), mode="eval").body)
+        plain = re.sub(r"[$€£]|(?<=\d),(?=\d{3})", "", text).strip()
+        return _evaluate_node(ast.parse(plain, mode="eval").body)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
         return None
 

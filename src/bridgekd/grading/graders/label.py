@@ -12,14 +12,28 @@ _HEDGE = re.compile(
 )
 
 
+_GOES_ON = re.compile(r"\s*(?:[.,;:(\N{EM DASH}]|-\s|because\b|$)")
+
+
+def canonicalize_label(answer: str, *_: object) -> str:
+    """Return the answer in lower case, without markup and outer punctuation; `_` is a space."""
+    return fold_case(answer).replace("_", " ")
+
+
 def match_label(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
     """Return whether the label is the answer or its first clause, with or without a hedge.
 
-    "probably no, it would not" matches "no".
+    "probably no, it would not" matches "no". `choices` are the labels of the data, if known. An
+    answer that begins with some of them has the longest of these: "Yes, with conditions" and
+    "Probably benign" are labels of their own if the data has them.
     """
-    folded = fold_case(answer)
+    folded, label = canonicalize_label(answer), canonicalize_label(gold)
+    known = map(canonicalize_label, choices)
+    begun = [k for k in known if folded.startswith(k) and _GOES_ON.match(folded, len(k))]
+    if begun:
+        return max(begun, key=len) == label
     clause = get_first_clause(folded)
-    return fold_case(gold) in (folded, clause, fold_case(_HEDGE.sub("", clause)))
+    return label in (folded, clause, fold_case(_HEDGE.sub("", clause)))
 
 
 GRADER = Grader(
@@ -27,7 +41,8 @@ GRADER = Grader(
     title="Label",
     summary="Equal in lower case; a hedge and text after the first clause are ignored.",
     options=NoOptions,
-    canonicalize=lambda answer, *_: fold_case(answer),
+    canonicalize=canonicalize_label,
     match=match_label,
-    find_unmarked_answer=lambda text, *_: fold_case(get_short_text(text)),
+    compares_labels=True,
+    find_unmarked_answer=lambda text, *_: canonicalize_label(get_short_text(text)),
 )
