@@ -97,12 +97,16 @@ def split_answer(text: str) -> tuple[str, str]:
 
 
 def find_marked_answer(text: str) -> tuple[str, str] | None:
-    """Return the text before the last mark and the first line with a word after it, or None."""
-    *_, mark = [None, *_MARK.finditer(text)]
-    if mark is None:
-        return None
-    lines = _list_lines_with_words(re.sub(r"(?i)</answer>", "\n", text[mark.end() :]))
-    return text[: mark.start()].rstrip(" \t\r\n*#"), lines[0].strip() if lines else ""
+    """Return the text before the last mark and the first line with a word after it, or None.
+
+    A mark before a question, with text after it, marks nothing: "Final Answer: How many are left?".
+    """
+    for mark in reversed(list(_MARK.finditer(text))):
+        lines = _list_lines_with_words(re.sub(r"(?i)</answer>", "\n", text[mark.end() :]))
+        line = lines[0].strip() if lines else ""
+        if not line.endswith("?") or len(lines) < 2:
+            return text[: mark.start()].rstrip(" \t\r\n*#"), line
+    return None
 
 
 def find_boxed_answer(text: str) -> str:

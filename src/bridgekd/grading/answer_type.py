@@ -37,7 +37,8 @@ class AnswerType:
             return self.canonicalize(stated.answer, choices)
         if stated.is_marked or is_refusal(stated.text):
             return ""
-        return self.grader.find_unmarked_answer(stated.text, choices, self.options)
+        known = choices or self.labels
+        return self.grader.find_unmarked_answer(stated.text, known, self.options)
 
     def canonicalize(self, answer: str, choices: Sequence[str] = ()) -> str:
         """Return the form in which equal answers are equal; "" if it is not of this type."""

@@ -8,7 +8,7 @@ from bridgekd.grading.grader import Grader
 from bridgekd.variants import NoOptions
 
 _HEDGE = re.compile(
-    r"^(?:(?:most|very)\s+)?(?:likely|probably|possibly|perhaps|certainly|definitely)\s+"
+    r"^(?:(?:most|very)\s+)?(?:likely|probably|possibly|perhaps|certainly|definitely|generally)\s+"
 )
 
 
@@ -17,7 +17,7 @@ _GOES_ON = re.compile(r"\s*(?:[.,;:(\N{EM DASH}]|-\s|because\b|$)")
 
 def canonicalize_label(answer: str, *_: object) -> str:
     """Return the answer in lower case, without markup and outer punctuation; `_` is a space."""
-    return fold_case(answer).replace("_", " ")
+    return fold_case(fold_case(answer).replace("_", " "))
 
 
 def match_label(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
@@ -28,12 +28,25 @@ def match_label(answer: str, gold: str, choices: Sequence[str], options: NoOptio
     "Probably benign" are labels of their own if the data has them.
     """
     folded, label = canonicalize_label(answer), canonicalize_label(gold)
-    known = map(canonicalize_label, choices)
-    begun = [k for k in known if folded.startswith(k) and _GOES_ON.match(folded, len(k))]
-    if begun:
-        return max(begun, key=len) == label
+    if known := _find_first_label(folded, choices):
+        return known == label
     clause = get_first_clause(folded)
     return label in (folded, clause, fold_case(_HEDGE.sub("", clause)))
+
+
+def find_label(text: str, choices: Sequence[str], options: NoOptions) -> str:
+    """Return a short text itself, else the known label that the text begins with, or ""."""
+    folded = canonicalize_label(text)
+    if known := _find_first_label(folded, choices):
+        return known
+    return canonicalize_label(get_short_text(text))
+
+
+def _find_first_label(folded: str, choices: Sequence[str]) -> str:
+    """Return the longest known label that a folded answer begins with, or ""."""
+    known = map(canonicalize_label, choices)
+    begun = [k for k in known if folded.startswith(k) and _GOES_ON.match(folded, len(k))]
+    return max(begun, key=len, default="")
 
 
 GRADER = Grader(
@@ -44,5 +57,5 @@ GRADER = Grader(
     canonicalize=canonicalize_label,
     match=match_label,
     compares_labels=True,
-    find_unmarked_answer=lambda text, *_: canonicalize_label(get_short_text(text)),
+    find_unmarked_answer=find_label,
 )
