@@ -132,7 +132,7 @@ def test_the_page_and_the_markdown_hold_budgets_and_differences(compared):
         in page
     )
     assert "--budgets 10%,20%" in page
-    assert "Selected by bridge_greedy, 10%, seed 1" in page
+    assert "Selection: BRIDGE, greedy, 10%, seed 1" in page
     assert "<strong>Student, BRIDGE, 20%, seed 1</strong>" in page
     assert page.count("The first seed and budget are shown.") == 3
     markdown = compared[2].report.with_name("report.md").read_text()
@@ -181,7 +181,7 @@ def test_without_an_instruction_set_no_instruct_says_what_it_would_be(task):
 
 
 def test_a_checker_that_nobody_brought_is_refused_before_anything_is_bought(task):
-    with pytest.raises(InputError, match="names the checker 'mine'; known here: none"):
+    with pytest.raises(InputError, match=r"names the checker 'mine'\. Known: none"):
         api.run(task / "task.yaml", overrides=["evaluate.step_checker=mine"])
 
 

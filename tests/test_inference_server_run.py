@@ -198,7 +198,9 @@ def test_a_server_that_dies_in_the_middle_stops_the_stage_which_then_goes_on(
     store, name = tmp_path / "store", get_served_name(model)
     with (
         serving_model(model.path, name, dies_after=13) as http,
-        pytest.raises(ServerUnavailableError, match=r"went away: .*the same command goes on"),
+        pytest.raises(
+            ServerUnavailableError, match=r"stopped answering: .*Run the same command again"
+        ),
     ):
         written_by(store, pool, model, by_url(http.base_url))
     with serving_model(model.path, name) as http:
@@ -308,7 +310,7 @@ def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(
         (["assistant.scoring_backend=server"], "scoring_backend: server needs assistant.server"),
         (["@", "select.difficulty=entropy"], "entropy needs .* every token for number answers"),
         (["@"], "strategy bridge_greedy needs embeddings, .*the strategy hardest or random"),
-        (["@", "select.strategy=random", "assistant.server.comand=x"], "did you mean 'command'"),
+        (["@", "select.strategy=random", "assistant.server.comand=x"], "Did you mean 'command'"),
     ],
 )
 def test_what_a_server_cannot_do_is_refused_at_load_time(task, overrides, complaint):

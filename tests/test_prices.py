@@ -17,9 +17,8 @@ from bridgekd.api_client.request_key import (
 from bridgekd.cost.request_cost import compute_cost_microusd, compute_reserve_microusd
 from bridgekd.errors import InputError
 from bridgekd.recipe import BudgetOptions, Price, TeacherOptions, find_published_price
-from bridgekd.recipe.prices import _table
+from bridgekd.recipe.prices import read_price_table
 from bridgekd.records import Message
-from bridgekd.teacher.pending_request import check_prompt_length, compute_max_cost
 from bridgekd.teacher.transports import resolve_teacher
 
 FULL = Price(input=2.0, output=10.0, cached_input=0.5, cache_write=2.5, reasoning=12.0)
@@ -95,18 +94,13 @@ def test_usage_is_read_as_each_provider_writes_it(usage, expected):
 
 
 def test_every_published_price_is_dated_sourced_and_sane():
-    n_seen = 0
-    for provider in _table()["providers"].values():
-        for model in provider["models"]:
-            row = find_published_price(f"https://{provider['host']}/v1", model)
-            assert datetime.date.fromisoformat(row.read_on) <= datetime.date(2026, 11, 22)
-            assert row.source.startswith(("price table of", "provider table of", "https://api-"))
-            assert 0 < row.price.input <= row.price.output
-            assert (
-                (row.price.cached_input or 0) <= row.price.input <= (row.price.cache_write or 1e9)
-            )
-            n_seen += 1
-    assert n_seen > 50
+    table = read_price_table()
+    assert len(table) > 50
+    for row in table.values():
+        assert datetime.date.fromisoformat(row.read_on) <= datetime.date(2026, 11, 22)
+        assert row.source.startswith(("price table of", "provider table of", "https://api-"))
+        assert 0 < row.price.input <= row.price.output
+        assert (row.price.cached_input or 0) <= row.price.input <= (row.price.cache_write or 1e9)
 
 
 def test_a_price_is_published_for_an_address_and_not_for_a_name_alone():
@@ -126,18 +120,20 @@ def test_the_batch_transport_applies_its_factor_once():
 
 def test_a_prompt_longer_than_its_price_holds_for_is_refused():
     price = Price(input=1, output=1, max_prompt_tokens=1000)
-    teacher = TeacherOptions(model="m", price=price)
+    teacher = resolve_teacher(TeacherOptions(model="m", price=price))
     short, long = (TeacherRequest("a", 0, (Message("user", "x" * n),)) for n in (800, 900))
-    check_prompt_length("m", price, "a", compute_max_cost(teacher, price, short))
+    teacher.check_prompt_length("a", teacher.compute_max_cost(short))
     with pytest.raises(InputError, match=r"Example a .* known up to 1,000"):
-        check_prompt_length("m", price, "a", compute_max_cost(teacher, price, long))
+        teacher.check_prompt_length("a", teacher.compute_max_cost(long))
 
 
 def test_what_stands_beside_the_messages_is_reserved_as_prompt_too():
     request = TeacherRequest("a", 0, (Message("user", "x"),))
     schema = {"type": "json_schema", "json_schema": {"description": "x" * 5000}}
-    bare = compute_max_cost(TeacherOptions(model="m"), FULL, request)
-    beside = compute_max_cost(TeacherOptions(model="m", response_format=schema), FULL, request)
+    teacher = TeacherOptions(model="m", price=FULL)
+    with_schema = teacher.model_copy(update={"response_format": schema})
+    bare = resolve_teacher(teacher).compute_max_cost(request)
+    beside = resolve_teacher(with_schema).compute_max_cost(request)
     assert beside.n_prompt_tokens > bare.n_prompt_tokens + 5000
     assert beside.cost_microusd > bare.cost_microusd + 5000 * 2
 

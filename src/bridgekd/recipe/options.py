@@ -1,190 +1,97 @@
-"""The whole recipe, and its sections about data, models and measuring."""
+"""The whole recipe, and its parts about data, selection, filters and evaluation."""
 
-import math
 import re
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from bridgekd.recipe.assistant_server import AssistantServerOptions, BackendName
 from bridgekd.recipe.field_types import CountOrPercent, Dollars, FrozenModel
+from bridgekd.recipe.local_models import AssistantOptions, RuntimeOptions, StudentOptions
 from bridgekd.recipe.teacher import BudgetOptions, TeacherOptions
 from bridgekd.variants import VariantRef
-
-EmbeddingTransform = Literal["none", "center"]
-Role = Literal["assistant", "student"]
 
 
 def _check_run_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value):
-        raise ValueError(f"{value!r} cannot name a run: use letters, digits, dots and dashes")
+        raise ValueError("Use up to 80 letters, digits, dots and dashes.")
     return value
 
 
-RunName = Annotated[str, AfterValidator(_check_run_name)]
-
-
 class ColumnNames(FrozenModel):
-    """Which column of the user's file holds what."""
+    """The columns of the data files.
+
+    Attributes:
+        question: Column of the question.
+        answer: Column of the gold answer.
+        id: Column of the id. Default: the row number.
+        choices: Column of the choices of a multiple-choice question.
+        domain: Column of the domain, for results by domain.
+    """
 
     question: str = "question"
     answer: str = "answer"
-    id: str | None = None  # None: the row's number
+    id: str | None = None
     choices: str | None = None
     domain: str | None = None
 
 
 class DataOptions(FrozenModel):
-    """Where the questions are: files (JSONL, CSV, Parquet) or a Hub data set id with a split after
-    a colon.
+    """The data sets: files (JSONL, CSV, Parquet), or Hub ids with a split after a colon.
+
+    Attributes:
+        train: Data set of the pool of questions.
+        test: Data set of the test questions.
+        columns: The columns of both.
+        answer_type: Type of the answers.
+        unlabeled: Whether rows of `train` may have no answer.
+        validation_size: Part of `train` for early stopping. It is the same for every arm.
     """
 
     train: str
     test: str
     columns: ColumnNames = ColumnNames()
     answer_type: VariantRef = VariantRef(name="text")
-    unlabeled: bool = False  # whether rows of train may have no answer
-    validation_size: CountOrPercent = (
-        "10%"  # set aside from train for early stopping, the same for every arm
-    )
-
-
-class LoraOptions(FrozenModel):
-    """PEFT's LoRA; the defaults are its authors' for language models.
-
-    `quantize`: the frozen base is held in 4 bits (QLoRA's nf4) or 8 while it is trained on; needs
-    bitsandbytes. What comes out is an adapter for the base as it was.
-    """
-
-    quantize: Literal["4bit", "8bit"] | None = None
-    r: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
-
-
-class TrainOptions(FrozenModel):
-    """One training. `epochs` counts passes over the stage's reference size unless `updates` is
-    given.
-
-    Rows of more than `max_length` tokens are dropped and counted, or, with `on_overflow:
-    truncate_prompt`, lose the start of their prompt; a target is never cut. Early stopping keeps
-    the weights of the best greedy accuracy on the validation split; with `held_out`, of the
-    smallest loss on so many of the training's own rows, which are then not trained on. After
-    `patience` evaluations in a row without a better one it ends.
-    """
-
-    epochs: float = Field(3.0, gt=0)
-    updates: int | None = Field(None, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    batch_size: int = Field(32, ge=1)  # sequences per optimiser update
-    warmup_ratio: float = Field(0.05, ge=0, lt=1)
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0)
-    max_length: int = Field(1024, ge=8)
-    on_overflow: Literal["drop", "truncate_prompt"] = "drop"
-    n_evaluations: int = Field(4, ge=1)  # evenly spaced, the last at the end
-    holdout_size: CountOrPercent | None = None
-    early_stopping_patience: int | None = Field(None, ge=1)  # None: always to the last update
-
-    def compute_n_updates(self, n_reference: int) -> int:
-        """Optimiser updates for `n_reference` rows per epoch."""
-        return self.updates or max(1, math.ceil(n_reference * self.epochs / self.batch_size))
-
-
-class RuntimeOptions(FrozenModel):
-    """Speed and memory of the local models. Nothing here is in a fingerprint.
-
-    `assistant_batch_size` and `student_batch_size` are sequences at once when a model generates or
-    scores (None: 64, or fewer if free memory does not hold them; halved when memory runs out). A
-    micro-batch of a training has at most `micro_batch_tokens` tokens, padding included
-    (None: a whole update, or what free memory holds of it). It is halved when memory runs out; at
-    one row gradient checkpointing is switched on. `num_processes` share every update, one per GPU.
-    `attn_implementation` is one of transformers, such as flash_attention_2. A killed training
-    resumes from a checkpoint that is at most `checkpoint_interval_s` seconds old. `report_to` names
-    trackers of transformers, such as wandb or tensorboard.
-    """
-
-    assistant_batch_size: int | None = Field(None, ge=1)
-    student_batch_size: int | None = Field(None, ge=1)
-    micro_batch_tokens: int | None = Field(None, ge=8)
-    num_processes: int = Field(1, ge=1, le=64)
-    attn_implementation: str | None = None
-    checkpoint_interval_s: float = Field(300.0, ge=0)
-    report_to: tuple[str, ...] = ()
-
-    def get_batch_size(self, role: Role) -> int | None:
-        """Return the batch size of generation and scoring for a model of this role."""
-        return self.assistant_batch_size if role == "assistant" else self.student_batch_size
-
-
-class AssistantOptions(FrozenModel):
-    """The mid-size local model (TA). It is always trained in process; `backend` is where it then
-    writes, `scoring` where it gives log-probabilities.
-    """
-
-    model: str
-    revision: str | None = None
-    lora: LoraOptions | None = None
-    warm_up_size: CountOrPercent = "2%"  # 0: none, for a pool without gold answers
-    warm_up_train: TrainOptions = TrainOptions()
-    train: TrainOptions = TrainOptions()
-    answer_weight: float = Field(1.0, ge=0)  # lambda of the two-part loss
-    max_new_tokens: int = Field(256, ge=1)
-    generation_backend: BackendName = "transformers"
-    scoring_backend: BackendName = "transformers"
-    server: AssistantServerOptions | None = None
-
-    @model_validator(mode="after")
-    def _check_server_is_set(self) -> "AssistantOptions":
-        for key in ("generation_backend", "scoring_backend"):
-            if getattr(self, key) == "server" and self.server is None:
-                raise ValueError(
-                    f"{key}: server needs assistant.server with a command or a base_url"
-                )
-        return self
-
-
-class StudentOptions(FrozenModel):
-    """The tiny local model. `instruct` is the generic instruction set (JSONL, or a Hub id)."""
-
-    model: str
-    revision: str | None = None
-    lora: LoraOptions | None = None
-    instruction_data: str | None = None
-    instruction_train: TrainOptions = TrainOptions()
-    train: TrainOptions = TrainOptions()
-    target_format: Literal["joint", "multi_task"] = "joint"
-    answer_weight: float = Field(1.0, ge=0)
-    max_new_tokens: int = Field(256, ge=1)
+    unlabeled: bool = False
+    validation_size: CountOrPercent = "10%"
 
 
 class SelectOptions(FrozenModel):
-    """How the questions to pay for are chosen."""
+    """Selection of the questions for the teacher.
+
+    Attributes:
+        strategy: Selection strategy.
+        difficulty: Measure of difficulty.
+        embedding_transform: Transform of the embeddings before distances are computed.
+        n_rounds: Rounds of selection. The assistant is trained again between two rounds.
+        embedding_model: A sentence-transformers model. Default: the assistant's hidden states.
+    """
 
     strategy: VariantRef = VariantRef(name="bridge_greedy")
     difficulty: VariantRef = VariantRef(name="loss")
-    embedding_transform: EmbeddingTransform = (
-        "center"  # what embeddings go through before distances are taken
-    )
-    n_rounds: int = Field(1, ge=1, le=100)  # bridge: the assistant is trained again between them
-    embedding_model: str | None = (
-        None  # a sentence-transformers model; None: the assistant's own states
-    )
+    embedding_transform: Literal["none", "center"] = "center"
+    n_rounds: int = Field(1, ge=1, le=100)
+    embedding_model: str | None = None
 
 
 class CheckOptions(FrozenModel):
-    """Which teacher rationales enter the training: those whose answer is the gold one, those that
-    the assistant is confident of, or all.
+    """Filter of the teacher's rationales.
+
+    Attributes:
+        filter: `correct` keeps rationales with the gold answer, `confident` those with a high
+            confidence of the assistant, `all` keeps all.
     """
 
     filter: Literal["correct", "confident", "all"] = "correct"
 
 
 class AnnotateOptions(FrozenModel):
-    """Which of the assistant's own rationales enter the training. `consistent`: those whose answer
-    most of its `samples` give, too.
+    """Filter of the assistant's own rationales.
+
+    Attributes:
+        filter: `all`, `correct` and `confident` as in `check`. `self_consistent` keeps rationales
+            with the answer of most samples.
+        n_samples: Samples per question for `self_consistent`.
     """
 
     filter: Literal["all", "correct", "confident", "self_consistent"] = "all"
@@ -192,10 +99,14 @@ class AnnotateOptions(FrozenModel):
 
 
 class ConfidenceOptions(FrozenModel):
-    """How sure the assistant is of a rationale, and how sure it must be where `filter: confident`.
+    """Confidence of the assistant in a rationale, for `filter: confident`.
 
-    `keep_share` instead of `at_least` keeps the most confident share: for an assistant whose
-    confidences are badly calibrated.
+    Attributes:
+        measure: `p_true`: probability of the judgment "True". `likelihood`: geometric mean of the
+            token probabilities.
+        threshold: Minimum confidence.
+        keep_fraction: Number or percentage of the most confident rationales to keep. It replaces
+            `threshold` for an assistant with badly calibrated confidence.
     """
 
     measure: Literal["p_true", "likelihood"] = "p_true"
@@ -204,8 +115,12 @@ class ConfidenceOptions(FrozenModel):
 
 
 class EvaluateOptions(FrozenModel):
-    """Measuring. Teacher queries on test questions are paid apart from the budget, 0 unless asked
-    for. `steps` names the checker that counts the wrong steps of rationales, where a task has one.
+    """Evaluation on the test questions.
+
+    Attributes:
+        teacher_queries: Number of test questions for the teacher. Their cost is not part of the
+            budget.
+        step_checker: Checker that counts wrong reasoning steps, for tasks that have one.
     """
 
     teacher_queries: CountOrPercent = 0
@@ -213,9 +128,13 @@ class EvaluateOptions(FrozenModel):
 
 
 class PilotOptions(FrozenModel):
-    """The pilot of `plan --pilot`. It spends `budget_fraction` of the budget on the first questions
-    that `direct` asks, trains `n_seeds` models of a kind on each part of the answers that
-    `budget_grid` names, and measures them on `n_eval` pool questions that no model has seen.
+    """The pilot of `bridgekd plan --pilot`. It buys the first questions of the method `direct`.
+
+    Attributes:
+        budget_fraction: Fraction of the budget that the pilot spends.
+        budget_grid: Fractions of these answers to train models on, in increasing order.
+        n_eval: Number of pool questions for evaluation. No model is trained on them.
+        n_seeds: Number of seeds per trained model.
     """
 
     budget_fraction: float = Field(0.2, gt=0, le=1)
@@ -226,16 +145,37 @@ class PilotOptions(FrozenModel):
     @field_validator("budget_grid")
     @classmethod
     def _check_increasing(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        increasing = all(a < b for a, b in pairwise((0, *value)))
-        if not value or value[-1] != 1 or not increasing:
+        if value[-1:] != (1,) or not all(a < b for a, b in pairwise((0, *value))):
             raise ValueError("Give fractions in increasing order. The last one must be 1.")
         return value
 
 
 class Recipe(FrozenModel):
-    """The whole file."""
+    """A whole recipe.
 
-    name: RunName = "run"
+    Attributes:
+        name: Name of the run. Default: the name of the recipe file.
+        method: Distillation method.
+        data: Data sets.
+        teacher: Paid teacher.
+        budget: Limits of the purchase.
+        assistant: Assistant model.
+        student: Student model.
+        select: Selection of the questions.
+        check: Filter of the teacher's rationales.
+        annotate: Filter of the assistant's rationales.
+        confidence: Confidence for both filters.
+        evaluate: Evaluation.
+        pilot: Pilot run.
+        store: Folder of the artifacts.
+        ledger: File of the ledger.
+        hard_limit_usd: Maximum dollars that all runs of the ledger may cost. Default: no limit.
+        device: Device of the local models: `auto`, `cuda`, `mps` or `cpu`.
+        runtime: Speed and memory.
+        seed: Seed of all randomness.
+    """
+
+    name: Annotated[str, AfterValidator(_check_run_name)] = "run"
     method: VariantRef = VariantRef(name="bridge")
     data: DataOptions
     teacher: TeacherOptions
@@ -259,8 +199,7 @@ class Recipe(FrozenModel):
     def _check_accepted_limit(self) -> "Recipe":
         if self.budget.accepted_rationales is not None and self.check.filter == "confident":
             raise ValueError(
-                "budget.accepted_rationales is counted while answers come in, when nobody has "
-                "asked the "
-                "assistant yet; use check.filter: correct or all"
+                "budget.accepted_rationales counts during the purchase, before the assistant's "
+                "confidence is known. Use check.filter: correct or all."
             )
         return self

@@ -1,4 +1,4 @@
-"""The maps of the pool: for every selection that used scores, which questions it selected."""
+"""The maps of the pool: one for each selection that used embeddings."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,6 @@ import numpy as np
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.row_files import read_rows
 from bridgekd.records import Example, Pick
-from bridgekd.report.embedding_plot import project
 from bridgekd.report.purchases import describe_selection
 from bridgekd.report.report_data import EmbeddingMap, MapPoint
 from bridgekd.rng import sample_indices
@@ -20,11 +19,10 @@ def build_embedding_maps(ancestors: Mapping[str, Artifact]) -> tuple[EmbeddingMa
     """Return a map for each selection among `ancestors` whose pool has embeddings."""
     maps = []
     for artifact in ancestors.values():
-        compared = (*artifact.get_inputs("embeddings"), *artifact.get_inputs("scores"))
-        if (
-            artifact.stage == select_questions.name
-            and (file := find_embeddings(*compared)) is not None
-        ):
+        if artifact.stage != select_questions.name:
+            continue
+        sources = (*artifact.get_inputs("embeddings"), *artifact.get_inputs("scores"))
+        if (file := find_embeddings(*sources)) is not None:
             maps.append(
                 build_embedding_map(
                     read_rows(artifact.get_input("pool").path / "pool.parquet", Example),
@@ -45,8 +43,9 @@ def build_embedding_map(
     title: str,
     seed: int,
 ) -> EmbeddingMap:
-    """Return the map of one selection; `embeddings` [n, d] has the order of `pool`, and may be on
-    disk.
+    """Return the map of one selection.
+
+    embeddings: [n, d], in the order of `pool`; a memory map is possible.
     """
     positions = {e.id: i for i, e in enumerate(pool)}
     selected = sorted((p for p in ranking if p.is_selected), key=lambda p: p.rank)
@@ -68,6 +67,25 @@ def build_embedding_map(
         n_pool=len(pool),
         n_selected=len(selected),
     )
+
+
+def project(sample: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return `rows` [k, d] on the first two principal components of `sample` [n, d].
+
+    The result is float64 [k, 2] and the fraction of the sample's variance that each component
+    explains. With one column, or without variance, a component is 0. The sign is scikit-learn's.
+    """
+    from sklearn.decomposition import PCA  # slow to import
+
+    plane = np.zeros((len(rows), 2))
+    sample = sample.astype(np.float64)
+    if not sample.var(axis=0).any():
+        return plane, (0.0, 0.0)
+    n_components = min(2, *sample.shape)
+    pca = PCA(n_components, svd_solver="covariance_eigh").fit(sample)
+    plane[:, :n_components] = pca.transform(rows)
+    first, second = (*map(float, pca.explained_variance_ratio_), 0.0)[:2]
+    return plane, (first, second)
 
 
 def _build_point(example: Example, pick: Pick, x: float, y: float) -> MapPoint:
