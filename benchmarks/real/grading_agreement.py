@@ -5,9 +5,9 @@
 
 The flags are those of Mentor-KD's assistants and zero-shot test outputs, of PaLM 540B, of GPT-3 on
 GSM8K, of six OpenAI models in three prompt styles (Faithful CoT), of ZeroEval, of MMLU-Pro, and of
-a committee of teachers on SVAMP (its flag: the last number is the gold answer). Those of
-Mentor-KD's training files are all true by construction and are not used. A flag can be wrong: `--show` prints
-the disagreements; docs/experiments.md says who is right in each class.
+a committee of teachers on SVAMP (its flag: the last number is the gold answer). Those of Mentor-
+KD's training files are all true by construction and are not used. A flag can be wrong: `--show`
+prints the disagreements; docs/experiments.md says who is right in each class.
 """
 
 import argparse
