@@ -23,8 +23,8 @@ def canonicalize_text(answer: str, choices: Sequence[str], options: NoOptions) -
 
 def match_text(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
     """Return whether both are the same number, or the same text except articles."""
-    same = (canonicalize_text(text, choices, options) for text in (answer, gold))
-    return match_values(*same, gold)
+    read, expected = (canonicalize_text(text, choices, options) for text in (answer, gold))
+    return match_values(read, expected, gold)
 
 
 def find_conclusion(text: str, choices: Sequence[str], options: NoOptions) -> str:
