@@ -1,6 +1,6 @@
 """How often the graders agree with the correctness flags of recorded answers, set by set.
 
-    BRIDGEKD_DATA=FOLDER python benchmarks/real/grading_agreement.py [--show 20] [--set NAME] [--math-verify]
+    BRIDGEKD_DATA=FOLDER python benchmarks/real/grading_agreement.py [--show 20] [--set NAME]
 
 Flags there are of Mentor-KD's assistants and zero-shot test outputs, of PaLM 540B, and of GPT-3 on
 GSM8K. Those of Mentor-KD's training files are all true by construction and are not used. A flag is
