@@ -125,7 +125,7 @@ def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> N
 def full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `entropy` of this package without a shared prompt; its batches are the same."""
     questions = choice_logprobs.tokenize_choices(local, pool)
-    costs = [max(len(row.ids) for row in q.rows()) * len(q.targets) for q in questions]
+    costs = [max(len(row.ids) for row in q.build_rows()) * len(q.targets) for q in questions]
     entropies, vectors = np.zeros(len(pool)), [np.zeros(0)] * len(pool)
     with eval_mode(local.model):
         for batch in batch_by_median_tokens(costs, size):

@@ -106,7 +106,7 @@ def test_the_end_is_learnt_and_padding_is_not(family, tok):
         width - len(rows[1].ids) > 2
         and (batch.ids[1, len(rows[1].ids) :] == tok.pad_token_id).all()
     )
-    own = batch.places >= width
+    own = batch.positions >= width
     learnt, weights = batch.targets[own].tolist(), batch.weights[own].tolist()
     assert learnt == list(rows[1].ids[rows[1].n_prompt :])
     assert (learnt[-1], weights[-1]) == (end, LAMBDA)

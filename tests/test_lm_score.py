@@ -89,5 +89,5 @@ def test_the_mark_before_the_answer_never_counts(tmp_path, kind):
 
 
 def test_an_example_without_a_gold_answer_is_named(local):
-    with pytest.raises(InputError, match="example q7 has no gold answer"):
+    with pytest.raises(InputError, match="Example q7 has no gold answer"):
         lm.score_examples(local, [Example("q7", "Who ?")], batch_size=1)

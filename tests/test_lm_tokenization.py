@@ -157,5 +157,5 @@ def test_a_prompt_that_is_refused_even_so_is_a_sentence():
     refusing = "{{ raise_exception('Roles must alternate') }}"
     tok = tiny_tokenizer("byte_level", refusing)
     for prompt in (PROMPT, (Message("system", "Be brief."), *PROMPT)):
-        with pytest.raises(InputError, match="the chat template refuses the prompt: Roles must"):
+        with pytest.raises(InputError, match="The chat template rejects the prompt: Roles must"):
             render_prompt(tok, prompt)

@@ -197,7 +197,7 @@ def _body(server: ServedModel, asked: Any, settings: Mapping[str, Any]) -> JsonB
         return body | {"messages": asked}
     if server.prompt_format == "text":
         return body | {"prompt": asked} | _sampled_by_transformers(server, settings)
-    stop = {"stop_token_ids": list(server.tokenizer.stop)}
+    stop = {"stop_token_ids": list(server.tokenizer.stop_ids)}
     return body | {"prompt": asked} | EXTRA_NEUTRAL_SAMPLING | stop
 
 
@@ -212,7 +212,7 @@ def _sampled_by_transformers(server: ServedModel, settings: Mapping[str, Any]) -
         "temperature": settings["temperature"],
         "max_new_tokens": settings["max_tokens"],
         "top_k": 0,
-        "eos_token_id": list(server.tokenizer.stop),
+        "eos_token_id": list(server.tokenizer.stop_ids),
     }
     return {"generation_config": json.dumps(stated)}
 

@@ -1,8 +1,8 @@
-"""A chat template that by itself renders the prompts of the training.
+"""A chat template that renders the prompts of the training without any settings.
 
-Training passes settings beside the messages (thinking is off, the date stands still) and closes a
-thought that a template opens. Whoever loads an exported model passes none of that, so what the
-settings do is written into its template.
+Training passes settings with the messages (no thinking, a fixed date) and closes a `<think>` block
+that the template opens. A user of an exported model passes none of that, so the exported template
+does the same by itself.
 """
 
 from collections.abc import Iterator
@@ -15,27 +15,28 @@ from bridgekd.records import Message
 
 _PROBE = (Message("user", "What is asked here?"),)
 _NO_THINKING = "{%- set enable_thinking = false %}\n"
-_CLOSED = "{{% if add_generation_prompt %}}{{{{ {text!r} }}}}{{% endif %}}"
-_CLOSINGS = ("\n</think>\n\n", "</think>\n\n")
+_SUFFIX = "{{% if add_generation_prompt %}}{{{{ {text!r} }}}}{{% endif %}}"
+_CLOSING_TEXTS = ("\n</think>\n\n", "</think>\n\n")
 
 
 def make_self_contained(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The template, changed only where a plain `apply_chat_template` would otherwise render another
-    prompt than `render_prompt`; None where no change helps.
+    """Return the template with the smallest change that makes it render what training renders.
+
+    A plain `apply_chat_template` then gives the text of `render_prompt`. None if no change helps.
     """
     expected = render_prompt(tokenizer, _PROBE)
-    known = _candidates(tokenizer.get_chat_template())
-    return next((t for t in known if _render_with(tokenizer, t) == expected), None)
+    candidates = _iter_candidates(tokenizer.get_chat_template())
+    return next((t for t in candidates if _render_with(tokenizer, t) == expected), None)
 
 
-def _candidates(template: str) -> Iterator[str]:
-    """From the template as it is to the one with every change."""
+def _iter_candidates(template: str) -> Iterator[str]:
+    """Yield templates from no change to all changes."""
     yield template
     yield freeze_date(template)
-    set_up = _NO_THINKING + freeze_date(template).removesuffix("\n")
-    yield set_up
-    for text in _CLOSINGS:
-        yield set_up + _CLOSED.format(text=text)
+    changed = _NO_THINKING + freeze_date(template).removesuffix("\n")
+    yield changed
+    for text in _CLOSING_TEXTS:
+        yield changed + _SUFFIX.format(text=text)
 
 
 def _render_with(tokenizer: PreTrainedTokenizerBase, template: str) -> str | None:

@@ -1,7 +1,7 @@
 """What several stages report in the same way. A stage's own class is beside the stage."""
 
 from bridgekd.io.artifact_store import Stats
-from bridgekd.lm.training_log import TrainingLog
+from bridgekd.lm.training_job import TrainingLog
 from bridgekd.stats.calibration import Calibration
 from bridgekd.throughput import GenerationSpeed
 
