@@ -38,9 +38,9 @@ N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file ha
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
 README_ARMS = {
     "teacher": "teacher",
-    "student_instructed": "student, instructed",
+    "student_instructed": "student, instruction-tuned",
     "direct": "direct distillation",
-    "direct_full": "direct, the whole pool asked",
+    "direct_full": "direct distillation, full pool",
     "random": "BRIDGE, random questions",
     "bridge": "**BRIDGE**",
 }

@@ -1,8 +1,6 @@
-"""A report's data with something in every section, some of it hostile."""
+"""Report data with content in every section, some of it hostile."""
 
 from bridgekd.report.report_data import (
-    ArmRow,
-    CalibrationRow,
     Contamination,
     DroppedRationales,
     OverlapAccuracy,
@@ -14,6 +12,7 @@ from bridgekd.report.report_data import (
     ShownAnswer,
     TrainingSummary,
 )
+from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.metrics import (
     ArmMetrics,
@@ -30,18 +29,18 @@ _PAIR = {"n_test": 600, "n_seeds": 1, "difference": 0.1, "ci95": (0.05, 0.15), "
 
 
 def some_metrics(arms=None, **changes):
-    """Figures of these arms, by label; `changes` replace fields."""
+    """Metrics of these arms, by label; `changes` replace fields."""
     fields = {"pairs": (), "vs_reference": (), "chance": ChanceBaseline(0.1, "guessing")}
     return Metrics(**(fields | {"arms": arms or {}} | changes))
 
 
 def a_pair(arm, reference, p=0.01):
-    """The test of two arms."""
+    """The paired test of two arms."""
     return PairDifference(arm=arm, reference=reference, p=p, p_by_seed=(p,), **_PAIR)
 
 
 def make_arm(name, accuracy, low, high, **changes):
-    """The figures of one arm; `changes` replace fields."""
+    """The metrics of one arm; `changes` replace fields."""
     group = GroupAccuracy(accuracy=accuracy, ci95=(low, high), n_test=300)
     fields = {
         "arm": name, "title": name, "budget": "", "is_trained": True,
@@ -55,12 +54,6 @@ def make_arm(name, accuracy, low, high, **changes):
     return ArmMetrics(**(fields | changes))
 
 
-def a_row(label, *accuracy, is_highlighted=False, **changes):
-    """The same as a row of the page; an arm's name is the part of the label before its budget."""
-    arm = make_arm(label.partition("@")[0], *accuracy, **changes)
-    return ArmRow(label, label.title(), arm, is_highlighted)
-
-
 def make_training(**changes):
     fields = {
         "title": "Bridge", "n_updates": 8, "best_update": 4,
@@ -70,31 +63,31 @@ def make_training(**changes):
 
 
 def make_report_data(arms=None, **changes):
-    """Two arms, or `arms`; `changes` replace fields."""
+    """Three arms, or `arms`; `changes` replace fields."""
     arms = arms or (
-        a_row("teacher", 0.9, 0.87, 0.92, is_trained=False),
-        a_row("bridge", 0.6, 0.56, 0.64, is_highlighted=True),
+        make_arm("teacher", 0.9, 0.87, 0.92, title="Teacher", is_trained=False),
+        make_arm("direct", 0.5, 0.46, 0.54, title="Direct"),
+        make_arm("bridge", 0.6, 0.56, 0.64, title="Bridge"),
     )
     difference = ReferenceDifference(
         arm="bridge", reference="direct", p=0.01, p_by_seed=(0.01,), budget="", p_holm=0.02, **_PAIR
     )
     metrics = some_metrics(
-        {row.label: row.metrics for row in arms},
+        {arm.arm: arm for arm in arms},
         vs_reference=(difference,),
         chance=ChanceBaseline(0.25, "always answering 'ann'"),
     )
     answer = ShownAnswer("Bridge", "<script>x</script>", False)
-    told = Estimate(0.5, 0.4, 0.6)
+    accuracy = Estimate(0.5, 0.4, 0.6)
     fields = {
         "name": "tiny",
         "headline": "It went well.",
         "metrics": metrics,
-        "arms": arms,
-        "titles": {"bridge": "Bridge", "direct": "Direct"},
+        "lead": "bridge",
         "purchases": (
-            PurchaseSummary("Selected by bridge", 200, 0.25, "queries", 180, {"wrong answer": 20},
-                            kept_usd=0.2),
-            PurchaseSummary("The teacher on test questions", 50, 0.1, "queries", is_eval=True),
+            PurchaseSummary("Selection: BRIDGE", 200, 0.25, "query limit", 180,
+                            {"wrong answer": 20}, kept_usd=0.2),
+            PurchaseSummary("The teacher on test questions", 50, 0.1, "query limit", is_eval=True),
         ),
         "examples": SampledPredictions(
             "A sample.", (PredictionRow("Q?", "a", "clinic", (answer,)),)
@@ -104,7 +97,8 @@ def make_report_data(arms=None, **changes):
             600,
             (OverlapSummary("Questions of the train file", 4000, 12, 3, 1),),
             "Bridge",
-            (OverlapAccuracy("none shared", 588, told), OverlapAccuracy("80 % or more", 0, told)),
+            (OverlapAccuracy("none shared", 588, accuracy),
+             OverlapAccuracy("80 % or more", 0, accuracy)),
         ),
         "recipe_yaml": "name: tiny",
         "command": "bridgekd run tiny.yaml",
@@ -112,12 +106,12 @@ def make_report_data(arms=None, **changes):
         "trainings": (
             make_training(),
             make_training(title="Direct", losses=(), validations=()),
-            make_training(title="Bridge, seed 1", judged_by_loss=True, is_first=False),
+            make_training(title="Bridge, seed 1", has_eval_loss=True, is_first=False),
         ),
         "dropped": (
             DroppedRationales("The teacher's rationales", "wrong answer", 20, 200,
                               "Who is | where?", HOSTILE, "wrong: b"),
         ),
-        "calibrations": (CalibrationRow("Rationales", 60, 0.1, None),),
+        "calibrations": (("Rationales", Calibration(60, 0.1, None, ())),),
     } | changes  # fmt: skip
     return ReportData(**fields)

@@ -45,7 +45,7 @@ def rank(strategy, ids, difficulty, embeddings, n=5, *, seed=0, domains=(), aske
         difficulty,
         embeddings,
         domains=domains,
-        already_asked=asked,
+        already_queried=asked,
         n_selected=n,
         seed=seed,
     )

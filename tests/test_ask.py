@@ -38,9 +38,12 @@ def panel(local, tmp_path):
         arm = ArmSettings(name="bridge", title="Student, BRIDGE")
         models = (
             EvaluatedModel(
-                "bridge", arm, model, PredictSettings(role="student", ask=ask, max_new_tokens=6)
+                "bridge",
+                arm,
+                model,
+                PredictSettings(role="student", prompt_mode=prompt_mode, max_new_tokens=6),
             )
-            for ask in ("explain", "answer")
+            for prompt_mode in ("cot", "answer_only")
         )
         return LoadedModels(get_type(name), tuple((model, local) for model in models))
 

@@ -1,4 +1,4 @@
-"""Cards of an exported arm: what the run knows, in Hugging Face's format, and names stay text."""
+"""The cards of an exported arm: the facts of the run in Hugging Face's format; names stay text."""
 
 from dataclasses import replace
 

@@ -54,8 +54,8 @@ def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("budget.queris=3", "unknown key 'budget.queris'; did you mean 'queries'"),
-        ("budget.queries=0", "a budget of 0 queries buys nothing"),
+        ("budget.queris=3", "Unknown key 'budget.queris'. Did you mean 'queries'"),
+        ("budget.queries=0", "A budget of 0 queries buys nothing"),
         ("budget.queries=500", "budget.queries of 500 is above the 27 questions of the pool"),
         ("data.columns.question=qestion", "did you mean 'question'"),
         ("data.answer_type=multiple_choice", "multiple_choice, and the row has no choices"),
@@ -176,7 +176,7 @@ def test_the_installed_command_returns_its_exit_code(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert "cannot read the recipe nowhere.yaml" in done.stderr
+    assert "Cannot read the recipe nowhere.yaml" in done.stderr
 
 
 def test_a_template_recipe_is_written_once(tmp_path, bridgekd, refused):

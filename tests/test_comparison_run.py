@@ -132,7 +132,7 @@ def test_the_page_and_the_markdown_hold_budgets_and_differences(compared):
         in page
     )
     assert "--budgets 10%,20%" in page
-    assert "Selected by bridge_greedy, 10%, seed 1" in page
+    assert "Selection: BRIDGE, greedy, 10%, seed 1" in page
     assert "<strong>Student, BRIDGE, 20%, seed 1</strong>" in page
     assert page.count("The first seed and budget are shown.") == 3
     markdown = compared[2].report.with_name("report.md").read_text()

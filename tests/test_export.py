@@ -1,5 +1,5 @@
-"""An exported folder: plain transformers loads it and answers as the run did; nothing private is in
-it; it is there as a whole or not at all.
+"""An exported folder: transformers loads it and it answers as in the run. It has no private data,
+and it is complete or does not exist.
 """
 
 import json
@@ -32,7 +32,7 @@ KILLED.set_forkserver_preload(["bridgekd.lm.training_loop", "bridgekd.lm.score",
 
 @pytest.fixture(scope="module")
 def bridge(runs, tmp_path_factory):
-    """The folder of the run's own student."""
+    """The exported folder of the run's own student."""
     return bridgekd.export("tiny", tmp_path_factory.mktemp("out") / "student", store=runs).folder
 
 
@@ -43,7 +43,7 @@ def direct(runs, tmp_path_factory):
 
 
 def made(runs, stage):
-    """Folders of a stage in the run's order, and of what each says it was made from."""
+    """The folders of a stage in the order of the run."""
     journal = json.loads((runs / "tiny.json").read_text())
     return [runs / row["folder"] for row in journal["stages"] if row["stage"] == stage]
 
@@ -51,24 +51,24 @@ def made(runs, stage):
 def predictions_of(runs, arm):
     (evaluation,) = made(runs, "evaluate")
     manifest = json.loads((evaluation / "manifest.json").read_text())
-    place = [a["name"] for a in manifest["settings"]["arms"]].index(arm)
-    folder = runs / manifest["inputs"]["predictions"][place]["folder"]
+    position = [a["name"] for a in manifest["settings"]["arms"]].index(arm)
+    folder = runs / manifest["inputs"]["predictions"][position]["folder"]
     return {r.id: r.text for r in read_rows(folder / "predictions.parquet", Prediction)}
 
 
 def answers_of(folder, examples):
-    """What a folder answers when it is loaded and asked with nothing but the messages."""
+    """The answers of an exported folder to the messages alone."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    found = {}
+    answers = {}
     for example in examples:
         messages = [{"role": m.role, "content": m.content} for m in render_cot_prompt(example)]
         inputs = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
         new = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
-        found[example.id] = tokenizer.decode(new, skip_special_tokens=True).strip()
-    return found
+        answers[example.id] = tokenizer.decode(new, skip_special_tokens=True).strip()
+    return answers
 
 
 def front_matter(path):
@@ -81,7 +81,7 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize("arm", ["bridge", "direct", "assistant"])
-def test_plain_transformers_answers_as_the_run_did(runs, tmp_path, arm):
+def test_transformers_gives_the_answers_of_the_run(runs, tmp_path, arm):
     bridgekd.export("tiny", tmp_path / "out", arm=arm, store=runs)
     (test,) = made(runs, "load_test")
     examples = read_rows(test / "test.parquet", Example)
@@ -90,11 +90,11 @@ def test_plain_transformers_answers_as_the_run_did(runs, tmp_path, arm):
     assert answers_of(tmp_path / "out", examples) == expected
 
 
-def test_the_arms_of_a_comparison_are_told_apart(runs):
+def test_arms_of_a_comparison_have_different_answers(runs):
     assert predictions_of(runs, "bridge") != predictions_of(runs, "assistant")
 
 
-def test_generation_is_greedy_and_ends_where_the_run_ended(bridge):
+def test_generation_is_greedy_and_stops_as_in_the_run(bridge):
     settings = json.loads((bridge / "generation_config.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(bridge)
     assert settings["do_sample"] is False
@@ -103,7 +103,7 @@ def test_generation_is_greedy_and_ends_where_the_run_ended(bridge):
     assert not {"temperature", "top_p", "top_k", "repetition_penalty"} & settings.keys()
 
 
-def test_the_card_s_code_works_as_printed(bridge, capsys):
+def test_code_of_the_card_works(bridge, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (bridge / "README.md").read_text(), re.DOTALL)
     question = re.search(r'question = "(.*)"', code)[1]
     with chdir(bridge):
@@ -112,7 +112,7 @@ def test_the_card_s_code_works_as_printed(bridge, capsys):
     assert capsys.readouterr().out.strip() == expected["a"]
 
 
-def test_the_card_has_the_run_s_figures(runs, bridge):
+def test_card_has_the_metrics_of_the_run(runs, bridge):
     (evaluation,) = made(runs, "evaluate")
     arm = json.loads((evaluation / "metrics.json").read_text())["arms"]["bridge"]
     card = (bridge / "README.md").read_text()
@@ -124,10 +124,10 @@ def test_the_card_has_the_run_s_figures(runs, bridge):
     assert "sandbox-teacher (sandbox)" in card and "20% of the pool's questions" in card
     assert "terms" in card and "restrict" in card
     assert front_matter(bridge / "README.md")["library_name"] == "transformers"
-    assert "license" not in front_matter(bridge / "README.md")  # nobody knows it
+    assert "license" not in front_matter(bridge / "README.md")  # it is unknown
 
 
-def test_the_base_s_licence_is_told_where_its_card_says_it(runs, tmp_path):
+def test_license_of_the_base_model_is_read_from_its_card(runs, tmp_path):
     card = runs.parent / "model" / "README.md"
     card.write_text("---\nlicense: apache-2.0\n---\n# A base\n")
     folder = bridgekd.export("tiny", tmp_path / "out", store=runs).folder
@@ -136,7 +136,7 @@ def test_the_base_s_licence_is_told_where_its_card_says_it(runs, tmp_path):
     assert "The card of model says `apache-2.0`." in (folder / "README.md").read_text()
 
 
-def test_only_kept_rationales_are_exported_and_the_dropped_are_counted(runs, direct):
+def test_only_kept_rationales_are_exported_and_dropped_ones_are_counted(runs, direct):
     _, model = made(runs, "train_student")
     check = json.loads((model / "manifest.json").read_text())["inputs"]["rationales"][0]["folder"]
     rationales = read_rows(runs / check / "rationales.parquet", Rationale)
@@ -150,23 +150,23 @@ def test_only_kept_rationales_are_exported_and_the_dropped_are_counted(runs, dir
     assert f"| teacher | {len(kept)} |" in card
 
 
-def test_the_rows_are_what_trl_takes_with_reasoning_and_answer_apart(bridge):
+def test_rows_have_the_format_of_trl_with_separate_rationale_and_answer(bridge):
     rows = rows_of(bridge)
     assert len(rows) == 60
     for row in rows:
-        (asked,), (written,) = row["prompt"], row["completion"]
-        assert (asked["role"], written["role"]) == ("user", "assistant")
-        assert written["content"] == f"{row['rationale']}\nAnswer: {row['answer']}"
+        (prompt,), (completion,) = row["prompt"], row["completion"]
+        assert (prompt["role"], completion["role"]) == ("user", "assistant")
+        assert completion["content"] == f"{row['rationale']}\nAnswer: {row['answer']}"
         assert row["source"] == "assistant"
     assert pq.read_table(bridge / "data" / "train.parquet").to_pylist() == rows
 
 
-def test_the_data_folder_loads_as_a_data_set(bridge, tmp_path):
+def test_data_folder_loads_as_a_dataset(bridge, tmp_path):
     split = datasets.load_dataset(str(bridge / "data"), split="train", cache_dir=str(tmp_path))
     assert split.to_list() == rows_of(bridge)
 
 
-def test_no_path_no_key_and_no_address_of_the_user_is_in_any_file(runs, bridge):
+def test_no_file_contains_a_path_key_or_address_of_the_user(runs, bridge):
     private = [
         str(runs.parents[2]),
         str(Path.home()),
@@ -182,10 +182,10 @@ def test_no_path_no_key_and_no_address_of_the_user_is_in_any_file(runs, bridge):
         assert not [word for word in private if word.encode() in content], path
 
 
-def test_a_folder_that_holds_something_is_refused(runs, tmp_path):
+def test_folder_that_is_not_empty_is_refused(runs, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(InputError, match="out holds something already; export to another folder"):
+    with pytest.raises(InputError, match=r"out is not empty\. Export to another folder"):
         bridgekd.export("tiny", tmp_path / "out", store=runs)
     assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["mine.txt"]
 
@@ -198,7 +198,7 @@ def export_and_die(store, to):
     bridgekd.export("tiny", to, store=store, progress=die)
 
 
-def test_a_killed_export_leaves_no_folder_and_the_next_one_is_whole(runs, bridge, tmp_path):
+def test_killed_export_leaves_no_folder_and_the_next_one_is_complete(runs, bridge, tmp_path):
     process = KILLED.Process(target=export_and_die, args=(runs, tmp_path / "out"))
     process.start()
     process.join()
@@ -210,7 +210,7 @@ def test_a_killed_export_leaves_no_folder_and_the_next_one_is_whole(runs, bridge
     assert names[0] == names[1]
 
 
-def test_a_failed_export_leaves_nothing(runs, tmp_path):
+def test_failed_export_leaves_nothing(runs, tmp_path):
     def fail(what, done, total):
         if what == "export" and done == 1:
             raise KeyboardInterrupt
@@ -227,13 +227,13 @@ def test_a_failed_export_leaves_nothing(runs, tmp_path):
         ("student_base", "'student_base' of tiny learnt from no rationales; take one of assistant"),
     ],
 )
-def test_an_arm_that_cannot_be_exported_is_a_sentence(runs, tmp_path, arm, complaint):
+def test_arm_that_cannot_be_exported_is_refused(runs, tmp_path, arm, complaint):
     with pytest.raises(InputError, match=complaint):
         bridgekd.export("tiny", tmp_path / "out", arm=arm, store=runs)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_run_that_measured_no_model_has_none_to_export(runs, tmp_path):
+def test_run_without_evaluated_model_cannot_be_exported(runs, tmp_path):
     journal = json.loads((runs / "tiny.json").read_text())
     left = [entry for entry in journal["stages"] if entry["stage"] not in ("evaluate", "report")]
     for entry in left:
@@ -243,7 +243,7 @@ def test_a_run_that_measured_no_model_has_none_to_export(runs, tmp_path):
         bridgekd.export("pilot", tmp_path / "out", store=tmp_path)
 
 
-def test_a_run_that_is_not_done_says_how_to_go_on(runs, tmp_path):
+def test_unfinished_run_cannot_be_exported(runs, tmp_path):
     journal = json.loads((runs / "tiny.json").read_text()) | {"state": "interrupted"}
     (tmp_path / "half.json").write_text(json.dumps(journal))
     with pytest.raises(InputError, match="'half' is interrupted, not finished"):
@@ -252,14 +252,14 @@ def test_a_run_that_is_not_done_says_how_to_go_on(runs, tmp_path):
         bridgekd.export("other", tmp_path / "out", store=tmp_path)
 
 
-def test_a_run_whose_folders_are_gone_says_so(runs, tmp_path):
+def test_run_with_missing_folders_cannot_be_exported(runs, tmp_path):
     shutil.copy(runs / "tiny.json", tmp_path)
     with pytest.raises(InputError, match=r"has lost .*load_pool-.*; run its recipe again"):
         bridgekd.export("tiny", tmp_path / "out", store=tmp_path)
 
 
-def test_a_recipe_that_has_changed_since_exports_what_was_made(runs, bridge, tmp_path):
-    """Arms come from manifests: other data files do not make a finished run unknown."""
+def test_export_does_not_depend_on_changes_after_the_run(runs, bridge, tmp_path):
+    """Arms are read from manifests, so new data files do not change a finished run."""
     train = runs.parent / "train.jsonl"
     before = train.read_bytes()
     train.write_bytes(before.splitlines(keepends=True)[0])
@@ -270,14 +270,15 @@ def test_a_recipe_that_has_changed_since_exports_what_was_made(runs, bridge, tmp
     assert rows_of(tmp_path / "out") == rows_of(bridge)
 
 
-def readme_commands():
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    return re.findall(r"^(bridgekd (?:export|ask) .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+def documented_commands():
+    text = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    commands = re.findall(r"^(bridgekd (?:export|ask) my-task .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    return [command for command in commands if "<" not in command and "--choices" not in command]
 
 
-def test_the_readme_s_commands_work_on_a_finished_run(runs, tmp_path, capsys):
-    commands = readme_commands()
-    assert len(commands) == 2
+def test_documented_commands_work_on_a_finished_run(runs, tmp_path, capsys):
+    commands = documented_commands()
+    assert len(commands) >= 3
     with chdir(tmp_path):
         for command in commands:
             _, *arguments = shlex.split(command.replace("my-task", "tiny", 1))

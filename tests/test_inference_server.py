@@ -259,11 +259,11 @@ def test_a_server_that_is_not_there_is_named_with_what_to_serve(folder, tmp_path
 @pytest.mark.parametrize(
     ("terms", "complaint"),
     [
-        ({}, "give either a command"),
-        ({"command": "x {model} {port}", "base_url": "http://h/v1"}, "give either a command"),
-        ({"command": "vllm serve {model}"}, r"holds no \{port\}"),
-        ({"command": "x {model} {port} --api-key sk-1"}, "the command holds a key"),
-        ({"base_url": "http://me:sk-1@h/v1"}, "no user or key"),
+        ({}, "Give either a command"),
+        ({"command": "x {model} {port}", "base_url": "http://h/v1"}, "Give either a command"),
+        ({"command": "vllm serve {model}"}, r"has no \{port\}"),
+        ({"command": "x {model} {port} --api-key sk-1"}, "The command contains a key"),
+        ({"base_url": "http://me:sk-1@h/v1"}, "without a user, key or query"),
     ],
 )
 def test_a_server_is_a_command_or_an_address(terms, complaint):

@@ -42,7 +42,7 @@ PROCESSES.set_forkserver_preload(
     ["bridgekd.lm.remote_tokenizer", "bridgekd.inference_server.open_server"]
 )
 ANNOTATE = AnnotateSettings(
-    keep="all",
+    filter="all",
     confidence=None,
     n_samples=0,
     max_new_tokens=8,
@@ -186,7 +186,7 @@ def test_a_killed_annotate_goes_on_and_ends_with_the_same_rows(pool, model, tmp_
             assert process.exitcode == -signal.SIGKILL
         rows, facts = written_by(store, pool, model, by_url(http.base_url))
         n_asked = len(http.asked)
-    assert rows == expected and facts.asked_with == "tokens"
+    assert rows == expected and facts.prompt_format == "tokens"
     # Three starts, each with a probe; what a kill lost is at most what was in flight or not yet
     # handed over.
     assert N_POOL + 3 <= n_asked <= N_POOL + 3 + 2 * 2 * 4
@@ -249,7 +249,7 @@ def test_a_server_with_chat_completions_alone_is_asked_through_its_own_template(
     with run_teacher_server(wrong_rate=0.0, models=(get_served_name(model),)) as teacher:
         terms = by_url(teacher.base_url)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts.asked_with == "chat" and facts.share_correct == 1.0
+    assert facts.prompt_format == "chat" and facts.correct_fraction == 1.0
     assert len(rows) == N_POOL and all(r.kept for r in rows)
 
 
@@ -262,11 +262,11 @@ def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_
     ) as teacher:
         terms = by_url(teacher.base_url, max_attempts=12)
         rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts.share_correct == 1.0 and len(rows) == N_POOL
+    assert facts.correct_fraction == 1.0 and len(rows) == N_POOL
 
 
 def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
-    settings = ANNOTATE.model_copy(update={"keep": "self_consistent", "n_samples": 2})
+    settings = ANNOTATE.model_copy(update={"filter": "self_consistent", "n_samples": 2})
     with serving_model(model.path, get_served_name(model)) as http:
         terms = by_url(http.base_url)
         rows, _ = written_by(tmp_path / "store", pool, model, terms, settings=settings)
@@ -308,7 +308,7 @@ def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(
         (["assistant.scoring_backend=server"], "scoring_backend: server needs assistant.server"),
         (["@", "select.difficulty=entropy"], "entropy needs .* every token for number answers"),
         (["@"], "strategy bridge_greedy needs embeddings, .*the strategy hardest or random"),
-        (["@", "select.strategy=random", "assistant.server.comand=x"], "did you mean 'command'"),
+        (["@", "select.strategy=random", "assistant.server.comand=x"], "Did you mean 'command'"),
     ],
 )
 def test_what_a_server_cannot_do_is_refused_at_load_time(task, overrides, complaint):

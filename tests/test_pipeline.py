@@ -155,7 +155,7 @@ def test_a_budget_in_dollars_is_a_normal_end(tiny, teacher):
     facts = json.loads(
         (artifact(tiny.parent / "runs", "query_teacher") / "manifest.json").read_text()
     )
-    assert facts["stats"]["ended_by"] == "usd"
+    assert facts["stats"]["stop_reason"] == "usd"
     assert 0 < outcome.metrics.arms["bridge"].n_queries < 12
     assert outcome.metrics.arms["bridge"].spend_usd <= 0.012
 

@@ -33,7 +33,7 @@ def plan_audit(planned, inputs):
     """The first three questions of the pool."""
     (pool,) = planned.inputs["pool"]
     return PlannedRequests(
-        hide_answer(planned.settings.ask), inputs.read_pool(pool)[:3], True, Limits(queries=3),
+        hide_answer(planned.settings.request), inputs.read_pool(pool)[:3], True, Limits(queries=3),
         "first", planned.artifact.path.name,
     )  # fmt: skip
 

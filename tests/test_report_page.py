@@ -1,4 +1,4 @@
-"""The page as people meet it: by its marks, and in a browser, on a desk, on a phone, in print."""
+"""The page as a reader sees it: its HTML, and in a browser on a desktop, on a phone, in print."""
 
 import json
 import re
@@ -13,8 +13,7 @@ from itertools import pairwise
 import pytest
 
 import bridgekd
-from bridgekd.report.page import render_report
-from bridgekd.report.sections import build_sections
+from bridgekd.report.page import build_sections, render_report
 from bridgekd.report.tables import to_single_line
 from bridgekd.report.training_plot import describe_training, plot_training
 from headless_browser import CHROMIUM, open_tab
@@ -79,7 +78,7 @@ def file(page, tmp_path_factory):
     return path
 
 
-def test_every_picture_says_what_it_shows(marks):
+def test_every_picture_has_a_description(marks):
     outer = [e for e in marks.named("svg", "img") if "svg" not in e["around"]]
     assert len(outer) >= 8
     silent = [e for e in outer if not e.get("aria-label") and e.get("aria-hidden") != "true"]
@@ -94,7 +93,7 @@ def test_headings_go_down_one_level_at_a_time(marks):
     assert all(b - a <= 1 for a, b in pairwise(levels))
 
 
-def test_every_table_has_a_caption_and_every_head_its_scope(marks):
+def test_every_table_has_a_caption_and_every_header_a_scope(marks):
     tables, captions = marks.named("table"), marks.named("caption")
     assert len(tables) == len(captions) >= 7
     assert all(e["text"].strip() for e in captions)
@@ -103,7 +102,7 @@ def test_every_table_has_a_caption_and_every_head_its_scope(marks):
     assert all(e["text"].strip() for e in heads)
 
 
-def test_ids_are_unique_and_what_points_to_them_is_there(marks):
+def test_ids_are_unique_and_links_have_targets(marks):
     ids = Counter(e["id"] for e in marks.all if "id" in e)
     assert set(ids.values()) == {1}
     pointed = [e["aria-labelledby"] for e in marks.all if "aria-labelledby" in e]
@@ -112,7 +111,7 @@ def test_ids_are_unique_and_what_points_to_them_is_there(marks):
     assert set(pointed) <= set(ids)
 
 
-def test_there_are_landmarks_a_language_and_a_link_past_the_head(marks):
+def test_page_has_landmarks_language_and_skip_link(marks):
     assert marks.named("html")[0]["lang"] == "en"
     for tag in ("header", "nav", "main", "footer"):
         assert len(marks.named(tag)) == 1
@@ -122,35 +121,35 @@ def test_there_are_landmarks_a_language_and_a_link_past_the_head(marks):
     assert first["href"] == "#main" and first["class"] == "skip"
 
 
-def test_what_scrolls_can_be_reached_by_keyboard_and_has_a_name(marks):
+def test_scrolling_regions_have_keyboard_focus_and_a_name(marks):
     scrolling = [e for e in marks.named("div") if e.get("class") == "scroll"]
     assert scrolling
     for element in scrolling:
         assert element["tabindex"] == "0" and element["role"] == "region"
 
 
-def contrast(one, other):
-    """WCAG 2's ratio of two colours."""
+def contrast(text_color, background):
+    """The contrast ratio of two colors, as WCAG 2 defines it."""
     lights = []
-    for colour in (one, other):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    for color in (text_color, background):
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         lights.append(sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True)))
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
 @pytest.mark.parametrize("rule", [r":root \{(.*?)\}", DARK])
-def test_letters_stand_out_from_what_is_behind_them(page, rule):
-    colours = dict(re.findall(r"--(\w+): (#\w{6})", re.search(rule, page, re.DOTALL)[1]))
+def test_text_has_enough_contrast(page, rule):
+    colors = dict(re.findall(r"--(\w+): (#\w{6})", re.search(rule, page, re.DOTALL)[1]))
     for name in ("ink", "soft", "accent", "good", "bad"):
-        for behind in ("paper", "wash"):
-            assert contrast(colours[name], colours[behind]) >= 4.5, (name, behind)
+        for background in ("paper", "wash"):
+            assert contrast(colors[name], colors[background]) >= 4.5, (name, background)
 
 
-def test_page_and_markdown_hold_the_same_tables(page):
-    story = make_report_data(embedding_maps=(a_map(),))
-    _, markdown = render_report(story)
-    tables = [table for section in build_sections(story) for table in section.tables]
+def test_page_and_markdown_have_the_same_tables(page):
+    data = make_report_data(embedding_maps=(a_map(),))
+    _, markdown = render_report(data)
+    tables = [table for section in build_sections(data) for table in section.tables]
     assert len(tables) >= 7
     for table in tables:
         assert f"**{table.caption}**" in markdown
@@ -163,15 +162,15 @@ def test_page_and_markdown_hold_the_same_tables(page):
         assert all(row.replace("\\|", "").count("|") == len(table.columns) + 1 for row in rows)
 
 
-def test_a_hostile_text_is_shown_and_never_run(page):
+def test_hostile_text_is_shown_and_never_executed(page):
     assert "<script" not in page.lower()
     assert "alert(&#39;x&#39;)" in page
     assert not re.search("[\x00-\x08\u202a-\u202e]", page)
     assert to_single_line(HOSTILE).startswith("</title>")
 
 
-def test_a_training_without_a_log_says_so_and_one_with_it_is_drawn():
-    assert "no log of the loss" in plot_training(make_training(losses=()))
+def test_training_without_log_is_marked_and_training_with_log_is_drawn():
+    assert "no loss log" in plot_training(make_training(losses=()))
     drawn = plot_training(make_training())
     assert drawn.count("<circle") == 2 and "polyline" in drawn
     assert describe_training(make_training()) == (
@@ -182,14 +181,14 @@ def test_a_training_without_a_log_says_so_and_one_with_it_is_drawn():
 
 @needs_chromium
 @pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_opens_without_a_sound_a_request_or_a_scroll_across(browser, file, width):
+def test_page_opens_without_errors_requests_or_horizontal_scrolling(browser, file, width):
     browser.open(file, width)
-    said = [p for m, p in browser.events if m in ("Runtime.consoleAPICalled", "Log.entryAdded")]
-    levels = {p.get("type") or p["entry"]["level"] for p in said}
+    logs = [p for m, p in browser.events if m in ("Runtime.consoleAPICalled", "Log.entryAdded")]
+    levels = {p.get("type") or p["entry"]["level"] for p in logs}
     assert not levels & {"error", "assert"}
     assert not [p for m, p in browser.events if m == "Runtime.exceptionThrown"]
-    asked = [p["request"]["url"] for m, p in browser.events if m == "Network.requestWillBeSent"]
-    assert asked == [file.resolve().as_uri()]
+    urls = [p["request"]["url"] for m, p in browser.events if m == "Network.requestWillBeSent"]
+    assert urls == [file.resolve().as_uri()]
     browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     wide = browser.evaluate("document.documentElement.scrollWidth")
     assert wide <= width
@@ -199,7 +198,7 @@ def test_the_page_opens_without_a_sound_a_request_or_a_scroll_across(browser, fi
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_not_blank(browser, file, tmp_path, scheme):
     browser.open(file, 360, 640, prefers_color_scheme=scheme)
-    shades = shades_of(browser.screenshot(tmp_path / "page.png", whole=False))
+    shades = count_shades(browser.screenshot(tmp_path / "page.png", whole=False))
     (common, n), *others = shades.most_common()
     assert (common > 128) == (scheme == "light")
     assert sum(count for _, count in others) > 0.02 * n
@@ -207,7 +206,7 @@ def test_the_page_is_not_blank(browser, file, tmp_path, scheme):
 
 
 @needs_chromium
-def test_a_reader_without_a_mouse_gets_past_the_head_and_opens_what_is_folded(browser, file):
+def test_keyboard_reaches_main_content_and_opens_details(browser, file):
     browser.open(file)
     browser.press("Tab", 9)
     assert browser.evaluate("document.activeElement.className") == "skip"
@@ -223,7 +222,7 @@ def test_a_reader_without_a_mouse_gets_past_the_head_and_opens_what_is_folded(br
 
 
 @needs_chromium
-def test_on_paper_everything_is_unfolded(browser, file):
+def test_print_shows_all_details(browser, file):
     browser.open(file)
     browser.ask("Emulation.setEmulatedMedia", media="print")
     hidden = "[...document.querySelectorAll('details > :not(summary)')]"
@@ -234,7 +233,7 @@ def test_on_paper_everything_is_unfolded(browser, file):
     assert browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length") == n_all
 
 
-def test_a_run_s_report_tells_how_to_make_it_again(tiny):
+def test_report_of_a_run_can_be_reproduced(tiny):
     done = bridgekd.run(tiny, methods=["bridge", "direct"])
     page, folder = done.report.read_text(), done.report.parent
     files = {"report.html", "report.md", "metrics.json", "manifest.json"}
@@ -252,43 +251,43 @@ def test_a_run_s_report_tells_how_to_make_it_again(tiny):
     assert not again.purchases
 
 
-def test_a_run_s_report_shows_its_trainings_and_what_was_seen(tiny):
+def test_report_of_a_run_shows_trainings_and_contamination(tiny):
     page = bridgekd.run(tiny).report.read_text()
     for title in ("Assistant, warmed up", "Student, instruction-tuned", "Student, BRIDGE"):
         assert f"<strong>{title}</strong>" in page
-    assert "no log of the loss" not in page
-    assert "Share 13 words in a row" in page and "Answers side by side" in page
+    assert "no loss log" not in page
+    assert "Share 13 consecutive words" in page and "Example answers" in page
     for made in (tiny.parent / "runs").glob("report-*"):
         shutil.rmtree(made)
     next((tiny.parent / "runs").glob("train_student-*/training_log.jsonl")).unlink()
     page = bridgekd.run(tiny).report.read_text()
-    assert page.count(">no log of the loss<") == 1
+    assert page.count(">no loss log<") == 1
 
 
-def shades_of(path):
-    """How many pixels a PNG file has of every grey, read without a library."""
+def count_shades(path):
+    """The number of pixels of a PNG file by gray level, without a library."""
     data, at, packed = path.read_bytes(), 8, b""
     while at < len(data):
         (size,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
         if kind == b"IHDR":
-            width, height, _, colour = struct.unpack(">IIBB", data[at + 8 : at + 18])
+            width, height, _, color = struct.unpack(">IIBB", data[at + 8 : at + 18])
         if kind == b"IDAT":
             packed += data[at + 8 : at + 8 + size]
         at += size + 12
-    n, raw = {2: 3, 6: 4}[colour], zlib.decompress(packed)
+    n, raw = {2: 3, 6: 4}[color], zlib.decompress(packed)
     shades, above = Counter(), bytearray(width * n)
     for y in range(height):
         start = y * (width * n + 1)
-        above = unfiltered(raw[start], bytearray(raw[start + 1 : start + 1 + width * n]), above, n)
-        shades.update(above[1::n])  # green stands for grey
+        above = unfilter(raw[start], bytearray(raw[start + 1 : start + 1 + width * n]), above, n)
+        shades.update(above[1::n])  # green stands for gray
     return shades
 
 
-def unfiltered(how, row, above, n):
-    """A row of a PNG file as it was before it was filtered."""
+def unfilter(filter_type, row, above, n):
+    """A row of a PNG file without its filter."""
     for i in range(len(row)):
         left, corner = (row[i - n], above[i - n]) if i >= n else (0, 0)
         up = above[i]
         paeth = min((left, up, corner), key=lambda v: abs(left + up - corner - v))
-        row[i] = (row[i] + (0, left, up, (left + up) // 2, paeth)[how]) & 255
+        row[i] = (row[i] + (0, left, up, (left + up) // 2, paeth)[filter_type]) & 255
     return row

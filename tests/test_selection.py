@@ -11,8 +11,8 @@ from bridgekd.records import Pick
 from bridgekd.selection.diversity import center_embeddings, find_nearest_picks
 from bridgekd.selection.greedy import select_greedy
 from bridgekd.selection.ranking import SelectionPool, rank_normalize
+from bridgekd.selection.strategies.by_domain import allocate_quotas
 from bridgekd.selection.strategies.deita import DEITA_MIN_DISTANCE
-from bridgekd.selection.strategies.domains import allocate_quotas
 from bridgekd.selection.strategies.medoids import find_medoids, run_k_means
 from selection_pools import DOMAINS, get_domains, make_pool, make_twins, rank, to_picks
 
@@ -26,26 +26,26 @@ def test_rows_and_columns_on_disk_are_the_same(tmp_path):
     assert (tmp_path / "columns.parquet").read_bytes() == (tmp_path / "rows.parquet").read_bytes()
 
 
-def apart(one, other):
-    return 0.0 if (one == other).all() else (1 - float(one @ other)) / 2
+def compute_distance(a, b):
+    return 0.0 if (a == b).all() else (1 - float(a @ b)) / 2
 
 
-def brute_force(ids, difficulty, embeddings, n_chosen, alpha):
-    """The greedy rule as method.md states it, with no cleverness."""
+def brute_force(ids, difficulty, embeddings, n_selected, alpha):
+    """The greedy rule as method.md states it, without optimization."""
     order = sorted(range(len(ids)), key=lambda i: ids[i])
-    places, exact = rank_normalize(difficulty), embeddings.astype(float)
-    chosen = []
-    while len(chosen) < n_chosen:
+    difficulty_rank, exact = rank_normalize(difficulty), embeddings.astype(float)
+    selected = []
+    while len(selected) < n_selected:
         best, best_score = None, -1.0
         for i in order:
-            if i in chosen:
+            if i in selected:
                 continue
-            v = min((apart(exact[i], exact[j]) for j in chosen), default=1.0)
-            score = alpha * places[i] + (1 - alpha) * v
+            v = min((compute_distance(exact[i], exact[j]) for j in selected), default=1.0)
+            score = alpha * difficulty_rank[i] + (1 - alpha) * v
             if score > best_score + 1e-9:
                 best, best_score = i, score
-        chosen.append(best)
-    return chosen
+        selected.append(best)
+    return selected
 
 
 @settings(max_examples=200, deadline=None)
@@ -54,20 +54,20 @@ def brute_force(ids, difficulty, embeddings, n_chosen, alpha):
     seed=st.integers(0, 10**6),
     alpha=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
     make=st.sampled_from([make_pool, make_twins]),
-    share=st.floats(0, 1),
+    fraction=st.floats(0, 1),
 )
-def test_bridge_is_the_exact_greedy_choice(n, seed, alpha, make, share):
-    pool, n_chosen = make(n, seed), int(share * n)
-    found = rank("bridge_greedy", *pool, n_chosen, alpha=alpha)
-    assert found.rows[:n_chosen].tolist() == brute_force(*pool, n_chosen, alpha)
+def test_bridge_is_the_exact_greedy_choice(n, seed, alpha, make, fraction):
+    pool, n_selected = make(n, seed), int(fraction * n)
+    ranking = rank("bridge_greedy", *pool, n_selected, alpha=alpha)
+    assert ranking.rows[:n_selected].tolist() == brute_force(*pool, n_selected, alpha)
 
 
-def plain_greedy(difficulty, embeddings, n_chosen, alpha):
+def plain_greedy(difficulty, embeddings, n_selected, alpha):
     """Every row against every pick as it comes: picks, scores at picking, distances at the end."""
-    places, exact = rank_normalize(difficulty), embeddings.astype(float)
-    distance, picks, scores = np.ones(len(places)), [], []
-    for _ in range(n_chosen):
-        score = alpha * places + (1 - alpha) * distance
+    difficulty_rank, exact = rank_normalize(difficulty), embeddings.astype(float)
+    distance, picks, scores = np.ones(len(difficulty_rank)), [], []
+    for _ in range(n_selected):
+        score = alpha * difficulty_rank + (1 - alpha) * distance
         score[picks] = -np.inf
         picks.append(int(np.argmax(score)))
         scores.append(score[picks[-1]])
@@ -89,12 +89,12 @@ def test_waiting_rows_change_no_pick(alpha, size):
     assert ranking.distance_to_selection == pytest.approx(distance[ranking.rows], abs=1e-6)
 
 
-def facility_objective(difficulty, embeddings, picks, alpha, n_chosen):
+def facility_objective(difficulty, embeddings, picks, alpha, n_selected):
     exact = embeddings.astype(float)
     exact /= np.linalg.norm(exact, axis=1, keepdims=True)
     similarity = (1 + exact @ exact[picks].T) / 2
     served = similarity.max(axis=1).mean() if len(picks) else 0.0
-    own = rank_normalize(difficulty)[picks].sum() / n_chosen
+    own = rank_normalize(difficulty)[picks].sum() / n_selected
     return alpha * own + (1 - alpha) * served
 
 
@@ -102,35 +102,35 @@ def facility_objective(difficulty, embeddings, picks, alpha, n_chosen):
 @given(n=st.integers(2, 25), seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.5, 1.0]))
 def test_facility_is_the_exact_greedy_choice(n, seed, alpha):
     ids, difficulty, embeddings = make_pool(n, seed)
-    n_chosen, picks = max(1, n // 2), []
-    for _ in range(n_chosen):
-        worth = {
-            i: facility_objective(difficulty, embeddings, [*picks, i], alpha, n_chosen)
+    n_selected, picks = max(1, n // 2), []
+    for _ in range(n_selected):
+        gain = {
+            i: facility_objective(difficulty, embeddings, [*picks, i], alpha, n_selected)
             for i in range(n)
             if i not in picks
         }
-        picks.append(min(i for i in worth if worth[i] > max(worth.values()) - 1e-10))
-    found = rank("facility_location", ids, difficulty, embeddings, n_chosen, alpha=alpha)
-    assert found.rows[:n_chosen].tolist() == picks
-    whole = facility_objective(difficulty, embeddings, picks, alpha, n_chosen)
-    assert found.score[:n_chosen].sum() == pytest.approx(whole, abs=1e-6)
+        picks.append(min(i for i in gain if gain[i] > max(gain.values()) - 1e-10))
+    ranking = rank("facility_location", ids, difficulty, embeddings, n_selected, alpha=alpha)
+    assert ranking.rows[:n_selected].tolist() == picks
+    total = facility_objective(difficulty, embeddings, picks, alpha, n_selected)
+    assert ranking.score[:n_selected].sum() == pytest.approx(total, abs=1e-6)
 
 
 def test_stochastic_facility_is_within_a_percent_of_the_exact():
     ids, difficulty, embeddings = make_pool(3000, 2, d=16)
-    worth = []
+    gain = []
     for n in (10_000, 1000):
         ranking = rank("facility_location", ids, difficulty, embeddings, 60, max_exact=n)
         picks = ranking.rows[:60]
-        worth.append(facility_objective(difficulty, embeddings, picks, 0.5, 60))
-    assert 0.99 * worth[0] < worth[1] <= 1.001 * worth[0]
+        gain.append(facility_objective(difficulty, embeddings, picks, 0.5, 60))
+    assert 0.99 * gain[0] < gain[1] <= 1.001 * gain[0]
 
 
-def test_deita_takes_the_hardest_that_are_far_enough_apart():
+def test_deita_takes_hardest_questions_with_minimum_distance():
     ids, difficulty, embeddings = make_pool(400, 6, d=3)
-    found = rank("deita", ids, difficulty, embeddings, 12)
-    picks = found.rows[:12]
-    assert found.n_filled == 0 and (found.distance[:12] >= DEITA_MIN_DISTANCE - 1e-6).all()
+    ranking = rank("deita", ids, difficulty, embeddings, 12)
+    picks = ranking.rows[:12]
+    assert ranking.n_filled == 0 and (ranking.distance[:12] >= DEITA_MIN_DISTANCE - 1e-6).all()
     last = difficulty[picks[-1]]
     for passed in set(np.flatnonzero(difficulty > last)) - set(picks):
         harder = picks[difficulty[picks] >= difficulty[passed]]
@@ -138,32 +138,32 @@ def test_deita_takes_the_hardest_that_are_far_enough_apart():
         assert near.min() <= DEITA_MIN_DISTANCE + 1e-6
 
 
-def test_deita_fills_up_with_the_hardest_and_says_so():
+def test_deita_fills_up_with_hardest_and_counts_them():
     ids, difficulty, embeddings = make_pool(400, 6, d=2)  # a circle holds no more than a dozen
-    found = rank("deita", ids, difficulty, embeddings, 60)
-    n_apart = 60 - found.n_filled
-    assert 4 <= n_apart <= 14
-    left = np.setdiff1d(np.arange(400), found.rows[:n_apart])
-    wanted = np.sort(difficulty[left])[::-1][: found.n_filled]
-    assert difficulty[found.rows[n_apart:60]].tolist() == wanted.tolist()
+    ranking = rank("deita", ids, difficulty, embeddings, 60)
+    n_distant = 60 - ranking.n_filled
+    assert 4 <= n_distant <= 14
+    left = np.setdiff1d(np.arange(400), ranking.rows[:n_distant])
+    expected = np.sort(difficulty[left])[::-1][: ranking.n_filled]
+    assert difficulty[ranking.rows[n_distant:60]].tolist() == expected.tolist()
 
 
 @settings(max_examples=60, deadline=None)
-@given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=8), share=st.floats(0, 1))
-def test_quotas_are_proportional_and_add_up(sizes, share):
-    sizes, total = np.array(sizes), int(share * sum(sizes))
-    found = allocate_quotas(sizes, total)
-    assert found.sum() == total and (found <= sizes).all() and (found >= 0).all()
-    assert (np.abs(found - total * sizes / max(1, sizes.sum())) < 1).all()
+@given(sizes=st.lists(st.integers(0, 50), min_size=1, max_size=8), fraction=st.floats(0, 1))
+def test_quotas_are_proportional_and_add_up(sizes, fraction):
+    sizes, total = np.array(sizes), int(fraction * sum(sizes))
+    quotas = allocate_quotas(sizes, total)
+    assert quotas.sum() == total and (quotas <= sizes).all() and (quotas >= 0).all()
+    assert (np.abs(quotas - total * sizes / max(1, sizes.sum())) < 1).all()
 
 
-def test_every_domain_gives_its_share():
+def test_every_domain_gets_its_quota():
     ids, difficulty, embeddings = make_pool(140, 8)
     domains = np.array(get_domains(ids))
-    found = rank("domains", ids, difficulty, embeddings, 21, domains=domains.tolist())
-    taken = [np.count_nonzero(domains[found.rows[:21]] == name) for name in DOMAINS]
+    ranking = rank("domains", ids, difficulty, embeddings, 21, domains=domains.tolist())
+    taken = [np.count_nonzero(domains[ranking.rows[:21]] == name) for name in DOMAINS]
     assert taken == [9, 6, 6]
-    first = [found.rows[:21][domains[found.rows[:21]] == name][0] for name in DOMAINS]
+    first = [ranking.rows[:21][domains[ranking.rows[:21]] == name][0] for name in DOMAINS]
     assert rank("bridge_greedy", ids, difficulty, embeddings, 1).rows[0] in first
 
 
@@ -182,9 +182,9 @@ def groups_of_points(n, k, seed):
 
 def test_medoids_are_the_middles_of_the_groups():
     ids, difficulty, embeddings, labels = groups_of_points(300, 5, 0)
-    found = rank("medoids", ids, difficulty, embeddings.astype(np.float32), 5)
-    assert sorted(labels[found.rows[:5]]) == list(range(5))
-    for row in found.rows[:5]:
+    ranking = rank("medoids", ids, difficulty, embeddings.astype(np.float32), 5)
+    assert sorted(labels[ranking.rows[:5]]) == list(range(5))
+    for row in ranking.rows[:5]:
         members = embeddings[labels == labels[row]]
         to_mean = np.linalg.norm(members - members.mean(axis=0), axis=1)
         assert np.linalg.norm(embeddings[row] - members.mean(axis=0)) < to_mean.min() + 1e-3
@@ -218,7 +218,7 @@ def test_a_difficulty_that_is_not_finite_is_named():
         rank_normalize(np.array([1.0, np.nan]))
 
 
-def test_centring_makes_distances_count_where_all_embeddings_share_one_direction():
+def test_centering_makes_distances_count_where_all_embeddings_share_one_direction():
     _, _, embeddings = make_pool(200, 1)
     crowded = embeddings + 20 * np.eye(1, embeddings.shape[1], dtype=np.float32)
     crowded /= np.linalg.norm(crowded, axis=1, keepdims=True)

@@ -107,7 +107,7 @@ def test_a_missing_answer_is_still_a_mistake_unless_it_is_announced(unlabelled):
 def test_the_least_confident_rationales_are_dropped_and_confidence_is_held_against_gold(tiny, how):
     chosen = ["check.filter=confident", "confidence.keep_fraction=50%", f"confidence.measure={how}"]
     page = bridgekd.run(tiny, overrides=chosen).report.read_text()
-    assert "Confidence of the filter, compared with the gold answers" in page
+    assert "Calibration of the confidence filter" in page
     rows = read_rows(artifact(tiny, "check_rationales") / "rationales.parquet", Rationale)
     judged = [r for r in rows if r.confidence is not None]
     kept = [r.confidence for r in judged if r.kept]

@@ -48,7 +48,7 @@ def lessons(tmp_path):
 def taught(lessons, form):
     settings = TrainSettings(
         role="student",
-        rows=RationaleRows(form=form, answer_weight=0.5),
+        rows=RationaleRows(target_format=form, answer_weight=0.5),
         objective=VariantSettings(name="nll"),
         train=TrainOptions(),
         lora=None,

@@ -150,8 +150,8 @@ class Registry(Generic[V]):
         yield from (self._load_plugin(name)[0] for name in self._plugins if name not in self._own)
 
     def list_names(self) -> list[str]:
-        """Return the names of all variants except those in files."""
-        return [variant.name for variant in self]
+        """Return the names of all variants except those in files. This loads no plugin."""
+        return list(self._own | self._plugins)
 
     def get(self, name: str) -> V:
         """Return the variant of this name. InputError names the nearest known one."""
@@ -215,7 +215,7 @@ class Registry(Generic[V]):
             return self._own[name], None
         if name in self._plugins:
             return self._load_plugin(name)
-        known = [*self._own, *self._plugins]
+        known = self.list_names()
         near = get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
         raise InputError(f"Unknown {self.kind} {name!r}. {hint}")

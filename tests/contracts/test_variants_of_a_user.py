@@ -50,7 +50,7 @@ def own(tiny):
 
 def test_variants_in_files_beside_the_recipe_run_to_the_end(own):
     done = bridgekd.run(own, overrides=OVERRIDES)
-    assert "Selected by easiest" in done.report.read_text()
+    assert "Selection: easiest" in done.report.read_text()
     plan = bridgekd.plan(own, overrides=OVERRIDES)
     assert all(artifact.done for artifact in plan.stages)
 

@@ -6,16 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bridgekd import api
 from bridgekd.cli import render_plan
 from bridgekd.cli.progress_bars import show_progress
+from bridgekd.cli.terminal import RunName, StorePath, out
 
-out = Console()
-
-RunName = Annotated[str, typer.Argument(help="The run.", metavar="RUN")]
-StorePath = Annotated[Path, typer.Option("--store", help="The store's folder.")]
 ArmName = Annotated[
     str | None, typer.Option(help="Which of its models; the student of its method if left out.")
 ]

@@ -4,22 +4,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from bridgekd.cli import render_ledger, render_plan
+from bridgekd.cli.documents import SpendDocument, print_document
 from bridgekd.cli.progress_bars import show_progress
+from bridgekd.cli.terminal import JsonFlag, out
 from bridgekd.errors import InputError
 from bridgekd.ledger import verify
 from bridgekd.ledger.export import export_ledger as export_to
 from bridgekd.ledger.import_answers import import_answers
-from bridgekd.ledger.spend import GROUPS, check_exists, sum_spend
+from bridgekd.ledger.spend import GROUPS, check_exists, sum_rows, sum_spend
 from bridgekd.recipe import Price
 
 DEFAULT = Path("ledger.db")
 HELP = "Every paid call: what was spent, export, import, proof."
 
 app = typer.Typer(help=HELP)
-out = Console()
 
 LedgerPath = Annotated[
     Path | None,
@@ -32,20 +32,26 @@ GroupBy = Annotated[
 
 @app.callback(invoke_without_command=True, epilog="Example: bridgekd ledger --by run,day")
 def show_default(
-    context: typer.Context, ledger: LedgerPath = None, by: GroupBy = "run,model,state"
+    context: typer.Context,
+    ledger: LedgerPath = None,
+    by: GroupBy = "run,model,state",
+    as_json: JsonFlag = False,
 ) -> None:
     """Every paid call: what was spent, export, import, proof. Alone it shows what was spent."""
     context.obj = ledger or DEFAULT
     if context.invoked_subcommand is None:
-        _print_spend_table(context.obj, by)
+        _print_spend(context.obj, by, as_json=as_json)
 
 
 @app.command("show", epilog="Example: bridgekd ledger show --by model,day")
 def show_spend(
-    context: typer.Context, ledger: LedgerPath = None, by: GroupBy = "run,model,state"
+    context: typer.Context,
+    ledger: LedgerPath = None,
+    by: GroupBy = "run,model,state",
+    as_json: JsonFlag = False,
 ) -> None:
     """Show what was spent. Reads only, also while a run is buying."""
-    _print_spend_table(ledger or context.obj, by)
+    _print_spend(ledger or context.obj, by, as_json=as_json)
 
 
 @app.command("export", epilog="Example: bridgekd ledger export --to answers.jsonl")
@@ -126,9 +132,14 @@ def _price(written: str | None) -> Price | Literal["published"] | None:
         ) from exc
 
 
-def _print_spend_table(path: Path, by: str) -> None:
-    names = list(dict.fromkeys(name.strip() for name in by.split(",")))
+def _print_spend(path: Path, by: str, *, as_json: bool) -> None:
+    names = tuple(dict.fromkeys(name.strip() for name in by.split(",")))
     if unknown := [name for name in names if name not in GROUPS]:
         raise InputError(f"--by {unknown[0]!r} is unknown; known: {', '.join(GROUPS)}")
     check_exists(path)
-    render_ledger.print_spend(out, path, names, sum_spend(path, names))
+    rows = sum_spend(path, names)
+    spend = SpendDocument(path=str(path), by=names, rows=rows, total=sum_rows(rows))
+    if as_json:
+        print_document(spend)
+    else:
+        render_ledger.print_spend(out, spend)

@@ -10,24 +10,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
 from bridgekd import __version__, api
-from bridgekd.cli import export, ledger, render_metrics, render_pilot, render_plan
+from bridgekd.cli import (
+    export,
+    ledger,
+    list_variants,
+    render_metrics,
+    render_pilot,
+    render_plan,
+    status,
+)
+from bridgekd.cli.documents import build_plan_document, print_document
 from bridgekd.cli.progress_bars import show_progress
+from bridgekd.cli.terminal import JsonFlag, err, out
 from bridgekd.comparison import MethodName
 from bridgekd.errors import BridgekdError, InputError
-from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.load_recipe import parse_methods
-from bridgekd.io.metrics_file import METRICS_FILE, read_metrics
-from bridgekd.ledger.spend import sum_spend
 from bridgekd.methods import METHODS
-from bridgekd.runs.metadata import read_metadata
 from bridgekd.stages.pilot import RESULTS
-from bridgekd.stages.stats import PurchaseStats
-from bridgekd.throughput import WorkKind
 
 ARMS_HELP = (
     f"Methods, separated by commas: {', '.join(METHODS.list_names())}; or a .py file of your own."
@@ -41,8 +44,6 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(ledger.app, name="ledger")
-out = Console()
-err = Console(stderr=True)
 _ERROR_TITLES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
@@ -56,7 +57,6 @@ Budgets = Annotated[
     str,
     typer.Option(help="Queries: 5% or 0.05 of the pool, or 200; with commas; or the recipe's."),
 ]
-StorePath = Annotated[Path, typer.Option("--store", help="The store's folder.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -115,9 +115,10 @@ def plan_command(
     ] = False,
     set_: Overrides = None,
     yes: Yes = False,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Say what a run would do and what it may cost. Sends nothing, writes nothing; with --pilot a
-    pilot is bought, after asking; --time saves the measured speeds in the store.
+    """Show what a run would do and what it would cost. It sends nothing and writes nothing, except:
+    --pilot runs a paid pilot after a confirmation, and --time saves the speeds in the store.
     """
     if pilot:
         if arms or budgets or seeds > 1:
@@ -125,11 +126,11 @@ def plan_command(
                 "--pilot has arms of its own and uses the recipe's budget. Leave out --arms, "
                 "--seeds and --budgets (instead: --set budget.queries=5%, --set pilot.n_seeds=3)."
             )
-        _run_pilot(recipe, set_ or [], yes)
+        _run_pilot(recipe, set_ or [], yes, as_json=as_json)
         return
     how: dict[str, Any] = {"seeds": seeds, "budgets": _split_list(budgets)}
-    with show_progress(out) as progress:
-        told = api.plan(
+    with show_progress(err if as_json else out) as progress:
+        plan = api.plan(
             recipe,
             overrides=set_ or [],
             methods=parse_methods(arms),
@@ -137,58 +138,15 @@ def plan_command(
             progress=progress,
             **how,
         )
-    render_plan.print_plan(out, told)
+    if as_json:
+        print_document(build_plan_document(plan))
+    else:
+        render_plan.print_plan(out, plan)
 
 
-@app.command("status", epilog="Example: bridgekd status medqa --store runs")
-def show_status(
-    name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
-) -> None:
-    """Show a run's stages, seconds, spend and folders; and what is still to be paid."""
-    metadata = read_metadata(store, name)
-    rows = []
-    for entry in metadata.stages:
-        made = Artifact(entry.stage, "", store / entry.folder)
-        if not made.has_manifest:
-            rows.append((entry.stage, "", "", f"{entry.folder} (gone)"))
-            continue
-        paid = made.manifest.kind is WorkKind.PAID
-        spent = f"${made.read_stats(PurchaseStats).spend_microusd / 1e6:.4f}" if paid else ""
-        rows.append((entry.stage, f"{made.manifest.seconds:.1f}", spent, entry.folder))
-    for partial in sorted(store.glob("*.partial")):
-        rows.append((partial.name.rpartition("-")[0], "...", "", f"{partial.name} (unfinished)"))
-    render_plan.print_status(out, name, metadata.state, rows)
-    if metadata.state != "done":
-        try:
-            render_plan.print_remaining(out, api.plan_remaining(metadata, store))
-        except InputError as exc:
-            out.print(f"No forecast of what is to come: {exc}", markup=False)
-    for row in sum_spend(Path(metadata.ledger)):
-        if row.run == name:
-            amount = f"${row.reserved_microusd / 1e6:.4f}"
-            out.print(
-                f"ledger: {row.n_attempts} {row.state} ({row.purpose}, {row.model}), {amount}"
-            )
-
-
-@app.command("report", epilog="Example: bridgekd report medqa")
-def show_report(
-    name: Annotated[str, typer.Argument(help="The run.")], store: StorePath = Path("runs")
-) -> None:
-    """Print a finished run's table and where its page is."""
-    metadata = read_metadata(store, name)
-    folders = {entry.stage: store / entry.folder for entry in metadata.stages}
-    if "report" not in folders:
-        raise InputError(
-            f"{name} has no report yet (it is {metadata.state}); run its recipe to the end"
-        )
-    file = folders["report"] / METRICS_FILE
-    if not file.is_file():
-        raise InputError(f"{file} is not there any more; run the recipe again, which makes it anew")
-    render_metrics.print_metrics(out, read_metrics(file.parent), name)
-    out.print(f"Report: {folders['report'] / 'report.html'}")
-
-
+app.command("status", epilog="Example: bridgekd status medqa --store runs")(status.status_command)
+app.command("report", epilog="Example: bridgekd report medqa")(status.report_command)
+app.command("list", epilog="Example: bridgekd list methods")(list_variants.list_command)
 app.command("export", epilog="Example: bridgekd export medqa --to medqa-student")(
     export.export_model_command
 )
@@ -303,21 +261,25 @@ def _split_list(text: str) -> list[str]:
 
 
 def _ask_confirmation() -> bool:
-    return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False)
+    return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False, err=True)
 
 
-def _run_pilot(recipe: Path, overrides: list[str], yes: bool) -> None:
-    with show_progress(out) as progress:
+def _run_pilot(recipe: Path, overrides: list[str], yes: bool, *, as_json: bool) -> None:
+    notes = err if as_json else out
+    with show_progress(notes) as progress:
         result = api.run_pilot(
             recipe,
             overrides=overrides,
-            show=lambda plan: render_pilot.print_pilot_plan(out, plan),
+            show=lambda plan: render_pilot.print_pilot_plan(notes, plan),
             consent=lambda plan: yes or _ask_confirmation(),
             progress=progress,
-            note=render_plan.make_printer(out),
+            note=render_plan.make_printer(notes),
         )
-    render_pilot.print_pilot_result(out, result.measurements)
-    out.print(f"All results: {result.folder / RESULTS}", soft_wrap=True)
+    if as_json:
+        print_document(result.measurements)
+    else:
+        render_pilot.print_pilot_result(out, result.measurements)
+    notes.print(f"All results: {result.folder / RESULTS}", soft_wrap=True)
 
 
 def _run_methods(

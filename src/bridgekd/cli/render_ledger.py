@@ -1,22 +1,22 @@
 """What a person sees of the ledger in the terminal. It only prints what it is given."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from bridgekd.cli.documents import SpendDocument
+from bridgekd.cli.terminal import widen
 from bridgekd.cost.request_cost import format_microusd
-from bridgekd.ledger.spend import SpendRow, sum_rows
+from bridgekd.ledger.spend import SpendRow
 from bridgekd.ledger.verify import Issue
 
-MIN_WIDTH = 200  # for a file or a pipe, which has no width of its own
 
-
-def print_spend(console: Console, path: Path, by: Sequence[str], rows: Sequence[SpendRow]) -> None:
+def print_spend(console: Console, spend: SpendDocument) -> None:
     """The spend table with a total; columns that hold nothing at all are left out."""
-    total = sum_rows(rows)
-    table = Table(title=f"Ledger {path}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    by, total = spend.by, spend.total
+    title = f"Ledger {spend.path}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for name in by:
         table.add_column("day (UTC)" if name == "day" else name, overflow="fold")
     numbers = ["calls", "prompt", "completion"]
@@ -25,15 +25,13 @@ def print_spend(console: Console, path: Path, by: Sequence[str], rows: Sequence[
     numbers += ["paid", "held"] + ["paid elsewhere"] * bool(total.imported_microusd)
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
+    for row in spend.rows:
         cells = _format_row(row)
         table.add_row(*(getattr(row, name) for name in by), *(cells[name] for name in numbers))
     table.add_section()
     cells = _format_row(total)
     table.add_row("total", *[""] * (len(by) - 1), *(cells[name] for name in numbers), style="bold")
-    if not console.is_terminal:
-        console = Console(file=console.file, width=MIN_WIDTH)
-    console.print(table)
+    widen(console).print(table)
 
 
 def print_issues(console: Console, findings: Sequence[Issue]) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bridgekd.cli.documents import PlanDocument, StatusDocument
 from bridgekd.cost.bounds import CostBounds
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.cost.request_cost import format_microusd
@@ -149,16 +150,16 @@ def _get_terms(purchase: PurchaseSummary) -> tuple[object, ...]:
     return (purchase.stage, requests.strategy, requests.is_selected, requests.limits)
 
 
-def print_remaining(console: Console, plan: Plan) -> None:
+def print_remaining(console: Console, plan: PlanDocument) -> None:
     """How far the buying of a run is, and what it will come to."""
     for purchase in plan.purchases if plan.n_variants == 1 else ():
-        told = purchase.forecast
-        n, spent = told.n_reused, format_microusd(told.reused_microusd)
-        far = f"{n:,} of up to {told.n_queries:,} answers, {spent} so far"
-        if not purchase.requests.is_selected:
-            far = f"up to {told.n_queries:,} answers; which is not chosen yet"
+        cost = purchase.cost
+        spent = format_microusd(cost.reused_microusd)
+        far = f"{cost.n_reused:,} of up to {cost.n_queries:,} answers, {spent} so far"
+        if not purchase.is_selected:
+            far = f"up to {cost.n_queries:,} answers; which is not chosen yet"
         console.print(
-            f"{purchase.stage} ({purchase.requests.strategy}): {far}; in all {format_total(told)}."
+            f"{purchase.stage} ({purchase.strategy}): {far}; in all {format_total(cost)}."
         )
     if plan.n_variants > 1 and plan.total_cost is not None:
         n = len(plan.purchases)
@@ -167,18 +168,26 @@ def print_remaining(console: Console, plan: Plan) -> None:
         )
 
 
-def print_status(
-    console: Console, name: str, state: str, rows: Sequence[tuple[str, str, str, str]]
-) -> None:
-    """Stages of a run with their state, seconds, spend and folder."""
-    table = Table(title=f"{name}: {state}", title_justify="left", box=None)
+def print_status(console: Console, status: StatusDocument) -> None:
+    """Stages of a run with their state, seconds, spend and folder, and what is still to be paid."""
+    table = Table(title=f"{status.name}: {status.state}", title_justify="left", box=None)
     for column in ("stage", "seconds", "spend", "folder"):
         table.add_column(
             column, no_wrap=True, justify="right" if column in ("seconds", "spend") else "left"
         )
-    for row in rows:
-        table.add_row(*row)
+    for row in status.stages:
+        seconds = f"{row.seconds:.1f}" if row.seconds is not None else ""
+        spend = f"${row.spend_microusd / 1e6:.4f}" if row.spend_microusd is not None else ""
+        state = "" if row.state == "done" else f" ({row.state})"
+        table.add_row(row.stage, seconds, spend, f"{row.folder}{state}")
     console.print(table)
+    if status.remaining is not None:
+        print_remaining(console, status.remaining)
+    for spent in status.ledger:
+        console.print(
+            f"ledger: {spent.n_attempts} {spent.state} ({spent.purpose}, {spent.model}), "
+            f"${spent.reserved_microusd / 1e6:.4f}"
+        )
 
 
 def print_answers(console: Console, question: str, replies: Sequence[ModelAnswer]) -> None:

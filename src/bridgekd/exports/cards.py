@@ -1,6 +1,6 @@
 """The two cards of an exported folder, built with `huggingface_hub`.
 
-The cards name files and models, never paths of the user's machine.
+The cards contain the names of files and models, and no path of the user's machine.
 """
 
 import json
@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridgekd import lm
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.grading.graders import GRADERS
 from bridgekd.io.artifact_store import Artifact, Stats, find_ancestors
@@ -22,10 +21,12 @@ from bridgekd.prompts import render_answer_prompt, render_cot_prompt
 from bridgekd.recipe import BudgetOptions
 from bridgekd.records import Example, TrainingExample
 from bridgekd.report.contamination import describe_contamination
+from bridgekd.report.detail_tables import format_counts
 from bridgekd.report.purchases import collect_purchases
 from bridgekd.report.tables import (
     Table,
     escape_cell,
+    format_interval,
     format_percent,
     format_usd,
     render_markdown,
@@ -38,7 +39,7 @@ from bridgekd.stages.training_examples import read_rationales
 from bridgekd.stats.metrics import ArmMetrics, GroupAccuracy
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from bridgekd import lm
 
 _ALSO_SHOWN = ("student_base", "assistant_base", "teacher")  # beside the model, if evaluated
 _TERMS = """\
@@ -49,70 +50,86 @@ _TERMS = """\
 - **License of the base model.** {license_text}
 - **Data.** Questions and answers come from {train_data}. Check under which terms you may share them
   and whether they contain personal data."""
+_ANSWER_ONLY_NOTE = (
+    "The model learned to explain and to answer as two tasks. This prompt returns the answer only, "
+    "without reasoning."
+)
 _CHOICES = ("first option", "second option")
 
 
 class _Filter(Stats):
-    """What the settings of all stages that let rationales through have."""
+    """The setting that all stages with a filter of rationales share."""
 
-    keep: str
+    filter: str
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedArm:
-    """What both cards describe: one arm of a finished run, its training examples and weights."""
+    """One arm of a finished run, for both cards. `command` reproduces the run."""
 
     run: FinishedRun
     arm: EvaluatedModel
     examples: Sequence[TrainingExample]
     merged: "lm.MergeResult"
-    command: str  # that makes the run again
+    command: str
 
 
 def render_model_card(exported: ExportedArm) -> str:
     """Return README.md of the exported folder."""
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     run, arm, merged = exported.run, exported.arm, exported.merged
     metrics = read_metrics(run.evaluation.path).arms
+    own = metrics[arm.name]
     base = _find_base_model(run, arm)
+    base_license = find_license(base)
     shown = {metrics[n].title: metrics[n] for n in (arm.name, *_ALSO_SHOWN) if n in metrics}
-    domains = {name: group for name, group in metrics[arm.name].by_domain.items() if name}
+    domains = {name: group for name, group in own.by_domain.items() if name}
     tables = [_build_accuracy_table("model", shown)]
     tables += [_build_accuracy_table("domain", domains)] if domains else []
-    test_data = _get_public_name(_get_source(run.ancestors, "load_test"))
-    answer_type = load_answer_type(GRADERS.resolve(run.recipe.data.answer_type, run.folder))
-    suffix, known_license = _get_prompt_suffix(arm, answer_type.has_choices), find_license(base)
+    test_data = _get_source_name(run, "load_test")
+    is_answer_only = arm.predicted.prompt_mode == "answer_only"
+    suffix = _get_prompt_suffix(run, is_answer_only)
+    notes = [*merged.notes, _ANSWER_ONLY_NOTE] if is_answer_only else merged.notes
+    versions = arm.model.manifest.libraries
+    result = EvalResult(
+        task_type="text-generation",
+        dataset_type=test_data,
+        dataset_name=test_data,
+        metric_type="accuracy",
+        metric_value=own.accuracy,
+        metric_args={"ci95": list(own.ci95), "n_test": own.n_test},
+    )
     card_data = ModelCardData(
         base_model=_get_name(base) if base.stage == "hub" else None,
-        eval_results=[_build_eval_result(metrics[arm.name], test_data)],
+        eval_results=[result],
         library_name="transformers",
         model_name=f"{run.name} {arm.name}",
         pipeline_tag="text-generation",
         tags=["bridgekd", "distillation", "reasoning"],
-        license=known_license.get("license"),
-        license_name=known_license.get("license_name"),
-        license_link=known_license.get("license_link"),
+        license=base_license.get("license"),
+        license_name=base_license.get("license_name"),
+        license_link=base_license.get("license_link"),
     )
     card = ModelCard.from_template(
         card_data,
         template_str=_read_template("model_card.md"),
-        **_describe_both(exported),
+        **_describe_both(exported, base, base_license),
         base=f"{escape_cell(_get_name(base))}{'' if base.stage == 'hub' else ' (a local folder)'}",
         run=run.name,
         arm=arm.name,
         n_parameters=f"{merged.n_parameters:,}",
         dtype=merged.dtype,
-        libraries=_list_libraries(arm.model),
+        libraries=", ".join(f"{n} {versions[n]}" for n in ("bridgekd", "transformers", "torch")),
         accuracy_tables="\n\n".join(map(render_markdown, tables)),
         test_data=escape_cell(test_data),
         contamination=describe_contamination(run.ancestors),
         prompt_content="the question and its choices" if "(A)" in suffix else "the question",
         prompt_suffix=json.dumps(suffix),
-        training_table=render_markdown(_build_training_table(exported, metrics[arm.name])),
-        n_test=f"{metrics[arm.name].n_test:,}",
+        training_table=render_markdown(_build_training_table(exported, own)),
+        n_test=f"{own.n_test:,}",
         max_new_tokens=f"{arm.predicted.max_new_tokens:,}",
-        notes="".join(f"\n- {note}" for note in _list_notes(arm, merged)),
+        notes="".join(f"\n- {note}" for note in notes),
         command=exported.command,
     )
     return f"{card}\n"
@@ -123,17 +140,13 @@ def render_dataset_card(exported: ExportedArm) -> str:
     from huggingface_hub import DatasetCard, DatasetCardData
 
     arm, examples = exported.arm, exported.examples
-    rationales = find_rationales(arm.model)
+    rationales, base = find_rationales(arm.model), _find_base_model(exported.run, arm)
+    data_files = [{"split": "train", "path": "train.parquet"}]
     card_data = DatasetCardData(
         license="unknown",
         task_categories=["text-generation"],
         tags=["bridgekd", "distillation", "synthetic"],
-        configs=[
-            {
-                "config_name": "default",
-                "data_files": [{"split": "train", "path": "train.parquet"}],
-            }
-        ],
+        configs=[{"config_name": "default", "data_files": data_files}],
     )
     dropped = Counter(r.reason.partition(":")[0] for r in read_rationales(rationales) if not r.kept)
     tables = (
@@ -144,73 +157,61 @@ def render_dataset_card(exported: ExportedArm) -> str:
     card = DatasetCard.from_template(
         card_data,
         template_str=_read_template("dataset_card.md"),
-        **_describe_both(exported),
+        **_describe_both(exported, base, find_license(base)),
         n_rows=f"{len(examples):,}",
         n_questions=f"{len({e.id for e in examples}):,}",
         tables="\n\n".join(map(render_markdown, tables)),
-        filters=_list_filters(rationales),
+        filters=_describe_filters(rationales),
     )
     return f"{card}\n"
 
 
-def _describe_both(exported: ExportedArm) -> dict[str, str]:
-    """What both templates use."""
+def _describe_both(
+    exported: ExportedArm, base: Artifact, base_license: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the values that both templates use."""
     run, arm = exported.run, exported.arm
-    teacher = escape_cell(f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})")
-    train_data = escape_cell(_get_public_name(_get_source(run.ancestors, "load_pool")))
-    return {
+    name = escape_cell(_get_name(base))
+    license_text = f"The license of {name} is unknown. Find it before you share this."
+    if base_license:
+        link = f" ({base_license['license_link']})" if "license_link" in base_license else ""
+        license_id = base_license.get("license_name", base_license["license"])
+        license_text = f"The card of {name} says `{license_id}`{link}. It also applies here."
+    names = {
+        "teacher": escape_cell(f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})"),
+        "train_data": escape_cell(_get_source_name(run, "load_pool")),
+    }
+    return names | {
         "title": escape_cell(f"{run.name}: {arm.arm.title}"),
         "method_text": arm.arm.card_sentence,
-        "teacher": teacher,
-        "train_data": train_data,
-        "terms": _describe_terms(_find_base_model(run, arm), teacher, train_data),
+        "terms": _TERMS.format(license_text=license_text, **names),
     }
-
-
-def _describe_terms(base: Artifact, teacher: str, train_data: str) -> str:
-    name, known = escape_cell(_get_name(base)), find_license(base)
-    license_text = f"The license of {name} is unknown. Find it before you share this."
-    if known:
-        link = f" ({known['license_link']})" if "license_link" in known else ""
-        license_id = known.get("license_name", known["license"])
-        license_text = f"The card of {name} says `{license_id}`{link}. It also applies here."
-    return _TERMS.format(teacher=teacher, license_text=license_text, train_data=train_data)
 
 
 def _build_accuracy_table(
     head: str, rows: Mapping[str, ArmMetrics] | Mapping[str, GroupAccuracy]
 ) -> Table:
-    return Table(
-        "",
-        (head, "accuracy", "95 % interval", "test questions"),
-        tuple(
-            (
-                name,
-                format_percent(row.accuracy),
-                f"{format_percent(row.ci95[0])} to {format_percent(row.ci95[1])}",
-                f"{row.n_test:,}",
-            )
-            for name, row in rows.items()
-        ),
-        "lrrr",
+    cells = tuple(
+        (name, format_percent(row.accuracy), format_interval(row.ci95), f"{row.n_test:,}")
+        for name, row in rows.items()
     )
+    return Table("", (head, "accuracy", "95 % interval", "test questions"), cells, "lrrr")
 
 
 def _build_training_table(exported: ExportedArm, metrics: ArmMetrics) -> Table:
     run, model, examples = exported.run, exported.arm.model, exported.examples
     pool = model.get_input("pool").read_stats(LoadPoolStats)
     training = model.read_stats(TrainStats)
-    train_data = _get_public_name(_get_source(run.ancestors, "load_pool"))
     sources = Counter(example.source for example in examples)
-    by_source = ", ".join(f"{n:,} by the {who}" for who, n in sorted(sources.items()))
+    by_source = ", ".join(f"{n:,} by the {source}" for source, n in sorted(sources.items()))
     rows = (
-        ("pool", f"{pool.n_pool:,} questions of {train_data}"),
+        ("pool", f"{pool.n_pool:,} questions of {_get_source_name(run, 'load_pool')}"),
         ("validation split", f"{pool.n_validation:,} questions"),
         ("teacher", f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})"),
         ("budget", _format_budget(_find_budget(run.recipe.budget, model))),
         ("purchased", f"{metrics.n_queries:,g} answers for {format_usd(metrics.spend_usd)}"),
-        ("rows", f"{len(examples):,}: {by_source}"),
-        ("rows that were too long", f"{training.n_too_long:,}"),
+        ("training examples", f"{len(examples):,}: {by_source}"),
+        ("training examples that were too long", f"{training.n_too_long:,}"),
         ("optimizer updates", f"{training.n_updates:,}"),
         ("weights after update", f"{training.best_update:,}"),
     )
@@ -219,64 +220,31 @@ def _build_training_table(exported: ExportedArm, metrics: ArmMetrics) -> Table:
 
 def _build_purchase_table(model: Artifact) -> Table:
     rows = tuple(
-        (
-            purchase.title,
-            f"{purchase.n_queries:,}",
-            f"{purchase.n_kept:,}",
-            ", ".join(f"{why}: {n:,}" for why, n in (purchase.dropped or {}).items()) or "none",
-        )
-        for purchase in collect_purchases(find_ancestors(model))
+        (p.title, f"{p.n_queries:,}", f"{p.n_kept:,}", format_counts(p.dropped))
+        for p in collect_purchases(find_ancestors(model))
     )
     return Table("", ("purchase", "answers", "kept", "dropped"), rows, "lrrl")
 
 
-def _build_count_table(what: str, number: str, counts: Iterable[tuple[str, int]]) -> Table:
-    rows = tuple((name, f"{n:,}") for name, n in counts) or (("none", "0"),)
-    return Table("", (what, number), rows, "lr")
+def _build_count_table(name: str, number: str, counts: Iterable[tuple[str, int]]) -> Table:
+    rows = tuple((key, f"{n:,}") for key, n in counts) or (("none", "0"),)
+    return Table("", (name, number), rows, "lr")
 
 
-def _build_eval_result(row: ArmMetrics, test_data: str) -> "EvalResult":
-    from huggingface_hub import EvalResult
-
-    return EvalResult(
-        task_type="text-generation",
-        dataset_type=test_data,
-        dataset_name=test_data,
-        metric_type="accuracy",
-        metric_value=row.accuracy,
-        metric_args={"ci95": list(row.ci95), "n_test": row.n_test},
-    )
-
-
-def _list_notes(arm: EvaluatedModel, merged: "lm.MergeResult") -> list[str]:
-    notes = list(merged.notes)
-    if arm.predicted.ask == "answer":
-        notes.append(
-            "The model learned to explain and to answer as two tasks. This prompt returns the "
-            "answer only, without reasoning."
-        )
-    return notes
-
-
-def _list_filters(rationales: Sequence[Artifact]) -> str:
-    filters = sorted({a.read_settings(_Filter).keep for a in rationales})
+def _describe_filters(rationales: Sequence[Artifact]) -> str:
+    filters = sorted({a.read_settings(_Filter).filter for a in rationales})
     text = ", ".join(f"`{name}`" for name in filters)
     unchecked = "; with `all`, no answer was checked against the gold answer"
     return text + unchecked * ("all" in filters)
 
 
-def _list_libraries(model: Artifact) -> str:
-    versions = model.manifest.libraries
-    return ", ".join(f"{name} {versions[name]}" for name in ("bridgekd", "transformers", "torch"))
-
-
 def _find_base_model(run: FinishedRun, arm: EvaluatedModel) -> Artifact:
-    """The model that training started from, at the place that the recipe names."""
+    """Return the base model, in the folder that the recipe names or as a Hub id."""
     source = find_base_model(arm.model)
     if source.stage == "hub":
         return Artifact("hub", source.fingerprint, Path(_get_public_name(source)))
-    sized = run.recipe.assistant if arm.arm.role == "assistant" else run.recipe.student
-    return Artifact("model", source.fingerprint, run.folder / Path(sized.model).expanduser())
+    options = run.recipe.assistant if arm.arm.role == "assistant" else run.recipe.student
+    return Artifact("model", source.fingerprint, run.folder / Path(options.model).expanduser())
 
 
 def _get_name(base: Artifact) -> str:
@@ -284,41 +252,43 @@ def _get_name(base: Artifact) -> str:
 
 
 def _get_public_name(source: Artifact) -> str:
-    """A Hub id, or the name of a file or folder without its path."""
+    """Return a Hub id, or the name of a file or folder without its path."""
     is_on_hub = source.stage == "hub"
     return source.fingerprint.removeprefix("hub:") if is_on_hub else source.path.name
 
 
-def _get_source(behind: Mapping[str, Artifact], stage: str) -> Artifact:
-    """A user's source of a stage; it is the same for all seeds."""
-    return next(a for a in behind.values() if a.stage == stage).get_input("source")
+def _get_source_name(run: FinishedRun, stage: str) -> str:
+    """Return the name of the user's source of a stage; it is the same for all seeds."""
+    artifact = next(a for a in run.ancestors.values() if a.stage == stage)
+    return _get_public_name(artifact.get_input("source"))
 
 
 def _find_budget(budget: BudgetOptions, model: Artifact) -> BudgetOptions:
-    """The budget of the model's own purchases; the recipe's if it has none."""
-    bought = [a for a in find_ancestors(model).values() if a.stage == query_teacher.name]
-    return bought[0].read_settings(QueryTeacherSettings).budget if bought else budget
+    """Return the budget of the model's own purchases; the recipe's if it has none."""
+    for artifact in find_ancestors(model).values():
+        if artifact.stage == query_teacher.name:
+            return artifact.read_settings(QueryTeacherSettings).budget
+    return budget
 
 
 def _format_budget(budget: BudgetOptions) -> str:
-    queries = budget.queries
-    unit = " of the pool's questions" if isinstance(queries, str) else " queries"
-    parts = [f"{queries}{unit}"] if queries is not None else []
-    parts += [f"${budget.usd:,.2f}"] if budget.usd is not None else []
-    parts += [f"{budget.tokens:,} tokens"] if budget.tokens is not None else []
-    parts += (
-        [f"{budget.accepted_rationales:,} accepted rationales"]
-        if budget.accepted_rationales is not None
-        else []
+    unit = " of the pool's questions" if isinstance(budget.queries, str) else " queries"
+    limits = (
+        (budget.queries, f"{budget.queries}{unit}"),
+        (budget.usd, f"${budget.usd or 0:,.2f}"),
+        (budget.tokens, f"{budget.tokens or 0:,} tokens"),
+        (budget.accepted_rationales, f"{budget.accepted_rationales or 0:,} accepted rationales"),
     )
-    return f"{', '.join(parts)}; the first limit that was reached" if len(parts) > 1 else parts[0]
+    texts = [text for limit, text in limits if limit is not None]
+    return ", ".join(texts) + "; the first limit that is reached" * (len(texts) > 1)
 
 
-def _get_prompt_suffix(arm: EvaluatedModel, has_choices: bool) -> str:
-    """What follows the question in a prompt of the training."""
-    choices = _CHOICES if has_choices else ()
-    build_prompt = render_answer_prompt if arm.predicted.ask == "answer" else render_cot_prompt
-    (message,) = build_prompt(Example("", "", choices=choices))
+def _get_prompt_suffix(run: FinishedRun, is_answer_only: bool) -> str:
+    """Return the text after the question in a prompt of the training."""
+    answer_type = load_answer_type(GRADERS.resolve(run.recipe.data.answer_type, run.folder))
+    choices = _CHOICES if answer_type.has_choices else ()
+    render_prompt = render_answer_prompt if is_answer_only else render_cot_prompt
+    (message,) = render_prompt(Example("", "", choices=choices))
     return message.content
 
 

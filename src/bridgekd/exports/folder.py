@@ -1,4 +1,4 @@
-"""The exported folder: written beside where it is wanted, renamed when it is whole."""
+"""The exported folder. It is written beside its destination and renamed when it is complete."""
 
 import os
 import shutil
@@ -22,13 +22,13 @@ from bridgekd.runs.metadata import FinishedRun, find_rationales
 from bridgekd.stages.train import RationaleRows, TrainSettings
 from bridgekd.stages.training_examples import build_training_examples
 
-N_CHECKED = 20  # prompts of the training that the written tokenizer is tried on
-STEPS = 3
+N_CHECKED = 20  # training prompts that check the exported tokenizer
+N_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What was written where. `notes` are sentences about what a user of the folder should know."""
+    """The exported folder. `notes` are sentences for the user of the folder."""
 
     folder: Path
     arm: str
@@ -40,58 +40,62 @@ class ExportResult:
 def export_arm(
     run: FinishedRun, to: Path, arm: str | None = None, progress: Progress = ignore_progress
 ) -> ExportResult:
-    """Writes one arm of a run into `to`, which must be new or empty.
+    """Write one arm of a run to the folder `to`, which must be new or empty.
 
-    The arm is a model that learnt from rationales; None is the student of the run's method. Raises
-    InputError for another arm, for a folder that holds something, and as `lm.load` does.
+    The arm is a model that was trained on rationales; None is the student of the run's method.
+    Raises InputError for another arm and for a folder that is not empty, and the errors of
+    `lm.load_model`.
     """
-    chosen = run.get_arm(arm)
-    with _write_atomic_folder(to) as out:
-        lessons = _read_training_examples(chosen.model)
-        progress("export", 0, STEPS)
+    selected = run.get_arm(arm)
+    with _write_atomic_folder(to) as output_dir:
+        examples = _read_training_examples(selected.model)
+        progress("export", 0, N_STEPS)
         merged = lm.merge_adapter(
-            str(chosen.model.path),
-            out,
-            max_new_tokens=chosen.predicted.max_new_tokens,
-            prompts=[lesson.prompt for lesson in lessons[:N_CHECKED]],
+            str(selected.model.path),
+            output_dir,
+            max_new_tokens=selected.predicted.max_new_tokens,
+            prompts=[example.prompt for example in examples[:N_CHECKED]],
         )
-        progress("export", 1, STEPS)
-        write_sft_rows(out / "data", lessons)
-        progress("export", 2, STEPS)
-        exported = ExportedArm(run, chosen, lessons, merged, _format_command(run))
-        (out / "README.md").write_text(render_model_card(exported), encoding="utf-8")
-        (out / "data" / "README.md").write_text(render_dataset_card(exported), encoding="utf-8")
-    progress("export", STEPS, STEPS)
-    return ExportResult(to, chosen.name, len(lessons), merged.dtype, merged.notes)
+        progress("export", 1, N_STEPS)
+        data_dir = output_dir / "data"
+        write_sft_rows(data_dir, examples)
+        progress("export", 2, N_STEPS)
+        exported = ExportedArm(run, selected, examples, merged, _format_command(run))
+        (output_dir / "README.md").write_text(render_model_card(exported), encoding="utf-8")
+        (data_dir / "README.md").write_text(render_dataset_card(exported), encoding="utf-8")
+    progress("export", N_STEPS, N_STEPS)
+    return ExportResult(to, selected.name, len(examples), merged.dtype, merged.notes)
 
 
 def _read_training_examples(model: Artifact) -> list[TrainingExample]:
-    """What the model learnt from, as its training read it."""
+    """Return the training examples of a model, as its training read them."""
     rows = model.read_settings(TrainSettings).rows
     assert isinstance(rows, RationaleRows), "an exported arm was trained on rationales"
-    return build_training_examples(model.get_input("pool"), find_rationales(model), rows.form)
+    return build_training_examples(
+        model.get_input("pool"), find_rationales(model), rows.target_format
+    )
 
 
 def _format_command(run: FinishedRun) -> str:
-    asked = run.metadata
-    wanted = Comparison(
-        asked.methods,
-        tuple(range(run.recipe.seed, run.recipe.seed + asked.n_seeds)),
-        asked.budgets or (None,),
+    metadata, seed = run.metadata, run.recipe.seed
+    comparison = Comparison(
+        metadata.methods,
+        tuple(range(seed, seed + metadata.n_seeds)),
+        metadata.budgets or (None,),
     )
-    return wanted.format_command(run.recipe)
+    return comparison.format_command(run.recipe)
 
 
 @contextmanager
 def _write_atomic_folder(to: Path) -> Iterator[Path]:
-    """An empty folder beside `to` that takes its place at the end and goes if there is none.
+    """Yield an empty folder that is renamed to `to` at the end, or removed after an error.
 
-    What a killed process left there is cleared by the next one; a lock keeps two apart.
+    The next export removes what a killed process left. A lock refuses two exports to one folder.
     """
     to = to.expanduser().absolute()
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        what = "holds something" if to.is_dir() else "is a file"
-        raise InputError(f"{to} {what} already; export to another folder, or move it away")
+        problem = "is not empty" if to.is_dir() else "is a file"
+        raise InputError(f"{to} {problem}. Export to another folder, or move it.")
     partial = to.with_name(f".{to.name}.partial")
     with translate_disk_errors(to, named="folder"):
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +103,7 @@ def _write_atomic_folder(to: Path) -> Iterator[Path]:
         try:
             lock.acquire(timeout=0)
         except Timeout as exc:
-            raise InputError(f"another process is exporting to {to}; wait for it") from exc
+            raise InputError(f"Another process is exporting to {to}. Wait for it.") from exc
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()

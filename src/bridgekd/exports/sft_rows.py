@@ -33,7 +33,7 @@ class MessageRow(TypedDict):
 
 
 class SftRow(TypedDict):
-    """A row of the exported data: TRL's prompt and completion, and what they were made from."""
+    """A row of the exported data: prompt and completion as in TRL, and the parts of them."""
 
     id: str
     prompt: list[MessageRow]
@@ -44,24 +44,24 @@ class SftRow(TypedDict):
     kept: bool
 
 
-def write_sft_rows(folder: Path, lessons: Sequence[TrainingExample]) -> None:
-    """train.jsonl and train.parquet, the same rows in the same order."""
+def write_sft_rows(folder: Path, examples: Sequence[TrainingExample]) -> None:
+    """Write train.jsonl and train.parquet with the same rows in the same order."""
     folder.mkdir(parents=True)
-    rows = [build_sft_row(lesson) for lesson in lessons]
+    rows = [build_sft_row(example) for example in examples]
     with open(folder / "train.jsonl", "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), folder / "train.parquet")
 
 
-def build_sft_row(lesson: TrainingExample) -> SftRow:
-    """Return the row of one training example; its completion is the text that was trained on."""
-    completion = "".join(span.text for span in build_training_sequence(lesson, 1.0).spans)
+def build_sft_row(example: TrainingExample) -> SftRow:
+    """Return the row of a training example. Its completion is the complete training target."""
+    completion = "".join(span.text for span in build_training_sequence(example, 1.0).spans)
     return SftRow(
-        id=lesson.id,
-        prompt=[MessageRow(role=m.role, content=m.content) for m in lesson.prompt],
+        id=example.id,
+        prompt=[MessageRow(role=m.role, content=m.content) for m in example.prompt],
         completion=[MessageRow(role="assistant", content=completion)],
-        rationale=lesson.rationale,
-        answer=lesson.answer,
-        source=lesson.source,
+        rationale=example.rationale,
+        answer=example.answer,
+        source=example.source,
         kept=True,
     )

@@ -1,4 +1,4 @@
-"""Recipe files: YAML 1.2 in, a Recipe out; complaints have the line and the nearest known key."""
+"""Load recipe files (YAML 1.2). Error messages have the line and the most similar known key."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -28,139 +28,129 @@ _REGISTRIES: dict[tuple[str, str], Registry[Any]] = {
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in `path` with `section.key=value` overrides; its name defaults to the file's."""
+    """Return the recipe in `path` with `section.key=value` overrides.
+
+    Its name defaults to the name of the file. Raises InputError for a file that cannot be read,
+    broken YAML, an unknown or missing key, a wrong value and an unknown variant.
+    """
     try:
         with translate_utf8_errors(path):
             text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise InputError(
-            f"cannot read the recipe {path}: {exc.strerror}; give the path of a YAML file"
+            f"Cannot read the recipe {path}: {exc.strerror}. Pass the path of a YAML file."
         ) from exc
-    tree = _parse(text, str(path))
+    tree = _parse_yaml(text, str(path))
     if not isinstance(tree, CommentedMap):
-        raise InputError(f"{path} is no recipe: expected keys such as data, teacher, budget")
+        raise InputError(f"{path} is not a recipe. Write keys such as data, teacher and budget.")
     for override in overrides:
-        _override(tree, override)
+        _set_key(tree, override)
     tree.setdefault("name", path.stem)
     try:
-        recipe = Recipe.model_validate(_plain(tree))
+        recipe = Recipe.model_validate(_convert_to_plain(tree))
     except ValidationError as exc:
         raise InputError(_format_error(exc, tree, path)) from exc
-    _check_variants(recipe, tree, path)
-    return recipe
-
-
-def _check_variants(recipe: Recipe, tree: CommentedMap, path: Path) -> None:
-    for (section, key), registry in _REGISTRIES.items():
+    for keys, registry in _REGISTRIES.items():
+        section, key = keys
         try:
             registry.resolve(getattr(getattr(recipe, section), key), path.parent)
         except InputError as exc:
-            line = _line(tree, (section, key))
-            raise InputError(f"{path}{f' line {line}' if line else ''}: {exc}") from exc
+            raise InputError(f"{_format_place(tree, keys, path)}: {exc}") from exc
+    return recipe
 
 
 def parse_methods(text: str) -> list[MethodText]:
-    """Return what stands between the commas of --arms: names, files, or mappings with options.
+    """Return the methods of `--arms`, separated by commas: names, files, mappings with options.
 
     >>> parse_methods("bridge,{name: mentor_kd, n_samples: 5},mine.py")
     ['bridge', {'name': 'mentor_kd', 'n_samples': 5}, 'mine.py']
     """
-    found: list[MethodText] = _plain(_parse(f"[{text}]", f"--arms {text}"))
-    for method in found:
+    methods: list[MethodText] = _convert_to_plain(_parse_yaml(f"[{text}]", f"--arms {text}"))
+    for method in methods:
         if not isinstance(method, str | dict):
-            raise InputError(f"--arms {text}: {method!r} is no method. Write a name or a .py file.")
-    return found
+            raise InputError(
+                f"--arms {text}: {method!r} is not a method. Pass a name or a .py file."
+            )
+    return methods
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse_yaml(text: str, where: str) -> Any:
     try:
         return YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as exc:
         line = f" line {exc.problem_mark.line + 1}" if exc.problem_mark else ""
-        raise InputError(f"{where}{line}: broken YAML, {exc.problem}") from exc
+        raise InputError(f"{where}{line}: Broken YAML: {exc.problem}. Fix it.") from exc
     except YAMLError as exc:
-        raise InputError(f"{where}: broken YAML, {exc}") from exc
+        raise InputError(f"{where}: Broken YAML: {exc}. Fix it.") from exc
 
 
-def _override(tree: CommentedMap, override: str) -> None:
+def _set_key(tree: CommentedMap, override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set {override!r}: write section.key=value, such as budget.queries=5%")
+        raise InputError(f"--set {override!r}: Write section.key=value, such as budget.queries=5%.")
     *sections, last = key.strip().split(".")
-    here: Any = tree
     for section in sections:
-        if not isinstance(here.get(section), dict):
-            named = {"name": here[section]} if isinstance(here.get(section), str) else {}
-            here[section] = CommentedMap(named)
-        here = here[section]
-    here[last] = _parse(value, f"--set {key}")
+        current = tree.get(section)
+        if not isinstance(current, dict):
+            # The short form of a variant (strategy: hardest) becomes a mapping with its name.
+            tree[section] = CommentedMap({"name": current} if isinstance(current, str) else {})
+        tree = tree[section]
+    tree[last] = _parse_yaml(value, f"--set {key}")
 
 
-def _plain(value: Any) -> Any:
-    """Without the loader's own types: what pydantic and JSON know."""
+def _convert_to_plain(value: Any) -> Any:
+    """Return a YAML value without the loader's own types, which pydantic and JSON do not know."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _convert_to_plain(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_plain(v) for v in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
+        return [_convert_to_plain(v) for v in value]
+    for plain_type in (bool, int, float, str):
+        if isinstance(value, plain_type):
+            return plain_type(value)
     return value
 
 
 def _format_error(exc: ValidationError, tree: CommentedMap, path: Path) -> str:
-    """The first complaint in one sentence; how many more there are."""
-    unknown_first = sorted(exc.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first, *more = unknown_first  # a mistyped key also shows as a missing one
-    where = tuple(first["loc"])
-    key = ".".join(map(str, where))
-    line = _line(tree, where)
-    at = f"{path} line {line}: " if line else f"{path}: "
-    rest = f" ({len(more)} more after this one)" if more else ""
+    """Return a message about one of the errors, and the number of the others."""
+    # A mistyped key is also reported as a missing one. The unknown key explains both.
+    first, *others = sorted(exc.errors(), key=lambda error: error["type"] != "extra_forbidden")
+    keys = tuple(first["loc"])
+    where, key = _format_place(tree, keys, path), ".".join(map(str, keys))
+    n_others = f" ({len(others)} more errors.)" if others else ""
     if first["type"] == "extra_forbidden":
-        return f"{at}unknown key {key!r}{_suggest_key(where)}{rest}"
+        return f"{where}: Unknown key {key!r}. {_suggest_key(keys)}{n_others}"
     if first["type"] == "missing":
-        return f"{at}the key {key!r} is missing; add it{rest}"
-    value = first["input"]
-    may_hold_a_key = where[-1:] == ("base_url",)
-    shown = f", found {value!r}" if isinstance(value, str | int | float) else ""
-    shown = "" if may_hold_a_key else shown
-    problem = str(first["msg"]).removeprefix("Value error, ")
-    return f"{at}{key}: {problem}{shown if repr(value) not in problem else ''}{rest}"
+        return f"{where}: The key {key!r} is missing. Add it.{n_others}"
+    value, problem = first["input"], str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+    # An address may contain a key, which no message repeats.
+    is_shown = isinstance(value, str | int | float) and keys[-1:] != ("base_url",)
+    found = f" Found {value!r}." if is_shown else ""
+    return f"{where}: {key + ': ' if key else ''}{problem}.{found}{n_others}"
 
 
-def _line(tree: Any, where: KeyPath) -> int | None:
-    """The line of the deepest part of `where` that the file holds; None for what came from --set
-    alone.
-    """
+def _format_place(tree: CommentedMap, keys: KeyPath, path: Path) -> str:
+    """Return the file, and the line of the deepest key that it has. Only --set has no line."""
     line = None
-    for part in where:
-        if not isinstance(tree, CommentedMap) or part not in tree:
+    for key in keys:
+        if not isinstance(tree, CommentedMap) or key not in tree:
             break
         try:
-            line = tree.lc.key(part)[0] + 1
+            line = tree.lc.key(key)[0] + 1
         except (KeyError, TypeError, AttributeError):
-            return None
-        tree = tree[part]
-    return line
+            return str(path)
+        tree = tree[key]
+    return f"{path} line {line}" if line else str(path)
 
 
-def _suggest_key(where: KeyPath) -> str:
-    section: type[BaseModel] | None = Recipe
-    for part in where[:-1]:
-        section = _section(section, str(part))
-    known = list(section.model_fields) if section else []
-    near = get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known here: {', '.join(known)}"
-
-
-def _section(parent: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
-    if parent is None or key not in parent.model_fields:
-        return None
-    annotation = parent.model_fields[key].annotation
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
+def _suggest_key(keys: KeyPath) -> str:
+    section: type[BaseModel] = Recipe
+    for key in keys[:-1]:
+        annotation = section.model_fields[str(key)].annotation
+        section = next(
+            candidate
+            for candidate in (annotation, *get_args(annotation))
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+        )
+    known = list(section.model_fields)
+    near = get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(known)}."

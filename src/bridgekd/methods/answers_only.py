@@ -1,4 +1,4 @@
-"""Fine-tuning on labels alone: no teacher, no rationale, nothing to pay."""
+"""Fine-tuning on gold answers: no teacher, no rationales, no cost."""
 
 from bridgekd.methods import Method
 from bridgekd.runs.run import Arm, Run
@@ -7,8 +7,8 @@ from bridgekd.variants import NoOptions
 
 
 def build(run: Run, options: NoOptions) -> list[Arm]:
-    """Return the instructed student after the gold answers of the whole pool. It is asked for the
-    answer alone, as it was trained.
+    """Return the student trained on the gold answers of the pool. It answers without a rationale,
+    as it was trained.
     """
     pool, instructed = run.load_pool(), run.instruct_student()
     rows = AnswerRows(size=None, answer_weight=run.recipe.student.answer_weight)
@@ -16,11 +16,8 @@ def build(run: Run, options: NoOptions) -> list[Arm]:
     student = run.make(train_student, settings, instructed, pool, epoch_pool=pool)
     return [
         *run.build_start_arms(instructed),
-        Arm(
-            METHOD.name, "Student, answers only", student, "student", settings.prompt_mode,
-            is_result=True, card_sentence=METHOD.card_sentence,
-        ),
-    ]  # fmt: skip
+        METHOD.build_result_arm("Student, answers only", student, settings.prompt_mode),
+    ]
 
 
 METHOD = Method(

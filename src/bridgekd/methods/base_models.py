@@ -1,4 +1,4 @@
-"""No method at all: what the models can do before anything is purchased or trained."""
+"""No method: what both models can do without any training."""
 
 from bridgekd.methods import Method
 from bridgekd.runs.run import Arm, Run

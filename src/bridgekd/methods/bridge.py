@@ -1,23 +1,19 @@
-"""BRIDGE (arXiv 2512.20403): select locally, pay for little, teach through an assistant."""
+"""BRIDGE (arXiv 2512.20403): pay the teacher for a few selected questions, teach a local assistant
+with its answers, and let the assistant teach the student for free.
+"""
 
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.methods import Method
 from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions
 
-ASSISTANT_CARD = "The assistant of the method: it learned from the teacher's own rationales."
-
 
 def build_bridge(
-    run: Run,
-    name: str,
-    title: str,
-    card_sentence: str,
-    *,
-    strategy: str | None = None,
-    assistant_arm: tuple[str, str] = ("assistant", "Assistant, trained"),
+    run: Run, method: Method, label: str = "BRIDGE", strategy: str | None = None
 ) -> list[Arm]:
-    """Return the arms: phase 1 gives the assistant, phase 2 the student."""
+    """Return the models of phase 1 (assistant) and phase 2 (student). `label` is in their titles,
+    and `strategy` replaces the recipe's select.strategy.
+    """
     pool = run.load_pool()
     warm = run.warm_up(pool)
     assistant = teach_assistant(run, pool, warm, strategy)
@@ -27,49 +23,85 @@ def build_bridge(
     return [
         run.build_assistant_base_arm(),
         *run.build_warm_arm(warm),
-        Arm(*assistant_arm, assistant, "assistant", card_sentence=ASSISTANT_CARD),
+        build_assistant_arm(assistant, strategy, label),
         *run.build_start_arms(instructed),
-        Arm(
-            name, title, student, "student", run.student_prompt_mode,
-            is_result=True, card_sentence=card_sentence,
-        ),
-    ]  # fmt: skip
+        method.build_result_arm(f"Student, {label}", student, run.student_prompt_mode),
+    ]
 
 
 def teach_assistant(
     run: Run, pool: Artifact, warm: Artifact, strategy: str | None = None
 ) -> Artifact:
-    """Return the assistant after selection, purchase and check; in `select.n_rounds` rounds, each
-    trained from `warm` on everything that was purchased by then.
+    """Return the assistant after `select.n_rounds` rounds of selection, purchase and training.
+
+    Each round trains the warm assistant again, on the rationales of all rounds so far.
     """
     assistant, n_rounds = warm, run.recipe.select.n_rounds
     purchases: list[Artifact] = []
     rationales: list[Artifact] = []
     for k in range(n_rounds):
-        part = (k / n_rounds, (k + 1) / n_rounds)
+        budget_slice = (k / n_rounds, (k + 1) / n_rounds)
         scores, embeddings = run.score_pool(pool, assistant)
         ranking = run.select_questions(
-            pool, scores, embeddings, purchases, strategy=strategy, part=part
+            pool, scores, embeddings, purchases, strategy=strategy, budget_slice=budget_slice
         )
-        purchases = [*purchases, run.query_teacher(pool, ranking, part=part)]
-        rationales = [*rationales, run.check_rationales(pool, purchases[-1])]
+        purchases.append(run.query_teacher(pool, ranking, budget_slice=budget_slice))
+        rationales.append(run.check_rationales(pool, purchases[-1]))
         assistant = run.train_assistant(pool, warm, rationales)
     return assistant
 
 
+def build_assistant_arm(assistant: Artifact, strategy: str | None = None, label: str = "") -> Arm:
+    """Return the trained assistant as an arm; its name has any strategy but the recipe's own."""
+    name = "assistant" if strategy is None else f"{strategy}_assistant"
+    title = "Assistant, trained" if strategy is None else f"Assistant, {label}"
+    card = "The assistant of the method: it learned from the teacher's own rationales."
+    return Arm(name, title, assistant, "assistant", card_sentence=card)
+
+
+def define_bridge_variant(
+    strategy: str, label: str, *, title: str, summary: str, difference: str, rank: int
+) -> Method:
+    """Return the method `bridge_<strategy>`: BRIDGE with another selection strategy.
+
+    `label` names its models, and `difference` says in the card what differs from BRIDGE.
+    """
+
+    def build(run: Run, options: NoOptions) -> list[Arm]:
+        return build_bridge(run, method, label, strategy)
+
+    method = Method(
+        name=f"bridge_{strategy}",
+        title=title,
+        summary=summary,
+        paper="arXiv 2512.20403",
+        card_sentence=describe_variant(difference),
+        rank=rank,
+        build=build,
+    )
+    return method
+
+
+def describe_variant(difference: str) -> str:
+    """Return the card sentence of BRIDGE with one difference."""
+    return (
+        f"Method: BRIDGE (arXiv 2512.20403) {difference}. A local assistant learned from the "
+        "teacher's answers; the student learned from the rationales that the assistant then wrote "
+        "for the whole pool."
+    )
+
+
 def build(run: Run, options: NoOptions) -> list[Arm]:
-    """Return BRIDGE with the recipe's own strategy."""
-    return build_bridge(run, METHOD.name, "Student, BRIDGE", METHOD.card_sentence)
+    """Return BRIDGE with the recipe's strategy."""
+    return build_bridge(run, METHOD)
 
 
 METHOD = Method(
     name="bridge",
     title="BRIDGE",
     summary="Selected questions teach a local assistant, which then teaches the student for free.",
-    paper="2512.20403",
-    card_sentence="Method: BRIDGE (arXiv 2512.20403). A local assistant learned from the teacher's "
-    "answers to questions selected by difficulty and diversity; the student learned from the "
-    "rationales that the assistant then wrote for the whole pool.",
+    paper="arXiv 2512.20403",
+    card_sentence=describe_variant("with questions selected by difficulty and diversity"),
     rank=100,
     build=build,
 )

@@ -1,31 +1,12 @@
-"""BRIDGE with another strategy: diverse."""
+"""BRIDGE with selection by diversity alone."""
 
-from bridgekd.methods import Method
-from bridgekd.methods.bridge import build_bridge
-from bridgekd.runs.run import Arm, Run
-from bridgekd.variants import NoOptions
+from bridgekd.methods.bridge import define_bridge_variant
 
-
-def build(run: Run, options: NoOptions) -> list[Arm]:
-    """Return BRIDGE with the strategy diverse."""
-    return build_bridge(
-        run,
-        METHOD.name,
-        "Student, diverse questions",
-        METHOD.card_sentence,
-        strategy="diverse",
-        assistant_arm=("diverse_assistant", "Assistant, diverse questions"),
-    )
-
-
-METHOD = Method(
-    name="bridge_diverse",
+METHOD = define_bridge_variant(
+    "diverse",
+    "diverse questions",
     title="BRIDGE with diverse questions",
     summary="BRIDGE that selects by diversity alone.",
-    paper="2512.20403",
-    card_sentence="Method: BRIDGE (arXiv 2512.20403) with selection by diversity alone. A local "
-    "assistant learned from the teacher's answers; the student learned from the rationales that "
-    "the assistant then wrote for the whole pool.",
+    difference="with selection by diversity alone",
     rank=50,
-    build=build,
 )

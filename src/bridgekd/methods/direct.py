@@ -1,5 +1,5 @@
 """Direct distillation (Distilling Step-by-Step, arXiv 2305.02301): the student learns from the
-teacher itself.
+teacher's own rationales.
 """
 
 from bridgekd.methods import Method
@@ -9,9 +9,11 @@ from bridgekd.variants import NoOptions
 
 
 def build_direct(
-    run: Run, name: str, title: str, card_sentence: str, queries: CountOrPercent | None = None
+    run: Run, method: Method, title: str, queries: CountOrPercent | None = None
 ) -> list[Arm]:
-    """Return the arms: a student of the teacher's answers to sampled questions."""
+    """Return a student trained on the teacher's answers to sampled questions. `queries` replaces
+    that limit of the recipe's budget.
+    """
     pool = run.load_pool()
     ranking = run.select_questions(pool, strategy="random", queries=queries)
     completions = run.query_teacher(pool, ranking, queries=queries)
@@ -20,23 +22,20 @@ def build_direct(
     student = run.train_student(pool, instructed, [rationales])
     return [
         *run.build_start_arms(instructed),
-        Arm(
-            name, title, student, "student", run.student_prompt_mode,
-            is_result=True, card_sentence=card_sentence,
-        ),
-    ]  # fmt: skip
+        method.build_result_arm(title, student, run.student_prompt_mode),
+    ]
 
 
 def build(run: Run, options: NoOptions) -> list[Arm]:
     """Return direct distillation with the recipe's budget."""
-    return build_direct(run, METHOD.name, "Student, direct", METHOD.card_sentence)
+    return build_direct(run, METHOD, "Student, direct")
 
 
 METHOD = Method(
     name="direct",
     title="Direct distillation",
     summary="The student learns from the teacher's answers to sampled questions: the reference.",
-    paper="2305.02301",
+    paper="arXiv 2305.02301",
     card_sentence="Method: direct distillation (arXiv 2305.02301). The student learned from the "
     "teacher's own rationales for questions drawn at random.",
     rank=30,

@@ -1,4 +1,4 @@
-"""Direct distillation with the whole pool: the budget's dollars and tokens still end it."""
+"""Direct distillation with the full pool. The budget's dollars and tokens still limit it."""
 
 from bridgekd.methods import Method
 from bridgekd.methods.direct import build_direct
@@ -7,18 +7,17 @@ from bridgekd.variants import NoOptions
 
 
 def build(run: Run, options: NoOptions) -> list[Arm]:
-    """Return direct distillation that asks every question of the pool."""
-    title = "Student, direct, full pool"
-    return build_direct(run, METHOD.name, title, METHOD.card_sentence, queries="100%")
+    """Return direct distillation with every question of the pool."""
+    return build_direct(run, METHOD, "Student, direct, full pool", queries="100%")
 
 
 METHOD = Method(
     name="direct_full",
     title="Direct distillation, full pool",
-    summary="The student learns from the teacher's answers to the whole pool.",
-    paper="2305.02301",
-    card_sentence="Method: direct distillation (arXiv 2305.02301) with the whole pool asked. The "
-    "student learned from the teacher's own rationales.",
+    summary="The student learns from the teacher's answers to the full pool.",
+    paper="arXiv 2305.02301",
+    card_sentence="Method: direct distillation (arXiv 2305.02301) with the full pool. The student "
+    "learned from the teacher's own rationales.",
     rank=20,
     build=build,
 )

@@ -1,23 +1,22 @@
-"""Mentor-KD (arXiv 2410.09037): the assistant gives several rationales per question, and its own
-distribution over the next token.
+"""Mentor-KD (arXiv 2410.09037): the student learns from several rationales of the assistant per
+question, and from the assistant's distribution over the next token.
 """
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from bridgekd.methods import Method
-from bridgekd.methods.bridge import ASSISTANT_CARD, teach_assistant
+from bridgekd.methods.bridge import build_assistant_arm, teach_assistant
+from bridgekd.recipe import FrozenModel
 from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.annotate import build_sample_settings, sample_rationales
 from bridgekd.stages.train import build_student_settings, train_student
 from bridgekd.variants import VariantRef
 
 
-class MentorKDOptions(BaseModel):
-    """`n_samples` rationales per question at temperature 0.7; the weight of the KL term in the
-    student's loss, and the temperature of both distributions in it.
+class MentorKDOptions(FrozenModel):
+    """n_samples: rationales per question, at temperature 0.7. kd_weight: weight of the KL term in
+    the student's loss. kd_temperature: temperature of both distributions in that term.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_samples: int = Field(3, ge=1, le=64)
     kd_weight: float = Field(0.3, ge=0, lt=1)
@@ -25,44 +24,33 @@ class MentorKDOptions(BaseModel):
 
 
 def build(run: Run, options: MentorKDOptions) -> list[Arm]:
-    """Return the student of an assistant with random selection. Only correct samples are kept."""
+    """Return the student and its assistant, which learned from random questions. The student learns
+    only from samples with the correct answer.
+    """
     pool = run.load_pool()
     assistant = teach_assistant(run, pool, run.warm_up(pool), "random")
-    settings = build_sample_settings(run.recipe, options.n_samples)
-    rationales = run.make(sample_rationales, settings, pool, assistant)
+    samples = build_sample_settings(run.recipe, options.n_samples)
+    rationales = run.make(sample_rationales, samples, pool, assistant)
     instructed = run.instruct_student()
-    objective = VariantRef.model_validate(
-        {
-            "name": "forward_kl",
-            "kd_weight": options.kd_weight,
-            "kd_temperature": options.kd_temperature,
-        }
-    )
+    kd_options = options.model_dump(include={"kd_weight", "kd_temperature"})
+    objective = VariantRef.model_validate({"name": "forward_kl", **kd_options})
+    settings = build_student_settings(run.recipe, objective=objective)
     student = run.make(
-        train_student,
-        build_student_settings(run.recipe, objective=objective),
-        instructed,
-        pool,
-        [rationales],
-        epoch_pool=pool,
-        reference=assistant,
-    )
-    title = "Assistant, random selection"
+        train_student, settings, instructed, pool, [rationales],
+        epoch_pool=pool, reference=assistant,
+    )  # fmt: skip
     return [
-        Arm("random_assistant", title, assistant, "assistant", card_sentence=ASSISTANT_CARD),
+        build_assistant_arm(assistant, "random", "random selection"),
         *run.build_start_arms(instructed),
-        Arm(
-            METHOD.name, "Student, Mentor-KD", student, "student", run.student_prompt_mode,
-            is_result=True, card_sentence=METHOD.card_sentence,
-        ),
-    ]  # fmt: skip
+        METHOD.build_result_arm("Student, Mentor-KD", student, run.student_prompt_mode),
+    ]
 
 
 METHOD = Method(
     name="mentor_kd",
     title="Mentor-KD",
     summary="The student learns from correct samples of the assistant and from its distribution.",
-    paper="2410.09037",
+    paper="arXiv 2410.09037",
     card_sentence="Method: Mentor-KD (arXiv 2410.09037). A local assistant learned from the "
     "teacher's answers to questions drawn at random; the student learned from those of its sampled "
     "rationales that end in the correct answer, and from its distribution.",

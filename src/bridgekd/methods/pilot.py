@@ -1,5 +1,5 @@
-"""The pilot of `plan --pilot`: a small part of the budget, spent on the first questions that
-`direct` and `random` would ask, and the accuracy of the models that are trained on the answers.
+"""The pilot of `plan --pilot`: spend a small part of the budget on the first questions that
+`direct` and `bridge_random` select, and measure the models that are trained on the answers.
 """
 
 from collections.abc import Iterator
@@ -26,32 +26,32 @@ from bridgekd.stages.train import (
     train_student,
 )
 
-NAME = "pilot"  # the method's name in the run's journal
+NAME = "pilot"  # the method's name in the run's metadata
 
 PilotModels = Iterator[tuple[PilotModelSettings, Arm]]
 
 
 def pilot(run: Run) -> Artifact:
-    """What students reach on held-out pool questions: taught directly, via the assistant, and
-    without the teacher.
+    """Return the accuracy of students on held-out pool questions: taught directly, via the
+    assistant, and without the teacher.
     """
     options = run.recipe.pilot
-    part = (0.0, options.budget_fraction)
+    budget_slice = (0.0, options.budget_fraction)
     pool = run.load_pool()
     is_warmed_up = run.warm_up(pool) != run.assistant
-    ranking = run.select_questions(pool, strategy="random", part=part)
-    limits = HoldOutSettings(
+    ranking = run.select_questions(pool, strategy="random", budget_slice=budget_slice)
+    hold_out_settings = HoldOutSettings(
         n=options.n_eval,
         warm_up=build_warm_up_settings(run.recipe) if is_warmed_up else None,
         min_fraction=options.budget_grid[0],
     )
-    held_out = run.make(hold_out, limits, pool, ranking)
-    answers = run.query_teacher(pool, ranking, part=part)
+    held_out = run.make(hold_out, hold_out_settings, pool, ranking)
+    answers = run.query_teacher(pool, ranking, budget_slice=budget_slice)
     rationales = run.check_rationales(pool, answers)
 
     models = [
         *_train_without_teacher(run, pool, held_out),
-        *_train_on_parts(run, pool, held_out, rationales),
+        *_train_with_teacher(run, pool, held_out, rationales),
     ]
     predictions = [run.predict(arm, held_out, held_out) for _, arm in models]
     settings = EvaluatePilotSettings(models=tuple(model for model, _ in models))
@@ -59,7 +59,7 @@ def pilot(run: Run) -> Artifact:
 
 
 def _train_without_teacher(run: Run, pool: Artifact, held_out: Artifact) -> PilotModels:
-    """The students that cost no query."""
+    """Yield the students that need no query."""
     instructed = run.instruct_student()
     if instructed != run.student:
         yield _label("base", run.student, "student")
@@ -71,24 +71,23 @@ def _train_without_teacher(run: Run, pool: Artifact, held_out: Artifact) -> Pilo
         yield _label("answers_only", student, "student", settings.prompt_mode)
 
 
-def _train_on_parts(
+def _train_with_teacher(
     run: Run, pool: Artifact, held_out: Artifact, rationales: Artifact
 ) -> PilotModels:
-    """For every part of the purchase and every seed: the student taught directly, the assistant,
-    and the student taught via that assistant.
+    """Yield, for every fraction of the rationales and every seed, the student taught directly, the
+    assistant, and the student taught via that assistant.
     """
-    base, assistant_base = run.instruct_student(), run.warm_up(pool)
-    mode = run.student_prompt_mode
+    instructed, warm, mode = run.instruct_student(), run.warm_up(pool), run.student_prompt_mode
     for fraction in run.recipe.pilot.budget_grid:
-        part = run.make(subsample, SubsampleSettings(fraction=fraction), rationales)
+        sample = run.make(subsample, SubsampleSettings(fraction=fraction), rationales)
         for seed in range(run.recipe.pilot.n_seeds):
             offset = SEED_STEP * seed  # shuffles the same rows differently
-            direct = run.train_student(pool, base, [part], offset)
-            assistant = run.train_assistant(pool, assistant_base, [part], offset)
-            taught = run.annotate(held_out, assistant)
-            via_assistant = run.train_student(pool, base, [taught], offset)
+            direct = run.train_student(pool, instructed, [sample], offset)
+            assistant = run.train_assistant(pool, warm, [sample], offset)
+            annotated = run.annotate(held_out, assistant)
+            via_assistant = run.train_student(pool, instructed, [annotated], offset)
             yield _label("direct", direct, "student", mode, fraction)
-            yield _label("assistant", assistant, "assistant", "explain", fraction)
+            yield _label("assistant", assistant, "assistant", fraction=fraction)
             yield _label("via_assistant", via_assistant, "student", mode, fraction)
 
 
@@ -96,7 +95,7 @@ def _label(
     pilot_role: PilotRole,
     model: Artifact,
     role: Role,
-    mode: PromptMode = "explain",
+    mode: PromptMode = "cot",
     fraction: float = 0.0,
 ) -> tuple[PilotModelSettings, Arm]:
     arm = Arm(pilot_role, pilot_role, model, role, mode)

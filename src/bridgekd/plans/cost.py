@@ -100,16 +100,16 @@ class PlanContext:
 
     def forecast_single(self, requests: PlannedRequests) -> CostForecast:
         """Return the cost of one purchase."""
-        questions = {requests.ask.model_dump_json(): (requests.ask, requests.examples)}
+        questions = {requests.request.model_dump_json(): (requests.request, requests.examples)}
         return self._forecast(questions, requests.limits, ordered=requests.is_selected)
 
     def forecast_union(self, several: Sequence[PlannedRequests]) -> CostForecast:
         """Return the cost of every question that these purchases name, each once."""
         examples: dict[str, dict[str, Example]] = {}
         for requests in several:
-            named = examples.setdefault(requests.ask.model_dump_json(), {})
+            named = examples.setdefault(requests.request.model_dump_json(), {})
             named.update({e.id: e for e in requests.examples})
-        asks = {r.ask.model_dump_json(): r.ask for r in several}
+        asks = {r.request.model_dump_json(): r.request for r in several}
         questions = {key: (ask, list(examples[key].values())) for key, ask in asks.items()}
         return self._forecast(questions, Limits(), ordered=True)
 
@@ -118,7 +118,7 @@ class PlanContext:
         answers = resolve_teacher(self.run.recipe.teacher).load_answers()
         if answers is None:
             return 0
-        calls = iter_requests(requests.ask, requests.examples, self.run.few_shot)
+        calls = iter_requests(requests.request, requests.examples, self.run.few_shot)
         return sum(len(answers.find_missing(part)) for part in iter_chunks(calls))
 
     def _forecast(

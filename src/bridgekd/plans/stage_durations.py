@@ -166,7 +166,7 @@ def _takes_as_long(artifact: Artifact, settings: BaseModel) -> bool:
     """Whether a row of this stage took as long as with these settings of the same stage."""
     match settings:
         case PredictSettings():
-            return artifact.read_settings(PredictSettings).ask == settings.ask
+            return artifact.read_settings(PredictSettings).prompt_mode == settings.prompt_mode
         case ScorePoolSettings():
             return artifact.read_settings(ScorePoolSettings).difficulty == settings.difficulty
         case TrainSettings():

@@ -117,9 +117,7 @@ class WorkCounter:
             yield self._make(todo, WorkKind.SCORING, n_rows, "reference")
         if "instructions" in todo.inputs or train.holdout_size is not None:
             return
-        explains = (
-            isinstance(todo.settings, TrainSettings) and todo.settings.prompt_mode == "explain"
-        )
+        explains = isinstance(todo.settings, TrainSettings) and todo.settings.prompt_mode == "cot"
         n_texts = train.n_evaluations * self._data.n_validation
         if n_texts:
             yield self._make(todo, WorkKind.GENERATION, n_texts, has_rationale=explains)
@@ -134,7 +132,7 @@ class WorkCounter:
         elif isinstance(settings, SampleRationalesSettings | StudentUncertaintySettings):
             n_texts = settings.n_samples
         elif isinstance(settings, PredictSettings):
-            has_rationale = settings.ask == "explain"
+            has_rationale = settings.prompt_mode == "cot"
         yield self._make(todo, WorkKind.GENERATION, n_rows * n_texts, has_rationale=has_rationale)
 
     def _count_scoring(self, todo: Planned) -> Iterator[Workload]:

@@ -1,10 +1,8 @@
-"""The recipe: one YAML file, frozen, with every unknown key refused and a default wherever one is
-good.
+"""The recipe: one YAML file as frozen models that reject unknown keys.
 
-Sections say what a user wants. Each stage's module takes from them what that stage depends on.
+A part of the recipe states what a user wants. Each stage takes from it what the stage depends on.
 """
 
-from bridgekd.recipe.assistant_server import AssistantServerOptions, BackendName
 from bridgekd.recipe.field_types import (
     CountOrPercent,
     Dollars,
@@ -12,24 +10,28 @@ from bridgekd.recipe.field_types import (
     is_loopback,
     resolve_count,
 )
-from bridgekd.recipe.prices import Price, find_published_price
-from bridgekd.recipe.schema import (
-    AnnotateOptions,
+from bridgekd.recipe.local_models import (
     AssistantOptions,
+    AssistantServerOptions,
+    BackendName,
+    LoraOptions,
+    Role,
+    RuntimeOptions,
+    StudentOptions,
+    TrainOptions,
+)
+from bridgekd.recipe.options import (
+    AnnotateOptions,
     CheckOptions,
     ColumnNames,
     ConfidenceOptions,
     DataOptions,
     EvaluateOptions,
-    LoraOptions,
     PilotOptions,
     Recipe,
-    Role,
-    RuntimeOptions,
     SelectOptions,
-    StudentOptions,
-    TrainOptions,
 )
+from bridgekd.recipe.prices import Price, find_published_price
 from bridgekd.recipe.teacher import (
     OPENAI_URL,
     RESERVED_FIELDS,

@@ -1,4 +1,4 @@
-"""What every section of the recipe is made of: amounts, names, dollars."""
+"""The field types of the recipe: counts, dollars, addresses, and the model class of all parts."""
 
 import ipaddress
 import math
@@ -10,30 +10,28 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 def _parse_count_or_percent(value: object) -> int | str:
-    """An amount of rows: a whole number, or a share such as `5%`."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{value!r} is neither a whole number nor a share such as '5%'")
-    if isinstance(value, int):
+    """Return a whole number as it is, and a percentage in one spelling (`5%`)."""
+    if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
-            raise ValueError(f"{value} is below 0")
+            raise ValueError("Give a number of at least 0.")
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)
-    if not match or not 0 <= float(match[1]) <= 100:
-        raise ValueError(f"{value!r} is neither a whole number nor a share from 0% to 100%")
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
+    if not match or float(match[1]) > 100:
+        raise ValueError("Give a whole number, or a percentage from 0% to 100% such as 5%.")
     return f"{float(match[1]):g}%"
 
 
 def _check_base_url(value: str) -> str:
-    """A server's address, without a user, a key or a query."""
+    """Raise ValueError if an address has a user, a key or a query. No message repeats it."""
     try:
         parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        good = False
-    if not good:
-        raise ValueError("not an address such as https://host/v1")
+        is_url = False
+    if not is_url:
+        raise ValueError("Give an address such as https://host/v1.")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("an address must hold no user or key, and no query; use api_key_env")
+        raise ValueError("Give an address without a user, key or query. A key is in api_key_env.")
     return value
 
 
@@ -43,8 +41,11 @@ BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 
 
 def resolve_count(amount: int | str, n: int) -> int:
-    """Rows that `amount` means for a pool of n: itself, or its share rounded up, never above n for
-    a share.
+    """Return the number of rows that an amount means for a pool of `n` rows.
+
+    A percentage is rounded up and is at most `n`. A number is returned as it is.
+    >>> resolve_count("5%", 30), resolve_count(40, 30)
+    (2, 40)
     """
     if isinstance(amount, int):
         return amount
@@ -52,7 +53,7 @@ def resolve_count(amount: int | str, n: int) -> int:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent to `host` stays on this machine."""
+    """Return whether requests to `host` stay on this machine."""
     if host == "localhost":
         return True
     try:
@@ -62,6 +63,6 @@ def is_loopback(host: str) -> bool:
 
 
 class FrozenModel(BaseModel):
-    """A frozen part of the recipe that refuses unknown keys."""
+    """A frozen model that rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -1,9 +1,8 @@
-"""What a teacher charges: as the recipe says, or as a dated table in the package says."""
+"""Prices of teachers: the type of a price, and the dated table of published prices."""
 
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -12,12 +11,16 @@ from bridgekd.recipe.field_types import Dollars, FrozenModel
 
 
 class Price(FrozenModel):
-    """Dollars per million tokens. What is left out costs what its kind costs: tokens read from the
-    server's cache (`cached_input`) and written into it (`cache_write`) as input, reasoning as
-    output.
+    """Prices in dollars per million tokens.
 
-    `batch_factor` is the factor on input and output of a transport that has a batch price. Above
-    `max_prompt_tokens` the price does not hold.
+    Attributes:
+        input: Price of a prompt token.
+        output: Price of a completion token.
+        cached_input: Price of a prompt token read from the server's cache. Default: `input`.
+        cache_write: Price of a prompt token written into that cache. Default: `input`.
+        reasoning: Price of a reasoning token. Default: `output`.
+        batch_factor: Factor on these prices, except `cached_input`, in a batch. Default: none.
+        max_prompt_tokens: Longest prompt that has these prices. Default: no limit.
     """
 
     input: Dollars
@@ -29,49 +32,45 @@ class Price(FrozenModel):
     max_prompt_tokens: int | None = Field(None, ge=1)
 
     def for_transport(self, *, has_batch_price: bool) -> "Price":
-        """Return the price as it is charged on a transport, with no factor left to apply."""
-        if not has_batch_price or self.batch_factor is None:
-            return self.model_copy(update={"batch_factor": None})
-        halved = {
-            kind: _scale_price(amount, self.batch_factor)
-            for kind in ("input", "output", "cache_write", "reasoning")
-            if (amount := getattr(self, kind)) is not None
+        """Return the price that a transport is charged, with `batch_factor` applied and removed."""
+        factor = self.batch_factor if has_batch_price else None
+        scaled = {
+            name: float(Decimal(repr(amount)) * Decimal(repr(factor)))
+            for name in ("input", "output", "cache_write", "reasoning")
+            if factor is not None and (amount := getattr(self, name)) is not None
         }
-        return self.model_copy(update={"batch_factor": None, **halved})
+        return self.model_copy(update={"batch_factor": None, **scaled})
 
 
 class PublishedPrice(FrozenModel):
-    """A row of the package's table: the price, the date it is of and the table it was read from."""
+    """A price from the package's table, the ISO date it was read on, and the page it is from."""
 
     price: Price
-    read_on: str  # ISO date
-    source: str  # a published table with its version, or the provider's page
+    read_on: str
+    source: str
 
 
 def find_published_price(url: str, model: str) -> PublishedPrice | None:
-    """The table's row for a model at this address; None for one that it does not know.
+    """Return the published price of a model at an address, or None if the table has none.
 
-    A dated snapshot (`gpt-4o-2024-08-06`) is not taken for its family: their prices have differed.
+    Names match exactly: a dated snapshot (`gpt-4o-2024-08-06`) can have another price than
+    `gpt-4o`.
     """
-    host, table = urlsplit(url).hostname, _table()
-    for provider in table["providers"].values():
-        if provider["host"] == host and model in provider["models"]:
-            row = dict(provider["models"][model])
-            source = table["sources"][row.pop("source")]
-            return PublishedPrice(
-                price=Price(**row), read_on=str(source["read"]), source=source["table"]
-            )
-    return None
+    return read_price_table().get((urlsplit(url).hostname or "", model))
 
 
 @cache
-def _table() -> dict[str, Any]:
-    from ruamel.yaml import YAML  # late: most uses never look into the table
+def read_price_table() -> dict[tuple[str, str], PublishedPrice]:
+    """Return the package's price table by host and model."""
+    from ruamel.yaml import YAML  # imported late because most commands need no published price
 
     text = Path(__file__).with_name("prices.yaml").read_text(encoding="utf-8")
-    table: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
-    return table
-
-
-def _scale_price(amount: float, factor: float) -> float:
-    return float(Decimal(repr(amount)) * Decimal(repr(factor)))
+    table = YAML(typ="safe", pure=True).load(text)
+    prices = {}
+    for provider in table["providers"].values():
+        for model, row in provider["models"].items():
+            source = table["sources"][row.pop("source")]
+            prices[provider["host"], model] = PublishedPrice(
+                price=Price(**row), read_on=str(source["read"]), source=source["table"]
+            )
+    return prices

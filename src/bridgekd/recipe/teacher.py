@@ -1,72 +1,95 @@
-"""The paid part of the recipe: who is asked and how, and what may be bought."""
+"""The paid part of the recipe: the teacher, its requests, and the budget."""
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from bridgekd.recipe.field_types import BaseUrl, CountOrPercent, Dollars, FrozenModel
 from bridgekd.recipe.prices import Price, find_published_price
 from bridgekd.variants import VariantRef
 
 OPENAI_URL = "https://api.openai.com/v1"
-# Models that think first: their limit has another name, and they take no temperature.
+# Reasoning models have another name for the token limit and reject `temperature`.
 _REASONING_MODELS = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
 _NO_TEMPERATURE_MODELS = re.compile(r"(?:.*/)?claude-(opus-4-[7-9]|(opus|sonnet|haiku)-[5-9])")
-RESERVED_FIELDS = frozenset((  # of a request: what else a server wants is `extra`
-   
+# Request fields that `extra` must not set: they have a key of their own or are not supported.
+RESERVED_FIELDS = frozenset((
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
     "stop", "response_format", "reasoning_effort", "n", "stream",
 ))  # fmt: skip
 
 
 class TeacherPromptOptions(FrozenModel):
-    """What the teacher is asked. `template` may use {question}, {choices} and, if revealed,
-    {answer}.
+    """The prompt of the teacher.
+
+    Attributes:
+        system: System message. Default: a request to reason and to end with an `Answer:` line.
+        template: User message with {question} and, if needed, {choices} and {answer}.
+        few_shot: JSONL file of few-shot examples with question, rationale and answer.
+        reveal_answer: Whether the teacher sees the gold answer.
     """
 
-    system: str | None = None  # None: the built-in request to reason and end with an `Answer:` line
+    system: str | None = None
     template: str | None = None
-    few_shot: str | None = None  # JSONL with question, rationale, answer: few-shot turns
+    few_shot: str | None = None
     reveal_answer: bool = False
 
     @model_validator(mode="after")
-    def _check_question_placeholder(self) -> "TeacherPromptOptions":
+    def _check_placeholders(self) -> "TeacherPromptOptions":
         if self.template is not None and "{question}" not in self.template:
-            raise ValueError("template holds no {question}, so every request would be the same")
+            raise ValueError(
+                "The template has no {question}, so all requests would be equal. Add it."
+            )
         if self.template is not None and "{answer}" in self.template and not self.reveal_answer:
-            raise ValueError("template holds {answer}; that needs reveal_answer: true")
+            raise ValueError("The template has {answer}, which needs reveal_answer: true.")
         return self
 
 
 class TeacherOptions(FrozenModel):
-    """Any OpenAI-compatible chat completions endpoint, or recordings of one.
+    """An OpenAI-compatible chat completions endpoint. A value of None is not sent.
 
-    None leaves a setting of the request unsent. `seed` goes up by one with each sample of a
-    question. `transport` names how requests reach the teacher: a module of `teacher/transports`,
-    a plugin, or a file.
+    Attributes:
+        provider: Name of the provider in the ledger. It is part of the request key.
+        model: Name of the model, as the server expects it.
+        base_url: Address of the server. Default: OpenAI.
+        api_key_env: Environment variable with the API key. None: the server needs no key.
+        transport: How requests reach the teacher: `live`, `batch`, `replay`, a plugin or a file.
+        max_tokens: Maximum tokens of an answer, reasoning tokens included.
+        max_tokens_field: Name of that limit in the request. `auto` chooses by model.
+        temperature: Sampling temperature. Default: 0, or None for models that reject it.
+        top_p: Nucleus sampling probability.
+        seed: Sampling seed. Sample k of a question uses `seed + k`.
+        stop: Stop sequences.
+        response_format: Response format, such as a JSON schema.
+        reasoning_effort: Reasoning effort of a reasoning model.
+        extra: More fields of the request body.
+        price: Price of the model. Default: the published price, if the package knows it.
+        expected_completion_tokens: Expected range of the mean answer length, used by `plan`.
+        prompt: The prompt.
+        max_concurrent_requests: Maximum number of open requests.
+        max_requests_per_minute: Rate limit in requests.
+        max_tokens_per_minute: Rate limit in tokens.
+        timeout_s: Timeout of one attempt in seconds.
+        max_attempts: Maximum number of attempts per request.
     """
 
     provider: str = "openai"
     model: str
-    base_url: BaseUrl | None = None  # None: OPENAI_URL
-    api_key_env: str | None = "OPENAI_API_KEY"  # None: the server wants no key
+    base_url: BaseUrl | None = None
+    api_key_env: str | None = "OPENAI_API_KEY"
     transport: VariantRef = VariantRef(name="live")
-    max_tokens: int = Field(
-        512, ge=1, le=10**7
-    )  # what an answer may have at most, reasoning included
+    max_tokens: int = Field(512, ge=1, le=10**7)
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
-    temperature: float | None = Field(0.0, ge=0, le=2)  # unsent by default to models that think
+    temperature: float | None = Field(0.0, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = None
     stop: tuple[str, ...] | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: dict[str, JsonValue] | None = None
     reasoning_effort: str | None = None
-    extra: dict[str, Any] = Field({})  # further fields of the request's body
-    price: Price | None = None  # None: as in the package's table, if it knows the model
-    expected_completion_tokens: tuple[int, int] | None = (
-        None  # a guess of the mean answer, for plan
-    )
+    extra: dict[str, JsonValue] = Field({})
+    price: Price | None = None
+    expected_completion_tokens: tuple[int, int] | None = None
     prompt: TeacherPromptOptions = TeacherPromptOptions()
     max_concurrent_requests: int = Field(16, ge=1, le=512)
     max_requests_per_minute: float | None = Field(None, gt=0)
@@ -76,14 +99,12 @@ class TeacherOptions(FrozenModel):
 
     @property
     def effective_base_url(self) -> str:
-        """Where requests go; what the environment says about it does not count."""
+        """Address that requests go to. OPENAI_BASE_URL and similar variables have no effect."""
         return self.base_url or OPENAI_URL
 
     @property
     def list_price(self) -> Price | None:
-        """The recipe's price, else the published one, before any factor of the transport; None if
-        there is neither.
-        """
+        """Price in the recipe, else the published price, without a factor of the transport."""
         if self.price is not None:
             return self.price
         published = find_published_price(self.effective_base_url, self.model)
@@ -91,19 +112,19 @@ class TeacherOptions(FrozenModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_reasoning_temperature(cls, data: Any) -> Any:
+    def _drop_rejected_temperature(cls, data: object) -> object:
         if isinstance(data, dict) and "temperature" not in data:
             model = str(data.get("model"))
-            unsent = _is_reasoning_model(model) or _NO_TEMPERATURE_MODELS.match(model)
-            return data | {"temperature": None if unsent else 0.0}
+            if _is_reasoning_model(model) or _NO_TEMPERATURE_MODELS.match(model):
+                return data | {"temperature": None}
         return data
 
     @field_validator("extra")
     @classmethod
-    def _check_extra_fields(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(RESERVED_FIELDS & value.keys()):
+    def _check_extra_fields(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if reserved := sorted(RESERVED_FIELDS & value.keys()):
             raise ValueError(
-                f"{taken[0]!r} cannot stand here: it has a key of its own or is not supported"
+                f"Remove {reserved[0]!r}. It has a recipe key of its own or is not supported."
             )
         return value
 
@@ -111,11 +132,11 @@ class TeacherOptions(FrozenModel):
     @classmethod
     def _check_token_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
         if value is not None and not 1 <= value[0] <= value[1]:
-            raise ValueError("give the lower end first, such as [150, 250]")
+            raise ValueError("Give the lower end first, such as [150, 250].")
         return value
 
-    def build_request_fields(self, sample_index: int) -> dict[str, Any]:
-        """The fields of a request beside its messages, `extra` among them; none is None."""
+    def build_request_fields(self, sample_index: int) -> dict[str, object]:
+        """Return the fields of a request except its messages. No value is None."""
         name = self.max_tokens_field
         if name == "auto":
             name = "max_completion_tokens" if _is_reasoning_model(self.model) else "max_tokens"
@@ -133,25 +154,29 @@ class TeacherOptions(FrozenModel):
 
 
 class BudgetOptions(FrozenModel):
-    """What may be bought; the first limit to be reached ends the buying, which is a normal end.
+    """Limits of the purchase. It stops at the first limit that is reached, which is a normal end.
 
-    `accepted` ends it once so many rationales have passed the check; it needs another limit beside
-    it, as nobody knows beforehand how many answers that takes.
+    Attributes:
+        queries: Maximum number of questions: a number or a percentage of the pool.
+        usd: Maximum cost in dollars.
+        tokens: Maximum number of prompt and completion tokens.
+        accepted_rationales: Number of rationales that pass the check. Needs another limit as well,
+            because the number of answers that this takes is unknown.
     """
 
     queries: CountOrPercent | None = None
     usd: Dollars | None = None
-    tokens: int | None = Field(None, ge=1)  # prompt and completion together
+    tokens: int | None = Field(None, ge=1)
     accepted_rationales: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _check_any_limit(self) -> "BudgetOptions":
         if self.queries is None and self.usd is None and self.tokens is None:
-            raise ValueError("a budget needs at least one of queries, usd, tokens")
+            raise ValueError("Give at least one of queries, usd and tokens.")
         if self.queries in (0, "0%"):
-            raise ValueError("a budget of 0 queries buys nothing; give at least 1")
+            raise ValueError("A budget of 0 queries buys nothing. Give at least 1.")
         if self.usd == 0:
-            raise ValueError("a budget of 0 dollars buys nothing; give more, or leave usd out")
+            raise ValueError("A budget of 0 dollars buys nothing. Give more, or remove usd.")
         return self
 
 

@@ -1,5 +1,5 @@
-"""How much of the test questions was in the training data: in the train file, and in the rationales
-that students were trained on.
+"""How much of the test questions is in the training texts: the train file, and the rationales that
+students were trained on.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +18,12 @@ from bridgekd.throughput import WorkKind
 
 
 def describe_contamination(ancestors: Mapping[str, Artifact]) -> str:
-    """Return in a sentence how many test questions equal a question of the train file."""
+    """Return a sentence with the number of test questions that the train file contains."""
     for artifact in ancestors.values():
         if artifact.stage == "load_test":
             stats = artifact.read_stats(LoadTestStats)
-            return (
-                f"{stats.n_also_in_train} of {stats.n_test} test questions are in the train file."
-            )
+            n = stats.n_also_in_train_file
+            return f"{n} of {stats.n_test} test questions are in the train file."
     return ""
 
 
@@ -35,8 +34,9 @@ def compare_texts(
     title: str = "",
     answers: Mapping[str, Prediction] | None = None,
 ) -> Contamination:
-    """Return how many test questions share words with each kind of training text; `title` and
-    `answers` are the leading arm's, whose accuracy is split by it.
+    """Return the number of test questions that share words with each source of training texts.
+
+    `title` and `answers` are those of the leading arm; its accuracy is split by overlap.
     """
     questions = [e.question for e in test]
     rows, highest = [], [0.0] * len(test)
@@ -63,7 +63,7 @@ def compare_texts(
 
 
 def _group_sources(ancestors: Mapping[str, Artifact]) -> dict[str, list[Artifact]]:
-    """The train file, which is the same for all seeds, and the rationales of all students."""
+    """Return the pool, which is the same for all seeds, and the rationales of all students."""
     pools = [a for a in ancestors.values() if a.stage == "load_pool"]
     sources = {"Questions of the train file": pools[:1]}
     rationales = {
@@ -79,7 +79,7 @@ def _group_sources(ancestors: Mapping[str, Artifact]) -> dict[str, list[Artifact
 
 
 def _iter_texts(artifact: Artifact) -> Iterator[str]:
-    """The questions of a pool and its validation split, or the kept rationales."""
+    """Yield the questions of a pool and its validation split, or the kept rationales."""
     if artifact.stage == "load_pool":
         yield from (e.question for e in (*read_pool(artifact), *read_validation(artifact)))
         return
@@ -91,18 +91,20 @@ def _iter_texts(artifact: Artifact) -> Iterator[str]:
 def _split_accuracy(
     test: Sequence[Example], fractions: Sequence[float], answers: Mapping[str, Prediction]
 ) -> tuple[OverlapAccuracy, ...]:
-    names = (
-        f"no {NGRAM_SIZE} words in a row shared",
-        f"below {100 * MOSTLY_SEEN:.0f} % of the words shared",
-        f"{100 * MOSTLY_SEEN:.0f} % of the words or more shared",
-    )
-    correct: dict[str, list[bool]] = {name: [] for name in names}
+    threshold = f"{100 * MOSTLY_SEEN:.0f} %"
+    groups: dict[str, list[bool]] = {
+        f"no {NGRAM_SIZE} consecutive words shared": [],
+        f"less than {threshold} of the words shared": [],
+        f"at least {threshold} of the words shared": [],
+    }
+    unseen, partly_seen, mostly_seen = groups.values()
     for example, fraction in zip(test, fractions, strict=True):
         if example.id in answers:
-            name = names[0 if fraction == 0 else 1 if fraction < MOSTLY_SEEN else 2]
-            correct[name].append(answers[example.id].correct)
+            group = mostly_seen if fraction >= MOSTLY_SEEN else partly_seen if fraction else unseen
+            group.append(answers[example.id].correct)
     return tuple(
-        OverlapAccuracy(name, len(row), _estimate_accuracy(row)) for name, row in correct.items()
+        OverlapAccuracy(name, len(group), _estimate_accuracy(group))
+        for name, group in groups.items()
     )
 
 

@@ -1,4 +1,6 @@
-"""The tables behind the figures: purchases, dropped rationales, contamination."""
+"""The tables of details: purchases, dropped rationales, calibration, contamination."""
+
+from collections.abc import Mapping
 
 from bridgekd.report.report_data import PurchaseSummary, ReportData
 from bridgekd.report.tables import (
@@ -12,111 +14,116 @@ from bridgekd.stats.ngram_overlap import MIN_NGRAM_SIZE, MOSTLY_SEEN, NGRAM_SIZE
 
 
 def build_purchase_table(data: ReportData) -> Table | None:
-    """Return every purchase and what came of it, and the sum; None if nothing was purchased."""
+    """Return every purchase with its result, and the total; None if nothing was purchased."""
     if not data.purchases:
         return None
-    total = PurchaseSummary(
-        "Total",
-        sum(p.n_queries for p in data.purchases),
-        sum(p.spend_usd for p in data.purchases),
-        "",
-    )
+    n_queries = sum(p.n_queries for p in data.purchases)
+    total = PurchaseSummary("Total", n_queries, sum(p.spend_usd for p in data.purchases), "")
     return Table(
-        "All purchases, and what came of them",
-        ("Purchase", "Queries", "Spend", "Stop reason", "Kept", "Dropped", "Cost of a kept one"),
+        "All purchases of teacher answers",
+        ("Purchase", "Queries", "Spend", "Stopped by", "Kept rationales", "Dropped rationales",
+         "Cost per kept rationale"),
         tuple(_build_purchase_row(p) for p in (*data.purchases, total)),
         "lrrlrlr",
-        note="A dropped answer still costs money: the cost of a kept one is all spend divided by "
-        "the number of kept ones. A question of two purchases is charged to both and was paid "
-        "once; see bridgekd ledger for what was paid. The evaluation of the teacher has its own "
-        "limit.",
-    )
+        note="Dropped answers cost money too: the cost per kept rationale is the spend divided by "
+        "the number of kept rationales. A question that is in two purchases counts in both, but "
+        "was paid once. The command bridgekd ledger shows what was paid. The evaluation of the "
+        "teacher has its own limit.",
+    )  # fmt: skip
 
 
 def _build_purchase_row(p: PurchaseSummary) -> tuple[str, ...]:
     amounts = (p.title, f"{p.n_queries}", format_usd(p.spend_usd), p.stop_reason)
     if p.dropped is None:
         return (*amounts, "", "", "")
-    dropped = "; ".join(f"{n} {reason}" for reason, n in p.dropped.items()) or "none"
     cost = format_usd(p.spend_usd / p.n_kept) if p.n_kept else "none kept"
-    return (*amounts, f"{p.n_kept}", dropped, cost)
+    return (*amounts, f"{p.n_kept}", format_counts(p.dropped), cost)
+
+
+def format_counts(counts: Mapping[str, int] | None) -> str:
+    """
+    >>> format_counts({"wrong answer": 1200, "no answer": 3})
+    'wrong answer: 1,200, no answer: 3'
+    """
+    return ", ".join(f"{name}: {n:,}" for name, n in (counts or {}).items()) or "none"
 
 
 def build_dropped_table(data: ReportData) -> Table | None:
-    """Return every reason for which rationales were dropped, with its first rationale."""
+    """Return every reason why rationales were dropped, with an example; None without any."""
     if not data.dropped:
         return None
-    rows = tuple(
-        (
-            d.stage,
-            d.reason,
-            f"{d.n:,} of {d.n_total:,}",
-            to_single_line(d.question),
-            to_single_line(d.text) or "(no text)",
-            to_single_line(d.detail),
-        )
-        for d in data.dropped
-    )
     return Table(
-        "Dropped rationales, with the first of each reason",
+        "Dropped rationales: every reason with its first example",
         ("Rationales", "Reason", "Dropped", "Question", "Rationale", "Detail"),
-        rows,
+        tuple(
+            (
+                d.stage,
+                d.reason,
+                f"{d.n:,} of {d.n_total:,}",
+                to_single_line(d.question),
+                to_single_line(d.text) or "(no text)",
+                to_single_line(d.detail),
+            )
+            for d in data.dropped
+        ),
         "llrwwl",
-        note="Long texts are cut.",
+        note="Long texts are shortened.",
     )
 
 
 def build_calibration_table(data: ReportData) -> Table | None:
-    """Return how well the confidences of every filter agree with the gold answers."""
+    """Return the calibration of every confidence filter; None if no filter used confidence."""
     if not data.calibrations:
         return None
-    rows = tuple(
-        (c.title, f"{c.n:,}", f"{c.ece:.2f}", "none" if c.auroc is None else f"{c.auroc:.2f}")
-        for c in data.calibrations
-    )
     return Table(
-        "Confidence of the filter, compared with the gold answers",
+        "Calibration of the confidence filter",
         ("Rationales", "Number", "ECE", "AUROC"),
-        rows,
+        tuple(
+            (title, f"{c.n:,}", f"{c.ece:.2f}", "none" if c.auroc is None else f"{c.auroc:.2f}")
+            for title, c in data.calibrations
+        ),
         "lrrr",
-        note="ECE is the expected calibration error. AUROC is the probability that a correct "
+        note="The confidence of each rationale is compared with the correctness of its answer. ECE "
+        "is the expected calibration error; 0 is best. AUROC is the probability that a correct "
         "rationale has a higher confidence than a wrong one; 0.5 is chance.",
     )
 
 
 def build_contamination_table(data: ReportData) -> Table | None:
-    """Return how many test questions share words with what was trained on."""
-    found = data.contamination
-    if not found.rows:
+    """Return the number of test questions that share words with the training texts."""
+    overlap = data.contamination
+    if not overlap.rows:
         return None
     rows = tuple(
         (
             row.source,
             f"{row.n_texts:,}",
             *(
-                f"{n:,} ({format_percent(n / max(1, found.n_test))})"
+                f"{n:,} ({format_percent(n / max(1, overlap.n_test))})"
                 for n in (row.n_shared, row.n_mostly_seen, row.n_fully_seen)
             ),
         )
-        for row in found.rows
+        for row in overlap.rows
     )
     return Table(
-        "Test questions that share words with the training data",
-        ("Compared with", "Texts", f"Share {NGRAM_SIZE} words in a row",
-         f"{format_percent(MOSTLY_SEEN, 0)} of the words or more", "Every word"),
+        "Test questions that share words with the training texts",
+        ("Compared with", "Texts", f"Share {NGRAM_SIZE} consecutive words",
+         f"Share at least {format_percent(MOSTLY_SEEN, 0)} of their words", "Share every word"),
         rows,
         "lrrrr",
-        note=f"Case and punctuation are ignored. A question of {MIN_NGRAM_SIZE} to "
-        f"{NGRAM_SIZE - 1} words must be found as a whole, a shorter one must equal a whole text. "
-        "Data written from templates share many words without being equal. The pretraining data of "
-        "the models and the instruction data are not compared.",
+        note="A word is shared if it is part of a shared sequence of "
+        f"{NGRAM_SIZE} consecutive words. Case and punctuation are ignored. A question of "
+        f"{MIN_NGRAM_SIZE} to {NGRAM_SIZE - 1} words must occur completely, and a shorter question "
+        "must equal a complete text. Questions that are written from templates share many words "
+        "without being equal. The pretraining data of the models and the instruction data are not "
+        "compared.",
     )  # fmt: skip
 
 
 def build_overlap_table(data: ReportData) -> Table | None:
-    """Return the leading arm's accuracy by how much of a question was in the training data."""
-    found = data.contamination
-    if not found.by_overlap:
+    """Return the leading arm's accuracy by overlap with the training texts."""
+    overlap = data.contamination
+    if not overlap.by_overlap:
         return None
     rows = tuple(
         (
@@ -124,12 +131,12 @@ def build_overlap_table(data: ReportData) -> Table | None:
             f"{row.n_test:,}",
             format_percent_interval(row.accuracy.mean, (row.accuracy.low, row.accuracy.high))
             if row.n_test
-            else "no question",
+            else "no questions",
         )
-        for row in found.by_overlap
+        for row in overlap.by_overlap
     )
     return Table(
-        f"{found.title}: accuracy by overlap with the training data",
+        f"{overlap.title}: accuracy by overlap with the training texts",
         ("Test questions", "Number", "Accuracy (95 % interval)"),
         rows,
         "lrr",

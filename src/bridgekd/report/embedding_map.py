@@ -1,4 +1,4 @@
-"""The maps of the pool: for every selection that used scores, which questions it selected."""
+"""The maps of the pool: one for each selection that used embeddings."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,11 +20,10 @@ def build_embedding_maps(ancestors: Mapping[str, Artifact]) -> tuple[EmbeddingMa
     """Return a map for each selection among `ancestors` whose pool has embeddings."""
     maps = []
     for artifact in ancestors.values():
-        compared = (*artifact.get_inputs("embeddings"), *artifact.get_inputs("scores"))
-        if (
-            artifact.stage == select_questions.name
-            and (file := find_embeddings(*compared)) is not None
-        ):
+        if artifact.stage != select_questions.name:
+            continue
+        sources = (*artifact.get_inputs("embeddings"), *artifact.get_inputs("scores"))
+        if (file := find_embeddings(*sources)) is not None:
             maps.append(
                 build_embedding_map(
                     read_rows(artifact.get_input("pool").path / "pool.parquet", Example),
@@ -45,8 +44,9 @@ def build_embedding_map(
     title: str,
     seed: int,
 ) -> EmbeddingMap:
-    """Return the map of one selection; `embeddings` [n, d] has the order of `pool`, and may be on
-    disk.
+    """Return the map of one selection.
+
+    embeddings: [n, d], in the order of `pool`; a memory map is possible.
     """
     positions = {e.id: i for i, e in enumerate(pool)}
     selected = sorted((p for p in ranking if p.is_selected), key=lambda p: p.rank)

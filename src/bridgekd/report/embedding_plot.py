@@ -1,8 +1,7 @@
-"""The map of a pool: its embeddings on two principal components, as SVG in which every point has
-its question as a tooltip.
+"""The map of a pool as SVG: its embeddings on two principal components.
 
-The one idea: both axes have one scale, so that distances on the map are distances on the plane. The
-SVG has no script, id or address, so that several maps can be on one page.
+Both axes have the same scale, so distances on the map are distances on the plane. The question of
+a point is its tooltip. The SVG has no script, id or link, so a page can contain several maps.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from bridgekd.report.report_data import EmbeddingMap, MapPoint
 from bridgekd.report.tables import to_single_line
 
 INK, OUTLINE = "#1b1f24", "#d4380d"
-VIRIDIS = (  # perceptually uniform and safe for color blindness; here dark is hard
+VIRIDIS = (  # perceptually uniform and safe for color blindness; dark is hard
     "#fde725", "#b5de2b", "#6ece58", "#35b779", "#1f9e89",
     "#26828e", "#31688e", "#3e4989", "#482878", "#440154",
 )  # fmt: skip
@@ -27,12 +26,12 @@ Position = tuple[float, float]
 
 
 def project(sample: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """Return `rows` [k, d] on two principal components of `sample` [n, d] as float64 [k, 2], and
-    the fraction of the sample's variance that each of them explains.
+    """Return `rows` [k, d] on the first two principal components of `sample` [n, d].
 
-    With one column, or without variance, a component is 0. The sign is scikit-learn's.
+    The result is float64 [k, 2] and the fraction of the sample's variance that each component
+    explains. With one column, or without variance, a component is 0. The sign is scikit-learn's.
     """
-    from sklearn.decomposition import PCA  # importing it takes longer than most plans
+    from sklearn.decomposition import PCA  # slow to import
 
     plane = np.zeros((len(rows), 2))
     sample = sample.astype(np.float64)
@@ -46,7 +45,7 @@ def project(sample: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, tuple[flo
 
 
 def get_color(difficulty: float) -> str:
-    """Return the color of a difficulty in [0, 1], mixed of the two nearest colors of VIRIDIS."""
+    """Return the color of a difficulty in [0, 1], interpolated in VIRIDIS."""
     position = min(max(difficulty, 0.0), 1.0) * (len(VIRIDIS) - 1)
     index = min(int(position), len(VIRIDIS) - 2)
     low, high = (bytes.fromhex(color[1:]) for color in VIRIDIS[index : index + 2])
@@ -55,23 +54,24 @@ def get_color(difficulty: float) -> str:
 
 
 def build_caption(data: EmbeddingMap) -> str:
-    """Return what the axes are and what is shown, in sentences."""
+    """Return sentences about the axes and the shown questions."""
     first, second = data.explained_variance
     n_points, n_selected = len(data.points), len(data.selected)
     n_others = data.n_pool - data.n_selected
     fitted = f", fitted on {data.n_fitted:,} questions" if data.n_fitted < data.n_pool else ""
     return (
-        f"The axes are the first two principal components of the questions' embeddings. They "
+        f"The axes are the first two principal components of the question embeddings. They "
         f"explain {first + second:.1%} of the variance ({first:.1%} and {second:.1%}{fitted}), so "
         f"near points are only roughly similar. The map shows {n_points + n_selected:,} of "
-        f"{data.n_pool:,} questions: {n_selected:,} of {data.n_selected:,} selected ones and "
+        f"{data.n_pool:,} questions: {n_selected:,} of {data.n_selected:,} selected questions and "
         f"{n_points:,} of {n_others:,} others."
     ).replace("%", " %")
 
 
 def plot_embedding_map(data: EmbeddingMap) -> str:
-    """Return the map as an SVG element: dots for the other questions, outlined diamonds on top for
-    the selected ones, numbers at the first of these.
+    """Return the map as an SVG element.
+
+    Selected questions are outlined diamonds on top, the first ones with numbers. Others are dots.
     """
     positions, height = _compute_positions(data.points + data.selected)
     others, selected = positions[: len(data.points)], positions[len(data.points) :]
@@ -92,7 +92,7 @@ def plot_embedding_map(data: EmbeddingMap) -> str:
 
 
 def draw_color_bar() -> str:
-    """Return the scale of difficulty from 0 to 1 as an SVG element without text."""
+    """Return the color scale from difficulty 0 to 1 as an SVG element without text."""
     width = 100 / _N_BARS
     bars = (
         f'<rect x="{i * width:.2f}" width="{width + 0.2:.2f}" height="10" '
@@ -106,7 +106,7 @@ def draw_color_bar() -> str:
 
 
 def draw_point_marker(is_selected: bool) -> str:
-    """Return the marker of a selected or of another question as a small SVG element."""
+    """Return the marker of a selected or another question as an SVG element for a legend."""
     fill = f'fill="{get_color(0.6)}"'
     marker = (
         f'<path d="{_draw_path(9, 9)}" {fill} stroke="{OUTLINE}" stroke-width="1.5"/>'
@@ -117,7 +117,7 @@ def draw_point_marker(is_selected: bool) -> str:
 
 
 def _compute_positions(points: Sequence[MapPoint]) -> tuple[list[Position], float]:
-    """The pixels of the points in the SVG, and its height."""
+    """Return the positions of the points in the SVG, and its height, in pixels."""
     plane = np.array([(p.x, -p.y) for p in points]).reshape(-1, 2)
     low, high = (plane.min(axis=0), plane.max(axis=0)) if len(plane) else (np.zeros(2),) * 2
     span = np.where(high > low, high - low, 1e-12)
@@ -140,14 +140,14 @@ def _draw_diamond(point: MapPoint, position: Position) -> str:
 
 
 def _draw_numbers(positions: Sequence[Position]) -> list[str]:
-    """Numbers from 1 beside the positions; a number that would touch an earlier one is left out."""
-    drawn: list[Position] = []
+    """Return numbers from 1 beside the positions, without those that would touch an earlier one."""
+    placed: list[Position] = []
     texts = []
     for number, (x, y) in enumerate(positions, start=1):
-        if all(abs(x - a) > _MIN_DISTANCE or abs(y - b) > _MIN_DISTANCE for a, b in drawn):
-            drawn.append((x, y))
-            at = f'x="{x - 7:.1f}" text-anchor="end"' if x > _WIDTH / 2 else f'x="{x + 7:.1f}"'
-            texts.append(f'<text {at} y="{y - 4:.1f}">{number}</text>')
+        if all(abs(x - a) > _MIN_DISTANCE or abs(y - b) > _MIN_DISTANCE for a, b in placed):
+            placed.append((x, y))
+            anchor = f'x="{x - 7:.1f}" text-anchor="end"' if x > _WIDTH / 2 else f'x="{x + 7:.1f}"'
+            texts.append(f'<text {anchor} y="{y - 4:.1f}">{number}</text>')
     return texts
 
 

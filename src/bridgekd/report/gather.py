@@ -1,7 +1,7 @@
-"""Gathers a report's data from an evaluation and everything that it was made from."""
+"""Collect a report's data from an evaluation and all of its ancestors."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
@@ -14,7 +14,7 @@ from bridgekd.report.contamination import compare_texts
 from bridgekd.report.embedding_map import build_embedding_maps
 from bridgekd.report.headline import build_headline, find_leading_arm
 from bridgekd.report.purchases import collect_dropped, collect_purchases
-from bridgekd.report.report_data import ArmRow, CalibrationRow, ReportData
+from bridgekd.report.report_data import ReportData
 from bridgekd.report.sample_predictions import list_shown_arms, read_answers, sample_predictions
 from bridgekd.report.training_curves import collect_trainings
 from bridgekd.stages.arm_results import find_budget, find_seed
@@ -28,88 +28,76 @@ if TYPE_CHECKING:
 
 
 def gather_report(evaluation: Artifact, settings: "ReportSettings") -> ReportData:
-    """Return the data of one report. With several seeds or budgets, details are about the first."""
-    made_from, metrics = find_ancestors(evaluation), read_metrics(evaluation.path)
+    """Return the data of a report. With several seeds or budgets, details describe the first."""
+    ancestors, metrics = find_ancestors(evaluation), read_metrics(evaluation.path)
     own = VariantRef.model_validate(settings.recipe["method"])
-    lead = find_leading_arm(metrics, [str(own.name), *(m.name for m in settings.methods)])
+    label = find_leading_arm(metrics, [str(own.name), *(m.name for m in settings.methods)])
+    lead = None if label is None else metrics.arms[label].arm
     titles = {arm.name: arm.title for arm in evaluation.read_settings(EvaluateSettings).arms}
     predictions = _group_predictions(evaluation, metrics)
     first: dict[str, Artifact] = {}
-    for label, artifacts in predictions.items():
-        first.setdefault(metrics.arms[label].arm, artifacts[0])
-    first_made_from = {k: a for made in first.values() for k, a in find_ancestors(made).items()}
+    for key, artifacts in predictions.items():
+        first.setdefault(metrics.arms[key].arm, artifacts[0])
+    first_ancestors = {k: a for made in first.values() for k, a in find_ancestors(made).items()}
     answers = read_answers(first)
-    lead_arm = None if lead is None else metrics.arms[lead].arm
     test = read_rows(evaluation.get_input("test").path / "test.parquet", Example)
     has_variants = settings.n_variants > 1
     versions = evaluation.manifest.libraries
     return ReportData(
         name=str(settings.recipe["name"]),
-        headline=build_headline(metrics, lead),
+        headline=build_headline(metrics, label),
         metrics=metrics,
-        arms=tuple(
-            ArmRow(label, arm.title, arm, arm.arm == lead_arm)
-            for label, arm in metrics.arms.items()
-        ),
+        lead=lead,
         contamination=compare_texts(
             test,
-            made_from,
-            title="" if lead_arm is None else titles[lead_arm],
-            answers=None if lead_arm is None else answers[lead_arm],
+            ancestors,
+            title="" if lead is None else titles[lead],
+            answers=None if lead is None else answers[lead],
         ),
         recipe_yaml=_format_yaml(settings.recipe),
         command=settings.command,
         libraries=", ".join(f"{name} {version}" for name, version in sorted(versions.items())),
-        titles={label: arm.title for label, arm in metrics.arms.items()},
         examples=sample_predictions(
-            test, answers, [] if lead_arm is None else list_shown_arms(first, lead_arm), titles
+            test, answers, [] if lead is None else list_shown_arms(first, lead), titles
         ),
-        purchases=tuple(collect_purchases(made_from, has_variants)),
-        embedding_maps=build_embedding_maps(first_made_from),
+        purchases=tuple(collect_purchases(ancestors, has_variants)),
+        embedding_maps=build_embedding_maps(first_ancestors),
         trainings=tuple(
-            collect_trainings(made_from, _label_models(predictions, metrics), first_made_from)
+            collect_trainings(ancestors, _label_models(predictions, metrics), first_ancestors)
         ),
-        dropped=tuple(collect_dropped(first_made_from)),
-        calibrations=tuple(_collect_calibrations(first_made_from)),
+        dropped=tuple(collect_dropped(first_ancestors)),
+        calibrations=tuple(
+            (artifact.manifest.title, calibration)
+            for artifact in first_ancestors.values()
+            if (calibration := artifact.read_stats(CalibrationStats).calibration) is not None
+        ),
         has_variants=has_variants,
     )
 
 
 def _group_predictions(evaluation: Artifact, metrics: Metrics) -> dict[str, list[Artifact]]:
-    """The predictions by label, the first seed first; arms and budgets in the order of the run."""
-    found: dict[str, list[tuple[int, str, Artifact]]] = {}
+    """Return the predictions by label, in the order of the run, the smallest seed first."""
+    groups: dict[str, list[tuple[int, str, Artifact]]] = {}
     arms = evaluation.read_settings(EvaluateSettings).arms
     for arm, artifact in zip(arms, evaluation.get_inputs("predictions"), strict=True):
-        made_from = find_ancestors(artifact).values()
-        label = f"{arm.name}@{find_budget(made_from)}"
+        ancestors = find_ancestors(artifact).values()
+        label = f"{arm.name}@{find_budget(ancestors)}"
         label = label if label in metrics.arms else arm.name
-        found.setdefault(label, []).append((find_seed(made_from), artifact.path.name, artifact))
+        groups.setdefault(label, []).append((find_seed(ancestors), artifact.path.name, artifact))
     return {
         label: [artifact for _, _, artifact in sorted(rows, key=lambda row: row[:2])]
-        for label, rows in found.items()
+        for label, rows in groups.items()
     }
 
 
-def _label_models(
-    predictions: Mapping[str, Sequence[Artifact]], metrics: Metrics
-) -> dict[str, str]:
-    """The titles of the arms by the folder of their model."""
+def _label_models(predictions: Mapping[str, list[Artifact]], metrics: Metrics) -> dict[str, str]:
+    """Return the titles of the arms by the folder of their model."""
     titles: dict[str, list[str]] = {}
     for label, artifacts in predictions.items():
         for artifact in artifacts:
             for model in artifact.get_inputs("model"):
                 titles.setdefault(model.path.name, []).append(metrics.arms[label].title)
     return {folder: " and ".join(names) for folder, names in titles.items()}
-
-
-def _collect_calibrations(made_from: Mapping[str, Artifact]) -> list[CalibrationRow]:
-    rows = []
-    for artifact in made_from.values():
-        found = artifact.read_stats(CalibrationStats).calibration
-        if found is not None:
-            row = CalibrationRow(artifact.manifest.title, found.n, found.ece, found.auroc)
-            rows.append(row)
-    return rows
 
 
 def _format_yaml(recipe: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""What was purchased, and which rationales were dropped."""
+"""What a run purchased, and which rationales its filters dropped."""
 
 import re
 from collections import Counter
@@ -9,17 +9,27 @@ from bridgekd.io.read_pool import read_pool
 from bridgekd.io.row_files import read_column, read_rows
 from bridgekd.records import Completion, Rationale
 from bridgekd.report.report_data import DroppedRationales, PurchaseSummary
+from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.stages.arm_results import find_budget, find_seed
 from bridgekd.stages.select_questions import SelectSettings
 from bridgekd.stages.stats import PurchaseStats
 from bridgekd.throughput import WorkKind
 
+_STOP_REASONS = {
+    "queries": "query limit",
+    "usd": "dollar limit",
+    "tokens": "token limit",
+    "accepted": "limit of accepted rationales",
+    "pool": "no questions left",
+}
+
 
 def collect_purchases(
     ancestors: Mapping[str, Artifact], has_variants: bool = False
 ) -> list[PurchaseSummary]:
-    """Return every purchase among `ancestors`, those without a pool (the evaluation of the teacher)
-    last. With `has_variants` the titles have budget and seed.
+    """Return every purchase among `ancestors`; the evaluation of the teacher is the last one.
+
+    With `has_variants`, the titles contain the budget and the seed.
     """
     paid = [a for a in ancestors.values() if a.manifest.kind is WorkKind.PAID]
     purchases = [_summarize_purchase(a, ancestors, has_variants) for a in paid]
@@ -30,21 +40,21 @@ def _summarize_purchase(
     artifact: Artifact, ancestors: Mapping[str, Artifact], has_variants: bool
 ) -> PurchaseSummary:
     stats = artifact.read_stats(PurchaseStats)
-    is_eval = not artifact.get_inputs("ranking")
-    title = (
-        artifact.manifest.title if is_eval else describe_selection(artifact.get_input("ranking"))
-    )
-    if has_variants and not is_eval:
-        title += f", {find_budget([artifact])}, seed {find_seed([artifact.get_input('pool')])}"
+    if is_eval := not artifact.get_inputs("ranking"):
+        title, rows = artifact.manifest.title, []
+    else:
+        title = describe_selection(artifact.get_input("ranking"))
+        rows = read_rows(artifact.path / "completions.parquet", Completion)
+        if has_variants:
+            title += f", {find_budget([artifact])}, seed {find_seed([artifact.get_input('pool')])}"
     checks = [a for a in ancestors.values() if artifact in a.get_inputs("completions")]
     reasons = dict(_read_reasons(checks[0])) if checks else {}
     kept = {id for id, reason in reasons.items() if not reason}
-    rows = [] if is_eval else read_rows(artifact.path / "completions.parquet", Completion)
     return PurchaseSummary(
         title=title,
         n_queries=stats.n_queries,
         spend_usd=stats.spend_microusd / 1e6,
-        stop_reason=stats.ended_by,
+        stop_reason=_STOP_REASONS.get(stats.stop_reason, stats.stop_reason),
         n_kept=len(kept),
         dropped=dict(_count_reasons(reasons.values()).most_common()) if checks else None,
         kept_usd=sum(c.cost_microusd for c in rows if c.id in kept) / 1e6,
@@ -54,7 +64,10 @@ def _summarize_purchase(
 
 def describe_selection(ranking: Artifact) -> str:
     """Return how the questions of a ranking were selected."""
-    return f"Selected by {ranking.read_settings(SelectSettings).strategy.name}"
+    strategy = ranking.read_settings(SelectSettings).strategy
+    # The code of a strategy outside bridgekd may not be loaded in this process.
+    title = STRATEGIES.load(strategy).title if strategy.content is None else strategy.name
+    return f"Selection: {title}"
 
 
 def make_natural_key(text: str) -> list[tuple[bool, int, str]]:
@@ -63,17 +76,15 @@ def make_natural_key(text: str) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
-def collect_dropped(ancestors: Mapping[str, Artifact]) -> list[DroppedRationales]:
-    """Return, for every stage that filters rationales, each reason with its first rationale."""
-    dropped: list[DroppedRationales] = []
+def collect_dropped(ancestors: Mapping[str, Artifact]) -> Iterator[DroppedRationales]:
+    """Yield each reason of every stage that filters rationales, with its first rationale."""
     for artifact in ancestors.values():
         pools = artifact.get_inputs("pool")
         if pools and (artifact.path / "rationales.parquet").is_file():
             title = artifact.manifest.title
             for purchase in artifact.get_inputs("completions"):
                 title += f" ({describe_selection(purchase.get_input('ranking'))})"
-            dropped += _collect_reasons(artifact, pools[0], title)
-    return dropped
+            yield from _collect_reasons(artifact, pools[0], title)
 
 
 def _collect_reasons(artifact: Artifact, pool: Artifact, title: str) -> Iterator[DroppedRationales]:
@@ -91,7 +102,7 @@ def _collect_reasons(artifact: Artifact, pool: Artifact, title: str) -> Iterator
 
 
 def _read_reasons(artifact: Artifact) -> list[tuple[str, str]]:
-    """(id, the reason why it was dropped) of every rationale; the reason of a kept one is empty."""
+    """Return (id, reason) of every rationale; the reason of a kept rationale is empty."""
     file = artifact.path / "rationales.parquet"
     ids, reasons = (read_column(file, Rationale, name) for name in ("id", "reason"))
     return list(zip(ids, reasons, strict=True))

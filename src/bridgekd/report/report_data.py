@@ -1,28 +1,23 @@
-"""Everything on the page of a report: typed figures and texts, gathered by gather.py and shown by
-page.py. Accuracies and fractions are in [0, 1].
+"""The data of a report: typed figures and texts. `gather.py` collects them, `page.py` renders them.
+
+Accuracies, fractions and difficulties are in [0, 1].
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.metrics import ArmMetrics, Metrics
 from bridgekd.stats.mixed_effects import Estimate
 
 
 @dataclass(frozen=True, slots=True)
-class ArmRow:
-    """One row of the result table. The highlighted arm is the one that the headline is about."""
-
-    label: str
-    title: str
-    metrics: ArmMetrics
-    is_highlighted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class PurchaseSummary:
-    """One purchase and what the check kept. `is_eval`: the teacher on test questions, outside the
-    budget. `kept_usd` is what the answers of the kept rationales cost.
+    """A purchase and how many of its rationales the check kept.
+
+    `dropped` has the number of dropped rationales by reason; None if no rationale was checked.
+    `kept_usd` is the cost of the answers whose rationale was kept. `is_eval`: the purchase
+    evaluates the teacher on test questions and is outside the budget.
     """
 
     title: str
@@ -30,15 +25,15 @@ class PurchaseSummary:
     spend_usd: float
     stop_reason: str
     n_kept: int = 0
-    dropped: Mapping[str, int] | None = None  # reason -> rationales; None if nothing was checked
+    dropped: Mapping[str, int] | None = None
     kept_usd: float = 0.0
     is_eval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MapPoint:
-    """One question on the map of a pool. `rank` is its rank among the selected questions, from 0;
-    None if it was not selected. `difficulty` is in [0, 1].
+    """A question on the map of a pool. `rank` counts the selected questions from 0; None if the
+    question was not selected.
     """
 
     x: float
@@ -51,10 +46,11 @@ class MapPoint:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingMap:
-    """One selection on the first two principal components of the pool's embeddings.
+    """A selection on the first two principal components of the pool's embeddings.
 
-    `selected` is in the order of the selection, `points` is a sample of the other questions.
-    `explained_variance` has a fraction for each component; `n_fitted` questions were used for them.
+    `selected` is in the order of the selection. `points` is a sample of the other questions.
+    `explained_variance` has a fraction for each component. `n_fitted` questions were used to fit
+    the components.
     """
 
     title: str
@@ -68,22 +64,24 @@ class EmbeddingMap:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSummary:
-    """One training. `losses` are (update, mean loss since the last entry), empty without a log;
-    `validations` are (update, value): accuracies, or held-out losses if `judged_by_loss`.
+    """A training. `losses` are (update, mean loss since the last entry), empty without a log.
+
+    `validations` are (update, accuracy), or (update, evaluation loss) if `has_eval_loss`. The
+    weights of update `best_update` were kept. `is_first`: it belongs to the first seed and budget.
     """
 
     title: str
     n_updates: int
-    best_update: int  # the weights of this update were kept
+    best_update: int
     losses: tuple[tuple[int, float], ...]
     validations: tuple[tuple[int, float], ...]
-    judged_by_loss: bool = False
-    is_first: bool = True  # of the first seed and budget
+    has_eval_loss: bool = False
+    is_first: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class ShownAnswer:
-    """What one arm answered to one question."""
+    """The answer of one arm to one question."""
 
     title: str
     text: str
@@ -92,7 +90,7 @@ class ShownAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PredictionRow:
-    """One test question and what each shown arm answered; the last answer is the leading arm's."""
+    """A test question and the answers of the shown arms; the leading arm is the last one."""
 
     question: str
     gold: str
@@ -102,7 +100,7 @@ class PredictionRow:
 
 @dataclass(frozen=True, slots=True)
 class SampledPredictions:
-    """Test questions side by side, and the rule that sampled them."""
+    """Sampled test questions, and a sentence that describes how they were sampled."""
 
     rule: str
     rows: tuple[PredictionRow, ...] = ()
@@ -110,36 +108,33 @@ class SampledPredictions:
 
 @dataclass(frozen=True, slots=True)
 class DroppedRationales:
-    """The rationales that a stage dropped for one reason, and the first of them."""
+    """The `n` of `n_total` rationales that a stage dropped for one reason.
+
+    `question`, `text` and `detail` (the full reason) are those of the first one.
+    """
 
     stage: str
     reason: str
     n: int
-    n_total: int  # rationales of the stage
+    n_total: int
     question: str
     text: str
-    detail: str  # the full reason for this one
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationRow:
-    """How well the confidences of one filter agree with the gold answers."""
-
-    title: str
-    n: int
-    ece: float
-    auroc: float | None
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class OverlapSummary:
-    """How many test questions share words with one kind of text that was trained on."""
+    """The number of test questions that share words with one source of training texts.
+
+    `n_shared` questions share an n-gram, `n_mostly_seen` share most of their words, and every word
+    of `n_fully_seen` questions is in a shared n-gram.
+    """
 
     source: str
     n_texts: int
-    n_shared: int  # test questions that share an n-gram
+    n_shared: int
     n_mostly_seen: int
-    n_fully_seen: int  # every word is in a shared n-gram
+    n_fully_seen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +148,9 @@ class OverlapAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class Contamination:
-    """How much of the test questions was trained on. `by_overlap` is about the arm `title`."""
+    """The overlap of the test questions with the training texts. `by_overlap` describes the arm
+    `title`.
+    """
 
     sentence: str
     n_test: int = 0
@@ -164,23 +161,29 @@ class Contamination:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """Everything on the page. With several seeds or budgets (`has_variants`) details are about the
-    first.
+    """Everything that a report shows.
+
+    `lead` is the name of the arm that the headline describes; None if no student was trained. With
+    several seeds or budgets (`has_variants`), the details describe the first ones.
     """
 
     name: str
     headline: str
     metrics: Metrics
-    arms: tuple[ArmRow, ...]
+    lead: str | None
     contamination: Contamination
     recipe_yaml: str
     command: str
     libraries: str
-    titles: Mapping[str, str]  # by label
     examples: SampledPredictions = SampledPredictions("")
     purchases: tuple[PurchaseSummary, ...] = ()
     embedding_maps: tuple[EmbeddingMap, ...] = ()
     trainings: tuple[TrainingSummary, ...] = ()
     dropped: tuple[DroppedRationales, ...] = ()
-    calibrations: tuple[CalibrationRow, ...] = ()
+    calibrations: tuple[tuple[str, Calibration], ...] = ()
     has_variants: bool = False
+
+    @property
+    def arms(self) -> tuple[ArmMetrics, ...]:
+        """Every arm at every budget, in the order of the run."""
+        return tuple(self.metrics.arms.values())

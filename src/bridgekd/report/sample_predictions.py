@@ -1,4 +1,4 @@
-"""Answers to test questions side by side, sampled by a rule."""
+"""Sampled test questions with the answers of several arms."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,16 +24,14 @@ def read_answers(predictions: Mapping[str, Artifact]) -> dict[str, dict[str, Pre
 
 
 def list_shown_arms(predictions: Mapping[str, Artifact], lead: str) -> list[str]:
-    """Return the teacher, the assistants of the arm `lead`, the reference and `lead` itself, which
-    is the last one.
-    """
-    made_from = find_ancestors(predictions[lead])
+    """Return the teacher, the reference and the assistants of the arm `lead`, then `lead`."""
+    ancestors = find_ancestors(predictions[lead])
     shown = [
         name
         for name, artifact in predictions.items()
         if name in (TEACHER_ARM, REFERENCE_ARM)
         or any(
-            model.stage == train_assistant.name and model.path.name in made_from
+            model.stage == train_assistant.name and model.path.name in ancestors
             for model in artifact.get_inputs("model")
         )
     ]
@@ -46,9 +44,10 @@ def sample_predictions(
     shown: Sequence[str],
     titles: Mapping[str, str],
 ) -> SampledPredictions:
-    """Return ten questions that all `shown` arms answered: five that the last arm answered
-    correctly and five that it did not, sampled with a fixed seed. If one kind has fewer, the other
-    has more.
+    """Return ten of the questions that all `shown` arms answered, sampled with a fixed seed.
+
+    The last arm of `shown` answered five of them correctly and five wrong. If there are too few of
+    one type, there are more of the other.
     """
     common = [e for e in test if all(e.id in answers[name] for name in shown)]
     if not shown or not common:
@@ -56,16 +55,15 @@ def sample_predictions(
     lead = shown[-1]
     correct = [e for e in common if answers[lead][e.id].correct]
     wrong = [e for e in common if not answers[lead][e.id].correct]
-    half = N_EXAMPLES // 2
-    n_correct = min(len(correct), max(half, N_EXAMPLES - len(wrong)))
-    chosen = _sample(correct, n_correct, "right")
-    chosen += _sample(wrong, N_EXAMPLES - n_correct, "wrong")
+    n_correct = min(len(correct), max(N_EXAMPLES // 2, N_EXAMPLES - len(wrong)))
+    sample = _sample(correct, n_correct, "right")
+    sample += _sample(wrong, N_EXAMPLES - n_correct, "wrong")
     rule = (
-        f"A random sample with a fixed seed. {titles[lead]} answered {len(correct)} of the "
-        f"{len(common)} common questions correctly and {len(wrong)} not; {n_correct} of the former "
-        f"and {len(chosen) - n_correct} of the latter are shown."
+        f"These questions are a random sample with a fixed seed. {titles[lead]} answered "
+        f"{len(correct)} of {len(common)} questions correctly and {len(wrong)} wrong. The sample "
+        f"has {n_correct} of the correct answers and {len(sample) - n_correct} of the wrong ones."
     )
-    return SampledPredictions(rule, tuple(_build_row(e, answers, shown, titles) for e in chosen))
+    return SampledPredictions(rule, tuple(_build_row(e, answers, shown, titles) for e in sample))
 
 
 def _sample(examples: Sequence[Example], n: int, purpose: str) -> list[Example]:

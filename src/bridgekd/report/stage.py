@@ -13,10 +13,9 @@ from bridgekd.variants import VariantSettings
 
 
 class ReportSettings(FrozenModel):
-    """The recipe and the command that reproduces the run. `n_variants`: seeds times budgets.
+    """The recipe and the command that reproduce the run. `n_variants` is seeds times budgets.
 
-    The hash of a method's file is here and in no other settings: its code only says which stages
-    are made.
+    No other settings have the methods: the code of a method only decides which stages run.
     """
 
     recipe: dict[str, object]
@@ -29,11 +28,11 @@ class ReportStats(Stats):
     headline: str
 
 
-@stage(version=6, title="Report")
+@stage(version=7, title="Report")
 def report(
     output_dir: Path, settings: ReportSettings, ctx: RunContext, evaluation: Artifact
 ) -> ReportStats:
-    """The page that a person reads, its tables as Markdown, and the figures for programs."""
+    """Write the page, its tables as Markdown, and all figures as JSON."""
     data = gather_report(evaluation, settings)
     page, markdown = render_report(data)
     (output_dir / "report.html").write_text(page, encoding="utf-8")

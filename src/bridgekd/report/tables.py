@@ -1,4 +1,4 @@
-"""A table as plain text: the page shows it as HTML and report.md as Markdown, with equal cells."""
+"""Tables as plain text: the page renders them as HTML, report.md as Markdown, with equal cells."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`align` has one letter for each column: LEFT, RIGHT or WIDE. The first cell of a row is its
-    header. `highlighted` are indexes of rows.
+    """A table. The first cell of each row is the header of the row.
+
+    `align` has one letter for each column: LEFT, RIGHT or WIDE. `highlighted` are row indexes.
     """
 
     caption: str
@@ -32,8 +33,16 @@ def format_percent(fraction: float, digits: int = 1) -> str:
     return f"{100 * fraction:.{digits}f} %"
 
 
+def format_interval(ci95: Interval) -> str:
+    """
+    >>> format_interval((0.451, 0.549))
+    '45.1 % to 54.9 %'
+    """
+    return " to ".join(map(format_percent, ci95))
+
+
 def format_percent_interval(fraction: float, ci95: Interval) -> str:
-    """Return a fraction with its interval, which is cut to [0, 1].
+    """Return a fraction with its interval, which is clipped to [0, 1].
 
     >>> format_percent_interval(0.5, (0.451, 0.549))
     '50.0 % (45.1 to 54.9)'
@@ -60,17 +69,10 @@ def format_usd(amount: float) -> str:
     return f"${amount:,.4f}"
 
 
-def format_p_value(p: float) -> str:
-    """
-    >>> format_p_value(0.0123), format_p_value(1e-9)
-    ('0.012', '< 0.0001')
-    """
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
 def to_single_line(text: str) -> str:
-    """Return `text` on one line of at most MAX_TEXT_LENGTH characters, without control characters
-    and without characters that change the direction of the text after them. Not escaped.
+    """Return `text` on one line of at most MAX_TEXT_LENGTH characters. The result is not escaped.
+
+    It has no control characters, and no characters that change the direction of later text.
     """
     kept = (
         " " if unicodedata.category(c) in ("Cc", "Cs") or c in _BIDI_CONTROLS else c
@@ -82,17 +84,16 @@ def to_single_line(text: str) -> str:
 
 
 def render_markdown(table: Table) -> str:
-    """Return the table as GitHub's Markdown, with its caption above and its note below."""
+    """Return the table as GitHub Markdown, with its caption above and its note below."""
     rules = tuple("---:" if letter == RIGHT else "---" for letter in table.align)
-    head = tuple(escape_cell(column) for column in table.columns)
-    body = tuple(tuple(escape_cell(cell) for cell in row) for row in table.rows)
+    head, *body = (tuple(map(escape_cell, row)) for row in (table.columns, *table.rows))
     lines = "\n".join(f"| {' | '.join(row)} |" for row in (head, rules, *body))
     caption = f"**{table.caption}**" if table.caption else ""
     return "\n\n".join(part for part in (caption, lines, table.note) if part)
 
 
 def escape_cell(text: str) -> str:
-    """Return `text` on one line, so that it stays in its Markdown cell and is no markup.
+    """Return `text` on one line, escaped for a cell of a Markdown table.
 
     >>> print(escape_cell("a|b"))
     a\\|b

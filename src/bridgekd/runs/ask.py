@@ -78,7 +78,7 @@ def _find_models(run: FinishedRun, chosen: EvaluatedModel) -> list[EvaluatedMode
         name=f"{role}_base",
         arm=ArmSettings(name=f"{role}_base", title=f"{role.capitalize()}, base model", role=role),
         model=resolve_model(options.model, run.folder, options.revision),
-        predicted=build_predict_settings(run.recipe, role, "explain"),
+        predicted=build_predict_settings(run.recipe, role, "cot"),
     )
     return [chosen, *(other for other in others if other != chosen), base]
 
@@ -102,7 +102,7 @@ def _ask_model(
 ) -> ModelAnswer:
     """Where explaining and answering were taught as two tasks, both are asked."""
     prompts = [render_cot_prompt(example)]
-    prompts += [render_answer_prompt(example)] * (model.predicted.ask == "answer")
+    prompts += [render_answer_prompt(example)] * (model.predicted.prompt_mode == "answer_only")
     written = lm.generate_texts(
         local, prompts, max_new_tokens=model.predicted.max_new_tokens, batch_size=len(prompts)
     )

@@ -76,7 +76,7 @@ class Arm:
     title: str
     model: Artifact
     role: Role
-    prompt_mode: PromptMode = "explain"
+    prompt_mode: PromptMode = "cot"
     is_result: bool = False
     step: int = 2
     card_sentence: str = ""
@@ -170,7 +170,7 @@ class Run:
 
     def load_test(self) -> Artifact:
         """Return the test set."""
-        settings = LoadTestSettings(fields=self.recipe.data.columns)
+        settings = LoadTestSettings(columns=self.recipe.data.columns)
         return self.make(load_test, settings, self.load_pool(), self.test_data)
 
     def warm_up(self, pool: Artifact, member: int = 0) -> Artifact:
@@ -197,7 +197,7 @@ class Run:
         earlier: Sequence[Artifact] = (),
         *,
         strategy: str | None = None,
-        part: BudgetSlice = FULL_BUDGET,
+        budget_slice: BudgetSlice = FULL_BUDGET,
         queries: CountOrPercent | None = None,
     ) -> Artifact:
         """Return a ranking of the pool. `strategy` and `queries` replace those of the recipe;
@@ -205,7 +205,7 @@ class Run:
         """
         ref = None if strategy is None else VariantRef(name=strategy)
         settings = build_select_settings(
-            self.recipe, self.folder, strategy=ref, part=part, queries=queries
+            self.recipe, self.folder, strategy=ref, budget_slice=budget_slice, queries=queries
         )
         return self.make(select_questions, settings, pool, scores, embeddings, earlier)
 
@@ -214,11 +214,11 @@ class Run:
         pool: Artifact,
         ranking: Artifact,
         *,
-        part: BudgetSlice = FULL_BUDGET,
+        budget_slice: BudgetSlice = FULL_BUDGET,
         queries: CountOrPercent | None = None,
     ) -> Artifact:
         """Return the teacher's answers down a ranking, for a slice of the budget."""
-        settings = build_query_settings(self.recipe, part=part, queries=queries)
+        settings = build_query_settings(self.recipe, budget_slice=budget_slice, queries=queries)
         return self.make(query_teacher, settings, pool, ranking, *self.few_shot)
 
     def check_rationales(
@@ -277,7 +277,9 @@ class Run:
         """
         if warm == self.assistant:
             return []
-        return [Arm("assistant_warm", "Assistant, warmed up", warm, "assistant", "answer", step=1)]
+        return [
+            Arm("assistant_warm", "Assistant, warmed up", warm, "assistant", "answer_only", step=1)
+        ]
 
     def build_start_arms(self, instructed: Artifact) -> list[Arm]:
         """Return the student before its training on the task."""

@@ -1,4 +1,4 @@
-"""Which questions to pay for: strategies that rank the pool, by difficulty and by diversity.
+"""Select questions for the teacher: strategies rank the pool by difficulty and by diversity.
 
-Everything here is a pure function of arrays. A strategy is one file of `selection.strategies`.
+All functions here are pure functions of arrays. A strategy is one file of `selection.strategies`.
 """

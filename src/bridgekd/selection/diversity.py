@@ -1,9 +1,9 @@
 """Distances between questions: v(x | S) = min over s in S of (1 - cos(e_x, e_s)) / 2, in [0, 1].
 
-The one idea: a float32 matrix product finds the candidates for the nearest row; their distances are
-then computed in float64, row by row. So a distance depends on its two rows alone and not on the
-block they were in, equal rows have equal distances, and memory never holds more than one block of
-rows against one block of picks.
+The one idea: a float32 matrix product finds the candidates for the nearest row. Their distances
+are then computed in float64, row by row. So a distance depends on its two rows only and not on
+the block they were in, equal rows have equal distances, and memory never holds more than one
+block of rows and one block of picks.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,10 @@ def make_empty_nearest(n: int) -> Nearest:
 def compute_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return (1 - cos) / 2 of `rows` [k, d] to `others` [k, d] or [d]: float64 [k] in [0, 1].
 
-    Equal pairs give equal bits; equal rows give 0, which float32 lengths alone do not guarantee.
+    All rows have length 1. Equal pairs have bitwise equal distances. Equal rows have distance 0,
+    which the rounded lengths of float32 rows alone do not guarantee.
+    >>> compute_distances(np.eye(2), np.array([1.0, 0.0])).tolist()
+    [0.0, 0.5]
     """
     a = np.ascontiguousarray(rows, dtype=np.float64)
     b = np.ascontiguousarray(np.broadcast_to(others, a.shape), dtype=np.float64)
@@ -44,41 +47,44 @@ def compute_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     return distance
 
 
-def update_nearest(known: Nearest, embeddings: np.ndarray, picks: np.ndarray, first: int) -> None:
-    """Update `known` in place by `picks` [k, d], whose positions start at `first`.
+def update_nearest(
+    nearest: Nearest, embeddings: np.ndarray, picks: np.ndarray, first_position: int
+) -> None:
+    """Update `nearest` in place by new `picks` [k, d], whose positions start at `first_position`.
 
-    Of two picks that are equally near in float32 either may be named; the distance is then wrong
-    by less than DISTANCE_TOLERANCE.
+    If two picks are equally near in float32, `nearest` may name either of them. The distance is
+    then wrong by less than DISTANCE_TOLERANCE.
     """
-    for start in range(0, len(embeddings), _ROWS):
-        block = embeddings[start : start + _ROWS]
-        here = Nearest(*(column[start : start + _ROWS] for column in known))
-        for at in range(0, len(picks), _PICKS):
-            part = picks[at : at + _PICKS]
-            cosine = block @ part.T
-            near = _find_candidates(here, (1 - cosine.max(axis=1)) / 2)
+    for row in range(0, len(embeddings), _ROWS):
+        block = embeddings[row : row + _ROWS]
+        current = Nearest(*(column[row : row + _ROWS] for column in nearest))
+        for start in range(0, len(picks), _PICKS):
+            chunk = picks[start : start + _PICKS]
+            cosine = block @ chunk.T
+            near = _find_candidates(current, (1 - cosine.max(axis=1)) / 2)
             best = cosine[near].argmax(axis=1)
-            _set_exact(here, near, compute_distances(block[near], part[best]), first + at + best)
+            distance = compute_distances(block[near], chunk[best])
+            _set_exact(current, near, distance, first_position + start + best)
 
 
 def update_nearest_one(
-    known: Nearest, embeddings: np.ndarray, pick: np.ndarray, position: int
+    nearest: Nearest, embeddings: np.ndarray, pick: np.ndarray, position: int
 ) -> None:
-    """Update `known` in place by one pick [d]."""
-    near = _find_candidates(known, (1 - embeddings @ pick) / 2)
+    """Update `nearest` in place by one new pick [d]."""
+    near = _find_candidates(nearest, (1 - embeddings @ pick) / 2)
     distance = compute_distances(embeddings[near], pick)
-    _set_exact(known, near, distance, np.full(len(near), position))
+    _set_exact(nearest, near, distance, np.full(len(near), position))
 
 
 def find_nearest_picks(embeddings: np.ndarray, picks: np.ndarray) -> Nearest:
-    """Return the nearest of `picks` [k, d] of each of `embeddings` [n, d], in O(n k d)."""
+    """Return the nearest of `picks` [k, d] for each of `embeddings` [n, d], in O(n k d)."""
     nearest = make_empty_nearest(len(embeddings))
     update_nearest(nearest, embeddings, picks, 0)
     return nearest
 
 
 def find_nearest_earlier(picks: np.ndarray) -> Nearest:
-    """Return for each of `picks` [k, d] the nearest of those before it."""
+    """Return for each of `picks` [k, d] the nearest of the picks before it."""
     nearest = make_empty_nearest(len(picks))
     for start in range(0, len(picks), _PICKS):
         block = picks[start : start + _PICKS]
@@ -93,11 +99,13 @@ def find_nearest_earlier(picks: np.ndarray) -> Nearest:
 
 
 def center_embeddings(embeddings: np.ndarray) -> np.ndarray:
-    """Return `embeddings` [n, d] without their mean, rows scaled to length 1; zero rows stay zero.
+    """Return `embeddings` [n, d] minus their mean, rows scaled to length 1; zero rows stay zero.
 
-    Ours. Mean-pooled hidden states of a language model share one large direction (Mu and Viswanath,
-    arXiv 1702.01417; Ethayarajh, arXiv 1909.00512). With it all distances are near 0, and diversity
-    does not count beside a difficulty in [0, 1].
+    Our addition to BRIDGE. Mean-pooled hidden states of a language model share one large direction
+    (Mu and Viswanath, arXiv 1702.01417; Ethayarajh, arXiv 1909.00512). With it all distances are
+    near 0, so difficulty alone would decide the selection.
+    >>> center_embeddings(np.array([[3.0, 1.0], [1.0, 1.0]])).tolist()
+    [[1.0, 0.0], [-1.0, 0.0]]
     """
     centered = np.subtract(embeddings, embeddings.mean(axis=0, keepdims=True), dtype=np.float32)
     for start in range(0, len(centered), _ROWS):
@@ -107,11 +115,12 @@ def center_embeddings(embeddings: np.ndarray) -> np.ndarray:
     return np.asarray(centered)
 
 
-def _find_candidates(known: Nearest, rough: np.ndarray) -> np.ndarray:
-    return np.flatnonzero((rough < known.distance + DISTANCE_TOLERANCE) | (known.pick == NO_PICK))
+def _find_candidates(nearest: Nearest, rough: np.ndarray) -> np.ndarray:
+    is_near = rough < nearest.distance + DISTANCE_TOLERANCE
+    return np.flatnonzero(is_near | (nearest.pick == NO_PICK))
 
 
-def _set_exact(known: Nearest, rows: np.ndarray, distance: np.ndarray, pick: np.ndarray) -> None:
-    closer = (distance < known.distance[rows]) | (known.pick[rows] == NO_PICK)
-    known.distance[rows[closer]] = distance[closer]
-    known.pick[rows[closer]] = pick[closer]
+def _set_exact(nearest: Nearest, rows: np.ndarray, distance: np.ndarray, pick: np.ndarray) -> None:
+    closer = (distance < nearest.distance[rows]) | (nearest.pick[rows] == NO_PICK)
+    nearest.distance[rows[closer]] = distance[closer]
+    nearest.pick[rows[closer]] = pick[closer]

@@ -1,11 +1,11 @@
 """BRIDGE's greedy argmax of alpha * difficulty + (1 - alpha) * v, exact, for pools of millions.
 
-The one idea: v only falls, so a score that was computed once is an upper bound from then on. An
-active set of the highest scores is kept up to date pick by pick; all other rows wait. While the
-best score of the active set is above the highest score outside at the last refresh, it is the best
-of the pool. When the active set is used up, one blocked matrix product updates every row against
-all new picks, and the next active set is taken. The work is n * B * d multiplications, which the
-ranking after the selection needs in any case. Nothing is approximate, whatever alpha is.
+The one idea: v never increases, so a score that was computed once is an upper bound from then on.
+An active set of the rows with the highest scores is updated after every pick; all other rows wait.
+While the best score of the active set is above the highest score outside at the last refresh, it is
+the best of the pool. When the active set is used up, one blocked matrix product updates every row
+by all new picks, and the next active set is built. The work is n * B * d multiplications, which the
+ranking after the selection needs in any case. The result is exact for every alpha.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ ACTIVE_SET_SIZE = 8192  # rows of the first active set; the selection does not d
 
 @dataclass(slots=True)
 class _ActiveSet:
-    """Rows of the pool (ascending) that are kept up to date.
+    """Rows of the pool, ascending, that are updated after every pick. `base`: alpha * difficulty.
 
-    Every row outside is worse than (`threshold`, `last`) in the order of falling score, then
-    rising row. `base` is alpha * difficulty.
+    Every row outside comes after (`threshold`, `last`) in the order of falling score, then rising
+    row.
     """
 
     rows: np.ndarray
@@ -41,7 +41,7 @@ class _ActiveSet:
     last: int
 
     def find_best(self, alpha: float) -> tuple[int, float] | None:
-        """Return index and score of the pool's best row; None if that may be outside."""
+        """Return index and score of the pool's best row; None if it may be outside."""
         score = self.base + (1 - alpha) * self.nearest.distance
         is_sure = (score > self.threshold) | ((score == self.threshold) & (self.rows <= self.last))
         n_sure = np.count_nonzero(is_sure)
@@ -49,22 +49,11 @@ class _ActiveSet:
             return None
         # A row below the threshold is of no use until the next refresh.
         if 2 * n_sure < len(is_sure):
-            self.keep(is_sure)
-            score = score[is_sure]
+            self.rows, self.embeddings = self.rows[is_sure], self.embeddings[is_sure]
+            self.base, score = self.base[is_sure], score[is_sure]
+            self.nearest = Nearest(*(column[is_sure] for column in self.nearest))
         best = int(np.argmax(score))
         return best, float(score[best])
-
-    def keep(self, mask: np.ndarray) -> None:
-        self.rows, self.embeddings = self.rows[mask], self.embeddings[mask]
-        self.base = self.base[mask]
-        self.nearest = Nearest(self.nearest.distance[mask], self.nearest.pick[mask])
-
-
-@dataclass(frozen=True, slots=True)
-class _Picks:
-    rows: np.ndarray
-    score: np.ndarray
-    nearest_at_pick: Nearest
 
 
 def select_greedy(
@@ -76,70 +65,49 @@ def select_greedy(
     *,
     active_set_size: int = ACTIVE_SET_SIZE,
 ) -> Ranking:
-    """Return B picks, each the row of the highest alpha * d + (1 - alpha) * v when it is picked.
+    """Return B picks, each the row with the highest alpha * d + (1 - alpha) * v when it is picked.
 
-    v is the distance to the nearest earlier pick, 1 for the first; questions of earlier purchases
+    v is the distance to the nearest earlier pick, 1 for the first. Questions of earlier purchases
     count as picks. Ties go by id. alpha = 0 is k-center (Gonzalez 1985), alpha = 1 the hardest
-    first. With `groups` [n] and `quotas` [g], which add up to B, no group exceeds its quota.
+    first. With `groups` [n] and `quotas` [g], whose sum is B, no group exceeds its quota.
     """
     groups = np.zeros(len(pool), dtype=np.int64) if groups is None else groups
-    quotas = np.array([n_selected]) if quotas is None else quotas
+    n_left = np.array([n_selected]) if quotas is None else quotas.copy()
     nearest = make_empty_nearest(len(pool))
-    if len(pool.already_asked):
-        nearest.distance[:] = find_nearest_picks(pool.embeddings, pool.already_asked).distance
+    if len(pool.already_queried):
+        nearest.distance[:] = find_nearest_picks(pool.embeddings, pool.already_queried).distance
         nearest.pick[:] = EARLIER_PURCHASE
-    picks = _pick(pool, n_selected, alpha, groups, quotas.copy(), nearest, active_set_size)
-    return rank_rest(
-        pool,
-        picks.rows,
-        picks.score,
-        alpha,
-        nearest_at_pick=picks.nearest_at_pick,
-        nearest_at_end=nearest,
-    )
-
-
-def _pick(
-    pool: SelectionPool,
-    n_selected: int,
-    alpha: float,
-    groups: np.ndarray,
-    n_left: np.ndarray,
-    nearest: Nearest,
-    first_size: int,
-) -> _Picks:
-    """Return the picks; update `nearest` by all of them and count `n_left` [g] down."""
+    rows, scores = np.empty(n_selected, dtype=np.int64), np.empty(n_selected)
+    nearest_at_pick = make_empty_nearest(n_selected)
     base = alpha * pool.difficulty
     base[n_left[groups] == 0] = -np.inf  # picked, or its group is full
-    picks = _Picks(
-        np.empty(n_selected, dtype=np.int64),
-        np.empty(n_selected),
-        make_empty_nearest(n_selected),
-    )
-    size, done, refreshed = first_size, 0, 0
-    while done < n_selected:
+    size, n_done, n_refreshed = active_set_size, 0, 0
+    while n_done < n_selected:
         active = _build_active_set(pool, base, nearest, alpha, size)
-        while done < n_selected and (best := active.find_best(alpha)):
-            index, picks.score[done] = best
-            row = picks.rows[done] = int(active.rows[index])
-            picks.nearest_at_pick.distance[done] = active.nearest.distance[index]
-            picks.nearest_at_pick.pick[done] = active.nearest.pick[index]
+        while n_done < n_selected and (best := active.find_best(alpha)):
+            index, scores[n_done] = best
+            row = rows[n_done] = int(active.rows[index])
+            for column, source in zip(nearest_at_pick, active.nearest, strict=True):
+                column[n_done] = source[index]
             n_left[groups[row]] -= 1
             base[row] = active.base[index] = -np.inf
             if not n_left[groups[row]]:
                 base[groups == groups[row]] = -np.inf
                 active.base[groups[active.rows] == groups[row]] = -np.inf
-            update_nearest_one(active.nearest, active.embeddings, pool.embeddings[row], done)
-            done += 1
-        new = pool.embeddings[picks.rows[refreshed:done]]
-        update_nearest(nearest, pool.embeddings, new, refreshed)
-        size = _choose_size(size, done - refreshed, len(pool), first_size)
-        refreshed = done
-    return picks
+            update_nearest_one(active.nearest, active.embeddings, pool.embeddings[row], n_done)
+            n_done += 1
+        update_nearest(
+            nearest, pool.embeddings, pool.embeddings[rows[n_refreshed:n_done]], n_refreshed
+        )
+        size = _choose_size(size, n_done - n_refreshed, len(pool), active_set_size)
+        n_refreshed = n_done
+    return rank_rest(
+        pool, rows, scores, alpha, nearest_at_pick=nearest_at_pick, nearest_at_end=nearest
+    )
 
 
 def _choose_size(size: int, n_picks: int, n: int, first_size: int) -> int:
-    """Return the next size: a pick reads `size` rows, a refresh n; neither should cost far more."""
+    """Return the next size: a pick reads `size` rows, a refresh n; their costs stay close."""
     if size * n_picks < n:
         return min(2 * size, max(first_size, n // 8))
     return max(size // 2, first_size // 16) if size * n_picks > 4 * n else size
@@ -155,5 +123,6 @@ def _build_active_set(
     above = np.flatnonzero(score > threshold)
     equal = np.flatnonzero(score == threshold)[: size - len(above)]
     rows = np.sort(np.concatenate([above, equal]))
-    own = Nearest(nearest.distance[rows], nearest.pick[rows])
-    return _ActiveSet(rows, pool.embeddings[rows], base[rows], own, threshold, int(equal[-1]))
+    active_nearest = Nearest(*(column[rows] for column in nearest))
+    last = int(equal[-1])
+    return _ActiveSet(rows, pool.embeddings[rows], base[rows], active_nearest, threshold, last)

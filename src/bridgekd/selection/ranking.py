@@ -1,4 +1,4 @@
-"""A ranking of the whole pool in columns, and the pool as a strategy sees it."""
+"""The pool as a strategy sees it, and a ranking of the complete pool in columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,14 @@ class SelectionPool:
     """What a strategy sees, in the order of ids.
 
     difficulty: [n] in [0, 1]. embeddings: [n, d] float32 with rows of length 1; d is 0 if there
-    are none. domains: [n] integers. already_asked: [a, d], the embeddings of earlier purchases.
+    are none. domains: [n] integers. already_queried: [a, d], the embeddings of the questions of
+    earlier purchases.
     """
 
     difficulty: np.ndarray
     embeddings: np.ndarray
     domains: np.ndarray
-    already_asked: np.ndarray
+    already_queried: np.ndarray
 
     def __len__(self) -> int:
         return len(self.difficulty)
@@ -35,9 +36,8 @@ class Ranking:
     `nearest`, the nearest earlier pick, in [0, 1] (1 and -1 for the first); NaN and -1 after the
     selection. distance_to_selection: to the nearest pick of the complete selection. cluster: the
     strategy's own, else the position of the nearest pick; below 0 if nothing is selected or the
-    nearest question was asked in an earlier purchase. Without embeddings all distances are NaN
-    and all numbers -1. `n_filled` of the picks are there only because the strategy's rule found
-    too few.
+    nearest question is from an earlier purchase. Without embeddings all distances are NaN and all
+    numbers -1. n_filled: picks that were added because the strategy's rule selected too few.
     """
 
     rows: np.ndarray
@@ -79,82 +79,61 @@ def rank_rest(
     """Return `picks` [B] with their `score` [B], then the rest by its static score, ties by id.
 
     static: [n], or the weight alpha in alpha * difficulty + (1 - alpha) * distance to the
-    selection. nearest_at_pick: [B], each pick's nearest earlier pick; nearest_at_end: [n], every
-    row's nearest pick of the complete selection. They are measured if they are not given.
-    cluster: [n], by row.
+    selection. cluster: [n], by row. nearest_at_pick: [B], each pick's nearest earlier pick.
+    nearest_at_end: [n], every row's nearest pick of the complete selection. Both are computed if
+    they are None.
     """
-    if not isinstance(static, np.ndarray):
-        if nearest_at_end is None:
-            nearest_at_end = find_nearest_picks(pool.embeddings, pool.embeddings[picks])
-        static = static * pool.difficulty + (1 - static) * nearest_at_end.distance
-    is_left = np.ones(len(pool), dtype=bool)
-    is_left[picks] = False
-    rest = sort_by_score(static, np.flatnonzero(is_left))
-    return build_ranking(
-        pool,
-        np.concatenate([picks, rest]),
-        np.concatenate([score, static[rest]]),
-        len(picks),
-        nearest_at_pick=nearest_at_pick,
-        nearest_at_end=nearest_at_end,
-        cluster=cluster,
-        n_filled=n_filled,
-    )
-
-
-def build_ranking(
-    pool: SelectionPool,
-    order: np.ndarray,
-    score: np.ndarray,
-    n_selected: int,
-    *,
-    nearest_at_pick: Nearest | None = None,
-    nearest_at_end: Nearest | None = None,
-    cluster: np.ndarray | None = None,
-    n_filled: int = 0,
-) -> Ranking:
-    """Return the ranking of rows in `order` [n] with their `score` [n]; the rest as `rank_rest`."""
-    picks = order[:n_selected]
-    distance, to_selection = np.full(len(pool), np.nan), np.full(len(pool), np.nan)
+    distance, to_selection = np.full((2, len(pool)), np.nan)
     nearest = np.full(len(pool), -1)
-    if pool.embeddings.shape[1]:
+    has_embeddings = pool.embeddings.shape[1] > 0
+    if has_embeddings:
         if nearest_at_pick is None:
             nearest_at_pick = find_nearest_earlier(pool.embeddings[picks])
         if nearest_at_end is None:
             nearest_at_end = find_nearest_picks(pool.embeddings, pool.embeddings[picks])
-        # A pick is its own nearest, also if an earlier pick has the same embedding.
-        nearest_at_end.pick[picks] = np.arange(n_selected)
+        # A pick is its own nearest, even if an earlier pick has the same embedding.
+        nearest_at_end.pick[picks] = np.arange(len(picks))
         nearest_at_end.distance[picks] = 0
-        distance[:n_selected] = nearest_at_pick.distance
+        distance[: len(picks)] = nearest_at_pick.distance
         has_nearest = np.flatnonzero(nearest_at_pick.pick >= 0)
         nearest[has_nearest] = picks[nearest_at_pick.pick[has_nearest]]
-        to_selection = nearest_at_end.distance[order]
+        to_selection = nearest_at_end.distance
         cluster = nearest_at_end.pick if cluster is None else cluster
+    if not isinstance(static, np.ndarray):
+        static = static * pool.difficulty + (1 - static) * to_selection
+    is_left = np.ones(len(pool), dtype=bool)
+    is_left[picks] = False
+    rest = sort_by_score(static, np.flatnonzero(is_left))
+    order = np.concatenate([picks, rest])
     return Ranking(
         rows=order,
-        n_selected=n_selected,
-        score=score,
+        n_selected=len(picks),
+        score=np.concatenate([score, static[rest]]),
         difficulty=pool.difficulty[order],
         distance=distance,
         nearest=nearest,
         cluster=np.full(len(pool), -1) if cluster is None else cluster[order],
-        distance_to_selection=to_selection,
+        distance_to_selection=to_selection[order],
         n_filled=n_filled,
     )
 
 
 def sort_by_score(score: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return `rows` (ascending) by falling `score` [n], equal scores in the order of rows."""
+    """Return `rows` (ascending) by falling `score` [n]; ties stay in the order of rows.
+
+    >>> sort_by_score(np.array([0.2, 0.9, 0.2]), np.arange(3)).tolist()
+    [1, 0, 2]
+    """
     return np.asarray(rows[np.argsort(-score[rows], kind="stable")])
 
 
 def rank_normalize(difficulty: np.ndarray) -> np.ndarray:
     """Return the rank of every question as a fraction in [0, 1]; 1 is the hardest.
 
-    difficulty: [n], any unit, higher is harder. Ties get their mean rank. A single question gets
-    0. Raises InputError if a value is not finite. A reading: BRIDGE combines difficulty with
-    diversity and does not say on which scale; ranks make the two comparable, whatever the
-    assistant's losses look like.
+    difficulty: [n], any unit, higher is harder. Ties get their mean rank. A single question gets 0.
+    Raises InputError if a value is not finite. Our reading of BRIDGE (arXiv 2512.20403): the paper
+    combines difficulty with diversity and does not state the scale. Ranks make the two comparable,
+    whatever the distribution of the assistant's losses is.
     >>> rank_normalize(np.array([0.1, 0.9, 0.4])).tolist()
     [0.0, 1.0, 0.5]
     """

@@ -1,4 +1,4 @@
-"""What a strategy is, and the one call that ranks a pool by it."""
+"""The selection strategy as a variant, and the function that ranks a pool by it."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -14,26 +14,26 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy(Generic[OptionsT]):
-    """A way to choose questions; `rank(pool, n_selected, options, seed)` ranks the whole pool.
+    """A method for selecting questions; `rank(pool, n_selected, options, seed)` ranks the pool.
 
-    Contract: the first `n_selected` positions are the selection in the order of picking; the rest
-    follows by score; ties go by id, which is the order of `pool`. Only `seed` makes a ranking
-    random. The arrays of `pool` are not changed. `paper` is "" for our own strategies.
+    Contract: the first `n_selected` positions are the selection in the order of picking. The rest
+    follows by score. Ties go by id, which is the order of `pool`. Only `seed` makes a ranking
+    random. The arrays of `pool` are not changed.
 
-    is_nested: the first picks are the same however many are selected. `describe_score` returns
-    the rule behind the scores for the report, or "".
+    paper: "" for our own strategies. is_nested: a larger budget only adds picks at the end.
+    describe_score: returns the formula of the scores for the report, or "".
     """
 
     name: str
     title: str
     summary: str
-    paper: str
+    paper: str = ""
     options: type[OptionsT]
     rank: Callable[[SelectionPool, int, OptionsT, int], Ranking]
-    needs_difficulty: bool
-    needs_embeddings: bool
-    uses_seed: bool
-    is_nested: bool
+    needs_difficulty: bool = False
+    needs_embeddings: bool = False
+    uses_seed: bool = False
+    is_nested: bool = False
     describe_score: Callable[[OptionsT], str] = lambda options: ""
 
 
@@ -53,7 +53,7 @@ def rank_pool(
     embeddings: np.ndarray,
     *,
     domains: Sequence[str] = (),
-    already_asked: Collection[str] = (),
+    already_queried: Collection[str] = (),
     n_selected: int,
     seed: int,
 ) -> Ranking:
@@ -61,20 +61,19 @@ def rank_pool(
 
     difficulty: [n], any unit, higher is harder. embeddings: [n, d] float32 with rows of length 1,
     or [n, 0]; a np.memmap is copied only if ids are not in order. domains: [n], or empty.
-    Ids in `already_asked` are not ranked; greedy strategies keep their distance from them.
+    Ids in `already_queried` are not ranked; greedy strategies keep their distance from them.
     """
     by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-    is_asked = np.array([ids[i] in already_asked for i in by_id], dtype=bool)
-    row_of = by_id[~is_asked]
-    in_order = len(row_of) == len(ids) and bool((row_of == np.arange(len(ids))).all())
+    is_queried = np.array([ids[i] in already_queried for i in by_id], dtype=bool)
+    row_of = by_id[~is_queried]
+    is_in_order = np.array_equal(row_of, np.arange(len(ids)))
     domain_names = np.array(domains if len(domains) else [""] * len(ids))
     pool = SelectionPool(
         difficulty=rank_normalize(difficulty)[row_of],
-        embeddings=np.asarray(embeddings if in_order else embeddings[row_of], dtype=np.float32),
+        embeddings=np.asarray(embeddings if is_in_order else embeddings[row_of], dtype=np.float32),
         domains=np.unique(domain_names, return_inverse=True)[1][row_of],
-        already_asked=np.asarray(embeddings[by_id[is_asked]], dtype=np.float32),
+        already_queried=np.asarray(embeddings[by_id[is_queried]], dtype=np.float32),
     )
     ranking = strategy.rank(pool, min(n_selected, len(pool)), options, seed)
-    has_nearest = ranking.nearest >= 0
-    nearest = np.where(has_nearest, row_of[np.where(has_nearest, ranking.nearest, 0)], -1)
-    return replace(ranking, rows=row_of[ranking.rows], nearest=nearest)
+    row_or_none = np.append(row_of, -1)  # index -1 is "no nearest pick"
+    return replace(ranking, rows=row_of[ranking.rows], nearest=row_or_none[ranking.nearest])

@@ -26,7 +26,7 @@ from bridgekd.throughput import WorkKind
 class AnnotateSettings(BackendSettings):
     """`n_samples` answers per question beside the greedy one are drawn for `consistent`, else 0."""
 
-    keep: FilterName
+    filter: FilterName
     confidence: ConfidenceOptions | None
     n_samples: int
     max_new_tokens: int
@@ -34,26 +34,26 @@ class AnnotateSettings(BackendSettings):
 
 
 class AnnotateStats(KeptStats, GenerationStats, CalibrationStats):
-    n_written: int
-    share_correct: float
+    n_rationales: int
+    correct_fraction: float
 
 
 class SampleRationalesSettings(BackendSettings):
-    keep: FilterName = "correct"
+    filter: FilterName = "correct"
     n_samples: int
     max_new_tokens: int
     seed: int
 
 
 class SampleRationalesStats(KeptStats, GenerationStats):
-    n_written: int
+    n_rationales: int
 
 
 def build_annotate_settings(recipe: Recipe) -> AnnotateSettings:
     """Return what an annotation depends on. What its filter does not use is a constant."""
     keep, assistant = recipe.annotate.filter, recipe.assistant
     return AnnotateSettings(
-        keep=keep,
+        filter=keep,
         confidence=recipe.confidence if keep == "confident" else None,
         n_samples=recipe.annotate.n_samples if keep == "self_consistent" else 0,
         max_new_tokens=assistant.max_new_tokens,
@@ -91,7 +91,7 @@ def annotate(
         if settings.n_samples:
             samples = writer.sample(backend, prompts, settings.n_samples, settings.seed)
         rows = [
-            check_rationale(e, text, answer_type, "assistant", settings.keep)
+            check_rationale(e, text, answer_type, "assistant", settings.filter)
             for e, text in zip(examples, texts, strict=True)
         ]
         if settings.confidence is not None:
@@ -112,12 +112,12 @@ def annotate(
         grade_answer(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True)
     )
     return AnnotateStats(
-        n_written=len(rows),
+        n_rationales=len(rows),
         n_kept=sum(r.kept for r in rows),
-        share_correct=round(n_correct / len(rows), 4),
+        correct_fraction=round(n_correct / len(rows), 4),
         calibration=calibration,
         generation=writer.speed.to_stats(),
-        asked_with=prompt_format,
+        prompt_format=prompt_format,
     )
 
 
@@ -143,13 +143,13 @@ def sample_rationales(
         row
         for e, texts in zip(examples, samples, strict=True)
         for row in drop_duplicates(
-            [check_rationale(e, text, answer_type, "assistant", settings.keep) for text in texts]
+            [check_rationale(e, text, answer_type, "assistant", settings.filter) for text in texts]
         )
     ]
     write_rows(output_dir / "rationales.parquet", Rationale, rows)
     return SampleRationalesStats(
-        n_written=len(rows),
+        n_rationales=len(rows),
         n_kept=sum(r.kept for r in rows),
         generation=writer.speed.to_stats(),
-        asked_with=prompt_format,
+        prompt_format=prompt_format,
     )

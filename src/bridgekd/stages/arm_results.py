@@ -41,7 +41,7 @@ class ArmReader:
         behind = find_ancestors(predictions)
         rows = read_rows(predictions.path / "predictions.parquet", Prediction)
         models = predictions.get_inputs("model")  # none for the teacher, who explains
-        explained = not models or predictions.read_settings(PredictSettings).ask == "explain"
+        explained = not models or predictions.read_settings(PredictSettings).prompt_mode == "cot"
         n_queries, spend_usd, seconds = sum_cost(behind.values())
         return ArmResult(
             arm=arm.name,

@@ -20,7 +20,7 @@ CheckRule = Literal["correct", "confident", "all"]
 class CheckSettings(BackendSettings):
     """`confidence` is None where the assistant scores no rationale."""
 
-    keep: CheckRule
+    filter: CheckRule
     confidence: ConfidenceOptions | None
 
 
@@ -32,9 +32,9 @@ def build_check_settings(recipe: Recipe, rule: CheckRule | None = None) -> Check
     """Return what a check depends on; `rule` replaces the recipe's check.filter."""
     keep = rule or recipe.check.filter
     if keep != "confident":
-        return CheckSettings(keep=keep, confidence=None)
+        return CheckSettings(filter=keep, confidence=None)
     return CheckSettings(
-        keep=keep, confidence=recipe.confidence, scoring=recipe.assistant.scoring_backend
+        filter=keep, confidence=recipe.confidence, scoring=recipe.assistant.scoring_backend
     )
 
 
@@ -56,7 +56,12 @@ def check_rationales(
     calibration = None
     rows = [
         check_rationale(
-            by_id[c.id], c.text or c.reasoning, answer_type, "teacher", settings.keep, state=c.state
+            by_id[c.id],
+            c.text or c.reasoning,
+            answer_type,
+            "teacher",
+            settings.filter,
+            state=c.state,
         )
         for c in answers
     ]

@@ -14,9 +14,9 @@ from bridgekd.records import Example, TrainingSequence
 from bridgekd.rng import make_rng
 from bridgekd.throughput import Throughput
 
-PromptMode = Literal["explain", "answer"]
+PromptMode = Literal["cot", "answer_only"]
 Validate = Callable[["lm.LocalModel"], float]
-PROMPTS = {"explain": render_cot_prompt, "answer": render_answer_prompt}
+PROMPTS = {"cot": render_cot_prompt, "answer_only": render_answer_prompt}
 
 
 @dataclass(frozen=True, slots=True)

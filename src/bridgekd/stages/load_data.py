@@ -23,9 +23,9 @@ from bridgekd.variants import VariantSettings
 
 
 class LoadPoolSettings(FrozenModel):
-    fields: ColumnNames
+    columns: ColumnNames
     answer_type: VariantSettings
-    unlabelled: bool
+    unlabeled: bool
     validation: CountOrPercent
     seed: int
 
@@ -36,21 +36,21 @@ class LoadPoolStats(Stats):
 
 
 class LoadTestSettings(FrozenModel):
-    fields: ColumnNames
+    columns: ColumnNames
 
 
 class LoadTestStats(Stats):
     n_test: int
-    n_also_in_train: int
+    n_also_in_train_file: int
 
 
 def build_load_pool_settings(recipe: Recipe, folder: Path) -> LoadPoolSettings:
     """Return what the pool depends on."""
     data = recipe.data
     return LoadPoolSettings(
-        fields=data.columns,
+        columns=data.columns,
         answer_type=GRADERS.resolve(data.answer_type, folder),
-        unlabelled=data.unlabeled,
+        unlabeled=data.unlabeled,
         validation=data.validation_size,
         seed=recipe.seed,
     )
@@ -75,12 +75,14 @@ def load_test(
     output_dir: Path, settings: LoadTestSettings, ctx: RunContext, pool: Artifact, source: Artifact
 ) -> LoadTestStats:
     """The test file, and how many of its questions are in the train file word for word."""
-    test = read_examples(source.path, settings.fields, read_answer_type(pool))
+    test = read_examples(source.path, settings.columns, read_answer_type(pool))
     questions = {e.question for e in test}
     train = chain(read_pool(pool), read_validation(pool))
     seen = {e.question for e in train if e.question in questions}
     write_rows(output_dir / "test.parquet", Example, test)
-    return LoadTestStats(n_test=len(test), n_also_in_train=sum(e.question in seen for e in test))
+    return LoadTestStats(
+        n_test=len(test), n_also_in_train_file=sum(e.question in seen for e in test)
+    )
 
 
 def split_validation(
@@ -94,7 +96,7 @@ def split_validation(
 
     def iter_pool() -> Iterator[Example]:
         for example in iter_examples(
-            source.path, settings.fields, answer_type, unlabelled=settings.unlabelled
+            source.path, settings.columns, answer_type, unlabelled=settings.unlabeled
         ):
             has_answer.append(example.answer is not None)
             yield example

@@ -20,7 +20,7 @@ STUDENT_BACKEND: BackendName = "transformers"  # the student is too small to be 
 
 class PredictSettings(BackendSettings):
     role: Role
-    ask: PromptMode
+    prompt_mode: PromptMode
     max_new_tokens: int
 
 
@@ -34,7 +34,7 @@ def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: PromptMode) 
     options = recipe.assistant if role == "assistant" else recipe.student
     return PredictSettings(
         role=role,
-        ask=prompt_mode,
+        prompt_mode=prompt_mode,
         max_new_tokens=options.max_new_tokens,
         backend=recipe.assistant.generation_backend if role == "assistant" else STUDENT_BACKEND,
     )
@@ -53,7 +53,7 @@ def predict(
     examples, answer_type = read_rows(test.path / "test.parquet", Example), read_answer_type(pool)
     batch_size = ctx.runtime.get_batch_size(settings.role)
     writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
-    prompts = [PROMPTS[settings.ask](e) for e in examples]
+    prompts = [PROMPTS[settings.prompt_mode](e) for e in examples]
     label = f"answer the {'test questions' if test.stage == 'load_test' else 'pilot'}"
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
         texts = writer.generate(backend, prompts, label)
@@ -64,5 +64,5 @@ def predict(
         n_test=len(rows),
         n_correct=sum(r.correct for r in rows),
         generation=writer.speed.to_stats(),
-        asked_with=prompt_format,
+        prompt_format=prompt_format,
     )

@@ -56,14 +56,14 @@ class TeacherRequestSettings(FrozenModel):
 class QueryTeacherSettings(FrozenModel):
     """`accept`: which answers the budget counts as accepted; None if it does not limit them."""
 
-    ask: TeacherRequestSettings
+    request: TeacherRequestSettings
     budget: BudgetOptions
-    part: BudgetSlice
+    budget_slice: BudgetSlice
     accept: AcceptRule | None
 
 
 class EvaluateTeacherSettings(FrozenModel):
-    ask: TeacherRequestSettings
+    request: TeacherRequestSettings
     queries: CountOrPercent
     seed: int
 
@@ -79,7 +79,7 @@ class PlannedRequests:
     the purchase measures the teacher and is not a part of the budget.
     """
 
-    ask: TeacherRequestSettings
+    request: TeacherRequestSettings
     examples: Sequence[Example]
     is_selected: bool
     limits: Limits
@@ -117,21 +117,26 @@ def build_request_settings(recipe: Recipe) -> TeacherRequestSettings:
 
 
 def build_query_settings(
-    recipe: Recipe, *, part: BudgetSlice = FULL_BUDGET, queries: CountOrPercent | None = None
+    recipe: Recipe,
+    *,
+    budget_slice: BudgetSlice = FULL_BUDGET,
+    queries: CountOrPercent | None = None,
 ) -> QueryTeacherSettings:
     """Return what a purchase depends on; `queries` replaces that limit of the recipe's budget."""
     budget, rule = recipe.budget, recipe.check.filter
     accept = None if budget.accepted_rationales is None or rule == "confident" else rule
     if queries is not None:
         budget = budget.model_copy(update={"queries": queries})
-    ask = build_request_settings(recipe)
-    return QueryTeacherSettings(ask=ask, budget=budget, part=part, accept=accept)
+    request = build_request_settings(recipe)
+    return QueryTeacherSettings(
+        request=request, budget=budget, budget_slice=budget_slice, accept=accept
+    )
 
 
 def build_evaluate_teacher_settings(recipe: Recipe) -> EvaluateTeacherSettings:
     """Return what the teacher's own predictions depend on."""
-    ask, queries = build_request_settings(recipe), recipe.evaluate.teacher_queries
-    return EvaluateTeacherSettings(ask=ask, queries=queries, seed=recipe.seed)
+    request, queries = build_request_settings(recipe), recipe.evaluate.teacher_queries
+    return EvaluateTeacherSettings(request=request, queries=queries, seed=recipe.seed)
 
 
 def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
@@ -143,7 +148,7 @@ def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
     assert isinstance(settings, QueryTeacherSettings)
     (pool,), (ranking,) = stage.inputs["pool"], stage.inputs["ranking"]
     examples = inputs.read_pool(pool)
-    limits = compute_limits(settings.budget, len(examples), settings.part)
+    limits = compute_limits(settings.budget, len(examples), settings.budget_slice)
     source = inputs.planned[ranking.path.name]
     order: Sequence[str] | None = None
     if ranking.done:
@@ -157,7 +162,7 @@ def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
         by_id = index_by_id(examples, order[: limits.queries])
         examples = [by_id[id] for id in order[: limits.queries]]
     return PlannedRequests(
-        settings.ask, examples, order is not None, limits, strategy, group, prefers_hard
+        settings.request, examples, order is not None, limits, strategy, group, prefers_hard
     )
 
 
@@ -177,15 +182,15 @@ def query_teacher(
 ) -> PurchaseStats:
     """Asks the teacher down the ranking until the first limit of the budget ends it."""
     examples = read_pool(pool)
-    limits = compute_limits(settings.budget, len(examples), settings.part)
+    limits = compute_limits(settings.budget, len(examples), settings.budget_slice)
     ids = read_column(ranking.path / "ranking.parquet", Pick, "id")
     if limits.queries is not None:  # one more, so that the limit is seen to be the end
         ids = ids[: limits.queries + 1]
     by_id = index_by_id(examples, ids)
     questions = [by_id[id] for id in ids]
     accept = _make_accept_function(by_id, read_answer_type(pool), settings.accept)
-    bought = _buy_answers(settings.ask, questions, few_shot, limits, "train", ctx, accept)
-    rows, n_unrecorded = _mark_unrecorded(bought.completions, settings.ask, questions, ctx)
+    bought = _buy_answers(settings.request, questions, few_shot, limits, "train", ctx, accept)
+    rows, n_unrecorded = _mark_unrecorded(bought.completions, settings.request, questions, ctx)
     write_rows(output_dir / "completions.parquet", Completion, rows)
     return _build_stats(bought, n_unrecorded)
 
@@ -196,7 +201,7 @@ def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedReque
     assert isinstance(settings, EvaluateTeacherSettings)
     examples = sample_test_questions(settings, inputs.test)
     return PlannedRequests(
-        ask=hide_answer(settings.ask),
+        request=hide_answer(settings.request),
         examples=examples,
         is_selected=True,
         limits=Limits(queries=len(examples)),
@@ -224,7 +229,9 @@ def evaluate_teacher(
     examples = read_rows(test.path / "test.parquet", Example)
     questions = sample_test_questions(settings, examples)
     limits = Limits(queries=len(questions))
-    bought = _buy_answers(hide_answer(settings.ask), questions, few_shot, limits, "measure", ctx)
+    bought = _buy_answers(
+        hide_answer(settings.request), questions, few_shot, limits, "measure", ctx
+    )
     by_id, answer_type = {e.id: e for e in questions}, read_answer_type(pool)
     rows = [grade_answer(by_id[c.id], c.text, answer_type) for c in bought.completions]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
@@ -239,17 +246,17 @@ def sample_test_questions(
     return [test[i] for i in sample_indices(settings.seed, "teacher test", n=n, of=len(test))]
 
 
-def hide_answer(ask: TeacherRequestSettings) -> TeacherRequestSettings:
+def hide_answer(request: TeacherRequestSettings) -> TeacherRequestSettings:
     """Return the same request without the gold answer in its prompt."""
-    prompt = ask.prompt.model_copy(update={"reveal_answer": False})
-    return ask.model_copy(update={"prompt": prompt})
+    prompt = request.prompt.model_copy(update={"reveal_answer": False})
+    return request.model_copy(update={"prompt": prompt})
 
 
 def iter_requests(
-    ask: TeacherRequestSettings, questions: Iterable[Example], few_shot: Sequence[Artifact]
+    request: TeacherRequestSettings, questions: Iterable[Example], few_shot: Sequence[Artifact]
 ) -> Iterator[TeacherRequest]:
     """Yield one request per question, in rank order; each is made when it is needed."""
-    turns, prompt = read_few_shot(few_shot), ask.prompt
+    turns, prompt = read_few_shot(few_shot), request.prompt
     for rank, example in enumerate(questions):
         yield TeacherRequest(
             id=example.id,
@@ -278,7 +285,7 @@ def _make_accept_function(
 
 def _mark_unrecorded(
     completions: Sequence[Completion],
-    ask: TeacherRequestSettings,
+    request: TeacherRequestSettings,
     questions: Sequence[Example],
     ctx: RunContext,
 ) -> tuple[Sequence[Completion], int | None]:
@@ -288,7 +295,7 @@ def _mark_unrecorded(
     answers = resolve_teacher(ctx.teacher).load_answers()
     if answers is None:
         return completions, None
-    missing = answers.find_missing(iter_requests(ask, questions, ()))
+    missing = answers.find_missing(iter_requests(request, questions, ()))
     rows = [replace(c, state="unrecorded") if c.id in missing else c for c in completions]
     n = sum(row.state == "unrecorded" for row in rows)
     if n:
@@ -300,7 +307,7 @@ def _mark_unrecorded(
 
 
 def _buy_answers(
-    ask: TeacherRequestSettings,
+    request: TeacherRequestSettings,
     questions: Sequence[Example],
     few_shot: Sequence[Artifact],
     limits: Limits,
@@ -311,7 +318,7 @@ def _buy_answers(
     hard_stop = None if ctx.hard_stop_usd is None else to_microusd(ctx.hard_stop_usd)
     with Ledger(ctx.ledger, hard_stop, on_wait=ctx.notify) as ledger:
         return buy_answers(
-            list(iter_requests(ask, questions, few_shot)),
+            list(iter_requests(request, questions, few_shot)),
             ledger,
             teacher=ctx.teacher,
             limits=limits,
@@ -329,9 +336,9 @@ def _build_stats(bought: PurchaseResult, n_unrecorded: int | None = None) -> Pur
         n_queries=len(bought.completions),
         spend_microusd=bought.charged_microusd,
         n_tokens=bought.charged_tokens,
-        ended_by=bought.stop_reason,
-        n_calls_sent=bought.n_requests_sent,
-        n_recalled=bought.n_reused,
-        newly_spent_microusd=bought.spent_microusd,
+        stop_reason=bought.stop_reason,
+        n_requests_sent=bought.n_requests_sent,
+        n_reused=bought.n_reused,
+        new_spend_microusd=bought.spent_microusd,
         n_unrecorded=n_unrecorded,
     )

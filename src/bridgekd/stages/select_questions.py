@@ -22,15 +22,15 @@ from bridgekd.variants import VariantRef, VariantSettings
 class SelectSettings(FrozenModel):
     strategy: VariantSettings
     queries: CountOrPercent | None
-    part: BudgetSlice
-    centre: bool
+    budget_slice: BudgetSlice
+    center_embeddings: bool
     seed: int
 
 
 class SelectStats(Stats):
     """Distances are those of the pool to its nearest pick. `n_filled` picks are no strategy's."""
 
-    n_chosen: int
+    n_selected: int
     score_rule: str | None = None
     n_filled: int | None = None
     sum_of_scores: float | None = None
@@ -43,7 +43,7 @@ def build_select_settings(
     folder: Path,
     *,
     strategy: VariantRef | None = None,
-    part: BudgetSlice = FULL_BUDGET,
+    budget_slice: BudgetSlice = FULL_BUDGET,
     queries: CountOrPercent | None = None,
 ) -> SelectSettings:
     """Return what a selection depends on; by default, that of the recipe's own strategy and budget.
@@ -56,8 +56,10 @@ def build_select_settings(
     return SelectSettings(
         strategy=chosen,
         queries=recipe.budget.queries if queries is None else queries,
-        part=part,
-        centre=recipe.select.embedding_transform != "none" if variant.needs_embeddings else True,
+        budget_slice=budget_slice,
+        center_embeddings=recipe.select.embedding_transform != "none"
+        if variant.needs_embeddings
+        else True,
         seed=recipe.seed if variant.uses_seed else 0,
     )
 
@@ -84,7 +86,7 @@ def select_questions(
     file = find_embeddings(embeddings, scores)
     if file is not None:
         vectors = np.load(file, mmap_mode="r")
-        vectors = center_embeddings(vectors) if settings.centre else vectors
+        vectors = center_embeddings(vectors) if settings.center_embeddings else vectors
     strategy, options = (
         STRATEGIES.load(settings.strategy),
         STRATEGIES.parse_options(settings.strategy),
@@ -96,15 +98,15 @@ def select_questions(
         difficulty,
         vectors,
         domains=domains,
-        already_asked=_read_asked_ids(earlier),
-        n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.part),
+        already_queried=_read_asked_ids(earlier),
+        n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.budget_slice),
         seed=settings.seed,
     )
     write_columns(output_dir / "ranking.parquet", Pick, ranking.to_columns(ids))
     total = float(ranking.score[: ranking.n_selected].sum())
     distance = None if scores is None or file is None else ranking.distance_to_selection
     return SelectStats(
-        n_chosen=ranking.n_selected,
+        n_selected=ranking.n_selected,
         score_rule=strategy.describe_score(options) or None,
         n_filled=ranking.n_filled or None,
         sum_of_scores=None if scores is None else round(total, 6),
@@ -154,6 +156,6 @@ def name_prefix_group(source: Planned, select: SelectSettings) -> str:
     """Return what purchases have in common that begin with the same questions."""
     if not STRATEGIES.load(select.strategy).is_nested or "earlier" in source.inputs:
         return source.artifact.path.name
-    same = select.model_copy(update={"queries": None, "part": FULL_BUDGET})
+    same = select.model_copy(update={"queries": None, "budget_slice": FULL_BUDGET})
     made_from = (artifact.fingerprint for artifact in chain(*source.inputs.values()))
     return " ".join([same.model_dump_json(), *made_from])

@@ -7,10 +7,10 @@ from bridgekd.throughput import GenerationSpeed
 
 
 class GenerationStats(Stats):
-    """Of a stage that generates; `asked_with` says how a server took its prompts."""
+    """Of a stage that generates; `prompt_format` says how a server took its prompts."""
 
     generation: GenerationSpeed | None = None
-    asked_with: str | None = None
+    prompt_format: str | None = None
 
 
 class CalibrationStats(Stats):
@@ -33,10 +33,10 @@ class PurchaseStats(Stats):
     n_queries: int
     spend_microusd: int
     n_tokens: int
-    ended_by: str
-    n_calls_sent: int
-    n_recalled: int
-    newly_spent_microusd: int
+    stop_reason: str
+    n_requests_sent: int
+    n_reused: int
+    new_spend_microusd: int
     n_unrecorded: int | None = None
 
 

@@ -64,7 +64,7 @@ class RationaleRows(FrozenModel):
     "each)."""
 
     source: Literal["rationales"] = "rationales"
-    form: TargetFormat
+    target_format: TargetFormat
     answer_weight: float
 
 
@@ -91,8 +91,8 @@ class TrainSettings(FrozenModel):
     @property
     def prompt_mode(self) -> PromptMode:
         """Return how the model is asked after this training."""
-        explains = isinstance(self.rows, RationaleRows) and self.rows.form == "joint"
-        return "explain" if explains else "answer"
+        explains = isinstance(self.rows, RationaleRows) and self.rows.target_format == "joint"
+        return "cot" if explains else "answer_only"
 
 
 def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
@@ -122,7 +122,7 @@ def build_assistant_settings(recipe: Recipe) -> TrainSettings:
     assistant = recipe.assistant
     return TrainSettings(
         role="assistant",
-        rows=RationaleRows(form="joint", answer_weight=assistant.answer_weight),
+        rows=RationaleRows(target_format="joint", answer_weight=assistant.answer_weight),
         objective=OBJECTIVES.resolve(NLL),
         train=assistant.train,
         lora=assistant.lora,
@@ -138,7 +138,9 @@ def build_student_settings(
 ) -> TrainSettings:
     """Return a training of the student, by default on rationales in the recipe's form."""
     student = recipe.student
-    default = RationaleRows(form=student.target_format, answer_weight=student.answer_weight)
+    default = RationaleRows(
+        target_format=student.target_format, answer_weight=student.answer_weight
+    )
     return TrainSettings(
         role="student",
         rows=rows or default,
@@ -230,7 +232,7 @@ def _build_rows(
         ]
     assert pool is not None, "a training on answers or rationales has a pool as an input"
     if isinstance(rows, RationaleRows):
-        lessons = build_training_examples(pool, rationales, rows.form)
+        lessons = build_training_examples(pool, rationales, rows.target_format)
         return [build_training_sequence(lesson, rows.answer_weight) for lesson in lessons]
     return [
         TrainingSequence(

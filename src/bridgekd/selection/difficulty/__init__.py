@@ -1,4 +1,4 @@
-"""One file for each measure of difficulty; each ends in `MEASURE = DifficultyMeasure(...)`."""
+"""Measures of difficulty, one file each. A file ends in `MEASURE = DifficultyMeasure(...)`."""
 
 from bridgekd.selection.measure import DifficultyMeasure
 from bridgekd.variants import Registry

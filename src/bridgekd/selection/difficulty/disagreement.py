@@ -1,4 +1,4 @@
-"""How far a committee of assistants disagrees."""
+"""The disagreement of a committee of assistants."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ class DisagreementOptions(BaseModel):
 
 
 def vote_entropy(answers: Sequence[str]) -> float:
-    """Return -sum_a (v_a / k) log(v_a / k) / log k in [0, 1]; v_a of the k answers are a.
+    """Return -sum_a (v_a / k) log(v_a / k) / log k in [0, 1]; v_a is the number of answers a.
 
-    0 if all agree, 1 if no two agree, 0 for k < 2. Unreadable answers ("") are one answer (ours).
+    Dagan and Engelson 1995. 0 if all k answers agree and for k < 2; 1 if no two agree. Unreadable
+    answers ("") count as one answer (our choice).
     >>> vote_entropy(["", "", "a", "a"])
     0.5
     """

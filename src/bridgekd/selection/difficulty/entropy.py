@@ -1,4 +1,4 @@
-"""How evenly the model spreads its probability."""
+"""The entropy of the probabilities of the choices or tokens."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from bridgekd.variants import NoOptions
 def choice_entropy(log_likelihoods: NDArray[np.float64]) -> float:
     """Return -sum_c p(c) log p(c) / log C in [0, 1] over C choices.
 
-    p is proportional to exp of `log_likelihoods` [C], the mean log-likelihood per token. A reading
-    of BRIDGE's "entropic difficulty". One choice alone is certain.
+    p is proportional to exp of `log_likelihoods` [C], the mean log-likelihood per token. Our
+    reading of BRIDGE's "entropic difficulty". A single choice has entropy 0.
     >>> choice_entropy(np.log([0.5, 0.5])), choice_entropy(np.array([-1.0]))
     (1.0, 0.0)
     """
@@ -25,7 +25,7 @@ def choice_entropy(log_likelihoods: NDArray[np.float64]) -> float:
 
 def token_entropy(logits: Any) -> Any:
     """Return -sum_v p(v) log p(v) over the vocabulary in nats, [t], of `logits` [t, vocabulary]."""
-    # Methods of the tensor only, so that this module does not import torch.
+    # Only methods of the tensor: this module does not import torch.
     log_p = logits.log_softmax(-1)
     return -(log_p.exp() * log_p).sum(-1)
 

@@ -1,4 +1,4 @@
-"""How close the two most likely answers are."""
+"""The margin between the two most likely choices or tokens."""
 
 from typing import Any
 
@@ -13,7 +13,8 @@ from bridgekd.variants import NoOptions
 def choice_margin(log_likelihoods: NDArray[np.float64]) -> float:
     """Return 1 - (p1 - p2) in [0, 1] of the two most likely choices; p as in `choice_entropy`.
 
-    The margin of uncertainty sampling, reversed so that higher is harder.
+    The margin of uncertainty sampling (Scheffer et al. 2001), reversed so that higher is harder. A
+    single choice has 0.
     >>> round(choice_margin(np.log([0.1, 0.6, 0.3])), 12)
     0.7
     """
@@ -25,7 +26,7 @@ def choice_margin(log_likelihoods: NDArray[np.float64]) -> float:
 
 def token_margin(logits: Any) -> Any:
     """Return 1 - (p1 - p2) of the two most likely tokens, [t], of `logits` [t, vocabulary]."""
-    # Methods of the tensor only, so that this module does not import torch.
+    # Only methods of the tensor: this module does not import torch.
     first_two = logits.softmax(-1).topk(2).values
     return 1 - (first_two[:, 0] - first_two[:, 1])
 

@@ -1,4 +1,4 @@
-"""How many different answers the assistant samples."""
+"""The number of different answers that the assistant samples."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,9 @@ class DistinctAnswersOptions(BaseModel):
 def count_distinct(answers: Sequence[str]) -> int:
     """Return the number of different answers, in canonical form; 0 for none.
 
-    Student self-consistency, signal 1 of Teaching-Assistant-in-the-Loop. All unreadable answers
-    ("") are one answer: a reading, since an unreadable text does not say how many answers a model
-    has in mind.
+    Student self-consistency, signal 1 of Teaching-Assistant-in-the-Loop (arXiv 2406.05322). All
+    unreadable answers ("") count as one answer (our reading): an unreadable text does not show
+    which answer the model intended.
     >>> count_distinct(["7", "", "8", ""])
     3
     """

@@ -1,4 +1,4 @@
-"""One file for each strategy; each ends in `STRATEGY = Strategy(...)`."""
+"""The selection strategies, one file each. Every file ends in `STRATEGY = Strategy(...)`."""
 
 from bridgekd.selection.strategy import Strategy
 from bridgekd.variants import Registry

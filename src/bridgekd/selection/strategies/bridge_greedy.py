@@ -1,4 +1,4 @@
-"""BRIDGE's selection, greedily."""
+"""BRIDGE's selection, one question at a time."""
 
 from bridgekd.selection.greedy import select_greedy
 from bridgekd.selection.ranking import Ranking, SelectionPool
@@ -8,11 +8,6 @@ from bridgekd.selection.strategy import Strategy, WithAlpha
 def bridge_greedy(pool: SelectionPool, n_selected: int, options: WithAlpha, seed: int) -> Ranking:
     """Return B greedy picks. The paper states "top-B of the combination"; greedy is our reading."""
     return select_greedy(pool, n_selected, options.alpha)
-
-
-def describe_score(options: WithAlpha) -> str:
-    """Return the score as the report shows it."""
-    return f"score = {options.alpha:g} × difficulty + {1 - options.alpha:g} × distance"
 
 
 STRATEGY = Strategy(
@@ -25,7 +20,8 @@ STRATEGY = Strategy(
     rank=bridge_greedy,
     needs_difficulty=True,
     needs_embeddings=True,
-    uses_seed=False,
     is_nested=True,
-    describe_score=describe_score,
+    describe_score=lambda options: (
+        f"score = {options.alpha:g} × difficulty + {1 - options.alpha:g} × distance"
+    ),
 )

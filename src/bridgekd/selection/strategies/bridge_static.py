@@ -21,11 +21,9 @@ def bridge_static(pool: SelectionPool, n_selected: int, options: WithAlpha, seed
     Novelty, the rank-normalized mean distance to the pool, is our reading.
     """
     center = pool.embeddings.mean(axis=0, dtype=np.float64)
-    mean_distance = np.empty(len(pool))
-    for start in range(0, len(pool), _BLOCK_SIZE):
-        block = slice(start, start + _BLOCK_SIZE)
-        mean_distance[block] = compute_distances(pool.embeddings[block], center)
-    novelty = rank_normalize(mean_distance)
+    starts = range(0, len(pool), _BLOCK_SIZE)
+    blocks = (pool.embeddings[start : start + _BLOCK_SIZE] for start in starts)
+    novelty = rank_normalize(np.concatenate([compute_distances(b, center) for b in blocks]))
     score = options.alpha * pool.difficulty + (1 - options.alpha) * novelty
     picks = sort_by_score(score, np.arange(len(pool)))[:n_selected]
     return rank_rest(pool, picks, score[picks], score)
@@ -40,6 +38,5 @@ STRATEGY = Strategy(
     rank=bridge_static,
     needs_difficulty=True,
     needs_embeddings=True,
-    uses_seed=False,
     is_nested=True,
 )

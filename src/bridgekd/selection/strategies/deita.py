@@ -1,4 +1,4 @@
-"""DEITA: difficulty first, with a minimum distance."""
+"""DEITA: the hardest questions, with a minimum distance between them."""
 
 import numpy as np
 
@@ -13,29 +13,29 @@ _BLOCK_SIZE = 1024
 def deita(pool: SelectionPool, n_selected: int, options: NoOptions, seed: int) -> Ranking:
     """Return the hardest questions that are farther than DEITA_MIN_DISTANCE from earlier picks.
 
-    If fewer than B are that far apart, the hardest of the rest follow and `n_filled` counts them.
-    The paper's score is complexity times quality; the assistant's difficulty instead is ours.
+    If fewer than B are, the hardest of the rest follow and `n_filled` counts them. The paper's
+    score is complexity times quality; the assistant's difficulty in its place is ours.
     """
     hardest_first = sort_by_score(pool.difficulty, np.arange(len(pool)))
     picks = _pick_distant(pool, hardest_first, n_selected)
-    filling = hardest_first[~np.isin(hardest_first, picks)][: n_selected - len(picks)]
-    picks = np.concatenate([picks, filling])
-    return rank_rest(pool, picks, pool.difficulty[picks], 1.0, n_filled=len(filling))
+    fill = hardest_first[~np.isin(hardest_first, picks)][: n_selected - len(picks)]
+    picks = np.concatenate([picks, fill])
+    return rank_rest(pool, picks, pool.difficulty[picks], 1.0, n_filled=len(fill))
 
 
 def _pick_distant(pool: SelectionPool, order: np.ndarray, n_selected: int) -> np.ndarray:
     max_cosine = 1 - 2 * DEITA_MIN_DISTANCE
     picks: list[int] = []
-    chosen = np.empty((n_selected, pool.embeddings.shape[1]), dtype=np.float32)
+    picked = np.empty((n_selected, pool.embeddings.shape[1]), dtype=np.float32)
     for start in range(0, len(order), _BLOCK_SIZE):
         if len(picks) == n_selected:
             break
         rows = order[start : start + _BLOCK_SIZE]
         block = pool.embeddings[rows]
-        closest = (block @ chosen[: len(picks)].T).max(axis=1, initial=-1)
+        closest = (block @ picked[: len(picks)].T).max(axis=1, initial=-1)
         for index in np.flatnonzero(closest < max_cosine):
             if closest[index] < max_cosine and len(picks) < n_selected:
-                chosen[len(picks)] = block[index]
+                picked[len(picks)] = block[index]
                 picks.append(int(rows[index]))
                 np.maximum(closest, block @ block[index], out=closest)
     return np.array(picks, dtype=np.int64)
@@ -50,6 +50,4 @@ STRATEGY = Strategy(
     rank=deita,
     needs_difficulty=True,
     needs_embeddings=True,
-    uses_seed=False,
-    is_nested=False,
 )

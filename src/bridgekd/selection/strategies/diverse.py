@@ -1,4 +1,4 @@
-"""Diversity alone."""
+"""Diversity only."""
 
 from bridgekd.selection.greedy import select_greedy
 from bridgekd.selection.ranking import Ranking, SelectionPool
@@ -18,8 +18,6 @@ STRATEGY = Strategy(
     paper="Gonzalez 1985; as active learning arXiv 1708.00489",
     options=NoOptions,
     rank=diverse,
-    needs_difficulty=False,
     needs_embeddings=True,
-    uses_seed=False,
     is_nested=True,
 )

@@ -1,9 +1,9 @@
 """Facility location: the selection that best represents every question of the pool.
 
 F(S) = alpha * sum over s in S of d_s / B + (1 - alpha) * mean over i of max over s in S of
-sim(i, s), sim = (1 + cos) / 2; each part is in [0, 1]. F is monotone and submodular, so the greedy
-selection has at least 1 - 1/e of the best F (Nemhauser, Wolsey and Fisher 1978). Adding the
-difficulty is ours.
+sim(i, s), with sim = (1 + cos) / 2; both terms are in [0, 1]. F is monotone and submodular, so the
+greedy selection has at least 1 - 1/e of the best F (Nemhauser, Wolsey and Fisher 1978). The
+difficulty term is our addition.
 """
 
 import math
@@ -15,7 +15,7 @@ from bridgekd.rng import make_rng
 from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest
 from bridgekd.selection.strategy import Strategy, WithAlpha
 
-EPSILON = 0.05  # loss of the stochastic selection against 1 - 1/e, in expectation
+EPSILON = 0.05  # expected loss of the stochastic selection against 1 - 1/e
 _BLOCK_SIZE = 64
 
 
@@ -30,18 +30,19 @@ def facility_location(
 ) -> Ranking:
     """Return the greedy selection by F; scores are gains in F.
 
-    Exact up to `max_exact` rows, in float64 and lazily (Minoux 1978): a gain only falls, so a gain
-    that was computed once is an upper bound; gains equal to 12 decimals go by id. For larger pools
-    stochastic greedy (Mirzasoleiman et al. 2015): each pick is the best of n / B * ln(1 / EPSILON)
-    rows drawn by the seed, and the mean is over a sample of max(max_exact, 4 B) rows, so the
-    guarantee holds for the sample's F. The rest is ranked by alpha * d + (1 - alpha) * distance.
+    Exact up to `max_exact` rows, in float64 and lazily (Minoux 1978): a gain never increases, so a
+    gain that was computed once is an upper bound. Gains equal to 12 decimals go by id. Larger pools
+    use stochastic greedy (Mirzasoleiman et al. 2015): each pick is the best of
+    n / B * ln(1 / EPSILON) rows drawn by the seed. The mean is then over a sample of
+    max(max_exact, 4 B) rows, so the guarantee holds for the sample's F. The rest is ranked by
+    alpha * d + (1 - alpha) * distance.
     """
     if len(pool) <= options.max_exact:
         rows, gains = _select_lazily(pool, n_selected, options.alpha)
     else:
         n_reference = max(options.max_exact, 4 * n_selected)
-        drawn = make_rng(seed, "facility reference").permutation(len(pool))[:n_reference]
-        reference = pool.embeddings[np.sort(drawn)]
+        sampled = make_rng(seed, "facility reference").permutation(len(pool))[:n_reference]
+        reference = pool.embeddings[np.sort(sampled)]
         rows, gains = _select_stochastically(pool, reference, n_selected, options.alpha, seed)
     return rank_rest(pool, rows, gains, options.alpha)
 
@@ -53,17 +54,18 @@ def _select_lazily(
     half = unit / 2
     own = alpha * pool.difficulty / max(1, n_selected)
     bound = own + (1 - alpha) * (unit @ half.mean(axis=0) + 0.5) + 1e-9  # the first gain, or more
-    counted = np.full(len(pool), -1)  # number of picks when the bound was computed
+    bounded_at = np.full(len(pool), -1)  # number of picks when the bound was computed
     covered = np.full(len(pool), -0.5)
     rows, gains = np.empty(n_selected, dtype=np.int64), np.empty(n_selected)
-    for done in range(n_selected):
-        while counted[best := int(np.argmax(bound))] != done:
+    for n_done in range(n_selected):
+        while bounded_at[best := int(np.argmax(bound))] != n_done:
             top = np.argpartition(-bound, min(_BLOCK_SIZE, len(pool) - 1))[:_BLOCK_SIZE]
-            stale = np.union1d(top[(counted[top] != done) & (bound[top] > -np.inf)], [best])
+            is_stale = (bounded_at[top] != n_done) & (bound[top] > -np.inf)
+            stale = np.union1d(top[is_stale], [best])
             gain = _compute_gains(unit[stale] @ half.T, covered)
             bound[stale] = np.round(own[stale] + (1 - alpha) * gain, 12)
-            counted[stale] = done
-        rows[done], gains[done] = best, bound[best]
+            bounded_at[stale] = n_done
+        rows[n_done], gains[n_done] = best, bound[best]
         bound[best] = -np.inf
         np.maximum(covered, half @ unit[best], out=covered)
     return rows, gains
@@ -73,28 +75,28 @@ def _select_stochastically(
     pool: SelectionPool, reference: np.ndarray, n_selected: int, alpha: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     rng = make_rng(seed, "facility candidates")
-    n_drawn = math.ceil(len(pool) / max(1, n_selected) * math.log(1 / EPSILON))
+    n_candidates = math.ceil(len(pool) / max(1, n_selected) * math.log(1 / EPSILON))
     own = alpha * pool.difficulty / max(1, n_selected)
     is_left = np.ones(len(pool), dtype=bool)
     half = reference / 2
     covered = np.full(len(reference), -0.5, dtype=np.float32)
     rows, gains = np.empty(n_selected, dtype=np.int64), np.empty(n_selected)
-    for done in range(n_selected):
-        drawn = np.unique(rng.integers(len(pool), size=n_drawn))
-        drawn = drawn[is_left[drawn]]
-        if not len(drawn):
-            drawn = np.flatnonzero(is_left)[:1]
-        half_cosine = pool.embeddings[drawn] @ half.T
-        gain = own[drawn] + (1 - alpha) * _compute_gains(half_cosine, covered)
+    for n_done in range(n_selected):
+        candidates = np.unique(rng.integers(len(pool), size=n_candidates))
+        candidates = candidates[is_left[candidates]]
+        if not len(candidates):
+            candidates = np.flatnonzero(is_left)[:1]
+        half_cosine = pool.embeddings[candidates] @ half.T
+        gain = own[candidates] + (1 - alpha) * _compute_gains(half_cosine, covered)
         best = int(np.argmax(gain))
-        rows[done], gains[done] = drawn[best], gain[best]
-        is_left[drawn[best]] = False
+        rows[n_done], gains[n_done] = candidates[best], gain[best]
+        is_left[candidates[best]] = False
         np.maximum(covered, half_cosine[best], out=covered)
     return rows, gains
 
 
 def _normalize(embeddings: np.ndarray) -> np.ndarray:
-    """Return rows of length 1 in float64: two rows that gain from each other alone tie exactly."""
+    """Return rows of length 1 in float64: two rows that represent only each other tie exactly."""
     exact = embeddings.astype(np.float64)
     length = np.linalg.norm(exact, axis=1, keepdims=True)
     return np.asarray(exact / np.where(length > 0, length, 1))
@@ -121,5 +123,4 @@ STRATEGY = Strategy(
     needs_difficulty=True,
     needs_embeddings=True,
     uses_seed=True,
-    is_nested=False,
 )

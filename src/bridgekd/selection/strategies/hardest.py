@@ -1,4 +1,4 @@
-"""Difficulty alone."""
+"""Difficulty only."""
 
 import numpy as np
 
@@ -17,11 +17,8 @@ STRATEGY = Strategy(
     name="hardest",
     title="Hardest first",
     summary="Takes the hardest questions.",
-    paper="",
     options=NoOptions,
     rank=hardest,
     needs_difficulty=True,
-    needs_embeddings=False,
-    uses_seed=False,
     is_nested=True,
 )

@@ -1,4 +1,4 @@
-"""BRIDGE's selection within proportional quotas of the data set's own domains."""
+"""BRIDGE's selection with proportional quotas for the domains of the data set."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from bridgekd.selection.strategy import Strategy, WithAlpha
 
 
 def domains(pool: SelectionPool, n_selected: int, options: WithAlpha, seed: int) -> Ranking:
-    """Return greedy picks with a quota for each domain, as large as its share of the pool.
+    """Return greedy picks with a quota for each domain, in proportion to its size in the pool.
 
     Distances count across domains. Without domains this is `bridge_greedy`.
     """
@@ -17,16 +17,16 @@ def domains(pool: SelectionPool, n_selected: int, options: WithAlpha, seed: int)
 
 
 def allocate_quotas(sizes: np.ndarray, total: int) -> np.ndarray:
-    """Return `total` places shared among groups in proportion to their `sizes` [g].
+    """Return `total` picks allocated to groups in proportion to their `sizes` [g].
 
-    Largest remainder (Hamilton); of equal remainders the first group wins; no group gets more than
-    its size.
+    Largest remainder (Hamilton). Of equal remainders the first group gets the pick. No quota is
+    larger than its group.
     >>> allocate_quotas(np.array([47, 16, 37]), 10).tolist()
     [5, 1, 4]
     """
-    shares = total * sizes / max(1, sizes.sum())
-    quotas = np.floor(shares + 1e-9).astype(np.int64)
-    order = np.argsort(-np.round(shares - quotas, 9), kind="stable")
+    exact = total * sizes / max(1, sizes.sum())
+    quotas = np.floor(exact + 1e-9).astype(np.int64)
+    order = np.argsort(-np.round(exact - quotas, 9), kind="stable")
     quotas[order[: total - quotas.sum()]] += 1
     return np.asarray(quotas)
 
@@ -40,6 +40,4 @@ STRATEGY = Strategy(
     rank=domains,
     needs_difficulty=True,
     needs_embeddings=True,
-    uses_seed=False,
-    is_nested=False,
 )

@@ -1,0 +1,83 @@
+"""The documentation site builds without a warning, and its reference has everything in the code."""
+
+import html
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import bridgekd
+from bridgekd.cli.main import app
+from bridgekd.grading.graders import GRADERS
+from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.methods import METHODS
+from bridgekd.recipe import Recipe
+from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.teacher.transports import TRANSPORTS
+
+ROOT = Path(__file__).parents[1]
+REGISTRIES = (METHODS, STRATEGIES, MEASURES, OBJECTIVES, TRANSPORTS, GRADERS)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site."""
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    return folder
+
+
+def read_page(site, name):
+    """The text of a page, without its markup."""
+    page = (site / name / "index.html").read_text(encoding="utf-8")
+    return html.unescape(re.sub(r"<[^>]+>", "", page))
+
+
+def list_commands(command, name="bridgekd"):
+    children = getattr(command, "commands", {}).values()
+    return [name, *(line for c in children for line in list_commands(c, f"{name} {c.name}"))]
+
+
+def test_reference_has_every_command_and_option(site):
+    text = read_page(site, "reference/cli")
+    names = list_commands(typer.main.get_command(app))
+    assert "bridgekd ledger import" in names and [n for n in names if n not in text] == []
+    assert "--budgets" in text and "bridgekd compare [OPTIONS] RECIPE" in text
+
+
+@pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
+def test_reference_has_every_variant(site, registry):
+    text = read_page(site, "reference/variants")
+    for variant in registry:
+        assert variant.summary in text
+        assert all(f"{option}: " in text for option in variant.options.model_fields)
+
+
+def test_reference_has_every_part_of_the_recipe(site):
+    text = read_page(site, "reference/recipe")
+    assert all(f"\n{key}\n" in text for key in Recipe.model_fields)
+    assert "runtime" in text and "attn_implementation" in text and "assistant.warm_up_train" in text
+
+
+def test_reference_has_every_public_name(site):
+    text = read_page(site, "reference/api")
+    assert [name for name in bridgekd.__all__ if f"bridgekd.{name}" not in text] == []
+
+
+def test_no_page_loads_anything_from_another_server(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(
+            r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="(https?:[^"]+)', text
+        )
+        assert not loaded, page
