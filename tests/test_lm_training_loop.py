@@ -155,7 +155,9 @@ def test_rows_beyond_the_models_positions_are_left_out(base, tmp_path):
 
 
 def test_no_row_left_is_one_sentence(base, tmp_path):
-    with pytest.raises(InputError, match="none of 10 rows has at most 8 tokens. Raise max_length"):
+    with pytest.raises(
+        InputError, match=r"none of 10 rows has at most 8 tokens\. Raise max_length"
+    ):
         tune(base, tmp_path, train=TRAIN.model_copy(update={"max_length": 8}))
     with pytest.raises(InputError, match="train: there are no rows to train on"):
         tune(base, tmp_path, rows=[])
@@ -297,7 +299,7 @@ def test_short_convolutions_and_models_without_positions_are_not_put_in_one_line
 def test_a_tracker_that_is_not_there_is_one_sentence(base, tmp_path):
     with pytest.raises(InputError, match=r"runtime\.report_to: 'nothing' is not a tracker"):
         tune(base, tmp_path, runtime=RuntimeOptions(report_to=("nothing",)))
-    with pytest.raises(InputError, match="'clearml' is not installed. Install it with pip"):
+    with pytest.raises(InputError, match=r"'clearml' is not installed\. Install it with pip"):
         tune(base, tmp_path, runtime=RuntimeOptions(report_to=("clearml",)))
 
 
