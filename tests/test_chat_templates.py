@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from bridgekd.lm.chat_template import make_self_contained
+from bridgekd.lm.merge import make_self_contained
 from bridgekd.lm.tokenization import (
     FALLBACK_TEMPLATE,
     find_stop_ids,

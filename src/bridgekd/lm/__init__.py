@@ -1,9 +1,9 @@
 """Local models: the only package that imports torch, transformers and peft.
 
 Imports inside the package: load > tokenization > forward > score_inputs > {choice_logprobs, score};
-forward > confidence; forward > update_schedule > training_loop > distributed_worker; tokenization >
-chat_template > merge. `remote_tokenizer` prepares requests for an inference server. `embed` imports
-none of these. `objectives` has one file per training objective.
+forward > confidence; forward > update_schedule > trainer > training_loop; tokenization > merge.
+`remote_tokenizer` prepares requests for an inference server. `embed` imports none of these.
+`objectives` has one file per training objective.
 
 The public names are imported on first use, so that a plan or a report needs no torch.
 """

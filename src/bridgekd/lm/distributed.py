@@ -1,11 +1,12 @@
 """A training that several processes of this machine share, started through `accelerate launch`.
 
-The workers read the job from a file. The first worker prints its progress as lines of JSON and
-writes its log to a file. If this process dies, the next report fails and the launcher stops the
-workers.
+The workers run this file: `python -m bridgekd.lm.distributed FOLDER`. They read the job from a
+file. The first worker prints its progress as lines of JSON and writes its log to a file. If the
+parent process dies, the next report fails and the launcher stops the workers.
 """
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from bridgekd.errors import InputError, StoppedError
 from bridgekd.lm.objectives import OBJECTIVES
@@ -21,7 +23,7 @@ from bridgekd.lm.training_job import TrainingJob, TrainingLog
 from bridgekd.progress import Progress
 
 FOLDER, JOB, RESULT, ERROR = "processes", "job.pickle", "result.pickle", "error.txt"
-LAUNCHER_LOG = "launcher.log"
+LAUNCHER_LOG, WORKER_LOG = "launcher.log", "worker-{}.log"
 N_LOG_LINES = 5  # lines of a worker that failed
 
 
@@ -57,7 +59,7 @@ def _launch(folder: Path, job: TrainingJob, progress: Progress) -> int:
     with (
         open(folder / LAUNCHER_LOG, "w") as errors,
         subprocess.Popen(
-            [*command, "-m", "bridgekd.lm.distributed_worker", str(folder)],
+            [*command, "-m", "bridgekd.lm.distributed", str(folder)],
             stdout=subprocess.PIPE, stderr=errors, text=True,
         ) as launcher,
     ):  # fmt: skip
@@ -73,11 +75,6 @@ def _launch(folder: Path, job: TrainingJob, progress: Progress) -> int:
     return launcher.returncode
 
 
-def get_worker_log(folder: Path, rank: int) -> Path:
-    """Return the file for the standard error of a worker."""
-    return folder / f"worker-{rank}.log"
-
-
 def _raise_failure(folder: Path, job: TrainingJob) -> None:
     if (folder / ERROR).exists():
         raise InputError((folder / ERROR).read_text("utf-8"))
@@ -86,10 +83,41 @@ def _raise_failure(folder: Path, job: TrainingJob) -> None:
     name = "the launcher"
     if match is not None:
         name = f"process {match[1]} of {job.runtime.num_processes} (exit status {match[2]})"
-        log = get_worker_log(folder, int(match[1]))
+        log = folder / WORKER_LOG.format(match[1])
         text = log.read_text("utf-8", "replace") if log.exists() else ""
     last = " | ".join(text.strip().splitlines()[-N_LOG_LINES:])
     raise StoppedError(
         f"{job.label}: {name} died (out of memory?). Last lines: {last}\n"
         "Run the same command again to continue from the last checkpoint."
     )
+
+
+def run_worker(folder: Path) -> int:
+    """Do the work of one process and return its exit status. The first process writes the log."""
+    from bridgekd.lm.training_loop import run_training  # it imports this module
+
+    # Crash reports of C code go to this file, too.
+    with open(folder / WORKER_LOG.format(os.environ["RANK"]), "w") as log_file:
+        os.dup2(log_file.fileno(), sys.stderr.fileno())
+    with open(folder / JOB, "rb") as file:
+        job, objective = pickle.load(file)
+    try:
+        OBJECTIVES.resolve(objective)  # loads the code of an objective in a file
+        log = run_training(job, report_progress)
+    except InputError as exc:
+        (folder / ERROR).write_text(str(exc), "utf-8")
+        return exc.exit_code
+    if dist.get_rank() == 0:
+        with open(folder / RESULT, "wb") as file:
+            pickle.dump(log, file)
+    dist.destroy_process_group()
+    return 0
+
+
+def report_progress(label: str, done: int, total: int) -> None:
+    """Print a line that the parent process reads."""
+    print(json.dumps({"done": done, "total": total}), flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_worker(Path(sys.argv[1])))

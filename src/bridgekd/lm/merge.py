@@ -1,19 +1,21 @@
 """A trained model as a folder that transformers, and everything built on it, can load.
 
 The weights have the type of the stored base model: PEFT adds an adapter in float32 and rounds once.
+Training passes settings to the chat template (no thinking, a fixed date) and closes a `<think>`
+block that it opens. A user of the folder passes none of that, so its template does it by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from bridgekd.lm.chat_template import make_self_contained
 from bridgekd.lm.load import LocalModel, load_model, save_model
-from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
+from bridgekd.lm.tokenization import find_stop_ids, freeze_date, render_prompt, tokenize_prompts
 from bridgekd.records import Message
 
 MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]  # what `generate` of every family takes
@@ -22,6 +24,10 @@ PROMPT_WARNING = (
     "(the tokenizer's class or its chat template needs its own settings). Expect worse answers "
     "than the measured ones."
 )
+_PROBE = (Message("user", "What is asked here?"),)
+_NO_THINKING = "{%- set enable_thinking = false %}\n"
+_SUFFIX = "{{% if add_generation_prompt %}}{{{{ {text!r} }}}}{{% endif %}}"
+_CLOSING_TEXTS = ("\n</think>\n\n", "</think>\n\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,38 @@ def _untie_head(network: Any) -> None:
     if base is not None and base.weight is embeddings:
         base.weight = torch.nn.Parameter(base.weight.detach().clone(), requires_grad=False)
         network.get_base_model().config.tie_word_embeddings = False
+
+
+def make_self_contained(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the template with the smallest change that makes it render what training renders.
+
+    A plain `apply_chat_template` then gives the text of `render_prompt`. None if no change helps.
+    """
+    expected = render_prompt(tokenizer, _PROBE)
+    candidates = _iter_candidates(tokenizer.get_chat_template())
+    return next((t for t in candidates if _render_with(tokenizer, t) == expected), None)
+
+
+def _iter_candidates(template: str) -> Iterator[str]:
+    """Yield templates from no change to all changes."""
+    yield template
+    yield freeze_date(template)
+    changed = _NO_THINKING + freeze_date(template).removesuffix("\n")
+    yield changed
+    for text in _CLOSING_TEXTS:
+        yield changed + _SUFFIX.format(text=text)
+
+
+def _render_with(tokenizer: PreTrainedTokenizerBase, template: str) -> str | None:
+    messages = [{"role": m.role, "content": m.content} for m in _PROBE]
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        )
+    except jinja2.TemplateError:
+        return None
 
 
 def _tokenize_plainly(folder: Path, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
