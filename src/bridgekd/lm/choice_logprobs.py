@@ -26,12 +26,7 @@ from bridgekd.lm.forward import (
     pool_question_states,
     token_nll,
 )
-from bridgekd.lm.load import (
-    LocalModel,
-    check_fits_positions,
-    supports_argument,
-    unwrap_model,
-)
+from bridgekd.lm.load import LocalModel, check_fits_positions, supports_argument, unwrap_model
 from bridgekd.lm.memory import run_scoring
 from bridgekd.lm.score_inputs import (
     HasTokenizer,

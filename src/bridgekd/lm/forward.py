@@ -15,12 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bridgekd.lm.collate import pad_rows
-from bridgekd.lm.load import (
-    LocalModel,
-    check_fits_positions,
-    supports_argument,
-    unwrap_model,
-)
+from bridgekd.lm.load import LocalModel, check_fits_positions, supports_argument, unwrap_model
 
 MAX_LOGITS = 2**26  # logits in memory at one time: 256 MiB in float32
 TokenReducer = Callable[[Tensor, Tensor], Tensor]  # (logits [k, vocabulary], targets [k]) -> [k]

@@ -40,11 +40,7 @@ class MergeResult:
 
 
 def merge_adapter(
-    model: str | Path,
-    folder: Path,
-    *,
-    max_new_tokens: int,
-    prompts: Sequence[tuple[Message, ...]],
+    model: str | Path, folder: Path, *, max_new_tokens: int, prompts: Sequence[tuple[Message, ...]]
 ) -> MergeResult:
     """Write the model without an adapter into `folder`: weights, tokenizer and settings.
 

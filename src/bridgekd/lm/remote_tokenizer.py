@@ -17,13 +17,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from bridgekd.lm.choice_logprobs import ChoiceSet, tokenize_choices
 from bridgekd.lm.confidence import Pairs, build_judge_rows, build_text_rows, find_judge_tokens
 from bridgekd.lm.forward import ScoringRow as ScoringRow
-from bridgekd.lm.load import (
-    LocalModel,
-    find_adapter_base,
-    load_model,
-    load_tokenizer,
-    save_model,
-)
+from bridgekd.lm.load import LocalModel, find_adapter_base, load_model, load_tokenizer, save_model
 from bridgekd.lm.merge import merge_weights
 from bridgekd.lm.score_inputs import build_gold_rows
 from bridgekd.lm.tokenization import find_stop_ids, has_bos, render_prompt, tokenize_prompts

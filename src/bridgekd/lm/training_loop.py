@@ -19,13 +19,7 @@ from bridgekd.lm.checkpoint import (
     get_best_folder,
 )
 from bridgekd.lm.distributed import run_distributed
-from bridgekd.lm.load import (
-    LocalModel,
-    get_max_positions,
-    load_model,
-    resolve_device,
-    save_model,
-)
+from bridgekd.lm.load import LocalModel, get_max_positions, load_model, resolve_device, save_model
 from bridgekd.lm.memory import choose_micro_tokens
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.packing import can_pack
