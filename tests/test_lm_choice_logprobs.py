@@ -63,7 +63,7 @@ def test_closed_questions_are_as_hard_as_their_options_are_alike(local):
 
 
 def test_every_family_continues_a_shared_prompt(local):
-    questions = choice_logprobs.tokenize_choices(local, CLOSED)
+    questions = choice_logprobs.tokenize_choices(local.tokenizer, CLOSED)
     assert choice_logprobs.can_share_prefix(local, questions)
     shared, embeddings = choice_logprobs.score_over_prefix(local, questions)
     full, full_embeddings = choice_logprobs.score_full(local, questions)
@@ -76,7 +76,9 @@ def test_every_family_continues_a_shared_prompt(local):
 def test_windows_of_attention_and_bent_logits_make_no_difference(family):
     tokenizer = tiny_tokenizer("byte_level")
     local = lm.LocalModel(bent_model(family, len(tokenizer)).eval(), tokenizer, "cpu")
-    assert choice_logprobs.can_share_prefix(local, choice_logprobs.tokenize_choices(local, CLOSED))
+    assert choice_logprobs.can_share_prefix(
+        local, choice_logprobs.tokenize_choices(local.tokenizer, CLOSED)
+    )
     scored = lm.score_examples(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=4)
     expected = [naive_options(local, example)[0] for example in CLOSED]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)

@@ -104,4 +104,4 @@ def test_a_tokenizer_that_a_plain_loader_reads_otherwise_is_said_to_be_so(tmp_pa
     """AutoTokenizer puts the Qwen2 family's own splitting rule in the place of this one."""
     base = write_tiny(tmp_path / "base", "qwen2", "word_level")
     (note,) = merged(base, tmp_path / "out").notes
-    assert "other prompt tokens than the training had" in note
+    assert "other prompt tokens than the training used" in note

@@ -85,7 +85,7 @@ def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_mark_before_the_answer_never_counts(tmp_path, kind):
     local = lm.load_model(write_tiny(tmp_path, "llama", kind), device="cpu")
-    assert [row.n_scored for row in build_gold_rows(local, EXAMPLES[:1])] == [1]
+    assert [row.n_scored for row in build_gold_rows(local.tokenizer, EXAMPLES[:1])] == [1]
 
 
 def test_an_example_without_a_gold_answer_is_named(local):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from bridgekd.lm.collate import pad_rows
 from bridgekd.lm.forward import (
@@ -29,7 +29,6 @@ from bridgekd.lm.forward import (
 from bridgekd.lm.load import LocalModel, check_fits_positions, supports_argument, unwrap_model
 from bridgekd.lm.memory import run_scoring
 from bridgekd.lm.score_inputs import (
-    HasTokenizer,
     TokenizedPrompt,
     format_choices,
     tokenize_answer_prompts,
@@ -78,7 +77,7 @@ def score_batches(
     A log-likelihood is the mean in nats over the choice's own tokens as the prompt shows it,
     `(B) text`. The tokens of `Answer:` do not count.
     """
-    questions = tokenize_choices(local, examples)
+    questions = tokenize_choices(local.tokenizer, examples)
     score = score_over_prefix if can_share_prefix(local, questions) else score_full
     costs = [max(len(row.ids) for row in q.build_rows()) * len(q.targets) for q in questions]
 
@@ -88,12 +87,14 @@ def score_batches(
     run_scoring(local, costs, batch_size, run)
 
 
-def tokenize_choices(local: HasTokenizer, examples: Sequence[Example]) -> list[ChoiceSet]:
+def tokenize_choices(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> list[ChoiceSet]:
     """Return the prompt and the choices of every example as tokens, in order."""
     texts = [format_choices(example) for example in examples]
-    targets = iter(tokenize_answers(local, [text for choices in texts for text in choices]))
+    targets = iter(tokenize_answers(tokenizer, [text for choices in texts for text in choices]))
     questions = []
-    for prompt, choices in zip(tokenize_answer_prompts(local, examples), texts, strict=True):
+    for prompt, choices in zip(tokenize_answer_prompts(tokenizer, examples), texts, strict=True):
         own = [next(targets) for _ in choices]
         questions.append(
             ChoiceSet(prompt, tuple(tuple(ids) for ids, _ in own), tuple(n for _, n in own))

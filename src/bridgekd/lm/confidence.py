@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from bridgekd.lm.forward import ScoringRow, eval_mode, token_nll
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import score_rows
-from bridgekd.lm.score_inputs import HasTokenizer
 from bridgekd.lm.tokenization import tokenize_continuations, tokenize_prompts
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.prompts import JUDGE_LABELS, render_cot_prompt, render_judge_prompt
@@ -61,25 +61,27 @@ def estimate_confidence(
     return confidence
 
 
-def find_judge_tokens(local: HasTokenizer) -> tuple[list[int], list[int]]:
+def find_judge_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the tokens of "True" and of "False" that are compared.
 
     These are the first tokens, or all tokens if the first ones are the same.
     """
-    true, false = tokenize_continuations(local.tokenizer, JUDGE_LABELS)
+    true, false = tokenize_continuations(tokenizer, JUDGE_LABELS)
     return (true, false) if true[0] == false[0] else (true[:1], false[:1])
 
 
-def build_judge_rows(local: HasTokenizer, pairs: Pairs, word: Sequence[int]) -> list[ScoringRow]:
+def build_judge_rows(
+    tokenizer: PreTrainedTokenizerBase, pairs: Pairs, word: Sequence[int]
+) -> list[ScoringRow]:
     """Return the judge prompt of every pair, followed by `word`."""
-    prompts = tokenize_prompts(local.tokenizer, [render_judge_prompt(*pair) for pair in pairs])
+    prompts = tokenize_prompts(tokenizer, [render_judge_prompt(*pair) for pair in pairs])
     return [ScoringRow((*ids, *word), (True,) * len(ids), len(word)) for ids in prompts]
 
 
-def build_text_rows(local: HasTokenizer, pairs: Pairs) -> list[ScoringRow]:
+def build_text_rows(tokenizer: PreTrainedTokenizerBase, pairs: Pairs) -> list[ScoringRow]:
     """Return the chain-of-thought prompt of every pair, followed by its text."""
-    prompts = tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e, _ in pairs])
-    texts = tokenize_continuations(local.tokenizer, [text for _, text in pairs])
+    prompts = tokenize_prompts(tokenizer, [render_cot_prompt(e) for e, _ in pairs])
+    texts = tokenize_continuations(tokenizer, [text for _, text in pairs])
     return [
         ScoringRow((*ids, *text), (True,) * len(ids), len(text))
         for ids, text in zip(prompts, texts, strict=True)
@@ -87,13 +89,13 @@ def build_text_rows(local: HasTokenizer, pairs: Pairs) -> list[ScoringRow]:
 
 
 def _score_p_true(local: LocalModel, pairs: Pairs, batch_size: int | None, keep: Keep) -> None:
-    words = true, false = find_judge_tokens(local)
+    words = true, false = find_judge_tokens(local.tokenizer)
     if true[0] != false[0]:
 
         def compare_first_tokens(logits: Tensor, _targets: Tensor) -> Tensor:
             return torch.sigmoid(logits[:, true[0]] - logits[:, false[0]])
 
-        rows = build_judge_rows(local, pairs, true)
+        rows = build_judge_rows(local.tokenizer, pairs, true)
         score_rows(local, rows, compare_first_tokens, batch_size, keep)
         return
     log_p = torch.zeros(2, len(pairs), dtype=torch.float64)
@@ -102,14 +104,16 @@ def _score_p_true(local: LocalModel, pairs: Pairs, batch_size: int | None, keep:
         def add(batch: list[int], means: Tensor, _: Tensor, k: int = k, n: int = len(word)) -> None:
             log_p[k, batch] = -means * n
 
-        score_rows(local, build_judge_rows(local, pairs, word), token_nll, batch_size, add)
+        score_rows(
+            local, build_judge_rows(local.tokenizer, pairs, word), token_nll, batch_size, add
+        )
     keep(list(range(len(pairs))), torch.sigmoid(log_p[0] - log_p[1]), log_p)
 
 
 def _score_likelihood(local: LocalModel, pairs: Pairs, batch_size: int | None, keep: Keep) -> None:
     score_rows(
         local,
-        build_text_rows(local, pairs),
+        build_text_rows(local.tokenizer, pairs),
         token_nll,
         batch_size,
         lambda batch, means, states: keep(batch, torch.exp(-means), states),

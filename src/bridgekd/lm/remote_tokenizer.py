@@ -46,20 +46,22 @@ class RemoteTokenizer:
 
     def build_gold_rows(self, examples: Sequence[Example]) -> list[ScoringRow]:
         """Return the prompt and the gold answer of every example; raise InputError without one."""
-        return build_gold_rows(self, examples)
+        return build_gold_rows(self.tokenizer, examples)
 
     def build_choice_rows(self, examples: Sequence[Example]) -> list[ChoiceSet]:
         """Return the prompt and the choices of every example."""
-        return tokenize_choices(self, examples)
+        return tokenize_choices(self.tokenizer, examples)
 
     def build_judge_rows(self, pairs: Pairs) -> tuple[list[ScoringRow], list[ScoringRow]]:
         """Return the judge prompt of every pair, followed by "True" and followed by "False"."""
-        true, false = find_judge_tokens(self)
-        return build_judge_rows(self, pairs, true), build_judge_rows(self, pairs, false)
+        true, false = find_judge_tokens(self.tokenizer)
+        return build_judge_rows(self.tokenizer, pairs, true), build_judge_rows(
+            self.tokenizer, pairs, false
+        )
 
     def build_text_rows(self, pairs: Pairs) -> list[ScoringRow]:
         """Return the chain-of-thought prompt of every pair, followed by its text."""
-        return build_text_rows(self, pairs)
+        return build_text_rows(self.tokenizer, pairs)
 
 
 def load_remote_tokenizer(model: str | Path, revision: str | None = None) -> RemoteTokenizer:

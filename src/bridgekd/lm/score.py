@@ -103,7 +103,7 @@ def score_examples(
 def _score_gold(
     local: LocalModel, examples: Sequence[Example], batch_size: int | None, keep: Keep
 ) -> None:
-    rows = build_gold_rows(local, examples)
+    rows = build_gold_rows(local.tokenizer, examples)
     score_rows(local, rows, token_nll, batch_size, lambda b, means, e: keep(b, means.numpy(), e))
 
 
@@ -111,7 +111,9 @@ def _embed_only(
     local: LocalModel, examples: Sequence[Example], batch_size: int | None, keep: Keep
 ) -> None:
     end = int(local.tokenizer.eos_token_id)  # any token: a row needs one scored token
-    rows = [prompt.append([end], 1) for prompt in tokenize_answer_prompts(local, examples)]
+    rows = [
+        prompt.append([end], 1) for prompt in tokenize_answer_prompts(local.tokenizer, examples)
+    ]
     score_rows(local, rows, token_nll, batch_size, lambda b, _, e: keep(b, np.zeros(len(b)), e))
 
 
@@ -152,8 +154,8 @@ def _score_free(
             f"Example {examples[free[0]].id} has no choices, and the difficulty measure "
             f"{measure.name} is only for choices. Use another one."
         )
-    prompts = tokenize_answer_prompts(local, [examples[i] for i in free])
-    prefix = tokenize_answer_prefix(local)
+    prompts = tokenize_answer_prompts(local.tokenizer, [examples[i] for i in free])
+    prefix = tokenize_answer_prefix(local.tokenizer)
     stop_ids = find_stop_ids(local.tokenizer, local.model)
 
     def run(batch: list[int]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,13 +17,6 @@ from bridgekd.prompts import (
     render_question,
 )
 from bridgekd.records import Example
-
-
-class HasTokenizer(Protocol):
-    """An object with a tokenizer: a local model, or the tokenizer of a served model."""
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +35,11 @@ class TokenizedPrompt:
 
 
 def tokenize_answer_prompts(
-    local: HasTokenizer, examples: Sequence[Example]
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> list[TokenizedPrompt]:
     """Return the answer prompt of every example, in order."""
     if not examples:
         return []
-    tokenizer = local.tokenizer
     texts = [render_prompt(tokenizer, render_answer_prompt(example)) for example in examples]
     encoding = tokenizer(
         texts, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
@@ -70,19 +61,23 @@ def _mark_question(
     return marks if start >= 0 and any(marks) else (True,) * n_tokens
 
 
-def tokenize_answers(local: HasTokenizer, answers: Sequence[str]) -> list[tuple[list[int], int]]:
+def tokenize_answers(
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]
+) -> list[tuple[list[int], int]]:
     """Return (tokens of `Answer: <answer>`, number of tokens of the answer itself) of each answer.
 
     The tokens of `Answer:` are the leading tokens that the text shares with `Answer: `, with or
     without the space that some tokenizers keep separate.
     """
     prefix, *targets = tokenize_continuations(
-        local.tokenizer, [f"{ANSWER_PREFIX} {answer}" for answer in ("", *answers)]
+        tokenizer, [f"{ANSWER_PREFIX} {answer}" for answer in ("", *answers)]
     )
     return [(target, len(target) - _count_shared_prefix(prefix, target)) for target in targets]
 
 
-def build_gold_rows(local: HasTokenizer, examples: Sequence[Example]) -> list[ScoringRow]:
+def build_gold_rows(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
+) -> list[ScoringRow]:
     """Return the prompt and the gold answer of every example.
 
     Raises InputError for an example without an answer, or whose answer has no tokens.
@@ -92,20 +87,20 @@ def build_gold_rows(local: HasTokenizer, examples: Sequence[Example]) -> list[Sc
             raise InputError(
                 f"Example {example.id} has no gold answer, so its loss cannot be computed."
             )
-    gold = tokenize_answers(local, [format_answer(example) for example in examples])
+    gold = tokenize_answers(tokenizer, [format_answer(example) for example in examples])
     for example, (_, n_scored) in zip(examples, gold, strict=True):
         if not n_scored:
             raise InputError(
                 f"The gold answer {example.answer!r} of example {example.id} has no tokens."
             )
-    prompts = tokenize_answer_prompts(local, examples)
+    prompts = tokenize_answer_prompts(tokenizer, examples)
     return [prompt.append(*target) for prompt, target in zip(prompts, gold, strict=True)]
 
 
-def tokenize_answer_prefix(local: HasTokenizer) -> list[int]:
+def tokenize_answer_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens of `Answer:` that precede every answer; generation continues after them."""
     texts = [f"{ANSWER_PREFIX} {text}" for text in ("", "a", "7")]
-    first, *others = tokenize_continuations(local.tokenizer, texts)
+    first, *others = tokenize_continuations(tokenizer, texts)
     return first[: min(_count_shared_prefix(first, ids) for ids in others)]
 
 
