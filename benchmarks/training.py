@@ -82,7 +82,7 @@ def sandbox(name: str, n_updates: int, batch_size: int, learning_rate: float) ->
     """A model of the sandbox and rationales of its teacher."""
     rows = []
     for example in generate_examples(n_updates * batch_size, seed=SEED):
-        told = generate_rationale(example.question, SEED).rationale
+        told, _ = generate_rationale(example.question, SEED)
         spans = build_cot_target(told, format_answer(example), 1.0)
         rows.append(TrainingSequence(example.id, render_cot_prompt(example), spans))
     return Setting(name, MODELS / name, rows, batch_size, n_updates, learning_rate)

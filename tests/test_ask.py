@@ -1,4 +1,4 @@
-"""Asking a run's models: those of the run, asked as they were trained, in a table or a sentence."""
+"""Questions to the models of a run: each model is prompted as it was trained."""
 
 import io
 import os
@@ -17,11 +17,11 @@ from bridgekd.prompts import render_answer_prompt, render_cot_prompt
 from bridgekd.records import Example
 from bridgekd.runs.ask import LoadedModels
 from bridgekd.runs.metadata import EvaluatedModel
-from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.predict import PredictSettings
 from tiny_models import write_tiny
 
-ASKED = Example("a", "Who holds the box ?")
+QUESTION = Example("a", "Who holds the box ?")
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def local(tmp_path_factory):
 
 
 @pytest.fixture
-def panel(local, tmp_path):
-    """One model asked to explain, and the same asked for the answer alone."""
+def load_pair(local, tmp_path):
+    """Load one model that explains, and the same model that only answers."""
 
-    def of(name="text"):
+    def load(name="text"):
         model = Artifact("train_student", "1", tmp_path)
         arm = ArmSettings(name="bridge", title="Student, BRIDGE")
         models = (
@@ -47,49 +47,51 @@ def panel(local, tmp_path):
         )
         return LoadedModels(get_type(name), tuple((model, local) for model in models))
 
-    return of
+    return load
 
 
-def written(local, prompt):
+def generate(local, prompt):
     return lm.generate_texts(local, [prompt], max_new_tokens=6, batch_size=1)[0]
 
 
-def test_each_model_is_asked_as_it_was_trained(local, panel):
-    joint, two_task = panel().ask(ASKED.question)
-    assert joint.rationale == two_task.rationale == written(local, render_cot_prompt(ASKED))
+def test_each_model_is_prompted_as_it_was_trained(local, load_pair):
+    joint, multi_task = load_pair().ask(QUESTION.question)
+    assert joint.rationale == multi_task.rationale == generate(local, render_cot_prompt(QUESTION))
     assert joint.model == "Student, BRIDGE"
-    assert written(local, render_cot_prompt(ASKED)) != written(local, render_answer_prompt(ASKED))
+    assert generate(local, render_cot_prompt(QUESTION)) != generate(
+        local, render_answer_prompt(QUESTION)
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "question", "choices", "complaint"),
     [
-        ("multiple_choice", "Which?", [], "questions of this task have options"),
-        ("multiple_choice", "Which?", ["one"], "1 options given; a question has 2 to 26, or none"),
-        ("text", "  ", [], "the question is empty"),
+        ("multiple_choice", "Which?", [], "This task has multiple-choice questions"),
+        ("multiple_choice", "Which?", ["one"], "The question has 1 choices. Pass 2 to 26 of them"),
+        ("text", "  ", [], "The question is empty"),
     ],
 )
-def test_a_question_that_cannot_be_is_a_sentence(panel, name, question, choices, complaint):
+def test_unsuitable_question_is_refused(load_pair, name, question, choices, complaint):
     with pytest.raises(InputError, match=complaint):
-        panel(name).ask(question, choices)
+        load_pair(name).ask(question, choices)
 
 
-def test_options_are_shown_as_in_the_training(local, panel):
+def test_choices_are_shown_as_in_training(local, load_pair):
     example = Example("a", "Which ?", choices=("red box", "lazy dog"))
-    (reply, _) = panel("multiple_choice").ask("Which ?", ["red box", " lazy dog "])
-    assert reply.rationale == written(local, render_cot_prompt(example))
+    (reply, _) = load_pair("multiple_choice").ask("Which ?", ["red box", " lazy dog "])
+    assert reply.rationale == generate(local, render_cot_prompt(example))
 
 
-def test_a_student_is_asked_beside_its_assistant_and_its_base(runs, capsys):
-    panel = bridgekd.load_models("tiny", store=runs)
-    assert [arm.name for arm, _ in panel.models] == ["bridge", "assistant", "student_base"]
-    replies = panel.ask("Where is Ann?")
+def test_student_answers_with_its_assistant_and_its_base(runs, capsys):
+    loaded = bridgekd.load_models("tiny", store=runs)
+    assert [arm.name for arm, _ in loaded.models] == ["bridge", "assistant", "student_base"]
+    replies = loaded.ask("Where is Ann?")
     assert main(["ask", "tiny", "Where is Ann?", "--store", str(runs)]) == 0
     shown = capsys.readouterr().out
     assert all(reply.model in shown and reply.rationale[:9] in shown for reply in replies)
 
 
-def test_questions_are_read_line_by_line_where_none_is_given(runs, monkeypatch, capsys):
+def test_questions_are_read_from_stdin_without_an_argument(runs, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("Where is Ann?\nWho is Bob?\n\nnever read\n"))
     assert main(["ask", "tiny", "--arm", "direct", "--store", str(runs)]) == 0
     printed = capsys.readouterr()
@@ -112,7 +114,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("command", [["export", "tiny", "--to", "out"], ["ask", "tiny", "Why?"]])
-def test_without_torch_it_is_a_sentence(runs, tmp_path, command):
+def test_missing_torch_is_one_sentence(runs, tmp_path, command):
     done = subprocess.run(
         [sys.executable, "-c", ABSENT, *command, "--store", str(runs)],
         cwd=tmp_path, capture_output=True, text=True, check=False,

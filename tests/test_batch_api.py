@@ -1,4 +1,4 @@
-"""Batches through the openai package: every line is accounted for, at half the price."""
+"""Batches through the openai package: every line has a result, at half the price."""
 
 import json
 import time
@@ -41,8 +41,8 @@ def jsonl(lines):
 
 
 @contextmanager
-def desk(**options):
-    """A running server and a client of it that never tries again by itself."""
+def open_client(**options):
+    """A running server, and a client of it without retries."""
     with (
         run_teacher_server(scripted, **options) as server,
         openai.OpenAI(
@@ -61,7 +61,7 @@ def submit(client, lines, **more):
 
 
 def finished(client, batch):
-    """The batch once it has ended, and the states seen on the way."""
+    """The batch after its end, and all of its states."""
     seen = [batch.status]
     deadline = time.monotonic() + 20
     while batch.status not in ("completed", "failed", "expired", "cancelled"):
@@ -84,8 +84,8 @@ def results(client, batch):
     return lines_of(client, batch.output_file_id), lines_of(client, batch.error_file_id)
 
 
-def test_a_batch_gives_the_answers_that_live_calls_get():
-    with desk(seed=3) as (server, client):
+def test_batch_gives_the_answers_of_live_requests():
+    with open_client(seed=3) as (server, client):
         batch, _ = finished(client, submit(client, [task(n) for n in range(20)]))
         output, errors = results(client, batch)
         assert (batch.status, errors) == ("completed", {})
@@ -103,8 +103,8 @@ def test_a_batch_gives_the_answers_that_live_calls_get():
         assert set(server.calls.values()) == set(server.served.values()) == {2}
 
 
-def test_a_batch_costs_half_of_live_rounded_up_call_by_call():
-    with desk() as (server, client):
+def test_batch_costs_half_of_live_rounded_up_per_request():
+    with open_client() as (server, client):
         batch, _ = finished(client, submit(client, [task(n) for n in range(7)]))
         usages = [line["response"]["body"]["usage"] for line in results(client, batch)[0].values()]
         tokens = [(usage["prompt_tokens"], usage["completion_tokens"]) for usage in usages]
@@ -116,8 +116,8 @@ def test_a_batch_costs_half_of_live_rounded_up_call_by_call():
         assert server.calls == server.served == {hash_body(body(n)): 1 for n in range(7)}
 
 
-def test_a_batch_goes_through_its_states_in_its_time():
-    with desk(batch_faults=BatchFaults(batch_s=0.6)) as (server, client):
+def test_batch_has_its_states_at_their_times():
+    with open_client(batch_faults=BatchFaults(batch_s=0.6)) as (server, client):
         began = time.monotonic()
         batch, seen = finished(client, submit(client, [task(n) for n in range(4)]))
         assert time.monotonic() - began >= 0.6
@@ -125,7 +125,7 @@ def test_a_batch_goes_through_its_states_in_its_time():
         assert seen == [state for state in states if state in seen]
         assert {"validating", "in_progress"} <= set(seen)
         assert batch.in_progress_at <= batch.finalizing_at <= batch.completed_at < batch.expires_at
-        assert server.stats()["n_served"] == 4
+        assert server.get_stats()["n_served"] == 4
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_a_batch_goes_through_its_states_in_its_time():
         ([{"custom_id": "a", "method": "POST", "url": URL}], "missing_required_parameter", 1),
     ],
 )
-def test_a_batch_with_a_bad_line_fails_as_a_whole_and_bills_nothing(lines, code, line):
-    with desk() as (server, client):
+def test_batch_with_a_bad_line_fails_completely_and_bills_nothing(lines, code, line):
+    with open_client() as (server, client):
         batch, _ = finished(client, submit(client, lines))
         assert batch.status == "failed"
         assert [(e.code, e.line) for e in batch.errors.data] == [(code, line)]
@@ -148,8 +148,8 @@ def test_a_batch_with_a_bad_line_fails_as_a_whole_and_bills_nothing(lines, code,
         assert (server.billed, server.calls.total()) == (0, 0)
 
 
-def test_what_expires_is_in_the_error_file_and_is_not_billed():
-    with desk(batch_faults=BatchFaults(expire=0.5), seed=2) as (server, client):
+def test_expired_requests_are_in_the_error_file_and_not_billed():
+    with open_client(batch_faults=BatchFaults(expire=0.5), seed=2) as (server, client):
         batch, _ = finished(client, submit(client, [task(n) for n in range(20)]))
         output, errors = results(client, batch)
         assert batch.status == "expired"
@@ -161,8 +161,8 @@ def test_what_expires_is_in_the_error_file_and_is_not_billed():
         assert 0 < len(output) < 20 == server.calls.total()
 
 
-def test_a_server_error_has_its_line_and_is_drawn_anew_the_next_time():
-    with desk(batch_faults=BatchFaults(error=0.5), seed=1) as (server, client):
+def test_server_error_has_a_line_and_is_drawn_again_next_time():
+    with open_client(batch_faults=BatchFaults(error=0.5), seed=1) as (server, client):
         rows = [task(n) for n in range(20)]
         batch, _ = finished(client, submit(client, rows))
         output, errors = results(client, batch)
@@ -174,8 +174,8 @@ def test_a_server_error_has_its_line_and_is_drawn_anew_the_next_time():
         assert server.served.total() == len(output) + again.request_counts.completed
 
 
-def test_a_missing_line_is_billed_and_in_neither_file():
-    with desk(batch_faults=BatchFaults(missing=0.4), seed=1) as (server, client):
+def test_missing_line_is_billed_and_in_neither_file():
+    with open_client(batch_faults=BatchFaults(missing=0.4), seed=1) as (server, client):
         batch, _ = finished(client, submit(client, [task(n) for n in range(20)]))
         output, errors = results(client, batch)
         assert (batch.status, errors) == ("completed", {})
@@ -183,8 +183,8 @@ def test_a_missing_line_is_billed_and_in_neither_file():
         assert server.served.total() == batch.request_counts.completed == 20
 
 
-def test_faults_of_the_answer_hold_in_a_batch_too():
-    with desk(faults=Faults(refuse=0.3, truncate=0.3, no_usage=0.3, error=1.0), seed=1) as (
+def test_faults_of_the_answer_apply_to_batches():
+    with open_client(faults=Faults(refuse=0.3, truncate=0.3, no_usage=0.3, error=1.0), seed=1) as (
         _,
         client,
     ):
@@ -199,27 +199,27 @@ def test_faults_of_the_answer_hold_in_a_batch_too():
         assert {"usage" in b for b in bodies} == {True, False}
 
 
-def test_an_overbilled_line_is_billed_as_it_is_told():
-    with desk(faults=Faults(overbill=1.0)) as (server, client):
+def test_overbilled_line_is_billed_as_reported():
+    with open_client(faults=Faults(overbill=1.0)) as (server, client):
         batch, _ = finished(client, submit(client, [task(0)]))
         answer = results(client, batch)[0]["row-0"]["response"]["body"]
-        told = answer["usage"]["completion_tokens"]
-        assert told > 90 * count_tokens(answer["choices"][0]["message"]["content"])
-        assert server.billed == compute_cost_microusd(BATCH_PRICE, 2, told)
+        n_completion = answer["usage"]["completion_tokens"]
+        assert n_completion > 90 * count_tokens(answer["choices"][0]["message"]["content"])
+        assert server.billed == compute_cost_microusd(BATCH_PRICE, 2, n_completion)
 
 
-def test_the_same_seed_gives_the_same_batch():
+def test_same_seed_gives_same_batch():
     def outcome(seed):
         faults = BatchFaults(expire=0.2, error=0.2, missing=0.2)
-        with desk(batch_faults=faults, seed=seed) as (_, client):
+        with open_client(batch_faults=faults, seed=seed) as (_, client):
             batch, _ = finished(client, submit(client, [task(n) for n in range(15)]))
             return [list(lines) for lines in results(client, batch)]
 
     assert outcome(1) == outcome(1) != outcome(2)
 
 
-def test_a_cancelled_batch_keeps_and_bills_what_was_done():
-    with desk(batch_faults=BatchFaults(batch_s=2.0, expire=0.3)) as (server, client):
+def test_cancelled_batch_keeps_and_bills_finished_requests():
+    with open_client(batch_faults=BatchFaults(batch_s=2.0, expire=0.3)) as (server, client):
         batch = submit(client, [task(n) for n in range(40)])
         while client.batches.retrieve(batch.id).request_counts.completed < 3:
             time.sleep(0.005)
@@ -235,8 +235,8 @@ def test_a_cancelled_batch_keeps_and_bills_what_was_done():
             client.batches.cancel(batch.id)
 
 
-def test_a_lost_create_is_carried_out_and_can_be_found_by_its_metadata():
-    with desk(batch_faults=BatchFaults(lose_create=1)) as (server, client):
+def test_lost_create_is_processed_and_has_its_metadata():
+    with open_client(batch_faults=BatchFaults(lose_create=1)) as (server, client):
         with pytest.raises(openai.APIConnectionError):
             submit(client, [task(0)], metadata={"part": "a"})
         (found,) = client.batches.list()
@@ -246,8 +246,8 @@ def test_a_lost_create_is_carried_out_and_can_be_found_by_its_metadata():
         assert submit(client, [task(1)]).status == "validating"
 
 
-def test_a_lost_upload_is_kept():
-    with desk(batch_faults=BatchFaults(lose_upload=1)) as (_, client):
+def test_lost_upload_is_kept():
+    with open_client(batch_faults=BatchFaults(lose_upload=1)) as (_, client):
         with pytest.raises(openai.APIConnectionError):
             client.files.create(file=("lost.jsonl", jsonl([task(0)])), purpose="batch")
         (found,) = client.files.list()
@@ -255,8 +255,8 @@ def test_a_lost_upload_is_kept():
         assert client.files.content(found.id).content == jsonl([task(0)])
 
 
-def test_batches_are_listed_newest_first_page_by_page():
-    with desk() as (_, client):
+def test_batches_are_listed_newest_first_in_pages():
+    with open_client() as (_, client):
         made = [submit(client, [task(n)], metadata={"n": str(n)}) for n in range(5)]
         assert [b.metadata["n"] for b in client.batches.list(limit=2)] == list("43210")
         page = client.batches.list(limit=2)
@@ -267,9 +267,9 @@ def test_batches_are_listed_newest_first_page_by_page():
             client.batches.list(after="batch_unknown")
 
 
-def test_a_file_comes_back_byte_for_byte_until_it_is_deleted():
+def test_file_is_returned_byte_for_byte_until_it_is_deleted():
     content = jsonl([task(0, body=body("é \u2028 \r\n --x"))]) + b"--boundary\r\n\r\nend"
-    with desk() as (_, client):
+    with open_client() as (_, client):
         file = client.files.create(file=("in.jsonl", content), purpose="batch")
         assert client.files.content(file.id).content == content
         assert client.files.retrieve(file.id).bytes == len(content)
@@ -278,8 +278,8 @@ def test_a_file_comes_back_byte_for_byte_until_it_is_deleted():
             client.files.content(file.id)
 
 
-def test_a_wrong_create_is_told_so():
-    with desk() as (_, client):
+def test_invalid_create_is_refused():
+    with open_client() as (_, client):
         file = client.files.create(file=("in.jsonl", jsonl([task(0)])), purpose="batch")
         right = {"input_file_id": file.id, "endpoint": URL, "completion_window": "24h"}
         for wrong in (
@@ -293,7 +293,7 @@ def test_a_wrong_create_is_told_so():
             client.batches.retrieve("batch_none")
 
 
-def test_files_and_batches_want_the_key():
+def test_files_and_batches_need_the_key():
     with (
         run_teacher_server(scripted, api_key="right") as server,
         openai.OpenAI(base_url=server.base_url, api_key="wrong", max_retries=0) as client,
@@ -304,8 +304,8 @@ def test_files_and_batches_want_the_key():
             client.batches.list()
 
 
-def test_closing_the_server_does_not_wait_for_a_batch():
+def test_closing_server_does_not_wait_for_a_batch():
     began = time.monotonic()
-    with desk(batch_faults=BatchFaults(batch_s=600)) as (_, client):
+    with open_client(batch_faults=BatchFaults(batch_s=600)) as (_, client):
         submit(client, [task(0)])
     assert time.monotonic() - began < 10

@@ -102,7 +102,7 @@ def test_without_consent_nothing_is_sent_to_another_machine(task, refused, monke
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234567890")
     text = refused(task, "run", "task.yaml")
     assert "up to 5 answers from api.openai.com" in text
-    assert "nothing was sent and nothing was spent" in text
+    assert "Nothing was sent or spent" in text
     assert "canary" not in text
     assert not (task / "runs").exists()
 
@@ -163,7 +163,9 @@ def test_status_and_report_show_a_run(tiny, bridgekd, refused):
     assert code == 0 and "tiny: done" in text and "query_teacher" in text and "answered" in text
     code, text = bridgekd("report", "tiny", cwd=tiny.parent)
     assert code == 0 and "report.html" in text
-    assert "no run 'other' in runs; runs there: tiny" in refused(tiny.parent, "report", "other")
+    assert "There is no run 'other' in runs. Its runs: tiny" in refused(
+        tiny.parent, "report", "other"
+    )
 
 
 def test_a_mistake_in_the_command_is_a_sentence(tmp_path, refused):

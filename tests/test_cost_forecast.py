@@ -99,9 +99,9 @@ def purchases(draw):
 def test_no_cost_is_outside_guaranteed_ends(purchase, ordered, has_answers):
     requests, price, max_tokens, limits, costs, sizes = purchase
     options = {"price": price, "max_tokens": max_tokens, "limits": limits, "ordered": ordered}
-    said = forecast(requests, usages(20) if has_answers else (), **options)
+    estimate = forecast(requests, usages(20) if has_answers else (), **options)
     charged, paid = charge(requests, limits, costs, sizes)
-    for cost, ends in ((charged, said.total), (paid, said.unpaid)):
+    for cost, ends in ((charged, estimate.total), (paid, estimate.unpaid)):
         assert ends.minimum <= cost <= ends.maximum
         assert not has_answers or ends.minimum <= ends.ci_low <= ends.ci_high <= ends.maximum
 
@@ -109,15 +109,15 @@ def test_no_cost_is_outside_guaranteed_ends(purchase, ordered, has_answers):
 def test_recordings_that_cost_more_than_their_tokens_are_unpaid():
     free = Price(input=0, output=0)
     requests = build_requests(3, price=free, settled=[KnownCost(10, 0, is_unpaid=True), None, None])
-    said = forecast(requests, price=free, limits=Limits(queries=1, tokens=0))
-    assert said.unpaid.maximum == said.total.maximum >= 10
+    estimate = forecast(requests, price=free, limits=Limits(queries=1, tokens=0))
+    assert estimate.unpaid.maximum == estimate.total.maximum >= 10
 
 
 def test_limit_in_dollars_bounds_both_ends():
     requests = build_requests(300)
-    said = forecast(requests, limits=Limits(microusd=10_000))
-    assert said.total.maximum == 10_000
-    assert said.total.minimum == 10_000 - max(r.max_microusd for r in requests)
+    estimate = forecast(requests, limits=Limits(microusd=10_000))
+    assert estimate.total.maximum == 10_000
+    assert estimate.total.minimum == 10_000 - max(r.max_microusd for r in requests)
 
 
 def test_hard_limit_bounds_unpaid_cost():
@@ -126,9 +126,9 @@ def test_hard_limit_bounds_unpaid_cost():
 
 
 def test_nothing_known_gives_no_interval():
-    said = forecast(build_requests(300))
-    ends = (said.total.ci_low, said.total.expected, said.total.ci_high)
-    assert (said.source, ends) == ("nothing", (None, None, None))
+    estimate = forecast(build_requests(300))
+    ends = (estimate.total.ci_low, estimate.total.expected, estimate.total.ci_high)
+    assert (estimate.source, ends) == ("nothing", (None, None, None))
 
 
 def test_only_refused_answers_give_no_interval():
@@ -178,19 +178,21 @@ def test_longer_known_answers_never_lift_interval_above_maximum():
 
 def test_limit_that_ends_purchase_is_in_interval():
     requests = build_requests(300, max_tokens=800)
-    said = forecast(requests, usages(60), max_tokens=800, limits=Limits(microusd=50_000))
+    estimate = forecast(requests, usages(60), max_tokens=800, limits=Limits(microusd=50_000))
     largest = max(r.max_microusd for r in requests)
-    assert 50_000 - largest <= said.total.ci_low < said.total.ci_high <= 50_000
-    assert said.n_expected < 60
+    assert 50_000 - largest <= estimate.total.ci_low < estimate.total.ci_high <= 50_000
+    assert estimate.n_expected < 60
 
 
 def test_answers_in_ledger_are_exact_and_cost_nothing_new():
     paid = [KnownCost(1000 + i, 100) for i in range(10)]
     requests = build_requests(40, settled=[*paid, *[None] * 30])
-    said = forecast(requests, usages(60, 20), limits=Limits(30), ordered=True)
-    assert (said.n_reused, said.reused_microusd) == (10, sum(s.microusd for s in paid))
-    assert said.total.maximum - said.unpaid.maximum == said.reused_microusd
-    assert said.total.ci_low - said.unpaid.ci_low == pytest.approx(said.reused_microusd, abs=1)
+    estimate = forecast(requests, usages(60, 20), limits=Limits(30), ordered=True)
+    assert (estimate.n_reused, estimate.reused_microusd) == (10, sum(s.microusd for s in paid))
+    assert estimate.total.maximum - estimate.unpaid.maximum == estimate.reused_microusd
+    assert estimate.total.ci_low - estimate.unpaid.ci_low == pytest.approx(
+        estimate.reused_microusd, abs=1
+    )
     all_paid = forecast(build_requests(10, settled=paid), usages(60), ordered=True)
     assert (all_paid.unpaid.maximum, all_paid.total.minimum) == (0, all_paid.total.maximum)
 
@@ -213,8 +215,8 @@ def test_completions_that_grow_with_prompts_are_extrapolated():
 def test_refused_answers_lower_cost():
     requests, plain = build_requests(100, max_tokens=60), usages(60, 30)
     half_refused = [*plain, *[KnownUsage(100, 0, 0)] * 60]
-    one, other = (forecast(requests, a, max_tokens=60).total for a in (half_refused, plain))
-    assert 0.4 * other.expected < one.expected < 0.6 * other.expected
+    half, full = (forecast(requests, a, max_tokens=60).total for a in (half_refused, plain))
+    assert 0.4 * full.expected < half.expected < 0.6 * full.expected
 
 
 def test_truncated_answers_may_be_longer_under_higher_limit():
@@ -243,19 +245,19 @@ def test_reasoning_tokens_have_their_own_price():
 
 def test_limit_on_accepted_answers_covers_every_place_it_may_end():
     requests = build_requests(100)
-    said = forecast(requests, usages(60), limits=Limits(100, accepted=20))
+    estimate = forecast(requests, usages(60), limits=Limits(100, accepted=20))
     full, first = forecast(requests, usages(60)), forecast(requests, usages(60), limits=Limits(20))
-    assert said.counts_accepted and said.total.expected is None
-    assert said.total.ci_high == pytest.approx(full.total.ci_high, rel=0.05)
-    assert said.total.ci_low == pytest.approx(first.total.ci_low, rel=0.1)
+    assert estimate.counts_accepted and estimate.total.expected is None
+    assert estimate.total.ci_high == pytest.approx(full.total.ci_high, rel=0.05)
+    assert estimate.total.ci_low == pytest.approx(first.total.ci_low, rel=0.1)
 
 
 def test_guess_is_used_while_answers_are_few_and_is_named():
     guess = choose_evidence([], usages(5), usages(50), (80, 120))
     requests = build_requests(100, max_tokens=400)
-    said = forecast_cost(requests, price=PRICE, max_tokens=400, evidence=guess)
-    assert said.source == "guess"
-    assert 100 * 10 * 75 < said.total.ci_low < said.total.ci_high < 100 * (10 * 135 + 300)
+    estimate = forecast_cost(requests, price=PRICE, max_tokens=400, evidence=guess)
+    assert estimate.source == "guess"
+    assert 100 * 10 * 75 < estimate.total.ci_low < estimate.total.ci_high < 100 * (10 * 135 + 300)
     assert choose_evidence([], usages(20), [], (80, 120)).source == "answers"
 
 
@@ -288,5 +290,5 @@ def test_limit_that_admits_few_of_many_requests_is_found_exactly():
 
 
 def test_cost_without_price_is_unknown():
-    said = forecast(build_requests(3, price=None), price=None)
-    assert (said.n_queries, said.unpaid, said.total) == (3, None, None)
+    estimate = forecast(build_requests(3, price=None), price=None)
+    assert (estimate.n_queries, estimate.unpaid, estimate.total) == (3, None, None)

@@ -223,8 +223,11 @@ def test_failed_export_leaves_nothing(runs, tmp_path):
 @pytest.mark.parametrize(
     ("arm", "complaint"),
     [
-        ("dirct", "arm 'dirct' of tiny is unknown, did you mean 'direct'"),
-        ("student_base", "'student_base' of tiny learnt from no rationales; take one of assistant"),
+        ("dirct", "Arm 'dirct' of run 'tiny' is unknown. Did you mean 'direct'"),
+        (
+            "student_base",
+            "'student_base' of run 'tiny' was not trained on rationales. Choose: assistant",
+        ),
     ],
 )
 def test_arm_that_cannot_be_exported_is_refused(runs, tmp_path, arm, complaint):
@@ -239,7 +242,7 @@ def test_run_without_evaluated_model_cannot_be_exported(runs, tmp_path):
     for entry in left:
         (tmp_path / entry["folder"]).symlink_to(runs / entry["folder"])
     (tmp_path / "pilot.json").write_text(json.dumps(journal | {"stages": left}))
-    with pytest.raises(InputError, match="'pilot' measured no model"):
+    with pytest.raises(InputError, match="'pilot' has no evaluated model"):
         bridgekd.export("pilot", tmp_path / "out", store=tmp_path)
 
 
@@ -248,13 +251,15 @@ def test_unfinished_run_cannot_be_exported(runs, tmp_path):
     (tmp_path / "half.json").write_text(json.dumps(journal))
     with pytest.raises(InputError, match="'half' is interrupted, not finished"):
         bridgekd.export("half", tmp_path / "out", store=tmp_path)
-    with pytest.raises(InputError, match=r"no run 'other' in .*; runs there: half"):
+    with pytest.raises(InputError, match=r"no run 'other' in .*\. Its runs: half"):
         bridgekd.export("other", tmp_path / "out", store=tmp_path)
 
 
 def test_run_with_missing_folders_cannot_be_exported(runs, tmp_path):
     shutil.copy(runs / "tiny.json", tmp_path)
-    with pytest.raises(InputError, match=r"has lost .*load_pool-.*; run its recipe again"):
+    with pytest.raises(
+        InputError, match=r"load_pool-.* of run .* is missing\. Run its recipe again"
+    ):
         bridgekd.export("tiny", tmp_path / "out", store=tmp_path)
 
 

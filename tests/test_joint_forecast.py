@@ -28,8 +28,8 @@ def test_ends_of_one_group_may_come_from_different_purchases():
 
 
 def test_two_groups_may_share_everything_or_nothing():
-    one, other = forecast(5, 10, 50, 20, 25, 30), forecast(5, 12, 40, 15, 18, 22)
-    total = forecast_total([[one], [other]])
+    first, second = forecast(5, 10, 50, 20, 25, 30), forecast(5, 12, 40, 15, 18, 22)
+    total = forecast_total([[first], [second]])
     assert total.unpaid == CostBounds(12, 90, 20, None, 52)
     assert total.n_queries == 10
 

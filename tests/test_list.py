@@ -85,6 +85,13 @@ def test_broken_plugin_is_one_sentence_and_only_where_it_is_needed(plugin):
     assert run_with(plugin, "list", "methods").returncode == 0
 
 
+def test_plugin_under_another_name_is_one_sentence(plugin):
+    (plugin / "lucky.py").write_text(PLUGIN.replace("lucky", "chance"))
+    done = run_with(plugin, "list", "strategies")
+    assert done.returncode == 2
+    assert "has the name 'chance', but is registered as 'lucky'" in done.stderr
+
+
 def test_unknown_type_names_the_known_ones(capsys):
     assert main(["list", "strategy"]) == 2
     printed = capsys.readouterr()

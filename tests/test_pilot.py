@@ -204,7 +204,7 @@ def test_without_consent_a_pilot_sends_nothing(small, teacher, capsys, monkeypat
     assert main(["plan", str(small), "--pilot", *sets]) == 2
     printed = " ".join("".join(capsys.readouterr()).split())
     assert f"up to {N_QUERIES} answers from 127.0.0.1" in printed and "sure bounds" in printed
-    assert "nothing was sent and nothing was spent" in printed
+    assert "Nothing was sent or spent" in printed
     assert teacher.calls.total() == 0
     assert not (small.parent / "runs").exists() and not (small.parent / "ledger.db").exists()
 

@@ -11,6 +11,7 @@ from bridgekd.api_client.chat_completion import (
     compute_request_cost,
     find_error,
     parse_completion,
+    parse_json_object,
 )
 from bridgekd.api_client.request_key import TeacherRequest, build_request, compute_request_key
 from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits
@@ -78,24 +79,24 @@ def test_dollars_show_no_more_decimals_than_needed():
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=30), st.data())
 def test_what_is_admitted_does_not_depend_on_the_order_of_settling(calls, data):
-    """The loop of `buy` in miniature: (most, cost below most) in rank order, landing at random."""
+    """The admission loop with (maximum cost, cost) in rank order, settled in random order."""
     costs = [(max(pair), min(pair)) for pair in calls]
     limit = data.draw(st.integers(0, 500))
-    account, flying, n_admitted = BudgetTracker(Limits(microusd=limit)), [], 0
-    for most, cost in costs:
-        while flying and (
-            account.find_blocking_limit(BudgetUse(1, most)) or data.draw(st.booleans())
+    account, in_flight, n_admitted = BudgetTracker(Limits(microusd=limit)), [], 0
+    for max_cost, cost in costs:
+        while in_flight and (
+            account.find_blocking_limit(BudgetUse(1, max_cost)) or data.draw(st.booleans())
         ):
-            landed = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
-            account.settle(BudgetUse(1, landed[0]), BudgetUse(1, landed[1]))
-        if account.find_blocking_limit(BudgetUse(1, most)):
+            settled = in_flight.pop(data.draw(st.integers(0, len(in_flight) - 1)))
+            account.settle(BudgetUse(1, settled[0]), BudgetUse(1, settled[1]))
+        if account.find_blocking_limit(BudgetUse(1, max_cost)):
             break
-        account.reserve(BudgetUse(1, most))
-        flying.append((most, cost))
+        account.reserve(BudgetUse(1, max_cost))
+        in_flight.append((max_cost, cost))
         n_admitted += 1
     spent = expected = 0
-    for most, cost in costs:
-        if spent + most > limit:
+    for max_cost, cost in costs:
+        if spent + max_cost > limit:
             break
         spent, expected = spent + cost, expected + 1
     assert n_admitted == expected
@@ -171,4 +172,4 @@ def test_a_key_names_the_whole_request_and_nothing_else():
 def test_a_body_nested_beyond_reason_is_unparsable():
     for raw in ("[" * 100_000, '{"choices":' + "[" * 100_000 + "]" * 100_000 + "}"):
         assert parse_completion(raw).state == "unparsable"
-        assert find_error(raw) == ""
+        assert find_error(parse_json_object(raw)) == ""

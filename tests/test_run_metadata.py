@@ -1,4 +1,4 @@
-"""A finished run read back: where a model came from, and which arm is meant."""
+"""A finished run: the base of a model, and the default arm."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from bridgekd.io.artifact_store import Artifact, Stats, Store, stage
 from bridgekd.recipe import FrozenModel, Recipe
 from bridgekd.runs.metadata import EvaluatedModel, FinishedRun, find_base_model, read_metadata
 from bridgekd.runs.run import RunMetadata
-from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.predict import PredictSettings
 
 HUB = Artifact("hub", "hub:owner/base@main", Path("owner/base@main"))
@@ -61,7 +61,7 @@ def trained(make):
     return make("train_student", make("load_pool", FILE), HUB, FILE)
 
 
-def test_a_model_s_first_source_is_found_through_every_training(make):
+def test_base_model_is_found_through_every_training(make):
     pool = make("load_pool", FILE)
     first = make("train_student", pool, make("instruct_student", None, HUB), FILE)
     assert find_base_model(make("train_student", pool, first)).fingerprint == HUB.fingerprint
@@ -69,7 +69,7 @@ def test_a_model_s_first_source_is_found_through_every_training(make):
     assert (base.stage, base.path) == ("hub", Path("owner/base@main"))
 
 
-def test_a_base_in_a_folder_is_where_the_recipe_says(make):
+def test_base_model_in_a_folder_has_the_path_of_the_recipe(make):
     pool, folder = make("load_pool", FILE), Artifact("model", "model:1", Path("anywhere"))
     for role in ("student", "assistant"):
         model = make("train_student", pool, make("warm_up", pool, folder))
@@ -81,20 +81,22 @@ def test_a_base_in_a_folder_is_where_the_recipe_says(make):
     ("method", "expected"),
     [("bridge", "bridge@10%"), ("direct", "direct"), ("bridge_random", "bridge@10%")],
 )
-def test_the_arm_that_is_not_named_is_the_result_of_the_run_s_method(trained, method, expected):
+def test_default_arm_is_the_result_of_the_method(trained, method, expected):
     names = ("direct", "bridge@5%", "bridge@10%")
     arms = [an_arm("assistant", trained, "assistant", is_result=False)]
     arms += [an_arm(name, trained) for name in names]
     assert a_run(arms, method).get_arm(None).name == expected
 
 
-def test_an_arm_must_have_learnt_from_rationales(trained):
+def test_arm_must_be_trained_on_rationales(trained):
     arms = [an_arm("student_base", HUB, is_result=False), an_arm("direct", trained)]
-    with pytest.raises(InputError, match="'student_base' of tiny learnt from no rationales"):
+    with pytest.raises(
+        InputError, match="Arm 'student_base' of run 'tiny' was not trained on rationales"
+    ):
         a_run(arms).get_arm("student_base")
 
 
-def test_a_file_of_another_version_is_refused_with_what_to_do(tmp_path):
+def test_file_of_another_version_is_refused(tmp_path):
     (tmp_path / "old.json").write_text('{"name": "old"}')
-    with pytest.raises(InputError, match=r"old\.json is not of this version of bridgekd"):
+    with pytest.raises(InputError, match=r"old\.json is from another version of bridgekd"):
         read_metadata(tmp_path, "old")

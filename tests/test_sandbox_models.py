@@ -1,4 +1,4 @@
-"""The base models of the sandbox and the tools that make them: what a base model may have seen."""
+"""The base models of the sandbox, and the tools that make them and their pretraining texts."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The sandbox teacher's rate limits: a bucket that is what its headers say."""
+"""The rate limits of the sandbox teacher: the headers agree with the level of the bucket."""
 
 import json
 import time
@@ -34,21 +34,21 @@ def post(server, request):
 
 
 def limit_at(rate):
-    """A limit and a function that moves its clock on."""
+    """A limit, and a function that advances its clock."""
     now = [1000.0]
     limit = ServerRateLimiter(rate, lambda: now[0])
     return limit, lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
 def taken(limit, n_tokens=0):
-    """How many requests get in right now."""
+    """The number of requests that are accepted now."""
     n = 0
     while limit.acquire(n_tokens) == 0:
         n += 1
     return n
 
 
-def test_a_bucket_lets_a_burst_in_and_then_fills_at_its_rate():
+def test_bucket_accepts_a_burst_and_then_fills_at_its_rate():
     limit, move_on = limit_at(RateLimitSpec(requests_per_s=4, burst_s=2))
     assert taken(limit) == 8
     assert limit.acquire(0) == pytest.approx(0.25)
@@ -58,7 +58,7 @@ def test_a_bucket_lets_a_burst_in_and_then_fills_at_its_rate():
     assert taken(limit) == 8
 
 
-def test_a_slow_rate_still_lets_one_request_in():
+def test_slow_rate_accepts_one_request():
     limit, move_on = limit_at(RateLimitSpec(requests_per_s=0.1))
     assert taken(limit) == 1
     assert limit.acquire(0) == pytest.approx(10)
@@ -66,7 +66,7 @@ def test_a_slow_rate_still_lets_one_request_in():
     assert taken(limit) == 1
 
 
-def test_tokens_are_limited_by_the_minute_and_a_refusal_takes_nothing():
+def test_tokens_are_limited_per_minute_and_a_rejection_takes_nothing():
     limit, move_on = limit_at(RateLimitSpec(requests_per_s=10, tokens_per_minute=600))
     assert taken(limit, 250) == 2
     assert limit.acquire(250) == pytest.approx(15)
@@ -75,10 +75,10 @@ def test_tokens_are_limited_by_the_minute_and_a_refusal_takes_nothing():
     move_on(15)
     assert taken(limit, 250) == 1
     assert limit.acquire(601) == float("inf")
-    assert limit.retry_after(float("inf")) == {}
+    assert limit.build_retry_header(float("inf")) == {}
 
 
-def test_the_rate_changes_at_its_steps_counted_from_the_first_request():
+def test_rate_changes_at_its_steps_after_the_first_request():
     limit, move_on = limit_at(RateLimitSpec(requests_per_s=10, steps=((5, 2), (8, 20))))
     move_on(60)
     assert taken(limit) == 10
@@ -102,7 +102,7 @@ def test_the_rate_changes_at_its_steps_counted_from_the_first_request():
         (3600, "1h0m0s"),
     ],
 )
-def test_durations_are_written_as_the_headers_write_them(seconds, text):
+def test_durations_have_the_format_of_the_headers(seconds, text):
     assert format_duration(seconds) == text
 
 
@@ -114,12 +114,12 @@ def test_durations_are_written_as_the_headers_write_them(seconds, text):
         {"requests_per_s": 1, "steps": ((2, 1.0), (1, 2.0))},
     ],
 )
-def test_a_rate_that_makes_no_sense_is_refused(wrong):
+def test_invalid_rate_is_refused(wrong):
     with pytest.raises(ValueError, match=r"rate|steps"):
         RateLimitSpec(**wrong)
 
 
-def test_a_request_over_the_rate_is_told_when_to_come_back_and_is_not_billed():
+def test_request_over_the_rate_gets_a_retry_time_and_is_not_billed():
     rate = RateLimitSpec(requests_per_s=4, tokens_per_minute=60_000, burst_s=0)
     with run_teacher_server(scripted, rate=rate) as server:
         answers = [post(server, body(f"q{n}")) for n in range(6)]
@@ -132,7 +132,7 @@ def test_a_request_over_the_rate_is_told_when_to_come_back_and_is_not_billed():
         assert post(server, body("again"))[0] == 200
 
 
-def test_every_answer_says_what_is_left_in_the_buckets():
+def test_every_answer_has_the_level_of_the_buckets():
     with run_teacher_server(
         scripted, rate=RateLimitSpec(requests_per_s=0.5, tokens_per_minute=600)
     ) as server:
@@ -156,7 +156,7 @@ def test_retry_after_can_be_whole_seconds():
         assert post(server, body())[2]["Retry-After"] == "2"
 
 
-def test_faults_do_not_depend_on_how_often_a_client_was_throttled():
+def test_faults_do_not_depend_on_rate_limited_requests():
     def outcomes(rate):
         with run_teacher_server(scripted, faults=Faults(error=0.5), seed=4, rate=rate) as server:
             got = []

@@ -1,4 +1,4 @@
-"""The sandbox teacher speaks the protocol, fails when told to, and counts what it billed."""
+"""The sandbox teacher follows the protocol, fails on request, and counts what it bills."""
 
 import http.client
 import json
@@ -46,7 +46,7 @@ def post(server, request, path="/chat/completions"):
             return got.code, json.loads(got.read()), got.headers
 
 
-def test_an_answer_has_text_usage_and_a_price():
+def test_answer_has_text_usage_and_price():
     with run_teacher_server(scripted) as server:
         status, answer, headers = post(server, body())
         assert status == 200
@@ -70,12 +70,12 @@ def test_models_and_stats_are_listed():
         assert stats["billed_microusd"] == server.billed
 
 
-def test_it_listens_on_loopback_only():
+def test_server_listens_on_loopback_only():
     with run_teacher_server(scripted) as server:
         assert server.server_address[0] == "127.0.0.1"
 
 
-def test_a_long_answer_is_cut_at_max_tokens():
+def test_long_answer_is_truncated_at_max_tokens():
     with run_teacher_server(scripted) as server:
         answer = post(server, body(max_tokens=3))[1]
         assert answer["choices"][0]["finish_reason"] == "length"
@@ -92,7 +92,7 @@ def test_a_long_answer_is_cut_at_max_tokens():
         (Faults(error=1.0), (500, 503), "server_error"),
     ],
 )
-def test_a_fault_has_its_status_and_is_not_billed(faults, status, code):
+def test_fault_has_its_status_and_is_not_billed(faults, status, code):
     with run_teacher_server(scripted, faults=faults) as server:
         got, answer, headers = post(server, body())
         assert got in (status if isinstance(status, tuple) else (status,))
@@ -101,14 +101,14 @@ def test_a_fault_has_its_status_and_is_not_billed(faults, status, code):
         assert server.billed == 0
 
 
-def test_a_dropped_call_is_billed_but_not_answered():
+def test_dropped_request_is_billed_but_not_answered():
     with run_teacher_server(scripted, faults=Faults(drop=1.0)) as server:
         with pytest.raises(OSError):
             post(server, body())
         assert server.billed > 0
 
 
-def test_a_wrong_request_is_told_so():
+def test_invalid_request_is_rejected():
     with run_teacher_server(scripted, api_key="right") as server:
         assert post(server, body())[0] == 401
     with run_teacher_server(scripted) as server:
@@ -123,20 +123,20 @@ def statuses(seed, faults):
         return [post(server, body(f"q{n % 15}"))[0] for n in range(45)]
 
 
-def test_faults_are_the_same_for_the_same_seed_and_differ_between_attempts():
+def test_faults_are_equal_for_one_seed_and_differ_between_attempts():
     faults = Faults(rate_limit=0.3, error=0.2)
     first = statuses(1, faults)
     assert first == statuses(1, faults) != statuses(2, faults)
     assert first[:15] != first[15:30]
 
 
-def test_what_belongs_to_the_answer_is_the_same_at_every_attempt():
+def test_faults_of_the_answer_are_equal_for_every_attempt():
     seen = statuses(3, Faults(refuse=0.5))
     assert seen[:15] == seen[15:30] == seen[30:]
     assert set(seen) == {200, 400}
 
 
-def test_the_default_teacher_is_the_sandbox_world():
+def test_default_teacher_is_the_sandbox_world():
     with run_teacher_server(wrong_rate=0.0) as server:
         status, answer, _ = post(server, body("no question of this world"))
         assert status == 400
@@ -161,28 +161,28 @@ def test_hundreds_of_connections_are_answered_at_once():
         assert time.monotonic() - began < 5  # one after the other would take five minutes
 
 
-def said(server, request):
-    """The message and the usage of an answered request."""
+def get_answer(server, request):
+    """The message and the usage of an answer."""
     status, answer, _ = post(server, request)
     assert status == 200, answer
     return answer["choices"][0]["message"], answer["usage"]
 
 
-def test_a_seed_changes_what_is_sampled_and_reproduces_it():
+def test_seed_changes_and_reproduces_sampled_answers():
     def texts(server, temperature):
-        asked = [body(seed=n, temperature=temperature) for n in (1, 2, 1)]
-        return [said(server, request)[0]["content"] for request in asked]
+        requests = [body(seed=n, temperature=temperature) for n in (1, 2, 1)]
+        return [get_answer(server, request)[0]["content"] for request in requests]
 
     with run_teacher_server(lambda question, seed: f"It is {seed}") as server:
         first, other, again = texts(server, 0.7)
         assert first == again != other
-        assert len({said(server, body(temperature=0))[0]["content"], *texts(server, 0)}) == 1
+        assert len({get_answer(server, body(temperature=0))[0]["content"], *texts(server, 0)}) == 1
         assert server.calls[hash_body(body(seed=1, temperature=0.7))] == 2
 
 
-def test_a_json_answer_is_an_object_with_rationale_and_answer():
+def test_json_answer_is_an_object_with_rationale_and_answer():
     with run_teacher_server(scripted) as server:
-        message, usage = said(server, body(response_format={"type": "json_object"}))
+        message, usage = get_answer(server, body(response_format={"type": "json_object"}))
         assert json.loads(message["content"]) == {
             "rationale": "We read 2 + 2. So it is clear.",
             "answer": "4",
@@ -201,37 +201,37 @@ def test_a_json_answer_is_an_object_with_rationale_and_answer():
         {"response_format": {"type": "yaml"}},
     ],
 )
-def test_a_wrong_parameter_is_named(wrong):
+def test_error_names_the_invalid_parameter(wrong):
     with run_teacher_server(scripted) as server:
         status, answer, _ = post(server, body(**wrong))
         assert (status, answer["error"]["param"]) == (400, next(iter(wrong)))
         assert server.calls.total() == 0
 
 
-def thinking_body(**more):
+def reasoning_body(**more):
     return {name: value for name, value in body().items() if name != "max_tokens"} | more
 
 
-def test_a_reasoning_model_thinks_aloud_and_bills_it():
+def test_reasoning_tokens_are_returned_and_billed():
     with run_teacher_server(scripted, reasoning=True) as server:
-        n_thought = []
+        n_by_effort = []
         for effort in ("none", "low", "medium", "high"):
             before = server.billed
-            message, usage = said(server, thinking_body(reasoning_effort=effort))
-            n_thinking = usage["completion_tokens_details"]["reasoning_tokens"]
+            message, usage = get_answer(server, reasoning_body(reasoning_effort=effort))
+            n_reasoning = usage["completion_tokens_details"]["reasoning_tokens"]
             assert message["content"] == scripted("2 + 2", 0)
-            assert n_thinking == count_tokens(message["reasoning_content"])
-            assert usage["completion_tokens"] == n_thinking + count_tokens(message["content"])
+            assert n_reasoning == count_tokens(message["reasoning_content"])
+            assert usage["completion_tokens"] == n_reasoning + count_tokens(message["content"])
             n_completion = usage["completion_tokens"]
             assert server.billed - before == compute_cost_microusd(SANDBOX_PRICE, 3, n_completion)
-            n_thought.append(n_thinking)
-        assert n_thought[0] == 0
-        assert sorted(set(n_thought)) == n_thought
+            n_by_effort.append(n_reasoning)
+        assert n_by_effort[0] == 0
+        assert sorted(set(n_by_effort)) == n_by_effort
 
 
-def test_thinking_uses_up_the_limit_first():
+def test_reasoning_uses_the_limit_first():
     with run_teacher_server(scripted, reasoning=True) as server:
-        _, answer, _ = post(server, thinking_body(max_completion_tokens=10))
+        _, answer, _ = post(server, reasoning_body(max_completion_tokens=10))
         (choice,) = answer["choices"]
         assert (choice["message"]["content"], choice["finish_reason"]) == ("", "length")
         assert answer["usage"]["completion_tokens"] == 10
@@ -244,37 +244,39 @@ def test_thinking_uses_up_the_limit_first():
         ({"temperature": 0.7}, "unsupported_value", "temperature"),
     ],
 )
-def test_a_reasoning_model_refuses_what_such_models_refuse(more, code, param):
+def test_reasoning_model_rejects_unsupported_parameters(more, code, param):
     with run_teacher_server(scripted, reasoning=True) as server:
-        status, answer, _ = post(server, thinking_body(**more))
+        status, answer, _ = post(server, reasoning_body(**more))
         assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, code, param)
-        assert post(server, thinking_body(temperature=1))[0] == 200
+        assert post(server, reasoning_body(temperature=1))[0] == 200
     with run_teacher_server(scripted) as server:
-        assert post(server, thinking_body(**more))[0] == 200
+        assert post(server, reasoning_body(**more))[0] == 200
 
 
-def test_each_provider_words_the_same_usage_in_its_own_way():
+def test_each_provider_has_its_own_format_of_usage():
     def usage(style):
         with run_teacher_server(scripted, reasoning=True, cached=1.0, usage_style=style) as server:
-            return said(server, thinking_body())[1], server.billed
+            return get_answer(server, reasoning_body())[1], server.billed
 
-    n_thinking, n_answer = 28, 14  # two drafts of the answer, and the answer
-    told = {style: usage(style) for style in ("openai", "gemini", "anthropic", "deepseek")}
-    assert len({billed for _, billed in told.values()}) == 1
+    n_reasoning, n_answer = 28, 14  # two drafts of the answer, and the answer
+    results = {style: usage(style) for style in ("openai", "gemini", "anthropic", "deepseek")}
+    assert len({billed for _, billed in results.values()}) == 1
     plain = {"prompt_tokens": 3, "completion_tokens": 42, "total_tokens": 45}
-    thinking = {"completion_tokens_details": {"reasoning_tokens": n_thinking}}
+    reasoning = {"completion_tokens_details": {"reasoning_tokens": n_reasoning}}
     cache = {"prompt_cache_hit_tokens": 1, "prompt_cache_miss_tokens": 2}
-    assert told["anthropic"][0] == plain
-    assert told["openai"][0] == plain | thinking | {"prompt_tokens_details": {"cached_tokens": 1}}
-    assert told["gemini"][0] == plain | {"completion_tokens": n_answer}
-    assert told["deepseek"][0] == plain | thinking | cache
+    assert results["anthropic"][0] == plain
+    assert results["openai"][0] == plain | reasoning | {
+        "prompt_tokens_details": {"cached_tokens": 1}
+    }
+    assert results["gemini"][0] == plain | {"completion_tokens": n_answer}
+    assert results["deepseek"][0] == plain | reasoning | cache
 
 
-def test_what_stands_before_the_last_message_is_what_a_cache_holds():
+def test_messages_before_the_last_one_can_be_cached():
     def cached(server, n):
         turns = [("system", "Be brief."), ("user", f"question {n}")]
         request = body(messages=[{"role": role, "content": text} for role, text in turns])
-        return said(server, request)[1]["prompt_tokens_details"]["cached_tokens"]
+        return get_answer(server, request)[1]["prompt_tokens_details"]["cached_tokens"]
 
     with run_teacher_server(scripted, cached=0.5) as server:
         seen = [cached(server, n) for n in range(30)]
@@ -282,7 +284,7 @@ def test_what_stands_before_the_last_message_is_what_a_cache_holds():
         assert seen == [cached(server, n) for n in range(30)]
 
 
-def test_the_command_serves_with_its_options():
+def test_command_serves_with_its_options():
     (example,) = generate_examples(1, 0)
     command = "sandbox serve --port 0 --rate 0.05 --latency 0.3 --batch-seconds 600 --seed 7"
     script = "from bridgekd.cli.main import main; main()"
@@ -298,7 +300,9 @@ def test_the_command_serves_with_its_options():
                 began = time.monotonic()
                 answer = client.chat.completions.create(**request)
                 assert time.monotonic() - began > 0.3
-                assert answer.choices[0].message.content == said(server, request)[0]["content"]
+                assert (
+                    answer.choices[0].message.content == get_answer(server, request)[0]["content"]
+                )
                 with pytest.raises(openai.RateLimitError):
                     client.chat.completions.create(**request)
                 file = client.files.create(file=("in.jsonl", b""), purpose="batch")
@@ -313,5 +317,5 @@ def test_the_command_serves_with_its_options():
             child.terminate()
 
 
-def test_a_rate_of_nothing_is_bad_input():
+def test_rate_of_zero_is_bad_input():
     assert main(["sandbox", "serve", "--rate", "0"]) == 2

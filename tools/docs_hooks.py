@@ -5,6 +5,7 @@ the function for NAME returns, so no table of the reference is written by hand. 
 the repository that are no pages become plain text, after a check that the file exists.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TEMPLATE = ROOT / "src" / "bridgekd" / "cli" / "recipe_template.yaml"
 PLACEHOLDER = re.compile(r"^<!-- generate: (\w+) -->$", re.MULTILINE)
+ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 LINK = re.compile(r"\[([^\]\n]+)\]\(([^)\s]+)\)")
 
 
@@ -72,10 +74,8 @@ def _describe_variant(variant: Variant) -> tuple[str, ...]:
         f"`{name}: {_format_default(field)}`"
         for name, field in variant.options.model_fields.items()
     ]
-    paper = variant.paper
-    if re.fullmatch(r"\d{4}\.\d{5}", paper):
-        paper = f"[arXiv {paper}](https://arxiv.org/abs/{paper})"
-    source = paper or "ours"
+    link = r"[arXiv \1](https://arxiv.org/abs/\1)"
+    source = re.sub(r"arXiv (\d{4}\.\d{5})", link, variant.paper) or "ours"
     return f"`{variant.name}`", variant.title, variant.summary, source, "<br>".join(options)
 
 
@@ -138,16 +138,23 @@ def _collect_parts(
 
 def _render_part(model: type[BaseModel], prefixes: list[str]) -> str:
     title = ", ".join(f"`{prefix}`" for prefix in prefixes if prefix) or "Top level"
+    summary, _, attributes = inspect.cleandoc(model.__doc__ or "").partition("Attributes:\n")
+    meanings = {name: _join_lines(text) for name, text in ATTRIBUTE.findall(attributes)}
     rows = (
-        (f"`{name}`", _format_type(field.annotation), _format_default(field, name))
+        (
+            f"`{name}`",
+            meanings[name],
+            _format_type(field.annotation),
+            _format_default(field, name),
+        )
         for name, field in model.model_fields.items()
     )
-    table = render_table(("key", "type", "default"), rows)
-    return f"## {title}\n\n{_clean_docstring(model)}\n\n{table}"
+    table = render_table(("key", "meaning", "type", "default"), rows)
+    return f"## {title}\n\n{_join_lines(summary)}\n\n{table}"
 
 
-def _clean_docstring(model: type[BaseModel]) -> str:
-    return re.sub(r"\s*\n\s*", " ", (model.__doc__ or "").strip())
+def _join_lines(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _find_model(annotation: Any) -> type[BaseModel] | None:

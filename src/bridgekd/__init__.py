@@ -1,13 +1,14 @@
-"""Budget-aware distillation of reasoning: `bridgekd.run(recipe)` and `bridgekd.plan(recipe)`;
-`bridgekd.run_pilot(recipe)` pays for a pilot; `bridgekd.export(run, to)` and `bridgekd.panel(run)`
-take up what a run has made.
+"""Distill the reasoning of a large teacher into a small model, within a budget.
 
-The public names are those of `__all__`. All but the errors are imported at their first use, so
-that `import bridgekd` takes no time and needs neither torch nor openai.
+`run(recipe)` runs a recipe, `plan(recipe)` shows what it would do and cost, and `run_pilot(recipe)`
+buys a pilot. `export(run, to)` and `load_models(run)` use the models of a finished run.
+
+The public names are those of `__all__`. Everything except the errors is imported on first use, so
+that `import bridgekd` is fast and needs neither torch nor openai.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bridgekd.errors import (
     BridgekdError,
@@ -39,19 +40,13 @@ if TYPE_CHECKING:
     from bridgekd.recipe import Recipe
 
 __all__ = [
-    "BridgekdError",
-    "DiskFullError",
-    "HardLimitError",
-    "InputError",
-    "OverbilledError",
-    "ServerUnavailableError",
-]
-__all__ += ["StoppedError", "TeacherUnavailableError"]
-__all__ += ["ExportResult", "LoadedModels", "PilotResult", "Plan", "RunResult"]
-__all__ += ["export", "load_models", "plan", "run", "run_pilot"]
-__all__ += ["Ledger", "Progress", "Recipe", "Store"]
+    "BridgekdError", "DiskFullError", "ExportResult", "HardLimitError", "InputError", "Ledger",
+    "LoadedModels", "OverbilledError", "PilotResult", "Plan", "Progress", "Recipe", "RunResult",
+    "ServerUnavailableError", "StoppedError", "Store", "TeacherUnavailableError", "export",
+    "load_models", "plan", "run", "run_pilot",
+]  # fmt: skip
 
-__version__ = "0.1.0"  # pyproject.toml reads it here
+__version__ = "0.1.0"  # pyproject.toml reads this line
 
 _MODULES = {
     "Recipe": "bridgekd.recipe",
@@ -61,7 +56,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES.get(name, "bridgekd.api")), name)

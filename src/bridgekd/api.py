@@ -1,5 +1,5 @@
-"""From Python: `run(recipe)` does all of a recipe, `plan(recipe)` says beforehand what it means;
-`export(name)` and `panel(name)` take up a run that is done.
+"""The functions of the package: `run`, `plan` and `run_pilot` take a recipe; `export` and
+`load_models` take the name of a finished run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,12 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bridgekd.api_client.openai_client import read_key_variable
-from bridgekd.comparison import (
-    MethodName,
-    parse_comparison,
-    report_comparison,
-    run_comparison,
-)
+from bridgekd.comparison import MethodName, parse_comparison, report_comparison, run_comparison
 from bridgekd.errors import InputError
 from bridgekd.exports import ExportResult, export_arm
 from bridgekd.inference_server.process import fill_placeholders, find_program
@@ -24,8 +19,7 @@ from bridgekd.parallel import run_parallel
 from bridgekd.plans.plan import Plan, plan_comparison, plan_run
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import Recipe
-from bridgekd.runs.ask import LoadedModels
-from bridgekd.runs.ask import open_models as open_panel
+from bridgekd.runs.ask import LoadedModels, open_models
 from bridgekd.runs.metadata import load_finished_run, parse_recipe
 from bridgekd.runs.run import Run, RunMetadata, build_run_context, open_run
 from bridgekd.stages.evaluate import get_step_checker
@@ -37,21 +31,17 @@ from bridgekd.teacher.transports import prepare_teacher, resolve_teacher
 from bridgekd.variants import VariantRef
 
 __all__ = [
-    "Consent",
-    "ExportResult",
-    "LoadedModels",
-    "PilotResult",
-    "Plan",
-    "RunResult",
-    "export",
-    "load_models",
-]
-__all__ += ["plan", "plan_remaining", "run", "run_pilot"]
+    "Consent", "ExportResult", "LoadedModels", "PilotResult", "Plan", "RunResult", "export",
+    "load_models", "plan", "plan_remaining", "run", "run_pilot",
+]  # fmt: skip
+
+Consent = Callable[[Plan], bool]
+NO_STEP_CHECKERS: Mapping[str, StepChecker] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A finished run: every figure, and where the page is."""
+    """A finished run: its metrics, the path of its report, and the plan that it followed."""
 
     name: str
     metrics: Metrics
@@ -61,16 +51,12 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class PilotResult:
-    """A finished pilot: what it measured, and the folder that holds this as pilot.json."""
+    """A finished pilot: its measurements, and the folder that holds them as pilot.json."""
 
     name: str
     measurements: PilotMeasurements
     folder: Path
     plan: Plan
-
-
-Consent = Callable[[Plan], bool]
-NO_STEP_CHECKERS: Mapping[str, StepChecker] = {}
 
 
 def run(
@@ -87,32 +73,33 @@ def run(
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
 ) -> RunResult:
-    """Runs a recipe to its report, or goes on where it stopped; `methods`, under so many `seeds`
-    (from the recipe's on) and under `budgets` in queries (0.05 or `5%` of the pool, or a number),
-    are compared over one store, by as many processes as `workers` says.
+    """Run a recipe up to its report, or resume it.
 
-    Relative paths are relative to the recipe's folder, or to `folder` (default: here) for a Recipe
-    object. `consent` is asked before anything is sent to a teacher, or to an assistant's server,
-    that is not on this machine; the default says no. `checkers` holds what `evaluate.step_checker`
-    names. Raises InputError, or StoppedError with all state saved.
+    methods, seeds, budgets: run a comparison of these methods, with this number of seeds (starting
+    at the recipe's seed) and with these budgets in queries (0.05 or `5%` of the pool, or a number).
+    workers: the number of processes. folder: what the paths of a Recipe object are relative to
+    (default: the current folder); those of a file are relative to the file. consent: called before
+    anything is sent to a teacher or an assistant's server on another machine; the default declines.
+    checkers: the functions that `evaluate.step_checker` can name.
+
+    Raises InputError. Raises StoppedError if the run stopped and its state is saved.
     """
-    given, home = _resolve_recipe(recipe, overrides, folder)
-    wanted = parse_comparison(given, home, methods, seeds, budgets)
-    if given.evaluate.step_checker is not None:
-        get_step_checker(checkers, given.evaluate.step_checker)
-    store = home / Path(given.store).expanduser()
-    plan = plan_comparison(given, home, wanted, store)
-    _confirm_purchase(given, home, plan, consent)
-    ctx = build_run_context(given, home)
+    resolved, home = _resolve_recipe(recipe, overrides, folder)
+    comparison = parse_comparison(resolved, home, methods, seeds, budgets)
+    if resolved.evaluate.step_checker is not None:
+        get_step_checker(checkers, resolved.evaluate.step_checker)
+    plan = plan_comparison(resolved, home, comparison, _get_store(resolved, home))
+    _confirm_purchase(resolved, home, plan, consent)
+    ctx = build_run_context(resolved, home)
     ctx = replace(ctx, progress=progress, notify=note, checkers=checkers)
-    n_seeds = len(wanted.seeds)
-    here = open_run(given, home, ctx, wanted.methods, n_seeds, wanted.budget_labels)
-    with _track_run(here):
+    n_seeds, labels = len(comparison.seeds), comparison.budget_labels
+    current = open_run(resolved, home, ctx, comparison.methods, n_seeds, labels)
+    with _track_run(current):
         if workers > 1:
-            run_parallel(here, wanted, workers)
-        evaluation = run_comparison(here, wanted)
-        page = report_comparison(here, wanted, evaluation)
-    return RunResult(given.name, read_metrics(evaluation.path), page.path / "report.html", plan)
+            run_parallel(current, comparison, workers)
+        evaluation = run_comparison(current, comparison)
+        page = report_comparison(current, comparison, evaluation)
+    return RunResult(resolved.name, read_metrics(evaluation.path), page.path / "report.html", plan)
 
 
 def plan(
@@ -126,14 +113,15 @@ def plan(
     measure_time: bool = False,
     progress: Progress = ignore_progress,
 ) -> Plan:
-    """What `run` would do with the same arguments. Reads the data and the ledger; sends and writes
-    nothing. With `measure_time` the local models that the plan has no measured speed for are loaded
-    and measured, and the speeds are saved in the store.
+    """Return what `run` would do with the same arguments. This sends and writes nothing.
+
+    measure_time: load the local models whose speed is not known, measure it, and save it in the
+    store. Raises InputError.
     """
-    given, home = _resolve_recipe(recipe, overrides, folder)
-    store = home / Path(given.store).expanduser()
-    wanted = parse_comparison(given, home, methods, seeds, budgets)
-    return plan_comparison(given, home, wanted, store, progress if measure_time else None)
+    resolved, home = _resolve_recipe(recipe, overrides, folder)
+    comparison = parse_comparison(resolved, home, methods, seeds, budgets)
+    store = _get_store(resolved, home)
+    return plan_comparison(resolved, home, comparison, store, progress if measure_time else None)
 
 
 def run_pilot(
@@ -146,36 +134,35 @@ def run_pilot(
     progress: Progress = ignore_progress,
     note: Callable[[str], None] = lambda text: None,
 ) -> PilotResult:
-    """Runs the recipe's pilot, or resumes it: spends `pilot.budget_fraction` of the budget, trains
-    the pilot's models, and returns what they reach on held-out pool questions.
+    """Run the pilot of a recipe, or resume it.
 
-    `show` gets the pilot's plan first; then `consent` is asked as by `run`. The pilot's run has the
-    recipe's name with `-pilot` appended. Raises InputError, or StoppedError with all state saved.
+    It spends `pilot.budget_fraction` of the budget, trains the models of the pilot, and measures
+    them on held-out questions of the pool. Its run has the recipe's name plus `-pilot`. `show` is
+    called with the plan, and then `consent` as in `run`. Raises InputError or StoppedError.
     """
-    given, home = _resolve_recipe(recipe, overrides, folder)
-    given = given.model_copy(update={"name": f"{given.name[:73]}-{pilot.NAME}"})
-    store = home / Path(given.store).expanduser()
-    plan = plan_run(given, home, store, pilot.pilot)
+    resolved, home = _resolve_recipe(recipe, overrides, folder)
+    resolved = resolved.model_copy(update={"name": f"{resolved.name[:73]}-{pilot.NAME}"})
+    plan = plan_run(resolved, home, _get_store(resolved, home), pilot.pilot)
     show(plan)
-    _confirm_purchase(given, home, plan, consent)
-    ctx = replace(build_run_context(given, home), progress=progress, notify=note)
-    here = open_run(given, home, ctx, [VariantRef(name=pilot.NAME)])
-    with _track_run(here):
-        made = pilot.pilot(here)
-    return PilotResult(given.name, read_measurements(made), made.path, plan)
+    _confirm_purchase(resolved, home, plan, consent)
+    ctx = replace(build_run_context(resolved, home), progress=progress, notify=note)
+    current = open_run(resolved, home, ctx, [VariantRef(name=pilot.NAME)])
+    with _track_run(current):
+        artifact = pilot.pilot(current)
+    return PilotResult(resolved.name, read_measurements(artifact), artifact.path, plan)
 
 
 def plan_remaining(metadata: RunMetadata, store: Path) -> Plan:
-    """What a run that is not over has still to do, by its file in `store`: `plan` of the same
-    recipe as things stand now. Also while the run goes on.
+    """Return what is left to do in a run of `store`. It may be running.
 
-    Raises InputError where it cannot be planned any more.
+    Raises InputError if the run cannot be planned any more, for example because a file is missing.
     """
     recipe, folder = parse_recipe(metadata), Path(metadata.folder)
     if metadata.methods == (VariantRef(name=pilot.NAME),):
         return plan_run(recipe, folder, store, pilot.pilot)
-    wanted = parse_comparison(recipe, folder, metadata.methods, metadata.n_seeds, metadata.budgets)
-    return plan_comparison(recipe, folder, wanted, store)
+    n_seeds, budgets = metadata.n_seeds, metadata.budgets
+    comparison = parse_comparison(recipe, folder, metadata.methods, n_seeds, budgets)
+    return plan_comparison(recipe, folder, comparison, store)
 
 
 def export(
@@ -186,10 +173,10 @@ def export(
     store: str | Path = "runs",
     progress: Progress = ignore_progress,
 ) -> ExportResult:
-    """Writes a model of the finished run named `run` into the folder `to`, which must be new or
-    empty: merged weights that plain transformers loads, the rows it learnt from, a card for each.
+    """Write a model of a finished run to the folder `to`, which must be new or empty.
 
-    `arm` is one that learnt from rationales; by default the student of the run's own method.
+    The folder has merged weights for transformers, the training rows, and a card for each. `arm`
+    must be a model that was trained on rationales; the default is the student of the run's method.
     Raises InputError.
     """
     return export_arm(load_finished_run(Path(store), run), Path(to), arm, progress)
@@ -202,56 +189,56 @@ def load_models(
     store: str | Path = "runs",
     progress: Progress = ignore_progress,
 ) -> LoadedModels:
-    """A finished run's student, its assistant and its untouched base, ready to be asked:
-    `panel("medqa").ask("What is 2 + 2?")`. Raises InputError.
+    """Return the student of a finished run, its assistant and its base model, loaded.
+
+    Ask them with `load_models("medqa").ask("What is 2 + 2?")`. `arm` is as in `export`. Raises
+    InputError.
     """
-    done = load_finished_run(Path(store), run)
-    return open_panel(done, arm, build_run_context(done.recipe, done.folder), progress)
+    finished = load_finished_run(Path(store), run)
+    return open_models(finished, arm, build_run_context(finished.recipe, finished.folder), progress)
 
 
 def _confirm_purchase(recipe: Recipe, folder: Path, plan: Plan, consent: Consent) -> None:
-    """Refuses what cannot be done as planned, and what was not agreed to."""
+    """Raise InputError if a key or a program is missing, or the user does not confirm."""
     if plan.purchases:
         read_api_key(recipe.teacher)
-    if plan.uses_server:
-        _check_server(recipe, folder)
-    to_agree = plan.needs_consent and plan.purchases
-    if (to_agree or plan.server_host) and not consent(plan):
+    server = recipe.assistant.server
+    if plan.uses_server and server is not None:
+        read_key_variable(server.api_key_env, "assistant.server")
+        if server.command is not None:
+            find_program(fill_placeholders(server.command, {}), folder)
+    is_paid = plan.needs_consent and plan.purchases
+    if (is_paid or plan.server_host) and not consent(plan):
         raise InputError(
-            "nothing was sent and nothing was spent: the buying was not agreed to; "
-            "agree with --yes (from Python: consent=...)"
+            "Purchase not confirmed. Nothing was sent or spent. Pass --yes (Python: consent=...)."
         )
 
 
 @contextmanager
 def _track_run(run: Run) -> Iterator[None]:
-    """Writes down how what is done inside ended."""
+    """Record in the run's file how the work inside ends."""
     try:
         yield
     except BaseException as exc:
-        with suppress(InputError):  # what stopped the run matters more
+        with suppress(InputError):  # the reason for the stop is more important
             run.write_metadata("interrupted" if isinstance(exc, KeyboardInterrupt) else "stopped")
         raise
     run.write_metadata("done")
 
 
-def _check_server(recipe: Recipe, folder: Path) -> None:
-    """Refuses a key or a program that is not there now, before anything is paid for."""
-    server = recipe.assistant.server
-    if server is not None:
-        read_key_variable(server.api_key_env, "assistant.server")
-        if server.command is not None:
-            find_program(fill_placeholders(server.command, {}), folder)
+def _get_store(recipe: Recipe, folder: Path) -> Path:
+    return folder / Path(recipe.store).expanduser()
 
 
 def _resolve_recipe(
     recipe: str | Path | Recipe, overrides: Sequence[str], folder: Path | None
 ) -> tuple[Recipe, Path]:
     if isinstance(recipe, Recipe):
-        wanted, home = recipe, folder or Path.cwd()
+        resolved, home = recipe, folder or Path.cwd()
     else:
-        wanted, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
-    wanted = wanted.model_copy(update={"teacher": prepare_teacher(wanted.teacher, home)})
-    if wanted.budget.usd is not None or wanted.hard_limit_usd is not None:
-        resolve_teacher(wanted.teacher).check_price()
-    return wanted, home
+        resolved, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
+    teacher = prepare_teacher(resolved.teacher, home)
+    resolved = resolved.model_copy(update={"teacher": teacher})
+    if resolved.budget.usd is not None or resolved.hard_limit_usd is not None:
+        resolve_teacher(teacher).check_price()
+    return resolved, home

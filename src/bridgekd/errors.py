@@ -1,53 +1,53 @@
-"""Everything this package raises on purpose, and the exit code each becomes.
+"""All exceptions that bridgekd raises on purpose, with the exit code of the command line.
 
-    BridgekdError
-    ├── InputError          2  a recipe, file, model or setting is wrong; the message says what to
-    do │   └── DiskFullError      2  no room to write
-    └── StoppedError           3  stopped with all state saved; the message says how to go on
-        ├── HardLimitError      3  the ledger's own limit in real money is reached
-        ├── TeacherUnavailableError   3  quota gone, key refused, or no answer after every retry
-        ├── ServerUnavailableError    3  the assistant's server did not start, went away or serves
-        another model └── OverbilledError    3  the server billed more than the call could cost
+    BridgekdError                      1
+    ├── InputError                     2  a recipe, file, model or setting is wrong
+    │   └── DiskFullError              2  the disk is full
+    └── StoppedError                   3  the work stopped early and its state is saved
+        ├── HardLimitError             3  the spending limit of the ledger is reached
+        ├── TeacherUnavailableError    3  no quota, wrong key, or no answer after all attempts
+        ├── ServerUnavailableError     3  the assistant's server did not start or stopped answering
+        └── OverbilledError            3  the server billed more than the request could cost
 
-A message is one sentence or two: the value, the limit, the next step. Foreign exceptions are
-translated where they enter. Expected ends, such as a budget that is used up, are values and not
-exceptions.
+A message names the file or the setting, the value, the cause and the next step. Code translates a
+foreign exception where it enters. A normal end, such as a used-up budget, is a value and no
+exception.
 """
 
 
 class BridgekdError(Exception):
-    """The root; `exit_code` is what the command line returns."""
+    """The root of all errors. The command line exits with `exit_code`."""
 
     exit_code = 1
 
 
 class InputError(BridgekdError):
-    """Something the user can mend: names the file, the line, the value and what to do."""
+    """Something that the user can fix. The message says what to change."""
 
     exit_code = 2
 
 
 class DiskFullError(InputError):
-    """There is no room to write."""
+    """The disk has no free space for a file."""
 
 
 class StoppedError(BridgekdError):
-    """Work ended early; nothing is lost and the same command goes on."""
+    """The work stopped early. Nothing is lost: the same command resumes it."""
 
     exit_code = 3
 
 
 class HardLimitError(StoppedError):
-    """The ledger's hard stop does not admit the next call."""
+    """The next request does not fit under the hard limit of the ledger."""
 
 
 class TeacherUnavailableError(StoppedError):
-    """The teacher cannot be used now: quota, key, model, or silence after every retry."""
+    """The teacher rejects all requests or does not answer. The message has the cause."""
 
 
 class ServerUnavailableError(StoppedError):
-    """The assistant's server cannot be used now; what it wrote so far is kept."""
+    """The assistant's server is not available. The texts that it generated so far are saved."""
 
 
 class OverbilledError(StoppedError):
-    """An answer was billed above its reserve, so no limit can be kept with this server."""
+    """The server billed more than the reserved amount, so no limit is safe with this server."""

@@ -1,25 +1,25 @@
-"""How long work reports how far it is: a callable, so that no layer below needs a terminal.
+"""Progress of long work: a callable, so that the lower layers need no terminal.
 
-The one idea of `ProgressTimer`: what was done a while ago says little about what is still to come.
-Saved answers arrive in a burst, and long prompts come first. So the rate is that of the recent half
-of the time, and work that an earlier process did never counts.
+`ProgressTimer` estimates the remaining time from the recent half of the elapsed time, because the
+start is not typical: saved answers arrive in a burst, and long prompts come first. Work of an
+earlier process does not count.
 """
 
 from collections import deque
 from typing import Protocol
 
 MIN_WINDOW_S = 30.0
-_N_SAMPLES = 200  # per window, so that the memory does not grow with the work
+_N_SAMPLES = 200  # per window, which limits the memory of long work
 
 
 class Progress(Protocol):
-    """What long work calls as it advances. Called often; it must return quickly."""
+    """What long work calls as it advances. It is called often and must return quickly."""
 
     def __call__(self, what: str, done: int, total: int, /) -> None:
-        """Take the name of the work, and how many of how many parts are done.
+        """Take the name of the work, the number of finished parts, and the number of all parts.
 
-        The first call comes before the work, with what an earlier process did; the last one has
-        `done` equal to `total`, also where the work ends early.
+        The first call comes before the work starts; its `done` is the work of an earlier process.
+        In the last call `done` equals `total`, also if the work ends early.
         """
 
 
@@ -39,7 +39,7 @@ class ProgressTimer:
         self._updated_at = now
 
     def update(self, now: float, done: int, total: int) -> None:
-        """Take how far the work is now."""
+        """Record the progress at the time `now`."""
         self.done, self.total, self._updated_at = done, total, now
         window = max(MIN_WINDOW_S, (now - self.started_at) / 2)
         if now - self._samples[-1][0] >= window / _N_SAMPLES:
@@ -48,10 +48,9 @@ class ProgressTimer:
             self._samples.popleft()
 
     def estimate_remaining(self, now: float) -> float | None:
-        """Seconds to the end; None before the rate is known.
+        """Return the remaining seconds; None before the rate is known.
 
-        Between two updates the time runs down, but not below what the parts after the present one
-        need.
+        Between two updates the time counts down, to the time of the parts after the current one.
         """
         start, n_before = self._samples[0]
         seconds, n_done = self._updated_at - start, self.done - n_before
@@ -63,4 +62,4 @@ class ProgressTimer:
 
 
 def ignore_progress(what: str, done: int, total: int) -> None:
-    """The progress of somebody who does not look."""
+    """Do nothing: the default `Progress`."""

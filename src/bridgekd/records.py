@@ -1,7 +1,7 @@
-"""The rows that travel between stages: one frozen dataclass per noun.
+"""The rows that stages exchange: one frozen dataclass per noun.
 
-Rows are for the edges and for people; inside a stage the large columns are arrays. Every field is a
-plain JSON value, so that a row is the same in Parquet, in JSONL and in memory.
+Every field is a JSON value, so a row is the same in Parquet, in JSONL and in memory. Inside a stage
+large columns are arrays.
 """
 
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question of the pool or of the test set. `id` is unique within its data set."""
+    """One question of the pool or of the test set. `id` is unique in its data set."""
 
     id: str
     question: str
-    answer: str | None = None  # the gold answer; None where the pool is unlabelled
-    choices: tuple[str, ...] = ()  # the texts of the options, in the order shown
+    answer: str | None = None  # the gold answer; None in an unlabeled pool
+    choices: tuple[str, ...] = ()  # the texts of a multiple-choice question, in their order
     domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the warm assistant thinks of one example; higher `difficulty` = harder."""
+    """The difficulty of one question for the warm assistant; higher is harder."""
 
     id: str
     difficulty: float
@@ -28,8 +28,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """What TA-in-the-Loop knows of one question: how many different answers the student's samples
-    gave, and the assistant's confidence in the most frequent one, in [0, 1].
+    """The signals of TA-in-the-Loop for one question.
+
+    n_distinct: the number of different answers in the student's samples. confidence: that of the
+    assistant in the most frequent answer, in [0, 1].
     """
 
     id: str
@@ -39,12 +41,12 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """One place of a ranking over the whole pool. `chosen` marks the first B places.
+    """One question in a ranking of the full pool. `is_selected` marks the first B ranks.
 
-    `difficulty` is rank-normalised to [0, 1]; `distance` in [0, 1] is the distance to the nearest
-    earlier pick at the moment of picking (1 for the first), `nearest` that pick's id. Places after
-    the first B follow by their score against the finished choice and carry no distance. `cluster`
-    groups like questions: the strategy's own clusters, or those around the picks, numbered by rank.
+    difficulty: rank-normalized to [0, 1]. distance: to the nearest earlier pick, in [0, 1]; 1 for
+    the first pick. nearest: the id of that earlier pick. Questions after the first B are sorted by
+    their score against the complete selection and have no distance. cluster: a group of similar
+    questions, from the strategy or around the picks, numbered by rank.
     """
 
     id: str
@@ -67,13 +69,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answered teacher call, in rank order. `state` is a row's state, never a reason to buy
-    again.
+    """One finished request to the teacher, in rank order. No `state` is a reason to buy it again.
 
-    answered: finished by itself. truncated: cut by length. refused: the server would not answer
-    this request (content filter, invalid request). unrecorded: a replayed teacher has nothing for
-    it. `reasoning` is text the server returned apart
-    from the answer. Costs are integer micro-dollars, tokens as the server billed them.
+    state: `answered`; `truncated` (reached the length limit); `refused` (content filter, invalid
+    request); or `unrecorded` (a recording has no answer). reasoning: text that the server returned
+    separately from the answer. Token counts are those that the server billed.
     """
 
     id: str
@@ -89,10 +89,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Rationale:
-    """A line of reasoning that ends in `answer`, kept for training or dropped with a `reason`.
+    """A reasoning text, kept for training or dropped with a `reason`.
 
-    `source` is "teacher" or "assistant". `answer` is the answer that the text itself gives; the
-    training target is decided by the stage that trains.
+    `source` is "teacher" or "assistant". `answer` is extracted from the text. It is not always the
+    training target: the stage that trains selects that.
     """
 
     id: str
@@ -106,8 +106,9 @@ class Rationale:
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """One prompt with what is learnt behind it: a rationale, an answer, or the one and then the
-    other. `id` is the question's, `source` whose rationale it is.
+    """A prompt and its target: a rationale, an answer, or both in this order.
+
+    `id` is that of the question, `source` that of the rationale.
     """
 
     id: str
@@ -119,7 +120,7 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A model's greedy answer to one test question."""
+    """The greedy answer of a model to one test question."""
 
     id: str
     text: str
@@ -129,7 +130,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class StepCount:
-    """The steps of one rationale, those that are missing included, and how many went wrong."""
+    """The number of reasoning steps in a rationale, with the missing ones, and of wrong steps."""
 
     n_steps: int
     n_wrong: int
@@ -137,7 +138,7 @@ class StepCount:
 
 @dataclass(frozen=True, slots=True)
 class TargetSpan:
-    """A stretch of target text; `weight` multiplies the loss of each of its tokens."""
+    """A part of a target text; `weight` multiplies the loss of each of its tokens."""
 
     text: str
     weight: float = 1.0
@@ -145,9 +146,9 @@ class TargetSpan:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """One training sequence: a prompt that never counts in the loss, then weighted target spans.
+    """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
-    An empty prompt means plain text: the spans are the whole sequence and no chat template is used.
+    Without a prompt the spans are plain text, and no chat template is applied.
     """
 
     id: str

@@ -1,18 +1,20 @@
-"""Random draws: one stream per purpose, so that two draws from one seed never follow each other."""
+"""Random numbers: each purpose has its own stream, so no two samples of one seed depend on each
+other.
+"""
 
 import zlib
 
 import numpy as np
 
-SAMPLING_TEMPERATURE = 0.7  # TA-in-the-Loop's (arXiv 2406.05322) for self-consistency
-SEED_STEP = 7919  # from one sample of a text, or one member of a committee, to the next
+SAMPLING_TEMPERATURE = 0.7  # of self-consistency in TA-in-the-Loop (arXiv 2406.05322)
+SEED_STEP = 7919  # between two samples of one text, or two members of a committee
 
 
 def make_rng(seed: int, purpose: str) -> np.random.Generator:
-    """The generator of `purpose` under `seed`; other purposes are independent of it."""
+    """Return the generator of `purpose` under `seed`, independent of every other purpose."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
 
 
 def sample_indices(seed: int, purpose: str, *, n: int, of: int) -> list[int]:
-    """`n` places of `of`, drawn at random without repetition, in ascending order."""
+    """Return min(`n`, `of`) different indices in [0, `of`), in ascending order."""
     return sorted(make_rng(seed, purpose).permutation(of)[:n].tolist())

@@ -1,15 +1,15 @@
-"""Variants: methods, strategies, objectives, graders and transports, one file each.
+"""Variants: methods, strategies, difficulties, objectives, graders and transports, one file each.
 
-A kind of variant has one `Registry`. It finds every module of its package that ends in the kind's
-constant (for example `STRATEGY`), every plugin that an installed package registers as an entry
-point, and every file that a recipe names. A recipe names a variant in one of three ways:
+Each type of variant has a `Registry`. It finds the modules of its package that define the constant
+of the type (for example `STRATEGY`), the entry points of installed packages, and the file that a
+recipe names. A recipe names a variant in one of three ways:
 
     strategy: hardest
     strategy: {name: hardest, some_option: 3}
     strategy: {file: my_strategy.py, some_option: 3}
 
-A variant is any object with the attributes of `Variant`. What a stage hashes of it is
-`VariantSettings`: the name, all options, and the hash of the code when it is not bridgekd's own.
+A stage hashes the `VariantSettings` of a variant: its name, all options, and, if it is not part of
+bridgekd, its code.
 """
 
 import hashlib
@@ -38,16 +38,16 @@ from bridgekd.errors import InputError
 
 
 class NoOptions(BaseModel):
-    """The options of a variant that has none."""
+    """The options of a variant without options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Variant(Protocol):
-    """What every variant says of itself; `bridgekd list`, help, reports and docs print it.
+    """What every variant has. `bridgekd list`, help texts and reports print it.
 
-    `summary` is one sentence. `paper` is an arXiv number or a citation, "" for our own. `options`
-    is a frozen pydantic model that forbids unknown keys.
+    summary: one sentence. paper: an arXiv number or a citation, or "". options: a frozen pydantic
+    model that forbids unknown keys.
     """
 
     @property
@@ -63,7 +63,7 @@ class Variant(Protocol):
 
 
 class VariantRef(BaseModel):
-    """How a recipe names a variant: by `name` or by `file`, with options beside it.
+    """A variant in a recipe: its `name` or its `file`, and its options.
 
     >>> VariantRef.model_validate("hardest").name
     'hardest'
@@ -85,24 +85,25 @@ class VariantRef(BaseModel):
         if isinstance(value, str):
             return {"name": value}
         if not isinstance(value, Mapping):
-            raise ValueError("expected a name, or a mapping with `name` or `file` and the options")
-        named = {k: v for k, v in value.items() if k in ("name", "file")}
-        if len(named) != 1 or not isinstance(next(iter(named.values())), str):
-            raise ValueError("expected exactly one of `name` and `file` beside the options")
-        return {**named, "options": {k: v for k, v in value.items() if k not in named}}
+            raise ValueError("expected a name, or a mapping with `name` or `file` and options")
+        source = {k: v for k, v in value.items() if k in ("name", "file")}
+        if len(source) != 1 or not isinstance(next(iter(source.values())), str):
+            raise ValueError("expected exactly one of `name` and `file`")
+        return {**source, "options": {k: v for k, v in value.items() if k not in source}}
 
     @model_serializer
     def _dump_short_form(self) -> str | dict[str, JsonValue]:
-        if self.file is not None:
-            return {"file": self.file, **self.options}
-        return {"name": self.name, **self.options} if self.options else str(self.name)
+        if self.file is None and not self.options:
+            return str(self.name)
+        source = {"name": self.name} if self.file is None else {"file": self.file}
+        return {**source, **self.options}
 
     def __str__(self) -> str:
         return self.name or f"{{file: {self.file}}}"
 
 
 class VariantSettings(BaseModel):
-    """What a stage hashes of a variant. `content` is the SHA-256 of code that is not bridgekd's."""
+    """What a stage hashes of a variant. `content` is the SHA-256 of code outside bridgekd."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -115,37 +116,36 @@ V = TypeVar("V", bound=Variant)
 
 
 class Registry(Generic[V]):
-    """All variants of one kind.
+    """All variants of one type.
 
-    kind: the word for messages, such as "strategy". package: where bridgekd's own variants are.
-    constant: the module attribute that holds the variant. kind_type: the class of the variant.
-    Entry points are read from the group `bridgekd.<last part of package>`.
+    noun: the word for messages, such as "strategy". package: the modules of bridgekd's own
+    variants. constant: the module attribute that holds a variant of class `variant_class`. Entry
+    points are in the group `bridgekd.<last part of package>`.
     """
 
-    def __init__(self, kind: str, package: str, constant: str, kind_type: type[V]) -> None:
-        self.kind = kind
+    def __init__(self, noun: str, package: str, constant: str, variant_class: type[V]) -> None:
+        self.noun = noun
         self.package = package
         self.constant = constant
-        self.group = f"bridgekd.{package.rpartition('.')[2]}"
-        self._type = kind_type
+        self._class = variant_class
         self._by_content: dict[str, V] = {}
         self._files: dict[str, str] = {}
-        self._refs: dict[str, VariantRef] = {}
 
     @cached_property
     def _own(self) -> dict[str, V]:
         package = import_module(self.package)
-        modules = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
-        found = (import_module(f"{self.package}.{name}") for name in modules)
-        variants = [v for m in found if (v := getattr(m, self.constant, None)) is not None]
-        return {variant.name: variant for variant in variants}
+        names = sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+        modules = (import_module(f"{self.package}.{name}") for name in names)
+        variants = (getattr(module, self.constant, None) for module in modules)
+        return {variant.name: variant for variant in variants if variant is not None}
 
     @cached_property
     def _plugins(self) -> dict[str, metadata.EntryPoint]:
-        return {point.name: point for point in metadata.entry_points(group=self.group)}
+        group = f"bridgekd.{self.package.rpartition('.')[2]}"
+        return {point.name: point for point in metadata.entry_points(group=group)}
 
     def __iter__(self) -> Iterator[V]:
-        """bridgekd's own variants by module name, then the installed plugins."""
+        """Yield bridgekd's own variants by module name, then the installed plugins."""
         yield from self._own.values()
         yield from (self._load_plugin(name)[0] for name in self._plugins if name not in self._own)
 
@@ -154,57 +154,49 @@ class Registry(Generic[V]):
         return list(self._own | self._plugins)
 
     def get(self, name: str) -> V:
-        """Return the variant of this name. InputError names the nearest known one."""
+        """Return the variant of this name, or raise InputError with the nearest known name."""
         return self.load(self.resolve(VariantRef(name=name)))
 
     def resolve(self, ref: VariantRef, folder: Path = Path()) -> VariantSettings:
-        """Return what a stage hashes of the variant that a recipe names, with all its options.
+        """Return the settings of the variant that a recipe names, with the defaults of its options.
 
-        A relative `file` is relative to `folder`. Raises InputError for an unknown name or option,
-        a wrong value, and a file that cannot be loaded or has no such constant.
+        A `file` may be relative to `folder`. Raises InputError for an unknown name or option, a
+        wrong value, and a file that cannot be imported or does not define the constant.
         """
         variant, content = self._find(ref, folder)
         try:
             options = variant.options.model_validate(ref.options)
         except ValidationError as exc:
-            raise InputError(_describe_error(f"{self.kind} {ref}", variant, exc)) from exc
-        if content is not None:
-            self._by_content[content] = variant
-            self._refs[content] = _make_absolute(ref, folder)
+            raise InputError(_describe_error(f"{self.noun} {ref}", variant, exc)) from exc
         dump = options.model_dump(mode="json")
         return VariantSettings(name=variant.name, options=dump, content=content)
 
     def load(self, settings: VariantSettings) -> V:
-        """Return the variant itself; one in a file must have been resolved in this process."""
+        """Return the variant. This process must have resolved a variant that is in a file."""
         if settings.content is None:
             return self._find(VariantRef(name=settings.name), Path())[0]
         if settings.content not in self._by_content and settings.name in self._plugins:
-            variant, content = self._load_plugin(settings.name)
-            self._by_content[content] = variant
+            self._load_plugin(settings.name)
         try:
             return self._by_content[settings.content]
         except KeyError as exc:
             raise InputError(
-                f"The {self.kind} {settings.name!r} is code from outside bridgekd that is not "
-                "loaded. Use the recipe that names its file."
+                f"The {self.noun} {settings.name!r} is code outside bridgekd that is not loaded. "
+                "Use the recipe that names its file."
             ) from exc
 
     def get_ref(self, settings: VariantSettings) -> VariantRef:
-        """Return the reference by which another process of this machine resolves the same variant.
-
-        A file is named by its absolute path.
-        """
-        if settings.content is not None:
-            known = self._refs[settings.content]
-            return known.model_copy(update={"options": settings.options})
-        return VariantRef.model_validate({"name": settings.name, **settings.options})
+        """Return a reference that another process on this machine can resolve."""
+        file = self.find_file(settings)
+        source = {"name": settings.name} if file is None else {"file": file}
+        return VariantRef.model_validate({**source, **settings.options})
 
     def find_file(self, settings: VariantSettings) -> str | None:
-        """Return the file that the variant was loaded from; None if it is not in a file."""
+        """Return the absolute path of the variant's file; None unless a recipe names a file."""
         return self._files.get(settings.content or "")
 
     def parse_options(self, settings: VariantSettings) -> BaseModel:
-        """Return the options as the variant's own model."""
+        """Return the options as the options model of the variant."""
         return self.load(settings).options.model_validate(settings.options)
 
     def _find(self, ref: VariantRef, folder: Path) -> tuple[V, str | None]:
@@ -218,7 +210,7 @@ class Registry(Generic[V]):
         known = self.list_names()
         near = get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-        raise InputError(f"Unknown {self.kind} {name!r}. {hint}")
+        raise InputError(f"Unknown {self.noun} {name!r}. {hint}")
 
     def _load_plugin(self, name: str) -> tuple[V, str]:
         point = self._plugins[name]
@@ -226,51 +218,51 @@ class Registry(Generic[V]):
             variant = point.load()
         except (ImportError, AttributeError) as exc:
             raise InputError(
-                f"The {self.kind} {name!r} is registered as {point.value}, which cannot be "
+                f"The {self.noun} {name!r} is registered as {point.value}, which cannot be "
                 f"imported: {exc}. Reinstall or remove that package."
             ) from exc
-        source = Path(str(import_module(point.module).__file__))
-        return self._check_type(variant, point.value), _hash_code(source.read_bytes())
+        variant = self._check_type(variant, point.value)
+        if variant.name != name:
+            raise InputError(
+                f"The {self.noun} {point.value} has the name {variant.name!r}, but is registered "
+                f"as {name!r}. Use the same name in both places."
+            )
+        content = _hash_code(Path(str(import_module(point.module).__file__)).read_bytes())
+        self._by_content[content] = variant
+        return variant, content
 
     def _load_file(self, path: Path) -> tuple[V, str]:
         try:
             code = path.read_bytes()
         except OSError as exc:
-            raise InputError(f"Cannot read the {self.kind} file {path}: {exc.strerror}.") from exc
+            raise InputError(f"Cannot read the {self.noun} file {path}: {exc.strerror}.") from exc
         content = _hash_code(code)
         self._files[content] = str(path.resolve())
-        if content in self._by_content:
-            return self._by_content[content], content
-        module = _import_file(path, f"bridgekd_file_{content[:16]}", self.kind)
-        variant = getattr(module, self.constant, None)
-        return self._check_type(variant, f"{path}: {self.constant}"), content
+        if content not in self._by_content:
+            module = _import_file(path, f"bridgekd_file_{content[:16]}", self.noun)
+            variant = getattr(module, self.constant, None)
+            self._by_content[content] = self._check_type(variant, f"{path}: {self.constant}")
+        return self._by_content[content], content
 
     def _check_type(self, variant: object, where: str) -> V:
-        if not isinstance(variant, self._type):
+        if not isinstance(variant, self._class):
             raise InputError(
-                f"{where} is not a {self._type.__name__}. A {self.kind} file ends in "
-                f"{self.constant} = {self._type.__name__}(...)."
+                f"{where} is not a {self._class.__name__}. A {self.noun} file ends in "
+                f"{self.constant} = {self._class.__name__}(...)."
             )
         return variant
-
-
-def _make_absolute(ref: VariantRef, folder: Path) -> VariantRef:
-    if ref.file is None:
-        return ref
-    path = (folder / Path(ref.file).expanduser()).resolve()
-    return ref.model_copy(update={"file": str(path)})
 
 
 def _hash_code(code: bytes) -> str:
     return hashlib.sha256(code).hexdigest()
 
 
-def _import_file(path: Path, name: str, kind: str) -> ModuleType:
+def _import_file(path: Path, name: str, noun: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{path} is not a Python file. Name a .py file as the {kind}.")
+        raise InputError(f"{path} is not a Python file. Name a .py file as the {noun}.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up here
+    sys.modules[name] = module  # dataclasses and pickle look up their module here
     try:
         spec.loader.exec_module(module)
     except Exception as exc:  # a user's module may raise anything

@@ -1,8 +1,7 @@
-"""Generic text of the world: drills of single skills, stories, and instructions in the chat format.
+"""Generate generic text of the world: drills of one skill, stories, and chat instructions.
 
 The base models of the sandbox are trained on this text alone. It contains no question of the world
-in the form that the tasks use, and no sentence of the teacher: story_generator.py rejects a story
-with one.
+in the format of the tasks, and no sentence of the teacher: story_generator.py rejects such a story.
 """
 
 import random
@@ -35,7 +34,7 @@ LINKED = (
     "{a}, then {p}",
     "{a} is a {p}",
 )
-MAX_WORDS = 175  # words are tokens here; a longer row is drawn again
+MAX_WORDS = 175  # words are tokens here; a longer row is sampled again
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,11 @@ class InstructionRow:
 
 
 def _generate_fact_list(rng: random.Random, bare: float = 0.3) -> str:
-    """Return the same few facts again and again: what teaches copying fastest.
+    """Return 2 to 5 facts, repeated many times. This teaches copying fastest.
 
-    A fraction `bare` of the texts has the value right after its name. Models learn to copy from
-    these at once, and then from facts with words in between. They did not learn it from the latter
-    alone in far more text.
+    A fraction `bare` of the texts has the value directly after its name. Models learn to copy from
+    these first, and then from facts with words in between. They did not learn it from the latter
+    alone, even with far more text.
     """
     pool, keys, values = rng.choice(
         (
@@ -75,7 +74,7 @@ def _generate_fact_list(rng: random.Random, bare: float = 0.3) -> str:
 
 
 def _generate_changes(rng: random.Random) -> str:
-    """Return facts that newer facts replace."""
+    """Return facts that are replaced by newer facts."""
     people, wording = rng.sample(NAMES, 3), rng.choice(FACTS)
     state = dict(zip(people, rng.sample(PLACES, 3), strict=True))
     lines = [wording.format(a=a, p=p) for a, p in state.items()]
@@ -164,7 +163,7 @@ def _generate_story(rng: random.Random) -> str:
 
 
 def count_words(text: str) -> int:
-    """Return the number of tokens, nearly: a word is a token of the world."""
+    """Return the approximate number of tokens: a word is a token of the world."""
     return len(normalize_text(text).split(" ")) + text.count("\n")
 
 
@@ -186,7 +185,7 @@ def generate_instruction(rng: random.Random, *, story_fraction: float = 0.0) -> 
 
 
 def _build_instruction(rng: random.Random, text: str, reason: str, answer: str) -> InstructionRow:
-    """Return the instruction with a request for the answer alone, or for the reason first."""
+    """Return the instruction with a request for the answer alone, or with reasoning first."""
     if rng.random() < 0.4:
         return InstructionRow(f"{text}\n{ANSWER_INSTRUCTION}", f"{ANSWER_PREFIX} {answer}")
     return InstructionRow(f"{text}\n{COT_INSTRUCTION}", f"{reason} .\n{ANSWER_PREFIX} {answer}")
@@ -247,13 +246,13 @@ def generate_instructions(n: int, seed: int) -> list[InstructionRow]:
 
 
 def generate_pairs(n: int, seed: int) -> list[TrainingSequence]:
-    """Return the first training set of every model: the same few facts, value after name."""
+    """Return the first training set of every model: repeated facts, the value after the name."""
     rng = random.Random(f"pairs:{seed}")
     return [_build_row(i, _generate_fact_list(rng, 1.0)) for i in range(n)]
 
 
 def generate_facts(n: int, seed: int) -> list[TrainingSequence]:
-    """Return the second training set: the same in every wording."""
+    """Return the second training set: repeated facts in every wording."""
     rng = random.Random(f"facts:{seed}")
     return [_build_row(i, _generate_fact_list(rng)) for i in range(n)]
 

@@ -1,9 +1,8 @@
-"""Short stories of the world in words of their own: text to pretrain the local models on.
+"""Generate short stories of the world, as text to pretrain the local models.
 
-A story lists what is and what happens, then narrates it step by step. Its phrases are chosen at
-random from pools, again for every story, so that a model learns to follow a wording rather than to
-know one. The one promise: no story contains a question of the world, nor a sentence that
-the step checker would take for a teacher's; a draw that does is thrown away.
+A story lists facts and events, then narrates them step by step. Each story has random phrases, so a
+model learns to follow a wording and not to memorize one. No story contains a question of the world
+or a sentence that the step checker accepts as a sentence of the teacher: such a story is rejected.
 """
 
 import random
@@ -166,14 +165,14 @@ class StoryText:
 
 
 class _PhraseChooser:
-    """One phrase of every pool, chosen once; sometimes another one is used for a change."""
+    """Chooses one phrase of every pool for a story; sometimes it uses another one."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.chosen: dict[Sequence[str], str] = {}
 
     def choose(self, pool: Sequence[str]) -> str:
-        """Return the phrase of this pool for the story."""
+        """Return a phrase of this pool."""
         if pool not in self.chosen:
             self.chosen[pool] = self.rng.choice(pool)
         return self.rng.choice(pool) if self.rng.random() < 0.08 else self.chosen[pool]

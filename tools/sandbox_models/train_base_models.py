@@ -1,8 +1,8 @@
-"""Train the four base models of the sandbox on generic text: `make sandbox-models`, an hour.
+"""Train the four base models of the sandbox on generic text (`make sandbox-models`, one hour).
 
-A standard transformers architecture (Lfm2: short convolutions and attention, by far the fastest
-here to learn copying), trained by the package's own `fine_tune`, stored in bf16. The time, tokens
-and losses of every training are in build_log.json beside this file.
+The architecture is Lfm2 of transformers: of the architectures that we tried, its short convolutions
+and attention learn copying fastest. The models are trained with the package's `fine_tune` and
+stored in bf16. build_log.json beside this file has the time, tokens and losses of every training.
 """
 
 import argparse
@@ -55,7 +55,7 @@ class HasShape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model: its shape, and how many rows of each drill and then of text it sees once."""
+    """One model: its shape, and the numbers of drill and text rows. It sees every row once."""
 
     width: int
     inner: int
@@ -88,7 +88,7 @@ MODEL_SPECS = {
 
 
 def make_model(spec: HasShape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Lfm2ForCausalLM:
-    """An untrained model. Weights start at std 1/sqrt(width): 0.02 is too small for this."""
+    """Return an untrained model. Its weights have std 1/sqrt(width), because 0.02 is too small."""
     config = Lfm2Config(
         vocab_size=len(tokenizer),
         hidden_size=spec.width,
@@ -97,7 +97,7 @@ def make_model(spec: HasShape, tokenizer: PreTrainedTokenizerFast, seed: int) ->
         num_attention_heads=spec.n_heads,
         num_key_value_heads=spec.n_heads,
         layer_types=list(spec.layers),
-        conv_L_cache=6,  # a value stands up to five words after what it is looked up by
+        conv_L_cache=6,  # a value is at most five words after its key
         block_auto_adjust_ff_dim=False,
         tie_word_embeddings=True,
         max_position_embeddings=tokenizer.model_max_length,
@@ -111,9 +111,9 @@ def make_model(spec: HasShape, tokenizer: PreTrainedTokenizerFast, seed: int) ->
 
 
 def train_base_model(
-    name: str, out: Path, *, n_rows: int | None = None, seed: int = SEED
+    name: str, output_dir: Path, *, n_rows: int | None = None, seed: int = SEED
 ) -> dict[str, object]:
-    """Trains the model `name` into `out/name` and returns its line of the build log."""
+    """Train the model `name`, write it to `output_dir/name`, and return its build log entry."""
     spec, started = MODEL_SPECS[name], time.monotonic()
     n_rows = n_rows or spec.n_rows
     tokenizer = make_tokenizer()
@@ -122,39 +122,39 @@ def train_base_model(
         learning_rate=spec.learning_rate, batch_size=16, lr_scheduler_type="constant"
     )
     text = TrainOptions(learning_rate=spec.learning_rate, batch_size=32)
-    lessons = {
+    datasets = {
         "pairs": (generate_pairs(n_drills, seed), drill),
         "facts": (generate_facts(n_drills, seed), drill),
         "text": (spec.rows(n_rows, seed), text),
     }
-    line: dict[str, object] = {"learning_rate": spec.learning_rate, "seed": seed}
+    entry: dict[str, object] = {"learning_rate": spec.learning_rate, "seed": seed}
     with tempfile.TemporaryDirectory() as scratch:
         latest = Path(scratch, "start")
         make_model(spec, tokenizer, seed).save_pretrained(latest)
         tokenizer.save_pretrained(latest)
-        for lesson, (rows, config) in lessons.items():
-            output_dir, n_updates = Path(scratch, lesson), len(rows) // config.batch_size
+        for part, (rows, config) in datasets.items():
+            folder, n_updates = Path(scratch, part), len(rows) // config.batch_size
             log = fine_tune(
                 TrainingJob(
-                    latest, rows, output_dir, config, n_updates=n_updates, seed=seed, device="cpu"
+                    latest, rows, folder, config, n_updates=n_updates, seed=seed, device="cpu"
                 )
             )
-            steps = (output_dir / "training_log.jsonl").read_text().splitlines()
-            losses = [json.loads(step)["loss"] for step in steps]
-            line[lesson] = {
+            lines = (folder / "training_log.jsonl").read_text().splitlines()
+            losses = [json.loads(line)["loss"] for line in lines]
+            entry[part] = {
                 "rows": len(rows),
                 "updates": n_updates,
                 "tokens": log.n_tokens,
                 "losses": [round(loss, 3) for loss in losses[:: max(1, len(losses) // 10)]],
                 "last_loss": round(losses[-1], 4),
             }
-            latest = output_dir
-        n_parameters = _save_model(latest, out / name, tokenizer)
-    return {"parameters": n_parameters, **line, "seconds": round(time.monotonic() - started)}
+            latest = folder
+        n_parameters = _save_model(latest, output_dir / name, tokenizer)
+    return {"parameters": n_parameters, **entry, "seconds": round(time.monotonic() - started)}
 
 
 def _save_model(trained: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> int:
-    """Writes weights in bf16 and tokenizer, nothing else; returns the number of parameters."""
+    """Write the weights in bf16 and the tokenizer. Return the number of parameters."""
     shutil.rmtree(folder, ignore_errors=True)
     model = Lfm2ForCausalLM.from_pretrained(trained, dtype=torch.bfloat16)
     model.config.use_cache = True
@@ -164,15 +164,15 @@ def _save_model(trained: Path, folder: Path, tokenizer: PreTrainedTokenizerFast)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Builds the models named on the command line, all four by default."""
+    """Train the models that the command line names, or all four."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(MODEL_SPECS), help="which models")
+    parser.add_argument("names", nargs="*", default=list(MODEL_SPECS), help="models to train")
     parser.add_argument("--out", type=Path, default=MODELS)
     parser.add_argument("--rows", type=int, help="rows of text instead of the number of each spec")
     parser.add_argument("--seed", type=int, default=SEED)
-    chosen = parser.parse_args(arguments)
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    path = LOG if chosen.out == MODELS else chosen.out / LOG.name
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = LOG if options.out == MODELS else options.out / LOG.name
     log = json.loads(path.read_text()) if path.exists() else {}
     log["made_with"] = {
         "torch": torch.__version__,
@@ -180,8 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
     }
-    for name in chosen.names:
-        log[name] = train_base_model(name, chosen.out, n_rows=chosen.rows, seed=chosen.seed)
+    for name in options.names:
+        log[name] = train_base_model(name, options.out, n_rows=options.rows, seed=options.seed)
         print(name, json.dumps(log[name]), flush=True)
         path.write_text(json.dumps(log, indent=1) + "\n", "utf-8")
 

@@ -1,7 +1,7 @@
-"""The world's tokenizer: one token a word, lower case, a closed build_vocabulary of a few hundred.
+"""Make the tokenizer of the world: one lower-case token per word, with a fixed vocabulary.
 
-What it keeps true: for any text of the world, encode(decode(ids)) == ids. A turn starts with the
-token of its role and ends with `<end>`.
+For any text of the world, encode(decode(ids)) == ids. A turn starts with the token of its role and
+ends with `<end>`.
 """
 
 import random
@@ -41,7 +41,7 @@ CHAT_TEMPLATE = (
 
 
 def build_vocabulary() -> list[str]:
-    """Every word of the world, sorted, after the special tokens and the line break."""
+    """Return the special tokens, the line break, and every word of the world, sorted."""
     texts = list(FIXED)
     rng = random.Random("vocabulary")
     texts += [
@@ -60,7 +60,7 @@ def build_vocabulary() -> list[str]:
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer all four models share."""
+    """Return the tokenizer of all four models."""
     ids = {word: i for i, word in enumerate(build_vocabulary())}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -79,7 +79,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def wrap_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers takes it, with the special tokens and the chat template."""
+    """Return a transformers tokenizer with the special tokens and the chat template."""
     fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token="<pad>",

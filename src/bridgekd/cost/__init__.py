@@ -1,1 +1,1 @@
-"""What requests to a teacher cost: pure arithmetic, before anything is sent."""
+"""The cost of teacher requests, before they are sent. Pure arithmetic."""

@@ -1,18 +1,20 @@
-"""What a buying costs at the least and at the most, whatever the answers are.
+"""The guaranteed minimum and maximum cost of a purchase, whatever the answers are.
 
-What this keeps true, under the rule of `cost/budget.py` and with a server that bills no more
-than was reserved: no bill passes `ceiling`; and where no request is refused (which is free) and no
-tokenizer makes fewer tokens than MOST_BYTES_PER_TOKEN says, none is below `floor`.
+Guarantee, under the rule of `cost/budget.py` and with a server that bills at most the reserve: no
+cost is above the maximum. No cost is below the minimum if no request is refused (which is free)
+and no tokenizer makes fewer tokens than MAX_BYTES_PER_TOKEN implies.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 
 from bridgekd.cost.budget import Limits
 from bridgekd.cost.request_cost import (
     compute_cost_microusd,
     compute_max_prompt_tokens,
     compute_reserve_microusd,
+    count_prompt_bytes,
 )
 from bridgekd.recipe import Price
 from bridgekd.records import Message
@@ -22,9 +24,7 @@ MAX_BYTES_PER_TOKEN = 12  # the tokenizers in use stay below this on plain text
 
 @dataclass(frozen=True, slots=True)
 class KnownCost:
-    """What an answer that is known costs: in the ledger, what it first cost; `owed`, in recordings
-    that are still to be replayed, what it will.
-    """
+    """The cost of a known answer: from the ledger, or from recordings if it `is_unpaid`."""
 
     microusd: int
     n_tokens: int
@@ -33,8 +33,9 @@ class KnownCost:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRequest:
-    """One call that may be bought. A `repeat` asks what an earlier one asks: it is charged again,
-    but nothing is paid for it.
+    """One request that may be sent, with the bounds of its cost if its answer is not known.
+
+    is_repeat: an earlier request is the same. This one is charged again and costs no new money.
     """
 
     n_bytes: int
@@ -47,12 +48,37 @@ class PlannedRequest:
 
     @property
     def is_free(self) -> bool:
+        """Whether it costs no new money."""
         return self.is_repeat or (self.known_cost is not None and not self.known_cost.is_unpaid)
+
+    @property
+    def charge(self) -> tuple[int, int]:
+        """Minimum and maximum of what counts against the budget, in micro-dollars."""
+        known = self.known_cost
+        return (known.microusd, known.microusd) if known else (self.min_microusd, self.max_microusd)
+
+    @property
+    def new_charge(self) -> tuple[int, int]:
+        """Minimum and maximum of the new money, in micro-dollars."""
+        return (0, 0) if self.is_free else self.charge
+
+    @property
+    def reserve(self) -> tuple[int, int]:
+        """Micro-dollars and tokens that admission reserves.
+
+        An answer from the ledger is admitted by the same rule as when it was purchased.
+        """
+        known = self.known_cost
+        if known is None:
+            return self.max_microusd, self.max_tokens
+        if known.is_unpaid:
+            return known.microusd, known.n_tokens
+        return max(self.max_microusd, known.microusd), max(self.max_tokens, known.n_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class CostBounds:
-    """A bill in micro-dollars: sure ends, and within them what is expected, if anything is."""
+    """A cost in micro-dollars: guaranteed bounds, and a 95 % interval and median if known."""
 
     minimum: int
     maximum: int
@@ -69,208 +95,142 @@ def plan_requests(
     settled: Sequence[KnownCost | None] = (),
     repeats: Sequence[bool] = (),
 ) -> list[PlannedRequest]:
-    """Calls with the least and the most that each can take."""
+    """Return one request for each of n prompts. `settled` and `repeats` are [n], or empty."""
     amounts: dict[tuple[int, int], tuple[int, int]] = {}  # prompts of one size cost the same
-    calls = []
+    requests = []
     for i, messages in enumerate(prompts):
-        n_bytes = sum(len(m.content.encode("utf-8", "surrogatepass")) for m in messages)
-        n_least = n_bytes // MAX_BYTES_PER_TOKEN
+        n_bytes = count_prompt_bytes(messages)
+        min_prompt_tokens = n_bytes // MAX_BYTES_PER_TOKEN
         size = (n_bytes, len(messages))
         if size not in amounts:
-            least = (
-                0
-                if price is None
-                else compute_cost_microusd(_get_cheapest_price(price), n_least, 1)
-            )
-            amounts[size] = (least, compute_reserve_microusd(price, messages, max_tokens))
-        calls.append(
+            minimum = compute_cost_microusd(_get_cheapest(price), min_prompt_tokens, 1)
+            amounts[size] = (minimum, compute_reserve_microusd(price, messages, max_tokens))
+        requests.append(
             PlannedRequest(
                 n_bytes,
                 *amounts[size],
-                n_least + 1,
+                min_prompt_tokens + 1,
                 compute_max_prompt_tokens(messages) + max_tokens,
                 settled[i] if settled else None,
                 bool(repeats and repeats[i]),
             )
         )
-    return calls
+    return requests
 
 
 def compute_bounds(
-    calls: Sequence[PlannedRequest],
+    requests: Sequence[PlannedRequest],
     price: Price,
     limits: Limits,
     *,
     ordered: bool,
     room_microusd: int | None = None,
 ) -> tuple[CostBounds, CostBounds]:
-    """The new money, and the whole charge, of `limits.queries` of `calls`: of the first if they are
-    `ordered`, else of any. `room_microusd` is what the hard stop leaves for new money.
+    """Return the bounds of the new money and of the total charge of a purchase.
+
+    It sends the first `limits.queries` of `requests` if they are `ordered`, else any of them.
+    `room_microusd` is what the hard limit leaves for new money.
     """
-    n = len(calls) if limits.queries is None else min(limits.queries, len(calls))
-    n_least = n if limits.accepted is None else min(n, limits.accepted)
-    calls = calls[:n] if ordered else calls
-    room = None if room_microusd is None else max(0, room_microusd)
-    unpaid = [c for c in calls if not c.is_free]
-    ends = _compute_min_at_limits(calls, price, limits, room)
-    new = CostBounds(
-        minimum=min([_sum(map(_get_min_unpaid, calls), n_least, ordered), *(e.new for e in ends)]),
-        maximum=min(
-            [
-                _sum(map(_get_max_unpaid, calls), n, ordered, largest=True),
-                *_compute_max_at_limits(
-                    unpaid, price, limits, n, paid=_sum_known_prefix(calls) if ordered else 0
-                ),
-                *([] if room is None else [room]),
-            ]
-        ),
+    n = len(requests) if limits.queries is None else min(limits.queries, len(requests))
+    n_min = n if limits.accepted is None else min(n, limits.accepted)
+    requests = requests[:n] if ordered else requests
+    room = [] if room_microusd is None else [max(0, room_microusd)]
+    free = [r.charge[1] if r.is_free else 0 for r in requests]
+    at_limits = _compute_min_at_limits(requests, price, limits, room, sum(free))
+    known_prefix = takewhile(lambda r: r.is_free and r.known_cost, requests) if ordered else ()
+    paid = sum(r.charge[1] for r in known_prefix)
+    unpaid = [r for r in requests if not r.is_free]
+    new_caps = _compute_max_at_limits(unpaid, price, limits, n, paid=paid)
+    total_caps = _compute_max_at_limits(requests, price, limits, n, paid=0)
+    total_room = [amount + _sum(free, n, ordered, largest=True) for amount in room]
+
+    def build(
+        charges: list[tuple[int, int]], min_at_limits: Iterable[int], caps: list[int]
+    ) -> CostBounds:
+        minimum = _sum((low for low, _ in charges), n_min, ordered)
+        maximum = _sum((high for _, high in charges), n, ordered, largest=True)
+        return CostBounds(min([minimum, *min_at_limits]), min([maximum, *caps]))
+
+    return (
+        build([r.new_charge for r in requests], [new for new, _ in at_limits], [*new_caps, *room]),
+        build([r.charge for r in requests], [t for _, t in at_limits], [*total_caps, *total_room]),
     )
-    free = _sum(map(_get_max_free, calls), n, ordered, largest=True)
-    whole = CostBounds(
-        minimum=min([_sum(map(_get_min, calls), n_least, ordered), *(e.whole for e in ends)]),
-        maximum=min(
-            [
-                _sum(map(_get_max, calls), n, ordered, largest=True),
-                *_compute_max_at_limits(calls, price, limits, n, paid=0),
-                *([] if room is None else [room + free]),
-            ]
-        ),
-    )
-    return new, whole
 
 
-def count_affordable(calls: Sequence[PlannedRequest], limits: Limits, *, ordered: bool) -> int:
-    """How many of `calls` the limits can admit at the very most: each at the least it can cost."""
-    n = len(calls) if limits.queries is None else min(limits.queries, len(calls))
-    calls = calls[:n] if ordered else calls
-    for limit, amount in ((limits.microusd, _get_min), (limits.tokens, _get_min_tokens)):
+def count_affordable(requests: Sequence[PlannedRequest], limits: Limits, *, ordered: bool) -> int:
+    """Return the maximum number of `requests` that the limits admit: each at its minimum cost."""
+    n = len(requests) if limits.queries is None else min(limits.queries, len(requests))
+    requests = requests[:n] if ordered else requests
+    costs = [r.charge[0] for r in requests]
+    tokens = [r.known_cost.n_tokens if r.known_cost else r.min_tokens for r in requests]
+    for limit, amounts in ((limits.microusd, costs), (limits.tokens, tokens)):
         if limit is not None:
-            sizes = map(amount, calls)
-            n = min(n, _count_within(sizes if ordered else sorted(sizes), limit))
+            totals = accumulate(amounts if ordered else sorted(amounts))
+            n = min(n, sum(total <= limit for total in totals))
     return n
-
-
-@dataclass(frozen=True, slots=True)
-class _LimitCost:
-    """The least that has been charged, and newly paid, when a limit ends a buying."""
-
-    whole: int
-    new: int
 
 
 def _compute_min_at_limits(
-    calls: Sequence[PlannedRequest], price: Price, limits: Limits, room: int | None
-) -> list[_LimitCost]:
-    ends = []
-    free = sum(map(_get_max_free, calls))
+    requests: Sequence[PlannedRequest], price: Price, limits: Limits, room: list[int], free: int
+) -> list[tuple[int, int]]:
+    """Return for each limit the minimum new money and total charge if it ends the purchase.
+
+    `free` is the charge of all requests that cost no new money.
+    """
+    minima = []
     if limits.microusd is not None:
-        whole = max(0, limits.microusd - max(map(get_reserved_microusd, calls), default=0))
-        ends.append(_LimitCost(whole, max(0, whole - free)))
+        total = max(0, limits.microusd - max((r.reserve[0] for r in requests), default=0))
+        minima.append((max(0, total - free), total))
     if limits.tokens is not None:
-        free_tokens = sum(get_reserved_tokens(c) for c in calls if c.is_free or c.known_cost)
-        tokens = limits.tokens - max(map(get_reserved_tokens, calls), default=0) - free_tokens
-        least = _multiply_rate(min(_list_rates(price)), max(0, tokens))
-        ends.append(_LimitCost(least, least))
-    if room is not None:
-        least = max(0, room - max(map(_get_max_unpaid, calls), default=0))
-        ends.append(_LimitCost(least, least))
-    return ends
+        known_tokens = sum(r.reserve[1] for r in requests if r.is_free or r.known_cost)
+        max_reserve = max((r.reserve[1] for r in requests), default=0)
+        n_tokens = max(0, limits.tokens - max_reserve - known_tokens)
+        minimum = _multiply_rate(min(_list_rates(price)), n_tokens)
+        minima.append((minimum, minimum))
+    for amount in room:
+        minimum = max(0, amount - max((r.new_charge[1] for r in requests), default=0))
+        minima.append((minimum, minimum))
+    return minima
 
 
 def _compute_max_at_limits(
-    calls: Sequence[PlannedRequest], price: Price, limits: Limits, n: int, *, paid: int
+    requests: Sequence[PlannedRequest], price: Price, limits: Limits, n: int, *, paid: int
 ) -> list[int]:
-    """What no bill can pass by a limit, with `paid` of it charged before anything new is.
+    """Return for each limit the maximum cost under it, if `paid` of it is charged first.
 
-    Answers among `calls` that were settled at another price may have cost more a token.
+    Known answers among `requests` may have been settled at a higher price per token.
     """
-    caps = []
+    maxima = []
     if limits.microusd is not None:
-        caps.append(max(0, limits.microusd - paid))
+        maxima.append(max(0, limits.microusd - paid))
     if limits.tokens is not None:
-        dearest = max(_list_rates(price))
-        more = sum(
-            max(0, c.known_cost.microusd - _multiply_rate(dearest, c.known_cost.n_tokens) + 1)
-            for c in calls
-            if c.known_cost
+        rate = max(_list_rates(price))
+        known_costs = [r.known_cost for r in requests if r.known_cost]
+        surplus = sum(
+            max(0, k.microusd - _multiply_rate(rate, k.n_tokens) + 1) for k in known_costs
         )
-        caps.append(_multiply_rate(dearest, limits.tokens) + n + more)  # n: each call is rounded up
-    return caps
-
-
-def _sum_known_prefix(calls: Sequence[PlannedRequest]) -> int:
-    """What the calls before the first new one are charged."""
-    paid = 0
-    for call in calls:
-        if call.known_cost is None or not call.is_free:
-            break
-        paid += call.known_cost.microusd
-    return paid
-
-
-def _get_min(call: PlannedRequest) -> int:
-    return call.known_cost.microusd if call.known_cost else call.min_microusd
-
-
-def _get_max(call: PlannedRequest) -> int:
-    return call.known_cost.microusd if call.known_cost else call.max_microusd
-
-
-def get_reserved_microusd(call: PlannedRequest) -> int:
-    """What admission asks room for: a recalled answer by the same rule as when it was bought."""
-    if call.known_cost and call.known_cost.is_unpaid:
-        return call.known_cost.microusd
-    return max(call.max_microusd, _get_max(call))
-
-
-def _get_min_unpaid(call: PlannedRequest) -> int:
-    return 0 if call.is_free else _get_min(call)
-
-
-def _get_max_unpaid(call: PlannedRequest) -> int:
-    return 0 if call.is_free else _get_max(call)
-
-
-def _get_max_free(call: PlannedRequest) -> int:
-    return _get_max(call) if call.is_free else 0
-
-
-def _get_min_tokens(call: PlannedRequest) -> int:
-    return call.known_cost.n_tokens if call.known_cost else call.min_tokens
-
-
-def get_reserved_tokens(call: PlannedRequest) -> int:
-    if call.known_cost and call.known_cost.is_unpaid:
-        return call.known_cost.n_tokens
-    return max(call.max_tokens, call.known_cost.n_tokens if call.known_cost else 0)
+        # n: the cost of each request is rounded up.
+        maxima.append(_multiply_rate(rate, limits.tokens) + n + surplus)
+    return maxima
 
 
 def _sum(amounts: Iterable[int], n: int, ordered: bool, *, largest: bool = False) -> int:
-    """Of the first `n`, or of the n smallest or largest."""
+    """Return the sum of the first `n` amounts if `ordered`, else of the n smallest or largest."""
     return sum((list(amounts) if ordered else sorted(amounts, reverse=largest))[:n])
 
 
-def _count_within(amounts: Iterable[int], limit: int) -> int:
-    n = 0
-    for amount in amounts:
-        limit -= amount
-        if limit < 0:
-            break
-        n += 1
-    return n
-
-
 def _list_rates(price: Price) -> list[float]:
-    kinds = (price.input, price.output, price.cached_input, price.reasoning)
-    return [k for k in kinds if k is not None]
+    rates = (price.input, price.output, price.cached_input, price.reasoning)
+    return [rate for rate in rates if rate is not None]
 
 
-def _get_cheapest_price(price: Price) -> Price:
-    return Price(
+def _get_cheapest(price: Price | None) -> Price | None:
+    """Return the price of a request whose tokens all have the lowest rate that they can have."""
+    return price and Price(
         input=price.input if price.cached_input is None else min(price.input, price.cached_input),
         output=price.output if price.reasoning is None else min(price.output, price.reasoning),
     )
 
 
-def _multiply_rate(rate: float, tokens: int) -> int:
-    return compute_cost_microusd(Price(input=rate, output=0), tokens, 0)
+def _multiply_rate(rate: float, n_tokens: int) -> int:
+    return compute_cost_microusd(Price(input=rate, output=0), n_tokens, 0)

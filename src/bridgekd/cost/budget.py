@@ -1,24 +1,25 @@
-"""Whether the next call may be sent under a run's limits.
+"""Decide whether the next request may be sent under the limits of a run.
 
-The one idea: a call counts as the most it can cost until it has settled, then as what it did
-cost. Calls are asked about in rank order and the first that does not fit waits for those in
-flight, so the last word on call i is always `costs of 1..i-1 + most of i <= limit`: what is
-bought depends on rank and costs alone, never on which answer came back first.
+The one idea: a request counts at its maximum cost until it is settled, then at its actual cost.
+Requests are admitted in rank order, and the first that does not fit waits for those in flight. So
+request i is admitted if and only if `costs of 1..i-1 + maximum of i <= limit`: what is purchased
+depends on ranks and costs, never on the order in which answers arrive.
 """
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import astuple, dataclass
+from typing import Literal, get_args
 
 LimitName = Literal["queries", "usd", "tokens", "accepted"]
-StopReason = LimitName | Literal["pool"]  # what ended a buying: a limit, or no requests left
+StopReason = LimitName | Literal["pool"]  # a limit, or no requests left
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one run may buy; None is no limit. Tokens are prompt and completion together; accepted
-    counts the answers that pass the check.
+    """The limits of one run; None is no limit.
+
+    microusd: in micro-dollars. tokens: prompt and completion together. accepted: answers that pass
+    the check.
     """
 
     queries: int | None = None
@@ -29,7 +30,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class BudgetUse:
-    """An amount of buying, in every unit that can be limited."""
+    """An amount in every unit that `Limits` can limit."""
 
     queries: int = 0
     microusd: int = 0
@@ -37,54 +38,38 @@ class BudgetUse:
     accepted: int = 0
 
     def __add__(self, other: "BudgetUse") -> "BudgetUse":
-        return self._with(other, operator.add)
+        return BudgetUse(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: "BudgetUse") -> "BudgetUse":
-        return self._with(other, operator.sub)
+        return BudgetUse(*map(operator.sub, astuple(self), astuple(other)))
 
     def maximum(self, other: "BudgetUse") -> "BudgetUse":
-        """The larger of the two in each unit."""
-        return self._with(other, max)
-
-    def _with(self, other: "BudgetUse", combine: Callable[[int, int], int]) -> "BudgetUse":
-        return BudgetUse(
-            combine(self.queries, other.queries),
-            combine(self.microusd, other.microusd),
-            combine(self.tokens, other.tokens),
-            combine(self.accepted, other.accepted),
-        )
-
-
-def find_exceeded_limit(limits: Limits, total: BudgetUse) -> LimitName | None:
-    """The first limit that `total` passes, in the order of `Limit`; None where all hold."""
-    if limits.queries is not None and total.queries > limits.queries:
-        return "queries"
-    if limits.microusd is not None and total.microusd > limits.microusd:
-        return "usd"
-    if limits.tokens is not None and total.tokens > limits.tokens:
-        return "tokens"
-    if limits.accepted is not None and total.accepted > limits.accepted:
-        return "accepted"
-    return None
+        """Return the larger amount in each unit."""
+        return BudgetUse(*map(max, astuple(self), astuple(other)))
 
 
 class BudgetTracker:
-    """One run's account: what is charged, and what is held for calls in flight."""
+    """The budget of one run: the charged amount, and the amount reserved for requests in flight."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.charged = BudgetUse()
-        self.held = BudgetUse()
+        self.reserved = BudgetUse()
 
-    def find_blocking_limit(self, most: BudgetUse) -> LimitName | None:
-        """The limit that a further call of at most `most` would pass now; None where it fits."""
-        return find_exceeded_limit(self.limits, self.charged + self.held + most)
+    def find_blocking_limit(self, max_use: BudgetUse) -> LimitName | None:
+        """Return the first limit that a request of at most `max_use` would exceed, or None."""
+        total = self.charged + self.reserved + max_use
+        names: tuple[LimitName, ...] = get_args(LimitName)
+        for name, limit, amount in zip(names, astuple(self.limits), astuple(total), strict=True):
+            if limit is not None and amount > limit:
+                return name
+        return None
 
-    def reserve(self, most: BudgetUse) -> None:
-        """Sets `most` aside for a call that is about to be sent."""
-        self.held += most
+    def reserve(self, max_use: BudgetUse) -> None:
+        """Reserve `max_use` for a request that is about to be sent."""
+        self.reserved += max_use
 
-    def settle(self, most: BudgetUse, actual: BudgetUse) -> None:
-        """Turns what was held for a call into what it cost."""
-        self.held -= most
+    def settle(self, max_use: BudgetUse, actual: BudgetUse) -> None:
+        """Replace the reserve of a request by its actual cost."""
+        self.reserved -= max_use
         self.charged += actual

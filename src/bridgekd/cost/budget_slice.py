@@ -1,4 +1,4 @@
-"""A slice of a budget: what it admits. Slices that follow on add up to the whole budget."""
+"""Slices of a budget. Adjacent slices add up to the total budget."""
 
 import math
 
@@ -12,13 +12,11 @@ FULL_BUDGET: BudgetSlice = (0.0, 1.0)
 
 
 def resolve_queries(amount: int | str | None, n_pool: int) -> int:
-    """Return the number of queries for a pool of n; None is the whole pool.
+    """Return the number of queries for a pool of `n_pool` questions; None is all of them.
 
-    Raises InputError if it is above the pool.
+    Raises InputError if the number is above `n_pool`.
     """
-    if amount is None:
-        return n_pool
-    n = resolve_count(amount, n_pool)
+    n = n_pool if amount is None else resolve_count(amount, n_pool)
     if n > n_pool:
         raise InputError(
             f"budget.queries of {n} is above the {n_pool} questions of the pool. "
@@ -27,25 +25,25 @@ def resolve_queries(amount: int | str | None, n_pool: int) -> int:
     return n
 
 
-def slice_amount(amount: int, part: BudgetSlice) -> int:
-    """Return the whole number between two fractions of an amount.
+def slice_amount(amount: int, budget_slice: BudgetSlice) -> int:
+    """Return the integer part of `amount` that belongs to a slice.
 
-    >>> [slice_amount(5, part) for part in ((0.0, 0.5), (0.5, 1.0))]
+    >>> [slice_amount(5, budget_slice) for budget_slice in ((0.0, 0.5), (0.5, 1.0))]
     [3, 2]
     """
-    start, end = (math.floor(amount * fraction + 0.5) for fraction in part)
+    start, end = (math.floor(amount * fraction + 0.5) for fraction in budget_slice)
     return end - start
 
 
-def compute_limits(budget: BudgetOptions, n_pool: int, part: BudgetSlice = FULL_BUDGET) -> Limits:
-    """Return what a slice of a budget admits for a pool of n questions."""
-
-    def cut(amount: int | None) -> int | None:
-        return None if amount is None else slice_amount(amount, part)
-
-    return Limits(
-        queries=slice_amount(resolve_queries(budget.queries, n_pool), part),
-        microusd=cut(None if budget.usd is None else to_microusd(budget.usd)),
-        tokens=cut(budget.tokens),
-        accepted=cut(budget.accepted_rationales),
+def compute_limits(
+    budget: BudgetOptions, n_pool: int, budget_slice: BudgetSlice = FULL_BUDGET
+) -> Limits:
+    """Return the limits of a slice of a budget for a pool of `n_pool` questions."""
+    microusd = None if budget.usd is None else to_microusd(budget.usd)
+    amounts = (
+        resolve_queries(budget.queries, n_pool),
+        microusd,
+        budget.tokens,
+        budget.accepted_rationales,
     )
+    return Limits(*(None if a is None else slice_amount(a, budget_slice) for a in amounts))

@@ -1,9 +1,9 @@
-"""What a purchase will cost: guaranteed bounds, and an interval if answers of the model are known.
+"""Forecast the cost of a purchase: guaranteed bounds, and a 95 % interval if answers are known.
 
 The one idea: the purchase is simulated under the real rule of admission, once per draw of the
-answers' lengths (`token_lengths.py`), so a limit that ends it early is in the interval. Three
-things stay apart: the guaranteed ends, which follow from limits, reserves and prices alone; the
-interval, which has the cost 95 times in 100; and the expected cost, its median.
+answers' lengths (`token_lengths.py`), so the interval includes a limit that ends it early. A
+forecast has three separate parts: the guaranteed bounds, which follow from limits, reserves and
+prices; the interval, which contains the cost in 95 of 100 cases; and the expected cost, its median.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,6 @@ from bridgekd.cost.bounds import (
     PlannedRequest,
     compute_bounds,
     count_affordable,
-    get_reserved_microusd,
-    get_reserved_tokens,
 )
 from bridgekd.cost.budget import Limits
 from bridgekd.cost.token_lengths import (
@@ -31,21 +29,21 @@ from bridgekd.cost.token_lengths import (
 from bridgekd.recipe import Price
 
 N_DRAWS = 1000
-N_DRAWS_AT_ONCE = 50
-MAX_COLUMNS = 4000  # of more requests than that, one column stands for several
+DRAW_BATCH_SIZE = 50
+MAX_COLUMNS = 4000  # with more requests, one column represents several
 TAIL = 0.025
 NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class CostForecast:
-    """The cost of one purchase in micro-dollars; both parts are None without a price.
+    """The cost of one purchase in micro-dollars; `unpaid` and `total` are None without a price.
 
-    unpaid: what is still to be paid. total: what counts against the budget, which includes what
-    reused answers first cost. n_queries: the most requests there can be. n_expected: how many of
-    them the limits probably admit. n_reused: how many are in the ledger and cost nothing new.
-    counts_accepted: a limit on accepted answers ends the purchase at an unknown place, so the
-    interval covers every place.
+    unpaid: the new money. total: the amount that counts against the budget, which includes the
+    original cost of reused answers. n_queries: the maximum number of requests. n_expected: the
+    median number that the limits admit. n_reused: requests whose answers are in the ledger.
+    counts_accepted: a limit on accepted answers ends the purchase at an unknown position, so the
+    interval covers every position.
     """
 
     n_queries: int
@@ -69,10 +67,10 @@ def forecast_cost(
     evidence: LengthEvidence = NO_EVIDENCE,
     room_microusd: int | None = None,
 ) -> CostForecast:
-    """Return the cost of `requests` in their order, as far as `limits` admit them.
+    """Return the cost of the requests that `limits` admit, in their order.
 
-    Unless `ordered`, it is not known yet which of them are bought. `room_microusd` is what the hard
-    limit of the ledger leaves for new money. The same arguments give the same forecast.
+    Unless `ordered`, it is unknown which `limits.queries` of them are sent. `room_microusd` is what
+    the hard limit of the ledger leaves for new money. The same arguments give the same forecast.
     """
     n = len(requests) if limits.queries is None else min(limits.queries, len(requests))
     limits = replace(limits, queries=n)
@@ -108,10 +106,9 @@ def _draw_lengths(
     evidence: LengthEvidence, price: Price, max_tokens: int, rng: np.random.Generator
 ) -> LengthDraws | None:
     if evidence.source == "recordings":
-        nothing = np.zeros((N_DRAWS, 1))
-        return LengthDraws(nothing, nothing, nothing, nothing, max_tokens)
-    if evidence.expected_completion_tokens is not None:
-        expected = evidence.expected_completion_tokens
+        unused = np.zeros((N_DRAWS, 1))  # the cost of every request is known
+        return LengthDraws(unused, unused, unused, unused, max_tokens)
+    if (expected := evidence.expected_completion_tokens) is not None:
         return draw_from_guess(expected, evidence.answers, price, max_tokens, N_DRAWS, rng)
     return draw_from_answers(evidence.answers, price, max_tokens, N_DRAWS, rng)
 
@@ -124,19 +121,19 @@ def _simulate(
     ordered: bool,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how many requests each draw admits [n_draws], and four costs of it [4, n_draws].
+    """Return the number of requests that each draw admits [n_draws] and its costs [4, n_draws].
 
-    The costs are unpaid and total where a limit on accepted answers ends the purchase as early as
-    it can, then unpaid and total where it never does.
+    The costs are unpaid and total if a limit on accepted answers ends the purchase as early as
+    possible, then unpaid and total if it never does.
     """
     n = limits.queries or 0
     table = np.array([_to_row(r) for r in (requests[:n] if ordered else requests)]).T
     step, n_admitted, costs = -(-n // MAX_COLUMNS), [], []
-    for start in range(0, N_DRAWS, N_DRAWS_AT_ONCE):
-        places = np.arange(rng.integers(step), n, step)[:MAX_COLUMNS]
-        order = _choose_order(table.shape[1], places, ordered=ordered, rng=rng)
+    for start in range(0, N_DRAWS, DRAW_BATCH_SIZE):
+        positions = np.arange(rng.integers(step), n, step)[:MAX_COLUMNS]
+        order = _choose_order(table.shape[1], positions, ordered=ordered, rng=rng)
         n_bytes, known, known_tokens, is_free, reserved, reserved_tokens = table[:, order]
-        rows = slice(start, start + N_DRAWS_AT_ONCE)
+        rows = slice(start, start + DRAW_BATCH_SIZE)
         tokens, total = draws.sample(rows, n_bytes, rng)
         total = np.where(np.isnan(known), np.minimum(total, reserved), known)
         tokens = np.where(np.isnan(known), tokens, known_tokens)
@@ -146,45 +143,39 @@ def _simulate(
         if limits.tokens is not None:
             ends |= step * (tokens.cumsum(axis=1) - tokens) + reserved_tokens > limits.tokens
         admitted = step * ~np.logical_or.accumulate(ends, axis=1)
-        soonest = admitted * (places < (np.inf if limits.accepted is None else limits.accepted))
+        earliest = admitted * (positions < (np.inf if limits.accepted is None else limits.accepted))
         unpaid = np.where(is_free == 1, 0, total)
-        parts = (unpaid * soonest, total * soonest, unpaid * admitted, total * admitted)
+        parts = (unpaid * earliest, total * earliest, unpaid * admitted, total * admitted)
         n_admitted.append(admitted.sum(axis=1))
         costs.append([part.sum(axis=1) for part in parts])
-        # The first draws show how many requests the limits admit; the others look closer at these.
+        # The first draws show how many requests the limits admit. Later draws resolve these finer.
         step = min(step, -(-3 * int(n_admitted[-1].max() + 1) // MAX_COLUMNS))
     return np.concatenate(n_admitted), np.concatenate(costs, axis=1)
 
 
 def _choose_order(
-    n_requests: int, places: np.ndarray, *, ordered: bool, rng: np.random.Generator
+    n_requests: int, positions: np.ndarray, *, ordered: bool, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return which request each draw has at each of the places [N_DRAWS_AT_ONCE, n_places].
+    """Return which request each draw has at each position [DRAW_BATCH_SIZE, n_positions].
 
-    Any window of a random order is a random choice, and one order serves many draws.
+    Every window of one random permutation is a random sample, so one permutation serves all draws.
     """
     if ordered:
-        return np.broadcast_to(places, (N_DRAWS_AT_ONCE, len(places)))
-    first = rng.integers(n_requests, size=(N_DRAWS_AT_ONCE, 1))
-    return np.asarray(rng.permutation(n_requests)[(first + places) % n_requests])
+        return np.broadcast_to(positions, (DRAW_BATCH_SIZE, len(positions)))
+    first = rng.integers(n_requests, size=(DRAW_BATCH_SIZE, 1))
+    return np.asarray(rng.permutation(n_requests)[(first + positions) % n_requests])
 
 
 def _to_row(request: PlannedRequest) -> tuple[float, ...]:
-    """Return size, known cost and tokens (NaN if there is no answer), is free, and reserves."""
+    """Return size, known cost and tokens (NaN without an answer), is_free, and the reserves."""
     known = request.known_cost
-    return (
-        request.n_bytes,
-        known.microusd if known else np.nan,
-        known.n_tokens if known else np.nan,
-        request.is_free,
-        get_reserved_microusd(request),
-        get_reserved_tokens(request),
-    )
+    cost = (known.microusd, known.n_tokens) if known else (np.nan, np.nan)
+    return request.n_bytes, *cost, request.is_free, *request.reserve
 
 
-def _add_interval(bounds: CostBounds, soonest: np.ndarray, costs: np.ndarray) -> CostBounds:
-    """Return the bounds with the middle 95 % of the draws; no median where the end is unknown."""
-    ends = (np.quantile(soonest, TAIL), np.median(costs), np.quantile(costs, 1 - TAIL) + 1)
+def _add_interval(bounds: CostBounds, earliest: np.ndarray, costs: np.ndarray) -> CostBounds:
+    """Return the bounds with the central 95 % of the draws; no median if the end is unknown."""
+    ends = (np.quantile(earliest, TAIL), np.median(costs), np.quantile(costs, 1 - TAIL) + 1)
     low, expected, high = (int(np.clip(end, bounds.minimum, bounds.maximum)) for end in ends)
-    is_end_known = np.array_equal(soonest, costs)
+    is_end_known = np.array_equal(earliest, costs)
     return replace(bounds, ci_low=low, expected=expected if is_end_known else None, ci_high=high)

@@ -1,8 +1,8 @@
-"""What several purchases cost together, where a request that they share is paid once.
+"""Forecast the total cost of several purchases. A request that they share is paid once.
 
-The one idea: purchases come in groups. Within a group one purchase sends every request of the
-others, so the group costs what its most expensive member costs. What two groups share is unknown,
-so together they cost at least the most expensive group and at most the sum of all groups.
+The one idea: purchases form groups. Within a group one purchase sends every request of the others,
+so the cost of the group is that of its most expensive member. It is unknown what two groups share,
+so the total is at least the cost of the most expensive group and at most the sum of all groups.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ def forecast_total(
     everything: CostForecast | None = None,
     room_microusd: int | None = None,
 ) -> CostForecast:
-    """Return the unpaid cost of all purchases together; it is None without a price.
+    """Return the forecast of all purchases together; its `unpaid` is None without a price.
 
-    No group is empty. `everything` is each request that there can be, once. `room_microusd` is what
+    No group is empty. `everything` forecasts every possible request once. `room_microusd` is what
     the hard limit of the ledger leaves for new money.
     """
     members = [f for group in groups for f in group]
@@ -34,23 +34,25 @@ def forecast_total(
     )
     if any(f.unpaid is None for f in members):
         return total
-    tops = np.array([np.max([_get_ends(f) for f in group], axis=0) for group in groups])
-    floor, low, expected, high, ceiling = tops.max(axis=0)
+    largest = np.array([np.max([_get_ends(f) for f in group], axis=0) for group in groups])
+    minimum, low, expected, high, maximum = largest.max(axis=0)
     if len(groups) > 1:
-        expected, (high, ceiling) = np.nan, tops[:, 3:].sum(axis=0)
+        expected, (high, maximum) = np.nan, largest[:, 3:].sum(axis=0)
     if everything is not None:
-        high, ceiling = np.fmin((high, ceiling), _get_ends(everything)[3:])
+        high, maximum = np.fmin((high, maximum), _get_ends(everything)[3:])
     if room_microusd is not None:
-        ceiling = min(ceiling, max(0, room_microusd))
+        maximum = min(maximum, max(0, room_microusd))
     if np.isnan(low + high):
-        return replace(total, unpaid=CostBounds(int(min(floor, ceiling)), int(ceiling)))
-    floor, low, high = np.minimum((floor, low, max(low, high)), ceiling)
-    middle = None if np.isnan(expected) else int(np.clip(expected, low, high))
-    return replace(total, unpaid=CostBounds(int(floor), int(ceiling), int(low), middle, int(high)))
+        return replace(total, unpaid=CostBounds(int(min(minimum, maximum)), int(maximum)))
+    minimum, low, high = np.minimum((minimum, low, max(low, high)), maximum)
+    median = None if np.isnan(expected) else int(np.clip(expected, low, high))
+    return replace(
+        total, unpaid=CostBounds(int(minimum), int(maximum), int(low), median, int(high))
+    )
 
 
 def _get_ends(forecast: CostForecast) -> np.ndarray:
-    """Return floor, low, expected, high and ceiling of the unpaid cost; NaN for what is unknown."""
+    """Return minimum, low, expected, high and maximum of the unpaid cost; NaN if unknown."""
     b = forecast.unpaid
     ends = () if b is None else (b.minimum, b.ci_low, b.expected, b.ci_high, b.maximum)
     return np.array([np.nan if end is None else end for end in ends])

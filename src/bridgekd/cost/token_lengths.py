@@ -1,10 +1,10 @@
-"""How many tokens the next answers of a model will have: its known answers, resampled twice.
+"""Draw the token counts of a model's next answers: its known answers, resampled twice.
 
-The one idea: every draw of a forecast first resamples the known answers, because few answers say
-little about a model, and then gives each request one answer of this sample, because single answers
-differ. Two unseen answers, one longer and one shorter than all known ones, are in the sample as
-half an answer each: the next answer is longer than all n known ones with probability 1/(n+1).
-`benchmarks/forecast.py` and `benchmarks/real/forecast.py` measure how often this holds.
+The one idea: every draw of a forecast first resamples the known answers, because a small sample is
+uncertain, and then draws one answer of this sample for each request, because answers vary. Two
+unseen answers, one longer and one shorter than all known ones, are in the sample as half an answer
+each: the next answer is longer than all n known ones with probability 1/(n+1).
+`benchmarks/forecast.py` and `benchmarks/real/forecast.py` measure the coverage.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ import numpy as np
 
 from bridgekd.recipe import Price
 
-MIN_ANSWERS = 20  # known answers from which lengths are estimated
-UNSEEN_WEIGHT = 0.5  # of each unseen answer, in answers
-# A sample of n - 4 answers makes the interval wider than one of n by as much as Student's t makes
-# it wider than the normal distribution, to within 3 % from 20 answers on.
+MIN_ANSWERS = 20  # known answers that an interval needs
+UNSEEN_WEIGHT = 0.5  # weight of each unseen answer; a known answer has 1
+# Samples of n - 4 instead of n answers widen the interval as Student's t does against the normal
+# distribution, to within 3 % from 20 answers on.
 N_LEFT_OUT = 4
-MIN_LOG_SD = 0.05  # of prompt sizes; where they differ less, they explain no lengths
-BYTES_PER_TOKEN_RANGE = (3.0, 6.0)  # of prompts, where no answer of the model is known
-GUESS_LOG_SD = 0.6  # of single lengths around a guessed mean, on the log scale
+MIN_LOG_SD = 0.05  # of prompt sizes; if they vary less, they explain no lengths
+BYTES_PER_TOKEN_RANGE = (3.0, 6.0)  # of prompts, if no answer of the model is known
+GUESS_LOG_SD = 0.6  # of answer lengths around a guessed mean, on the log scale
 EvidenceSource = Literal[
     "answers", "own answers", "other answers", "recordings", "guess", "nothing"
 ]
@@ -32,8 +32,8 @@ EvidenceSource = Literal[
 class KnownUsage:
     """One known answer of the model: the size of its prompt in bytes, and its billed tokens.
 
-    No tokens: the request was refused free of charge. is_truncated: the answer ended at the limit
-    of its request, so a higher limit may have made it longer.
+    No tokens: the request was refused without charge. is_truncated: the answer ended at
+    `max_tokens`, so it may be longer under a higher limit.
     """
 
     n_prompt_bytes: int
@@ -50,11 +50,11 @@ class KnownUsage:
 
 @dataclass(frozen=True, slots=True)
 class LengthEvidence:
-    """What a forecast is made from.
+    """The evidence of a forecast, by its source.
 
-    own answers: to requests of this very purchase; answers: to requests with the same prompt; other
-    answers: of the model, with another prompt; recordings: the cost of every request is known;
-    guess: the user's, of the mean completion, with `answers` for the prompt tokens only.
+    own answers: to requests of this purchase. answers: to requests with the same prompt template.
+    other answers: of the model, with another template. recordings: the cost of every request is
+    known. guess: the user's range of the mean completion; `answers` give only the prompt tokens.
     """
 
     source: EvidenceSource = "nothing"
@@ -71,9 +71,10 @@ def choose_evidence(
     other: Sequence[KnownUsage],
     expected_completion_tokens: tuple[int, int] | None = None,
 ) -> LengthEvidence:
-    """Return the closest answers of which there are enough, or the user's guess before others.
+    """Return the most similar answers that are at least MIN_ANSWERS.
 
-    Enough answers to this very purchase are used alone: its questions may be harder than others.
+    With MIN_ANSWERS own answers, only these are used: the questions of this purchase may be harder
+    than others. The user's guess comes before answers with another template.
     """
     if len(own) >= MIN_ANSWERS:
         return LengthEvidence("own answers", own)
@@ -89,9 +90,9 @@ def choose_evidence(
 class LengthDraws:
     """The answers that each draw samples from, in four columns of [n_draws, n_answers].
 
-    Prompt tokens and their micro-dollars are per byte of the prompt. Completion tokens are those of
-    a prompt of `center_bytes` and grow with its size to the power of `exponent`; their
-    micro-dollars are per token. A refused request is 0 in all columns.
+    Prompt tokens and their micro-dollars are per byte of the prompt. Completion tokens are for a
+    prompt of `center_bytes` and scale with (size / center_bytes) ** exponent; their micro-dollars
+    are per token. A refused request is 0 in all columns.
     """
 
     prompt_tokens: np.ndarray
@@ -137,14 +138,14 @@ def draw_from_answers(
     columns[2, :n_served] /= np.exp(exponent * (log_size - center))
     lengths = columns[2, :n_served]
     columns[:, n:] = columns[:, :n_served].mean(axis=1, keepdims=True)
-    # As far beyond the extreme answers as these are from the median, on the log scale.
+    # On the log scale, the unseen answers are twice as far from the median as the extreme ones.
     columns[2, n:] = np.array([lengths.min(), lengths.max()]) ** 2 / np.median(lengths)
     weights = np.append(np.ones(n), [UNSEEN_WEIGHT, UNSEEN_WEIGHT])
     picks = rng.choice(n + 2, size=(n_draws, max(1, n - N_LEFT_OUT)), p=weights / weights.sum())
     prompt_tokens, prompt_microusd, completion_tokens, completion_microusd = columns[:, picks]
     is_truncated = np.array([u.is_truncated for u in served] + [False] * (n + 2 - n_served))
-    # Under this limit a truncated answer may be longer. By how much is unknown, so it is a part of
-    # what the draws differ in.
+    # Under this limit a truncated answer may be longer. It is unknown by how much, so every draw
+    # assumes another length.
     longer = np.maximum(max_tokens - completion_tokens, 0) * rng.random((n_draws, 1))
     return LengthDraws(
         prompt_tokens,
@@ -160,7 +161,7 @@ def draw_from_answers(
 def _to_row(usage: KnownUsage, price: Price) -> tuple[float, ...]:
     """Return the four columns of LengthDraws for one answer, at the size of its own prompt.
 
-    Fresh prompt tokens count as written to the cache, as they do where a server does not say.
+    Fresh prompt tokens count as written to the cache, as in `compute_cost_microusd`.
     """
     n_prompt, n_completion = max(1, usage.n_prompt_tokens), max(1, usage.n_completion_tokens)
     n_cached = min(usage.n_cached_tokens, n_prompt)
@@ -175,10 +176,10 @@ def _to_row(usage: KnownUsage, price: Price) -> tuple[float, ...]:
 
 
 def _fit_exponent(log_size: np.ndarray, log_length: np.ndarray) -> float:
-    """Return how completions grow with the centered size of the prompt: a slope in [0, 1].
+    """Return the slope of log length on centered log prompt size, in [0, 1].
 
-    It is that of least squares with one pseudo-answer that says 0. Above 1, long prompts would be
-    extrapolated too far.
+    Least squares with one pseudo-answer of slope 0. A slope above 1 would extrapolate too far for
+    long prompts.
     """
     prior = max(float(log_size.std()), MIN_LOG_SD) ** 2
     return float(np.clip(log_size @ log_length / (log_size @ log_size + prior), 0, 1))
@@ -192,7 +193,7 @@ def draw_from_guess(
     n_draws: int,
     rng: np.random.Generator,
 ) -> LengthDraws:
-    """Return draws whose mean completion is anywhere in the range that the user expects."""
+    """Return draws whose mean completion is uniform in the range that the user expects."""
     low, high = (min(end, max_tokens) for end in expected_completion_tokens)
     mean = rng.uniform(low, high, size=(n_draws, 1))
     noise = rng.normal(-(GUESS_LOG_SD**2) / 2, GUESS_LOG_SD, size=(n_draws, 100))

@@ -31,7 +31,7 @@ from bridgekd.report.tables import (
     format_usd,
     render_markdown,
 )
-from bridgekd.runs.metadata import EvaluatedModel, FinishedRun, find_base_model, find_rationales
+from bridgekd.runs.metadata import EvaluatedModel, FinishedRun, find_base_model
 from bridgekd.stages.load_data import LoadPoolStats
 from bridgekd.stages.query_teacher import QueryTeacherSettings, query_teacher
 from bridgekd.stages.stats import TrainStats
@@ -140,7 +140,7 @@ def render_dataset_card(exported: ExportedArm) -> str:
     from huggingface_hub import DatasetCard, DatasetCardData
 
     arm, examples = exported.arm, exported.examples
-    rationales, base = find_rationales(arm.model), _find_base_model(exported.run, arm)
+    rationales, base = arm.model.get_inputs("rationales"), _find_base_model(exported.run, arm)
     data_files = [{"split": "train", "path": "train.parquet"}]
     card_data = DatasetCardData(
         license="unknown",

@@ -18,7 +18,7 @@ from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.disk import fsync_files, translate_disk_errors
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import TrainingExample
-from bridgekd.runs.metadata import FinishedRun, find_rationales
+from bridgekd.runs.metadata import FinishedRun
 from bridgekd.stages.train import RationaleRows, TrainSettings
 from bridgekd.stages.training_examples import build_training_examples
 
@@ -72,7 +72,7 @@ def _read_training_examples(model: Artifact) -> list[TrainingExample]:
     rows = model.read_settings(TrainSettings).rows
     assert isinstance(rows, RationaleRows), "an exported arm was trained on rationales"
     return build_training_examples(
-        model.get_input("pool"), find_rationales(model), rows.target_format
+        model.get_input("pool"), model.get_inputs("rationales"), rows.target_format
     )
 
 

@@ -1,4 +1,4 @@
-"""What a text answers, and whether that is the gold answer. Pure: text in, text or bool out.
+"""Read the answer of a text and compare it with the gold answer. Pure: text in, text or bool out.
 
-A type of answer has one `Grader`, a file of `grading.graders`.
+Every type of answer has one `Grader`, a file of `grading.graders`.
 """

@@ -1,8 +1,7 @@
-r"""Where the final answer is in a model's text, and what it is without markup.
+r"""Find the final answer in a model's text, and remove markup from it.
 
-An answer is stated, from strong to weak, after the last mark (`Answer:`, `####`), in the last
-`\boxed{...}`, or after the last "the answer is". What a text without any of these answers is for
-the grader to decide.
+The places of an answer, from strong to weak: after the last mark (`Answer:`, `####`), in the last
+`\boxed{...}`, after the last "the answer is". For any other text, the grader decides.
 """
 
 import re
@@ -14,7 +13,7 @@ _STATED = re.compile(
     r"\b(?:answer|(?:correct|right|best|final)\s+(?:answer\s+)?(?:choice|option|result|statement))"
     r"(?:\s+(?:choice|option))?\s+(?:is|was|would\s+be|will\s+be)\b\s*:?\s*(?=\S)",
     re.IGNORECASE,
-)  # not "must be": a text states what an answer must be before it finds it
+)  # not "must be": a text writes what an answer must be before it has the answer
 _REFUSES = re.compile(
     r"\s*(?:i['’]?m\s+(?:very\s+)?sorry|sorry|i\s+apologi[sz]e|as\s+an\s+ai|unfortunately,?\s+i\s)"
     r"|\bi\s*(?:['’]m|\s+am)\s+(?:unable|not\s+able)\b"
@@ -35,10 +34,10 @@ _LATEX_SYMBOLS = (
 
 
 def split_answer(text: str) -> tuple[str, str]:
-    """Return the rationale and the answer as written: the text is cut at the last mark.
+    """Return the text before the last mark as the rationale, and the answer as written.
 
-    Without a mark the rationale is the complete text, and the answer is what is boxed or stated in
-    it, or "".
+    Without a mark the rationale is the complete text, and the answer is the boxed answer in it,
+    else the stated one, else "".
     >>> split_answer("3 + 4 = 7.\\nAnswer: 7")
     ('3 + 4 = 7.', '7')
     """
@@ -49,12 +48,11 @@ def split_answer(text: str) -> tuple[str, str]:
 
 def find_marked_answer(text: str) -> tuple[str, str] | None:
     """Return the text before the last mark and the first line with a word after it, or None."""
-    marks = list(_MARK.finditer(text))
-    if not marks:
+    *_, mark = [None, *_MARK.finditer(text)]
+    if mark is None:
         return None
-    lines = [line.strip() for line in text[marks[-1].end() :].splitlines()]
-    with_words = [line for line in lines if re.search(r"\w", line)]
-    return text[: marks[-1].start()].rstrip(" \t\r\n*#"), with_words[0] if with_words else ""
+    lines = _list_lines_with_words(text[mark.end() :])
+    return text[: mark.start()].rstrip(" \t\r\n*#"), lines[0].strip() if lines else ""
 
 
 def find_boxed_answer(text: str) -> str:
@@ -64,7 +62,7 @@ def find_boxed_answer(text: str) -> str:
 
 
 def find_stated_answer(text: str) -> str:
-    """Return what follows the last "the answer is", to the end of its sentence, or ""."""
+    """Return the text from the last "the answer is" to the end of its sentence, or ""."""
     matches = list(_STATED.finditer(text))
     if not matches:
         return ""
@@ -78,20 +76,18 @@ def is_refusal(text: str) -> bool:
 
 def get_last_sentence(text: str) -> str:
     """Return the last sentence of the last line with a word, or ""."""
-    lines = [line for line in text.splitlines() if re.search(r"\w", line)]
-    if not lines:
-        return ""
-    parts = [part for part in _SENTENCE_END.split(lines[-1]) if re.search(r"\w", part)]
-    return parts[-1].strip()
+    last_lines = _list_lines_with_words(text)[-1:]
+    parts = [part for line in last_lines for part in _SENTENCE_END.split(line)]
+    return next((part.strip() for part in reversed(parts) if re.search(r"\w", part)), "")
 
 
 def strip_markup(text: str) -> str:
-    r"""Return the text without LaTeX, emphasis and special signs.
+    r"""Return the text without LaTeX, emphasis and special characters.
 
     >>> strip_markup(r"\boxed{\frac{1}{2}}")
     '1/2'
     """
-    for _ in range(3):  # a fraction in a text in a box
+    for _ in range(3):  # up to three levels, such as a fraction in a text in a box
         if (match := _STYLED.search(text)) is None:
             break
         inner, end = _read_braces(text, match.end())
@@ -103,8 +99,12 @@ def strip_markup(text: str) -> str:
     return re.sub(r"\$(?!\s?[\d.])", "", text).strip()
 
 
+def _list_lines_with_words(text: str) -> list[str]:
+    return [line for line in text.splitlines() if re.search(r"\w", line)]
+
+
 def _read_braces(text: str, start: int) -> tuple[str, int]:
-    """Return content and end of the braces opened at `start`; ("", length) if not closed."""
+    """Return content and end of the braces opened at `start`; ("", length) if never closed."""
     depth = 0
     for index in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[index], 0)

@@ -1,14 +1,9 @@
-"""When two answers are the same text or the same number: what several graders share."""
+"""Compare two answers as texts and as numbers. Several graders use these rules."""
 
 import re
 
 from bridgekd.grading.answer_extraction import strip_markup
-from bridgekd.grading.parse_number import (
-    count_decimals,
-    is_rounded_value,
-    parse_exact_number,
-    parse_scale,
-)
+from bridgekd.grading.parse_number import is_rounded_value, parse_exact_number
 
 WRAPPING = " \t\n\r\"'“”‘’*_`$.,;:!"
 _ARTICLE = re.compile(r"^(?:a|an|the)\s+")
@@ -17,15 +12,16 @@ _MAX_SHORT_WORDS = 5
 
 
 def fold_case(answer: str) -> str:
-    """Return the answer in lower case, without markup, extra white space and punctuation around.
+    """Return the answer in lower case, without markup, extra white space and outer punctuation.
 
     >>> fold_case('"The  Ward".')
     'the ward'
     """
-    folded = answer
-    # One removal may uncover markup: a backtick between a backslash and a blank.
-    while (again := _fold_once(folded)) != folded:
-        folded = again
+    previous, folded = None, answer
+    # One removal may uncover markup: a backtick between a backslash and a space.
+    while folded != previous:
+        previous = folded
+        folded = " ".join(strip_markup(folded).strip(WRAPPING).casefold().split())
     return folded
 
 
@@ -40,16 +36,18 @@ def get_first_clause(folded: str) -> str:
 
 
 def get_short_text(text: str) -> str:
-    """Return a text of one line and a few words, which is an answer by itself; else ""."""
+    """Return a text of one line and at most 5 words, which is an answer by itself; else ""."""
     stripped = strip_markup(text)
     is_short = "\n" not in stripped and len(stripped.split()) <= _MAX_SHORT_WORDS
     return stripped if is_short else ""
 
 
 def match_values(answer: str, gold: str, gold_as_written: str) -> bool:
-    """Return whether two canonical answers are the same text, but for articles, or number.
+    """Return whether two canonical answers are the same number, or the same text except articles.
 
     A gold number with decimals was rounded: an answer that rounds to it matches.
+    >>> match_values("the ward", "ward", "Ward"), match_values("1/3", "33/100", "0.33")
+    (True, True)
     """
     if strip_article(answer) == strip_article(gold):
         return True
@@ -57,11 +55,4 @@ def match_values(answer: str, gold: str, gold_as_written: str) -> bool:
     gold_number = parse_exact_number(strip_markup(gold))
     if number is None or gold_number is None:
         return False
-    written = strip_markup(gold_as_written)
-    return is_rounded_value(
-        number, gold_number, n_decimals=count_decimals(written), unit=parse_scale(written)
-    )
-
-
-def _fold_once(text: str) -> str:
-    return " ".join(strip_markup(text).strip(WRAPPING).casefold().split())
+    return is_rounded_value(number, gold_number, strip_markup(gold_as_written))

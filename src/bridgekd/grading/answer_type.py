@@ -1,4 +1,4 @@
-"""The type of a task's answers: its grader together with the options of the recipe."""
+"""The type of a task's answers: its grader and the options of the recipe."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from bridgekd.variants import VariantRef, VariantSettings
 
 @dataclass(frozen=True, slots=True)
 class AnswerType:
-    """How the answers of one task are read and compared. It can be pickled for another process."""
+    """The rules by which the answers of one task are read and compared. Supports pickle."""
 
     settings: VariantSettings
     grader: Grader[Any]
@@ -28,8 +28,8 @@ class AnswerType:
     def extract_answer(self, text: str, choices: Sequence[str] = ()) -> str:
         """Return the final answer of `text` in canonical form, or "" if there is none.
 
-        The strongest statement of an answer counts; see `answer_extraction`. Only a text without
-        one is searched further, unless it is a refusal.
+        The strongest statement of an answer counts; see `answer_extraction`. The grader searches
+        only a text that has none and that is no refusal.
         """
         _, written = split_answer(text)
         if written:
@@ -44,23 +44,21 @@ class AnswerType:
 
     def is_correct(self, answer: str, gold: str | None, choices: Sequence[str] = ()) -> bool:
         """Return whether the answer means the gold answer; an empty one never does."""
-        if gold is None or not self.canonicalize(answer, choices):
-            return False
-        if not self.canonicalize(gold, choices):
+        if gold is None or not all(self.canonicalize(text, choices) for text in (answer, gold)):
             return False
         return self.grader.match(answer, gold, choices, self.options)
 
     def clean_gold(self, answer: str, choices: Sequence[str] = ()) -> str:
-        """Return the gold answer as the student learns it."""
+        """Return the gold answer in the form that the student is trained on."""
         return self.grader.clean_gold(answer, choices, self.options)
 
     def __reduce__(self) -> tuple[Callable[..., "AnswerType"], tuple[object, ...]]:
-        # A grader of the user is a module that only a process which loaded the file can import.
+        # A process can import a user's grader only after it has loaded the file.
         return _restore, (self.settings, GRADERS.find_file(self.settings))
 
 
 def load_answer_type(settings: VariantSettings) -> AnswerType:
-    """Return the answer type that a stage's settings hold."""
+    """Return the answer type of a stage's settings."""
     return AnswerType(settings, GRADERS.load(settings), GRADERS.parse_options(settings))
 
 

@@ -1,4 +1,4 @@
-"""A model's text as a prediction or as a rationale."""
+"""Grade a model's text as a prediction or as a rationale."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,10 +11,10 @@ FilterName = Literal["correct", "confident", "self_consistent", "all"]
 
 
 def grade_answer(example: Example, text: str, answer_type: AnswerType) -> Prediction:
-    """Return a text's answer and whether it is the gold answer."""
+    """Return the answer of a text and whether it is the gold answer."""
     answer = answer_type.extract_answer(text, example.choices)
-    right = answer_type.is_correct(answer, example.answer, example.choices)
-    return Prediction(example.id, text, answer, right)
+    is_correct = answer_type.is_correct(answer, example.answer, example.choices)
+    return Prediction(example.id, text, answer, is_correct)
 
 
 def check_rationale(
@@ -28,8 +28,9 @@ def check_rationale(
 ) -> Rationale:
     """Return a text as a rationale, kept or dropped with a reason.
 
-    Dropped are texts that are truncated, refused or empty, those without an answer (under `all`
-    only if there is no gold answer in its place), and under `correct` those with a wrong answer.
+    Every rule drops texts that are truncated, refused or empty. A text without an answer is
+    dropped, except by the rule `all` if a gold answer can replace it. The rule `correct` also drops
+    texts with a wrong answer.
     """
     rationale, _ = split_answer(text)
     answer = answer_type.extract_answer(text, example.choices)
@@ -53,6 +54,6 @@ def extract_answers(
 ) -> list[list[str]]:
     """Return the canonical answers of every example's texts; "" for a text without one."""
     return [
-        [answer_type.extract_answer(text, example.choices) for text in own]
-        for example, own in zip(examples, texts, strict=True)
+        [answer_type.extract_answer(text, example.choices) for text in samples]
+        for example, samples in zip(examples, texts, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""What a grader is: the rules of one type of answer."""
+"""The grader as a variant: the rules of one type of answer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,23 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grader(Generic[OptionsT]):
-    """The rules of one type of answer. `choices` are the question's choices, () without any.
+    """The rules of one type of answer. `choices` are the question's choices, or ().
 
     canonicalize(answer, choices, options): the form in which equal answers are equal strings; "" if
-    the answer is not of this type. Its own result must not change when it is canonicalized again.
+    the answer is not of this type. It must not change its own result.
     match(answer, gold, choices, options): whether two answers, both as written and both of this
-    type, mean the same.
-    find_unmarked_answer(text, choices, options): the canonical answer of a text that neither marks,
-    boxes nor states one and that is no refusal; "" if there is none.
-    clean_gold(answer, choices, options): the gold answer as the student learns it.
+    type, have the same meaning.
+    find_unmarked_answer(text, choices, options): the canonical answer of a text without a marked,
+    boxed or stated answer that is no refusal; "" if there is none.
+    clean_gold(answer, choices, options): the gold answer in the form that the student is trained
+    on.
     has_choices: whether every question has choices, one of which is the answer.
     """
 
     name: str
     title: str
     summary: str
-    paper: str
+    paper: str = ""
     options: type[OptionsT]
     canonicalize: Callable[[str, Sequence[str], OptionsT], str]
     match: Callable[[str, str, Sequence[str], OptionsT], bool]

@@ -1,8 +1,8 @@
-"""Numbers as people and models write them, to exact fractions.
+"""Parse numbers, as people and models write them, to exact fractions.
 
-Parsed are signs, thousands separators, currencies, scales ($1.5 million, $2bn), fractions, mixed
-numbers, and an answer that is nothing but arithmetic, by its value. A percent sign changes nothing:
-42 % is 42. All functions take text without markup, see `answer_extraction.strip_markup`.
+The formats: signs, thousands separators, currencies, scales ($1.5 million, $2bn), fractions, mixed
+numbers, and arithmetic, which gives its value. A percent sign changes nothing: 42 % is 42. All
+functions take text without markup (see `answer_extraction.strip_markup`).
 """
 
 import ast
@@ -36,21 +36,20 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 
 
 def parse_number(text: str) -> Fraction | None:
-    """Return the number that a text concludes with; None if it has none.
+    """Return the number at the end of a text; None if it has none.
 
-    The value of what follows the last `=`, if that is arithmetic, else the last number.
+    This is the value of the text after the last `=` if that is arithmetic, else the last number.
     >>> parse_number("3 + 4 = 7 apples"), parse_number("It is 10 * 45 / 3")
     (Fraction(7, 1), Fraction(15, 1))
     """
     value = _evaluate_arithmetic(text.rpartition("=")[2].strip(" ."))
-    if value is None:
-        last = _find_last(text)
-        value = None if last is None else _to_fraction(last)
+    if value is None and (last := _find_last(text)):
+        return _to_fraction(last)
     return value
 
 
 def is_ambiguous(text: str) -> bool:
-    """Return whether an answer offers several numbers: "3 or 4", "5 hours and 20 minutes"."""
+    """Return whether an answer has several numbers: "3 or 4", "5 hours and 20 minutes"."""
     for joint in _ALTERNATIVES.finditer(text):
         before = _NUMBER_AND_UNIT.search(text[: joint.start()])
         after = _NUMBER.match(text, joint.end())
@@ -60,33 +59,26 @@ def is_ambiguous(text: str) -> bool:
 
 
 def parse_exact_number(text: str) -> Fraction | None:
-    """Return the number that the complete text is, with or without a percent sign; else None."""
+    """Return the number if the complete text is one, with or without a percent sign; else None."""
     match = _NUMBER.fullmatch(text.strip().removesuffix("%").strip())
     return None if match is None else _to_fraction(match)
 
 
-def count_decimals(text: str) -> int:
-    """Return the number of decimals of the last number; 0 for a fraction or for no number."""
-    last = _find_last(text)
-    if last is None or last["below"] or "e" in last["above"].lower():
-        return 0
-    return len(last["above"].partition(".")[2])
+def is_rounded_value(number: Fraction, gold: Fraction, gold_text: str) -> bool:
+    """Return whether `gold` is `number`, rounded to the decimals of the last number of `gold_text`.
 
-
-def parse_scale(text: str) -> int:
-    """Return the scale of the last number: 1,000,000 for "1.5 million"."""
-    last = _find_last(text)
-    return 1 if last is None else _get_scale(last)
-
-
-def is_rounded_value(number: Fraction, gold: Fraction, *, n_decimals: int, unit: int = 1) -> bool:
-    """Return whether `gold` is `number` rounded to so many decimals of `unit`.
-
-    Without decimals only equal numbers match.
+    The decimals count in the number's scale: "1.5 million" is rounded to 100,000. Without decimals
+    only equal numbers match.
+    >>> is_rounded_value(Fraction(1, 3), Fraction(33, 100), "0.33")
+    True
     """
+    last = _find_last(gold_text)
+    if last is None or last["below"] or "e" in last["above"].lower():
+        return number == gold
+    n_decimals = len(last["above"].partition(".")[2])
     if not n_decimals:
         return number == gold
-    return bool(abs(number - gold) * 2 * 10**n_decimals <= unit)
+    return bool(abs(number - gold) * 2 * 10**n_decimals <= _get_scale(last))
 
 
 def _find_last(text: str) -> re.Match[str] | None:
@@ -95,7 +87,7 @@ def _find_last(text: str) -> re.Match[str] | None:
 
 
 def _to_fraction(match: re.Match[str]) -> Fraction | None:
-    # Such an exponent is no count of anything, and its arithmetic takes minutes.
+    # An exponent above 999 occurs in no real answer, and its arithmetic takes minutes.
     if _TOO_LARGE.search(match[0]):
         return None
     try:
@@ -126,7 +118,7 @@ def _evaluate_arithmetic(text: str) -> Fraction | None:
 
 
 def _evaluate_node(node: ast.expr) -> Fraction:
-    """Raises ValueError for anything but numbers, signs and the four operations."""
+    """Return the value. Raises ValueError except for numbers, signs and the four operations."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return Fraction(repr(node.value))
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
@@ -134,4 +126,4 @@ def _evaluate_node(node: ast.expr) -> Fraction:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         value = _evaluate_node(node.operand)
         return -value if isinstance(node.op, ast.USub) else value
-    raise ValueError("no arithmetic")
+    raise ValueError("not arithmetic")

@@ -45,7 +45,6 @@ from bridgekd.stages.query_teacher import (
     TeacherRequestSettings,
     iter_requests,
 )
-from bridgekd.teacher.pending_request import check_prompt_length, compute_max_cost
 from bridgekd.teacher.transport import KnownAnswers
 from bridgekd.teacher.transports import resolve_teacher
 
@@ -226,9 +225,7 @@ def forecast_purchase(
             settled = _price_recorded(answers, keys, part) | settled
         elif ordered:  # refuses a prompt that is too long for its price
             longest = max(part, key=lambda r: compute_max_prompt_tokens(r.messages))
-            check_prompt_length(
-                teacher.model, price, longest.id, compute_max_cost(teacher, price, longest)
-            )
+            resolved.check_prompt_length(longest.id, resolved.compute_max_cost(longest))
         calls += plan_requests(
             [get_billed_messages(body) for body in bodies],
             price,

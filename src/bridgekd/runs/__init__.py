@@ -1,1 +1,1 @@
-"""Runs: what a method sees, a finished run read back, and questions to its models."""
+"""Runs: the run that a method works in, finished runs, and questions to their models."""

@@ -1,4 +1,4 @@
-"""One question to the models of a run: the student, its assistant and the untouched student."""
+"""One question to the models of a run: the student, its assistant and its base model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from bridgekd.progress import Progress, ignore_progress
 from bridgekd.prompts import render_answer_prompt, render_cot_prompt
 from bridgekd.records import Example
 from bridgekd.runs.metadata import EvaluatedModel, FinishedRun
-from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.model_backend import load_artifact_model
 from bridgekd.stages.predict import build_predict_settings
 from bridgekd.stages.run_context import RunContext
 
-CHOICE_RANGE = (2, 26)
+MIN_CHOICES, MAX_CHOICES = 2, 26
 
 
 @dataclass(frozen=True, slots=True)
 class ModelAnswer:
-    """What one model made of a question."""
+    """The answer of one model to a question."""
 
     model: str
     rationale: str
@@ -33,45 +33,47 @@ class ModelAnswer:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModels:
-    """Models of a run that are loaded and wait for questions."""
+    """Models of a run that are loaded and ready for questions."""
 
     answer_type: AnswerType
     models: tuple[tuple[EvaluatedModel, "lm.LocalModel"], ...]
 
     def ask(self, question: str, choices: Sequence[str] = ()) -> list[ModelAnswer]:
-        """What each model answers, asked as it was trained. InputError for options that a question
-        of this task cannot have.
+        """Return the answer of each model, prompted as it was trained.
+
+        Raises InputError for an empty question, and for choices that do not fit the task.
         """
-        example = _example(question, choices, self.answer_type)
+        example = _build_example(question, choices, self.answer_type)
         return [_ask_model(arm, local, example, self.answer_type) for arm, local in self.models]
 
 
 def open_models(
-    run: FinishedRun, arm: str | None, live: RunContext, progress: Progress = ignore_progress
+    run: FinishedRun, arm: str | None, ctx: RunContext, progress: Progress = ignore_progress
 ) -> LoadedModels:
-    """The arm (None: the student of the run's method), its assistant and its untouched base.
+    """Load an arm (None: the student of the run's method), its assistants and its base model.
 
-    Raises InputError for an arm that learnt from no rationales, and for models that are gone.
+    Raises InputError for an arm that was not trained on rationales, and for a missing model.
     """
-    wanted = _find_models(run, run.get_arm(arm))
-    models = []
-    for n_done, one in enumerate(wanted):
-        progress("load models", n_done, len(wanted))
-        models.append((one, load_artifact_model(one.model, live)))
-    progress("load models", len(wanted), len(wanted))
+    models = _find_models(run, run.get_arm(arm))
+    loaded = []
+    for n_done, model in enumerate(models):
+        progress("load models", n_done, len(models))
+        loaded.append((model, load_artifact_model(model.model, ctx)))
+    progress("load models", len(models), len(models))
     answer_type = load_answer_type(GRADERS.resolve(run.recipe.data.answer_type, run.folder))
-    return LoadedModels(answer_type, tuple(models))
+    return LoadedModels(answer_type, tuple(loaded))
 
 
-def _find_models(run: FinishedRun, chosen: EvaluatedModel) -> list[EvaluatedModel]:
-    """The chosen model, the assistants that it was made from, and its base model."""
-    made_from, role = find_ancestors(chosen.model), chosen.predicted.role
-    others = [
-        other
-        for other in run.arms.values()
-        if other.arm.role == "assistant"
-        and other.trained_on_rationales
-        and other.model.path.name in made_from
+def _find_models(run: FinishedRun, selected: EvaluatedModel) -> list[EvaluatedModel]:
+    """Return the selected model, the assistants among its ancestors, and its base model."""
+    ancestors, role = find_ancestors(selected.model), selected.predicted.role
+    assistants = [
+        model
+        for model in run.arms.values()
+        if model.arm.role == "assistant"
+        and model.trained_on_rationales
+        and model.model.path.name in ancestors
+        and model != selected
     ]
     options = run.recipe.assistant if role == "assistant" else run.recipe.student
     base = EvaluatedModel(
@@ -80,34 +82,34 @@ def _find_models(run: FinishedRun, chosen: EvaluatedModel) -> list[EvaluatedMode
         model=resolve_model(options.model, run.folder, options.revision),
         predicted=build_predict_settings(run.recipe, role, "cot"),
     )
-    return [chosen, *(other for other in others if other != chosen), base]
+    return [selected, *assistants, base]
 
 
-def _example(question: str, choices: Sequence[str], answer_type: AnswerType) -> Example:
+def _build_example(question: str, choices: Sequence[str], answer_type: AnswerType) -> Example:
     if not question.strip():
-        raise InputError("the question is empty; write one")
+        raise InputError("The question is empty. Write a question.")
     if answer_type.has_choices and not choices:
         raise InputError(
-            "questions of this task have options, and a model was taught to pick one; give each "
-            "with --choices"
+            "This task has multiple-choice questions. Pass every choice with --choices."
         )
-    low, high = CHOICE_RANGE
-    if choices and not low <= len(choices) <= high:
-        raise InputError(f"{len(choices)} options given; a question has {low} to {high}, or none")
-    return Example("asked", question.strip(), choices=tuple(c.strip() for c in choices))
+    if choices and not MIN_CHOICES <= len(choices) <= MAX_CHOICES:
+        raise InputError(
+            f"The question has {len(choices)} choices. Pass {MIN_CHOICES} to {MAX_CHOICES} of them."
+        )
+    return Example("question", question.strip(), choices=tuple(c.strip() for c in choices))
 
 
 def _ask_model(
     model: EvaluatedModel, local: "lm.LocalModel", example: Example, answer_type: AnswerType
 ) -> ModelAnswer:
-    """Where explaining and answering were taught as two tasks, both are asked."""
+    """Return an answer. A multi-task student explains and answers in two prompts."""
     prompts = [render_cot_prompt(example)]
-    prompts += [render_answer_prompt(example)] * (model.predicted.prompt_mode == "answer_only")
-    written = lm.generate_texts(
+    if model.predicted.prompt_mode == "answer_only":
+        prompts.append(render_answer_prompt(example))
+    texts = lm.generate_texts(
         local, prompts, max_new_tokens=model.predicted.max_new_tokens, batch_size=len(prompts)
     )
-    rationale, answer = split_answer(written[0])
-    if len(written) > 1:
-        answer = split_answer(written[1])[1]
-    answer = answer or answer_type.extract_answer(written[-1], example.choices)
+    rationale, _ = split_answer(texts[0])
+    _, answer = split_answer(texts[-1])
+    answer = answer or answer_type.extract_answer(texts[-1], example.choices)
     return ModelAnswer(model.arm.title, rationale, answer)

@@ -1,7 +1,7 @@
-"""A finished run, read back: its file, its arms and what they were made from.
+"""A finished run: its file, its arms and their ancestors.
 
-The arms are read from manifests and not by running the method again, so that they are found however
-the recipe, the data or the methods have changed since.
+The arms come from manifests. The method does not run again, so a later change of the recipe, the
+data or the method does not matter.
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact, find_ancestors
 from bridgekd.recipe import Recipe
 from bridgekd.runs.run import RunMetadata
-from bridgekd.stages.arm_results import find_budget
-from bridgekd.stages.evaluate import ArmSettings, EvaluateSettings, evaluate
+from bridgekd.stages.arm_results import ArmSettings, find_budget
+from bridgekd.stages.evaluate import EvaluateSettings, evaluate
 from bridgekd.stages.predict import PredictSettings
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedModel:
-    """A local model of a run: its label in metrics.json, what is said of it, how it was asked."""
+    """A local model of a run. `name` is its label in metrics.json."""
 
     name: str
     arm: ArmSettings
@@ -31,13 +31,13 @@ class EvaluatedModel:
 
     @property
     def trained_on_rationales(self) -> bool:
-        """Whether rationales are among its training data."""
-        return bool(find_rationales(self.model))
+        """Whether its training data has rationales."""
+        return bool(self.model.get_inputs("rationales"))
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run that is over. `ancestors` is everything that its evaluation came from, by folder."""
+    """A finished run. `ancestors` has every ancestor of its evaluation, by folder."""
 
     metadata: RunMetadata
     recipe: Recipe
@@ -47,62 +47,56 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
-        """The run's name."""
+        """The name of the run."""
         return self.metadata.name
 
     @property
     def folder(self) -> Path:
-        """The recipe's folder."""
+        """The folder of the recipe."""
         return Path(self.metadata.folder)
 
     def get_arm(self, name: str | None) -> EvaluatedModel:
-        """Return the arm of that name that was trained on rationales; None is the result of the
-        recipe's own method at its largest budget, else the last result. Raises InputError with the
-        nearest names.
+        """Return the arm of this name. None: the result of the recipe's method at its largest
+        budget, or else the last result. Raises InputError unless the arm has rationales.
         """
         arms = {n: arm for n, arm in self.arms.items() if arm.trained_on_rationales}
         if not arms:
             raise InputError(
-                f"no model of run {self.name!r} learnt from rationales; its arms: "
-                f"{', '.join(self.arms)}"
+                f"No model of run {self.name!r} was trained on rationales. Its arms: "
+                f"{', '.join(self.arms)}."
             )
         if name is None:
             own = self.recipe.method.name
-            by_preference = sorted(
-                arms.values(), key=lambda m: (m.arm.is_result, m.arm.name == own)
-            )
-            return by_preference[-1]
+            return max(reversed(arms.values()), key=lambda m: (m.arm.is_result, m.arm.name == own))
         if name in arms:
             return arms[name]
         near = get_close_matches(name, arms, n=1)
-        hint = f", did you mean {near[0]!r}" if near else ""
-        why = "learnt from no rationales" if name in self.arms else f"is unknown{hint}"
-        raise InputError(f"arm {name!r} of {self.name} {why}; take one of {', '.join(arms)}")
+        cause = f"is unknown. Did you mean {near[0]!r}?" if near else "is unknown."
+        if name in self.arms:
+            cause = "was not trained on rationales."
+        raise InputError(f"Arm {name!r} of run {self.name!r} {cause} Choose: {', '.join(arms)}.")
 
 
 def find_base_model(model: Artifact) -> Artifact:
-    """Return what a model was trained from at first: a folder or a Hub id."""
+    """Return the base model that a model was trained from: a folder or a Hub id."""
     while model.has_manifest:
         model = model.get_input("model")
     return model
 
 
-def find_rationales(model: Artifact) -> tuple[Artifact, ...]:
-    """Return the rationales that a model was trained on."""
-    return model.get_inputs("rationales")
-
-
 def read_metadata(store: Path, name: str) -> RunMetadata:
-    """Return what runs/<name>.json says. Raises InputError with the runs that are there."""
+    """Return the content of runs/<name>.json. Raises InputError with the names of all runs."""
     path = store / f"{name}.json"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in store.glob("*.json"))) or "none"
-        raise InputError(f"no run {name!r} in {store}; runs there: {known} (--store names another)")
+        raise InputError(
+            f"There is no run {name!r} in {store}. Its runs: {known}. --store sets another store."
+        )
     try:
         return RunMetadata.model_validate_json(path.read_bytes())
     except ValidationError as exc:
         raise InputError(
-            f"{path} is not of this version of bridgekd: {exc.errors()[0]['msg']}. Run the recipe "
+            f"{path} is from another version of bridgekd: {exc.errors()[0]['msg']}. Run the recipe "
             "again."
         ) from exc
 
@@ -113,52 +107,51 @@ def parse_recipe(metadata: RunMetadata) -> Recipe:
         return Recipe.model_validate(metadata.recipe)
     except ValidationError as exc:
         raise InputError(
-            f"its recipe is not one of this bridgekd: {exc.errors()[0]['msg']}"
+            f"The recipe of run {metadata.name!r} is from another version of bridgekd: "
+            f"{exc.errors()[0]['msg']}. Run the recipe again."
         ) from exc
 
 
 def load_finished_run(store: Path, name: str) -> FinishedRun:
-    """Return a run that is over. InputError says how to resume one that is not."""
+    """Return a finished run. Raises InputError for any other run, and for a missing folder."""
     metadata = read_metadata(store, name)
     if metadata.state != "done":
         raise InputError(
             f"Run {name!r} is {metadata.state}, not finished. Run its `bridgekd run` (or `compare`)"
             " command again to resume it."
         )
-    recipe = parse_recipe(metadata)
-    made = [Artifact(s.stage, s.folder.rpartition("-")[2], store / s.folder)
-            for s in metadata.stages]  # fmt: skip
-    for artifact in made:
+    recipe, evaluation = parse_recipe(metadata), None
+    for entry in metadata.stages:
+        fingerprint = entry.folder.rpartition("-")[2]
+        artifact = Artifact(entry.stage, fingerprint, store / entry.folder)
         if not artifact.has_manifest:
-            raise InputError(
-                f"run {name!r} has lost {artifact.path}; run its recipe again to make it"
-            )
-    evaluations = [artifact for artifact in made if artifact.stage == evaluate.name]
-    if not evaluations:
-        raise InputError(f"run {name!r} measured no model to take; name a run of a method")
-    evaluation = evaluations[-1]
-    return FinishedRun(
-        metadata, recipe, evaluation, find_ancestors(evaluation), _read_arms(evaluation)
-    )
+            raise InputError(f"{artifact.path} of run {name!r} is missing. Run its recipe again.")
+        if entry.stage == evaluate.name:
+            evaluation = artifact
+    if evaluation is None:
+        raise InputError(f"Run {name!r} has no evaluated model. Name the run of a method.")
+    ancestors, arms = find_ancestors(evaluation), _read_arms(evaluation)
+    return FinishedRun(metadata, recipe, evaluation, ancestors, arms)
 
 
 def _read_arms(evaluation: Artifact) -> dict[str, EvaluatedModel]:
-    """The arms that are local models, in the evaluation's order and under the labels of its rows;
-    of several seeds the first.
+    """Return the local models by the labels of their rows, in the order of the evaluation.
+
+    An arm with several seeds is represented by its first seed.
     """
     arms = evaluation.read_settings(EvaluateSettings).arms
-    found = [
-        (arm, find_budget(find_ancestors(made).values()), made)
-        for arm, made in zip(arms, evaluation.get_inputs("predictions"), strict=True)
-        if made.get_inputs("model")
+    rows = [
+        (arm, find_budget(find_ancestors(predictions).values()), predictions)
+        for arm, predictions in zip(arms, evaluation.get_inputs("predictions"), strict=True)
+        if predictions.get_inputs("model")
     ]
     budgets: dict[str, set[str]] = {}
-    for arm, budget, _ in found:
+    for arm, budget, _ in rows:
         budgets.setdefault(arm.name, set()).add(budget)
     models: dict[str, EvaluatedModel] = {}
-    for arm, budget, made in found:
+    for arm, budget, predictions in rows:
         label = f"{arm.name}@{budget}" if len(budgets[arm.name]) > 1 else arm.name
-        predicted = made.read_settings(PredictSettings)
-        model = EvaluatedModel(label, arm, made.get_input("model"), predicted)
+        settings = predictions.read_settings(PredictSettings)
+        model = EvaluatedModel(label, arm, predictions.get_input("model"), settings)
         models.setdefault(label, model)
     return models

@@ -1,7 +1,7 @@
-"""A run: one recipe over one store. It has what a method needs, and records what was made where.
+"""A run: one recipe and one store, with everything that a method needs.
 
-A method calls the functions of `Run` below, each of which makes one artifact as the recipe says, or
-`run.make(stage, settings, ...)` for everything else.
+A method calls the functions of `Run`. Each makes one artifact with the settings of the recipe. For
+other settings and stages a method calls `run.make(stage, settings, ...)`.
 """
 
 import copy
@@ -19,9 +19,10 @@ from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.report.stage import ReportSettings, report
 from bridgekd.stages.annotate import annotate, build_annotate_settings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
 from bridgekd.stages.early_stopping import PromptMode
-from bridgekd.stages.evaluate import ArmSettings, EvaluateSettings, evaluate
+from bridgekd.stages.evaluate import EvaluateSettings, evaluate
 from bridgekd.stages.load_data import (
     LoadTestSettings,
     build_load_pool_settings,
@@ -65,11 +66,11 @@ RunState = Literal["running", "done", "stopped", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A model of a comparison, and how it is asked: the way it was trained.
+    """A model of a comparison. It is prompted as it was trained (`prompt_mode`).
 
-    is_result: it is what its method is for. step orders the others: 0 is a base model, 1 a model
-    before its training on the task, 2 a model after it. card_sentence: how the model was made, for
-    the card of an export.
+    is_result: whether it is the final model of its method. step: sorts the other arms; 0 is a base
+    model, 1 a model before its training on the task, 2 a model after it. card_sentence: describes
+    in an exported model's card how the model was made.
     """
 
     name: str
@@ -83,29 +84,23 @@ class Arm:
 
     @property
     def settings(self) -> ArmSettings:
-        """What is said of the arm."""
-        return ArmSettings(
-            name=self.name,
-            title=self.title,
-            role=self.role,
-            is_result=self.is_result,
-            card_sentence=self.card_sentence,
-        )
+        """The part of the arm that metrics, reports and cards show."""
+        return ArmSettings.model_validate({k: getattr(self, k) for k in ArmSettings.model_fields})
 
 
 class StageFolder(FrozenModel):
-    """A stage of a run and the folder of the store that holds it."""
+    """A stage of a run and its folder in the store."""
 
     stage: str
     folder: str
 
 
 class RunMetadata(FrozenModel):
-    """runs/<name>.json. `recipe` is a dump, so that one of another version can still be shown."""
+    """runs/<name>.json. `recipe` is a dump, which can be shown even if it is of another version."""
 
     name: str
     ledger: str
-    folder: str  # the recipe's
+    folder: str  # of the recipe
     recipe: dict[str, JsonValue]
     methods: tuple[VariantRef, ...]
     n_seeds: int = 1
@@ -115,7 +110,7 @@ class RunMetadata(FrozenModel):
 
 
 class Run:
-    """What a method sees. Relative paths in the recipe are relative to `folder`."""
+    """A recipe, its store and its sources. Paths in the recipe are relative to `folder`."""
 
     def __init__(
         self,
@@ -125,7 +120,7 @@ class Run:
         ctx: RunContext,
         metadata: RunMetadata | None = None,
     ) -> None:
-        """Without `metadata` the run leaves no file about itself."""
+        """Without `metadata` the run writes no runs/<name>.json."""
         self.recipe = recipe
         self.folder = folder
         self.ctx = ctx
@@ -143,20 +138,20 @@ class Run:
         self.few_shot = (resolve_data(few_shot, folder),) if few_shot else ()
 
     def with_recipe(self, recipe: Recipe) -> "Run":
-        """Return the same run under another seed or budget: same sources, same store, same file."""
-        other = copy.copy(self)
-        other.recipe = recipe
-        return other
+        """Return this run with another seed or budget, but the same sources, store and file."""
+        variant = copy.copy(self)
+        variant.recipe = recipe
+        return variant
 
     def make(self, stage: Stage[S, P], settings: S, *args: P.args, **kwargs: P.kwargs) -> Artifact:
-        """Return the artifact of this stage; the run's file says which folder that is."""
+        """Return the artifact of this stage, and record its folder in the run's file."""
         artifact = self.store.make(stage, settings, self.ctx, *args, **kwargs)
         self.stage_folders[StageFolder(stage=artifact.stage, folder=artifact.path.name)] = None
         self.write_metadata("running")
         return artifact
 
     def write_metadata(self, state: RunState) -> None:
-        """Write runs/<name>.json: which folders are this run's, and whether it is over."""
+        """Write runs/<name>.json: the state and the folders of this run."""
         if self.metadata is not None and isinstance(self.store, Store):
             update = {"state": state, "stages": tuple(self.stage_folders)}
             text = self.metadata.model_copy(update=update).model_dump_json(indent=1)
@@ -164,7 +159,7 @@ class Run:
                 write_atomic(self.store.folder / f"{self.recipe.name}.json", text)
 
     def load_pool(self) -> Artifact:
-        """Return the pool with its validation split."""
+        """Return the pool, with its validation split."""
         settings = build_load_pool_settings(self.recipe, self.folder)
         return self.make(load_pool, settings, self.train_data)
 
@@ -174,14 +169,13 @@ class Run:
         return self.make(load_test, settings, self.load_pool(), self.test_data)
 
     def warm_up(self, pool: Artifact, member: int = 0) -> Artifact:
-        """Return the assistant after its warm-up; the base model where assistant.warm_up_size is "
-        "0."""
+        """Return the warm assistant; the base model if assistant.warm_up_size is 0."""
         if self.recipe.assistant.warm_up_size in (0, "0%"):
             return self.assistant
         return self.make(warm_up, build_warm_up_settings(self.recipe, member), self.assistant, pool)
 
     def score_pool(self, pool: Artifact, assistant: Artifact) -> tuple[Artifact, Artifact | None]:
-        """Return the scores of the pool and, if the recipe names an encoder, its embeddings."""
+        """Return the scores of the pool, and its embeddings if select.embedding_model is set."""
         settings = build_score_pool_settings(self.recipe, self.folder)
         members = [self.warm_up(pool, member) for member in range(1, count_committee(settings))]
         scores = self.make(score_pool, settings, pool, assistant, *members)
@@ -200,8 +194,9 @@ class Run:
         budget_slice: BudgetSlice = FULL_BUDGET,
         queries: CountOrPercent | None = None,
     ) -> Artifact:
-        """Return a ranking of the pool. `strategy` and `queries` replace those of the recipe;
-        `earlier` are purchases whose questions are not ranked again.
+        """Return a ranking of the pool, without the questions of the purchases in `earlier`.
+
+        `strategy` and `queries` replace those of the recipe.
         """
         ref = None if strategy is None else VariantRef(name=strategy)
         settings = build_select_settings(
@@ -217,15 +212,16 @@ class Run:
         budget_slice: BudgetSlice = FULL_BUDGET,
         queries: CountOrPercent | None = None,
     ) -> Artifact:
-        """Return the teacher's answers down a ranking, for a slice of the budget."""
+        """Return the teacher's answers in the order of a ranking, for a slice of the budget."""
         settings = build_query_settings(self.recipe, budget_slice=budget_slice, queries=queries)
         return self.make(query_teacher, settings, pool, ranking, *self.few_shot)
 
     def check_rationales(
         self, pool: Artifact, completions: Artifact, rule: CheckRule | None = None
     ) -> Artifact:
-        """Return the teacher's answers as rationales. The warm assistant scores them where the rule
-        (by default check.filter) is `confident`.
+        """Return the teacher's answers as rationales, filtered by a rule (default: check.filter).
+
+        With the rule `confident` the warm assistant scores them.
         """
         settings = build_check_settings(self.recipe, rule)
         judge = None if settings.confidence is None else self.warm_up(pool)
@@ -234,16 +230,16 @@ class Run:
     def train_assistant(
         self, pool: Artifact, model: Artifact, rationales: Sequence[Artifact], seed_offset: int = 0
     ) -> Artifact:
-        """Return the assistant after the teacher's rationales. An epoch is one pass over them."""
+        """Return the assistant trained on rationales. An epoch is one pass over them."""
         settings = _shift_seed(build_assistant_settings(self.recipe), seed_offset)
         return self.make(train_assistant, settings, model, pool, rationales)
 
     def annotate(self, pool: Artifact, assistant: Artifact) -> Artifact:
-        """Return the assistant's own rationales for the whole pool."""
+        """Return the assistant's own rationales for the full pool."""
         return self.make(annotate, build_annotate_settings(self.recipe), pool, assistant)
 
     def instruct_student(self) -> Artifact:
-        """Return the instruction-tuned student; the base model without an instruction set."""
+        """Return the instruction-tuned student; the base model without student.instruction_data."""
         if self.instructions is None:
             return self.student
         settings = build_instruct_settings(self.recipe)
@@ -252,53 +248,50 @@ class Run:
     def train_student(
         self, pool: Artifact, model: Artifact, rationales: Sequence[Artifact], seed_offset: int = 0
     ) -> Artifact:
-        """Return the student after rationales. An epoch is the pool's size, so that every arm gets
-        the same number of updates, with early stopping on the same validation split.
+        """Return the student trained on rationales. An epoch is as long as the pool.
+
+        So every arm has the same number of updates. Early stopping uses the validation split.
         """
         settings = _shift_seed(build_student_settings(self.recipe), seed_offset)
         return self.make(train_student, settings, model, pool, rationales, epoch_pool=pool)
 
     @property
     def student_prompt_mode(self) -> PromptMode:
-        """Return how a student that learned from rationales is asked."""
+        """The prompt mode of a student that was trained on rationales."""
         return build_student_settings(self.recipe).prompt_mode
 
     def build_assistant_base_arm(self) -> Arm:
-        """Return the assistant as the user provided it."""
+        """Return the base model of the assistant as an arm."""
         return Arm("assistant_base", "Assistant, base model", self.assistant, "assistant", step=0)
 
     def build_student_base_arm(self) -> Arm:
-        """Return the student as the user provided it."""
+        """Return the base model of the student as an arm."""
         return Arm("student_base", "Student, base model", self.student, "student", step=0)
 
     def build_warm_arm(self, warm: Artifact) -> list[Arm]:
-        """Return the warm assistant as an arm, if it was warmed up. It was trained to answer
-        without a rationale.
-        """
-        if warm == self.assistant:
-            return []
-        return [
-            Arm("assistant_warm", "Assistant, warmed up", warm, "assistant", "answer_only", step=1)
-        ]
+        """Return the warm assistant, which answers without a rationale; [] without a warm-up."""
+        title = "Assistant, warmed up"
+        arm = Arm("assistant_warm", title, warm, "assistant", "answer_only", step=1)
+        return [] if warm == self.assistant else [arm]
 
     def build_start_arms(self, instructed: Artifact) -> list[Arm]:
-        """Return the student before its training on the task."""
+        """Return the base student and the instruction-tuned student as arms."""
         title = "Student, instruction-tuned"
         arm = Arm("student_instructed", title, instructed, "student", step=1)
         return [self.build_student_base_arm(), arm]
 
     def predict_all(self, arms: Sequence[Arm]) -> list[Artifact]:
-        """Return every arm's answers to the test questions."""
+        """Return the answers of every arm to the test questions."""
         pool, test = self.load_pool(), self.load_test()
         return [self.predict(arm, pool, test) for arm in arms]
 
     def predict(self, arm: Arm, pool: Artifact, test: Artifact) -> Artifact:
-        """Return a model's answers to the questions of `test`."""
+        """Return the answers of an arm to the questions of `test`."""
         settings = build_predict_settings(self.recipe, arm.role, arm.prompt_mode)
         return self.make(predict, settings, pool, test, arm.model)
 
     def evaluate_teacher(self) -> list[tuple[ArmSettings, Artifact]]:
-        """Return the teacher's own answers to test questions, if the recipe pays for that."""
+        """Return the teacher's answers to evaluate.teacher_queries test questions, if any."""
         if self.recipe.evaluate.teacher_queries in (0, "0%"):
             return []
         settings = build_evaluate_teacher_settings(self.recipe)
@@ -307,11 +300,12 @@ class Run:
         return [(ArmSettings(name="teacher", title="Teacher"), artifact)]
 
     def evaluate(self, predictions: Sequence[tuple[ArmSettings, Artifact]]) -> Artifact:
-        """Return metrics.json over all predictions."""
+        """Return the artifact with the metrics of all predictions."""
+        arms, artifacts = [arm for arm, _ in predictions], [a for _, a in predictions]
         settings = EvaluateSettings(
-            arms=tuple(arm for arm, _ in predictions), steps=self.recipe.evaluate.step_checker
+            arms=tuple(arms), step_checker=self.recipe.evaluate.step_checker
         )
-        return self.make(evaluate, settings, self.load_test(), *(made for _, made in predictions))
+        return self.make(evaluate, settings, self.load_test(), *artifacts)
 
     def report(
         self,
@@ -320,12 +314,18 @@ class Run:
         n_variants: int,
         command: str,
     ) -> Artifact:
-        """Return the page, with the command that reproduces it."""
-        recipe = self.recipe.model_dump(mode="json")
-        for name in ("base_url", "expected_completion_tokens"):  # these change no result
-            del recipe["teacher"][name]
+        """Return the report. `command` reproduces it."""
+        # The excluded keys change no result, so they must not change the report's fingerprint.
+        recipe = self.recipe.model_dump(
+            mode="json",
+            exclude={
+                "teacher": {"base_url", "expected_completion_tokens"},
+                "assistant": {"server"},
+                "pilot": True,
+                "runtime": True,
+            },
+        )
         recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
-        del recipe["assistant"]["server"], recipe["pilot"], recipe["runtime"]
         settings = ReportSettings(
             recipe=recipe, methods=tuple(methods), n_variants=n_variants, command=command
         )
@@ -340,7 +340,7 @@ def open_run(
     n_seeds: int = 1,
     budgets: Sequence[int | str] = (),
 ) -> Run:
-    """Return a run that works in the recipe's store and leaves runs/<name>.json there."""
+    """Return a run in the recipe's store, which records itself there in <name>.json."""
     store = Store(folder / Path(recipe.store).expanduser(), ctx.notify)
     metadata = RunMetadata(
         name=recipe.name,
@@ -355,7 +355,7 @@ def open_run(
 
 
 def build_run_context(recipe: Recipe, folder: Path) -> RunContext:
-    """Return what a stage may use that is in no fingerprint, without progress and notes."""
+    """Return the run context of a recipe in `folder`, without progress, notes and checkers."""
     return RunContext(
         run=recipe.name,
         teacher=recipe.teacher,
@@ -369,5 +369,5 @@ def build_run_context(recipe: Recipe, folder: Path) -> RunContext:
 
 
 def _shift_seed(settings: TrainSettings, offset: int) -> TrainSettings:
-    """The same rows, shuffled differently."""
+    """Return settings that shuffle the same rows in another order."""
     return settings.model_copy(update={"seed": settings.seed + offset})

@@ -1,1 +1,1 @@
-"""A small world in which everything runs offline: questions, a teacher's server, tiny models."""
+"""A small offline world: questions, a teacher server, and tiny models."""

@@ -1,8 +1,9 @@
-"""The world's three domains: what can be asked, how a question reads, and what happens in it.
+"""The three domains of the world: their questions, as data and as English text.
 
-A `Problem` is a question as data; `write` and `read` turn it into English and back, so that all the
-rest (solver, teacher, step checker) works from the text alone. Clinic tracks who is where, statute
-follows chains of rules, accounts adds and subtracts. State maps a name (or "case") to a word.
+A `Problem` is a question as data. `render_problem` writes it in English and `parse_problem` reads
+it back, so solver, teacher and step checker work from the text alone. In `clinic`, people change
+places. In `statute`, rules form chains. In `accounts`, people get and spend money. A state maps a
+name (or "case") to a word.
 """
 
 import itertools
@@ -45,7 +46,7 @@ _ACCOUNT_KINDS = ("earn", "spend", "pay")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happens, or one rule (`who` = the condition, `what` = what follows)."""
+    """One event, or one rule: `who` is its condition, `what` its consequence."""
 
     kind: str
     who: str
@@ -55,7 +56,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question as data. `facts` is the state at the start, in the order of the text."""
+    """A question as data. `facts` is the initial state, in the order of the text."""
 
     domain: str
     facts: tuple[tuple[str, str], ...]
@@ -64,29 +65,25 @@ class Problem:
 
 
 def normalize_text(text: str) -> str:
-    """Lower case, one space between words, numbers and marks: what two spellings share."""
+    """Return the text in lower case, with one space between words, numbers and marks."""
     return " ".join(re.findall(r"[a-z]+|[0-9]+|[^\sa-z0-9]", text.lower()))
 
 
 def format_sentence(text: str) -> str:
-    """The clause as a sentence: capital letters for the start and for names, a full stop."""
+    """Return the clause as a sentence: with a capital letter, capitalized names and a period."""
     words = [word.capitalize() if word.strip(",;:") in NAMES else word for word in text.split(" ")]
     joined = " ".join(words)
     return f"{joined[0].upper()}{joined[1:]}."
 
 
 def sample_problem(rng: random.Random, domain: str) -> Problem:
-    """A random problem of the domain."""
+    """Return a random problem of the domain."""
     weights = _LENGTHS[domain]
     length = rng.choices(range(1, len(weights) + 1), weights)[0]
-    if domain == "clinic":
-        return _draw_clinic(rng, length)
-    if domain == "statute":
-        return _draw_statute(rng, length)
-    return _draw_accounts(rng, length)
+    return _SAMPLERS[domain](rng, length)
 
 
-def _draw_clinic(rng: random.Random, n_events: int) -> Problem:
+def _sample_clinic(rng: random.Random, n_events: int) -> Problem:
     people = rng.sample(NAMES, rng.choice((3, 3, 4)))
     places = rng.sample(PLACES, len(people))
     state = dict(zip(people, places, strict=True))
@@ -100,32 +97,33 @@ def _draw_clinic(rng: random.Random, n_events: int) -> Problem:
         event = Event("move", a, what=place) if kind == "move" else Event(kind, a, b)
         apply_event(state, event)
         events.append(event)
-    asked = rng.choice(
-        [n for e in events for n in ((e.who, e.other) if e.kind == "swap" else (e.who,))]
-    )
-    return Problem("clinic", tuple(zip(people, places, strict=True)), tuple(events), asked)
+    targets = [n for e in events for n in ((e.who, e.other) if e.kind == "swap" else (e.who,))]
+    facts = tuple(zip(people, places, strict=True))
+    return Problem("clinic", facts, tuple(events), rng.choice(targets))
 
 
-def _draw_statute(rng: random.Random, n_hops: int) -> Problem:
+def _sample_statute(rng: random.Random, n_hops: int) -> Problem:
     states, outcomes = rng.sample(STATES, len(STATES)), rng.sample(OUTCOMES, 3)
     chain = [states.pop() for _ in range(n_hops)] + [outcomes.pop()]
     start, rules = chain[0], list(itertools.pairwise(chain))
     for length in ((1, 2), (2, 2), (2, 1), (1, 1), (1, 1))[n_hops - 1]:
-        other = [states.pop() for _ in range(length)] + [outcomes.pop()]
-        rules += itertools.pairwise(other)
+        other_chain = [states.pop() for _ in range(length)] + [outcomes.pop()]
+        rules += itertools.pairwise(other_chain)
     rng.shuffle(rules)
     events = tuple(Event("rule", cause, what=effect) for cause, effect in rules)
     return Problem("statute", (("case", start),), events, "case")
 
 
-def _draw_accounts(rng: random.Random, n_events: int) -> Problem:
+def _sample_accounts(rng: random.Random, n_events: int) -> Problem:
     people = rng.sample(NAMES, rng.choice((2, 3)))
     euro = [str(rng.randint(1, 9)) for _ in people]
     state = dict(zip(people, euro, strict=True))
     events: list[Event] = []
     while len(events) < n_events:
         a, b = rng.sample(people, 2)
-        paid = any(event.kind == "pay" for event in events)  # two steps, so once at most
+        paid = any(
+            event.kind == "pay" for event in events
+        )  # a payment is two steps, so there is at most one
         kind = rng.choices(_ACCOUNT_KINDS, (0.4, 0.4, 0.0 if paid else 0.3))[0]
         n = rng.randint(1, 6)
         event = Event(kind, a, b if kind == "pay" else "", str(n))
@@ -134,12 +132,15 @@ def _draw_accounts(rng: random.Random, n_events: int) -> Problem:
         if all(0 <= int(value) <= MAX_EURO for value in after.values()):
             state = after
             events.append(event)
-    asked = rng.choice([name for e in events for name in (e.who, e.other) if name])
-    return Problem("accounts", tuple(zip(people, euro, strict=True)), tuple(events), asked)
+    target = rng.choice([name for e in events for name in (e.who, e.other) if name])
+    return Problem("accounts", tuple(zip(people, euro, strict=True)), tuple(events), target)
+
+
+_SAMPLERS = {"clinic": _sample_clinic, "statute": _sample_statute, "accounts": _sample_accounts}
 
 
 def apply_event(state: dict[str, str], event: Event) -> None:
-    """Lets the event happen: the simulation that everything is checked against. Changes `state`."""
+    """Apply the event to `state`. Tests compare every solution with this simulation."""
     a, b = event.who, event.other
     if event.kind == "move":
         state[a] = event.what
@@ -156,31 +157,31 @@ def apply_event(state: dict[str, str], event: Event) -> None:
 
 
 def render_problem(problem: Problem, rng: random.Random) -> str:
-    """The question in English, in one of the wordings of each event."""
+    """Return the question in English, with one of the wordings of each event."""
     clauses = []
     for event in problem.events:
         wording = rng.choice(_EVENT_WORDINGS[event.kind])
         clauses.append(wording.format(a=event.who, b=event.other, n=event.what))
-    if problem.domain == "statute":
-        facts = [f"the case is {problem.facts[0][1]}"]
-        return " ".join([format_sentence(c) for c in clauses + facts] + ["What is the outcome?"])
-    numbered = [f"{ORDINALS[i]}, {clause}" for i, clause in enumerate(clauses)]
+    numbered = [f"{o}, {clause}" for o, clause in zip(ORDINALS, clauses, strict=False)]
     who = problem.target.capitalize()
-    if problem.domain == "clinic":
-        facts = [f"{name} is in {place}" for name, place in problem.facts]
-        return " ".join(
-            [format_sentence(c) for c in facts + numbered] + [f"Where is {who} in the end?"]
-        )
-    facts = [f"{name} has {n} euro" for name, n in problem.facts]
-    asks = f"How many euro does {who} have in the end?"
-    return " ".join([format_sentence(c) for c in facts + numbered] + [asks])
+    match problem.domain:
+        case "statute":
+            lines = [*clauses, f"the case is {problem.facts[0][1]}"]
+            question = "What is the outcome?"
+        case "clinic":
+            lines = [*(f"{name} is in {place}" for name, place in problem.facts), *numbered]
+            question = f"Where is {who} in the end?"
+        case _:
+            lines = [*(f"{name} has {n} euro" for name, n in problem.facts), *numbered]
+            question = f"How many euro does {who} have in the end?"
+    return " ".join([*map(format_sentence, lines), question])
 
 
-def _pattern(wording: str) -> str:
+def _build_pattern(wording: str) -> str:
     return wording.format(a="(?P<a>[a-z]+)", b="(?P<b>[a-z]+)", n="(?P<n>[a-z]+|[0-9]+)")
 
 
-_EVENTS = {k: [re.compile(_pattern(w)) for w in ws] for k, ws in _EVENT_WORDINGS.items()}
+_EVENTS = {k: [re.compile(_build_pattern(w)) for w in ws] for k, ws in _EVENT_WORDINGS.items()}
 _CLAUSE = r"(?:(?:first|second|third|fourth|fifth) , [a-z0-9 ]+ \. )+"
 _QUESTIONS = {
     "clinic": re.compile(
@@ -197,33 +198,31 @@ _QUESTIONS = {
 
 
 def parse_problem(text: str) -> Problem:
-    """The last question of the world in `text`, whatever stands around it, else a ValueError."""
+    """Return the last question of the world in `text`. Raises ValueError if there is none."""
     plain = normalize_text(text)
-    found = [(m.end(), d, m) for d, p in _QUESTIONS.items() for m in p.finditer(plain)]
-    if not found:
-        raise ValueError(f"no question of the sandbox world in {text[:80]!r}")
-    _, domain, match = max(found, key=lambda item: item[0])
+    matches = [(m.end(), d, m) for d, p in _QUESTIONS.items() for m in p.finditer(plain)]
+    if not matches:
+        raise ValueError(f"There is no question of the sandbox world in {text[:80]!r}.")
+    _, domain, match = max(matches, key=lambda item: item[0])
     if domain == "statute":
-        events = [_parse_event(clause) for clause in _clauses(match[1])]
+        events = [_parse_event(clause) for clause in _split_clauses(match[1])]
         return Problem(domain, (("case", match[3]),), tuple(events), "case")
-    facts = tuple((words[0], words[3 if domain == "clinic" else 2]) for words in _words(match[1]))
-    numbered = [clause.split(" , ", 1) for clause in _clauses(match[2])]
+    i_value = 3 if domain == "clinic" else 2
+    clauses = [clause.split(" ") for clause in _split_clauses(match[1])]
+    facts = tuple((words[0], words[i_value]) for words in clauses)
+    numbered = [clause.split(" , ", 1) for clause in _split_clauses(match[2])]
     if [ordinal for ordinal, _ in numbered] != list(ORDINALS[: len(numbered)]):
-        raise ValueError(f"the events of the question are not in order: {match[2]!r}")
+        raise ValueError(f"The events of the question are not in order: {match[2]!r}.")
     events = [_parse_event(clause) for _, clause in numbered]
     known = {name for name, _ in facts}
-    unknown = {n for e in events for n in (e.who, e.other) if n} | {match[3]}
-    if unknown - known:
-        raise ValueError(f"the question names {sorted(unknown - known)} but says nothing of them")
+    named = {n for e in events for n in (e.who, e.other) if n} | {match[3]}
+    if named - known:
+        raise ValueError(f"The question has no facts about {sorted(named - known)}.")
     return Problem(domain, facts, tuple(events), match[3])
 
 
-def _clauses(text: str) -> list[str]:
+def _split_clauses(text: str) -> list[str]:
     return [clause for clause in text.strip().removesuffix(" .").split(" . ") if clause]
-
-
-def _words(text: str) -> list[list[str]]:
-    return [clause.split(" ") for clause in _clauses(text)]
 
 
 def _parse_event(clause: str) -> Event:
@@ -232,4 +231,4 @@ def _parse_event(clause: str) -> Event:
             if match := pattern.fullmatch(clause):
                 slots = match.groupdict()
                 return Event(kind, slots["a"], slots.get("b", ""), slots.get("n", ""))
-    raise ValueError(f"the question has an event that the world does not know: {clause!r}")
+    raise ValueError(f"The question has an unknown event: {clause!r}.")

@@ -1,6 +1,4 @@
-"""Writes the sandbox as a user's own files would look: data, instructions, models and a complete
-recipe.
-"""
+"""Write the sandbox as files of a user: data, instruction data, models and a complete recipe."""
 
 import json
 import shutil
@@ -13,7 +11,7 @@ from bridgekd.records import Example
 from bridgekd.sandbox.world import generate_examples
 
 N_POOL, N_VALIDATION, N_TEST, N_INSTRUCTIONS = 4000, 200, 600, 1000
-TRAIN_SEED, TEST_SEED = 1000, 2000  # the base models were made while looking at seeds 0 and 1
+TRAIN_SEED, TEST_SEED = 1000, 2000  # seeds 0 and 1 were used to develop the base models
 QUICK = {"n_pool": 300, "n_validation": 30, "n_test": 60, "n_instructions": 150}
 ASSISTANTS = ("assistant-small", "assistant-middle", "assistant-large")
 
@@ -26,39 +24,32 @@ def export_world(
     n_test: int = N_TEST,
     n_instructions: int = N_INSTRUCTIONS,
 ) -> Path:
-    """Writes the world into `folder` and returns the recipe's path. The same arguments give the
-    same bytes.
+    """Write the world to `folder` and return the path of the recipe.
 
-    Train and test share no question. Raises InputError where the folder holds another recipe of
-    that name.
+    The same arguments give the same bytes. Train and test have no common question. Raises
+    InputError if the folder contains another recipe of the same name.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = files("bridgekd.sandbox").joinpath("recipe.yaml").read_text()
+    package = files("bridgekd.sandbox")
+    recipe = package.joinpath("recipe.yaml").read_text()
     recipe = recipe.replace("validation_size: 200", f"validation_size: {n_validation}")
     path = folder / "sandbox.yaml"
     if path.exists() and path.read_text() != recipe:
-        raise InputError(f"{path} was changed by hand; export into another folder, or move it away")
+        raise InputError(f"{path} was changed. Export to another folder, or move this file.")
     train = generate_examples(n_pool + n_validation, TRAIN_SEED)
     test = generate_examples(n_test, TEST_SEED, exclude={e.question for e in train})
-    _write(folder / "train.jsonl", (_row(e) for e in train))
-    _write(folder / "test.jsonl", (_row(e) for e in test))
-    instructions = files("bridgekd.sandbox").joinpath("instruct.jsonl").read_text().splitlines(True)
+    _write_examples(folder / "train.jsonl", train)
+    _write_examples(folder / "test.jsonl", test)
+    instructions = package.joinpath("instruct.jsonl").read_text().splitlines(True)
     (folder / "instruct.jsonl").write_text("".join(instructions[:n_instructions]))
     for name in ("student", *ASSISTANTS):
-        with as_file(files("bridgekd.sandbox").joinpath("models", name)) as model:
+        with as_file(package.joinpath("models", name)) as model:
             shutil.copytree(model, folder / "models" / name, dirs_exist_ok=True)
     path.write_text(recipe)
     return path
 
 
-def _row(example: Example) -> dict[str, object]:
-    return {
-        "id": example.id,
-        "question": example.question,
-        "answer": example.answer,
-        "domain": example.domain,
-    }
-
-
-def _write(path: Path, rows: Iterable[dict[str, object]]) -> None:
+def _write_examples(path: Path, examples: Iterable[Example]) -> None:
+    columns = ("id", "question", "answer", "domain")
+    rows = ({name: getattr(example, name) for name in columns} for example in examples)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""What the sandbox's teacher answers: a pure function of the seed and the request.
+"""The answers of the sandbox teacher: a pure function of the seed and the request.
 
-The one idea: whatever belongs to the answer (its text, its faults, its usage) is drawn from (seed,
-request), so the same request has the same answer whenever and by whichever way it is asked, live
-or in a batch. What is billed is what was served: thinking counts, a wrong usage does not.
+Everything about an answer (text, faults, usage) is drawn from (seed, request). So a request has the
+same answer at any time, live or in a batch. The bill counts what was served: it includes reasoning
+tokens and ignores a wrong usage.
 """
 
 import hashlib
@@ -10,36 +10,34 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from bridgekd.prompts import ANSWER_PREFIX
 
 UsageStyle = Literal["openai", "gemini", "anthropic", "deepseek"]
-HttpAnswer = tuple[int, Mapping[str, Any], Mapping[str, str]]  # status, body, headers
+JsonObject = Mapping[str, object]
+HttpAnswer = tuple[int, JsonObject, Mapping[str, str]]  # status, body, headers
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _NO_LIMIT = 1 << 20
-_REASONING_LENGTHS = {
-    "none": 0,
-    "minimal": 1,
-    "low": 1,
-    "medium": 2,
-    "high": 4,
-}  # a thought is that many
+_N_DRAFTS = {"none": 0, "minimal": 1, "low": 1, "medium": 2, "high": 4}  # by reasoning_effort
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Shares of calls, each in [0, 1], and times in seconds.
+    """Fractions of requests in [0, 1], and times in seconds.
 
-    Of the line, drawn at each attempt: `throttle` 429 with Retry-After, `error` 500 or 503,
-    `silence` billed but never answered, `drop` billed and then the connection closed. Of the
-    answer, drawn once a request: `cut` half of the text with finish_reason length, `refuse` 400
-    by a content filter, `overbill` usage times 100, `no_usage` no usage at all. `latency_s` is
-    the median of a lognormal delay of shape `spread`. `quota_after` calls are taken before the
-    quota is exhausted. A batch has only those of the answer, and its own `BatchFaults`.
+    Drawn for each attempt: `rate_limit` (429 with Retry-After), `error` (500 or 503), `silence`
+    (billed, but never answered), `drop` (billed, then the connection is closed). Drawn once for
+    each request: `truncate` (half of the text with finish_reason length), `refuse` (400 by a
+    content filter), `overbill` (usage times 100), `no_usage`. `latency_s` is the median of a
+    log-normal delay, `spread` the standard deviation of its logarithm. After `quota_after`
+    requests the quota is exhausted. Batches have only the faults that are drawn once, and their
+    own `BatchFaults`.
     """
 
     rate_limit: float = 0.0
@@ -56,38 +54,76 @@ class Faults:
     quota_after: int | None = None
 
 
+class _Lenient(BaseModel):
+    """A part of a request: strict types, unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class _ChatMessage(_Lenient):
+    content: str
+
+
+class _ResponseFormat(_Lenient):
+    type: Literal["text", "json_object"]
+
+
+class ChatRequest(_Lenient):
+    """The fields of a chat completion request that the teacher reads."""
+
+    messages: Annotated[list[_ChatMessage], Field(min_length=1)]
+    max_tokens: NonNegativeInt | None = None
+    max_completion_tokens: NonNegativeInt | None = None
+    seed: int | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    response_format: _ResponseFormat | None = None
+
+    @property
+    def limit(self) -> int:
+        """The maximum number of completion tokens; 0 is no limit."""
+        return self.max_tokens or self.max_completion_tokens or 0
+
+    @property
+    def rate_limit_tokens(self) -> int:
+        """The tokens that a rate limit charges before the answer: 4 characters are one token."""
+        n_characters = sum(len(m.content) for m in self.messages)
+        return -(-n_characters // 4) + self.limit
+
+
 @dataclass(frozen=True, slots=True)
 class FakeUsage:
-    """Tokens of one answer. `thinking` is part of `completion`, `cached` of `prompt`."""
+    """The tokens of one answer. `reasoning` is part of `completion`, `cached` of `prompt`."""
 
     prompt: int
     completion: int
     reasoning: int = 0
     cached: int = 0
 
-    def to_json(self, style: UsageStyle) -> dict[str, Any]:
-        """The usage as one provider words it."""
-        told: dict[str, Any] = {
+    def to_json(self, style: UsageStyle) -> JsonObject:
+        """Return the usage in the format of one provider."""
+        usage: JsonObject = {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
             "total_tokens": self.prompt + self.completion,
         }
-        thinking = {"completion_tokens_details": {"reasoning_tokens": self.reasoning}}
-        if style == "openai":
-            return told | {"prompt_tokens_details": {"cached_tokens": self.cached}} | thinking
-        if style == "gemini":  # the total alone says that there was thinking
-            return told | {"completion_tokens": self.completion - self.reasoning}
-        if style == "deepseek":
-            hit, miss = self.cached, self.prompt - self.cached
-            return (
-                told | {"prompt_cache_hit_tokens": hit, "prompt_cache_miss_tokens": miss} | thinking
-            )
-        return told
+        details = {"completion_tokens_details": {"reasoning_tokens": self.reasoning}}
+        match style:
+            case "openai":
+                cached = {"prompt_tokens_details": {"cached_tokens": self.cached}}
+                return {**usage, **cached, **details}
+            case "gemini":  # only the total shows that there were reasoning tokens
+                return {**usage, "completion_tokens": self.completion - self.reasoning}
+            case "deepseek":
+                hits, misses = self.cached, self.prompt - self.cached
+                cache = {"prompt_cache_hit_tokens": hits, "prompt_cache_miss_tokens": misses}
+                return {**usage, **cache, **details}
+        return usage
 
 
 @dataclass(frozen=True, slots=True)
 class FakeAnswer:
-    """An answer and what it is billed for; `billed` None: nothing."""
+    """An answer and the usage that is billed for it; None: it is not billed."""
 
     answer: HttpAnswer
     billed: FakeUsage | None = None
@@ -95,11 +131,12 @@ class FakeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class FakeTeacher:
-    """Who answers: `reply(question, seed)` and how it is said.
+    """The teacher. `reply(question, seed)` returns its text, or raises ValueError if it cannot.
 
-    `reasoning`: it thinks before it answers, and refuses the parameters that such models refuse.
-    `cached`: the share of prompts of which the beginning is told as cached: all messages but the
-    last one or, where there is only one, the first half of it. Cached tokens cost what others do.
+    reasoning: the model writes reasoning before its answer, and rejects the parameters that
+    reasoning models reject. cached: the fraction of prompts whose beginning counts as cached (all
+    messages except the last one, or the first half of a single message). Cached tokens cost as much
+    as others.
     """
 
     reply: Callable[[str, int], str]
@@ -110,102 +147,94 @@ class FakeTeacher:
     usage_style: UsageStyle = "openai"
     cached: float = 0.0
 
-    def find_request_error(self, body: Mapping[str, Any]) -> HttpAnswer | None:
-        """What is wrong with a request; None: it can be answered."""
+    def find_request_error(self, body: JsonObject) -> HttpAnswer | None:
+        """Return what is wrong with a request, or None."""
         if body.get("model") not in self.models:
-            return make_error(
-                404, f"The model {body.get('model')!r} does not exist.", "model_not_found"
-            )
-        if not _is_chat(body.get("messages")):
-            return make_error(
-                400, "messages must be a list of role and content.", "invalid_request"
-            )
-        for name, is_right in _PARAMETERS.items():
-            if body.get(name) is not None and not is_right(body[name]):
-                said = f"Invalid value for {name}: {body[name]!r}."
-                return make_error(400, said, "invalid_request", param=name)
-        return self._find_rejected_parameter(body) if self.reasoning else None
-
-    def answer(self, body: Mapping[str, Any]) -> FakeAnswer:
-        """The answer to a request that `complaint` lets pass."""
-        name = _get_answer_seed(body)
-        own = random.Random(f"{self.seed}:{name}")
-        if draw_bool(own, self.faults.refuse):
-            return FakeAnswer(make_error(400, "The content filter blocked this.", "content_filter"))
-        question = str(body["messages"][-1]["content"])
+            message = f"The model {body.get('model')!r} does not exist."
+            return make_error(404, message, "model_not_found")
         try:
-            text = self.reply(question, own.getrandbits(32))
-            thought = self._generate_reasoning(question, body, name)
-        except ValueError as exc:
-            return FakeAnswer(make_error(400, str(exc), "invalid_request"))
-        if (body.get("response_format") or {}).get("type") == "json_object":
-            text = _to_json(text)
-        limit = _limit(body) or _NO_LIMIT
-        thought, thinking_ended = _truncate(thought, limit)
-        n_thinking = count_tokens(thought)
-        limit -= n_thinking
-        if draw_bool(own, self.faults.truncate):
-            limit = min(limit, count_tokens(text) // 2)
-        text, ended = _truncate(text, limit)
-        n_completion = n_thinking + count_tokens(text)
-        if draw_bool(own, self.faults.overbill):
-            n_completion = 100 * (n_completion + limit)
-        usage = FakeUsage(count_prompt(body), n_completion, n_thinking, self._n_cached(body, name))
-        message = {"role": "assistant", "content": text}
-        if self.reasoning:
-            message["reasoning_content"] = thought
-        finish = "stop" if ended and thinking_ended else "length"
-        told = None if draw_bool(own, self.faults.no_usage) else usage.to_json(self.usage_style)
-        return FakeAnswer((200, _completion(body, message, finish, told), {}), usage)
-
-    def _find_rejected_parameter(self, body: Mapping[str, Any]) -> HttpAnswer | None:
-        if body.get("max_tokens") is not None:
-            said = "max_tokens is not supported with this model; use max_completion_tokens."
-            return make_error(400, said, "unsupported_parameter", param="max_tokens")
-        if body.get("temperature") not in (None, 1):
-            said = "Only the default temperature (1) is supported with this model."
-            return make_error(400, said, "unsupported_value", param="temperature")
+            request = ChatRequest.model_validate(body)
+        except ValidationError as exc:
+            name = str(exc.errors()[0]["loc"][0])
+            if name == "messages":
+                message = "messages must be a list of role and content."
+                return make_error(400, message, "invalid_request")
+            message = f"Invalid value for {name}: {body[name]!r}."
+            return make_error(400, message, "invalid_request", param=name)
+        if self.reasoning and request.max_tokens is not None:
+            message = "max_tokens is not supported with this model; use max_completion_tokens."
+            return make_error(400, message, "unsupported_parameter", param="max_tokens")
+        if self.reasoning and request.temperature not in (None, 1):
+            message = "Only the default temperature (1) is supported with this model."
+            return make_error(400, message, "unsupported_value", param="temperature")
         return None
 
-    def _generate_reasoning(self, question: str, body: Mapping[str, Any], name: str) -> str:
-        """Drafts of the answer, more of them the higher the reasoning_effort."""
+    def answer(self, body: JsonObject) -> FakeAnswer:
+        """Return the answer to a request for which `find_request_error` returns None."""
+        request, name = ChatRequest.model_validate(body), _hash_without_unused_seed(body)
+        rng = random.Random(f"{self.seed}:{name}")
+        if draw_bool(rng, self.faults.refuse):
+            return FakeAnswer(make_error(400, "The content filter blocked this.", "content_filter"))
+        question = request.messages[-1].content
+        try:
+            text = self.reply(question, rng.getrandbits(32))
+            reasoning = self._generate_reasoning(question, request, name)
+        except ValueError as exc:
+            return FakeAnswer(make_error(400, str(exc), "invalid_request"))
+        if request.response_format and request.response_format.type == "json_object":
+            text = _to_json(text)
+        limit = request.limit or _NO_LIMIT
+        reasoning, reasoning_ended = _truncate(reasoning, limit)
+        n_reasoning = count_tokens(reasoning)
+        limit -= n_reasoning
+        if draw_bool(rng, self.faults.truncate):
+            limit = min(limit, count_tokens(text) // 2)
+        text, text_ended = _truncate(text, limit)
+        n_completion = n_reasoning + count_tokens(text)
+        if draw_bool(rng, self.faults.overbill):
+            n_completion = 100 * (n_completion + limit)
+        n_by_message = [count_tokens(m.content) for m in request.messages]
+        n_cached = 0
+        if draw_bool(random.Random(f"{self.seed}:{name}:cache"), self.cached):
+            n_cached = sum(n_by_message[:-1]) if n_by_message[1:] else n_by_message[0] // 2
+        usage = FakeUsage(sum(n_by_message), n_completion, n_reasoning, n_cached)
+        message = {"role": "assistant", "content": text}
+        if self.reasoning:
+            message["reasoning_content"] = reasoning
+        finish_reason = "stop" if text_ended and reasoning_ended else "length"
+        completion: dict[str, object] = {
+            "id": f"chatcmpl-{hash_body(body)}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": body["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+        }
+        if not draw_bool(rng, self.faults.no_usage):
+            completion["usage"] = usage.to_json(self.usage_style)
+        return FakeAnswer((200, completion, {}), usage)
+
+    def _generate_reasoning(self, question: str, request: ChatRequest, name: str) -> str:
+        """Return drafts of the answer; a higher reasoning_effort gives more of them."""
         if not self.reasoning:
             return ""
-        dice = random.Random(f"{self.seed}:{name}:thought")
-        n_drafts = _REASONING_LENGTHS[body.get("reasoning_effort") or "medium"]
-        return "\n".join(self.reply(question, dice.getrandbits(32)) for _ in range(n_drafts))
-
-    def _n_cached(self, body: Mapping[str, Any], name: str) -> int:
-        if not draw_bool(random.Random(f"{self.seed}:{name}:cache"), self.cached):
-            return 0
-        *first, last = (count_tokens(m["content"]) for m in body["messages"])
-        return sum(first) if first else last // 2
+        rng = random.Random(f"{self.seed}:{name}:thought")
+        n_drafts = _N_DRAFTS[request.reasoning_effort or "medium"]
+        return "\n".join(self.reply(question, rng.getrandbits(32)) for _ in range(n_drafts))
 
 
 def count_tokens(text: str) -> int:
-    """Words and punctuation marks: what this server bills."""
+    """Return the number of words and punctuation marks, which this server bills as tokens."""
     return len(_TOKEN.findall(text))
 
 
-def count_prompt(body: Mapping[str, Any]) -> int:
-    """The tokens of a request's messages."""
-    return sum(count_tokens(m["content"]) for m in body["messages"])
-
-
-def count_requested_tokens(body: Mapping[str, Any]) -> int:
-    """What a request counts before it is answered, as a rate limit guesses it."""
-    n_characters = sum(len(m["content"]) for m in body["messages"])
-    return -(-n_characters // 4) + _limit(body)
-
-
-def hash_body(body: Mapping[str, Any]) -> str:
-    """A request's name in `calls` and `served`: the hash of its whole body."""
+def hash_body(body: JsonObject) -> str:
+    """Return the key of a request in the counters: the hash of its complete body."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def draw_bool(dice: random.Random, share: float) -> bool:
-    """Whether a draw falls into this share."""
-    return dice.random() < share
+def draw_bool(rng: random.Random, fraction: float) -> bool:
+    """Return True with the probability `fraction`."""
+    return rng.random() < fraction
 
 
 def make_error(
@@ -216,79 +245,29 @@ def make_error(
     *,
     param: str | None = None,
 ) -> HttpAnswer:
-    """An error in OpenAI's shape."""
+    """Return an error in the format of OpenAI."""
     body = {"error": {"message": message, "type": code, "param": param, "code": code}}
     return status, body, headers or {}
 
 
-def _get_answer_seed(body: Mapping[str, Any]) -> str:
-    """What the answer hangs on: the request, but for a `seed` where nothing is sampled."""
-    temperature = body.get("temperature")
-    if "seed" in body and temperature is not None and temperature == 0:
+def _hash_without_unused_seed(body: JsonObject) -> str:
+    """Return the hash of a request, without a `seed` that greedy decoding does not use."""
+    if "seed" in body and body.get("temperature") == 0:
         body = {name: value for name, value in body.items() if name != "seed"}
     return hash_body(body)
 
 
-def _completion(
-    body: Mapping[str, Any],
-    message: Mapping[str, str],
-    finish: str,
-    usage: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    found = {
-        "id": f"chatcmpl-{hash_body(body)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-    }
-    return found if usage is None else found | {"usage": usage}
-
-
 def _truncate(text: str, limit: int) -> tuple[str, bool]:
-    """The text's first `limit` tokens, and whether that is all of it."""
-    marks = list(_TOKEN.finditer(text))
-    if len(marks) <= limit:
+    """Return the first `limit` tokens of the text, and whether they are the complete text."""
+    tokens = list(_TOKEN.finditer(text))
+    if len(tokens) <= limit:
         return text, True
-    return text[: marks[limit - 1].end() if limit else 0], False
+    return text[: tokens[limit - 1].end() if limit else 0], False
 
 
 def _to_json(text: str) -> str:
-    rationale, mark, answer = text.rpartition(ANSWER_PREFIX)
-    if not mark:
+    rationale, prefix, answer = text.rpartition(ANSWER_PREFIX)
+    if not prefix:
         rationale, answer = text, ""
-    return json.dumps(
-        {"rationale": rationale.strip(), "answer": answer.strip()}, ensure_ascii=False
-    )
-
-
-def _limit(body: Mapping[str, Any]) -> int:
-    return int(body.get("max_tokens") or body.get("max_completion_tokens") or 0)
-
-
-def _is_chat(messages: object) -> bool:
-    return (
-        isinstance(messages, list)
-        and bool(messages)
-        and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages)
-    )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _make_choice_check(values: Sequence[str]) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, str) and value in values
-
-
-_PARAMETERS: dict[str, Callable[[Any], bool]] = {
-    "max_tokens": lambda value: _is_whole(value) and value >= 0,
-    "max_completion_tokens": lambda value: _is_whole(value) and value >= 0,
-    "seed": _is_whole,
-    "temperature": lambda value: isinstance(value, int | float) and 0 <= value <= 2,
-    "reasoning_effort": _make_choice_check(tuple(_REASONING_LENGTHS)),
-    "response_format": lambda value: (
-        isinstance(value, dict) and value.get("type") in ("text", "json_object")
-    ),
-}
+    parts = {"rationale": rationale.strip(), "answer": answer.strip()}
+    return json.dumps(parts, ensure_ascii=False)

@@ -1,9 +1,9 @@
-"""How the teacher words a step: six styles of every kind of step, and the reading of all of them.
+"""The phrases of the teacher: six styles for each kind of step, and a parser for all of them.
 
-A template is used in both directions: `say` fills it, `understand` matches it word by word after
-`normalise`, so that spaces and capitals do not matter. Every template says what it reads before
-what it concludes. Slots: o ordinal, a b names, p q places read, c d what is concluded, n an
-amount, h what one has, r a result, x y z states of the case. A slot has one value.
+A template works in both directions: `render_step` fills it, and `parse_step` matches it after
+`normalize_text`, so spaces and case do not matter. Every template has the facts before the
+conclusion. Slots: o ordinal; a, b names; p, q places before the step; c, d conclusions; n amount;
+h amount before the step; r result; x, y, z states of the case. A slot has one value.
 """
 
 import re
@@ -110,7 +110,7 @@ Slots = dict[str, str]
 
 
 def render_step(kind: str, style: int, slots: Slots) -> str:
-    """The step as a clause, without its full stop."""
+    """Return the step as a clause, without a period."""
     return STEP_PHRASES[kind][style].format(**slots)
 
 
@@ -133,10 +133,10 @@ _STEP_PATTERNS = {
 
 
 def parse_step(domain: str, clause: str) -> tuple[str, Slots, bool] | None:
-    """(kind, slots, whether repeated slots agree) of a normalised clause, None for no step."""
+    """Return (kind, slots, whether repeated slots agree) of a normalized clause, or None."""
     for kind in KINDS[domain]:
-        for reader in _STEP_PATTERNS[kind]:
-            if match := reader.fullmatch(clause):
+        for pattern in _STEP_PATTERNS[kind]:
+            if match := pattern.fullmatch(clause):
                 groups = match.groupdict()
                 slots = {name[0]: value for name, value in groups.items() if name[1:] == "1"}
                 agree = all(slots[name[0]] == value for name, value in groups.items())

@@ -1,16 +1,17 @@
-"""The world's step checker in the form that `evaluate.step_checker: sandbox` asks for."""
+"""The step checker of the world, for `evaluate.step_checker: sandbox`."""
 
 from bridgekd.records import StepCount
 from bridgekd.sandbox.world import check_steps
 
 
 def count_wrong_steps(question: str, rationale: str) -> StepCount | None:
-    """Every step that is wrong, not understood or missing counts as one that went wrong; None
-    where the question is not of this world.
+    """Return the steps and wrong steps of a rationale; None for a question of another world.
+
+    A step that is wrong, not understood or missing counts as wrong.
     """
     try:
-        found = check_steps(question, rationale)
+        report = check_steps(question, rationale)
     except ValueError:
         return None
-    lost = found.n_unread + found.n_missing
-    return StepCount(found.n_steps + lost, found.n_wrong + lost)
+    n_lost = report.n_unread + report.n_missing
+    return StepCount(report.n_steps + n_lost, report.n_wrong + n_lost)

@@ -1,10 +1,9 @@
-"""An OpenAI-compatible teacher on loopback that fails on purpose and counts what it billed.
+"""An OpenAI-compatible teacher on loopback that fails on purpose and counts what it bills.
 
-The one idea: every fault is drawn from (seed, request, attempt number), so a test that fails can be
-run again. Faults of the line (429, 5xx, silence, a dropped connection, delay) are drawn anew at
-each attempt; what belongs to the answer (cut off, refused, overbilled, without usage) is the same
-whenever the same request is asked. A call that is dropped or never answered is billed: the worst
-case.
+Every fault is drawn from (seed, request, attempt number), so a failed test can be repeated.
+Faults of the connection (429, 5xx, silence, a dropped connection, delay) are drawn for each
+attempt. Faults of the answer (truncated, refused, overbilled, without usage) are the same for every
+attempt of a request. A request that is dropped or never answered is billed: this is the worst case.
 """
 
 import json
@@ -12,7 +11,6 @@ import math
 import random
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -22,11 +20,12 @@ from typing import Any
 from bridgekd.sandbox.batch_api import BatchApi, BatchFaults
 from bridgekd.sandbox.billing import BATCH_PRICE, SANDBOX_PRICE, BillingCounters
 from bridgekd.sandbox.fake_teacher import (
+    ChatRequest,
     FakeTeacher,
     Faults,
     HttpAnswer,
+    JsonObject,
     UsageStyle,
-    count_requested_tokens,
     count_tokens,
     draw_bool,
     hash_body,
@@ -53,65 +52,56 @@ _NO_BATCH_FAULTS = BatchFaults()
 
 
 class TeacherServer(ThreadingHTTPServer):
-    """The running server; what it counts is told in `Books`."""
+    """The running server. `calls` and `served` are those of `BillingCounters`."""
 
     daemon_threads = False
     request_queue_size = 256
 
     def __init__(
         self,
-        voice: FakeTeacher,
+        teacher: FakeTeacher,
         *,
         rate: RateLimitSpec | None,
         batch_faults: BatchFaults,
         port: int,
         api_key: str | None,
     ) -> None:
-        self.voice, self.faults, self.api_key = voice, voice.faults, api_key
-        self.books = BillingCounters()
-        self.batches = BatchApi(voice, self.books, batch_faults)
+        self.teacher, self.faults, self.api_key = teacher, teacher.faults, api_key
+        self.counters = BillingCounters()
+        self.calls, self.served = self.counters.calls, self.counters.served
+        self.batches = BatchApi(teacher, self.counters, batch_faults)
         self.stopping = threading.Event()
-        self._limit = ServerRateLimiter(rate) if rate else None
+        self._limiter = ServerRateLimiter(rate) if rate else None
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
     def base_url(self) -> str:
-        """What a client takes as `base_url`."""
+        """The `base_url` for a client."""
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     @property
-    def calls(self) -> Counter[str]:
-        """How often each request arrived."""
-        return self.books.calls
-
-    @property
-    def served(self) -> Counter[str]:
-        """How often each request was billed."""
-        return self.books.served
-
-    @property
     def n_rate_limited(self) -> int:
-        """How many arrivals were over the rate."""
-        return self.books.throttled
+        """The number of arrivals over the rate limit."""
+        return self.counters.n_rate_limited
 
     @property
     def billed(self) -> int:
-        """Micro-dollars."""
-        return self.books.billed
+        """The cost of everything that was served, in micro-dollars."""
+        return self.counters.billed_microusd
 
-    def stats(self) -> dict[str, Any]:
-        """The counts as JSON, as GET /stats gives them."""
-        return self.books.to_json()
+    def get_stats(self) -> JsonObject:
+        """Return the counters and faults as JSON, as GET /stats does."""
+        return {**self.counters.to_json(), "faults": asdict(self.faults)}
 
     def close(self) -> None:
-        """Ends waiting answers and open connections, then the server and its batches."""
+        """Stop waiting answers, open connections, the server and its batches."""
         self.stopping.set()
         self.shutdown()
         with self._lock:
             for connection in self._sockets:
-                with suppress(OSError):  # the client was faster
+                with suppress(OSError):  # the client closed it first
                     connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
         self.batches.close()
@@ -127,62 +117,54 @@ class TeacherServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """Ignore a client that closed its connection."""
 
     def check_key(self, authorization: str) -> HttpAnswer | None:
-        """What a client without the right key is told; None: it has it."""
+        """Return a 401 for a wrong API key, else None."""
         if self.api_key is None or authorization == f"Bearer {self.api_key}":
             return None
         # A careless server repeats the header; a client must not pass that on.
         return make_error(401, f"Incorrect API key provided: {authorization}.", "invalid_api_key")
 
-    def complete(self, body: Mapping[str, Any], authorization: str) -> HttpAnswer | None:
-        """The answer to one chat completion; None: say nothing and close the connection."""
-        if refusal := self.check_key(authorization) or self.voice.find_request_error(body):
-            return refusal
+    def complete(self, body: JsonObject, authorization: str) -> HttpAnswer | None:
+        """Return the answer to a chat completion request; None closes the connection."""
+        if rejection := self.check_key(authorization) or self.teacher.find_request_error(body):
+            return rejection
         key = hash_body(body)
-        wait = self._limit.acquire(count_requested_tokens(body)) if self._limit else 0.0
-        if self._limit and wait > 0:
-            self.books.count_rate_limited(key)
-            why = "Rate limit reached." if wait < math.inf else "Request too large."
-            return make_error(429, why, "rate_limit_exceeded", self._limit.retry_after(wait))
-        attempt = self.books.count_request(key)
-        if not self.books.take_quota(self.faults.quota_after):
+        if self._limiter:
+            wait = self._limiter.acquire(ChatRequest.model_validate(body).rate_limit_tokens)
+            if wait > 0:
+                self.counters.count_rate_limited(key)
+                message = "Rate limit reached." if wait < math.inf else "Request too large."
+                headers = self._limiter.build_retry_header(wait)
+                return make_error(429, message, "rate_limit_exceeded", headers)
+        attempt = self.counters.count_request(key)
+        if not self.counters.take_quota(self.faults.quota_after):
             return make_error(429, "You exceeded your current quota.", "insufficient_quota")
-        line = random.Random(f"{self.voice.seed}:{key}:{attempt}")
-        if fault := self._draw_fault(line):
-            return fault
-        self.stopping.wait(self._delay(line))
-        said = self.voice.answer(body)
-        if said.billed:
-            self.books.add_cost(key, said.billed, SANDBOX_PRICE)
-        if draw_bool(line, self.faults.silence):
+        rng = random.Random(f"{self.teacher.seed}:{key}:{attempt}")
+        if draw_bool(rng, self.faults.rate_limit):
+            headers = {"Retry-After": f"{self.faults.retry_after_s:g}"}
+            return make_error(429, "Rate limit reached.", "rate_limit_exceeded", headers)
+        if draw_bool(rng, self.faults.error):
+            return make_error(rng.choice((500, 503)), "The server had an error.", "server_error")
+        self.stopping.wait(self.faults.latency_s * math.exp(self.faults.spread * rng.gauss()))
+        result = self.teacher.answer(body)
+        if result.billed:
+            self.counters.add_cost(key, result.billed, SANDBOX_PRICE)
+        if draw_bool(rng, self.faults.silence):
             self.stopping.wait()
             return None
-        return None if draw_bool(line, self.faults.drop) else said.answer
+        return None if draw_bool(rng, self.faults.drop) else result.answer
 
-    def rate_headers(self) -> Mapping[str, str]:
-        """What the x-ratelimit headers say now; without a rate, always the same."""
-        if self._limit:
-            return self._limit.build_headers()
+    def build_rate_headers(self) -> Mapping[str, str]:
+        """Return the x-ratelimit headers; they are constant without a rate limit."""
+        if self._limiter:
+            return self._limiter.build_headers()
         return {"x-ratelimit-limit-requests": "10000", "x-ratelimit-remaining-requests": "9999"}
-
-    def _draw_fault(self, line: random.Random) -> HttpAnswer | None:
-        if draw_bool(line, self.faults.rate_limit):
-            wait = f"{self.faults.retry_after_s:g}"
-            return make_error(
-                429, "Rate limit reached.", "rate_limit_exceeded", {"Retry-After": wait}
-            )
-        if draw_bool(line, self.faults.error):
-            return make_error(line.choice((500, 503)), "The server had an error.", "server_error")
-        return None
-
-    def _delay(self, line: random.Random) -> float:
-        return self.faults.latency_s * math.exp(self.faults.spread * line.gauss())
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """HTTP/1.1 with persistent connections; one write an answer."""
+    """HTTP/1.1 with persistent connections and one write for each answer."""
 
     server: TeacherServer
     protocol_version = "HTTP/1.1"
@@ -190,18 +172,6 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def do_GET(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_DELETE(self) -> None:
-        self._answer()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Silent: the counts say more."""
-
-    def _answer(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         match self._route(raw):
             case None:
@@ -211,20 +181,25 @@ class _Handler(BaseHTTPRequestHandler):
             case status, body, headers:
                 self._send(status, json.dumps(body).encode(), headers)
 
+    do_POST = do_DELETE = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing: the counters have everything."""
+
     def _route(self, raw: bytes) -> HttpAnswer | bytes | None:
-        server = self.server
-        if (self.command, self.path) == ("GET", "/stats"):
-            return 200, server.stats() | {"faults": asdict(server.faults)}, {}
-        if (self.command, self.path) == ("GET", "/v1/models"):
-            models = [{"id": name, "object": "model"} for name in server.voice.models]
+        server, route = self.server, (self.command, self.path)
+        if route == ("GET", "/stats"):
+            return 200, server.get_stats(), {}
+        if route == ("GET", "/v1/models"):
+            models = [{"id": name, "object": "model"} for name in server.teacher.models]
             return 200, {"object": "list", "data": models}, {}
         authorization = self.headers.get("Authorization") or ""
         if self.path.startswith(("/v1/files", "/v1/batches")):
-            if stranger := server.check_key(authorization):
-                return stranger
-            kind = self.headers.get("Content-Type") or ""
-            return server.batches.handle(self.command, self.path, kind, raw)
-        if (self.command, self.path) != ("POST", "/v1/chat/completions"):
+            if rejection := server.check_key(authorization):
+                return rejection
+            content_type = self.headers.get("Content-Type") or ""
+            return server.batches.handle(*route, content_type, raw)
+        if route != ("POST", "/v1/chat/completions"):
             return make_error(404, f"There is no {self.command} {self.path} here.", "not_found")
         try:
             body = json.loads(raw)
@@ -240,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
             "Content-Type": "application/json",
             "Content-Length": str(len(payload)),
             "x-request-id": f"req-{id(payload):x}",
-            **self.server.rate_headers(),
+            **self.server.build_rate_headers(),
             **headers,
         }.items():
             self.send_header(name, value)
@@ -264,14 +239,14 @@ def run_teacher_server(
     usage_style: UsageStyle = "openai",
     cached: float = 0.0,
 ) -> Iterator[TeacherServer]:
-    """A server that runs until the block ends, on 127.0.0.1 and a free port unless `port` is given.
+    """Yield a server that runs until the block ends, on 127.0.0.1; port 0 is a free port.
 
-    `reply(question, seed)` is the text it answers (a ValueError: it cannot); by default the
-    sandbox world's teacher, wrong at `wrong_rate`. With `api_key`, any other key gets a 401.
-    `rate` holds for live calls, not for batches. `reasoning` and `cached` are told in `Voice`,
-    `usage_style` in `Usage`.
+    reply: `reply(question, seed)` returns the text of an answer, or raises ValueError if it cannot.
+    The default is the teacher of the sandbox world, which is wrong at `wrong_rate`. api_key: any
+    other key gets a 401. rate: for live requests, not for batches. For `reasoning` and `cached` see
+    `FakeTeacher`, for `usage_style` see `FakeUsage`.
     """
-    voice = FakeTeacher(
+    teacher = FakeTeacher(
         reply or _make_reply_function(wrong_rate),
         faults,
         seed,
@@ -280,7 +255,9 @@ def run_teacher_server(
         usage_style,
         cached,
     )
-    server = TeacherServer(voice, rate=rate, batch_faults=batch_faults, port=port, api_key=api_key)
+    server = TeacherServer(
+        teacher, rate=rate, batch_faults=batch_faults, port=port, api_key=api_key
+    )
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="sandbox-teacher")
     thread.start()
     try:

@@ -1,7 +1,7 @@
 """The sandbox world: questions, exact answers, a teacher's replies and a check of every step.
 
-Everything is a pure function of its arguments and works from the question's text, so that the
-teacher's server needs no list of questions. A `Step` is one step with its slots (see wordings.py).
+All functions are pure and work from the text of the question, so the teacher server needs no list
+of questions. A `Step` is one step with its slots (see phrases.py).
 """
 
 import random
@@ -28,15 +28,13 @@ from bridgekd.sandbox.domains import (
 from bridgekd.sandbox.phrases import N_STYLES, Slots, parse_step, render_step
 
 WRONG_RATE = 0.10
-OTHER_STYLE_RATE = (
-    0.1  # how often a step of a rationale is worded in another style than its neighbours
-)
-MERGED_RATE = 0.2  # how often two steps share a sentence
+OTHER_STYLE_RATE = 0.1  # fraction of steps in another style than the rest of the rationale
+MERGED_RATE = 0.2  # fraction of steps that share a sentence with the step before
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: `kind` and slots as in wordings.py, and the question's clause it belongs to."""
+    """One step: its kind and slots, as in phrases.py."""
 
     kind: str
     slots: Slots
@@ -44,27 +42,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """The steps of a question in order, the closing one included, and its answer."""
+    """The steps of a question in order, with the closing step, and its answer."""
 
     steps: tuple[Step, ...]
     answer: str
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """A rationale and the answer it arrives at."""
-
-    rationale: str
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
 class StepReport:
-    """What `check_steps` found. A merged step counts as the steps it is made of.
+    """The result of `check_steps`. A merged step counts as the steps that it consists of.
 
-    A step is wrong if it does not follow from the question and from what the rationale itself has
-    reached before it: a mistake counts once, not again in all that is built on it. `n_unread`
-    clauses are not understood at all; `n_missing` steps of the solution have no counterpart.
+    A step is wrong if it does not follow from the question and the earlier steps of the rationale.
+    So a mistake counts once, and not again in later steps that use its result. `n_unread` clauses
+    are not understood. `n_missing` steps of the solution are not in the rationale.
     """
 
     n_steps: int
@@ -74,7 +64,7 @@ class StepReport:
 
 
 def generate_examples(n: int, seed: int, exclude: Collection[str] = ()) -> list[Example]:
-    """`n` examples of all domains, no question twice and none whose text is in `exclude`."""
+    """Return `n` examples of all domains with different questions that are not in `exclude`."""
     rng = random.Random(f"world:{seed}")
     seen = set(exclude)
     rows: list[Example] = []
@@ -90,45 +80,49 @@ def generate_examples(n: int, seed: int, exclude: Collection[str] = ()) -> list[
 
 
 def solve(question: str) -> Solution:
-    """The exact steps and answer; ValueError if the text holds no question of the world."""
+    """Return the exact steps and answer. Raises ValueError for a text without such a question."""
     return _derive_steps(parse_problem(question), slip_at=None, rng=random.Random(0))
 
 
-def generate_rationale(question: str, seed: int, *, wrong: bool = False) -> Explanation:
-    """A teacher's rationale in varied wordings; `wrong`: one mistake, carried on to the answer."""
+def generate_rationale(question: str, seed: int, *, wrong: bool = False) -> tuple[str, str]:
+    """Return a teacher's rationale and its answer.
+
+    wrong: the rationale has one mistake, which makes the answer wrong.
+    """
     rng = random.Random(f"explain:{seed}:{normalize_text(question)}")
     problem = parse_problem(question)
     solution = _derive_wrong_solution(problem, rng) if wrong else solve(question)
-    return Explanation(_render_steps(solution.steps, rng), solution.answer)
+    return _render_steps(solution.steps, rng), solution.answer
 
 
 def generate_reply(question: str, seed: int, wrong_rate: float = WRONG_RATE) -> str:
-    """The text a teacher sends back: a rationale, then the line `Answer: <answer>`.
+    """Return the text of a teacher: a rationale, then the line `Answer: <answer>`.
 
-    `question` may hold other lines around the question; only the question itself and `seed` count.
+    The reply depends on `seed` and the question itself, not on other lines around it.
     """
-    plain = render_problem(
-        parse_problem(question), random.Random(0)
-    )  # what stands around the question does not count
+    plain = render_problem(parse_problem(question), random.Random(0))
     wrong = random.Random(f"wrong:{seed}:{plain}").random() < wrong_rate
-    explanation = generate_rationale(plain, seed, wrong=wrong)
-    return f"{explanation.rationale}\n{ANSWER_PREFIX} {explanation.answer}"
+    rationale, answer = generate_rationale(plain, seed, wrong=wrong)
+    return f"{rationale}\n{ANSWER_PREFIX} {answer}"
 
 
 def _list_steps(problem: Problem) -> list[tuple[str, Event]]:
-    """(ordinal, event) of every step in order; a payment is two steps, the second called `also`."""
-    legs = []
+    """Return (ordinal, event) of every step in order.
+
+    A payment is two steps; the ordinal of the second one is `also`.
+    """
+    steps = []
     for ordinal, event in zip(ORDINALS, problem.events, strict=False):
         if event.kind == "pay":
-            legs.append((ordinal, Event("spend", event.who, "", event.what)))
-            legs.append(("also", Event("earn", event.other, "", event.what)))
+            steps.append((ordinal, Event("spend", event.who, "", event.what)))
+            steps.append(("also", Event("earn", event.other, "", event.what)))
         else:
-            legs.append((ordinal, event))
-    return legs
+            steps.append((ordinal, event))
+    return steps
 
 
 def _derive_step(state: dict[str, str], ordinal: str, event: Event) -> Step:
-    """The step that follows from `state`."""
+    """Return the step that follows from `state`."""
     a, b = event.who, event.other
     if event.kind == "move":
         return Step("move", {"o": ordinal, "a": a, "q": event.what, "c": event.what})
@@ -145,7 +139,7 @@ def _derive_step(state: dict[str, str], ordinal: str, event: Event) -> Step:
 
 
 def _apply_step(state: dict[str, str], step: Step) -> None:
-    """Puts what the step concludes into `state`."""
+    """Write the conclusions of the step to `state`."""
     if step.kind in ("rule", "rule_twice"):
         state["case"] = step.slots["c"]
         return
@@ -155,7 +149,7 @@ def _apply_step(state: dict[str, str], step: Step) -> None:
 
 
 def _derive_steps(problem: Problem, slip_at: int | None, rng: random.Random) -> Solution:
-    """All steps, with a mistake in step `slip_at`; what follows is built on it."""
+    """Return all steps. Step `slip_at` has a mistake, and later steps use its result."""
     state = dict(problem.facts)
     steps: list[Step] = []
     if problem.domain == "statute":
@@ -168,7 +162,7 @@ def _derive_steps(problem: Problem, slip_at: int | None, rng: random.Random) -> 
             steps.append(Step("rule", {"x": x, "y": y, "c": y}))
             _apply_step(state, steps[-1])
             if len(steps) > len(rules):
-                raise ValueError("the rules of the question go round in a circle")
+                raise ValueError("The rules of the question form a cycle.")
     else:
         for ordinal, event in _list_steps(problem):
             step = _derive_step(state, ordinal, event)
@@ -182,7 +176,7 @@ def _derive_steps(problem: Problem, slip_at: int | None, rng: random.Random) -> 
 
 
 def _corrupt_step(step: Step, state: dict[str, str], rng: random.Random) -> Step:
-    """The step with a wrong conclusion: somebody stays, lands elsewhere, or a sum is off."""
+    """Return the step with a wrong conclusion: a wrong place, no exchange, or a wrong sum."""
     slots = dict(step.slots)
     if step.kind in ("plus", "minus"):
         right = int(slots["r"])
@@ -197,40 +191,36 @@ def _corrupt_step(step: Step, state: dict[str, str], rng: random.Random) -> Step
 
 
 def _derive_wrong_solution(problem: Problem, rng: random.Random) -> Solution:
-    """A solution with one mistake that makes the answer wrong."""
+    """Return a solution with one mistake that makes the answer wrong."""
     right = _derive_steps(problem, None, rng)
     while True:
         slip_at = rng.randrange(len(right.steps) - 1)
         try:
             wrong = _derive_steps(problem, slip_at, rng)
         except ValueError:
-            continue  # a wrong rule that leads in a circle
-        if wrong.answer != right.answer and wrong.steps != right.steps and _in_range(wrong):
+            continue  # the wrong rule leads to a cycle
+        if wrong.answer != right.answer and wrong.steps != right.steps and _is_in_range(wrong):
             return wrong
 
 
-def _in_range(solution: Solution) -> bool:
+def _is_in_range(solution: Solution) -> bool:
     results = [step.slots["r"] for step in solution.steps if "r" in step.slots]
     return all(0 <= int(result) <= MAX_EURO for result in results)
 
 
 def _render_steps(steps: tuple[Step, ...], rng: random.Random) -> str:
-    """The steps as sentences, mostly in one style, some of them merged."""
+    """Return the steps as sentences: most in one style, some of them merged."""
     style = rng.randrange(N_STYLES)
-    clauses: list[str] = []
-    merged: list[bool] = []
+    sentences: list[str] = []
     todo = list(steps)
     while todo:
         step = todo.pop(0)
-        merge = bool(clauses) and rng.random() < MERGED_RATE and not step.kind.startswith("end")
+        merge = bool(sentences) and rng.random() < MERGED_RATE and not step.kind.startswith("end")
         if step.kind == "rule" and todo and todo[0].kind == "rule" and rng.random() < MERGED_RATE:
             x, y, z = step.slots["x"], step.slots["y"], todo.pop(0).slots["y"]
             step, merge = Step("rule_twice", {"x": x, "y": y, "z": z, "c": z}), False
         own = rng.randrange(N_STYLES) if rng.random() < OTHER_STYLE_RATE else style
-        clauses.append(render_step(step.kind, own, step.slots))
-        merged.append(merge)
-    sentences: list[str] = []
-    for clause, merge in zip(clauses, merged, strict=True):
+        clause = render_step(step.kind, own, step.slots)
         if merge:
             sentences[-1] += f"; {clause}"
         else:
@@ -239,21 +229,20 @@ def _render_steps(steps: tuple[Step, ...], rng: random.Random) -> str:
 
 
 def check_steps(question: str, rationale: str) -> StepReport:
-    """Counts the steps and mistakes of a rationale; capitals and spaces do not matter.
+    """Count the steps and mistakes of a rationale. Case, spaces and the answer line are ignored.
 
-    The answer line, if there is one, is left out. ValueError if `question` is not of the world.
+    Raises ValueError if `question` is not a question of the world.
     """
     problem = parse_problem(question)
     state = dict(problem.facts)
     body = re.split(rf"(?i)\b{ANSWER_PREFIX}", rationale)[0]
-    due = _list_steps(problem)
+    todo = _list_steps(problem)
     n_steps = n_wrong = n_unread = 0
-    for clause in _clauses(body):
-        found = parse_step(problem.domain, clause)
-        if found is None:
+    for clause in _split_clauses(body):
+        if (parsed := parse_step(problem.domain, clause)) is None:
             n_unread += 1
             continue
-        kind, slots, agree = found
+        kind, slots, agree = parsed
         step = Step(kind, slots)
         if kind.startswith("end"):
             right, size = slots.get("a", "case") == problem.target, 1
@@ -262,7 +251,7 @@ def check_steps(question: str, rationale: str) -> StepReport:
             right, size = _is_valid_rule(problem, state, step), 2 if kind == "rule_twice" else 1
             _apply_step(state, step)
         else:
-            right, size = _is_valid_step(due, state, step), 1
+            right, size = _is_valid_step(todo, state, step), 1
             _apply_step(state, step)
         n_steps += size
         n_wrong += not (right and agree)
@@ -270,28 +259,28 @@ def check_steps(question: str, rationale: str) -> StepReport:
     return StepReport(n_steps, n_wrong, n_unread, n_missing)
 
 
-def _clauses(text: str) -> list[str]:
+def _split_clauses(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"[.;]", normalize_text(text)) if part.strip()]
 
 
 def _is_valid_rule(problem: Problem, state: dict[str, str], step: Step) -> bool:
     rules = {event.who: event.what for event in problem.events}
     x, y, z = step.slots["x"], step.slots["y"], step.slots.get("z")
-    reads = state["case"] == x and rules.get(x) == y
+    is_read_right = state["case"] == x and rules.get(x) == y
     if z is None:
-        return reads and step.slots["c"] == y
-    return reads and rules.get(y) == z and step.slots["c"] == z
+        return is_read_right and step.slots["c"] == y
+    return is_read_right and rules.get(y) == z and step.slots["c"] == z
 
 
-def _is_valid_step(due: list[tuple[str, Event]], state: dict[str, str], step: Step) -> bool:
-    """Whether the step is the next one due and right; takes it, and any it skipped, off `due`."""
-    if not due:
+def _is_valid_step(todo: list[tuple[str, Event]], state: dict[str, str], step: Step) -> bool:
+    """Return whether the step is the next one and right. Remove it and skipped ones from `todo`."""
+    if not todo:
         return False
-    ordinal, event = due.pop(0)
+    ordinal, event = todo.pop(0)
     if step.slots["o"] != ordinal:
-        while step.slots["o"] in (later := [o for o, _ in due]) and later[0] != step.slots["o"]:
-            due.pop(0)
-        if due and due[0][0] == step.slots["o"]:
-            due.pop(0)
+        while step.slots["o"] in (later := [o for o, _ in todo]) and later[0] != step.slots["o"]:
+            todo.pop(0)
+        if todo and todo[0][0] == step.slots["o"]:
+            todo.pop(0)
         return False
     return step == _derive_step(state, ordinal, event)

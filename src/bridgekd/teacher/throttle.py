@@ -1,4 +1,4 @@
-"""Lets requests out to the teacher, one after the other, in the order in which they came."""
+"""Lets requests go to the teacher one after the other, in order of arrival."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,9 +9,9 @@ from bridgekd.recipe import TeacherOptions
 
 
 class Throttle:
-    """At most `max_in_flight` at once, within the user's limits, as fast as the server takes them.
+    """Keeps at most `max_in_flight` requests open, within the user's and the server's rate limits.
 
-    A request counts for the user's limit on tokens as the most it can have, until it has ended.
+    A request counts in the user's token limit at its maximum until it has ended.
     """
 
     def __init__(self, max_in_flight: int, limits: TeacherOptions | None) -> None:
@@ -23,17 +23,17 @@ class Throttle:
 
     @asynccontextmanager
     async def acquire(self, n_tokens: int) -> AsyncIterator[float]:
-        """Wait until a request may go out; yields when that was. It is in flight inside."""
+        """Wait until a request may be sent; yield that time. The request is open inside."""
         async with self._slots:
             yield await self._wait_for_turn(n_tokens)
 
     def refund_tokens(self, n_tokens: int) -> None:
-        """Return what a request did not use of the user's limit on tokens."""
+        """Return the part of the user's token limit that a request did not use."""
         if self._tokens is not None:
             self._tokens.refund(n_tokens)
 
     def record_rate_limit(self, sent_at: float) -> None:
-        """The server answered a request that went out at `sent_at` with HTTP 429 or the like."""
+        """Lower the rate: the server rate-limited a request that was sent at `sent_at`."""
         self._adaptive.record_rate_limit(sent_at, asyncio.get_running_loop().time())
 
     async def _wait_for_turn(self, n_tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""One file for each type of answer; each ends in `GRADER = Grader(...)`."""
+"""Graders, one file for each type of answer. A file ends in `GRADER = Grader(...)`."""
 
 from bridgekd.grading.grader import Grader
 from bridgekd.variants import Registry

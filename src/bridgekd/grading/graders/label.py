@@ -1,4 +1,4 @@
-"""One label of a few, such as yes or no."""
+"""One label of a small set, such as yes or no."""
 
 import re
 from collections.abc import Sequence
@@ -12,11 +12,6 @@ _HEDGE = re.compile(
 )
 
 
-def canonicalize_label(answer: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return the answer in lower case, without markup and punctuation around it."""
-    return fold_case(answer)
-
-
 def match_label(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
     """Return whether the label is the answer or its first clause, with or without a hedge.
 
@@ -27,18 +22,12 @@ def match_label(answer: str, gold: str, choices: Sequence[str], options: NoOptio
     return fold_case(gold) in (folded, clause, fold_case(_HEDGE.sub("", clause)))
 
 
-def find_short_label(text: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return a short text itself."""
-    return fold_case(get_short_text(text))
-
-
 GRADER = Grader(
     name="label",
     title="Label",
-    summary="Equal in lower case; the answer may be hedged and may go on after its first clause.",
-    paper="",
+    summary="Equal in lower case; a hedge and text after the first clause are ignored.",
     options=NoOptions,
-    canonicalize=canonicalize_label,
+    canonicalize=lambda answer, *_: fold_case(answer),
     match=match_label,
-    find_unmarked_answer=find_short_label,
+    find_unmarked_answer=lambda text, *_: fold_case(get_short_text(text)),
 )

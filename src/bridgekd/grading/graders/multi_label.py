@@ -14,25 +14,19 @@ _BULLET = re.compile(r"^(?:[-*•]|\d+[.)])\s+")
 
 
 def canonicalize_labels(answer: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return the items, each once, in order, joined by "; "."""
+    """Return the distinct items, sorted and joined by "; "."""
     return "; ".join(sorted({_canonicalize_item(item) for item in _split_items(answer)}))
 
 
 def match_labels(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
-    """Return whether each item has a partner among the others and none is left."""
+    """Return whether the items of both match one to one."""
     unmatched = {_canonicalize_item(item): item for item in _split_items(gold)}
-    for item in dict.fromkeys(_canonicalize_item(item) for item in _split_items(answer)):
-        partners = (g for g, written in unmatched.items() if match_values(item, g, written))
-        partner = next(partners, None)
-        if partner is None:
+    for item in dict.fromkeys(map(_canonicalize_item, _split_items(answer))):
+        matches = (g for g, as_written in unmatched.items() if match_values(item, g, as_written))
+        if (match := next(matches, None)) is None:
             return False
-        del unmatched[partner]
+        del unmatched[match]
     return not unmatched
-
-
-def find_short_labels(text: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return the items of a short text."""
-    return canonicalize_labels(get_short_text(text), choices, options)
 
 
 def _split_items(answer: str) -> list[str]:
@@ -53,9 +47,8 @@ GRADER = Grader(
     title="Several labels",
     summary="The same set of labels, spans or numbers, separated by semicolons, commas, lines or "
     '"and".',
-    paper="",
     options=NoOptions,
     canonicalize=canonicalize_labels,
     match=match_labels,
-    find_unmarked_answer=find_short_labels,
+    find_unmarked_answer=lambda text, *rest: canonicalize_labels(get_short_text(text), *rest),
 )

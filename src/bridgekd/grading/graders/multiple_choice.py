@@ -25,8 +25,8 @@ _SECOND_LETTER = re.compile(  # before the first clause ends
 def canonicalize_choice(answer: str, choices: Sequence[str], options: NoOptions) -> str:
     """Return the text of the choice that the answer names; "" if it names none or several.
 
-    If the letter and the text name two choices, the text counts: it is what was concluded, and
-    models confuse letters more often than words.
+    If the letter and the text name two choices, the text counts: models confuse letters more often
+    than words.
     """
     by_text = {fold_case(choice): choice for choice in choices}
     folded = fold_case(answer)
@@ -38,8 +38,8 @@ def canonicalize_choice(answer: str, choices: Sequence[str], options: NoOptions)
             return by_text[part]
     if (second := _SECOND_LETTER.search(strip_markup(answer))) and second[1]:
         return ""
-    if letter and LETTERS.index(letter[1] or letter[2]) < len(choices):
-        return choices[LETTERS.index(letter[1] or letter[2])]
+    if letter and (index := LETTERS.index(letter[1] or letter[2])) < len(choices):
+        return choices[index]
     for part in (strip_article(folded), get_first_clause(folded)):
         if part in by_text:
             return by_text[part]
@@ -65,11 +65,10 @@ def _find_named_choice(sentence: str, choices: Sequence[str]) -> str:
     indices = {LETTERS.index(letter) for letter in letters} & set(range(len(choices)))
     if len(indices) == 1:
         return choices[indices.pop()]
-    words = f" {_get_words(sentence)} "
-    named = [c for c in choices if _get_words(c) and f" {_get_words(c)} " in words]
-    longest = [
-        c for c in named if not any(c != o and _get_words(c) in _get_words(o) for o in named)
-    ]
+    sentence_words = f" {_get_words(sentence)} "
+    words = {c: _get_words(c) for c in choices}
+    named = [c for c in choices if words[c] and f" {words[c]} " in sentence_words]
+    longest = [c for c in named if not any(c != o and words[c] in words[o] for o in named)]
     return longest[0] if len(longest) == 1 and not indices else ""
 
 
@@ -81,7 +80,6 @@ GRADER = Grader(
     name="multiple_choice",
     title="Multiple choice",
     summary="The same choice, by its letter or its text.",
-    paper="",
     options=NoOptions,
     canonicalize=canonicalize_choice,
     match=match_choice,

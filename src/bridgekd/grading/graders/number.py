@@ -8,7 +8,7 @@ from bridgekd.grading.grader import Grader
 from bridgekd.grading.parse_number import is_ambiguous, parse_number
 from bridgekd.variants import NoOptions
 
-SOLUTION_MARK = "####"  # of a gold answer that is a complete solution, as in GSM8K
+SOLUTION_MARK = "####"  # starts the answer in a gold answer that is a solution, as in GSM8K
 
 
 def canonicalize_number(answer: str, choices: Sequence[str], options: NoOptions) -> str:
@@ -25,24 +25,18 @@ def match_number(answer: str, gold: str, choices: Sequence[str], options: NoOpti
 
 
 def find_last_number(text: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return the number that the text concludes with."""
+    """Return the number at the end of the text."""
     number = parse_number(strip_markup(text))
     return "" if number is None else str(number)
-
-
-def remove_solution(answer: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return what follows the mark of a solution, else the answer."""
-    return answer.rpartition(SOLUTION_MARK)[2].strip()
 
 
 GRADER = Grader(
     name="number",
     title="Number",
     summary="Equal as exact fractions; a gold number with decimals may be rounded.",
-    paper="",
     options=NoOptions,
     canonicalize=canonicalize_number,
     match=match_number,
     find_unmarked_answer=find_last_number,
-    clean_gold=remove_solution,
+    clean_gold=lambda answer, *_: answer.rpartition(SOLUTION_MARK)[2].strip(),
 )

@@ -12,18 +12,13 @@ _QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]")
 _CONCLUSION = re.compile(r"(?:^|[:=]\s*|\bwe get\s+|\bis\s+)(\S+)$", re.IGNORECASE)
 
 
-def canonicalize_text(answer: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return the answer in lower case, without markup and punctuation around it."""
-    return fold_case(answer)
-
-
 def match_text(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
-    """Return whether the texts are equal but for articles, or are the same number."""
+    """Return whether both are the same number, or the same text except articles."""
     return match_values(fold_case(answer), fold_case(gold), gold)
 
 
 def find_conclusion(text: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return a short text itself, else what the last sentence quotes or concludes with."""
+    """Return a short text itself, else the last quotation or conclusion of the last sentence."""
     if short := get_short_text(text):
         return fold_case(short)
     sentence = get_last_sentence(text)
@@ -37,9 +32,8 @@ GRADER = Grader(
     name="text",
     title="Text",
     summary="Equal in lower case, without articles and punctuation around it.",
-    paper="",
     options=NoOptions,
-    canonicalize=canonicalize_text,
+    canonicalize=lambda answer, *_: fold_case(answer),
     match=match_text,
     find_unmarked_answer=find_conclusion,
 )
