@@ -71,12 +71,12 @@ def assert_same(first, second):
 def test_two_processes_of_launcher_have_losses_of_one(base, alone, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    options = [
+    args = [
         "--num_processes=2", "--multi_gpu", "--num_machines=1", "--mixed_precision=no",
         "--dynamo_backend=no", "--num_cpu_threads_per_process=1", "--main_process_port=0",
     ]  # fmt: skip
     completed = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *options, script, base, tmp_path / "out"],
+        [sys.executable, "-m", "accelerate.commands.launch", *args, script, base, tmp_path / "out"],
         env=os.environ | PATHS, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert completed.returncode == 0, completed.stderr[-2000:]

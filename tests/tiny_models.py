@@ -41,7 +41,7 @@ FAMILIES = ("llama", "lfm2", "bloom", "qwen2")
 
 
 def tiny_tokenizer(kind: str, template: str | None = CHATML) -> PreTrainedTokenizerFast:
-    """Return a tokenizer trained on TEXT: byte_level BPE, metaspace BPE with bytes, or word_level."""
+    """Return a tokenizer trained on TEXT: byte_level BPE, metaspace BPE or word_level."""
     if kind == "byte_level":
         raw = Tokenizer(models.BPE())
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
