@@ -2,6 +2,7 @@
 
 import html
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -122,6 +123,15 @@ def test_design_has_one_line_for_every_folder_of_the_package():
     lines = tree.splitlines()
     for folder in folders:
         assert len([line for line in lines if f"── {folder.name}/ " in line]) == 1, folder
+
+
+def test_functions_in_methods_page_exist():
+    text = (DOCS / "methods.md").read_text(encoding="utf-8")
+    folders = "selection|stages|stats|lm|cost|report|grading|prompts"
+    names = set(re.findall(rf"`((?:{folders})\.[\w.]+)`", text))
+    assert len(names) > 25
+    for name in names:
+        pkgutil.resolve_name(f"bridgekd.{name}")
 
 
 def test_no_page_loads_anything_from_another_server(site):

@@ -15,9 +15,8 @@ import pytest
 import bridgekd
 from bridgekd.report.page import build_sections, render_report
 from bridgekd.report.tables import to_single_line
-from bridgekd.report.training_plot import describe_training, plot_training
 from headless_browser import CHROMIUM, open_tab
-from report_fixtures import HOSTILE, make_report_data, make_training
+from report_fixtures import HOSTILE, PLOTS, make_report_data, make_training
 from test_report import a_map
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -170,10 +169,10 @@ def test_hostile_text_is_shown_and_never_executed(page):
 
 
 def test_training_without_log_is_marked_and_training_with_log_is_drawn():
-    assert "no loss log" in plot_training(make_training(losses=()))
-    drawn = plot_training(make_training())
+    assert "no loss log" in PLOTS.training(make_training(losses=()))
+    drawn = PLOTS.training(make_training())
     assert drawn.count("<circle") == 2 and "polyline" in drawn
-    assert describe_training(make_training()) == (
+    assert make_training().description == (
         "Bridge: loss 3.000 at update 2 and 0.500 at update 8; validation accuracy 60.0 %, 55.0 %; "
         "weights of update 4 kept."
     )

@@ -8,6 +8,8 @@ chained, because they carry the request with its key.
 import asyncio
 import logging
 import os
+import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +17,6 @@ from urllib.parse import urlsplit
 
 from bridgekd.api_client.error_response import ErrorResponse
 from bridgekd.api_client.outcome import RequestOutcome
-from bridgekd.api_client.rate_limit import parse_reset_header
 from bridgekd.errors import InputError
 from bridgekd.recipe import TeacherOptions
 
@@ -38,6 +39,9 @@ _REASON_TEXTS = {
     "settings": "it does not accept a setting of the recipe ({detail})",
     "other": "it does not support chat completions ({detail})",
 }
+_PART = r"([0-9]+(?:\.[0-9]+)?)"
+_DURATION = re.compile(rf"(?:{_PART}d)?(?:{_PART}h)?(?:{_PART}m)?(?:{_PART}s)?(?:{_PART}ms)?")
+_UNITS_S = (86_400, 3600, 60, 1, 0.001)
 
 T = TypeVar("T")
 
@@ -149,6 +153,23 @@ def _parse_retry_after(headers: Mapping[str, str]) -> float | None:
             hint = parse_reset_header(headers.get(f"x-ratelimit-reset-{limit}", ""))
             return None if hint is None else min(hint, MAX_HINT_S)
     return None
+
+
+def compute_backoff_s(n_failed: int, base_s: float, max_s: float, rng: random.Random) -> float:
+    """Return the seconds to wait after the n-th failure in a row: doubling, minus up to half."""
+    return float(min(max_s, base_s * 2 ** (n_failed - 1)) * rng.uniform(0.5, 1.0))
+
+
+def parse_reset_header(header: str) -> float | None:
+    """Return the seconds of a reset header in OpenAI's format; None for anything else.
+
+    >>> parse_reset_header("1h2m3.5s")
+    3723.5
+    """
+    match = _DURATION.fullmatch(header.strip())
+    if match is None or not any(match.groups()):
+        return None
+    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), _UNITS_S, strict=True))
 
 
 def read_key_variable(name: str | None, section: str) -> str:

@@ -5,25 +5,25 @@ The client, its errors and its care for the key are those of the teacher, withou
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import openai
 
 from bridgekd import lm
 from bridgekd.api_client.chat_completion import parse_json_object
-from bridgekd.api_client.openai_client import ApiClient
+from bridgekd.api_client.openai_client import ApiClient, compute_backoff_s
 from bridgekd.api_client.outcome import RequestOutcome
-from bridgekd.api_client.rate_limit import compute_backoff_s
 from bridgekd.api_client.run_async import run_async
 from bridgekd.errors import InputError, ServerUnavailableError
 from bridgekd.recipe import AssistantServerOptions, TeacherOptions
 
 PromptFormat = Literal["tokens", "text", "chat"]
 JsonBody = Mapping[str, Any]
+T = TypeVar("T")
 BACKOFF_S, MAX_BACKOFF_S = 0.25, 10.0
 MAX_WAIT_S = 60.0  # for any value of Retry-After
 LOADING_STATUSES = (502, 503, 504)
@@ -62,11 +62,7 @@ def list_models(endpoint: TeacherOptions, key: str, timeout_s: float) -> list[st
         rows = parse_json_object(response.text).get("data")
         return [str(row.get("id")) for row in rows or () if isinstance(row, dict)]
 
-    async def run() -> list[str] | RequestOutcome:
-        async with aclosing(ApiClient(endpoint, key)) as client:
-            return await client.send(request, timeout_s)
-
-    return run_async(run())
+    return _run_with_client(endpoint, key, lambda client: client.send(request, timeout_s))
 
 
 def is_ready(endpoint: TeacherOptions, key: str, timeout_s: float) -> bool:
@@ -85,12 +81,9 @@ def send_one(server: ServedModel, body: JsonBody) -> JsonBody | RequestOutcome:
 
     Raises ServerUnavailableError if no attempt gives either.
     """
-
-    async def run() -> JsonBody | RequestOutcome:
-        async with aclosing(ApiClient(server.endpoint, server.key)) as client:
-            return await _send_with_retries(client, server, body)
-
-    return run_async(run())
+    return _run_with_client(
+        server.endpoint, server.key, lambda client: _send_with_retries(client, server, body)
+    )
 
 
 def send_all(
@@ -115,18 +108,27 @@ def send_all(
                 raise _build_error(server, answer, f"{label}, request {index + 1} of {n}")
             on_answer(index, answer)
 
-    async def run() -> None:
+    async def run(client: ApiClient) -> None:
         n_tasks = min(n, server.options.max_concurrent_requests)
-        async with aclosing(ApiClient(server.endpoint, server.key)) as client:
-            tasks = [asyncio.create_task(work(client)) for _ in range(n_tasks)]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = [asyncio.create_task(work(client)) for _ in range(n_tasks)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    run_async(run())
+    _run_with_client(server.endpoint, server.key, run)
+
+
+def _run_with_client(
+    endpoint: TeacherOptions, key: str, work: Callable[[ApiClient], Coroutine[Any, Any, T]]
+) -> T:
+    async def run() -> T:
+        async with aclosing(ApiClient(endpoint, key)) as client:
+            return await work(client)
+
+    return run_async(run())
 
 
 async def _send_with_retries(

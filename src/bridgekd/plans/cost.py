@@ -267,10 +267,7 @@ def _price_recorded(
 ) -> dict[str, KnownCost]:
     """Return what each request will cost, by key."""
     costs = {key: answers.get_cost(r) for key, r in zip(keys, requests, strict=True)}
-    return {
-        key: KnownCost(c.cost_microusd, c.n_prompt_tokens + c.n_completion_tokens, is_unpaid=True)
-        for key, c in costs.items()
-    }
+    return {key: KnownCost(c.cost_microusd, c.n_tokens, is_unpaid=True) for key, c in costs.items()}
 
 
 def _load_evidence(

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import MANIFEST, Artifact, Planned, PlanStore
-from bridgekd.ledger.usage_history import mean_answer_tokens
+from bridgekd.ledger.usage_history import average_answer_tokens
 from bridgekd.plans.model_speed import (
     N_SAMPLES,
     SpeedKey,
@@ -129,7 +129,7 @@ def find_rationale_length(teacher: TeacherOptions, ledger: Path) -> tuple[float,
 
     Tokens of the teacher count as tokens of a student.
     """
-    saved = mean_answer_tokens(ledger, teacher.provider, teacher.model)
+    saved = average_answer_tokens(ledger, teacher.provider, teacher.model)
     if saved is not None:
         return saved, "the answers in the ledger"
     if teacher.expected_completion_tokens is not None:

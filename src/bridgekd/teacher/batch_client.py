@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, TypeVar
 
 from bridgekd.api_client.chat_completion import parse_json_object
-from bridgekd.api_client.openai_client import CONNECT_TIMEOUT_S, ApiClient
+from bridgekd.api_client.openai_client import CONNECT_TIMEOUT_S, ApiClient, compute_backoff_s
 from bridgekd.api_client.outcome import RequestOutcome
-from bridgekd.api_client.rate_limit import compute_backoff_s
 from bridgekd.errors import TeacherUnavailableError
 from bridgekd.recipe import TeacherOptions
 from bridgekd.teacher.batch_format import ENDPOINT, METADATA, BatchState, parse_batch

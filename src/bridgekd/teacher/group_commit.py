@@ -49,22 +49,19 @@ class GroupCommitter:
             self._writer = asyncio.create_task(self._write()) if self._pending else None
 
     async def _write_group(self, group: list[_PendingWrite]) -> None:
+        outcomes: list[Any] = []
         try:
             works = [work for work, _ in group]
             outcomes = await asyncio.to_thread(self.ledger.run_in_transaction, works)
-        except (BridgekdError, sqlite3.Error) as exc:
+        except BaseException as exc:
             outcomes = [exc] * len(group)
-        except BaseException as exc:  # a bug of this program
-            _set_results(group, [exc] * len(group))
-            raise
-        _set_results(group, outcomes)
-
-
-def _set_results(group: list[_PendingWrite], outcomes: list[Any]) -> None:
-    for (_, result), outcome in zip(group, outcomes, strict=True):
-        if result.cancelled():
-            continue
-        if isinstance(outcome, BaseException):
-            result.set_exception(outcome)
-        else:
-            result.set_result(outcome)
+            if not isinstance(exc, BridgekdError | sqlite3.Error):  # a bug of this program
+                raise
+        finally:
+            for (_, result), outcome in zip(group, outcomes, strict=True):
+                if result.cancelled():
+                    continue
+                if isinstance(outcome, BaseException):
+                    result.set_exception(outcome)
+                else:
+                    result.set_result(outcome)

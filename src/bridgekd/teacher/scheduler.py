@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from bridgekd.api_client.chat_completion import CompletionBody, RequestCost, parse_completion
+from bridgekd.api_client.openai_client import compute_backoff_s
 from bridgekd.api_client.outcome import RequestOutcome
-from bridgekd.api_client.rate_limit import compute_backoff_s
 from bridgekd.api_client.request_key import TeacherRequest, build_request, compute_request_key
 from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits, StopReason
 from bridgekd.cost.request_cost import format_microusd
@@ -22,7 +22,7 @@ from bridgekd.ledger.ledger import Purpose
 from bridgekd.ledger.sql import StoredAnswer
 from bridgekd.records import Completion
 from bridgekd.teacher.attempts import Attempts
-from bridgekd.teacher.throttle import Throttle
+from bridgekd.teacher.rate_limit import Throttle
 from bridgekd.teacher.transport import PendingRequest, TransportContext
 
 MAX_BACKOFF_S = 60.0

@@ -1,4 +1,4 @@
-"""How fast requests are sent: the rate that a server accepts, the user's limits, and waits.
+"""How fast requests are sent: the rate that a server accepts, and the user's limits.
 
 The one idea: requests are sent at a rate, not as soon as an answer arrives. HTTP 429 lowers the
 rate by a tenth. Each sent request raises it again, as TCP's CUBIC does (RFC 9438): quickly back to
@@ -7,18 +7,62 @@ follows one that falls within a few requests. Nothing here changes what is purch
 seconds of any monotonic clock.
 """
 
+import asyncio
 import math
-import random
-import re
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bridgekd.recipe import TeacherOptions
 
 DECREASE = 0.9
 SENDS_TO_RECOVER = 40
 FIRST_WINDOW_S = 1.0
 
-_PART = r"([0-9]+(?:\.[0-9]+)?)"
-_DURATION = re.compile(rf"(?:{_PART}d)?(?:{_PART}h)?(?:{_PART}m)?(?:{_PART}s)?(?:{_PART}ms)?")
-_UNITS_S = (86_400, 3600, 60, 1, 0.001)
+
+class Throttle:
+    """Keeps at most `max_in_flight` requests open, within the user's and the server's rate limits.
+
+    A request counts in the user's token limit at its maximum until it has ended.
+    """
+
+    def __init__(self, max_in_flight: int, limits: TeacherOptions | None) -> None:
+        self._adaptive = AdaptiveLimiter()
+        self._requests = _make_bucket(limits.max_requests_per_minute if limits else None)
+        self._tokens = _make_bucket(limits.max_tokens_per_minute if limits else None)
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def acquire(self, n_tokens: int) -> AsyncIterator[float]:
+        """Wait until a request may be sent; yield that time. The request is open inside."""
+        async with self._slots:
+            yield await self._wait_for_turn(n_tokens)
+
+    def refund_tokens(self, n_tokens: int) -> None:
+        """Return the part of the user's token limit that a request did not use."""
+        if self._tokens is not None:
+            self._tokens.refund(n_tokens)
+
+    def record_rate_limit(self, sent_at: float) -> None:
+        """Lower the rate: the server rate-limited a request that was sent at `sent_at`."""
+        self._adaptive.record_rate_limit(sent_at, asyncio.get_running_loop().time())
+
+    async def _wait_for_turn(self, n_tokens: int) -> float:
+        clock = asyncio.get_running_loop().time
+        amounts = ((self._requests, 1), (self._tokens, n_tokens))
+        async with self._turn:
+            while wait_s := max(
+                self._adaptive.get_wait_s(clock()),
+                *(bucket.get_wait_s(clock(), n) if bucket else 0.0 for bucket, n in amounts),
+            ):
+                await asyncio.sleep(wait_s)
+            for bucket, n in amounts:
+                if bucket is not None:
+                    bucket.take(n)
+            now = clock()
+            self._adaptive.record_sent(now)
+            return now
 
 
 class AdaptiveLimiter:
@@ -103,18 +147,5 @@ class TokenBucket:
         self._level = min(self._burst, self._level + amount)
 
 
-def compute_backoff_s(n_failed: int, base_s: float, max_s: float, rng: random.Random) -> float:
-    """Return the seconds to wait after the n-th failure in a row: doubling, minus up to half."""
-    return float(min(max_s, base_s * 2 ** (n_failed - 1)) * rng.uniform(0.5, 1.0))
-
-
-def parse_reset_header(header: str) -> float | None:
-    """Return the seconds of a reset header in OpenAI's format; None for anything else.
-
-    >>> parse_reset_header("1h2m3.5s")
-    3723.5
-    """
-    match = _DURATION.fullmatch(header.strip())
-    if match is None or not any(match.groups()):
-        return None
-    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), _UNITS_S, strict=True))
+def _make_bucket(per_minute: float | None) -> TokenBucket | None:
+    return None if per_minute is None else TokenBucket(per_minute)
