@@ -38,7 +38,7 @@ def run_distributed(job: TrainingJob, progress: Progress) -> TrainingLog:
     folder.mkdir(parents=True)
     with open(folder / JOB, "wb") as file:
         pickle.dump((job, OBJECTIVES.get_ref(job.objective)), file)
-    if _launch(folder, job, progress) != 0:
+    if _run_launcher(folder, job, progress) != 0:
         _raise_failure(folder, job)
     with open(folder / RESULT, "rb") as file:
         log: TrainingLog = pickle.load(file)
@@ -46,7 +46,7 @@ def run_distributed(job: TrainingJob, progress: Progress) -> TrainingLog:
     return log
 
 
-def _launch(folder: Path, job: TrainingJob, progress: Progress) -> int:
+def _run_launcher(folder: Path, job: TrainingJob, progress: Progress) -> int:
     """Run all workers to their end and return the launcher's exit status."""
     n = job.runtime.num_processes
     options = [

@@ -79,7 +79,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
-    _limit_memory(local, job, state, schedule, has_reference=reference is not None)
+    _set_memory_limits(local, job, state, schedule, has_reference=reference is not None)
     resumed_at, seconds_before = state.update, state.seconds
     monitor = TrainingMonitor(local, job, state, lambda *counts: progress(job.label, *counts))
     trainer = UpdateTrainer(
@@ -132,7 +132,7 @@ def _prepare_objective(
     return (NLL if reference is None else settings), reference
 
 
-def _limit_memory(
+def _set_memory_limits(
     local: LocalModel,
     job: TrainingJob,
     state: CheckpointState,
