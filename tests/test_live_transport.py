@@ -161,7 +161,12 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
     tmp_path_factory, everything, limits, concurrency, latency_s
 ):
     faults = Faults(
-        latency_s=latency_s, spread=1.5, rate_limit=0.05, error=0.05, drop=0.05, retry_after_s=0.001
+        latency_s=latency_s,
+        latency_log_sd=1.5,
+        rate_limit=0.05,
+        error=0.05,
+        drop=0.05,
+        retry_after_s=0.001,
     )
     path = tmp_path_factory.mktemp("buy") / "l.db"
     with run_teacher_server(words, seed=5, faults=faults) as server:
@@ -261,7 +266,9 @@ def server_counts_of_answered(path, server):
 @pytest.mark.parametrize("n_served", [1, 9, 25])
 def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_served):
     limits = Limits(microusd=10_000)
-    faults = Faults(latency_s=0.02, spread=0.5, rate_limit=0.05, drop=0.08, retry_after_s=0.001)
+    faults = Faults(
+        latency_s=0.02, latency_log_sd=0.5, rate_limit=0.05, drop=0.08, retry_after_s=0.001
+    )
     with run_teacher_server(words, seed=3, faults=faults) as server:
         undisturbed = purchase(tmp_path / "calm.db", server, pool(60), limits=limits)
     with run_teacher_server(words, seed=3, faults=faults) as server:
@@ -551,7 +558,9 @@ def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(t
         return state == "answered" and passes[int(id[1:])]
 
     for name, concurrency, latency_s in (("a", 1, 0.0), ("b", 8, 0.005), ("c", 16, 0.01)):
-        with run_teacher_server(words, faults=Faults(latency_s=latency_s, spread=1.5)) as server:
+        with run_teacher_server(
+            words, faults=Faults(latency_s=latency_s, latency_log_sd=1.5)
+        ) as server:
             for _ in ("cold", "warm"):
                 bought = purchase(
                     tmp_path / f"{name}.db",

@@ -107,7 +107,7 @@ def test_refused_and_cut_answers_are_known_as_such(tmp_path):
 def test_the_hard_stop_leaves_what_the_ledger_does_not_hold(tmp_path):
     path = tmp_path / "ledger.db"
     teacher = filled(path, 25)
-    left = told(path, requests(400, start=50), teacher, hard_stop_usd=0.01)
+    left = told(path, requests(400, start=50), teacher, hard_limit_usd=0.01)
     assert left.unpaid.maximum == 10_000 - read_reserved_microusd(path)
 
 
@@ -204,7 +204,9 @@ def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsy
 def test_status_says_why_a_run_cannot_be_planned_any_more(stopped, capsys, monkeypatch):
     _, store = stopped
     (store.parent / "train.jsonl").unlink()
-    assert "No forecast of what is to come: no such data file" in status(store, capsys, monkeypatch)
+    assert "No forecast of what is to come: There is no data file" in status(
+        store, capsys, monkeypatch
+    )
 
 
 def printed(folder, capsys, monkeypatch, *overrides):

@@ -13,7 +13,7 @@ from bridgekd.cli.documents import PlanDocument, StatusDocument
 from bridgekd.cost.bounds import CostBounds
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.cost.request_cost import format_microusd
-from bridgekd.plans.cost import PurchaseSummary
+from bridgekd.plans.cost import PlannedPurchase
 from bridgekd.plans.plan import Plan, PriceInfo
 from bridgekd.plans.stage_durations import ACCURACY, CALIBRATION_S, DurationEstimate
 from bridgekd.runs.ask import ModelAnswer
@@ -137,15 +137,15 @@ def print_purchases(console: Console, plan: Plan) -> None:
     )
 
 
-def _group_purchases(purchases: Sequence[PurchaseSummary]) -> list[list[PurchaseSummary]]:
+def _group_purchases(purchases: Sequence[PlannedPurchase]) -> list[list[PlannedPurchase]]:
     """Purchases of one kind, under the same limits, in the order of the first of each."""
-    groups: dict[object, list[PurchaseSummary]] = {}
+    groups: dict[object, list[PlannedPurchase]] = {}
     for p in purchases:
         groups.setdefault(_get_terms(p), []).append(p)
     return list(groups.values())
 
 
-def _get_terms(purchase: PurchaseSummary) -> tuple[object, ...]:
+def _get_terms(purchase: PlannedPurchase) -> tuple[object, ...]:
     requests = purchase.requests
     return (purchase.stage, requests.strategy, requests.is_selected, requests.limits)
 
@@ -267,7 +267,7 @@ def format_price(by: PriceInfo) -> str:
     )
 
 
-def _describe_purchase(purchase: PurchaseSummary, host: str, times: str, *, whole: bool) -> str:
+def _describe_purchase(purchase: PlannedPurchase, host: str, times: str, *, whole: bool) -> str:
     told = purchase.forecast
     what = f"{told.n_queries:,} answers from {host}"
     if purchase.requests.is_evaluation:
@@ -279,7 +279,7 @@ def _describe_purchase(purchase: PurchaseSummary, host: str, times: str, *, whol
     return f"To buy: {times}up to {what} ({by})"
 
 
-def _limits(purchase: PurchaseSummary) -> str:
+def _limits(purchase: PlannedPurchase) -> str:
     limits = purchase.requests.limits
     parts = [] if limits.queries is None else [f"{limits.queries:,} queries"]
     parts += [] if limits.microusd is None else [format_microusd(limits.microusd)]
@@ -289,7 +289,7 @@ def _limits(purchase: PurchaseSummary) -> str:
     return f"The first of these limits ends it: {', '.join(parts)}{apart}"
 
 
-def _describe_bias(purchase: PurchaseSummary) -> str:
+def _describe_bias(purchase: PlannedPurchase) -> str:
     """What no interval from known answers can hold."""
     if not purchase.requests.prefers_hard or purchase.forecast.source != "answers":
         return ""
