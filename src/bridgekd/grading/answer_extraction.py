@@ -149,9 +149,10 @@ def _read_object(text: str) -> tuple[str, str] | None:
     except (ValueError, RecursionError):
         return None
     by_name = {str(name).casefold(): value for name, value in fields.items()}
-    answer = next((by_name[name] for name in _ANSWER_FIELDS if name in by_name), None)
-    if not isinstance(answer, str | int | float):
+    answers = [by_name[name] for name in _ANSWER_FIELDS if name in by_name]
+    if not answers:
         return None
+    answer = answers[0] if isinstance(answers[0], str | int | float) else ""
     reasoning = next((by_name[name] for name in _REASONING_FIELDS if name in by_name), "")
     steps = reasoning if isinstance(reasoning, list) else [reasoning]
     return "\n".join(map(str, steps)), str(answer)

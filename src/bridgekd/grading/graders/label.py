@@ -35,10 +35,11 @@ def match_label(answer: str, gold: str, choices: Sequence[str], options: NoOptio
 
 
 def find_label(text: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return a short text itself, else the known label that the text begins with, or ""."""
-    folded = canonicalize_label(text)
-    if known := _find_first_label(folded, choices):
-        return known
+    """Return a short text itself, else the known label that its last or first line begins with."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line in (*lines[-1:], *lines[:1]):
+        if known := _find_first_label(canonicalize_label(line), choices):
+            return known
     return canonicalize_label(get_short_text(text))
 
 
