@@ -9,7 +9,8 @@ import pytest
 
 from answer_types import get_type
 from bridgekd.errors import InputError
-from bridgekd.io.dataset_reader import read_examples, read_instructions
+from bridgekd.io.dataset_reader import read_examples
+from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.row_files import append_jsonl, read_appended_jsonl, read_rows, write_rows
 from bridgekd.recipe import ColumnNames
 from bridgekd.records import Example, Pick, Rationale
@@ -97,7 +98,8 @@ def test_csv_row_with_stray_comma_is_named(tmp_path):
 )
 def test_instructions_are_read_in_common_formats(tmp_path, row):
     write_jsonl(tmp_path / "i.jsonl", [row])
-    assert read_instructions(tmp_path / "i.jsonl") == [("Add.\n1 2", "3")]
+    (instruction,) = read_instructions(tmp_path / "i.jsonl").rows
+    assert (instruction.prompt_text, instruction.response) == ("Add.\n1 2", "3")
 
 
 def test_incomplete_last_line_is_removed(tmp_path):
@@ -135,7 +137,7 @@ def test_answer_can_be_index_of_choice(tmp_path):
     rows = [{"question": "q", "choices": ["x", "y"], "answer": 1}]
     assert read_examples(write_jsonl(tmp_path / "x.jsonl", rows), fields, CHOICE)[0].answer == "y"
     rows[0]["answer"] = 2
-    with pytest.raises(InputError, match="not a choice from 0 to 1"):
+    with pytest.raises(InputError, match="is not a multiple_choice among"):
         read_examples(write_jsonl(tmp_path / "x.jsonl", rows), fields, CHOICE)
 
 
@@ -149,7 +151,7 @@ def test_ambiguous_number_is_refused(tmp_path, choices, answer, gold):
     path.write_text(json.dumps({"question": "Q", "choices": choices, "answer": answer}))
     fields = ColumnNames(choices="choices")
     if gold is None and str(answer) in choices:
-        with pytest.raises(InputError, match=r"is either the choice '1' or, counted from 0,"):
+        with pytest.raises(InputError, match=r"is either the label or index of"):
             read_examples(path, fields, CHOICE)
     else:
         (example,) = read_examples(path, fields, CHOICE)

@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from bridgekd import lm
-from bridgekd.io.dataset_reader import iter_raw_rows
+from bridgekd.io.raw_rows import iter_raw_rows
 from bridgekd.selection.diversity import center_embeddings
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import Strategy, rank_pool

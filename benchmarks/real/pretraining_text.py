@@ -15,7 +15,7 @@ from pathlib import Path
 from importers import RecordedRow, read_json_file, read_mentor_kd, read_palm540b_dss
 
 from bridgekd.errors import InputError
-from bridgekd.io.dataset_reader import iter_raw_rows
+from bridgekd.io.raw_rows import iter_raw_rows
 from bridgekd.prompts import render_question
 from bridgekd.records import Example
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from files import make_parser, read_json_file, to_row, write_jsonl
 
-from bridgekd.io.dataset_reader import iter_raw_rows
+from bridgekd.io.raw_rows import iter_raw_rows
 from bridgekd.records import Example
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from files import make_parser, run_script, write_jsonl
 
-from bridgekd.io.dataset_reader import iter_raw_rows
+from bridgekd.io.raw_rows import iter_raw_rows
 
 
 def read_self_instruct(path: Path) -> Iterator[dict[str, str]]:

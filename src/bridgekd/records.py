@@ -16,6 +16,7 @@ class Example:
     answer: str | None = None  # the gold answer; None in an unlabeled pool
     choices: tuple[str, ...] = ()  # the texts of a multiple-choice question, in their order
     domain: str = ""
+    alternatives: tuple[str, ...] = ()  # other gold answers, any of which is correct
 
 
 @dataclass(frozen=True, slots=True)

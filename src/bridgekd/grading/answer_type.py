@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from bridgekd.grading.answer_extraction import is_refusal, read_stated_answer
 from bridgekd.grading.grader import Grader
 from bridgekd.grading.graders import GRADERS
+from bridgekd.records import Example
 from bridgekd.variants import VariantRef, VariantSettings
 
 
@@ -49,6 +50,11 @@ class AnswerType:
         if gold is None or not all(self.canonicalize(text, choices) for text in (answer, gold)):
             return False
         return self.grader.match(answer, gold, choices or self.labels, self.options)
+
+    def matches_gold(self, answer: str, example: Example) -> bool:
+        """Return whether the answer means the example's gold answer or one of its alternatives."""
+        golds = (example.answer, *example.alternatives)
+        return any(self.is_correct(answer, gold, example.choices) for gold in golds)
 
     def is_gold(self, answer: str, choices: Sequence[str] = ()) -> bool:
         """Return whether a text of the data is a gold answer of this type, from end to end."""

@@ -13,7 +13,7 @@ FilterName = Literal["correct", "confident", "self_consistent", "all"]
 def grade_answer(example: Example, text: str, answer_type: AnswerType) -> Prediction:
     """Return the answer of a text and whether it is the gold answer."""
     answer = answer_type.extract_answer(text, example.choices)
-    is_correct = answer_type.is_correct(answer, example.answer, example.choices)
+    is_correct = answer_type.matches_gold(answer, example)
     return Prediction(example.id, text, answer, is_correct)
 
 
@@ -43,7 +43,7 @@ def check_rationale(
         reason = "no answer"
     elif rule == "correct" and example.answer is None:
         reason = "no gold answer to check against"
-    elif rule == "correct" and not answer_type.is_correct(answer, example.answer, example.choices):
+    elif rule == "correct" and not answer_type.matches_gold(answer, example):
         gold = answer_type.canonicalize(example.answer or "", example.choices)
         reason = f"wrong answer: {answer}, not {gold}"
     return Rationale(example.id, rationale, answer, source, not reason, reason)

@@ -25,6 +25,9 @@ class Grader(Generic[OptionsT]):
     It is stricter than `canonicalize`: a model's answer may go on, a gold answer may not.
     has_choices: whether every question has choices, one of which is the answer.
     compares_labels: whether `match` gets the labels of the data as `choices`.
+    joins_lists: whether a list in the data is one gold answer; has_alternatives: or several gold
+    answers, any of which is correct. Else a list is refused.
+    other_types: what to try where a gold answer is not of this type, for an error message.
     """
 
     name: str
@@ -39,3 +42,6 @@ class Grader(Generic[OptionsT]):
     is_gold: Callable[[str, Sequence[str], OptionsT], bool] | None = None
     has_choices: bool = False
     compares_labels: bool = False
+    joins_lists: bool = False
+    has_alternatives: bool = False
+    other_types: str = ""

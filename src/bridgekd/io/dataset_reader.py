@@ -4,24 +4,23 @@ Every error message has the file and the line (the row, for formats without line
 the next step.
 """
 
-import csv
 import json
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bridgekd.errors import InputError
+from bridgekd.grading.answer_match import fold_case
 from bridgekd.grading.answer_type import AnswerType
-from bridgekd.io.row_files import open_text, read_jsonl, translate_utf8_errors
+from bridgekd.io.raw_rows import iter_raw_rows
+from bridgekd.prompts import LETTERS
 from bridgekd.recipe import ColumnNames
 from bridgekd.records import Example
 
-RawRow = tuple[str, Mapping[str, Any]]  # ("file line 3", the row)
+_LABEL_FIELDS, _TEXT_FIELDS = ("label", "key", "id"), ("text", "value", "option", "content")
+_REMEDY = "Write one text or number there, or name another column."
 
 
 def read_examples(
@@ -40,14 +39,14 @@ def iter_examples(
     """
     n_rows, seen = 0, set[int]()
     for where, row in iter_raw_rows(path):
-        example = _parse_example(where, row, columns, n_rows, unlabeled)
+        example = _parse_example(where, row, columns, n_rows, unlabeled, answer_type)
         if columns.id is not None:
             id_hash = hash(example.id)
             if id_hash in seen:
                 _check_unique_id(path, columns.id, where, example.id)
             seen.add(id_hash)
         if example.answer is not None or not unlabeled:
-            example = _normalize_answer(where, example, answer_type)
+            example = _normalize_answers(where, example, answer_type)
         yield example
         n_rows += 1
     if not n_rows:
@@ -65,195 +64,211 @@ def _check_unique_id(path: Path, column: str, where: str, id: str) -> None:
             )
 
 
-def read_instructions(path: Path) -> list[tuple[str, str]]:
-    """Return the (instruction, response) pairs of an instruction data set.
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """The texts of the choices in the order of the prompt, and their labels in the data."""
 
-    Rows have the columns instruction, input and output (Alpaca), or prompt and completion, or
-    messages. Rows with an empty response are skipped.
-    """
-    pairs = []
-    for where, row in iter_raw_rows(path):
-        pair = _parse_instruction(row)
-        if pair is None:
-            raise InputError(
-                f"{where}: No instruction found. Expected the columns instruction and output "
-                "(input is optional), prompt and completion (or response), or messages."
-            )
-        if pair[1].strip():
-            pairs.append(pair)
-    if not pairs:
-        raise InputError(f"{path} has no instructions. Add at least one.")
-    return pairs
-
-
-def _parse_instruction(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    messages = row.get("messages")
-    if isinstance(messages, list) and len(messages) >= 2:
-        prompt, response = (message.get("content") for message in messages[-2:])
-    else:
-        prompt = row.get("instruction") or row.get("prompt")
-        names = ("output", "response", "completion")
-        response = next((row[name] for name in names if row.get(name) is not None), None)
-    if not isinstance(prompt, str) or not isinstance(response, str):
-        return None
-    return (f"{prompt}\n{row['input']}" if row.get("input") else prompt), response
-
-
-def iter_raw_rows(path: Path) -> Iterator[RawRow]:
-    """Yield (place, row) of a file, optionally gzip, or of a Hub data set."""
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
-    if suffix in {".jsonl", ".ndjson"}:
-        yield from ((f"{path} line {number}", row) for number, row in read_jsonl(path))
-    elif suffix in {".csv", ".tsv"}:
-        yield from _iter_csv(path, "\t" if suffix == ".tsv" else ",")
-    elif suffix == ".parquet":
-        yield from _iter_parquet(path)
-    elif path.is_file():
-        raise InputError(
-            f"{path}: Unknown file type. Use .jsonl, .csv, .tsv (each optionally .gz) or .parquet."
-        )
-    else:
-        yield from _iter_hub(str(path))
-
-
-def _iter_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
-    with open_text(path, newline="") as file, translate_utf8_errors(path):
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-        try:
-            for row in reader:
-                where = f"{path} line {reader.line_num}"
-                if None in row or None in row.values():
-                    n_fields = len(reader.fieldnames or ())
-                    raise InputError(
-                        f"{where}: The header has {n_fields} fields, this row has not. Look for a "
-                        f"stray {delimiter!r} or quote."
-                    )
-                yield where, row
-        except csv.Error as exc:
-            raise InputError(f"{path} line {reader.line_num}: Broken CSV ({exc}). Fix it.") from exc
-
-
-def _iter_parquet(path: Path) -> Iterator[RawRow]:
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as exc:
-        raise InputError(f"{path} is not a Parquet file. Write it again.") from exc
-    rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
-    yield from ((f"{path} row {number}", row) for number, row in enumerate(rows, start=1))
-
-
-def _iter_hub(hub_id: str) -> Iterator[RawRow]:
-    """Yield the rows of `owner/name/config:split`; config and split are optional."""
-    path, _, split = hub_id.partition(":")
-    owner, _, rest = path.partition("/")
-    name, _, config = rest.partition("/")
-    try:
-        from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
-    except ImportError as exc:
-        raise InputError(
-            f"{hub_id} is a Hub data set. To read it, run: pip install 'bridgekd[local]'"
-        ) from exc
-    try:
-        rows = load_dataset(f"{owner}/{name}", config or None, split=split or "train")
-    except (OSError, ValueError, DatasetsError) as exc:
-        raise InputError(
-            f"Cannot load the Hub data set {owner}/{name} (split {split or 'train'}): {exc}"
-        ) from exc
-    for number, row in enumerate(rows, start=1):
-        yield f"{hub_id} row {number}", dict(row)
+    texts: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 def _parse_example(
-    where: str, row: Mapping[str, Any], columns: ColumnNames, number: int, unlabeled: bool
+    where: str,
+    row: Mapping[str, object],
+    columns: ColumnNames,
+    number: int,
+    unlabeled: bool,
+    answer_type: AnswerType,
 ) -> Example:
-    question = str(_get_column(where, row, columns.question, "question")).strip()
+    question = _parse_question(where, _get_column(where, row, columns.question, "question"))
     if not question:
         raise InputError(f"{where}: The question is empty. Add it or remove the row.")
     if columns.answer not in row and not unlabeled:
         _get_column(where, row, columns.answer, "answer")
-    answer, choices = row.get(columns.answer), _parse_choices(where, row, columns.choices)
-    if isinstance(answer, list):  # several labels or spans
-        answer = "; ".join(str(part).strip() for part in answer)
-    elif isinstance(answer, int) and not isinstance(answer, bool) and choices:
-        answer = _resolve_choice_index(where, answer, choices)
+    choices = _parse_choices(where, row, columns.choices)
+    answers = _parse_answers(where, row.get(columns.answer), answer_type)
+    if choices.texts:
+        is_number = isinstance(row.get(columns.answer), int)
+        answers = tuple(_resolve_choice(where, answer, choices, is_number) for answer in answers)
     return Example(
-        id=str(_get_column(where, row, columns.id, "id")) if columns.id else f"{number:07d}",
+        id=_get_text(where, row, columns.id, "id") if columns.id else f"{number:07d}",
         question=question,
-        answer=None if answer is None else str(answer).strip() or None,
-        choices=choices,
-        domain=str(_get_column(where, row, columns.domain, "domain")) if columns.domain else "",
+        answer=answers[0] if answers else None,
+        choices=choices.texts,
+        domain=_get_text(where, row, columns.domain, "domain") if columns.domain else "",
+        alternatives=answers[1:],
     )
 
 
-def _get_column(where: str, row: Mapping[str, Any], column: str, role: str) -> Any:
-    if row.get(column) is not None:
-        return row[column]
+def _get_column(where: str, row: Mapping[str, object], column: str, role: str) -> object:
+    if not _is_missing(value := row.get(column)):
+        return value
     names = [str(name) for name in row]
+    if column in row:
+        raise InputError(f"{where}: The column {column!r} (data.columns.{role}) is empty. Fill it.")
     near = get_close_matches(column, names, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near and near[0] != column else ""
+    hint = f" Did you mean {near[0]!r}?" if near else " A file without a header needs one."
     raise InputError(
-        f"{where}: No column {column!r} (data.columns.{role}). The row has {', '.join(names)}."
-        f"{hint}"
+        f"{where}: No column {column!r} (data.columns.{role}). The row has "
+        f"{_shorten(', '.join(names))}.{hint}"
     )
 
 
-def _parse_choices(where: str, row: Mapping[str, Any], column: str | None) -> tuple[str, ...]:
+def _get_text(where: str, row: Mapping[str, object], column: str, role: str) -> str:
+    return _to_text(where, _get_column(where, row, column, role), f"data.columns.{role}")
+
+
+def _is_missing(value: object) -> bool:
+    """Return whether a value is null; JSON and pandas write NaN for it, too."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _to_text(where: str, value: object, what: str) -> str:
+    """Return a text, number or truth value as text. Raises InputError for every other value."""
+    if isinstance(value, bytes):
+        raise InputError(f"{where}: {what} is binary ({_shorten(repr(value))}). {_REMEDY}")
+    if not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
+        raise InputError(f"{where}: {what} is {_shorten(repr(value))}. {_REMEDY}")
+    return str(value).strip()
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _parse_question(where: str, value: object) -> str:
+    """Return a question: a text, the stem of an ARC question, or the one message of a user."""
+    if isinstance(value, Mapping) and "stem" in value:
+        value = value["stem"]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
+        message = value[0]
+        if message.get("role", message.get("from")) in ("user", "human"):
+            value = message.get("content", message.get("value"))
+    return _to_text(where, value, "The question")
+
+
+def _parse_answers(where: str, value: object, answer_type: AnswerType) -> tuple[str, ...]:
+    """Return the gold answer and its alternatives, any of which is correct; () if there is none.
+
+    Several labels or spans are one answer. SQuAD's object has its answers in the field `text`.
+    """
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+        value = value["text"]
+    if not isinstance(value, list):
+        text = "" if _is_missing(value) else _to_text(where, value, "The answer")
+        return (text,) if text else ()
+    texts = [_to_text(where, part, "An answer of the list") for part in value]
+    if answer_type.grader.joins_lists:
+        return ("; ".join(texts),) if texts else ()
+    if len(texts) > 1 and not answer_type.grader.has_alternatives:
+        raise InputError(
+            f"{where}: The answer is a list of {len(texts)}, and a {answer_type.settings.name} has "
+            "one. Write one answer, or set data.answer_type: multi_label."
+        )
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _parse_choices(where: str, row: Mapping[str, object], column: str | None) -> _Choices:
+    """Return the choices of {"A": "first"}, {"label": [...], "text": [...]}, or a list.
+
+    A list has texts, or objects with a label and a text. A null is no choice. Labels that are the
+    letters from A on decide the order.
+    """
     if column is None:
-        return ()
+        return _Choices()
     value = _get_column(where, row, column, "choices")
-    if isinstance(value, str):  # CSV: a JSON list in a cell
+    if isinstance(value, str):  # CSV: a JSON value in a cell
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             value = None
-    if isinstance(value, dict):  # {"A": "first", ...} or {"text": [...], "label": [...]}
-        value = value.get("text") or list(value.values())
-    if not isinstance(value, list) or not 2 <= len(value) <= 26:
+    pairs = _list_pairs(value)
+    if pairs is None or not 2 <= len(pairs) <= len(LETTERS):
         raise InputError(
-            f"{where}: {column!r} is not a list of 2 to 26 choices (data.columns.choices). Fix the "
-            "row or the column name."
+            f"{where}: {column!r} is not a list of 2 to {len(LETTERS)} choices "
+            "(data.columns.choices). Fix the row or the column name."
         )
-    return tuple(str(choice).strip() for choice in value)
+    read = [
+        (_to_text(where, label, "A choice's label"), _to_text(where, text, "A choice"))
+        for label, text in pairs
+    ]
+    if sorted(label for label, _ in read) == list(LETTERS[: len(read)]):
+        read.sort()
+    labels, texts = zip(*read, strict=True)
+    return _Choices(texts, labels if all(labels) else ())
 
 
-def _resolve_choice_index(where: str, number: int, choices: tuple[str, ...]) -> str:
-    """Return the choice that a number means. Data sets of the Hub count choices from 0.
+def _list_pairs(value: object) -> list[tuple[object, object]] | None:
+    """Return (label, text) of every choice that is not null; a choice without a label has ""."""
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+        texts = value["text"]
+        labels = value.get("label") or [""] * len(texts)
+        if not isinstance(labels, list) or len(labels) != len(texts):
+            return None
+        pairs = list(zip(labels, texts, strict=True))
+    elif isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, list):
+        pairs = [_split_choice(choice) for choice in value]
+    else:
+        return None
+    return [(label, text) for label, text in pairs if not _is_missing(text)]
 
-    A choice can be a number itself. Then the number must not mean another choice by its index.
+
+def _split_choice(choice: object) -> tuple[object, object]:
+    if not isinstance(choice, Mapping):
+        return "", choice
+    label = next((choice[name] for name in _LABEL_FIELDS if name in choice), "")
+    return label, next((choice[name] for name in _TEXT_FIELDS if name in choice), choice)
+
+
+def _resolve_choice(where: str, answer: str, choices: _Choices, is_number: bool) -> str:
+    """Return an answer as the letter and text of the choice that it means.
+
+    Its meanings: a label of the data; without labels, a letter from A on or an index from 0, as
+    data sets of the Hub have them; a choice's text. A quoted number is a choice's text before it is
+    an index. Raises InputError if two choices are meant.
     """
-    is_index = 0 <= number < len(choices)
-    if str(number) not in choices:
-        if not is_index:
-            raise InputError(
-                f"{where}: The answer {number} is not a choice from 0 to {len(choices) - 1}. Write "
-                "the choice's letter or text."
-            )
-        return choices[number]
-    if is_index and choices[number] != str(number):
+    texts, names = choices.texts, choices.labels or LETTERS[: len(choices.texts)]
+    by_text = {index for index, text in enumerate(texts) if fold_case(text) == fold_case(answer)}
+    meant = {index for index, name in enumerate(names) if name == answer}
+    may_be_index = not choices.labels and answer.isdecimal() and (is_number or not by_text)
+    if may_be_index and int(answer) < len(texts):
+        meant.add(int(answer))
+    if len(meant | by_text) > 1 and meant and by_text:
+        first, second = min(meant), min(by_text)
         raise InputError(
-            f"{where}: The answer {number} is either the choice {str(number)!r} or, counted from "
-            f"0, the choice {choices[number]!r}. Write the choice's letter or quoted text."
+            f"{where}: The answer {answer!r} is either the label or index of {texts[first]!r} or "
+            f"the choice {texts[second]!r}. Write the choice as '({names[second]}) "
+            f"{texts[second]}'."
         )
-    return str(number)
+    if not (meant | by_text):
+        return answer  # such as "(B) water": the grader reads it
+    index = min(meant | by_text)
+    return f"({LETTERS[index]}) {texts[index]}"
 
 
-def _normalize_answer(where: str, example: Example, answer_type: AnswerType) -> Example:
+def _normalize_answers(where: str, example: Example, answer_type: AnswerType) -> Example:
     """Return the example with its training target: the text of a choice, the text after `####`."""
-    name, choices = answer_type.settings.name, example.choices
     if example.answer is None:
         raise InputError(
             f"{where}: The answer is missing. Add it, remove the row, or fix data.columns.answer."
         )
+    name, choices = answer_type.settings.name, example.choices
     if answer_type.has_choices and not choices:
         raise InputError(
             f"{where}: The answer type is {name}, and the row has no choices. Set "
             "data.columns.choices."
         )
-    if not answer_type.canonicalize(example.answer, choices):
-        among = f" among {list(choices)}" if answer_type.has_choices else ""
-        raise InputError(
-            f"{where}: The answer {example.answer!r} is not a {name}{among}. Correct it or set "
-            "data.answer_type."
-        )
-    return replace(example, answer=answer_type.clean_gold(example.answer, choices))
+    for answer in (example.answer, *example.alternatives):
+        if not answer_type.is_gold(answer, choices):
+            among = f" among {_shorten(str(list(choices)))}" if answer_type.has_choices else ""
+            raise InputError(
+                f"{where}: The answer {_shorten(repr(answer))} is not a {name}{among}. Correct it "
+                f"or set data.answer_type{answer_type.grader.other_types}."
+            )
+    first, *others = (
+        answer_type.clean_gold(answer, choices)
+        for answer in (example.answer, *example.alternatives)
+    )
+    return replace(example, answer=first, alternatives=tuple(others))

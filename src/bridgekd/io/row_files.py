@@ -123,19 +123,26 @@ def _parse_object(line: str, where: str) -> Mapping[str, Any]:
         raise InputError(
             f"{where}: Broken JSON at column {exc.colno} ({exc.msg}). Fix or remove the line."
         ) from exc
+    except ValueError as exc:  # a whole number of more than 4,300 digits
+        raise InputError(f"{where}: {exc}. Fix or remove the line.") from exc
     except RecursionError as exc:
         raise InputError(f"{where}: Too deeply nested. Fix or remove the line.") from exc
     if not isinstance(row, dict):
         raise InputError(f"{where}: Expected an object in braces, found {line[:40]!r}.")
     if "\\ud" in line.lower():
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as exc:
-            raise InputError(
-                f"{where}: Half of a surrogate pair (\\ud800 to \\udfff) is not a character. Fix "
-                "or remove the line."
-            ) from exc
+        check_characters(row, where)
     return row
+
+
+def check_characters(row: Mapping[str, Any], where: str) -> None:
+    """Raise InputError if a text has half of a surrogate pair, which no file can store."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise InputError(
+            f"{where}: Half of a surrogate pair (\\ud800 to \\udfff) is not a character. Fix "
+            "or remove the line."
+        ) from exc
 
 
 class _HashedFile(io.FileIO):

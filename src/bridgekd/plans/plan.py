@@ -14,7 +14,8 @@ from bridgekd.cost.forecast import CostForecast
 from bridgekd.cost.request_cost import to_microusd
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.io.artifact_store import Artifact, PlanStore
-from bridgekd.io.dataset_reader import read_examples, read_instructions
+from bridgekd.io.dataset_reader import read_examples
+from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.lazy_rows import LazyRows
 from bridgekd.io.read_pool import read_pool, read_validation
 from bridgekd.ledger.database import check_local_disk
@@ -134,7 +135,8 @@ def plan_run(
     work(run)
     pending = [p for p in plan_store.planned.values() if not p.artifact.done]
     pool, validation, test = _read_data(run)
-    instructions = read_instructions(run.instructions.path) if run.instructions else []
+    instructions = read_instructions(run.instructions.path).rows if run.instructions else ()
+    pairs = [(row.prompt_text, row.response) for row in instructions]
     paid = [p for p in pending if p.stage.kind is WorkKind.PAID]
     if paid:
         check_local_disk(ctx.ledger)
@@ -144,7 +146,7 @@ def plan_run(
     backends = [p.settings for p in pending if isinstance(p.settings, BackendSettings)]
     uses_server = any(backend.uses_server for backend in backends)
     n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
-    data = PlannedData(pool, len(validation), len(test), instructions, n_answers)
+    data = PlannedData(pool, len(validation), len(test), pairs, n_answers)
     sends = resolved.transport.sends_to_host
     needs_no_key = is_loopback(resolved.host) and resolved.teacher.api_key_env is None
     return Plan(

@@ -146,7 +146,7 @@ def calibrate_confidence(
     without any.
     """
     pairs = [
-        (confidence, answer_type.is_correct(answer, example.answer, example.choices))
+        (confidence, answer_type.matches_gold(answer, example))
         for confidence, answer, example in zip(confidences, answers, examples, strict=True)
         if confidence is not None and example.answer is not None
     ]

@@ -14,7 +14,7 @@ from pydantic import Field
 from bridgekd import lm
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import RESUME_DIR, Artifact, stage
-from bridgekd.io.dataset_reader import read_instructions
+from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
@@ -28,7 +28,7 @@ from bridgekd.recipe import (
     TrainOptions,
     resolve_count,
 )
-from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
+from bridgekd.records import Example, TargetSpan, TrainingSequence
 from bridgekd.rng import SEED_STEP, make_rng
 from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
 from bridgekd.stages.run_context import RunContext
@@ -152,7 +152,7 @@ def train(
     `pool` has the questions and the validation split for early stopping. `reference` is the second
     model of an objective that needs one.
     """
-    rows = _build_rows(settings, pool, rationales, instructions)
+    rows = _build_rows(settings, pool, rationales, instructions, ctx)
     options = settings.train
     n_updates = options.compute_n_updates(
         len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
@@ -204,13 +204,17 @@ def _build_rows(
     pool: Artifact | None,
     rationales: Sequence[Artifact],
     instructions: Artifact | None,
+    ctx: RunContext,
 ) -> list[TrainingSequence]:
     rows = settings.rows
     if isinstance(rows, InstructionRows):
         assert instructions is not None, "a training on instructions has them as an input"
-        pairs = enumerate(read_instructions(instructions.path))
+        found = read_instructions(instructions.path)
+        if found.skipped:
+            ctx.notify(f"{instructions.path}: {found.describe_skipped()}.")
         return [
-            TrainingSequence(str(i), (Message("user", q),), (TargetSpan(a),)) for i, (q, a) in pairs
+            TrainingSequence(str(i), row.prompt, (TargetSpan(row.response),))
+            for i, row in enumerate(found.rows)
         ]
     assert pool is not None, "a training on answers or rationales has a pool as an input"
     if isinstance(rows, RationaleRows):

@@ -71,5 +71,6 @@ GRADER = Grader(
     canonicalize=canonicalize_expression,
     match=match_expression,
     find_unmarked_answer=find_expression,
+    has_alternatives=True,
     clean_gold=lambda answer, *_: answer.rpartition(SOLUTION_MARK)[2].strip(),
 )

@@ -50,5 +50,6 @@ GRADER = Grader(
     options=NoOptions,
     canonicalize=canonicalize_labels,
     match=match_labels,
+    joins_lists=True,
     find_unmarked_answer=lambda text, *rest: canonicalize_labels(get_short_text(text), *rest),
 )

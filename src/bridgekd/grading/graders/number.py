@@ -47,6 +47,8 @@ GRADER = Grader(
     canonicalize=canonicalize_number,
     match=match_number,
     is_gold=is_complete_number,
+    has_alternatives=True,
+    other_types=": math for expressions, text for dates, times and ratios",
     find_unmarked_answer=find_last_number,
     clean_gold=lambda answer, *_: answer.rpartition(SOLUTION_MARK)[2].strip(),
 )

@@ -47,4 +47,5 @@ GRADER = Grader(
     canonicalize=canonicalize_text,
     match=match_text,
     find_unmarked_answer=find_conclusion,
+    has_alternatives=True,
 )
