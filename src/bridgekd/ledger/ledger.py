@@ -55,7 +55,7 @@ class Ledger:
     only durable rows, so another thread can read at the same time.
 
     >>> import bridgekd
-    >>> with bridgekd.Ledger("ledger.db", hard_stop_microusd=5_000_000) as ledger:
+    >>> with bridgekd.Ledger("ledger.db", hard_limit_microusd=5_000_000) as ledger:
     ...     ledger.reserved_microusd()
     0
     """
