@@ -176,7 +176,7 @@ def test_a_finding_shows_the_first_ids_and_the_number_of_all(tmp_path, capsys):
     assert main(["ledger", "verify", "--ledger", str(path)]) == 2
     said = capsys.readouterr()
     assert f"30 attempts: {KEY} (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...)" in said.out
-    assert "1 finding; " in said.err and "put a copy back" in said.err
+    assert "has 1 error. " in said.err and "Restore a backup" in said.err
 
 
 def test_the_command_says_that_all_are_verified(path, capsys):

@@ -189,9 +189,11 @@ def print_document(document: BaseModel) -> None:
 
 
 def build_schema() -> dict[str, object]:
-    """Return the JSON schema of all documents; `$defs` has one definition per model."""
+    """Return the JSON schema of all documents: types and names, without the texts of docstrings."""
     models = (VariantList, PlanDocument, StatusDocument, SpendDocument)
     _, schema = models_json_schema([(model, "serialization") for model in models])
+    for definition in schema["$defs"].values():
+        definition.pop("description", None)
     return schema
 
 
