@@ -35,7 +35,7 @@ def make_metrics():
             a_result("bridge", 9, seed, calibration=calibration, **trained),
         ]
     groups = ({id: "even" if k % 2 else "odd" for k, id in enumerate(IDS)}, {IDS[0]: "2"})
-    chance = ChanceBaseline(0.25, "guessing among the options")
+    chance = ChanceBaseline(0.25, "guessing among the choices")
     return compute_metrics(
         results, groups[0], chance=chance, steps=groups[1], step_source="teacher"
     )

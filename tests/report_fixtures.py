@@ -1,5 +1,6 @@
 """Report data with content in every section, some of it hostile."""
 
+from bridgekd.report.page import make_environment
 from bridgekd.report.report_data import (
     Contamination,
     DroppedRationales,
@@ -24,6 +25,7 @@ from bridgekd.stats.metrics import (
 )
 from bridgekd.stats.mixed_effects import Estimate
 
+PLOTS = make_environment().get_template("plots.html").module
 HOSTILE = "</title></svg><script>alert('x')</script> \"quoted\" \x00\x08\u202e & <b>"
 _PAIR = {"n_test": 600, "n_seeds": 1, "difference": 0.1, "ci95": (0.05, 0.15), "test": "McNemar"}
 

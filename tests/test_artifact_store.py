@@ -126,17 +126,17 @@ def test_what_a_stage_left_unfinished_waits_for_the_next_try_and_nothing_else_do
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "the disk is read-only")],
+    [(errno.ENOSPC, "The disk is full"), (errno.EROFS, "The disk is read-only")],
 )
 def test_a_disk_that_refuses_is_one_sentence(tmp_path, live, code, advice):
     store = Store(tmp_path / "runs")
-    with pytest.raises(InputError, match=rf"cannot write to .*{advice}.*same command again"):
+    with pytest.raises(InputError, match=rf"Cannot write to .*{advice}.*same command again"):
         store.make(WRITE, Settings(), live | {"breaks": OSError(code, "no")})
 
 
 def test_a_store_below_a_file_is_refused(tmp_path):
     (tmp_path / "runs").write_text("")
-    with pytest.raises(InputError, match="cannot write to"):
+    with pytest.raises(InputError, match="Cannot write to"):
         Store(tmp_path / "runs")
 
 

@@ -17,7 +17,7 @@ from bridgekd.prompts import render_answer_prompt, render_cot_prompt
 from bridgekd.records import Example
 from bridgekd.runs.ask import LoadedModels
 from bridgekd.runs.metadata import EvaluatedModel
-from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.predict import PredictSettings
 from tiny_models import write_tiny
 

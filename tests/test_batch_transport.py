@@ -26,7 +26,7 @@ from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
 from bridgekd.teacher.batch_format import make_custom_id, parse_results, split_into_files
 from bridgekd.teacher.buy_answers import buy_answers
-from bridgekd.teacher.pending_request import PendingRequest
+from bridgekd.teacher.transport import PendingRequest
 from test_live_transport import counts, held, pool, purchase, words
 
 pytestmark = pytest.mark.usefixtures("check_clean_exit")
@@ -137,7 +137,7 @@ def to_the_end(path, server, limits):
                 accept=lambda id, state, text: is_long(text),
             )
         except TeacherUnavailableError as exc:
-            assert "more than the whole budget" in str(exc)
+            assert "more than the full budget" in str(exc)
 
 
 def waves(rows, limits):
@@ -214,15 +214,15 @@ def order(n, text="question"):
 
 
 @given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 9), st.integers(1, 2000))
-def test_parts_keep_to_the_limits_and_lose_nothing(sizes, most_lines, most_bytes):
+def test_parts_keep_to_the_limits_and_lose_nothing(sizes, max_lines, max_bytes):
     orders = [order(n, "é" * size) for n, size in enumerate(sizes)]
-    parts = list(split_into_files(orders, most_lines=most_lines, most_bytes=most_bytes))
+    parts = list(split_into_files(orders, max_lines=max_lines, max_bytes=max_bytes))
     assert [key for part in parts for key in part.keys] == [o.key for o in orders]
     for part in parts:
         rows = [json.loads(line) for line in part.content.splitlines()]
         assert [row["custom_id"] for row in rows] == [make_custom_id(key) for key in part.keys]
-        assert len(rows) <= most_lines
-        assert len(part.content) <= most_bytes or len(rows) == 1
+        assert len(rows) <= max_lines
+        assert len(part.content) <= max_bytes or len(rows) == 1
         assert all(len(row["custom_id"]) == 64 for row in rows)
         assert all("sample_index" not in row["body"] for row in rows)
 

@@ -181,7 +181,7 @@ def test_without_an_instruction_set_no_instruct_says_what_it_would_be(task):
 
 
 def test_a_checker_that_nobody_brought_is_refused_before_anything_is_bought(task):
-    with pytest.raises(InputError, match="names the checker 'mine'; known here: none"):
+    with pytest.raises(InputError, match=r"names the checker 'mine'\. Known: none"):
         api.run(task / "task.yaml", overrides=["evaluate.step_checker=mine"])
 
 

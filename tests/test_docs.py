@@ -2,6 +2,7 @@
 
 import html
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -111,6 +112,26 @@ def test_promises_name_tests_that_exist():
     text = (DOCS / "concepts.md").read_text(encoding="utf-8")
     names = re.findall(r"`((?:contracts/)?test_\w+\.py)`", text)
     assert len(names) > 15 and [n for n in names if not (ROOT / "tests" / n).is_file()] == []
+
+
+def test_design_has_one_line_for_every_folder_of_the_package():
+    tree = (
+        (DOCS / "design.md").read_text(encoding="utf-8").split("```text\n")[1].partition("```")[0]
+    )
+    package = Path(bridgekd.__file__).parent
+    folders = {p.parent for p in package.rglob("*.py")} - {package}
+    lines = tree.splitlines()
+    for folder in folders:
+        assert len([line for line in lines if f"── {folder.name}/ " in line]) == 1, folder
+
+
+def test_functions_in_methods_page_exist():
+    text = (DOCS / "methods.md").read_text(encoding="utf-8")
+    folders = "selection|stages|stats|lm|cost|report|grading|prompts"
+    names = set(re.findall(rf"`((?:{folders})\.[\w.]+)`", text))
+    assert len(names) > 25
+    for name in names:
+        pkgutil.resolve_name(f"bridgekd.{name}")
 
 
 def test_no_page_loads_anything_from_another_server(site):

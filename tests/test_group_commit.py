@@ -221,7 +221,7 @@ def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
     if "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"no small disk can be made here: {done.stderr.strip()}")
     assert (done.stderr, done.returncode) == ("", 0)
-    assert "the disk is full; what was paid for is saved" in done.stdout
+    assert "the disk is full. All answers are saved" in done.stdout
     found = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
     assert found["answered"] == 64
     assert not os.path.exists(disk / "l.db.spare")
@@ -290,4 +290,4 @@ except InputError as exc:
         pytest.skip("no unshare here, so no read-only folder can be made")
     if "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"no read-only folder can be made here: {done.stderr.strip()}")
-    assert "copy both to a folder that can be written" in done.stdout
+    assert "Copy both files to a writable folder" in done.stdout

@@ -37,20 +37,22 @@ def local(folder):
     return lm.load_model(folder, device="cpu")
 
 
-def opened(folder, url, room, **terms):
-    """`serving` at an address, with what it notes."""
+def open_tiny_server(folder, url, workdir, **options):
+    """Open the model of a folder at an address."""
     model = resolve_model(str(folder), Path(), None)
-    terms = AssistantServerOptions(
-        base_url=url, **({"max_concurrent_requests": 3, "max_attempts": 2} | terms)
-    )
-    return open_server(model, terms, room=room, folder=Path(), note=lambda text: None)
+    options = {"base_url": url, "max_concurrent_requests": 3, "max_attempts": 2} | options
+    options = AssistantServerOptions(**options)
+    return open_server(model, options, workdir=workdir, folder=Path(), note=lambda text: None)
 
 
 @pytest.fixture
 def server(folder, tmp_path):
     """The tiny model behind HTTP; `server.http` counts what arrived."""
     name = get_served_name(resolve_model(str(folder), Path(), None))
-    with serving_model(folder, name) as http, opened(folder, http.base_url, tmp_path) as server:
+    with (
+        serving_model(folder, name) as http,
+        open_tiny_server(folder, http.base_url, tmp_path) as server,
+    ):
         http.asked.clear()  # the probe
         yield server, http
 
@@ -127,7 +129,7 @@ def test_no_more_is_in_flight_than_the_recipe_says(folder, tmp_path):
                     flying -= 1
 
         http.complete = counted
-        with opened(folder, http.base_url, tmp_path, max_concurrent_requests=2) as server:
+        with open_tiny_server(folder, http.base_url, tmp_path, max_concurrent_requests=2) as server:
             generate.generate_texts(server, PROMPTS * 4, **SIZE)
     assert most == 2
 
@@ -152,8 +154,10 @@ def test_a_server_that_dies_is_one_sentence_and_its_rows_are_kept(folder, tmp_pa
     name, told = get_served_name(resolve_model(str(folder), Path(), None)), []
     with (
         serving_model(folder, name, dies_after=4) as http,  # the probe and three rows
-        opened(folder, http.base_url, tmp_path, max_concurrent_requests=1) as server,
-        pytest.raises(ServerUnavailableError, match=r"went away: .*2 tries.*same command goes on"),
+        open_tiny_server(folder, http.base_url, tmp_path, max_concurrent_requests=1) as server,
+        pytest.raises(
+            ServerUnavailableError, match=r"stopped answering: .*2 attempts.*same command again"
+        ),
     ):
         generate.generate_texts(
             server, PROMPTS, on_batch=lambda rows, texts: told.extend(rows), **SIZE
@@ -165,11 +169,14 @@ def test_scores_that_came_are_not_asked_for_again(folder, local, tmp_path):
     name = get_served_name(resolve_model(str(folder), Path(), None))
     with (
         serving_model(folder, name, dies_after=4) as http,  # two probes and two rows
-        opened(folder, http.base_url, tmp_path, max_concurrent_requests=1) as server,
+        open_tiny_server(folder, http.base_url, tmp_path, max_concurrent_requests=1) as server,
         pytest.raises(ServerUnavailableError),
     ):
         logprobs.score_examples(server, OPEN + CLOSED, batch_size=4)
-    with serving_model(folder, name) as http, opened(folder, http.base_url, tmp_path) as server:
+    with (
+        serving_model(folder, name) as http,
+        open_tiny_server(folder, http.base_url, tmp_path) as server,
+    ):
         found = logprobs.score_examples(server, OPEN + CLOSED, batch_size=4)
         assert len(http.asked) == 2 + 2
     here = lm.score_examples(local, OPEN + CLOSED, batch_size=4)
@@ -180,9 +187,9 @@ def test_a_server_without_log_probabilities_is_refused_with_what_to_do(folder, t
     name = get_served_name(resolve_model(str(folder), Path(), None))
     with (
         serving_model(folder, name, dialect="mute") as http,
-        opened(folder, http.base_url, tmp_path) as server,
+        open_tiny_server(folder, http.base_url, tmp_path) as server,
         pytest.raises(
-            InputError, match=r"no log-probabilities .*use assistant.scoring_backend: transf"
+            InputError, match=r"no log-probabilities .*Use assistant.scoring_backend: transf"
         ),
     ):
         logprobs.score_examples(server, OPEN, batch_size=4)
@@ -192,13 +199,13 @@ def test_a_server_that_takes_text_alone_reads_the_same_tokens(folder, local, tmp
     name = get_served_name(resolve_model(str(folder), Path(), None))
     with (
         serving_model(folder, name, dialect="text") as http,
-        opened(folder, http.base_url, tmp_path) as server,
+        open_tiny_server(folder, http.base_url, tmp_path) as server,
     ):
         assert server.prompt_format == "text"
         assert generate.generate_texts(server, PROMPTS, **SIZE) == lm.generate_texts(
             local, PROMPTS, **SIZE
         )
-        with pytest.raises(InputError, match="it takes no tokens as a prompt"):
+        with pytest.raises(InputError, match="it does not accept tokens as a prompt"):
             logprobs.score_examples(server, OPEN, batch_size=4)
 
 
@@ -227,9 +234,9 @@ def test_a_server_that_would_read_other_tokens_is_refused(tmp_path):
     with (
         serving_model(folder, name, dialect="text") as http,
         pytest.raises(
-            ServerUnavailableError, match=r"nor as text \(it read (\d+) tokens where \d+ were meant"
+            ServerUnavailableError, match=r"not as text \(it read \d+ tokens instead of \d+"
         ),
-        opened(folder, http.base_url, tmp_path),
+        open_tiny_server(folder, http.base_url, tmp_path),
     ):
         pass
 
@@ -241,7 +248,7 @@ def test_another_model_never_answers(folder, tmp_path):
             ServerUnavailableError,
             match=r"serves model-of-yesterday: serve /.*model there under the name",
         ) as e,
-        opened(folder, http.base_url, tmp_path),
+        open_tiny_server(folder, http.base_url, tmp_path),
     ):
         pass
     assert get_served_name(resolve_model(str(folder), Path(), None)) in str(e.value)
@@ -251,7 +258,7 @@ def test_another_model_never_answers(folder, tmp_path):
 def test_a_server_that_is_not_there_is_named_with_what_to_serve(folder, tmp_path):
     with (
         pytest.raises(ServerUnavailableError, match=r"127.0.0.1:9/v1 does not answer .*: serve /"),
-        opened(folder, "http://127.0.0.1:9/v1", tmp_path),
+        open_tiny_server(folder, "http://127.0.0.1:9/v1", tmp_path),
     ):
         pass
 

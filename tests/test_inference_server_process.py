@@ -118,7 +118,8 @@ def test_silence_is_told_with_the_last_lines(tmp_path):
     log = tmp_path / "server.log"
     with (
         pytest.raises(
-            ServerUnavailableError, match=r"within 1 s; its last lines .*compiling; raise .*start"
+            ServerUnavailableError,
+            match=r"within 1 s; its last lines .*compiling. .* raise .*start",
         ),
         started(script, tmp_path, up_when=lambda: log.read_text() and False, timeout_s=1),
     ):

@@ -161,7 +161,12 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
     tmp_path_factory, everything, limits, concurrency, latency_s
 ):
     faults = Faults(
-        latency_s=latency_s, spread=1.5, rate_limit=0.05, error=0.05, drop=0.05, retry_after_s=0.001
+        latency_s=latency_s,
+        latency_log_sd=1.5,
+        rate_limit=0.05,
+        error=0.05,
+        drop=0.05,
+        retry_after_s=0.001,
     )
     path = tmp_path_factory.mktemp("buy") / "l.db"
     with run_teacher_server(words, seed=5, faults=faults) as server:
@@ -261,7 +266,9 @@ def server_counts_of_answered(path, server):
 @pytest.mark.parametrize("n_served", [1, 9, 25])
 def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_served):
     limits = Limits(microusd=10_000)
-    faults = Faults(latency_s=0.02, spread=0.5, rate_limit=0.05, drop=0.08, retry_after_s=0.001)
+    faults = Faults(
+        latency_s=0.02, latency_log_sd=0.5, rate_limit=0.05, drop=0.08, retry_after_s=0.001
+    )
     with run_teacher_server(words, seed=3, faults=faults) as server:
         undisturbed = purchase(tmp_path / "calm.db", server, pool(60), limits=limits)
     with run_teacher_server(words, seed=3, faults=faults) as server:
@@ -376,7 +383,7 @@ def test_answers_that_broke_on_the_way_stop_once_they_may_have_cost_the_budget(t
     broken = {"error": {"message": "upstream died", "code": 502}, "choices": []}
     with run_teacher_server(words) as server:
         server.complete = lambda body, key: (200, broken, {})
-        with pytest.raises(TeacherUnavailableError, match="more than the whole budget"):
+        with pytest.raises(TeacherUnavailableError, match="more than the full budget"):
             limits = Limits(microusd=4 * RESERVE)
             purchase(
                 path, server, pool(40), limits=limits, max_concurrent_requests=4, max_attempts=20
@@ -386,7 +393,7 @@ def test_answers_that_broke_on_the_way_stop_once_they_may_have_cost_the_budget(t
 
 def test_a_teacher_that_never_answers_ends_with_its_calls_held(tmp_path):
     with run_teacher_server(words, faults=Faults(silence=1.0)) as server:
-        with pytest.raises(TeacherUnavailableError, match=r"gave no answer .* in 2 tries "):
+        with pytest.raises(TeacherUnavailableError, match=r"gave no answer .* in 2 attempts "):
             purchase(tmp_path / "l.db", server, pool(20), timeout_s=0.5, max_attempts=2)
         assert set(counts(tmp_path / "l.db")) <= {"unknown", "failed"}
         assert server.billed <= held(tmp_path / "l.db")
@@ -456,7 +463,7 @@ def test_retry_after_is_honoured(tmp_path):
         assert (bought.n_requests_sent, len(bought.completions)) == (2, 1)
         assert 0.4 <= bought.seconds < 5
         script.append((429, limit, {"Retry-After": "86400"}))
-        with pytest.raises(TeacherUnavailableError, match="86400 s of rest"):
+        with pytest.raises(TeacherUnavailableError, match="asks to wait 86400 s"):
             purchase(tmp_path / "l2.db", server, pool(1))
 
 
@@ -551,7 +558,9 @@ def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(t
         return state == "answered" and passes[int(id[1:])]
 
     for name, concurrency, latency_s in (("a", 1, 0.0), ("b", 8, 0.005), ("c", 16, 0.01)):
-        with run_teacher_server(words, faults=Faults(latency_s=latency_s, spread=1.5)) as server:
+        with run_teacher_server(
+            words, faults=Faults(latency_s=latency_s, latency_log_sd=1.5)
+        ) as server:
             for _ in ("cold", "warm"):
                 bought = purchase(
                     tmp_path / f"{name}.db",
@@ -675,7 +684,7 @@ def test_slow_answers_behind_quick_refusals_are_waited_for(tmp_path):
 def test_calls_without_an_answer_stop_once_they_may_have_cost_the_budget(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, faults=Faults(drop=1.0)) as server:
-        with pytest.raises(TeacherUnavailableError, match="more than the whole budget"):
+        with pytest.raises(TeacherUnavailableError, match="more than the full budget"):
             limits = Limits(microusd=4 * RESERVE)
             purchase(
                 path, server, pool(40), limits=limits, max_concurrent_requests=4, max_attempts=20

@@ -16,7 +16,7 @@ from bridgekd.records import Rationale
 from bridgekd.sandbox.export import export_world
 from bridgekd.sandbox.step_checker import count_wrong_steps
 from bridgekd.sandbox.teacher_server import run_teacher_server
-from bridgekd.stages.rationale_filters import drop_duplicates
+from bridgekd.stages.check_rationales import drop_duplicates
 from bridgekd.variants import VariantRef
 from test_lm_training_loop import ROWS, tune, weights
 from tiny_models import CHATML, tiny_model, tiny_tokenizer, write_tiny
@@ -87,7 +87,7 @@ def test_of_equal_rationales_of_one_question_only_the_first_is_kept():
     said = [Rationale("a", text, "x", "assistant", kept) for text, kept in
             (("one", True), ("two", True), ("one", True), ("three", False))]  # fmt: skip
     assert [r.kept for r in drop_duplicates(said)] == [True, True, False, False]
-    assert drop_duplicates(said)[2].reason == "said before"
+    assert drop_duplicates(said)[2].reason == "duplicate"
 
 
 def test_a_right_answer_behind_the_words_of_a_wrong_one_is_kept():

@@ -19,7 +19,6 @@ from bridgekd.errors import InputError
 from bridgekd.recipe import BudgetOptions, Price, TeacherOptions, find_published_price
 from bridgekd.recipe.prices import read_price_table
 from bridgekd.records import Message
-from bridgekd.teacher.pending_request import check_prompt_length, compute_max_cost
 from bridgekd.teacher.transports import resolve_teacher
 
 FULL = Price(input=2.0, output=10.0, cached_input=0.5, cache_write=2.5, reasoning=12.0)
@@ -121,18 +120,20 @@ def test_the_batch_transport_applies_its_factor_once():
 
 def test_a_prompt_longer_than_its_price_holds_for_is_refused():
     price = Price(input=1, output=1, max_prompt_tokens=1000)
-    teacher = TeacherOptions(model="m", price=price)
+    teacher = resolve_teacher(TeacherOptions(model="m", price=price))
     short, long = (TeacherRequest("a", 0, (Message("user", "x" * n),)) for n in (800, 900))
-    check_prompt_length("m", price, "a", compute_max_cost(teacher, price, short))
+    teacher.check_prompt_length("a", teacher.compute_max_cost(short))
     with pytest.raises(InputError, match=r"Example a .* known up to 1,000"):
-        check_prompt_length("m", price, "a", compute_max_cost(teacher, price, long))
+        teacher.check_prompt_length("a", teacher.compute_max_cost(long))
 
 
 def test_what_stands_beside_the_messages_is_reserved_as_prompt_too():
     request = TeacherRequest("a", 0, (Message("user", "x"),))
     schema = {"type": "json_schema", "json_schema": {"description": "x" * 5000}}
-    bare = compute_max_cost(TeacherOptions(model="m"), FULL, request)
-    beside = compute_max_cost(TeacherOptions(model="m", response_format=schema), FULL, request)
+    teacher = TeacherOptions(model="m", price=FULL)
+    with_schema = teacher.model_copy(update={"response_format": schema})
+    bare = resolve_teacher(teacher).compute_max_cost(request)
+    beside = resolve_teacher(with_schema).compute_max_cost(request)
     assert beside.n_prompt_tokens > bare.n_prompt_tokens + 5000
     assert beside.cost_microusd > bare.cost_microusd + 5000 * 2
 

@@ -8,12 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekd.api_client.rate_limit import (
-    AdaptiveLimiter,
-    TokenBucket,
-    compute_backoff_s,
-    parse_reset_header,
-)
+from bridgekd.api_client.openai_client import compute_backoff_s, parse_reset_header
+from bridgekd.teacher.rate_limit import AdaptiveLimiter, TokenBucket
 
 
 class VirtualServer:

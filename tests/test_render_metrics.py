@@ -26,7 +26,7 @@ def test_a_terminal_of_eighty_columns_shows_every_figure_whole():
         a_cell("direct", 3),
         a_cell("bridge", 9),
     ]
-    chance = ChanceBaseline(0.25, "guessing among the options")
+    chance = ChanceBaseline(0.25, "guessing among the choices")
     metrics = compute_metrics(cells, dict.fromkeys(cells[0].is_correct, "sums"), chance=chance)
     page = io.StringIO()
     print_metrics(Console(file=page, width=80), metrics, "sandbox")

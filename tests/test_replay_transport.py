@@ -151,7 +151,7 @@ def test_a_changed_file_is_another_teacher(tmp_path):
     [
         ({"text": "t"}, "neither 'question' nor 'id'"),
         ({"question": "q"}, "neither 'text' nor 'response'"),
-        ({"question": "q", "response": {"x": 1}}, "no chat completion"),
+        ({"question": "q", "response": {"x": 1}}, "not a chat completion"),
         ({"question": "q", "response": "{"}, "line 2"),
     ],
 )

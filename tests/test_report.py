@@ -9,14 +9,13 @@ import pytest
 
 import bridgekd
 from bridgekd.records import Example
-from bridgekd.report.embedding_map import build_embedding_map
-from bridgekd.report.embedding_plot import build_caption, get_color, plot_embedding_map, project
+from bridgekd.report.embedding_map import build_embedding_map, project
+from bridgekd.report.embedding_plot import compute_layout, get_color
 from bridgekd.report.headline import build_headline, find_leading_arm
 from bridgekd.report.page import render_report
-from bridgekd.report.plots import plot_accuracy_vs_spend
 from bridgekd.report.tables import to_single_line
 from bridgekd.stats.metrics import GroupAccuracy
-from report_fixtures import HOSTILE, a_pair, make_arm, make_report_data, some_metrics
+from report_fixtures import HOSTILE, PLOTS, a_pair, make_arm, make_report_data, some_metrics
 from selection_pools import rank, to_picks
 
 
@@ -34,6 +33,10 @@ def a_map(n=40, n_selected=6, question="What is {}?"):
     ids = [e.id for e in pool]
     ranking = to_picks(rank("bridge_greedy", ids, np.arange(n), rows, n_selected), ids)
     return build_embedding_map(pool, rows, ranking, title="Selection: BRIDGE", seed=0)
+
+
+def draw_map(data):
+    return PLOTS.embedding_map(data, compute_layout(data))
 
 
 def titles(svg):
@@ -72,7 +75,7 @@ def test_domain_without_questions_for_an_arm_is_marked():
 
 def test_two_budgets_with_equal_spend_are_both_drawn():
     arms = [make_arm("bridge", 0.5, 0.4, 0.6, title=f"BRIDGE, {b}") for b in (100, 200)]
-    assert plot_accuracy_vs_spend(arms).count("<title>") == 2
+    assert PLOTS.accuracy_vs_spend([tuple(arms)]).count("<title>") == 2
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_points_without_variance_are_in_the_middle(rows):
 
 
 def test_selected_questions_are_on_the_map_and_drawn_last():
-    svg = plot_embedding_map(a_map())
+    svg = draw_map(a_map())
     tooltips = titles(svg)
     assert sorted(tooltips["path"]) == [
         f"Selected as number {k}, difficulty {m.difficulty:.2f}, <clinic>: {m.question}"
@@ -150,15 +153,15 @@ def test_map_shows_a_sample_and_its_size():
     data = a_map(n=2600, n_selected=600)
     assert (len(data.points), len(data.selected)) == (1500, 500)
     assert [p.rank for p in data.selected] == list(range(500))
-    assert "500 of 600 selected questions and 1,500 of 2,000 others" in build_caption(data)
+    assert "500 of 600 selected questions and 1,500 of 2,000 others" in data.caption
 
 
 def test_a_map_is_the_same_every_time():
-    assert plot_embedding_map(a_map(n=1700)) == plot_embedding_map(a_map(n=1700))
+    assert draw_map(a_map(n=1700)) == draw_map(a_map(n=1700))
 
 
 def test_map_of_completely_selected_pool_is_drawn():
-    assert len(titles(plot_embedding_map(a_map(n=3, n_selected=3)))["path"]) == 3
+    assert len(titles(draw_map(a_map(n=3, n_selected=3)))["path"]) == 3
 
 
 def test_question_on_the_map_is_only_text():
@@ -166,7 +169,7 @@ def test_question_on_the_map_is_only_text():
     assert not find_external(page)
     assert not re.search("[\x00-\x08\u202a-\u202e]", page)
     assert "&lt;script&gt;alert(" in page
-    ET.fromstring(plot_embedding_map(a_map(question=HOSTILE)))
+    ET.fromstring(draw_map(a_map(question=HOSTILE)))
 
 
 def test_a_long_question_is_cut():

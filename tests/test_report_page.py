@@ -15,9 +15,8 @@ import pytest
 import bridgekd
 from bridgekd.report.page import build_sections, render_report
 from bridgekd.report.tables import to_single_line
-from bridgekd.report.training_plot import describe_training, plot_training
 from headless_browser import CHROMIUM, open_tab
-from report_fixtures import HOSTILE, make_report_data, make_training
+from report_fixtures import HOSTILE, PLOTS, make_report_data, make_training
 from test_report import a_map
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -170,10 +169,10 @@ def test_hostile_text_is_shown_and_never_executed(page):
 
 
 def test_training_without_log_is_marked_and_training_with_log_is_drawn():
-    assert "no loss log" in plot_training(make_training(losses=()))
-    drawn = plot_training(make_training())
+    assert "no loss log" in PLOTS.training(make_training(losses=()))
+    drawn = PLOTS.training(make_training())
     assert drawn.count("<circle") == 2 and "polyline" in drawn
-    assert describe_training(make_training()) == (
+    assert make_training().description == (
         "Bridge: loss 3.000 at update 2 and 0.500 at update 8; validation accuracy 60.0 %, 55.0 %; "
         "weights of update 4 kept."
     )
@@ -198,7 +197,7 @@ def test_page_opens_without_errors_requests_or_horizontal_scrolling(browser, fil
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_not_blank(browser, file, tmp_path, scheme):
     browser.open(file, 360, 640, prefers_color_scheme=scheme)
-    shades = count_shades(browser.screenshot(tmp_path / "page.png", whole=False))
+    shades = count_shades(browser.screenshot(tmp_path / "page.png", full_page=False))
     (common, n), *others = shades.most_common()
     assert (common > 128) == (scheme == "light")
     assert sum(count for _, count in others) > 0.02 * n
@@ -224,11 +223,11 @@ def test_keyboard_reaches_main_content_and_opens_details(browser, file):
 @needs_chromium
 def test_print_shows_all_details(browser, file):
     browser.open(file)
-    browser.ask("Emulation.setEmulatedMedia", media="print")
+    browser.send("Emulation.setEmulatedMedia", media="print")
     hidden = "[...document.querySelectorAll('details > :not(summary)')]"
     folded = browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length")
     n_all = browser.evaluate(f"{hidden}.length")
-    browser.ask("Emulation.setEmulatedMedia", media="screen")
+    browser.send("Emulation.setEmulatedMedia", media="screen")
     assert n_all >= 4 and folded == 0
     assert browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length") == n_all
 

@@ -11,6 +11,7 @@ from bridgekd.api_client.chat_completion import (
     compute_request_cost,
     find_error,
     parse_completion,
+    parse_json_object,
 )
 from bridgekd.api_client.request_key import TeacherRequest, build_request, compute_request_key
 from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits
@@ -171,4 +172,4 @@ def test_a_key_names_the_whole_request_and_nothing_else():
 def test_a_body_nested_beyond_reason_is_unparsable():
     for raw in ("[" * 100_000, '{"choices":' + "[" * 100_000 + "]" * 100_000 + "}"):
         assert parse_completion(raw).state == "unparsable"
-        assert find_error(raw) == ""
+        assert find_error(parse_json_object(raw)) == ""

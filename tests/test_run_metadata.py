@@ -10,7 +10,7 @@ from bridgekd.io.artifact_store import Artifact, Stats, Store, stage
 from bridgekd.recipe import FrozenModel, Recipe
 from bridgekd.runs.metadata import EvaluatedModel, FinishedRun, find_base_model, read_metadata
 from bridgekd.runs.run import RunMetadata
-from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.predict import PredictSettings
 
 HUB = Artifact("hub", "hub:owner/base@main", Path("owner/base@main"))

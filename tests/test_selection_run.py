@@ -12,14 +12,19 @@ from bridgekd.cost.budget_slice import slice_amount
 from bridgekd.errors import InputError
 from bridgekd.grading.grade import check_rationale
 from bridgekd.io.row_files import read_rows
-from bridgekd.recipe import ConfidenceOptions, TeacherOptions
+from bridgekd.recipe import ConfidenceOptions, RuntimeOptions, TeacherOptions
 from bridgekd.records import Completion, Example, Rationale, Score
-from bridgekd.stages.model_backend import LocalBackend
-from bridgekd.stages.rationale_filters import filter_by_confidence
+from bridgekd.stages.check_rationales import filter_by_confidence
+from bridgekd.stages.model_backend import wrap_local_model
 from bridgekd.stages.run_context import RunContext
 from tiny_models import write_tiny
 
-LIVE = RunContext("run", TeacherOptions(model="none"), Path("none.db"))
+CONTEXT = RunContext(
+    "run",
+    TeacherOptions(model="none"),
+    Path("none.db"),
+    runtime=RuntimeOptions(assistant_batch_size=2),
+)
 
 UNLABELLED = ["data.unlabeled=true", "assistant.warm_up_size=0", "check.filter=all"]
 
@@ -113,12 +118,14 @@ def test_the_least_confident_rationales_are_dropped_and_confidence_is_held_again
     kept = [r.confidence for r in judged if r.kept]
     dropped = [r for r in judged if not r.kept]
     assert len(kept) == -(-len(judged) // 2)
-    assert all(r.reason.startswith("unsure: ") and r.confidence <= min(kept) for r in dropped)
+    assert all(
+        r.reason.startswith("low confidence: ") and r.confidence <= min(kept) for r in dropped
+    )
     assert facts(tiny, "check_rationales")["calibration"]["n"] == len(judged) == 12
 
 
 def test_what_was_dropped_before_is_not_weighed(tmp_path):
-    model = LocalBackend(lm.load_model(write_tiny(tmp_path), device="cpu"))
+    model = wrap_local_model(lm.load_model(write_tiny(tmp_path), device="cpu"))
     examples = [Example(id, "Who holds the box ?", "Ann") for id in "abc"]
     rows = [Rationale(id, "Bob gives it .", "ann", "assistant", True) for id in "ab"]
     rows.append(Rationale("c", "", "", "assistant", False, "no rationale"))
@@ -127,9 +134,8 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
         examples,
         model,
         ConfidenceOptions(threshold=0),
-        batch_size=2,
-        answer_type=get_type("text"),
-        live=LIVE,
+        get_type("text"),
+        CONTEXT,
     )
     assert [r.kept for r in found] == [True, True, False]
     assert (found[2], calibration.n) == (rows[2], 2)
@@ -138,15 +144,14 @@ def test_what_was_dropped_before_is_not_weighed(tmp_path):
         examples,
         model,
         ConfidenceOptions(threshold=1),
-        batch_size=2,
-        answer_type=get_type("text"),
-        live=LIVE,
+        get_type("text"),
+        CONTEXT,
     )
-    assert not any(r.kept for r in none) and "asked for at least 1" in none[0].reason
+    assert not any(r.kept for r in none) and "threshold 1" in none[0].reason
 
 
 def test_an_untrained_assistant_is_not_consistent_with_itself(tiny):
-    with pytest.raises(InputError, match=r"no rationale of .* was kept"):
+    with pytest.raises(InputError, match=r"No rationale of .* was kept"):
         bridgekd.run(tiny, overrides=["annotate.filter=self_consistent", "annotate.n_samples=2"])
     assert facts(tiny, "annotate")["n_kept"] == 0
 

@@ -1,4 +1,4 @@
-"""What single stages decide: which rationales are kept, and what a student is taught from them."""
+"""Decisions of single stages: which rationales are kept, and how a student is trained on them."""
 
 import json
 
@@ -18,7 +18,7 @@ BIRD = Example("b", "Which flies?", "jay", ("fox", "jay"))
 
 
 @pytest.mark.parametrize(
-    ("text", "state", "keep", "reason"),
+    ("text", "state", "rule", "reason"),
     [
         ("Birds fly.\nAnswer: (B)", "answered", "correct", ""),
         ("Foxes fly.\nAnswer: (A)", "answered", "correct", "wrong answer: fox, not jay"),
@@ -29,13 +29,13 @@ BIRD = Example("b", "Which flies?", "jay", ("fox", "jay"))
         ("", "refused", "all", "refused"),
     ],
 )
-def test_a_rationale_is_kept_or_dropped_with_its_reason(text, state, keep, reason):
-    row = check_rationale(BIRD, text, get_type("multiple_choice"), "teacher", keep, state=state)
+def test_rationale_is_kept_or_dropped_with_a_reason(text, state, rule, reason):
+    row = check_rationale(BIRD, text, get_type("multiple_choice"), "teacher", rule, state=state)
     assert (row.kept, row.reason) == (not reason, reason)
 
 
 @pytest.fixture
-def lessons(tmp_path):
+def rationales(tmp_path):
     """A pool of one question, and a rationale of the assistant that ends in the wrong answer."""
     rationale = Rationale("b", "Foxes fly.", "fox", "assistant", True)
     dropped = Rationale("b", "", "", "assistant", False, "no rationale")
@@ -45,44 +45,44 @@ def lessons(tmp_path):
     return Artifact("both", "x", tmp_path)
 
 
-def taught(lessons, form):
+def build_rows(artifact, target_format):
     settings = TrainSettings(
         role="student",
-        rows=RationaleRows(target_format=form, answer_weight=0.5),
+        rows=RationaleRows(target_format=target_format, answer_weight=0.5),
         objective=VariantSettings(name="nll"),
         train=TrainOptions(),
         lora=None,
         max_new_tokens=8,
         seed=0,
     )
-    return _build_rows(settings, lessons, [lessons], None)
+    return _build_rows(settings, artifact, [artifact], None)
 
 
-def test_a_student_learns_the_rationale_and_then_the_gold_answer(lessons):
-    (row,) = taught(lessons, "joint")
+def test_student_learns_the_rationale_then_the_gold_answer(rationales):
+    (row,) = build_rows(rationales, "joint")
     assert row.spans == (TargetSpan("Foxes fly.\n", 1.0), TargetSpan("Answer: (B) jay", 0.5))
 
 
-def test_two_tasks_are_explaining_and_answering(lessons):
-    explain, predict = taught(lessons, "multi_task")
-    assert explain.spans == (TargetSpan("Foxes fly."),)
-    assert predict.spans == (TargetSpan("Answer: (B) jay", 0.5),)
-    assert explain.prompt != predict.prompt
+def test_multi_task_rows_are_a_rationale_and_an_answer(rationales):
+    rationale, answer = build_rows(rationales, "multi_task")
+    assert rationale.spans == (TargetSpan("Foxes fly."),)
+    assert answer.spans == (TargetSpan("Answer: (B) jay", 0.5),)
+    assert rationale.prompt != answer.prompt
 
 
-def test_every_arm_s_student_gets_the_same_number_of_updates(tiny):
-    """However many rationales it has: an epoch is the pool's size."""
+def test_students_of_all_arms_get_the_same_number_of_updates(tiny):
+    """An epoch is the size of the pool, whatever the number of rationales."""
     override = "student.train={epochs: 1, batch_size: 16, n_evaluations: 1}"
     bridgekd.run(tiny, methods=["bridge", "direct"], overrides=[override])
-    facts = [
+    stats = [
         json.loads((folder / "manifest.json").read_text())["stats"]
         for folder in (tiny.parent / "runs").glob("train_student-*")
     ]
-    assert sorted(f["n_rows"] for f in facts) == [12, 60]
-    assert [f["n_updates"] for f in facts] == [4, 4]
+    assert sorted(f["n_rows"] for f in stats) == [12, 60]
+    assert [f["n_updates"] for f in stats] == [4, 4]
 
 
-def test_the_validation_split_is_kept_apart_from_pool_and_test(tiny):
+def test_validation_split_is_disjoint_from_pool_and_test(tiny):
     bridgekd.run(tiny)
     store = tiny.parent / "runs"
     (loaded,), (tested,) = store.glob("load_pool-*"), store.glob("load_test-*")

@@ -1,4 +1,4 @@
-"""Lessons: exported rows are the very texts of the training, in both forms."""
+"""Training examples: exported rows are the rows of the training, in both target formats."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from bridgekd.stages.training_examples import build_training_examples, build_tra
 
 
 @pytest.fixture
-def made(tmp_path):
+def artifacts(tmp_path):
     """A pool of three questions, one without a gold answer, and rationales, one dropped."""
     pool = [Example("a", "A?", "yes", ("no", "yes")), Example("b", "B?"), Example("c", "C?", "3")]
     write_rows(tmp_path / "pool.parquet", Example, pool)
@@ -24,36 +24,38 @@ def made(tmp_path):
     return Artifact("load_pool", "1", tmp_path), [Artifact("check", "2", tmp_path)]
 
 
-@pytest.mark.parametrize("form", ["joint", "multi_task"])
-def test_a_row_s_completion_is_the_text_of_the_training(made, form):
-    for lesson in build_training_examples(*made, form):
-        row, trained = build_sft_row(lesson), build_training_sequence(lesson, 2.0)
+@pytest.mark.parametrize("target_format", ["joint", "multi_task"])
+def test_completion_of_a_row_is_the_text_of_the_training(artifacts, target_format):
+    for example in build_training_examples(*artifacts, target_format):
+        row, trained = build_sft_row(example), build_training_sequence(example, 2.0)
         assert row["completion"][0]["content"] == "".join(s.text for s in trained.spans)
         assert row["prompt"][0]["content"] == trained.prompt[0].content
 
 
-def test_reasoning_and_answer_are_apart_and_the_gold_answer_is_the_target(made):
-    rows = [build_sft_row(k) for k in build_training_examples(*made, "joint")]
+def test_gold_answer_replaces_the_answer_of_the_rationale(artifacts):
+    rows = [build_sft_row(k) for k in build_training_examples(*artifacts, "joint")]
     assert [(r["id"], r["rationale"], r["answer"]) for r in rows] == [
         ("a", "Since so.", "(B) yes"),
         ("b", "Thus.", "seven"),
     ]
 
 
-def test_two_tasks_are_two_rows_each_with_its_own_part(made):
-    rows = [build_sft_row(k) for k in build_training_examples(*made, "multi_task")][:2]
+def test_multi_task_example_is_two_rows(artifacts):
+    rows = [build_sft_row(k) for k in build_training_examples(*artifacts, "multi_task")][:2]
     assert [(r["rationale"], r["answer"]) for r in rows] == [("Since so.", None), (None, "(B) yes")]
     assert [r["completion"][0]["content"] for r in rows] == ["Since so.", "Answer: (B) yes"]
-    assert [
-        build_training_sequence(k, 0.5).id for k in build_training_examples(*made, "multi_task")
-    ][:2] == ["a:e", "a:p"]
-    assert [
-        s.weight
-        for s in build_training_sequence(build_training_examples(*made, "joint")[0], 0.5).spans
-    ] == [1.0, 0.5]
+    sequences = [
+        build_training_sequence(k, 0.5) for k in build_training_examples(*artifacts, "multi_task")
+    ]
+    assert [s.id for s in sequences[:2]] == ["a:e", "a:p"]
 
 
-def test_nothing_kept_is_a_sentence(made, tmp_path):
+def test_answer_weight_applies_to_the_answer_only(artifacts):
+    example, *_ = build_training_examples(*artifacts, "joint")
+    assert [s.weight for s in build_training_sequence(example, 0.5).spans] == [1.0, 0.5]
+
+
+def test_no_kept_rationale_is_an_error(artifacts, tmp_path):
     write_rows(tmp_path / "rationales.parquet", Rationale, [])
-    with pytest.raises(InputError, match=r"no rationale of .* was kept; read its `reason` column"):
-        build_training_examples(*made, "joint")
+    with pytest.raises(InputError, match=r"No rationale of .* was kept\. Read its `reason` column"):
+        build_training_examples(*artifacts, "joint")

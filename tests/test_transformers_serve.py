@@ -28,7 +28,7 @@ def test_transformers_serve_writes_what_the_model_writes_in_process(tmp_path, mo
     with open_server(
         resolve_model("model", tmp_path, None),
         AssistantServerOptions(command=command, max_concurrent_requests=2),
-        room=tmp_path,
+        workdir=tmp_path,
         folder=tmp_path,
         note=said.append,
     ) as server:
@@ -36,9 +36,11 @@ def test_transformers_serve_writes_what_the_model_writes_in_process(tmp_path, mo
         drawn = generate.generate_texts(
             server, PROMPTS, max_new_tokens=12, batch_size=4, temperature=0.7, seed=1
         )
-        with pytest.raises(InputError, match="gives no log-probabilities"):
+        with pytest.raises(InputError, match="returns no log-probabilities"):
             logprobs.score_examples(server, [Example("a", "Who holds ?", "Ann")], batch_size=4)
     local = lm.load_model(folder, device="cpu")
     assert texts == lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4)
     assert len(set(drawn)) > 2 and drawn != texts
-    assert said[-1].startswith("The assistant's server is asked in text, not in tokens (Unexpected")
+    assert said[-1].startswith(
+        "The assistant's server receives prompts as text, not as tokens (Unexpected"
+    )

@@ -15,8 +15,7 @@ from bridgekd.io.artifact_store import Artifact, find_ancestors
 from bridgekd.io.row_files import read_rows
 from bridgekd.records import Completion, Example
 from bridgekd.sandbox.step_checker import count_wrong_steps
-from bridgekd.stages.arm_results import ArmReader
-from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.arm_results import ArmReader, ArmSettings
 from bridgekd.stages.stats import CalibrationStats
 from bridgekd.stages.train import train_student
 from bridgekd.stats.chance_baseline import ChanceBaseline

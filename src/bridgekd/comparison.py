@@ -18,7 +18,7 @@ from bridgekd.io.artifact_store import Artifact
 from bridgekd.methods import METHODS
 from bridgekd.recipe import CountOrPercent, Recipe
 from bridgekd.runs.run import Arm, Run
-from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.variants import VariantRef, VariantSettings
 
 MethodName = str | Mapping[str, JsonValue] | VariantRef  # a name, a .py file, or with options

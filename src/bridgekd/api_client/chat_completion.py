@@ -1,25 +1,27 @@
-"""Reads the raw body of a chat completion: its state, its texts and what it is billed as.
+"""Reads the body of a chat completion: its state, its texts and its cost.
 
-Pure, so that a response which was stored but not yet read when a process died can be read again
-at any time. Nothing here raises on a strange body: what cannot be read is `unparsable`.
+Pure, so a response that was stored but not read when a process died can be read at any time.
+Nothing here raises on a strange body: a body that cannot be read is `unparsable`.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bridgekd.cost.request_cost import compute_cost_microusd, to_microusd_rounded_up
 from bridgekd.recipe import Price
 
-# More than any call can have, and little enough for every sum: a server that says so overbills.
+# More than any request can have, and small enough for every sum in SQLite: such a server overbills.
 MAX_TOKENS, MAX_USD = 10**12, 10**9
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """What a server says it billed: tokens read from its cache and written to it (None: unsaid) are
-    among the prompt's, reasoning tokens among the completion's. `reported_usd` is a cost that some
-    servers name themselves.
+    """The usage that a server reports.
+
+    Cached and cache-write tokens (None: not reported) are part of the prompt, reasoning tokens are
+    part of the completion. `reported_usd` is the cost that some servers report.
     """
 
     n_prompt_tokens: int
@@ -32,8 +34,8 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class CompletionBody:
-    """What a raw body says. `state` is answered, truncated, refused or unparsable; `usage` is None
-    where the server sent none that can be used.
+    """The content of a body. `state` is answered, truncated, refused or unparsable; `usage` is None
+    if the server sent no usable one.
     """
 
     state: str
@@ -44,7 +46,7 @@ class CompletionBody:
 
 @dataclass(frozen=True, slots=True)
 class RequestCost:
-    """What one settled call is charged: tokens and micro-dollars."""
+    """Tokens and micro-dollars of one request: what it is charged, or the maximum."""
 
     n_prompt_tokens: int = 0
     n_completion_tokens: int = 0
@@ -52,54 +54,59 @@ class RequestCost:
     n_cached_tokens: int = 0
     n_reasoning_tokens: int = 0
 
+    @property
+    def n_tokens(self) -> int:
+        return self.n_prompt_tokens + self.n_completion_tokens
+
 
 def parse_json(raw: str) -> Any:
-    """The JSON value of a body from outside; None where it is none, or nested beyond all reason."""
+    """Return a JSON value; None if the text is not JSON or is nested too deeply."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return None
 
 
-def parse_completion(raw: str) -> CompletionBody:
-    """The reply in a raw response body.
+def parse_json_object(raw: str) -> Mapping[str, Any]:
+    """Return a JSON object; an empty one for anything else."""
+    value = parse_json(raw)
+    return value if isinstance(value, dict) else {}
 
-    Finished by length is truncated; a content filter, a refusal or no choice at all is refused;
-    anything that is not a chat completion is unparsable.
+
+def parse_completion(raw: str) -> CompletionBody:
+    """Return the content of a response body.
+
+    Finished by length is truncated. A content filter, a refusal or an empty list of choices is
+    refused. Anything that is not a chat completion is unparsable.
     """
-    body = parse_json(raw)
-    if not isinstance(body, dict) or "choices" not in body or find_error(raw):
+    body = parse_json_object(raw)
+    if "choices" not in body or find_error(body):
         return CompletionBody("unparsable")
     usage = parse_usage(body.get("usage"))
-    choices = body["choices"]
-    if not choices:
-        return CompletionBody("refused", "", "", usage)
-    choice = choices[0] if isinstance(choices, list) else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(message, dict):
+    if not body["choices"]:
+        return CompletionBody("refused", usage=usage)
+    choice = _get_first_choice(body)
+    message = choice.get("message")
+    if not isinstance(message, dict):
         return CompletionBody("unparsable")
-    text = _text(message.get("content"))
-    reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+    text = _get_text(message.get("content"))
+    reasoning = _get_text(message.get("reasoning_content")) or _get_text(message.get("reasoning"))
     state = {"length": "truncated", "content_filter": "refused"}.get(
         str(choice.get("finish_reason")), "answered"
     )
-    if refusal := _text(message.get("refusal")):
+    if refusal := _get_text(message.get("refusal")):
         state, text = "refused", text or refusal
     return CompletionBody(state, text, reasoning, usage)
 
 
-def find_error(raw: str) -> str:
-    """What went wrong on the other side, where a body with status 200 says so; else "".
+def find_error(body: Mapping[str, Any]) -> str:
+    """Return the error that a body with status 200 reports; "" if there is none.
 
-    Gateways that have begun to answer cannot take their status back.
+    A gateway that has begun to answer cannot change the status any more.
     """
-    body = parse_json(raw)
-    if not isinstance(body, dict):
-        return ""
-    choices = body.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    error = body.get("error") or (choice.get("error") if isinstance(choice, dict) else None)
-    if not error and isinstance(choice, dict) and choice.get("finish_reason") == "error":
+    choice = _get_first_choice(body)
+    error = body.get("error") or choice.get("error")
+    if not error and choice.get("finish_reason") == "error":
         error = "finish_reason: error"
     message = error.get("message") if isinstance(error, dict) else error
     return " ".join(str(message).split())[:300] if error else ""
@@ -108,9 +115,9 @@ def find_error(raw: str) -> str:
 def compute_request_cost(
     reply: CompletionBody, price: Price | None, *, max_cost: RequestCost
 ) -> RequestCost:
-    """The bill of a reply at `price`; where the server sent no usage, `max_cost` (the reserve).
+    """Return the cost of a reply at `price`; `max_cost` (the reserve) if it has no usage.
 
-    Without a price a cost that the server reports counts, as far as it was reserved.
+    Without a price, the cost is what the server reports, up to the reserve.
     """
     usage = reply.usage
     if usage is None:
@@ -134,55 +141,56 @@ def compute_request_cost(
     )
 
 
-def parse_usage(usage: Any) -> TokenUsage | None:
-    """The usage object of a reply, or None where it has no usable counts.
+def parse_usage(usage: object) -> TokenUsage | None:
+    """Return the usage object of a reply; None without usable counts.
 
-    Some servers (Gemini, xAI) leave reasoning tokens out of `completion_tokens` but bill them: the
-    total tells. Cached tokens stand in `prompt_tokens_details`, at DeepSeek beside the counts.
+    Some servers (Gemini, xAI) bill reasoning tokens but leave them out of `completion_tokens`; the
+    total shows them. DeepSeek puts cached tokens beside the counts, others into
+    `prompt_tokens_details`.
     """
-    if not isinstance(usage, dict):
+    prompt, completion = _get_count(usage, "prompt_tokens"), _get_count(usage, "completion_tokens")
+    if not isinstance(usage, dict) or prompt is None or completion is None:
         return None
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    if prompt is None or completion is None:
-        return None
-    reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0
-    left_out = max(0, (_count(usage, "total_tokens") or 0) - prompt - completion)
+    reasoning = _get_count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0
+    left_out = max(0, (_get_count(usage, "total_tokens") or 0) - prompt - completion)
     if reasoning > completion + left_out:
         left_out = reasoning
     details = usage.get("prompt_tokens_details")
-    cached = _count(details, "cached_tokens")
+    cached = _get_count(details, "cached_tokens")
     if cached is None:
-        cached = _count(usage, "prompt_cache_hit_tokens") or 0
+        cached = _get_count(usage, "prompt_cache_hit_tokens") or 0
     return TokenUsage(
         prompt,
         completion + left_out,
         min(cached, prompt),
         min(max(reasoning, left_out), completion + left_out),
-        _count(details, "cache_write_tokens"),
-        _amount(usage.get("cost")),
+        _get_count(details, "cache_write_tokens"),
+        _parse_usd(usage.get("cost")),
     )
 
 
-def _count(fields: Any, name: str) -> int | None:
-    """A count of tokens in a JSON object; None for anything else."""
+def _get_first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return choice if isinstance(choice, dict) else {}
+
+
+def _get_count(fields: object, name: str) -> int | None:
+    """Return a count of tokens in a JSON object; None for anything else."""
     value = fields.get(name) if isinstance(fields, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        return None
-    return min(value, MAX_TOKENS)
+    return min(value, MAX_TOKENS) if type(value) is int and value >= 0 else None
 
 
-def _amount(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        return None
-    return float(min(value, MAX_USD))
+def _parse_usd(value: Any) -> float | None:
+    return float(min(value, MAX_USD)) if type(value) in (int, float) and value >= 0 else None
 
 
-def _text(value: Any) -> str:
-    """A text field or a list of text parts; lone surrogates, which no file takes, replaced."""
+def _get_text(value: object) -> str:
+    """Return a text field or a joined list of text parts.
+
+    Lone surrogates, which cannot be written to a file, become "?".
+    """
     if isinstance(value, list):
-        value = "".join(
-            part["text"]
-            for part in value
-            if isinstance(part, dict) and isinstance(part.get("text"), str)
-        )
+        parts = [part.get("text") for part in value if isinstance(part, dict)]
+        value = "".join(text for text in parts if isinstance(text, str))
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""

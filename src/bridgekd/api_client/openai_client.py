@@ -1,13 +1,15 @@
-"""The openai package's client, kept so that nothing foreign leaves it.
+"""The openai package's client, wrapped so that no foreign exception leaves it.
 
-The one idea: every way a request can end becomes an Outcome that says what the money may have
-done, and the key is taken out of every text before anyone else sees it. Foreign exceptions are not
+The one idea: every end of a request becomes a `RequestOutcome` that says what may have been billed,
+and the key is removed from every text before another module sees it. Foreign exceptions are not
 chained, because they carry the request with its key.
 """
 
 import asyncio
 import logging
 import os
+import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -15,7 +17,6 @@ from urllib.parse import urlsplit
 
 from bridgekd.api_client.error_response import ErrorResponse
 from bridgekd.api_client.outcome import RequestOutcome
-from bridgekd.api_client.rate_limit import parse_reset_header
 from bridgekd.errors import InputError
 from bridgekd.recipe import TeacherOptions
 
@@ -23,41 +24,46 @@ if TYPE_CHECKING:
     import openai
 
 REDACTED_KEY = "[key]"
+MIN_SECRET_LENGTH = 8  # a shorter key is no secret and may be part of an answer
 CONNECT_TIMEOUT_S = 10.0
-MAX_HINT_S = 60.0  # a limit's reset header is a hint: a daily limit names hours
+MAX_HINT_S = 60.0  # a rate limit's reset header is a hint: a daily limit names hours
 
-# By the end of these no byte of the request had left, whatever version of httpx openai brings
-# along.
+# After these errors of httpx no byte of the request was sent.
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
-# Below warnings these write down headers and addresses, where a key may be. They stay raised: a
-# level that one client restores would take effect while another one is still sending.
+# Below WARNING these loggers write headers and addresses, which may hold a key. The levels are not
+# restored: another client may still be sending.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
 _REASON_TEXTS = {
-    "money": "the quota or credit is used up ({said})",
-    "model": "no model {model!r} at this address ({said})",
-    "settings": "it does not take a setting of the recipe ({said})",
-    "other": "it does not speak chat completions ({said})",
+    "quota": "the quota or credit is used up ({detail})",
+    "model": "no model {model!r} at this address ({detail})",
+    "settings": "it does not accept a setting of the recipe ({detail})",
+    "other": "it does not support chat completions ({detail})",
 }
+_PART = r"([0-9]+(?:\.[0-9]+)?)"
+_DURATION = re.compile(rf"(?:{_PART}d)?(?:{_PART}h)?(?:{_PART}m)?(?:{_PART}s)?(?:{_PART}ms)?")
+_UNITS_S = (86_400, 3600, 60, 1, 0.001)
 
 T = TypeVar("T")
 
 
 class ApiClient:
-    """A client for one teacher; `aclose` ends it."""
+    """A client for one server. `aclose` closes it."""
 
     def __init__(self, teacher: TeacherOptions, api_key: str) -> None:
-        import openai  # late: planning needs none of it
+        import openai  # late: `plan` works without openai
 
         self.teacher = teacher
         self.host = urlsplit(teacher.effective_base_url).hostname or "The teacher"
-        self._secrets = _spellings(api_key)
+        is_secret = len(api_key) >= MIN_SECRET_LENGTH
+        # JSON may escape the slashes.
+        self._secrets = (api_key, api_key.replace("/", "\\/")) if is_secret else ()
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
-        # The time of a whole attempt is kept in `ask`; a server that drips bytes would never end
-        # the read timeout. Connecting has a shorter one of its own, because it is free to fail.
+        # `send` limits the time of a complete attempt: a server that sends a byte now and then
+        # never reaches a read timeout. To connect has a shorter limit, because that costs nothing.
         timeout = openai.Timeout(None, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s / 2))
-        # A proxy of the environment never stands between this machine and itself.
+        # Requests to this machine never go through a proxy of the environment.
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=timeout,
             trust_env=self.host not in ("localhost", "127.0.0.1", "::1"),
@@ -77,14 +83,23 @@ class ApiClient:
     async def send(
         self, request: "Callable[[openai.AsyncOpenAI], Awaitable[T]]", timeout_s: float
     ) -> T | RequestOutcome:
-        """What one request gives, or how it failed. Raises nothing but asyncio's cancellation."""
+        """Return the result of one request, or how it failed.
+
+        Raises nothing except asyncio's cancellation.
+        """
         import openai
 
         try:
             async with asyncio.timeout(timeout_s):
                 return await request(self._client)
         except openai.APIStatusError as exc:
-            return self._classify_status(exc)
+            headers = exc.response.headers
+            request_id = exc.request_id or headers.get("request-id")
+            outcome = self.classify_status(
+                exc.status_code, exc.response.text, request_id, default=exc.message
+            )
+            wait_s = _parse_retry_after(headers) if outcome.kind == "failed" else None
+            return replace(outcome, retry_after_s=wait_s, status=exc.status_code)
         except openai.APIConnectionError as exc:
             cause = exc.__cause__
             never_sent = type(cause).__name__ in _NEVER_SENT
@@ -95,75 +110,84 @@ class ApiClient:
         except openai.OpenAIError as exc:
             return RequestOutcome("unknown", reason=type(exc).__name__)
 
-    def _classify_status(self, exc: "openai.APIStatusError") -> RequestOutcome:
-        headers = exc.response.headers
-        name = exc.request_id or headers.get("request-id")
-        outcome = self.classify_status(exc.status_code, exc.response.text, name, exc.message)
-        wait_s = _wait_s(headers) if outcome.kind == "failed" else None
-        return replace(outcome, retry_after_s=wait_s, status=exc.status_code)
-
     def classify_status(
-        self, status: int, body: str, request_id: str | None, otherwise: str = ""
+        self, status: int, body: str, request_id: str | None, *, default: str = ""
     ) -> RequestOutcome:
-        """What an error means; `otherwise` is its message where the body has none."""
-        refusal = ErrorResponse.parse(status, body)
-        said = self.redact(refusal.message or otherwise or f"status {status}")[:300]
-        kind = refusal.classify(self.host)
+        """Return the outcome of an HTTP error; `default` is its message if the body has none."""
+        error = ErrorResponse.parse(status, body)
+        detail = self.redact(error.message or default or f"status {status}")[:300]
+        kind = error.classify(self.host)
         if kind == "key":
-            # Servers like to quote the key here, whole or in part: their words are not passed on.
+            # Servers quote the key here, complete or in part, so their text is not passed on.
             name = self.teacher.api_key_env
-            with_key = f"the key in {name}" if name else "a call without a key"
-            return RequestOutcome("down", reason=f"it refused {with_key} ({status})")
-        if kind in ("money", "model", "settings", "other"):
-            return RequestOutcome(
-                "down", reason=_REASON_TEXTS[kind].format(model=self.teacher.model, said=said)
-            )
+            key = f"the key in {name}" if name else "a request without a key"
+            return RequestOutcome("down", reason=f"it rejected {key} ({status})")
+        if kind in _REASON_TEXTS:
+            reason = _REASON_TEXTS[kind].format(model=self.teacher.model, detail=detail)
+            return RequestOutcome("down", reason=reason)
         if kind == "refused":
-            name = self.redact(request_id) if request_id else None
-            return RequestOutcome("refused", self.redact(body), name, said)
+            clean_id = self.redact(request_id) if request_id else None
+            return RequestOutcome("refused", self.redact(body), clean_id, detail)
         if kind == "unknown":
-            return RequestOutcome("unknown", reason=said)
-        return RequestOutcome("failed", reason=said, rate_limited=kind == "throttled")
+            return RequestOutcome("unknown", reason=detail)
+        return RequestOutcome("failed", reason=detail, rate_limited=kind == "rate_limited")
 
     def redact(self, text: str) -> str:
-        """The text without the key."""
+        """Return the text without the key."""
         for secret in self._secrets:
             text = text.replace(secret, REDACTED_KEY)
         return text
 
 
-def _spellings(api_key: str) -> tuple[str, ...]:
-    """The key as JSON may spell it. A short word is no secret and may be part of an answer."""
-    return (api_key, api_key.replace("/", "\\/")) if len(api_key) >= 8 else ()
+def _parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of Retry-After, else of the reset header of a limit that is used up.
 
-
-def _wait_s(headers: Mapping[str, str]) -> float | None:
-    """How long the server asks to wait: Retry-After in seconds, else what its limits' headers
-    hint at. A Retry-After that is a date is left to the backoff.
+    None for a Retry-After that is a date: the backoff decides then.
     """
     try:
         return max(0.0, float(headers["retry-after"]))
     except (KeyError, ValueError):
         pass
-    for kind in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
-            hint = parse_reset_header(headers.get(f"x-ratelimit-reset-{kind}", ""))
+    for limit in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{limit}") == "0":
+            hint = parse_reset_header(headers.get(f"x-ratelimit-reset-{limit}", ""))
             return None if hint is None else min(hint, MAX_HINT_S)
     return None
 
 
+def compute_backoff_s(n_failed: int, base_s: float, max_s: float, rng: random.Random) -> float:
+    """Return the seconds to wait after the n-th failure in a row: doubling, minus up to half."""
+    return float(min(max_s, base_s * 2 ** (n_failed - 1)) * rng.uniform(0.5, 1.0))
+
+
+def parse_reset_header(header: str) -> float | None:
+    """Return the seconds of a reset header in OpenAI's format; None for anything else.
+
+    >>> parse_reset_header("1h2m3.5s")
+    3723.5
+    """
+    match = _DURATION.fullmatch(header.strip())
+    if match is None or not any(match.groups()):
+        return None
+    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), _UNITS_S, strict=True))
+
+
 def read_key_variable(name: str | None, section: str) -> str:
-    """The key from the environment variable that a section of the recipe names; "none" where it
-    names none.
+    """Return the key in the environment variable that a section of the recipe names.
+
+    Without a name, return "none". Raises InputError if the variable holds no valid key.
     """
     if name is None:
         return "none"
     key = os.environ.get(name, "").strip()
     if not key:
         raise InputError(
-            f"The environment variable {name} holds no key; set it, or give "
-            f"{section}.api_key_env: null for a server that wants none."
+            f"The environment variable {name} holds no key. Set it, or set "
+            f"{section}.api_key_env: null for a server that needs none."
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise InputError(f"The key in the environment variable {name} has characters no key has.")
+        raise InputError(
+            f"The key in the environment variable {name} has characters that no key has. Set it "
+            f"again."
+        )
     return key

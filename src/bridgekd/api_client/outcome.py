@@ -1,4 +1,4 @@
-"""How one attempt at a request ended, whatever it was sent over."""
+"""How one attempt at a request ended, on any transport."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,12 +6,11 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class RequestOutcome:
-    """How one attempt ended.
+    """How one attempt ended. `reason` is for people and holds no secret; `status` is HTTP's.
 
-    answered: `raw` is the body. refused: so is it, an error about this one request. failed: not
-    served, may be tried again. unknown: may have been served, may be tried again. down: not
-    served, and trying again is of no use. `reason` is for people and holds no secret. `status` is
-    that of an HTTP error.
+    answered: `raw` is the response body. refused: `raw` is an error about this one request.
+    failed: not served; a retry may succeed. unknown: may have been served; a retry may succeed.
+    down: not served, and a retry cannot succeed.
     """
 
     kind: Literal["answered", "refused", "failed", "unknown", "down"]

@@ -1,7 +1,7 @@
-"""A call: what the teacher is asked, as one JSON value that names it for ever.
+"""Requests to the teacher as JSON, and the key that identifies each request in the ledger.
 
-The one idea: the whole request is the name. Whatever changes an answer is in it, sample index
-included; an address, a key or a price is not.
+The one idea: the key is a hash of the complete request. Everything that changes an answer is in
+it, the sample index included. An address, an API key and a price are not.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from bridgekd.recipe import TeacherOptions
 from bridgekd.records import Message
 
 KEY_VERSION = "v1"
-LOCAL_FIELDS = ("provider", "sample_index", "extra")  # of the name, but no parameters of the API
+LOCAL_FIELDS = ("provider", "sample_index", "extra")  # in the key, but not parameters of the API
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherRequest:
-    """One question for the teacher, at its rank; `sample_index` tells equal samples apart.
+    """One question for the teacher, at its rank. `sample_index` separates samples of one prompt.
 
-    `question` is the question as it stands in the data: recordings are found by it.
+    `question` is the text in the data set; recordings are matched by it.
     """
 
     id: str
@@ -31,8 +31,8 @@ class TeacherRequest:
     question: str = ""
 
 
-def build_request(teacher: TeacherOptions, request: TeacherRequest) -> dict[str, Any]:
-    """The whole request as JSON: what the key is made of."""
+def build_request(teacher: TeacherOptions, request: TeacherRequest) -> dict[str, object]:
+    """Return the complete request as JSON; its hash is the key."""
     return {
         "provider": teacher.provider,
         "model": teacher.model,
@@ -41,38 +41,42 @@ def build_request(teacher: TeacherOptions, request: TeacherRequest) -> dict[str,
     } | teacher.build_request_fields(request.sample_index)
 
 
-def get_payload(call: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a call that is sent, with what the recipe wants beyond the known fields."""
-    sent = {name: value for name, value in call.items() if name not in LOCAL_FIELDS}
-    extra: Mapping[str, Any] = call.get("extra", {})
-    return sent | dict(extra)
+def get_payload(request: Mapping[str, Any]) -> dict[str, object]:
+    """Return the part of a request that is sent, with the recipe's `extra` fields at top level."""
+    sent = {name: value for name, value in request.items() if name not in LOCAL_FIELDS}
+    return {**sent, **request.get("extra", {})}
 
 
-def get_messages(call: Mapping[str, Any]) -> list[Message]:
-    """The messages of a stored call."""
-    return [Message(m["role"], m["content"]) for m in call["messages"]]
+def get_messages(request: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a stored request."""
+    return [Message(m["role"], m["content"]) for m in request["messages"]]
 
 
-def get_billed_messages(call: Mapping[str, Any]) -> list[Message]:
-    """A call's messages, and in one more what else of it a server may read as prompt: a schema,
-    tools.
+def get_billed_messages(request: Mapping[str, Any]) -> list[Message]:
+    """Return the messages, and one more as long as all else that a server may bill as prompt.
+
+    A response schema and tools (in `extra`) are such text.
     """
-    beside = [call[name] for name in ("response_format", "extra") if call.get(name)]
-    n_bytes = sum(len(to_canonical_json(value).encode()) for value in beside)
-    return [*get_messages(call), *([Message("system", " " * n_bytes)] if n_bytes else [])]
+    others = [request[name] for name in ("response_format", "extra") if request.get(name)]
+    n_bytes = sum(len(to_canonical_json(value).encode()) for value in others)
+    return [*get_messages(request), *([Message("system", " " * n_bytes)] if n_bytes else [])]
 
 
-def get_max_tokens(call: Mapping[str, Any]) -> int:
-    """The most tokens a stored call's answer may have, whatever the field was called."""
-    return int(call.get("max_tokens") or call.get("max_completion_tokens") or 0)
+def get_max_tokens(request: Mapping[str, Any]) -> int:
+    """Return a stored request's limit on completion tokens, under either name of the field."""
+    return int(request.get("max_tokens") or request.get("max_completion_tokens") or 0)
 
 
 def to_canonical_json(value: object) -> str:
-    """The one spelling of a JSON value: sorted keys, no spaces, ASCII only."""
+    """Return the one spelling of a JSON value: sorted keys, no spaces, ASCII only.
+
+    >>> to_canonical_json({"b": 1, "a": "é"})
+    '{"a":"\\\\u00e9","b":1}'
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def compute_request_key(call: Mapping[str, Any]) -> str:
-    """The name of a call: `v1:` and the SHA-256 of the canonical JSON of the whole request."""
-    digest = hashlib.sha256(to_canonical_json(dict(call)).encode("ascii")).hexdigest()
+def compute_request_key(request: Mapping[str, Any]) -> str:
+    """Return `v1:` and the SHA-256 of the canonical JSON of the complete request."""
+    digest = hashlib.sha256(to_canonical_json(dict(request)).encode("ascii")).hexdigest()
     return f"{KEY_VERSION}:{digest}"

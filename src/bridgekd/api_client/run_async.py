@@ -1,4 +1,4 @@
-"""Asynchronous work from synchronous code."""
+"""Run asynchronous work from synchronous code."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -10,22 +10,22 @@ T = TypeVar("T")
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end; beside a running event loop (a notebook's) in another thread."""
+    """Run a coroutine to its end. Under a running event loop (a notebook's), use another thread."""
     if not _is_loop_running():
         return asyncio.run(work)
     started: Queue[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = Queue()
 
-    async def beside() -> T:
+    async def run() -> T:
         started.put((asyncio.get_running_loop(), asyncio.current_task()))
         return await work
 
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(asyncio.run, beside())
+        result = pool.submit(asyncio.run, run())
         try:
-            return done.result()
-        except BaseException:  # a person interrupts here, in the thread that waits
+            return result.result()
+        except BaseException:  # Ctrl-C arrives here, in the waiting thread
             loop, task = started.get()
-            if task is not None and not done.done():
+            if task is not None and not result.done():
                 loop.call_soon_threadsafe(task.cancel)
             raise
 

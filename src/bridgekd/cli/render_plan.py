@@ -14,7 +14,7 @@ from bridgekd.cli.terminal import make_table
 from bridgekd.cost.bounds import CostBounds
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.cost.request_cost import format_microusd
-from bridgekd.plans.cost import PurchaseSummary
+from bridgekd.plans.cost import PlannedPurchase
 from bridgekd.plans.plan import Plan, PriceInfo
 from bridgekd.plans.stage_durations import ACCURACY, CALIBRATION_S, DurationEstimate
 
@@ -126,9 +126,9 @@ def print_purchases(console: Console, plan: Plan) -> None:
     )
 
 
-def _group_purchases(purchases: Sequence[PurchaseSummary]) -> list[list[PurchaseSummary]]:
+def _group_purchases(purchases: Sequence[PlannedPurchase]) -> list[list[PlannedPurchase]]:
     """Group purchases of one strategy with the same limits, in the order of the first of each."""
-    groups: dict[object, list[PurchaseSummary]] = {}
+    groups: dict[object, list[PlannedPurchase]] = {}
     for purchase in purchases:
         r = purchase.requests
         key = (purchase.stage, r.strategy, r.is_selected, r.limits)
@@ -228,7 +228,7 @@ def format_price(info: PriceInfo) -> str:
     return f"Price of {info.model}: {texts} per million tokens{batch} ({source})."
 
 
-def _describe_purchase(purchase: PurchaseSummary, plan: Plan, n_times: int) -> str:
+def _describe_purchase(purchase: PlannedPurchase, plan: Plan, n_times: int) -> str:
     forecast, requests = purchase.forecast, purchase.requests
     if requests.is_evaluation:
         return f"To measure the teacher: {forecast.n_queries:,} test questions to {plan.host}"
@@ -241,7 +241,7 @@ def _describe_purchase(purchase: PurchaseSummary, plan: Plan, n_times: int) -> s
     return f"To buy: {times}up to {forecast.n_queries:,} answers from {plan.host} ({selection})"
 
 
-def _format_limits(purchase: PurchaseSummary) -> str:
+def _format_limits(purchase: PlannedPurchase) -> str:
     limits = purchase.requests.limits
     parts = [] if limits.queries is None else [f"{limits.queries:,} queries"]
     parts += [] if limits.microusd is None else [format_microusd(limits.microusd)]
@@ -251,7 +251,7 @@ def _format_limits(purchase: PurchaseSummary) -> str:
     return f"It stops at the first of these limits: {', '.join(parts)}{separate}"
 
 
-def _describe_bias(purchase: PurchaseSummary) -> str:
+def _describe_bias(purchase: PlannedPurchase) -> str:
     """Return a warning if the known answers may be shorter than those of hard questions."""
     if not purchase.requests.prefers_hard or purchase.forecast.source != "answers":
         return ""

@@ -1,5 +1,5 @@
-"""The assistant behind an OpenAI-compatible server: started, asked and scored over HTTP.
+"""The assistant on an OpenAI-compatible server: start it, generate and score over HTTP.
 
-keeper <- process; asking -> {writing, scoring}; opening puts them together. No torch, and nothing
-of the ledger: what answers here is the person's own.
+`supervisor` <- `process`; `client` -> {`generate`, `logprobs`}; `open_server` puts them together.
+Nothing here imports torch or writes to the ledger: this server costs no money.
 """

@@ -1,4 +1,4 @@
-"""What a served model writes: the counterpart of `lm.generate`, for the same prompt tokens."""
+"""Generates texts with a served model: the counterpart of `lm.generate`, for the same tokens."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from bridgekd.throughput import Throughput
 Prompt = tuple[Message, ...]
 PROMPT_FORMATS: tuple[PromptFormat, ...] = ("tokens", "text", "chat")
 PROBE = (Message("user", "How much is 1 + 1?"),)
-# A server may have defaults of its own, or take them from the model's folder: here all of them off.
+# A server may have defaults of its own, or read them from the model's folder. These turn them off.
 NEUTRAL_SAMPLING = {"top_p": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
 EXTRA_NEUTRAL_SAMPLING = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
@@ -30,30 +30,28 @@ def generate_texts(
     server: ServedModel,
     prompts: Sequence[Prompt],
     *,
-    max_new_tokens: int,
-    batch_size: int | None,
     known: Mapping[int, str] | None = None,
     on_batch: Callable[[list[int], list[str]], None] | None = None,
     label: str = "generate",
     **settings: Any,
 ) -> list[str]:
-    """What the model writes after each prompt, in the order of the prompts, stripped of blanks.
+    """Return one text per prompt, in the order of the prompts, stripped of whitespace.
 
-    As `lm.generate`; `on_batch` is called for finished rows, at most `batch_size` at once and no
-    more than are in flight, and a row that is `known` is not asked for. A row's seed hangs on
-    (seed, row) alone; whether the same seed gives the same text is the server's to keep.
+    The arguments are those of `lm.generate_texts`, and of `sample_texts` here. `on_batch` receives
+    finished rows, at most `batch_size` at once and no more than are in flight. A row that is
+    `known` is not requested. A row's seed depends on (seed, row) alone; the server decides whether
+    the same seed gives the same text.
     """
 
-    def told(rows: list[int], texts: list[tuple[str, ...]]) -> None:
+    def on_samples(rows: list[int], texts: list[tuple[str, ...]]) -> None:
         if on_batch is not None:
-            on_batch(rows, [own[0] for own in texts])
+            on_batch(rows, [samples[0] for samples in texts])
 
-    drawn = sample_texts(
-        server, prompts, 1,
-        max_new_tokens=max_new_tokens, batch_size=batch_size, label=label, on_batch=told,
-        known={i: (text,) for i, text in (known or {}).items()}, **settings,
-    )  # fmt: skip
-    return [texts[0] for texts in drawn]
+    known_samples = {row: (text,) for row, text in (known or {}).items()}
+    sampled = sample_texts(
+        server, prompts, 1, known=known_samples, on_batch=on_samples, label=label, **settings
+    )
+    return [samples[0] for samples in sampled]
 
 
 def sample_texts(
@@ -74,60 +72,94 @@ def sample_texts(
 ) -> list[tuple[str, ...]]:
     """Return `n` texts per prompt. Text k has the seed `seed + k * SEED_STEP`."""
     known, started = known or {}, time.monotonic()
-    todo = [i for i in range(len(prompts)) if i not in known]
-    asked = _format_prompts(server, [prompts[i] for i in todo])
-    texts: dict[int, dict[int, str]] = {i: {} for i in todo}
-    waiting: list[int] = []
+    todo = [row for row in range(len(prompts)) if row not in known]
+    formatted = _format_prompts(server, [prompts[row] for row in todo])
+    texts: dict[int, dict[int, str]] = {row: {} for row in todo}
+    finished: list[int] = []
     n_done, spent = len(prompts) - len(todo), Throughput()
+    max_finished = min(batch_size or sys.maxsize, server.options.max_concurrent_requests)
 
-    def body(place: int) -> JsonBody:
-        row, k = divmod(place, n)
+    def build_body(index: int) -> JsonBody:
         settings: dict[str, object] = {"max_tokens": max_new_tokens, "temperature": temperature}
         if temperature:
-            settings["seed"] = compute_row_seed(seed + k * SEED_STEP, todo[row])
-        return _body(server, asked[row], settings)
+            settings["seed"] = compute_row_seed(seed + index % n * SEED_STEP, todo[index // n])
+        return _build_body(server, formatted[index // n], settings)
 
-    def hand_over() -> None:
+    def flush() -> None:
         nonlocal n_done
-        n_done += len(waiting)
-        if waiting and on_batch is not None:
-            on_batch(list(waiting), [_sort_texts(texts[i]) for i in waiting])
-        waiting.clear()
+        n_done += len(finished)
+        if finished and on_batch is not None:
+            on_batch(list(finished), [_sort_texts(texts[row]) for row in finished])
+        finished.clear()
         progress(label, n_done, len(prompts))
 
-    def keep(place: int, answer: JsonBody) -> None:
-        row, k = divmod(place, n)
-        texts[todo[row]][k] = _cut_at(_text(answer), until)
+    def on_answer(index: int, answer: JsonBody) -> None:
+        row = todo[index // n]
+        texts[row][index % n] = _cut_text(_get_text(answer), until)
         _add_usage(answer, spent)
-        if len(texts[todo[row]]) == n:
-            waiting.append(todo[row])
-        if len(waiting) >= min(batch_size or sys.maxsize, server.options.max_concurrent_requests):
-            hand_over()
+        if len(texts[row]) == n:
+            finished.append(row)
+        if len(finished) >= max_finished:
+            flush()
 
     progress(label, n_done, len(prompts))
     try:
-        send_all(server, len(todo) * n, body, keep, what=label)
+        send_all(server, len(todo) * n, build_body, on_answer, label=label)
     finally:
-        if waiting:
-            hand_over()
+        if finished:
+            flush()
         if throughput is not None:
             spent.seconds = time.monotonic() - started
             throughput.add(**asdict(spent))
-    return [tuple(known[i]) if i in known else _sort_texts(texts[i]) for i in range(len(prompts))]
+    rows = range(len(prompts))
+    return [tuple(known[row]) if row in known else _sort_texts(texts[row]) for row in rows]
+
+
+def compute_row_seed(seed: int, row: int) -> int:
+    """Return the seed of one row, in 31 bits, which every server accepts."""
+    return int(np.random.SeedSequence([seed, row]).generate_state(1)[0] >> 1)
+
+
+def detect_prompt_format(server: ServedModel) -> tuple[ServedModel, tuple[str, ...]]:
+    """Return the server with the first format that it accepts, and why it rejects earlier ones.
+
+    A server that counts other tokens than were sent does not accept the format. Raises
+    ServerUnavailableError if it accepts none.
+    """
+    n_tokens = len(server.tokenizer.tokenize_prompts([PROBE])[0])
+    reasons: list[str] = []
+    for prompt_format in PROMPT_FORMATS:
+        candidate = replace(server, prompt_format=prompt_format)
+        prompt = _format_prompts(candidate, [PROBE], check=False)[0]
+        body = _build_body(candidate, prompt, {"max_tokens": 1, "temperature": 0.0})
+        answer = send_one(candidate, body)
+        if isinstance(answer, RequestOutcome):
+            if prompt_format == "chat" and answer.kind == "refused":  # this question only
+                return candidate, tuple(reasons)
+            reasons.append(answer.reason)
+            continue
+        n_read = (answer.get("usage") or {}).get("prompt_tokens", n_tokens)
+        if prompt_format == "chat" or n_read == n_tokens:
+            return candidate, tuple(reasons)
+        reasons.append(f"it read {n_read} tokens instead of {n_tokens}")
+    raise ServerUnavailableError(
+        f"{server.address} accepts no prompt: not as tokens ({reasons[0]}), not as text "
+        f"({reasons[1]}), not as chat ({reasons[2]}). Use a server with /v1/completions."
+    )
 
 
 def _sort_texts(texts: Mapping[int, str]) -> tuple[str, ...]:
     return tuple(texts[k] for k in sorted(texts))
 
 
-def _cut_at(text: str, until: re.Pattern[str] | None) -> str:
+def _cut_text(text: str, until: re.Pattern[str] | None) -> str:
     # The server does not know `until`: it may have written more.
     end = until.search(text) if until else None
     return (text[: end.end()] if end else text).strip()
 
 
 def _add_usage(answer: JsonBody, spent: Throughput) -> None:
-    """One text more, and its tokens where the server tells them."""
+    """Count one text, and its tokens if the server reports them."""
     usage = answer.get("usage") or {}
     spent.add(
         n_texts=1,
@@ -137,89 +169,50 @@ def _add_usage(answer: JsonBody, spent: Throughput) -> None:
     )
 
 
-def compute_row_seed(seed: int, row: int) -> int:
-    """The seed of one row, in 31 bits, which every server takes."""
-    return int(np.random.SeedSequence([seed, row]).generate_state(1)[0] >> 1)
-
-
-def detect_prompt_format(server: ServedModel) -> tuple[ServedModel, tuple[str, ...]]:
-    """The server in the first form that it takes, and why it does not take those before.
-
-    A server that counts other tokens than were sent has not taken them. Raises
-    ServerUnavailableError where it takes none.
-    """
-    n_tokens = len(server.tokenizer.tokenize_prompts([PROBE])[0])
-    reasons: list[str] = []
-    for form in PROMPT_FORMATS:
-        tried = replace(server, prompt_format=form)
-        asked = _format_prompts(tried, [PROBE], check=False)[0]
-        answer = send_one(tried, _body(tried, asked, {"max_tokens": 1, "temperature": 0.0}))
-        if isinstance(answer, RequestOutcome):
-            if form == "chat" and answer.kind == "refused":  # this question, not the form
-                return tried, tuple(reasons)
-            reasons.append(answer.reason)
-            continue
-        n_read = (answer.get("usage") or {}).get("prompt_tokens", n_tokens)
-        if form == "chat" or n_read == n_tokens:
-            return tried, tuple(reasons)
-        reasons.append(f"it read {n_read} tokens where {n_tokens} were meant")
-    raise ServerUnavailableError(
-        f"the assistant's server at {server.endpoint.effective_base_url} takes a prompt neither "
-        "as tokens "
-        f"({reasons[0]}) nor as text ({reasons[1]}) nor as chat ({reasons[2]}); serve the model "
-        "with one that has /v1/completions"
-    )
-
-
 def _format_prompts(
     server: ServedModel, prompts: Sequence[Prompt], *, check: bool = True
 ) -> list[Any]:
-    """Every prompt in the server's form."""
+    """Return every prompt in the server's format."""
     if server.prompt_format == "chat":
         return [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
     ids = server.tokenizer.tokenize_prompts(prompts)
     if server.prompt_format == "tokens":
         return list(ids)
     texts = server.tokenizer.render_prompts(prompts)
-    for text, wanted in zip(texts, ids, strict=True):
-        if check and server.tokenizer.tokenize_text(text) != wanted:
+    for text, expected in zip(texts, ids, strict=True):
+        if check and server.tokenizer.tokenize_text(text) != expected:
             raise InputError(
-                f"the assistant's server takes text alone, and would read {text[:60]!r} as other "
-                "tokens than in training; use one that takes tokens, such as vLLM, or "
-                "assistant.generation_backend: transformers"
+                f"{server.address} accepts only text, and would read {text[:60]!r} as other tokens "
+                f"than in training. Use a server that accepts tokens, such as vLLM, or set "
+                f"assistant.generation_backend: transformers."
             )
     return list(texts)
 
 
-def _body(server: ServedModel, asked: Any, settings: Mapping[str, Any]) -> JsonBody:
-    body: JsonBody = {"model": server.endpoint.model, **NEUTRAL_SAMPLING, **settings}
+def _build_body(server: ServedModel, prompt: object, settings: Mapping[str, object]) -> JsonBody:
+    body: dict[str, object] = {"model": server.endpoint.model, **NEUTRAL_SAMPLING, **settings}
     if server.prompt_format == "chat":
-        return body | {"messages": asked}
-    if server.prompt_format == "text":
-        return body | {"prompt": asked} | _sampled_by_transformers(server, settings)
-    stop = {"stop_token_ids": list(server.tokenizer.stop)}
-    return body | {"prompt": asked} | EXTRA_NEUTRAL_SAMPLING | stop
+        return body | {"messages": prompt}
+    stop = list(server.tokenizer.stop)
+    if server.prompt_format == "tokens":
+        return body | {"prompt": prompt} | EXTRA_NEUTRAL_SAMPLING | {"stop_token_ids": stop}
+    if settings["temperature"]:
+        # `transformers serve` stays greedy with a temperature alone, and its defaults sample from
+        # the 50 most probable tokens. Other servers ignore this field.
+        config = {
+            "do_sample": True,
+            "temperature": settings["temperature"],
+            "max_new_tokens": settings["max_tokens"],
+            "top_k": 0,
+            "eos_token_id": stop,
+        }
+        body["generation_config"] = json.dumps(config)
+    return body | {"prompt": prompt}
 
 
-def _sampled_by_transformers(server: ServedModel, settings: Mapping[str, Any]) -> JsonBody:
-    """What makes `transformers serve` sample: a temperature alone leaves it greedy, and its own
-    defaults cut the choice down to 50 tokens. Servers that do not know the field leave it unread.
-    """
-    if not settings["temperature"]:
-        return {}
-    stated = {
-        "do_sample": True,
-        "temperature": settings["temperature"],
-        "max_new_tokens": settings["max_tokens"],
-        "top_k": 0,
-        "eos_token_id": list(server.tokenizer.stop),
-    }
-    return {"generation_config": json.dumps(stated)}
-
-
-def _text(answer: JsonBody) -> str:
-    first = answer["choices"][0]
-    said = first.get("text")
-    if said is None:
-        said = (first.get("message") or {}).get("content")
-    return str(said or "")
+def _get_text(answer: JsonBody) -> str:
+    choice = answer["choices"][0]
+    text = choice.get("text")
+    if text is None:
+        text = (choice.get("message") or {}).get("content")
+    return str(text or "")

@@ -1,7 +1,7 @@
-"""A model artifact on a server: one started for it, or one that a person runs.
+"""Opens a model artifact on a server: one that is started for it, or one that the user runs.
 
-What makes sure that no other model answers: it is asked for under a name that holds its
-fingerprint, or the server was started here, for this folder, at a port that was free.
+No other model can answer: requests name the model's fingerprint, or the server was started here,
+for this folder, at a port that was free.
 """
 
 import re
@@ -24,8 +24,10 @@ LIST_TIMEOUT_S = 10.0
 
 
 def get_served_name(model: Artifact) -> str:
-    """The name that a model is served under: for what bridgekd made its folder's, which holds the
-    fingerprint; for a folder of the person's, that and a hash of its content.
+    """Return the name that a model is served under.
+
+    The folder of an artifact has its fingerprint in its name. For the user's own folder, the name
+    is followed by a hash of its content.
     """
     if model.stage == "hub":
         return re.sub(r"[^A-Za-z0-9._-]+", "-", str(model.path))
@@ -36,83 +38,83 @@ def get_served_name(model: Artifact) -> str:
 @contextmanager
 def open_server(
     model: Artifact,
-    terms: AssistantServerOptions,
+    options: AssistantServerOptions,
     *,
-    room: Path,
+    workdir: Path,
     folder: Path,
     note: Callable[[str], None],
 ) -> Iterator[ServedModel]:
-    """The model, up and ready to be asked until the block ends.
+    """Yield the model, ready for requests until the block ends.
 
-    `room` takes merged weights and the server's log; a command runs in `folder`. Raises
-    ServerUnavailableError where it does not start, or does not serve this model; InputError for a
-    command or key that cannot be.
+    `workdir` receives merged weights and the server's log; a command runs in `folder`. Raises
+    ServerUnavailableError if the server does not start or does not serve this model, and InputError
+    for an invalid command or key.
     """
     source, revision = get_model_and_revision(model)
-    tokens = lm.load_remote_tokenizer(source, revision)
-    key = read_key_variable(terms.api_key_env, "assistant.server")
-    if terms.command is None:
-        address = _make_endpoint(terms, get_served_name(model), str(terms.base_url))
-        _check_served_model(address, key, lambda: _prepare_folder(model, room))
-        yield _prepare_client(ServedModel(address, key, terms, tokens, room), note)
+    tokenizer = lm.load_remote_tokenizer(source, revision)
+    key = read_key_variable(options.api_key_env, "assistant.server")
+    name = get_served_name(model)
+    if options.command is None:
+        endpoint = _make_endpoint(options, name, str(options.base_url))
+        _check_served_model(endpoint, key, lambda: _prepare_folder(model, workdir))
+        server = ServedModel(endpoint, key, options, tokenizer, workdir)
+        yield _detect_format(server, note)
         return
-    to_serve, name, port = (
-        _prepare_folder(model, room),
-        get_served_name(model),
-        str(find_free_port()),
-    )
-    command = fill_placeholders(terms.command, {"model": to_serve, "name": name, "port": port})
-    asked_for = name if "{name}" in terms.command else to_serve
-    address = _make_endpoint(terms, asked_for, f"http://127.0.0.1:{port}/v1")
+    to_serve = _prepare_folder(model, workdir)
+    port = str(find_free_port())
+    command = fill_placeholders(options.command, {"model": to_serve, "name": name, "port": port})
+    requested = name if "{name}" in options.command else to_serve
+    endpoint = _make_endpoint(options, requested, f"http://127.0.0.1:{port}/v1")
     lm.free_device_memory()
-    log = room / "server.log"
+    log = workdir / "server.log"
     note(f"Starting the assistant's server for {name}; it prints to {log}.")
     with run_server(
         command,
         log=log,
         folder=folder,
-        is_up=lambda: is_ready(address, key, LIST_TIMEOUT_S),
-        timeout_s=terms.startup_timeout_s,
-        secret="" if terms.api_key_env is None else key,
-    ) as gone:
-        yield _prepare_client(
-            ServedModel(address, key, terms, tokens, room, get_exit_reason=gone), note
+        is_up=lambda: is_ready(endpoint, key, LIST_TIMEOUT_S),
+        timeout_s=options.startup_timeout_s,
+        secret="" if options.api_key_env is None else key,
+    ) as get_exit_reason:
+        server = ServedModel(
+            endpoint, key, options, tokenizer, workdir, get_exit_reason=get_exit_reason
         )
+        yield _detect_format(server, note)
 
 
-def _make_endpoint(terms: AssistantServerOptions, name: str, url: str) -> TeacherOptions:
-    """Where and as what the wire asks; of a teacher it has the address alone."""
-    return TeacherOptions(model=name, base_url=url, api_key_env=terms.api_key_env)
+def _make_endpoint(options: AssistantServerOptions, name: str, url: str) -> TeacherOptions:
+    """Return the address and the model name, as the client takes them."""
+    return TeacherOptions(model=name, base_url=url, api_key_env=options.api_key_env)
 
 
-def _prepare_folder(model: Artifact, room: Path) -> str:
-    """What the server is to load: a folder, or a Hub id at its newest revision."""
+def _prepare_folder(model: Artifact, workdir: Path) -> str:
+    """Return what the server must load: a folder, or a Hub id at its newest revision."""
     source, revision = get_model_and_revision(model)
     pinned = None if revision == "main" else revision
-    return str(lm.prepare_model_folder(source, pinned, room, get_served_name(model)) or source)
+    return str(lm.prepare_model_folder(source, pinned, workdir, get_served_name(model)) or source)
 
 
-def _check_served_model(address: TeacherOptions, key: str, to_serve: Callable[[], str]) -> None:
-    found = list_models(address, key, LIST_TIMEOUT_S)
-    if not isinstance(found, RequestOutcome) and address.model in found:
+def _check_served_model(endpoint: TeacherOptions, key: str, get_folder: Callable[[], str]) -> None:
+    models = list_models(endpoint, key, LIST_TIMEOUT_S)
+    if isinstance(models, RequestOutcome):
+        problem = f"does not answer ({models.reason})"
+    elif endpoint.model in models:
         return
-    now = f"does not answer ({found.reason})" if isinstance(found, RequestOutcome) else (
-        f"serves {', '.join(found) or 'nothing'}"
-    )  # fmt: skip
+    else:
+        problem = f"serves {', '.join(models) or 'nothing'}"
     raise ServerUnavailableError(
-        f"{address.effective_base_url} {now}: serve {to_serve()} there under the name "
-        f"{address.model} "
-        "and give the same command again; everything finished so far is kept"
+        f"{endpoint.effective_base_url} {problem}: serve {get_folder()} there under the name "
+        f"{endpoint.model} and run the same command again. Everything finished so far is saved."
     )
 
 
-def _prepare_client(server: ServedModel, note: Callable[[str], None]) -> ServedModel:
-    ready, reasons = detect_prompt_format(server)
-    if ready.prompt_format == "text":
-        note(f"The assistant's server is asked in text, not in tokens ({reasons[0]}).")
-    if ready.prompt_format == "chat":
+def _detect_format(server: ServedModel, note: Callable[[str], None]) -> ServedModel:
+    server, reasons = detect_prompt_format(server)
+    if server.prompt_format == "text":
+        note(f"The assistant's server receives prompts as text, not as tokens ({reasons[0]}).")
+    if server.prompt_format == "chat":
         note(
-            "The assistant's server is asked by chat completions, through its own chat template "
-            f"({'; '.join(reasons)})."
+            "The assistant's server receives prompts as chat completions, through its own chat "
+            f"template ({'; '.join(reasons)})."
         )
-    return ready
+    return server

@@ -1,4 +1,4 @@
-"""A server that is started for a stage and stopped with it, whatever happens in between."""
+"""Starts a server for a stage, and stops it with the stage in every case."""
 
 import os
 import shlex
@@ -11,42 +11,46 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from bridgekd.api_client.openai_client import MIN_SECRET_LENGTH, REDACTED_KEY
 from bridgekd.errors import InputError, ServerUnavailableError
 from bridgekd.inference_server import supervisor
 
 POLL_S = 0.2
-KEY_MARK = "[key]"
 N_LOG_LINES, N_LOG_CHARACTERS = 5, 600
-STOP_S = supervisor.GRACE_S + 5  # the keeper's own limit comes first
+STOP_S = supervisor.GRACE_S + 5  # the supervisor's own limit comes first
 
 
-def fill_placeholders(command: str, parts: Mapping[str, str]) -> list[str]:
-    """The words of a command, every {part} of them replaced; other braces stay."""
+def fill_placeholders(command: str, values: Mapping[str, str]) -> list[str]:
+    """Return the words of a command with every {name} of `values` replaced; other braces stay.
+
+    >>> fill_placeholders("vllm serve {model} --x '{}'", {"model": "/a b"})
+    ['vllm', 'serve', '/a b', '--x', '{}']
+    """
     words = shlex.split(command)
-    for part, value in parts.items():
-        words = [word.replace("{" + part + "}", value) for word in words]
+    for name, value in values.items():
+        words = [word.replace("{" + name + "}", value) for word in words]
     return words
 
 
 def find_program(command: list[str], folder: Path) -> str:
-    """The program of a command; one with a slash is relative to `folder`. InputError where there is
-    none.
+    """Return the path of a command's program; a name with a slash is relative to `folder`.
+
+    Raises InputError if there is none.
     """
     name = command[0]
     program = shutil.which(str(folder.resolve() / name) if os.sep in name else name)
     if program is None:
         raise InputError(
-            f"assistant.server.command: there is no program {command[0]!r} here; install it, or "
-            "give its path"
+            f"assistant.server.command: no program {name!r} here. Install it, or set its path."
         )
     return program
 
 
 def find_free_port() -> int:
-    """A port of this machine that nobody listens at now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port of this machine that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @contextmanager
@@ -59,62 +63,54 @@ def run_server(
     timeout_s: float,
     secret: str = "",
 ) -> Iterator[Callable[[], str | None]]:
-    """Starts `command` in `folder`, waits until `is_up`, and stops it and its children at the end.
+    """Start `command` in `folder`, wait until `is_up`, and stop it and its children at the end.
 
-    Gives a function that says why the server is no more, None while it runs. What it prints goes
-    to `log`, and from there into messages, without `secret`. Raises InputError where there is no
-    such program, ServerUnavailableError where it ends or stays silent for `timeout_s`.
+    Yields a function that returns why the server has ended; None while it runs. The server's output
+    goes to `log`; messages quote it without `secret`. Raises InputError if the program does not
+    exist, ServerUnavailableError if it ends or does not answer within `timeout_s`.
     """
     program = find_program(command, folder)
-    with open(log, "wb") as printed:
-        kept = subprocess.Popen(
+    with open(log, "wb") as output:
+        process = subprocess.Popen(
             [sys.executable, supervisor.__file__, program, *command[1:]],
             stdin=subprocess.PIPE,
-            stdout=printed,
+            stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
             start_new_session=True,
         )
 
-    def said() -> str:
-        lines = _last_lines(log)
-        return lines.replace(secret, KEY_MARK) if len(secret) >= 8 else lines
+    def describe_log() -> str:
+        text = _describe_last_lines(log)
+        return text.replace(secret, REDACTED_KEY) if len(secret) >= MIN_SECRET_LENGTH else text
 
-    def gone() -> str | None:
-        code = kept.poll()
-        return None if code is None else f"it ended with code {code}; {said()}"
+    def get_exit_reason() -> str | None:
+        code = process.poll()
+        return None if code is None else f"it ended with code {code}; {describe_log()}"
 
     try:
-        _wait_until_ready(gone, is_up, timeout_s, said)
-        yield gone
+        end = time.monotonic() + timeout_s
+        while not is_up():
+            if (reason := get_exit_reason()) is not None:
+                raise ServerUnavailableError(f"The assistant's server did not start: {reason}")
+            if time.monotonic() > end:
+                raise ServerUnavailableError(
+                    f"The assistant's server did not answer within {timeout_s:g} s; "
+                    f"{describe_log()}. If it needs longer, raise "
+                    f"assistant.server.startup_timeout_s."
+                )
+            time.sleep(POLL_S)
+        yield get_exit_reason
     finally:
-        assert kept.stdin is not None
-        kept.stdin.close()
+        assert process.stdin is not None
+        process.stdin.close()
         try:
-            kept.wait(STOP_S)
+            process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            kept.kill()
+            process.kill()
 
 
-def _wait_until_ready(
-    gone: Callable[[], str | None],
-    is_up: Callable[[], bool],
-    timeout_s: float,
-    said: Callable[[], str],
-) -> None:
-    end = time.monotonic() + timeout_s
-    while not is_up():
-        if (why := gone()) is not None:
-            raise ServerUnavailableError(f"the assistant's server did not start: {why}")
-        if time.monotonic() > end:
-            raise ServerUnavailableError(
-                f"the assistant's server did not answer within {timeout_s:g} s; "
-                f"{said()}; raise assistant.server.startup_timeout_s if it needs longer"
-            )
-        time.sleep(POLL_S)
-
-
-def _last_lines(log: Path) -> str:
+def _describe_last_lines(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = " | ".join(lines[-N_LOG_LINES:])[-N_LOG_CHARACTERS:]
-    return f"its last lines in {log}: {said}" if said else f"it printed nothing to {log}"
+    text = " | ".join(lines[-N_LOG_LINES:])[-N_LOG_CHARACTERS:]
+    return f"its last lines in {log}: {text}" if text else f"it printed nothing to {log}"

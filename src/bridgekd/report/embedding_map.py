@@ -7,7 +7,6 @@ import numpy as np
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.row_files import read_rows
 from bridgekd.records import Example, Pick
-from bridgekd.report.embedding_plot import project
 from bridgekd.report.purchases import describe_selection
 from bridgekd.report.report_data import EmbeddingMap, MapPoint
 from bridgekd.rng import sample_indices
@@ -68,6 +67,25 @@ def build_embedding_map(
         n_pool=len(pool),
         n_selected=len(selected),
     )
+
+
+def project(sample: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return `rows` [k, d] on the first two principal components of `sample` [n, d].
+
+    The result is float64 [k, 2] and the fraction of the sample's variance that each component
+    explains. With one column, or without variance, a component is 0. The sign is scikit-learn's.
+    """
+    from sklearn.decomposition import PCA  # slow to import
+
+    plane = np.zeros((len(rows), 2))
+    sample = sample.astype(np.float64)
+    if not sample.var(axis=0).any():
+        return plane, (0.0, 0.0)
+    n_components = min(2, *sample.shape)
+    pca = PCA(n_components, svd_solver="covariance_eigh").fit(sample)
+    plane[:, :n_components] = pca.transform(rows)
+    first, second = (*map(float, pca.explained_variance_ratio_), 0.0)[:2]
+    return plane, (first, second)
 
 
 def _build_point(example: Example, pick: Pick, x: float, y: float) -> MapPoint:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bridgekd.report import detail_tables, embedding_plot, plots, result_tables, training_plot
+from bridgekd.report import detail_tables, result_tables
+from bridgekd.report.embedding_plot import compute_layout, get_color
 from bridgekd.report.report_data import ReportData
-from bridgekd.report.tables import Table, render_markdown
+from bridgekd.report.tables import Table, format_percent, render_markdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,12 @@ class ReportSection:
 def render_report(data: ReportData) -> tuple[str, str]:
     """Return the page as HTML and as Markdown."""
     sections = list(build_sections(data))
+    page = make_environment().get_template("page.html").render(data=data, sections=sections)
+    return page, _render_markdown(data, sections)
+
+
+def make_environment() -> Environment:
+    """Return the environment of the HTML templates."""
     environment = Environment(
         loader=PackageLoader("bridgekd.report"),
         autoescape=True,
@@ -38,23 +45,22 @@ def render_report(data: ReportData) -> tuple[str, str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"wrap_interval": wrap_interval, "keep_units": keep_units}
-    page = environment.get_template("page.html").render(
-        data=data,
-        sections=sections,
-        plots=plots,
-        training_plot=training_plot,
-        embedding_plot=embedding_plot,
-    )
-    return page, _render_markdown(data, sections)
+    environment.filters |= {
+        "color": get_color,
+        "keep_units": keep_units,
+        "layout": compute_layout,
+        "percent": format_percent,
+        "wrap_interval": wrap_interval,
+    }
+    return environment
 
 
 def wrap_interval(text: str) -> Markup:
     """Return a number and its interval as HTML that has no line break within either of them."""
     figure, bracket, interval = text.partition(" (")
     if not bracket:
-        return Markup('<span class="whole">{}</span>').format(figure)
-    html = '<span class="whole">{}</span> <span class="whole soft">({}</span>'
+        return Markup('<span class="nowrap">{}</span>').format(figure)
+    html = '<span class="nowrap">{}</span> <span class="nowrap soft">({}</span>'
     return Markup(html).format(figure, interval)
 
 

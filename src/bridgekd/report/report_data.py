@@ -6,6 +6,7 @@ Accuracies, fractions and difficulties are in [0, 1].
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from bridgekd.report.tables import format_percent, to_single_line
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.metrics import ArmMetrics, Metrics
 from bridgekd.stats.mixed_effects import Estimate
@@ -29,6 +30,13 @@ class PurchaseSummary:
     kept_usd: float = 0.0
     is_eval: bool = False
 
+    @property
+    def result(self) -> str:
+        """The spend, and what happened to the rationales."""
+        n_dropped = sum((self.dropped or {}).values())
+        result = "evaluation" if self.is_eval else f"{self.n_kept} kept, {n_dropped} dropped"
+        return f"${self.spend_usd:.4f}, {result}"
+
 
 @dataclass(frozen=True, slots=True)
 class MapPoint:
@@ -42,6 +50,14 @@ class MapPoint:
     domain: str
     question: str
     rank: int | None = None
+
+    @property
+    def description(self) -> str:
+        """The text of the tooltip."""
+        rank = "Not selected" if self.rank is None else f"Selected as number {self.rank + 1}"
+        domain = f", {to_single_line(self.domain)}" if self.domain else ""
+        question = to_single_line(self.question)
+        return f"{rank}, difficulty {self.difficulty:.2f}{domain}: {question}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +77,20 @@ class EmbeddingMap:
     n_pool: int
     n_selected: int
 
+    @property
+    def caption(self) -> str:
+        """Sentences about the axes and the shown questions."""
+        first, second = self.explained_variance
+        n_points, n_shown = len(self.points), len(self.selected)
+        fitted = f", fitted on {self.n_fitted:,} questions" if self.n_fitted < self.n_pool else ""
+        return (
+            f"The axes are the first two principal components of the question embeddings. They "
+            f"explain {first + second:.1%} of the variance ({first:.1%} and {second:.1%}{fitted}), "
+            f"so near points are only roughly similar. The map shows {n_points + n_shown:,} of "
+            f"{self.n_pool:,} questions: {n_shown:,} of {self.n_selected:,} selected questions and "
+            f"{n_points:,} of {self.n_pool - self.n_selected:,} others."
+        ).replace("%", " %")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSummary:
@@ -77,6 +107,27 @@ class TrainingSummary:
     validations: tuple[tuple[int, float], ...]
     has_eval_loss: bool = False
     is_first: bool = True
+
+    @property
+    def measure(self) -> str:
+        """The unit of `validations` on the plot."""
+        return "evaluation loss" if self.has_eval_loss else "validation accuracy in %"
+
+    @property
+    def description(self) -> str:
+        """The values of the plot as a sentence."""
+        loss = "no loss log"
+        if self.losses:
+            (first, high), (last, low) = self.losses[0], self.losses[-1]
+            loss = f"loss {high:.3f} at update {first} and {low:.3f} at update {last}"
+        if not self.validations:
+            return f"{self.title}: {loss}; no validation split."
+        format_value = "{:.3f}".format if self.has_eval_loss else format_percent
+        values = ", ".join(format_value(value) for _, value in self.validations)
+        return (
+            f"{self.title}: {loss}; {self.measure.removesuffix(' in %')} {values}; "
+            f"weights of update {self.best_update} kept."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +238,10 @@ class ReportData:
     def arms(self) -> tuple[ArmMetrics, ...]:
         """Every arm at every budget, in the order of the run."""
         return tuple(self.metrics.arms.values())
+
+    @property
+    def series(self) -> tuple[tuple[ArmMetrics, ...], ...]:
+        """The budgets of each arm, sorted by spend."""
+        names = dict.fromkeys(arm.arm for arm in self.arms)
+        by_spend = sorted(self.arms, key=lambda arm: arm.spend_usd)
+        return tuple(tuple(arm for arm in by_spend if arm.arm == name) for name in names)

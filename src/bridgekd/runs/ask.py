@@ -14,7 +14,7 @@ from bridgekd.progress import Progress, ignore_progress
 from bridgekd.prompts import render_answer_prompt, render_cot_prompt
 from bridgekd.records import Example
 from bridgekd.runs.metadata import EvaluatedModel, FinishedRun
-from bridgekd.stages.evaluate import ArmSettings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.model_backend import load_artifact_model
 from bridgekd.stages.predict import build_predict_settings
 from bridgekd.stages.run_context import RunContext

@@ -15,8 +15,8 @@ from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact, find_ancestors
 from bridgekd.recipe import Recipe
 from bridgekd.runs.run import RunMetadata
-from bridgekd.stages.arm_results import find_budget
-from bridgekd.stages.evaluate import ArmSettings, EvaluateSettings, evaluate
+from bridgekd.stages.arm_results import ArmSettings, find_budget
+from bridgekd.stages.evaluate import EvaluateSettings, evaluate
 from bridgekd.stages.predict import PredictSettings
 
 

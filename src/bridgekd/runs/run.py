@@ -19,9 +19,10 @@ from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.report.stage import ReportSettings, report
 from bridgekd.stages.annotate import annotate, build_annotate_settings
+from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
 from bridgekd.stages.early_stopping import PromptMode
-from bridgekd.stages.evaluate import ArmSettings, EvaluateSettings, evaluate
+from bridgekd.stages.evaluate import EvaluateSettings, evaluate
 from bridgekd.stages.load_data import (
     LoadTestSettings,
     build_load_pool_settings,
@@ -301,7 +302,9 @@ class Run:
     def evaluate(self, predictions: Sequence[tuple[ArmSettings, Artifact]]) -> Artifact:
         """Return the artifact with the metrics of all predictions."""
         arms, artifacts = [arm for arm, _ in predictions], [a for _, a in predictions]
-        settings = EvaluateSettings(arms=tuple(arms), steps=self.recipe.evaluate.step_checker)
+        settings = EvaluateSettings(
+            arms=tuple(arms), step_checker=self.recipe.evaluate.step_checker
+        )
         return self.make(evaluate, settings, self.load_test(), *artifacts)
 
     def report(

@@ -3,5 +3,5 @@
 load_data, train (warm_up), score_pool, select_questions, query_teacher, check_rationales,
 train (train_assistant), annotate, train (instruct_student, train_student), predict, evaluate.
 
-A stage's settings, and the function that builds them from a recipe, are in the stage's module.
+A stage's module also has its settings and the function that builds them from a recipe.
 """

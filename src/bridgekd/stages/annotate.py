@@ -1,4 +1,4 @@
-"""What the assistant writes for the pool: one rationale per question, or several samples."""
+"""The assistant's own rationales for the pool: one per question, or several samples."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,20 +11,19 @@ from bridgekd.io.row_files import write_rows
 from bridgekd.prompts import render_cot_prompt
 from bridgekd.recipe import ConfidenceOptions, Recipe
 from bridgekd.records import Rationale
-from bridgekd.stages.model_backend import BackendSettings, open_backend
-from bridgekd.stages.rationale_filters import (
+from bridgekd.stages.check_rationales import (
     drop_duplicates,
     filter_by_agreement,
     filter_by_confidence,
 )
-from bridgekd.stages.resumable_generation import ResumableGenerator
+from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats
 from bridgekd.throughput import WorkKind
 
 
 class AnnotateSettings(BackendSettings):
-    """`n_samples` answers per question beside the greedy one are drawn for `consistent`, else 0."""
+    """`n_samples` answers per question are drawn for the filter `self_consistent`, else none."""
 
     filter: FilterName
     confidence: ConfidenceOptions | None
@@ -50,21 +49,22 @@ class SampleRationalesStats(KeptStats, GenerationStats):
 
 
 def build_annotate_settings(recipe: Recipe) -> AnnotateSettings:
-    """Return what an annotation depends on. What its filter does not use is a constant."""
-    keep, assistant = recipe.annotate.filter, recipe.assistant
+    """Return what an annotation depends on. Options that its filter does not use are constants."""
+    rule, assistant = recipe.annotate.filter, recipe.assistant
+    is_consistent, is_confident = rule == "self_consistent", rule == "confident"
     return AnnotateSettings(
-        filter=keep,
-        confidence=recipe.confidence if keep == "confident" else None,
-        n_samples=recipe.annotate.n_samples if keep == "self_consistent" else 0,
+        filter=rule,
+        confidence=recipe.confidence if is_confident else None,
+        n_samples=recipe.annotate.n_samples if is_consistent else 0,
         max_new_tokens=assistant.max_new_tokens,
-        seed=recipe.seed if keep == "self_consistent" else 0,
+        seed=recipe.seed if is_consistent else 0,
         backend=assistant.generation_backend,
-        scoring=assistant.scoring_backend if keep == "confident" else "transformers",
+        scoring=assistant.scoring_backend if is_confident else "transformers",
     )
 
 
 def build_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSettings:
-    """Return what the samples depend on: `n_samples` per question, the correct ones kept."""
+    """Return what sampling `n_samples` rationales per question depends on."""
     return SampleRationalesSettings(
         n_samples=n_samples,
         max_new_tokens=recipe.assistant.max_new_tokens,
@@ -77,19 +77,20 @@ def build_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSet
 def annotate(
     output_dir: Path, settings: AnnotateSettings, ctx: RunContext, pool: Artifact, model: Artifact
 ) -> AnnotateStats:
-    """The assistant's own rationale for every question of the pool."""
+    """Write the assistant's rationale for every question of the pool."""
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [render_cot_prompt(e) for e in examples]
-    batch_size = ctx.runtime.assistant_batch_size
-    writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    generator = ResumableGenerator(
+        output_dir, ctx, ctx.runtime.assistant_batch_size, settings.max_new_tokens
+    )
     samples: Sequence[Sequence[str]] = ()
     calibration = None
     with ExitStack() as stack:
         backend = stack.enter_context(open_backend(model, settings.backend, output_dir, ctx))
         prompt_format = backend.prompt_format
-        texts = writer.generate(backend, prompts, "annotate the pool")
+        texts = generator.generate(backend, prompts, "annotate the pool")
         if settings.n_samples:
-            samples = writer.sample(backend, prompts, settings.n_samples, settings.seed)
+            samples = generator.sample(backend, prompts, settings.n_samples, settings.seed)
         rows = [
             check_rationale(e, text, answer_type, "assistant", settings.filter)
             for e, text in zip(examples, texts, strict=True)
@@ -101,9 +102,8 @@ def annotate(
                     open_backend(model, settings.scoring, output_dir, ctx)
                 )
             rows, calibration = filter_by_confidence(
-                rows, examples, backend, settings.confidence,
-                batch_size=batch_size, answer_type=answer_type, live=ctx,
-            )  # fmt: skip
+                rows, examples, backend, settings.confidence, answer_type, ctx
+            )
     if samples:
         answers = extract_answers(examples, samples, answer_type)
         rows, calibration = filter_by_agreement(rows, examples, answers, answer_type)
@@ -116,7 +116,7 @@ def annotate(
         n_kept=sum(r.kept for r in rows),
         correct_fraction=round(n_correct / len(rows), 4),
         calibration=calibration,
-        generation=writer.speed.to_stats(),
+        generation=generator.speed.to_stats(),
         prompt_format=prompt_format,
     )
 
@@ -129,16 +129,16 @@ def sample_rationales(
     pool: Artifact,
     model: Artifact,
 ) -> SampleRationalesStats:
-    """Several rationales of the assistant per question. Kept are those with the correct answer; of
-    equal texts only the first.
+    """Write several rationales of the assistant per question. Those with the correct answer are
+    kept, and of equal texts only the first.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
-    batch_size = ctx.runtime.assistant_batch_size
-    writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    generator = ResumableGenerator(
+        output_dir, ctx, ctx.runtime.assistant_batch_size, settings.max_new_tokens
+    )
+    prompts = [render_cot_prompt(e) for e in examples]
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
-        prompts = [render_cot_prompt(e) for e in examples]
-        samples = writer.sample(backend, prompts, settings.n_samples, settings.seed)
-        prompt_format = backend.prompt_format
+        samples = generator.sample(backend, prompts, settings.n_samples, settings.seed)
     rows = [
         row
         for e, texts in zip(examples, samples, strict=True)
@@ -150,6 +150,6 @@ def sample_rationales(
     return SampleRationalesStats(
         n_rationales=len(rows),
         n_kept=sum(r.kept for r in rows),
-        generation=writer.speed.to_stats(),
-        prompt_format=prompt_format,
+        generation=generator.speed.to_stats(),
+        prompt_format=backend.prompt_format,
     )

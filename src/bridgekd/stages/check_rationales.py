@@ -1,24 +1,35 @@
-"""Which of the teacher's answers become rationales."""
+"""Which rationales are kept: the check of the teacher's answers, and filters by confidence.
 
+Where gold answers exist, the confidence is compared with them: a filter that is not calibrated is
+worse than no filter.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from bridgekd.grading.answer_type import AnswerType
 from bridgekd.grading.grade import check_rationale
 from bridgekd.io.artifact_store import Artifact, stage
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_pool
 from bridgekd.io.row_files import read_rows, write_rows
-from bridgekd.recipe import ConfidenceOptions, Recipe
-from bridgekd.records import Completion, Rationale
-from bridgekd.stages.model_backend import BackendSettings, open_backend
-from bridgekd.stages.rationale_filters import filter_by_confidence
+from bridgekd.prompts import ANSWER_PREFIX
+from bridgekd.recipe import ConfidenceOptions, Recipe, resolve_count
+from bridgekd.records import Completion, Example, Rationale
+from bridgekd.stages.model_backend import BackendSettings, ModelBackend, open_backend
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, KeptStats
+from bridgekd.stats.calibration import Calibration, compute_calibration, select_confident
 
 CheckRule = Literal["correct", "confident", "all"]
 
 
 class CheckSettings(BackendSettings):
-    """`confidence` is None where the assistant scores no rationale."""
+    """`confidence` is None if the assistant scores no rationale."""
 
     filter: CheckRule
     confidence: ConfidenceOptions | None
@@ -30,12 +41,11 @@ class CheckStats(KeptStats, CalibrationStats):
 
 def build_check_settings(recipe: Recipe, rule: CheckRule | None = None) -> CheckSettings:
     """Return what a check depends on; `rule` replaces the recipe's check.filter."""
-    keep = rule or recipe.check.filter
-    if keep != "confident":
-        return CheckSettings(filter=keep, confidence=None)
-    return CheckSettings(
-        filter=keep, confidence=recipe.confidence, scoring=recipe.assistant.scoring_backend
-    )
+    rule = rule or recipe.check.filter
+    if rule != "confident":
+        return CheckSettings(filter=rule, confidence=None)
+    scoring = recipe.assistant.scoring_backend
+    return CheckSettings(filter=rule, confidence=recipe.confidence, scoring=scoring)
 
 
 @stage(version=2, title="The teacher's rationales")
@@ -47,31 +57,120 @@ def check_rationales(
     completions: Artifact,
     model: Artifact | None = None,
 ) -> CheckStats:
-    """The teacher's answers as rationales, kept or dropped with a reason; all stay paid. Under
-    `confident` the assistant, `model`, scores them.
+    """Write the teacher's answers as rationales, kept or dropped with a reason. With the filter
+    `confident`, the assistant (`model`) scores them.
     """
     answers = read_rows(completions.path / "completions.parquet", Completion)
     answer_type = read_answer_type(pool)
     by_id = index_by_id(read_pool(pool), (c.id for c in answers))
-    calibration = None
+    examples = [by_id[c.id] for c in answers]
     rows = [
         check_rationale(
-            by_id[c.id],
-            c.text or c.reasoning,
-            answer_type,
-            "teacher",
-            settings.filter,
-            state=c.state,
+            e, c.text or c.reasoning, answer_type, "teacher", settings.filter, state=c.state
         )
-        for c in answers
+        for e, c in zip(examples, answers, strict=True)
     ]
+    calibration = None
     if settings.confidence is not None and model is not None:
-        examples = [by_id[r.id] for r in rows]
-        with open_backend(model, settings.scoring, output_dir, ctx) as judge:
+        with open_backend(model, settings.scoring, output_dir, ctx) as backend:
             rows, calibration = filter_by_confidence(
-                rows, examples, judge, settings.confidence, answer_type=answer_type, live=ctx,
-                batch_size=ctx.runtime.assistant_batch_size,
-            )  # fmt: skip
+                rows, examples, backend, settings.confidence, answer_type, ctx
+            )
     write_rows(output_dir / "rationales.parquet", Rationale, rows)
     n_kept = sum(r.kept for r in rows)
     return CheckStats(n_kept=n_kept, n_dropped=len(rows) - n_kept, calibration=calibration)
+
+
+def filter_by_confidence(
+    rows: Sequence[Rationale],
+    examples: Sequence[Example],
+    backend: ModelBackend,
+    options: ConfidenceOptions,
+    answer_type: AnswerType,
+    ctx: RunContext,
+) -> tuple[list[Rationale], Calibration | None]:
+    """Return `rows` with the assistant's confidence in each kept one; drop those of low confidence.
+    It is signal 3 of TA-in-the-Loop (arXiv 2406.05322).
+    """
+    kept = [i for i, row in enumerate(rows) if row.kept]
+    confidences = backend.estimate_confidence(
+        [(examples[i], f"{rows[i].text}\n{ANSWER_PREFIX} {rows[i].answer}") for i in kept],
+        measure=options.measure,
+        batch_size=ctx.runtime.assistant_batch_size,
+        progress=ctx.progress,
+        label="score rationales",
+    )
+    rule, n_kept = f"threshold {options.threshold:g}", None
+    if options.keep_fraction is not None:
+        rule = f"not in the first {options.keep_fraction}"
+        n_kept = resolve_count(options.keep_fraction, len(kept))
+    selected = select_confident(confidences, threshold=options.threshold, n_kept=n_kept)
+    filtered = list(rows)
+    for i, confidence, is_kept in zip(kept, confidences, selected, strict=True):
+        reason = "" if is_kept else f"low confidence: {confidence:.3f}, {rule}"
+        filtered[i] = replace(
+            rows[i], kept=bool(is_kept), reason=reason, confidence=float(confidence)
+        )
+    return filtered, _calibrate(filtered, examples, answer_type)
+
+
+def filter_by_agreement(
+    rows: Sequence[Rationale],
+    examples: Sequence[Example],
+    samples: Sequence[Sequence[str]],
+    answer_type: AnswerType,
+) -> tuple[list[Rationale], Calibration | None]:
+    """Return `rows`, with the fraction of sampled answers that agree as confidence. Drop those
+    without a majority.
+
+    samples: the answers of k samples per row. Self-consistency (arXiv 2203.11171) as a filter is
+    our own use of it.
+    """
+    filtered = []
+    for row, answers in zip(rows, samples, strict=True):
+        fraction = Counter(answers)[row.answer] / len(answers) if row.answer else 0.0
+        reason = row.reason
+        if row.kept and fraction <= 0.5:
+            reason = f"inconsistent: {fraction:.0%} of {len(answers)} samples agree"
+        filtered.append(replace(row, kept=not reason, reason=reason, confidence=fraction))
+    return filtered, _calibrate(filtered, examples, answer_type)
+
+
+def calibrate_confidence(
+    confidences: Sequence[float | None],
+    answers: Sequence[str],
+    examples: Sequence[Example],
+    answer_type: AnswerType,
+) -> Calibration | None:
+    """Return the calibration of the known confidences in n answers against the gold answers; None
+    without any.
+    """
+    pairs = [
+        (confidence, answer_type.is_correct(answer, example.answer, example.choices))
+        for confidence, answer, example in zip(confidences, answers, examples, strict=True)
+        if confidence is not None and example.answer is not None
+    ]
+    if not pairs:
+        return None
+    confidence, correct = (np.array(column) for column in zip(*pairs, strict=True))
+    return compute_calibration(confidence, correct)
+
+
+def drop_duplicates(rows: Sequence[Rationale]) -> list[Rationale]:
+    """Return one question's rationales; of kept ones with equal text, drop all but the first."""
+    seen: set[str] = set()
+    filtered = []
+    for row in rows:
+        is_duplicate = row.kept and row.text in seen
+        filtered.append(replace(row, kept=False, reason="duplicate") if is_duplicate else row)
+        if row.kept:  # the text of a dropped row may be right with another answer
+            seen.add(row.text)
+    return filtered
+
+
+def _calibrate(
+    rows: Sequence[Rationale], examples: Sequence[Example], answer_type: AnswerType
+) -> Calibration | None:
+    return calibrate_confidence(
+        [row.confidence for row in rows], [row.answer for row in rows], examples, answer_type
+    )

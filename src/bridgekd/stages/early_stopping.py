@@ -1,6 +1,6 @@
-"""What early stopping asks: values that can be handed to another process."""
+"""What early stopping measures. The values can be sent to another process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,13 +15,12 @@ from bridgekd.rng import make_rng
 from bridgekd.throughput import Throughput
 
 PromptMode = Literal["cot", "answer_only"]
-Validate = Callable[["lm.LocalModel"], float]
 PROMPTS = {"cot": render_cot_prompt, "answer_only": render_answer_prompt}
 
 
 @dataclass(frozen=True, slots=True)
 class GreedyAccuracy:
-    """Judges a model by its greedy answers to questions with gold answers."""
+    """The accuracy of a model's greedy answers to questions with gold answers."""
 
     examples: tuple[Example, ...]
     answer_type: AnswerType
@@ -46,7 +45,7 @@ class GreedyAccuracy:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutLoss:
-    """Judges a model by minus its mean loss on rows that it is not trained on."""
+    """Minus the mean loss of a model on held-out rows, so that higher is better."""
 
     rows: tuple[TrainingSequence, ...]
     max_length: int
@@ -56,20 +55,21 @@ class HeldOutLoss:
 
 
 def split_held_out(
-    rows: Sequence[TrainingSequence], share: CountOrPercent, seed: int
+    rows: Sequence[TrainingSequence], size: CountOrPercent, seed: int
 ) -> tuple[list[TrainingSequence], list[TrainingSequence]]:
-    """(rows to train on, rows to judge by), drawn by question: its two tasks stay together."""
+    """Return (training rows, held-out rows). Both rows of a multi-task question go together."""
     ids = sorted({_get_question_id(row) for row in rows})
-    n = resolve_count(share, len(ids))
+    n = resolve_count(size, len(ids))
     if n >= len(ids):
         raise InputError(
-            f"held_out sets {n} of {len(ids)} questions aside and leaves none to train on; lower it"
+            f"train.holdout_size of {size} holds out {n} of {len(ids)} questions and leaves none "
+            "for training. Lower it."
         )
-    drawn = make_rng(seed, "held-out").permutation(len(ids))[:n]
-    aside = {ids[i] for i in drawn.tolist()}
+    sampled = make_rng(seed, "held-out").permutation(len(ids))[:n]
+    held_out = {ids[i] for i in sampled.tolist()}
     return (
-        [row for row in rows if _get_question_id(row) not in aside],
-        [row for row in rows if _get_question_id(row) in aside],
+        [row for row in rows if _get_question_id(row) not in held_out],
+        [row for row in rows if _get_question_id(row) in held_out],
     )
 
 

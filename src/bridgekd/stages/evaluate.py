@@ -9,35 +9,20 @@ from bridgekd.grading.reasoning_steps import count_steps, group_counts
 from bridgekd.io.artifact_store import Artifact, Stats, stage
 from bridgekd.io.metrics_file import write_metrics
 from bridgekd.io.row_files import read_rows
-from bridgekd.recipe import FrozenModel, Role
+from bridgekd.recipe import FrozenModel
 from bridgekd.records import Example, Prediction
-from bridgekd.stages.arm_results import ArmReader
+from bridgekd.stages.arm_results import ArmReader, ArmSettings
 from bridgekd.stages.run_context import RunContext, StepChecker
 from bridgekd.stats.chance_baseline import compute_chance_baseline
 from bridgekd.stats.compute_metrics import compute_metrics
 from bridgekd.throughput import WorkKind
 
 
-class ArmSettings(FrozenModel):
-    """What is said of an arm in metrics, reports and cards; `role` is None for the teacher.
-
-    Seed and budget are not here: they are read from what the prediction was made from.
-    """
-
-    name: str
-    title: str
-    role: Role | None = None
-    is_result: bool = False
-    card_sentence: str = ""
-
-
 class EvaluateSettings(FrozenModel):
-    """`arms` has one entry per prediction artifact, in order: that of every table. `steps` names
-    the step checker of rationales.
-    """
+    """`arms` has one entry per prediction artifact, in the order of all tables."""
 
     arms: tuple[ArmSettings, ...]
-    steps: str | None
+    step_checker: str | None
 
 
 class EvaluateStats(Stats):
@@ -53,13 +38,14 @@ def evaluate(
     test: Artifact,
     *predictions: Artifact,
 ) -> EvaluateStats:
-    """metrics.json: every arm at every budget over all seeds, what it cost and gained, and the arms
-    in pairs.
+    """Write metrics.json: every arm at every budget over all seeds, its cost and gain, and pairs of
+    arms.
     """
     examples = read_rows(test.path / "test.parquet", Example)
-    check = None if settings.steps is None else get_step_checker(ctx.checkers, settings.steps)
-    read = ArmReader({e.id: e for e in examples}, check)
-    results = [read.read_arm(arm, a) for arm, a in zip(settings.arms, predictions, strict=True)]
+    name = settings.step_checker
+    check = None if name is None else get_step_checker(ctx.checkers, name)
+    reader = ArmReader({e.id: e for e in examples}, check)
+    results = [reader.read_arm(arm, p) for arm, p in zip(settings.arms, predictions, strict=True)]
     step_source, steps = _group_by_steps(examples, check, settings.arms, predictions)
     metrics = compute_metrics(
         results,
@@ -74,15 +60,15 @@ def evaluate(
     return EvaluateStats(n_arms=len(metrics.arms), n_models=len(results))
 
 
-def get_step_checker(known: Mapping[str, StepChecker], name: str) -> StepChecker:
+def get_step_checker(checkers: Mapping[str, StepChecker], name: str) -> StepChecker:
     """Return the step checker of this name. Raises InputError if it was not passed in."""
-    if name not in known:
-        there = ", ".join(known) or "none"
+    if name not in checkers:
         raise InputError(
-            f"evaluate.step_checker names the checker {name!r}; known here: {there}; leave the key "
-            "out, or from Python give run(..., checkers={name: function})"
+            f"evaluate.step_checker names the checker {name!r}. Known: "
+            f"{', '.join(checkers) or 'none'}. Remove the key, or pass the function from Python: "
+            "run(..., checkers={name: function})."
         )
-    return known[name]
+    return checkers[name]
 
 
 def _group_by_steps(
@@ -91,22 +77,20 @@ def _group_by_steps(
     arms: Sequence[ArmSettings],
     predictions: Sequence[Artifact],
 ) -> tuple[str, dict[str, str]]:
-    """(source, group of every question by its number of steps); ("", {}) if nothing tells.
+    """Return (source, group of every question by its number of steps); ("", {}) without a source.
 
-    The checker: the steps that an empty rationale lacks. Else the lines and sentences of the
-    teacher's rationales, correct or not; else those of an assistant that the teacher taught.
+    The source is the checker: the steps that an empty rationale lacks. Else it is the lines and
+    sentences of the teacher's rationales, correct or not, or of an assistant trained on them.
     """
     if check is not None:
-        counts = {
-            e.id: found.n_steps for e in examples if (found := check(e.question, "")) is not None
-        }
+        counts = {e.id: c.n_steps for e in examples if (c := check(e.question, "")) is not None}
         if any(counts.values()):
             return "checker", group_counts(counts)
-    named = list(zip(arms, predictions, strict=True))
-    sources = [(arm, p) for arm, p in named if p.manifest.kind is WorkKind.PAID]
+    pairs = list(zip(arms, predictions, strict=True))
+    sources = [(arm, p) for arm, p in pairs if p.manifest.kind is WorkKind.PAID]
     sources += [
         (arm, p)
-        for arm, p in named
+        for arm, p in pairs
         if arm.role == "assistant" and p.get_input("model").get_inputs("rationales")
     ]
     for arm, artifact in sources:

@@ -26,7 +26,7 @@ class LoadPoolSettings(FrozenModel):
     columns: ColumnNames
     answer_type: VariantSettings
     unlabeled: bool
-    validation: CountOrPercent
+    validation_size: CountOrPercent
     seed: int
 
 
@@ -51,7 +51,7 @@ def build_load_pool_settings(recipe: Recipe, folder: Path) -> LoadPoolSettings:
         columns=data.columns,
         answer_type=GRADERS.resolve(data.answer_type, folder),
         unlabeled=data.unlabeled,
-        validation=data.validation_size,
+        validation_size=data.validation_size,
         seed=recipe.seed,
     )
 
@@ -60,7 +60,7 @@ def build_load_pool_settings(recipe: Recipe, folder: Path) -> LoadPoolSettings:
 def load_pool(
     output_dir: Path, settings: LoadPoolSettings, ctx: RunContext, source: Artifact
 ) -> LoadPoolStats:
-    """The train file as pool and validation split: a seeded draw, so that every arm shares it."""
+    """Write the train file as a pool and a validation split, which all arms share."""
     pool, validation = split_validation(source, settings)
     write_tables(output_dir / "pool.parquet", Example, pool.iter_tables())
     write_tables(output_dir / "validation.parquet", Example, validation.iter_tables())
@@ -69,20 +69,19 @@ def load_pool(
     return LoadPoolStats(n_pool=len(pool), n_validation=len(validation))
 
 
-# A stage of its own, so that another test set retrains nothing.
+# A separate stage, so that another test set retrains nothing.
 @stage(version=2, title="Test set")
 def load_test(
     output_dir: Path, settings: LoadTestSettings, ctx: RunContext, pool: Artifact, source: Artifact
 ) -> LoadTestStats:
-    """The test file, and how many of its questions are in the train file word for word."""
+    """Write the test file, and count its questions that are in the train file word for word."""
     test = read_examples(source.path, settings.columns, read_answer_type(pool))
     questions = {e.question for e in test}
     train = chain(read_pool(pool), read_validation(pool))
     seen = {e.question for e in train if e.question in questions}
     write_rows(output_dir / "test.parquet", Example, test)
-    return LoadTestStats(
-        n_test=len(test), n_also_in_train_file=sum(e.question in seen for e in test)
-    )
+    n_seen = sum(e.question in seen for e in test)
+    return LoadTestStats(n_test=len(test), n_also_in_train_file=n_seen)
 
 
 def split_validation(
@@ -96,19 +95,18 @@ def split_validation(
 
     def iter_pool() -> Iterator[Example]:
         for example in iter_examples(
-            source.path, settings.columns, answer_type, unlabelled=settings.unlabeled
+            source.path, settings.columns, answer_type, unlabeled=settings.unlabeled
         ):
             has_answer.append(example.answer is not None)
             yield example
 
     examples = collect_rows(Example, iter_pool())
     labeled = np.flatnonzero(np.frombuffer(has_answer, dtype=np.uint8))
-    n_validation = resolve_count(settings.validation, len(labeled))
+    n_validation = resolve_count(settings.validation_size, len(labeled))
     if n_validation >= len(examples):
         raise InputError(
-            f"data.validation_size of {settings.validation} leaves no pool of the {len(examples)} "
-            "rows "
-            f"in {source.path}. Lower it."
+            f"data.validation_size of {settings.validation_size} leaves no pool of the "
+            f"{len(examples)} rows in {source.path}. Lower it."
         )
     sampled = make_rng(settings.seed, "validation").permutation(len(labeled))[:n_validation]
     in_validation = np.zeros(len(examples), dtype=bool)

@@ -1,26 +1,33 @@
-"""Where a model runs: in this process or on a server. A stage uses both through `ModelBackend`."""
+"""Where a model runs: in this process or on an inference server. Stages use both the same way, and
+every batch that they generate is saved, so that a stopped stage resumes after the last one.
+"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridgekd import lm
 from bridgekd.io.artifact_store import RESUME_DIR, Artifact
+from bridgekd.io.row_files import append_jsonl, read_appended_jsonl
 from bridgekd.io.sources import get_model_and_revision
+from bridgekd.prompts import ANSWER_LINE
 from bridgekd.recipe import BackendName, FrozenModel
+from bridgekd.records import Message
+from bridgekd.rng import SAMPLING_TEMPERATURE
 from bridgekd.stages.run_context import RunContext
+from bridgekd.throughput import Throughput
 
-if TYPE_CHECKING:
-    from bridgekd.inference_server.client import ServedModel
+Prompts = Sequence[tuple[Message, ...]]
 
 
 class BackendSettings(FrozenModel):
     """Settings of a stage that uses the assistant. The backends are in its fingerprint, because a
-    server's numbers are not those of this process; which server it is, is not.
+    server's numbers differ from those of this process. The server's address is not.
     """
 
     backend: BackendName = "transformers"
@@ -31,87 +38,101 @@ class BackendSettings(FrozenModel):
         return "server" in (self.backend, self.scoring)
 
 
-class ModelBackend(Protocol):
-    """A model that is ready. The methods have the arguments of their namesakes in `lm`, without the
-    model. `prompt_format` says how a server takes its prompts; None in this process.
+@dataclass(frozen=True, slots=True)
+class ModelBackend:
+    """A loaded model. The functions have the arguments of their namesakes in `lm`, without the
+    model. `prompt_format`: how a server takes prompts; None in this process.
     """
 
-    @property
-    def prompt_format(self) -> str | None: ...
-    def generate_texts(self, *args: Any, **options: Any) -> list[str]: ...
-    def sample_texts(self, *args: Any, **options: Any) -> list[tuple[str, ...]]: ...
-    def score_examples(self, *args: Any, **options: Any) -> "lm.ScoredExamples": ...
-    def estimate_confidence(self, *args: Any, **options: Any) -> NDArray[np.float64]: ...
+    generate_texts: Callable[..., list[str]]
+    sample_texts: Callable[..., list[tuple[str, ...]]]
+    score_examples: Callable[..., "lm.ScoredExamples"]
+    estimate_confidence: Callable[..., NDArray[np.float64]]
+    prompt_format: str | None = None
 
 
-class LocalBackend:
-    """A model in this process."""
-
-    prompt_format = None
-
-    def __init__(self, model: "lm.LocalModel") -> None:
-        self.model = model
-
-    def generate_texts(self, *args: Any, **options: Any) -> list[str]:
-        return lm.generate_texts(self.model, *args, **options)
-
-    def sample_texts(self, *args: Any, **options: Any) -> list[tuple[str, ...]]:
-        return lm.sample_texts(self.model, *args, **options)
-
-    def score_examples(self, *args: Any, **options: Any) -> "lm.ScoredExamples":
-        return lm.score_examples(self.model, *args, **options)
-
-    def estimate_confidence(self, *args: Any, **options: Any) -> NDArray[np.float64]:
-        return lm.estimate_confidence(self.model, *args, **options)
-
-
-class ServerBackend:
-    """A model on an inference server. Its modules are imported late: a plan needs no openai."""
-
-    def __init__(self, server: "ServedModel") -> None:
-        self.server = server
-        self.prompt_format = server.prompt_format
-
-    def generate_texts(self, *args: Any, **options: Any) -> list[str]:
-        from bridgekd.inference_server import generate
-
-        return generate.generate_texts(self.server, *args, **options)
-
-    def sample_texts(self, *args: Any, **options: Any) -> list[tuple[str, ...]]:
-        from bridgekd.inference_server import generate
-
-        return generate.sample_texts(self.server, *args, **options)
-
-    def score_examples(self, *args: Any, **options: Any) -> "lm.ScoredExamples":
-        from bridgekd.inference_server import logprobs
-
-        return logprobs.score_examples(self.server, *args, **options)
-
-    def estimate_confidence(self, *args: Any, **options: Any) -> NDArray[np.float64]:
-        from bridgekd.inference_server import logprobs
-
-        return logprobs.estimate_confidence(self.server, *args, **options)
+def wrap_local_model(model: "lm.LocalModel") -> ModelBackend:
+    """Return a model in this process as a backend."""
+    return ModelBackend(
+        generate_texts=partial(lm.generate_texts, model),
+        sample_texts=partial(lm.sample_texts, model),
+        score_examples=partial(lm.score_examples, model),
+        estimate_confidence=partial(lm.estimate_confidence, model),
+    )
 
 
 @contextmanager
 def open_backend(
     model: Artifact, backend: BackendName, output_dir: Path, ctx: RunContext
 ) -> Iterator[ModelBackend]:
-    """Yield a model that is ready until the block ends; a server works in the stage's folder."""
+    """Yield a loaded model. A server works in the stage's folder and stops when the block ends."""
     if backend == "transformers":
-        yield LocalBackend(load_artifact_model(model, ctx))
+        yield wrap_local_model(load_artifact_model(model, ctx))
         return
+    # Late imports: a plan runs on an install without openai.
+    from bridgekd.inference_server import generate, logprobs
     from bridgekd.inference_server.open_server import open_server
 
     assert ctx.server is not None, "a recipe with that backend names a server"
-    room = output_dir / RESUME_DIR
+    workdir = output_dir / RESUME_DIR
     with open_server(
-        model, ctx.server, room=room, folder=ctx.recipe_folder, note=ctx.notify
+        model, ctx.server, workdir=workdir, folder=ctx.recipe_folder, note=ctx.notify
     ) as server:
-        yield ServerBackend(server)
+        yield ModelBackend(
+            generate_texts=partial(generate.generate_texts, server),
+            sample_texts=partial(generate.sample_texts, server),
+            score_examples=partial(logprobs.score_examples, server),
+            estimate_confidence=partial(logprobs.estimate_confidence, server),
+            prompt_format=server.prompt_format,
+        )
 
 
 def load_artifact_model(model: Artifact, ctx: RunContext) -> "lm.LocalModel":
     """Return a model artifact, loaded in this process."""
     name, revision = get_model_and_revision(model)
     return lm.load_model(name, device=ctx.device, revision=revision)
+
+
+@dataclass(frozen=True, slots=True)
+class ResumableGenerator:
+    """Generates in the folder of one stage. `speed` counts what this process generated. Every text
+    ends with its answer line.
+    """
+
+    output_dir: Path
+    ctx: RunContext
+    batch_size: int | None
+    max_new_tokens: int
+    speed: Throughput = field(default_factory=Throughput)
+
+    def generate(
+        self, model: ModelBackend, prompts: Prompts, label: str, name: str = "texts"
+    ) -> list[str]:
+        """Return the greedy text of every prompt. `name` is the file of this call's texts."""
+        return model.generate_texts(prompts, label=label, **self._build_options(name))
+
+    def sample(
+        self, model: ModelBackend, prompts: Prompts, n: int, seed: int
+    ) -> list[tuple[str, ...]]:
+        """Return `n` texts of every prompt at SAMPLING_TEMPERATURE, each with its own stream."""
+        options = self._build_options("samples")
+        return model.sample_texts(
+            prompts, n, temperature=SAMPLING_TEMPERATURE, seed=seed, label=f"draw {n} samples",
+            **options,
+        )  # fmt: skip
+
+    def _build_options(self, name: str) -> dict[str, object]:
+        file = self.output_dir / RESUME_DIR / f"{name}.jsonl"
+
+        def save(rows: Sequence[int], texts: Sequence[object]) -> None:
+            append_jsonl(file, list(zip(rows, texts, strict=True)))
+
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "batch_size": self.batch_size,
+            "progress": self.ctx.progress,
+            "known": {row: text for batch in read_appended_jsonl(file) for row, text in batch},
+            "on_batch": save,
+            "until": ANSWER_LINE,
+            "throughput": self.speed,
+        }

@@ -1,8 +1,8 @@
 """The stages of the pilot: hold_out, subsample, evaluate_pilot. They run locally and cost nothing.
 
-The one idea: pool questions that no model of the pilot has seen are its test set, and all models
-answer the same ones, so that two models are compared question by question. Only what was measured
-is reported. The pilot's purchase is a part of `query_teacher`, as in any run.
+The one idea: pool questions that no model of the pilot has seen are its test set. All models answer
+the same questions, so two models are compared question by question. The results are measurements
+only. The pilot's purchase is the start of the run's own `query_teacher`.
 """
 
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ from bridgekd.stages.train import TrainSettings, choose_warm_up_examples
 from bridgekd.stats.mixed_effects import estimate_difference, estimate_proportion
 
 MAX_HOLD_OUT = 4  # at most a fourth of the pool is held out
-MIN_QUESTIONS = 30  # with fewer, an interval says nothing
+MIN_QUESTIONS = 30  # fewer questions give an interval that is too wide to use
 RESULTS = "pilot.json"
 
 PilotRole = Literal["base", "instructed", "answers_only", "direct", "assistant", "via_assistant"]
@@ -45,22 +45,22 @@ class SubsampleSettings(FrozenModel):
 
 
 class PilotModelSettings(FrozenModel):
-    """One model of the pilot; `fraction` is that of the kept rationales that it depends on."""
+    """One model of the pilot. `fraction` is the part of the kept rationales that it depends on.
+    Models that differ only in their seed are equal here.
+    """
 
     role: PilotRole
     fraction: float = 0.0
 
 
 class EvaluatePilotSettings(FrozenModel):
-    """One model per prediction artifact, in their order; models that differ only by their seed are
-    equal here.
-    """
+    """One model per prediction artifact, in their order."""
 
     models: tuple[PilotModelSettings, ...]
 
 
 class PilotAccuracy(FrozenModel):
-    """The accuracy of one model, over `n_seeds` trainings, and its 95 % interval, in [0, 1].
+    """The accuracy of one model over `n_seeds` trainings, with its 95 % interval, in [0, 1].
 
     `n_rationales` is the number of the teacher's rationales that it depends on.
     """
@@ -85,7 +85,7 @@ class PilotGain(FrozenModel):
 
 
 class PilotMeasurements(FrozenModel):
-    """pilot.json. `gains` has one row per part of the purchase, the last one is the whole pilot."""
+    """pilot.json. `gains` has one row per part of the purchase; the last one is the full pilot."""
 
     n_pool: int
     n_queries: int
@@ -107,106 +107,104 @@ class EvaluatePilotStats(Stats):
 
 @stage(version=1, title="Held-out questions of the pilot")
 def hold_out(
-    out: Path, s: HoldOutSettings, live: RunContext, pool: Artifact, ranking: Artifact
+    output_dir: Path, settings: HoldOutSettings, ctx: RunContext, pool: Artifact, ranking: Artifact
 ) -> HoldOutStats:
-    """The pool without some questions, and these as the test set of the pilot.
+    """Write the pool without some questions, and these as the test set of the pilot.
 
     Held out are the last questions of the ranking that have a gold answer. None of them is queried,
-    was part of the warm-up, or has a copy in the pool or in the validation split.
+    is part of the warm-up, or has a copy in the pool or in the validation split.
     """
-    examples = read_pool(pool)
+    examples, validation = read_pool(pool), read_validation(pool)
     picks = read_rows(ranking.path / "ranking.parquet", Pick)
-    selected = {p.id for p in picks if p.is_selected}
-    _check_enough_queries(len(selected), s.min_fraction)
-    seen = selected | {e.id for e in examples if e.answer is None}
-    seen |= {
-        e.id
-        for e in (choose_warm_up_examples(examples, s.warm_up) if s.warm_up is not None else ())
-    }
-    copies = Counter(e.question for e in [*examples, *read_validation(pool)])
-    seen |= {e.id for e in examples if copies[e.question] > 1}
+    seen = {p.id for p in picks if p.is_selected}
+    if len(seen) * settings.min_fraction < 1:
+        raise InputError(
+            f"A pilot of {len(seen)} questions is too small: a fraction of "
+            f"{settings.min_fraction:g} (pilot.budget_grid) is less than one question, so no model "
+            "can be trained on it. Raise pilot.budget_fraction or the budget."
+        )
+    if settings.warm_up is not None:
+        seen |= {e.id for e in choose_warm_up_examples(examples, settings.warm_up)}
+    n_copies = Counter(e.question for e in [*examples, *validation])
+    seen |= {e.id for e in examples if e.answer is None or n_copies[e.question] > 1}
     unseen = [p.id for p in sorted(picks, key=lambda p: -p.rank) if p.id not in seen]
-    held_out = set(unseen[: min(s.n, len(examples) // MAX_HOLD_OUT)])
+    held_out = set(unseen[: min(settings.n, len(examples) // MAX_HOLD_OUT)])
     if len(held_out) < MIN_QUESTIONS:
         raise InputError(
             f"The pool of {len(examples)} leaves {len(held_out)} questions with gold answers to "
             f"measure a pilot on, fewer than {MIN_QUESTIONS}. Use more data, or run `bridgekd "
             "compare`."
         )
-    write_rows(out / "pool.parquet", Example, [e for e in examples if e.id not in held_out])
-    write_rows(out / "test.parquet", Example, [e for e in examples if e.id in held_out])
-    write_rows(out / "validation.parquet", Example, read_validation(pool))
-    (out / TASK_FILE).write_bytes((pool.path / TASK_FILE).read_bytes())
-    return HoldOutStats(n_pool=len(examples) - len(held_out), n_held_out=len(held_out))
+    rest = [e for e in examples if e.id not in held_out]
+    write_rows(output_dir / "pool.parquet", Example, rest)
+    write_rows(output_dir / "test.parquet", Example, [e for e in examples if e.id in held_out])
+    write_rows(output_dir / "validation.parquet", Example, validation)
+    (output_dir / TASK_FILE).write_bytes((pool.path / TASK_FILE).read_bytes())
+    return HoldOutStats(n_pool=len(rest), n_held_out=len(held_out))
 
 
 @stage(version=1, title="A part of the teacher's rationales")
-def subsample(out: Path, s: SubsampleSettings, live: RunContext, rationales: Artifact) -> KeptStats:
-    """The first rationales of the kept ones. InputError if the fraction has less than one of "
-    "them."""
+def subsample(
+    output_dir: Path, settings: SubsampleSettings, ctx: RunContext, rationales: Artifact
+) -> KeptStats:
+    """Write the first of the kept rationales. Raises InputError if the fraction is less than one
+    rationale.
+    """
     rows = [r for r in read_rows(rationales.path / "rationales.parquet", Rationale) if r.kept]
-    if len(rows) * s.fraction < 1:
+    if len(rows) * settings.fraction < 1:
         raise InputError(
-            f"{len(rows)} rationales of the pilot were kept. A fraction of {s.fraction:g} "
+            f"{len(rows)} rationales of the pilot were kept. A fraction of {settings.fraction:g} "
             "(pilot.budget_grid) is less than one rationale, so no model can be trained on it. "
             f"Read the `reason` column of {rationales.path}, then raise pilot.budget_fraction, fix "
             "the teacher's prompt or relax check.filter."
         )
-    kept = rows[: resolve_fraction(s.fraction, len(rows))]
-    write_rows(out / "rationales.parquet", Rationale, kept)
+    kept = rows[: resolve_fraction(settings.fraction, len(rows))]
+    write_rows(output_dir / "rationales.parquet", Rationale, kept)
     return KeptStats(n_kept=len(kept))
 
 
 @stage(version=1, title="Accuracies of the pilot")
 def evaluate_pilot(
-    out: Path,
-    s: EvaluatePilotSettings,
-    live: RunContext,
+    output_dir: Path,
+    settings: EvaluatePilotSettings,
+    ctx: RunContext,
     held_out: Artifact,
     rationales: Artifact,
     *predictions: Artifact,
 ) -> EvaluatePilotStats:
-    """pilot.json: what every model of the pilot reaches on the held-out questions."""
-    checked, sizes = rationales.read_stats(CheckStats), held_out.read_stats(HoldOutStats)
-    n_kept = checked.n_kept
+    """Write pilot.json: the accuracy of every model of the pilot on the held-out questions."""
+    check, sizes = rationales.read_stats(CheckStats), held_out.read_stats(HoldOutStats)
     correct: dict[PilotModelSettings, list[list[bool]]] = defaultdict(list)
-    for model, artifact in zip(s.models, predictions, strict=True):
+    for model, artifact in zip(settings.models, predictions, strict=True):
         rows = read_rows(artifact.path / "predictions.parquet", Prediction)
         correct[model].append([row.correct for row in rows])
-    measured = PilotMeasurements(
+    by_model = {model: np.array(rows) for model, rows in correct.items()}
+    fractions = [model.fraction for model in by_model if model.role == "via_assistant"]
+    measurements = PilotMeasurements(
         n_pool=sizes.n_pool + sizes.n_held_out,
-        n_queries=n_kept + checked.n_dropped,
-        n_rationales=n_kept,
+        n_queries=check.n_kept + check.n_dropped,
+        n_rationales=check.n_kept,
         n_eval=sizes.n_held_out,
-        models=tuple(_measure(model, np.array(rows), n_kept) for model, rows in correct.items()),
-        gains=tuple(_compare(correct, model.fraction, n_kept) for model in correct
-                    if model.role == "via_assistant"),
-    )  # fmt: skip
-    (out / RESULTS).write_text(measured.model_dump_json(indent=1))
-    return EvaluatePilotStats(n_models=len(predictions), difference=measured.gains[-1].difference)
+        models=tuple(_measure(model, rows, check.n_kept) for model, rows in by_model.items()),
+        gains=tuple(_compare(by_model, fraction, check.n_kept) for fraction in fractions),
+    )
+    (output_dir / RESULTS).write_text(measurements.model_dump_json(indent=1))
+    difference = measurements.gains[-1].difference
+    return EvaluatePilotStats(n_models=len(predictions), difference=difference)
 
 
 def read_measurements(pilot: Artifact) -> PilotMeasurements:
-    """The results that evaluate_pilot wrote."""
+    """Return the results of evaluate_pilot."""
     return PilotMeasurements.model_validate_json((pilot.path / RESULTS).read_bytes())
 
 
 def resolve_fraction(fraction: float, n: int) -> int:
-    """The whole number nearest to a fraction of n, halves rounded up, at least 1 of any.
+    """Return the integer nearest to a fraction of n, halves rounded up; at least 1 if n is above 0.
 
     >>> [resolve_fraction(f, 5) for f in (0.01, 0.5, 1.0)]
     [1, 3, 5]
     """
     return min(n, max(1, int(fraction * n + 0.5)))
-
-
-def _check_enough_queries(n_queries: int, min_fraction: float) -> None:
-    if n_queries * min_fraction < 1:
-        raise InputError(
-            f"A pilot of {n_queries} questions is too small: a fraction of {min_fraction:g} "
-            "(pilot.budget_grid) is less than one question, so no model can be trained on it. "
-            "Raise pilot.budget_fraction or the budget."
-        )
 
 
 def _measure(model: PilotModelSettings, correct: np.ndarray, n_kept: int) -> PilotAccuracy:
@@ -221,12 +219,10 @@ def _measure(model: PilotModelSettings, correct: np.ndarray, n_kept: int) -> Pil
 
 
 def _compare(
-    correct: dict[PilotModelSettings, list[list[bool]]], fraction: float, n_kept: int
+    correct: dict[PilotModelSettings, np.ndarray], fraction: float, n_kept: int
 ) -> PilotGain:
-    direct, via_assistant = (
-        np.array(correct[PilotModelSettings(role=role, fraction=fraction)])
-        for role in ("direct", "via_assistant")
-    )
+    direct = correct[PilotModelSettings(role="direct", fraction=fraction)]
+    via_assistant = correct[PilotModelSettings(role="via_assistant", fraction=fraction)]
     gain = estimate_difference(direct, via_assistant)
     return PilotGain(
         n_rationales=resolve_fraction(fraction, n_kept),

@@ -6,16 +6,13 @@ from bridgekd.grading.grade import grade_answer
 from bridgekd.io.artifact_store import Artifact, stage
 from bridgekd.io.read_pool import read_answer_type
 from bridgekd.io.row_files import read_rows, write_rows
-from bridgekd.recipe import BackendName, Recipe, Role
+from bridgekd.recipe import Recipe, Role
 from bridgekd.records import Example, Prediction
 from bridgekd.stages.early_stopping import PROMPTS, PromptMode
-from bridgekd.stages.model_backend import BackendSettings, open_backend
-from bridgekd.stages.resumable_generation import ResumableGenerator
+from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import GenerationStats
 from bridgekd.throughput import WorkKind
-
-STUDENT_BACKEND: BackendName = "transformers"  # the student is too small to be worth a server
 
 
 class PredictSettings(BackendSettings):
@@ -31,12 +28,13 @@ class PredictStats(GenerationStats):
 
 def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: PromptMode) -> PredictSettings:
     """Return what the predictions of a model of this role depend on."""
-    options = recipe.assistant if role == "assistant" else recipe.student
+    if role == "assistant":
+        backend = recipe.assistant.generation_backend
+        max_new_tokens = recipe.assistant.max_new_tokens
+    else:  # the student is too small to need a server
+        backend, max_new_tokens = "transformers", recipe.student.max_new_tokens
     return PredictSettings(
-        role=role,
-        prompt_mode=prompt_mode,
-        max_new_tokens=options.max_new_tokens,
-        backend=recipe.assistant.generation_backend if role == "assistant" else STUDENT_BACKEND,
+        role=role, prompt_mode=prompt_mode, max_new_tokens=max_new_tokens, backend=backend
     )
 
 
@@ -49,20 +47,19 @@ def predict(
     test: Artifact,
     model: Artifact,
 ) -> PredictStats:
-    """A model's greedy answers to the test questions, asked the way it was trained."""
+    """Write a model's greedy answers to the questions of `test`, prompted as it was trained."""
     examples, answer_type = read_rows(test.path / "test.parquet", Example), read_answer_type(pool)
     batch_size = ctx.runtime.get_batch_size(settings.role)
-    writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    generator = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
     prompts = [PROMPTS[settings.prompt_mode](e) for e in examples]
     label = f"answer the {'test questions' if test.stage == 'load_test' else 'pilot'}"
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
-        texts = writer.generate(backend, prompts, label)
-        prompt_format = backend.prompt_format
+        texts = generator.generate(backend, prompts, label)
     rows = [grade_answer(e, text, answer_type) for e, text in zip(examples, texts, strict=True)]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
     return PredictStats(
         n_test=len(rows),
         n_correct=sum(r.correct for r in rows),
-        generation=writer.speed.to_stats(),
-        prompt_format=prompt_format,
+        generation=generator.speed.to_stats(),
+        prompt_format=backend.prompt_format,
     )

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from bridgekd.api_client.request_key import TeacherRequest
 from bridgekd.cost.budget import Limits
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, compute_limits
 from bridgekd.cost.request_cost import to_microusd
-from bridgekd.grading.answer_type import AnswerType
 from bridgekd.grading.grade import check_rationale, grade_answer
 from bridgekd.io.artifact_store import Artifact, Planned, stage
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_few_shot, read_pool
 from bridgekd.io.row_files import read_column, read_rows, write_rows
-from bridgekd.ledger.ledger import Ledger
+from bridgekd.ledger.ledger import Ledger, Purpose
 from bridgekd.prompts import render_teacher_prompt
 from bridgekd.recipe import (
     BudgetOptions,
@@ -36,30 +37,28 @@ from bridgekd.stages.select_questions import (
 )
 from bridgekd.stages.stats import PurchaseStats
 from bridgekd.teacher.buy_answers import PurchaseResult, buy_answers, read_api_key
-from bridgekd.teacher.pending_request import AcceptFunction
+from bridgekd.teacher.scheduler import AcceptFunction
 from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.throughput import WorkKind
 
-AcceptRule = Literal["correct", "all"]
-
 
 class TeacherRequestSettings(FrozenModel):
-    """Everything of a request that reaches the teacher, and its price."""
+    """All of a request that reaches the teacher, and its price. `fields`: all but the messages."""
 
     provider: str
     model: str
-    fields: dict[str, Any]  # the request beside its messages
+    fields: dict[str, JsonValue]
     prompt: TeacherPromptOptions
     price: Price | None
 
 
 class QueryTeacherSettings(FrozenModel):
-    """`accept`: which answers the budget counts as accepted; None if it does not limit them."""
+    """`accept`: which answers budget.accepted_rationales counts; None without that limit."""
 
     request: TeacherRequestSettings
     budget: BudgetOptions
     budget_slice: BudgetSlice
-    accept: AcceptRule | None
+    accept: Literal["correct", "all"] | None
 
 
 class EvaluateTeacherSettings(FrozenModel):
@@ -72,11 +71,11 @@ class EvaluateTeacherSettings(FrozenModel):
 class PlannedRequests:
     """The questions that a paid stage may send, and the limits of its purchase.
 
-    is_selected: `examples` are the questions in their order, as far as the limits reach; else it is
-    not known yet which of them will be sent. strategy: the name of what selects them. prefix_group:
-    purchases of the same group begin with the same questions, so one of them sends all that the
-    others send. prefers_hard: whether questions are selected for being hard. is_evaluation: whether
-    the purchase measures the teacher and is not a part of the budget.
+    is_selected: `examples` are the questions in their order, up to the limits. If False, the
+    questions to send are not known yet. strategy: the name of what selects them. prefix_group:
+    purchases of one group begin with the same questions, so the longest one sends all that the
+    others send. prefers_hard: whether hard questions are selected. is_evaluation: the purchase
+    evaluates the teacher and is not a part of the budget.
     """
 
     request: TeacherRequestSettings
@@ -90,14 +89,13 @@ class PlannedRequests:
 
     @property
     def is_query_limited(self) -> bool:
-        """Whether nothing but the number of requests ends the purchase."""
-        limits = self.limits
-        return limits == Limits(queries=limits.queries)
+        """Whether only the number of requests ends the purchase."""
+        return self.limits == Limits(queries=self.limits.queries)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """What a plan has read: how every artifact would be made, by its folder, and the data."""
+    """What a plan has read: the data, and every planned artifact by its folder."""
 
     planned: Mapping[str, Planned]
     read_pool: Callable[[Artifact], Sequence[Example]]
@@ -105,7 +103,7 @@ class PlanInputs:
 
 
 def build_request_settings(recipe: Recipe) -> TeacherRequestSettings:
-    """Return how the recipe's teacher is asked."""
+    """Return what the recipe's requests to the teacher depend on."""
     teacher = recipe.teacher
     return TeacherRequestSettings(
         provider=teacher.provider,
@@ -134,15 +132,15 @@ def build_query_settings(
 
 
 def build_evaluate_teacher_settings(recipe: Recipe) -> EvaluateTeacherSettings:
-    """Return what the teacher's own predictions depend on."""
+    """Return what the teacher's own predictions depend on. No prompt shows the gold answer."""
     request, queries = build_request_settings(recipe), recipe.evaluate.teacher_queries
     return EvaluateTeacherSettings(request=request, queries=queries, seed=recipe.seed)
 
 
 def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
-    """Return the requests of `query_teacher`: a ranking from its top, within a part of a budget.
+    """Return the requests of `query_teacher`: a ranking from its top, within a slice of the budget.
 
-    The order of a ranking is known when it is made, or if it is a selection that needs no model.
+    The order is known if the ranking is done, or if its strategy needs no model.
     """
     settings = stage.settings
     assert isinstance(settings, QueryTeacherSettings)
@@ -166,12 +164,7 @@ def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
     )
 
 
-@stage(
-    version=2,
-    kind=WorkKind.PAID,
-    title="The teacher's answers",
-    plan_requests=plan_ranked_requests,
-)
+@stage(2, WorkKind.PAID, "The teacher's answers", plan_ranked_requests)
 def query_teacher(
     output_dir: Path,
     settings: QueryTeacherSettings,
@@ -180,23 +173,29 @@ def query_teacher(
     ranking: Artifact,
     *few_shot: Artifact,
 ) -> PurchaseStats:
-    """Asks the teacher down the ranking until the first limit of the budget ends it."""
-    examples = read_pool(pool)
+    """Query the teacher down the ranking until the first limit of the budget is reached."""
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
     limits = compute_limits(settings.budget, len(examples), settings.budget_slice)
     ids = read_column(ranking.path / "ranking.parquet", Pick, "id")
-    if limits.queries is not None:  # one more, so that the limit is seen to be the end
+    if limits.queries is not None:  # one more, so that the limit is known to be the end
         ids = ids[: limits.queries + 1]
-    by_id = index_by_id(examples, ids)
+    by_id, rule = index_by_id(examples, ids), settings.accept
     questions = [by_id[id] for id in ids]
-    accept = _make_accept_function(by_id, read_answer_type(pool), settings.accept)
-    bought = _buy_answers(settings.request, questions, few_shot, limits, "train", ctx, accept)
-    rows, n_unrecorded = _mark_unrecorded(bought.completions, settings.request, questions, ctx)
+
+    def accept(id: str, state: str, text: str) -> bool:
+        assert rule is not None
+        return check_rationale(by_id[id], text, answer_type, "teacher", rule, state=state).kept
+
+    purchase = _buy_answers(
+        settings.request, questions, few_shot, limits, "train", ctx, accept if rule else None
+    )
+    rows, n_unrecorded = _mark_unrecorded(purchase.completions, settings.request, questions, ctx)
     write_rows(output_dir / "completions.parquet", Completion, rows)
-    return _build_stats(bought, n_unrecorded)
+    return _build_stats(purchase, n_unrecorded)
 
 
 def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
-    """Return the requests of `evaluate_teacher`: all of them are known."""
+    """Return the requests of `evaluate_teacher`, which are all known."""
     settings = stage.settings
     assert isinstance(settings, EvaluateTeacherSettings)
     examples = sample_test_questions(settings, inputs.test)
@@ -211,12 +210,7 @@ def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedReque
     )
 
 
-@stage(
-    version=2,
-    kind=WorkKind.PAID,
-    title="The teacher on test questions",
-    plan_requests=plan_evaluation_requests,
-)
+@stage(2, WorkKind.PAID, "The teacher on test questions", plan_evaluation_requests)
 def evaluate_teacher(
     output_dir: Path,
     settings: EvaluateTeacherSettings,
@@ -225,23 +219,21 @@ def evaluate_teacher(
     test: Artifact,
     *few_shot: Artifact,
 ) -> PurchaseStats:
-    """The teacher on sampled test questions, paid apart from the budget."""
+    """Query the teacher for sampled test questions. This is not a part of the budget."""
     examples = read_rows(test.path / "test.parquet", Example)
     questions = sample_test_questions(settings, examples)
-    limits = Limits(queries=len(questions))
-    bought = _buy_answers(
-        hide_answer(settings.request), questions, few_shot, limits, "measure", ctx
-    )
+    request, limits = hide_answer(settings.request), Limits(queries=len(questions))
+    purchase = _buy_answers(request, questions, few_shot, limits, "measure", ctx)
     by_id, answer_type = {e.id: e for e in questions}, read_answer_type(pool)
-    rows = [grade_answer(by_id[c.id], c.text, answer_type) for c in bought.completions]
+    rows = [grade_answer(by_id[c.id], c.text, answer_type) for c in purchase.completions]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
-    return _build_stats(bought)
+    return _build_stats(purchase)
 
 
 def sample_test_questions(
     settings: EvaluateTeacherSettings, test: Sequence[Example]
 ) -> list[Example]:
-    """Return the test questions that the teacher is asked."""
+    """Return the test questions for the teacher."""
     n = resolve_count(settings.queries, len(test))
     return [test[i] for i in sample_indices(settings.seed, "teacher test", n=n, of=len(test))]
 
@@ -255,32 +247,17 @@ def hide_answer(request: TeacherRequestSettings) -> TeacherRequestSettings:
 def iter_requests(
     request: TeacherRequestSettings, questions: Iterable[Example], few_shot: Sequence[Artifact]
 ) -> Iterator[TeacherRequest]:
-    """Yield one request per question, in rank order; each is made when it is needed."""
-    turns, prompt = read_few_shot(few_shot), request.prompt
+    """Yield one request per question, in rank order. Each is built when it is needed."""
+    shots, prompt = read_few_shot(few_shot), request.prompt
     for rank, example in enumerate(questions):
-        yield TeacherRequest(
-            id=example.id,
-            rank=rank,
-            messages=render_teacher_prompt(
-                example,
-                system=prompt.system,
-                template=prompt.template,
-                reveal_answer=prompt.reveal_answer,
-                shots=turns,
-            ),
-            question=example.question,
+        messages = render_teacher_prompt(
+            example,
+            system=prompt.system,
+            template=prompt.template,
+            reveal_answer=prompt.reveal_answer,
+            shots=shots,
         )
-
-
-def _make_accept_function(
-    examples: Mapping[str, Example], answer_type: AnswerType, rule: AcceptRule | None
-) -> AcceptFunction | None:
-    """Whether an answer will pass the check, by an example's id; None if no one counts them."""
-    if rule is None:
-        return None
-    return lambda id, state, text: (
-        check_rationale(examples[id], text, answer_type, "teacher", rule, state=state).kept
-    )
+        yield TeacherRequest(example.id, rank, messages, question=example.question)
 
 
 def _mark_unrecorded(
@@ -289,8 +266,8 @@ def _mark_unrecorded(
     questions: Sequence[Example],
     ctx: RunContext,
 ) -> tuple[Sequence[Completion], int | None]:
-    """The completions with state `unrecorded` where a replayed teacher had none, and their count;
-    None for a teacher that is not replayed.
+    """Return the completions, with the state `unrecorded` where recordings have no answer, and the
+    number of these; None for a teacher that is not replayed.
     """
     answers = resolve_teacher(ctx.teacher).load_answers()
     if answers is None:
@@ -300,8 +277,8 @@ def _mark_unrecorded(
     n = sum(row.state == "unrecorded" for row in rows)
     if n:
         ctx.notify(
-            f"{n:,} of the {len(rows):,} questions asked have no recording in "
-            f"{answers.source}: their rows are unrecorded and cost a query, no money."
+            f"{n:,} of the {len(rows):,} questions have no recorded answer in {answers.source}. "
+            "Their rows are unrecorded. Each counts as a query and costs no money."
         )
     return rows, n
 
@@ -311,7 +288,7 @@ def _buy_answers(
     questions: Sequence[Example],
     few_shot: Sequence[Artifact],
     limits: Limits,
-    purpose: Literal["train", "measure"],
+    purpose: Purpose,
     ctx: RunContext,
     accept: AcceptFunction | None = None,
 ) -> PurchaseResult:
@@ -331,14 +308,14 @@ def _buy_answers(
         )
 
 
-def _build_stats(bought: PurchaseResult, n_unrecorded: int | None = None) -> PurchaseStats:
+def _build_stats(purchase: PurchaseResult, n_unrecorded: int | None = None) -> PurchaseStats:
     return PurchaseStats(
-        n_queries=len(bought.completions),
-        spend_microusd=bought.charged_microusd,
-        n_tokens=bought.charged_tokens,
-        stop_reason=bought.stop_reason,
-        n_requests_sent=bought.n_requests_sent,
-        n_reused=bought.n_reused,
-        new_spend_microusd=bought.spent_microusd,
+        n_queries=len(purchase.completions),
+        spend_microusd=purchase.charged_microusd,
+        n_tokens=purchase.charged_tokens,
+        stop_reason=purchase.stop_reason,
+        n_requests_sent=purchase.n_requests_sent,
+        n_reused=purchase.n_reused,
+        new_spend_microusd=purchase.spent_microusd,
         n_unrecorded=n_unrecorded,
     )

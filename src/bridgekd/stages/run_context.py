@@ -1,4 +1,4 @@
-"""What a stage may touch while it works and what is not hashed: it changes no result."""
+"""What a stage may use while it works. It changes no result, so it is in no fingerprint."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,14 +8,15 @@ from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import AssistantServerOptions, RuntimeOptions, TeacherOptions
 from bridgekd.records import StepCount
 
-StepChecker = Callable[[str, str], StepCount | None]  # (question, rationale); None: it cannot tell
+StepChecker = Callable[[str, str], StepCount | None]  # (question, rationale); None: not countable
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """The device and how it is used, the ways to the teacher and to the assistant's server, the
-    ledger file, the recipe's folder, step checkers by name, and who looks on (`note` gets
-    sentences).
+    """The environment of a run.
+
+    recipe_folder: the base of relative paths. checkers: step checkers by name. notify: called with
+    messages for the user.
     """
 
     run: str

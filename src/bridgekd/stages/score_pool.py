@@ -1,5 +1,5 @@
-"""How difficult every question is, and where it is: score_pool, embed_pool; and how uncertain the
-student is of it: score_student_uncertainty.
+"""Scores of the pool: its difficulty for the assistant (score_pool), its embeddings (embed_pool),
+and the uncertainty of the student (score_student_uncertainty).
 """
 
 from collections import Counter
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bridgekd import lm
-from bridgekd.grading.answer_type import AnswerType, load_answer_type
-from bridgekd.grading.grade import extract_answers, grade_answer
+from bridgekd.grading.answer_type import load_answer_type
+from bridgekd.grading.grade import extract_answers
 from bridgekd.grading.graders import GRADERS
 from bridgekd.io.artifact_store import Artifact, Stats, stage
 from bridgekd.io.read_pool import read_answer_type, read_pool
@@ -23,11 +23,10 @@ from bridgekd.selection.check_recipe import check_measure
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.difficulty.n_distinct_answers import count_distinct
 from bridgekd.selection.ranking import rank_normalize
-from bridgekd.stages.model_backend import BackendSettings, open_backend
-from bridgekd.stages.resumable_generation import ResumableGenerator
+from bridgekd.stages.check_rationales import calibrate_confidence
+from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
-from bridgekd.stats.calibration import Calibration, compute_calibration
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantSettings
 
@@ -44,7 +43,7 @@ class ScorePoolStats(GenerationStats):
 
 
 class EmbedPoolSettings(FrozenModel):
-    """The model is an input, and nothing else changes its embeddings."""
+    """Only the model changes the embeddings, and it is an input."""
 
 
 class EmbedPoolStats(Stats):
@@ -65,7 +64,7 @@ class StudentUncertaintyStats(GenerationStats, CalibrationStats):
 
 
 def build_score_pool_settings(recipe: Recipe, folder: Path) -> ScorePoolSettings:
-    """Return what the scores depend on. What the measure does not use is a constant."""
+    """Return what the scores depend on. Options that the measure does not use are constants."""
     settings = MEASURES.resolve(recipe.select.difficulty, folder)
     measure = MEASURES.load(settings)
     answer_type = load_answer_type(GRADERS.resolve(recipe.data.answer_type, folder))
@@ -79,7 +78,7 @@ def build_score_pool_settings(recipe: Recipe, folder: Path) -> ScorePoolSettings
 
 
 def count_committee(settings: ScorePoolSettings) -> int:
-    """Return how many assistants score the pool."""
+    """Return the number of assistants that score the pool."""
     measure = MEASURES.load(settings.difficulty)
     if not measure.needs_committee:
         return 1
@@ -106,20 +105,19 @@ def score_pool(
     model: Artifact,
     *committee: Artifact,
 ) -> ScorePoolStats:
-    """How difficult every question is for the warm assistant, and, unless a server scores, its
-    embedding from the same pass.
+    """Write the difficulty of every question for the warm assistant, and its embedding from the
+    same pass. A server gives no embeddings.
 
-    A measure that scores answers has them written by the assistant and by its `committee`; the
-    pass is then for the embeddings alone.
+    For a measure that scores answers, the assistant and its `committee` generate them, and the pass
+    is only for the embeddings.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     measure = MEASURES.load(settings.difficulty)
-    options = MEASURES.parse_options(settings.difficulty)
     prompts = [render_answer_prompt(e) for e in examples] if measure.score_answers else []
     batch_size = ctx.runtime.assistant_batch_size
-    writer = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
-    texts: list[Sequence[str]] = []  # of each question
-    votes = []  # of each member
+    generator = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    answer_texts: list[Sequence[str]] = []  # by question
+    member_texts = []  # by member of the committee, the assistant first
     with open_backend(model, settings.scoring, output_dir, ctx) as backend:
         scored = backend.score_examples(
             examples,
@@ -128,28 +126,27 @@ def score_pool(
             batch_size=batch_size,
             progress=ctx.progress,
         )
-        difficulty = scored.difficulty
         if measure.samples_answers:
-            n_samples = measure.count_answers(options)
-            texts += writer.sample(backend, prompts, n_samples, settings.seed)
+            n_samples = measure.count_answers(MEASURES.parse_options(settings.difficulty))
+            answer_texts += generator.sample(backend, prompts, n_samples, settings.seed)
         if measure.needs_committee:
-            votes = [writer.generate(backend, prompts, "member 0", "member-0")]
+            member_texts = [generator.generate(backend, prompts, "member 0", "member-0")]
     for k, member in enumerate(committee, start=1):
         with open_backend(member, settings.scoring, output_dir, ctx) as backend:
-            votes += [writer.generate(backend, prompts, f"member {k}", f"member-{k}")]
+            member_texts += [generator.generate(backend, prompts, f"member {k}", f"member-{k}")]
     if measure.needs_committee:
-        texts += zip(*votes, strict=True)
+        answer_texts += zip(*member_texts, strict=True)
+    difficulty = scored.difficulty
     if measure.score_answers:
-        answers = extract_answers(examples, texts, answer_type)
-        difficulty = np.array([measure.score_answers(own) for own in answers])
-    rows = (Score(e.id, float(d)) for e, d in zip(examples, difficulty, strict=True))
-    write_rows(output_dir / "scores.parquet", Score, rows)
+        answers = extract_answers(examples, answer_texts, answer_type)
+        difficulty = np.array([measure.score_answers(each) for each in answers])
+    _write_scores(output_dir, examples, difficulty)
     if scored.embeddings.shape[1]:
         np.save(output_dir / "embeddings.npy", scored.embeddings)
     return ScorePoolStats(
         n_scored=len(examples),
         mean_difficulty=round(float(np.mean(difficulty)), 4),
-        generation=writer.speed.to_stats(),
+        generation=generator.speed.to_stats(),
     )
 
 
@@ -161,18 +158,17 @@ def embed_pool(
     pool: Artifact,
     encoder: Artifact,
 ) -> EmbedPoolStats:
-    """The questions' embeddings by a sentence-transformers model, in place of the assistant's."""
+    """Write embeddings from a sentence-transformers model, which replace the assistant's."""
     name, _ = get_model_and_revision(encoder)
-    texts = [render_question(e) for e in read_pool(pool)]
     embeddings = lm.embed_texts(
         name,
-        texts,
+        [render_question(e) for e in read_pool(pool)],
         device=ctx.device,
         batch_size=ctx.runtime.assistant_batch_size,
         progress=ctx.progress,
     )
     np.save(output_dir / "embeddings.npy", embeddings)
-    return EmbedPoolStats(n_embedded=len(texts), width=int(embeddings.shape[1]))
+    return EmbedPoolStats(n_embedded=len(embeddings), width=int(embeddings.shape[1]))
 
 
 @stage(version=3, kind=WorkKind.GENERATION, title="The student's answers")
@@ -184,52 +180,41 @@ def score_student_uncertainty(
     model: Artifact,
     assistant: Artifact,
 ) -> StudentUncertaintyStats:
-    """How uncertain the student, `model`, is of every question: signals 1 and 2 of TA-in-the-Loop.
+    """Write the uncertainty of the student, `model`: signals 1 and 2 of TA-in-the-Loop.
 
     Signal 1 is the number of distinct answers among the student's samples. Signal 2 is the
-    assistant's confidence in a sample with the most frequent answer. Their combination, the mean
-    of their ranks in the pool, is our reading of the paper.
+    assistant's confidence in a sample with the most frequent answer. Our reading of the paper
+    combines them as the mean of their ranks in the pool.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [render_cot_prompt(e) for e in examples]
-    writer = ResumableGenerator(
+    generator = ResumableGenerator(
         output_dir, ctx, ctx.runtime.student_batch_size, settings.max_new_tokens
     )
     with open_backend(model, "transformers", output_dir, ctx) as student:
-        texts = writer.sample(student, prompts, settings.n_samples, settings.seed)
-    answers = extract_answers(examples, texts, answer_type)
+        samples = generator.sample(student, prompts, settings.n_samples, settings.seed)
+    answers = extract_answers(examples, samples, answer_type)
     distinct = np.array([count_distinct(a) for a in answers], dtype=float)
-    majority = [
-        t[a.index(Counter(a).most_common(1)[0][0])] for t, a in zip(texts, answers, strict=True)
-    ]
-    with open_backend(assistant, settings.scoring, output_dir, ctx) as judge:
-        confidence = judge.estimate_confidence(
-            list(zip(examples, majority, strict=True)),
+    majority = [Counter(a).most_common(1)[0][0] for a in answers]
+    texts = [t[a.index(m)] for t, a, m in zip(samples, answers, majority, strict=True)]
+    with open_backend(assistant, settings.scoring, output_dir, ctx) as backend:
+        confidence = backend.estimate_confidence(
+            list(zip(examples, texts, strict=True)),
             measure=settings.confidence.measure,
             batch_size=ctx.runtime.assistant_batch_size,
             progress=ctx.progress,
-            label="weigh the student's answers",
+            label="score the student's answers",
         )
     uncertainty = (rank_normalize(distinct) + rank_normalize(1 - confidence)) / 2
-    rows = [Score(e.id, float(u)) for e, u in zip(examples, uncertainty, strict=True)]
-    write_rows(output_dir / "scores.parquet", Score, rows)
+    _write_scores(output_dir, examples, uncertainty)
     return StudentUncertaintyStats(
         mean_distinct=round(float(distinct.mean()), 4),
         mean_confidence=round(float(confidence.mean()), 4),
-        calibration=_calibrate(examples, answer_type, majority, confidence),
-        generation=writer.speed.to_stats(),
+        calibration=calibrate_confidence(confidence.tolist(), majority, examples, answer_type),
+        generation=generator.speed.to_stats(),
     )
 
 
-def _calibrate(
-    examples: Sequence[Example],
-    answer_type: AnswerType,
-    texts: Sequence[str],
-    confidence: np.ndarray,
-) -> Calibration | None:
-    """The confidence against the gold answers; None without any."""
-    known = np.array([e.answer is not None for e in examples])
-    correct = [
-        grade_answer(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True)
-    ]
-    return compute_calibration(confidence[known], np.array(correct)[known]) if known.any() else None
+def _write_scores(output_dir: Path, examples: Sequence[Example], difficulty: np.ndarray) -> None:
+    rows = (Score(e.id, float(d)) for e, d in zip(examples, difficulty, strict=True))
+    write_rows(output_dir / "scores.parquet", Score, rows)

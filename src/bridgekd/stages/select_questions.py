@@ -1,4 +1,4 @@
-"""Which questions to pay for: a ranking of the whole pool."""
+"""Which questions to pay for: a ranking of the pool."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -28,14 +28,14 @@ class SelectSettings(FrozenModel):
 
 
 class SelectStats(Stats):
-    """Distances are those of the pool to its nearest pick. `n_filled` picks are no strategy's."""
+    """Distances are from the pool to the nearest pick. `n_filled` picks are not the strategy's."""
 
     n_selected: int
     score_rule: str | None = None
     n_filled: int | None = None
     sum_of_scores: float | None = None
     mean_distance: float | None = None
-    largest_distance: float | None = None
+    max_distance: float | None = None
 
 
 def build_select_settings(
@@ -46,20 +46,19 @@ def build_select_settings(
     budget_slice: BudgetSlice = FULL_BUDGET,
     queries: CountOrPercent | None = None,
 ) -> SelectSettings:
-    """Return what a selection depends on; by default, that of the recipe's own strategy and budget.
+    """Return what a selection depends on; by default, the recipe's own strategy and budget.
 
-    What a strategy does not use is a constant, so that changing it redoes nothing.
+    Options that the strategy does not use are constants, so that changing them redoes nothing.
     """
-    chosen = STRATEGIES.resolve(strategy or recipe.select.strategy, folder)
-    variant = STRATEGIES.load(chosen)
+    resolved = STRATEGIES.resolve(strategy or recipe.select.strategy, folder)
+    variant = STRATEGIES.load(resolved)
     check_strategy(recipe, variant)
+    is_centered = recipe.select.embedding_transform != "none"
     return SelectSettings(
-        strategy=chosen,
+        strategy=resolved,
         queries=recipe.budget.queries if queries is None else queries,
         budget_slice=budget_slice,
-        center_embeddings=recipe.select.embedding_transform != "none"
-        if variant.needs_embeddings
-        else True,
+        center_embeddings=is_centered or not variant.needs_embeddings,
         seed=recipe.seed if variant.uses_seed else 0,
     )
 
@@ -74,10 +73,10 @@ def select_questions(
     embeddings: Artifact | None = None,
     earlier: Sequence[Artifact] = (),
 ) -> SelectStats:
-    """The selected questions in the order of picking, then the rest.
+    """Write the selected questions in the order of picking, then the rest.
 
-    `embeddings` take the place of the scores' own. What earlier rounds asked is left out of the
-    ranking, and new picks keep their distance from it.
+    `embeddings` replace those of the scores. The ranking leaves out the questions of the `earlier`
+    purchases, and new picks keep their distance from them.
     """
     ids, domains = (read_column(pool.path / "pool.parquet", Example, n) for n in ("id", "domain"))
     difficulty, vectors = np.zeros(len(ids)), np.empty((len(ids), 0), dtype=np.float32)
@@ -87,10 +86,9 @@ def select_questions(
     if file is not None:
         vectors = np.load(file, mmap_mode="r")
         vectors = center_embeddings(vectors) if settings.center_embeddings else vectors
-    strategy, options = (
-        STRATEGIES.load(settings.strategy),
-        STRATEGIES.parse_options(settings.strategy),
-    )
+    strategy = STRATEGIES.load(settings.strategy)
+    options = STRATEGIES.parse_options(settings.strategy)
+    purchases = [a.path / "completions.parquet" for a in earlier]
     ranking = rank_pool(
         strategy,
         options,
@@ -98,7 +96,7 @@ def select_questions(
         difficulty,
         vectors,
         domains=domains,
-        already_queried=_read_asked_ids(earlier),
+        already_queried={id for path in purchases for id in read_column(path, Completion, "id")},
         n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.budget_slice),
         seed=settings.seed,
     )
@@ -111,19 +109,14 @@ def select_questions(
         n_filled=ranking.n_filled or None,
         sum_of_scores=None if scores is None else round(total, 6),
         mean_distance=None if distance is None else round(float(distance.mean()), 6),
-        largest_distance=None if distance is None else round(float(distance.max()), 6),
+        max_distance=None if distance is None else round(float(distance.max()), 6),
     )
 
 
 def find_embeddings(*artifacts: Artifact | None) -> Path | None:
-    """Return the first embedding file of the artifacts; scores of a server have none."""
+    """Return the first embedding file of the artifacts. Scores from a server have none."""
     files = [a.path / "embeddings.npy" for a in artifacts if a is not None]
     return next((file for file in files if file.is_file()), None)
-
-
-def _read_asked_ids(purchases: Sequence[Artifact]) -> set[str]:
-    files = [a.path / "completions.parquet" for a in purchases]
-    return {id for file in files for id in read_column(file, Completion, "id")}
 
 
 def rank_without_models(
@@ -131,7 +124,7 @@ def rank_without_models(
 ) -> Sequence[str] | None:
     """Return the ids of the pool in the order of a strategy that needs no model; else None.
 
-    What an earlier round asks is left out of a later one, and is not known yet.
+    A later round leaves out the questions of an earlier one, which a plan does not know.
     """
     strategy = STRATEGIES.load(select.strategy)
     if strategy.needs_difficulty or strategy.needs_embeddings or not strategy.is_nested:
@@ -153,7 +146,7 @@ def rank_without_models(
 
 
 def name_prefix_group(source: Planned, select: SelectSettings) -> str:
-    """Return what purchases have in common that begin with the same questions."""
+    """Return a name that purchases share if they begin with the same questions."""
     if not STRATEGIES.load(select.strategy).is_nested or "earlier" in source.inputs:
         return source.artifact.path.name
     same = select.model_copy(update={"queries": None, "budget_slice": FULL_BUDGET})

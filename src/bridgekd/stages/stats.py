@@ -1,4 +1,4 @@
-"""What several stages report in the same way. A stage's own class is beside the stage."""
+"""Stats that several stages report. The stats of one stage are in the stage's module."""
 
 from bridgekd.io.artifact_store import Stats
 from bridgekd.lm.training_log import TrainingLog
@@ -7,27 +7,27 @@ from bridgekd.throughput import GenerationSpeed
 
 
 class GenerationStats(Stats):
-    """Of a stage that generates; `prompt_format` says how a server took its prompts."""
+    """Of a stage that generates. `prompt_format`: how a server takes prompts, else None."""
 
     generation: GenerationSpeed | None = None
     prompt_format: str | None = None
 
 
 class CalibrationStats(Stats):
-    """Of a stage that weighs rationales, where gold answers are there to hold them against."""
+    """Of a stage that measures confidence. None without gold answers."""
 
     calibration: Calibration | None = None
 
 
 class KeptStats(Stats):
-    """Of a stage that lets rationales through."""
+    """Of a stage that filters rationales."""
 
     n_kept: int
 
 
 class PurchaseStats(Stats):
-    """Of a stage that pays. What was charged is the same for a warm ledger and a cold one; what was
-    newly sent is not.
+    """Of a paid stage. `spend_microusd` is what the answers cost when they were purchased, so it is
+    the same whether the ledger had them already or not. `new_spend_microusd` is not.
     """
 
     n_queries: int
@@ -41,4 +41,4 @@ class PurchaseStats(Stats):
 
 
 class TrainStats(TrainingLog, GenerationStats):
-    """Of a training, and of what it generated for early stopping."""
+    """Of a training, and of the generation for its early stopping."""

@@ -1,9 +1,8 @@
-"""Every training: one stage function, parameterized by its rows, its epoch and its objective.
+"""Every training: one stage function, with its rows, its epoch and its objective as parameters.
 
 rows: gold answers, rationales or instructions. epoch: one pass over the rows, or, with the input
 `epoch_pool`, as many rows as that pool has, so that every student gets the same number of updates.
-objective: what is minimized on the target tokens. Early stopping generates for the validation
-split of the pool.
+objective: what is minimized on the target tokens.
 """
 
 from collections.abc import Sequence
@@ -31,13 +30,7 @@ from bridgekd.recipe import (
 )
 from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
 from bridgekd.rng import SEED_STEP, make_rng
-from bridgekd.stages.early_stopping import (
-    GreedyAccuracy,
-    HeldOutLoss,
-    PromptMode,
-    Validate,
-    split_held_out,
-)
+from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.training_examples import (
@@ -52,7 +45,7 @@ NLL = VariantRef(name="nll")
 
 
 class AnswerRows(FrozenModel):
-    """Gold answers of the pool: `size` of them, sampled, or all where it is None."""
+    """Gold answers of the pool: `size` sampled ones, or all if it is None."""
 
     source: Literal["answers"] = "answers"
     size: CountOrPercent | None
@@ -60,8 +53,7 @@ class AnswerRows(FrozenModel):
 
 
 class RationaleRows(FrozenModel):
-    """Kept rationales; `form` is joint (rationale, then answer) or multi_task (one row for "
-    "each)."""
+    """Kept rationales. joint: rationale, then answer. multi_task: a row for each."""
 
     source: Literal["rationales"] = "rationales"
     target_format: TargetFormat
@@ -78,7 +70,7 @@ RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(disc
 
 
 class TrainSettings(FrozenModel):
-    """`role` is the model's; `max_new_tokens` limits what it generates for early stopping."""
+    """`role` is the model's; `max_new_tokens` limits its answers for early stopping."""
 
     role: Role
     rows: RowSettings
@@ -90,64 +82,54 @@ class TrainSettings(FrozenModel):
 
     @property
     def prompt_mode(self) -> PromptMode:
-        """Return how the model is asked after this training."""
-        explains = isinstance(self.rows, RationaleRows) and self.rows.target_format == "joint"
-        return "cot" if explains else "answer_only"
+        """The prompts of the model after this training."""
+        is_joint = isinstance(self.rows, RationaleRows) and self.rows.target_format == "joint"
+        return "cot" if is_joint else "answer_only"
 
 
 def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
-    """Return the warm-up of a committee's member, who has questions and a shuffling of its own.
-
-    Member 0 is the assistant that is trained further.
+    """Return the warm-up of a member of the committee. Each has its own questions and shuffling;
+    member 0 is the assistant that is trained further.
     """
-    return TrainSettings(
-        role="assistant",
-        rows=AnswerRows(size=recipe.assistant.warm_up_size, answer_weight=1.0),
-        objective=OBJECTIVES.resolve(NLL),
-        train=recipe.assistant.warm_up_train,
-        lora=recipe.assistant.lora,
-        max_new_tokens=recipe.assistant.max_new_tokens,
-        seed=recipe.seed + SEED_STEP * member,
-    )
-
-
-def build_instruct_settings(recipe: Recipe) -> TrainSettings:
-    """Return the instruction tuning of the student."""
-    train = recipe.student.instruction_train
-    return build_student_settings(recipe, InstructionRows()).model_copy(update={"train": train})
+    rows = AnswerRows(size=recipe.assistant.warm_up_size, answer_weight=1.0)
+    settings = _build_settings(recipe, "assistant", rows, recipe.assistant.warm_up_train)
+    return settings.model_copy(update={"seed": recipe.seed + SEED_STEP * member})
 
 
 def build_assistant_settings(recipe: Recipe) -> TrainSettings:
     """Return the training of the assistant on the teacher's rationales."""
     assistant = recipe.assistant
-    return TrainSettings(
-        role="assistant",
-        rows=RationaleRows(target_format="joint", answer_weight=assistant.answer_weight),
-        objective=OBJECTIVES.resolve(NLL),
-        train=assistant.train,
-        lora=assistant.lora,
-        max_new_tokens=assistant.max_new_tokens,
-        seed=recipe.seed,
-    )
+    rows = RationaleRows(target_format="joint", answer_weight=assistant.answer_weight)
+    return _build_settings(recipe, "assistant", rows, assistant.train)
+
+
+def build_instruct_settings(recipe: Recipe) -> TrainSettings:
+    """Return the instruction tuning of the student."""
+    return _build_settings(recipe, "student", InstructionRows(), recipe.student.instruction_train)
 
 
 def build_student_settings(
-    recipe: Recipe,
-    rows: AnswerRows | RationaleRows | InstructionRows | None = None,
-    objective: VariantRef = NLL,
+    recipe: Recipe, rows: RowSettings | None = None, objective: VariantRef = NLL
 ) -> TrainSettings:
-    """Return a training of the student, by default on rationales in the recipe's form."""
+    """Return a training of the student, by default on rationales in the recipe's target format."""
     student = recipe.student
-    default = RationaleRows(
+    rows = rows or RationaleRows(
         target_format=student.target_format, answer_weight=student.answer_weight
     )
+    return _build_settings(recipe, "student", rows, student.train, objective)
+
+
+def _build_settings(
+    recipe: Recipe, role: Role, rows: RowSettings, train: TrainOptions, objective: VariantRef = NLL
+) -> TrainSettings:
+    options = recipe.assistant if role == "assistant" else recipe.student
     return TrainSettings(
-        role="student",
-        rows=rows or default,
+        role=role,
+        rows=rows,
         objective=OBJECTIVES.resolve(objective),
-        train=student.train,
-        lora=student.lora,
-        max_new_tokens=student.max_new_tokens,
+        train=train,
+        lora=options.lora,
+        max_new_tokens=options.max_new_tokens,
         seed=recipe.seed,
     )
 
@@ -165,21 +147,21 @@ def train(
     epoch_pool: Artifact | None = None,
     reference: Artifact | None = None,
 ) -> TrainStats:
-    """`model` after its training. A killed training resumes from its last checkpoint.
+    """Train `model`. A stopped training resumes from its last checkpoint.
 
-    `pool` has the questions and the validation split, `reference` is the second model of an
-    objective that needs one.
+    `pool` has the questions and the validation split for early stopping. `reference` is the second
+    model of an objective that needs one.
     """
     rows = _build_rows(settings, pool, rationales, instructions)
     options = settings.train
     n_updates = options.compute_n_updates(
         len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
     )
-    validate = None if pool is None else _make_accuracy_judge(settings, pool, ctx)
+    validate: GreedyAccuracy | HeldOutLoss | None = _build_validation(settings, pool, ctx)
     if options.holdout_size is not None:
-        kept, aside = split_held_out(rows, options.holdout_size, settings.seed)
-        if aside:  # 0 % sets nothing aside, and the validation split is used
-            rows, validate = kept, HeldOutLoss(tuple(aside), options.max_length)
+        kept, held_out = split_held_out(rows, options.holdout_size, settings.seed)
+        if held_out:  # a size of 0 % holds out nothing and leaves the validation split
+            rows, validate = kept, HeldOutLoss(tuple(held_out), options.max_length)
     name, revision = get_model_and_revision(model)
     job = lm.TrainingJob(
         name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
@@ -232,8 +214,8 @@ def _build_rows(
         ]
     assert pool is not None, "a training on answers or rationales has a pool as an input"
     if isinstance(rows, RationaleRows):
-        lessons = build_training_examples(pool, rationales, rows.target_format)
-        return [build_training_sequence(lesson, rows.answer_weight) for lesson in lessons]
+        examples = build_training_examples(pool, rationales, rows.target_format)
+        return [build_training_sequence(e, rows.answer_weight) for e in examples]
     return [
         TrainingSequence(
             e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)
@@ -242,12 +224,11 @@ def _build_rows(
     ]
 
 
-def _make_accuracy_judge(
-    settings: TrainSettings, pool: Artifact, ctx: RunContext
-) -> Validate | None:
-    """Accuracy on the validation split; None where it is empty."""
-    examples = tuple(read_validation(pool))
-    if not examples:
+def _build_validation(
+    settings: TrainSettings, pool: Artifact | None, ctx: RunContext
+) -> GreedyAccuracy | None:
+    """Return the accuracy on the validation split; None if there is no split."""
+    if pool is None or not (examples := tuple(read_validation(pool))):
         return None
     batch_size = ctx.runtime.get_batch_size(settings.role)
     return GreedyAccuracy(

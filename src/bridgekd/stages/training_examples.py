@@ -1,6 +1,6 @@
-"""What a model learns from rationales: the kept ones, each as a prompt and the text behind it.
+"""Training examples from rationales: each kept rationale as a prompt and its target text.
 
-The trainings and an export both come here, so that exported rows are those that were trained on.
+Trainings and exports both use this module, so exported rows are the rows of the training.
 """
 
 from collections.abc import Sequence
@@ -23,49 +23,51 @@ TargetFormat = Literal["joint", "multi_task"]
 
 
 def build_training_examples(
-    pool: Artifact, rationales: Sequence[Artifact], form: TargetFormat
+    pool: Artifact, rationales: Sequence[Artifact], target_format: TargetFormat
 ) -> list[TrainingExample]:
-    """Kept rationales as lessons, in order; the answer is the gold one where there is one.
+    """Return the kept rationales as training examples, in order. The answer is the gold answer,
+    or the rationale's own if there is none.
 
-    joint: one lesson a rationale, multi_task: two, to explain and to answer. Raises InputError
-    where nothing was kept.
+    joint: one example per rationale. multi_task: two, a rationale and an answer. Raises InputError
+    if no rationale was kept.
     """
     kept = [r for r in read_rationales(rationales) if r.kept]
     if not kept:
         raise InputError(
-            f"no rationale of {rationales[-1].path} was kept; read its `reason` column, then raise "
-            "the budget, mend the teacher's prompt or loosen check.filter or annotate.filter"
+            f"No rationale of {rationales[-1].path} was kept. Read its `reason` column. Then raise "
+            "the budget, fix the teacher's prompt, or relax check.filter or annotate.filter."
         )
     examples = index_by_id(read_pool(pool), (r.id for r in kept))
-    return [lesson for r in kept for lesson in _build_examples(r, examples[r.id], form)]
+    return [e for r in kept for e in _build_examples(r, examples[r.id], target_format)]
 
 
 def read_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
-    """Every rationale of several stages, kept or dropped."""
+    """Return every rationale of several stages, kept or dropped."""
     return [r for a in artifacts for r in read_rows(a.path / "rationales.parquet", Rationale)]
 
 
-def build_training_sequence(lesson: TrainingExample, answer_weight: float) -> TrainingSequence:
-    """The lesson as a training sequence; the answer's tokens weigh lambda = `answer_weight`."""
-    if lesson.answer is None:
-        return TrainingSequence(
-            f"{lesson.id}:e", lesson.prompt, (TargetSpan(lesson.rationale or ""),)
-        )
-    if lesson.rationale is None:
-        target = build_answer_target(lesson.answer, answer_weight)
-        return TrainingSequence(f"{lesson.id}:p", lesson.prompt, target)
-    target = build_cot_target(lesson.rationale, lesson.answer, answer_weight)
-    return TrainingSequence(lesson.id, lesson.prompt, target)
+def build_training_sequence(example: TrainingExample, answer_weight: float) -> TrainingSequence:
+    """Return an example as a training sequence. `answer_weight` is the weight lambda of the
+    answer's tokens in the loss.
+    """
+    if example.answer is None:
+        span = TargetSpan(example.rationale or "")
+        return TrainingSequence(f"{example.id}:e", example.prompt, (span,))
+    if example.rationale is None:
+        target = build_answer_target(example.answer, answer_weight)
+        return TrainingSequence(f"{example.id}:p", example.prompt, target)
+    target = build_cot_target(example.rationale, example.answer, answer_weight)
+    return TrainingSequence(example.id, example.prompt, target)
 
 
 def _build_examples(
-    rationale: Rationale, example: Example, form: TargetFormat
+    rationale: Rationale, example: Example, target_format: TargetFormat
 ) -> list[TrainingExample]:
-    explain, source = render_cot_prompt(example), rationale.source
+    prompt, source = render_cot_prompt(example), rationale.source
     answer = rationale.answer if example.answer is None else format_answer(example)
-    if form == "joint":
-        return [TrainingExample(example.id, explain, rationale.text, answer, source)]
+    if target_format == "joint":
+        return [TrainingExample(example.id, prompt, rationale.text, answer, source)]
     return [
-        TrainingExample(example.id, explain, rationale.text, None, source),
+        TrainingExample(example.id, prompt, rationale.text, None, source),
         TrainingExample(example.id, render_answer_prompt(example), None, answer, source),
     ]

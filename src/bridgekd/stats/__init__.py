@@ -1,1 +1,1 @@
-"""Pure statistics: what metrics.json holds and how it is computed."""
+"""Statistics: the content of metrics.json and its computation. Pure."""

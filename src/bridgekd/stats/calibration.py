@@ -1,4 +1,4 @@
-"""Whether a confidence means what it says: an uncalibrated filter is worse than none."""
+"""Compare confidences with the truth: a filter by uncalibrated confidence is worse than none."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,13 @@ N_BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Confidences held against the truth.
+    """Confidences compared with the truth.
 
     ece: expected calibration error in [0, 1] over N_BINS equal-width bins, weighted by their sizes
-    (Naeini et al. 2015; Guo et al., arXiv 1706.04599). auroc: the chance that a right row is more
-    confident than a wrong one, ties half; 0.5 tells nothing, None where all rows are alike. bins:
-    (mean confidence, share right, rows) of every bin that is not empty, in order.
+    (Naeini et al. 2015; Guo et al., arXiv 1706.04599). auroc: the probability that a correct row
+    has a higher confidence than a wrong one, a tie counts half; 0.5 is uninformative, None if all
+    rows are correct or all are wrong. bins: (mean confidence, fraction correct, rows) of every bin
+    that is not empty, in order.
     """
 
     n: int
@@ -25,38 +26,41 @@ class Calibration:
 
 
 def compute_calibration(confidence: np.ndarray, correct: np.ndarray) -> Calibration:
-    """`confidence` [n] in [0, 1] against `correct` [n] bool."""
+    """Return the calibration of `confidence` [n] in [0, 1] against `correct` [n] bool.
+
+    >>> compute_calibration(np.array([0.9, 0.9]), np.array([True, False])).ece
+    0.4
+    """
     n = len(confidence)
-    place = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
-    bins = []
-    for k in range(N_BINS):
-        here = place == k
-        if here.any():
-            bins.append(
-                (float(confidence[here].mean()), float(correct[here].mean()), int(here.sum()))
-            )
-    ece = sum(size * abs(said - true) for said, true, size in bins) / max(n, 1)
-    return Calibration(n, float(ece), _auroc(confidence, correct), tuple(bins))
+    bin_of = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    bins = tuple(
+        (float(confidence[rows].mean()), float(correct[rows].mean()), int(rows.sum()))
+        for rows in (bin_of == k for k in range(N_BINS))
+        if rows.any()
+    )
+    ece = sum(size * abs(mean - accuracy) for mean, accuracy, size in bins) / max(n, 1)
+    return Calibration(n, float(ece), _compute_auroc(confidence, correct), bins)
 
 
-def _auroc(confidence: np.ndarray, correct: np.ndarray) -> float | None:
-    """Mann and Whitney's statistic as a share."""
-    n_right = int(correct.sum())
-    n_wrong = len(correct) - n_right
-    if not n_right or not n_wrong:
+def _compute_auroc(confidence: np.ndarray, correct: np.ndarray) -> float | None:
+    """Return the statistic of Mann and Whitney divided by the number of pairs."""
+    n_correct = int(correct.sum())
+    n_wrong = len(correct) - n_correct
+    if not n_correct or not n_wrong:
         return None
-    ranks = rankdata(confidence)[correct.astype(bool)].sum()
-    return float((ranks - n_right * (n_right + 1) / 2) / (n_right * n_wrong))
+    rank_sum = rankdata(confidence)[correct.astype(bool)].sum()
+    return float((rank_sum - n_correct * (n_correct + 1) / 2) / (n_correct * n_wrong))
 
 
 def select_confident(
-    confidence: np.ndarray, *, at_least: float, n_kept: int | None = None
+    confidence: np.ndarray, *, threshold: float, n_kept: int | None = None
 ) -> np.ndarray:
-    """Which of [n] are kept: all of at least `at_least`, or the `n_kept` most confident, equal ones
-    in their order.
+    """Return which of [n] are kept: those of at least `threshold`, or the `n_kept` most confident.
+
+    Ties are kept in their order.
     """
     if n_kept is None:
-        return np.asarray(confidence >= at_least)
+        return np.asarray(confidence >= threshold)
     kept = np.zeros(len(confidence), dtype=bool)
     kept[np.argsort(-confidence, kind="stable")[:n_kept]] = True
     return kept

@@ -1,4 +1,4 @@
-"""The accuracy that needs no reading of the test questions."""
+"""The accuracy that is possible without reading the test questions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,26 +18,25 @@ class ChanceBaseline:
 def compute_chance_baseline(
     answers: Sequence[str], choices: Sequence[Sequence[str]]
 ) -> ChanceBaseline:
-    """Return the best of three rules: a random choice, always the same letter, and always the same
-    answer. Gold `answers` and their `choices` have one order; at least one question.
+    """Return the best of three rules: a random choice, always one letter, always one answer.
 
-    The best letter and answer are found on these answers, which makes the baseline slightly harder.
-
+    answers: [n] gold answers, n > 0. choices: [n], the choices of each question, or (). The best
+    letter and the best answer come from these answers, which makes the baseline slightly harder.
     >>> compute_chance_baseline(["yes", "yes", "no"], [(), (), ()])
     ChanceBaseline(accuracy=0.6666666666666666, rule="always answering 'yes'")
     """
     n = len(answers)
-    common, times = Counter(" ".join(a.casefold().split()) for a in answers).most_common(1)[0]
-    found = [(Fraction(times, n), f"always answering {common!r}")]
+    answer, count = Counter(" ".join(a.casefold().split()) for a in answers).most_common(1)[0]
+    rules = [(Fraction(count, n), f"always answering {answer!r}")]
     letters = Counter(
-        ascii_uppercase[options.index(answer)]
-        for answer, options in zip(answers, choices, strict=True)
-        if answer in options
+        ascii_uppercase[texts.index(gold)]
+        for gold, texts in zip(answers, choices, strict=True)
+        if gold in texts
     )
     if letters:
-        letter, times = letters.most_common(1)[0]
-        found.append((Fraction(times, n), f"always answering {letter}"))
-        guessed = sum((Fraction(1, len(options)) for options in choices if options), Fraction(0))
-        found.append((guessed / n, "guessing among the options"))
-    share, rule = max(found)
-    return ChanceBaseline(float(share), rule)
+        letter, count = letters.most_common(1)[0]
+        rules.append((Fraction(count, n), f"always answering {letter}"))
+        n_guessed = sum((Fraction(1, len(texts)) for texts in choices if texts), Fraction(0))
+        rules.append((n_guessed / n, "guessing among the choices"))
+    accuracy, rule = max(rules)
+    return ChanceBaseline(float(accuracy), rule)

@@ -1,10 +1,9 @@
-"""Computes `Metrics` from the answers of models: one row for each arm and budget, with intervals
-over seeds and questions, and what the arm gained over others.
+"""Compute `Metrics` from the answers of models.
 
-The one idea: an `ArmResult` is one model, an arm under one seed and one budget. Results of the same
-arm and budget form one row. A plain run is the comparison of one seed and one budget. Every arm
-answered the same test questions; the teacher may have answered only some of them, and once for all
-seeds.
+The one idea: an `ArmResult` is one model, an arm with one seed and one budget. Results of the same
+arm and budget form one row, with intervals over seeds and questions. A plain run is a comparison of
+one seed and one budget. Every arm answered the same test questions; the teacher may have answered
+only some of them, and once for all seeds.
 """
 
 import re
@@ -39,14 +38,14 @@ from bridgekd.stats.mixed_effects import (
 )
 
 REFERENCE_ARM = "direct"
-START_ARMS = ("student_instructed", "student_base")  # a gain is counted from the first one present
+START_ARMS = ("student_instructed", "student_base")  # a gain starts at the first that is present
 TEACHER_ARM = "teacher"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetStats:
     """The kept rationales that a student was trained on: the words of each, and the fraction of
-    wrong steps of each that a checker could read.
+    wrong steps of each rationale that the checker could read.
     """
 
     words: Sequence[int] = ()
@@ -55,12 +54,11 @@ class TrainingSetStats:
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """One model on the test questions, and what it took to make this model alone.
+    """One model on the test questions, and the amounts of all stages that it was made from.
 
-    `budget` is as its purchases name it, empty for a model without a teacher. The mappings are by
-    question id; `wrong_steps` holds fractions in [0, 1], nothing without a checker. `calibration`
-    has, by stage, one entry for each time that the stage filtered by confidence. `is_trained`: a
-    student that was trained on the task. `title` is what people read.
+    `budget` is the name in its purchases, "" for a model without a teacher. The mappings are by
+    question id. `wrong_steps` has fractions in [0, 1], and is empty without a checker. The other
+    fields are those of `ArmMetrics` and `SeedMetrics`.
     """
 
     arm: str
@@ -91,26 +89,18 @@ def compute_metrics(
 ) -> Metrics:
     """Return all of metrics.json.
 
-    `domains` and `steps`, the groups by number of steps, are by question id; a question may lack
-    its steps.
+    `domains` and `steps` are groups by question id. A question without steps is in no group of
+    `steps`.
     """
     rows = group_by_label(results)
-    start = next((rows[name] for name in START_ARMS if name in rows), None)
-    groups = (domains, steps or {})
-    arms = {
-        label: _summarize_arm(
-            label, row, *groups, gain=_compute_gain(start, row), gap=_compute_gap(rows, row, start)
-        )
-        for label, row in rows.items()
-    }
-    pairs = tuple(
+    pairs = [
         _test_pair(rows, arm, reference)
         for reference, arm in combinations(rows, 2)
         if _is_comparable(rows, reference, arm) and _list_common_ids(rows[reference], rows[arm])
-    )
+    ]
     return Metrics(
-        arms=arms,
-        pairs=pairs,
+        arms={label: _summarize_arm(label, rows, domains, steps or {}) for label in rows},
+        pairs=tuple(pairs),
         vs_reference=compare_with_reference(rows),
         chance=chance,
         step_source=step_source,
@@ -118,34 +108,33 @@ def compute_metrics(
 
 
 def group_by_label(results: Sequence[ArmResult]) -> ResultsByLabel:
-    """Return results by label: the arm's name, with `@budget` if the arm has several budgets.
+    """Return results by label: the arm's name, followed by `@budget` if the arm has several.
 
     Arms have the order of `results`; the budgets of an arm ascend.
     """
     budgets: dict[str, set[str]] = {}
     for result in results:
         budgets.setdefault(result.arm, set()).add(result.budget)
-    position = {arm: i for i, arm in enumerate(budgets)}
+
+    def get_position(result: ArmResult) -> tuple[int, float, int]:
+        size = re.search(r"[\d.]+", result.budget)
+        return list(budgets).index(result.arm), float(size[0]) if size else 0.0, result.seed
+
     rows: ResultsByLabel = {}
-    for result in sorted(results, key=lambda r: (position[r.arm], _read_size(r.budget), r.seed)):
+    for result in sorted(results, key=get_position):
         has_several = len(budgets[result.arm]) > 1
         label = f"{result.arm}@{result.budget}" if has_several else result.arm
         rows.setdefault(label, []).append(result)
     return rows
 
 
-def _read_size(budget: str) -> float:
-    number = re.search(r"[\d.]+", budget)
-    return float(number[0]) if number else 0.0
-
-
 def compare_with_reference(rows: ResultsByLabel) -> tuple[ReferenceDifference, ...]:
     """Return every trained student minus direct distillation at the same budget.
 
-    An arm whose budget does not vary is compared with each budget of the reference. Holm's
-    correction is over all of these.
+    An arm with one budget is compared with each budget of the reference. Holm's correction is over
+    all these differences.
     """
-    compared = [
+    pairs = [
         (_test_pair(rows, label, reference), rows[reference][0].budget)
         for label, row in rows.items()
         for reference in rows
@@ -153,33 +142,29 @@ def compare_with_reference(rows: ResultsByLabel) -> tuple[ReferenceDifference, .
         and rows[reference][0].arm == REFERENCE_ARM != row[0].arm
         and _is_comparable(rows, label, reference)
     ]
-    adjusted = holm_correction([pair.p for pair, _ in compared])
+    adjusted = holm_correction([pair.p for pair, _ in pairs])
     return tuple(
         ReferenceDifference(**pair.model_dump(), budget=budget, p_holm=p)
-        for (pair, budget), p in zip(compared, adjusted, strict=True)
+        for (pair, budget), p in zip(pairs, adjusted, strict=True)
     )
 
 
 def _summarize_arm(
-    label: str,
-    row: Sequence[ArmResult],
-    domains: Mapping[str, str],
-    steps: Mapping[str, str],
-    *,
-    gain: Gain | None,
-    gap: RecoveredGap | None,
+    label: str, rows: ResultsByLabel, domains: Mapping[str, str], steps: Mapping[str, str]
 ) -> ArmMetrics:
+    row, first = rows[label], rows[label][0]
+    start = next((rows[name] for name in START_ARMS if name in rows), None)
     ids = _list_common_ids(row)
     correct = _build_matrix(row, ids)
     accuracy = estimate_proportion(correct)
     words = np.array([[result.words[id] for id in ids] for result in row])
     return ArmMetrics(
-        arm=row[0].arm,
-        title=row[0].title + (f", {row[0].budget}" if "@" in label else ""),
-        budget=row[0].budget,
-        is_trained=row[0].is_trained,
+        arm=first.arm,
+        title=first.title + (f", {first.budget}" if "@" in label else ""),
+        budget=first.budget,
+        is_trained=first.is_trained,
         accuracy=accuracy.mean,
-        ci95=(accuracy.low, accuracy.high),
+        ci95=accuracy.ci95,
         interval="Wilson" if len(row) == 1 else "seeds and questions",
         n_test=len(ids),
         n_seeds=len(row),
@@ -193,24 +178,21 @@ def _summarize_arm(
         wrong_steps=_summarize_wrong_steps(row),
         training_set=_summarize_training_sets([result.training_set for result in row]),
         by_seed=tuple(_summarize_seed(result) for result in row),
-        gain=gain,
-        gap_recovered=gap,
+        gain=_compute_gain(start, row),
+        gap_recovered=_compute_gap(rows, row, start),
     )
 
 
 def _group_accuracy(
     correct: np.ndarray, ids: Sequence[str], groups: Mapping[str, str]
 ) -> dict[str, GroupAccuracy]:
-    """The accuracy in every group of questions; a question without a group is left out."""
-    columns: dict[str, list[int]] = {}
-    for column, id in enumerate(ids):
-        if id in groups:
-            columns.setdefault(groups[id], []).append(column)
+    """Return the accuracy in every group of questions; a question without a group is ignored."""
     accuracies = {}
-    for group, those in sorted(columns.items()):
-        estimate = estimate_proportion(correct[:, those])
+    for group in sorted({groups[id] for id in ids if id in groups}):
+        columns = correct[:, [groups.get(id) == group for id in ids]]
+        estimate = estimate_proportion(columns)
         accuracies[group] = GroupAccuracy(
-            accuracy=estimate.mean, ci95=(estimate.low, estimate.high), n_test=len(those)
+            accuracy=estimate.mean, ci95=estimate.ci95, n_test=columns.shape[1]
         )
     return accuracies
 
@@ -238,20 +220,21 @@ def _summarize_wrong_steps(row: Sequence[ArmResult]) -> MeanEstimate | None:
 
 
 def _summarize_training_sets(sets: Sequence[TrainingSetStats]) -> TrainingSetMetrics | None:
-    if not all(each.words for each in sets):
+    if not all(stats.words for stats in sets):
         return None
     return TrainingSetMetrics(
-        n_kept=tuple(len(each.words) for each in sets),
-        words=_average_over_seeds([each.words for each in sets]),
-        wrong_steps=_average_over_seeds([each.wrong_steps for each in sets]),
+        n_kept=tuple(len(stats.words) for stats in sets),
+        words=_average_over_seeds([stats.words for stats in sets]),
+        wrong_steps=_average_over_seeds([stats.wrong_steps for stats in sets]),
     )
 
 
 def _average_over_seeds(values: Sequence[Sequence[float]]) -> MeanEstimate | None:
-    """The number of rationales differs between seeds, so each seed is one value; the interval of
-    a single seed is over its rationales.
+    """Return the mean of one value per seed, as seeds differ in the number of rationales.
+
+    The interval of a single seed is over its rationales.
     """
-    arrays = [np.array(each, dtype=float) for each in values]
+    arrays = [np.array(of_seed, dtype=float) for of_seed in values]
     means = arrays[0] if len(arrays) == 1 else np.array([a.mean() for a in arrays if len(a)])
     return _make_mean(estimate_mean(means[None, :])) if means.size else None
 
@@ -259,8 +242,8 @@ def _average_over_seeds(values: Sequence[Sequence[float]]) -> MeanEstimate | Non
 def _compute_gain(start: Sequence[ArmResult] | None, row: Sequence[ArmResult]) -> Gain | None:
     if start is None or not row[0].is_trained:
         return None
-    pair = _test_rows(start, row)
-    points, (low, high) = 100 * pair.difference, (100 * end for end in pair.ci95)
+    difference = estimate_difference(*_align(start, row))
+    points, (low, high) = 100 * difference.mean, (100 * end for end in difference.ci95)
 
     def divide(amounts: Sequence[float]) -> RatioEstimate | None:
         amount = _average(amounts)
@@ -272,7 +255,7 @@ def _compute_gain(start: Sequence[ArmResult] | None, row: Sequence[ArmResult]) -
         start=start[0].arm,
         points=points,
         ci95=(low, high),
-        p=pair.p,
+        p=difference.p,
         verdict="gain" if low > 0 else "loss" if high < 0 else "not shown",
         usd_per_point=divide([result.spend_usd for result in row]),
         queries_per_point=divide([result.n_queries for result in row]),
@@ -291,27 +274,20 @@ def _compute_gap(
     ratio = estimate_ratio(arm - before, teacher - before)
     if ratio is None:
         return None
-    return RecoveredGap(
-        start=start[0].arm, fraction=ratio.mean, ci95=(ratio.low, ratio.high), n_test=len(ids)
-    )
+    return RecoveredGap(start=start[0].arm, fraction=ratio.mean, ci95=ratio.ci95, n_test=len(ids))
 
 
 def _test_pair(rows: ResultsByLabel, arm: str, reference: str) -> PairDifference:
-    pair = _test_rows(rows[reference], rows[arm])
-    return pair.model_copy(update={"arm": arm, "reference": reference})
-
-
-def _test_rows(reference: Sequence[ArmResult], row: Sequence[ArmResult]) -> PairDifference:
-    first, second = _align(reference, row)
+    first, second = _align(rows[reference], rows[arm])
     difference = estimate_difference(first, second)
     by_seed = np.broadcast_arrays(first, second)
     return PairDifference(
-        arm=row[0].arm,
-        reference=reference[0].arm,
+        arm=arm,
+        reference=reference,
         n_test=first.shape[1],
         n_seeds=len(by_seed[0]),
         difference=difference.mean,
-        ci95=(difference.low, difference.high),
+        ci95=difference.ci95,
         p=difference.p,
         test=difference.test,
         p_by_seed=tuple(
@@ -324,8 +300,9 @@ def _test_rows(reference: Sequence[ArmResult], row: Sequence[ArmResult]) -> Pair
 def _align(
     first: Sequence[ArmResult], second: Sequence[ArmResult]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Correctness [seeds, questions] of both, on common questions and seeds. A single row, such as
-    the teacher's, is compared with every seed.
+    """Return the correctness [seeds, questions] of both, on common questions and seeds.
+
+    A single row, such as the teacher's, is compared with every seed.
     """
     ids = _list_common_ids(first, second)
     seeds = {result.seed for result in first} & {result.seed for result in second}
@@ -348,10 +325,10 @@ def _build_matrix(row: Sequence[ArmResult], ids: Sequence[str]) -> np.ndarray:
 
 
 def _average(amounts: Sequence[float]) -> int | float:
-    """An int if all amounts are ints and so is their mean: `12` queries, not `12.0`."""
+    """Return the mean; an int if the amounts and their mean are ints: `12` queries, not `12.0`."""
     mean = sum(amounts) / len(amounts)
     return int(mean) if mean == int(mean) and isinstance(amounts[0], int) else mean
 
 
 def _make_mean(estimate: Estimate) -> MeanEstimate:
-    return MeanEstimate(mean=estimate.mean, ci95=(estimate.low, estimate.high))
+    return MeanEstimate(mean=estimate.mean, ci95=estimate.ci95)

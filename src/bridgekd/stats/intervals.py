@@ -1,7 +1,11 @@
-"""Intervals and tests of one run, and a correction for many; for several seeds see crossed.py."""
+"""Intervals and tests for one run, and a correction for several tests.
+
+`mixed_effects.py` has those for several seeds.
+"""
 
 from collections.abc import Sequence
 
+import numpy as np
 from scipy.stats import binomtest
 
 
@@ -17,10 +21,10 @@ def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def mcnemar_test(first: list[bool], second: list[bool]) -> float:
-    """Return the exact two-sided p-value that two models are equally often correct on the same
-    questions.
+def mcnemar_test(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Return the exact two-sided p-value of McNemar's test.
 
+    first, second: [n], whether each of two models is correct on the same n questions.
     >>> mcnemar_test([True] * 5, [False] * 5)
     0.0625
     """
@@ -32,15 +36,13 @@ def mcnemar_test(first: list[bool], second: list[bool]) -> float:
 
 
 def holm_correction(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values (1979) in the given order: if no hypothesis is false, one of
-    them is below 0.05 with a probability of at most 0.05.
+    """Return Holm's adjusted p-values (1979) in the same order.
 
+    If no hypothesis is false, one of them is below 0.05 with a probability of at most 0.05.
     >>> holm_correction([0.01, 0.04])
     [0.02, 0.04]
     """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, so_far = [0.0] * len(p_values), 0.0
-    for place, i in enumerate(order):
-        so_far = max(so_far, min(1.0, (len(order) - place) * p_values[i]))
-        adjusted[i] = so_far
-    return adjusted
+    p, n = np.array(p_values, dtype=float), len(p_values)
+    order, adjusted = np.argsort(p, kind="stable"), np.empty(n)
+    adjusted[order] = np.minimum(np.maximum.accumulate((n - np.arange(n)) * p[order]), 1.0)
+    return [float(value) for value in adjusted]

@@ -1,5 +1,4 @@
-"""What metrics.json holds: one frozen model, written once by `evaluate` and parsed once by its
-readers.
+"""The content of metrics.json as one frozen model, which `evaluate` writes.
 
 `docs/metrics.schema.json` is the JSON schema of `Metrics`. Accuracies, fractions and differences
 are in [0, 1]; only `Gain` is in percentage points. Every `ci95` is a 95 % interval (low, high).
@@ -44,8 +43,8 @@ class GroupAccuracy(FrozenMetrics):
 
 
 class SeedMetrics(FrozenMetrics):
-    """One run of an arm; `ci95` is Wilson's interval. `calibration` has, by stage, one entry for
-    each time that the stage filtered rationales by confidence.
+    """One run of an arm; `ci95` is Wilson's interval. `calibration`: by stage, one entry for each
+    time that the stage filtered rationales by confidence.
     """
 
     seed: int
@@ -70,8 +69,8 @@ class TrainingSetMetrics(FrozenMetrics):
 
 
 class Gain(FrozenMetrics):
-    """Percentage points that a trained student gained over the arm `start`, and what one of these
-    points cost (None unless the whole interval is a gain). `verdict`: gain, loss, not shown.
+    """Percentage points that a trained student gained over the arm `start`, and the cost of one
+    point (None unless the full interval is a gain). `verdict`: gain, loss, not shown.
     """
 
     start: str
@@ -93,9 +92,9 @@ class RecoveredGap(FrozenMetrics):
 
 
 class ArmMetrics(FrozenMetrics):
-    """One arm at one budget over all seeds. Amounts are means over seeds of what it took to make
-    this model alone. `interval` names the kind of `ci95`. `is_trained`: a student that was trained
-    on the task. `title` is what people read, with the budget if the arm has several.
+    """One arm at one budget over all seeds. Amounts are means over seeds, of all stages that this
+    model was made from. `interval` names the method of `ci95`. `is_trained`: a student that was
+    trained on the task. `title`: for people, with the budget if the arm has several.
     """
 
     arm: str
@@ -145,8 +144,8 @@ class ReferenceDifference(PairDifference):
 
 
 class Metrics(FrozenMetrics):
-    """All of metrics.json. The keys of `arms` are labels: the arm's name, with `@budget` behind it
-    where the arm has several budgets. `step_source` says who counted the steps of the questions:
+    """All of metrics.json. The keys of `arms` are labels: the arm's name, followed by `@budget` if
+    the arm has several budgets. `step_source` is the source of the number of steps of a question:
     "checker", the arm whose rationales were counted, or "".
     """
 
@@ -156,10 +155,10 @@ class Metrics(FrozenMetrics):
     chance: ChanceBaseline
     step_source: str = ""
 
-    def find_pair(self, one: str, other: str) -> PairDifference | None:
-        """The test of two arms by their labels, in either order; None if they were not compared."""
-        both = {one, other}
-        return next((p for p in self.pairs if {p.arm, p.reference} == both), None)
+    def find_pair(self, first: str, second: str) -> PairDifference | None:
+        """Return the test of two arms by their labels, in either order; None if not compared."""
+        labels = {first, second}
+        return next((p for p in self.pairs if {p.arm, p.reference} == labels), None)
 
 
 if __name__ == "__main__":

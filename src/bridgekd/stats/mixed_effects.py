@@ -27,20 +27,22 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """The interval as metrics.json has it."""
+        return self.low, self.high
+
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A mean difference of two arms with its 95 % interval, and the two-sided p-value of `test`."""
+class Difference(Estimate):
+    """A mean difference of two arms, and the two-sided p-value of `test`."""
 
-    mean: float
-    low: float
-    high: float
     p: float
     test: str
 
 
 def compute_variance_of_mean(values: np.ndarray) -> tuple[float, float]:
-    """Return (variance, degrees of freedom) of the mean of `values` [seeds, questions].
+    """Return variance and degrees of freedom of the mean of `values` [seeds, questions].
 
     Var = (MS_seeds + max(MS_questions - MS_rest, 0)) / (seeds * questions), as for readers and
     cases in radiology; degrees of freedom by Satterthwaite over the two terms (after Hillis 2007,
@@ -77,79 +79,81 @@ def estimate_mean(values: np.ndarray) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
-def estimate_proportion(right: np.ndarray) -> Estimate:
-    """Return the mean of `right` [seeds, questions], which are 0 or 1, with an interval in [0, 1].
+def estimate_proportion(correct: np.ndarray) -> Estimate:
+    """Return the mean of `correct` [seeds, questions], 0 or 1, with an interval in [0, 1].
 
-    Wilson's interval. Over several seeds its number of answers is the one that would have this
-    variance (the design effect of a survey), and its quantile is Student's.
+    Wilson's interval. Over several seeds it uses the number of answers that would have this
+    variance (the design effect of a survey) and the quantile of Student's t.
     """
-    n_seeds, n_questions = right.shape
-    mean = float(right.mean()) if right.size else 0.0
+    n_seeds, n_questions = correct.shape
+    mean = float(correct.mean()) if correct.size else 0.0
     if n_seeds == 1 or n_questions == 0:
-        return Estimate(mean, *wilson_interval(int(right.sum()), n_questions))
-    variance, freedom = compute_variance_of_mean(right)
+        return Estimate(mean, *wilson_interval(int(correct.sum()), n_questions))
+    variance, freedom = compute_variance_of_mean(correct)
     n = mean * (1 - mean) / variance if variance > 0 else float(n_questions)
-    n, z = min(n, float(right.size)), float(stdtrit(freedom, QUANTILE))
+    n, z = min(n, float(correct.size)), float(stdtrit(freedom, QUANTILE))
     middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (mean * (1 - mean) / n + z**2 / (4 * n**2)) ** 0.5
     return Estimate(mean, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def estimate_difference(first: np.ndarray, second: np.ndarray) -> Difference:
-    """Return `second` minus `first`, each 0 or 1 [seeds, questions]; one with a single row is
-    compared with every seed of the other.
+    """Return `second` minus `first`, each 0 or 1 [seeds, questions].
 
-    One seed, or seeds that all agree: McNemar's exact test and the interval of Bonett and Price
-    (2012). Several: the crossed interval and its t-test.
+    An arm with a single row is compared with every seed of the other. One seed, or seeds that all
+    agree: McNemar's exact test and the interval of Bonett and Price (2012). Several seeds: the
+    interval over seeds and questions, and its t-test.
     """
     gained = np.subtract(second, first, dtype=float)
     variance, freedom = compute_variance_of_mean(gained)
     mean = float(gained.mean()) if gained.size else 0.0
     if len(gained) == 1 or variance == 0:
-        low, high = _bonett_price_interval(gained[0])
-        one, other = (np.broadcast_to(a, gained.shape)[0] > 0.5 for a in (first, second))
-        return Difference(mean, low, high, mcnemar_test(one.tolist(), other.tolist()), "McNemar")
+        rows = [np.broadcast_to(arm, gained.shape)[0] > 0.5 for arm in (first, second)]
+        p = mcnemar_test(*(row.tolist() for row in rows))
+        return Difference(mean, *_bonett_price_interval(gained[0]), p, "McNemar")
     error = variance**0.5
     half = float(stdtrit(freedom, QUANTILE)) * error
     p = float(2 * stdtr(freedom, -abs(mean) / error))
     return Difference(mean, mean - half, mean + half, p, "t over seeds and questions")
 
 
-def estimate_ratio(top: np.ndarray, bottom: np.ndarray) -> Estimate | None:
-    """Return mean(top) / mean(bottom), both [seeds, questions], with Fieller's interval: every
-    ratio r for which top - r * bottom does not differ from 0.
+def estimate_ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate | None:
+    """Return mean(numerator) / mean(denominator), both [seeds, questions].
 
-    None if the interval of the bottom contains 0, if the interval has no end, or if the variance is
-    0: the top does not vary, or it is a multiple of the bottom under every seed.
+    Fieller's interval: every ratio r for which numerator - r * denominator does not differ from 0.
+    None if the interval of the denominator contains 0, if the interval is unbounded, or if the
+    variance is 0: the numerator is constant, or a multiple of the denominator for every seed.
     """
-    below = estimate_mean(bottom)
-    if below.low <= 0 <= below.high or compute_variance_of_mean(top)[0] == 0:
+    base = estimate_mean(denominator)
+    if base.low <= 0 <= base.high or compute_variance_of_mean(numerator)[0] == 0:
         return None
-    ratio = float(top.mean()) / below.mean
-    if compute_variance_of_mean(top - ratio * bottom)[0] < _ZERO_VARIANCE:
+    ratio = float(numerator.mean()) / base.mean
+    if compute_variance_of_mean(numerator - ratio * denominator)[0] < _ZERO_VARIANCE:
         return None
-    low, high = (_find_ratio_bound(top, bottom, ratio, direction) for direction in (-1.0, 1.0))
+    low, high = (_find_ratio_bound(numerator, denominator, ratio, sign) for sign in (-1.0, 1.0))
     return Estimate(ratio, low, high) if np.isfinite([low, high]).all() else None
 
 
-def _find_ratio_bound(top: np.ndarray, bottom: np.ndarray, ratio: float, direction: float) -> float:
-    """The first ratio from `ratio` in `direction` that differs."""
+def _find_ratio_bound(
+    numerator: np.ndarray, denominator: np.ndarray, ratio: float, sign: float
+) -> float:
+    """Return the first ratio from `ratio` in the direction `sign` that differs significantly."""
 
-    def beyond(step: float) -> float:
-        rest = top - (ratio + direction * step) * bottom
+    def compute_excess(step: float) -> float:
+        rest = numerator - (ratio + sign * step) * denominator
         variance, freedom = compute_variance_of_mean(rest)
         return float(abs(rest.mean()) - stdtrit(freedom, QUANTILE) * variance**0.5)
 
     step = 0.01
     for _ in range(_MAX_DOUBLINGS):
-        if beyond(step) > 0:
-            return ratio + direction * float(brentq(beyond, 0.0, step))
+        if compute_excess(step) > 0:
+            return ratio + sign * float(brentq(compute_excess, 0.0, step))
         step *= 2
-    return direction * float("inf")
+    return sign * float("inf")
 
 
 def _bonett_price_interval(gained: np.ndarray) -> tuple[float, float]:
-    """For paired answers of one run, `gained` in {-1, 0, 1}; its width is never 0."""
+    """Return the interval for one run, `gained` [questions] in {-1, 0, 1}; its width is never 0."""
     n = len(gained) + 2
     up, down = ((int((gained == sign).sum()) + 1) / n for sign in (1, -1))
     half = float(ndtri(QUANTILE)) * ((up + down - (up - down) ** 2) / n) ** 0.5

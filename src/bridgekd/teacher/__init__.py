@@ -1,1 +1,1 @@
-"""The way to the teacher: buying in rank order, and the lines it is done over."""
+"""Purchases answers of the teacher in rank order, over any transport."""

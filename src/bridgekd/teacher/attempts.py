@@ -1,8 +1,8 @@
 """The attempts of one purchase in the ledger: each is reserved before it is sent, and closed once.
 
 The one idea: an attempt is durable before its socket opens, and its response before anything reads
-it. Where the limit of the whole ledger has no room for a reservation, it waits for others to close,
-and none overtakes an earlier one that waits.
+it. A reservation that does not fit under the ledger's hard limit waits until others close, and no
+later request passes it.
 """
 
 import asyncio
@@ -15,13 +15,14 @@ from bridgekd.api_client.chat_completion import (
     compute_request_cost,
     find_error,
     parse_completion,
+    parse_json_object,
 )
 from bridgekd.api_client.outcome import RequestOutcome
 from bridgekd.errors import BridgekdError, HardLimitError
 from bridgekd.ledger.ledger import Purpose
 from bridgekd.recipe import Price
 from bridgekd.teacher.group_commit import GroupCommitter
-from bridgekd.teacher.pending_request import PendingRequest
+from bridgekd.teacher.transport import PendingRequest
 
 
 class Attempts:
@@ -34,109 +35,111 @@ class Attempts:
         self._commits, self._ledger = commits, commits.ledger
         self._run, self._purpose, self._price = run, purpose, price
         self._n_closed = 0
-        self._closed = asyncio.Event()  # the ledger's limit may have room again
-        self._blocked: int | None = None  # the first place that it had no room for
+        self._closed = asyncio.Event()  # a reservation may fit again
+        self._blocked: int | None = None  # the first position that did not fit
 
-    async def try_reserve(self, order: PendingRequest) -> bool:
-        """Open an attempt; False where there is no room until others have closed.
+    async def try_reserve(self, pending: PendingRequest) -> bool:
+        """Open an attempt; return False if it does not fit until others have closed.
 
-        Raises HardLimitError where nothing is open that could make room.
+        Raises HardLimitError if no attempt is open that could free budget.
         """
         n_closed = self._n_closed
         try:
-            await self._commits.commit(partial(self._open_attempt, order))
+            await self._commits.commit(partial(self._open_attempt, pending))
         except HardLimitError:
-            waits = self._blocked is not None and order.position > self._blocked
+            waits = self._blocked is not None and pending.position > self._blocked
             if n_closed == self._n_closed and not self.open and not waits:
                 raise
             if n_closed == self._n_closed:
                 self._closed.clear()
             return False
-        except BridgekdError:  # its group was undone, and the attempt with it
-            self.open.pop(order.key, None)
+        except BridgekdError:  # its group was rolled back, and the attempt with it
+            self.open.pop(pending.key, None)
             raise
         return True
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_close(self) -> None:
         """Wait until an attempt has closed since the last `try_reserve`."""
         await self._closed.wait()
 
     async def close(
-        self, order: PendingRequest, outcome: RequestOutcome
+        self, pending: PendingRequest, outcome: RequestOutcome
     ) -> tuple[RequestOutcome, CompletionBody, RequestCost]:
-        """Write what came back, then what that means; returns it with the reply and its bill.
+        """Store the response, then its meaning; return the outcome, the reply and its cost.
 
-        A body that is no chat completion turns an answer into one that may have been served. Raises
-        OverbilledError where the bill is more than was reserved.
+        An answer that is not a chat completion becomes an outcome that may have been served.
+        Raises OverbilledError if the cost is above the reserve.
         """
         try:
-            return await self._close(order, outcome)
+            return await self._close(pending, outcome)
         finally:
-            del self.open[order.key]
+            del self.open[pending.key]
             self._n_closed += 1
             self._closed.set()
 
     async def release(self, keys: Iterable[str]) -> None:
         """Close attempts that were never sent."""
-        left = [self.open.pop(key) for key in keys if key in self.open]
-        releases = (partial(self._ledger.release, attempt_id, "failed") for attempt_id in left)
+        unsent = [self.open.pop(key) for key in keys if key in self.open]
+        releases = (partial(self._ledger.release, attempt_id, "failed") for attempt_id in unsent)
         await asyncio.gather(*map(self._commits.commit, releases))
 
-    def _open_attempt(self, order: PendingRequest) -> None:
+    def _open_attempt(self, pending: PendingRequest) -> None:
         """Reserve, in the writing thread."""
-        if self._blocked is not None and order.position > self._blocked:
-            raise HardLimitError("an earlier request waits for room")
+        if self._blocked is not None and pending.position > self._blocked:
+            raise HardLimitError("An earlier request waits for budget.")
         try:
-            self.open[order.key] = self._ledger.reserve(
-                order.body,
+            self.open[pending.key] = self._ledger.reserve(
+                pending.body,
                 run=self._run,
                 purpose=self._purpose,
-                reserve_microusd=order.max_cost.cost_microusd,
+                reserve_microusd=pending.max_cost.cost_microusd,
             )
         except HardLimitError:
-            self._blocked = order.position
+            self._blocked = pending.position
             raise
-        if self._blocked == order.position:
+        if self._blocked == pending.position:
             self._blocked = None
 
     async def _close(
-        self, order: PendingRequest, outcome: RequestOutcome
+        self, pending: PendingRequest, outcome: RequestOutcome
     ) -> tuple[RequestOutcome, CompletionBody, RequestCost]:
-        ledger, attempt_id, commit = self._ledger, self.open[order.key], self._commits.commit
-
-        def record() -> None:
-            raw, name = outcome.raw, outcome.request_id
-            ledger.record(attempt_id, raw, price=self._price, request_id=name)
+        ledger, attempt_id, commit = self._ledger, self.open[pending.key], self._commits.commit
+        record = partial(
+            ledger.record,
+            attempt_id,
+            outcome.raw,
+            price=self._price,
+            request_id=outcome.request_id,
+        )
 
         def refuse() -> None:
             record()
             ledger.settle(attempt_id, "refused", RequestCost())
 
         if outcome.kind == "refused":
-            await commit(refuse)  # in one commit, because the body alone does not tell it
+            await commit(refuse)  # in one transaction, because the body alone does not show it
             return outcome, CompletionBody("refused"), RequestCost()
         if outcome.raw:
             await commit(record)
         if outcome.kind != "answered":
-            is_lost = outcome.kind == "unknown"
-            await commit(partial(ledger.release, attempt_id, "unknown" if is_lost else "failed"))
-            return (
-                outcome,
-                CompletionBody("unparsable"),
-                order.max_cost if is_lost else RequestCost(),
+            may_be_billed = outcome.kind == "unknown"
+            await commit(
+                partial(ledger.release, attempt_id, "unknown" if may_be_billed else "failed")
             )
+            cost = pending.max_cost if may_be_billed else RequestCost()
+            return outcome, CompletionBody("unparsable"), cost
         reply = parse_completion(outcome.raw)
         if reply.state == "unparsable":
             await commit(partial(ledger.release, attempt_id, "unparsable"))
-            return _explain_body(outcome.raw), reply, order.max_cost
-        bill = compute_request_cost(reply, self._price, max_cost=order.max_cost)
-        await commit(partial(ledger.settle, attempt_id, reply.state, bill))
-        return outcome, reply, bill
+            return _explain_body(outcome.raw), reply, pending.max_cost
+        cost = compute_request_cost(reply, self._price, max_cost=pending.max_cost)
+        await commit(partial(ledger.settle, attempt_id, reply.state, cost))
+        return outcome, reply, cost
 
 
 def _explain_body(raw: str) -> RequestOutcome:
-    """Why a body is no chat completion: it broke on the way, or the address is wrong."""
-    if failure := find_error(raw):
-        return RequestOutcome("unknown", reason=failure)
-    reason = f"it answered with no chat completion but with {raw[:200]!r}; check teacher.base_url"
+    """Return why a body is not a chat completion: an error on the way, or a wrong address."""
+    if error := find_error(parse_json_object(raw)):
+        return RequestOutcome("unknown", reason=error)
+    reason = f"the response is not a chat completion: {raw[:200]!r}; check teacher.base_url"
     return RequestOutcome("down", reason=reason)

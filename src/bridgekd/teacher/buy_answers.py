@@ -1,6 +1,6 @@
-"""Buys teacher answers in rank order until the pool or the budget ends.
+"""Purchases teacher answers in rank order until the pool or the budget ends.
 
-This is the synchronous face; what is asynchronous stays in `buying.py` and the transports.
+This is the synchronous interface. The scheduler and the transports are asynchronous.
 """
 
 import time
@@ -16,20 +16,19 @@ from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import TeacherOptions
 from bridgekd.records import Completion
 from bridgekd.teacher.group_commit import GroupCommitter
-from bridgekd.teacher.pending_request import AcceptFunction
-from bridgekd.teacher.scheduler import PurchaseSpec, RequestScheduler
+from bridgekd.teacher.scheduler import AcceptFunction, PurchaseSpec, RequestScheduler
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
 
-INITIAL_BACKOFF_S = 0.5  # the first wait; doubled at each further try
+INITIAL_BACKOFF_S = 0.5  # doubled after each further failure
 
 
 @dataclass(frozen=True, slots=True)
 class PurchaseResult:
-    """What one buying gave. `completions` are in rank order.
+    """The result of one purchase. `completions` are in rank order.
 
-    `ended` says which limit ended it, or "pool" where every request was served. Charged is what
-    counts against the run's budget, recalled answers included; `spent_microusd` only what was new.
+    `stop_reason` is the limit that ended it, or "pool" if every request has a row. The charged
+    amounts count against the run's budget and include reused answers; `spent_microusd` is new.
     """
 
     completions: tuple[Completion, ...]
@@ -43,7 +42,7 @@ class PurchaseResult:
 
 
 def read_api_key(teacher: TeacherOptions) -> str:
-    """The teacher's key; "none" where none is needed."""
+    """Return the teacher's key; "none" if it needs none."""
     needs_key = resolve_teacher(teacher).transport.needs_api_key
     return read_key_variable(teacher.api_key_env if needs_key else None, "teacher")
 
@@ -62,24 +61,22 @@ def buy_answers(
     accept: AcceptFunction | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> PurchaseResult:
-    """Answers to `requests`, in the order given (rank order), as far as `limits` reach.
+    """Return the answers to `requests`, in their order (rank order), within `limits`.
 
-    An answered call is recalled from the ledger and charged what it first cost. Raises
-    HardLimitError, TeacherUnavailableError or OverbilledError with everything that arrived in the
-    ledger, and InputError, before any call, where dollars are limited but the price is unknown.
-    `accept(id, state, text)` says which answers count against `limits.accepted`; `note` gets
-    sentences about batches.
+    An answer in the ledger is reused and charged its original cost. `accept(id, state, text)`
+    decides which answers count in `limits.accepted`; `note` receives sentences about batches.
+    Raises HardLimitError, TeacherUnavailableError or OverbilledError with every answer that arrived
+    in the ledger. Raises InputError, before any request, if dollars are limited and the price is
+    unknown.
     """
     resolved = resolve_teacher(teacher)
     if limits.microusd is not None or ledger.hard_stop_microusd is not None:
         resolved.check_price()
     started = time.monotonic()
-    total = _count(requests, limits)
-    context = TransportContext(
-        resolved, api_key, GroupCommitter(ledger), note, resolved.load_answers()
-    )
-    terms = PurchaseSpec(
-        context=context,
+    total = _count_requests(requests, limits)
+    answers = resolved.load_answers()
+    spec = PurchaseSpec(
+        context=TransportContext(resolved, api_key, GroupCommitter(ledger), note, answers),
         limits=limits,
         run=run,
         purpose=purpose,
@@ -87,24 +84,24 @@ def buy_answers(
         backoff_s=backoff_s,
         on_progress=lambda done: progress("teacher", done, total),
     )
-    terms.on_progress(0)
-    buying = RequestScheduler(terms)
-    ended = run_async(buying.run(requests))
-    if (n := len(buying.rows)) < total:  # a limit ended it
+    spec.on_progress(0)
+    scheduler = RequestScheduler(spec)
+    stop_reason = run_async(scheduler.run(requests))
+    if (n := len(scheduler.rows)) < total:  # a limit ended it
         progress("teacher", n, n)
     return PurchaseResult(
-        completions=tuple(buying.rows[place] for place in sorted(buying.rows)),
-        stop_reason=ended,
-        n_requests_sent=buying.n_sent,
-        n_reused=buying.n_reused,
-        charged_microusd=buying.budget.charged.microusd,
-        charged_tokens=buying.budget.charged.tokens,
-        spent_microusd=buying.spent_microusd,
+        completions=tuple(scheduler.rows[position] for position in sorted(scheduler.rows)),
+        stop_reason=stop_reason,
+        n_requests_sent=scheduler.n_sent,
+        n_reused=scheduler.n_reused,
+        charged_microusd=scheduler.budget.charged.microusd,
+        charged_tokens=scheduler.budget.charged.tokens,
+        spent_microusd=scheduler.spent_microusd,
         seconds=time.monotonic() - started,
     )
 
 
-def _count(requests: Iterable[TeacherRequest], limits: Limits) -> int:
-    """How many requests there are at most; 0 where that is unknown."""
+def _count_requests(requests: Iterable[TeacherRequest], limits: Limits) -> int:
+    """Return the maximum number of requests; 0 if it is unknown."""
     n_requests = len(requests) if isinstance(requests, Sized) else None
     return min((n for n in (limits.queries, n_requests) if n is not None), default=0)

@@ -1,7 +1,7 @@
-"""Groups what many tasks want written into few durable transactions.
+"""Groups the writes of many tasks into few durable transactions.
 
-The one idea: while one group is being made durable in a thread, the next one gathers. A piece is
-done when its group is on the disk, never before.
+The one idea: while a thread makes one group durable, the next group collects. A write is done when
+its group is on disk, never before.
 """
 
 import asyncio
@@ -16,54 +16,52 @@ _PendingWrite = tuple[Callable[[], Any], asyncio.Future[Any]]
 
 
 class GroupCommitter:
-    """The way of one event loop to an open ledger."""
+    """Writes to an open ledger from one event loop."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._waiting: list[_PendingWrite] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._pending: list[_PendingWrite] = []
+        self._writer: asyncio.Task[None] | None = None
 
     async def commit(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns, once it is durable; raises what it raised, with nothing of it done.
+        """Return the result of `work` when it is durable.
 
-        `work` runs in another thread. It is carried out even if its caller is cancelled.
+        If `work` raises, nothing of it is written and its exception is raised here. `work` runs in
+        another thread, also if the caller is cancelled.
         """
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, done))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        return await done
+        result: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending.append((work, result))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        return await result
 
     async def drain(self) -> None:
-        """Waits until everything asked for so far is durable."""
-        while self._writing is not None:
-            await asyncio.shield(self._writing)
+        """Wait until every write is durable."""
+        while self._writer is not None:
+            await asyncio.shield(self._writer)
 
     async def _write(self) -> None:
         try:
-            while self._waiting:
-                group, self._waiting = self._waiting, []
+            while self._pending:
+                group, self._pending = self._pending, []
                 await self._write_group(group)
-        finally:  # whatever happened: nobody may wait for ever
-            self._writing = asyncio.create_task(self._write()) if self._waiting else None
+        finally:  # in any case: no caller may wait forever
+            self._writer = asyncio.create_task(self._write()) if self._pending else None
 
     async def _write_group(self, group: list[_PendingWrite]) -> None:
+        outcomes: list[Any] = []
         try:
             works = [work for work, _ in group]
             outcomes = await asyncio.to_thread(self.ledger.run_in_transaction, works)
-        except (BridgekdError, sqlite3.Error) as exc:
+        except BaseException as exc:
             outcomes = [exc] * len(group)
-        except BaseException as exc:  # a fault of this program
-            _set_results(group, [exc] * len(group))
-            raise
-        _set_results(group, outcomes)
-
-
-def _set_results(group: list[_PendingWrite], outcomes: list[Any]) -> None:
-    for (_, done), outcome in zip(group, outcomes, strict=True):
-        if done.cancelled():
-            continue
-        if isinstance(outcome, BaseException):
-            done.set_exception(outcome)
-        else:
-            done.set_result(outcome)
+            if not isinstance(exc, BridgekdError | sqlite3.Error):  # a bug of this program
+                raise
+        finally:
+            for (_, result), outcome in zip(group, outcomes, strict=True):
+                if result.cancelled():
+                    continue
+                if isinstance(outcome, BaseException):
+                    result.set_exception(outcome)
+                else:
+                    result.set_result(outcome)

@@ -12,17 +12,15 @@ TRANSPORTS = Registry("transport", __name__, "TRANSPORT", Transport)
 def resolve_teacher(teacher: TeacherOptions) -> ResolvedTeacher:
     """Return a teacher with its transport.
 
-    Raises InputError for an unknown transport or option, and a file that cannot be loaded.
+    Raises InputError for an unknown transport or option, or a file that cannot be loaded.
     """
-    settings = TRANSPORTS.resolve(teacher.transport)
-    return ResolvedTeacher(teacher, TRANSPORTS.load(settings), TRANSPORTS.parse_options(settings))
+    ref = TRANSPORTS.resolve(teacher.transport)
+    return ResolvedTeacher(teacher, TRANSPORTS.load(ref), TRANSPORTS.parse_options(ref))
 
 
 def prepare_teacher(teacher: TeacherOptions, folder: Path) -> TeacherOptions:
-    """Return the teacher with all paths of its transport found from the recipe's folder."""
-    settings = TRANSPORTS.resolve(teacher.transport, folder)
-    teacher = teacher.model_copy(update={"transport": TRANSPORTS.get_ref(settings)})
-    prepare = TRANSPORTS.load(settings).prepare
-    if prepare is None:
-        return teacher
-    return prepare(teacher, TRANSPORTS.parse_options(settings), folder)
+    """Return the teacher with the paths of its transport resolved against the recipe's folder."""
+    ref = TRANSPORTS.resolve(teacher.transport, folder)
+    teacher = teacher.model_copy(update={"transport": TRANSPORTS.get_ref(ref)})
+    prepare = TRANSPORTS.load(ref).prepare
+    return prepare(teacher, TRANSPORTS.parse_options(ref), folder) if prepare else teacher

@@ -1,19 +1,18 @@
-"""`replay`: recorded answers as a teacher. Nothing is sent, everything else is as with `live`.
+"""`replay`: recorded answers as a teacher. Nothing is sent; the rest is as with `live`.
 
-A recording is found by its question, or by its id where it names no question; several of one
-question are its samples, in the file's order. What it is billed: its recorded tokens at the
-recipe's price, or without a price its recorded cost. A question without a recording is a refused
-row here, which `query_teacher` counts and calls unrecorded.
+A recording is matched by its question, or by its id if it names no question. Several recordings of
+one question are its samples, in the file's order. The cost is that of the recorded tokens at the
+recipe's price, or without a price the recorded cost. A question without a recording is a refused
+row here; `query_teacher` counts it as unrecorded.
 """
 
 import hashlib
 import json
 import sqlite3
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,8 +28,12 @@ from bridgekd.cost.request_cost import to_microusd_rounded_up
 from bridgekd.errors import InputError
 from bridgekd.io.row_files import read_jsonl
 from bridgekd.recipe import Price, TeacherOptions
-from bridgekd.teacher.pending_request import PendingRequest
-from bridgekd.teacher.transport import TeacherConnection, Transport, TransportContext
+from bridgekd.teacher.transport import (
+    PendingRequest,
+    TeacherConnection,
+    Transport,
+    TransportContext,
+)
 from bridgekd.variants import VariantRef
 
 NO_RECORDING_BODY = '{"error": {"message": "nothing is recorded", "code": "no_recording"}}'
@@ -47,8 +50,8 @@ class ReplayOptions(BaseModel):
 class RecordingFile:
     """The rows of a file of recordings, read once into a temporary database.
 
-    The database is on disk and goes with the process, so memory does not grow with the file.
-    digest: names the bytes of the file.
+    The database is on disk and ends with the process, so memory does not grow with the file.
+    digest: a hash of the file's bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,7 +68,7 @@ class RecordingFile:
         self.digest = sha256.hexdigest()[:16]
 
     def find(self, name: str, value: str, sample_index: int) -> RecordedAnswer | None:
-        """Return a sample of the recordings with this question or id; None if it is not there."""
+        """Return a sample of the recordings with this question or id; None if there is none."""
         row = self._db.execute(
             "SELECT row FROM recordings WHERE key = ? ORDER BY rowid LIMIT 1 OFFSET ?",
             (_get_key(name, value), sample_index),
@@ -76,8 +79,8 @@ class RecordingFile:
 def read_recording_file(path: Path) -> RecordingFile:
     """Return the recordings of a JSONL file, which is read again only if it has changed.
 
-    A row has `question` or `id`, and what `read_recording` reads. InputError with the line
-    otherwise.
+    A row has `question` or `id`, and the fields of `parse_recorded_answer`. Raises InputError with
+    the line otherwise.
     """
     try:
         stat = path.stat()
@@ -98,7 +101,7 @@ def _read_recording_file(path: Path, version: tuple[int, int, int]) -> Recording
     return RecordingFile(path)
 
 
-def _check_row(path: Path, number: int, row: dict[str, Any]) -> tuple[bytes, str]:
+def _check_row(path: Path, number: int, row: Mapping[str, object]) -> tuple[bytes, str]:
     """Return the key of a recording and its row as JSON."""
     name = "question" if row.get("question") is not None else "id"
     if row.get(name) is None:
@@ -107,7 +110,7 @@ def _check_row(path: Path, number: int, row: dict[str, Any]) -> tuple[bytes, str
         parse_recorded_answer(row)
     except ValueError as exc:
         raise InputError(f"{path} line {number}: {exc}") from exc
-    # Blanks around a question go, as they do where data are read.
+    # The data reader strips questions too.
     value = str(row[name]).strip() if name == "question" else str(row[name])
     return _get_key(name, value), json.dumps(row)
 
@@ -118,52 +121,52 @@ def _get_key(name: str, value: str) -> bytes:
 
 
 class Recordings:
-    """The recorded answers of a file, by question or id, and what they cost."""
+    """The recorded answers of a file, and what they cost."""
 
     def __init__(self, path: Path, price: Price | None) -> None:
         self.source = str(path)
         self._price = price
         self._file = read_recording_file(path)
 
-    def find(self, request: TeacherRequest) -> RecordedAnswer | None:
-        """Return the recorded answer to a request, if there is one."""
+    def find(self, request: TeacherRequest) -> str | None:
+        """Return the recorded body for a request, with token counts; None if there is none."""
         sample = request.sample_index
-        by_question = self._file.find("question", request.question, sample)
-        return by_question or self._file.find("id", request.id, sample)
+        recording = self._file.find("question", request.question, sample)
+        recording = recording or self._file.find("id", request.id, sample)
+        if recording is None:
+            return None
+        return json.dumps(fill_token_counts(recording, request.messages))
 
     def get_cost(self, request: TeacherRequest) -> RequestCost:
-        """Return exactly what replaying a request is billed."""
-        recording = self.find(request)
-        if recording is None:
+        """Return the exact cost of replaying a request."""
+        body = self.find(request)
+        if body is None:
             return RequestCost()
-        reply = parse_completion(json.dumps(fill_token_counts(recording, request.messages)))
+        reply = parse_completion(body)
         reported = reply.usage.reported_usd if reply.usage else None
-        return compute_request_cost(
-            reply, self._price, max_cost=RequestCost(0, 0, to_microusd_rounded_up(reported or 0.0))
-        )
+        max_cost = RequestCost(cost_microusd=to_microusd_rounded_up(reported or 0.0))
+        return compute_request_cost(reply, self._price, max_cost=max_cost)
 
     def find_missing(self, requests: Iterable[TeacherRequest]) -> set[str]:
-        """Return the ids of the requests that nothing is recorded for."""
+        """Return the ids of the requests that have no recording."""
         return {request.id for request in requests if self.find(request) is None}
 
 
 class ReplayConnection(TeacherConnection):
-    """The recordings, asked like a teacher."""
+    """Answers requests from the recordings."""
 
     def __init__(self, context: TransportContext) -> None:
         assert isinstance(context.answers, Recordings)
         self._recordings = context.answers
         self.max_in_flight = 1000
 
-    async def send(self, order: PendingRequest) -> RequestOutcome:
-        recording = self._recordings.find(order.request)
-        if recording is None:
+    async def send(self, pending: PendingRequest) -> RequestOutcome:
+        body = self._recordings.find(pending.request)
+        if body is None:
             return RequestOutcome(
                 "refused", raw=NO_RECORDING_BODY, reason="nothing is recorded for it"
             )
-        return RequestOutcome(
-            "answered", raw=json.dumps(fill_token_counts(recording, order.request.messages))
-        )
+        return RequestOutcome("answered", raw=body)
 
 
 def _load_answers(teacher: TeacherOptions, options: BaseModel) -> Recordings:
@@ -172,10 +175,9 @@ def _load_answers(teacher: TeacherOptions, options: BaseModel) -> Recordings:
 
 
 def _prepare(teacher: TeacherOptions, options: BaseModel, folder: Path) -> TeacherOptions:
-    """Name the teacher by what its recordings hold.
+    """Name the teacher by the digest of its recordings.
 
-    So another file, or a changed one, is another teacher: its answers are never mixed up with
-    others in the ledger.
+    Another file, or a changed one, is another teacher: the ledger never mixes their answers.
     """
     assert isinstance(options, ReplayOptions)
     path = folder / Path(options.recordings).expanduser()
