@@ -59,9 +59,9 @@ def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
         ("budget.queries=500", "budget.queries of 500 is above the 27 questions of the pool"),
         ("data.columns.question=qestion", "Did you mean 'question'"),
         ("data.answer_type=multiple_choice", "multiple_choice, and the row has no choices"),
-        ("data.train=nowhere.jsonl", "no such data file"),
+        ("data.train=nowhere.jsonl", "There is no data file"),
         ("data.validation_size=100%", "leaves no pool"),
-        ("assistant.model=./nowhere", "no such model folder"),
+        ("assistant.model=./nowhere", "There is no model folder"),
         (
             "select.strategy={name: domains, alfa: 1}",
             "strategy domains: unknown option 'alfa'. Did you mean 'alpha'?",

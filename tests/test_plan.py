@@ -204,7 +204,7 @@ def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsy
 def test_status_says_why_a_run_cannot_be_planned_any_more(stopped, capsys, monkeypatch):
     _, store = stopped
     (store.parent / "train.jsonl").unlink()
-    assert "Remaining cost unknown: no such data file" in status(store, capsys, monkeypatch)
+    assert "Remaining cost unknown: There is no data file" in status(store, capsys, monkeypatch)
 
 
 def printed(folder, capsys, monkeypatch, *overrides):

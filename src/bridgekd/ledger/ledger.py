@@ -53,6 +53,11 @@ class Ledger:
 
     Writing uses one connection, one caller at a time. Reading uses another connection that sees
     only durable rows, so another thread can read at the same time.
+
+    >>> import bridgekd
+    >>> with bridgekd.Ledger("ledger.db", hard_stop_microusd=5_000_000) as ledger:
+    ...     ledger.reserved_microusd()
+    0
     """
 
     def __init__(
