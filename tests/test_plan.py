@@ -104,7 +104,7 @@ def test_refused_and_cut_answers_are_known_as_such(tmp_path):
     assert all(u.is_truncated and u.n_completion_tokens == 20 for u in usages if not u.is_free)
 
 
-def test_the_hard_stop_leaves_what_the_ledger_does_not_hold(tmp_path):
+def test_the_hard_limit_leaves_what_the_ledger_does_not_hold(tmp_path):
     path = tmp_path / "ledger.db"
     teacher = filled(path, 25)
     left = told(path, requests(400, start=50), teacher, hard_limit_usd=0.01)
