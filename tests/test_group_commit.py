@@ -69,7 +69,7 @@ def test_many_pieces_share_few_transactions(tmp_path):
 
 
 def test_a_piece_that_fails_undoes_itself_alone(tmp_path):
-    with Ledger(tmp_path / "l.db", hard_stop_microusd=250) as ledger:
+    with Ledger(tmp_path / "l.db", hard_limit_microusd=250) as ledger:
         works = [lambda n=n: reserve(ledger, n) for n in range(2)]
         works += [lambda: ledger.release(99), lambda: reserve(ledger, 3, 50)]
         first, second, failed, last = ledger.run_in_transaction(works)

@@ -7,7 +7,6 @@ stage that is unknown here is counted like others of its type, so no local work 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Protocol, cast
 
 from bridgekd.io.artifact_store import Artifact, Planned
 from bridgekd.prompts import render_question
@@ -69,15 +68,8 @@ class Workload:
 
     @property
     def base_name(self) -> str:
-        """The name of the model, without its revision."""
+        """The name of the base model, without its revision."""
         return self.base.path.name.partition("@")[0]
-
-
-class _TrainSettings(Protocol):
-    @property
-    def train(self) -> TrainOptions: ...
-    @property
-    def lora(self) -> LoraOptions | None: ...
 
 
 class WorkCounter:
@@ -105,9 +97,10 @@ class WorkCounter:
         return [*works, *self._count_confidence(planned)]
 
     def _count_training(self, planned: Planned) -> Iterator[Workload]:
-        settings = cast(_TrainSettings, planned.settings)
-        train, has_rationale = settings.train, "rationales" in planned.inputs
-        n_updates = train.compute_n_updates(max(1, self._count_epoch(planned)))
+        settings, has_rationale = planned.settings, "rationales" in planned.inputs
+        assert isinstance(settings, TrainSettings)
+        train = settings.train
+        n_updates = train.compute_n_updates(max(1, self._count_epoch(planned, settings)))
         n_rows = n_updates * train.batch_size
         training = self._make(planned, WorkKind.TRAINING, n_rows, has_rationale=has_rationale)
         yield replace(training, n_updates=n_updates, train=train, lora=settings.lora)
@@ -115,8 +108,8 @@ class WorkCounter:
             yield self._make(planned, WorkKind.SCORING, n_rows, "reference")
         if "instructions" in planned.inputs or train.holdout_size is not None:
             return
-        uses_cot = getattr(planned.settings, "prompt_mode", "") == "cot"
         if n_texts := train.n_evaluations * self._data.n_validation:
+            uses_cot = settings.prompt_mode == "cot"
             yield self._make(planned, WorkKind.GENERATION, n_texts, has_rationale=uses_cot)
 
     def _count_generation(self, planned: Planned) -> Workload:
@@ -186,7 +179,7 @@ class WorkCounter:
             is_instruction=is_instruction,
         )
 
-    def _count_epoch(self, planned: Planned) -> int:
+    def _count_epoch(self, planned: Planned, settings: TrainSettings) -> int:
         """Return the rows of one epoch; training may stop before."""
         if "epoch_pool" in planned.inputs:
             return len(self._data.pool)
@@ -194,8 +187,7 @@ class WorkCounter:
             return len(self._data.instructions)
         if "rationales" in planned.inputs:
             return sum(self._count_rationales(a) for a in planned.inputs["rationales"])
-        rows = planned.settings.rows if isinstance(planned.settings, TrainSettings) else None
-        size = rows.size if isinstance(rows, AnswerRows) else None
+        size = settings.rows.size if isinstance(settings.rows, AnswerRows) else None
         n_pool = self._count_pool(planned)
         return n_pool if size is None else resolve_count(size, n_pool)
 
