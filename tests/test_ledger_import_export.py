@@ -349,7 +349,7 @@ def test_commands_report_their_results(path, tmp_path, capsys, monkeypatch):
     code, text = run("export", "--to", "all.jsonl", "--ledger", "l.db")
     assert code == 0 and "Wrote 12 attempts to all.jsonl" in text
     code, text = run("import", "all.jsonl", "--run", "copy")
-    assert code == 0 and "ledger.db: 8 imported, 0 already there, 4 skipped" in text
+    assert code == 0 and "ledger.db: 8 imported, 0 known already, 4 skipped" in text
     assert {r.run for r in sum_spend(tmp_path / "ledger.db")} == {"copy"}
     code, text = run("--ledger", "l.db", "export", "--to", "all.jsonl")
     assert code == 2 and "all.jsonl exists already" in text
