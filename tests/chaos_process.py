@@ -64,7 +64,7 @@ def run_purchase(order: ProcessTask, progress: Progress = ignore_progress) -> Pu
         timeout_s=30.0,
         max_attempts=20,
     )
-    with Ledger(order.path, hard_stop_microusd=order.stop) as ledger:
+    with Ledger(order.path, hard_limit_microusd=order.stop) as ledger:
         return buy_answers(
             pool(order.n_pool),
             ledger,

@@ -180,7 +180,7 @@ def test_a_slow_disk_does_not_split_a_batch(tmp_path):
 
 @given(st.integers(1_000, 30_000), st.integers(0, 1000))
 @settings(deadline=None, max_examples=8)
-def test_the_hard_stop_holds_in_batches(tmp_path_factory, stop, seed):
+def test_the_hard_limit_holds_in_batches(tmp_path_factory, stop, seed):
     path = tmp_path_factory.mktemp("stop") / "l.db"
     faults = BatchFaults(expire=0.1, error=0.1, missing=0.15)
     with run_teacher_server(words, seed=seed, batch_faults=faults) as server:

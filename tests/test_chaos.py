@@ -124,7 +124,7 @@ def test_every_billed_call_is_a_final_row_or_held_as_lost(worlds):
         assert world.served <= Counter(billed)
 
 
-def test_what_is_held_covers_the_bill_and_never_passes_the_hard_stop(worlds):
+def test_what_is_held_covers_the_bill_and_never_passes_the_hard_limit(worlds):
     for world in worlds:
         for life in world.lives:
             assert life.billed <= life.total_reserved == sum(row.held for row in life.attempts)
@@ -203,7 +203,7 @@ def test_the_rows_are_those_of_an_undisturbed_buying(worlds):
         assert keys == {row.key for row in world.calm.completions}
 
 
-def test_lost_calls_are_charged_to_the_hard_stop_and_not_to_the_run(worlds):
+def test_lost_calls_are_charged_to_the_hard_limit_and_not_to_the_run(worlds):
     for world in worlds:
         last = world.lives[-1]
         n_lost = last.n_in("unknown", "unparsable")

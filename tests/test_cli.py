@@ -151,7 +151,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tiny, bridgekd):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert "Interrupted; everything finished is kept" in said
+    assert "Interrupted. Finished work is saved" in said
     assert "Traceback" not in said
     assert json.loads((tiny.parent / "runs" / "tiny.json").read_text())["state"] == "interrupted"
     assert bridgekd("run", "tiny.yaml", cwd=tiny.parent)[0] == 0
@@ -183,15 +183,15 @@ def test_the_installed_command_returns_its_exit_code(tmp_path):
 
 def test_a_template_recipe_is_written_once(tmp_path, bridgekd, refused):
     assert bridgekd("init", "mine.yaml", cwd=tmp_path)[0] == 0
-    assert "mine.yaml is there already" in refused(tmp_path, "init", "mine.yaml")
+    assert "mine.yaml exists already" in refused(tmp_path, "init", "mine.yaml")
 
 
 def test_what_cannot_be_written_or_served_is_a_sentence(tmp_path, refused):
-    assert "make its folder first" in refused(tmp_path, "init", "nowhere/task.yaml")
+    assert "Create its folder first" in refused(tmp_path, "init", "nowhere/task.yaml")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         told = refused(tmp_path, "sandbox", "serve", "--port", port)
-    assert f"cannot serve on port {port}" in told
+    assert f"Cannot use port {port}" in told
 
 
 COMMANDS = ("run", "plan", "compare", "status", "report", "export", "ask", "init", "demo")

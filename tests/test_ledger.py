@@ -48,7 +48,7 @@ def test_answer_is_found_after_reopening(tmp_path):
         answer(ledger)
     with Ledger(tmp_path / "l.db") as ledger:
         stored = ledger.find_answer(compute_request_key(make_request()))
-        assert (stored.state, stored.bill.cost_microusd, stored.raw_response) == (
+        assert (stored.state, stored.cost.cost_microusd, stored.raw_response) == (
             "answered",
             30,
             RAW,
@@ -57,7 +57,7 @@ def test_answer_is_found_after_reopening(tmp_path):
 
 
 def test_reservation_above_hard_limit_is_refused_without_row(tmp_path):
-    with Ledger(tmp_path / "l.db", hard_stop_microusd=1000) as ledger:
+    with Ledger(tmp_path / "l.db", hard_limit_microusd=1000) as ledger:
         reserve(ledger, 0, 900)
         with pytest.raises(
             HardLimitError, match=r"\$0\.001 .*counts \$0\.0009, .*Raise hard_limit_usd"
@@ -84,7 +84,7 @@ def test_reserved_total_is_sum_of_possible_costs_and_never_passes_limit(
 ):
     path = tmp_path_factory.mktemp("l") / "l.db"
     expected = 0
-    with Ledger(path, hard_stop_microusd=limit) as ledger:
+    with Ledger(path, hard_limit_microusd=limit) as ledger:
         for n, (state, a, b) in enumerate(attempts):
             maximum, cost = max(a, b), min(a, b)
             if expected + maximum > limit:
@@ -124,12 +124,12 @@ def test_cost_above_reserve_is_written_then_raised(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         with pytest.raises(OverbilledError, match=r"\$0\.00095\. .*at most \$0\.0009,"):
             answer(ledger, amount=900, cost=950)
-        assert ledger.find_answer(compute_request_key(make_request())).bill.cost_microusd == 950
+        assert ledger.find_answer(compute_request_key(make_request())).cost.cost_microusd == 950
         assert ledger.reserved_microusd() == 950
 
 
 def test_failed_attempt_is_free_and_request_can_be_sent_again(tmp_path):
-    with Ledger(tmp_path / "l.db", hard_stop_microusd=900) as ledger:
+    with Ledger(tmp_path / "l.db", hard_limit_microusd=900) as ledger:
         for _ in range(3):
             ledger.release(reserve(ledger), "failed")
         answer(ledger)
@@ -151,7 +151,7 @@ def test_recorded_response_that_was_never_parsed_is_settled(tmp_path):
         ledger.record(reserve(ledger), RAW, price=Price(input=1.5, output=2))
     with Ledger(tmp_path / "l.db") as ledger:
         stored = ledger.find_answer(compute_request_key(make_request()))
-        assert (stored.state, stored.bill.cost_microusd) == ("answered", 55)
+        assert (stored.state, stored.cost.cost_microusd) == ("answered", 55)
         assert ledger.reserved_microusd() == 55
 
 

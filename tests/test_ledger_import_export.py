@@ -82,7 +82,7 @@ def path(tmp_path):
 def finals(path):
     with Ledger(path) as ledger:
         stored = [ledger.find_answer(compute_request_key(call(n))) for n in range(12)]
-    return [s and (s.key, s.state, s.raw_response, s.bill) for s in stored]
+    return [s and (s.key, s.state, s.raw_response, s.cost) for s in stored]
 
 
 def test_imported_export_has_every_answer_at_its_cost(path, tmp_path):
@@ -165,7 +165,7 @@ def test_imported_answer_is_reused_and_charged_to_budget(tmp_path):
         )  # fmt: skip
         recorded = row(request=build_request(teacher, question), price={"input": 2, "output": 3})
         import_answers(write_jsonl(tmp_path / "f.jsonl", [recorded]), tmp_path / "l.db")
-        with Ledger(tmp_path / "l.db", hard_stop_microusd=10_000) as ledger:
+        with Ledger(tmp_path / "l.db", hard_limit_microusd=10_000) as ledger:
             # A request may cost 448. With the 80 of the first, no budget is left for it.
             done = buy_answers(
                 [question, other], ledger, teacher=teacher, limits=Limits(microusd=500), run="r",
@@ -192,7 +192,7 @@ def test_imported_answer_is_reused_and_charged_to_budget(tmp_path):
 def test_imported_answer_has_the_cost_in_its_line(tmp_path, line, bill):
     import_answers(write_jsonl(tmp_path / "f.jsonl", [line]), tmp_path / "l.db")
     with Ledger(tmp_path / "l.db") as ledger:
-        assert ledger.find_answer(compute_request_key(build_request_from_body(BODY))).bill == bill
+        assert ledger.find_answer(compute_request_key(build_request_from_body(BODY))).cost == bill
     assert verify(tmp_path / "l.db").errors == ()
 
 
@@ -349,7 +349,7 @@ def test_commands_report_their_results(path, tmp_path, capsys, monkeypatch):
     code, text = run("export", "--to", "all.jsonl", "--ledger", "l.db")
     assert code == 0 and "Wrote 12 attempts to all.jsonl" in text
     code, text = run("import", "all.jsonl", "--run", "copy")
-    assert code == 0 and "ledger.db: 8 imported, 0 already there, 4 skipped" in text
+    assert code == 0 and "ledger.db: 8 imported, 0 known already, 4 skipped" in text
     assert {r.run for r in sum_spend(tmp_path / "ledger.db")} == {"copy"}
     code, text = run("--ledger", "l.db", "export", "--to", "all.jsonl")
     assert code == 2 and "all.jsonl exists already" in text
@@ -377,7 +377,7 @@ def test_every_command_of_the_document_works_on_its_example(path, tmp_path, monk
     teacher = TeacherOptions(model="gpt-4o", max_tokens=512)
     request = build_request(teacher, TeacherRequest("x", 0, (Message("user", "2 + 2"),)))
     with Ledger(tmp_path / "ledger.db") as ledger:
-        assert ledger.find_answer(compute_request_key(request)).bill == RequestCost(10, 4, 65)
+        assert ledger.find_answer(compute_request_key(request)).cost == RequestCost(10, 4, 65)
 
 
 @pytest.mark.parametrize("command", [(), ("show",), ("export",), ("import",), ("verify",)])

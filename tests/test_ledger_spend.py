@@ -88,7 +88,7 @@ def test_table_shows_spend_with_total(path, capsys, monkeypatch):
     assert code == 0
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     assert lines[1] == (
-        "run model state calls prompt completion cached reasoning paid held paid elsewhere"
+        "run model state attempts prompt completion cached reasoning paid reserved imported"
     )
     assert "r2 m unknown 1 0 0 0 0 $0.00 $0.0008 $0.00" in lines
     assert "r1 m answered 2 20 40 4 5 $0.00003 $0.00 $0.00006" in lines
@@ -101,7 +101,7 @@ def test_token_types_without_tokens_have_no_column(tmp_path, capsys, monkeypatch
         ledger.settle(attempt, "answered", RequestCost(10, 20, 30))
     text = show(capsys, monkeypatch, "show", "--by", "day", "--ledger", tmp_path / "l.db")[1]
     assert "day (UTC)" in text and "paid" in text
-    assert not any(word in text for word in ("cached", "reasoning", "elsewhere"))
+    assert not any(word in text for word in ("cached", "reasoning", "imported"))
 
 
 def test_spend_is_shown_during_a_purchase(path, capsys, monkeypatch):
@@ -121,4 +121,6 @@ def test_missing_ledger_is_named_and_not_created(tmp_path, capsys, monkeypatch, 
 
 def test_unknown_grouping_is_refused(path, capsys, monkeypatch):
     code, text = show(capsys, monkeypatch, "--ledger", path, "--by", "run,week")
-    assert code == 2 and "'week' is unknown; known: run, purpose, provider, model, state" in text
+    assert (
+        code == 2 and "unknown column 'week'. Known: run, purpose, provider, model, state" in text
+    )

@@ -179,7 +179,7 @@ def test_issue_shows_first_ids_and_number_of_all(tmp_path, capsys):
     assert main(["ledger", "verify", "--ledger", str(path)]) == 2
     printed = capsys.readouterr()
     assert f"30 attempts: {KEY} (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...)" in printed.out
-    assert "1 finding; " in printed.err and "put a copy back" in printed.err
+    assert "has 1 error. " in printed.err and "Restore a backup" in printed.err
 
 
 def test_command_reports_number_of_verified_attempts(path, capsys):

@@ -70,7 +70,7 @@ def purchase(
     accept=None,
     **more,
 ):
-    with Ledger(path, hard_stop_microusd=stop) as ledger:
+    with Ledger(path, hard_limit_microusd=stop) as ledger:
         return buy_answers(
             requests,
             ledger,
@@ -184,7 +184,7 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
 
 @given(st.integers(2_000, 60_000), st.integers(1, 16), st.integers(0, 1000))
 @settings(deadline=None, max_examples=15)
-def test_the_hard_stop_holds_under_concurrency_and_faults(
+def test_the_hard_limit_holds_under_concurrency_and_faults(
     tmp_path_factory, stop, concurrency, seed
 ):
     path = tmp_path_factory.mktemp("stop") / "l.db"
@@ -208,7 +208,7 @@ def test_the_hard_stop_holds_under_concurrency_and_faults(
         assert "reserved" not in counts(path)
 
 
-def test_a_call_that_the_hard_stop_has_no_room_for_waits_for_those_in_flight(tmp_path):
+def test_a_call_that_the_hard_limit_has_no_room_for_waits_for_those_in_flight(tmp_path):
     with run_teacher_server(words, faults=Faults(latency_s=0.003)) as server:
         total = purchase(tmp_path / "all.db", server, pool(40)).charged_microusd
         bought = purchase(tmp_path / "l.db", server, pool(40), stop=total + RESERVE)

@@ -49,13 +49,13 @@ class Ledger:
 
     On entry it takes the lock, creates the file if there is none, and closes the attempts that a
     killed process left open. A second writer waits, and `on_wait` gets a message about it.
-    `hard_stop_microusd` limits the reserved total of all attempts in the file. None: no limit.
+    `hard_limit_microusd` limits the reserved total of all attempts in the file. None: no limit.
 
     Writing uses one connection, one caller at a time. Reading uses another connection that sees
     only durable rows, so another thread can read at the same time.
 
     >>> import bridgekd
-    >>> with bridgekd.Ledger("ledger.db", hard_stop_microusd=5_000_000) as ledger:
+    >>> with bridgekd.Ledger("ledger.db", hard_limit_microusd=5_000_000) as ledger:
     ...     ledger.reserved_microusd()
     0
     """
@@ -63,12 +63,12 @@ class Ledger:
     def __init__(
         self,
         path: str | Path,
-        hard_stop_microusd: int | None = None,
+        hard_limit_microusd: int | None = None,
         *,
         on_wait: Callable[[str], None] = lambda note: None,
     ) -> None:
         self.path = Path(path)
-        self.hard_stop_microusd = hard_stop_microusd
+        self.hard_limit_microusd = hard_limit_microusd
         self._on_wait = on_wait
         self._lock = filelock.FileLock(f"{self.path}.lock", thread_local=False)
         self._spare = ReservedSpace(self.path)
@@ -125,7 +125,7 @@ class Ledger:
                 "run the same command again."
             )
         with self._begin() as db:
-            reserved, limit = sql.sum_reserved(db), self.hard_stop_microusd
+            reserved, limit = sql.sum_reserved(db), self.hard_limit_microusd
             if limit is not None and reserved + reserve_microusd > limit:
                 raise HardLimitError(
                     f"The hard limit of {format_microusd(limit)} does not allow the next request: "

@@ -32,7 +32,7 @@ class StoredAnswer:
     key: str
     state: str
     raw_response: str
-    bill: RequestCost
+    cost: RequestCost
 
 
 @dataclass(frozen=True, slots=True)

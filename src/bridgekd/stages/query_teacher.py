@@ -292,8 +292,8 @@ def _buy_answers(
     ctx: RunContext,
     accept: AcceptFunction | None = None,
 ) -> PurchaseResult:
-    hard_stop = None if ctx.hard_stop_usd is None else to_microusd(ctx.hard_stop_usd)
-    with Ledger(ctx.ledger, hard_stop, on_wait=ctx.notify) as ledger:
+    hard_limit = None if ctx.hard_limit_usd is None else to_microusd(ctx.hard_limit_usd)
+    with Ledger(ctx.ledger, hard_limit, on_wait=ctx.notify) as ledger:
         return buy_answers(
             list(iter_requests(request, questions, few_shot)),
             ledger,
