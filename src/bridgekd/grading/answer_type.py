@@ -75,7 +75,7 @@ class AnswerType:
 
     def __reduce__(self) -> tuple[Callable[..., "AnswerType"], tuple[object, ...]]:
         # A process can import a user's grader only after it has loaded the file.
-        return _restore, (self.settings, GRADERS.find_file(self.settings))
+        return _restore, (self.settings, GRADERS.find_file(self.settings), self.labels)
 
 
 def load_answer_type(settings: VariantSettings) -> AnswerType:
@@ -83,7 +83,7 @@ def load_answer_type(settings: VariantSettings) -> AnswerType:
     return AnswerType(settings, GRADERS.load(settings), GRADERS.parse_options(settings))
 
 
-def _restore(settings: VariantSettings, file: str | None) -> AnswerType:
+def _restore(settings: VariantSettings, file: str | None, labels: tuple[str, ...]) -> AnswerType:
     if file is not None:
         GRADERS.resolve(VariantRef.model_validate({"file": file, **settings.options}))
-    return load_answer_type(settings)
+    return replace(load_answer_type(settings), labels=labels)

@@ -25,9 +25,10 @@ def read_validation(pool: Artifact) -> LazyRows[Example]:
 
 
 def read_answer_type(pool: Artifact) -> AnswerType:
-    """Return the answer type of the pool."""
+    """Return the answer type of the pool. A grader that compares labels gets the pool's."""
     task = json.loads((pool.path / TASK_FILE).read_text())
-    return load_answer_type(VariantSettings.model_validate(task["answer_type"]))
+    answer_type = load_answer_type(VariantSettings.model_validate(task["answer_type"]))
+    return answer_type.with_labels(task["labels"])
 
 
 def index_by_id(examples: Iterable[Example], ids: Iterable[str]) -> dict[str, Example]:

@@ -56,7 +56,7 @@ def build_load_pool_settings(recipe: Recipe, folder: Path) -> LoadPoolSettings:
     )
 
 
-@stage(version=3, title="Pool")
+@stage(version=4, title="Pool")
 def load_pool(
     output_dir: Path, settings: LoadPoolSettings, ctx: RunContext, source: Artifact
 ) -> LoadPoolStats:
@@ -64,13 +64,15 @@ def load_pool(
     pool, validation = split_validation(source, settings)
     write_tables(output_dir / "pool.parquet", Example, pool.iter_tables())
     write_tables(output_dir / "validation.parquet", Example, validation.iter_tables())
-    task = {"answer_type": settings.answer_type.model_dump(mode="json")}
+    answers = (example.answer for example in chain(pool, validation))
+    labels = load_answer_type(settings.answer_type).with_labels(answers).labels
+    task = {"answer_type": settings.answer_type.model_dump(mode="json"), "labels": labels}
     (output_dir / TASK_FILE).write_text(json.dumps(task))
     return LoadPoolStats(n_pool=len(pool), n_validation=len(validation))
 
 
 # A separate stage, so that another test set retrains nothing.
-@stage(version=2, title="Test set")
+@stage(version=3, title="Test set")
 def load_test(
     output_dir: Path, settings: LoadTestSettings, ctx: RunContext, pool: Artifact, source: Artifact
 ) -> LoadTestStats:
