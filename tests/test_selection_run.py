@@ -14,7 +14,7 @@ from bridgekd.grading.grade import check_rationale
 from bridgekd.io.row_files import read_rows
 from bridgekd.recipe import ConfidenceOptions, RuntimeOptions, TeacherOptions
 from bridgekd.records import Completion, Example, Rationale, Score
-from bridgekd.stages.check_rationales import filter_by_confidence
+from bridgekd.stages.check_rationales import calibrate_rationales, filter_by_confidence
 from bridgekd.stages.model_backend import wrap_local_model
 from bridgekd.stages.run_context import RunContext
 from tiny_models import write_tiny
@@ -104,7 +104,7 @@ def test_committee_without_a_warm_up_is_refused(tiny):
 
 
 def test_missing_answer_is_an_error_without_data_unlabeled(unlabeled):
-    with pytest.raises(InputError, match=r"line 1: no answer"):
+    with pytest.raises(InputError, match=r"line 1: The answer is missing"):
         bridgekd.plan(unlabeled)
 
 
@@ -129,29 +129,18 @@ def test_least_confident_rationales_are_dropped(tiny, measure):
 
 
 def test_dropped_rationales_are_not_scored(tmp_path):
-    model = wrap_local_model(lm.load_model(write_tiny(tmp_path), device="cpu"))
+    backend = wrap_local_model(lm.load_model(write_tiny(tmp_path), device="cpu"))
     examples = [Example(id, "Who holds the box ?", "Ann") for id in "abc"]
     rows = [Rationale(id, "Bob gives it .", "ann", "assistant", True) for id in "ab"]
     rows.append(Rationale("c", "", "", "assistant", False, "no rationale"))
-    filtered, calibration = filter_by_confidence(
-        rows,
-        examples,
-        model,
-        ConfidenceOptions(threshold=0),
-        get_type("text"),
-        CONTEXT,
+    filtered = filter_by_confidence(
+        rows, examples, backend, ConfidenceOptions(threshold=0), CONTEXT
     )
     assert [r.kept for r in filtered] == [True, True, False]
-    assert (filtered[2], calibration.n) == (rows[2], 2)
-    none, _ = filter_by_confidence(
-        rows,
-        examples,
-        model,
-        ConfidenceOptions(threshold=1),
-        get_type("text"),
-        CONTEXT,
-    )
-    assert not any(r.kept for r in none) and "threshold 1" in none[0].reason
+    assert filtered[2] == rows[2]
+    assert calibrate_rationales(filtered, examples, get_type("text")).n == 2
+    dropped = filter_by_confidence(rows, examples, backend, ConfidenceOptions(threshold=1), CONTEXT)
+    assert not any(r.kept for r in dropped) and "threshold 1" in dropped[0].reason
 
 
 def test_untrained_assistant_is_inconsistent(tiny):

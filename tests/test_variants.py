@@ -1,4 +1,4 @@
-"""A variant is one file in its package or one that a recipe names. Its code is hashed."""
+"""A variant is one file: found in its package or named by a recipe, hashed with its code."""
 
 import pytest
 
@@ -37,21 +37,21 @@ def registry(tmp_path, monkeypatch):
     return Registry("shape", "shapes_package", "SHAPE", Shape)
 
 
-def test_modules_with_the_constant_are_found(registry):
+def test_modules_with_constant_are_found(registry):
     assert registry.list_names() == ["polygon"]
 
 
-def test_name_without_options_has_the_defaults(registry):
+def test_name_alone_has_default_options(registry):
     assert registry.resolve(VariantRef.model_validate("polygon")).options == {"n_sides": 3}
 
 
-def test_reference_with_options_survives_a_dump(registry):
+def test_options_are_kept_in_dump(registry):
     ref = VariantRef.model_validate({"name": "polygon", "n_sides": 5})
     assert VariantRef.model_validate(ref.model_dump(mode="json")) == ref
     assert registry.parse_options(registry.resolve(ref)).n_sides == 5
 
 
-def test_code_of_bridgekd_is_not_hashed(registry):
+def test_package_code_is_not_hashed(registry):
     assert registry.resolve(VariantRef(name="polygon")).content is None
 
 
@@ -69,7 +69,7 @@ def test_wrong_reference_is_refused(registry, tmp_path, ref, message):
         registry.resolve(VariantRef.model_validate(ref), tmp_path)
 
 
-def test_code_of_a_file_is_hashed(registry, tmp_path):
+def test_code_of_file_is_hashed(registry, tmp_path):
     (tmp_path / "mine.py").write_text(SHAPE.replace('"polygon"', '"mine"'))
     first = registry.resolve(VariantRef(file="mine.py"), tmp_path)
     assert registry.load(first).name == "mine"
@@ -93,6 +93,6 @@ def test_broken_file_is_refused(registry, tmp_path, code, message):
 
 
 @pytest.mark.parametrize("value", [3, {}, {"name": "a", "file": "b"}, {"name": 3}])
-def test_reference_has_either_name_or_file(value):
+def test_reference_has_one_of_name_and_file(value):
     with pytest.raises(ValueError, match="expected"):
         VariantRef.model_validate(value)

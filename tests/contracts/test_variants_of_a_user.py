@@ -15,8 +15,8 @@ def easiest(pool, n_selected, options, seed):
     return rank_rest(pool, picks, -pool.difficulty[picks], -pool.difficulty)
 
 STRATEGY = Strategy(
-    name="easiest", title="Easiest", summary="The easiest.", paper="", options=NoOptions,
-    rank=easiest, needs_difficulty=True, needs_embeddings=False, uses_seed=False, is_nested=True,
+    name="easiest", title="Easiest", summary="The easiest.", options=NoOptions,
+    rank=easiest, needs_difficulty=True, is_nested=True,
 )
 """
 MEASURE = """
@@ -24,7 +24,7 @@ from bridgekd.selection.measure import DifficultyMeasure
 from bridgekd.variants import NoOptions
 
 MEASURE = DifficultyMeasure(
-    name="least_confident", title="Least confident", summary="Least confident.", paper="",
+    name="least_confident", title="Least confident", summary="Least confident.",
     options=NoOptions, score_tokens=lambda logits: 1 - logits.softmax(-1).amax(-1),
 )
 """

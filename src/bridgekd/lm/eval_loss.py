@@ -35,7 +35,7 @@ def compute_eval_loss(
         nonlocal total, weight
         pad_id = int(local.tokenizer.pad_token_id)
         b = pad_batch([tokenized[i] for i in batch], pad_id, local.device)
-        logits = compute_logits_at(local.model, local.model, b.positions, b.forward_arguments)
+        logits = compute_logits_at(local.model, b.positions, b.forward_arguments)
         total += float(compute_nll(TokenBatch(logits, b.targets, b.weights, b.sequence_ids)))
         weight += float(b.weights.sum())
 

@@ -122,11 +122,11 @@ def compute_at_positions(
 
 
 def compute_logits_at(
-    model: Any, inner: Any, positions: Tensor, arguments: Mapping[str, object]
+    model: Any, positions: Tensor, arguments: Mapping[str, object], *, inner: Any = None
 ) -> Tensor:
     """Return the logits [m, vocabulary] at `positions` of the flattened ids, with gradients.
 
-    `model` may be a wrapper for several processes around `inner`.
+    `model` may wrap `inner` for several processes.
     """
 
     def select_states(_module: Any, _args: Any, output: Any) -> Any:

@@ -53,7 +53,7 @@ def count_row_tokens(local: LocalModel, rows: Sequence[TrainingSequence]) -> lis
 def measure_reading(local: LocalModel, examples: Sequence[Example]) -> WorkRate:
     """Return the seconds per prompt token of a model that reads prompts."""
     prompts = _tokenize_cot_prompts(local, examples)
-    n, seconds = _time_growing(lambda n: generate_ids(local, prompts[:n], 1, ()), len(prompts))
+    n, seconds = _measure_growing(lambda n: generate_ids(local, prompts[:n], 1, ()), len(prompts))
     return WorkRate(per_token_s=seconds / sum(map(len, prompts[:n])))
 
 
@@ -68,18 +68,18 @@ def measure_decoding(
     max_length = max(map(len, prompts))
     size = batch_size or choose_generation_batch(local, max_length, max_new_tokens)
 
-    def time_step(n_rows: int) -> float:
+    def measure_step(n_rows: int) -> float:
         def decode(n_steps: int) -> None:
             generate_ids(local, [prompts[0][-_N_PROMPT:]] * n_rows, 1 + n_steps, ())
 
-        n_steps, seconds = _time_growing(decode, max(1, max_new_tokens - 1))
+        n_steps, seconds = _measure_growing(decode, max(1, max_new_tokens - 1))
         started = time.monotonic()
         decode(0)
         reading = time.monotonic() - started
         return max(seconds - reading, seconds / 10) / n_steps
 
     small = max(1, size // _BATCH_RATIO)
-    return _fit_line((small, time_step(small)), (size, time_step(size))), size
+    return _fit_line((small, measure_step(small)), (size, measure_step(size))), size
 
 
 def measure_training(
@@ -102,7 +102,7 @@ def measure_training(
     typical = sorted(range(len(rows)), key=lambda i: abs(lengths[i] - middle))[:_N_TYPICAL]
     n_processes, padding = runtime.num_processes, 1.0
 
-    def time_update(batch_size: int, n_updates: int) -> tuple[float, float]:
+    def measure_update(batch_size: int, n_updates: int) -> tuple[float, float]:
         nonlocal padding
         config = train.model_copy(update={"batch_size": batch_size, "updates": n_updates})
         times: list[float] = []
@@ -117,11 +117,11 @@ def measure_training(
             padding = estimate_padding(lengths, train.batch_size, log.micro_tokens)
         return log.n_tokens / n_updates, (times[-1] - times[1]) / (n_updates - 1)
 
-    small = time_update(n_processes, _MIN_UPDATES)
+    small = measure_update(n_processes, _MIN_UPDATES)
     n_rows = max(2, int(_TARGET_S / small[1])) * n_processes
     batch_size = min(train.batch_size, n_rows)
     n_updates = min(_MAX_UPDATES, max(_MIN_UPDATES, n_rows // batch_size))
-    rate = _fit_line(small, time_update(batch_size, n_updates))
+    rate = _fit_line(small, measure_update(batch_size, n_updates))
     return WorkRate(per_call_s=rate.per_call_s, per_token_s=rate.per_token_s * padding)
 
 
@@ -145,7 +145,7 @@ def estimate_padding(lengths: Sequence[int], batch_size: int, micro_tokens: int 
     return n_padded / n_tokens
 
 
-def _time_growing(work: Callable[[int], object], n_max: int) -> tuple[int, float]:
+def _measure_growing(work: Callable[[int], object], n_max: int) -> tuple[int, float]:
     """Return (size, seconds) of the first size that takes MIN_S seconds, or of the largest."""
     work(1)
     n = 1

@@ -54,7 +54,5 @@ def verify_packing(local: LocalModel, rows: Sequence[TokenizedSequence]) -> bool
 @torch.no_grad()
 def _compute_nll(local: LocalModel, batch: MicroBatch) -> Tensor:
     with eval_mode(local.model):
-        logits = compute_logits_at(
-            local.model, local.model, batch.positions, batch.forward_arguments
-        )
+        logits = compute_logits_at(local.model, batch.positions, batch.forward_arguments)
     return token_nll(logits.float(), batch.targets)

@@ -25,8 +25,7 @@ class ReferenceModel:
     @torch.no_grad()
     def compute_logits(self, positions: Tensor, arguments: Mapping[str, object]) -> Tensor:
         """Return its logits [m, n_shared] at `positions` of a forward pass with `arguments`."""
-        model = self.local.model
-        return compute_logits_at(model, model, positions, arguments)[:, : self.n_shared]
+        return compute_logits_at(self.local.model, positions, arguments)[:, : self.n_shared]
 
 
 def load_reference(spec: ReferenceSpec, trained: LocalModel) -> ReferenceModel | None:

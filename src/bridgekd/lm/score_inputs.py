@@ -46,12 +46,14 @@ def tokenize_answer_prompts(
     )
     offsets = encoding["offset_mapping"] if tokenizer.is_fast else [()] * len(texts)
     return [
-        TokenizedPrompt(tuple(ids), _mark_question(text, render_question(e), spans, len(ids)))
+        TokenizedPrompt(
+            tuple(ids), _find_question_tokens(text, render_question(e), spans, len(ids))
+        )
         for e, text, ids, spans in zip(examples, texts, encoding["input_ids"], offsets, strict=True)
     ]
 
 
-def _mark_question(
+def _find_question_tokens(
     text: str, question: str, spans: Sequence[tuple[int, int]], n_tokens: int
 ) -> tuple[bool, ...]:
     """Return which tokens overlap the question in the text; all of them if that is unknown."""

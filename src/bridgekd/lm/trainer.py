@@ -122,8 +122,8 @@ class UpdateTrainer(Trainer):
         else:
             batch = pad_batch(rows, int(self.local.tokenizer.pad_token_id), self.local.device)
         arguments = batch.forward_arguments
+        logits = compute_logits_at(model, batch.positions, arguments, inner=self.local.model)
         reference_logits = None
-        logits = compute_logits_at(model, self.local.model, batch.positions, arguments)
         if self.reference is not None:
             reference_logits = self.reference.compute_logits(batch.positions, arguments)
         tokens = TokenBatch(
