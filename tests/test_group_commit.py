@@ -1,4 +1,4 @@
-"""Grouped writing: durable before it is said to be done, undone piece by piece, sorted by rank."""
+"""Grouped writes: durable before they are done, rolled back one by one, in the order of rank."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def reserve(ledger, n, amount=100):
 
 
 def durable_ids(path):
-    """What another process would find after a power cut now: through a connection of its own."""
+    """Return the ids that another process would find now, through its own connection."""
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         return {row[0] for row in db.execute("SELECT id FROM attempts")}
@@ -82,7 +82,7 @@ def test_a_piece_that_fails_undoes_itself_alone(tmp_path):
         assert durable_ids(ledger.path) == {first, second, last, small}
 
 
-def test_what_was_asked_for_is_written_even_if_the_caller_is_cancelled(tmp_path):
+def test_a_write_is_done_even_if_its_caller_is_cancelled(tmp_path):
     async def impatient(commits):
         task = asyncio.create_task(commits.commit(lambda: reserve(commits.ledger, 1)))
         await asyncio.sleep(0)
@@ -96,7 +96,7 @@ def test_what_was_asked_for_is_written_even_if_the_caller_is_cancelled(tmp_path)
         assert len(durable_ids(ledger.path)) == 1
 
 
-def test_recalling_sees_only_what_is_durable(tmp_path):
+def test_find_answer_sees_only_durable_rows(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         looked = threading.Event()
         inside = threading.Event()
@@ -120,8 +120,8 @@ def test_recalling_sees_only_what_is_durable(tmp_path):
         assert ledger.find_answer(compute_request_key(call(1))).state == "refused"
 
 
-def test_no_later_call_takes_the_room_that_an_earlier_one_waits_for(tmp_path):
-    """The big second call has to wait for the first; the small ones behind it wait as well."""
+def test_no_later_request_passes_one_that_waits_for_budget(tmp_path):
+    """The large second request waits for the first; the small ones after it wait too."""
     sizes = [10, 700, 10, 10]
     requests = [
         TeacherRequest(f"e{n}", n, (Message("user", "x" * size),)) for n, size in enumerate(sizes)
@@ -134,12 +134,12 @@ def test_no_later_call_takes_the_room_that_an_earlier_one_waits_for(tmp_path):
 
     with run_teacher_server(slowly, faults=Faults(latency_s=0.1)) as server:
         stop = 2205 + 3000  # of the first alone; the second may take 3930
-        bought = purchase(tmp_path / "l.db", server, requests, stop=stop)
-    assert len(bought.completions) == 4
+        result = purchase(tmp_path / "l.db", server, requests, stop=stop)
+    assert len(result.completions) == 4
     assert order[:2] == [10, 700]
 
 
-def test_buying_works_beside_a_running_event_loop(tmp_path):
+def test_a_purchase_works_under_a_running_event_loop(tmp_path):
     async def notebook(server):
         return purchase(tmp_path / "l.db", server, pool(5))
 
@@ -186,13 +186,13 @@ with Ledger(path) as ledger:
     flying = [ledger.reserve(call(n), **hold) for n in range(64)]
     full = os.open(filler, os.O_CREAT | os.O_WRONLY)
     try:
-        while True:  # somebody else fills the disk
+        while True:  # another program fills the disk
             os.write(full, bytes(4096))
     except OSError:
         os.close(full)
-    for attempt_id in flying:  # what is in flight is paid for, and arrives
+    for attempt_id in flying:  # open requests are billed, and their answers arrive
         works = [lambda: ledger.record(attempt_id, "x" * 8000, price=None)]
-        works += [lambda: ledger.reserve(call(98), **hold)]  # another call wants to go out
+        works += [lambda: ledger.reserve(call(98), **hold)]  # a further request
         ledger.run_in_transaction(works)
         ledger.run_in_transaction([lambda: ledger.settle(attempt_id, "answered", RequestCost(1, 1,
         1))])
@@ -204,7 +204,7 @@ with Ledger(path) as ledger:
 
 
 def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
-    """On a small file system of its own, made in a name space of its own."""
+    """Use a small file system in its own name space."""
     disk = tmp_path / "disk"
     disk.mkdir()
     (tmp_path / "child.py").write_text(FULL)
@@ -252,7 +252,7 @@ asyncio.new_event_loop().run_until_complete(notebook())  # which handles no sign
 """
 
 
-def test_an_interrupt_in_a_notebook_stops_the_buying(tmp_path):
+def test_an_interrupt_in_a_notebook_stops_the_purchase(tmp_path):
     script = tmp_path / "notebook.py"
     script.write_text(INTERRUPTED)
     command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path / "l.db")]
