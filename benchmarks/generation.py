@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 
 import bridgekd
 from bridgekd import lm
-from bridgekd.lm.collate import pad_left
+from bridgekd.lm.collate import pad_rows
 from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
 from bridgekd.prompts import COT_INSTRUCTION
 from bridgekd.records import Message
@@ -56,7 +56,7 @@ def generate_plain(
     )  # fmt: skip
     texts = []
     for start in range(0, len(ids), batch_size):
-        rows, mask = pad_left(ids[start : start + batch_size], pad_id, local.device)
+        rows, mask = pad_rows(ids[start : start + batch_size], pad_id, local.device, side="left")
         out = local.model.generate(input_ids=rows, attention_mask=mask, generation_config=config)[
             :, rows.shape[1] :
         ]

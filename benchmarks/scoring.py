@@ -101,8 +101,8 @@ def plain_loss(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numb
     """The `loss` of the plain loop."""
     return plain(
         local,
-        tokenize_answer_prompts(local, pool),
-        tokenize_answers(local, [format_answer(e) for e in pool]),
+        tokenize_answer_prompts(local.tokenizer, pool),
+        tokenize_answers(local.tokenizer, [format_answer(e) for e in pool]),
         size,
     )
 
@@ -112,11 +112,11 @@ def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> N
     counts = [len(e.choices) for e in pool]
     asked = [
         a
-        for a, count in zip(tokenize_answer_prompts(local, pool), counts, strict=True)
+        for a, count in zip(tokenize_answer_prompts(local.tokenizer, pool), counts, strict=True)
         for _ in range(count)
     ]
     shown = [option for example in pool for option in format_choices(example)]
-    losses, vectors = plain(local, asked, tokenize_answers(local, shown), size)
+    losses, vectors = plain(local, asked, tokenize_answers(local.tokenizer, shown), size)
     firsts = np.cumsum([0, *counts[:-1]])
     entropies = [choice_entropy(-part) for part in np.split(losses, firsts[1:])]
     return np.array(entropies), vectors[firsts]
@@ -124,8 +124,8 @@ def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> N
 
 def full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `entropy` of this package without a shared prompt; its batches are the same."""
-    questions = choice_logprobs.tokenize_choices(local, pool)
-    costs = [max(len(row.ids) for row in q.rows()) * len(q.targets) for q in questions]
+    questions = choice_logprobs.tokenize_choices(local.tokenizer, pool)
+    costs = [max(len(row.ids) for row in q.build_rows()) * len(q.targets) for q in questions]
     entropies, vectors = np.zeros(len(pool)), [np.zeros(0)] * len(pool)
     with eval_mode(local.model):
         for batch in batch_by_median_tokens(costs, size):

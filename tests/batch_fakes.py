@@ -36,7 +36,7 @@ def batch_teacher(server, **more):
 
 def buy_batch(path, server, requests, *, stop=None, limits=None, key="none", note=None, **more):
     options = {name: more.pop(name) for name in ("accept", "run") if name in more}
-    with Ledger(path, hard_stop_microusd=stop) as ledger:
+    with Ledger(path, hard_limit_microusd=stop) as ledger:
         return buy_answers(
             requests,
             ledger,

@@ -42,7 +42,7 @@ KINDS = (
 PATIENCE_S = 10.0  # to store an answer on a busy machine
 ANSWER_FAULTS = Faults(truncate=0.1, refuse=0.05, latency_s=0.01)
 NETWORK_FAULTS = replace(
-    ANSWER_FAULTS, spread=0.7, rate_limit=0.05, error=0.05, drop=0.05, retry_after_s=0.001
+    ANSWER_FAULTS, latency_log_sd=0.7, rate_limit=0.05, error=0.05, drop=0.05, retry_after_s=0.001
 )
 RECORDED = "SELECT 1 FROM attempts WHERE state = 'reserved' AND raw_response IS NOT NULL"
 RESERVED = "SELECT 1 FROM attempts WHERE id >= ?"

@@ -64,7 +64,7 @@ def run_purchase(task: ProcessTask, progress: Progress = ignore_progress) -> Pur
         timeout_s=30.0,
         max_attempts=20,
     )
-    with Ledger(task.path, hard_stop_microusd=task.stop) as ledger:
+    with Ledger(task.path, hard_limit_microusd=task.stop) as ledger:
         return buy_answers(
             pool(task.n_pool),
             ledger,

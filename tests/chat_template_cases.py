@@ -1,7 +1,7 @@
-"""Tokenizers as the families that people bring have them: template, special tokens, splitting.
+"""Small tokenizers with the template, special tokens and splitting of common model families.
 
-The templates follow each family's published format, cut down to what text alone can reach (no
-tools, no images). `prompt` is the rendering of ASKED written out by hand.
+The templates follow the published format of each family, without tools and images. `prompt` is the
+expected rendering of QUESTION, written by hand.
 """
 
 import json
@@ -21,13 +21,14 @@ from transformers import PreTrainedTokenizerFast
 
 from tiny_models import TEXT
 
-ASKED = "Who holds the box ?\nThink step by step, then give the answer."
+QUESTION = "Who holds the box ?\nThink step by step, then give the answer."
 
 
 @dataclass(frozen=True)
 class TemplateCase:
-    """`kind` is the way of splitting: bytes (byte-level BPE), gemma (SentencePiece without a space
-    put before a text) or llama2 (SentencePiece with one).
+    """A model family. `kind` is bytes (byte-level BPE), gemma (SentencePiece) or llama2.
+
+    llama2 is SentencePiece that puts a space before every text.
     """
 
     template: str | None
@@ -38,8 +39,8 @@ class TemplateCase:
     pad: str | None
     kind: str = "bytes"
     bos: str | None = None
-    has_bos: bool = False  # whether the tokenizer by itself puts BOS before a text
-    rstrip: bool = False  # whether its special tokens swallow white space behind them
+    has_bos: bool = False  # whether the tokenizer itself puts BOS before a text
+    rstrip: bool = False  # whether special tokens remove white space after them
 
 
 _QWEN_SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
@@ -47,7 +48,7 @@ _SMOL_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging 
 
 
 def chatml_with_default(system: str) -> str:
-    """ChatML that writes a system turn of its own where the first message is none."""
+    """Return ChatML with a default system turn if the first message is not a system message."""
     return (
         "{%- for m in messages %}"
         "{%- if loop.first and m.role != 'system' %}"
@@ -59,8 +60,8 @@ def chatml_with_default(system: str) -> str:
     )
 
 
-# Thoughts of earlier turns are cut off, the last turn's is written even if it is empty, and where
-# thinking is off the prompt has an empty one.
+# Removes thinking blocks of earlier turns. Writes the block of the last turn even if it is empty.
+# If thinking is off, the prompt has an empty block.
 _QWEN3 = """\
 {%- set last = namespace(query=messages|length - 1) %}
 {%- for m in messages[::-1] %}
@@ -136,7 +137,7 @@ _GEMMA = """\
 {% endfor %}\
 {% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"""
 
-# The first Phi-3 has no place for a system message and says nothing about it; 3.5 has one.
+# The first Phi-3 silently drops a system message; 3.5 keeps it.
 _PHI3 = """\
 {{ bos_token }}{% for m in messages %}\
 {% if m['role'] == 'user' %}{{ '<|user|>\\n' + m['content'] + '<|end|>\\n<|assistant|>\\n' }}\
@@ -175,7 +176,7 @@ _MISTRAL = """\
 {%- endfor %}
 """
 
-# Opens a thought whatever it is told, and cuts thoughts out of earlier turns.
+# Always opens a thinking block, and removes thinking blocks of earlier turns.
 _R1 = """\
 {{ bos_token }}{% for m in messages %}\
 {% if m['role'] == 'system' %}{{ m['content'] }}\
@@ -188,17 +189,17 @@ _CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 FAMILIES = {
     "qwen2.5": TemplateCase(
         template=chatml_with_default(_QWEN_SYSTEM),
-        prompt=f"<|im_start|>system\n{_QWEN_SYSTEM}<|im_end|>\n<|im_start|>user\n{ASKED}<|im_end|>\n"
+        prompt=f"<|im_start|>system\n{_QWEN_SYSTEM}<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n"
         "<|im_start|>assistant\n",
         end="<|im_end|>",
         specials=_CHATML,
         eos="<|im_end|>",
         pad="<|endoftext|>",
     ),
-    "qwen2.5 base": TemplateCase(  # ends a text with the token that it pads with
+    "qwen2.5 base": TemplateCase(  # end-of-text and padding are the same token
         template=chatml_with_default("You are a helpful assistant."),
         prompt="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n",
+        f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n",
         end="<|im_end|>",
         specials=_CHATML,
         eos="<|endoftext|>",
@@ -206,7 +207,7 @@ FAMILIES = {
     ),
     "qwen3": TemplateCase(
         template=_QWEN3,
-        prompt=f"<|im_start|>user\n{ASKED}<|im_end|>\n<|im_start|>assistant\n"
+        prompt=f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
         "<think>\n\n</think>\n\n",
         end="<|im_end|>",
         specials=(*_CHATML, "<think>", "</think>"),
@@ -217,7 +218,7 @@ FAMILIES = {
         template=_LLAMA3,
         prompt="<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n"
         "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n<|eot_id|>"
-        f"<|start_header_id|>user<|end_header_id|>\n\n{ASKED}<|eot_id|>"
+        f"<|start_header_id|>user<|end_header_id|>\n\n{QUESTION}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
         end="<|eot_id|>",
         specials=(
@@ -234,7 +235,7 @@ FAMILIES = {
     ),
     "gemma": TemplateCase(
         template=_GEMMA,
-        prompt=f"<bos><start_of_turn>user\n{ASKED}<end_of_turn>\n<start_of_turn>model\n",
+        prompt=f"<bos><start_of_turn>user\n{QUESTION}<end_of_turn>\n<start_of_turn>model\n",
         end="<end_of_turn>",
         specials=("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"),
         bos="<bos>",
@@ -245,7 +246,7 @@ FAMILIES = {
     ),
     "phi3": TemplateCase(
         template=_PHI3,
-        prompt=f"<s><|user|>\n{ASKED}<|end|>\n<|assistant|>\n",
+        prompt=f"<s><|user|>\n{QUESTION}<|end|>\n<|assistant|>\n",
         end="<|end|>",
         specials=("<unk>", "<s>", "</s>", "<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"),
         bos="<s>",
@@ -257,7 +258,7 @@ FAMILIES = {
     ),
     "phi3.5": TemplateCase(
         template=_PHI35,
-        prompt=f"<|user|>\n{ASKED}<|end|>\n<|assistant|>\n",
+        prompt=f"<|user|>\n{QUESTION}<|end|>\n<|assistant|>\n",
         end="<|end|>",
         specials=(
             "<unk>",
@@ -277,7 +278,7 @@ FAMILIES = {
     ),
     "mistral": TemplateCase(
         template=_MISTRAL,
-        prompt=f"<s>[INST] {ASKED}[/INST]",
+        prompt=f"<s>[INST] {QUESTION}[/INST]",
         end="</s>",
         specials=("<unk>", "<s>", "</s>", "[INST]", "[/INST]"),
         bos="<s>",
@@ -288,7 +289,7 @@ FAMILIES = {
     ),
     "smollm2": TemplateCase(
         template=chatml_with_default(_SMOL_SYSTEM),
-        prompt=f"<|im_start|>system\n{_SMOL_SYSTEM}<|im_end|>\n<|im_start|>user\n{ASKED}<|im_end|>\n"
+        prompt=f"<|im_start|>system\n{_SMOL_SYSTEM}<|im_end|>\n<|im_start|>user\n{QUESTION}<|im_end|>\n"
         "<|im_start|>assistant\n",
         end="<|im_end|>",
         specials=_CHATML,
@@ -298,7 +299,7 @@ FAMILIES = {
     ),
     "r1": TemplateCase(
         template=_R1,
-        prompt=f"<｜begin▁of▁sentence｜><｜User｜>{ASKED}<｜Assistant｜><think>\n</think>\n\n",
+        prompt=f"<｜begin▁of▁sentence｜><｜User｜>{QUESTION}<｜Assistant｜><think>\n</think>\n\n",
         end="<｜end▁of▁sentence｜>",
         specials=(
             "<｜begin▁of▁sentence｜>",
@@ -315,7 +316,7 @@ FAMILIES = {
     ),
     "bloom": TemplateCase(
         template=None,
-        prompt=f"{ASKED}\n",
+        prompt=f"{QUESTION}\n",
         end="</s>",
         specials=("<unk>", "<s>", "</s>", "<pad>"),
         bos="<s>",
@@ -325,14 +326,14 @@ FAMILIES = {
 }
 _TEXTS = [
     *TEXT.split("\n"),
-    *ASKED.split("\n"),
+    *QUESTION.split("\n"),
     "Today Date: 26 Jul 2024",
     "You are a helpful assistant.",
 ]
 
 
 def make_tokenizer(family: TemplateCase) -> PreTrainedTokenizerFast:
-    """A small tokenizer of the family's kind, trained on a few sentences."""
+    """Return a small tokenizer of the family, trained on a few sentences."""
     raw, alphabet = _blank(family.kind)
     trainer = trainers.BpeTrainer(
         vocab_size=520,
@@ -349,9 +350,9 @@ def make_tokenizer(family: TemplateCase) -> PreTrainedTokenizerFast:
         ]
     )
     if family.has_bos:
-        place = raw.token_to_id(family.bos)
+        bos_id = raw.token_to_id(family.bos)
         raw.post_processor = TemplateProcessing(
-            single=f"{family.bos} $A", special_tokens=[(family.bos, place)]
+            single=f"{family.bos} $A", special_tokens=[(family.bos, bos_id)]
         )
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
@@ -367,18 +368,19 @@ _BYTES = [f"<0x{i:02X}>" for i in range(256)]
 
 
 def _as_published(raw: Tokenizer) -> Tokenizer:
-    """Without what only the training needed: SentencePiece's bytes are ordinary tokens, and its
-    words are not cut before they are merged.
+    """Return the tokenizer without the parts that only its training needs.
+
+    In SentencePiece, bytes are ordinary tokens, and words are not split before merging.
     """
-    told = json.loads(raw.to_str())
-    told["added_tokens"] = []
-    if told["model"]["byte_fallback"]:
-        told["pre_tokenizer"] = None
-    return Tokenizer.from_str(json.dumps(told))
+    config = json.loads(raw.to_str())
+    config["added_tokens"] = []
+    if config["model"]["byte_fallback"]:
+        config["pre_tokenizer"] = None
+    return Tokenizer.from_str(json.dumps(config))
 
 
 def _blank(kind: str) -> tuple[Tokenizer, list[str]]:
-    """A tokenizer that is still to be trained, and the alphabet that it starts from."""
+    """Return an untrained tokenizer and its initial alphabet."""
     if kind == "bytes":
         raw = Tokenizer(models.BPE())
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,6 +1,7 @@
-"""A headless Chromium, spoken to in the DevTools protocol over a pipe: no driver, no websocket.
+"""A headless Chromium, controlled with the DevTools protocol over a pipe: no driver, no websocket.
 
-Commands are JSON objects that end in a zero byte, written to its descriptor 3 and answered on 4.
+Commands are JSON objects that end in a zero byte. Chromium reads them from its descriptor 3 and
+answers on descriptor 4.
 """
 
 import base64
@@ -24,114 +25,109 @@ _FLAGS = (
 
 
 class Tab:
-    """One tab; `heard` is every event of it so far, as (method, parameters)."""
+    """One tab. `events` has all of its events so far as (method, parameters)."""
 
-    def __init__(self, to, back, patience_s):
-        self.to, self.back, self.patience_s = to, back, patience_s
-        self.n, self.rest, self.session = 0, b"", None
+    def __init__(self, input_fd, output_fd, timeout_s):
+        self.input_fd, self.output_fd, self.timeout_s = input_fd, output_fd, timeout_s
+        self.n_commands, self.rest, self.session = 0, b"", None
         self.events = []
 
-    def ask(self, method, **parameters):
-        """The result of a command; RuntimeError if it is refused or does not come."""
-        self.n += 1
-        message = {"id": self.n, "method": method, "params": parameters}
+    def send(self, method, **parameters):
+        """The result of a command. RuntimeError if it is refused or there is no result."""
+        self.n_commands += 1
+        message = {"id": self.n_commands, "method": method, "params": parameters}
         if self.session is not None:
             message["sessionId"] = self.session
-        os.write(self.to, json.dumps(message).encode() + b"\0")
-        return self._until(lambda told: told.get("id") == self.n)
+        os.write(self.input_fd, json.dumps(message).encode() + b"\0")
+        return self._wait_until(lambda message: message.get("id") == self.n_commands)
 
     def wait_for(self, method):
-        """The parameters of the next such event, or of the last one heard."""
+        """The parameters of the last such event, or of the next one if there was none."""
         for name, parameters in reversed(self.events):
             if name == method:
                 return parameters
-        return self._until(lambda told: told.get("method") == method)
+        return self._wait_until(lambda message: message.get("method") == method)
 
     def settle(self, seconds=0.5):
-        """Hears what comes within so many quiet seconds."""
-        while select.select([self.back], [], [], seconds)[0]:
+        """Read events until there was none for this number of seconds."""
+        while select.select([self.output_fd], [], [], seconds)[0]:
             self._read()
 
     def open(self, path, width=1280, height=900, **media):
-        """Shows a file; `media` are features such as `prefers_color_scheme="dark"`."""
+        """Open a file. `media` are features such as `prefers_color_scheme="dark"`."""
         features = [{"name": k.replace("_", "-"), "value": v} for k, v in media.items()]
-        self.ask("Emulation.setEmulatedMedia", media="", features=features)
+        self.send("Emulation.setEmulatedMedia", media="", features=features)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.ask("Emulation.setDeviceMetricsOverride", **size)
+        self.send("Emulation.setDeviceMetricsOverride", **size)
         self.events.clear()
-        self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.send("Page.navigate", url=path.resolve().as_uri())
         self.wait_for("Page.loadEventFired")
         self.settle()
 
     def evaluate(self, script):
         """The value of a JavaScript expression."""
-        told = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
-        return told["result"].get("value")
+        reply = self.send("Runtime.evaluate", expression=script, returnByValue=True)
+        return reply["result"].get("value")
 
-    def screenshot(self, path, whole=True):
-        """The page as a PNG file, down to its end if `whole`."""
-        told = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(told["data"]))
+    def screenshot(self, path, full_page=True):
+        """Write the page, or only the visible part of it, as a PNG file."""
+        reply = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=full_page)
+        path.write_bytes(base64.b64decode(reply["data"]))
         return path
 
     def press(self, key, code):
-        """A key, down and up."""
+        """Press and release a key."""
         for kind in ("keyDown", "keyUp"):
-            self.ask(
+            self.send(
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code,
                 **({"text": "\r"} if key == "Enter" and kind == "keyDown" else {}),
             )  # fmt: skip
 
-    def printed(self, path):
-        """The page as a PDF file."""
-        path.write_bytes(base64.b64decode(self.ask("Page.printToPDF", paperWidth=8.27)["data"]))
-        return path
-
-    def _until(self, holds):
-        end = time.monotonic() + self.patience_s
+    def _wait_until(self, is_wanted):
+        end = time.monotonic() + self.timeout_s
         while time.monotonic() < end:
-            if select.select([self.back], [], [], 1.0)[0]:
-                for told in self._read():
-                    if "error" in told:
-                        raise RuntimeError(told["error"])
-                    if holds(told):
-                        return told.get("result", told.get("params"))
+            if select.select([self.output_fd], [], [], 1.0)[0]:
+                for message in self._read():
+                    if "error" in message:
+                        raise RuntimeError(message["error"])
+                    if is_wanted(message):
+                        return message.get("result", message.get("params"))
         raise RuntimeError("Chromium does not answer")
 
     def _read(self):
-        *whole, self.rest = (self.rest + os.read(self.back, 1 << 20)).split(b"\0")
-        told = [json.loads(text) for text in whole]
-        self.events += [(t["method"], t["params"]) for t in told if "method" in t]
-        return told
+        *texts, self.rest = (self.rest + os.read(self.output_fd, 1 << 20)).split(b"\0")
+        messages = [json.loads(text) for text in texts]
+        self.events += [(m["method"], m["params"]) for m in messages if "method" in m]
+        return messages
 
 
 @contextmanager
-def open_tab(folder, patience_s=120):
-    """A tab of a Chromium that keeps its things in `folder` and ends with the block."""
-    its_input, to = os.pipe()
-    back, its_output = os.pipe()
-    ours = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (its_input, its_output)]
+def open_tab(folder, timeout_s=120):
+    """A tab of a Chromium that stores its profile in `folder` and ends with the block."""
+    child_input, input_fd = os.pipe()
+    output_fd, child_output = os.pipe()
+    copies = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (child_input, child_output)]
     process = subprocess.Popen(
         [CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "about:blank"],
-        preexec_fn=lambda: [os.dup2(end, place) for end, place in zip(ours, (3, 4), strict=True)],
+        preexec_fn=lambda: [os.dup2(copy, fd) for copy, fd in zip(copies, (3, 4), strict=True)],
         close_fds=False,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    for end in (its_input, its_output, *ours):
+    for end in (child_input, child_output, *copies):
         os.close(end)
     try:
-        here = Tab(to, back, patience_s)
-        target = here.ask("Target.createTarget", url="about:blank")["targetId"]
-        attached = here.ask("Target.attachToTarget", targetId=target, flatten=True)
-        here.session = attached["sessionId"]
-        for part in ("Page", "Network", "Runtime", "Log"):
-            here.ask(f"{part}.enable")
-        yield here
-        here.session = None
-        here.ask("Browser.close")
+        tab = Tab(input_fd, output_fd, timeout_s)
+        target = tab.send("Target.createTarget", url="about:blank")["targetId"]
+        attached = tab.send("Target.attachToTarget", targetId=target, flatten=True)
+        tab.session = attached["sessionId"]
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            tab.send(f"{domain}.enable")
+        yield tab
+        tab.session = None
+        tab.send("Browser.close")
     finally:
         process.terminate()
         process.wait(30)
-        os.close(to)
-        os.close(back)
+        os.close(input_fd)
+        os.close(output_fd)

@@ -120,6 +120,6 @@ def test_missing_torch_is_one_sentence(runs, tmp_path, command):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "which is not installed; pip install 'bridgekd[local]'" in done.stderr
+    assert "which is not installed. Run: pip install 'bridgekd[local]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []

@@ -6,7 +6,11 @@ import pytest
 from answer_types import get_type
 from bridgekd.recipe import ConfidenceOptions
 from bridgekd.records import Example, Rationale
-from bridgekd.stages.check_rationales import calibrate_confidence, filter_by_agreement
+from bridgekd.stages.check_rationales import (
+    calibrate_confidence,
+    calibrate_rationales,
+    filter_by_agreement,
+)
 from bridgekd.stats.calibration import compute_calibration, select_confident
 
 
@@ -48,7 +52,8 @@ def test_rationales_without_majority_are_dropped_with_reason():
     examples = [Example(id, "Who?", "Ann") for id in "abc"]
     rows = [Rationale(id, "So.", "ann", "assistant", True) for id in "abc"]
     samples = [["ann", "ann", "bob"], ["ann", "bob", "bob"], ["", "", "ann"]]
-    kept, calibration = filter_by_agreement(rows, examples, samples, get_type("text"))
+    kept = filter_by_agreement(rows, samples)
+    calibration = calibrate_rationales(kept, examples, get_type("text"))
     assert [r.kept for r in kept] == [True, False, False]
     assert kept[1].reason == "inconsistent: 33% of 3 samples agree"
     assert [r.confidence for r in kept] == pytest.approx([2 / 3, 1 / 3, 1 / 3])

@@ -57,11 +57,11 @@ def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
         ("budget.queris=3", "Unknown key 'budget.queris'. Did you mean 'queries'"),
         ("budget.queries=0", "A budget of 0 queries buys nothing"),
         ("budget.queries=500", "budget.queries of 500 is above the 27 questions of the pool"),
-        ("data.columns.question=qestion", "did you mean 'question'"),
+        ("data.columns.question=qestion", "Did you mean 'question'"),
         ("data.answer_type=multiple_choice", "multiple_choice, and the row has no choices"),
-        ("data.train=nowhere.jsonl", "no such data file"),
+        ("data.train=nowhere.jsonl", "There is no data file"),
         ("data.validation_size=100%", "leaves no pool"),
-        ("assistant.model=./nowhere", "no such model folder"),
+        ("assistant.model=./nowhere", "There is no model folder"),
         (
             "select.strategy={name: domains, alfa: 1}",
             "strategy domains: unknown option 'alfa'. Did you mean 'alpha'?",
@@ -77,19 +77,19 @@ def test_bad_settings_end_with_2_and_a_sentence(task, refused, override, complai
 def test_broken_rows_end_with_2_and_their_line(task, refused):
     with open(task / "train.jsonl", "a") as file:
         file.write('{"question": "x", "answer"\n')
-    assert "train.jsonl line 31: broken JSON" in refused(task, "run", "task.yaml", "--yes")
+    assert "train.jsonl line 31: Broken JSON" in refused(task, "run", "task.yaml", "--yes")
 
 
 def test_an_empty_pool_ends_with_2(task, refused):
     (task / "train.jsonl").write_text("\n")
-    assert "holds no rows" in refused(task, "run", "task.yaml", "--yes")
+    assert "has no rows" in refused(task, "run", "task.yaml", "--yes")
 
 
 def test_duplicate_ids_end_with_2(task, refused):
     rows = [{"question": "a", "answer": 1, "id": 5}, {"question": "b", "answer": 2, "id": 5}]
     write_jsonl(task / "train.jsonl", rows)
     text = refused(task, "plan", "task.yaml", "--set", "data.columns.id=id")
-    assert "line 2: id '5' stands already at" in text
+    assert "line 2: Duplicate id '5', first used at" in text
 
 
 def test_a_missing_key_ends_with_2_before_anything_runs(task, refused):
@@ -116,7 +116,7 @@ def test_a_paid_gateway_on_this_machine_is_asked_about_too(task, refused, monkey
 def test_a_store_that_cannot_be_written_ends_with_2(tiny, refused):
     (tiny.parent / "runs").write_text("a file where the store should be")
     text = refused(tiny.parent, "run", "tiny.yaml")
-    assert "cannot write to" in text and "choose another `store`" in text
+    assert "Cannot write to" in text and "Choose another `store`" in text
 
 
 def test_a_model_folder_that_holds_no_weights_ends_with_2(tiny, refused):
@@ -151,7 +151,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tiny, bridgekd):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert "Interrupted; everything finished is kept" in said
+    assert "Interrupted. Finished work is saved" in said
     assert "Traceback" not in said
     assert json.loads((tiny.parent / "runs" / "tiny.json").read_text())["state"] == "interrupted"
     assert bridgekd("run", "tiny.yaml", cwd=tiny.parent)[0] == 0
@@ -183,15 +183,15 @@ def test_the_installed_command_returns_its_exit_code(tmp_path):
 
 def test_a_template_recipe_is_written_once(tmp_path, bridgekd, refused):
     assert bridgekd("init", "mine.yaml", cwd=tmp_path)[0] == 0
-    assert "mine.yaml is there already" in refused(tmp_path, "init", "mine.yaml")
+    assert "mine.yaml exists already" in refused(tmp_path, "init", "mine.yaml")
 
 
 def test_what_cannot_be_written_or_served_is_a_sentence(tmp_path, refused):
-    assert "make its folder first" in refused(tmp_path, "init", "nowhere/task.yaml")
+    assert "Create its folder first" in refused(tmp_path, "init", "nowhere/task.yaml")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         told = refused(tmp_path, "sandbox", "serve", "--port", port)
-    assert f"cannot serve on port {port}" in told
+    assert f"Cannot use port {port}" in told
 
 
 COMMANDS = ("run", "plan", "compare", "status", "report", "export", "ask", "init", "demo")

@@ -64,7 +64,7 @@ def test_reference_has_every_command_and_option(site):
 def test_reference_has_every_variant(site, registry):
     text = read_page(site, "reference/variants")
     for variant in registry:
-        assert variant.summary in text
+        assert variant.summary.replace("`", "") in text
         assert all(f"{option}: " in text for option in variant.options.model_fields)
 
 
@@ -106,6 +106,11 @@ def test_recipes_in_guide_are_valid(tmp_path):
     blocks = re.findall(r"```yaml\n(.*?)```", (DOCS / "data.md").read_text(), re.DOTALL)
     (tmp_path / "my-task.yaml").write_text(blocks[0])
     assert len(blocks) == 1 and load_recipe(tmp_path / "my-task.yaml", []).budget.usd == 5
+
+
+def test_guide_on_data_has_every_answer_type():
+    text = (DOCS / "data.md").read_text(encoding="utf-8")
+    assert [name for name in GRADERS.list_names() if f"| `{name}` |" not in text] == []
 
 
 def test_promises_name_tests_that_exist():

@@ -14,9 +14,11 @@ MODULES = [
     for path in sorted(ROOT.rglob("*.py"))
     if ">>> " in path.read_text(encoding="utf-8")
 ]
+NEEDS_A_RUN = "bridgekd.api"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_examples_of_a_module_are_correct(module):
+@pytest.mark.parametrize("module", sorted({*MODULES} - {NEEDS_A_RUN}))
+def test_examples_of_a_module_are_correct(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = doctest.testmod(import_module(module), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0 and result.failed == 0

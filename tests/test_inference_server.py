@@ -109,7 +109,7 @@ def test_what_the_server_or_the_model_s_folder_would_add_is_switched_off(server)
     (body,) = server[1].bodies
     off = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     assert off.items() <= body.items()
-    assert body["stop_token_ids"] == list(server[0].tokenizer.stop)
+    assert body["stop_token_ids"] == list(server[0].tokenizer.stop_ids)
 
 
 def test_no_more_is_in_flight_than_the_recipe_says(folder, tmp_path):

@@ -23,7 +23,7 @@ def file(tmp_path_factory):
     return path
 
 
-def test_rows_of_several_groups_come_back_as_they_were(file):
+def test_rows_of_several_groups_are_read_as_written(file):
     rows = open_rows(file, Example)
     assert len(rows) == len(ROWS) and list(rows) == ROWS == read_rows(file, Example)
     assert (rows[0], rows[ROW_GROUP_SIZE], rows[-1]) == (ROWS[0], ROWS[ROW_GROUP_SIZE], ROWS[-1])
@@ -35,15 +35,15 @@ def test_rows_of_several_groups_come_back_as_they_were(file):
         rows[len(ROWS)]
 
 
-def test_gathered_rows_can_be_parted_and_written_group_by_group(tmp_path):
+def test_collected_rows_can_be_filtered_and_written(tmp_path):
     mask = np.arange(len(ROWS)) % 5 == 0
-    some = collect_rows(Example, iter(ROWS)).filter(mask)
-    assert list(some) == ROWS[::5]
-    write_tables(tmp_path / "x.parquet", Example, some.iter_tables())
+    selected = collect_rows(Example, iter(ROWS)).filter(mask)
+    assert list(selected) == ROWS[::5]
+    write_tables(tmp_path / "x.parquet", Example, selected.iter_tables())
     assert list(open_rows(tmp_path / "x.parquet", Example)) == ROWS[::5]
 
 
-def test_no_rows_are_rows_too(tmp_path):
+def test_empty_rows_are_rows(tmp_path):
     write_rows(tmp_path / "none.parquet", Example, [])
     assert (
         list(open_rows(tmp_path / "none.parquet", Example)) == [] == list(collect_rows(Example, []))
@@ -51,7 +51,7 @@ def test_no_rows_are_rows_too(tmp_path):
     assert len(collect_rows(Example, ROWS[:3]).filter(np.zeros(3, dtype=bool))) == 0
 
 
-def test_going_through_rows_by_place_loads_each_group_once():
+def test_access_in_order_loads_each_group_once():
     tables = [to_table(ROWS[at : at + 10], Example) for at in (0, 10, 20)]
     loaded = []
     rows = LazyRows(Example, [10, 10, 10], lambda k: loaded.append(k) or tables[k])
@@ -59,10 +59,10 @@ def test_going_through_rows_by_place_loads_each_group_once():
     assert loaded == [0, 1, 2]
 
 
-def test_an_id_that_stands_twice_is_named_with_both_places(tmp_path):
+def test_duplicate_id_is_named_with_both_places(tmp_path):
     path = write_jsonl(
         tmp_path / "x.jsonl",
         [{"id": i, "question": "q", "answer": "a"} for i in ("a", "b", "a")],
     )
-    with pytest.raises(InputError, match=r"line 3: id 'a' stands already at .*line 1"):
+    with pytest.raises(InputError, match=r"line 3: Duplicate id 'a', first used at .*line 1"):
         read_examples(path, ColumnNames(id="id"), get_type("text"))

@@ -1,4 +1,4 @@
-"""Bringing a ledger out and answers in: nothing lost, nothing half done, the names a run gives."""
+"""Export and import are complete or not done, and give requests the key that a run computes."""
 
 import csv
 import json
@@ -45,17 +45,17 @@ def row(**changes):
 
 
 def fill(ledger):
-    """One attempt of every kind: final ones first, in the order of their sample indices."""
+    """Add one attempt of every state: final ones first, in the order of their sample indices."""
 
-    def attempt(text, state, bill, price=PRICE, amount=900):
+    def attempt(text, state, cost, price=PRICE, amount=900):
         n = ledger._connection("write").execute("SELECT count(*) FROM attempts").fetchone()[0]
-        one = ledger.reserve(call(n), run="r", purpose="measure", reserve_microusd=amount)
+        attempt_id = ledger.reserve(call(n), run="r", purpose="measure", reserve_microusd=amount)
         if text:
-            ledger.record(one, text, price=price, request_id="req")
-        if bill is None:
-            ledger.release(one, state)
+            ledger.record(attempt_id, text, price=price, request_id="req")
+        if cost is None:
+            ledger.release(attempt_id, state)
         else:
-            ledger.settle(one, state, bill)
+            ledger.settle(attempt_id, state, cost)
 
     attempt(raw(), "answered", RequestCost(10, 20, 80))
     attempt(raw(reason="length"), "truncated", RequestCost(10, 20, 80))
@@ -82,10 +82,10 @@ def path(tmp_path):
 def finals(path):
     with Ledger(path) as ledger:
         stored = [ledger.find_answer(compute_request_key(call(n))) for n in range(12)]
-    return [s and (s.key, s.state, s.raw_response, s.bill) for s in stored]
+    return [s and (s.key, s.state, s.raw_response, s.cost) for s in stored]
 
 
-def test_an_export_brought_in_elsewhere_recalls_every_answer_at_its_bill(path, tmp_path):
+def test_imported_export_has_every_answer_at_its_cost(path, tmp_path):
     assert export_ledger(path, tmp_path / "all.jsonl") == 12
     new = tmp_path / "new.db"
     assert import_answers(tmp_path / "all.jsonl", new) == ImportCounts(8, 0, 4)
@@ -98,7 +98,7 @@ def test_an_export_brought_in_elsewhere_recalls_every_answer_at_its_bill(path, t
     assert verify(new).errors == ()
 
 
-def test_what_is_there_already_is_counted_and_not_brought_in_again(path, tmp_path):
+def test_known_answers_are_counted_and_not_imported_again(path, tmp_path):
     export_ledger(path, tmp_path / "all.jsonl")
     before = finals(path)
     assert import_answers(tmp_path / "all.jsonl", path, run="again") == ImportCounts(0, 8, 4)
@@ -106,7 +106,7 @@ def test_what_is_there_already_is_counted_and_not_brought_in_again(path, tmp_pat
     assert all(row.run != "again" for row in sum_spend(path))
 
 
-def test_of_two_lines_for_one_request_the_first_counts(tmp_path):
+def test_first_of_two_lines_for_one_request_is_imported(tmp_path):
     lines = [row(cost_usd=0.5), row(cost_usd=0.25)]
     file = write_jsonl(tmp_path / "f.jsonl", lines)
     assert import_answers(file, tmp_path / "l.db") == ImportCounts(1, 1, 0)
@@ -138,24 +138,24 @@ def test_of_two_lines_for_one_request_the_first_counts(tmp_path):
         ),
     ],
 )
-def test_a_plain_openai_body_gets_the_name_that_a_run_gives_it(body, settings):
+def test_plain_openai_body_gets_the_key_of_a_run(body, settings):
     effort = {"reasoning_effort": "low"} if "reasoning_effort" in body else {}
     teacher = TeacherOptions(**({"model": "m", "max_tokens": 50} | settings | effort))
     messages = (Message("system", "Reason."), Message("user", "2 + 2"))
-    asked = build_request(teacher, TeacherRequest("id", 0, messages))
+    request = build_request(teacher, TeacherRequest("id", 0, messages))
     sent = [{"role": m.role, "content": m.content} for m in messages]
     recorded = build_request_from_body({"model": teacher.model, "messages": sent} | body)
-    assert compute_request_key(recorded) == compute_request_key(asked)
+    assert compute_request_key(recorded) == compute_request_key(request)
 
 
-def test_fields_beside_the_known_ones_must_be_an_object():
-    with pytest.raises(ValueError, match=r"request.extra is 'x'; it must be an object"):
+def test_extra_must_be_an_object():
+    with pytest.raises(ValueError, match=r"request.extra is 'x'\. It must be an object"):
         build_request_from_body(
             {"model": "m", "messages": [{"role": "user", "content": "q"}], "extra": "x"}
         )
 
 
-def test_an_imported_answer_is_recalled_by_a_buying_and_charged_to_its_budget(tmp_path):
+def test_imported_answer_is_reused_and_charged_to_budget(tmp_path):
     question = TeacherRequest("e", 0, (Message("user", "2 + 2"),))
     other = TeacherRequest("f", 1, (Message("user", "3 + 3"),))
     with run_teacher_server(lambda question, seed: "Answer: 4") as server:
@@ -165,8 +165,8 @@ def test_an_imported_answer_is_recalled_by_a_buying_and_charged_to_its_budget(tm
         )  # fmt: skip
         recorded = row(request=build_request(teacher, question), price={"input": 2, "output": 3})
         import_answers(write_jsonl(tmp_path / "f.jsonl", [recorded]), tmp_path / "l.db")
-        with Ledger(tmp_path / "l.db", hard_stop_microusd=10_000) as ledger:
-            # a request may cost 448: beside the 80 of the first there is no budget left for it
+        with Ledger(tmp_path / "l.db", hard_limit_microusd=10_000) as ledger:
+            # A request may cost 448. With the 80 of the first, no budget is left for it.
             done = buy_answers(
                 [question, other], ledger, teacher=teacher, limits=Limits(microusd=500), run="r",
                 api_key="none",
@@ -189,86 +189,92 @@ def test_an_imported_answer_is_recalled_by_a_buying_and_charged_to_its_budget(tm
         (row(response=raw(None), price={"input": 2, "output": 3}), RequestCost(149, 50, 448)),
     ],
 )
-def test_an_answer_costs_what_its_line_says_and_the_ledger_can_prove_it(tmp_path, line, bill):
+def test_imported_answer_has_the_cost_in_its_line(tmp_path, line, bill):
     import_answers(write_jsonl(tmp_path / "f.jsonl", [line]), tmp_path / "l.db")
     with Ledger(tmp_path / "l.db") as ledger:
-        assert ledger.find_answer(compute_request_key(build_request_from_body(BODY))).bill == bill
+        assert ledger.find_answer(compute_request_key(build_request_from_body(BODY))).cost == bill
     assert verify(tmp_path / "l.db").errors == ()
 
 
 BAD = [
-    ({"answer": 1}, "unknown field 'answer'; known: request, response, price, cost_usd"),
-    ({"request": "2 + 2"}, "needs a request, the JSON object that was sent"),
-    ({"request": BODY | {"model": 3}}, "request.model is 3; it must be a name"),
-    ({"request": BODY | {"messages": []}}, "request.messages must be a list of at least one"),
+    ({"answer": 1}, "Unknown field 'answer'. Known: request, response, price, cost_usd"),
+    ({"request": "2 + 2"}, "The request is missing. Add the JSON object"),
+    ({"request": BODY | {"model": 3}}, "request.model is 3. It must be a name"),
+    ({"request": BODY | {"messages": []}}, "request.messages must be a list of at"),
     ({"request": BODY | {"messages": [{"role": "user"}]}}, "must have a role and a content"),
-    ({"request": BODY | {"sample_index": -1}}, "sample_index is -1; it must be a whole number"),
-    ({"request": BODY | {"max_tokens": "50"}}, "max_tokens is '50'; it must be a whole number"),
-    ({"request": BODY | {"n": 2}}, "n is 2; give each answer a line"),
+    ({"request": BODY | {"sample_index": -1}}, "sample_index is -1. It must be a whole"),
+    ({"request": BODY | {"max_tokens": "50"}}, "max_tokens is '50'. It must be a whole number"),
+    ({"request": BODY | {"n": 2}}, "n is 2. Give each answer its own line"),
     ({"request": BODY | {"seed": float("nan")}}, "not JSON compliant"),
-    ({"request": BODY | {"model": "\ud800"}}, "half of a surrogate"),
-    ({"request": BODY | {"max_tokens": None}, "response": raw(None)}, "nobody can tell its tokens"),
-    ({"response": None}, "the response is no chat completion: 'None'"),
-    ({"response": "<html>"}, "the response is no chat completion: '<html>'"),
-    ({"response": {"error": {"message": "quota"}}}, "the response is no chat completion"),
-    ({"response": raw({"prompt_tokens": 10**30, "completion_tokens": 1})}, "which cannot be"),
+    ({"request": BODY | {"model": "\ud800"}}, "Half of a surrogate"),
+    (
+        {"request": BODY | {"max_tokens": None}, "response": raw(None)},
+        "number of tokens is unknown",
+    ),
+    ({"response": None}, "The response is not a chat completion: 'None'"),
+    ({"response": "<html>"}, "The response is not a chat completion: '<html>'"),
+    ({"response": {"error": {"message": "quota"}}}, "The response is not a chat completion"),
+    (
+        {"response": raw({"prompt_tokens": 10**30, "completion_tokens": 1})},
+        "tokens is above the maximum of",
+    ),
     ({"price": {"input": 1}}, "price.output: Field required"),
     ({"price": {"input": 1, "output": -1}}, "price.output: Input should be greater than or equal"),
     ({"price": {"input": 1, "output": 1, "batch_factor": 0.5}}, "batch_factor is not a price"),
-    ({"price": {"input": 1, "output": 1}, "cost_usd": 1}, "a price and a cost_usd; give one"),
-    ({"cost_usd": -1}, "cost_usd is -1; it must be dollars, 0 or more"),
-    ({"cost_usd": True}, "cost_usd is True; it must be dollars"),
+    ({"price": {"input": 1, "output": 1}, "cost_usd": 1}, "a price and a cost_usd. Give one"),
+    ({"cost_usd": -1}, "cost_usd is -1. It must be at least 0 dollars"),
+    ({"cost_usd": True}, "cost_usd is True. It must be at least 0 dollars"),
 ]
 
 
-@pytest.mark.parametrize(("change", "complaint"), BAD)
-def test_a_bad_line_is_named_and_nothing_of_its_file_is_brought_in(tmp_path, change, complaint):
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_wrong_line_is_named_and_nothing_is_imported(tmp_path, change, message):
     lines = [row(request=BODY | {"sample_index": 9}), row(**change)]
     file = write_jsonl(tmp_path / "f.jsonl", lines)
     with pytest.raises(InputError) as caught:
         import_answers(file, tmp_path / "l.db")
-    assert "f.jsonl line 2: " in str(caught.value) and complaint in str(caught.value)
-    assert "mend or remove the line" in str(caught.value)
+    assert "f.jsonl line 2: " in str(caught.value) and message in str(caught.value)
+    assert "Fix or remove the line" in str(caught.value)
     assert not (tmp_path / "l.db").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "message"),
     [
-        ({"request": call(8)}, "is not that of its request"),
-        ({"state": "truncated"}, "its state is 'truncated', but its response says 'answered'"),
-        ({"response": None}, "its state is 'answered', but its response says 'unparsable'"),
-        ({"cost_microusd": None}, "cost_microusd is None; it must be a whole number"),
-        ({"purpose": "fun"}, "purpose is 'fun'; it must be train or measure"),
-        ({"run": None}, "run is None; it must be a name"),
+        ({"request": call(8)}, "does not match the request"),
+        ({"state": "truncated"}, "The state is 'truncated', but the response is 'answered'"),
+        ({"response": None}, "The state is 'answered', but the response is 'unparsable'"),
+        ({"cost_microusd": None}, "cost_microusd is None. It must be a whole number"),
+        ({"purpose": "fun"}, "purpose is 'fun'. It must be train or measure"),
+        ({"run": None}, "run is None. It must be a name"),
     ],
 )
-def test_a_line_of_an_export_that_was_changed_is_refused(path, tmp_path, change, complaint):
+def test_changed_line_of_export_is_refused(path, tmp_path, change, message):
     export_ledger(path, tmp_path / "all.jsonl")
     first = json.loads((tmp_path / "all.jsonl").read_text().splitlines()[0])
     file = write_jsonl(tmp_path / "f.jsonl", [first | change])
-    with pytest.raises(InputError, match=r"f\.jsonl line 1: .*" + complaint):
+    with pytest.raises(InputError, match=r"f\.jsonl line 1: .*" + message):
         import_answers(file, tmp_path / "new.db")
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
-        ('{"request": \n', "line 1: broken JSON"),
-        ("[1]\n", "line 1: expected an object"),
-        ("\n", "holds no lines"),
-        (None, "cannot read"),
+        ('{"request": \n', "line 1: Broken JSON"),
+        ("[1]\n", "line 1: Expected an object"),
+        ("\n", "has no lines"),
+        (None, "Cannot read"),
     ],
 )
-def test_a_file_that_holds_no_json_lines_is_refused(tmp_path, text, complaint):
+def test_file_without_json_lines_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "f.jsonl").write_text(text)
-    with pytest.raises(InputError, match=complaint):
+    with pytest.raises(InputError, match=message):
         import_answers(tmp_path / "f.jsonl", tmp_path / "l.db")
     assert not (tmp_path / "l.db").exists()
 
 
-def test_a_table_has_a_line_for_every_attempt_and_no_texts(path, tmp_path):
+def test_table_has_row_for_every_attempt_and_no_texts(path, tmp_path):
     assert export_ledger(path, tmp_path / "all.csv") == 12
     text = (tmp_path / "all.csv").read_text()
     assert "2 + 2" not in text and "Answer" not in text
@@ -286,40 +292,38 @@ def test_a_table_has_a_line_for_every_attempt_and_no_texts(path, tmp_path):
     assert (open_one["cost_microusd"], open_one["settled_at"]) == ("", "")
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_an_export_replaces_a_file_only_when_told_to_and_is_whole_or_not_there(
-    path, tmp_path, kind
-):
-    to = tmp_path / f"all.{kind}"
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_export_is_complete_or_not_there_and_replaces_only_with_force(path, tmp_path, suffix):
+    to = tmp_path / f"all.{suffix}"
     to.write_text("mine")
-    with pytest.raises(InputError, match=f"all.{kind} is there already; .*--force"):
+    with pytest.raises(InputError, match=f"all.{suffix} exists already.*--force"):
         export_ledger(path, to)
     assert to.read_text() == "mine"
     with Ledger(path) as ledger:
         ledger._connection("write").execute("UPDATE attempts SET request = '{' WHERE id = 9")
-    if kind == "jsonl":
-        with pytest.raises(InputError, match="attempt 9 holds broken JSON"):
+    if suffix == "jsonl":
+        with pytest.raises(InputError, match="attempt 9 has broken JSON"):
             export_ledger(path, to, force=True)
         assert to.read_text() == "mine"
     else:
         assert export_ledger(path, to, force=True) == 12
         assert to.read_text() != "mine"
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob("*.writing"))
 
 
 @pytest.mark.parametrize(
-    ("to", "complaint"),
+    ("to", "message"),
     [
-        ("all.txt", "ends in neither .csv nor .jsonl"),
-        ("nowhere/all.csv", r"nowhere/all.csv cannot be written: No such file or directory; the"),
+        ("all.txt", r"must end in \.csv or \.jsonl"),
+        ("nowhere/all.csv", r"Cannot write .*nowhere/all.csv: No such file or directory\. The"),
     ],
 )
-def test_an_export_that_cannot_be_written_says_so(path, tmp_path, to, complaint):
-    with pytest.raises(InputError, match=complaint):
+def test_unwritable_export_is_refused(path, tmp_path, to, message):
+    with pytest.raises(InputError, match=message):
         export_ledger(path, tmp_path / to)
 
 
-def test_the_largest_ledger_needs_little_memory_to_go_out_and_in_and_be_proved(tmp_path):
+def test_large_ledger_needs_little_memory(tmp_path):
     n, question = 1500, [{"role": "user", "content": "x" * 8000}]  # 12 MB of texts
     with open(tmp_path / "f.jsonl", "w") as file:
         for k in range(n):
@@ -335,7 +339,7 @@ def test_the_largest_ledger_needs_little_memory_to_go_out_and_in_and_be_proved(t
     assert peak < 6_000_000
 
 
-def test_the_commands_say_what_they_did(path, tmp_path, capsys, monkeypatch):
+def test_commands_report_their_results(path, tmp_path, capsys, monkeypatch):
     def run(*arguments):
         code = main(["ledger", *map(str, arguments)])
         printed = capsys.readouterr()
@@ -345,22 +349,22 @@ def test_the_commands_say_what_they_did(path, tmp_path, capsys, monkeypatch):
     code, text = run("export", "--to", "all.jsonl", "--ledger", "l.db")
     assert code == 0 and "Wrote 12 attempts to all.jsonl" in text
     code, text = run("import", "all.jsonl", "--run", "copy")
-    assert code == 0 and "ledger.db: 8 imported, 0 already there, 4 skipped" in text
+    assert code == 0 and "ledger.db: 8 imported, 0 known already, 4 skipped" in text
     assert {r.run for r in sum_spend(tmp_path / "ledger.db")} == {"copy"}
     code, text = run("--ledger", "l.db", "export", "--to", "all.jsonl")
-    assert code == 2 and "all.jsonl is there already" in text
+    assert code == 2 and "all.jsonl exists already" in text
     assert run("export", "--to", "all.jsonl", "--force")[0] == 0
     assert json.loads((tmp_path / "all.jsonl").read_text().splitlines()[0])["run"] == "copy"
     code, text = run("export", "--to", "x.csv", "--ledger", "no.db")
     assert code == 2 and "no ledger at no.db" in text
     code, text = run("import", "no.jsonl")
-    assert code == 2 and "cannot read no.jsonl" in text
+    assert code == 2 and "Cannot read no.jsonl" in text
     (tmp_path / "bad.jsonl").write_text("{}\n")
     code, text = run("import", "bad.jsonl")
-    assert code == 2 and "bad.jsonl line 1: it needs a request" in text
+    assert code == 2 and "bad.jsonl line 1: The request is missing" in text
 
 
-def test_every_command_of_the_document_works_on_its_own_example(path, tmp_path, monkeypatch):
+def test_every_command_of_the_document_works_on_its_example(path, tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "docs" / "ledger.md").read_text()
     (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
@@ -370,19 +374,19 @@ def test_every_command_of_the_document_works_on_its_own_example(path, tmp_path, 
     for line in block.splitlines():
         program, *arguments = shlex.split(line, comments=True)
         assert (program, main(arguments)) == ("bridgekd", 0), line
-    asked = TeacherOptions(model="gpt-4o", max_tokens=512)
-    request = build_request(asked, TeacherRequest("x", 0, (Message("user", "2 + 2"),)))
+    teacher = TeacherOptions(model="gpt-4o", max_tokens=512)
+    request = build_request(teacher, TeacherRequest("x", 0, (Message("user", "2 + 2"),)))
     with Ledger(tmp_path / "ledger.db") as ledger:
-        assert ledger.find_answer(compute_request_key(request)).bill == RequestCost(10, 4, 65)
+        assert ledger.find_answer(compute_request_key(request)).cost == RequestCost(10, 4, 65)
 
 
 @pytest.mark.parametrize("command", [(), ("show",), ("export",), ("import",), ("verify",)])
-def test_the_help_of_every_command_has_an_example(command, capsys):
+def test_help_of_every_command_has_example(command, capsys):
     assert main(["ledger", *command, "--help"]) == 0
     assert f"Example: {' '.join(['bridgekd ledger', *command])}" in capsys.readouterr().out
 
 
-def test_a_line_may_have_a_text_and_usage_in_place_of_a_response(tmp_path):
+def test_line_can_have_text_and_usage_instead_of_response(tmp_path):
     request = {"model": "gpt-4o", "messages": [{"role": "user", "content": "2 + 2"}]}
     usage = {"prompt_tokens": 10, "completion_tokens": 4}
     line = {"request": request, "text": "4", "usage": usage}

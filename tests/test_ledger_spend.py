@@ -1,4 +1,4 @@
-"""What the ledger tells about its spending, from Python and on the command line."""
+"""The spend of a ledger, from Python and on the command line."""
 
 import sqlite3
 
@@ -53,7 +53,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("by", [(), ("run",), ("model", "day"), ("state", "provider", "purpose")])
-def test_every_grouping_adds_up_to_the_same_total(path, by):
+def test_every_grouping_adds_up_to_same_total(path, by):
     total = sum_rows(sum_spend(path, by))
     assert (total.n_attempts, total.n_prompt_tokens, total.n_completion_tokens) == (6, 40, 80)
     assert (total.n_cached_tokens, total.n_reasoning_tokens) == (12, 15)
@@ -61,20 +61,20 @@ def test_every_grouping_adds_up_to_the_same_total(path, by):
     assert total.reserved_microusd == 90 + 700 + 800
 
 
-def test_what_was_spent_is_added_up_without_reading_the_texts(path):
+def test_spend_is_summed_without_reading_texts(path):
     for by in [(), *((name,) for name in GROUPS), tuple(GROUPS)]:
         with open_snapshot(path) as db:
             plan = db.execute(f"EXPLAIN QUERY PLAN {build_spend_sql(by)}").fetchall()
         assert "SCAN attempts USING COVERING INDEX attempts_spent" in [step[3] for step in plan]
 
 
-def test_groups_are_told_apart_and_in_order(path):
+def test_groups_are_separate_and_sorted(path):
     rows = {(row.run, row.model): row.n_attempts for row in sum_spend(path, ("run", "model"))}
     assert rows == {("r1", "m"): 2, ("r2", "large"): 1, ("r2", "m"): 3}
     assert [row.state for row in sum_spend(path, ("state",))] == ["answered", "reserved", "unknown"]
 
 
-def test_a_day_is_the_utc_day_on_which_an_attempt_was_opened(path):
+def test_day_is_utc_day_of_reservation(path):
     with sqlite3.connect(path) as db:
         db.execute("UPDATE attempts SET created_at = '2026-03-01T23:59:59.999+00:00' WHERE id = 1")
         db.execute("UPDATE attempts SET created_at = '2026-03-02T00:00:00.000+00:00' WHERE id > 1")
@@ -83,28 +83,28 @@ def test_a_day_is_the_utc_day_on_which_an_attempt_was_opened(path):
     assert rows == [("2026-03-01", 1), ("2026-03-02", 5)]
 
 
-def test_the_table_shows_calls_tokens_paid_and_held_with_a_total(path, capsys, monkeypatch):
+def test_table_shows_spend_with_total(path, capsys, monkeypatch):
     code, text = show(capsys, monkeypatch, "--ledger", path)
     assert code == 0
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     assert lines[1] == (
-        "run model state calls prompt completion cached reasoning paid held paid elsewhere"
+        "run model state attempts prompt completion cached reasoning paid reserved imported"
     )
     assert "r2 m unknown 1 0 0 0 0 $0.00 $0.0008 $0.00" in lines
     assert "r1 m answered 2 20 40 4 5 $0.00003 $0.00 $0.00006" in lines
     assert lines[-1] == "total 6 40 80 12 15 $0.00009 $0.0015 $0.00006"
 
 
-def test_kinds_of_tokens_that_nobody_was_billed_have_no_column(tmp_path, capsys, monkeypatch):
+def test_token_types_without_tokens_have_no_column(tmp_path, capsys, monkeypatch):
     with Ledger(tmp_path / "l.db") as ledger:
         attempt = ledger.reserve(call(0), run="r", purpose="train", reserve_microusd=900)
         ledger.settle(attempt, "answered", RequestCost(10, 20, 30))
     text = show(capsys, monkeypatch, "show", "--by", "day", "--ledger", tmp_path / "l.db")[1]
     assert "day (UTC)" in text and "paid" in text
-    assert not any(word in text for word in ("cached", "reasoning", "elsewhere"))
+    assert not any(word in text for word in ("cached", "reasoning", "imported"))
 
 
-def test_spend_is_shown_while_a_run_is_buying(path, capsys, monkeypatch):
+def test_spend_is_shown_during_a_purchase(path, capsys, monkeypatch):
     monkeypatch.chdir(path.parent)
     with Ledger(path) as ledger:
         ledger.reserve(call(9), run="now", purpose="train", reserve_microusd=100)
@@ -113,12 +113,14 @@ def test_spend_is_shown_while_a_run_is_buying(path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [("show",), ()])
-def test_a_ledger_that_is_not_there_is_named_and_not_made(tmp_path, capsys, monkeypatch, arguments):
+def test_missing_ledger_is_named_and_not_created(tmp_path, capsys, monkeypatch, arguments):
     code, text = show(capsys, monkeypatch, "--ledger", tmp_path / "no.db", *arguments)
     assert code == 2 and "no ledger at" in text and "no.db" in text
     assert not (tmp_path / "no.db").exists()
 
 
-def test_an_unknown_grouping_is_refused_with_what_is_known(path, capsys, monkeypatch):
+def test_unknown_grouping_is_refused(path, capsys, monkeypatch):
     code, text = show(capsys, monkeypatch, "--ledger", path, "--by", "run,week")
-    assert code == 2 and "'week' is unknown; known: run, purpose, provider, model, state" in text
+    assert (
+        code == 2 and "unknown column 'week'. Known: run, purpose, provider, model, state" in text
+    )

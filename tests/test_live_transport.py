@@ -70,7 +70,7 @@ def purchase(
     accept=None,
     **more,
 ):
-    with Ledger(path, hard_stop_microusd=stop) as ledger:
+    with Ledger(path, hard_limit_microusd=stop) as ledger:
         return buy_answers(
             requests,
             ledger,
@@ -161,7 +161,12 @@ def test_a_purchase_is_the_prefix_that_fits_for_all_timings(
     tmp_path_factory, everything, limits, concurrency, latency_s
 ):
     faults = Faults(
-        latency_s=latency_s, spread=1.5, rate_limit=0.05, error=0.05, drop=0.05, retry_after_s=0.001
+        latency_s=latency_s,
+        latency_log_sd=1.5,
+        rate_limit=0.05,
+        error=0.05,
+        drop=0.05,
+        retry_after_s=0.001,
     )
     path = tmp_path_factory.mktemp("buy") / "l.db"
     with run_teacher_server(words, seed=5, faults=faults) as server:
@@ -261,7 +266,9 @@ def count_answered_requests(path, server):
 @pytest.mark.parametrize("n_served", [1, 9, 25])
 def test_a_killed_purchase_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_served):
     limits = Limits(microusd=10_000)
-    faults = Faults(latency_s=0.02, spread=0.5, rate_limit=0.05, drop=0.08, retry_after_s=0.001)
+    faults = Faults(
+        latency_s=0.02, latency_log_sd=0.5, rate_limit=0.05, drop=0.08, retry_after_s=0.001
+    )
     with run_teacher_server(words, seed=3, faults=faults) as server:
         undisturbed = purchase(tmp_path / "calm.db", server, pool(60), limits=limits)
     with run_teacher_server(words, seed=3, faults=faults) as server:
@@ -551,7 +558,9 @@ def test_accepted_answers_end_the_purchase_at_a_rank_that_no_timing_changes(tmp_
         return state == "answered" and passes[int(id[1:])]
 
     for name, concurrency, latency_s in (("a", 1, 0.0), ("b", 8, 0.005), ("c", 16, 0.01)):
-        with run_teacher_server(words, faults=Faults(latency_s=latency_s, spread=1.5)) as server:
+        with run_teacher_server(
+            words, faults=Faults(latency_s=latency_s, latency_log_sd=1.5)
+        ) as server:
             for _ in ("cold", "warm"):
                 result = purchase(
                     tmp_path / f"{name}.db",

@@ -1,4 +1,4 @@
-"""Difficulty without gold answers: options over a shared prompt, and a free answer."""
+"""Difficulty without gold answers: choices after a shared prompt, and free answers."""
 
 import logging
 
@@ -33,13 +33,13 @@ def local(request, tmp_path_factory):
 
 
 def log_probabilities(local, prompt, target):
-    """log p of every next token [target, vocabulary], from all logits of one unpadded sequence."""
+    """Return log p [target, vocabulary] from all logits of one unpadded sequence."""
     with torch.no_grad():
         logits = local.model(input_ids=torch.tensor([[*prompt, *target]])).logits[0].double()
     return logits.log_softmax(-1)[len(prompt) - 1 : -1]
 
 
-def naive_options(local, example):
+def naive_choices(local, example):
     (prompt,) = tokenize_prompts(local.tokenizer, [render_answer_prompt(example)])
     mark = tokenize_continuations(local.tokenizer, ["Answer:"])[0]
     means = []
@@ -52,18 +52,18 @@ def naive_options(local, example):
     return -(p * np.log(p)).sum() / np.log(max(2, len(p))), np.sort([0, *p])[-2:]
 
 
-def test_closed_questions_are_as_hard_as_their_options_are_alike(local):
+def test_choice_difficulty_is_naive_entropy_and_margin(local):
     entropy = lm.score_examples(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=2)
     margin = lm.score_examples(local, CLOSED, measure=MEASURES.get("margin"), batch_size=4)
-    expected = [naive_options(local, example) for example in CLOSED]
+    expected = [naive_choices(local, example) for example in CLOSED]
     np.testing.assert_allclose(entropy.difficulty, [h for h, _ in expected], atol=1e-5)
     gaps = [1 - (first - second) for _, (second, first) in expected]
     np.testing.assert_allclose(margin.difficulty, gaps, atol=1e-5)
-    assert entropy.difficulty[3] == 0  # nothing to choose from
+    assert entropy.difficulty[3] == 0  # only one choice
 
 
-def test_every_family_continues_a_shared_prompt(local):
-    questions = choice_logprobs.tokenize_choices(local, CLOSED)
+def test_every_family_continues_shared_prompt(local):
+    questions = choice_logprobs.tokenize_choices(local.tokenizer, CLOSED)
     assert choice_logprobs.can_share_prefix(local, questions)
     shared, embeddings = choice_logprobs.score_over_prefix(local, questions)
     full, full_embeddings = choice_logprobs.score_full(local, questions)
@@ -73,23 +73,25 @@ def test_every_family_continues_a_shared_prompt(local):
 
 
 @pytest.mark.parametrize("family", ["gemma2", "granite", "cohere"])
-def test_windows_of_attention_and_bent_logits_make_no_difference(family):
+def test_attention_windows_and_scaled_logits_change_no_score(family):
     tokenizer = tiny_tokenizer("byte_level")
     local = lm.LocalModel(bent_model(family, len(tokenizer)).eval(), tokenizer, "cpu")
-    assert choice_logprobs.can_share_prefix(local, choice_logprobs.tokenize_choices(local, CLOSED))
+    assert choice_logprobs.can_share_prefix(
+        local, choice_logprobs.tokenize_choices(local.tokenizer, CLOSED)
+    )
     scored = lm.score_examples(local, CLOSED, measure=MEASURES.get("entropy"), batch_size=4)
-    expected = [naive_options(local, example)[0] for example in CLOSED]
+    expected = [naive_choices(local, example)[0] for example in CLOSED]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
 
 class WithoutPast(GPT2LMHeadModel):
-    """A model that takes a cache and pays no heed to it."""
+    """A model that takes a cache and ignores it."""
 
     def forward(self, *args, past_key_values=None, attention_mask=None, **kwargs):
         return super().forward(*args, **kwargs)
 
 
-def test_a_model_that_cannot_continue_is_scored_in_full_and_says_so(caplog):
+def test_model_that_cannot_continue_is_scored_in_full_with_warning(caplog):
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=400, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3,
@@ -104,15 +106,15 @@ def test_a_model_that_cannot_continue_is_scored_in_full_and_says_so(caplog):
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_only_the_options_own_tokens_count_under_any_tokenizer(tmp_path, kind):
+def test_only_tokens_of_choices_count_with_any_tokenizer(tmp_path, kind):
     local = lm.load_model(write_tiny(tmp_path, "llama", kind), device="cpu")
     scored = lm.score_examples(local, CLOSED[:2], measure=MEASURES.get("entropy"), batch_size=2)
-    expected = [naive_options(local, example)[0] for example in CLOSED[:2]]
+    expected = [naive_choices(local, example)[0] for example in CLOSED[:2]]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
 
 def naive_free(local, example, max_new_tokens):
-    """Mean entropy and mean 1 - (p1 - p2) over what the model writes, one step at a time."""
+    """Return mean entropy and mean 1 - (p1 - p2) over the generated tokens, one step at a time."""
     (prompt,) = tokenize_prompts(local.tokenizer, [render_answer_prompt(example)])
     ids = prompt + tokenize_continuations(local.tokenizer, ["Answer:"])[0]
     stop = find_stop_ids(local.tokenizer, local.model)
@@ -130,7 +132,7 @@ def naive_free(local, example, max_new_tokens):
     return np.mean(seen, axis=0)
 
 
-def test_open_questions_are_as_hard_as_the_greedy_answer_is_unsure(local):
+def test_open_difficulty_is_naive_entropy_and_margin_of_greedy_answer(local):
     expected = np.array([naive_free(local, example, 6) for example in FREE])
     for k, measure in enumerate((MEASURES.get("entropy"), MEASURES.get("margin"))):
         scored = lm.score_examples(local, FREE, measure=measure, max_new_tokens=6, batch_size=2)
@@ -138,19 +140,19 @@ def test_open_questions_are_as_hard_as_the_greedy_answer_is_unsure(local):
 
 
 @pytest.mark.parametrize("measure", [MEASURES.get("entropy"), MEASURES.get("margin")])
-def test_no_score_depends_on_batch_or_order_and_every_embedding_is_that_of_the_loss(local, measure):
+def test_scores_ignore_batch_and_order_and_embeddings_ignore_measure(local, measure):
     mixed = [*CLOSED, *FREE]
-    told = []
+    reports = []
     one = lm.score_examples(local, mixed, measure=measure, max_new_tokens=4, batch_size=1)
     back = lm.score_examples(
         local, mixed[::-1], measure=measure, max_new_tokens=4, batch_size=8,
-        progress=lambda what, done, total: told.append((what, done, total)),
+        progress=lambda what, done, total: reports.append((what, done, total)),
     )  # fmt: skip
     np.testing.assert_allclose(one.difficulty, back.difficulty[::-1], atol=1e-5)
     np.testing.assert_allclose(one.embeddings, back.embeddings[::-1], atol=1e-5)
-    assert told[-1] == ("score", 9, 9)
-    labelled = [Example(e.id, e.question, "Ann", e.choices) for e in mixed]
-    by_loss = lm.score_examples(local, labelled, batch_size=4)
+    assert reports[-1] == ("score", 9, 9)
+    labeled = [Example(e.id, e.question, "Ann", e.choices) for e in mixed]
+    by_loss = lm.score_examples(local, labeled, batch_size=4)
     np.testing.assert_allclose(one.embeddings, by_loss.embeddings, atol=1e-5)
     alone = lm.score_examples(local, mixed, measure=None, batch_size=4)
     np.testing.assert_allclose(alone.embeddings, by_loss.embeddings, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Confidence in a text against the plain computation with all logits."""
+"""Confidence in a text equals a naive computation with all logits."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def local(request, tmp_path_factory):
 
 
 def log_likelihoods(local, prompt, text):
-    """log p of each token of the text, from all logits of one unpadded sequence."""
+    """Return log p of each token of the text, from all logits of one unpadded sequence."""
     (ids,) = tokenize_prompts(local.tokenizer, [prompt])
     (target,) = tokenize_continuations(local.tokenizer, [text])
     with torch.no_grad():
@@ -38,18 +38,18 @@ def log_likelihoods(local, prompt, text):
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_p_true_is_the_share_of_true_among_the_first_tokens(local, batch_size):
-    sure = lm.estimate_confidence(local, PAIRS, measure="p_true", batch_size=batch_size)
-    for (example, text), c in zip(PAIRS, sure, strict=True):
+def test_p_true_is_probability_of_true_among_first_tokens(local, batch_size):
+    confidence = lm.estimate_confidence(local, PAIRS, measure="p_true", batch_size=batch_size)
+    for (example, text), c in zip(PAIRS, confidence, strict=True):
         prompt = render_judge_prompt(example, text)
         true, false = (float(log_likelihoods(local, prompt, w)[0].exp()) for w in ("True", "False"))
         assert c == pytest.approx(true / (true + false) if text.strip() else 0, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_likelihood_is_the_mean_over_the_texts_tokens(local, batch_size):
-    sure = lm.estimate_confidence(local, PAIRS, measure="likelihood", batch_size=batch_size)
-    for (example, text), c in zip(PAIRS, sure, strict=True):
+def test_likelihood_is_mean_over_tokens_of_text(local, batch_size):
+    confidence = lm.estimate_confidence(local, PAIRS, measure="likelihood", batch_size=batch_size)
+    for (example, text), c in zip(PAIRS, confidence, strict=True):
         mean = (
             log_likelihoods(local, render_cot_prompt(example), text).mean()
             if text.strip()
@@ -58,7 +58,7 @@ def test_likelihood_is_the_mean_over_the_texts_tokens(local, batch_size):
         assert c == pytest.approx(0 if mean is None else float(mean.exp()), abs=1e-5)
 
 
-def test_words_whose_first_tokens_are_the_same_are_compared_whole():
+def test_words_with_same_first_token_are_compared_in_full():
     tokenizer = tiny_tokenizer("word_level")
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Replace("True", "the quick"), normalizers.Replace("False", "the lazy dog")]
@@ -72,17 +72,17 @@ def test_words_whose_first_tokens_are_the_same_are_compared_whole():
     assert c == pytest.approx(p / (p + q), abs=1e-5)
 
 
-def test_the_progress_ends_at_the_number_of_pairs(local):
-    told = []
+def test_progress_ends_at_number_of_pairs(local):
+    reports = []
     lm.estimate_confidence(
         local, PAIRS, measure="p_true", batch_size=1,
-        progress=lambda what, done, total: told.append((what, done, total)),
+        progress=lambda what, done, total: reports.append((what, done, total)),
     )  # fmt: skip
-    assert told[0] == ("judge", sum(not text.strip() for _, text in PAIRS), 5)
-    assert told[-1] == ("judge", 5, 5)
+    assert reports[0] == ("judge", sum(not text.strip() for _, text in PAIRS), 5)
+    assert reports[-1] == ("judge", 5, 5)
 
 
-def test_no_pairs_and_only_empty_texts_need_no_model(local):
+def test_no_pairs_and_blank_texts_need_no_model(local):
     for measure in ("p_true", "likelihood"):
         assert lm.estimate_confidence(local, [], measure=measure, batch_size=2).shape == (0,)
         assert lm.estimate_confidence(

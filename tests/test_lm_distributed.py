@@ -1,4 +1,4 @@
-"""Several processes share a training and end where one alone ends."""
+"""A training in several processes has the results of one process."""
 
 import os
 import signal
@@ -38,12 +38,12 @@ def base(tmp_path_factory):
 
 
 def first_weight(local):
-    """A judge that any process can be handed."""
+    """Return a score; a module-level function, so that it can be pickled."""
     return float(next(iter(local.model.parameters())).sum())
 
 
 def failing(local):
-    raise InputError("the judge is ill")
+    raise InputError("evaluation failed")
 
 
 def tune(base, out, *, runtime, n_updates=6, progress=ignore_progress, **kwargs):
@@ -61,32 +61,30 @@ def alone(base, tmp_path_factory):
     return out
 
 
-def same(one, two):
-    weights = [load_file(folder / "model.safetensors") for folder in (one, two)]
-    losses = [[line["loss"] for line in metrics(folder)] for folder in (one, two)]
+def assert_same(first, second):
+    weights = [load_file(folder / "model.safetensors") for folder in (first, second)]
+    losses = [[line["loss"] for line in metrics(folder)] for folder in (first, second)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-4) for k in weights[0])
 
 
-def test_under_a_launcher_two_processes_have_the_losses_of_one(base, alone, tmp_path):
+def test_two_processes_of_launcher_have_losses_of_one(base, alone, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    how = [
+    args = [
         "--num_processes=2", "--multi_gpu", "--num_machines=1", "--mixed_precision=no",
         "--dynamo_backend=no", "--num_cpu_threads_per_process=1", "--main_process_port=0",
     ]  # fmt: skip
-    found = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *how, script, base, tmp_path / "out"],
+    completed = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *args, script, base, tmp_path / "out"],
         env=os.environ | PATHS, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr[-2000:]
-    assert found.stdout.count("processes: 2") == 2
-    same(alone, tmp_path / "out")
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    assert completed.stdout.count("processes: 2") == 2
+    assert_same(alone, tmp_path / "out")
 
 
-def test_processes_started_here_tell_their_progress_and_their_log(
-    base, alone, tmp_path, monkeypatch
-):
+def test_started_processes_report_progress_and_log(base, alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
     steps = []
     log = tune(
@@ -101,9 +99,9 @@ def test_processes_started_here_tell_their_progress_and_their_log(
     assert not list((tmp_path / "work").iterdir())
 
 
-def test_a_process_that_refuses_ends_all_with_its_sentence(base, tmp_path, monkeypatch):
+def test_input_error_of_one_process_ends_all_with_its_message(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
-    with pytest.raises(InputError, match=r"^the judge is ill$"):
+    with pytest.raises(InputError, match=r"^evaluation failed$"):
         tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=failing)
 
 
@@ -112,13 +110,13 @@ def dying(local):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_process_that_dies_is_named_with_its_last_lines(base, tmp_path, monkeypatch):
+def test_dead_process_is_named_with_its_last_lines(base, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", PATHS["PYTHONPATH"])
     with pytest.raises(StoppedError, match=r"process 0 of 2 \(exit status -9\) died .*out of luck"):
         tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=dying)
 
 
-def test_workers_end_when_the_process_that_started_them_is_killed(base, tmp_path):
+def test_workers_end_when_parent_process_is_killed(base, tmp_path):
     script = """
         import os, signal, sys
         from test_lm_distributed import RuntimeOptions, tune
@@ -137,6 +135,6 @@ def is_running(word):
     return any(word in " ".join(p.info["cmdline"] or ()) for p in process_iter(["cmdline"]))
 
 
-def test_more_processes_than_sequences_are_refused(base, tmp_path):
+def test_more_processes_than_sequences_raise_error(base, tmp_path):
     with pytest.raises(InputError, match="5 processes cannot share updates of 4 sequences"):
         tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=5))

@@ -1,4 +1,4 @@
-"""Embeddings by a sentence-transformers model: a tiny random one."""
+"""Embeddings of a tiny random sentence-transformers model."""
 
 import subprocess
 import sys
@@ -34,32 +34,32 @@ def folder(tmp_path_factory):
     return folder / "whole"
 
 
-def test_embeddings_are_of_length_1_in_order_and_the_same_in_any_batch(folder):
-    told = []
+def test_embeddings_have_length_1_and_ignore_batch(folder):
+    reports = []
     all_ = lm.embed_texts(
         folder, TEXTS, device="cpu", batch_size=4,
-        progress=lambda what, done, total: told.append((what, done, total)),
+        progress=lambda what, done, total: reports.append((what, done, total)),
     )  # fmt: skip
     assert all_.shape == (4, 16) and all_.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(all_, axis=1), 1, atol=1e-6)
     for text, vector in zip(TEXTS, all_, strict=True):
         (alone,) = lm.embed_texts(str(folder), [text], device="cpu", batch_size=1)
         np.testing.assert_allclose(alone, vector, atol=1e-5)
-    assert told == [("embed", 0, 4), ("embed", 4, 4)]
+    assert reports == [("embed", 0, 4), ("embed", 4, 4)]
 
 
 def test_no_texts_give_no_embeddings(folder):
     assert lm.embed_texts(folder, [], device="cpu", batch_size=4).shape == (0, 0)
 
 
-def test_a_folder_that_holds_no_model_is_named(tmp_path):
+def test_folder_without_encoder_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot be loaded"):
         lm.embed_texts(tmp_path, TEXTS, device="cpu", batch_size=4)
     with pytest.raises(InputError, match="not found"):
         lm.embed_texts(tmp_path / "nowhere", TEXTS, device="cpu", batch_size=4)
 
 
-def test_without_the_package_one_sentence_says_what_to_install():
+def test_missing_package_is_named_with_install_command():
     code = (
         "import sys; sys.modules['sentence_transformers'] = None\n"
         "from bridgekd import lm\n"

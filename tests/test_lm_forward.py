@@ -1,4 +1,4 @@
-"""Logits at a few places are the model's own, whatever it does behind its hidden states."""
+"""Logits at selected positions equal those of the full model."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def all_logits(local, row):
 
 
 @pytest.mark.parametrize("max_logits", [2**26, 300, 900])
-def test_a_mean_is_that_of_all_logits_in_pieces_or_at_once(local, max_logits):
+def test_mean_equals_mean_over_all_logits_in_chunks_or_at_once(local, max_logits):
     values, _ = compute_row_means(local, ROWS, forward.token_nll, max_logits=max_logits)
     expected = []
     for row in ROWS:
@@ -42,7 +42,7 @@ def test_a_mean_is_that_of_all_logits_in_pieces_or_at_once(local, max_logits):
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
-def test_entropy_and_margin_of_tokens_are_their_definitions(local):
+def test_token_entropy_and_margin_match_definitions(local):
     entropies, _ = compute_row_means(local, ROWS, lambda logits, targets: token_entropy(logits))
     margins, _ = compute_row_means(local, ROWS, lambda logits, targets: token_margin(logits))
     for row, entropy, margin in zip(ROWS, entropies, margins, strict=True):
@@ -52,7 +52,7 @@ def test_entropy_and_margin_of_tokens_are_their_definitions(local):
         assert float(margin) == pytest.approx(float((1 - two[:, 1] + two[:, 0]).mean()), abs=1e-5)
 
 
-def test_no_tensor_has_a_vocabulary_for_every_place(local):
+def test_logits_exist_at_scored_positions_only(local):
     seen = []
     handle = local.model.get_output_embeddings().register_forward_hook(
         lambda _module, _args, out: seen.append(tuple(out.shape))
@@ -62,12 +62,12 @@ def test_no_tensor_has_a_vocabulary_for_every_place(local):
     assert seen == [(1, 8, 300)]  # 2 + 5 + 1 tokens
 
 
-def test_batches_hold_no_more_tokens_than_rows_of_the_median_length_do():
+def test_batches_have_at_most_tokens_of_median_rows():
     lengths = [3, 90, 10, 12, 8, 10, 2, 11, 2, 31]
     batches = batch_by_median_tokens(lengths, 3)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     sizes = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
-    assert sizes[:2] == [90, 31]  # longer than three rows of 10
+    assert sizes[:2] == [90, 31]  # more than three rows of 10 tokens
     assert max(sizes[2:]) <= 30
     flat = [lengths[i] for batch in batches for i in batch]
     assert flat == sorted(lengths, reverse=True)

@@ -1,4 +1,4 @@
-"""Writing: the same text whatever the batch, and the text that `model.generate` writes."""
+"""Generation: texts equal those of `model.generate` and do not depend on the batch."""
 
 import re
 from dataclasses import replace
@@ -26,15 +26,15 @@ def local(request, tmp_path_factory):
     return lm.load_model(write_tiny(folder, request.param, "word_level"), device="cpu")
 
 
-def test_the_text_does_not_depend_on_batch_or_padding(local):
+def test_texts_ignore_batch_and_padding(local):
     texts = {
         n: lm.generate_texts(local, PROMPTS, max_new_tokens=16, batch_size=n) for n in (1, 2, 4, 16)
     }
-    assert all(written == texts[1] for written in texts.values())
+    assert all(t == texts[1] for t in texts.values())
     assert any(texts[1])
 
 
-def test_a_table_of_positions_that_is_too_short_is_told_before_anything_is_written():
+def test_too_few_positions_raise_error_before_generation():
     config = GPT2Config(vocab_size=400, n_embd=16, n_layer=1, n_head=2, n_positions=48,
                         bos_token_id=1, eos_token_id=2)  # fmt: skip
     torch.manual_seed(0)
@@ -59,7 +59,7 @@ def test_a_table_of_positions_that_is_too_short_is_told_before_anything_is_writt
 
 
 def expected(local, prompt, max_new_tokens):
-    """What `model.generate` writes for one prompt alone."""
+    """Return the text of `model.generate` for one prompt."""
     (ids,) = tokenize_prompts(local.tokenizer, [prompt])
     out = local.model.generate(
         inputs=torch.tensor([ids]),
@@ -70,13 +70,13 @@ def expected(local, prompt, max_new_tokens):
     return local.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True).strip()
 
 
-def test_greedy_text_is_what_model_generate_writes(local):
-    written = lm.generate_texts(local, PROMPTS, max_new_tokens=16, batch_size=3)
-    assert written == [expected(local, prompt, 16) for prompt in PROMPTS]
+def test_greedy_text_equals_model_generate(local):
+    texts = lm.generate_texts(local, PROMPTS, max_new_tokens=16, batch_size=3)
+    assert texts == [expected(local, prompt, 16) for prompt in PROMPTS]
 
 
-def test_rows_that_stop_early_leave_and_the_others_go_on(local):
-    """Every token that the first text holds becomes a stop, so rows end at different steps."""
+def test_rows_that_stop_early_do_not_stop_others(local):
+    """The middle tokens of some texts become stop tokens, so rows end at different steps."""
     ids = tokenize_prompts(local.tokenizer, PROMPTS)
     free = generate_ids(local, ids, 12, [2])
     stop = sorted({row[len(row) // 2] for row in free[::2] if row} | {2})
@@ -91,36 +91,36 @@ def test_sampling_is_seeded_by_row_and_not_by_batch(local):
         )
 
     assert sample(1, 2) == sample(1, 5) != sample(2, 5)
-    assert sample(1, 2)[1] != sample(1, 2)[3]  # the same prompt, another row
+    assert sample(1, 2)[1] != sample(1, 2)[3]  # same prompt, different row
 
 
-def test_samples_are_the_texts_of_separate_calls(local):
-    how = {"max_new_tokens": 8, "temperature": 1.0}
-    apart = [
-        lm.generate_texts(local, PROMPTS, batch_size=4, seed=3 + k * SEED_STEP, **how)
+def test_samples_equal_texts_of_separate_calls(local):
+    options = {"max_new_tokens": 8, "temperature": 1.0}
+    separate = [
+        lm.generate_texts(local, PROMPTS, batch_size=4, seed=3 + k * SEED_STEP, **options)
         for k in range(3)
     ]
-    for batch_size in (2, 3, 7):  # fewer places than samples, as many, more
-        drawn = lm.sample_texts(local, PROMPTS, 3, batch_size=batch_size, seed=3, **how)
-        assert drawn == list(zip(*apart, strict=True))
-    assert len(set(drawn[0])) == 3
+    for batch_size in (2, 3, 7):  # fewer rows than samples, as many, more
+        samples = lm.sample_texts(local, PROMPTS, 3, batch_size=batch_size, seed=3, **options)
+        assert samples == list(zip(*separate, strict=True))
+    assert len(set(samples[0])) == 3
 
 
 @pytest.mark.parametrize("name", ["gemma2", "falcon_h1"])
-def test_windows_and_state_spaces_change_no_text(name):
+def test_attention_windows_and_state_spaces_change_no_text(name):
     tokenizer = tiny_tokenizer("word_level")
     model = bent_model(name, len(tokenizer)).eval()
     local = lm.LocalModel(model, tokenizer, "cpu")
-    written = lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4)
-    assert written == [expected(local, prompt, 12) for prompt in PROMPTS]
-    how = {"max_new_tokens": 6, "batch_size": 4, "temperature": 1.0}
+    texts = lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4)
+    assert texts == [expected(local, prompt, 12) for prompt in PROMPTS]
+    options = {"max_new_tokens": 6, "batch_size": 4, "temperature": 1.0}
     (first, second) = (
-        lm.generate_texts(local, PROMPTS, seed=k * SEED_STEP, **how) for k in range(2)
+        lm.generate_texts(local, PROMPTS, seed=k * SEED_STEP, **options) for k in range(2)
     )
-    assert lm.sample_texts(local, PROMPTS, 2, **how) == list(zip(first, second, strict=True))
+    assert lm.sample_texts(local, PROMPTS, 2, **options) == list(zip(first, second, strict=True))
 
 
-def test_the_model_s_own_generation_settings_are_left_out(tmp_path):
+def test_generation_config_of_model_is_ignored(tmp_path):
     local = lm.load_model(write_tiny(tmp_path / "m", "llama", "word_level"), device="cpu")
     plain = lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4)
     local.model.generation_config.repetition_penalty = 5.0
@@ -128,16 +128,16 @@ def test_the_model_s_own_generation_settings_are_left_out(tmp_path):
     assert local.model.generation_config.repetition_penalty == 5.0
 
 
-def test_a_text_ends_with_the_first_match_and_no_token_is_written_behind_it(tmp_path):
+def test_text_ends_with_first_match_and_no_token_follows(tmp_path):
     local = lm.load_model(write_tiny(tmp_path / "m", "llama", "byte_level"), device="cpu")
-    a_line, how = re.compile(r"\w[^\n]*\n"), {"max_new_tokens": 60, "batch_size": 3, "seed": 1}
+    a_line, options = re.compile(r"\w[^\n]*\n"), {"max_new_tokens": 60, "batch_size": 3, "seed": 1}
 
     def write(until):
         speed = Throughput()
-        drawn = lm.sample_texts(
-            local, PROMPTS, 3, temperature=1.5, until=until, throughput=speed, **how
+        samples = lm.sample_texts(
+            local, PROMPTS, 3, temperature=1.5, until=until, throughput=speed, **options
         )
-        return [text for texts in drawn for text in texts], speed.n_generated_tokens
+        return [text for texts in samples for text in texts], speed.n_generated_tokens
 
     (free, n_free), (cut, n_cut) = write(None), write(a_line)
     ends = [a_line.search(text) for text in free]
@@ -147,7 +147,7 @@ def test_a_text_ends_with_the_first_match_and_no_token_is_written_behind_it(tmp_
 
 
 def test_batches_are_reported_as_they_finish(local):
-    told, steps = {}, []
+    finished, steps = {}, []
     prompts = [*PROMPTS, *PROMPTS, *PROMPTS]
     texts = lm.generate_texts(
         local,
@@ -156,9 +156,9 @@ def test_batches_are_reported_as_they_finish(local):
         batch_size=4,
         progress=lambda *step: steps.append(step),
         label="write",
-        on_batch=lambda rows, written: told.update(zip(rows, written, strict=True)),
+        on_batch=lambda rows, batch: finished.update(zip(rows, batch, strict=True)),
     )
-    assert [told[i] for i in range(len(prompts))] == texts
+    assert [finished[i] for i in range(len(prompts))] == texts
     assert steps == [("write", n, 18) for n in (0, 4, 8, 12, 16, 18)]
 
 
@@ -166,7 +166,7 @@ def test_no_prompts_give_no_texts(local):
     assert lm.generate_texts(local, [], max_new_tokens=4, batch_size=4) == []
 
 
-def test_batches_of_a_stopped_call_are_not_written_again(tmp_path):
+def test_known_batches_are_not_generated_again(tmp_path):
     local = lm.load_model(write_tiny(tmp_path / "m"), device="cpu")
     prompts = [(Message("user", "the cat " * (k % 7)),) for k in range(40)]
     batches, speed = [], Throughput()
@@ -180,7 +180,9 @@ def test_batches_of_a_stopped_call_are_not_written_again(tmp_path):
     whole = write()
     assert [len(rows) for rows, _ in batches] == [16, 16, 8]
     first = dict(zip(*batches[0], strict=True))
-    part = dict.fromkeys(batches[1][0][:5], "another text")  # not the whole batch: written again
+    part = dict.fromkeys(
+        batches[1][0][:5], "another text"
+    )  # an incomplete batch is generated again
     batches.clear()
     assert write(known=first | part, throughput=speed) == whole
     assert len(batches) == 2 and not first.keys() & {i for rows, _ in batches for i in rows}

@@ -1,4 +1,4 @@
-"""Models in and out of folders, and one sentence for each that cannot be."""
+"""Models are loaded and saved; errors name the folder, id or device."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ PROMPTS = [(Message("user", "Who holds the box ?"),)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_saved_model_is_the_model(tmp_path, family):
+def test_saved_model_equals_model(tmp_path, family):
     local = lm.load_model(write_tiny(tmp_path / "a", family), device="cpu")
     lm.save_model(local, tmp_path / "b")
     again = lm.load_model(tmp_path / "b", device="cpu")
@@ -37,43 +37,43 @@ def test_half_precision_weights_are_float32_on_cpu(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["no/such/folder", "./nothing", "/nothing/here"])
-def test_a_missing_folder_is_named(model):
-    with pytest.raises(InputError, match=f"model folder {model} does not exist; give"):
+def test_missing_folder_is_named(model):
+    with pytest.raises(InputError, match=f"Model folder {model} does not exist. Use"):
         lm.load_model(model, device="cpu")
 
 
-def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(InputError, match="holds no model: it has neither"):
+def test_folder_without_model_is_named(tmp_path):
+    with pytest.raises(InputError, match="has no model: it has neither"):
         lm.load_model(tmp_path, device="cpu")
 
 
-def test_a_folder_whose_weights_are_gone_is_named(tmp_path):
+def test_folder_without_readable_weights_is_named(tmp_path):
     folder = write_tiny(tmp_path / "a")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=rf"model {folder} cannot be loaded \("):
+    with pytest.raises(InputError, match=rf"Model {folder} cannot be loaded \("):
         lm.load_model(folder, device="cpu")
     (folder / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(InputError, match=rf"model {folder} cannot be loaded \("):
+    with pytest.raises(InputError, match=rf"Model {folder} cannot be loaded \("):
         lm.load_model(folder, device="cpu")
 
 
-def test_an_encoder_is_not_a_causal_model(tmp_path):
+def test_encoder_is_no_causal_model(tmp_path):
     folder = write_tiny(tmp_path / "a")
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(InputError, match="cannot be loaded"):
         lm.load_model(folder, device="cpu")
 
 
-def test_an_unknown_device_is_named():
-    with pytest.raises(InputError, match="device 'tpu' is not on this machine"):
+def test_unknown_device_is_named():
+    with pytest.raises(InputError, match="Device 'tpu' is not available"):
         lm.resolve_device("tpu")
-    with pytest.raises(InputError, match="device 'cpu:1'"):
+    with pytest.raises(InputError, match="Device 'cpu:1'"):
         lm.resolve_device("cpu:1")
     assert lm.resolve_device("cpu") == "cpu"
     assert lm.resolve_device("auto") in ("cpu", "cuda", "mps")
 
 
-def test_a_tokenizer_without_padding_or_template_gets_both(tmp_path):
+def test_tokenizer_without_padding_or_template_gets_both(tmp_path):
     folder = write_tiny(tmp_path, template=None)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("pad_token")
@@ -86,13 +86,13 @@ def test_a_tokenizer_without_padding_or_template_gets_both(tmp_path):
     assert text == "hi\n"
 
 
-def test_the_tokenizer_in_the_folder_is_the_one_used(tmp_path):
-    """AutoTokenizer would put the Qwen2 family's own splitting rule in its place."""
+def test_tokenizer_of_folder_is_used(tmp_path):
+    """AutoTokenizer would use the splitting rule of the Qwen2 family instead."""
     local = lm.load_model(write_tiny(tmp_path, "qwen2", "word_level"), device="cpu")
     assert len(local.tokenizer("Ann holds")["input_ids"]) == 2
 
 
-def test_an_adapter_names_its_base_and_continues(tmp_path):
+def test_adapter_names_its_base_and_continues(tmp_path):
     base = write_tiny(tmp_path / "base")
     first = lm.load_model(base, device="cpu", trainable=True, lora=LoraOptions(r=2))
     with torch.no_grad():
@@ -112,23 +112,23 @@ def test_an_adapter_names_its_base_and_continues(tmp_path):
     assert torch.equal(first.model(input_ids=ids).logits, fixed.model(input_ids=ids).logits)
 
 
-def test_an_adapter_whose_base_is_gone_is_named(tmp_path):
+def test_adapter_without_base_is_named(tmp_path):
     base = write_tiny(tmp_path / "base")
     lm.save_model(
         lm.load_model(base, device="cpu", trainable=True, lora=LoraOptions(r=2)),
         tmp_path / "adapter",
     )
     base.rename(tmp_path / "moved")
-    with pytest.raises(InputError, match=rf"model folder {base} .the base of .* does not exist"):
+    with pytest.raises(InputError, match=rf"Model folder {base} .the base of .* does not exist"):
         lm.load_model(tmp_path / "adapter", device="cpu")
 
 
-def test_lora_on_modules_that_are_not_there_is_named(tmp_path):
+def test_lora_on_missing_modules_raises_error(tmp_path):
     lora = LoraOptions(target_modules=("no_such",))
-    with pytest.raises(InputError, match="lora does not fit"):
+    with pytest.raises(InputError, match="LoRA does not fit"):
         lm.load_model(write_tiny(tmp_path), device="cpu", trainable=True, lora=lora)
 
 
-def test_importing_the_package_does_not_import_torch():
+def test_importing_package_does_not_import_torch():
     code = "import sys; from bridgekd import lm; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Measured speeds foretell how long the same model works."""
+"""Measured speeds predict the time that the same model needs."""
 
 import time
 
@@ -15,7 +15,7 @@ from bridgekd.throughput import Throughput
 from tiny_models import write_tiny
 
 EXAMPLES = generate_examples(48, 5)
-FACTOR = 3.0  # other processes may take the cores while one of the two is timed
+FACTOR = 3.0  # other processes may use the cores during one of the two measurements
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def is_close(estimate, seconds):
     return seconds / FACTOR < estimate < seconds * FACTOR
 
 
-def test_generation_takes_what_was_measured(local):
+def test_generation_takes_measured_time(local):
     reading = lm.measure_reading(local, EXAMPLES)
     rate, size = lm.measure_decoding(local, EXAMPLES, 40, 16)
     spent = Throughput()
@@ -47,7 +47,7 @@ def test_batch_size_is_chosen_as_in_a_run(local):
     assert size == 64
 
 
-def test_training_takes_what_was_measured(folder, tmp_path):
+def test_training_takes_measured_time(folder, tmp_path):
     rows = [
         TrainingSequence(str(i), (Message("user", "a b c"),), (TargetSpan("x y " * 20),))
         for i in range(32)
@@ -66,14 +66,14 @@ def test_training_takes_what_was_measured(folder, tmp_path):
     assert is_close(rate.estimate(20, log.n_tokens), times[-1] - times[0])
 
 
-def test_padding_is_less_in_micro_batches():
+def test_micro_batches_need_less_padding():
     lengths = [10, 20, 30, 40] * 16
     whole, cut = (estimate_padding(lengths, 32, tokens) for tokens in (None, 80))
     assert whole == pytest.approx(40 / 25, rel=0.01)
     assert 1 <= cut < 1.1
 
 
-def test_scoring_takes_what_reading_was_measured(local):
+def test_scoring_takes_measured_reading_time(local):
     rate = lm.measure_reading(local, EXAMPLES)
     per_character, per_prompt = lm.count_tokens(local, EXAMPLES)
     n_characters = sum(len(e.question) + len(e.answer) for e in EXAMPLES)
@@ -83,7 +83,7 @@ def test_scoring_takes_what_reading_was_measured(local):
     assert is_close(rate.estimate(0, n_tokens), time.monotonic() - started)
 
 
-def test_tokens_of_prompts_are_counted_by_the_model_s_tokenizer(local):
+def test_prompt_tokens_are_counted_with_tokenizer_of_model(local):
     per_character, per_prompt = lm.count_tokens(local, EXAMPLES)
     prompts = tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in EXAMPLES])
     n_characters = sum(len(e.question) for e in EXAMPLES)

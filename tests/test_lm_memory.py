@@ -1,4 +1,4 @@
-"""Batches fit into free memory, and become smaller where memory runs out all the same."""
+"""Batches fit into free memory and are halved when memory runs out."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ CLOSED = [Example(str(k), "Who holds " + "it " * k + "?", "Ann", ("Ann", "Bob"))
 
 
 class Scarce:
-    """Memory that holds so many rows of a model's batch at one time."""
+    """Memory that holds at most `n_rows` rows of a batch."""
 
     def __init__(self, model, n_rows):
         self.n_rows, self.refused = n_rows, []
@@ -53,32 +53,32 @@ USES = {
 
 
 @pytest.mark.parametrize("name", USES)
-def test_out_of_memory_makes_batches_smaller_and_changes_no_result(local, name):
+def test_out_of_memory_halves_batches_and_changes_no_result(local, name):
     expected = USES[name](local, 8)
     scarce = Scarce(local.model, 4)
-    found = USES[name](local, 8)
+    result = USES[name](local, 8)
     assert scarce.refused and min(scarce.refused) > 4
     if name in ("generate", "sample"):
-        assert found == expected
+        assert result == expected
     else:
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["generate", "loss", "confidence"])
-def test_no_room_for_one_row_is_one_sentence(local, name):
+def test_too_little_memory_for_one_row_raises_input_error(local, name):
     Scarce(local.model, 0)
     match = r"Memory does not hold .*/m with a batch of 1 sequence of \d+ tokens \(CUDA out of mem"
     with pytest.raises(InputError, match=match):
         USES[name](local, 8)
 
 
-def test_another_error_is_not_taken_for_too_little_memory(local):
+def test_other_errors_are_not_out_of_memory(local):
     local.model.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         USES["generate"](local, 8)
 
 
-def test_a_batch_that_failed_makes_later_ones_as_small():
+def test_failed_batch_makes_later_batches_smaller():
     seen = []
 
     def run(batch):
@@ -90,7 +90,7 @@ def test_a_batch_that_failed_makes_later_ones_as_small():
     assert seen == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2]
 
 
-def test_without_a_batch_size_free_memory_decides(local):
+def test_free_memory_sets_default_batch_size(local):
     cost = memory.estimate_token_cost(local)
     row = 100 * (cost.forward + cost.logits)
     sizes = [
@@ -101,17 +101,17 @@ def test_without_a_batch_size_free_memory_decides(local):
 
 
 @pytest.mark.parametrize("name", USES)
-def test_the_chosen_batch_changes_no_result(local, name):
+def test_chosen_batch_changes_no_result(local, name):
     poor = lm.LocalModel(local.model, local.tokenizer, "cpu", 0)
     scarce = Scarce(local.model, 10**6)
-    found, expected = USES[name](poor, None), USES[name](local, None)
+    result, expected = USES[name](poor, None), USES[name](local, None)
     assert not scarce.refused
-    np.testing.assert_array_equal(found, expected) if name in ("generate", "sample") else (
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(result, expected) if name in ("generate", "sample") else (
+        np.testing.assert_allclose(result, expected, atol=1e-5)
     )
 
 
-def test_a_training_s_micro_batch_is_what_free_memory_holds(tmp_path):
+def test_micro_batch_of_training_fits_free_memory(tmp_path):
     base = write_tiny(tmp_path / "base", "llama", "word_level")
     local = lm.load_model(base, device="cpu", trainable=True)
     n_weights = sum(p.numel() for p in local.model.parameters())
@@ -131,7 +131,7 @@ def test_a_training_s_micro_batch_is_what_free_memory_holds(tmp_path):
     assert losses[2] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_a_control_group_s_limit_counts_and_cached_files_are_free(tmp_path):
+def test_control_group_limits_count_and_cached_files_are_free(tmp_path):
     group = tmp_path / "slice" / "run"
     group.mkdir(parents=True)
     (group / "memory.max").write_text("1000\n")

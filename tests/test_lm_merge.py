@@ -1,4 +1,4 @@
-"""Merging: plain transformers gives what the adapter on its base gave, in the base's own type."""
+"""Merging: the folder gives the texts of the adapter, in the dtype of the base."""
 
 import json
 
@@ -15,7 +15,7 @@ PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in 
 
 
 def write_adapter(folder, base, targets="all-linear"):
-    """An adapter that changes much."""
+    """Write an adapter with large random weights."""
     local = lm.load_model(
         base, device="cpu", trainable=True, lora=LoraOptions(r=2, target_modules=targets)
     )
@@ -47,7 +47,7 @@ def plain_texts(folder):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_merged_adapter_writes_what_it_wrote_on_its_base(tmp_path, family):
+def test_merged_adapter_generates_texts_of_adapter(tmp_path, family):
     base = write_tiny(tmp_path / "base", family)
     adapter = write_adapter(tmp_path / "adapter", base)
     texts = {
@@ -63,45 +63,45 @@ def test_a_merged_adapter_writes_what_it_wrote_on_its_base(tmp_path, family):
 
 
 @pytest.mark.filterwarnings("ignore:.*(tie_word_embeddings|save_embedding_layers).*")
-def test_an_adapter_on_a_tied_head_leaves_the_embeddings_alone(tmp_path):
+def test_adapter_on_tied_head_leaves_embeddings_unchanged(tmp_path):
     base = write_tiny(tmp_path / "base")
     adapter = write_adapter(tmp_path / "adapter", base, ("lm_head",))
     expected = lm.load_model(adapter, device="cpu")
     merged(adapter, tmp_path / "out")
-    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     ids = torch.tensor([[5, 6, 7, 8]])
     assert torch.allclose(
-        found(input_ids=ids).logits, expected.model(input_ids=ids).logits, atol=1e-4
+        loaded(input_ids=ids).logits, expected.model(input_ids=ids).logits, atol=1e-4
     )
 
 
-def test_the_type_is_the_base_s_and_the_sum_is_rounded_once(tmp_path):
+def test_merged_weights_have_dtype_of_base_and_are_rounded_once(tmp_path):
     base = write_tiny(tmp_path / "base")
     AutoModelForCausalLM.from_pretrained(base).to(torch.bfloat16).save_pretrained(base)
     adapter = write_adapter(tmp_path / "adapter", base)
     assert merged(adapter, tmp_path / "out").dtype == "bfloat16"
-    found = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     whole = lm.load_model(adapter, device="cpu").model.merge_and_unload()
-    assert found.dtype == torch.bfloat16
+    assert loaded.dtype == torch.bfloat16
     for name, weight in whole.state_dict().items():
-        assert torch.equal(found.state_dict()[name], weight.to(torch.bfloat16)), name
+        assert torch.equal(loaded.state_dict()[name], weight.to(torch.bfloat16)), name
 
 
-def test_a_base_s_habits_of_sampling_are_left_behind(tmp_path):
+def test_sampling_settings_of_base_are_removed(tmp_path):
     base = write_tiny(tmp_path / "base")
-    habits = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.1}
-    (base / "generation_config.json").write_text(json.dumps(habits | {"eos_token_id": 9}))
+    sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.1}
+    (base / "generation_config.json").write_text(json.dumps(sampling | {"eos_token_id": 9}))
     merged(base, tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "generation_config.json").read_text())
-    del told["transformers_version"]
-    assert told == {
+    config = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    del config["transformers_version"]
+    assert config == {
         "bos_token_id": 1, "eos_token_id": [2, 4, 9], "pad_token_id": 0, "do_sample": False,
         "max_new_tokens": 8,
     }  # fmt: skip
 
 
-def test_a_tokenizer_that_a_plain_loader_reads_otherwise_is_said_to_be_so(tmp_path):
-    """AutoTokenizer puts the Qwen2 family's own splitting rule in the place of this one."""
+def test_tokenizer_that_auto_tokenizer_loads_differently_gets_warning(tmp_path):
+    """AutoTokenizer uses the splitting rule of the Qwen2 family instead."""
     base = write_tiny(tmp_path / "base", "qwen2", "word_level")
     (note,) = merged(base, tmp_path / "out").notes
-    assert "other prompt tokens than the training had" in note
+    assert "other prompt tokens than the training used" in note

@@ -1,4 +1,4 @@
-"""The objectives, against loops that anybody can check."""
+"""The objectives equal naive loops."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def draw_batch(reference=None, **fields):
     return TokenBatch(**batch | fields)
 
 
-def test_the_nll_is_the_weighted_sum_of_the_naive_loop():
+def test_nll_equals_naive_loop():
     batch = draw_batch()
     expected = 0.0
     for logits, target, weight in zip(batch.logits, batch.targets, batch.weights, strict=True):
@@ -28,7 +28,7 @@ def test_the_nll_is_the_weighted_sum_of_the_naive_loop():
     assert float(compute_nll(batch)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_kl_is_the_weighted_divergence_of_softened_distributions():
+def test_kl_equals_naive_loop_at_temperature():
     batch = draw_batch(reference=torch.randn(4, 7))
     expected = 0.0
     rows = zip(batch.weights, batch.logits.double(), batch.reference_logits.double(), strict=True)
@@ -38,7 +38,7 @@ def test_the_kl_is_the_weighted_divergence_of_softened_distributions():
     assert float(compute_forward_kl(batch, 2.0)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_model_that_agrees_with_its_reference_has_no_kl_and_no_gradient():
+def test_equal_distributions_have_no_kl_and_no_gradient():
     logits = torch.randn(4, 7, requires_grad=True)
     batch = draw_batch(logits=logits, reference=logits.detach() + 1.0)
     kl = compute_forward_kl(batch, 2.0)
@@ -46,7 +46,7 @@ def test_a_model_that_agrees_with_its_reference_has_no_kl_and_no_gradient():
     assert abs(float(kl.detach())) < 1e-6 and float(logits.grad.abs().max()) < 1e-6
 
 
-def test_only_the_tokens_of_both_vocabularies_are_compared():
+def test_only_tokens_of_both_vocabularies_are_compared():
     reference = torch.randn(4, 5)
     padded = draw_batch(reference=reference)
     short = draw_batch(reference=reference, logits=padded.logits[:, :5])

@@ -1,4 +1,4 @@
-"""A training that was killed goes on and ends as if nothing had happened."""
+"""A killed training resumes and ends with the results of an uninterrupted one."""
 
 import json
 import multiprocessing
@@ -25,7 +25,7 @@ def base(tmp_path_factory):
 
 
 def rising(local):
-    """Judges by a figure that falls after the second evaluation."""
+    """Return a score that falls after the second evaluation."""
     rising.values.append(len(rising.values))
     return float([1, 3, 2][len(rising.values) - 1])
 
@@ -40,7 +40,7 @@ def tune(base, out, work, *, runtime=ALWAYS, train=TRAIN, progress=lambda *_: No
 
 
 def dying(base, out, work, at, kwargs):
-    """Trains until update `at` and dies there as with kill -9."""
+    """Train until update `at`, then die as with kill -9."""
 
     def die(label, update, total):
         if update == at:
@@ -63,11 +63,11 @@ def losses(out):
     return [(line["update"], line["loss"], line["validation"]) for line in metrics(out)]
 
 
-@pytest.mark.parametrize(("lora", "file"), [
+@pytest.file.parametrize(("lora", "file"), [
     (None, "model.safetensors"),
     (LoraOptions(r=2, dropout=0.1), "adapter_model.safetensors"),
 ])  # fmt: skip
-def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(base, tmp_path, lora, file):
+def test_killed_training_ends_with_weights_of_uninterrupted_one(base, tmp_path, lora, file):
     tune(base, tmp_path / "calm", tmp_path / "w", lora=lora)
     for at in (3, 7):
         killed(base, tmp_path / "killed", tmp_path / "work", at, lora=lora)
@@ -78,7 +78,7 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(base, tmp_p
     assert losses(tmp_path / "calm") == losses(tmp_path / "killed")
 
 
-def test_the_best_weights_survive_a_kill_after_them(base, tmp_path):
+def test_best_weights_survive_later_kill(base, tmp_path):
     tune(base, tmp_path / "calm", tmp_path / "w", validate=rising)
     killed(base, tmp_path / "killed", tmp_path / "work", 8, validate=rising)
     rising.values = [0, 0]
@@ -93,19 +93,19 @@ def test_the_best_weights_survive_a_kill_after_them(base, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_a_checkpoint_without_its_mark_is_not_gone_on_from(base, tmp_path):
+def test_incomplete_checkpoint_is_not_resumed(base, tmp_path):
     killed(base, tmp_path / "out", tmp_path / "work", 5)
     (tmp_path / "work" / "checkpoint-4" / STATE_FILE).unlink()
     assert tune(base, tmp_path / "out", tmp_path / "work").resumed_at == 0
 
 
-def test_another_training_s_checkpoint_is_not_gone_on_from(base, tmp_path):
+def test_checkpoint_of_other_training_is_not_resumed(base, tmp_path):
     killed(base, tmp_path / "out", tmp_path / "work", 5)
     other = TRAIN.model_copy(update={"learning_rate": 1e-3})
     assert tune(base, tmp_path / "out", tmp_path / "work", train=other).resumed_at == 0
 
 
-def test_checkpoints_come_as_seldom_as_asked_and_go_when_done(base, tmp_path):
+def test_checkpoints_follow_interval_and_are_removed_at_end(base, tmp_path):
     seen = []
 
     def look(label, update, total):
@@ -118,10 +118,10 @@ def test_checkpoints_come_as_seldom_as_asked_and_go_when_done(base, tmp_path):
     assert not any(seen)
 
 
-def test_seconds_count_every_try(base, tmp_path):
+def test_seconds_cover_all_attempts(base, tmp_path):
     killed(base, tmp_path / "out", tmp_path / "work", 8)
-    mark = tmp_path / "work" / "checkpoint-7" / STATE_FILE
-    told = json.loads(mark.read_text())
-    mark.write_text(json.dumps(told | {"seconds": told["seconds"] + 1000}))
+    file = tmp_path / "work" / "checkpoint-7" / STATE_FILE
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps(state | {"seconds": state["seconds"] + 1000}))
     log = tune(base, tmp_path / "out", tmp_path / "work")
     assert 1000 < log.seconds < 1100 and log.tokens_per_s > 10

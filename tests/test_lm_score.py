@@ -1,4 +1,4 @@
-"""Scores against the plain computation with all logits."""
+"""Scores equal a naive computation with all logits."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def local(request, tmp_path_factory):
 
 
 def naive(local, example):
-    """NLL of the answer's tokens from all logits of one unpadded sequence."""
+    """Return the mean NLL of the answer tokens, from all logits of one unpadded sequence."""
     shown = "(B) yes" if example.choices else example.answer
     (prompt,) = tokenize_prompts(local.tokenizer, [render_answer_prompt(example)])
     mark, target = tokenize_continuations(local.tokenizer, ["Answer:", f"Answer: {shown}"])
@@ -40,13 +40,13 @@ def naive(local, example):
     return float(nll.mean())
 
 
-def test_the_difficulty_is_the_mean_nll_of_the_answers_tokens_alone(local):
+def test_difficulty_is_mean_nll_of_answer_tokens(local):
     scored = lm.score_examples(local, EXAMPLES, batch_size=4)
     expected = [naive(local, example) for example in EXAMPLES]
     np.testing.assert_allclose(scored.difficulty, expected, atol=1e-5)
 
 
-def test_scores_do_not_depend_on_batch_or_order(local):
+def test_scores_ignore_batch_and_order(local):
     one, all_ = (lm.score_examples(local, EXAMPLES, batch_size=n) for n in (1, 4))
     back = lm.score_examples(local, EXAMPLES[::-1], batch_size=3)
     for name in ("difficulty", "embeddings"):
@@ -56,7 +56,7 @@ def test_scores_do_not_depend_on_batch_or_order(local):
 
 
 @pytest.mark.parametrize("measure", [MEASURES.get("loss"), MEASURES.get("entropy"), None])
-def test_a_pool_that_is_scored_part_by_part_scores_as_in_one(local, measure):
+def test_scores_ignore_parts_of_pool(local, measure):
     whole, parted = (
         lm.score_examples(local, EXAMPLES, measure=measure, batch_size=2, max_new_tokens=4, part=n)
         for n in (4, 3)
@@ -66,7 +66,7 @@ def test_a_pool_that_is_scored_part_by_part_scores_as_in_one(local, measure):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
+def test_embedding_is_mean_over_question_tokens(local):
     example = EXAMPLES[1]
     embeddings = lm.score_examples(local, [example], batch_size=1).embeddings
     (prompt,) = tokenize_prompts(local.tokenizer, [render_answer_prompt(example)])
@@ -83,11 +83,11 @@ def test_the_embedding_is_the_mean_over_the_questions_tokens(local):
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_the_mark_before_the_answer_never_counts(tmp_path, kind):
+def test_answer_prefix_never_counts(tmp_path, kind):
     local = lm.load_model(write_tiny(tmp_path, "llama", kind), device="cpu")
-    assert [row.n_scored for row in build_gold_rows(local, EXAMPLES[:1])] == [1]
+    assert [row.n_scored for row in build_gold_rows(local.tokenizer, EXAMPLES[:1])] == [1]
 
 
-def test_an_example_without_a_gold_answer_is_named(local):
-    with pytest.raises(InputError, match="example q7 has no gold answer"):
+def test_example_without_gold_answer_is_named(local):
+    with pytest.raises(InputError, match="Example q7 has no gold answer"):
         lm.score_examples(local, [Example("q7", "Who ?")], batch_size=1)

@@ -1,4 +1,4 @@
-"""Which tokens a sequence holds and which of them count, for every tokenizer and template."""
+"""The tokens and loss weights of a sequence, for every tokenizer and template."""
 
 from types import SimpleNamespace
 
@@ -28,7 +28,7 @@ GEMMA = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>model\n{% endif %}"
 )
-# Qwen3: strips old thoughts, opens and closes an empty one where thinking is off.
+# Qwen3: removes earlier thinking blocks; writes an empty one if thinking is off.
 QWEN3 = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{{ m['content'].split('</think>')[-1] if m['role'] == 'assistant' else m['content'] }}"
@@ -55,7 +55,7 @@ def flat(text):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_every_token_of_a_row_has_its_spans_weight(kind, template):
+def test_every_token_has_weight_of_its_span(kind, template):
     tok = tiny_tokenizer(kind, TEMPLATES[template])
     (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])
     (prompt,) = tokenize_prompts(tok, [PROMPT])
@@ -68,7 +68,7 @@ def test_every_token_of_a_row_has_its_spans_weight(kind, template):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_the_tokens_decode_to_prompt_and_target_neither_lost_nor_doubled(kind, template):
+def test_tokens_decode_to_prompt_and_target(kind, template):
     tok = tiny_tokenizer(kind, TEMPLATES[template])
     (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])
     n_prompt = row.weights.index(1.0)
@@ -82,7 +82,7 @@ def test_the_tokens_decode_to_prompt_and_target_neither_lost_nor_doubled(kind, t
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "metaspace"])
-def test_a_span_begins_without_a_space_of_its_own(kind):
+def test_span_starts_without_extra_space(kind):
     tok = tiny_tokenizer(kind)
     pieces = ["So 2 + 2", " = 4.\n", "Answer: (A) yes", "\n\nthe dog", "", " "]
     joined = [token for ids in tokenize_continuations(tok, pieces) for token in ids]
@@ -90,7 +90,7 @@ def test_a_span_begins_without_a_space_of_its_own(kind):
     assert tok.decode(anchor + joined) == "x" + "".join(pieces)
 
 
-def test_a_tokenizers_own_bos_is_written_once():
+def test_bos_is_written_once():
     tok = tiny_tokenizer("byte_level", LLAMA3)
     tok.backend_tokenizer.post_processor = bos_first()
     (ids,) = tokenize_prompts(tok, [PROMPT])
@@ -101,7 +101,7 @@ def bos_first():
     return TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
 
 
-def test_a_row_without_a_prompt_is_plain_text_between_bos_and_eos():
+def test_row_without_prompt_is_text_between_bos_and_eos():
     tok = tiny_tokenizer("byte_level")
     row = TrainingSequence("a", (), (TargetSpan("the lazy dog"),))
     (bare,) = tokenize_sequences(tok, [row])
@@ -113,49 +113,49 @@ def test_a_row_without_a_prompt_is_plain_text_between_bos_and_eos():
     assert started.weights == (0.0,) + (1.0,) * len(bare.ids)
 
 
-def test_the_end_is_learned_when_padding_is_the_same_token():
+def test_end_is_learned_if_padding_is_same_token():
     tok = tiny_tokenizer("byte_level", FALLBACK_TEMPLATE)
     tok.pad_token = tok.eos_token
     (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])
     assert row.ids[-1] == tok.pad_token_id and row.weights[-1] == 0.5
 
 
-def test_the_turn_ends_with_the_templates_token():
+def test_turn_ends_with_token_of_template():
     tok = tiny_tokenizer("byte_level", CHATML)
     assert find_turn_end_id(tok) == tok.convert_tokens_to_ids("<|im_end|>")
     tok.chat_template = FALLBACK_TEMPLATE
     assert find_turn_end_id(tok) == tok.eos_token_id
 
 
-def test_a_text_stops_at_turn_end_end_of_text_and_the_models_own_end():
+def test_stop_ids_are_turn_end_eos_and_those_of_model():
     tok = tiny_tokenizer("byte_level", CHATML)
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=7))
     assert find_stop_ids(tok, model) == (tok.eos_token_id, find_turn_end_id(tok), 7)
 
 
-def test_a_thought_opened_by_the_template_is_closed_before_the_target():
+def test_thinking_block_of_template_is_closed_before_target():
     for template in (QWEN3, R1):
         text = render_prompt(tiny_tokenizer("byte_level", template), PROMPT)
         assert text.count("<think>") == text.count("</think>") == 1
         assert text.endswith("</think>\n\n")
 
 
-def test_a_thought_in_the_target_stays_as_it_is():
+def test_thinking_block_in_target_is_unchanged():
     tok = tiny_tokenizer("byte_level", QWEN3)
     span = TargetSpan("<think>\nso it is\n</think>\n\nAnswer: Ann")
     (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, (span,))])
     assert tok.decode([i for i, w in zip(row.ids, row.weights, strict=True) if w][:-1]) == span.text
 
 
-def test_a_refused_system_message_goes_before_the_first_user_message():
+def test_rejected_system_message_goes_before_first_user_message():
     tok = tiny_tokenizer("byte_level", GEMMA)
     text = render_prompt(tok, (Message("system", "Be brief."), Message("user", "Who ?")))
     assert "user\nBe brief.\n\nWho ?<|im_end|>" in text
 
 
-def test_a_prompt_that_is_refused_even_so_is_a_sentence():
+def test_rejected_prompt_raises_error():
     refusing = "{{ raise_exception('Roles must alternate') }}"
     tok = tiny_tokenizer("byte_level", refusing)
     for prompt in (PROMPT, (Message("system", "Be brief."), *PROMPT)):
-        with pytest.raises(InputError, match="the chat template refuses the prompt: Roles must"):
+        with pytest.raises(InputError, match="The chat template rejects the prompt: Roles must"):
             render_prompt(tok, prompt)

@@ -1,4 +1,4 @@
-"""The one training loop: right sums, exact counts, the same bytes, the best weights."""
+"""The training loop: losses, counts, reproducible weights, best weights."""
 
 import json
 import math
@@ -55,7 +55,7 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-def test_the_first_loss_is_the_naive_one(base, tmp_path):
+def test_first_loss_equals_naive_loop(base, tmp_path):
     rows = ROWS[:4]
     tune(base, tmp_path, rows=rows, n_updates=1)
     local = lm.load_model(base, device="cpu")
@@ -71,7 +71,7 @@ def test_the_first_loss_is_the_naive_one(base, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_micro_batch_changes_neither_losses_nor_weights(tmp_path, family):
+def test_micro_batch_changes_no_loss(tmp_path, family):
     base = write_tiny(tmp_path / "base", family, "word_level")
     for tokens in (8, 60, None):
         log = tune(base, tmp_path / str(tokens), runtime=RuntimeOptions(micro_batch_tokens=tokens))
@@ -82,14 +82,14 @@ def test_the_micro_batch_changes_neither_losses_nor_weights(tmp_path, family):
         assert losses == pytest.approx(whole, rel=1e-3)
 
 
-def test_the_same_training_gives_the_same_bytes(base, tmp_path):
+def test_same_training_gives_same_bytes(base, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         tune(base, tmp_path / name, seed=seed)
     data = {n: (tmp_path / n / "model.safetensors").read_bytes() for n in "abc"}
     assert data["a"] == data["b"] != data["c"]
 
 
-def test_training_learns_and_the_model_stops_at_the_end(base, tmp_path):
+def test_model_learns_text_and_its_end(base, tmp_path):
     rows = ROWS[:1]
     tune(base, tmp_path, rows=rows, n_updates=80)
     local = lm.load_model(tmp_path, device="cpu")
@@ -110,7 +110,7 @@ def test_exactly_n_updates_are_made_and_counted(base, tmp_path):
     assert log.n_tokens - 2 * sum(lengths) in range(8 * min(lengths), 8 * max(lengths) + 1)
 
 
-def test_the_best_weights_are_kept_the_earliest_of_equals(base, tmp_path):
+def test_earliest_best_weights_are_saved(base, tmp_path):
     values = iter([0.1, 0.7, 0.7, 0.2])
     seen = []
 
@@ -127,21 +127,21 @@ def test_the_best_weights_are_kept_the_earliest_of_equals(base, tmp_path):
     assert lines[4] == 0.7 and lines[5] is None
 
 
-def test_asking_the_validation_split_does_not_change_the_training(base, tmp_path):
+def test_evaluation_does_not_change_training(base, tmp_path):
     calls = []
 
     def validate(local):
         lm.generate_texts(local, [row.prompt for row in ROWS], max_new_tokens=3, batch_size=4)
         calls.append(1)
-        return len(calls)  # always better, so that the last weights are the ones kept
+        return len(calls)  # always better, so the last weights are saved
 
-    tune(base, tmp_path / "asked", validate=validate)
+    tune(base, tmp_path / "evaluated", validate=validate)
     tune(base, tmp_path / "not")
-    asked, silent = weights(tmp_path / "asked"), weights(tmp_path / "not")
-    assert all(torch.equal(asked[name], silent[name]) for name in silent)
+    evaluated, plain = weights(tmp_path / "evaluated"), weights(tmp_path / "not")
+    assert all(torch.equal(evaluated[name], plain[name]) for name in plain)
 
 
-def test_too_long_rows_are_left_out_and_counted(base, tmp_path):
+def test_too_long_rows_are_dropped_and_counted(base, tmp_path):
     long = TrainingSequence("long", ROWS[0].prompt, (TargetSpan("the box " * 60),))
     log = tune(
         base, tmp_path, rows=[*ROWS, long], train=TRAIN.model_copy(update={"max_length": 60})
@@ -149,20 +149,22 @@ def test_too_long_rows_are_left_out_and_counted(base, tmp_path):
     assert (log.n_rows, log.n_too_long) == (10, 1)
 
 
-def test_rows_beyond_the_models_positions_are_left_out(base, tmp_path):
+def test_rows_longer_than_positions_are_dropped(base, tmp_path):
     long = TrainingSequence("long", ROWS[0].prompt, (TargetSpan("the box " * 300),))
     assert tune(base, tmp_path, rows=[*ROWS, long], n_updates=1).n_too_long == 1
 
 
-def test_no_row_left_is_one_sentence(base, tmp_path):
-    with pytest.raises(InputError, match="none of 10 rows has at most 8 tokens; raise max_length"):
+def test_no_row_left_raises_error(base, tmp_path):
+    with pytest.raises(
+        InputError, match=r"none of 10 rows has at most 8 tokens\. Raise max_length"
+    ):
         tune(base, tmp_path, train=TRAIN.model_copy(update={"max_length": 8}))
     with pytest.raises(InputError, match="train: there are no rows to train on"):
         tune(base, tmp_path, rows=[])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_adapter_is_trained_saved_loaded_and_trained_on(tmp_path, family):
+def test_adapter_is_trained_saved_loaded_and_trained_further(tmp_path, family):
     base = write_tiny(tmp_path / "base", family, "word_level")
     before = weights(base)
     tune(base, tmp_path / "one", lora=LoraOptions(r=2))
@@ -176,7 +178,7 @@ def test_an_adapter_is_trained_saved_loaded_and_trained_on(tmp_path, family):
     assert settings["base_model_name_or_path"] == str(base)
 
 
-def test_nothing_but_the_model_and_the_log_is_left_in_the_folder(base, tmp_path):
+def test_folder_has_only_model_and_log(base, tmp_path):
     tune(base, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
@@ -192,7 +194,7 @@ def test_nothing_but_the_model_and_the_log_is_left_in_the_folder(base, tmp_path)
 
 
 class LimitedMemory:
-    """Memory that holds so many tokens and, of a micro-batch, no more than that."""
+    """Memory that holds at most `n_tokens` tokens of a micro-batch."""
 
     def __init__(self, n_tokens):
         self.n_tokens, self.refused = n_tokens, 0
@@ -205,7 +207,7 @@ class LimitedMemory:
 
 @pytest.fixture
 def scarce():
-    """Every embedding of token ids asks this for memory first."""
+    """Yield a memory that every embedding layer checks before it runs."""
     memory = LimitedMemory(10**9)
 
     def hook(module, arguments):
@@ -217,7 +219,7 @@ def scarce():
     handle.remove()
 
 
-def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(base, tmp_path, scarce):
+def test_out_of_memory_halves_micro_batch_and_changes_no_loss(base, tmp_path, scarce):
     tune(base, tmp_path / "rich")
     scarce.n_tokens = 40
     log = tune(base, tmp_path / "poor")
@@ -226,9 +228,7 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(base, tmp
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_no_room_for_a_single_row_is_one_sentence_after_everything_was_tried(
-    base, tmp_path, scarce
-):
+def test_too_little_memory_for_one_row_raises_error_at_the_end(base, tmp_path, scarce):
     scarce.n_tokens = 5
     with pytest.raises(InputError, match=r"not hold one row of \d+ tokens \(CUDA out of memory"):
         tune(base, tmp_path)
@@ -248,15 +248,15 @@ def test_gradient_checkpointing_changes_no_loss(base, tmp_path, scarce):
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
-def test_rows_too_long_are_cut_at_the_start_of_their_prompt(base, tmp_path):
+def test_too_long_rows_lose_start_of_prompt(base, tmp_path):
     long = TrainingSequence("long", (Message("user", "the box " * 90),), ROWS[0].spans)
-    hopeless = TrainingSequence("hopeless", ROWS[0].prompt, (TargetSpan("the box " * 90),))
+    too_long = TrainingSequence("too_long", ROWS[0].prompt, (TargetSpan("the box " * 90),))
     cut = TRAIN.model_copy(update={"max_length": 60, "on_overflow": "truncate_prompt"})
-    log = tune(base, tmp_path, rows=[*ROWS, long, hopeless], train=cut)
+    log = tune(base, tmp_path, rows=[*ROWS, long, too_long], train=cut)
     assert (log.n_rows, log.n_truncated, log.n_too_long) == (11, 1, 1)
 
 
-def test_a_cut_row_keeps_its_bos_and_its_target():
+def test_truncated_row_keeps_bos_and_target():
     row = TokenizedSequence((1, 5, 6, 7, 8, 9), (0.0, 0.0, 0.0, 0.0, 1.0, 2.0), 4)
     assert truncate_prompt(row, 5, 1) == TokenizedSequence(
         (1, 6, 7, 8, 9), (0.0, 0.0, 0.0, 1.0, 2.0), 3
@@ -267,7 +267,7 @@ def test_a_cut_row_keeps_its_bos_and_its_target():
     assert truncate_prompt(row, 3, 1) is None
 
 
-def test_without_a_gain_for_so_long_the_training_ends(base, tmp_path):
+def test_training_ends_without_gain(base, tmp_path):
     values = iter([0.1, 0.7, 0.6, 0.7, 0.9, 0.9])
     patient = TRAIN.model_copy(update={"early_stopping_patience": 2, "n_evaluations": 6})
     steps = []
@@ -280,13 +280,13 @@ def test_without_a_gain_for_so_long_the_training_ends(base, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_rows_in_one_line_have_the_losses_of_rows_apart(tmp_path, family):
+def test_packed_rows_have_losses_of_separate_rows(tmp_path, family):
     local = lm.load_model(write_tiny(tmp_path, family, "word_level"), device="cpu")
     rows = tokenize_sequences(local.tokenizer, ROWS)
     assert supports_packing(local) and verify_packing(local, rows)
 
 
-def test_short_convolutions_and_models_without_positions_are_not_put_in_one_line(tmp_path):
+def test_convolutions_and_models_without_positions_are_not_packed(tmp_path):
     for family in ("lfm2", "bloom"):
         local = lm.load_model(write_tiny(tmp_path / family, family, "word_level"), device="cpu")
         assert not supports_packing(local)
@@ -294,22 +294,22 @@ def test_short_convolutions_and_models_without_positions_are_not_put_in_one_line
     assert not verify_packing(conv, tokenize_sequences(conv.tokenizer, ROWS))
 
 
-def test_a_tracker_that_is_not_there_is_one_sentence(base, tmp_path):
-    with pytest.raises(InputError, match=r"runtime\.report_to 'nothing' is no tracker"):
+def test_missing_tracker_raises_error(base, tmp_path):
+    with pytest.raises(InputError, match=r"runtime\.report_to: 'nothing' is not a tracker"):
         tune(base, tmp_path, runtime=RuntimeOptions(report_to=("nothing",)))
-    with pytest.raises(InputError, match="'clearml' is not installed; pip install it"):
+    with pytest.raises(InputError, match=r"'clearml' is not installed\. Install it with pip"):
         tune(base, tmp_path, runtime=RuntimeOptions(report_to=("clearml",)))
 
 
-def test_quantising_without_its_library_is_one_sentence(base, tmp_path):
+def test_quantization_without_library_raises_error(base, tmp_path):
     with pytest.raises(InputError, match="needs bitsandbytes, which is not installed"):
         tune(base, tmp_path, lora=LoraOptions(quantize="4bit"))
 
 
-def test_the_mean_loss_is_the_training_s(base, tmp_path):
+def test_eval_loss_equals_training_loss(base, tmp_path):
     tune(base, tmp_path, rows=ROWS[:4], n_updates=1)
     local = lm.load_model(base, device="cpu")
-    with pytest.raises(InputError, match="none of the 4 rows held out has at most 2 tokens"):
+    with pytest.raises(InputError, match="None of the 4 held-out rows has at most 2 tokens"):
         lm.compute_eval_loss(local, ROWS[:4], 2)
     assert lm.compute_eval_loss(local, ROWS[:4], 1024) == pytest.approx(
         metrics(tmp_path)[0]["loss"]

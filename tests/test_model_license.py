@@ -1,4 +1,4 @@
-"""A base's licence: what its own card says, and nothing where it says none."""
+"""The license of a base model is the one in its card, if the card has one."""
 
 import pytest
 
@@ -23,11 +23,11 @@ from bridgekd.io.model_license import find_license
         ("", {}),
     ],
 )
-def test_only_the_front_matter_s_licence_counts(tmp_path, card, expected):
+def test_license_is_read_from_front_matter(tmp_path, card, expected):
     (tmp_path / "README.md").write_text(card)
     assert find_license(Artifact("model", "model:1", tmp_path)) == expected
 
 
-def test_a_model_without_a_card_has_no_known_licence(tmp_path):
+def test_model_without_card_has_no_known_license(tmp_path):
     assert find_license(Artifact("model", "model:1", tmp_path)) == {}
     assert find_license(Artifact("model", "model:1", tmp_path / "gone")) == {}

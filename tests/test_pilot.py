@@ -203,7 +203,7 @@ def test_without_consent_a_pilot_sends_nothing(small, teacher, capsys, monkeypat
     sets = [f"--set={s}" for s in (*SETS, "teacher.api_key_env=TEACHER_KEY")]
     assert main(["plan", str(small), "--pilot", *sets]) == 2
     printed = " ".join("".join(capsys.readouterr()).split())
-    assert f"up to {N_QUERIES} answers from 127.0.0.1" in printed and "sure bounds" in printed
+    assert f"up to {N_QUERIES} answers from 127.0.0.1" in printed and "bounds only" in printed
     assert "Nothing was sent or spent" in printed
     assert teacher.calls.total() == 0
     assert not (small.parent / "runs").exists() and not (small.parent / "ledger.db").exists()
@@ -216,7 +216,7 @@ def test_command_prints_accuracies_and_the_limits_of_a_pilot(piloted, capsys, mo
     text = capsys.readouterr().out
     assert "The pilot is finished." in text
     assert "Student, via the assistant" in text and "95 % interval" in text
-    assert "does not tell what happens at the full budget" in text
+    assert "does not show the result at the full budget" in text
     assert main(["status", "tiny-pilot", "--store", str(piloted[0].parent / "runs")]) == 0
 
 

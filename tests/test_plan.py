@@ -104,10 +104,10 @@ def test_refused_and_cut_answers_are_known_as_such(tmp_path):
     assert all(u.is_truncated and u.n_completion_tokens == 20 for u in usages if not u.is_free)
 
 
-def test_the_hard_stop_leaves_what_the_ledger_does_not_hold(tmp_path):
+def test_the_hard_limit_leaves_what_the_ledger_does_not_hold(tmp_path):
     path = tmp_path / "ledger.db"
     teacher = filled(path, 25)
-    left = told(path, requests(400, start=50), teacher, hard_stop_usd=0.01)
+    left = told(path, requests(400, start=50), teacher, hard_limit_usd=0.01)
     assert left.unpaid.maximum == 10_000 - read_reserved_microusd(path)
 
 
@@ -204,7 +204,7 @@ def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsy
 def test_status_says_why_a_run_cannot_be_planned_any_more(stopped, capsys, monkeypatch):
     _, store = stopped
     (store.parent / "train.jsonl").unlink()
-    assert "No forecast of what is to come: no such data file" in status(store, capsys, monkeypatch)
+    assert "Remaining cost unknown: There is no data file" in status(store, capsys, monkeypatch)
 
 
 def printed(folder, capsys, monkeypatch, *overrides):
@@ -212,18 +212,18 @@ def printed(folder, capsys, monkeypatch, *overrides):
     monkeypatch.setenv("COLUMNS", "400")
     sets = [word for override in overrides for word in ("--set", override)]
     assert main(["plan", "task.yaml", *sets]) == 0
-    return capsys.readouterr().out
+    return " ".join(capsys.readouterr().out.split())
 
 
 def test_plan_names_every_limit_and_where_the_price_is_from(task, capsys, monkeypatch):
     text = printed(task, capsys, monkeypatch, "budget.tokens=90000", "hard_limit_usd=3")
     assert "5 queries, $1.00, 90,000 tokens" in text
-    assert "hard stop is $3.00; it holds $0.00 of that" in text
+    assert "hard limit of the ledger is $3.00; $0.00 is spent or reserved" in text
     assert "Price of large: $2.50 in, $10.00 out per million tokens (from the recipe)" in text
     assert "the question (column 'question')" in text
-    assert "sure bounds" in text
+    assert "bounds only" in text
     text = printed(task, capsys, monkeypatch, "teacher.expected_completion_tokens=[100,200]")
-    assert "by your guess of the mean answer" in text and "never above $" in text
+    assert "from your teacher.expected_completion_tokens" in text and "at most $" in text
 
 
 @pytest.mark.parametrize("limit", ["budget.usd=1", "hard_limit_usd=1"])
@@ -254,11 +254,11 @@ def test_a_published_price_is_named_with_its_source_and_date(task):
 
 
 def test_no_amount_is_rounded_to_the_wrong_side():
-    from bridgekd.cli.render_plan import _down, _up
+    from bridgekd.cli.render_plan import _round_down, _round_up
 
-    assert (_down(159_999), _up(160_001)) == ("$0.159", "$0.161")
-    assert (_down(1_999_999), _up(12_340_001)) == ("$1.99", "$12.35")
-    assert (_down(9), _up(0)) == ("$0.000009", "$0.00")
+    assert (_round_down(159_999), _round_up(160_001)) == ("$0.159", "$0.161")
+    assert (_round_down(1_999_999), _round_up(12_340_001)) == ("$1.99", "$12.35")
+    assert (_round_down(9), _round_up(0)) == ("$0.000009", "$0.00")
 
 
 def test_recordings_make_the_plan_exact(task):

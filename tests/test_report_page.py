@@ -197,7 +197,7 @@ def test_page_opens_without_errors_requests_or_horizontal_scrolling(browser, fil
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_not_blank(browser, file, tmp_path, scheme):
     browser.open(file, 360, 640, prefers_color_scheme=scheme)
-    shades = count_shades(browser.screenshot(tmp_path / "page.png", whole=False))
+    shades = count_shades(browser.screenshot(tmp_path / "page.png", full_page=False))
     (common, n), *others = shades.most_common()
     assert (common > 128) == (scheme == "light")
     assert sum(count for _, count in others) > 0.02 * n
@@ -223,11 +223,11 @@ def test_keyboard_reaches_main_content_and_opens_details(browser, file):
 @needs_chromium
 def test_print_shows_all_details(browser, file):
     browser.open(file)
-    browser.ask("Emulation.setEmulatedMedia", media="print")
+    browser.send("Emulation.setEmulatedMedia", media="print")
     hidden = "[...document.querySelectorAll('details > :not(summary)')]"
     folded = browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length")
     n_all = browser.evaluate(f"{hidden}.length")
-    browser.ask("Emulation.setEmulatedMedia", media="screen")
+    browser.send("Emulation.setEmulatedMedia", media="screen")
     assert n_all >= 4 and folded == 0
     assert browser.evaluate(f"{hidden}.filter(e => !e.checkVisibility()).length") == n_all
 

@@ -38,8 +38,8 @@ def test_gain_is_stated_as_its_interval_shows_it(gain, text):
 
 def test_limits_name_the_full_budget_and_single_trainings():
     one, several = (format_limits(make_measurements(n)) for n in (1, 3))
-    assert "does not tell what happens at the full budget" in one and "trained once" in one
-    assert "does not tell what happens at the full budget" in several
+    assert "does not show the result at the full budget" in one and "trained once" in one
+    assert "does not show the result at the full budget" in several
     assert "trained once" not in several
 
 

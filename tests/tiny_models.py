@@ -1,4 +1,4 @@
-"""Tiny random models and tokenizers of several families, written as folders that `load` takes."""
+"""Tiny random models and tokenizers of several families, written as folders."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +41,7 @@ FAMILIES = ("llama", "lfm2", "bloom", "qwen2")
 
 
 def tiny_tokenizer(kind: str, template: str | None = CHATML) -> PreTrainedTokenizerFast:
-    """A tokenizer trained on TEXT: byte_level BPE, metaspace BPE with bytes, or word_level."""
+    """Return a tokenizer trained on TEXT: byte_level BPE, metaspace BPE or word_level."""
     if kind == "byte_level":
         raw = Tokenizer(models.BPE())
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -81,7 +81,7 @@ def tiny_tokenizer(kind: str, template: str | None = CHATML) -> PreTrainedTokeni
 
 
 def tiny_model(family: str, n_tokens: int, seed: int = 0) -> torch.nn.Module:
-    """A random causal LM of width 16 with two layers, at a scale where greedy texts vary."""
+    """Return a random causal LM of width 16 with two layers, scaled so that greedy texts vary."""
     torch.manual_seed(seed)
     shared = {
         "vocab_size": n_tokens,
@@ -109,8 +109,11 @@ def tiny_model(family: str, n_tokens: int, seed: int = 0) -> torch.nn.Module:
 
 
 def bent_model(family: str, n_tokens: int) -> torch.nn.Module:
-    """A random causal LM that scales or caps its logits: gemma2 (with a window of attention),
-    granite or cohere; or falcon_h1."""
+    """Return a random causal LM of a special family.
+
+    gemma2 (with an attention window), granite and cohere scale or cap their logits; falcon_h1 has
+    state-space layers.
+    """
     torch.manual_seed(0)
     shape = {
         "vocab_size": n_tokens,
@@ -127,7 +130,7 @@ def bent_model(family: str, n_tokens: int) -> torch.nn.Module:
     if family == "gemma2":
         config = Gemma2Config(head_dim=8, final_logit_softcapping=2.0, sliding_window=4, **shape)
         return Gemma2ForCausalLM(config)
-    if family == "falcon_h1":  # attention and a state-space model side by side in every layer
+    if family == "falcon_h1":  # attention and a state-space model in every layer
         state = {"mamba_d_ssm": 16, "mamba_n_heads": 2, "mamba_d_head": 8, "mamba_d_state": 4}
         return FalconH1ForCausalLM(FalconH1Config(mamba_chunk_size=8, **state, **shape))
     if family == "granite":
@@ -141,7 +144,7 @@ def write_tiny(
     tokenizer: str = "byte_level",
     template: str | None = CHATML,
 ) -> Path:
-    """Model and tokenizer in `folder`."""
+    """Write a tiny model and its tokenizer into `folder`."""
     tok = tiny_tokenizer(tokenizer, template)
     tiny_model(family, len(tok)).save_pretrained(folder)
     tok.save_pretrained(folder)
@@ -149,11 +152,11 @@ def write_tiny(
 
 
 def write_babbler(folder: Path, line: str) -> Path:
-    """A Llama that writes `line` and a line break over and over: each token names the next one."""
+    """Write a Llama that repeats `line` and a line break: each token determines the next one."""
     tok = tiny_tokenizer("byte_level")
     chain = tok(f"\n{line}\n", add_special_tokens=False)["input_ids"]
     if len(set(chain)) != len(chain) - 1:
-        raise ValueError(f"a token of {chain} comes twice, so it cannot name the next one")
+        raise ValueError(f"{chain} has a token twice, so a token does not determine the next one")
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tok), hidden_size=len(tok), intermediate_size=4, num_hidden_layers=1,

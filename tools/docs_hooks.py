@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 import bridgekd
-from bridgekd import recipe
+from bridgekd import errors, recipe
 from bridgekd.cli.main import app
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
@@ -204,8 +204,8 @@ def render_api() -> str:
     names = [name for name in bridgekd.__all__ if not _is_error(name)]
     functions = [name for name in names if name[0].islower()]
     classes = [name for name in names if name[0].isupper()]
-    errors = [name for name in bridgekd.__all__ if _is_error(name)]
-    sections = (("Functions", functions), ("Classes", classes), ("Errors", errors))
+    error_names = [name for name in bridgekd.__all__ if _is_error(name)]
+    sections = (("Functions", functions), ("Classes", classes), ("Errors", error_names))
     return "\n".join(
         f"## {title}\n\n" + "\n".join(_render_object(name) for name in sorted(members))
         for title, members in sections
@@ -218,6 +218,11 @@ def _is_error(name: str) -> bool:
 
 def _render_object(name: str) -> str:
     return f"::: bridgekd.{name}\n    options:\n      heading_level: 3\n"
+
+
+def render_errors() -> str:
+    """Return the docstring of bridgekd.errors without its example: the tree, and its rules."""
+    return inspect.cleandoc(errors.__doc__ or "").partition(">>>")[0]
 
 
 def render_options() -> str:
@@ -240,4 +245,5 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "recipe": render_recipe,
     "api": render_api,
     "options": render_options,
+    "errors": render_errors,
 }

@@ -84,7 +84,7 @@ _ASSISTANTS = Experiment(
     "The assistants at 5 %: chosen against random questions",
     "random choice gives an assistant that writes poor rationales; difficulty alone collapses",
     (
-        _at_5("bridge", "assistant, untouched", "assistant_base"),
+        _at_5("bridge", "assistant, base model", "assistant_base"),
         _at_5("bridge", "assistant, warmed up", "assistant_warm"),
         _at_5("bridge_random", "random picks", "random_assistant"),
         _at_5("bridge", "bridge picks", "assistant"),

@@ -17,7 +17,7 @@ TEXT = "First this, then that, so it must be so. Answer: 4"
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
-    faults = Faults(latency_s=asked["latency_s"], spread=asked["spread"])
+    faults = Faults(latency_s=asked["latency_s"], latency_log_sd=asked["spread"])
     rate = None
     if asked["rate"]:
         steps = tuple((after_s, speed) for after_s, speed in asked["steps"])

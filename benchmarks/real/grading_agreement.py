@@ -1,19 +1,24 @@
 """How often the graders agree with the correctness flags of recorded answers, set by set.
 
-    BRIDGEKD_DATA=FOLDER python benchmarks/real/grading.py [--show 20] [--set NAME] [--math-verify]
+    BRIDGEKD_DATA=FOLDER python benchmarks/real/grading_agreement.py [--show 20] [--set NAME]
+        [--math-verify]
 
-Flags there are of Mentor-KD's assistants and zero-shot test outputs, of PaLM 540B, and of GPT-3 on
-GSM8K. Those of Mentor-KD's training files are all true by construction and are not used. A flag is
-no truth: `--show` prints the disagreements; docs/experiments.md says who is right in each class.
+The flags are those of Mentor-KD's assistants and zero-shot test outputs, of PaLM 540B, of GPT-3 on
+GSM8K, of six OpenAI models in three prompt styles (Faithful CoT), of ZeroEval, of MMLU-Pro, and of
+a committee of teachers on SVAMP (its flag: the last number is the gold answer). Those of Mentor-
+KD's training files are all true by construction and are not used. A flag can be wrong: `--show`
+prints the disagreements; docs/experiments.md says who is right in each class.
 """
 
 import argparse
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from importers import RecordedRow, read_mentor_kd, read_palm540b_dss
+from importers import RecordedRow, read_json_file, read_mentor_kd, read_palm540b_dss
 
 from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.io.row_files import read_jsonl
@@ -37,6 +42,14 @@ PALM = {
     "esnli_valid": "multiple_choice",
     "esnli_test": "multiple_choice",
 }
+FAITHFUL_COT = {
+    "gsm8k": "number",
+    "svamp": "number",
+    "aqua": "multiple_choice",
+    "strategyqa": "label",
+    "date": "text",
+    "sports": "label",
+}
 GPT3 = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
 
@@ -56,6 +69,50 @@ def sets_in(data: Path) -> Iterator[Set]:
     for model in GPT3:
         path = data / "gsm8k/example_model_solutions.jsonl.gz"
         yield f"GPT-3 {model} gsm8k", "number", lambda path=path, model=model: _gpt3(path, model)
+    for name, kind in FAITHFUL_COT.items():
+        path = data / f"faithful-cot/predictions/{name}.jsonl.gz"
+        for style in ("standard", "cot", "least_to_most"):  # nl_and_code is run, not read
+            yield f"Faithful CoT {style} {name}", kind, _reader(_read_predictions, path, style)
+    for name in ("gsm8k", "math_l5"):
+        path = data / f"zeroeval-math/predictions/{name}.jsonl.gz"
+        yield f"ZeroEval {name}", "number", _reader(_read_predictions, path, None)
+    for name in ("medical", "legal", "financial"):
+        path = data / f"mmlu-pro-cot/predictions/{name}.jsonl.gz"
+        yield f"MMLU-Pro {name}", "multiple_choice", _reader(_read_predictions, path, None)
+    path = data / "committee-svamp/data/Llama-2-7b-chat-hf_svamp_rationale_round0.json.gz"
+    yield "Committee svamp", "number", reader(path, _read_committee)
+
+
+def _reader(
+    read: Callable[[Path, str | None], Iterator[RecordedRow]], path: Path, style: str | None
+) -> Callable[[], Iterator[RecordedRow]]:
+    return lambda: read(path, style)
+
+
+def _read_predictions(path: Path, style: str | None) -> Iterator[RecordedRow]:
+    """The rows of a consolidated file; an answer from a JSON object is put into one again."""
+    for _, row in read_jsonl(path):
+        if style not in (None, row["style"]):
+            continue
+        text, gold = row["text"], row["gold"]
+        if row.get("parsed") in ("json", "regex"):
+            text = json.dumps({"reasoning": text, "answer": row["answer"]})
+        choices = tuple(row.get("options", ()))
+        if not choices and path.name.startswith("aqua"):
+            choices = tuple("ABCDE")
+        if choices and choices != tuple("ABCDE"):
+            gold = choices["ABCDEFGHIJ".index(gold)]
+        yield RecordedRow(row["question"], gold, choices, text, 0, row["correct"])
+
+
+def _read_committee(path: Path) -> Iterator[RecordedRow]:
+    for row in read_json_file(path):
+        for teacher in ("gpt", "gemini", "mistral"):
+            text = row[f"{teacher}_rationale"][0]
+            numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+            last = numbers[-1].replace(",", "") if numbers else ""
+            right = bool(last) and float(last) == float(row["gold_answer"])
+            yield RecordedRow(row["question"], row["gold_answer"], (), text, 0, right)
 
 
 def reader(path: Path, read: ReadRows) -> Callable[[], Iterator[RecordedRow]]:
@@ -114,7 +171,9 @@ def main() -> None:
     for name, kind, rows in sets_in(Path(os.environ["BRIDGEKD_DATA"])):
         if asked.set in name and (kind == "number" or not asked.math_verify):
             answer_type = load_answer_type(VariantSettings(name=kind))
-            pairs = [(row, grade(row, answer_type)) for row in rows() if row.flag is not None]
+            flagged = [row for row in rows() if row.flag is not None]
+            answer_type = answer_type.with_labels(row.answer for row in flagged)
+            pairs = [(row, grade(row, answer_type)) for row in flagged]
             tell(name, answer_type, pairs, asked.show)
 
 

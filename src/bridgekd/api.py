@@ -83,6 +83,11 @@ def run(
     checkers: the functions that `evaluate.step_checker` can name.
 
     Raises InputError. Raises StoppedError if the run stopped and its state is saved.
+
+    >>> import bridgekd
+    >>> result = bridgekd.run("task.yaml", methods=["bridge", "direct"], consent=lambda plan: True)
+    >>> result.metrics.arms["bridge"].n_test, result.report.name
+    (20, 'report.html')
     """
     resolved, home = _resolve_recipe(recipe, overrides, folder)
     comparison = parse_comparison(resolved, home, methods, seeds, budgets)
@@ -117,6 +122,13 @@ def plan(
 
     measure_time: load the local models whose speed is not known, measure it, and save it in the
     store. Raises InputError.
+
+    >>> import bridgekd
+    >>> plan = bridgekd.plan("task.yaml", overrides=["budget.queries=5"], methods=["direct"])
+    >>> plan.n_pool, plan.train_cost.n_queries
+    (60, 5)
+    >>> plan.train_cost.unpaid.maximum  # micro-dollars: the ledger already has these answers
+    0
     """
     resolved, home = _resolve_recipe(recipe, overrides, folder)
     comparison = parse_comparison(resolved, home, methods, seeds, budgets)
@@ -139,6 +151,10 @@ def run_pilot(
     It spends `pilot.budget_fraction` of the budget, trains the models of the pilot, and measures
     them on held-out questions of the pool. Its run has the recipe's name plus `-pilot`. `show` is
     called with the plan, and then `consent` as in `run`. Raises InputError or StoppedError.
+
+    >>> import bridgekd
+    >>> pilot = bridgekd.run_pilot("large.yaml", consent=lambda plan: True)  # doctest: +SKIP
+    >>> print(pilot.folder / "pilot.json")  # doctest: +SKIP
     """
     resolved, home = _resolve_recipe(recipe, overrides, folder)
     resolved = resolved.model_copy(update={"name": f"{resolved.name[:73]}-{pilot.NAME}"})
@@ -178,6 +194,10 @@ def export(
     The folder has merged weights for transformers, the training rows, and a card for each. `arm`
     must be a model that was trained on rationales; the default is the student of the run's method.
     Raises InputError.
+
+    >>> import bridgekd
+    >>> bridgekd.export("task", "my-student").arm
+    'bridge'
     """
     return export_arm(load_finished_run(Path(store), run), Path(to), arm, progress)
 
@@ -191,8 +211,12 @@ def load_models(
 ) -> LoadedModels:
     """Return the student of a finished run, its assistant and its base model, loaded.
 
-    Ask them with `load_models("medqa").ask("What is 2 + 2?")`. `arm` is as in `export`. Raises
-    InputError.
+    `arm` is as in `export`. Raises InputError.
+
+    >>> import bridgekd
+    >>> models = bridgekd.load_models("task")
+    >>> [answer.model for answer in models.ask("Where is Bob in the end?")]
+    ['Student, BRIDGE', 'Assistant, trained', 'Student, base model']
     """
     finished = load_finished_run(Path(store), run)
     return open_models(finished, arm, build_run_context(finished.recipe, finished.folder), progress)

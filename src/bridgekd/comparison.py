@@ -1,8 +1,8 @@
 """A comparison: methods under several seeds and budgets over one store. A plain run is one of each.
 
 The one idea: every seed and budget is the same run with another recipe, and the store finds what
-they share. So a warm-up is made once a seed and not once a budget, and a question that two arms ask
-is paid for once.
+the runs share. So a warm-up is trained once per seed and not once per budget, and a question of two
+arms is paid for once.
 """
 
 import re
@@ -27,7 +27,7 @@ _AMOUNT: TypeAdapter[int | str] = TypeAdapter(CountOrPercent)
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Which methods, under which seeds and budgets (queries; None: the recipe's own)."""
+    """Methods, seeds and budgets. A budget is a limit of queries; None is the recipe's own."""
 
     methods: tuple[VariantRef, ...]
     seeds: tuple[int, ...]
@@ -35,7 +35,7 @@ class Comparison:
 
     @property
     def n_variants(self) -> int:
-        """How often each method is carried out."""
+        """The number of runs of each method."""
         return len(self.seeds) * len(self.budgets)
 
     @property
@@ -44,7 +44,7 @@ class Comparison:
         return [b for b in self.budgets if b is not None]
 
     def iter_recipes(self, recipe: Recipe) -> Iterator[Recipe]:
-        """Yield the recipe under every seed and budget; all other limits of its budget stay."""
+        """Yield the recipe under every seed and budget. Other limits of its budget stay."""
         for seed in self.seeds:
             for queries in self.budgets:
                 budget = recipe.budget
@@ -53,16 +53,17 @@ class Comparison:
                 yield recipe.model_copy(update={"seed": seed, "budget": budget})
 
     def format_command(self, recipe: Recipe) -> str:
-        """Return the command that makes it again if the recipe is in a file of the run's name."""
+        """Return the command that reproduces it, for a recipe in a file of the run's name."""
         file = shlex.quote(f"{recipe.name}.yaml")
         if self == Comparison((recipe.method,), (recipe.seed,)):
             return f"bridgekd run {file}"
         arms = ",".join(map(_format_ref, self.methods))
-        parts = [f"bridgekd compare {file} --arms {shlex.quote(arms)}"]
-        parts += [f"--seeds {len(self.seeds)}"] if len(self.seeds) > 1 else []
-        budgets = self.budget_labels
-        parts += [f"--budgets {','.join(map(str, budgets))}"] if budgets else []
-        return " ".join(parts)
+        command = f"bridgekd compare {file} --arms {shlex.quote(arms)}"
+        if len(self.seeds) > 1:
+            command += f" --seeds {len(self.seeds)}"
+        if self.budget_labels:
+            command += f" --budgets {','.join(map(str, self.budget_labels))}"
+        return command
 
 
 def parse_comparison(
@@ -72,7 +73,7 @@ def parse_comparison(
     n_seeds: int = 1,
     budgets: Sequence[int | float | str] = (),
 ) -> Comparison:
-    """Return what was asked for, checked. Nothing asked for is the recipe's own.
+    """Return a checked comparison. By default it is the recipe's own method, seed and budget.
 
     A method is a name, a file that ends in .py (relative to `folder`), or either with options; the
     recipe's own method keeps its options. Seeds count up from the recipe's. Budgets are as in
@@ -81,28 +82,33 @@ def parse_comparison(
     refs = [_parse_method(method, recipe) for method in methods] or [recipe.method]
     unique = {METHODS.resolve(ref, folder).model_dump_json(): ref for ref in refs}
     if n_seeds < 1:
-        raise InputError(f"a comparison over {n_seeds} seeds measures nothing; give at least 1")
+        raise InputError(f"A comparison over {n_seeds} seeds has no result. Use at least 1.")
     amounts = tuple(parse_budget(b) for b in budgets)
     if len(set(amounts)) < len(amounts):
-        raise InputError(f"a budget is named twice in {', '.join(map(str, budgets))}; name it once")
+        raise InputError(f"Duplicate budget in {', '.join(map(str, budgets))}. Name each once.")
     seeds = tuple(range(recipe.seed, recipe.seed + n_seeds))
     return Comparison(tuple(unique.values()), seeds, amounts or (None,))
 
 
-def parse_budget(said: int | float | str) -> int | str:
-    """A budget in queries: `5%` or 0.05 is a share of the pool, 200 a number of questions."""
-    text = str(said).strip()
-    share = re.fullmatch(r"(0?\.\d+|1\.0*)", text)
+def parse_budget(value: int | float | str) -> int | str:
+    """Return a budget of queries as a count or a percentage of the pool.
+
+    >>> [parse_budget(value) for value in ("5%", 0.05, "200")]
+    ['5%', '5%', 200]
+    """
+    text = str(value).strip()
+    is_fraction = re.fullmatch(r"(0?\.\d+|1\.0*)", text)
     try:
         amount = _AMOUNT.validate_python(
-            f"{100 * float(text):.10g}%" if share else int(text) if text.isdigit() else text
+            f"{100 * float(text):.10g}%" if is_fraction else int(text) if text.isdigit() else text
         )
     except ValidationError as exc:
         raise InputError(
-            f"{text!r} is no budget; write a share such as 0.05 or 5%, or a number of questions"
+            f"{text!r} is not a budget. Write a fraction such as 0.05 or 5%, or a number of "
+            "questions."
         ) from exc
     if amount in (0, "0%"):
-        raise InputError(f"a budget of {text} queries buys nothing; give more")
+        raise InputError(f"A budget of {text} queries buys nothing. Raise it.")
     return amount
 
 
@@ -112,45 +118,47 @@ def resolve_methods(run: Run, methods: Sequence[VariantRef]) -> list[VariantSett
 
 
 def build_arms(run: Run, methods: Sequence[VariantRef]) -> list[Arm]:
-    """Return the models of all methods: assistants, students, then the results in the order of
-    their methods' ranks. What two methods both name is the same model; InputError if it is not.
+    """Return the models of all methods: assistants, students, then the results by the ranks of
+    their methods. Raises InputError if two methods use one name for different models.
     """
-    found: dict[str, Arm] = {}
+    arms: dict[str, Arm] = {}
     ranks: dict[str, int] = {}
     for settings in resolve_methods(run, methods):
         method = METHODS.load(settings)
         for arm in method.build(run, METHODS.parse_options(settings)):
-            if found.setdefault(arm.name, arm).model != arm.model:
+            if arms.setdefault(arm.name, arm).model != arm.model:
                 raise InputError(
                     f"Two methods have an arm {arm.name!r} with different models. Compare them in "
                     "two runs, or give one of them another name."
                 )
             ranks[arm.name] = max(method.rank, ranks.get(arm.name, 0))
     return sorted(
-        found.values(),
+        arms.values(),
         key=lambda arm: (arm.is_result, arm.role == "student", arm.step, ranks[arm.name]),
     )
 
 
-def run_comparison(run: Run, wanted: Comparison) -> Artifact:
-    """Carries everything out and returns the evaluation over all arms, seeds and budgets.
+def run_comparison(run: Run, comparison: Comparison) -> Artifact:
+    """Run everything and return the evaluation over all arms, seeds and budgets.
 
-    The teacher is evaluated once: another seed would change which questions it is asked, not how
-    good it is.
+    The teacher is evaluated once: another seed would change its questions, not how good it is.
     """
-    found: dict[tuple[str, str], tuple[ArmSettings, Artifact]] = {}
-    variants = [run.with_recipe(recipe) for recipe in wanted.iter_recipes(run.recipe)]
+    predictions: dict[tuple[str, str], tuple[ArmSettings, Artifact]] = {}
+    variants = [run.with_recipe(recipe) for recipe in comparison.iter_recipes(run.recipe)]
     for variant in variants:
-        arms = build_arms(variant, wanted.methods)
-        for arm, made in zip(arms, variant.predict_all(arms), strict=True):
-            found[arm.name, made.path.name] = (arm.settings, made)  # once, if budgets share it
-    return variants[0].evaluate([*variants[0].evaluate_teacher(), *found.values()])
+        arms = build_arms(variant, comparison.methods)
+        for arm, artifact in zip(arms, variant.predict_all(arms), strict=True):
+            # Budgets that share an artifact share its row.
+            predictions[arm.name, artifact.path.name] = (arm.settings, artifact)
+    first = variants[0]
+    return first.evaluate([*first.evaluate_teacher(), *predictions.values()])
 
 
-def report_comparison(run: Run, wanted: Comparison, evaluation: Artifact) -> Artifact:
+def report_comparison(run: Run, comparison: Comparison, evaluation: Artifact) -> Artifact:
     """Return the report of a comparison."""
-    methods, command = resolve_methods(run, wanted.methods), wanted.format_command(run.recipe)
-    return run.report(evaluation, methods, wanted.n_variants, command)
+    methods = resolve_methods(run, comparison.methods)
+    command = comparison.format_command(run.recipe)
+    return run.report(evaluation, methods, comparison.n_variants, command)
 
 
 def _parse_method(method: MethodName, recipe: Recipe) -> VariantRef:

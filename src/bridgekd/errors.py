@@ -12,6 +12,13 @@
 A message names the file or the setting, the value, the cause and the next step. Code translates a
 foreign exception where it enters. A normal end, such as a used-up budget, is a value and no
 exception.
+
+>>> import bridgekd
+>>> try:
+...     bridgekd.plan("missing.yaml")
+... except bridgekd.BridgekdError as error:
+...     print(type(error).__name__, error.exit_code)
+InputError 2
 """
 
 

@@ -1,10 +1,10 @@
-"""Several processes for one comparison: each carries out methods under one seed and budget, and
-leaves what it made in the store that all of them share.
+"""Several processes for one comparison: each runs methods under one seed and budget, and leaves the
+artifacts in the store that all of them share.
 
-The one idea: workers return nothing. Store and ledger have the locks that keep two of them off one
-folder and one answer, and the parent goes through all of it afterwards and finds it made. A worker
-computes in one thread, so that several do not take the cores from each other. It is stopped as by
-Ctrl-C, and it ends with its parent, however that ends.
+The one idea: workers return nothing. Locks in the store and the ledger keep two workers from making
+one artifact or buying one answer. The parent runs the comparison afterwards and finds every
+artifact. A worker computes in one thread, so that workers do not compete for cores. It stops like
+after Ctrl-C, and it always ends with its parent.
 """
 
 import multiprocessing
@@ -13,7 +13,6 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -26,58 +25,54 @@ from bridgekd.runs.run import Run, build_run_context
 from bridgekd.variants import VariantRef
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_stopping = threading.Event()  # of a worker: its parent wants it to end
+_stopping = threading.Event()  # in a worker: its parent has stopped it
 _working = threading.Event()
 
 
-def run_parallel(run: Run, wanted: Comparison, n_workers: int) -> None:
-    """Makes the models of `wanted` and their answers in `n_workers` processes.
+def run_parallel(run: Run, comparison: Comparison, n_workers: int) -> None:
+    """Make the models of a comparison and their predictions in `n_workers` processes.
 
-    What stops one worker stops all and is raised here.
+    An error that stops one worker stops all and is raised here.
     """
-    variants, n_budgets = list(wanted.iter_recipes(run.recipe)), len(wanted.budgets)
+    variants, n_budgets = list(comparison.iter_recipes(run.recipe)), len(comparison.budgets)
     tasks = [
         (recipe, method)
-        for place in range(n_budgets)
-        for method in wanted.methods
-        for recipe in variants[place::n_budgets]  # neighbours differ in seed: they share least
+        for budget in range(n_budgets)
+        for method in comparison.methods
+        for recipe in variants[budget::n_budgets]  # neighbors differ in seed: they share least
     ]
-    others = multiprocessing.active_children()
+    earlier_children = multiprocessing.active_children()
     pool = ProcessPoolExecutor(
         min(n_workers, len(tasks)), multiprocessing.get_context("spawn"), initializer=_init_worker
     )
     try:
-        jobs = {
+        futures = {
             pool.submit(_run_method, recipe, run.folder, method): (recipe, method)
             for recipe, method in tasks
         }
         run.ctx.progress("compare arms", 0, len(tasks))
-        for n_done, job in enumerate(as_completed(jobs), start=1):
-            job.result()
-            recipe, method = jobs[job]
-            here = run.with_recipe(recipe)
-            here.predict_all(build_arms(here, [method]))  # it is there; the run's file learns of it
+        for n_done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            recipe, method = futures[future]
+            variant = run.with_recipe(recipe)
+            # The artifacts exist; this records them in the run's metadata.
+            variant.predict_all(build_arms(variant, [method]))
             run.ctx.progress("compare arms", n_done, len(tasks))
     except BrokenProcessPool as exc:
         raise StoppedError(
-            "a worker died, perhaps for want of memory; all that was finished is kept, so give the "
-            "same command again, with fewer --workers"
+            "A worker process died (out of memory?). Finished stages are saved. Run the same "
+            "command with fewer --workers."
         ) from exc
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        mine = [child for child in multiprocessing.active_children() if child not in others]
-        _stop(mine)
+        for child in multiprocessing.active_children():
+            if child not in earlier_children:
+                child.terminate()
         pool.shutdown(wait=True)
 
 
-def _stop(workers: list[BaseProcess]) -> None:
-    """Asks those that are at work to leave it as it is; idle ones end by themselves."""
-    for worker in workers:
-        worker.terminate()
-
-
 def _init_worker() -> None:
-    """A worker's first steps, before torch is imported."""
+    """Prepare a worker before torch is imported."""
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     threadpool_limits(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the parent, too
@@ -86,6 +81,7 @@ def _init_worker() -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
+    """Stop the work of a worker; an idle worker ends by itself."""
     _stopping.set()
     if _working.is_set():
         raise KeyboardInterrupt
@@ -95,11 +91,11 @@ def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # as if killed: store and ledger know how to go on from that
+        os._exit(1)  # like a kill, from which store and ledger recover
 
 
 def _run_method(recipe: Recipe, folder: Path, method: VariantRef) -> None:
-    """One method under one seed and budget, and its models' answers to the test questions."""
+    """Make one method's models under one seed and budget, and their predictions."""
     _working.set()
     try:
         if _stopping.is_set():

@@ -49,6 +49,7 @@ RIGHT_AND_WRONG = {
     "label": ("No", "Yes"),
     "multi_label": ("nitrogen; oxygen", "nitrogen"),
     "multiple_choice": ("blue jay", "red fox"),
+    "math": (r"\sqrt{2}", r"\sqrt{3}"),
     "near": ("7", "8"),
     "number": ("7", "8"),
     "text": ("Paris", "Rome"),

@@ -155,8 +155,8 @@ def test_prompt_tokens_have_no_gradient(ref, models):
     logits, others = (m.model(input_ids=micro.ids).logits.flatten(0, 1).detach()
                       for m in (local, reference))  # fmt: skip
     logits.requires_grad_()
-    fields = (micro.targets, micro.weights, micro.sequence_ids, others[micro.places])
-    compute(ref, TokenBatch(logits[micro.places], *fields)).backward()
+    fields = (micro.targets, micro.weights, micro.sequence_ids, others[micro.positions])
+    compute(ref, TokenBatch(logits[micro.positions], *fields)).backward()
     trained = logits.grad.abs().sum(-1).view(len(rows), -1) > 0
     expected = torch.tensor([[w > 0 for w in row.weights[1:]] + [False] * (
         trained.shape[1] - len(row.ids) + 1) for row in rows])  # fmt: skip

@@ -183,7 +183,3 @@ def test_questions_of_earlier_purchases_are_not_ranked_again(strategy):
     asked = {"q0003", "q0017", "q0059"}
     ranking = rank(strategy, ids, difficulty, embeddings, 9, asked=asked)
     assert sorted(p.id for p in to_picks(ranking, ids)) == sorted(set(ids) - asked)
-
-
-def test_the_report_describes_a_score_as_text(strategy):
-    assert isinstance(strategy.describe_score(strategy.options()), str)

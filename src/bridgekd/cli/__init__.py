@@ -1,1 +1,1 @@
-"""The command line: commands that parse, call and print, and `render_*.py` for the terminal."""
+"""The command line: commands (parse, call, print) and `render_*.py` (text for the terminal)."""

@@ -42,7 +42,7 @@ class VariantList(FrozenModel):
     variants: tuple[VariantInfo, ...]
 
 
-class PlannedStage(FrozenModel):
+class StageDocument(FrozenModel):
     """A stage of a plan. `seconds` is an estimate, or null if it is done or its speed unknown."""
 
     stage: str
@@ -51,7 +51,7 @@ class PlannedStage(FrozenModel):
     seconds: float | None
 
 
-class PlannedPurchase(FrozenModel):
+class PurchaseDocument(FrozenModel):
     """A purchase that is still to be made. `n_unrecorded` questions have no recorded answer."""
 
     stage: str
@@ -64,7 +64,7 @@ class PlannedPurchase(FrozenModel):
     n_unrecorded: int
 
 
-class PlannedTime(FrozenModel):
+class TimeDocument(FrozenModel):
     """The time of the local work. `missing` names the models without a measured speed."""
 
     seconds: float
@@ -79,12 +79,12 @@ class PlanDocument(FrozenModel):
     """`plan --json`."""
 
     name: str
-    stages: tuple[PlannedStage, ...]
+    stages: tuple[StageDocument, ...]
     n_pool: int
     n_validation: int
     n_test: int
     n_variants: int
-    purchases: tuple[PlannedPurchase, ...]
+    purchases: tuple[PurchaseDocument, ...]
     total_cost: CostForecast | None
     price: PriceInfo
     hard_limit_microusd: int | None
@@ -95,7 +95,7 @@ class PlanDocument(FrozenModel):
     needs_consent: bool
     uses_server: bool
     server_host: str
-    time: PlannedTime | None
+    time: TimeDocument | None
 
 
 class StageStatus(FrozenModel):
@@ -133,7 +133,7 @@ def build_plan_document(plan: Plan) -> PlanDocument:
     return PlanDocument(
         name=plan.name,
         stages=tuple(
-            PlannedStage(
+            StageDocument(
                 stage=artifact.stage,
                 folder=artifact.path.name,
                 done=artifact.done,
@@ -146,7 +146,7 @@ def build_plan_document(plan: Plan) -> PlanDocument:
         n_test=plan.n_test,
         n_variants=plan.n_variants,
         purchases=tuple(
-            PlannedPurchase(
+            PurchaseDocument(
                 stage=purchase.stage,
                 folder=purchase.folder,
                 strategy=purchase.requests.strategy,
@@ -172,8 +172,8 @@ def build_plan_document(plan: Plan) -> PlanDocument:
     )
 
 
-def _build_time(durations: DurationEstimate) -> PlannedTime:
-    return PlannedTime(
+def _build_time(durations: DurationEstimate) -> TimeDocument:
+    return TimeDocument(
         seconds=durations.total,
         seconds_by_kind=durations.by_kind,
         missing=tuple(f"{work.kind} with {work.base_name}" for work in durations.missing),
@@ -189,9 +189,11 @@ def print_document(document: BaseModel) -> None:
 
 
 def build_schema() -> dict[str, object]:
-    """Return the JSON schema of all documents; `$defs` has one definition per model."""
+    """Return the JSON schema of all documents: types and names, without the texts of docstrings."""
     models = (VariantList, PlanDocument, StatusDocument, SpendDocument)
     _, schema = models_json_schema([(model, "serialization") for model in models])
+    for definition in schema["$defs"].values():
+        definition.pop("description", None)
     return schema
 
 

@@ -4,12 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from bridgekd.cli.documents import VariantInfo, VariantList, VariantType, print_document
-from bridgekd.cli.terminal import JsonFlag, out, widen
+from bridgekd.cli.terminal import JsonFlag, make_table, out, print_table
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.methods import METHODS
@@ -26,8 +24,6 @@ REGISTRIES: Mapping[VariantType, Iterable[Variant]] = {
     "transports": TRANSPORTS,
     "graders": GRADERS,
 }
-
-
 TYPES_HELP = f"What to list: {', '.join(REGISTRIES)}."
 
 
@@ -36,23 +32,14 @@ def list_command(
     as_json: JsonFlag = False,
 ) -> None:
     """List the variants that a recipe can name, each with a description and its paper."""
-    variants = VariantList(
-        variant_type=variant_type,
-        variants=tuple(
-            VariantInfo(name=v.name, title=v.title, summary=v.summary, paper=v.paper)
-            for v in REGISTRIES[variant_type]
-        ),
-    )
+    variants = [
+        VariantInfo(name=v.name, title=v.title, summary=v.summary, paper=v.paper)
+        for v in REGISTRIES[variant_type]
+    ]
     if as_json:
-        print_document(variants)
-    else:
-        _print_variants(out, variants)
-
-
-def _print_variants(console: Console, variants: VariantList) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("name", "description", "paper"):
-        table.add_column(column, no_wrap=column == "name", overflow="fold")
-    for variant in variants.variants:
+        print_document(VariantList(variant_type=variant_type, variants=tuple(variants)))
+        return
+    table = make_table("", ("name", "description", "paper"))
+    for variant in variants:
         table.add_row(*map(escape, (variant.name, variant.summary, variant.paper)))
-    widen(console).print(table)
+    print_table(out, table)

@@ -1,15 +1,15 @@
 """The command line: parse, call, print.
 
-Exit codes: 0 done; 2 bad input; 3 stopped with state saved and the command to go on; 130
-interrupted.
+Exit codes: 0 done; 2 bad input; 3 stopped, the same command resumes; 130 interrupted.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from typer.exceptions import TyperException
 
@@ -25,23 +25,21 @@ from bridgekd.cli import (
 )
 from bridgekd.cli.documents import build_plan_document, print_document
 from bridgekd.cli.progress_bars import show_progress
-from bridgekd.cli.terminal import JsonFlag, err, out
+from bridgekd.cli.terminal import JsonFlag, err, make_printer, out
 from bridgekd.comparison import MethodName
 from bridgekd.errors import BridgekdError, InputError
 from bridgekd.io.load_recipe import parse_methods
 from bridgekd.methods import METHODS
 from bridgekd.stages.pilot import RESULTS
 
-ARMS_HELP = (
-    f"Methods, separated by commas: {', '.join(METHODS.list_names())}; or a .py file of your own."
-)
+ARMS_HELP = f"Methods, separated by commas: {', '.join(METHODS.list_names())}; or your .py file."
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Distil a large teacher into a tiny model that reasons, on a budget that holds.",
+    help="Distill the reasoning of a large teacher into a small model, within a budget.",
 )
-sandbox_app = typer.Typer(no_args_is_help=True, help="A small world to run everything offline.")
+sandbox_app = typer.Typer(no_args_is_help=True, help="A small offline world with a teacher.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(ledger.app, name="ledger")
 _ERROR_TITLES = {1: "Error", 2: "Bad input", 3: "Stopped"}
@@ -51,16 +49,19 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set budget.queries=5%"),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Agree to the buying without being asked.")]
-Seeds = Annotated[int, typer.Option(min=1, help="So many, counted up from the recipe's seed.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Confirm the purchase without a prompt.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds, starting at the recipe's seed.")]
 Budgets = Annotated[
     str,
-    typer.Option(help="Queries: 5% or 0.05 of the pool, or 200; with commas; or the recipe's."),
+    typer.Option(
+        help="Budgets in queries, separated by commas: 200, or 5% or 0.05 of the pool. Default: "
+        "the recipe's."
+    ),
 ]
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_set: bool) -> None:
+    if is_set:
         out.print(f"bridgekd {__version__}", highlight=False)
         raise typer.Exit
 
@@ -79,8 +80,8 @@ def _main(
 
 @app.command("run", epilog="Example: bridgekd run medqa.yaml --set seed=1")
 def run_command(recipe: RecipePath, set_: Overrides = None, yes: Yes = False) -> None:
-    """Do all of a recipe, or go on where it stopped."""
-    _run_methods(recipe, set_ or [], [], yes)
+    """Run a recipe, or resume it."""
+    _run_methods(recipe, set_ or [], yes)
 
 
 @app.command(
@@ -92,23 +93,28 @@ def compare_command(
     arms: Annotated[str, typer.Option(help=ARMS_HELP)] = "bridge,direct",
     seeds: Seeds = 1,
     budgets: Budgets = "",
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each in one thread.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of processes, with one thread each.")
+    ] = 1,
     set_: Overrides = None,
     yes: Yes = False,
 ) -> None:
-    """Run several methods over one store and one ledger, and measure them together."""
-    how = {"seeds": seeds, "budgets": _split_list(budgets), "workers": workers}
-    _run_methods(recipe, set_ or [], parse_methods(arms), yes, **how)
+    """Run several methods with one store and one ledger, and evaluate them together."""
+    methods, amounts = parse_methods(arms), _split_list(budgets)
+    _run_methods(recipe, set_ or [], yes, methods, seeds, amounts, workers)
 
 
 @app.command("plan", epilog="Example: bridgekd plan medqa.yaml --set budget.usd=2")
 def plan_command(
     recipe: RecipePath,
-    arms: Annotated[str, typer.Option(help=f"{ARMS_HELP} Default: the recipe's own.")] = "",
+    arms: Annotated[str, typer.Option(help=f"{ARMS_HELP} Default: the recipe's method.")] = "",
     seeds: Seeds = 1,
     budgets: Budgets = "",
     pilot: Annotated[
-        bool, typer.Option("--pilot", help="Run a paid pilot and measure its models.")
+        bool,
+        typer.Option(
+            "--pilot", help="Run a paid pilot: is an assistant worth its cost on this task?"
+        ),
     ] = False,
     time: Annotated[
         bool, typer.Option("--time", help="Load the models and measure their speed first.")
@@ -120,23 +126,29 @@ def plan_command(
     """Show what a run would do and what it would cost. It sends nothing and writes nothing, except:
     --pilot runs a paid pilot after a confirmation, and --time saves the speeds in the store.
     """
+    notes = err if as_json else out
     if pilot:
         if arms or budgets or seeds > 1:
             raise InputError(
-                "--pilot has arms of its own and uses the recipe's budget. Leave out --arms, "
-                "--seeds and --budgets (instead: --set budget.queries=5%, --set pilot.n_seeds=3)."
+                "--pilot has its own arms and uses the recipe's budget. Leave out --arms, --seeds "
+                "and --budgets (instead: --set budget.queries=5%, --set pilot.n_seeds=3)."
             )
-        _run_pilot(recipe, set_ or [], yes, as_json=as_json)
+        result = _run_pilot(recipe, set_ or [], yes, notes)
+        if as_json:
+            print_document(result.measurements)
+        else:
+            render_pilot.print_pilot_result(out, result.measurements)
+        notes.print(f"All results: {result.folder / RESULTS}", soft_wrap=True)
         return
-    how: dict[str, Any] = {"seeds": seeds, "budgets": _split_list(budgets)}
-    with show_progress(err if as_json else out) as progress:
+    with show_progress(notes) as progress:
         plan = api.plan(
             recipe,
             overrides=set_ or [],
             methods=parse_methods(arms),
+            seeds=seeds,
+            budgets=_split_list(budgets),
             measure_time=time,
             progress=progress,
-            **how,
         )
     if as_json:
         print_document(build_plan_document(plan))
@@ -155,15 +167,15 @@ app.command("ask", epilog='Example: bridgekd ask medqa "What is 2 + 2?"')(export
 
 @app.command("init", epilog="Example: bridgekd init my-task.yaml")
 def write_template(
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("recipe.yaml"),
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("recipe.yaml"),
 ) -> None:
-    """Write a commented recipe to start from."""
+    """Write a recipe template with comments."""
     if path.exists():
-        raise InputError(f"{path} is there already; name another file")
+        raise InputError(f"{path} exists already. Name another file.")
     try:
         path.write_text(Path(__file__).with_name("recipe_template.yaml").read_text())
     except OSError as exc:
-        raise InputError(f"cannot write {path}: {exc.strerror}; make its folder first") from exc
+        raise InputError(f"Cannot write {path}: {exc.strerror}. Create its folder first.") from exc
     out.print(f"Wrote {path}. Next: bridgekd plan {path}")
 
 
@@ -174,27 +186,23 @@ def run_demo(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option(
-            "--quick",
-            help="300 questions, in a minute: shows that everything works, and nothing else.",
-        ),
+        typer.Option("--quick", help="300 questions, about a minute. It only tests the setup."),
     ] = False,
 ) -> None:
-    """BRIDGE and direct distillation at the same 5 % budget, offline, in a few minutes."""
+    """Compare BRIDGE and direct distillation at a 5 % budget, offline, in a few minutes."""
     from bridgekd.sandbox.export import QUICK, export_world
     from bridgekd.sandbox.teacher_server import run_teacher_server
 
     name, sizes = ("demo-quick", QUICK) if quick else ("demo", {})
     recipe = export_world(folder or Path(name), **sizes)
     with run_teacher_server() as teacher:
-        _run_methods(
-            recipe, [f"teacher.base_url={teacher.base_url}"], ["bridge", "direct"], yes=True
-        )
+        overrides = [f"teacher.base_url={teacher.base_url}"]
+        _run_methods(recipe, overrides, yes=True, methods=["bridge", "direct"])
 
 
 @sandbox_app.command("export", epilog="Example: bridgekd sandbox export world")
-def export_sandbox(folder: Annotated[Path, typer.Argument(help="Where to write it.")]) -> None:
-    """Write the sandbox as a user's own files: data, instructions, models, a recipe."""
+def export_sandbox(folder: Annotated[Path, typer.Argument(help="The folder to write.")]) -> None:
+    """Write the sandbox as files of a user: data, instructions, models and a recipe."""
     from bridgekd.sandbox.export import export_world
 
     recipe = export_world(folder)
@@ -203,13 +211,15 @@ def export_sandbox(folder: Annotated[Path, typer.Argument(help="Where to write i
 
 @sandbox_app.command("serve", epilog="Example: bridgekd sandbox serve --port 8765")
 def serve_sandbox(
-    port: Annotated[int, typer.Option(help="On loopback.")] = 8765,
-    latency: Annotated[float, typer.Option(help="Median seconds to an answer.")] = 0.0,
-    rate: Annotated[float | None, typer.Option(help="Requests a second; more get a 429.")] = None,
-    batch_seconds: Annotated[float, typer.Option(help="How long a batch takes.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Another teacher with other answers.")] = 0,
+    port: Annotated[int, typer.Option(help="The port on the loopback interface.")] = 8765,
+    latency: Annotated[float, typer.Option(help="Median seconds per answer.")] = 0.0,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests per second; HTTP 429 above it.")
+    ] = None,
+    batch_seconds: Annotated[float, typer.Option(help="Seconds per batch.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Another seed gives other answers.")] = 0,
 ) -> None:
-    """Start the sandbox's teacher, an OpenAI-compatible server on this machine only."""
+    """Start the teacher of the sandbox, an OpenAI-compatible server on this machine only."""
     import threading
 
     from bridgekd.sandbox.teacher_server import (
@@ -220,8 +230,8 @@ def serve_sandbox(
     )
 
     if rate is not None and rate <= 0:
-        raise InputError(f"--rate is {rate:g}; it must be above 0, or leave it out for no limit")
-    asked = run_teacher_server(
+        raise InputError(f"--rate is {rate:g}. Set it above 0, or leave it out for no limit.")
+    server = run_teacher_server(
         port=port,
         seed=seed,
         faults=Faults(latency_s=latency),
@@ -229,30 +239,28 @@ def serve_sandbox(
         rate=None if rate is None else RateLimitSpec(requests_per_s=rate),
     )
     try:
-        with asked as teacher:
-            out.print(f"Teacher at {teacher.base_url}; stop it with Ctrl-C")
+        with server as teacher:
+            out.print(f"Teacher at {teacher.base_url}. Press Ctrl-C to stop it.")
             threading.Event().wait()
     except OSError as exc:
-        raise InputError(
-            f"cannot serve on port {port}: {exc.strerror}; give another --port"
-        ) from exc
+        raise InputError(f"Cannot use port {port}: {exc.strerror}. Set another --port.") from exc
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point: runs a command and returns its exit code; errors become one sentence."""
+    """Run a command and return its exit code. An error is printed as a message on stderr."""
     try:
         code = app(arguments, standalone_mode=False)
     except BridgekdError as exc:
         err.print(f"[bold red]{_ERROR_TITLES[exc.exit_code]}[/]: ", end="")
-        err.print(str(exc), markup=False, highlight=False, soft_wrap=True)
+        make_printer(err)(str(exc))
         return exc.exit_code
     except TyperException as exc:  # a mistake in the command itself
         err.print(f"[bold red]Bad input[/]: {escape(exc.format_message())} (see --help)")
         return 2
-    except typer.Abort:  # Ctrl-C or Ctrl-D where a question was asked
+    except typer.Abort:  # Ctrl-C or Ctrl-D at a prompt
         code = 130
     if code == 130:
-        err.print("Interrupted; everything finished is kept. The same command goes on.")
+        err.print("Interrupted. Finished work is saved. Run the same command again to resume.")
     return code if isinstance(code, int) else 0
 
 
@@ -261,29 +269,31 @@ def _split_list(text: str) -> list[str]:
 
 
 def _ask_confirmation() -> bool:
-    return sys.stdin.isatty() and typer.confirm("Go ahead?", default=False, err=True)
+    return sys.stdin.isatty() and typer.confirm("Continue?", default=False, err=True)
 
 
-def _run_pilot(recipe: Path, overrides: list[str], yes: bool, *, as_json: bool) -> None:
-    notes = err if as_json else out
+def _run_pilot(
+    recipe: Path, overrides: Sequence[str], yes: bool, notes: Console
+) -> api.PilotResult:
     with show_progress(notes) as progress:
-        result = api.run_pilot(
+        return api.run_pilot(
             recipe,
             overrides=overrides,
             show=lambda plan: render_pilot.print_pilot_plan(notes, plan),
             consent=lambda plan: yes or _ask_confirmation(),
             progress=progress,
-            note=render_plan.make_printer(notes),
+            note=make_printer(notes),
         )
-    if as_json:
-        print_document(result.measurements)
-    else:
-        render_pilot.print_pilot_result(out, result.measurements)
-    notes.print(f"All results: {result.folder / RESULTS}", soft_wrap=True)
 
 
 def _run_methods(
-    recipe: Path, overrides: list[str], methods: Sequence[MethodName], yes: bool, **comparison: Any
+    recipe: Path,
+    overrides: Sequence[str],
+    yes: bool,
+    methods: Sequence[MethodName] = (),
+    seeds: int = 1,
+    budgets: Sequence[str] = (),
+    workers: int = 1,
 ) -> None:
     from bridgekd.sandbox.step_checker import count_wrong_steps
 
@@ -293,15 +303,17 @@ def _run_methods(
         return yes or _ask_confirmation()
 
     with show_progress(out) as progress:
-        outcome = api.run(
+        result = api.run(
             recipe,
             overrides=overrides,
             methods=methods,
+            seeds=seeds,
+            budgets=budgets,
+            workers=workers,
             consent=consent,
             checkers={"sandbox": count_wrong_steps},
-            **comparison,
             progress=progress,
-            note=render_plan.make_printer(out),
+            note=make_printer(out),
         )
-    render_metrics.print_metrics(out, outcome.metrics, outcome.name)
-    out.print(f"Report: {outcome.report}", soft_wrap=True)
+    render_metrics.print_metrics(out, result.metrics, result.name)
+    out.print(f"Report: {result.report}", soft_wrap=True)

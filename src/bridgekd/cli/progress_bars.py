@@ -1,5 +1,6 @@
-"""Progress in the terminal: a bar for each piece of work with its fraction, elapsed and remaining
-time; lines with the same numbers where the output is a file or a pipe.
+"""Progress in the terminal: a bar per piece of work, with its fraction, elapsed and remaining time.
+
+A file or a pipe gets lines with the same numbers.
 """
 
 import time
@@ -21,18 +22,19 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from bridgekd.cli.render_plan import format_seconds
+from bridgekd.cli.terminal import make_printer
 from bridgekd.progress import Progress, ProgressTimer
 
-FIRST_LINE_S = 10.0  # work that is faster prints one line
+FIRST_LINE_S = 10.0  # faster work prints one line
 MIN_INTERVAL_S = 30.0
-_N_LINES = 50  # at most about this number of lines for one piece of work
+_N_LINES = 50  # approximate maximum per piece of work
 
 Clock = Callable[[], float]
 
 
 @contextmanager
 def show_progress(console: Console, clock: Clock = time.monotonic) -> Iterator[Progress]:
-    """A progress callable that draws a bar, or prints lines, for each piece of work."""
+    """Yield a progress callable that draws bars, or prints lines if there is no terminal."""
     if not console.is_terminal:
         yield _LinePrinter(console, clock)
         return
@@ -44,7 +46,7 @@ def show_progress(console: Console, clock: Clock = time.monotonic) -> Iterator[P
 
 
 class _RemainingColumn(ProgressColumn):
-    """The remaining time of a task by its `timer`; empty before it is known and after the end."""
+    """The remaining time of a task; empty before it is known and after the end."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class _RemainingColumn(ProgressColumn):
 
 
 class _BarDrawer:
-    """A bar per piece of work. A finished one keeps its line."""
+    """Draws a bar per piece of work. A finished bar stays."""
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self._clock = clock
@@ -92,10 +94,10 @@ class _BarDrawer:
 
 
 class _LinePrinter:
-    """A line per piece of work at its end, and lines in between if it takes long."""
+    """Prints a line when a piece of work ends, and more lines during long work."""
 
     def __init__(self, console: Console, clock: Clock) -> None:
-        self._console, self._clock = console, clock
+        self._print, self._clock = make_printer(console), clock
         self._timers: dict[str, ProgressTimer] = {}
         self._next_line_at: dict[str, float] = {}
 
@@ -113,10 +115,5 @@ class _LinePrinter:
         elif now >= self._next_line_at[what] and left is not None:
             self._next_line_at[what] = now + max(MIN_INTERVAL_S, (elapsed + left) / _N_LINES)
             fraction = f"{done:,} of {total:,} ({done / total:.0%})"
-            self._print(
-                f"{what}: {fraction}, {format_seconds(elapsed)} so far, about "
-                f"{format_seconds(left)} left"
-            )
-
-    def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            times = f"{format_seconds(elapsed)} so far, about {format_seconds(left)} left"
+            self._print(f"{what}: {fraction}, {times}")

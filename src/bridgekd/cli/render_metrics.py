@@ -1,4 +1,4 @@
-"""A comparison's figures in the terminal: every arm with its interval, and what it gained."""
+"""The results of a run or a comparison in the terminal."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,10 @@ from bridgekd.stats.metrics import Gain, Interval, MeanEstimate, Metrics, Recove
 
 
 def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
-    """Prints the result table, every trained student minus direct distillation if the run has it,
-    and the rationales if their steps were checked.
+    """Print the results of every arm.
+
+    Further tables have the differences to direct distillation, if the run has it, and the wrong
+    steps in rationales, if the recipe has a step checker.
     """
     has_seeds = any(arm.n_seeds > 1 for arm in metrics.arms.values())
     columns = ["accuracy", "95 % interval", "n", *["seeds"] * has_seeds, "queries", "spend"]
@@ -58,7 +60,7 @@ def _print_differences(console: Console, metrics: Metrics) -> None:
 
 
 def _print_rationales(console: Console, metrics: Metrics) -> None:
-    columns = ["words", "steps wrong or missing", "the same in the training set"]
+    columns = ["words", "steps wrong or missing", "in the training set"]
     table = _make_table("\nRationales on the test questions, 95 % intervals", columns)
     for arm in metrics.arms.values():
         if arm.wrong_steps is not None:
@@ -105,5 +107,5 @@ def _make_table(name: str, columns: Sequence[str]) -> Table:
     table = Table(title=name, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("arm", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")  # wrapped where it is narrow, never cut
+        table.add_column(column, justify="right")  # wrapped if narrow, never cut
     return table

@@ -1,13 +1,11 @@
-"""What `plan --pilot` prints: the plan of the pilot, the accuracies that it measured, and what they
-do not show.
-"""
+"""The text of `plan --pilot`: its plan, the accuracies that it measured, and their limits."""
 
 from collections import Counter
 
 from rich.console import Console
-from rich.table import Table
 
 from bridgekd.cli.render_plan import print_purchases
+from bridgekd.cli.terminal import make_table
 from bridgekd.plans.plan import Plan
 from bridgekd.stages.pilot import PilotGain, PilotMeasurements, PilotRole
 
@@ -22,7 +20,7 @@ TITLES: dict[PilotRole, str] = {
 
 
 def print_pilot_plan(console: Console, plan: Plan) -> None:
-    """What the pilot still has to do, and what it may cost."""
+    """Print the work that is left in the pilot, and its cost."""
     pending = Counter(a.stage for a in plan.stages if not a.done)
     if not pending:
         console.print("The pilot is finished.")
@@ -36,15 +34,18 @@ def print_pilot_plan(console: Console, plan: Plan) -> None:
     )
     print_purchases(console, plan)
     console.print(
-        "[dim]direct and random ask the same questions first. They reuse these answers.[/dim]"
+        "[dim]direct and bridge_random start with the same questions and reuse these answers.[/dim]"
     )
 
 
 def print_pilot_result(console: Console, measured: PilotMeasurements) -> None:
-    """The accuracy of every model, the difference that the assistant made, and their limits."""
-    table = Table(title=_format_title(measured), title_justify="left", box=None, pad_edge=False)
-    for column in ("model", "teacher's rationales", "accuracy", "95 % interval"):
-        table.add_column(column, no_wrap=True, justify="left" if column == "model" else "right")
+    """Print the accuracy of every model, the gains from the assistant, and the limits of both."""
+    numbers = ("teacher's rationales", "accuracy", "95 % interval")
+    title = (
+        f"Pilot: {measured.n_queries:,} answers of the teacher, {measured.n_rationales:,} "
+        f"rationales kept, a pool of {measured.n_pool:,}"
+    )
+    table = make_table(title, ("model", *numbers), right=numbers)
     for model in measured.models:
         low, high = model.ci95
         n = f"{model.n_rationales:,}" if model.n_rationales else ""
@@ -60,7 +61,7 @@ def print_pilot_result(console: Console, measured: PilotMeasurements) -> None:
 
 
 def format_gain(gain: PilotGain) -> str:
-    """The difference that the assistant made with one number of rationales, and what it shows."""
+    """Return the gain from the assistant with one number of rationales, and what it shows."""
     low, high = (100 * end for end in gain.ci95)
     shows = "The pilot does not show which one is better"
     if low > 0:
@@ -75,23 +76,13 @@ def format_gain(gain: PilotGain) -> str:
 
 
 def format_limits(measured: PilotMeasurements) -> str:
-    """What the pilot cannot answer, and the command that can."""
-    one_seed = measured.gains[-1].n_seeds == 1
-    seeds = (
-        "Each model was trained once; another seed may change the order (pilot.n_seeds). "
-        if one_seed
-        else ""
-    )
+    """Return what the pilot does not show, and the command that measures it."""
+    seeds = ""
+    if measured.gains[-1].n_seeds == 1:
+        seeds = "Each model was trained once; another seed may change the order (pilot.n_seeds). "
     return (
-        "The pilot does not tell what happens at the full budget: either student may gain more "
+        "The pilot does not show the result at the full budget: either student may gain more "
         f"from more answers than {measured.n_queries:,}. {seeds}The questions were selected at "
-        "random; another strategy may give other results. To measure the full budget: bridgekd "
-        "compare RECIPE --arms random,direct,answers_only --seeds 3"
-    )
-
-
-def _format_title(measured: PilotMeasurements) -> str:
-    return (
-        f"Pilot: {measured.n_queries:,} answers of the teacher, {measured.n_rationales:,} "
-        f"rationales kept, a pool of {measured.n_pool:,}"
+        "random; another strategy may have other results. To measure the full budget: bridgekd "
+        "compare RECIPE --arms bridge_random,direct,answers_only --seeds 3"
     )

@@ -69,7 +69,7 @@ def _plan_remaining(metadata: RunMetadata, store: Path) -> tuple[PlanDocument | 
     try:
         return build_plan_document(api.plan_remaining(metadata, store)), ""
     except InputError as exc:
-        return None, f"No forecast of what is to come: {exc}"
+        return None, f"Remaining cost unknown: {exc}"
 
 
 def report_command(
@@ -80,14 +80,11 @@ def report_command(
     folders = {entry.stage: store / entry.folder for entry in metadata.stages}
     if "report" not in folders:
         raise InputError(
-            f"{run} has no report yet (it is {metadata.state}); run its recipe to the end"
+            f"Run {run!r} has no report: it is {metadata.state}. Run its recipe to the end."
         )
     folder = folders["report"]
     if not (folder / METRICS_FILE).is_file():
-        raise InputError(
-            f"{folder / METRICS_FILE} is not there any more; run the recipe again, which makes it "
-            "anew"
-        )
+        raise InputError(f"{folder / METRICS_FILE} is missing. Run the recipe again to make it.")
     metrics = read_metrics(folder)
     if as_json:
         print_document(metrics)

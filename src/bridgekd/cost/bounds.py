@@ -120,6 +120,7 @@ def plan_requests(
 
 def compute_bounds(
     requests: Sequence[PlannedRequest],
+    n: int,
     price: Price,
     limits: Limits,
     *,
@@ -128,12 +129,10 @@ def compute_bounds(
 ) -> tuple[CostBounds, CostBounds]:
     """Return the bounds of the new money and of the total charge of a purchase.
 
-    It sends the first `limits.queries` of `requests` if they are `ordered`, else any of them.
+    It sends `requests` in their order (`ordered`, n = len(requests)), or any `n` of them.
     `room_microusd` is what the hard limit leaves for new money.
     """
-    n = len(requests) if limits.queries is None else min(limits.queries, len(requests))
     n_min = n if limits.accepted is None else min(n, limits.accepted)
-    requests = requests[:n] if ordered else requests
     room = [] if room_microusd is None else [max(0, room_microusd)]
     free = [r.charge[1] if r.is_free else 0 for r in requests]
     at_limits = _compute_min_at_limits(requests, price, limits, room, sum(free))
@@ -157,10 +156,10 @@ def compute_bounds(
     )
 
 
-def count_affordable(requests: Sequence[PlannedRequest], limits: Limits, *, ordered: bool) -> int:
-    """Return the maximum number of `requests` that the limits admit: each at its minimum cost."""
-    n = len(requests) if limits.queries is None else min(limits.queries, len(requests))
-    requests = requests[:n] if ordered else requests
+def count_affordable(
+    requests: Sequence[PlannedRequest], n: int, limits: Limits, *, ordered: bool
+) -> int:
+    """Return how many of the `n` requests the limits admit if each has its minimum cost."""
     costs = [r.charge[0] for r in requests]
     tokens = [r.known_cost.n_tokens if r.known_cost else r.min_tokens for r in requests]
     for limit, amounts in ((limits.microusd, costs), (limits.tokens, tokens)):

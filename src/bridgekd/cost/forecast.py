@@ -73,10 +73,10 @@ def forecast_cost(
     the hard limit of the ledger leaves for new money. The same arguments give the same forecast.
     """
     n = len(requests) if limits.queries is None else min(limits.queries, len(requests))
-    limits = replace(limits, queries=n)
-    reused = [r.known_cost for r in requests[:n] if r.known_cost and r.is_free] if ordered else []
+    requests = requests[:n] if ordered else requests
+    reused = [r.known_cost for r in requests if r.known_cost and r.is_free] if ordered else []
     forecast = CostForecast(
-        n_queries=count_affordable(requests, limits, ordered=ordered),
+        n_queries=count_affordable(requests, n, limits, ordered=ordered),
         n_reused=len(reused),
         reused_microusd=sum(r.microusd for r in reused),
         source=evidence.source,
@@ -86,14 +86,14 @@ def forecast_cost(
     if price is None:
         return forecast
     unpaid, total = compute_bounds(
-        requests, price, limits, ordered=ordered, room_microusd=room_microusd
+        requests, n, price, limits, ordered=ordered, room_microusd=room_microusd
     )
     forecast = replace(forecast, unpaid=unpaid, total=total)
     rng = np.random.default_rng(0)
     draws = _draw_lengths(evidence, price, max_tokens, rng)
     if draws is None or n == 0:
         return forecast
-    n_admitted, costs = _simulate(requests, draws, limits, ordered=ordered, rng=rng)
+    n_admitted, costs = _simulate(requests, n, draws, limits, ordered=ordered, rng=rng)
     return replace(
         forecast,
         n_expected=min(n, int(np.median(n_admitted))),
@@ -115,6 +115,7 @@ def _draw_lengths(
 
 def _simulate(
     requests: Sequence[PlannedRequest],
+    n: int,
     draws: LengthDraws,
     limits: Limits,
     *,
@@ -126,8 +127,7 @@ def _simulate(
     The costs are unpaid and total if a limit on accepted answers ends the purchase as early as
     possible, then unpaid and total if it never does.
     """
-    n = limits.queries or 0
-    table = np.array([_to_row(r) for r in (requests[:n] if ordered else requests)]).T
+    table = np.array([_to_row(r) for r in requests]).T
     step, n_admitted, costs = -(-n // MAX_COLUMNS), [], []
     for start in range(0, N_DRAWS, DRAW_BATCH_SIZE):
         positions = np.arange(rng.integers(step), n, step)[:MAX_COLUMNS]

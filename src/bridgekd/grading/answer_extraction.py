@@ -1,17 +1,32 @@
 r"""Find the final answer in a model's text, and remove markup from it.
 
-The places of an answer, from strong to weak: after the last mark (`Answer:`, `####`), in the last
-`\boxed{...}`, after the last "the answer is". For any other text, the grader decides.
+The places of an answer, from strong to weak: the field `answer` of a JSON object, after the last
+mark (`Answer:`, `####`, `<answer>`), in the last `\boxed{...}`, after the last "the answer is". For
+any other text, the grader decides. The content of `<think>` is reasoning: it holds no answer.
 """
 
+import json
 import re
+import unicodedata
+from dataclasses import dataclass
 
 from bridgekd.prompts import ANSWER_PREFIX
 
-_MARK = re.compile(rf"{ANSWER_PREFIX.rstrip(':')}\s*\**\s*:\s*\**|####\s*", re.IGNORECASE)
+_MARK_WORDS = (
+    ANSWER_PREFIX.rstrip(":"), "Antwort", "R(?:é|e\u0301)ponse", "Respuesta", "Resposta",
+    "Risposta", "Ответ", "答案", "答え",
+)  # fmt: skip
+_MARK = re.compile(
+    rf"(?:{'|'.join(_MARK_WORDS)})\s*\**\s*[:：]\s*\**|####\s*|<answer>", re.IGNORECASE
+)
+_THINK = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+_FENCE = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
+_ANSWER_FIELDS = ("answer", "final_answer")
+_REASONING_FIELDS = ("rationale", "reasoning", "explanation", "thought", "solution", "steps")
 _STATED = re.compile(
     r"\b(?:answer|(?:correct|right|best|final)\s+(?:answer\s+)?(?:choice|option|result|statement))"
-    r"(?:\s+(?:choice|option))?\s+(?:is|was|would\s+be|will\s+be)\b\s*:?\s*(?=\S)",
+    r"(?:\s+(?:choice|option))?\s+(?:is|was|would\s+be|will\s+be)\b\s*:?\s*(?=\S)"
+    r"|答案\s*(?:是|为)\s*(?=\S)",
     re.IGNORECASE,
 )  # not "must be": a text writes what an answer must be before it has the answer
 _REFUSES = re.compile(
@@ -25,6 +40,10 @@ _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _STYLED = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mbox)\s*(?=\{)")
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!?](?=\s+[A-Z\"“(])")
+_RUN = re.compile(r"[^\u00b2\u00b3\u00b9\u00bc-\u00be\u2150-\u215e]+")
+_SAME_CHARACTERS = str.maketrans(
+    {**dict.fromkeys("’‘ʼ＇", "'"), **dict.fromkeys("‐‑‒", "-"), "。": "."}
+)
 _LATEX_SYMBOLS = (
     ("{,}", ","), ("\\$", "$"), ("\\%", "%"), ("\\times", "*"), ("\\cdot", "*"), ("\\div", "/"),
     ("\\,", ""), ("\\!", ""), ("\\;", " "), ("\\ ", " "), ("\\(", " "), ("\\)", " "),
@@ -33,26 +52,61 @@ _LATEX_SYMBOLS = (
 )  # fmt: skip
 
 
-def split_answer(text: str) -> tuple[str, str]:
-    """Return the text before the last mark as the rationale, and the answer as written.
+@dataclass(frozen=True, slots=True)
+class StatedAnswer:
+    """A model's text in parts.
+
+    rationale: everything except the answer, without tags. answer: as written, "" if there is none.
+    is_marked: whether a mark or a field states that here is the answer. text: what was searched.
+    """
+
+    rationale: str
+    answer: str
+    is_marked: bool
+    text: str
+
+
+def read_stated_answer(text: str) -> StatedAnswer:
+    """Return the rationale and the answer of a model's text.
 
     Without a mark the rationale is the complete text, and the answer is the boxed answer in it,
     else the stated one, else "".
+    >>> read_stated_answer("<think>Answer: 3?</think>3 + 4 = 7.\\nAnswer: 7").answer
+    '7'
+    """
+    reasoning, rest = _separate_reasoning(text)
+    if (fields := _read_object(rest)) is not None:
+        rationale, answer, is_marked = *fields, True
+    elif (marked := find_marked_answer(rest)) is not None:
+        rationale, answer, is_marked = *marked, True
+    else:
+        answer = find_boxed_answer(rest).strip() or find_stated_answer(rest)
+        rationale, is_marked = rest, False
+    parts = (part.strip() for part in (reasoning, rationale))
+    return StatedAnswer("\n\n".join(part for part in parts if part), answer, is_marked, rest)
+
+
+def split_answer(text: str) -> tuple[str, str]:
+    """Return the rationale and the answer as written; see `read_stated_answer`.
+
     >>> split_answer("3 + 4 = 7.\\nAnswer: 7")
     ('3 + 4 = 7.', '7')
     """
-    if (marked := find_marked_answer(text)) is not None:
-        return marked[0].strip(), marked[1]
-    return text.strip(), find_boxed_answer(text).strip() or find_stated_answer(text)
+    stated = read_stated_answer(text)
+    return stated.rationale, stated.answer
 
 
 def find_marked_answer(text: str) -> tuple[str, str] | None:
-    """Return the text before the last mark and the first line with a word after it, or None."""
-    *_, mark = [None, *_MARK.finditer(text)]
-    if mark is None:
-        return None
-    lines = _list_lines_with_words(text[mark.end() :])
-    return text[: mark.start()].rstrip(" \t\r\n*#"), lines[0].strip() if lines else ""
+    """Return the text before the last mark and the first line with a word after it, or None.
+
+    A mark before a question, with text after it, marks nothing: "Final Answer: How many are left?".
+    """
+    for mark in reversed(list(_MARK.finditer(text))):
+        lines = _list_lines_with_words(re.sub(r"(?i)</answer>", "\n", text[mark.end() :]))
+        line = lines[0].strip() if lines else ""
+        if not line.endswith("?") or len(lines) < 2:
+            return text[: mark.start()].rstrip(" \t\r\n*#"), line
+    return None
 
 
 def find_boxed_answer(text: str) -> str:
@@ -69,6 +123,40 @@ def find_stated_answer(text: str) -> str:
     return _SENTENCE_END.split(text[matches[-1].end() :].splitlines()[0])[0].strip()
 
 
+def _separate_reasoning(text: str) -> tuple[str, str]:
+    """Return the content of the reasoning tags and the text after it.
+
+    A closing tag alone ends the reasoning: some chat templates put the opening one into the prompt.
+    Without a closing tag, all after the opening one is reasoning.
+    """
+    *_, last = [None, *_THINK.finditer(text)]
+    if last is None:
+        return "", text
+    if last[1]:
+        return _THINK.sub("", text[: last.start()]).strip(), text[last.end() :].strip()
+    return _THINK.sub("", text).strip(), ""
+
+
+def _read_object(text: str) -> tuple[str, str] | None:
+    """Return the reasoning and the answer of a text that is one JSON object; None if it is not."""
+    stripped = text.strip()
+    if fence := _FENCE.fullmatch(stripped):
+        stripped = fence[1]
+    if not stripped.startswith("{"):
+        return None
+    try:
+        fields = json.loads(stripped, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    by_name = {str(name).casefold(): value for name, value in fields.items()}
+    answer = next((by_name[name] for name in _ANSWER_FIELDS if name in by_name), None)
+    if not isinstance(answer, str | int | float):
+        return None
+    reasoning = next((by_name[name] for name in _REASONING_FIELDS if name in by_name), "")
+    steps = reasoning if isinstance(reasoning, list) else [reasoning]
+    return "\n".join(map(str, steps)), str(answer)
+
+
 def is_refusal(text: str) -> bool:
     """Return whether the text declines to answer."""
     return _REFUSES.search(text) is not None
@@ -81,12 +169,23 @@ def get_last_sentence(text: str) -> str:
     return next((part.strip() for part in reversed(parts) if re.search(r"\w", part)), "")
 
 
+def normalize_unicode(text: str) -> str:
+    """Return the text in NFKC, with one kind of apostrophe and of hyphen; ½ and ² stay.
+
+    >>> normalize_unicode("O\N{RIGHT SINGLE QUOTATION MARK}Neil co\N{NON-BREAKING HYPHEN}op 2½")
+    "O'Neil co-op 2½"
+    """
+    composed = _RUN.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
+    return composed.translate(_SAME_CHARACTERS)
+
+
 def strip_markup(text: str) -> str:
-    r"""Return the text without LaTeX, emphasis and special characters.
+    r"""Return the text without LaTeX, emphasis and special characters, in one Unicode form.
 
     >>> strip_markup(r"\boxed{\frac{1}{2}}")
     '1/2'
     """
+    text = normalize_unicode(text)
     for _ in range(3):  # up to three levels, such as a fraction in a text in a box
         if (match := _STYLED.search(text)) is None:
             break
@@ -96,7 +195,7 @@ def strip_markup(text: str) -> str:
     for symbol, meaning in _LATEX_SYMBOLS:
         text = text.replace(symbol, meaning)
     text = re.sub(r"(?<!\d)\*\*|\*\*(?!\d)|(?<!\w)`|`(?!\w)", "", text)
-    return re.sub(r"\$(?!\s?[\d.])", "", text).strip()
+    return re.sub(r"\$(?!\s?\(?[\d.])", "", text).strip()
 
 
 def _list_lines_with_words(text: str) -> list[str]:

@@ -1,12 +1,12 @@
 """The type of a task's answers: its grader and the options of the recipe."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
-from bridgekd.grading.answer_extraction import find_marked_answer, is_refusal, split_answer
+from bridgekd.grading.answer_extraction import is_refusal, read_stated_answer
 from bridgekd.grading.grader import Grader
 from bridgekd.grading.graders import GRADERS
 from bridgekd.variants import VariantRef, VariantSettings
@@ -19,6 +19,7 @@ class AnswerType:
     settings: VariantSettings
     grader: Grader[Any]
     options: BaseModel
+    labels: tuple[str, ...] = ()  # of the data, for a grader that compares labels
 
     @property
     def has_choices(self) -> bool:
@@ -31,12 +32,13 @@ class AnswerType:
         The strongest statement of an answer counts; see `answer_extraction`. The grader searches
         only a text that has none and that is no refusal.
         """
-        _, written = split_answer(text)
-        if written:
-            return self.canonicalize(written, choices)
-        if find_marked_answer(text) is not None or is_refusal(text):
+        stated = read_stated_answer(text)
+        if stated.answer:
+            return self.canonicalize(stated.answer, choices)
+        if stated.is_marked or is_refusal(stated.text):
             return ""
-        return self.grader.find_unmarked_answer(text, choices, self.options)
+        known = choices or self.labels
+        return self.grader.find_unmarked_answer(stated.text, known, self.options)
 
     def canonicalize(self, answer: str, choices: Sequence[str] = ()) -> str:
         """Return the form in which equal answers are equal; "" if it is not of this type."""
@@ -46,7 +48,20 @@ class AnswerType:
         """Return whether the answer means the gold answer; an empty one never does."""
         if gold is None or not all(self.canonicalize(text, choices) for text in (answer, gold)):
             return False
-        return self.grader.match(answer, gold, choices, self.options)
+        return self.grader.match(answer, gold, choices or self.labels, self.options)
+
+    def is_gold(self, answer: str, choices: Sequence[str] = ()) -> bool:
+        """Return whether a text of the data is a gold answer of this type, from end to end."""
+        if not self.canonicalize(answer, choices):
+            return False
+        check = self.grader.is_gold
+        return check is None or check(answer, choices, self.options)
+
+    def with_labels(self, answers: Iterable[str | None]) -> "AnswerType":
+        """Return the type that knows the labels of the data; other types are as before."""
+        if not self.grader.compares_labels:
+            return self
+        return replace(self, labels=tuple(sorted({a for a in answers if a})))
 
     def clean_gold(self, answer: str, choices: Sequence[str] = ()) -> str:
         """Return the gold answer in the form that the student is trained on."""

@@ -21,7 +21,10 @@ class Grader(Generic[OptionsT]):
     boxed or stated answer that is no refusal; "" if there is none.
     clean_gold(answer, choices, options): the gold answer in the form that the student is trained
     on.
+    is_gold(answer, choices, options): whether a text of the data is a gold answer of this type.
+    It is stricter than `canonicalize`: a model's answer may go on, a gold answer may not.
     has_choices: whether every question has choices, one of which is the answer.
+    compares_labels: whether `match` gets the labels of the data as `choices`.
     """
 
     name: str
@@ -33,4 +36,6 @@ class Grader(Generic[OptionsT]):
     match: Callable[[str, str, Sequence[str], OptionsT], bool]
     find_unmarked_answer: Callable[[str, Sequence[str], OptionsT], str]
     clean_gold: Callable[[str, Sequence[str], OptionsT], str] = lambda answer, *_: answer
+    is_gold: Callable[[str, Sequence[str], OptionsT], bool] | None = None
     has_choices: bool = False
+    compares_labels: bool = False

@@ -1,8 +1,12 @@
 """Parse numbers, as people and models write them, to exact fractions.
 
-The formats: signs, thousands separators, currencies, scales ($1.5 million, $2bn), fractions, mixed
-numbers, and arithmetic, which gives its value. A percent sign changes nothing: 42 % is 42. All
-functions take text without markup (see `answer_extraction.strip_markup`).
+The formats: those of `number_notation`, signs, thousands separators, currencies, scales ($1.5
+million, $2bn), fractions, mixed numbers, and arithmetic, which gives its value. A percent sign
+changes nothing: 42 % is 42. All functions take text without markup (`answer_extraction`).
+
+The place decides what a text with several numbers means. A rationale concludes with its last
+number. A stated answer begins with its number; units, notes and years follow. A gold answer is one
+number from end to end, or no number.
 """
 
 import ast
@@ -10,6 +14,8 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 from operator import add, mul, sub, truediv
+
+from bridgekd.grading.number_notation import normalize_numbers
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 _SCALES = {
@@ -19,7 +25,7 @@ _SCALES = {
 _WORD = r"(?:hundred|thousand|million|billion|trillion)\b"
 _AFTER_CURRENCY = r"(?:k|mn|m|bn|b)\b"  # without a currency, 5m are meters
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?P<sign>[-+]?)\s?(?P<currency>[$€£]?)\s?"
+    rf"(?<![\w.])(?P<sign>[-+]?)\s?(?P<currency>[$€£¥₹]?)\s?"
     rf"(?:(?P<whole>\d+)\s+(?=\d+\s?/))?(?P<above>{_DIGITS})(?:\s?/\s?(?P<below>{_DIGITS}))?"
     rf"(?:\s?(?P<word>{_WORD})|(?(currency)\s?(?P<short>{_AFTER_CURRENCY})))?",
     re.IGNORECASE,
@@ -29,6 +35,22 @@ _NUMBER_AND_UNIT = re.compile(rf"{_NUMBER.pattern}(?:\s[^\W\d]+)?$", re.IGNORECA
 _TOO_LARGE = re.compile(r"[eE][-+]?0*[1-9]\d{3}")
 _ARITHMETIC = re.compile(r"[\d\s.,+*/()$€£-]+")
 _HAS_OPERATION = re.compile(r"[+*]|\s-\s|\(.*[-/].*\)")
+_UNIT_WORD = r"(?:[^\W\d_]+\.?(?:[²³]|\^\{?-?\d\}?)?|°\s?[CFK]?|[%‰'\"])"
+_UNIT = rf"(?:[\s-]?{_UNIT_WORD}(?:\s?[/·*\s-]\s?{_UNIT_WORD}){{0,7}})?"
+_COMPLETE = re.compile(
+    rf"(?:[a-z]\s?=\s?|(?:USD|EUR|GBP|US|Rs\.?|INR|CAD|AUD)\s?)?{_NUMBER.pattern}\s?[$€£¥₹]?{_UNIT}\s?\.?",
+    re.IGNORECASE,
+)
+_LEADING = re.compile(
+    rf"(?:(?:about|approximately|approx\.?|around|roughly|exactly|nearly|almost|only|just|"
+    rf"a total of|at (?:least|most)|[≈~])\s*)?{_NUMBER.pattern}"
+    r"(?!\s*(?:[-+*/x×÷^:]\s?[\d(]|times\b|plus\b|minus\b|divided\b|multiplied\b))"
+    r"(?!.*\b(?:is|are|equals|makes|gives)\s)(?![\w.,^])",
+    re.IGNORECASE | re.DOTALL,
+)
+_NOT_ONE_NUMBER = re.compile(r"[-+]?[\d.]+(?:\s?[:\N{EN DASH}-]\s?[\d.]+)+\W*")  # 3:1, 2:30, 10-12
+_CLAUSE_END = re.compile(r"[,;]?\s+(?:because|since|as)\b|;|,\s+(?!and\b|or\b)(?=[a-z])|\.\s")
+_NOTE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _MAX_LENGTH = 200  # characters of arithmetic
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.Div: truediv,
@@ -42,10 +64,55 @@ def parse_number(text: str) -> Fraction | None:
     >>> parse_number("3 + 4 = 7 apples"), parse_number("It is 10 * 45 / 3")
     (Fraction(7, 1), Fraction(15, 1))
     """
+    text = normalize_numbers(text)
     value = _evaluate_arithmetic(text.rpartition("=")[2].strip(" ."))
     if value is None and (last := _find_last(text)):
         return _to_fraction(last)
     return value
+
+
+def parse_stated_number(text: str) -> Fraction | None:
+    """Return the number that a stated answer begins with; None if it has none or several.
+
+    After an equals sign, that part counts. Notes in parentheses do not. An answer that begins with
+    words has its last number.
+    >>> parse_stated_number("15 (3 more than 12)"), parse_stated_number("25 cm^2")
+    (Fraction(15, 1), Fraction(25, 1))
+    >>> parse_stated_number("3 + 4 = 7 apples"), parse_stated_number("3 or 4")
+    (Fraction(7, 1), None)
+    """
+    text = normalize_numbers(text)
+    if (value := parse_complete_number(text)) is not None:
+        return value
+    before, _, after = text.rpartition("=")
+    if before and re.search(r"\d", after):
+        return parse_stated_number(after)
+    if (value := _evaluate_arithmetic(text.strip(" ."))) is not None:
+        return value
+    bare = next(
+        part for part in (_CLAUSE_END.split(_NOTE.sub(" ", text).strip())[0], text)
+        if re.search(r"\d", part) or part is text
+    )  # fmt: skip
+    if is_ambiguous(bare) or _NOT_ONE_NUMBER.fullmatch(bare):
+        return None
+    found = _LEADING.match(bare) or _find_last(bare)
+    return _to_fraction(found) if found else None
+
+
+def parse_complete_number(text: str) -> Fraction | None:
+    """Return the number if the text is one from end to end; else None.
+
+    Aside from the number it may have a currency, a percent sign, a unit in words, and before it
+    one letter with an equals sign.
+    >>> parse_complete_number("$1,234.50"), parse_complete_number("x = 12 km/h")
+    (Fraction(2469, 2), Fraction(12, 1))
+    >>> parse_complete_number("(3,4]"), parse_complete_number("12 eggs in 3 boxes")
+    (None, None)
+    """
+    text = normalize_numbers(text)
+    if match := _COMPLETE.fullmatch(text.strip()):
+        return _to_fraction(match)
+    return _evaluate_arithmetic(text.strip(" ."))
 
 
 def is_ambiguous(text: str) -> bool:
@@ -60,7 +127,7 @@ def is_ambiguous(text: str) -> bool:
 
 def parse_exact_number(text: str) -> Fraction | None:
     """Return the number if the complete text is one, with or without a percent sign; else None."""
-    match = _NUMBER.fullmatch(text.strip().removesuffix("%").strip())
+    match = _NUMBER.fullmatch(normalize_numbers(text).removesuffix("%").strip())
     return None if match is None else _to_fraction(match)
 
 
@@ -72,7 +139,7 @@ def is_rounded_value(number: Fraction, gold: Fraction, gold_text: str) -> bool:
     >>> is_rounded_value(Fraction(1, 3), Fraction(33, 100), "0.33")
     True
     """
-    last = _find_last(gold_text)
+    last = _find_last(normalize_numbers(gold_text))
     if last is None or last["below"] or "e" in last["above"].lower():
         return number == gold
     n_decimals = len(last["above"].partition(".")[2])
@@ -112,7 +179,8 @@ def _evaluate_arithmetic(text: str) -> Fraction | None:
     if not is_arithmetic or not _HAS_OPERATION.search(text):
         return None
     try:
-        return _evaluate_node(ast.parse(re.sub(r"[$€£,]", "", text).strip(), mode="eval").body)
+        plain = re.sub(r"[$€£]|(?<=\d),(?=\d{3})", "", text).strip()
+        return _evaluate_node(ast.parse(plain, mode="eval").body)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
         return None
 

@@ -193,7 +193,7 @@ def _build_body(server: ServedModel, prompt: object, settings: Mapping[str, obje
     body: dict[str, object] = {"model": server.endpoint.model, **NEUTRAL_SAMPLING, **settings}
     if server.prompt_format == "chat":
         return body | {"messages": prompt}
-    stop = list(server.tokenizer.stop)
+    stop = list(server.tokenizer.stop_ids)
     if server.prompt_format == "tokens":
         return body | {"prompt": prompt} | EXTRA_NEUTRAL_SAMPLING | {"stop_token_ids": stop}
     if settings["temperature"]:

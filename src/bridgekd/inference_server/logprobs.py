@@ -141,7 +141,9 @@ def _score_choices(
             f"The difficulty {measure.name} {where} needs the probability of every token, which no "
             "server returns. Use assistant.scoring_backend: transformers."
         )
-    by_question = [question.rows() for question in server.tokenizer.build_choice_rows(examples)]
+    by_question = [
+        question.build_rows() for question in server.tokenizer.build_choice_rows(examples)
+    ]
     rows = list(chain.from_iterable(by_question))
     means = _average(rows, compute_logprobs(server, rows, progress=progress, label=label))
     ends = np.cumsum([len(choices) for choices in by_question])[:-1]

@@ -1,1 +1,1 @@
-"""The disk, data files and what a user provides."""
+"""Artifacts, row files, data sets, recipes, and the models of the user on disk."""

@@ -1,9 +1,9 @@
-"""The store: a folder of artifacts, each named by how it was made, so that what exists is done.
+"""The store: a folder of artifacts that are named by how they were made. What exists is done.
 
-A stage works in `<stage>-<fingerprint>.partial`; its manifest is written and fsynced last, then one
-rename makes it an artifact. A process that dies in between leaves nothing that could be mistaken
-for a result. A lock that the operating system drops with its holder keeps two processes off the
-same folder.
+A stage works in `<stage>-<fingerprint>.partial`. Its manifest is written and flushed to the disk
+last; then one rename makes the folder an artifact. A process that is killed before leaves nothing
+that looks like a result. A lock, which the operating system releases when its process ends, keeps
+two processes from making the same artifact.
 """
 
 import hashlib
@@ -30,21 +30,21 @@ from bridgekd.io.disk import fsync_folder, translate_disk_errors, write_atomic
 from bridgekd.throughput import WorkKind
 
 MANIFEST = "manifest.json"
-RESUME_DIR = "unfinished"  # a stage's own folder for what it can go on from
+RESUME_DIR = "unfinished"  # folder in which a stage saves its progress
 LIBRARIES = ("bridgekd", "numpy", "pyarrow", "openai", "torch", "transformers", "peft")
 
 
 class Stats(BaseModel):
-    """What a stage reports of its work (counts, spend, speed).
+    """What a stage reports about its work (counts, spend, speed).
 
-    A reader may use a smaller class than the stage did: what that class does not name is ignored.
+    A reader may use a class with fewer fields. Further fields are ignored.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ArtifactRef(BaseModel):
-    """An input as a manifest names it. `folder` is the input's folder name in the same store."""
+    """An input in a manifest. `folder` is the name of its folder in the same store."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,7 +54,7 @@ class ArtifactRef(BaseModel):
 
 
 class Manifest(BaseModel):
-    """How an artifact was made. `inputs` has the parameter names of the stage's function."""
+    """How an artifact was made. `inputs` has the parameter names of the stage function as keys."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -78,32 +78,33 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A finished folder of the store, or a source that a person brought (a file, a model, a Hub
-    id).
+    """A folder of the store, or a source from the user (a file, a model folder, a Hub id).
+
+    `done` is False if the artifact is only planned.
     """
 
     stage: str
     fingerprint: str
     path: Path
-    done: bool = True  # False: only planned
+    done: bool = True
 
     @property
     def has_manifest(self) -> bool:
-        """Whether a stage made it; False for a source and for what is only planned."""
+        """Whether a stage made it. False for a source and for a planned artifact."""
         return self.done and (self.path / MANIFEST).is_file()
 
     @property
     def manifest(self) -> Manifest:
-        """How it was made. Raises InputError for a source and for what is only planned."""
+        """How it was made. Raises InputError for a source and for a planned artifact."""
         file = self.path / MANIFEST
         if not self.has_manifest:
-            raise InputError(f"{self.path} is no artifact of a store: it has no {MANIFEST}.")
+            raise InputError(f"{self.path} is not an artifact of a store: it has no {MANIFEST}.")
         status = file.stat()
         return _parse_manifest(file, status.st_mtime_ns, status.st_ino)
 
     @property
     def inputs(self) -> "Inputs":
-        """What it was made from, by name; a source that a person brought has lost its place."""
+        """The artifacts that it was made from, by name. The path of a source is unknown."""
         if not self.has_manifest:
             return {}
         store = self.path.parent
@@ -113,23 +114,25 @@ class Artifact:
         }
 
     def get_input(self, name: str) -> "Artifact":
-        """Return the one input of this name. Raises InputError if it has none, or several."""
-        found = self.get_inputs(name)
-        if len(found) != 1:
+        """Return the one input of this name. Raises InputError if there is not exactly one."""
+        artifacts = self.get_inputs(name)
+        if len(artifacts) != 1:
             known = ", ".join(self.manifest.inputs)
-            raise InputError(f"{self.path} has {len(found)} inputs {name!r}. Its inputs: {known}.")
-        return found[0]
+            raise InputError(
+                f"{self.path} has {len(artifacts)} inputs {name!r}. Its inputs: {known}."
+            )
+        return artifacts[0]
 
     def get_inputs(self, name: str) -> tuple["Artifact", ...]:
-        """Return all inputs of this name; empty where there is none."""
+        """Return all inputs of this name."""
         return self.inputs.get(name, ())
 
     def read_settings(self, model: type[M]) -> M:
-        """Return the settings that it was made with, as the stage's own class."""
+        """Return the settings that it was made with, as the stage's class."""
         return self._parse(model, self.manifest.settings)
 
     def read_stats(self, model: type[M]) -> M:
-        """Return what its stage reported, as the stage's own class or as a part of it."""
+        """Return what its stage reported, as the stage's class or one with fewer fields."""
         return self._parse(model, self.manifest.stats)
 
     def _parse(self, model: type[M], values: dict[str, JsonValue]) -> M:
@@ -145,16 +148,16 @@ class Artifact:
 Inputs = Mapping[str, tuple[Artifact, ...]]  # by name; one input is a tuple of one
 P = ParamSpec("P")
 S = TypeVar("S", bound=BaseModel)
-_N_OWN = 3  # parameters of a stage's function that are no inputs: its folder, settings, live
+_N_FIXED = 3  # parameters of a stage function that are not inputs: folder, settings, run context
 
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[S, P]):
-    """A function (out, settings, live, *inputs) -> stats, and what it says of itself.
+    """A stage function (output_dir, settings, ctx, *inputs) -> stats, with its description.
 
-    The names of its other parameters name its inputs. `version` is that of its meaning, `kind` the
-    kind of work, `title` what people read. A function may serve several stages: `named` gives one.
-    `plan_requests(planned, inputs)` returns what a paid stage would send, for the plan.
+    The inputs have the names of the parameters. `kind` is the type of work, and `title` is for
+    people. `plan_requests(planned, inputs)` returns what a paid stage would send. `named` returns a
+    stage of another name with the same function.
     """
 
     function: Callable[Concatenate[Path, S, Any, P], BaseModel]
@@ -172,14 +175,14 @@ class Stage(Generic[S, P]):
             )
 
     def named(self, name: str, title: str) -> "Stage[S, P]":
-        """Return a stage of another name that does the same work."""
+        """Return a stage with another name and the same function."""
         return replace(self, name=name, title=title)
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Inputs:
-        """Return the inputs by name; those that are None or empty are left out."""
-        bound = signature(self.function).bind(*[None] * _N_OWN, *args, **kwargs).arguments
-        given = list(bound.items())[_N_OWN:]
-        inputs = {k: (v,) if isinstance(v, Artifact) else tuple(v or ()) for k, v in given}
+        """Return the inputs by name, without those that are None or empty."""
+        bound = signature(self.function).bind(*[None] * _N_FIXED, *args, **kwargs).arguments
+        arguments = list(bound.items())[_N_FIXED:]
+        inputs = {k: (v,) if isinstance(v, Artifact) else tuple(v or ()) for k, v in arguments}
         return {name: artifacts for name, artifacts in inputs.items() if artifacts}
 
 
@@ -189,20 +192,20 @@ def stage(
     title: str = "",
     plan_requests: Callable[["Planned", Any], Any] | None = None,
 ) -> Callable[[Callable[Concatenate[Path, S, Any, P], BaseModel]], Stage[S, P]]:
-    """Marks a function as a stage. Raise `version` by hand when what it means changes."""
+    """Return a decorator that makes a function a stage. Raise `version` if its meaning changes."""
     return lambda function: Stage(function, function.__name__, version, kind, title, plan_requests)
 
 
 class ArtifactMaker(Protocol):
-    """What a method needs of a store; a planning store has it too."""
+    """The part of a store that a method needs. `Store` and `PlanStore` have it."""
 
     def make(
-        self, stage: Stage[S, P], settings: S, live: object, *args: P.args, **kwargs: P.kwargs
+        self, stage: Stage[S, P], settings: S, ctx: object, *args: P.args, **kwargs: P.kwargs
     ) -> Artifact: ...
 
 
 class Store:
-    """Artifacts under one folder. `note` is told when another process holds what is wanted."""
+    """Artifacts in one folder. `note` gets a message while another process makes an artifact."""
 
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
@@ -211,32 +214,46 @@ class Store:
             (folder / ".locks").mkdir(parents=True, exist_ok=True)
 
     def make(
-        self, stage: Stage[S, P], settings: S, live: object, *args: P.args, **kwargs: P.kwargs
+        self, stage: Stage[S, P], settings: S, ctx: object, *args: P.args, **kwargs: P.kwargs
     ) -> Artifact:
-        """The artifact of this stage, settings and inputs: made now, or found as it was made
-        before.
-        """
+        """Return the artifact of this stage, settings and inputs. Make it if it does not exist."""
         inputs = stage.bind(*args, **kwargs)
-        wanted = plan_artifact(stage, settings, inputs, self.folder)
-        if wanted.done:
-            return wanted
-        with self._locked(wanted.path.name):
-            made = replace(wanted, done=True)
-            if not made.has_manifest:
-                partial = wanted.path.with_name(f"{wanted.path.name}.partial")
-                with translate_disk_errors(partial):
-                    _clear(partial)
-                    started = time.monotonic()
-                    stats = stage.function(partial, settings, live, *args, **kwargs)
-                    shutil.rmtree(partial / RESUME_DIR)
-                    manifest = _describe(partial, stage, settings, inputs, stats, started)
-                    write_atomic(partial / MANIFEST, manifest)
-                    os.rename(partial, wanted.path)
-                    fsync_folder(self.folder)
-        return made
+        artifact = plan_artifact(stage, settings, inputs, self.folder)
+        if artifact.done:
+            return artifact
+        with self._lock(artifact.path.name):
+            artifact = replace(artifact, done=True)
+            if artifact.has_manifest:  # made by another process in the meantime
+                return artifact
+            partial = artifact.path.with_name(f"{artifact.path.name}.partial")
+            with translate_disk_errors(partial):
+                _clear_partial(partial)
+                started = time.monotonic()
+                stats = stage.function(partial, settings, ctx, *args, **kwargs)
+                shutil.rmtree(partial / RESUME_DIR)
+                manifest = Manifest(
+                    stage=stage.name,
+                    version=stage.version,
+                    kind=stage.kind,
+                    title=stage.title,
+                    fingerprint=artifact.fingerprint,
+                    settings=settings.model_dump(mode="json"),
+                    inputs={name: tuple(map(_refer_to, group)) for name, group in inputs.items()},
+                    stats=stats.model_dump(mode="json", exclude_defaults=True),
+                    seconds=round(time.monotonic() - started, 3),
+                    libraries=_read_versions(),
+                    commit=_read_commit(),
+                    content=_sync_and_hash(partial),
+                    made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                )
+                text = json.dumps(manifest.model_dump(mode="json"), indent=1)
+                write_atomic(partial / MANIFEST, text)
+                os.rename(partial, artifact.path)
+                fsync_folder(self.folder)
+        return artifact
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
+    def _lock(self, name: str) -> Iterator[None]:
         lock = FileLock(self.folder / ".locks" / f"{name}.lock")
         with translate_disk_errors(self.folder):
             try:
@@ -252,7 +269,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """How an artifact would be made; `inputs` may be planned themselves."""
+    """How an artifact would be made. Its inputs may be planned, too."""
 
     artifact: Artifact
     stage: Stage[Any, Any]
@@ -261,8 +278,9 @@ class Planned:
 
 
 class PlanStore:
-    """Runs a method without doing anything: artifacts carry fingerprints and whether they already
-    exist. `planned` has every one by its folder name, in order.
+    """A store that makes nothing. Its artifacts have a fingerprint and state whether they exist.
+
+    `planned` has them by folder name, in the order of the method.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -270,9 +288,9 @@ class PlanStore:
         self.planned: dict[str, Planned] = {}
 
     def make(
-        self, stage: Stage[S, P], settings: S, live: object, *args: P.args, **kwargs: P.kwargs
+        self, stage: Stage[S, P], settings: S, ctx: object, *args: P.args, **kwargs: P.kwargs
     ) -> Artifact:
-        """The artifact as it would be."""
+        """Return the artifact that would be made."""
         inputs = stage.bind(*args, **kwargs)
         artifact = plan_artifact(stage, settings, inputs, self.folder)
         self.planned[artifact.path.name] = Planned(artifact, stage, settings, inputs)
@@ -282,12 +300,12 @@ class PlanStore:
 def plan_artifact(
     stage: Stage[Any, Any], settings: BaseModel, inputs: Inputs, folder: Path
 ) -> Artifact:
-    """The artifact that this stage with these settings and inputs is, made or not."""
+    """Return the artifact of a stage with these settings and inputs. It may not exist yet."""
     identity = {
         "stage": stage.name,
         "version": stage.version,
         "settings": settings.model_dump(mode="json"),
-        "inputs": {name: [a.fingerprint for a in given] for name, given in inputs.items()},
+        "inputs": {name: [a.fingerprint for a in group] for name, group in inputs.items()},
     }
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -296,47 +314,18 @@ def plan_artifact(
 
 
 def find_ancestors(artifact: Artifact) -> dict[str, Artifact]:
-    """Everything `artifact` was made from, itself included, by folder name; without sources."""
-    found: dict[str, Artifact] = {}
+    """Return `artifact` and all artifacts that it was made from, by folder name. No sources."""
+    ancestors: dict[str, Artifact] = {}
     todo = [artifact]
     while todo:
-        here = todo.pop()
-        if here.path.name in found or not here.has_manifest:
-            continue
-        found[here.path.name] = here
-        todo += chain.from_iterable(here.inputs.values())
-    return found
+        current = todo.pop()
+        if current.path.name not in ancestors and current.has_manifest:
+            ancestors[current.path.name] = current
+            todo += chain.from_iterable(current.inputs.values())
+    return ancestors
 
 
-def _describe(
-    partial: Path,
-    stage: Stage[Any, Any],
-    settings: BaseModel,
-    inputs: Inputs,
-    stats: BaseModel,
-    started: float,
-) -> str:
-    """The manifest of the finished work in `partial`, which is on the disk from now on."""
-    planned = plan_artifact(stage, settings, inputs, partial.parent)
-    manifest = Manifest(
-        stage=stage.name,
-        version=stage.version,
-        kind=stage.kind,
-        title=stage.title,
-        fingerprint=planned.fingerprint,
-        settings=settings.model_dump(mode="json"),
-        inputs={name: tuple(map(_refer, given)) for name, given in inputs.items()},
-        stats=stats.model_dump(mode="json", exclude_defaults=True),
-        seconds=round(time.monotonic() - started, 3),
-        libraries=_versions(),
-        commit=_commit(),
-        content=_hash_folder(partial),
-        made_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
-    return json.dumps(manifest.model_dump(mode="json"), indent=1)
-
-
-def _refer(artifact: Artifact) -> ArtifactRef:
+def _refer_to(artifact: Artifact) -> ArtifactRef:
     return ArtifactRef(
         stage=artifact.stage, fingerprint=artifact.fingerprint, folder=artifact.path.name
     )
@@ -344,7 +333,7 @@ def _refer(artifact: Artifact) -> ArtifactRef:
 
 @lru_cache(maxsize=4096)
 def _parse_manifest(file: Path, modified_ns: int, inode: int) -> Manifest:
-    """The manifest in `file`, parsed once as long as the file stays the same."""
+    """Return the manifest in a file. It is parsed again only if the file has changed."""
     try:
         return Manifest.model_validate_json(file.read_bytes())
     except ValidationError as exc:
@@ -354,10 +343,10 @@ def _parse_manifest(file: Path, modified_ns: int, inode: int) -> Manifest:
         ) from exc
 
 
-def _clear(partial: Path) -> None:
-    """An empty folder but for what an earlier process left in `unfinished`.
+def _clear_partial(partial: Path) -> None:
+    """Create or empty the folder, but keep the progress of an earlier process in RESUME_DIR.
 
-    The folder's name holds settings and inputs, so what is left there belongs to the same work.
+    The progress belongs to the same work, because the fingerprint is part of the folder's name.
     """
     (partial / RESUME_DIR).mkdir(parents=True, exist_ok=True)
     for path in partial.iterdir():
@@ -367,34 +356,33 @@ def _clear(partial: Path) -> None:
             path.unlink()
 
 
-def _hash_folder(folder: Path) -> str:
+def _sync_and_hash(folder: Path) -> str:
+    """Flush all files of a folder to the disk and return the hash of their names and contents."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(str(file.relative_to(folder)).encode())
         with open(file, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "blake2b").digest())
-            os.fsync(stream.fileno())  # on disk before the rename says so
+            os.fsync(stream.fileno())
     return digest.hexdigest()
 
 
 @cache
-def _versions() -> dict[str, str]:
-    found = {}
+def _read_versions() -> dict[str, str]:
+    versions = {}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 @cache
-def _commit() -> str | None:
-    """The commit of this package's own checkout; None for an installed copy."""
-    here = Path(__file__).resolve().parent
+def _read_commit() -> str | None:
+    """Return the commit of this package's checkout; None for an installed package."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
     try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        return subprocess.check_output(
+            command, stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()

@@ -1,59 +1,72 @@
-"""Writes that survive a power cut, and disk errors as one sentence."""
+"""Write files so that they survive a power failure, and translate disk errors."""
 
 import errno
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from bridgekd.errors import InputError
 
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[TextIO]:
+    """Open a text file for writing that replaces `path` when everything is on the disk.
+
+    If the block raises, `path` stays as it was.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.writing")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
 
 def write_atomic(path: Path, text: str) -> None:
-    """The file holds all of `text` or is as it was, also after a power cut."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.writing")
-    with open(temporary, "w", encoding="utf-8") as file:
+    """Write `text` to a file. After a power failure the file has all of it or is as before."""
+    with open_atomic(path) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
-class translate_disk_errors:
-    """Turns a disk's refusal into one sentence; the work so far stays where it is. `named` is what
-    names the folder.
-    """
-
-    def __init__(self, folder: Path, named: str = "`store`") -> None:
-        self._folder = folder
-        self._named = named
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+@contextmanager
+def translate_disk_errors(folder: Path, named: str = "`store`") -> Iterator[None]:
+    """Turn disk errors into an InputError with the next step. `named` is the key of the folder."""
+    try:
+        yield
+    except OSError as exc:
         reasons = {
-            errno.ENOSPC: "the disk is full; free some space",
-            errno.EDQUOT: "the disk quota is used up; free some space",
-            errno.EROFS: f"the disk is read-only; choose another {self._named}",
-            errno.EACCES: f"writing is not permitted; choose another {self._named}",
-            errno.EPERM: f"writing is not permitted; choose another {self._named}",
-            errno.ENOTDIR: f"part of the path is a file; choose another {self._named}",
+            errno.ENOSPC: "The disk is full. Free some space",
+            errno.EDQUOT: "The disk quota is used up. Free some space",
+            errno.EROFS: f"The disk is read-only. Choose another {named}",
+            errno.EACCES: f"Writing is not permitted. Choose another {named}",
+            errno.EPERM: f"Writing is not permitted. Choose another {named}",
+            errno.ENOTDIR: f"Part of the path is a file. Choose another {named}",
         }
-        if isinstance(exc, OSError) and exc.errno in reasons:
-            reason = reasons[exc.errno]
-            raise InputError(
-                f"cannot write to {self._folder}: {reason} and give the same command again; "
-                "everything finished so far is kept"
-            ) from exc
+        if exc.errno not in reasons:
+            raise
+        raise InputError(
+            f"Cannot write to {folder}: {reasons[exc.errno]} and run the same command again. "
+            "Finished stages are saved."
+        ) from exc
 
 
 def fsync_files(folder: Path) -> None:
-    """Every file of a folder is on the disk."""
+    """Flush every file of a folder to the disk."""
     for file in (p for p in folder.rglob("*") if p.is_file()):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
 
 
 def fsync_folder(folder: Path) -> None:
+    """Flush the names of a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""metrics.json on disk, written by `evaluate` and copied by `report`."""
+"""metrics.json on disk. The stage `evaluate` writes it, and the stage `report` copies it."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ METRICS_FILE = "metrics.json"
 
 
 def write_metrics(folder: Path, metrics: Metrics) -> None:
-    """Writes metrics.json into a folder."""
+    """Write metrics.json into a folder."""
     text = metrics.model_dump_json(indent=1)
     (folder / METRICS_FILE).write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """Return the figures in a folder of the stage `evaluate` or `report`."""
+    """Return the metrics in the folder of a stage `evaluate` or `report`."""
     return Metrics.model_validate_json((folder / METRICS_FILE).read_bytes())

@@ -1,4 +1,4 @@
-"""The files of a pool artifact, and the few-shot turns of a teacher's prompt."""
+"""Read a pool artifact, and the few-shot examples of the teacher's prompt."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -15,36 +15,36 @@ TASK_FILE = "task.json"
 
 
 def read_pool(pool: Artifact) -> LazyRows[Example]:
-    """Return the pool's examples in the order of the file; a row is decoded when it is used."""
+    """Return the examples of the pool. A row is decoded when it is used."""
     return open_rows(pool.path / "pool.parquet", Example)
 
 
 def read_validation(pool: Artifact) -> LazyRows[Example]:
-    """Return the examples that are set aside for early stopping."""
+    """Return the validation examples, which early stopping uses."""
     return open_rows(pool.path / "validation.parquet", Example)
 
 
 def read_answer_type(pool: Artifact) -> AnswerType:
-    """Return the type of the answers of the pool's task."""
+    """Return the answer type of the pool."""
     task = json.loads((pool.path / TASK_FILE).read_text())
     return load_answer_type(VariantSettings.model_validate(task["answer_type"]))
 
 
 def index_by_id(examples: Iterable[Example], ids: Iterable[str]) -> dict[str, Example]:
-    """Return the named examples by their id."""
-    named = set(ids)
-    return {e.id: e for e in examples if e.id in named}
+    """Return the examples with these ids, by id."""
+    requested = set(ids)
+    return {e.id: e for e in examples if e.id in requested}
 
 
 def read_few_shot(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
-    """Return the turns of teacher.prompt.few_shot: (question, rationale, answer)."""
+    """Return (question, rationale, answer) of every example of teacher.prompt.few_shot."""
     turns = []
     for artifact in artifacts:
         for number, row in read_jsonl(artifact.path):
             missing = [k for k in ("question", "rationale", "answer") if not row.get(k)]
             if missing:
                 raise InputError(
-                    f"{artifact.path} line {number}: this few-shot example has no {missing[0]!r}. "
+                    f"{artifact.path} line {number}: The few-shot example has no {missing[0]!r}. "
                     "Add it."
                 )
             turns.append((str(row["question"]), str(row["rationale"]), str(row["answer"])))

@@ -1,4 +1,4 @@
-"""Rows on disk: dataclass rows to Parquet and back, and JSON lines read with their line numbers."""
+"""Rows on disk: dataclass rows as Parquet files, and JSON lines with their line numbers."""
 
 import dataclasses
 import gzip
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -23,40 +24,31 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 Row = TypeVar("Row")
-ROW_GROUP_SIZE = 16_384  # rows in a row group: what is read at once
+ROW_GROUP_SIZE = 16_384  # rows in a row group, which is read at once
 _ARROW_TYPES = {
-    "str": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "tuple[str, ...]": pa.list_(pa.string()),
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    tuple[str, ...]: pa.list_(pa.string()),
 }
 
 
-def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
-    """Writes rows of one dataclass, a group at a time; the same rows give the same bytes."""
-    coming = iter(rows)
-    write_tables(path, kind, (to_table(g, kind) for g in iter(lambda: _take_group(coming), [])))
+def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
+    """Write rows of one dataclass to a Parquet file. The same rows give the same bytes."""
+    write_tables(path, row_type, (to_table(group, row_type) for group in group_rows(rows)))
 
 
-def write_tables(path: Path, kind: type[Row], tables: Iterable[pa.Table]) -> None:
-    """`write_rows` for rows that are in columns already, a table a group."""
-    with pq.ParquetWriter(path, _schema(kind)) as writer:
+def write_tables(path: Path, row_type: type[Row], tables: Iterable[pa.Table]) -> None:
+    """Write tables of rows to a Parquet file, one row group per table."""
+    with pq.ParquetWriter(path, _get_schema(row_type)) as writer:
         for table in tables:
             writer.write_table(table)
 
 
-def to_table(rows: Sequence[Row], kind: type[Row]) -> pa.Table:
-    """Rows as columns."""
-    schema = _schema(kind)
-    columns = [[getattr(row, name) for row in rows] for name in schema.names]
-    arrays = [pa.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)]
-    return pa.table(arrays, schema=schema)
-
-
-def write_columns(path: Path, kind: type[Row], columns: Mapping[str, np.ndarray]) -> None:
-    """`write_rows` for rows that are in columns, one array a field; a masked place is None."""
-    schema = _schema(kind)
+def write_columns(path: Path, row_type: type[Row], columns: Mapping[str, np.ndarray]) -> None:
+    """Write rows to a Parquet file from one array [n] per field. A masked value is None."""
+    schema = _get_schema(row_type)
     arrays = [
         pa.array(np.ma.getdata(column), type=field.type, mask=np.ma.getmaskarray(column))
         for field, column in ((field, columns[field.name]) for field in schema)
@@ -64,46 +56,90 @@ def write_columns(path: Path, kind: type[Row], columns: Mapping[str, np.ndarray]
     pq.write_table(pa.table(arrays, schema=schema), path, row_group_size=ROW_GROUP_SIZE)
 
 
-def read_column(path: Path, kind: type[Row], name: str) -> list[Any]:
-    """One field of all rows, without the others."""
-    _schema(kind).field(name)  # a field of that kind
+def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
+    """Return all rows of a Parquet file."""
+    return to_rows(pq.read_table(path), row_type)
+
+
+def read_column(path: Path, row_type: type[Row], name: str) -> list[Any]:
+    """Return one field of all rows. Raises KeyError if the row type has no such field."""
+    _get_schema(row_type).field(name)
     return list(pq.read_table(path, columns=[name]).column(name).to_pylist())
 
 
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows as they were written, all of them."""
-    return to_rows(pq.read_table(path), kind)
+def group_rows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield the rows in lists of ROW_GROUP_SIZE; the last one may be shorter."""
+    iterator = iter(rows)
+    while group := list(islice(iterator, ROW_GROUP_SIZE)):
+        yield group
 
 
-def to_rows(table: pa.Table, kind: type[Row]) -> list[Row]:
-    """Columns as rows."""
-    columns = [table.column(name).to_pylist() for name in table.column_names]
-    listed = {f.name for f in _schema(kind) if pa.types.is_list(f.type)}
-    return [
-        kind(
-            **{
-                n: tuple(v) if n in listed else v
-                for n, v in zip(table.column_names, row, strict=True)
-            }
-        )
-        for row in zip(*columns, strict=True)
+def to_table(rows: Sequence[Row], row_type: type[Row]) -> pa.Table:
+    """Return rows as an Arrow table."""
+    schema = _get_schema(row_type)
+    arrays = [pa.array([getattr(row, f.name) for row in rows], type=f.type) for f in schema]
+    return pa.table(arrays, schema=schema)
+
+
+def to_rows(table: pa.Table, row_type: type[Row]) -> list[Row]:
+    """Return the rows of an Arrow table."""
+    list_fields = {f.name for f in _get_schema(row_type) if pa.types.is_list(f.type)}
+    columns = [
+        map(tuple, column.to_pylist()) if name in list_fields else column.to_pylist()
+        for name, column in zip(table.column_names, table.columns, strict=True)
     ]
+    names = table.column_names
+    return [row_type(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _get_schema(row_type: type[Row]) -> pa.Schema:
+    hints = get_type_hints(row_type)
+    fields = []
+    for field in dataclasses.fields(row_type):  # type: ignore[arg-type]
+        hint = hints[field.name]
+        is_optional = NoneType in get_args(hint)
+        plain = next(t for t in get_args(hint) if t is not NoneType) if is_optional else hint
+        fields.append(pa.field(field.name, _ARROW_TYPES[plain], nullable=is_optional))
+    return pa.schema(fields)
 
 
 def read_jsonl(
     path: Path, sha256: "hashlib._Hash | None" = None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line that is not empty; InputError names the line that is
-    broken. `sha256` gets the bytes of the file.
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (line number, object) for every line of JSON lines that is not empty.
+
+    `sha256` is updated with the bytes of the file. Raises InputError for a broken line.
     """
     with open_text(path, sha256=sha256) as file, translate_utf8_errors(path):
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, _object(path, number, line)
+                yield number, _parse_object(line, f"{path} line {number}")
+
+
+def _parse_object(line: str, where: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as exc:
+        raise InputError(
+            f"{where}: Broken JSON at column {exc.colno} ({exc.msg}). Fix or remove the line."
+        ) from exc
+    except RecursionError as exc:
+        raise InputError(f"{where}: Too deeply nested. Fix or remove the line.") from exc
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: Expected an object in braces, found {line[:40]!r}.")
+    if "\\ud" in line.lower():
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as exc:
+            raise InputError(
+                f"{where}: Half of a surrogate pair (\\ud800 to \\udfff) is not a character. Fix "
+                "or remove the line."
+            ) from exc
+    return row
 
 
 class _HashedFile(io.FileIO):
-    """A file whose bytes are hashed as they are read, so that one reading gives both."""
+    """A file that hashes its bytes while they are read, so that it is read once."""
 
     def __init__(self, path: Path, sha256: "hashlib._Hash") -> None:
         super().__init__(path)
@@ -119,7 +155,7 @@ class _HashedFile(io.FileIO):
 def open_text(
     path: Path, newline: str | None = None, sha256: "hashlib._Hash | None" = None
 ) -> Iterator[TextIO]:
-    """A text file to read, gzip-ed if its name ends in .gz; `newline` as in `open`."""
+    """Open a text file for reading; a name ending in .gz is gzip. `newline` is as in `open`."""
     raw = io.FileIO(path) if sha256 is None else _HashedFile(path, sha256)
     with io.BufferedReader(raw) as packed:
         if path.suffix.lower() != ".gz":
@@ -130,20 +166,22 @@ def open_text(
             with gzip.open(packed, "rt", newline=newline, encoding="utf-8-sig") as unpacked:
                 yield unpacked
         except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
-            raise InputError(f"{path} is no whole gzip file ({exc}); fetch it again") from exc
+            raise InputError(
+                f"{path} is not a complete gzip file ({exc}). Download it again."
+            ) from exc
 
 
 @contextmanager
 def translate_utf8_errors(path: Path) -> Iterator[None]:
-    """Turns text that is not UTF-8 into one sentence."""
+    """Turn a decoding error into an InputError with the file."""
     try:
         yield
     except UnicodeDecodeError as exc:
-        raise InputError(f"{path} is not UTF-8 text ({exc.reason}); save it as UTF-8") from exc
+        raise InputError(f"{path} is not UTF-8 text ({exc.reason}). Save it as UTF-8.") from exc
 
 
 def append_jsonl(path: Path, row: object) -> None:
-    """Adds one JSON line that survives a power cut."""
+    """Append one JSON line that survives a power failure."""
     with open(path, "ab") as file:
         file.write(json.dumps(row).encode() + b"\n")
         file.flush()
@@ -151,57 +189,10 @@ def append_jsonl(path: Path, row: object) -> None:
 
 
 def read_appended_jsonl(path: Path) -> list[Any]:
-    """What `append_json` wrote; a last line that was cut off is taken out of the file."""
+    """Return the lines that `append_jsonl` wrote. An incomplete last line is cut off the file."""
     if not path.is_file():
         return []
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    lines = whole.split(b"\n") if whole else []
-    if path.stat().st_size > len(whole) + 1:
-        os.truncate(path, len(whole) + bool(lines))
-    return [json.loads(line) for line in lines]
-
-
-def _take_group(coming: Iterator[Row]) -> list[Row]:
-    return list(islice(coming, ROW_GROUP_SIZE))
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as exc:
-        raise InputError(
-            f"{path} line {number}: broken JSON at column {exc.colno} ({exc.msg}); "
-            "mend or remove the line"
-        ) from exc
-    except RecursionError as exc:
-        raise InputError(f"{path} line {number}: nested too deeply; mend or remove it") from exc
-    if "\\ud" in line.lower() and not _is_valid_utf8(row):
-        raise InputError(
-            f"{path} line {number}: half of a surrogate pair (\\ud800 to \\udfff) is no "
-            f"character; mend or remove the line"
-        )
-    if not isinstance(row, dict):
-        raise InputError(f"{path} line {number}: expected an object in braces, found {line[:40]!r}")
-    return row
-
-
-def _is_valid_utf8(row: object) -> bool:
-    """Whether all strings in a JSON value can be written as UTF-8."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _schema(kind: type[Row]) -> pa.Schema:
-    hints = get_type_hints(kind)
-    fields = []
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        hint = hints[field.name]
-        name = (
-            hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint)
-        )
-        plain = name.removesuffix(" | None")
-        fields.append(pa.field(field.name, _ARROW_TYPES[plain], nullable=plain != name))
-    return pa.schema(fields)
+    complete, newline, rest = path.read_bytes().rpartition(b"\n")
+    if rest:
+        os.truncate(path, len(complete + newline))
+    return [json.loads(line) for line in complete.split(b"\n")] if complete else []

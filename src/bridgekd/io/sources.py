@@ -1,5 +1,6 @@
-"""What a person brings: files, model folders and Hub ids, named by content so that moving them
-redoes nothing.
+"""The user's files, model folders and Hub ids as source artifacts.
+
+The fingerprint of a file is the hash of its content, so a moved file does not repeat any stage.
 """
 
 import hashlib
@@ -9,44 +10,48 @@ from pathlib import Path
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact
 
-_FULL_HASH_LIMIT = 256 * 2**20  # files up to this size are hashed whole, larger ones by samples
+_FULL_HASH_LIMIT = 256 * 2**20  # of larger files only samples are hashed
 _SAMPLE_SIZE = 2**20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".xlsx", ".gz")
 
 
-def resolve_data(where: str, folder: Path) -> Artifact:
-    """A data file, relative to the recipe's folder, or a Hub data set id
-    (`owner/name/config:split`).
+def resolve_data(source: str, folder: Path) -> Artifact:
+    """Return the artifact of a data file or of a Hub data set (`owner/name/config:split`).
+
+    A path is relative to `folder`. Raises InputError if there is no such file.
     """
-    path = folder / Path(where).expanduser()
+    path = folder / Path(source).expanduser()
     if path.is_file():
         return Artifact("file", f"file:{_hash_file(path)}", path)
-    if path.suffix.lower() in DATA_SUFFIXES or not _HUB_DATA.fullmatch(where):
-        raise InputError(f"no such data file: {path}; mend the path in the recipe")
-    return Artifact("hub", f"hub:{where}", Path(where))
+    if path.suffix.lower() in DATA_SUFFIXES or not _HUB_DATA.fullmatch(source):
+        raise InputError(f"There is no data file {path}. Fix the path in the recipe.")
+    return Artifact("hub", f"hub:{source}", Path(source))
 
 
-def resolve_model(where: str, folder: Path, revision: str | None) -> Artifact:
-    """A model folder, relative to the recipe's folder, or else a Hub model id at a revision."""
-    path = folder / Path(where).expanduser()
+def resolve_model(source: str, folder: Path, revision: str | None) -> Artifact:
+    """Return the artifact of a model folder or of a Hub model at a revision.
+
+    A path is relative to `folder`. Raises InputError if there is no model.
+    """
+    path = folder / Path(source).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
             raise InputError(
-                f"{path} holds no model: it has neither config.json nor adapter_config.json"
+                f"{path} is not a model folder: it has no config.json and no adapter_config.json."
             )
         return Artifact("model", f"model:{_hash_files(path)}", path)
-    if where.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(where):
+    if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
         raise InputError(
-            f"no such model folder: {path}; give a folder or a Hub id such as owner/name"
+            f"There is no model folder {path}. Give a folder or a Hub id such as owner/name."
         )
-    pinned = f"{where}@{revision or 'main'}"
+    pinned = f"{source}@{revision or 'main'}"
     return Artifact("hub", f"hub:{pinned}", Path(pinned))
 
 
 def get_model_and_revision(model: Artifact) -> tuple[str, str | None]:
-    """What to load for a model artifact: its folder, or a Hub id and its revision."""
+    """Return the folder of a model artifact and None, or its Hub id and revision."""
     if model.stage != "hub":
         return str(model.path), None
     name, _, revision = str(model.path).rpartition("@")
@@ -61,7 +66,7 @@ def _hash_files(folder: Path) -> str:
 
 
 def _hash_file(path: Path) -> str:
-    """sha256 of the content; of a very large file, of its size and 64 evenly spaced samples."""
+    """Return the SHA-256 of a file; of a very large one, of its size and 64 spaced samples."""
     size = path.stat().st_size
     with open(path, "rb") as stream:
         if size <= _FULL_HASH_LIMIT:

@@ -1,1 +1,1 @@
-"""Every paid call, in one SQLite file: its rows, its file, and what people read off it."""
+"""Every paid request in one SQLite file: its rows, its file, and reports about it."""

@@ -1,20 +1,20 @@
-"""The ledger's file: opening it to write or to read, and refusing what is not one.
+"""Open the ledger's file for writing or reading, and refuse files that are not ledgers.
 
-What SQLite and the disk say becomes one sentence with the file and the next step.
+Errors of SQLite and of the disk become a message with the file and the next step.
 """
 
-import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from bridgekd.errors import DiskFullError, InputError
+from bridgekd.io.disk import FULL_DISK_ERRORS
 from bridgekd.ledger import schema
 
-RESERVED_BYTES = 16 << 20  # room for the answers in flight, should the disk fill up meanwhile
-# Where WAL's shared memory and locks do not hold between machines: https://sqlite.org/wal.html
+RESERVED_BYTES = 16 << 20  # for the answers of open requests, in case the disk fills up
+# WAL's shared memory and locks do not work between machines: https://sqlite.org/wal.html
 _NETWORK_FILE_SYSTEMS = (
     "nfs", "cifs", "smb", "afp", "afs", "ncp", "9p", "drvfs", "vboxsf", "prl_fs", "davfs",
     "lustre", "gpfs", "beegfs", "ceph", "gluster", "panfs", "orangefs", "pvfs", "fuse.gluster",
@@ -24,7 +24,7 @@ _NETWORK_FILE_SYSTEMS = (
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """The writing connection; an empty file gets its tables."""
+    """Return a connection for writing. An empty file gets its tables."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         check_is_ledger(db, path)
@@ -39,7 +39,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A reading connection; where WAL's side files cannot be made, the file as it lies."""
+    """Return a connection for reading. In a read-only folder it reads the main file alone."""
     uri = path.resolve().as_uri()
     db = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
     try:
@@ -49,19 +49,17 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         log = Path(f"{path}-wal")
         if log.exists() and log.stat().st_size:
             raise InputError(
-                f"Ledger {path} cannot be read where it lies, because its newest rows are still "
-                f"in {log.name}; copy both to a folder that can be written."
+                f"Ledger {path} is in a read-only folder, and its newest rows are still in "
+                f"{log.name}. Copy both files to a writable folder."
             ) from exc
         db = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
     return db
 
 
 def check_is_ledger(db: sqlite3.Connection, path: Path) -> None:
-    """InputError for a database that is no ledger, or one of another version."""
+    """Raise InputError for a database that is not a ledger of this version."""
     if not schema.is_ledger(db):
-        raise InputError(
-            f"{path} is a SQLite file but not a bridgekd ledger; name another file for the ledger."
-        )
+        raise InputError(f"{path} is a SQLite file but not a bridgekd ledger. Name another file.")
     version = schema.get_version(db)
     if version > schema.VERSION:
         raise InputError(
@@ -77,40 +75,38 @@ def check_is_ledger(db: sqlite3.Connection, path: Path) -> None:
 
 
 def check_local_disk(path: Path) -> None:
-    """InputError for a place on a network or shared file system, where WAL is unsafe."""
-    import psutil  # late: only a ledger that will be written asks
+    """Raise InputError for a path on a network or shared file system, where WAL is unsafe."""
+    import psutil  # imported late because readers do not need it
 
     mounts = [(p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)]
-    kind = find_file_system(path.resolve(), mounts)
-    if kind.lower().startswith(_NETWORK_FILE_SYSTEMS):
+    file_system = find_file_system(path.resolve(), mounts)
+    if file_system.lower().startswith(_NETWORK_FILE_SYSTEMS):
         raise InputError(
-            f"Ledger {path} lies on a shared file system ({kind}), where SQLite's log can lose "
-            f"what was paid for; name a file on a local disk (ledger: /var/tmp/ledger.db), and "
-            f"keep a copy with `bridgekd ledger export`."
+            f"Ledger {path} is on a shared file system ({file_system}), where SQLite can lose paid "
+            "answers. Name a file on a local disk (ledger: /var/tmp/ledger.db), and keep a copy "
+            "with `bridgekd ledger export`."
         )
 
 
 def find_file_system(path: Path, mounts: Iterable[tuple[str, str]]) -> str:
-    """The kind of file system that an absolute path lies on; "" where no mount holds it.
+    """Return the file system of an absolute path; "" if no mount contains it.
 
-    `mounts` are (mount point, kind); of two at one point the later one hides the earlier.
+    `mounts` has pairs (mount point, file system). Of two at one point, the later hides the earlier.
     """
-    best, kind = -1, ""
-    for point, fstype in mounts:
-        if path.is_relative_to(point) and len(Path(point).parts) >= best:
-            best, kind = len(Path(point).parts), fstype
-    return kind
+    # max() keeps the first of equals, so the later mounts come first.
+    containing = [mount for mount in reversed(list(mounts)) if path.is_relative_to(mount[0])]
+    return max(containing, key=lambda mount: len(Path(mount[0]).parts), default=("", ""))[1]
 
 
 class ReservedSpace:
-    """Disk space set aside while a ledger is open, given up so that paid answers find room."""
+    """Disk space that is reserved while a ledger is open, and freed for paid answers."""
 
     def __init__(self, ledger: Path) -> None:
         self._path = Path(f"{ledger}.spare")
         self.used = False
 
     def allocate(self) -> None:
-        """Sets the space aside."""
+        """Reserve the space."""
         descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY)
         try:
             if hasattr(os, "posix_fallocate"):
@@ -121,7 +117,7 @@ class ReservedSpace:
             os.close(descriptor)
 
     def free(self) -> bool:
-        """Frees the space; False if that had been done before."""
+        """Free the space. Return False if it was freed before."""
         if self.used:
             return False
         self.used = True
@@ -129,33 +125,27 @@ class ReservedSpace:
         return True
 
     def delete(self) -> None:
-        """Removes the file, if it is there."""
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        """Delete the file that reserves the space, if it exists."""
+        self._path.unlink(missing_ok=True)
 
 
 @contextmanager
 def translate_sqlite_errors(path: Path) -> Iterator[None]:
-    """Turns what SQLite and the disk say into one sentence with the file and the next step."""
+    """Turn errors of SQLite and of the disk into an InputError with the next step."""
     try:
         yield
     except (sqlite3.OperationalError, OSError) as exc:
         text = str(exc)
-        if "disk is full" in text or getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if "disk is full" in text or getattr(exc, "errno", None) in FULL_DISK_ERRORS:
             raise DiskFullError(
-                f"Ledger {path}: {text}; the disk is full; free some space and run the same "
-                f"command again. What was written is safe."
+                f"Ledger {path}: {text}. The disk is full. All written rows are safe. Free some "
+                "space and run the same command again."
             ) from exc
+        advice = "Check the path, its permissions and the disk."
         if "is locked" in text:
-            advice = "another program holds it; close that program and run the same command again"
-        else:
-            advice = (
-                "it cannot be read or written there; check the path, its permissions and the disk"
-            )
-        raise InputError(f"Ledger {path}: {text}; {advice}. What was written is safe.") from exc
+            advice = "Close the other program that uses it and run the same command again."
+        raise InputError(f"Ledger {path}: {text}. All written rows are safe. {advice}") from exc
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-        raise  # a fault of this program, not of the file
+        raise  # a bug of this program, not a problem of the file
     except sqlite3.DatabaseError as exc:
-        raise InputError(
-            f"{path} is not a ledger ({exc}); name another file or put the right one back."
-        ) from exc
+        raise InputError(f"{path} is not a ledger ({exc}). Name another file.") from exc

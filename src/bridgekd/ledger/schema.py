@@ -1,7 +1,7 @@
-"""The ledger's tables, and which files have them.
+"""The ledger's tables, and the check whether a file has them.
 
-The format is fixed: a ledger holds answers that were paid for. A test compares it with a stored
-copy. Raise VERSION with every change, and write how a file of the version before becomes one.
+The format is fixed, because a ledger contains paid answers. A test compares it with a stored copy.
+Raise VERSION with every change, and write a migration of the previous version.
 """
 
 import sqlite3
@@ -11,9 +11,9 @@ from contextlib import closing, contextmanager
 APPLICATION_ID = 0x62726B64  # "brkd": distinguishes a ledger from any other SQLite file
 VERSION = 3
 
-# `held_microusd` is what an attempt counts for: its reserve while its fate is open or unknown, else
-# its cost; nothing if it was paid for elsewhere. Triggers keep the total, so that checking a limit
-# does not read a million rows. `attempts_spent` contains every column that the views add up.
+# `held_microusd` is what an attempt counts against the hard limit: its reserve while its outcome is
+# open or unknown, else its cost, and 0 if it was imported. Triggers keep the total, so the check of
+# a limit does not read a million rows. `attempts_spent` has every column that `sum_spend` adds up.
 _TABLES = (
     """CREATE TABLE batches (
         token TEXT PRIMARY KEY,
@@ -73,7 +73,7 @@ _TABLES = (
 
 
 def get_version(db: sqlite3.Connection) -> int:
-    """Return the version of the file's tables; 0 where it has none yet."""
+    """Return the version of the file's tables; 0 if it has none yet."""
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
@@ -86,7 +86,7 @@ def is_ledger(db: sqlite3.Connection) -> bool:
 
 @contextmanager
 def open_empty() -> Iterator[sqlite3.Connection]:
-    """A ledger in memory without an attempt."""
+    """Yield a ledger in memory without attempts."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
         create_tables(db)
         yield db

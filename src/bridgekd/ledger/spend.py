@@ -1,6 +1,6 @@
-"""Reads a ledger without locking it: what was spent, on what and when, and its attempts one by one.
+"""Read a ledger: its spend by group, and its attempts one by one.
 
-What this keeps true: a reader changes nothing and waits for nobody.
+A reader changes nothing, takes no lock and waits for no other process.
 """
 
 import sqlite3
@@ -13,14 +13,14 @@ from bridgekd.errors import InputError
 from bridgekd.ledger import schema
 from bridgekd.ledger.database import check_is_ledger, open_for_reading, translate_sqlite_errors
 
-# What attempts can be told apart by; a day is the UTC day on which the attempt was opened.
+# The columns to group by. A day is the UTC day on which the attempt was reserved.
 GROUPS = {name: name for name in ("run", "purpose", "provider", "model", "state")}
 GROUPS["day"] = "substr(created_at, 1, 10)"
-# The rule of the column held_microusd, spelled out: SQLite finds no computed column in an index.
+# The rule of the column held_microusd, repeated: SQLite does not use a computed column in an index.
 _RESERVED_SQL = """CASE WHEN imported THEN 0
                 WHEN state IN ('reserved', 'unknown', 'unparsable') THEN reserve_microusd
                 ELSE coalesce(cost_microusd, 0) END"""
-# A field has another name than its column only here: the database format never changes.
+# The one field whose name differs from its column, because the database format never changes.
 _COLUMN_NAMES = {"reserved_microusd": "held_microusd"}
 _SUM_SQL = {
     "n_attempts": "count(*)",
@@ -36,10 +36,10 @@ _SUM_SQL = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpendRow:
-    """What the attempts of one group add up to; a name that they are not grouped by is "".
+    """The sums of one group of attempts. A column that is not grouped by is "".
 
-    `reserved_microusd` is what they count for against the hard stop, `paid_microusd` the part of it
-    that was billed; `imported_microusd` is what imported answers cost where they were bought.
+    `reserved_microusd` counts against the hard limit, and `paid_microusd` is the billed part of it.
+    `imported_microusd` is what imported answers cost where they were purchased.
     """
 
     run: str = ""
@@ -60,7 +60,7 @@ class SpendRow:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One row of the ledger, as it is stored."""
+    """One row of the ledger."""
 
     id: int
     key: str
@@ -89,22 +89,19 @@ class Attempt:
 def sum_spend(
     path: str | Path, by: Sequence[str] = ("run", "purpose", "model", "state")
 ) -> tuple[SpendRow, ...]:
-    """What the ledger at `path` holds by any of `GROUPS`, in their order; takes no lock.
+    """Return the spend of a ledger, grouped by any of `GROUPS` and sorted.
 
-    An empty tuple where there is no file yet.
+    The result is empty if there is no ledger yet.
     """
-    path = Path(path)
-    if not path.exists():
-        return ()
-    with open_snapshot(path) as db:
+    with open_snapshot(Path(path), missing_ok=True) as db:
         rows = db.execute(build_spend_sql(by)).fetchall()
-    # Sorted here, since SQLite would sort a million attempts before it adds them up.
-    found = [SpendRow(**dict(zip([*by, *_SUM_SQL], row, strict=True))) for row in sorted(rows)]
-    return tuple(row for row in found if row.n_attempts)
+    # Sorted here, because SQLite would sort a million attempts before it adds them up.
+    groups = [SpendRow(**dict(zip([*by, *_SUM_SQL], row, strict=True))) for row in sorted(rows)]
+    return tuple(group for group in groups if group.n_attempts)
 
 
 def build_spend_sql(by: Sequence[str]) -> str:
-    """The SQL of `spend`, which the index attempts_spent answers by itself."""
+    """Return the SQL of `sum_spend`. SQLite needs only the index attempts_spent for it."""
     groups = [GROUPS[name] for name in by]
     totals = [f"coalesce({total}, 0)" for total in _SUM_SQL.values()]
     grouped = f"GROUP BY {', '.join(groups)}" if by else ""
@@ -112,40 +109,42 @@ def build_spend_sql(by: Sequence[str]) -> str:
 
 
 def sum_rows(rows: Sequence[SpendRow]) -> SpendRow:
-    """All rows in one."""
+    """Return the sums over all rows."""
     return SpendRow(**{name: sum(getattr(row, name) for row in rows) for name in _SUM_SQL})
 
 
 def iter_attempts(db: sqlite3.Connection) -> Iterator[Attempt]:
-    """Every attempt in the order of the ids, one at a time."""
+    """Yield the attempts in the order of their ids, one at a time."""
     names = ", ".join(_COLUMN_NAMES.get(name, name) for name in Attempt.__slots__)
     for row in db.execute(f"SELECT {names} FROM attempts ORDER BY id"):
         yield Attempt(*row)
 
 
 def get_last_id(db: sqlite3.Connection) -> int:
-    """The highest id, which is the number of attempts: none is ever deleted."""
+    """Return the highest id. It is the number of attempts, because none is ever deleted."""
     return int(db.execute("SELECT coalesce(max(id), 0) FROM attempts").fetchone()[0])
 
 
 @contextmanager
-def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that sees the ledger as it is now, whatever is written meanwhile; InputError
-    where there is none.
+def open_snapshot(path: Path, *, missing_ok: bool = False) -> Iterator[sqlite3.Connection]:
+    """Yield a connection that sees the ledger as it is now, without later changes.
+
+    Raises InputError if there is no file, unless `missing_ok`: then the ledger is empty.
     """
-    check_exists(path)
-    with translate_sqlite_errors(path), closing(open_for_reading(path)) as db:
-        check_is_ledger(db, path)
-        if schema.get_version(db):
-            db.execute("BEGIN")
-            yield db
-            return
-        # The process that made the file died before it made the tables.
-        with schema.open_empty() as empty:
-            yield empty
+    if path.exists() or not missing_ok:
+        check_exists(path)
+        with translate_sqlite_errors(path), closing(open_for_reading(path)) as db:
+            check_is_ledger(db, path)
+            if schema.get_version(db):
+                db.execute("BEGIN")
+                yield db
+                return
+    # There is no file, or the process that created it was killed before it created the tables.
+    with schema.open_empty() as empty:
+        yield empty
 
 
 def check_exists(path: Path) -> None:
-    """InputError where there is no file."""
+    """Raise InputError if there is no ledger at `path`."""
     if not path.is_file():
-        raise InputError(f"There is no ledger at {path}; name another one with --ledger FILE.")
+        raise InputError(f"There is no ledger at {path}. Name another one with --ledger FILE.")

@@ -1,13 +1,12 @@
-"""The rows of the ledger: SQL over an open connection, inside whatever transaction is open.
+"""The rows of the ledger: SQL in whatever transaction is open.
 
-What this keeps true: an attempt changes only while it is open, and its number of columns that say
-what it cost is written in one statement with its state.
+An attempt changes only while it is open. Its state and its cost are written in one statement.
 """
 
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,24 +21,26 @@ from bridgekd.cost.request_cost import compute_max_prompt_tokens
 from bridgekd.recipe import Price
 
 FINAL_STATES = ("answered", "truncated", "refused")
+IS_FINAL = "state IN ('answered', 'truncated', 'refused')"
+_PRICE_KEYS = {"cached_input": "cached"}  # the database format never changes
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """A final attempt as the ledger remembers it."""
+    """A final attempt."""
 
     key: str
     state: str
     raw_response: str
-    bill: RequestCost
+    cost: RequestCost
 
 
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
-    """A batch with the ids of the attempts that are still open, by their keys.
+    """A batch, with the ids of its open attempts by key.
 
-    `remote_id` is None before the server is asked to make it, and "" while nobody knows whether
-    it did.
+    `remote_id` is None before the server is asked to create the batch, and "" while it is unknown
+    whether it did.
     """
 
     token: str
@@ -50,9 +51,6 @@ class OpenBatch:
     attempts: dict[str, int]
 
 
-_PRICE_KEYS = {"cached_input": "cached"}  # the database format never changes
-
-
 def insert_attempt(
     db: sqlite3.Connection,
     request: Mapping[str, Any],
@@ -60,7 +58,7 @@ def insert_attempt(
     purpose: str,
     reserve_microusd: int,
 ) -> int:
-    """A new open attempt; returns its id."""
+    """Insert an open attempt and return its id."""
     cursor = db.execute(
         """INSERT INTO attempts (key, run, purpose, provider, model, request, state,
                                  reserve_microusd, created_at)
@@ -81,58 +79,59 @@ def insert_attempt(
 
 
 def find_final_attempt(db: sqlite3.Connection, key: str) -> StoredAnswer | None:
-    """The final attempt of a key, if it has one."""
+    """Return the final attempt of a key, or None."""
     row = db.execute(
-        """SELECT key, state, coalesce(raw_response, ''), n_prompt_tokens,
-                  n_completion_tokens, cost_microusd, n_cached_tokens, n_reasoning_tokens
-           FROM attempts WHERE key = ? AND state IN ('answered', 'truncated', 'refused')""",
+        f"""SELECT state, coalesce(raw_response, ''), n_prompt_tokens, n_completion_tokens,
+                   cost_microusd, n_cached_tokens, n_reasoning_tokens
+            FROM attempts WHERE key = ? AND {IS_FINAL}""",
         (key,),
     ).fetchone()
     if row is None:
         return None
-    key, state, raw, *amounts = row
+    state, raw, *amounts = row
     return StoredAnswer(key, state, raw, RequestCost(*amounts))
 
 
 def close_abandoned(db: sqlite3.Connection, token: str | None = None) -> int:
-    """Closes the open attempts of a process that is gone, or those of one batch that were recorded;
-    returns how many.
+    """Close the open attempts of a process that ended, and return their number.
 
-    What had been recorded is settled by what it says. A batch that no server was asked to make
-    failed; all others go on without us. What else there is may have been served: unknown.
+    A recorded response is settled. Without one, an attempt of a batch failed if no server was asked
+    to create the batch; otherwise the batch continues on the server and its attempts stay open.
+    Every other attempt may have been served and becomes unknown.
+
+    token: close only the attempts of this batch that have a recorded response.
     """
-    which = "(batch IS NULL OR remote_id IS NULL OR raw_response IS NOT NULL)"
+    condition = "(batch IS NULL OR remote_id IS NULL OR raw_response IS NOT NULL)"
     if token is not None:
-        which = "batch = :token AND raw_response IS NOT NULL"
-    left = db.execute(
+        condition = "batch = :token AND raw_response IS NOT NULL"
+    rows = db.execute(
         f"""SELECT id, key, request, raw_response, price, reserve_microusd, batch FROM attempts
-            LEFT JOIN batches ON batch = token WHERE state = 'reserved' AND {which} ORDER BY id""",
+            LEFT JOIN batches ON batch = token
+            WHERE state = 'reserved' AND {condition} ORDER BY id""",
         {"token": token},
     ).fetchall()
-    for attempt_id, key, request, raw, price, reserve, batch in left:
-        reply = parse_completion(raw) if raw is not None else None
+    for attempt_id, key, request, raw, price, reserve, batch in rows:
+        reply = None if raw is None else parse_completion(raw)
         if reply is None:
-            state = "unknown" if batch is None else "failed"
-            update_attempt(db, attempt_id, state=state, settled_at=get_utc_now())
-        elif reply.state in FINAL_STATES and find_final_attempt(db, key):
-            update_attempt(db, attempt_id, state="unknown", settled_at=get_utc_now())
+            close_attempt(db, attempt_id, "unknown" if batch is None else "failed")
         elif reply.state not in FINAL_STATES:
-            update_attempt(db, attempt_id, state=reply.state, settled_at=get_utc_now())
+            close_attempt(db, attempt_id, reply.state)
+        elif find_final_attempt(db, key):
+            close_attempt(db, attempt_id, "unknown")
         else:
-            bill = compute_request_cost(
-                reply, parse_price(price), max_cost=get_maximum_cost(json.loads(request), reserve)
-            )
-            settle_attempt(db, attempt_id, reply.state, bill)
-    return len(left)
+            max_cost = get_max_cost(json.loads(request), reserve)
+            cost = compute_request_cost(reply, parse_price(price), max_cost=max_cost)
+            close_attempt(db, attempt_id, reply.state, cost)
+    return len(rows)
 
 
 def find_open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
-    """The batches with attempts that are still open, oldest first."""
+    """Return the batches with open attempts, oldest first."""
     rows = db.execute(
         """SELECT token, b.provider, host, remote_id, b.created_at, key, id
            FROM attempts a JOIN batches b ON a.batch = b.token
            WHERE a.state = 'reserved' ORDER BY id"""
-    ).fetchall()
+    )
     batches: dict[str, OpenBatch] = {}
     for token, provider, host, remote_id, created_at, key, attempt_id in rows:
         empty = OpenBatch(token, provider, host, remote_id, created_at, {})
@@ -141,64 +140,51 @@ def find_open_batches(db: sqlite3.Connection) -> tuple[OpenBatch, ...]:
 
 
 def sum_reserved(db: sqlite3.Connection) -> int:
+    """Return what all attempts count against the hard limit, in micro-dollars."""
     return int(db.execute("SELECT held_microusd FROM totals").fetchone()[0])
 
 
-def get_reserve(db: sqlite3.Connection, attempt_id: int) -> tuple[int, str]:
-    row = db.execute(
-        "SELECT reserve_microusd, model FROM attempts WHERE id = ?", (attempt_id,)
-    ).fetchone()
-    if row is None:
-        raise ValueError(f"no attempt {attempt_id} in this ledger")
-    return int(row[0]), str(row[1])
-
-
-def settle_attempt(db: sqlite3.Connection, attempt_id: int, state: str, bill: RequestCost) -> None:
-    update_attempt(
-        db,
-        attempt_id,
-        state=state,
-        n_prompt_tokens=bill.n_prompt_tokens,
-        n_completion_tokens=bill.n_completion_tokens,
-        n_cached_tokens=bill.n_cached_tokens,
-        n_reasoning_tokens=bill.n_reasoning_tokens,
-        cost_microusd=bill.cost_microusd,
-        settled_at=get_utc_now(),
-    )
+def close_attempt(
+    db: sqlite3.Connection, attempt_id: int, state: str, cost: RequestCost | None = None
+) -> None:
+    """Set the state of an open attempt, and its cost if the state is final."""
+    columns: dict[str, object] = {} if cost is None else asdict(cost)
+    update_attempt(db, attempt_id, state=state, settled_at=get_utc_now(), **columns)
 
 
 def update_attempt(db: sqlite3.Connection, attempt_id: int, **columns: object) -> None:
-    """Changes an open attempt; what is settled is never changed."""
+    """Change an open attempt. Raises ValueError if the attempt is settled."""
     names = ", ".join(f"{name} = ?" for name in columns)
     cursor = db.execute(
         f"UPDATE attempts SET {names} WHERE id = ? AND state = 'reserved'",
         (*columns.values(), attempt_id),
     )
     if cursor.rowcount != 1:
-        raise ValueError(f"attempt {attempt_id} is not open")
+        raise ValueError(f"Attempt {attempt_id} is not open.")
 
 
 def dump_price(price: Price | None) -> str | None:
     """Return a price as the column `price` stores it."""
     if price is None:
         return None
-    stored = price.model_dump(exclude_none=True)
-    return to_canonical_json({_PRICE_KEYS.get(key, key): v for key, v in stored.items()})
+    fields = price.model_dump(exclude_none=True)
+    return to_canonical_json({_PRICE_KEYS.get(key, key): v for key, v in fields.items()})
 
 
 def parse_price(stored: str | None) -> Price | None:
-    """Return the price in a `price` column. Raises ValueError if it is not one."""
+    """Return the price in a `price` column. Raises ValueError if it is not a price."""
     if not stored:
         return None
     names = {old: new for new, old in _PRICE_KEYS.items()}
     return Price.model_validate({names.get(k, k): v for k, v in json.loads(stored).items()})
 
 
-def get_maximum_cost(request: Mapping[str, Any], reserve_microusd: int) -> RequestCost:
-    """What was reserved for a stored request, as a bill."""
+def get_max_cost(request: Mapping[str, Any], reserve_microusd: int) -> RequestCost:
+    """Return the maximum tokens and cost of a stored request."""
     n_prompt = compute_max_prompt_tokens(get_billed_messages(request))
     return RequestCost(n_prompt, get_max_tokens(request), reserve_microusd)
 
 
 def get_utc_now() -> str:
+    """Return the time as ISO 8601 text with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

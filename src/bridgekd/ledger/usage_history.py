@@ -1,5 +1,6 @@
-"""What the ledger already knows, for forecasts: which calls are answered, and how long the model's
-answers are. Reads, never locks, also while another process is writing.
+"""Read from the ledger what forecasts need: answered requests, their costs and their lengths.
+
+A missing ledger is an empty one. Reading takes no lock, also while another process writes.
 """
 
 import json
@@ -12,19 +13,20 @@ from bridgekd.api_client.request_key import get_max_tokens
 from bridgekd.cost.bounds import KnownCost
 from bridgekd.cost.token_lengths import KnownUsage
 from bridgekd.ledger.spend import open_snapshot
+from bridgekd.ledger.sql import IS_FINAL, sum_reserved
 
-N_RECENT = 2000  # answers that are looked at
-MAX_SCANNED = 50_000  # rows of the ledger that are searched for them
-# What may differ between two requests whose answers are alike: the question, which sample, the cap.
+N_RECENT = 2000  # maximum number of answers to use
+MAX_SCANNED = 50_000  # maximum number of ledger rows to search for them
+# Fields that may differ between two requests with answers of similar length.
 _PER_REQUEST_FIELDS = frozenset(
     ("messages", "sample_index", "seed", "max_tokens", "max_completion_tokens")
 )
-_KEYS_AT_ONCE = 10_000
+_KEYS_PER_QUERY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class KnownAnswer:
-    """A final answer of the model; `alike`: to a request that differs only in its last message."""
+    """A final answer of a model. `same_template`: its request differs only in the last message."""
 
     key: str
     usage: KnownUsage
@@ -32,62 +34,56 @@ class KnownAnswer:
 
 
 def read_known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswer]:
-    """The latest final answers of the model that `like`, a call, goes to, refusals among them.
+    """Return the latest final answers, refusals included, of the model that `like` is sent to.
 
-    Nothing where there is no ledger yet; InputError where the file is none.
+    like: a request. Raises InputError if the file is not a ledger.
     """
-    make, answers = _get_template(like), []
-    if not ledger.is_file():
-        return []
-    with open_snapshot(ledger) as db:
+    template, answers = _get_template(like), []
+    with open_snapshot(ledger, missing_ok=True) as db:
         rows = db.execute(
-            """SELECT key, request, state, coalesce(n_prompt_tokens, 0),
+            f"""SELECT key, request, state, coalesce(n_prompt_tokens, 0),
                        coalesce(n_completion_tokens, 0), n_cached_tokens, n_reasoning_tokens
                 FROM attempts WHERE id > (SELECT max(id) FROM attempts) - ?
-                AND provider = ? AND model = ? AND state IN ('answered', 'truncated', 'refused')
+                AND provider = ? AND model = ? AND {IS_FINAL}
                 ORDER BY id DESC LIMIT ?""",
             (MAX_SCANNED, like["provider"], like["model"], N_RECENT),
         )
-        for key, request, state, n_prompt, n_answer, n_cached, n_reasoning in rows:
-            call = json.loads(request)
+        for key, request_json, state, n_prompt, n_completion, n_cached, n_reasoning in rows:
+            request = json.loads(request_json)
+            texts = [m["content"].encode("utf-8", "surrogatepass") for m in request["messages"]]
             usage = KnownUsage(
-                sum(len(m["content"].encode("utf-8", "surrogatepass")) for m in call["messages"]),
+                sum(map(len, texts)),
                 n_prompt,
-                n_answer,
+                n_completion,
                 n_cached,
                 n_reasoning,
-                is_truncated=state == "truncated" and n_answer >= get_max_tokens(call),
+                is_truncated=state == "truncated" and n_completion >= get_max_tokens(request),
             )
-            answers.append(KnownAnswer(key, usage, _get_template(call) == make))
+            answers.append(KnownAnswer(key, usage, _get_template(request) == template))
     return answers
 
 
 def read_known_costs(ledger: Path, keys: Sequence[str]) -> dict[str, KnownCost]:
-    """What the final attempts at calls first cost, by key; calls without one are not in it."""
-    found: dict[str, KnownCost] = {}
-    if not ledger.is_file():
-        return found
-    with open_snapshot(ledger) as db:
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
+    """Return the costs of the final attempts by key. A key without one is not in the result."""
+    costs: dict[str, KnownCost] = {}
+    with open_snapshot(ledger, missing_ok=True) as db:
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
             rows = db.execute(
-                """SELECT key, coalesce(cost_microusd, 0), coalesce(n_prompt_tokens, 0)
+                f"""SELECT key, coalesce(cost_microusd, 0), coalesce(n_prompt_tokens, 0)
                           + coalesce(n_completion_tokens, 0)
-                   FROM attempts WHERE key IN (SELECT value FROM json_each(?))
-                   AND state IN ('answered', 'truncated', 'refused')""",
-                (json.dumps(keys[start : start + _KEYS_AT_ONCE]),),
+                   FROM attempts WHERE key IN (SELECT value FROM json_each(?)) AND {IS_FINAL}""",
+                (json.dumps(keys[start : start + _KEYS_PER_QUERY]),),
             )
-            found |= {key: KnownCost(cost, n_tokens) for key, cost, n_tokens in rows}
-    return found
+            costs |= {key: KnownCost(cost, n_tokens) for key, cost, n_tokens in rows}
+    return costs
 
 
-def mean_answer_tokens(ledger: Path, provider: str, model: str) -> float | None:
-    """Return the mean tokens of a model's latest answers, hidden reasoning not counted.
+def average_answer_tokens(ledger: Path, provider: str, model: str) -> float | None:
+    """Return the mean tokens of a model's latest answers without hidden reasoning tokens.
 
-    None where the ledger has no answer of this model.
+    None if the ledger has no answer of this model.
     """
-    if not ledger.is_file():
-        return None
-    with open_snapshot(ledger) as db:
+    with open_snapshot(ledger, missing_ok=True) as db:
         (mean,) = db.execute(
             """SELECT avg(n) FROM (
                    SELECT n_completion_tokens - coalesce(n_reasoning_tokens, 0) AS n FROM attempts
@@ -100,13 +96,12 @@ def mean_answer_tokens(ledger: Path, provider: str, model: str) -> float | None:
 
 
 def read_reserved_microusd(ledger: Path) -> int:
-    """What the ledger holds against the hard stop; 0 where there is none yet."""
-    if not ledger.is_file():
-        return 0
-    with open_snapshot(ledger) as db:
-        return int(db.execute("SELECT held_microusd FROM totals").fetchone()[0])
+    """Return the amount that counts against the hard limit."""
+    with open_snapshot(ledger, missing_ok=True) as db:
+        return sum_reserved(db)
 
 
-def _get_template(call: Mapping[str, Any]) -> tuple[object, object]:
-    """What a request has in common with others of its make."""
-    return {k: v for k, v in call.items() if k not in _PER_REQUEST_FIELDS}, call["messages"][:-1]
+def _get_template(request: Mapping[str, Any]) -> tuple[object, object]:
+    """Return the parts of a request that requests with similar answers have in common."""
+    fields = {k: v for k, v in request.items() if k not in _PER_REQUEST_FIELDS}
+    return fields, request["messages"][:-1]

@@ -1,9 +1,9 @@
 """Local models: the only package that imports torch, transformers and peft.
 
 Imports inside the package: load > tokenization > forward > score_inputs > {choice_logprobs, score};
-forward > confidence; forward > update_schedule > training_loop > distributed_worker; tokenization >
-chat_template > merge. remote_tokenizer prepares the requests for an inference server; embed stands
-alone. `objectives` has one file per training objective.
+forward > confidence; forward > update_schedule > trainer > training_loop; tokenization > merge.
+`remote_tokenizer` prepares requests for an inference server. `embed` imports none of these.
+`objectives` has one file per training objective.
 
 The public names are imported on first use, so that a plan or a report needs no torch.
 """
@@ -29,108 +29,57 @@ if TYPE_CHECKING:
     )
     from bridgekd.lm.memory import free_device_memory
     from bridgekd.lm.merge import MergeResult, merge_adapter
-    from bridgekd.lm.reference_model import ReferenceSpec
     from bridgekd.lm.remote_tokenizer import (
-        ChoiceSet,
         RemoteTokenizer,
         ScoringRow,
         load_remote_tokenizer,
         prepare_model_folder,
     )
     from bridgekd.lm.score import ScoredExamples, score_examples
-    from bridgekd.lm.training_job import TrainingJob
-    from bridgekd.lm.training_log import TrainingLog
+    from bridgekd.lm.training_job import ReferenceSpec, TrainingJob
     from bridgekd.lm.training_loop import fine_tune
 
 __all__ = [
-    "ChoiceSet",
-    "LocalModel",
-    "MergeResult",
-    "ReferenceSpec",
-    "RemoteTokenizer",
-    "ScoredExamples",
-    "ScoringRow",
-    "TrainingJob",
-    "TrainingLog",
-    "compute_eval_loss",
-    "count_row_tokens",
-    "count_tokens",
-    "embed_texts",
-    "estimate_confidence",
-    "fine_tune",
-    "free_device_memory",
-    "generate_texts",
-    "load_model",
-    "load_remote_tokenizer",
-    "measure_decoding",
-    "measure_reading",
-    "measure_training",
-    "merge_adapter",
-    "prepare_model_folder",
-    "resolve_device",
-    "sample_texts",
-    "save_model",
-    "score_examples",
+    "LocalModel", "MergeResult", "ReferenceSpec", "RemoteTokenizer", "ScoredExamples",
+    "ScoringRow", "TrainingJob", "compute_eval_loss", "count_row_tokens", "count_tokens",
+    "embed_texts", "estimate_confidence", "fine_tune", "free_device_memory", "generate_texts",
+    "load_model", "load_remote_tokenizer", "measure_decoding", "measure_reading",
+    "measure_training", "merge_adapter", "prepare_model_folder", "resolve_device", "sample_texts",
+    "save_model", "score_examples",
 ]  # fmt: skip
 
-_MODULES = {
-    "confidence": ("estimate_confidence",),
-    "embed": ("embed_texts",),
-    "eval_loss": ("compute_eval_loss",),
-    "generate": (
-        "generate_texts",
-        "sample_texts",
-    ),
-    "load": (
-        "LocalModel",
-        "load_model",
-        "resolve_device",
-        "save_model",
-    ),
-    "measure_speed": (
-        "count_row_tokens",
-        "count_tokens",
-        "measure_decoding",
-        "measure_reading",
-        "measure_training",
-    ),
-    "memory": ("free_device_memory",),
-    "merge": (
-        "MergeResult",
-        "merge_adapter",
-    ),
-    "reference_model": ("ReferenceSpec",),
-    "remote_tokenizer": (
-        "ChoiceSet",
-        "RemoteTokenizer",
-        "ScoringRow",
-        "load_remote_tokenizer",
-        "prepare_model_folder",
-    ),
-    "score": (
-        "ScoredExamples",
-        "score_examples",
-    ),
-    "training_job": ("TrainingJob",),
-    "training_log": ("TrainingLog",),
-    "training_loop": ("fine_tune",),
+_NAMES = {
+    "confidence": "estimate_confidence",
+    "embed": "embed_texts",
+    "eval_loss": "compute_eval_loss",
+    "generate": "generate_texts sample_texts",
+    "load": "LocalModel load_model resolve_device save_model",
+    "measure_speed": "count_row_tokens count_tokens measure_decoding measure_reading "
+    "measure_training",
+    "memory": "free_device_memory",
+    "merge": "MergeResult merge_adapter",
+    "remote_tokenizer": "RemoteTokenizer ScoringRow load_remote_tokenizer prepare_model_folder",
+    "score": "ScoredExamples score_examples",
+    "training_job": "ReferenceSpec TrainingJob",
+    "training_loop": "fine_tune",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-# OpenMP threads that spin while they wait make a tiny model 50 times slower as soon as another
-# process wants a core (measured on two cores); sleeping ones cost nothing measurable. Read when
-# torch is first imported.
+# OpenMP threads that spin while they wait make a tiny model 50 times slower when another process
+# needs a core (measured on two cores). Threads that sleep cost nothing measurable. OpenMP reads
+# this variable when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     except ModuleNotFoundError as exc:
         if exc.name is None or exc.name.startswith("bridgekd"):
             raise
         raise InputError(
-            f"local models need {exc.name}, which is not installed; pip install 'bridgekd[local]'"
+            f"Local models need {exc.name}, which is not installed. "
+            "Run: pip install 'bridgekd[local]'"
         ) from exc

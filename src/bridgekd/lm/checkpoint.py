@@ -6,15 +6,14 @@ complete.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import transformers
+from pydantic import BaseModel, ConfigDict, Field
 
 from bridgekd.lm.tokenization import TokenizedSequence
 from bridgekd.recipe import TrainOptions
@@ -23,23 +22,26 @@ STATE_FILE = "checkpoint_state.json"
 METRICS_FILE = "training_log.jsonl"
 
 
-@dataclass
-class CheckpointState:
-    """`identity` says which training it is; `seconds` counts all tries so far. The last three are
-    how an update is cut into micro-batches by now: they change when memory runs out.
+class CheckpointState(BaseModel):
+    """The progress of the training with this `identity`; `seconds` covers all attempts.
+
+    The last three fields say how an update is split into micro-batches. They change when memory
+    runs out.
     """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     identity: str
     update: int = 0
     best_update: int = 0
-    validations: list[tuple[int, float]] = field(default_factory=list)
+    validations: list[tuple[int, float]] = Field(default_factory=list)
     seconds: float = 0.0
     micro_tokens: int | None = None
     n_halvings: int = 0
     gradient_checkpointing: bool = False
 
     def count_evals_without_gain(self) -> int:
-        """Evaluations since the best one."""
+        """Return the number of evaluations after the best one."""
         return sum(update > self.best_update for update, _ in self.validations)
 
 
@@ -51,7 +53,7 @@ def compute_identity(
     n_processes: int,
     objective: str,
 ) -> str:
-    """Changes with whatever a checkpoint must not be continued across."""
+    """Return a hash of everything that a training cannot resume across."""
     digest = hashlib.blake2b(digest_size=16)
     versions = (torch.__version__, transformers.__version__)
     digest.update(repr((config, n_updates, seed, n_processes, objective, versions)).encode())
@@ -60,36 +62,34 @@ def compute_identity(
     return digest.hexdigest()
 
 
-def get_best_folder(work: Path, update: int) -> Path:
-    """Where the weights of this update wait until it is known whether they stay the best."""
-    return work / f"best-{update}"
+def get_best_folder(folder: Path, update: int) -> Path:
+    """Return the folder of the weights of this update, which may become the final ones."""
+    return folder / f"best-{update}"
 
 
-def finish_checkpoint(work: Path, standing: CheckpointState, metrics: Path) -> None:
-    """Makes the Trainer's checkpoint of this update whole, then removes what it replaces."""
-    folder = work / f"checkpoint-{standing.update}"
-    shutil.copyfile(metrics, folder / METRICS_FILE)
-    for file in (p for p in folder.iterdir() if p.is_file()):
+def finish_checkpoint(resume_dir: Path, state: CheckpointState, log: Path) -> None:
+    """Complete the Trainer's checkpoint of this update, then remove what it replaces."""
+    folder = resume_dir / f"checkpoint-{state.update}"
+    shutil.copyfile(log, folder / METRICS_FILE)
+    for file in (path for path in folder.iterdir() if path.is_file()):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
     partial = folder / f"{STATE_FILE}.writing"
-    with open(partial, "w", encoding="utf-8") as mark:
-        json.dump(asdict(standing), mark)
-        mark.flush()
-        os.fsync(mark.fileno())
+    with open(partial, "w", encoding="utf-8") as stream:
+        stream.write(state.model_dump_json())
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(partial, folder / STATE_FILE)
-    kept = {folder, get_best_folder(work, standing.best_update)}
-    for old in [*work.glob("checkpoint-*"), *work.glob("best-*")]:
-        if old not in kept:
-            shutil.rmtree(old)
+    kept = {folder, get_best_folder(resume_dir, state.best_update)}
+    for old in {*resume_dir.glob("checkpoint-*"), *resume_dir.glob("best-*")} - kept:
+        shutil.rmtree(old)
 
 
-def find_latest_checkpoint(work: Path, identity: str) -> tuple[Path, CheckpointState] | None:
-    """The last whole checkpoint of this very training, and where it stood."""
-    found = []
-    for mark in work.glob(f"checkpoint-*/{STATE_FILE}"):
-        told = json.loads(mark.read_text("utf-8"))
-        told["validations"] = [(update, value) for update, value in told["validations"]]
-        found.append((mark.parent, CheckpointState(**told)))
-    own = [each for each in found if each[1].identity == identity]
-    return max(own, key=lambda each: each[1].update, default=None)
+def find_latest_checkpoint(resume_dir: Path, identity: str) -> tuple[Path, CheckpointState] | None:
+    """Return the last complete checkpoint of the training with this identity, and its state."""
+    states = [
+        (file.parent, CheckpointState.model_validate_json(file.read_text("utf-8")))
+        for file in resume_dir.glob(f"checkpoint-*/{STATE_FILE}")
+    ]
+    own = [(folder, state) for folder, state in states if state.identity == identity]
+    return max(own, key=lambda pair: pair[1].update, default=None)

@@ -1,4 +1,4 @@
-"""How sure a model is of a text that was written for a question, as a number in [0, 1]."""
+"""Confidence of a model in a text that answers a question, in [0, 1]."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -7,124 +7,114 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from bridgekd.lm.forward import ScoringRow, eval_mode, token_nll
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import score_rows
-from bridgekd.lm.score_inputs import HasTokenizer
 from bridgekd.lm.tokenization import tokenize_continuations, tokenize_prompts
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.prompts import JUDGE_LABELS, render_cot_prompt, render_judge_prompt
 from bridgekd.records import Example
 
 ConfidenceMeasure = Literal["p_true", "likelihood"]
+Pairs = Sequence[tuple[Example, str]]
 Keep = Callable[[list[int], Tensor, Tensor], None]
 
 
 def estimate_confidence(
     local: LocalModel,
-    pairs: Sequence[tuple[Example, str]],
+    pairs: Pairs,
     *,
     measure: ConfidenceMeasure,
     batch_size: int | None,
     progress: Progress = ignore_progress,
     label: str = "judge",
 ) -> NDArray[np.float64]:
-    """The model's confidence c_A(x, o) in each text o, an answer or a whole rationale; [n] in
-    [0, 1], in the order of the pairs.
+    """Return the model's confidence c_A(x, o) in each text o, [n] in [0, 1], in order.
 
-    p_true: P("True") / (P("True") + P("False")) behind `judge_prompt`. That an assistant's
-    confidence filters is stated (arXiv 2406.05322), this form is a reading; it is P(True) of
-    Kadavath et al. 2022 (arXiv 2207.05221). The probabilities are those of the two first tokens,
-    or where these are the same those of the two words.
+    A text is an answer or a full rationale. A blank text has confidence 0.
 
-    likelihood: exp((1/T) sum_t log p(o_t | x, o_<t)) behind `explain_prompt`, a reading; the mark
-    and the answer count, the end token does not.
+    p_true: P("True") / (P("True") + P("False")) after `render_judge_prompt`. The paper says that
+    the confidence of an assistant filters rationales (arXiv 2406.05322). This formula is our
+    reading: P(True) of Kadavath et al. 2022 (arXiv 2207.05221). It compares the first tokens of the
+    two words, or all their tokens if the first ones are the same.
 
-    A text of nothing but blanks has confidence 0.
+    likelihood: exp((1/T) sum_t log p(o_t | x, o_<t)) after `render_cot_prompt`, our reading.
+    `Answer:` and the answer count, the end token does not.
     """
-    sure = np.zeros(len(pairs), dtype=np.float64)
+    confidence = np.zeros(len(pairs), dtype=np.float64)
     filled = [i for i, (_, text) in enumerate(pairs) if text.strip()]
-    rate = {"p_true": _p_true, "likelihood": _likelihood}[measure]
+    score = {"p_true": _score_p_true, "likelihood": _score_likelihood}[measure]
     n_done = len(pairs) - len(filled)
     if filled:
         progress(label, n_done, len(pairs))
 
     def keep(batch: list[int], values: Tensor, _embeddings: Tensor) -> None:
         nonlocal n_done
-        sure[[filled[i] for i in batch]] = values.cpu().double().numpy()
+        confidence[[filled[i] for i in batch]] = values.cpu().double().numpy()
         n_done += len(batch)
         progress(label, n_done, len(pairs))
 
     with eval_mode(local.model):
-        rate(local, [pairs[i] for i in filled], batch_size, keep)
-    return sure
+        score(local, [pairs[i] for i in filled], batch_size, keep)
+    return confidence
 
 
-def find_judge_tokens(local: HasTokenizer) -> tuple[list[int], list[int]]:
-    """The tokens of "True" and of "False" that are compared: the first ones, or where these are the
-    same all of them.
+def find_judge_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Return the tokens of "True" and of "False" that are compared.
+
+    These are the first tokens, or all tokens if the first ones are the same.
     """
-    true, false = tokenize_continuations(local.tokenizer, JUDGE_LABELS)
+    true, false = tokenize_continuations(tokenizer, JUDGE_LABELS)
     return (true, false) if true[0] == false[0] else (true[:1], false[:1])
 
 
 def build_judge_rows(
-    local: HasTokenizer, pairs: Sequence[tuple[Example, str]], word: Sequence[int]
+    tokenizer: PreTrainedTokenizerBase, pairs: Pairs, word: Sequence[int]
 ) -> list[ScoringRow]:
-    """Every pair's `judge_prompt` and `word` behind it."""
-    prompts = tokenize_prompts(local.tokenizer, [render_judge_prompt(*pair) for pair in pairs])
+    """Return the judge prompt of every pair, followed by `word`."""
+    prompts = tokenize_prompts(tokenizer, [render_judge_prompt(*pair) for pair in pairs])
     return [ScoringRow((*ids, *word), (True,) * len(ids), len(word)) for ids in prompts]
 
 
-def build_text_rows(local: HasTokenizer, pairs: Sequence[tuple[Example, str]]) -> list[ScoringRow]:
-    """Every pair's `explain_prompt` and its text behind it."""
-    prompts = tokenize_prompts(
-        local.tokenizer, [render_cot_prompt(example) for example, _ in pairs]
-    )
-    texts = tokenize_continuations(local.tokenizer, [text for _, text in pairs])
+def build_text_rows(tokenizer: PreTrainedTokenizerBase, pairs: Pairs) -> list[ScoringRow]:
+    """Return the chain-of-thought prompt of every pair, followed by its text."""
+    prompts = tokenize_prompts(tokenizer, [render_cot_prompt(e) for e, _ in pairs])
+    texts = tokenize_continuations(tokenizer, [text for _, text in pairs])
     return [
         ScoringRow((*ids, *text), (True,) * len(ids), len(text))
         for ids, text in zip(prompts, texts, strict=True)
     ]
 
 
-def _p_true(
-    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None, keep: Keep
-) -> None:
-    true, false = find_judge_tokens(local)
-    if true[0] == false[0]:
-        return _p_true_by_words(local, pairs, (true, false), batch_size, keep)
+def _score_p_true(local: LocalModel, pairs: Pairs, batch_size: int | None, keep: Keep) -> None:
+    words = true, false = find_judge_tokens(local.tokenizer)
+    if true[0] != false[0]:
 
-    def compare_first_tokens(logits: Tensor, _targets: Tensor) -> Tensor:
-        return torch.sigmoid(logits[:, true[0]] - logits[:, false[0]])
+        def compare_first_tokens(logits: Tensor, _targets: Tensor) -> Tensor:
+            return torch.sigmoid(logits[:, true[0]] - logits[:, false[0]])
 
-    score_rows(local, build_judge_rows(local, pairs, true), compare_first_tokens, batch_size, keep)
-
-
-def _p_true_by_words(
-    local: LocalModel,
-    pairs: Sequence[tuple[Example, str]],
-    words: tuple[list[int], list[int]],
-    batch_size: int | None,
-    keep: Keep,
-) -> None:
+        rows = build_judge_rows(local.tokenizer, pairs, true)
+        score_rows(local, rows, compare_first_tokens, batch_size, keep)
+        return
     log_p = torch.zeros(2, len(pairs), dtype=torch.float64)
     for k, word in enumerate(words):
-        rows = build_judge_rows(local, pairs, word)
 
         def add(batch: list[int], means: Tensor, _: Tensor, k: int = k, n: int = len(word)) -> None:
             log_p[k, batch] = -means * n
 
-        score_rows(local, rows, token_nll, batch_size, add)
-    everything = list(range(len(pairs)))
-    keep(everything, torch.sigmoid(log_p[0] - log_p[1]), log_p)
+        score_rows(
+            local, build_judge_rows(local.tokenizer, pairs, word), token_nll, batch_size, add
+        )
+    keep(list(range(len(pairs))), torch.sigmoid(log_p[0] - log_p[1]), log_p)
 
 
-def _likelihood(
-    local: LocalModel, pairs: Sequence[tuple[Example, str]], batch_size: int | None, keep: Keep
-) -> None:
-    rows = build_text_rows(local, pairs)
+def _score_likelihood(local: LocalModel, pairs: Pairs, batch_size: int | None, keep: Keep) -> None:
     score_rows(
-        local, rows, token_nll, batch_size, lambda b, means, e: keep(b, torch.exp(-means), e)
+        local,
+        build_text_rows(local.tokenizer, pairs),
+        token_nll,
+        batch_size,
+        lambda batch, means, states: keep(batch, torch.exp(-means), states),
     )

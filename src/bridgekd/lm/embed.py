@@ -1,4 +1,4 @@
-"""Embeddings of texts by a model made for that, beside those of the assistant itself."""
+"""Embeddings of texts from a sentence-transformers model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bridgekd.errors import InputError
 from bridgekd.lm.collate import batch_by_length
-from bridgekd.lm.load import resolve_device
+from bridgekd.lm.load import LOAD_ERRORS, get_first_line, resolve_device
 from bridgekd.lm.memory import DEFAULT_BATCH_SIZE, run_batches
 from bridgekd.progress import Progress, ignore_progress
 
@@ -22,17 +22,17 @@ def embed_texts(
     progress: Progress = ignore_progress,
     label: str = "embed",
 ) -> NDArray[np.float32]:
-    """Embeddings [n, d] of the texts in order, each of length 1.
+    """Return the L2-normalized embeddings [n, d] of the texts, in order.
 
-    `model` is a Hub id or a folder that sentence-transformers reads; a folder is loaded without the
-    network. Raises InputError if the package is missing or the model cannot be read.
+    model: a Hub id or a folder of sentence-transformers. A folder is loaded without the network.
+    Raises InputError if the package is missing or the model cannot be read.
     """
     try:
         from sentence_transformers import SentenceTransformer
     except ModuleNotFoundError as exc:
         raise InputError(
-            f"a model for embeddings needs {exc.name}, which is not installed; "
-            "pip install 'bridgekd[embed]'"
+            f"An embedding model needs {exc.name}, which is not installed. "
+            "Run: pip install 'bridgekd[embed]'"
         ) from exc
     folder = Path(model).expanduser()
     try:
@@ -41,11 +41,10 @@ def embed_texts(
             device=resolve_device(device),
             local_files_only=folder.is_dir(),
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as exc:
-        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+    except LOAD_ERRORS as exc:
         raise InputError(
-            f"embedding model {model} cannot be loaded ({reason}); "
-            "give a Hub id or a folder of sentence-transformers"
+            f"Embedding model {model} cannot be loaded ({get_first_line(exc)}). "
+            "Use a Hub id or a folder of sentence-transformers."
         ) from exc
     vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(texts)
     n_done = 0

@@ -1,4 +1,4 @@
-"""The training objective on rows that are not trained on."""
+"""The loss on rows that are not used for training."""
 
 from collections.abc import Sequence
 
@@ -19,26 +19,26 @@ from bridgekd.records import TrainingSequence
 def compute_eval_loss(
     local: LocalModel, rows: Sequence[TrainingSequence], max_length: int
 ) -> float:
-    """Weighted NLL in nats per unit of weight over all rows of at most `max_length` tokens.
-    InputError where no row is that short.
+    """Return the weighted mean NLL per token in nats over all rows of at most `max_length` tokens.
+
+    Raises InputError if all rows are longer.
     """
-    encoded = [r for r in tokenize_sequences(local.tokenizer, rows) if len(r.ids) <= max_length]
-    if not encoded:
+    tokenized = [r for r in tokenize_sequences(local.tokenizer, rows) if len(r.ids) <= max_length]
+    if not tokenized:
         raise InputError(
-            f"none of the {len(rows)} rows held out has at most {max_length} tokens, so nothing "
-            "could be judged by them; raise max_length or leave held_out out"
+            f"None of the {len(rows)} held-out rows has at most {max_length} tokens, so there is "
+            "no evaluation loss. Raise max_length or remove holdout_size."
         )
     total = weight = 0.0
 
     def run(batch: list[int]) -> None:
         nonlocal total, weight
-        some = [encoded[i] for i in batch]
-        b = pad_batch(some, int(local.tokenizer.pad_token_id), local.device)
-        arguments = {"input_ids": b.ids, "attention_mask": b.mask, "use_cache": False}
-        logits = compute_logits_at(local.model, local.model, b.places, arguments)
+        pad_id = int(local.tokenizer.pad_token_id)
+        b = pad_batch([tokenized[i] for i in batch], pad_id, local.device)
+        logits = compute_logits_at(local.model, b.positions, b.forward_arguments)
         total += float(compute_nll(TokenBatch(logits, b.targets, b.weights, b.sequence_ids)))
         weight += float(b.weights.sum())
 
     with eval_mode(local.model):
-        run_scoring(local, [len(row.ids) for row in encoded], None, run)
+        run_scoring(local, [len(row.ids) for row in tokenized], None, run)
     return total / weight if weight else 0.0

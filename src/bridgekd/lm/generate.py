@@ -1,9 +1,9 @@
-"""What a local model writes: one text of every prompt, or several.
+"""Texts that a local model generates: one or several for every prompt.
 
-Rows of like length go through `model.generate` of transformers together. The batches depend on the
-lengths and the batch size alone, and a batch is written as a whole or not at all. So a call that
-was stopped and is repeated ends with the same texts. Every row has a random stream of its own, so
-that its batch changes none of its samples.
+`model.generate` of transformers gets rows of similar length together. The batches depend on the
+lengths and the batch size only, and a batch is kept as a whole or not at all. So a call that was
+stopped and is repeated ends with the same texts. Every row has its own random stream, so its batch
+does not change its samples.
 """
 
 import re
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from bridgekd.lm.collate import batch_by_length, pad_left
+from bridgekd.lm.collate import batch_by_length, pad_rows
 from bridgekd.lm.forward import eval_mode
 from bridgekd.lm.load import LocalModel, check_fits_positions, get_model_name
 from bridgekd.lm.memory import choose_generation_batch, run_batches
@@ -28,8 +28,6 @@ from bridgekd.records import Message
 from bridgekd.rng import SEED_STEP, make_rng
 from bridgekd.throughput import Throughput
 
-OnBatch = Callable[[list[int], list[str]], None]
-
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
@@ -38,6 +36,16 @@ class PromptRow:
     ids: Sequence[int]
     seed: int = 0
     purpose: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _GenerationSpec:
+    """How to generate, and the tokens or the text that end a row."""
+
+    max_new_tokens: int
+    stop_ids: Sequence[int]
+    until: re.Pattern[str] | None = None
+    temperature: float = 0.0
 
 
 def generate_texts(
@@ -51,33 +59,31 @@ def generate_texts(
     progress: Progress = ignore_progress,
     label: str = "generate",
     known: Mapping[int, str] | None = None,
-    on_batch: OnBatch | None = None,
+    on_batch: Callable[[list[int], list[str]], None] | None = None,
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[str]:
-    """Return what the model writes after each prompt, in the order of the prompts, without blanks
-    at its ends.
+    """Return the text that the model generates for each prompt, in order, without blanks around it.
 
-    Greedy at temperature 0. Otherwise row i draws from its own stream, seeded by (seed, i), so that
-    what it draws does not depend on the batch it is in. A text ends at the end of its turn, at
-    end-of-text, after `max_new_tokens`, or with the first match of `until`, which has to end in a
-    line break. `batch_size` rows are written at one time; None: as many as memory holds.
-    `on_batch(row numbers, texts)` is called after each batch. `known` holds texts by row number
-    that an earlier, stopped call wrote: a batch that it has in full is not written again.
-    `throughput` is added to. Raises InputError if memory does not hold one row.
+    Temperature 0 is greedy. Otherwise row i has its own random stream, seeded by (seed, i). A text
+    ends at the end of its turn, at end-of-text, after `max_new_tokens`, or with the first match of
+    `until`, which must end in a line break. `batch_size` is the number of rows at one time; None:
+    as many as memory holds. `on_batch(row numbers, texts)` is called after each batch. `known` has
+    texts of an earlier, stopped call by row number; a batch that is fully known is not generated
+    again. The work is added to `throughput`. Raises InputError if memory does not hold one row.
     """
 
     def handle_batch(rows: list[int], texts: list[tuple[str, ...]]) -> None:
         if on_batch is not None:
-            on_batch(rows, [own[0] for own in texts])
+            on_batch(rows, [samples[0] for samples in texts])
 
-    samples = sample_texts(
+    texts = sample_texts(
         local, prompts, 1,
         max_new_tokens=max_new_tokens, batch_size=batch_size, temperature=temperature, seed=seed,
         progress=progress, label=label, known={i: (text,) for i, text in (known or {}).items()},
         on_batch=handle_batch, until=until, throughput=throughput,
     )  # fmt: skip
-    return [texts[0] for texts in samples]
+    return [samples[0] for samples in texts]
 
 
 def sample_texts(
@@ -96,15 +102,17 @@ def sample_texts(
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
-    """Return `n` texts of every prompt. Text k is the one that `generate` draws with the seed
-    `seed + k * SEED_STEP`. The rest is as there. Raises InputError where a text may pass the
-    model's table of positions.
+    """Return `n` texts for every prompt; the arguments are those of `generate_texts`.
+
+    Text k is the one that `generate_texts` samples with the seed `seed + k * SEED_STEP`. Raises
+    InputError if a text may be longer than the position table of the model.
     """
     ids = tokenize_prompts(local.tokenizer, prompts)
-    longest = max(map(len, ids), default=0)
-    check_fits_positions(local, longest + max_new_tokens)
-    size = batch_size or choose_generation_batch(local, longest, max_new_tokens)
-    spec = _Spec(max_new_tokens, find_stop_ids(local.tokenizer, local.model), until, temperature)
+    max_length = max(map(len, ids), default=0)
+    check_fits_positions(local, max_length + max_new_tokens)
+    size = batch_size or choose_generation_batch(local, max_length, max_new_tokens)
+    stop_ids = find_stop_ids(local.tokenizer, local.model)
+    spec = _GenerationSpec(max_new_tokens, stop_ids, until, temperature)
     known = known or {}
     texts = [tuple(known.get(i, ())) for i in range(len(ids))]
     n_done = 0
@@ -114,9 +122,9 @@ def sample_texts(
         if not all(i in known for i in batch):
             seeds = [seed + k * SEED_STEP for k in range(n)]
             rows = [PromptRow(ids[i], s, f"generate row {i}") for i in batch for s in seeds]
-            written = iter(_generate_rows(local, rows, spec, size, throughput))
+            new_texts = iter(_generate_rows(local, rows, spec, size, throughput))
             for i in batch:
-                texts[i] = tuple(next(written) for _ in range(n))
+                texts[i] = tuple(next(new_texts) for _ in range(n))
             if on_batch is not None:
                 on_batch(batch, [texts[i] for i in batch])
             progress(label, n_done + len(batch), len(ids))
@@ -125,49 +133,39 @@ def sample_texts(
 
 
 def generate_ids(
-    local: LocalModel, ids: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[int]
+    local: LocalModel, ids: Sequence[Sequence[int]], max_new_tokens: int, stop_ids: Sequence[int]
 ) -> list[list[int]]:
-    """Return the new tokens of each row, greedy, without the token that stopped it."""
+    """Return the new tokens of each row, greedy, without the token that ended it."""
     check_fits_positions(local, max(map(len, ids), default=0) + max_new_tokens)
     rows = [PromptRow(row) for row in ids]
-    return _generate_batch(local, rows, _Spec(max_new_tokens, stop)) if rows else []
+    return _generate_batch(local, rows, _GenerationSpec(max_new_tokens, stop_ids)) if rows else []
 
 
 def sample_ids(
-    local: LocalModel, rows: Sequence[PromptRow], max_new_tokens: int, stop: Sequence[int]
+    local: LocalModel, rows: Sequence[PromptRow], max_new_tokens: int, stop_ids: Sequence[int]
 ) -> list[list[int]]:
-    """Return one sample at temperature 1 for each row, without the token that stopped it."""
-    longest = max((len(row.ids) for row in rows), default=0)
-    size = choose_generation_batch(local, longest, max_new_tokens)
-    return _generate_ids(local, rows, _Spec(max_new_tokens, stop, temperature=1.0), size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Spec:
-    """How rows are written, and after which tokens or which text they end."""
-
-    max_new_tokens: int
-    stop: Sequence[int]
-    until: re.Pattern[str] | None = None
-    temperature: float = 0.0
+    """Return one sample at temperature 1 for each row, without the token that ended it."""
+    max_length = max((len(row.ids) for row in rows), default=0)
+    size = choose_generation_batch(local, max_length, max_new_tokens)
+    return _generate_ids(local, rows, _GenerationSpec(max_new_tokens, stop_ids, None, 1.0), size)
 
 
 def _generate_rows(
     local: LocalModel,
     rows: Sequence[PromptRow],
-    spec: _Spec,
+    spec: _GenerationSpec,
     batch_size: int,
     throughput: Throughput | None,
 ) -> list[str]:
-    """Return the texts of rows of like length, at most `batch_size` at one time."""
+    """Return the texts of rows, at most `batch_size` at one time."""
     started = time.monotonic()
-    new = _generate_ids(local, rows, spec, batch_size)
-    texts = local.tokenizer.batch_decode(new, skip_special_tokens=True)
+    new_ids = _generate_ids(local, rows, spec, batch_size)
+    texts = local.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
     if throughput is not None:
         throughput.add(
             n_texts=len(texts),
             n_prompt_tokens=sum(len(row.ids) for row in rows),
-            n_generated_tokens=sum(map(len, new)),
+            n_generated_tokens=sum(map(len, new_ids)),
             seconds=time.monotonic() - started,
         )
     ends = [spec.until.search(text) if spec.until else None for text in texts]
@@ -175,49 +173,51 @@ def _generate_rows(
 
 
 def _generate_ids(
-    local: LocalModel, rows: Sequence[PromptRow], spec: _Spec, batch_size: int
+    local: LocalModel, rows: Sequence[PromptRow], spec: _GenerationSpec, batch_size: int
 ) -> list[list[int]]:
-    """Return the new tokens of each row, in batches of like length."""
-    new: list[list[int]] = [[] for _ in rows]
+    """Return the new tokens of each row, in batches of similar length."""
+    new_ids: list[list[int]] = [[] for _ in rows]
 
     def run(batch: list[int]) -> None:
-        tokens = _generate_batch(local, [rows[i] for i in batch], spec)
-        for i, own in zip(batch, tokens, strict=True):
-            new[i] = own
+        results = _generate_batch(local, [rows[i] for i in batch], spec)
+        for i, tokens in zip(batch, results, strict=True):
+            new_ids[i] = tokens
 
     lengths = [len(row.ids) for row in rows]
     run_batches(get_model_name(local), lengths, batch_by_length(lengths, batch_size), run)
-    return new
+    return new_ids
 
 
 @torch.inference_mode()
-def _generate_batch(local: LocalModel, rows: Sequence[PromptRow], spec: _Spec) -> list[list[int]]:
-    """Return the new tokens of each row in one call of `model.generate`."""
+def _generate_batch(
+    local: LocalModel, rows: Sequence[PromptRow], spec: _GenerationSpec
+) -> list[list[int]]:
+    """Return the new tokens of each row from one call of `model.generate`."""
     model: Any = local.model
     pad_id = int(local.tokenizer.pad_token_id)
-    ids, mask = pad_left([row.ids for row in rows], pad_id, local.device)
+    ids, mask = pad_rows([row.ids for row in rows], pad_id, local.device, side="left")
     width = ids.shape[1]
-    line_end = _LineEnd(local, spec.until, width)
-    settings: Any = GenerationConfig
-    config = settings(
-        max_new_tokens=spec.max_new_tokens, do_sample=False, eos_token_id=list(spec.stop),
+    text_end = _TextEnd(local, spec.until, width)
+    config_class: Any = GenerationConfig
+    config = config_class(
+        max_new_tokens=spec.max_new_tokens, do_sample=False, eos_token_id=list(spec.stop_ids),
         pad_token_id=pad_id, bos_token_id=local.tokenizer.bos_token_id,
     )  # fmt: skip
-    with eval_mode(model), _replaced_config(model, config):
-        out = model.generate(
+    with eval_mode(model), _replace_generation_config(model, config):
+        output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             logits_processor=[_RowSampler(rows, spec, width)] if spec.temperature else [],
-            stopping_criteria=[line_end] if spec.until else [],
+            stopping_criteria=[text_end] if spec.until else [],
         )
-    stop = set(spec.stop)
-    tokens = [row[: line_end.lengths.get(i)] for i, row in enumerate(out[:, width:].tolist())]
+    stop = set(spec.stop_ids)
+    tokens = [row[: text_end.lengths.get(i)] for i, row in enumerate(output[:, width:].tolist())]
     return [row[: next((k for k, t in enumerate(row) if t in stop), len(row))] for row in tokens]
 
 
 @contextmanager
-def _replaced_config(model: Any, config: Any) -> Iterator[None]:
-    """The model with `config` alone: its own may have a repetition penalty or forced tokens."""
+def _replace_generation_config(model: Any, config: Any) -> Iterator[None]:
+    """Use only `config`: the model's own may have a repetition penalty or forced tokens."""
     own = model.generation_config
     model.generation_config = config
     try:
@@ -227,27 +227,28 @@ def _replaced_config(model: Any, config: Any) -> Iterator[None]:
 
 
 class _RowSampler(LogitsProcessor):
-    """Leaves one token of every row possible: where the cumulated probability passes the row's
-    random number for this step.
+    """Allows one token per row: the one at which the cumulative probability exceeds a number.
+
+    The number comes from the row's random stream.
     """
 
-    def __init__(self, rows: Sequence[PromptRow], spec: _Spec, width: int) -> None:
-        draws = [make_rng(row.seed, row.purpose).random(spec.max_new_tokens) for row in rows]
-        self.draws = torch.from_numpy(np.stack(draws))
+    def __init__(self, rows: Sequence[PromptRow], spec: _GenerationSpec, width: int) -> None:
+        numbers = [make_rng(row.seed, row.purpose).random(spec.max_new_tokens) for row in rows]
+        self.numbers = torch.from_numpy(np.stack(numbers))
         self.temperature, self.width = spec.temperature, width
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        draw = self.draws[:, input_ids.shape[1] - self.width, None].to(scores.device)
-        cumulated = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
-        token = torch.searchsorted(cumulated, draw * cumulated[:, -1:], right=True)
+        number = self.numbers[:, input_ids.shape[1] - self.width, None].to(scores.device)
+        cumulative = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
+        token = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True)
         token = token.clamp(max=scores.shape[-1] - 1)
         return torch.full_like(scores, float("-inf")).scatter_(1, token, 0.0)
 
 
-class _LineEnd(StoppingCriteria):
+class _TextEnd(StoppingCriteria):
     """Ends a row with the first match of `until`, searched only after a token with a line break.
 
-    `lengths` holds the number of new tokens of the rows that ended this way.
+    `lengths` has the number of new tokens of the rows that ended in this way.
     """
 
     def __init__(self, local: LocalModel, until: re.Pattern[str] | None, width: int) -> None:
@@ -258,13 +259,13 @@ class _LineEnd(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         for i, token in enumerate(input_ids[:, -1].tolist()):
             if i not in self.lengths and self._has_break(token):
-                new = input_ids[i, self.width :]
-                text = str(self.tokenizer.decode(new, skip_special_tokens=True))
+                new_ids = input_ids[i, self.width :]
+                text = str(self.tokenizer.decode(new_ids, skip_special_tokens=True))
                 if self.until is not None and self.until.search(text):
-                    self.lengths[i] = len(new)
-        ended = torch.zeros(len(input_ids), dtype=torch.bool)
-        ended[list(self.lengths)] = True
-        return ended.to(input_ids.device)
+                    self.lengths[i] = len(new_ids)
+        is_ended = torch.zeros(len(input_ids), dtype=torch.bool)
+        is_ended[list(self.lengths)] = True
+        return is_ended.to(input_ids.device)
 
     def _has_break(self, token: int) -> bool:
         if token not in self._breaks:

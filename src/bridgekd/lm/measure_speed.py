@@ -1,9 +1,9 @@
-"""How fast a local model works on this machine, from a few seconds of its own work.
+"""The speed of a local model on this machine, from a few seconds of its work.
 
-The one idea: a call (an update, a decoding step) costs a constant and an amount per token. Both are
-the line through two measured sizes. A size grows until its time can be trusted, so that a model of
-a million parameters and one of a billion take about as long to measure. The first run of anything
-is not counted: it fills caches and compiles kernels.
+A call (an update, a decoding step) costs a constant time and a time per token. Both come from the
+line through two measured sizes. A size grows until its time is long enough, so that small and large
+models take about the same time to measure. The first run is not counted: it fills caches and
+compiles kernels.
 """
 
 import sys
@@ -27,26 +27,21 @@ from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
 from bridgekd.records import Example, TrainingSequence
 from bridgekd.throughput import WorkRate
 
-MIN_S = 1.0  # a shorter time is not trusted
+MIN_S = 1.0  # a shorter time is not accurate enough
 _TARGET_S = 1.5
-_SMALL_BATCH = 8  # the smaller of two batches has one row of this number
+_BATCH_RATIO = 8  # the smaller of the two measured batches is the larger one divided by this
 _MIN_UPDATES = 3
 _MAX_UPDATES = 30
-_N_TYPICAL = 16  # rows of about the median length
-_N_PROMPT = 16  # tokens of a prompt that decoding starts from
+_N_TYPICAL = 16  # rows with about the median length
+_N_PROMPT = 16  # tokens of the prompt that decoding starts from
 _N_DRAWS = 200
 
 
 def count_tokens(local: LocalModel, examples: Sequence[Example]) -> tuple[float, float]:
-    """Return the tokens of a character of these questions, and those that a prompt adds to one."""
+    """Return (tokens per character of these questions, tokens that a prompt adds to a question)."""
     questions = [render_question(e) for e in examples]
-    n_tokens, n_prompt = (
-        fmean(map(len, ids))
-        for ids in (
-            tokenize_continuations(local.tokenizer, questions),
-            tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in examples]),
-        )
-    )
+    n_tokens = fmean(map(len, tokenize_continuations(local.tokenizer, questions)))
+    n_prompt = fmean(map(len, _tokenize_cot_prompts(local, examples)))
     return n_tokens / max(1.0, fmean(map(len, questions))), n_prompt - n_tokens
 
 
@@ -56,9 +51,9 @@ def count_row_tokens(local: LocalModel, rows: Sequence[TrainingSequence]) -> lis
 
 
 def measure_reading(local: LocalModel, examples: Sequence[Example]) -> WorkRate:
-    """Return the seconds per prompt token of a model that reads prompts to continue them."""
-    prompts = tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in examples])
-    n, seconds = _time_growing(lambda n: generate_ids(local, prompts[:n], 1, ()), len(prompts))
+    """Return the seconds per prompt token of a model that reads prompts."""
+    prompts = _tokenize_cot_prompts(local, examples)
+    n, seconds = _measure_growing(lambda n: generate_ids(local, prompts[:n], 1, ()), len(prompts))
     return WorkRate(per_token_s=seconds / sum(map(len, prompts[:n])))
 
 
@@ -67,24 +62,24 @@ def measure_decoding(
 ) -> tuple[WorkRate, int]:
     """Return the seconds per decoding step and per token, and the batch size that is used.
 
-    The rows continue the end of a prompt, which is read quickly. Its reading is not counted.
+    The rows continue the last tokens of a prompt. The time to read these is not counted.
     """
-    prompts = tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in examples])
-    longest = max(map(len, prompts))
-    size = batch_size or choose_generation_batch(local, longest, max_new_tokens)
+    prompts = _tokenize_cot_prompts(local, examples)
+    max_length = max(map(len, prompts))
+    size = batch_size or choose_generation_batch(local, max_length, max_new_tokens)
 
-    def time_step(n_rows: int) -> float:
+    def measure_step(n_rows: int) -> float:
         def decode(n_steps: int) -> None:
             generate_ids(local, [prompts[0][-_N_PROMPT:]] * n_rows, 1 + n_steps, ())
 
-        n_steps, seconds = _time_growing(decode, max(1, max_new_tokens - 1))
+        n_steps, seconds = _measure_growing(decode, max(1, max_new_tokens - 1))
         started = time.monotonic()
         decode(0)
         reading = time.monotonic() - started
         return max(seconds - reading, seconds / 10) / n_steps
 
-    small = max(1, size // _SMALL_BATCH)
-    return _fit_line((small, time_step(small)), (size, time_step(size))), size
+    small = max(1, size // _BATCH_RATIO)
+    return _fit_line((small, measure_step(small)), (size, measure_step(size))), size
 
 
 def measure_training(
@@ -100,14 +95,14 @@ def measure_training(
 ) -> WorkRate:
     """Return the seconds per update and per token of a training on rows like these.
 
-    lengths: tokens of the rows. Only rows of about the median length are trained on, so that a few
-    updates stand for all; then the padding of the real batches is added.
+    lengths: tokens of the rows. The measurement trains on rows of about the median length, so that
+    a few updates represent all. Then it adds the padding of the real batches.
     """
     middle = median(lengths)
     typical = sorted(range(len(rows)), key=lambda i: abs(lengths[i] - middle))[:_N_TYPICAL]
     n_processes, padding = runtime.num_processes, 1.0
 
-    def time_update(batch_size: int, n_updates: int) -> tuple[float, float]:
+    def measure_update(batch_size: int, n_updates: int) -> tuple[float, float]:
         nonlocal padding
         config = train.model_copy(update={"batch_size": batch_size, "updates": n_updates})
         times: list[float] = []
@@ -122,18 +117,19 @@ def measure_training(
             padding = estimate_padding(lengths, train.batch_size, log.micro_tokens)
         return log.n_tokens / n_updates, (times[-1] - times[1]) / (n_updates - 1)
 
-    small = time_update(n_processes, _MIN_UPDATES)
+    small = measure_update(n_processes, _MIN_UPDATES)
     n_rows = max(2, int(_TARGET_S / small[1])) * n_processes
     batch_size = min(train.batch_size, n_rows)
     n_updates = min(_MAX_UPDATES, max(_MIN_UPDATES, n_rows // batch_size))
-    rate = _fit_line(small, time_update(batch_size, n_updates))
+    rate = _fit_line(small, measure_update(batch_size, n_updates))
     return WorkRate(per_call_s=rate.per_call_s, per_token_s=rate.per_token_s * padding)
 
 
 def estimate_padding(lengths: Sequence[int], batch_size: int, micro_tokens: int | None) -> float:
-    """Return the mean size of an update with padding over that of its tokens.
+    """Return the mean size of an update with padding, divided by the size without padding.
 
-    Updates are drawn from rows of these lengths and cut into micro-batches, as a training does.
+    The updates are sampled from rows of these lengths and split into micro-batches as in a
+    training.
 
     >>> estimate_padding([10, 10, 10], batch_size=8, micro_tokens=None)
     1.0
@@ -142,15 +138,15 @@ def estimate_padding(lengths: Sequence[int], batch_size: int, micro_tokens: int 
     """
     rng, n_padded, n_tokens = np.random.default_rng(0), 0, 0
     for _ in range(_N_DRAWS):
-        drawn = rng.choice(lengths, size=batch_size).tolist()
-        n_tokens += sum(drawn)
-        cut = batch_by_max_tokens(drawn, micro_tokens or sys.maxsize)
-        n_padded += sum(len(batch) * drawn[batch[0]] for batch in cut)
+        sampled = rng.choice(lengths, size=batch_size).tolist()
+        n_tokens += sum(sampled)
+        batches = batch_by_max_tokens(sampled, micro_tokens or sys.maxsize)
+        n_padded += sum(len(batch) * sampled[batch[0]] for batch in batches)
     return n_padded / n_tokens
 
 
-def _time_growing(work: Callable[[int], object], n_max: int) -> tuple[int, float]:
-    """(size, seconds) of the first size that takes at least MIN_S, or of the largest."""
+def _measure_growing(work: Callable[[int], object], n_max: int) -> tuple[int, float]:
+    """Return (size, seconds) of the first size that takes MIN_S seconds, or of the largest."""
     work(1)
     n = 1
     while True:
@@ -163,9 +159,13 @@ def _time_growing(work: Callable[[int], object], n_max: int) -> tuple[int, float
 
 
 def _fit_line(small: tuple[float, float], large: tuple[float, float]) -> WorkRate:
-    """The line through two points (tokens, seconds of a call); neither part is negative."""
-    (n, s), (m, t) = small, large
+    """Return the line through two points (tokens, seconds of a call), with no negative part."""
+    (n, n_s), (m, m_s) = small, large
     if m <= n:
-        return WorkRate(per_token_s=t / m)
-    slope = min(max((t - s) / (m - n), 0.0), t / m)
-    return WorkRate(per_call_s=t - slope * m, per_token_s=slope)
+        return WorkRate(per_token_s=m_s / m)
+    slope = min(max((m_s - n_s) / (m - n), 0.0), m_s / m)
+    return WorkRate(per_call_s=m_s - slope * m, per_token_s=slope)
+
+
+def _tokenize_cot_prompts(local: LocalModel, examples: Sequence[Example]) -> list[list[int]]:
+    return tokenize_prompts(local.tokenizer, [render_cot_prompt(e) for e in examples])

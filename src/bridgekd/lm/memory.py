@@ -1,8 +1,8 @@
-"""How much fits into memory: batch sizes from what is free, and smaller ones when it runs out.
+"""Batch sizes: estimated from free memory, and halved when memory runs out.
 
-The one idea: a batch size changes time and memory, never a result, so it may be chosen here. On a
-GPU an error arrives when memory runs out. On a CPU the kernel kills the process without an error,
-so the estimates here come first. They are coarse and err on the safe side.
+A batch size changes time and memory, never a result, so it can be chosen here. A GPU reports an
+error when memory runs out. On a CPU the kernel kills the process without an error, so the estimate
+comes first. It is coarse and rather too high.
 """
 
 import gc
@@ -21,7 +21,7 @@ from torch import Tensor
 from bridgekd.errors import InputError
 from bridgekd.lm.collate import batch_by_median_tokens
 from bridgekd.lm.forward import MAX_LOGITS, ScoringRow, TokenReducer, compute_row_means
-from bridgekd.lm.load import LocalModel, get_model_name, unwrap_model
+from bridgekd.lm.load import LocalModel, get_first_line, get_model_name, unwrap_model
 
 DEFAULT_BATCH_SIZE = 64
 USABLE_FRACTION = 0.5  # of free memory; the rest is for other processes and for wrong estimates
@@ -35,8 +35,9 @@ CGROUP_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class TokenCost:
-    """Estimated bytes of one token: in a forward pass, in a key-value cache, and in a training,
-    where activations of all layers are kept. `logits` is for one position over the vocabulary.
+    """Estimated bytes of one token: in a forward pass, in a key-value cache and in a training.
+
+    A training keeps the activations of all layers. `logits`: the logits of one position.
     """
 
     forward: int
@@ -72,30 +73,30 @@ def choose_scoring_batch(local: LocalModel, n_tokens: int) -> int:
     def estimate(n: int) -> int:
         return n * n_tokens * cost.forward + min(max_logits, n * n_tokens * cost.logits)
 
-    return _fit_rows(estimate, _find_usable(local))
+    return _fit_rows(estimate, _get_usable_bytes(local))
 
 
 def choose_generation_batch(local: LocalModel, n_prompt: int, max_new_tokens: int) -> int:
     """Return how many rows may be generated at one time."""
     cost = estimate_token_cost(local)
     row = (n_prompt + max_new_tokens) * cost.cache + n_prompt * cost.forward + cost.logits
-    return _fit_rows(lambda n: n * row, _find_usable(local))
+    return _fit_rows(lambda n: n * row, _get_usable_bytes(local))
 
 
 def choose_micro_tokens(local: LocalModel, n_processes: int, has_reference: bool) -> int:
     """Return how many tokens, padding included, a micro-batch of a training may have.
 
-    A power of two, so that small changes of free memory do not change it. To be called when all
-    models are loaded and the gradients are not there yet: these and AdamW will take three float32
+    It is a power of two, so that small changes of free memory do not change it. Call this after
+    all models are loaded and before there are gradients: these and AdamW will need three float32
     numbers for each trained weight. On a CPU all processes share the memory.
     """
     n_trained = sum(p.numel() for p in local.model.parameters() if p.requires_grad)
     n_sharing = n_processes if local.device == "cpu" else 1
-    usable = _find_usable(local) / n_sharing - 12 * n_trained
+    usable = _get_usable_bytes(local) / n_sharing - 12 * n_trained
     cost = estimate_token_cost(local)
-    # Beside a reference model: its logits, both distributions and their divergence.
-    token = cost.training + (2 * cost.logits if has_reference else 0)
-    return 1 << (max(1, int(usable / token)).bit_length() - 1)
+    # A reference model adds its logits, both distributions and their divergence.
+    token_bytes = cost.training + (2 * cost.logits if has_reference else 0)
+    return 1 << (max(1, int(usable / token_bytes)).bit_length() - 1)
 
 
 def run_batches(
@@ -107,7 +108,7 @@ def run_batches(
 ) -> None:
     """Call `run` for every batch of row numbers; lengths[i] is the length of row i in `unit`.
 
-    A batch for which memory runs out is halved, and so is every later one of that size.
+    If memory runs out, the batch is halved, and so is every later one of that size. Raises
     InputError with the name of the model if memory does not hold one row.
     """
     queue, max_size = deque(list(batch) for batch in batches), None
@@ -118,7 +119,7 @@ def run_batches(
             half = (len(batch) + 1) // 2
             queue.extendleft((batch[half:], batch[:half]))
             continue
-        reason = _try(run, batch)
+        reason = _try_run(run, batch)
         if reason is not None:
             free_device_memory()
             if len(batch) == 1:
@@ -138,7 +139,7 @@ def score_rows(
     batch_size: int | None,
     keep: Callable[[list[int], Tensor, Tensor], None],
 ) -> None:
-    """Call `keep(row numbers, means, embeddings)` for every batch, as `row_means` gives them."""
+    """Call `keep(row numbers, *compute_row_means(...))` for every batch of rows."""
     run_scoring(
         local,
         [len(row.ids) for row in rows],
@@ -153,8 +154,9 @@ def run_scoring(
     batch_size: int | None,
     run: Callable[[list[int]], None],
 ) -> None:
-    """Call `run` for batches of like length, longest first. A batch holds as many tokens as
-    `batch_size` rows of median length; None: as many rows as memory holds.
+    """Call `run` for batches of similar length, longest first.
+
+    A batch has at most the tokens of `batch_size` median rows. None: as many as memory holds.
     """
     if lengths:
         size = batch_size or choose_scoring_batch(local, median_low(lengths))
@@ -162,8 +164,9 @@ def run_scoring(
 
 
 def get_free_bytes(device: str) -> int:
-    """Return the bytes that are free for this process on a device: on a CPU those of the machine
-    and of its control group, whichever are fewer.
+    """Return the bytes that are free for this process on a device.
+
+    On a CPU this is the minimum of the machine and of the control group of the process.
     """
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
@@ -173,32 +176,37 @@ def get_free_bytes(device: str) -> int:
 
 
 def free_device_memory() -> None:
-    """Give back what deleted tensors and models left allocated on the device."""
+    """Release the memory that deleted tensors and models left allocated on the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def is_out_of_memory(exc: BaseException) -> bool:
-    """CUDA has a class of its own for it; MPS and the CPU's allocator raise a RuntimeError."""
+def get_out_of_memory_reason(exc: BaseException) -> str | None:
+    """Return the first line of the error if it says that memory ran out, else None.
+
+    CUDA has its own class for it. MPS and the allocator of the CPU raise a RuntimeError.
+    """
     text = str(exc).lower()
-    return isinstance(exc, MemoryError | torch.OutOfMemoryError) or any(
+    is_out_of_memory = isinstance(exc, MemoryError | torch.OutOfMemoryError) or any(
         words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
     )
+    return get_first_line(exc) if is_out_of_memory else None
 
 
-def _try(run: Callable[[list[int]], None], batch: list[int]) -> str | None:
-    """Return the reason if memory ran out. The exception, which holds tensors, ends here."""
+def _try_run(run: Callable[[list[int]], None], batch: list[int]) -> str | None:
+    """Return the reason if memory ran out. The exception, which references tensors, ends here."""
     try:
         run(batch)
     except (RuntimeError, MemoryError) as exc:
-        if not is_out_of_memory(exc):
+        reason = get_out_of_memory_reason(exc)
+        if reason is None:
             raise
-        return str(exc).partition("\n")[0] or type(exc).__name__
+        return reason
     return None
 
 
-def _find_usable(local: LocalModel) -> int:
+def _get_usable_bytes(local: LocalModel) -> int:
     free = get_free_bytes(local.device) if local.free_bytes is None else local.free_bytes
     return int(USABLE_FRACTION * free)
 
@@ -212,39 +220,39 @@ def _fit_rows(estimate_bytes: Callable[[int], int], usable: int) -> int:
 
 
 def _find_cgroup() -> Path | None:
-    """Return the folder of this process's control group: version 1, else version 2, else None."""
+    """Return the folder of this process's control group: version 1, else version 2, or None."""
     try:
         text = Path("/proc/self/cgroup").read_text("utf-8")
     except OSError:  # not Linux
         return None
     for controller, folder in (("memory", CGROUP / "memory"), ("", CGROUP)):
-        found = re.search(rf"^\d+:{controller}:/(.*)$", text, re.MULTILINE)
-        if found is not None:
-            return folder / found[1]
+        match = re.search(rf"^\d+:{controller}:/(.*)$", text, re.MULTILINE)
+        if match is not None:
+            return folder / match[1]
     return None
 
 
 def read_cgroup_free(group: Path) -> list[int]:
-    """Return the free bytes under every memory limit of a control group and of those above it.
+    """Return the free bytes under every memory limit of a control group and of its parents.
 
-    Pages of files that the kernel can drop count as free.
+    Cached file pages that the kernel can drop count as free.
     """
     free = []
     for folder in (group, *group.parents):
         for limit, usage, inactive in CGROUP_FILES:
-            limit_bytes = _read_number(folder / limit, "")
+            limit_bytes = _read_number(folder / limit)
             if limit_bytes is not None:
-                used = _read_number(folder / usage, "") or 0
-                dropped = _read_number(folder / "memory.stat", inactive) or 0
-                free.append(max(0, limit_bytes - used + dropped))
+                used = _read_number(folder / usage) or 0
+                cached = _read_number(folder / "memory.stat", inactive) or 0
+                free.append(max(0, limit_bytes - used + cached))
     return free
 
 
-def _read_number(file: Path, name: str) -> int | None:
-    """Return the number after `name` in a file; None without the file, the name or a limit."""
+def _read_number(file: Path, name: str = "") -> int | None:
+    """Return the number after `name` in a file; None without the file, the name or a number."""
     try:
         text = file.read_text("ascii")
     except OSError:
         return None
-    found = re.search(rf"^{name} ?(\d+)$", text, re.MULTILINE)
-    return None if found is None else int(found[1])
+    match = re.search(rf"^{name} ?(\d+)$", text, re.MULTILINE)
+    return None if match is None else int(match[1])

@@ -1,27 +1,38 @@
-"""A trained model as a folder that plain transformers, and everything built on it, can load.
+"""A trained model as a folder that transformers, and everything built on it, can load.
 
-The type is the one that the base is stored in: PEFT adds an adapter in float32 and rounds once.
+The weights have the type of the stored base model: PEFT adds an adapter in float32 and rounds once.
+Training passes settings to the chat template (no thinking, a fixed date) and closes a `<think>`
+block that it opens. A user of the folder passes none of that, so its template does it by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from bridgekd.lm.chat_template import make_self_contained
 from bridgekd.lm.load import LocalModel, load_model, save_model
-from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
+from bridgekd.lm.tokenization import find_stop_ids, freeze_date, render_prompt, tokenize_prompts
 from bridgekd.records import Message
 
-MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]  # what `generate` of any family takes
+MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]  # what `generate` of every family takes
+PROMPT_WARNING = (
+    "AutoTokenizer and a plain apply_chat_template give other prompt tokens than the training used "
+    "(the tokenizer's class or its chat template needs its own settings). Expect worse answers "
+    "than the measured ones."
+)
+_PROBE = (Message("user", "What is asked here?"),)
+_NO_THINKING = "{%- set enable_thinking = false %}\n"
+_SUFFIX = "{{% if add_generation_prompt %}}{{{{ {text!r} }}}}{{% endif %}}"
+_CLOSING_TEXTS = ("\n</think>\n\n", "</think>\n\n")
 
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """What was written. `notes` are sentences about what a plain loader gets otherwise."""
+    """The written model. `notes` are warnings about what a plain loader does differently."""
 
     dtype: str
     n_parameters: int
@@ -29,22 +40,18 @@ class MergeResult:
 
 
 def merge_adapter(
-    model: str | Path,
-    folder: Path,
-    *,
-    max_new_tokens: int,
-    prompts: Sequence[tuple[Message, ...]],
+    model: str | Path, folder: Path, *, max_new_tokens: int, prompts: Sequence[tuple[Message, ...]]
 ) -> MergeResult:
-    """Writes the model whole into `folder`: safetensors, tokenizer, a chat template and a
-    generation_config.json that give greedily, and with nothing passed, what `lm.generate` gives.
+    """Write the model without an adapter into `folder`: weights, tokenizer and settings.
 
-    `prompts` are tried on the written tokenizer. Raises InputError as `load` does.
+    Its chat template and generation_config.json give the greedy texts of `generate_texts` without
+    any argument. `prompts` test the written tokenizer. Raises InputError as `load_model` does.
     """
     local = load_model(model, device="cpu", as_stored=True)
     network = merge_weights(local)
     tokenizer = local.tokenizer
-    settings: Any = GenerationConfig
-    network.generation_config = settings(
+    config_class: Any = GenerationConfig
+    network.generation_config = config_class(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         bos_token_id=tokenizer.bos_token_id,
@@ -54,25 +61,18 @@ def merge_adapter(
     expected = tokenize_prompts(tokenizer, prompts)
     tokenizer.chat_template = make_self_contained(tokenizer) or tokenizer.chat_template
     tokenizer.model_input_names = MODEL_INPUT_NAMES
-    for own in ("is_local", "local_files_only"):  # how it was loaded here
-        tokenizer.init_kwargs.pop(own, None)
+    for name in ("is_local", "local_files_only"):  # settings of this load only
+        tokenizer.init_kwargs.pop(name, None)
     save_model(LocalModel(network, tokenizer, "cpu"), folder)
     return MergeResult(
         dtype=str(network.dtype).removeprefix("torch."),
         n_parameters=sum(p.numel() for p in network.parameters()),
-        notes=() if _as_loaded(folder, prompts) == expected else (PROMPT_WARNING,),
+        notes=() if _tokenize_plainly(folder, prompts) == expected else (PROMPT_WARNING,),
     )
 
 
-PROMPT_WARNING = (
-    "AutoTokenizer and a plain apply_chat_template give other prompt tokens than the training had "
-    "(the tokenizer's class or its chat template needs settings of its own), so expect worse "
-    "answers than those measured."
-)
-
-
 def merge_weights(local: LocalModel) -> Any:
-    """The transformers model itself, with its adapter merged in if it has one."""
+    """Return the transformers model, with its adapter merged into the weights."""
     network: Any = local.model
     if hasattr(network, "merge_and_unload"):
         _untie_head(network)
@@ -81,7 +81,7 @@ def merge_weights(local: LocalModel) -> Any:
 
 
 def _untie_head(network: Any) -> None:
-    """An adapter on an output layer that is tied to the embeddings must not change those, too."""
+    """Copy a tied output layer that has an adapter, so that merging leaves the embeddings as is."""
     head = network.get_base_model().get_output_embeddings()
     base = getattr(head, "base_layer", None)
     embeddings = network.get_input_embeddings().weight
@@ -90,11 +90,48 @@ def _untie_head(network: Any) -> None:
         network.get_base_model().config.tie_word_embeddings = False
 
 
-def _as_loaded(folder: Path, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
-    """The prompts' tokens as a user of the folder gets them."""
+def make_self_contained(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the template with the smallest change that makes it render what training renders.
+
+    A plain `apply_chat_template` then gives the text of `render_prompt`. None if no change helps.
+    """
+    expected = render_prompt(tokenizer, _PROBE)
+    candidates = _iter_candidates(tokenizer.get_chat_template())
+    return next((t for t in candidates if _render_with(tokenizer, t) == expected), None)
+
+
+def _iter_candidates(template: str) -> Iterator[str]:
+    """Yield templates from no change to all changes."""
+    yield template
+    yield freeze_date(template)
+    changed = _NO_THINKING + freeze_date(template).removesuffix("\n")
+    yield changed
+    for text in _CLOSING_TEXTS:
+        yield changed + _SUFFIX.format(text=text)
+
+
+def _render_with(tokenizer: PreTrainedTokenizerBase, template: str) -> str | None:
+    messages = [{"role": m.role, "content": m.content} for m in _PROBE]
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        )
+    except jinja2.TemplateError:
+        return None
+
+
+def _tokenize_plainly(folder: Path, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
+    """Return the tokens of the prompts as a user of the folder gets them."""
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    asked = [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
-    settings = {"add_generation_prompt": True, "return_dict": True}
     return [
-        list(tokenizer.apply_chat_template(messages, **settings)["input_ids"]) for messages in asked
+        list(
+            tokenizer.apply_chat_template(
+                [{"role": m.role, "content": m.content} for m in prompt],
+                add_generation_prompt=True,
+                return_dict=True,
+            )["input_ids"]
+        )
+        for prompt in prompts
     ]

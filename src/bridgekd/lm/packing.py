@@ -1,29 +1,28 @@
-"""Whether rows may stand one behind the other without padding: where the architecture keeps them
-apart, and does so in fact.
+"""Whether rows can be packed into one sequence without padding.
+
+The architecture must keep packed rows separate, and a probe must confirm it.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from bridgekd.lm.forward import compute_logits_at, eval_mode, token_nll
-from bridgekd.lm.load import LocalModel, filter_forward_arguments
+from bridgekd.lm.load import LocalModel, supports_argument
 from bridgekd.lm.tokenization import TokenizedSequence
 from bridgekd.lm.update_schedule import MicroBatch, pack_batch
 
-# Those that compute each row alone. The others compute a mask over the whole line, which costs more
-# than the padding it saves: docs/log.md.
+# These compute each row separately. The others compute a mask over the whole sequence, which costs
+# more time than the padding that packing saves: docs/log.md.
 VARLEN_ATTENTION = ("flash_attention_2", "flash_attention_3", "flash_attention_4")
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 NLL_TOLERANCE = 0.1  # nats; bfloat16 rounds a logit of 10 to 0.04
 
 
 def can_pack(local: LocalModel, rows: Sequence[TokenizedSequence]) -> bool:
-    """Whether training goes without padding: the attention works row by row, the rest of the model
-    does not mix neighbours, and a probe of two rows has the losses of each row alone.
-    """
+    """Return whether a training can use packed rows and gets the same losses."""
     implementation = getattr(local.model.config, "_attn_implementation", "")
     return (
         implementation in VARLEN_ATTENTION
@@ -33,32 +32,27 @@ def can_pack(local: LocalModel, rows: Sequence[TokenizedSequence]) -> bool:
 
 
 def supports_packing(local: LocalModel) -> bool:
-    """Whether the architecture knows rows by positions that start anew: it takes positions and has
-    attention layers alone. Short convolutions and state-space layers leak across rows.
+    """Return whether the model takes position ids and has attention layers only.
+
+    Short convolutions and state-space layers mix neighboring rows.
     """
     config = local.model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    recurrent = any(hasattr(config, name) for name in ("conv_L_cache", "state_size", "ssm_cfg"))
-    takes_positions = bool(filter_forward_arguments(local.model, position_ids=None))
-    return takes_positions and kinds <= ATTENTION_LAYERS and not recurrent
+    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
+    is_recurrent = any(hasattr(config, name) for name in ("conv_L_cache", "state_size", "ssm_cfg"))
+    has_attention_only = layer_types <= ATTENTION_LAYERS and not is_recurrent
+    return has_attention_only and supports_argument(local.model, "position_ids")
 
 
 def verify_packing(local: LocalModel, rows: Sequence[TokenizedSequence]) -> bool:
-    """Whether every token of the second of two rows in one line is as likely as it is alone."""
-    first, second = (_weigh_all_tokens(row) for row in (rows[0], rows[-1]))
-    together = _nll(local, pack_batch([first, second], local.device))[-len(second.ids) + 1 :]
-    alone = _nll(local, pack_batch([second], local.device))
-    return bool((together - alone).abs().max() <= NLL_TOLERANCE)
-
-
-def _weigh_all_tokens(row: TokenizedSequence) -> TokenizedSequence:
-    return TokenizedSequence(row.ids, (1.0,) * len(row.ids), 0)
+    """Return whether a row has the same loss per token when it is packed after another row."""
+    first, second = (replace(r, weights=(1.0,) * len(r.ids)) for r in (rows[0], rows[-1]))
+    packed = _compute_nll(local, pack_batch([first, second], local.device))
+    alone = _compute_nll(local, pack_batch([second], local.device))
+    return bool((packed[-len(alone) :] - alone).abs().max() <= NLL_TOLERANCE)
 
 
 @torch.no_grad()
-def _nll(local: LocalModel, batch: MicroBatch) -> Tensor:
-    model: Any = local.model
-    arguments = {"input_ids": batch.ids, "position_ids": batch.positions, "use_cache": False}
-    with eval_mode(model):
-        logits = compute_logits_at(model, model, batch.places, arguments)
+def _compute_nll(local: LocalModel, batch: MicroBatch) -> Tensor:
+    with eval_mode(local.model):
+        logits = compute_logits_at(local.model, batch.positions, batch.forward_arguments)
     return token_nll(logits.float(), batch.targets)

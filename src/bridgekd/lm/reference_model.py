@@ -1,27 +1,18 @@
 """The reference model of an objective: a frozen model that reads the same tokens.
 
-It gives logits only where both vocabularies are the same. Where they are not, a training falls back
-to the negative log-likelihood, and its log says so.
+It must have the vocabulary of the trained model. If it does not, the training falls back to the
+negative log-likelihood, and its log reports it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bridgekd.lm.forward import compute_logits_at
 from bridgekd.lm.load import LocalModel, load_model
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceSpec:
-    """A reference model as a folder or a Hub id."""
-
-    model: str | Path
-    revision: str | None
+from bridgekd.lm.training_job import ReferenceSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +22,10 @@ class ReferenceModel:
     local: LocalModel
     n_shared: int
 
-    def compute_logits(self, positions: Tensor, arguments: Mapping[str, Any]) -> Tensor:
+    @torch.no_grad()
+    def compute_logits(self, positions: Tensor, arguments: Mapping[str, object]) -> Tensor:
         """Return its logits [m, n_shared] at `positions` of a forward pass with `arguments`."""
-        model = self.local.model
-        with torch.no_grad():
-            return compute_logits_at(model, model, positions, arguments)[:, : self.n_shared]
+        return compute_logits_at(self.local.model, positions, arguments)[:, : self.n_shared]
 
 
 def load_reference(spec: ReferenceSpec, trained: LocalModel) -> ReferenceModel | None:

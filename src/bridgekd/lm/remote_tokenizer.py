@@ -1,9 +1,7 @@
-"""What is known here of a model that answers elsewhere: its tokens, and the folder it is served
-from.
+"""The tokenizer and the folder of a model that an inference server runs.
 
-The one idea: whatever a server is asked is tokenised here, by the functions that training and
-scoring in process use, so that it sees the tokens of training and which of them are the answer's is
-known by construction.
+Requests to a server are tokenized here, by the functions that training and local scoring use. So
+the server sees the tokens of the training, and it is known which of them belong to the answer.
 """
 
 import os
@@ -11,97 +9,77 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from bridgekd.lm.choice_logprobs import ChoiceSet, tokenize_choices
-from bridgekd.lm.confidence import build_judge_rows, build_text_rows, find_judge_tokens
-from bridgekd.lm.forward import ScoringRow
-from bridgekd.lm.load import (
-    LocalModel,
-    find_adapter_base,
-    load_model,
-    load_tokenizer,
-    save_model,
-)
+from bridgekd.lm.confidence import Pairs, build_judge_rows, build_text_rows, find_judge_tokens
+from bridgekd.lm.forward import ScoringRow as ScoringRow
+from bridgekd.lm.load import LocalModel, find_adapter_base, load_model, load_tokenizer, save_model
 from bridgekd.lm.merge import merge_weights
 from bridgekd.lm.score_inputs import build_gold_rows
 from bridgekd.lm.tokenization import find_stop_ids, has_bos, render_prompt, tokenize_prompts
 from bridgekd.records import Example, Message
 
-__all__ = [
-    "ChoiceSet",
-    "RemoteTokenizer",
-    "ScoringRow",
-    "load_remote_tokenizer",
-    "prepare_model_folder",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class RemoteTokenizer:
-    """A model's tokenizer without its weights, and the tokens after which its texts are over."""
+    """The tokenizer of a model without its weights, and the tokens that end a text."""
 
     tokenizer: PreTrainedTokenizerBase
-    stop: tuple[int, ...]
+    stop_ids: tuple[int, ...]
 
     def tokenize_prompts(self, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
-        """The tokens of every prompt, up to where the answer starts."""
+        """Return the tokens of every prompt, up to the start of the answer."""
         return tokenize_prompts(self.tokenizer, prompts)
 
     def render_prompts(self, prompts: Sequence[tuple[Message, ...]]) -> list[str]:
-        """Every prompt as a text that the model's own tokenizer, which may put a BOS of its own
-        before it, reads as the tokens of `prompts`.
-        """
+        """Return every prompt as a text without the BOS that the model's tokenizer adds itself."""
         bos = str(self.tokenizer.bos_token) if has_bos(self.tokenizer) else ""
         return [render_prompt(self.tokenizer, prompt).removeprefix(bos) for prompt in prompts]
 
     def tokenize_text(self, text: str) -> list[int]:
-        """The tokens of a text as a server reads it."""
+        """Return the tokens of a text as a server reads it."""
         return list(self.tokenizer(text)["input_ids"])
 
     def build_gold_rows(self, examples: Sequence[Example]) -> list[ScoringRow]:
-        """Every example's answer prompt and gold answer; InputError where there is none."""
-        return build_gold_rows(self, examples)
+        """Return the prompt and the gold answer of every example; raise InputError without one."""
+        return build_gold_rows(self.tokenizer, examples)
 
     def build_choice_rows(self, examples: Sequence[Example]) -> list[ChoiceSet]:
-        """Every example's answer prompt and options."""
-        return tokenize_choices(self, examples)
+        """Return the prompt and the choices of every example."""
+        return tokenize_choices(self.tokenizer, examples)
 
-    def build_judge_rows(
-        self, pairs: Sequence[tuple[Example, str]]
-    ) -> tuple[list[ScoringRow], list[ScoringRow]]:
-        """Every pair's judge prompt, with what stands for true and with what stands for false."""
-        true, false = find_judge_tokens(self)
-        return build_judge_rows(self, pairs, true), build_judge_rows(self, pairs, false)
+    def build_judge_rows(self, pairs: Pairs) -> tuple[list[ScoringRow], list[ScoringRow]]:
+        """Return the judge prompt of every pair, followed by "True" and followed by "False"."""
+        true, false = find_judge_tokens(self.tokenizer)
+        return build_judge_rows(self.tokenizer, pairs, true), build_judge_rows(
+            self.tokenizer, pairs, false
+        )
 
-    def build_text_rows(self, pairs: Sequence[tuple[Example, str]]) -> list[ScoringRow]:
-        """Every pair's explain prompt and its text."""
-        return build_text_rows(self, pairs)
-
-
-@dataclass(frozen=True, slots=True)
-class _ConfigOnlyModel:
-    """What `stop_ids` asks of a model."""
-
-    generation_config: GenerationConfig
+    def build_text_rows(self, pairs: Pairs) -> list[ScoringRow]:
+        """Return the chain-of-thought prompt of every pair, followed by its text."""
+        return build_text_rows(self.tokenizer, pairs)
 
 
 def load_remote_tokenizer(model: str | Path, revision: str | None = None) -> RemoteTokenizer:
-    """The tokens of a Hub id or folder; the model's weights are not touched."""
+    """Return the tokenizer of a Hub id or folder, without loading the weights."""
     base, base_revision = find_adapter_base(model) or (model, revision)
     tokenizer = load_tokenizer(model, revision)
-    stop = find_stop_ids(tokenizer, _ConfigOnlyModel(_generation_config(base, base_revision)))
-    return RemoteTokenizer(tokenizer, stop)
+    config = SimpleNamespace(generation_config=_load_generation_config(base, base_revision))
+    return RemoteTokenizer(tokenizer, find_stop_ids(tokenizer, config))
 
 
 def prepare_model_folder(
-    model: str | Path, revision: str | None, room: Path, name: str
+    model: str | Path, revision: str | None, workdir: Path, name: str
 ) -> Path | None:
-    """The folder that a server is to load for a model: its own, or, for an adapter, `room/name`
-    with base and adapter merged into plain safetensors of the base's precision, written unless it
-    is there. None for a Hub id at its newest revision, which a server fetches by itself.
+    """Return the folder that a server loads for a model.
+
+    For an adapter this is `workdir/name`, with base and adapter merged into safetensors of the
+    base's precision; it is written if it does not exist. None for a Hub id without a revision: the
+    server downloads it.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir() and revision is None:
@@ -112,32 +90,25 @@ def prepare_model_folder(
         return Path(snapshot_download(str(model), revision=revision))
     if find_adapter_base(folder) is None:
         return folder.resolve()
-    merged, writing = room / name, room / f"{name}.writing"
+    merged, partial = workdir / name, workdir / f"{name}.writing"
     if not merged.is_dir():
-        shutil.rmtree(writing, ignore_errors=True)
-        _merge(folder, writing)
-        os.rename(writing, merged)
+        shutil.rmtree(partial, ignore_errors=True)
+        local = load_model(folder, device="cpu", as_stored=True)
+        network = merge_weights(local)
+        network.generation_config.eos_token_id = list(find_stop_ids(local.tokenizer, network))
+        save_model(LocalModel(network, local.tokenizer, "cpu"), partial)
+        os.rename(partial, merged)
     return merged.resolve()
 
 
-def _merge(adapter: Path, out: Path) -> None:
-    """Base and adapter as one plain model, in the type that the base is stored in."""
-    local = load_model(adapter, device="cpu", as_stored=True)
-    network = merge_weights(local)
-    network.generation_config.eos_token_id = list(find_stop_ids(local.tokenizer, network))
-    save_model(LocalModel(network, local.tokenizer, "cpu"), out)
-
-
-def _generation_config(model: str | Path, revision: str | None) -> GenerationConfig:
-    folder, kind = Path(model).expanduser(), cast(Any, GenerationConfig)
+def _load_generation_config(model: str | Path, revision: str | None) -> Any:
+    folder = Path(model).expanduser()
+    config_class: Any = GenerationConfig
     try:
-        return cast(
-            GenerationConfig,
-            kind.from_pretrained(
-                str(folder if folder.is_dir() else model),
-                revision="main" if folder.is_dir() or revision is None else revision,
-                local_files_only=folder.is_dir(),
-            ),
+        return config_class.from_pretrained(
+            str(folder if folder.is_dir() else model),
+            revision="main" if folder.is_dir() or revision is None else revision,
+            local_files_only=folder.is_dir(),
         )
-    except OSError:  # it has none of its own
-        return cast(GenerationConfig, kind())
+    except OSError:  # the model has no generation config
+        return config_class()

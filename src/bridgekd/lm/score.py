@@ -1,7 +1,7 @@
-"""How hard a model finds each question, and where the question lies: difficulty and embedding.
+"""Difficulty and embedding of each question.
 
-The one idea: the last hidden states of the pass that gives the difficulty, averaged over the
-question's tokens, are the embedding. A `DifficultyMeasure` says what the pass looks at.
+The forward pass for the difficulty also gives the embedding: the mean of the last hidden states
+over the question's tokens. A `DifficultyMeasure` decides what the pass computes.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,16 +29,13 @@ from bridgekd.records import Example
 from bridgekd.selection.difficulty.loss import MEASURE as LOSS
 from bridgekd.selection.measure import DifficultyMeasure
 
-ROWS_PER_PART = 4096  # examples whose tokens are in memory at once; batches never reach across
-OnPartScored = Callable[[Sequence[int], NDArray[np.float64], Tensor], None]
+ROWS_PER_PART = 4096  # examples whose tokens are in memory at once; no batch crosses parts
+Keep = Callable[[Sequence[int], NDArray[np.float64], Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredExamples:
-    """What a model thinks of n examples, in their order; higher difficulty = harder.
-
-    difficulty [n]; embeddings [n, width] of length 1.
-    """
+    """Difficulty [n] (higher is harder) and L2-normalized embeddings [n, width] of n examples."""
 
     difficulty: NDArray[np.float64]
     embeddings: NDArray[np.float32]
@@ -55,73 +52,68 @@ def score_examples(
     label: str = "score",
     part: int = ROWS_PER_PART,
 ) -> ScoredExamples:
-    """Difficulty and embedding of every example, in order; without a measure difficulty is 0.
+    """Return difficulty and embedding of every example, in order.
 
-    A measure that needs gold gets d_i = -(1/T_y) sum_t log p(y_t | x, y_<t) in nats, over the gold
-    answer's own tokens; the mark before it and the end token do not count. Raises InputError for an
-    example without a gold answer. (BRIDGE states "loss-based scoring"; the formula is a reading.)
+    Without a measure the difficulty is 0. With a measure that needs gold answers it is
+    d_i = -(1/T_y) sum_t log p(y_t | x, y_<t) in nats, over the tokens of the gold answer; `Answer:`
+    and the end token do not count. (BRIDGE states "loss-based scoring"; this formula is our
+    reading.) With another measure, `score_choices` gets the mean log-likelihood of each choice,
+    written `(B) text`, and `score_tokens` gets the logits of the model's greedy answer. The model
+    generates it after the prompt and `Answer:`, up to `max_new_tokens`; its end token counts only
+    if it is the only token.
 
-    Otherwise `score_choices` gets the mean log-likelihood of each choice, written `(B) text`, and
-    `score_tokens` the logits of the model's greedy answer, which is written behind the prompt and
-    `Answer:` up to `max_new_tokens`; its end token counts only if it is the only token.
-
-    An embedding is the mean of the last hidden states over the question's tokens, options included,
-    L2-normalised, from the same pass. A batch holds as many tokens as `batch_size` rows of the
-    median length; None: as many as memory holds. So many examples as `part` says are tokens in
-    memory at once. Raises InputError if memory does not hold one row.
+    An embedding is the L2-normalized mean of the last hidden states over the question's tokens,
+    choices included. A batch has at most the tokens of `batch_size` median rows; None: as many as
+    memory holds. `part` limits the examples whose tokens are in memory at once. Raises InputError
+    for an example without a gold answer, or if memory does not hold one row.
     """
-    kept = _ScoreColumns(len(examples), lambda done, of: progress(label, done, of))
+    difficulty = np.zeros(len(examples), dtype=np.float64)
+    embeddings = np.zeros((len(examples), 0), dtype=np.float32)
+    n_done = 0
     progress(label, 0, len(examples))
     with eval_mode(local.model):
         for start in range(0, len(examples), part):
-            some = list(examples[start : start + part])
-            kept.start = start
+
+            def keep(
+                batch: Sequence[int],
+                values: NDArray[np.float64],
+                vectors: Tensor,
+                start: int = start,
+            ) -> None:
+                nonlocal embeddings, n_done
+                if not embeddings.shape[1]:
+                    embeddings = np.zeros((len(examples), vectors.shape[1]), dtype=np.float32)
+                rows = np.asarray(batch) + start
+                difficulty[rows] = values
+                embeddings[rows] = vectors.float().cpu().numpy()
+                n_done += len(rows)
+                progress(label, n_done, len(examples))
+
+            chunk = examples[start : start + part]
             if measure is None:
-                _embed_only(local, some, batch_size, kept.keep)
+                _embed_only(local, chunk, batch_size, keep)
             elif measure.needs_gold:
-                _score_gold(local, some, batch_size, kept.keep)
+                _score_gold(local, chunk, batch_size, keep)
             else:
-                _score_choices(local, some, measure, batch_size, kept.keep)
-                _score_free(local, some, measure, max_new_tokens, batch_size, kept.keep)
-    return ScoredExamples(kept.difficulty, kept.embeddings)
-
-
-class _ScoreColumns:
-    """The columns of n examples as they fill; `start` is where the part begins that comes in."""
-
-    def __init__(self, n: int, tell: Callable[[int, int], None]) -> None:
-        self.difficulty = np.zeros(n, dtype=np.float64)
-        self.embeddings = np.zeros((n, 0), dtype=np.float32)
-        self.start = 0
-        self._n_done = 0
-        self._tell = tell
-
-    def keep(self, batch: Sequence[int], values: NDArray[np.float64], embeddings: Tensor) -> None:
-        n, width = len(self.difficulty), embeddings.shape[1]
-        if not self.embeddings.shape[1]:
-            self.embeddings = np.zeros((n, width), dtype=np.float32)
-        rows = np.asarray(batch) + self.start
-        self.difficulty[rows] = values
-        self.embeddings[rows] = embeddings.float().cpu().numpy()
-        self._n_done += len(rows)
-        self._tell(self._n_done, n)
+                _score_choices(local, chunk, measure, batch_size, keep)
+                _score_free(local, chunk, measure, max_new_tokens, batch_size, keep)
+    return ScoredExamples(difficulty, embeddings)
 
 
 def _score_gold(
-    local: LocalModel,
-    examples: Sequence[Example],
-    batch_size: int | None,
-    keep: OnPartScored,
+    local: LocalModel, examples: Sequence[Example], batch_size: int | None, keep: Keep
 ) -> None:
-    rows = build_gold_rows(local, examples)
+    rows = build_gold_rows(local.tokenizer, examples)
     score_rows(local, rows, token_nll, batch_size, lambda b, means, e: keep(b, means.numpy(), e))
 
 
 def _embed_only(
-    local: LocalModel, examples: Sequence[Example], batch_size: int | None, keep: OnPartScored
+    local: LocalModel, examples: Sequence[Example], batch_size: int | None, keep: Keep
 ) -> None:
-    end = int(local.tokenizer.eos_token_id)  # any token: a row has one that is looked at
-    rows = [asked.append([end], 1) for asked in tokenize_answer_prompts(local, examples)]
+    end = int(local.tokenizer.eos_token_id)  # any token: a row needs one scored token
+    rows = [
+        prompt.append([end], 1) for prompt in tokenize_answer_prompts(local.tokenizer, examples)
+    ]
     score_rows(local, rows, token_nll, batch_size, lambda b, _, e: keep(b, np.zeros(len(b)), e))
 
 
@@ -130,18 +122,18 @@ def _score_choices(
     examples: Sequence[Example],
     measure: DifficultyMeasure[Any],
     batch_size: int | None,
-    keep: OnPartScored,
+    keep: Keep,
 ) -> None:
     score_choices = measure.score_choices
     if score_choices is None:
         return
     closed = [i for i, example in enumerate(examples) if example.choices]
 
-    def told(batch: list[int], values: list[NDArray[np.float64]], embeddings: Tensor) -> None:
-        difficulty = np.array([score_choices(log_p) for log_p in values])
+    def keep_batch(batch: list[int], log_ps: list[NDArray[np.float64]], embeddings: Tensor) -> None:
+        difficulty = np.array([score_choices(log_p) for log_p in log_ps])
         keep([closed[i] for i in batch], difficulty, embeddings)
 
-    choice_logprobs.score_batches(local, [examples[i] for i in closed], batch_size, told)
+    choice_logprobs.score_batches(local, [examples[i] for i in closed], batch_size, keep_batch)
 
 
 def _score_free(
@@ -150,9 +142,9 @@ def _score_free(
     measure: DifficultyMeasure[Any],
     max_new_tokens: int,
     batch_size: int | None,
-    keep: OnPartScored,
+    keep: Keep,
 ) -> None:
-    """The model writes, then one pass over prompt and answer looks at how sure it was."""
+    """Generate an answer, then score the logits of its tokens in one more pass."""
     free = [i for i, e in enumerate(examples) if not (e.choices and measure.score_choices)]
     score_tokens = measure.score_tokens
     if not free:
@@ -162,20 +154,21 @@ def _score_free(
             f"Example {examples[free[0]].id} has no choices, and the difficulty measure "
             f"{measure.name} is only for choices. Use another one."
         )
-    asked = tokenize_answer_prompts(local, [examples[i] for i in free])
-    mark = tokenize_answer_prefix(local)
-    stop = find_stop_ids(local.tokenizer, local.model)
+    prompts = tokenize_answer_prompts(local.tokenizer, [examples[i] for i in free])
+    prefix = tokenize_answer_prefix(local.tokenizer)
+    stop_ids = find_stop_ids(local.tokenizer, local.model)
 
     def run(batch: list[int]) -> None:
-        prompts = [(*asked[i].ids, *mark) for i in batch]
-        written = generate_ids(local, prompts, max_new_tokens, stop)
+        texts = generate_ids(
+            local, [(*prompts[i].ids, *prefix) for i in batch], max_new_tokens, stop_ids
+        )
         rows = [
-            asked[i].append([*mark, *(text or stop[:1])], max(1, len(text)))
-            for i, text in zip(batch, written, strict=True)
+            prompts[i].append([*prefix, *(text or stop_ids[:1])], max(1, len(text)))
+            for i, text in zip(batch, texts, strict=True)
         ]
         values, embeddings = compute_row_means(
             local, rows, lambda logits, targets: score_tokens(logits)
         )
         keep([free[i] for i in batch], values.numpy(), embeddings)
 
-    run_scoring(local, [len(a.ids) + max_new_tokens for a in asked], batch_size, run)
+    run_scoring(local, [len(p.ids) + max_new_tokens for p in prompts], batch_size, run)

@@ -1,12 +1,12 @@
-"""transformers' Trainer, walking through whole updates.
+"""A Trainer of transformers that works on whole updates.
 
-The one idea: an item of the data set is a whole update, and it is cut into micro-batches at the
-moment it is worked through. So memory that runs out costs a finer cut of the same update and
-nothing else: effective batch, learning rate and order stay.
+An item of its data set is a whole update. It is split into micro-batches when it is processed. So
+if memory runs out, the same update is split into smaller micro-batches; the effective batch, the
+learning rate and the order stay the same.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,184 +17,209 @@ from transformers import PrinterCallback, Trainer
 
 from bridgekd.errors import InputError
 from bridgekd.lm.callbacks import TrainingMonitor
+from bridgekd.lm.collate import batch_by_max_tokens
 from bridgekd.lm.forward import compute_logits_at
+from bridgekd.lm.generate import PromptRow, sample_ids
 from bridgekd.lm.load import LocalModel
-from bridgekd.lm.memory import free_device_memory, is_out_of_memory
+from bridgekd.lm.memory import free_device_memory, get_out_of_memory_reason
 from bridgekd.lm.objectives import Objective, TokenBatch
-from bridgekd.lm.on_policy import sample_targets
 from bridgekd.lm.reference_model import ReferenceModel
-from bridgekd.lm.tokenization import TokenizedSequence
-from bridgekd.lm.update_schedule import (
-    MicroBatch,
-    UpdateSchedule,
-    UpdateShard,
-    pack_batch,
-    pad_batch,
-    split_micro_batches,
-)
+from bridgekd.lm.tokenization import TokenizedSequence, find_stop_ids, find_turn_end_id
+from bridgekd.lm.update_schedule import UpdateSchedule, UpdateShard, pack_batch, pad_batch
+from bridgekd.rng import make_rng
 
 TINY = torch.finfo(torch.float32).tiny
 
 
 class UpdateTrainer(Trainer):
-    """Trainer with our loss, our micro-batches and our log."""
+    """A Trainer with the objectives, the micro-batches and the log of bridgekd."""
 
-    loss_is_scaled_for_ga = True  # divided by the weight of the whole update
+    loss_is_scaled_for_ga = True  # the loss is already divided by the weight of the whole update
 
     def __init__(
         self,
         local: LocalModel,
         rows: Sequence[TokenizedSequence],
-        updates: UpdateSchedule,
-        watch: TrainingMonitor,
+        schedule: UpdateSchedule,
+        monitor: TrainingMonitor,
         arguments: Any,
         *,
         objective: Objective,
         options: BaseModel,
         seed: int,
-        reference: ReferenceModel | None = None,
-        in_one_line: bool = False,
+        reference: ReferenceModel | None,
+        padding_free: bool,
     ) -> None:
         super().__init__(
             model=local.model,
             args=arguments,
-            train_dataset=updates,
+            train_dataset=schedule,
             data_collator=_unwrap_single,
-            callbacks=[watch],
+            callbacks=[monitor],
         )
         self.remove_callback(PrinterCallback)
-        self.local, self.rows, self.updates, self.watch = local, rows, updates, watch
+        self.local, self.rows, self.schedule, self.monitor = local, rows, schedule, monitor
         self.objective: Objective = objective
         self.options, self.reference = options, reference
-        self.in_one_line, self.seed = in_one_line, seed
-        self.longest_target = max(len(row.ids) - row.n_prompt for row in rows)
+        self.padding_free, self.seed = padding_free, seed
+        self.max_target_tokens = max(len(row.ids) - row.n_prompt for row in rows)
 
     def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+        self, model: Any, inputs: Mapping[str, object], num_items_in_batch: Any = None
     ) -> Tensor:
-        """Gradients of this process's share of an update; its part of the loss, float32."""
-        share: UpdateShard = inputs["share"]
-        rows = self._prepare_rows(share)
+        """Compute the gradients of this process's shard and return its part of the loss."""
+        shard = inputs["shard"]
+        assert isinstance(shard, UpdateShard)
+        rows = self._prepare_rows(shard)
         model.train()
         while True:
             try:
-                return self._run_update(model, rows, share.weight)
+                return self._run_update(model, rows, shard.weight)
             except (RuntimeError, MemoryError) as exc:
-                if not is_out_of_memory(exc):
+                reason = get_out_of_memory_reason(exc)
+                if reason is None:
                     raise
-                reason = str(exc).partition("\n")[0]
             self._halve_micro_batch(rows, reason)
 
-    def _prepare_rows(self, share: UpdateShard) -> list[TokenizedSequence]:
-        """The rows of a share; an on-policy objective replaces targets by the model's own."""
-        rows = [self.rows[i] for i in share.rows]
+    def _prepare_rows(self, shard: UpdateShard) -> list[TokenizedSequence]:
+        """Return the rows of a shard. An on-policy objective replaces targets by samples."""
+        rows = [self.rows[i] for i in shard.rows]
         get_fraction = self.objective.get_sampled_fraction
         if get_fraction is None:
             return rows
         return sample_targets(
             self.local,
             rows,
-            [f"update {self.state.global_step} row {i}" for i in share.rows],
-            fraction=get_fraction(self.options, self._progress()),
+            [f"update {self.state.global_step} row {i}" for i in shard.rows],
+            fraction=get_fraction(self.options, self._get_progress()),
             seed=self.seed,
-            max_new_tokens=self.longest_target,
+            max_new_tokens=self.max_target_tokens,
         )
 
-    def _progress(self) -> float:
+    def _get_progress(self) -> float:
         return self.state.global_step / self.state.max_steps
 
     def _run_update(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
         batches = self._split_update(rows)
         total = torch.zeros((), device=self.local.device)
         for k, batch in enumerate(batches, 1):
-            apart = self.accelerator.no_sync(model) if k < len(batches) else nullcontext()
-            with apart:
-                loss = self._loss(model, [rows[i] for i in batch], weight)
+            with self.accelerator.no_sync(model) if k < len(batches) else nullcontext():
+                loss = self._compute_loss(model, [rows[i] for i in batch], weight)
                 self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
     def _split_update(self, rows: Sequence[TokenizedSequence]) -> list[list[int]]:
-        return split_micro_batches([len(row.ids) for row in rows], self.watch.standing.micro_tokens)
+        max_tokens = self.monitor.checkpoint_state.micro_tokens
+        if max_tokens is None:
+            return [list(range(len(rows)))]
+        return batch_by_max_tokens([len(row.ids) for row in rows], max_tokens)
 
-    def _loss(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
-        """This micro-batch's part of the update's loss; processes average theirs, hence the
-        factor.
-        """
-        batch = self._batch(rows)
-        arguments = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
-        if batch.positions is not None:
-            arguments["position_ids"] = batch.positions
-        logits = compute_logits_at(model, self.local.model, batch.places, arguments)
+    def _compute_loss(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
+        """Return the part of the update's loss that these rows contribute."""
+        if self.padding_free:
+            batch = pack_batch(rows, self.local.device)
+        else:
+            batch = pad_batch(rows, int(self.local.tokenizer.pad_token_id), self.local.device)
+        arguments = batch.forward_arguments
+        logits = compute_logits_at(model, batch.positions, arguments, inner=self.local.model)
+        reference_logits = None
+        if self.reference is not None:
+            reference_logits = self.reference.compute_logits(batch.positions, arguments)
         tokens = TokenBatch(
-            logits=logits,
-            targets=batch.targets,
-            weights=batch.weights,
-            sequence_ids=batch.sequence_ids,
-            reference_logits=self._compute_reference_logits(batch, arguments),
-            progress=self._progress(),
-        )
+            logits, batch.targets, batch.weights, batch.sequence_ids, reference_logits,
+            self._get_progress(),
+        )  # fmt: skip
         total = self.objective.compute_loss(tokens, self.options)
-        return total * self.updates.n_processes / max(weight, TINY)
-
-    def _compute_reference_logits(
-        self, batch: MicroBatch, arguments: dict[str, Any]
-    ) -> Tensor | None:
-        if self.reference is None:
-            return None
-        return self.reference.compute_logits(batch.places, arguments)
-
-    def _batch(self, rows: Sequence[TokenizedSequence]) -> MicroBatch:
-        if self.in_one_line:
-            return pack_batch(rows, self.local.device)
-        return pad_batch(rows, int(self.local.tokenizer.pad_token_id), self.local.device)
+        # The processes average their gradients, hence the factor.
+        return total * self.schedule.n_processes / max(weight, TINY)
 
     def _halve_micro_batch(self, rows: Sequence[TokenizedSequence], reason: str) -> None:
-        """After memory ran out: half the tokens, then gradient checkpointing, then one sentence."""
-        model, standing = self.local.model, self.watch.standing
+        """Halve the tokens of a micro-batch, or else switch gradient checkpointing on.
+
+        Raises InputError if neither is possible.
+        """
+        model, state = self.local.model, self.monitor.checkpoint_state
         model.zero_grad(set_to_none=True)
         free_device_memory()
-        longest = max(len(row.ids) for row in rows)
-        tokens = min(standing.micro_tokens or sys.maxsize, longest * len(rows))
-        if self.updates.n_processes > 1:
+        max_length = max(len(row.ids) for row in rows)
+        n_tokens = min(state.micro_tokens or sys.maxsize, max_length * len(rows))
+        if self.schedule.n_processes > 1:
             raise InputError(
                 f"Memory ran out in one of several processes ({reason}). Set "
-                f"runtime.micro_batch_tokens to {tokens // 2} and run the same command again."
+                f"runtime.micro_batch_tokens to {n_tokens // 2} and run the same command again."
             )
         if len(self._split_update(rows)) < len(rows):
-            standing.micro_tokens = max(longest, tokens // 2)
-            standing.n_halvings += 1
-        elif not standing.gradient_checkpointing:
-            standing.gradient_checkpointing = True
-            self.save_activations()
+            state.micro_tokens = max(max_length, n_tokens // 2)
+            state.n_halvings += 1
+        elif not state.gradient_checkpointing:
+            state.gradient_checkpointing = True
+            self.enable_gradient_checkpointing()
         else:
             raise InputError(
-                f"memory does not hold one row of {longest} tokens ({reason}); lower max_length, "
-                "use lora, or take a smaller model"
+                f"Memory does not hold one row of {max_length} tokens ({reason}). Lower "
+                "max_length, use lora, or use a smaller model."
             )
 
-    def save_activations(self) -> None:
-        """Gradient checkpointing from here on."""
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass from now on."""
         model: Any = self.local.model
-        model.enable_input_require_grads()  # or nothing reaches an adapter
-        newer = hasattr(model, "activation_checkpointing_enable")
-        switch = "activation_checkpointing_enable" if newer else "gradient_checkpointing_enable"
-        getattr(model, switch)({"use_reentrant": False})
+        model.enable_input_require_grads()  # without it no gradient reaches an adapter
+        is_new = hasattr(model, "activation_checkpointing_enable")
+        name = "activation_checkpointing_enable" if is_new else "gradient_checkpointing_enable"
+        getattr(model, name)({"use_reentrant": False})
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """0: counting parameters at every step is slow and nobody asks."""
+    def floating_point_ops(self, inputs: Mapping[str, object]) -> int:
+        """Return 0: the count is slow and unused."""
         return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
         if "loss" in logs:
-            self.watch.write(self.state.global_step, logs)
+            self.monitor.write_log(self.state.global_step, logs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        self.watch.finish_checkpoint()
+        self.monitor.finish_checkpoint()
 
 
 def _unwrap_single(items: list[UpdateShard]) -> dict[str, UpdateShard]:
     (item,) = items
-    return {"share": item}
+    return {"shard": item}
+
+
+def sample_targets(
+    local: LocalModel,
+    rows: Sequence[TokenizedSequence],
+    names: Sequence[str],
+    *,
+    fraction: float,
+    seed: int,
+    max_new_tokens: int,
+) -> list[TokenizedSequence]:
+    """Return the rows in order, about `fraction` of them with a target that the model samples.
+
+    names[i] names row i and its update. The random streams of a row depend on its name and the seed
+    only, so batches, processes and resumed runs change nothing. The tokens of a sampled target
+    share the total weight of the row's own target, so the weight of an update does not change. A
+    row without a prompt keeps its own target.
+    """
+    selected = [
+        i
+        for i, (row, name) in enumerate(zip(rows, names, strict=True))
+        if row.n_prompt and make_rng(seed, f"choose {name}").random() < fraction
+    ]
+    prompts = [
+        PromptRow(rows[i].ids[: rows[i].n_prompt], seed, f"sample {names[i]}") for i in selected
+    ]
+    stop_ids = find_stop_ids(local.tokenizer, local.model)
+    samples = sample_ids(local, prompts, max_new_tokens, stop_ids)
+    result = list(rows)
+    for i, prompt, target in zip(selected, prompts, samples, strict=True):
+        if len(target) < max_new_tokens:
+            target = [*target, find_turn_end_id(local.tokenizer)]
+        weight = sum(rows[i].weights) / len(target)
+        n_prompt = rows[i].n_prompt
+        weights = (0.0,) * n_prompt + (weight,) * len(target)
+        result[i] = TokenizedSequence((*prompt.ids, *target), weights, n_prompt)
+    return result

@@ -1,37 +1,50 @@
-"""What one training is, in one value that can be handed to another process."""
+"""What a training gets and what it reports. This module imports no torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bridgekd.lm.load import LocalModel
-from bridgekd.lm.reference_model import ReferenceSpec
+from pydantic import BaseModel, ConfigDict
+
 from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
 from bridgekd.records import TrainingSequence
 from bridgekd.variants import VariantSettings
 
-Validate = Callable[[LocalModel], float]
+if TYPE_CHECKING:
+    from bridgekd.lm.load import LocalModel
+
+Validate = Callable[["LocalModel"], float]
 NLL = VariantSettings(name="nll")
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceSpec:
+    """A reference model as a folder or a Hub id."""
+
+    model: str | Path
+    revision: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """Train `base` on `rows` for `n_updates` optimizer updates and save it into `out`.
+    """Train `base` on `rows` for `n_updates` optimizer updates and save it in `output_dir`.
 
-    Rows are shuffled for every epoch, and epochs follow without a gap. `validate` (higher is
-    better) is called `config.evaluations` times, evenly spaced and at the end; the best weights are
-    saved, the earliest of equals; without it the last. Rows longer than `config.max_length`, or
-    than the model has positions for, are left out or cut, and counted.
+    Rows are shuffled for every epoch, and updates may cross epochs. `validate` (higher is better)
+    is called `config.n_evaluations` times, evenly spaced, the last time at the end. The best
+    weights are saved, the earliest if several are equal. Without `validate` the last weights are
+    saved. Rows longer than `config.max_length`, or than the model has positions for, are dropped or
+    truncated, and counted.
 
-    An `objective` that needs a `reference` model falls back to the negative log-likelihood where
-    the vocabularies differ, and the log says so. Without `runtime.micro_batch_tokens` free memory
-    limits a micro-batch; `free_bytes` overrides what is measured. Checkpoints go into `workdir`
-    (None: a folder in `out` that is removed at the end).
+    An `objective` that needs a `reference` model falls back to the negative log-likelihood if the
+    vocabularies differ, and the log reports it. Without `runtime.micro_batch_tokens`, free memory
+    limits a micro-batch; `free_bytes` overrides the measured value. Checkpoints are in `workdir`
+    (None: a folder in `output_dir` that is removed at the end).
     """
 
     base: str | Path
     rows: Sequence[TrainingSequence]
-    out: Path
+    output_dir: Path
     config: TrainOptions
     n_updates: int
     seed: int
@@ -49,4 +62,35 @@ class TrainingJob:
     @property
     def resume_dir(self) -> Path:
         """The folder of the checkpoints."""
-        return self.workdir or self.out / "resume"
+        return self.workdir or self.output_dir / "resume"
+
+
+class TrainingLog(BaseModel):
+    """What a training did. It used `n_rows`, dropped `n_too_long` and shortened `n_truncated` rows.
+
+    `n_tokens` counts prompt and target tokens over all updates, without padding; `n_target_tokens`
+    counts the tokens with a loss. `validations` has (update, value) pairs. `best_update` is the
+    update whose weights were saved. `seconds` covers all attempts of a training that resumed at
+    update `resumed_at`; `tokens_per_s` covers the last attempt only. `micro_tokens` and
+    `gradient_checkpointing` are the final values. `n_halvings` counts how often memory ran out.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    n_rows: int
+    n_too_long: int
+    n_truncated: int
+    n_tokens: int
+    n_target_tokens: int
+    n_updates: int
+    best_update: int
+    validations: tuple[tuple[int, float], ...]
+    seconds: float
+    tokens_per_s: float
+    resumed_at: int
+    micro_tokens: int | None
+    n_halvings: int
+    gradient_checkpointing: bool
+    padding_free: bool
+    n_processes: int
+    used_reference: bool = False  # whether the objective had logits of a reference model

@@ -1,8 +1,8 @@
-"""Which rows every optimiser update sees, and how its rows become micro-batches.
+"""The rows of every optimizer update, and the tensors of a micro-batch.
 
-The one idea: the order of all rows over all updates is fixed before the first step, and an update
-knows the weight of all its tokens. So the loss is right however an update is cut up: into
-micro-batches, over processes, or again after memory ran out.
+The order of all rows over all updates is fixed before the first update, and an update knows the
+weight of all its tokens. So the loss is correct for every split of an update: into micro-batches,
+over processes, or again after memory ran out.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bridgekd.lm.collate import batch_by_max_tokens
+from bridgekd.lm.collate import pad_rows
 from bridgekd.lm.tokenization import TokenizedSequence
 from bridgekd.rng import make_rng
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateShard:
-    """What one process does of one update: its rows, longest first, and the weight of the whole
-    update over all processes.
-    """
+    """The rows of one process in one update, longest first, and the weight of the whole update."""
 
     rows: tuple[int, ...]
     weight: float
@@ -31,28 +29,38 @@ class UpdateShard:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """A micro-batch on its device, n rows of tokens in a rectangle or all rows in one.
+    """A micro-batch on its device: n padded rows, or all rows packed into one.
 
-    ids [n, width]; mask [n, width], None for rows in one line; positions [1, width] there, else
-    None. The logits at `places`, counted through ids row by row, predict `targets` with `weights`,
-    all [m]: no other logits are wanted. sequence_ids [m]: the row of each, counted from 0.
+    ids: [n, width]. mask: [n, width]; None for packed rows. position_ids: [1, width]; None for
+    padded rows. The logits at `positions` of the flattened ids predict `targets` with `weights`,
+    all [m]. sequence_ids: [m], the row of each target.
     """
 
     ids: Tensor
     mask: Tensor | None
-    positions: Tensor | None
-    places: Tensor
+    position_ids: Tensor | None
+    positions: Tensor
     targets: Tensor
     weights: Tensor
     sequence_ids: Tensor
 
+    @property
+    def forward_arguments(self) -> dict[str, object]:
+        """The arguments of a forward pass over this batch."""
+        arguments: dict[str, object] = {
+            "input_ids": self.ids, "attention_mask": self.mask, "use_cache": False,
+        }  # fmt: skip
+        if self.position_ids is not None:
+            arguments["position_ids"] = self.position_ids
+        return arguments
+
 
 class UpdateSchedule(Dataset[UpdateShard]):
-    """All updates in order, each cut into one share a process: item k is share k mod n_processes
-    of update k // n_processes.
+    """All updates in order, each split into one shard per process.
 
-    Rows are shuffled anew for every pass and passes follow on without a gap. Within an update the
-    rows are dealt out by length, so that no process waits long for another.
+    Item k is shard k mod n_processes of update k // n_processes. Rows are shuffled for every epoch,
+    and updates may cross epochs. The rows of an update are dealt out by length, so that no process
+    waits long for another.
     """
 
     def __init__(
@@ -70,10 +78,10 @@ class UpdateSchedule(Dataset[UpdateShard]):
         by_length = np.argsort(-self.lengths[updates], axis=1, kind="stable")
         self.rows = np.take_along_axis(updates, by_length, axis=1)
         weights = np.array([sum(row.weights) for row in rows])
-        counted = np.array([sum(w > 0 for w in row.weights) for row in rows])
+        n_targets = np.array([sum(w > 0 for w in row.weights) for row in rows])
         self.weight = weights[self.rows].sum(axis=1)
-        self._tokens = self.lengths[self.rows].sum(axis=1)
-        self._targets = counted[self.rows].sum(axis=1)
+        self._n_tokens = self.lengths[self.rows].sum(axis=1)
+        self._n_targets = n_targets[self.rows].sum(axis=1)
         self.n_processes = n_processes
 
     def __len__(self) -> int:
@@ -81,84 +89,68 @@ class UpdateSchedule(Dataset[UpdateShard]):
 
     def __getitem__(self, index: int) -> UpdateShard:
         update, process = divmod(index, self.n_processes)
-        mine = self.rows[update, process :: self.n_processes]
-        return UpdateShard(tuple(mine.tolist()), float(self.weight[update]))
+        rows = self.rows[update, process :: self.n_processes]
+        return UpdateShard(tuple(rows.tolist()), float(self.weight[update]))
 
-    def max_shard_tokens(self) -> int:
+    def count_max_shard_tokens(self) -> int:
         """Return the tokens, padding included, of the largest shard in one micro-batch."""
         n_rows = -(-self.rows.shape[1] // self.n_processes)
         return int(n_rows * self.lengths[self.rows].max())
 
     def count_tokens_until(self, update: int) -> int:
-        """Prompt and target tokens of the updates up to this one, without padding."""
-        return int(self._tokens[:update].sum())
+        """Return the prompt and target tokens of the first updates, without padding."""
+        return int(self._n_tokens[:update].sum())
 
     def count_targets_until(self, update: int) -> int:
-        """Those of them that are learnt."""
-        return int(self._targets[:update].sum())
+        """Return the tokens of the first updates that have a loss."""
+        return int(self._n_targets[:update].sum())
 
 
-def shuffle_epochs(n_rows: int, n_wanted: int, seed: int) -> NDArray[np.int64]:
-    """Row numbers [n_wanted]: one shuffled pass after the other."""
+def shuffle_epochs(n_rows: int, n_samples: int, seed: int) -> NDArray[np.int64]:
+    """Return row numbers [n_samples]: shuffled epochs, one after the other."""
     rng = make_rng(seed, "shuffle updates")
-    passes = [rng.permutation(n_rows) for _ in range(-(-n_wanted // n_rows))]
-    return np.concatenate(passes)[:n_wanted]
-
-
-def split_micro_batches(lengths: Sequence[int], most_tokens: int | None) -> list[list[int]]:
-    """Places of rows in micro-batches of at most `most_tokens` tokens with padding; None: all at
-    once. A longer row is one of its own.
-    """
-    if most_tokens is None:
-        return [list(range(len(lengths)))] if lengths else []
-    return batch_by_max_tokens(lengths, most_tokens)
+    epochs = [rng.permutation(n_rows) for _ in range(-(-n_samples // n_rows))]
+    return np.concatenate(epochs)[:n_samples]
 
 
 def pad_batch(rows: Sequence[TokenizedSequence], pad_id: int, device: str) -> MicroBatch:
-    """Every row from the left edge, padded on the right. The last token predicts nothing."""
-    width = max(len(row.ids) for row in rows) - 1
-    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), width), dtype=np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids) - 1] = row.ids[:-1]
-        mask[i, : len(row.ids) - 1] = 1
-    starts = [i * width for i in range(len(rows))]
-    return _batch(rows, ids, mask, None, starts, device)
+    """Return the rows padded on the right. The last token of a row predicts nothing."""
+    ids, mask = pad_rows([row.ids[:-1] for row in rows], pad_id, device, side="right")
+    starts = [i * ids.shape[1] for i in range(len(rows))]
+    return _build_batch(rows, ids, mask, None, starts)
 
 
 def pack_batch(rows: Sequence[TokenizedSequence], device: str) -> MicroBatch:
-    """All rows one behind the other in [1, width], kept apart by positions that start anew."""
+    """Return all rows in [1, width]; position ids that restart at 0 separate them."""
     lengths = [len(row.ids) - 1 for row in rows]
-    ids = np.concatenate([np.array(row.ids[:-1], dtype=np.int64) for row in rows])
-    positions = np.concatenate([np.arange(n) for n in lengths])
+    ids = torch.tensor([[token for row in rows for token in row.ids[:-1]]], device=device)
+    position_ids = torch.cat([torch.arange(n) for n in lengths])[None].to(device)
     starts = np.cumsum([0, *lengths[:-1]]).tolist()
-    return _batch(rows, ids[None], None, positions[None], starts, device)
+    return _build_batch(rows, ids, None, position_ids, starts)
 
 
-def _batch(
+def _build_batch(
     rows: Sequence[TokenizedSequence],
-    ids: NDArray[np.int64],
-    mask: NDArray[np.int64] | None,
-    positions: NDArray[np.int64] | None,
+    ids: Tensor,
+    mask: Tensor | None,
+    position_ids: Tensor | None,
     starts: Sequence[int],
-    device: str,
 ) -> MicroBatch:
-    """Row i's first token lies at starts[i]."""
+    """Return a micro-batch in which the first token of row i is at starts[i]."""
     weights = [np.array(row.weights[1:], dtype=np.float32) for row in rows]
     counted = [np.flatnonzero(w > 0) for w in weights]
-    where = zip(counted, starts, strict=True)
-    targets = [np.array(r.ids[1:], dtype=np.int64)[c] for r, c in zip(rows, counted, strict=True)]
+    targets = [
+        np.array(row.ids[1:], dtype=np.int64)[c] for row, c in zip(rows, counted, strict=True)
+    ]
+    positions = [c + start for c, start in zip(counted, starts, strict=True)]
     kept = [w[c] for w, c in zip(weights, counted, strict=True)]
+    sequence_ids = np.repeat(np.arange(len(rows)), [len(c) for c in counted])
 
-    def placed(array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    def to_tensor(array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(ids.device)
 
     return MicroBatch(
-        ids=placed(ids),
-        mask=None if mask is None else placed(mask),
-        positions=None if positions is None else placed(positions),
-        places=placed(np.concatenate([c + start for c, start in where])),
-        targets=placed(np.concatenate(targets)),
-        weights=placed(np.concatenate(kept)),
-        sequence_ids=placed(np.repeat(np.arange(len(rows)), [len(c) for c in counted])),
-    )
+        ids, mask, position_ids, to_tensor(np.concatenate(positions)),
+        to_tensor(np.concatenate(targets)), to_tensor(np.concatenate(kept)),
+        to_tensor(sequence_ids),
+    )  # fmt: skip

@@ -52,7 +52,7 @@ def teach_assistant(
 
 
 def build_assistant_arm(assistant: Artifact, strategy: str | None = None, label: str = "") -> Arm:
-    """Return the trained assistant as an arm; its name has any strategy but the recipe's own."""
+    """Return the trained assistant as an arm. A strategy that replaces the recipe's names it."""
     name = "assistant" if strategy is None else f"{strategy}_assistant"
     title = "Assistant, trained" if strategy is None else f"Assistant, {label}"
     card = "The assistant of the method: it learned from the teacher's own rationales."

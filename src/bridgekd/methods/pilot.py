@@ -5,7 +5,6 @@
 from collections.abc import Iterator
 
 from bridgekd.io.artifact_store import Artifact
-from bridgekd.recipe import Role
 from bridgekd.rng import SEED_STEP
 from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.early_stopping import PromptMode
@@ -62,13 +61,13 @@ def _train_without_teacher(run: Run, pool: Artifact, held_out: Artifact) -> Pilo
     """Yield the students that need no query."""
     instructed = run.instruct_student()
     if instructed != run.student:
-        yield _label("base", run.student, "student")
-    yield _label("instructed", instructed, "student", run.student_prompt_mode)
+        yield _label("base", run.student)
+    yield _label("instructed", instructed, run.student_prompt_mode)
     if not run.recipe.data.unlabeled:
         rows = AnswerRows(size=None, answer_weight=run.recipe.student.answer_weight)
         settings = build_student_settings(run.recipe, rows)
         student = run.make(train_student, settings, instructed, held_out, epoch_pool=pool)
-        yield _label("answers_only", student, "student", settings.prompt_mode)
+        yield _label("answers_only", student, settings.prompt_mode)
 
 
 def _train_with_teacher(
@@ -86,17 +85,13 @@ def _train_with_teacher(
             assistant = run.train_assistant(pool, warm, [sample], offset)
             annotated = run.annotate(held_out, assistant)
             via_assistant = run.train_student(pool, instructed, [annotated], offset)
-            yield _label("direct", direct, "student", mode, fraction)
-            yield _label("assistant", assistant, "assistant", fraction=fraction)
-            yield _label("via_assistant", via_assistant, "student", mode, fraction)
+            yield _label("direct", direct, mode, fraction)
+            yield _label("assistant", assistant, fraction=fraction)
+            yield _label("via_assistant", via_assistant, mode, fraction)
 
 
 def _label(
-    pilot_role: PilotRole,
-    model: Artifact,
-    role: Role,
-    mode: PromptMode = "cot",
-    fraction: float = 0.0,
+    role: PilotRole, model: Artifact, mode: PromptMode = "cot", fraction: float = 0.0
 ) -> tuple[PilotModelSettings, Arm]:
-    arm = Arm(pilot_role, pilot_role, model, role, mode)
-    return PilotModelSettings(role=pilot_role, fraction=fraction), arm
+    arm = Arm(role, role, model, "assistant" if role == "assistant" else "student", mode)
+    return PilotModelSettings(role=role, fraction=fraction), arm

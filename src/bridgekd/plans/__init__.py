@@ -1,1 +1,1 @@
-"""What a run would do, cost and take, before it starts."""
+"""The plan of a run before it starts: its stages, cost and duration."""

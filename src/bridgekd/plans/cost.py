@@ -1,9 +1,9 @@
-"""What is still to be purchased: each purchase by itself, and all of them together.
+"""The cost of the purchases of a plan: of each one, and of all together.
 
-The one idea: a question that several arms, seeds or budgets ask is one request, paid once. Where it
-is known what each will ask, the requests are counted exactly; where a selection is still to be
-made, the cost together lies between that of the most expensive purchase, as all may select the same
-questions, and that of all separate ones. Which requests a purchase has, its stage says
+The one idea: a question that several arms, seeds or budgets send is one request, which is paid
+once. If the questions of all purchases are known, the requests are counted exactly. If a selection
+is not made yet, all purchases may select the same questions, so the total cost is between that of
+the most expensive purchase and the sum of all. The stage of a purchase plans its requests
 (`stages/query_teacher.py`).
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 from bridgekd.api_client.request_key import (
     TeacherRequest,
@@ -42,18 +41,16 @@ from bridgekd.stages.load_data import LoadPoolSettings, split_validation
 from bridgekd.stages.query_teacher import (
     PlanInputs,
     PlannedRequests,
-    TeacherRequestSettings,
     iter_requests,
 )
-from bridgekd.teacher.transport import KnownAnswers
 from bridgekd.teacher.transports import resolve_teacher
 
 
 @dataclass(frozen=True, slots=True)
-class PurchaseSummary:
-    """One purchase still to come; `requests` has no examples here.
+class PlannedPurchase:
+    """One purchase of a plan; `requests` has no examples here.
 
-    n_unrecorded: questions that recordings have no answer for.
+    n_unrecorded: questions that have no answer in the recordings.
     """
 
     stage: str
@@ -65,18 +62,18 @@ class PurchaseSummary:
 
 @dataclass(frozen=True, slots=True)
 class PlanContext:
-    """What planning works on; pools and forecasts are made once."""
+    """The run and the data of a plan; every pool and forecast is made once."""
 
     run: Run
     store: PlanStore
     test: Sequence[Example]
     pools: dict[str, LazyRows[Example]] = field(default_factory=dict)
-    forecasts: dict[Any, CostForecast] = field(default_factory=dict)
+    forecasts: dict[object, CostForecast] = field(default_factory=dict)
 
     def read_pool(self, artifact: Artifact) -> LazyRows[Example]:
         """Return the pool that this artifact is or would be.
 
-        A planned stage that makes a pool of another one is taken to keep every question.
+        A planned stage that makes a pool of another one is assumed to keep every question.
         """
         name = artifact.path.name
         if name not in self.pools and artifact.done:
@@ -91,7 +88,7 @@ class PlanContext:
         return self.pools[name]
 
     def plan_requests(self, planned: Planned) -> PlannedRequests:
-        """Return what a paid stage would send, as the stage says."""
+        """Return what a paid stage would send."""
         assert planned.stage.plan_requests is not None
         inputs = PlanInputs(self.store.planned, self.read_pool, self.test)
         requests: PlannedRequests = planned.stage.plan_requests(planned, inputs)
@@ -99,77 +96,75 @@ class PlanContext:
 
     def forecast_single(self, requests: PlannedRequests) -> CostForecast:
         """Return the cost of one purchase."""
-        questions = {requests.request.model_dump_json(): (requests.request, requests.examples)}
-        return self._forecast(questions, requests.limits, ordered=requests.is_selected)
+        return self._forecast([requests], requests.limits, ordered=requests.is_selected)
 
     def forecast_union(self, several: Sequence[PlannedRequests]) -> CostForecast:
-        """Return the cost of every question that these purchases name, each once."""
-        examples: dict[str, dict[str, Example]] = {}
+        """Return the cost of all questions of these purchases, each paid once."""
+        groups: dict[str, list[PlannedRequests]] = {}
         for requests in several:
-            named = examples.setdefault(requests.request.model_dump_json(), {})
-            named.update({e.id: e for e in requests.examples})
-        asks = {r.request.model_dump_json(): r.request for r in several}
-        questions = {key: (ask, list(examples[key].values())) for key, ask in asks.items()}
-        return self._forecast(questions, Limits(), ordered=True)
+            groups.setdefault(requests.request.model_dump_json(), []).append(requests)
+        merged = [
+            replace(group[0], examples=list({e.id: e for r in group for e in r.examples}.values()))
+            for group in groups.values()
+        ]
+        return self._forecast(merged, Limits(), ordered=True)
 
     def count_unrecorded(self, requests: PlannedRequests) -> int:
-        """Return how many of the questions recordings have no answer for."""
+        """Return the number of questions that have no answer in the recordings."""
         answers = resolve_teacher(self.run.recipe.teacher).load_answers()
         if answers is None:
             return 0
-        calls = iter_requests(requests.request, requests.examples, self.run.few_shot)
-        return sum(len(answers.find_missing(part)) for part in iter_chunks(calls))
+        chunks = iter_chunks(self._iter_requests(requests))
+        return sum(len(answers.find_missing(chunk)) for chunk in chunks)
+
+    def _iter_requests(self, requests: PlannedRequests) -> Iterator[TeacherRequest]:
+        return iter_requests(requests.request, requests.examples, self.run.few_shot)
 
     def _forecast(
-        self,
-        questions: Mapping[str, tuple[TeacherRequestSettings, Sequence[Example]]],
-        limits: Limits,
-        *,
-        ordered: bool,
+        self, several: Sequence[PlannedRequests], limits: Limits, *, ordered: bool
     ) -> CostForecast:
         names = hashlib.sha256()
-        for ask, (_, examples) in questions.items():
-            names.update(f"{ask} {len(examples)} ".encode())
-            for example in examples:
+        for requests in several:
+            names.update(f"{requests.request.model_dump_json()} {len(requests.examples)} ".encode())
+            for example in requests.examples:
                 names.update(f"{example.id} ".encode("utf-8", "surrogatepass"))
-        key, run = (ordered, limits, names.digest()), self.run
+        key, recipe = (ordered, limits, names.digest()), self.run.recipe
         if key not in self.forecasts:
-            calls = (iter_requests(ask, named, run.few_shot) for ask, named in questions.values())
             self.forecasts[key] = forecast_purchase(
-                chain.from_iterable(calls),
-                teacher=run.recipe.teacher,
+                chain.from_iterable(map(self._iter_requests, several)),
+                teacher=recipe.teacher,
                 limits=limits,
-                ledger=run.ctx.ledger,
+                ledger=self.run.ctx.ledger,
                 ordered=ordered,
-                hard_stop_usd=run.recipe.hard_limit_usd,
+                hard_limit_usd=recipe.hard_limit_usd,
             )
         return self.forecasts[key]
 
 
 def collect_purchases(
-    world: PlanContext, pending: Sequence[Planned]
-) -> tuple[tuple[PurchaseSummary, ...], CostForecast | None]:
-    """Return every purchase, and the cost of all together; None if there is none."""
+    context: PlanContext, pending: Sequence[Planned]
+) -> tuple[tuple[PlannedPurchase, ...], CostForecast | None]:
+    """Return every purchase and their total cost; None if there is none."""
     if not pending:
         return (), None
-    requests = [world.plan_requests(planned) for planned in pending]
-    forecasts = [world.forecast_single(r) for r in requests]
+    requests = [context.plan_requests(planned) for planned in pending]
+    forecasts = [context.forecast_single(r) for r in requests]
     purchases = tuple(
-        PurchaseSummary(
+        PlannedPurchase(
             planned.artifact.stage,
             planned.artifact.path.name,
-            # A plan outlives the pool, and many purchases of a large one would fill the memory.
+            # A plan outlives the pool. The examples of many purchases would fill the memory.
             replace(r, examples=()),
             forecast,
-            world.count_unrecorded(r),
+            context.count_unrecorded(r),
         )
         for planned, r, forecast in zip(pending, requests, forecasts, strict=True)
     )
-    return purchases, _forecast_together(world, requests, forecasts)
+    return purchases, _forecast_total(context, requests, forecasts)
 
 
-def _forecast_together(
-    world: PlanContext, requests: Sequence[PlannedRequests], forecasts: Sequence[CostForecast]
+def _forecast_total(
+    context: PlanContext, requests: Sequence[PlannedRequests], forecasts: Sequence[CostForecast]
 ) -> CostForecast:
     known: list[PlannedRequests] = []
     groups: dict[str, list[CostForecast]] = {}
@@ -181,19 +176,17 @@ def _forecast_together(
     everything = None
     n_open = sum(max(f.n_queries for f in group) for group in groups.values())
     if n_open > max(len(r.examples) for r in requests) / 2:
-        everything = world.forecast_union(requests)
-    union = [[world.forecast_union(known)]] if known else []
-    room = _get_room(world.run.ctx.ledger, world.run.recipe.hard_limit_usd)
+        everything = context.forecast_union(requests)
+    union = [[context.forecast_union(known)]] if known else []
+    room = _compute_room(context.run.ctx.ledger, context.run.recipe.hard_limit_usd)
     return forecast_total([*union, *groups.values()], everything=everything, room_microusd=room)
 
 
-def _get_room(ledger: Path, hard_stop_usd: float | None) -> int | None:
-    """Return what the hard stop leaves for new money; None if there is none."""
-    return (
-        None
-        if hard_stop_usd is None
-        else to_microusd(hard_stop_usd) - read_reserved_microusd(ledger)
-    )
+def _compute_room(ledger: Path, hard_limit_usd: float | None) -> int | None:
+    """Return what the hard limit leaves for new money; None without a hard limit."""
+    if hard_limit_usd is None:
+        return None
+    return to_microusd(hard_limit_usd) - read_reserved_microusd(ledger)
 
 
 def forecast_purchase(
@@ -203,80 +196,73 @@ def forecast_purchase(
     limits: Limits,
     ledger: Path,
     ordered: bool,
-    hard_stop_usd: float | None = None,
+    hard_limit_usd: float | None = None,
 ) -> CostForecast:
-    """Return the cost of `requests` by what the ledger knows.
+    """Return the cost of `requests` from the answers in the ledger.
 
-    They are sent in their order or, unless `ordered`, it is any `limits.queries` of them. They are
-    looked at part by part, and none is kept.
+    They are sent in their order; unless `ordered`, any `limits.queries` of them are sent. They are
+    read in chunks and not kept in memory.
     """
     resolved = resolve_teacher(teacher)
     answers = resolved.load_answers()
     price = resolved.price if answers is None else resolved.price or Price(input=0, output=0)
-    calls: list[PlannedRequest] = []
+    planned: list[PlannedRequest] = []
     seen: set[str] = set()
-    example: Mapping[str, Any] | None = None
-    for part in iter_chunks(requests):
-        bodies = [build_request(teacher, r) for r in part]
+    example: Mapping[str, object] | None = None
+    for chunk in iter_chunks(requests):
+        bodies = [build_request(teacher, r) for r in chunk]
         example = example or bodies[0]
         keys = [compute_request_key(body) for body in bodies]
         settled = read_known_costs(ledger, keys)
         if answers is not None:
-            settled = _price_recorded(answers, keys, part) | settled
-        elif ordered:  # refuses a prompt that is too long for its price
-            longest = max(part, key=lambda r: compute_max_prompt_tokens(r.messages))
+            costs = zip(keys, map(answers.get_cost, chunk), strict=True)
+            recorded = {k: KnownCost(c.cost_microusd, c.n_tokens, is_unpaid=True) for k, c in costs}
+            settled = recorded | settled
+        elif ordered:  # raises InputError if a prompt is too long for the price
+            longest = max(chunk, key=lambda r: compute_max_prompt_tokens(r.messages))
             resolved.check_prompt_length(longest.id, resolved.compute_max_cost(longest))
-        calls += plan_requests(
+        repeats = []
+        for key in keys:
+            repeats.append(key in seen)
+            seen.add(key)
+        planned += plan_requests(
             [get_billed_messages(body) for body in bodies],
             price,
             teacher.max_tokens,
             settled=[settled.get(key) for key in keys],
-            repeats=[_mark_seen(key, seen) for key in keys],
+            repeats=repeats,
         )
     evidence = LengthEvidence("recordings")
     if answers is None:
         evidence = _load_evidence(ledger, example, seen if ordered else set(), teacher)
     return forecast_cost(
-        calls,
+        planned,
         price=price,
         max_tokens=teacher.max_tokens,
         limits=limits,
         ordered=ordered,
         evidence=evidence,
-        room_microusd=_get_room(ledger, hard_stop_usd),
+        room_microusd=_compute_room(ledger, hard_limit_usd),
     )
 
 
 def iter_chunks(requests: Iterable[TeacherRequest]) -> Iterator[list[TeacherRequest]]:
-    """Yield some thousands at a time: a pool of millions is never in memory as requests."""
-    coming = iter(requests)
-    while part := list(islice(coming, ROW_GROUP_SIZE)):
-        yield part
-
-
-def _mark_seen(key: str, seen: set[str]) -> bool:
-    """Return whether a key was seen; it is from now on."""
-    if key in seen:
-        return True
-    seen.add(key)
-    return False
-
-
-def _price_recorded(
-    answers: KnownAnswers, keys: Sequence[str], requests: Sequence[TeacherRequest]
-) -> dict[str, KnownCost]:
-    """Return what each request will cost, by key."""
-    costs = {key: answers.get_cost(r) for key, r in zip(keys, requests, strict=True)}
-    return {key: KnownCost(c.cost_microusd, c.n_tokens, is_unpaid=True) for key, c in costs.items()}
+    """Yield lists of some thousands, so a pool of millions is never in memory as requests."""
+    remaining = iter(requests)
+    while chunk := list(islice(remaining, ROW_GROUP_SIZE)):
+        yield chunk
 
 
 def _load_evidence(
-    ledger: Path, example: Mapping[str, Any] | None, own: Collection[str], teacher: TeacherOptions
+    ledger: Path,
+    example: Mapping[str, object] | None,
+    own_keys: Collection[str],
+    teacher: TeacherOptions,
 ) -> LengthEvidence:
     answers = read_known_answers(ledger, example) if example is not None else []
     return choose_evidence(
-        [a.usage for a in answers if a.same_template and a.key in own],
-        [a.usage for a in answers if a.same_template and a.key not in own],
+        [a.usage for a in answers if a.same_template and a.key in own_keys],
+        [a.usage for a in answers if a.same_template and a.key not in own_keys],
         [a.usage for a in answers if not a.same_template],
         teacher.expected_completion_tokens,
     )

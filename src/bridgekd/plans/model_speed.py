@@ -1,6 +1,6 @@
-"""Speeds of local models: measured by `plan --time`, saved in the store, and turned into seconds.
+"""Measure the speeds of local models, save them in the store, and estimate seconds from them.
 
-A speed belongs to one model, one machine, one kind of work and the settings that change it. Its
+A speed belongs to one model, one machine, one type of work and the settings that change it. Its
 file may be deleted at any time: `plan --time` measures again.
 """
 
@@ -31,13 +31,13 @@ from bridgekd.throughput import WorkKind, WorkRate
 
 SPEED_FILE = "speeds.json"
 LENGTH_LOG_SD = 0.4  # of the lengths of rationales
-N_SAMPLES = 64  # questions that speeds are measured with
+N_SAMPLES = 64  # questions for one measurement
 _MIN_STEPS = 32
 _ANSWER_TOKENS = 4.0  # the mark before an answer, and the end token
 
 
 class SpeedKey(FrozenModel):
-    """What a speed belongs to; `options` is JSON of the settings that change it."""
+    """The identity of a speed; `options` lists the settings that change it."""
 
     model: str
     machine: str
@@ -46,9 +46,11 @@ class SpeedKey(FrozenModel):
 
 
 class ModelSpeed(FrozenModel):
-    """A measured speed: `rate` by update or decoding step, `reading` by prompt token; `batch_size`
-    of generation, `load_s` to load the model. The tokenizer makes `tokens_per_character` of a
-    question, and the prompt adds `prompt_tokens`.
+    """A measured speed of one model.
+
+    rate: of updates or decoding steps. reading: of prompt tokens. batch_size: of generation.
+    load_s: seconds to load the model. A question has `tokens_per_character`, and the prompt adds
+    `prompt_tokens`.
     """
 
     key: SpeedKey
@@ -64,39 +66,41 @@ class _SpeedFile(FrozenModel):
     speeds: tuple[ModelSpeed, ...] = ()
 
 
-def make_key(work: Workload, live: RunContext) -> SpeedKey:
-    """Return what the speed of this work belongs to."""
-    is_training = work.kind is WorkKind.TRAINING
-    options = f"batch_size={live.runtime.get_batch_size(work.role)}"
+def make_key(work: Workload, ctx: RunContext) -> SpeedKey:
+    """Return the key of the speed of this work."""
+    is_training, runtime = work.kind is WorkKind.TRAINING, ctx.runtime
+    options = f"batch_size={runtime.get_batch_size(work.role)}"
     if is_training and work.train is not None:
         lora = work.lora and work.lora.model_dump_json()
-        options = f"batch_size={work.train.batch_size} lora={lora}"
-        for name in ("num_processes", "micro_batch_tokens", "attn_implementation"):
-            options += f" {name}={getattr(live.runtime, name)}"
+        options = (
+            f"batch_size={work.train.batch_size} lora={lora} num_processes={runtime.num_processes} "
+            f"micro_batch_tokens={runtime.micro_batch_tokens} "
+            f"attn_implementation={runtime.attn_implementation}"
+        )
     threads = os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
     return SpeedKey(
         model=work.base.fingerprint,
-        machine=f"{platform.node()} {live.device} {threads}",
+        machine=f"{platform.node()} {ctx.device} {threads}",
         kind=work.kind if is_training else WorkKind.GENERATION,
         options=options,
     )
 
 
 def read_speeds(store: Path) -> dict[SpeedKey, ModelSpeed]:
-    """Return the speeds that were measured for a store; empty if its file is not readable."""
+    """Return the speeds in a store; empty if their file is missing or not readable."""
     try:
-        found = _SpeedFile.model_validate_json((store / SPEED_FILE).read_bytes())
+        file = _SpeedFile.model_validate_json((store / SPEED_FILE).read_bytes())
     except (OSError, ValidationError):
         return {}
-    return {speed.key: speed for speed in found.speeds}
+    return {speed.key: speed for speed in file.speeds}
 
 
 def save_speed(store: Path, speed: ModelSpeed) -> None:
-    """Add a speed to the file of a store, in place of the one with the same key."""
-    known = read_speeds(store) | {speed.key: speed}
+    """Write a speed to the file of a store. It replaces the one with the same key."""
+    speeds = read_speeds(store) | {speed.key: speed}
     with translate_disk_errors(store):
         store.mkdir(parents=True, exist_ok=True)
-        text = _SpeedFile(speeds=tuple(known.values())).model_dump_json(indent=1)
+        text = _SpeedFile(speeds=tuple(speeds.values())).model_dump_json(indent=1)
         write_atomic(store / SPEED_FILE, text)
 
 
@@ -119,9 +123,8 @@ def estimate_seconds(work: Workload, speed: ModelSpeed, rationale_tokens: float)
 def estimate_longest(n: float) -> float:
     """Return the expected length of the longest of n texts over the mean length.
 
-    A batch is generated until its longest text ends. Lengths are taken as log-normal; the expected
+    A batch is generated until its longest text ends. Lengths are assumed log-normal; the expected
     maximum of n normal numbers is Blom's approximation (1958).
-
     >>> [round(estimate_longest(n), 1) for n in (8, 64)]
     [1.6, 2.4]
     """
@@ -136,38 +139,38 @@ def measure_speeds(
     rationale_tokens: float,
     *,
     store: Path,
-    live: RunContext,
+    ctx: RunContext,
 ) -> None:
-    """Measure the speeds of these works with the user's own texts, and save each in the store.
+    """Measure the speeds of these workloads with the user's texts, and save each in the store.
 
-    Every model is loaded and does a few seconds of the work that it would do in a run.
+    Every model is loaded and runs for some seconds, as it would in a run.
     """
     for n_done, work in enumerate(works):
-        live.progress("measure speed", n_done, len(works))
+        ctx.progress("measure speed", n_done, len(works))
         name, revision = get_model_and_revision(work.base)
         started = time.monotonic()
-        local = lm.load_model(name, device=live.device, revision=revision)
+        local = lm.load_model(name, device=ctx.device, revision=revision)
         load_s = time.monotonic() - started
         per_character, per_prompt = lm.count_tokens(local, examples)
         reading, size = WorkRate(), 1
         if work.train is not None:
             rows = _build_rows(work, examples, instructions, rationale_tokens / per_character)
             lengths = lm.count_row_tokens(local, rows)
-            del local  # the training loads its own
+            del local  # training loads the model itself
             rate = lm.measure_training(
-                name, rows, lengths, work.train, device=live.device, revision=revision,
-                lora=work.lora, runtime=live.runtime,
+                name, rows, lengths, work.train, device=ctx.device, revision=revision,
+                lora=work.lora, runtime=ctx.runtime,
             )  # fmt: skip
         else:
             reading = lm.measure_reading(local, examples)
-            n_steps, batch_size = work.max_new_tokens, live.runtime.get_batch_size(work.role)
+            n_steps, batch_size = work.max_new_tokens, ctx.runtime.get_batch_size(work.role)
             rate, size = lm.measure_decoding(local, examples, max(_MIN_STEPS, n_steps), batch_size)
         speed = ModelSpeed(
-            key=make_key(work, live), rate=rate, reading=reading, batch_size=size, load_s=load_s,
+            key=make_key(work, ctx), rate=rate, reading=reading, batch_size=size, load_s=load_s,
             tokens_per_character=per_character, prompt_tokens=per_prompt,
         )  # fmt: skip
         save_speed(store, speed)
-    live.progress("measure speed", len(works), len(works))
+    ctx.progress("measure speed", len(works), len(works))
 
 
 def _build_rows(
@@ -176,7 +179,7 @@ def _build_rows(
     instructions: Sequence[tuple[str, str]],
     rationale_characters: float,
 ) -> list[TrainingSequence]:
-    """Training sequences of the kind that this work trains on; rationales are made of questions."""
+    """Return training sequences as this work has them. Text of questions replaces rationales."""
     if work.is_instruction:
         return [
             TrainingSequence(str(i), (Message("user", prompt),), (TargetSpan(response),))
@@ -185,15 +188,12 @@ def _build_rows(
     words = " ".join(e.question for e in examples)
     rows = []
     for i, example in enumerate(examples):
-        prompt, target = (
-            render_answer_prompt(example),
-            build_answer_target(example.answer or "unknown"),
-        )
+        answer = example.answer or "unknown"
+        prompt, target = render_answer_prompt(example), build_answer_target(answer)
         if work.has_rationale:
             z = float(ndtri((i + 0.5) / len(examples)))
             n = int(rationale_characters * exp(LENGTH_LOG_SD * z - LENGTH_LOG_SD**2 / 2))
             text = (words * (n // len(words) + 1))[:n]
-            prompt = render_cot_prompt(example)
-            target = build_cot_target(text, example.answer or "unknown", 1.0)
+            prompt, target = render_cot_prompt(example), build_cot_target(text, answer, 1.0)
         rows.append(TrainingSequence(example.id, prompt, target))
     return rows

@@ -1,7 +1,7 @@
-"""What a run will do and what it will cost, from the recipe, the data, the store and the ledger.
+"""Plan what a run would do and cost, from the recipe, the data, the store and the ledger.
 
-Sends nothing, writes nothing, takes no lock. What is known is used exactly: a ranking that is made
-(or that only a seed decides) names the prompts, and an answer in the ledger names its cost.
+A plan sends nothing, writes nothing and takes no lock. It uses all that is known: a ranking that
+exists, or that depends only on a seed, gives the prompts, and an answer in the ledger its cost.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from bridgekd.io.lazy_rows import LazyRows
 from bridgekd.io.read_pool import read_pool, read_validation
 from bridgekd.ledger.database import check_local_disk
 from bridgekd.ledger.usage_history import read_reserved_microusd
-from bridgekd.plans.cost import PlanContext, PurchaseSummary, collect_purchases
+from bridgekd.plans.cost import PlanContext, PlannedPurchase, collect_purchases
 from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
 from bridgekd.plans.stage_work import PlannedData
 from bridgekd.progress import Progress, ignore_progress
@@ -35,8 +35,10 @@ from bridgekd.throughput import WorkKind
 
 @dataclass(frozen=True, slots=True)
 class PriceInfo:
-    """The price of a call as it will be charged, and where it is from. `read` is the date of the
-    package's table; empty for the recipe's own. `batch` is the factor that is in `price`.
+    """The price of a request as it will be charged, and its source.
+
+    read_on: the date of the package's price table, "" for the recipe's own price. batch_factor: the
+    factor that `price` includes.
     """
 
     model: str
@@ -48,8 +50,14 @@ class PriceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do: its stages in order, what of them is there, and the buying still to
-    come.
+    """What a run would do: its stages in order, and the purchases that are still to be made.
+
+    n_variants: seeds times budgets; 1 for a plain run. total_cost: of all purchases, with shared
+    requests paid once. reserved_microusd: in the ledger, counts against the hard limit. host: the
+    teacher's, or the source of the answers if nothing is sent (`is_sent`). fields_sent: the parts
+    of the data that would be sent. needs_consent: False for a server on this machine that needs no
+    key. uses_server: whether a stage uses the assistant's server. server_host: its host, "" on this
+    machine. durations: of the local work; None if nothing is left to do.
     """
 
     name: str
@@ -57,57 +65,58 @@ class Plan:
     n_pool: int
     n_validation: int
     n_test: int
-    n_variants: int  # seeds times budgets; 1 for a plain run
-    purchases: tuple[PurchaseSummary, ...]  # empty: everything to be paid for is there already
-    total_cost: CostForecast | None  # the purchases' bill where calls that they share are paid once
+    n_variants: int
+    purchases: tuple[PlannedPurchase, ...]
+    total_cost: CostForecast | None
     price: PriceInfo
     hard_limit_microusd: int | None
-    reserved_microusd: int  # by the ledger, against the hard stop
-    host: str  # where questions would be sent, or what answers come from where nothing is sent
+    reserved_microusd: int
+    host: str
     is_sent: bool
-    fields_sent: str  # what of the data would be sent
-    needs_consent: bool  # not for a server on this machine that wants no key
-    uses_server: bool = False  # whether a stage to come asks the assistant's server
-    server_host: str = ""  # its host, where that is not this machine
-    durations: DurationEstimate | None = None  # of the local work; None: nothing is left to do
+    fields_sent: str
+    needs_consent: bool
+    uses_server: bool = False
+    server_host: str = ""
+    durations: DurationEstimate | None = None
 
     @property
     def remaining_microusd(self) -> int | None:
-        """What the hard stop leaves for new money; None: there is none."""
+        """What the hard limit leaves for new money; None without a hard limit."""
         if self.hard_limit_microusd is None:
             return None
         return max(0, self.hard_limit_microusd - self.reserved_microusd)
 
     @property
     def train_cost(self) -> CostForecast | None:
-        """The first purchase under the budget, if one is to come."""
+        """The cost of the first planned purchase under the budget, if any."""
         return self._find_forecast(is_evaluation=False)
 
     @property
     def eval_cost(self) -> CostForecast | None:
-        """The teacher on test questions, if that is to come."""
+        """The cost of the planned evaluation of the teacher, if any."""
         return self._find_forecast(is_evaluation=True)
 
     def _find_forecast(self, *, is_evaluation: bool) -> CostForecast | None:
-        found = (p for p in self.purchases if p.requests.is_evaluation == is_evaluation)
-        return next((p.forecast for p in found), None)
+        matches = (p for p in self.purchases if p.requests.is_evaluation == is_evaluation)
+        return next((p.forecast for p in matches), None)
 
 
 def plan_comparison(
     recipe: Recipe,
     folder: Path,
-    wanted: Comparison,
+    comparison: Comparison,
     store: Path,
     measure: Progress | None = None,
 ) -> Plan:
-    """What carrying out `wanted` with a recipe in `folder` would do with a store. With `measure`
-    the speeds that its time needs are measured first, and their progress is shown.
+    """Return the plan of a comparison with a recipe in `folder` and a store.
+
+    With `measure`, the missing speeds of local models are measured first and reported to it.
     """
 
     def work(run: Run) -> Artifact:
-        return report_comparison(run, wanted, run_comparison(run, wanted))
+        return report_comparison(run, comparison, run_comparison(run, comparison))
 
-    return plan_run(recipe, folder, store, work, wanted.n_variants, measure)
+    return plan_run(recipe, folder, store, work, comparison.n_variants, measure)
 
 
 def plan_run(
@@ -118,49 +127,52 @@ def plan_run(
     n_variants: int = 1,
     measure: Progress | None = None,
 ) -> Plan:
-    """What `work` on a run of a recipe would do with a store."""
-    seen = PlanStore(store)
+    """Return the plan of `work` on a run of a recipe with a store."""
+    plan_store = PlanStore(store)
     ctx = replace(build_run_context(recipe, folder), progress=measure or ignore_progress)
-    here = Run(recipe, folder, seen, ctx)
-    work(here)
-    to_do = [p for p in seen.planned.values() if not p.artifact.done]
-    pool, validation, test = _read_data(here)
-    instructions = read_instructions(here.instructions.path) if here.instructions else []
-    pending = [p for p in to_do if p.stage.kind is WorkKind.PAID]
-    if pending:
-        check_local_disk(here.ctx.ledger)
-    world = PlanContext(here, seen, test, {here.load_pool().path.name: pool})
-    purchases, together = collect_purchases(world, pending)
-    teacher, stop = resolve_teacher(recipe.teacher), recipe.hard_limit_usd
-    serves = any(isinstance(p.settings, BackendSettings) and p.settings.uses_server for p in to_do)
+    run = Run(recipe, folder, plan_store, ctx)
+    work(run)
+    pending = [p for p in plan_store.planned.values() if not p.artifact.done]
+    pool, validation, test = _read_data(run)
+    instructions = read_instructions(run.instructions.path) if run.instructions else []
+    paid = [p for p in pending if p.stage.kind is WorkKind.PAID]
+    if paid:
+        check_local_disk(ctx.ledger)
+    context = PlanContext(run, plan_store, test, {run.load_pool().path.name: pool})
+    purchases, total_cost = collect_purchases(context, paid)
+    resolved, limit = resolve_teacher(recipe.teacher), recipe.hard_limit_usd
+    backends = [p.settings for p in pending if isinstance(p.settings, BackendSettings)]
+    uses_server = any(backend.uses_server for backend in backends)
     n_answers = {p.folder: p.forecast.n_expected or p.forecast.n_queries for p in purchases}
     data = PlannedData(pool, len(validation), len(test), instructions, n_answers)
+    sends = resolved.transport.sends_to_host
+    needs_no_key = is_loopback(resolved.host) and resolved.teacher.api_key_env is None
     return Plan(
         name=recipe.name,
-        stages=tuple(p.artifact for p in seen.planned.values()),
+        stages=tuple(p.artifact for p in plan_store.planned.values()),
         n_pool=len(pool),
         n_validation=len(validation),
         n_test=len(test),
         n_variants=n_variants,
         purchases=purchases,
-        total_cost=together,
-        price=_find_price(teacher),
-        hard_limit_microusd=None if stop is None else to_microusd(stop),
-        reserved_microusd=read_reserved_microusd(here.ctx.ledger),
-        host=teacher.host,
-        is_sent=teacher.transport.sends_to_host,
-        fields_sent=_sent(recipe),
-        needs_consent=_needs_consent(teacher),
-        uses_server=serves,
-        server_host=_find_remote_host(recipe) if serves else "",
-        durations=estimate_durations(here, seen, data, measure=measure is not None),
+        total_cost=total_cost,
+        price=_find_price(resolved),
+        hard_limit_microusd=None if limit is None else to_microusd(limit),
+        reserved_microusd=read_reserved_microusd(ctx.ledger),
+        host=resolved.host,
+        is_sent=sends,
+        fields_sent=_describe_sent_fields(recipe),
+        needs_consent=sends and not needs_no_key,
+        uses_server=uses_server,
+        server_host=_find_remote_host(recipe) if uses_server else "",
+        durations=estimate_durations(run, plan_store, data, measure=measure is not None),
     )
 
 
 def _read_data(run: Run) -> tuple[LazyRows[Example], LazyRows[Example], Sequence[Example]]:
-    """Return the pool, the validation split and the test questions, made or still to be made."""
+    """Return the pool, the validation split and the test questions, from the store or the data."""
     artifact, settings = run.load_pool(), build_load_pool_settings(run.recipe, run.folder)
-    # The training data first: a fault in it is reported before one in the test data.
+    # The training data first: an error in it is reported before one in the test data.
     if artifact.done:
         pool, validation = read_pool(artifact), read_validation(artifact)
     else:
@@ -168,11 +180,6 @@ def _read_data(run: Run) -> tuple[LazyRows[Example], LazyRows[Example], Sequence
     answer_type = load_answer_type(settings.answer_type)
     test = read_examples(run.test_data.path, run.recipe.data.columns, answer_type)
     return pool, validation, test
-
-
-def _needs_consent(teacher: ResolvedTeacher) -> bool:
-    is_free_here = is_loopback(teacher.host) and teacher.teacher.api_key_env is None
-    return teacher.transport.sends_to_host and not is_free_here
 
 
 def _find_price(resolved: ResolvedTeacher) -> PriceInfo:
@@ -192,17 +199,17 @@ def _find_price(resolved: ResolvedTeacher) -> PriceInfo:
 
 
 def _find_remote_host(recipe: Recipe) -> str:
-    """The host of the assistant's server, if it is another machine."""
+    """Return the host of the assistant's server if it is another machine, else ""."""
     server = recipe.assistant.server
     host = urlsplit(server.base_url or "").hostname or "" if server is not None else ""
     return host if host and not is_loopback(host) else ""
 
 
-def _sent(recipe: Recipe) -> str:
-    """What of the user's data a request holds, in words."""
-    prompt, fields = recipe.teacher.prompt, recipe.data.columns
-    parts = ["the prompt", f"the question (column {fields.question!r})"]
-    parts += [f"its options (column {fields.choices!r})"] * (fields.choices is not None)
-    parts += [f"its gold answer (column {fields.answer!r})"] * prompt.reveal_answer
+def _describe_sent_fields(recipe: Recipe) -> str:
+    """Return the parts of the user's data that a request contains, as text."""
+    prompt, columns = recipe.teacher.prompt, recipe.data.columns
+    parts = ["the prompt", f"the question (column {columns.question!r})"]
+    parts += [f"its choices (column {columns.choices!r})"] * (columns.choices is not None)
+    parts += [f"its gold answer (column {columns.answer!r})"] * prompt.reveal_answer
     parts += ["the few-shot examples"] * (prompt.few_shot is not None)
     return ", ".join(parts)

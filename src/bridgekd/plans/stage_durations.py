@@ -1,8 +1,8 @@
-"""How long the local work of a plan takes. Waiting for the teacher is not included.
+"""Estimate the duration of the local work of a plan. The teacher's time is not included.
 
-The one idea: only measured speeds count. A stage that the store has made before with the same model
-takes as long per row. Any other stage uses the speeds that `plan --time` measured on this machine.
-Where neither exists, the time is unknown, and the missing speeds are named.
+The one idea: only measured speeds count. A stage takes as long per row as an earlier stage of the
+store with the same name and model. Without one, it uses the speeds that `plan --time` measured on
+this machine. Without either, its duration is unknown, and the estimate lists the missing speeds.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import MANIFEST, Artifact, Planned, PlanStore
-from bridgekd.ledger.usage_history import mean_answer_tokens
+from bridgekd.ledger.usage_history import average_answer_tokens
 from bridgekd.plans.model_speed import (
     N_SAMPLES,
     SpeedKey,
@@ -33,14 +33,14 @@ from bridgekd.stages.stats import GenerationStats, TrainStats
 from bridgekd.stages.train import TrainSettings
 from bridgekd.throughput import WorkKind
 
-ACCURACY = 1.5  # the time is within this factor of the estimate
+ACCURACY = 1.5  # the duration is within this factor of the estimate
 DEFAULT_RATIONALE_TOKENS = 150
-CALIBRATION_S = 15.0  # about, for one model and kind of work
+CALIBRATION_S = 15.0  # approximate, to measure one model and type of work
 
 
 @dataclass(frozen=True, slots=True)
 class StageDuration:
-    """The seconds of one stage; `is_measured`: by earlier stages, else by `plan --time`."""
+    """The seconds of one stage. `is_measured`: by earlier stages, not by `plan --time`."""
 
     kind: WorkKind
     seconds: float
@@ -49,11 +49,11 @@ class StageDuration:
 
 @dataclass(frozen=True, slots=True)
 class DurationEstimate:
-    """The time of the stages still to run, by the name of their folder.
+    """The durations of the stages that are still to run, by the name of their folder.
 
-    Not in it are the stages whose works have no measured speed (`missing` has one work of each),
-    and `n_untimed` stages that use a server or an embedding model. `rationale_source` says what
-    `rationale_tokens`, the expected length of a rationale, is from; None: it is assumed.
+    missing: one workload for each speed that is not measured. n_untimed: stages that use a server
+    or an embedding model; they are not in `stages`. rationale_tokens: the expected length of a
+    rationale. rationale_source: the source of that length; None if it is assumed.
     """
 
     stages: Mapping[str, StageDuration]
@@ -64,7 +64,7 @@ class DurationEstimate:
 
     @property
     def by_kind(self) -> dict[WorkKind, float]:
-        """Seconds of all stages of a kind."""
+        """Seconds by type of work."""
         kinds: dict[WorkKind, float] = defaultdict(float)
         for stage in self.stages.values():
             kinds[stage.kind] += stage.seconds
@@ -73,44 +73,42 @@ class DurationEstimate:
     @property
     def total(self) -> float:
         """Seconds of all stages."""
-        return sum(self.by_kind.values())
+        return sum(stage.seconds for stage in self.stages.values())
 
 
 def estimate_durations(
     run: Run, store: PlanStore, data: PlannedData, *, measure: bool = False
 ) -> DurationEstimate | None:
-    """Return the time of the stages that a plan has still to run; None if there are none.
+    """Return the durations of the stages that are still to run; None if there are none.
 
     With `measure` the missing speeds are measured first, which loads the models.
     """
-    pending = [todo for todo in store.planned.values() if not todo.artifact.done]
+    pending = [planned for planned in store.planned.values() if not planned.artifact.done]
     if not pending:
         return None
     n_tokens, source = find_rationale_length(run.recipe.teacher, run.ctx.ledger)
     counter = WorkCounter(store.planned, data, run.assistant)
-    works = {todo.artifact.path.name: counter.count(todo) for todo in pending}
+    workloads = [(planned, work) for planned in pending if (work := counter.count(planned))]
 
     def estimate() -> DurationEstimate:
         rates, speeds = _StageRates(store.folder), read_speeds(store.folder)
         stages: dict[str, StageDuration] = {}
         missing: dict[SpeedKey, Workload] = {}
         n_untimed = 0
-        for todo in pending:
-            folder = todo.artifact.path.name
-            if not (own := works[folder]):
-                continue
-            row_s, keys = rates.get(todo, own[0].base), [make_key(w, run.ctx) for w in own]
-            lacking = {k: w for k, w in zip(keys, own, strict=True) if k not in speeds}
-            if row_s is not None:
-                stages[folder] = StageDuration(own[0].kind, row_s * own[0].n_rows, True)
-            elif not all(work.is_timed for work in own):
+        for planned, work in workloads:
+            folder, first = planned.artifact.path.name, work[0]
+            by_key = [(make_key(w, run.ctx), w) for w in work]
+            unmeasured = {key: w for key, w in by_key if key not in speeds}
+            if (row_s := rates.get(planned, first.base)) is not None:
+                stages[folder] = StageDuration(first.kind, row_s * first.n_rows, True)
+            elif not all(w.is_timed for w in work):
                 n_untimed += 1
-            elif lacking:
-                missing |= lacking
+            elif unmeasured:
+                missing |= unmeasured
             else:
-                pairs = zip(own, keys, strict=True)
-                seconds = sum(estimate_seconds(w, speeds[k], n_tokens) for w, k in pairs)
-                stages[folder] = StageDuration(own[0].kind, seconds + speeds[keys[0]].load_s, False)
+                seconds = sum(estimate_seconds(w, speeds[key], n_tokens) for key, w in by_key)
+                seconds += speeds[by_key[0][0]].load_s
+                stages[folder] = StageDuration(first.kind, seconds, False)
         return DurationEstimate(stages, tuple(missing.values()), n_untimed, n_tokens, source)
 
     durations = estimate()
@@ -119,19 +117,19 @@ def estimate_durations(
     step = max(1, len(data.pool) // N_SAMPLES)
     examples, instructions = data.pool[::step][:N_SAMPLES], data.instructions[:N_SAMPLES]
     measure_speeds(
-        durations.missing, examples, instructions, n_tokens, store=store.folder, live=run.ctx
+        durations.missing, examples, instructions, n_tokens, store=store.folder, ctx=run.ctx
     )
     return estimate()
 
 
 def find_rationale_length(teacher: TeacherOptions, ledger: Path) -> tuple[float, str | None]:
-    """Return the expected tokens of a rationale, and what says so; None: it is assumed.
+    """Return the expected tokens of a rationale, and their source; None if they are assumed.
 
-    Tokens of the teacher count as tokens of a student.
+    A token of the teacher counts as a token of the student.
     """
-    saved = mean_answer_tokens(ledger, teacher.provider, teacher.model)
-    if saved is not None:
-        return saved, "the answers in the ledger"
+    n_tokens = average_answer_tokens(ledger, teacher.provider, teacher.model)
+    if n_tokens is not None:
+        return n_tokens, "the answers in the ledger"
     if teacher.expected_completion_tokens is not None:
         return fmean(teacher.expected_completion_tokens), "teacher.expected_completion_tokens"
     return min(DEFAULT_RATIONALE_TOKENS, teacher.max_tokens), None
@@ -141,29 +139,29 @@ class _StageRates:
     """Seconds per row of the finished stages of a store."""
 
     def __init__(self, store: Path) -> None:
-        self._made: dict[tuple[str, str], list[tuple[Artifact, float]]] = defaultdict(list)
+        self._finished: dict[tuple[str, str], list[tuple[Artifact, float]]] = defaultdict(list)
         for file in store.glob(f"*/{MANIFEST}"):
             stage, _, fingerprint = file.parent.name.rpartition("-")
             artifact = Artifact(stage, fingerprint, file.parent)
             try:
                 seconds = _compute_row_seconds(artifact)
-            except InputError:  # of another version of bridgekd
+            except InputError:  # made by another version of bridgekd
                 continue
             if seconds is not None:
-                self._made[stage, _find_base(artifact).fingerprint].append((artifact, seconds))
+                self._finished[stage, _find_base(artifact).fingerprint].append((artifact, seconds))
 
-    def get(self, todo: Planned, base: Artifact) -> float | None:
-        """Return the median over stages of this name, model and kind of settings; None: none."""
-        found = [
-            seconds
-            for artifact, seconds in self._made[todo.stage.name, base.fingerprint]
-            if _takes_as_long(artifact, todo.settings)
+    def get(self, planned: Planned, base: Artifact) -> float | None:
+        """Return the median over stages with this name, model and similar settings, or None."""
+        seconds = [
+            row_s
+            for artifact, row_s in self._finished[planned.stage.name, base.fingerprint]
+            if _is_similar(artifact, planned.settings)
         ]
-        return median(found) if found else None
+        return median(seconds) if seconds else None
 
 
-def _takes_as_long(artifact: Artifact, settings: BaseModel) -> bool:
-    """Whether a row of this stage took as long as with these settings of the same stage."""
+def _is_similar(artifact: Artifact, settings: BaseModel) -> bool:
+    """Return whether a row of this stage takes as long as with these settings."""
     match settings:
         case PredictSettings():
             return artifact.read_settings(PredictSettings).prompt_mode == settings.prompt_mode
@@ -181,7 +179,7 @@ def _find_base(artifact: Artifact) -> Artifact:
 
 
 def _compute_row_seconds(artifact: Artifact) -> float | None:
-    """Seconds per row of a finished stage; None if it has no local work, or was interrupted."""
+    """Return the seconds per row of a finished stage; None without local work or if interrupted."""
     manifest = artifact.manifest
     if manifest.kind is WorkKind.TRAINING:
         stats = artifact.read_stats(TrainStats)

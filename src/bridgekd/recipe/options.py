@@ -173,6 +173,16 @@ class Recipe(FrozenModel):
         device: Device of the local models: `auto`, `cuda`, `mps` or `cpu`.
         runtime: Speed and memory.
         seed: Seed of all randomness.
+
+    >>> recipe = Recipe(
+    ...     data={"train": "train.jsonl", "test": "test.jsonl"},
+    ...     teacher={"model": "gpt-4o"},
+    ...     budget={"queries": "5%", "usd": 2},
+    ...     assistant={"model": "Qwen/Qwen2.5-7B-Instruct"},
+    ...     student={"model": "Qwen/Qwen2.5-0.5B"},
+    ... )
+    >>> recipe.select.strategy.name, recipe.teacher.list_price.output
+    ('bridge_greedy', 10.0)
     """
 
     name: Annotated[str, AfterValidator(_check_run_name)] = "run"

@@ -1,1 +1,1 @@
-"""From a story (numbers and texts) to a page."""
+"""The report of a run: collect its data from artifacts, then render it as a page."""

@@ -59,8 +59,8 @@ def wrap_interval(text: str) -> Markup:
     """Return a number and its interval as HTML that has no line break within either of them."""
     figure, bracket, interval = text.partition(" (")
     if not bracket:
-        return Markup('<span class="whole">{}</span>').format(figure)
-    html = '<span class="whole">{}</span> <span class="whole soft">({}</span>'
+        return Markup('<span class="nowrap">{}</span>').format(figure)
+    html = '<span class="nowrap">{}</span> <span class="nowrap soft">({}</span>'
     return Markup(html).format(figure, interval)
 
 

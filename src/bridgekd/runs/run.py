@@ -360,7 +360,7 @@ def build_run_context(recipe: Recipe, folder: Path) -> RunContext:
         run=recipe.name,
         teacher=recipe.teacher,
         ledger=folder / Path(recipe.ledger).expanduser(),
-        hard_stop_usd=recipe.hard_limit_usd,
+        hard_limit_usd=recipe.hard_limit_usd,
         device=recipe.device,
         runtime=recipe.runtime,
         server=recipe.assistant.server,

@@ -10,7 +10,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Literal
@@ -111,44 +111,42 @@ class BatchApi:
                 return self._upload(content_type, raw)
             case "POST", ["batches"]:
                 return self._create(raw)
+            case _, route:
+                with self._lock:
+                    answer = self._handle_known(method, route, query)
+        if answer is None:
+            return make_error(404, f"There is no {method} {split.path} here.", "not_found")
+        return answer
+
+    def _handle_known(
+        self, method: str, route: list[str], query: Mapping[str, str]
+    ) -> HttpAnswer | bytes | None:
+        """Return the answer to a request about existing files and batches; None is a 404."""
+        match method, route:
             case "GET", ["files"]:
-                with self._lock:
-                    return paginate([file for file, _ in self._files.values()], query)
+                return paginate([file for file, _ in self._files.values()], query)
             case "GET", ["batches"]:
-                with self._lock:
-                    return paginate([job.state for job in self._jobs.values()], query)
-            case _, ["files", file_id, *action] if file_id in self._files:
-                return self._handle_file(method, file_id, action)
-            case _, ["batches", batch_id, *action] if batch_id in self._jobs:
-                return self._handle_batch(method, self._jobs[batch_id], action)
-        return make_error(404, f"There is no {method} {split.path} here.", "not_found")
+                return paginate([job.state for job in self._jobs.values()], query)
+            case "GET", ["files", id] if id in self._files:
+                return 200, self._files[id][0].model_dump(), {}
+            case "GET", ["files", id, "content"] if id in self._files:
+                return self._files[id][1]
+            case "DELETE", ["files", id] if id in self._files:
+                del self._files[id]
+                return 200, {"id": id, "object": "file", "deleted": True}, {}
+            case "GET", ["batches", id] if id in self._jobs:
+                return 200, self._jobs[id].state.model_dump(), {}
+            case "POST", ["batches", id, "cancel"] if id in self._jobs:
+                return self._cancel(self._jobs[id])
+        return None
 
-    def _handle_file(self, method: str, file_id: str, action: list[str]) -> HttpAnswer | bytes:
-        file, content = self._files[file_id]
-        match method, action:
-            case "GET", []:
-                return 200, file.model_dump(), {}
-            case "GET", ["content"]:
-                return content
-            case "DELETE", []:
-                with self._lock:
-                    self._files.pop(file_id, None)
-                return 200, {"id": file_id, "object": "file", "deleted": True}, {}
-        return make_error(404, "A file has a content and can be deleted.", "not_found")
-
-    def _handle_batch(self, method: str, job: _BatchJob, action: list[str]) -> HttpAnswer:
-        with self._lock:
-            match method, action:
-                case "GET", []:
-                    return 200, job.state.model_dump(), {}
-                case "POST", ["cancel"]:
-                    if job.state.status in _FINAL:
-                        message = f"Cannot cancel a batch with status {job.state.status!r}."
-                        return make_error(409, message, "conflict")
-                    job.set_status("cancelling")
-                    job.stop.set()
-                    return 200, job.state.model_dump(), {}
-        return make_error(404, "A batch can be retrieved and cancelled.", "not_found")
+    def _cancel(self, job: _BatchJob) -> HttpAnswer:
+        if job.state.status in _FINAL:
+            message = f"Cannot cancel a batch with status {job.state.status!r}."
+            return make_error(409, message, "conflict")
+        job.set_status("cancelling")
+        job.stop.set()
+        return 200, job.state.model_dump(), {}
 
     def _upload(self, content_type: str, raw: bytes) -> HttpAnswer | None:
         form = parse_form(content_type, raw)

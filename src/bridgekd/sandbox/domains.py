@@ -23,7 +23,7 @@ STATES = (
 OUTCOMES = ("closed", "granted", "denied", "dropped", "settled", "voided", "upheld", "barred")
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 DOMAINS = ("clinic", "statute", "accounts")
-SHARES = (0.5, 0.3, 0.2)
+DOMAIN_WEIGHTS = (0.5, 0.3, 0.2)
 MAX_EURO = 12
 
 _LENGTHS = {
@@ -142,18 +142,19 @@ _SAMPLERS = {"clinic": _sample_clinic, "statute": _sample_statute, "accounts": _
 def apply_event(state: dict[str, str], event: Event) -> None:
     """Apply the event to `state`. Tests compare every solution with this simulation."""
     a, b = event.who, event.other
-    if event.kind == "move":
-        state[a] = event.what
-    elif event.kind == "swap":
-        state[a], state[b] = state[b], state[a]
-    elif event.kind == "join":
-        state[a] = state[b]
-    elif event.kind == "earn":
-        state[a] = str(int(state[a]) + int(event.what))
-    else:
-        state[a] = str(int(state[a]) - int(event.what))
-        if event.kind == "pay":
-            state[b] = str(int(state[b]) + int(event.what))
+    match event.kind:
+        case "move":
+            state[a] = event.what
+        case "swap":
+            state[a], state[b] = state[b], state[a]
+        case "join":
+            state[a] = state[b]
+        case "earn":
+            state[a] = str(int(state[a]) + int(event.what))
+        case "spend" | "pay":
+            state[a] = str(int(state[a]) - int(event.what))
+    if event.kind == "pay":
+        state[b] = str(int(state[b]) + int(event.what))
 
 
 def render_problem(problem: Problem, rng: random.Random) -> str:

@@ -35,7 +35,7 @@ class Faults:
     (billed, but never answered), `drop` (billed, then the connection is closed). Drawn once for
     each request: `truncate` (half of the text with finish_reason length), `refuse` (400 by a
     content filter), `overbill` (usage times 100), `no_usage`. `latency_s` is the median of a
-    log-normal delay, `spread` the standard deviation of its logarithm. After `quota_after`
+    log-normal delay, `latency_log_sd` the standard deviation of its logarithm. After `quota_after`
     requests the quota is exhausted. Batches have only the faults that are drawn once, and their
     own `BatchFaults`.
     """
@@ -49,7 +49,7 @@ class Faults:
     overbill: float = 0.0
     no_usage: float = 0.0
     latency_s: float = 0.0
-    spread: float = 0.0
+    latency_log_sd: float = 0.0
     retry_after_s: float = 1.0
     quota_after: int | None = None
 

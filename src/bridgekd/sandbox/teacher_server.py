@@ -147,7 +147,9 @@ class TeacherServer(ThreadingHTTPServer):
             return make_error(429, "Rate limit reached.", "rate_limit_exceeded", headers)
         if draw_bool(rng, self.faults.error):
             return make_error(rng.choice((500, 503)), "The server had an error.", "server_error")
-        self.stopping.wait(self.faults.latency_s * math.exp(self.faults.spread * rng.gauss()))
+        self.stopping.wait(
+            self.faults.latency_s * math.exp(self.faults.latency_log_sd * rng.gauss())
+        )
         result = self.teacher.answer(body)
         if result.billed:
             self.counters.add_cost(key, result.billed, SANDBOX_PRICE)

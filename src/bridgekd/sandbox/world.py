@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from bridgekd.prompts import ANSWER_PREFIX
 from bridgekd.records import Example
 from bridgekd.sandbox.domains import (
+    DOMAIN_WEIGHTS,
     DOMAINS,
     MAX_EURO,
     ORDINALS,
     PLACES,
-    SHARES,
     Event,
     Problem,
+    apply_event,
     format_sentence,
     normalize_text,
     parse_problem,
@@ -69,7 +70,7 @@ def generate_examples(n: int, seed: int, exclude: Collection[str] = ()) -> list[
     seen = set(exclude)
     rows: list[Example] = []
     while len(rows) < n:
-        domain = rng.choices(DOMAINS, SHARES)[0]
+        domain = rng.choices(DOMAINS, DOMAIN_WEIGHTS)[0]
         question = render_problem(sample_problem(rng, domain), rng)
         if question in seen:
             continue
@@ -123,19 +124,18 @@ def _list_steps(problem: Problem) -> list[tuple[str, Event]]:
 
 def _derive_step(state: dict[str, str], ordinal: str, event: Event) -> Step:
     """Return the step that follows from `state`."""
-    a, b = event.who, event.other
-    if event.kind == "move":
-        return Step("move", {"o": ordinal, "a": a, "q": event.what, "c": event.what})
-    if event.kind == "swap":
-        p, q = state[a], state[b]
-        return Step("swap", {"o": ordinal, "a": a, "b": b, "p": p, "q": q, "c": q, "d": p})
-    if event.kind == "join":
-        return Step("join", {"o": ordinal, "a": a, "b": b, "q": state[b], "c": state[b]})
-    has, n = int(state[a]), int(event.what)
-    result = str(has + n if event.kind == "earn" else has - n)
+    a, b, after = event.who, event.other, dict(state)
+    apply_event(after, event)
+    slots = {"o": ordinal, "a": a, "c": after[a]}
+    match event.kind:
+        case "move":
+            return Step("move", slots | {"q": event.what})
+        case "swap":
+            return Step("swap", slots | {"b": b, "p": state[a], "q": state[b], "d": after[b]})
+        case "join":
+            return Step("join", slots | {"b": b, "q": state[b]})
     kind = "plus" if event.kind == "earn" else "minus"
-    slots = {"o": ordinal, "a": a, "n": event.what, "h": state[a], "r": result, "c": result}
-    return Step(kind, slots)
+    return Step(kind, slots | {"n": event.what, "h": state[a], "r": after[a]})
 
 
 def _apply_step(state: dict[str, str], step: Step) -> None:

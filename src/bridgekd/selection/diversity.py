@@ -99,7 +99,7 @@ def find_nearest_earlier(picks: np.ndarray) -> Nearest:
 
 
 def center_embeddings(embeddings: np.ndarray) -> np.ndarray:
-    """Return `embeddings` [n, d] minus their mean, rows scaled to length 1; zero rows stay zero.
+    """Return `embeddings` [n, d] minus their mean, with rows as in `normalize_rows`.
 
     Our addition to BRIDGE. Mean-pooled hidden states of a language model share one large direction
     (Mu and Viswanath, arXiv 1702.01417; Ethayarajh, arXiv 1909.00512). With it all distances are
@@ -109,10 +109,14 @@ def center_embeddings(embeddings: np.ndarray) -> np.ndarray:
     """
     centered = np.subtract(embeddings, embeddings.mean(axis=0, keepdims=True), dtype=np.float32)
     for start in range(0, len(centered), _ROWS):
-        block = centered[start : start + _ROWS]
-        length = np.linalg.norm(block, axis=1, keepdims=True)
-        block /= np.where(length > 0, length, 1)
+        centered[start : start + _ROWS] = normalize_rows(centered[start : start + _ROWS])
     return np.asarray(centered)
+
+
+def normalize_rows(rows: np.ndarray) -> np.ndarray:
+    """Return `rows` [n, d] scaled to length 1; zero rows stay zero."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(length > 0, length, 1))
 
 
 def _find_candidates(nearest: Nearest, rough: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ class Strategy(Generic[OptionsT]):
     random. The arrays of `pool` are not changed.
 
     paper: "" for our own strategies. is_nested: a larger budget only adds picks at the end.
-    describe_score: returns the formula of the scores for the report, or "".
     """
 
     name: str
@@ -34,7 +33,6 @@ class Strategy(Generic[OptionsT]):
     needs_embeddings: bool = False
     uses_seed: bool = False
     is_nested: bool = False
-    describe_score: Callable[[OptionsT], str] = lambda options: ""
 
 
 class WithAlpha(BaseModel):

@@ -12,6 +12,7 @@ from bridgekd.prompts import render_cot_prompt
 from bridgekd.recipe import ConfidenceOptions, Recipe
 from bridgekd.records import Rationale
 from bridgekd.stages.check_rationales import (
+    calibrate_rationales,
     drop_duplicates,
     filter_by_agreement,
     filter_by_confidence,
@@ -84,7 +85,6 @@ def annotate(
         output_dir, ctx, ctx.runtime.assistant_batch_size, settings.max_new_tokens
     )
     samples: Sequence[Sequence[str]] = ()
-    calibration = None
     with ExitStack() as stack:
         backend = stack.enter_context(open_backend(model, settings.backend, output_dir, ctx))
         prompt_format = backend.prompt_format
@@ -101,12 +101,9 @@ def annotate(
                 backend = stack.enter_context(
                     open_backend(model, settings.scoring, output_dir, ctx)
                 )
-            rows, calibration = filter_by_confidence(
-                rows, examples, backend, settings.confidence, answer_type, ctx
-            )
+            rows = filter_by_confidence(rows, examples, backend, settings.confidence, ctx)
     if samples:
-        answers = extract_answers(examples, samples, answer_type)
-        rows, calibration = filter_by_agreement(rows, examples, answers, answer_type)
+        rows = filter_by_agreement(rows, extract_answers(examples, samples, answer_type))
     write_rows(output_dir / "rationales.parquet", Rationale, rows)
     n_correct = sum(
         grade_answer(e, t, answer_type).correct for e, t in zip(examples, texts, strict=True)
@@ -115,7 +112,7 @@ def annotate(
         n_rationales=len(rows),
         n_kept=sum(r.kept for r in rows),
         correct_fraction=round(n_correct / len(rows), 4),
-        calibration=calibration,
+        calibration=calibrate_rationales(rows, examples, answer_type),
         generation=generator.speed.to_stats(),
         prompt_format=prompt_format,
     )

@@ -70,14 +70,12 @@ def check_rationales(
         )
         for e, c in zip(examples, answers, strict=True)
     ]
-    calibration = None
     if settings.confidence is not None and model is not None:
         with open_backend(model, settings.scoring, output_dir, ctx) as backend:
-            rows, calibration = filter_by_confidence(
-                rows, examples, backend, settings.confidence, answer_type, ctx
-            )
+            rows = filter_by_confidence(rows, examples, backend, settings.confidence, ctx)
     write_rows(output_dir / "rationales.parquet", Rationale, rows)
     n_kept = sum(r.kept for r in rows)
+    calibration = calibrate_rationales(rows, examples, answer_type)
     return CheckStats(n_kept=n_kept, n_dropped=len(rows) - n_kept, calibration=calibration)
 
 
@@ -86,9 +84,8 @@ def filter_by_confidence(
     examples: Sequence[Example],
     backend: ModelBackend,
     options: ConfidenceOptions,
-    answer_type: AnswerType,
     ctx: RunContext,
-) -> tuple[list[Rationale], Calibration | None]:
+) -> list[Rationale]:
     """Return `rows` with the assistant's confidence in each kept one; drop those of low confidence.
     It is signal 3 of TA-in-the-Loop (arXiv 2406.05322).
     """
@@ -111,15 +108,12 @@ def filter_by_confidence(
         filtered[i] = replace(
             rows[i], kept=bool(is_kept), reason=reason, confidence=float(confidence)
         )
-    return filtered, _calibrate(filtered, examples, answer_type)
+    return filtered
 
 
 def filter_by_agreement(
-    rows: Sequence[Rationale],
-    examples: Sequence[Example],
-    samples: Sequence[Sequence[str]],
-    answer_type: AnswerType,
-) -> tuple[list[Rationale], Calibration | None]:
+    rows: Sequence[Rationale], samples: Sequence[Sequence[str]]
+) -> list[Rationale]:
     """Return `rows`, with the fraction of sampled answers that agree as confidence. Drop those
     without a majority.
 
@@ -133,7 +127,15 @@ def filter_by_agreement(
         if row.kept and fraction <= 0.5:
             reason = f"inconsistent: {fraction:.0%} of {len(answers)} samples agree"
         filtered.append(replace(row, kept=not reason, reason=reason, confidence=fraction))
-    return filtered, _calibrate(filtered, examples, answer_type)
+    return filtered
+
+
+def calibrate_rationales(
+    rows: Sequence[Rationale], examples: Sequence[Example], answer_type: AnswerType
+) -> Calibration | None:
+    """Return the calibration over rows with a confidence and a gold answer; None without any."""
+    confidences, answers = [r.confidence for r in rows], [r.answer for r in rows]
+    return calibrate_confidence(confidences, answers, examples, answer_type)
 
 
 def calibrate_confidence(
@@ -166,11 +168,3 @@ def drop_duplicates(rows: Sequence[Rationale]) -> list[Rationale]:
         if row.kept:  # the text of a dropped row may be right with another answer
             seen.add(row.text)
     return filtered
-
-
-def _calibrate(
-    rows: Sequence[Rationale], examples: Sequence[Example], answer_type: AnswerType
-) -> Calibration | None:
-    return calibrate_confidence(
-        [row.confidence for row in rows], [row.answer for row in rows], examples, answer_type
-    )

@@ -95,7 +95,7 @@ def split_validation(
 
     def iter_pool() -> Iterator[Example]:
         for example in iter_examples(
-            source.path, settings.columns, answer_type, unlabelled=settings.unlabeled
+            source.path, settings.columns, answer_type, unlabeled=settings.unlabeled
         ):
             has_answer.append(example.answer is not None)
             yield example

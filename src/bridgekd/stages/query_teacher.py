@@ -133,7 +133,7 @@ def build_query_settings(
 
 def build_evaluate_teacher_settings(recipe: Recipe) -> EvaluateTeacherSettings:
     """Return what the teacher's own predictions depend on. No prompt shows the gold answer."""
-    request, queries = build_request_settings(recipe), recipe.evaluate.teacher_queries
+    request, queries = hide_answer(build_request_settings(recipe)), recipe.evaluate.teacher_queries
     return EvaluateTeacherSettings(request=request, queries=queries, seed=recipe.seed)
 
 
@@ -200,7 +200,7 @@ def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedReque
     assert isinstance(settings, EvaluateTeacherSettings)
     examples = sample_test_questions(settings, inputs.test)
     return PlannedRequests(
-        request=hide_answer(settings.request),
+        request=settings.request,
         examples=examples,
         is_selected=True,
         limits=Limits(queries=len(examples)),
@@ -222,8 +222,8 @@ def evaluate_teacher(
     """Query the teacher for sampled test questions. This is not a part of the budget."""
     examples = read_rows(test.path / "test.parquet", Example)
     questions = sample_test_questions(settings, examples)
-    request, limits = hide_answer(settings.request), Limits(queries=len(questions))
-    purchase = _buy_answers(request, questions, few_shot, limits, "measure", ctx)
+    limits = Limits(queries=len(questions))
+    purchase = _buy_answers(settings.request, questions, few_shot, limits, "measure", ctx)
     by_id, answer_type = {e.id: e for e in questions}, read_answer_type(pool)
     rows = [grade_answer(by_id[c.id], c.text, answer_type) for c in purchase.completions]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
@@ -292,8 +292,8 @@ def _buy_answers(
     ctx: RunContext,
     accept: AcceptFunction | None = None,
 ) -> PurchaseResult:
-    hard_stop = None if ctx.hard_stop_usd is None else to_microusd(ctx.hard_stop_usd)
-    with Ledger(ctx.ledger, hard_stop, on_wait=ctx.notify) as ledger:
+    hard_limit = None if ctx.hard_limit_usd is None else to_microusd(ctx.hard_limit_usd)
+    with Ledger(ctx.ledger, hard_limit, on_wait=ctx.notify) as ledger:
         return buy_answers(
             list(iter_requests(request, questions, few_shot)),
             ledger,

@@ -22,7 +22,7 @@ class RunContext:
     run: str
     teacher: TeacherOptions
     ledger: Path
-    hard_stop_usd: float | None = None
+    hard_limit_usd: float | None = None
     device: str = "cpu"
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     server: AssistantServerOptions | None = None

@@ -31,9 +31,7 @@ class SelectStats(Stats):
     """Distances are from the pool to the nearest pick. `n_filled` picks are not the strategy's."""
 
     n_selected: int
-    score_rule: str | None = None
-    n_filled: int | None = None
-    sum_of_scores: float | None = None
+    n_filled: int = 0
     mean_distance: float | None = None
     max_distance: float | None = None
 
@@ -86,12 +84,10 @@ def select_questions(
     if file is not None:
         vectors = np.load(file, mmap_mode="r")
         vectors = center_embeddings(vectors) if settings.center_embeddings else vectors
-    strategy = STRATEGIES.load(settings.strategy)
-    options = STRATEGIES.parse_options(settings.strategy)
     purchases = [a.path / "completions.parquet" for a in earlier]
     ranking = rank_pool(
-        strategy,
-        options,
+        STRATEGIES.load(settings.strategy),
+        STRATEGIES.parse_options(settings.strategy),
         ids,
         difficulty,
         vectors,
@@ -101,13 +97,10 @@ def select_questions(
         seed=settings.seed,
     )
     write_columns(output_dir / "ranking.parquet", Pick, ranking.to_columns(ids))
-    total = float(ranking.score[: ranking.n_selected].sum())
     distance = None if scores is None or file is None else ranking.distance_to_selection
     return SelectStats(
         n_selected=ranking.n_selected,
-        score_rule=strategy.describe_score(options) or None,
-        n_filled=ranking.n_filled or None,
-        sum_of_scores=None if scores is None else round(total, 6),
+        n_filled=ranking.n_filled,
         mean_distance=None if distance is None else round(float(distance.mean()), 6),
         max_distance=None if distance is None else round(float(distance.max()), 6),
     )

@@ -1,7 +1,7 @@
 """Stats that several stages report. The stats of one stage are in the stage's module."""
 
 from bridgekd.io.artifact_store import Stats
-from bridgekd.lm.training_log import TrainingLog
+from bridgekd.lm.training_job import TrainingLog
 from bridgekd.stats.calibration import Calibration
 from bridgekd.throughput import GenerationSpeed
 

@@ -70,7 +70,7 @@ def buy_answers(
     unknown.
     """
     resolved = resolve_teacher(teacher)
-    if limits.microusd is not None or ledger.hard_stop_microusd is not None:
+    if limits.microusd is not None or ledger.hard_limit_microusd is not None:
         resolved.check_price()
     started = time.monotonic()
     total = _count_requests(requests, limits)

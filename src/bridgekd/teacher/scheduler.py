@@ -109,7 +109,7 @@ class RequestScheduler:
                 stored = await self._wait_for_earlier(pending)
             max_use = self._get_max_use(pending)
             # A reused answer follows the rule of its purchase, and never passes a limit.
-            needed = max_use if stored is None else max_use.maximum(_to_use(stored.bill))
+            needed = max_use if stored is None else max_use.maximum(_to_use(stored.cost))
             while limit := self.budget.find_blocking_limit(needed):
                 if not self._in_flight:
                     await self._stop_if_all_refused()
@@ -149,7 +149,7 @@ class RequestScheduler:
             self._n_answered += stored.state != "refused"
         reply = replace(parse_completion(stored.raw_response), state=stored.state)
         self.budget.reserve(self._get_max_use(pending))
-        self._add_row(pending, reply, stored.bill)
+        self._add_row(pending, reply, stored.cost)
 
     async def _wait_for_earlier(self, pending: PendingRequest) -> StoredAnswer | None:
         """Return the answer to a request in a batch of an earlier process, after its end."""

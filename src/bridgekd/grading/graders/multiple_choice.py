@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from bridgekd.grading.answer_extraction import get_last_sentence, strip_markup
+from bridgekd.grading.answer_extraction import get_last_sentence, normalize_unicode, strip_markup
 from bridgekd.grading.answer_match import (
     fold_case,
     get_first_clause,
@@ -14,8 +14,15 @@ from bridgekd.grading.grader import Grader
 from bridgekd.prompts import LETTERS
 from bridgekd.variants import NoOptions
 
-_LETTER = re.compile(r"\(([A-Z])\)|([A-Z])(?:[.):](?!\w)|$)")
-_ANY_LETTER = re.compile(r"\(([A-Za-z])\)|\b(?:choice|option)\s+([A-Z])\b")
+_LETTER = re.compile(  # of an answer in upper case
+    r"(?:(?:OPTION|CHOICE|ANSWER|LETTER)\s+)?"
+    r"(?:[(\[<{]\s?([A-Z])\s?[)\]>}]|([A-Z])(?:[.):](?!\w)|$|(?=\s*-\s|,?\s+(?:BECAUSE|SINCE|AS)\b|"
+    r"\s+IS\s+(?:THE\s+)?(?:CORRECT|RIGHT|BEST|ANSWER)\b)))"
+)
+_ANY_LETTER = re.compile(
+    r"\(([A-Za-z])\)|\b(?i:choice|option)\s+([A-Z])\b"
+    r"|\b(?i:therefore|thus|so|hence),?\s+([A-Z])[.!]?\s*$"
+)
 _SECOND_LETTER = re.compile(  # before the first clause ends
     r"(?:[,;]\s*(?:and\s|or\s)?|\b(?:and|or)\s)\s*\(([A-Za-z])\)|[,;]|\b(?:because|since|as)\b",
     re.IGNORECASE,
@@ -28,22 +35,34 @@ def canonicalize_choice(answer: str, choices: Sequence[str], options: NoOptions)
     If the letter and the text name two choices, the text counts: models confuse letters more often
     than words.
     """
-    by_text = {fold_case(choice): choice for choice in choices}
+    named = _name_choices(choices)
+    by_text = {fold_case(choice): name for choice, name in zip(choices, named, strict=True)}
     folded = fold_case(answer)
     start = strip_markup(answer).strip("\"'“”*_`$ \t\n\r")
     letter = _LETTER.match(start.upper().rstrip("\"'*_`$.,;!"))
     after_letter = fold_case(start[letter.end() :]) if letter else ""
+    index = LETTERS.index(letter[1] or letter[2]) if letter else len(choices)
+    if not after_letter and named != choices and index < len(choices):
+        return named[index]  # where choices are letters, a letter alone is the one that was shown
     for part in (folded, after_letter):
         if part in by_text:
             return by_text[part]
     if (second := _SECOND_LETTER.search(strip_markup(answer))) and second[1]:
         return ""
-    if letter and (index := LETTERS.index(letter[1] or letter[2])) < len(choices):
-        return choices[index]
+    if index < len(choices):
+        return named[index]
     for part in (strip_article(folded), get_first_clause(folded)):
         if part in by_text:
             return by_text[part]
     return _find_named_choice(answer, choices)
+
+
+def _name_choices(choices: Sequence[str]) -> Sequence[str]:
+    """Return the canonical forms of the choices: their texts, with letters if texts are letters."""
+    letters = {fold_case(letter) for letter in LETTERS[: len(choices)]}
+    if letters.isdisjoint(map(fold_case, choices)):
+        return choices
+    return [f"({letter}) {text}" for letter, text in zip(LETTERS, choices, strict=False)]
 
 
 def match_choice(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
@@ -61,10 +80,11 @@ def find_choice(text: str, choices: Sequence[str], options: NoOptions) -> str:
 
 def _find_named_choice(sentence: str, choices: Sequence[str]) -> str:
     """Return the one choice that a sentence names, by letter before text."""
-    letters = {(a or b).upper() for a, b in _ANY_LETTER.findall(sentence)}
+    sentence = normalize_unicode(sentence)
+    letters = {"".join(groups).upper() for groups in _ANY_LETTER.findall(sentence)}
     indices = {LETTERS.index(letter) for letter in letters} & set(range(len(choices)))
     if len(indices) == 1:
-        return choices[indices.pop()]
+        return _name_choices(choices)[indices.pop()]
     sentence_words = f" {_get_words(sentence)} "
     words = {c: _get_words(c) for c in choices}
     named = [c for c in choices if words[c] and f" {words[c]} " in sentence_words]

@@ -12,15 +12,26 @@ _QUOTED = re.compile(r"[\"“]([^\"“”]+)[\"”]")
 _CONCLUSION = re.compile(r"(?:^|[:=]\s*|\bwe get\s+|\bis\s+)(\S+)$", re.IGNORECASE)
 
 
+_SHORT_STATEMENT = re.compile(r"(?:today|tomorrow|yesterday|it|this|that) is (\S+)", re.IGNORECASE)
+_DATE = re.compile(r"\b0?(\d{1,2})/0?(\d{1,2})/(\d{4})\b")
+
+
+def canonicalize_text(answer: str, choices: Sequence[str], options: NoOptions) -> str:
+    """Return the answer in lower case, without markup, outer punctuation, and zeros in a date."""
+    return _DATE.sub(r"\1/\2/\3", fold_case(answer))
+
+
 def match_text(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
     """Return whether both are the same number, or the same text except articles."""
-    return match_values(fold_case(answer), fold_case(gold), gold)
+    read, expected = (canonicalize_text(text, choices, options) for text in (answer, gold))
+    return match_values(read, expected, gold)
 
 
 def find_conclusion(text: str, choices: Sequence[str], options: NoOptions) -> str:
     """Return a short text itself, else the last quotation or conclusion of the last sentence."""
     if short := get_short_text(text):
-        return fold_case(short)
+        statement = _SHORT_STATEMENT.fullmatch(short.rstrip(WRAPPING))
+        return fold_case(statement[1] if statement else short)
     sentence = get_last_sentence(text)
     if quoted := _QUOTED.findall(sentence):
         return fold_case(quoted[-1])
@@ -33,7 +44,7 @@ GRADER = Grader(
     title="Text",
     summary="Equal in lower case, without articles and punctuation around it.",
     options=NoOptions,
-    canonicalize=lambda answer, *_: fold_case(answer),
+    canonicalize=canonicalize_text,
     match=match_text,
     find_unmarked_answer=find_conclusion,
 )

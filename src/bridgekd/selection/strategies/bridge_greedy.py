@@ -21,7 +21,4 @@ STRATEGY = Strategy(
     needs_difficulty=True,
     needs_embeddings=True,
     is_nested=True,
-    describe_score=lambda options: (
-        f"score = {options.alpha:g} × difficulty + {1 - options.alpha:g} × distance"
-    ),
 )

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from bridgekd.rng import make_rng
+from bridgekd.selection.diversity import normalize_rows
 from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest
 from bridgekd.selection.strategy import Strategy, WithAlpha
 
@@ -50,7 +51,8 @@ def facility_location(
 def _select_lazily(
     pool: SelectionPool, n_selected: int, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    unit = _normalize(pool.embeddings)
+    # In float64, so that two rows that represent only each other tie exactly.
+    unit = normalize_rows(pool.embeddings.astype(np.float64))
     half = unit / 2
     own = alpha * pool.difficulty / max(1, n_selected)
     bound = own + (1 - alpha) * (unit @ half.mean(axis=0) + 0.5) + 1e-9  # the first gain, or more
@@ -93,13 +95,6 @@ def _select_stochastically(
         is_left[candidates[best]] = False
         np.maximum(covered, half_cosine[best], out=covered)
     return rows, gains
-
-
-def _normalize(embeddings: np.ndarray) -> np.ndarray:
-    """Return rows of length 1 in float64: two rows that represent only each other tie exactly."""
-    exact = embeddings.astype(np.float64)
-    length = np.linalg.norm(exact, axis=1, keepdims=True)
-    return np.asarray(exact / np.where(length > 0, length, 1))
 
 
 def _compute_gains(half_cosine: np.ndarray, covered: np.ndarray) -> np.ndarray:

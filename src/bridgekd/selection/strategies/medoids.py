@@ -6,7 +6,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from bridgekd.rng import make_rng
-from bridgekd.selection.diversity import Nearest, find_nearest_picks
+from bridgekd.selection.diversity import Nearest, find_nearest_picks, normalize_rows
 from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest
 from bridgekd.selection.strategy import Strategy
 from bridgekd.variants import NoOptions
@@ -64,8 +64,7 @@ def run_k_means(
     with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # similar rows leave clusters empty
         centers = np.asarray(model.fit(embeddings).cluster_centers_)
-    length = np.linalg.norm(centers, axis=1, keepdims=True)
-    return find_nearest_picks(embeddings, centers / np.where(length > 0, length, 1))
+    return find_nearest_picks(embeddings, normalize_rows(centers))
 
 
 def find_medoids(clusters: Nearest, n_selected: int) -> tuple[np.ndarray, np.ndarray]:

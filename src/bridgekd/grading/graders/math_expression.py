@@ -1,0 +1,75 @@
+"""A mathematical expression: a number, a root, a tuple, an interval, a formula."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from bridgekd.errors import InputError
+from bridgekd.grading.answer_extraction import normalize_unicode, strip_markup
+from bridgekd.grading.answer_match import WRAPPING, get_short_text, match_values
+from bridgekd.grading.grader import Grader
+from bridgekd.grading.graders.number import SOLUTION_MARK, find_last_number
+from bridgekd.grading.parse_number import parse_complete_number
+from bridgekd.variants import NoOptions
+
+_TIMEOUT_S = 5  # of parsing and of comparing, each
+_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+
+
+def canonicalize_expression(answer: str, choices: Sequence[str], options: NoOptions) -> str:
+    """Return a number as an exact fraction, and an expression as written, without delimiters."""
+    written = normalize_unicode(answer.rpartition(SOLUTION_MARK)[2]).strip(" \t\r\n.")
+    number = parse_complete_number(strip_markup(written))
+    if number is not None:
+        return str(number)
+    for start, end in _DELIMITERS:
+        if written.startswith(start) and written.endswith(end) and len(written) > len(start + end):
+            written = written[len(start) : -len(end)].strip()
+    return " ".join(written.strip(WRAPPING.replace("$", "")).split())
+
+
+def match_expression(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
+    """Return whether both are the same number, else whether math-verify proves them equal.
+
+    A gold number with decimals may be rounded. Raises InputError if math-verify is not installed.
+    """
+    written, expected = (canonicalize_expression(text, (), options) for text in (answer, gold))
+    if written == expected:
+        return True
+    if parse_complete_number(written) is not None and parse_complete_number(expected) is not None:
+        return match_values(written, expected, gold)
+    return _verify(expected, written)
+
+
+def find_expression(text: str, choices: Sequence[str], options: NoOptions) -> str:
+    """Return a short text itself, else the number that the text concludes with."""
+    if get_short_text(text):
+        return canonicalize_expression(text, choices, options)
+    return find_last_number(text, choices, options)
+
+
+def _verify(gold: str, answer: str) -> bool:
+    try:
+        from math_verify import parse, verify
+    except ImportError as exc:
+        raise InputError(
+            "data.answer_type: math needs math-verify, which is not installed. Run pip install "
+            "'bridgekd[math]'."
+        ) from exc
+    # math-verify interrupts itself by a signal, which Python allows in the main thread only.
+    in_main = threading.current_thread() is threading.main_thread()
+    limit = _TIMEOUT_S if in_main else None
+    sides: list[Any] = [parse(f"${side}$", parsing_timeout=limit) for side in (gold, answer)]
+    return all(sides) and bool(verify(*sides, timeout_seconds=limit))
+
+
+GRADER = Grader(
+    name="math",
+    title="Mathematical expression",
+    summary="Equal as exact fractions, else proven equal by math-verify (extra `math`).",
+    options=NoOptions,
+    canonicalize=canonicalize_expression,
+    match=match_expression,
+    find_unmarked_answer=find_expression,
+    clean_gold=lambda answer, *_: answer.rpartition(SOLUTION_MARK)[2].strip(),
+)

@@ -1,0 +1,214 @@
+"""Every spelling of an answer is graded like the answer, and no other answer is."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from answer_types import get_type
+from bridgekd.grading.answer_extraction import read_stated_answer
+
+NUMBER, CHOICE, LABEL, TEXT, MATH = map(
+    get_type, ("number", "multiple_choice", "label", "text", "math")
+)
+LETTERS = "ABCDEFGH"
+
+
+def group(digits, separator, sizes):
+    """Return digits with separators: the last group has `sizes[0]`, the others `sizes[1]`."""
+    groups, rest, size = [], digits, sizes[0]
+    while rest:
+        groups.insert(0, rest[-size:])
+        rest, size = rest[:-size], sizes[1]
+    return separator.join(groups)
+
+
+SPELLINGS = {
+    "plain": str,
+    "commas": lambda n: group(str(n), ",", (3, 3)),
+    "apostrophes": lambda n: group(str(n), "'", (3, 3)),
+    "spaces": lambda n: group(str(n), " ", (3, 3)),
+    "no-break spaces": lambda n: group(str(n), "\N{NO-BREAK SPACE}", (3, 3)),
+    "Indian groups": lambda n: group(str(n), ",", (3, 2)),
+    "dollars": lambda n: f"${n:,}",
+    "rupees": lambda n: f"₹{group(str(n), ',', (3, 2))}",
+    "percent": lambda n: f"{n}%",
+    "decimals": lambda n: f"{n}.0",
+    "European": lambda n: f"{group(str(n), '.', (3, 3))},00" if n >= 1000 else f"{n},00",
+    "fraction": lambda n: f"{2 * n}/2",
+    "power of ten": lambda n: f"{n} x 10^0",
+    "thousand": lambda n: f"{n // 1000}k" if n % 1000 == 0 and n else str(n),
+    "boxed": lambda n: rf"\boxed{{{n:,}}}",
+    "bold": lambda n: f"**{n}**",
+    "dollar signs": lambda n: f"${n}$",
+}
+ENDS = (
+    "", ".", " apples", " cm^2", " m/s", " (rounded to 2 decimal places)", " (out of 100)",
+    " dollars per day for 7 days", " eggs in 3 boxes", ", because 2 and 3 are left",
+)  # fmt: skip
+STARTS = (
+    "Answer: ",
+    "First 12, then 7.\nAnswer: ",
+    "#### ",
+    "So 3 + 4.\n**Answer:** ",
+    "ANSWER: about ",
+)
+
+
+def grade(answer_type, text, gold, choices=()):
+    answer = answer_type.extract_answer(text, choices)
+    return answer_type.is_correct(answer, gold, choices)
+
+
+@given(
+    st.integers(0, 10**9), st.sampled_from(list(SPELLINGS)), st.sampled_from(ENDS),
+    st.sampled_from(STARTS), st.integers(-3, 3),
+)  # fmt: skip
+def test_every_spelling_of_a_number_is_that_number_and_no_other(n, spelling, end, start, offset):
+    text = start + SPELLINGS[spelling](n) + end
+    assert grade(NUMBER, text, str(n)), text
+    if offset:
+        assert not grade(NUMBER, text, str(n + offset)), text
+
+
+@given(st.integers(0, 10**7), st.sampled_from(["", "-", "minus ", "negative "]))
+def test_the_sign_counts(n, sign):
+    assert grade(NUMBER, f"Answer: {sign}{n}", str(-n if sign else n))
+    assert bool(sign and n) != grade(NUMBER, f"Answer: {sign}{n}", str(n))
+
+
+@given(st.integers(1000, 10**9))
+def test_a_loss_in_parentheses_is_negative(n):
+    for text in (f"({n:,})", f"$({n:,})", f"$({n})"):
+        assert NUMBER.canonicalize(text) == str(-n)
+
+
+@given(st.integers(0, 9999), st.integers(1, 99))
+def test_a_decimal_comma_is_a_decimal_point(whole, cents):
+    expected = str(Fraction(whole * 100 + cents, 100))
+    assert NUMBER.canonicalize(f"{whole},{cents:02}") == expected
+    assert NUMBER.is_gold(f"{whole},{cents:02} €")
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [r"\sqrt{5}", r"3\sqrt{7}", "(2,9]", "(-6,5)", "5:2", "y^2 + 4y - 6", "11:45", "2019-03-08",
+     "4 boxes of 6", "8 or 9", "from 7 to 8", "[1, 4]", "17-19"],
+)  # fmt: skip
+def test_a_gold_answer_that_is_not_one_number_is_none(gold):
+    assert not NUMBER.is_gold(gold)
+
+
+@pytest.mark.parametrize(
+    ("gold", "value"),
+    [("36 cm^2", "36"), ("$1,500.50 per month", "3001/2"), ("7 + 5 = 12\n#### 12", "12"),
+     ("45 %", "45"), ("10^5", "100000"), ("2.5 x 10^4", "25000"), ("x = 6", "6"), ("3¼", "13/4"),
+     ("72k", "72000"), ("9 °C", "9"), ("1 and 2/3", "5/3"), ("USD 40", "40"),
+     ("$2.5 million", "2500000")],
+)  # fmt: skip
+def test_a_gold_answer_may_have_a_currency_a_unit_or_a_solution(gold, value):
+    assert NUMBER.is_gold(gold) and NUMBER.canonicalize(gold) == value
+
+
+def test_several_numbers_are_no_answer():
+    for text in ("4 or 5", "between 4 and 5 and 6", "3:1", "10:30", "4-6"):
+        assert not any(grade(NUMBER, f"Answer: {text}", str(n)) for n in range(61)), text
+
+
+CHOICE_SPELLINGS = (
+    "{0}", "({0})", "[{0}]", "<{0}>", "{0}.", "{0})", "{0}: {1}", "({0}) {1}", "{0}. {1}",
+    "Option {0}",
+    "option ({0})", "Choice {0}", "{1}", "**{0}**", "`{0}`", "（{0}）", "{0} because of that",
+    "{0} – it is so", "{0}, since it fits", "{1}.", '"{1}"', "The {1}",
+)  # fmt: skip
+FRAMES = (
+    "Answer: {}", "Some reason.\nAnswer: {}", "<think>Answer: (A)?</think>\nAnswer: {}", "答案：{}",
+    "Answer：{}", "Antwort: {}", "Respuesta: {}", "<answer>{}</answer>", "The correct option is {}",
+)  # fmt: skip
+
+
+@given(
+    st.integers(0, 7), st.sampled_from(CHOICE_SPELLINGS), st.sampled_from(FRAMES), st.integers(2, 8)
+)
+def test_every_spelling_of_a_choice_is_that_choice_and_no_other(index, spelling, frame, n):
+    choices = tuple(
+        f"{word} lamp"
+        for word in ["red", "blue", "green", "white", "black", "brown", "pink", "gray"]
+    )
+    index, choices = index % n, choices[:n]
+    text = frame.format(spelling.format(LETTERS[index], choices[index]))
+    right = [grade(CHOICE, text, choice, choices) for choice in choices]
+    assert right == [i == index for i in range(n)], text
+
+
+@given(st.permutations("ABCD"), st.integers(0, 3))
+def test_a_letter_alone_is_the_letter_that_was_shown(order, index):
+    choices, letter = tuple(order), LETTERS[index]
+    answer = CHOICE.extract_answer(f"Answer: {letter}", choices)
+    assert answer == f"({letter}) {choices[index]}"
+    assert CHOICE.canonicalize(answer, choices) == answer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"reasoning": "It burns.", "answer": "B"}',
+        '```json\n{"answer": "(B)", "steps": ["It burns."]}\n```',
+    ],
+)
+def test_an_object_has_its_answer_and_its_reasoning_in_fields(text):
+    stated = read_stated_answer(text)
+    assert CHOICE.extract_answer(text, ("wet stone", "dry wood")) == "dry wood"
+    assert stated.rationale == "It burns." and stated.is_marked
+
+
+@pytest.mark.parametrize("tag", ["think", "thinking", "reasoning", "THINK"])
+def test_thoughts_are_reasoning_without_tags_and_hold_no_answer(tag):
+    text = f"<{tag}>Maybe Answer: 8? No.</{tag}>\nTwo and seven are nine.\nAnswer: 9"
+    stated = read_stated_answer(text)
+    assert NUMBER.extract_answer(text) == "9"
+    assert stated.rationale == "Maybe Answer: 8? No.\n\nTwo and seven are nine."
+    assert not NUMBER.extract_answer(f"<{tag}>It is 8.\nAnswer: 8")
+    assert NUMBER.extract_answer(f"It is 8.\nAnswer: 8</{tag}>The total is **9**.") == "9"
+
+
+LABELS = ("Open", "Open, with limits", "Probably open", "Closed", "half_open")
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("end", ["", ".", ", because the door moves", " - see above"])
+def test_an_answer_is_the_longest_label_that_it_begins_with(label, end):
+    known = LABEL.with_labels(LABELS)
+    right = [grade(known, f"Answer: {label}{end}", other) for other in LABELS]
+    assert right == [other == label for other in LABELS]
+
+
+def test_a_hedge_is_dropped_if_the_data_has_no_such_label():
+    known = LABEL.with_labels(("yes", "no"))
+    assert grade(known, "Answer: Probably no, it would not", "no")
+    assert not grade(known, "Answer: no one knows", "no")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("Ångström", "A\u030angstro\u0308m"),
+        ("D’Arcy", "D'Arcy"),
+        ("re‑entry", "re-entry"),
+        ("ﬁne", "fine"),
+    ],
+)
+def test_one_text_in_two_unicode_forms_is_one_answer(answer, gold):
+    assert grade(TEXT, f"Answer: {answer}", gold) and grade(LABEL, f"Answer: {answer}", gold)
+
+
+@pytest.mark.parametrize(
+    ("gold", "same", "other"),
+    [(r"\sqrt{8}", r"2\sqrt{2}", r"2\sqrt{3}"), ("(1,5]", "(1, 5]", "(1,5)"),
+     (r"\frac{3}{4}", "0.75", "0.76"),
+     ("x^2 - 3x", "x(x-3)", "x^2 + 3x"), ("12", "12 apples", "13"), ("0.33", "1/3", "0.35")],
+)  # fmt: skip
+def test_expressions_are_compared_by_what_they_mean(gold, same, other):
+    assert grade(MATH, f"Answer: {same}", gold) and grade(MATH, rf"So \boxed{{{same}}}", gold)
+    assert not grade(MATH, f"Answer: {other}", gold)
