@@ -228,9 +228,9 @@ def test_plan_names_every_limit_and_where_the_price_is_from(task, capsys, monkey
     assert "hard limit of the ledger is $3.00; $0.00 is spent or reserved" in text
     assert "Price of large: $2.50 in, $10.00 out per million tokens (from the recipe)" in text
     assert "the question (column 'question')" in text
-    assert "sure bounds" in text
+    assert "bounds only" in text
     text = print_plan(task, capsys, monkeypatch, "teacher.expected_completion_tokens=[100,200]")
-    assert "by your guess of the mean answer" in text and "never above $" in text
+    assert "from your teacher.expected_completion_tokens" in text and "at most $" in text
 
 
 @pytest.mark.parametrize("limit", ["budget.usd=1", "hard_limit_usd=1"])
