@@ -1,4 +1,4 @@
-"""Grouped writing: durable before it is said to be done, undone piece by piece, sorted by rank."""
+"""Grouped writes: durable before they return, undone one by one, in the order of rank."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def reserve(ledger, n, amount=100):
 
 
 def durable_ids(path):
-    """What another process would find after a power cut now: through a connection of its own."""
+    """Return the ids that another connection finds, as after a power failure now."""
     db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         return {row[0] for row in db.execute("SELECT id FROM attempts")}
@@ -39,7 +39,7 @@ def durable_ids(path):
         db.close()
 
 
-def test_a_reservation_is_durable_when_it_is_said_to_be_done(tmp_path):
+def test_reservation_is_durable_when_commit_returns(tmp_path):
     async def many(commits):
         async def one(n):
             attempt_id = await commits.commit(lambda: reserve(commits.ledger, n))
@@ -52,7 +52,7 @@ def test_a_reservation_is_durable_when_it_is_said_to_be_done(tmp_path):
         assert ledger.reserved_microusd() == 5000
 
 
-def test_many_pieces_share_few_transactions(tmp_path):
+def test_many_writes_share_few_transactions(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         commits, n_commits = GroupCommitter(ledger), []
         ledger._connection("write").set_trace_callback(
@@ -68,7 +68,7 @@ def test_many_pieces_share_few_transactions(tmp_path):
         assert len(n_commits) <= 3
 
 
-def test_a_piece_that_fails_undoes_itself_alone(tmp_path):
+def test_failed_write_undoes_itself_alone(tmp_path):
     with Ledger(tmp_path / "l.db", hard_limit_microusd=250) as ledger:
         works = [lambda n=n: reserve(ledger, n) for n in range(2)]
         works += [lambda: ledger.release(99), lambda: reserve(ledger, 3, 50)]
@@ -82,7 +82,7 @@ def test_a_piece_that_fails_undoes_itself_alone(tmp_path):
         assert durable_ids(ledger.path) == {first, second, last, small}
 
 
-def test_what_was_asked_for_is_written_even_if_the_caller_is_cancelled(tmp_path):
+def test_write_is_done_even_if_caller_is_cancelled(tmp_path):
     async def impatient(commits):
         task = asyncio.create_task(commits.commit(lambda: reserve(commits.ledger, 1)))
         await asyncio.sleep(0)
@@ -96,7 +96,7 @@ def test_what_was_asked_for_is_written_even_if_the_caller_is_cancelled(tmp_path)
         assert len(durable_ids(ledger.path)) == 1
 
 
-def test_recalling_sees_only_what_is_durable(tmp_path):
+def test_reader_sees_only_durable_rows(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         looked = threading.Event()
         inside = threading.Event()
@@ -120,8 +120,8 @@ def test_recalling_sees_only_what_is_durable(tmp_path):
         assert ledger.find_answer(compute_request_key(call(1))).state == "refused"
 
 
-def test_no_later_call_takes_the_room_that_an_earlier_one_waits_for(tmp_path):
-    """The big second call has to wait for the first; the small ones behind it wait as well."""
+def test_small_request_does_not_pass_earlier_one_that_waits_for_budget(tmp_path):
+    """The large second request waits for the first. The small ones after it wait, too."""
     sizes = [10, 700, 10, 10]
     requests = [
         TeacherRequest(f"e{n}", n, (Message("user", "x" * size),)) for n, size in enumerate(sizes)
@@ -133,13 +133,13 @@ def test_no_later_call_takes_the_room_that_an_earlier_one_waits_for(tmp_path):
         return "Answer: 4"
 
     with run_teacher_server(slowly, faults=Faults(latency_s=0.1)) as server:
-        stop = 2205 + 3000  # of the first alone; the second may take 3930
-        bought = purchase(tmp_path / "l.db", server, requests, stop=stop)
-    assert len(bought.completions) == 4
+        stop = 2205 + 3000  # maximum cost of the first, and less than the 3930 of the second
+        result = purchase(tmp_path / "l.db", server, requests, stop=stop)
+    assert len(result.completions) == 4
     assert order[:2] == [10, 700]
 
 
-def test_buying_works_beside_a_running_event_loop(tmp_path):
+def test_purchase_works_in_running_event_loop(tmp_path):
     async def notebook(server):
         return purchase(tmp_path / "l.db", server, pool(5))
 
@@ -148,7 +148,7 @@ def test_buying_works_beside_a_running_event_loop(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path, kind",
+    "path, file_system",
     [
         ("/home/me/ledger.db", "nfs4"),
         ("/home/me/local/ledger.db", "ext4"),
@@ -156,12 +156,12 @@ def test_buying_works_beside_a_running_event_loop(tmp_path):
         ("/mnt/share/x/ledger.db", "cifs"),
     ],
 )
-def test_the_file_system_of_a_path_is_that_of_its_deepest_mount(path, kind):
+def test_file_system_of_path_is_that_of_deepest_mount(path, file_system):
     mounts = [("/", "ext4"), ("/home", "nfs4"), ("/mnt/share", "ext4"), ("/mnt/share", "cifs")]
-    assert find_file_system(Path(path), [*mounts, ("/home/me/local", "ext4")]) == kind
+    assert find_file_system(Path(path), [*mounts, ("/home/me/local", "ext4")]) == file_system
 
 
-def test_a_ledger_on_a_shared_file_system_is_refused_with_the_way_out(tmp_path, monkeypatch):
+def test_ledger_on_shared_file_system_is_refused(tmp_path, monkeypatch):
     from collections import namedtuple
 
     import psutil
@@ -181,30 +181,30 @@ from bridgekd.ledger.ledger import Ledger
 from bridgekd.errors import InputError
 path, filler = sys.argv[1:]
 call = lambda n: {"provider": "p", "model": "m", "messages": [], "sample_index": n}
-hold = {"run": "r", "purpose": "train", "reserve_microusd": 1}
+terms = {"run": "r", "purpose": "train", "reserve_microusd": 1}
 with Ledger(path) as ledger:
-    flying = [ledger.reserve(call(n), **hold) for n in range(64)]
+    open_ids = [ledger.reserve(call(n), **terms) for n in range(64)]
     full = os.open(filler, os.O_CREAT | os.O_WRONLY)
     try:
-        while True:  # somebody else fills the disk
+        while True:  # another program fills the disk
             os.write(full, bytes(4096))
     except OSError:
         os.close(full)
-    for attempt_id in flying:  # what is in flight is paid for, and arrives
+    for attempt_id in open_ids:  # these answers are paid for, and arrive
         works = [lambda: ledger.record(attempt_id, "x" * 8000, price=None)]
-        works += [lambda: ledger.reserve(call(98), **hold)]  # another call wants to go out
+        works += [lambda: ledger.reserve(call(98), **terms)]  # another request
         ledger.run_in_transaction(works)
         ledger.run_in_transaction([lambda: ledger.settle(attempt_id, "answered", RequestCost(1, 1,
         1))])
     try:
-        ledger.reserve(call(99), **hold)
+        ledger.reserve(call(99), **terms)
     except InputError as exc:
         print(exc)
 """
 
 
-def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
-    """On a small file system of its own, made in a name space of its own."""
+def test_disk_that_fills_up_loses_no_answer_of_open_requests(tmp_path):
+    """The disk is a small file system in its own mount namespace."""
     disk = tmp_path / "disk"
     disk.mkdir()
     (tmp_path / "child.py").write_text(FULL)
@@ -217,13 +217,13 @@ def test_a_disk_that_fills_up_meanwhile_loses_no_answer_in_flight(tmp_path):
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except FileNotFoundError:
-        pytest.skip("no unshare here, so no small disk can be made")
+        pytest.skip("unshare is missing, so no small disk can be made")
     if "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"no small disk can be made here: {done.stderr.strip()}")
     assert (done.stderr, done.returncode) == ("", 0)
     assert "the disk is full. All answers are saved" in done.stdout
-    found = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
-    assert found["answered"] == 64
+    counts = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
+    assert counts["answered"] == 64
     assert not os.path.exists(disk / "l.db.spare")
 
 
@@ -252,18 +252,18 @@ asyncio.new_event_loop().run_until_complete(notebook())  # which handles no sign
 """
 
 
-def test_an_interrupt_in_a_notebook_stops_the_buying(tmp_path):
+def test_interrupt_in_notebook_stops_purchase(tmp_path):
     script = tmp_path / "notebook.py"
     script.write_text(INTERRUPTED)
     command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path / "l.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     n_served = int(done.stdout.split()[0])
     assert 0 < n_served < 60
-    found = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
-    assert found["answered"] == n_served
+    counts = {row.state: row.n_attempts for row in sum_spend(tmp_path / "l.db")}
+    assert counts["answered"] == n_served
 
 
-def test_a_ledger_whose_log_cannot_be_read_is_not_shown_as_empty(tmp_path):
+def test_ledger_with_unreadable_log_is_not_shown_as_empty(tmp_path):
     with Ledger(tmp_path / "l.db") as ledger:
         reserve(ledger, 1)
         for name in ("l.db", "l.db-wal"):
@@ -287,7 +287,7 @@ except InputError as exc:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except FileNotFoundError:
-        pytest.skip("no unshare here, so no read-only folder can be made")
+        pytest.skip("unshare is missing, so no read-only folder can be made")
     if "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"no read-only folder can be made here: {done.stderr.strip()}")
     assert "Copy both files to a writable folder" in done.stdout

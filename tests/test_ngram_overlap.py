@@ -1,4 +1,4 @@
-"""Which words of a question count as seen."""
+"""The words of a question that count as seen."""
 
 import random
 
@@ -14,7 +14,7 @@ def first_words(n):
 
 
 def compute_slowly(questions, texts):
-    """The fractions by comparing every n-gram with every place of every text."""
+    """The fractions by comparing every n-gram with every position of every text."""
     read = [split_words(text) for text in texts]
     fractions = []
     for words in map(split_words, questions):
@@ -47,7 +47,7 @@ def test_no_ngram_spans_two_texts():
     assert compute_overlaps([LONG], [first, rest]) == [0.0]
 
 
-def test_short_question_is_found_as_a_whole_and_very_short_one_only_as_whole_text():
+def test_short_question_must_match_completely_and_very_short_one_a_complete_text():
     assert compute_overlaps([first_words(8), first_words(7)], [f"so {LONG}"]) == [1.0, 0.0]
     assert compute_overlaps([first_words(7)], ["x", f"{first_words(7)}?"]) == [1.0]
 
@@ -66,12 +66,12 @@ def test_nothing_is_found_in_nothing():
 def test_fractions_equal_those_of_a_slow_comparison(seed):
     rng = random.Random(seed)
 
-    def some(n):
+    def sample_text(n):
         return " ".join(rng.choices("abc", k=n))
 
-    texts = [some(40) for _ in range(30)]
-    questions = [some(rng.randint(0, 40)) for _ in range(30)]
+    texts = [sample_text(40) for _ in range(30)]
+    questions = [sample_text(rng.randint(0, 40)) for _ in range(30)]
     for i in range(0, 30, 3):
         at = rng.randrange(30)
-        questions[i] = f"{some(4)} {texts[i][at : at + 60]} {some(5)}"
+        questions[i] = f"{sample_text(4)} {texts[i][at : at + 60]} {sample_text(5)}"
     assert compute_overlaps(questions, texts) == pytest.approx(compute_slowly(questions, texts))

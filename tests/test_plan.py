@@ -1,4 +1,4 @@
-"""Plan and status: what is known is used exactly, and reading it disturbs nobody."""
+"""Plan and status: they use all that is known, and reading changes nothing."""
 
 import shutil
 import sqlite3
@@ -31,7 +31,7 @@ NO_FAULTS = Faults()
 DIRECT = {"methods": ["direct"]}
 
 
-def a_teacher(url="http://127.0.0.1:9/v1", **fields):
+def make_teacher(url="http://127.0.0.1:9/v1", **fields):
     return TeacherOptions(
         provider="sandbox",
         model=SANDBOX_MODEL,
@@ -49,82 +49,89 @@ def requests(n, *, system="Be brief.", start=0):
     ]
 
 
-def filled(path, n, *, reply=lambda question, seed: "a b c d e", faults=NO_FAULTS, **fields):
-    """A ledger with n answers, and the teacher that gave them."""
+def fill_ledger(path, n, *, reply=lambda question, seed: "a b c d e", faults=NO_FAULTS, **fields):
+    """Buy n answers into a ledger; return the teacher."""
     with run_teacher_server(reply, faults=faults) as server, Ledger(path) as ledger:
-        teacher = a_teacher(server.base_url, **fields)
+        teacher = make_teacher(server.base_url, **fields)
         buy_answers(
             requests(n), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none",
         )  # fmt: skip
     return teacher
 
 
-def told(path, wanted, teacher, **how):
+def make_forecast(path, planned, teacher, **options):
     return forecast_purchase(
-        wanted, teacher=teacher, ledger=path, **{"limits": Limits(), "ordered": True} | how
+        planned, teacher=teacher, ledger=path, **{"limits": Limits(), "ordered": True} | options
     )
 
 
 def test_answers_in_the_ledger_are_known_exactly(tmp_path):
     path = tmp_path / "ledger.db"
-    teacher = filled(path, 25)
-    said = told(path, requests(40), teacher)
-    assert said.n_reused == 25
-    assert said.reused_microusd == read_reserved_microusd(path) > 0
-    assert said.source == "own answers"
-    assert said.unpaid.ci_low < said.unpaid.ci_high < said.unpaid.maximum < said.total.maximum
-    assert told(path, requests(25), teacher).unpaid.maximum == 0
-    assert told(path, requests(25), a_teacher(temperature=0.5)).n_reused == 0
+    teacher = fill_ledger(path, 25)
+    forecast = make_forecast(path, requests(40), teacher)
+    assert forecast.n_reused == 25
+    assert forecast.reused_microusd == read_reserved_microusd(path) > 0
+    assert forecast.source == "own answers"
+    assert (
+        forecast.unpaid.ci_low
+        < forecast.unpaid.ci_high
+        < forecast.unpaid.maximum
+        < forecast.total.maximum
+    )
+    assert make_forecast(path, requests(25), teacher).unpaid.maximum == 0
+    assert make_forecast(path, requests(25), make_teacher(temperature=0.5)).n_reused == 0
 
 
-def test_a_question_asked_twice_is_paid_once(tmp_path):
+def test_question_that_occurs_twice_is_paid_once(tmp_path):
     twice = requests(30) + requests(30)
-    said = told(tmp_path / "none.db", twice, a_teacher())
-    once = told(tmp_path / "none.db", requests(30), a_teacher())
-    assert said.unpaid.maximum == once.unpaid.maximum
-    assert said.total.maximum == 2 * once.total.maximum
+    forecast = make_forecast(tmp_path / "none.db", twice, make_teacher())
+    once = make_forecast(tmp_path / "none.db", requests(30), make_teacher())
+    assert forecast.unpaid.maximum == once.unpaid.maximum
+    assert forecast.total.maximum == 2 * once.total.maximum
 
 
-def test_answers_to_another_prompt_are_told_from_answers_like_these(tmp_path):
+def test_answers_to_another_prompt_are_another_source(tmp_path):
     path = tmp_path / "ledger.db"
-    teacher = filled(path, 25)
+    teacher = fill_ledger(path, 25)
     other = requests(30, system="Explain at length.", start=100)
-    assert told(path, other, teacher).source == "other answers"
-    assert told(path, requests(30, start=100), teacher).source == "answers"
+    assert make_forecast(path, other, teacher).source == "other answers"
+    assert make_forecast(path, requests(30, start=100), teacher).source == "answers"
     guessing = teacher.model_copy(update={"expected_completion_tokens": (5, 9)})
-    assert told(path, other, guessing).source == "guess"
+    assert make_forecast(path, other, guessing).source == "guess"
 
 
-def test_refused_and_cut_answers_are_known_as_such(tmp_path):
+def test_refused_and_truncated_answers_are_recognized(tmp_path):
     path = tmp_path / "ledger.db"
-    filled(path, 40, faults=Faults(refuse=0.3), reply=lambda q, seed: "w " * 50, max_tokens=20)
-    usages = [a.usage for a in read_known_answers(path, build_request(a_teacher(), requests(1)[0]))]
+    fill_ledger(path, 40, faults=Faults(refuse=0.3), reply=lambda q, seed: "w " * 50, max_tokens=20)
+    usages = [
+        a.usage for a in read_known_answers(path, build_request(make_teacher(), requests(1)[0]))
+    ]
     assert len(usages) == 40
     assert 4 <= sum(u.is_free for u in usages) <= 24
     assert all(u.is_truncated and u.n_completion_tokens == 20 for u in usages if not u.is_free)
 
 
-def test_the_hard_limit_leaves_what_the_ledger_does_not_hold(tmp_path):
+def test_hard_limit_leaves_what_ledger_does_not_reserve(tmp_path):
     path = tmp_path / "ledger.db"
-    teacher = filled(path, 25)
-    left = told(path, requests(400, start=50), teacher, hard_limit_usd=0.01)
+    teacher = fill_ledger(path, 25)
+    left = make_forecast(path, requests(400, start=50), teacher, hard_limit_usd=0.01)
     assert left.unpaid.maximum == 10_000 - read_reserved_microusd(path)
 
 
 def test_reading_waits_for_no_writer_and_changes_nothing(tmp_path):
     path = tmp_path / "ledger.db"
-    teacher = filled(path, 25)
+    teacher = fill_ledger(path, 25)
     with Ledger(path) as ledger, closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")  # as the writer in the middle of a transaction
         before = path.read_bytes()
-        assert told(path, requests(40), teacher).n_reused == 25
+        assert make_forecast(path, requests(40), teacher).n_reused == 25
         assert path.read_bytes() == before
         assert ledger.reserved_microusd() == read_reserved_microusd(path)
 
 
-def test_more_keys_than_one_look_up_takes_are_all_found(tmp_path):
+def test_more_keys_than_one_query_takes_are_all_found(tmp_path):
     path = tmp_path / "ledger.db"
-    teacher = filled(path, 25)
+    teacher = fill_ledger(path, 25)
     keys = [compute_request_key(build_request(teacher, r)) for r in requests(25)]
     many = [*keys[:10], *(f"v1:{i:064x}" for i in range(25_000)), *keys[10:]]
     assert read_known_costs(path, many).keys() == set(keys)
@@ -144,7 +151,7 @@ def test_a_ledger_on_a_shared_file_system_is_refused_in_the_plan(task, monkeypat
         api.plan(task / "task.yaml")
 
 
-def test_a_choice_that_only_a_seed_decides_is_known_before_it_is_made(task):
+def test_selection_that_depends_only_on_seed_is_known_before_it_is_made(task):
     (direct,) = api.plan(task / "task.yaml", **DIRECT).purchases
     assert (direct.requests.strategy, direct.requests.is_selected) == ("random", True)
     assert direct.forecast.n_queries == 5
@@ -171,8 +178,8 @@ def test_a_warm_ledger_makes_the_plan_exact(tiny):
 
 
 @pytest.fixture
-def stopped(tiny):
-    """A run that the teacher's quota stopped after 8 of 12 answers; its journal and its store."""
+def stopped_run(tiny):
+    """A run that stopped at the quota after 8 of 12 answers: its metadata and its store."""
     store = tiny.parent / "runs"
     with (
         run_teacher_server(wrong_rate=0.0, faults=Faults(quota_after=8)) as server,
@@ -188,26 +195,26 @@ def status(store, capsys, monkeypatch):
     return capsys.readouterr().out
 
 
-def test_status_tells_how_far_the_buying_is_and_what_it_will_cost(stopped, capsys, monkeypatch):
-    journal, store = stopped
-    plan = api.plan_remaining(journal, store)
+def test_status_shows_progress_and_cost_of_purchase(stopped_run, capsys, monkeypatch):
+    metadata, store = stopped_run
+    plan = api.plan_remaining(metadata, store)
     assert plan.train_cost.n_reused == 8
     spent = read_reserved_microusd(store.parent / "ledger.db")
     assert plan.train_cost.reused_microusd == spent
     assert plan.train_cost.total.minimum > spent
-    with Ledger(store.parent / "ledger.db"):  # while somebody else is writing
+    with Ledger(store.parent / "ledger.db"):  # while another process writes
         text = status(store, capsys, monkeypatch)
     assert "query_teacher (random): 8 of up to 12 answers" in text
     assert "evaluate_teacher (random): 0 of up to 5 answers" in text
 
 
-def test_status_says_why_a_run_cannot_be_planned_any_more(stopped, capsys, monkeypatch):
-    _, store = stopped
+def test_status_says_why_a_run_cannot_be_planned_any_more(stopped_run, capsys, monkeypatch):
+    _, store = stopped_run
     (store.parent / "train.jsonl").unlink()
     assert "Remaining cost unknown: There is no data file" in status(store, capsys, monkeypatch)
 
 
-def printed(folder, capsys, monkeypatch, *overrides):
+def print_plan(folder, capsys, monkeypatch, *overrides):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "400")
     sets = [word for override in overrides for word in ("--set", override)]
@@ -216,13 +223,13 @@ def printed(folder, capsys, monkeypatch, *overrides):
 
 
 def test_plan_names_every_limit_and_where_the_price_is_from(task, capsys, monkeypatch):
-    text = printed(task, capsys, monkeypatch, "budget.tokens=90000", "hard_limit_usd=3")
+    text = print_plan(task, capsys, monkeypatch, "budget.tokens=90000", "hard_limit_usd=3")
     assert "5 queries, $1.00, 90,000 tokens" in text
     assert "hard limit of the ledger is $3.00; $0.00 is spent or reserved" in text
     assert "Price of large: $2.50 in, $10.00 out per million tokens (from the recipe)" in text
     assert "the question (column 'question')" in text
     assert "bounds only" in text
-    text = printed(task, capsys, monkeypatch, "teacher.expected_completion_tokens=[100,200]")
+    text = print_plan(task, capsys, monkeypatch, "teacher.expected_completion_tokens=[100,200]")
     assert "from your teacher.expected_completion_tokens" in text and "at most $" in text
 
 
@@ -238,7 +245,9 @@ def test_dollars_need_a_price_unless_the_answers_are_recorded(task, limit):
 
 def test_plan_says_that_a_batch_factor_is_applied(task, capsys, monkeypatch):
     price = "{input: 2, output: 8, batch_factor: 0.5}"
-    text = printed(task, capsys, monkeypatch, f"teacher.price={price}", "teacher.transport=batch")
+    text = print_plan(
+        task, capsys, monkeypatch, f"teacher.price={price}", "teacher.transport=batch"
+    )
     assert "$1.00 in, $4.00 out per million tokens, batch factor 0.5 applied" in text
 
 
@@ -270,26 +279,30 @@ def test_recordings_make_the_plan_exact(task):
     write_jsonl(task / "recorded.jsonl", rows)
     replay = ["teacher.transport={name: replay, recordings: recorded.jsonl}"]
     plan = api.plan(task / "task.yaml", overrides=replay, **DIRECT)
-    said = plan.train_cost
+    forecast = plan.train_cost
     assert (
-        said.unpaid.minimum == said.unpaid.ci_low == said.unpaid.ci_high == said.unpaid.maximum > 0
+        forecast.unpaid.minimum
+        == forecast.unpaid.ci_low
+        == forecast.unpaid.ci_high
+        == forecast.unpaid.maximum
+        > 0
     )
-    assert (said.source, plan.needs_consent) == ("recordings", False)
+    assert (forecast.source, plan.needs_consent) == ("recordings", False)
     free = [*replay, "teacher.price=null", "budget.usd=null", "budget.queries=27"]
-    alone = api.plan(
+    plan = api.plan(
         task / "task.yaml", overrides=[*free, "data.validation_size=3"], methods=["bridge"]
     )
-    assert alone.train_cost.total.minimum == alone.train_cost.total.maximum
-    assert alone.train_cost.total.maximum <= sum(range(1, 31)) * 1000
+    assert plan.train_cost.total.minimum == plan.train_cost.total.maximum
+    assert plan.train_cost.total.maximum <= sum(range(1, 31)) * 1000
 
 
-def test_the_demo_s_guess_holds_the_demo_s_bill(tmp_path):
+def test_guess_of_demo_covers_cost_of_demo(tmp_path):
     from bridgekd.sandbox.export import export_world
 
     recipe = export_world(tmp_path / "demo", n_pool=400, n_instructions=5)
     assert load_recipe(recipe, []).teacher.expected_completion_tokens is not None
-    said = api.plan(recipe, overrides=["budget.queries=200"]).train_cost
-    assert said.source == "guess"
+    forecast = api.plan(recipe, overrides=["budget.queries=200"]).train_cost
+    assert forecast.source == "guess"
     assert (
-        said.unpaid.ci_low < 159_500 < said.unpaid.ci_high < said.unpaid.maximum
+        forecast.unpaid.ci_low < 159_500 < forecast.unpaid.ci_high < forecast.unpaid.maximum
     )  # 200 answers, see the README

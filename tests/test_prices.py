@@ -1,4 +1,4 @@
-"""Prices by kind of token, the published table, and requests as different models want them."""
+"""Prices by token type, the published table, and request fields by model."""
 
 import datetime
 
@@ -24,12 +24,12 @@ from bridgekd.teacher.transports import resolve_teacher
 FULL = Price(input=2.0, output=10.0, cached_input=0.5, cache_write=2.5, reasoning=12.0)
 
 
-def test_each_kind_of_token_has_its_own_price():
+def test_each_token_type_has_its_own_price():
     cost = compute_cost_microusd(FULL, 100, 50, n_cached=40, n_written=20, n_reasoning=30)
     assert cost == 40 * 2 + 20 * 2.5 + 40 * 0.5 + 20 * 10 + 30 * 12
     assert (
         compute_cost_microusd(FULL, 100, 0, n_cached=40) == 60 * 2.5 + 40 * 0.5
-    )  # nobody says: the most
+    )  # cache writes are not reported: the maximum
     assert compute_cost_microusd(Price(input=2, output=1, cache_write=0), 100, 0) == 200
     assert (
         compute_cost_microusd(Price(input=2, output=10), 100, 50, n_cached=9, n_reasoning=9) == 700
@@ -52,7 +52,7 @@ amounts = st.none() | st.floats(0, 100).map(lambda x: round(x, 3))
     st.integers(1, 500),
     st.data(),
 )
-def test_no_mixture_of_tokens_costs_more_than_the_reserve(price, text, max_tokens, data):
+def test_no_usage_costs_more_than_reserve(price, text, max_tokens, data):
     n_prompt = data.draw(st.integers(0, len(text.encode())))
     cost = compute_cost_microusd(
         price,
@@ -84,7 +84,7 @@ def test_no_mixture_of_tokens_costs_more_than_the_reserve(price, text, max_token
           "prompt_tokens_details": None, "completion_tokens_details": None}, (100, 10, 0, 0)),
     ],
 )  # fmt: skip
-def test_usage_is_read_as_each_provider_writes_it(usage, expected):
+def test_usage_is_parsed_in_format_of_each_provider(usage, expected):
     body = {"choices": [{"message": {"content": "a"}}], "usage": usage}
     import json
 
@@ -93,7 +93,7 @@ def test_usage_is_read_as_each_provider_writes_it(usage, expected):
     assert (*found, bill.n_reasoning_tokens) == expected
 
 
-def test_every_published_price_is_dated_sourced_and_sane():
+def test_every_published_price_has_date_and_source():
     table = read_price_table()
     assert len(table) > 50
     for row in table.values():
@@ -103,7 +103,7 @@ def test_every_published_price_is_dated_sourced_and_sane():
         assert (row.price.cached_input or 0) <= row.price.input <= (row.price.cache_write or 1e9)
 
 
-def test_a_price_is_published_for_an_address_and_not_for_a_name_alone():
+def test_published_price_depends_on_address():
     assert find_published_price("https://api.openai.com/v1", "gpt-4o").price.output == 10
     assert find_published_price("http://localhost:8000/v1", "gpt-4o") is None
     assert find_published_price("https://api.openai.com/v1", "gpt-4o-mine") is None
@@ -111,14 +111,14 @@ def test_a_price_is_published_for_an_address_and_not_for_a_name_alone():
     assert TeacherOptions(model="gpt-4o", price={"input": 1, "output": 1}).list_price.input == 1
 
 
-def test_the_batch_transport_applies_its_factor_once():
+def test_batch_factor_is_applied_once():
     price = resolve_teacher(TeacherOptions(model="gpt-4o-mini", transport="batch")).price
     assert (price.input, price.output) == (0.075, 0.3)
     assert price.for_transport(has_batch_price=True) == price
     assert resolve_teacher(TeacherOptions(model="gpt-4o-mini")).price.input == 0.15
 
 
-def test_a_prompt_longer_than_its_price_holds_for_is_refused():
+def test_prompt_above_maximum_of_its_price_is_refused():
     price = Price(input=1, output=1, max_prompt_tokens=1000)
     teacher = resolve_teacher(TeacherOptions(model="m", price=price))
     short, long = (TeacherRequest("a", 0, (Message("user", "x" * n),)) for n in (800, 900))
@@ -127,7 +127,7 @@ def test_a_prompt_longer_than_its_price_holds_for_is_refused():
         teacher.check_prompt_length("a", teacher.compute_max_cost(long))
 
 
-def test_what_stands_beside_the_messages_is_reserved_as_prompt_too():
+def test_other_request_fields_are_reserved_as_prompt():
     request = TeacherRequest("a", 0, (Message("user", "x"),))
     schema = {"type": "json_schema", "json_schema": {"description": "x" * 5000}}
     teacher = TeacherOptions(model="m", price=FULL)
@@ -144,7 +144,7 @@ def sent(**teacher):
     return {k: v for k, v in payload.items() if k not in ("model", "messages")}
 
 
-def test_models_that_think_get_the_limit_under_their_name_and_no_temperature():
+def test_reasoning_models_get_their_token_limit_and_no_temperature():
     assert sent(model="gpt-4o") == {"max_tokens": 512, "temperature": 0.0}
     assert sent(model="o3-mini") == {"max_completion_tokens": 512}
     assert sent(model="openai/gpt-6-sol") == {"max_completion_tokens": 512}
@@ -156,7 +156,7 @@ def test_models_that_think_get_the_limit_under_their_name_and_no_temperature():
     }
 
 
-def test_every_setting_that_is_given_is_sent_and_samples_differ_in_their_seed():
+def test_every_option_is_sent_and_samples_differ_in_seed():
     given = {
         "top_p": 0.9,
         "seed": 7,
@@ -177,7 +177,7 @@ def test_every_setting_that_is_given_is_sent_and_samples_differ_in_their_seed():
     }
 
 
-def test_a_call_of_the_first_version_keeps_its_name():
+def test_request_of_first_version_keeps_its_key():
     request = TeacherRequest("a", 0, (Message("user", "q"),))
     call = build_request(TeacherOptions(model="m", max_tokens=9), request)
     assert call == {
@@ -201,11 +201,11 @@ def test_a_call_of_the_first_version_keeps_its_name():
         {"expected_completion_tokens": (9, 3)},
     ],
 )
-def test_a_teacher_that_contradicts_itself_is_refused(bad):
+def test_contradicting_teacher_options_are_refused(bad):
     with pytest.raises(ValidationError):
         TeacherOptions(model="m", **bad)
 
 
-def test_accepted_alone_is_no_limit():
+def test_accepted_rationales_need_another_limit():
     with pytest.raises(ValidationError, match="at least one of"):
         BudgetOptions(accepted_rationales=5)

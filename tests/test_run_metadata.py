@@ -29,7 +29,9 @@ def work(out, settings, live, pool=None, model=None, *rationales):
 @pytest.fixture
 def make(tmp_path):
     store = Store(tmp_path)
-    return lambda name, *inputs: store.make(work.named(name, name), EmptySettings(), None, *inputs)
+    return lambda name, *inputs: store.make(
+        work.with_name(name, name), EmptySettings(), None, *inputs
+    )
 
 
 def a_run(arms, method="bridge"):

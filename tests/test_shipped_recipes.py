@@ -1,4 +1,4 @@
-"""Every recipe of recipes/ loads; with its README's commands, or in the Hub's columns, it plans."""
+"""Every recipe of recipes/ loads, and plans on its data or on rows in the columns of the Hub."""
 
 import os
 import re
@@ -31,7 +31,7 @@ OWN = ("vllm",)  # the user's own files: planned where servers are tested
 
 
 def commands(name):
-    """The README's commands under a recipe's heading."""
+    """Return the commands in the README for a recipe."""
     section = README.split(f"`{name}.yaml`\n", 1)[1].split("\n## ", 1)[0]
     return re.search(r"```sh\n(.*?)```", section, re.DOTALL)[1].splitlines()
 
@@ -48,13 +48,13 @@ def planned(name, folder, overrides=()):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_has_its_commands_in_the_readme(name):
+def test_every_recipe_has_commands_in_readme(name):
     assert load_recipe(FOLDER / f"{name}.yaml").name == name
     assert commands(name)[-2:] == [f"bridgekd plan {name}.yaml", f"bridgekd run {name}.yaml"]
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in {*HUB, *OWN}])
-def test_a_recipe_plans_on_the_files_that_its_commands_make(name, tmp_path):
+def test_recipe_plans_on_files_of_its_commands(name, tmp_path):
     if "BRIDGEKD_DATA" not in os.environ:
         pytest.skip("BRIDGEKD_DATA names no folder of published data sets")
     with chdir(tmp_path):
@@ -69,8 +69,8 @@ def test_a_recipe_plans_on_the_files_that_its_commands_make(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", HUB)
-def test_a_recipe_of_the_hub_plans_on_rows_in_its_columns(name, tmp_path):
-    """The Hub itself is out of a test's reach: stand-ins in its columns show that they fit."""
+def test_recipe_of_the_hub_plans_on_rows_in_its_columns(name, tmp_path):
+    """The Hub cannot be reached in a test, so generated rows have the columns of its data sets."""
     write_jsonl(tmp_path / "rows.jsonl", [HUB[name](i) for i in range(400)])
     write_jsonl(tmp_path / "ins.jsonl", [{"instruction": "Say a.", "input": "", "output": "a"}])
     files = ["data.train=rows.jsonl", "data.test=rows.jsonl", "student.instruction_data=ins.jsonl"]

@@ -37,21 +37,21 @@ def registry(tmp_path, monkeypatch):
     return Registry("shape", "shapes_package", "SHAPE", Shape)
 
 
-def test_modules_with_the_constant_are_found(registry):
+def test_modules_with_constant_are_found(registry):
     assert registry.list_names() == ["polygon"]
 
 
-def test_a_name_alone_takes_the_defaults(registry):
+def test_name_alone_has_default_options(registry):
     assert registry.resolve(VariantRef.model_validate("polygon")).options == {"n_sides": 3}
 
 
-def test_options_stand_beside_the_name_and_survive_a_dump(registry):
+def test_options_are_kept_in_dump(registry):
     ref = VariantRef.model_validate({"name": "polygon", "n_sides": 5})
     assert VariantRef.model_validate(ref.model_dump(mode="json")) == ref
     assert registry.parse_options(registry.resolve(ref)).n_sides == 5
 
 
-def test_own_code_is_named_and_not_hashed(registry):
+def test_package_code_is_not_hashed(registry):
     assert registry.resolve(VariantRef(name="polygon")).content is None
 
 
@@ -64,12 +64,12 @@ def test_own_code_is_named_and_not_hashed(registry):
         ({"file": "nothing.py"}, "Cannot read the shape file .*nothing.py: No such file"),
     ],
 )
-def test_a_wrong_reference_is_one_sentence(registry, tmp_path, ref, message):
+def test_wrong_reference_is_refused(registry, tmp_path, ref, message):
     with pytest.raises(InputError, match=message):
         registry.resolve(VariantRef.model_validate(ref), tmp_path)
 
 
-def test_a_file_is_a_variant_and_its_code_is_hashed(registry, tmp_path):
+def test_code_of_file_is_hashed(registry, tmp_path):
     (tmp_path / "mine.py").write_text(SHAPE.replace('"polygon"', '"mine"'))
     first = registry.resolve(VariantRef(file="mine.py"), tmp_path)
     assert registry.load(first).name == "mine"
@@ -86,13 +86,13 @@ def test_a_file_is_a_variant_and_its_code_is_hashed(registry, tmp_path):
         ("def (\n", "cannot be imported: SyntaxError"),
     ],
 )
-def test_a_broken_file_is_one_sentence(registry, tmp_path, code, message):
+def test_broken_file_is_refused(registry, tmp_path, code, message):
     (tmp_path / "broken.py").write_text(code)
     with pytest.raises(InputError, match=message):
         registry.resolve(VariantRef(file="broken.py"), tmp_path)
 
 
 @pytest.mark.parametrize("value", [3, {}, {"name": "a", "file": "b"}, {"name": 3}])
-def test_a_reference_has_one_of_name_and_file(value):
+def test_reference_has_one_of_name_and_file(value):
     with pytest.raises(ValueError, match="expected"):
         VariantRef.model_validate(value)

@@ -29,12 +29,9 @@ STRATEGY = Strategy(
     name="easiest",
     title="Easiest first",
     summary="Takes the easiest questions.",
-    paper="",
     options=WithAlpha,
     rank=easiest,
     needs_difficulty=True,
-    needs_embeddings=False,
-    uses_seed=False,
     is_nested=True,
 )
 """
@@ -55,10 +52,10 @@ def strategy(ref):
     return STRATEGIES.load(STRATEGIES.resolve(ref))
 
 
-def is_same(one, other):
+def is_same(first, second):
     return all(
-        np.array_equal(getattr(one, f.name), getattr(other, f.name), equal_nan=True)
-        for f in dataclasses.fields(one)
+        np.array_equal(getattr(first, f.name), getattr(second, f.name), equal_nan=True)
+        for f in dataclasses.fields(first)
     )
 
 
@@ -79,11 +76,11 @@ def test_it_refuses_an_option_that_it_does_not_have(ref, strategy):
 @given(
     n=st.sampled_from([1, 2, 3, 17, 40]),
     seed=st.integers(0, 9),
-    share=st.sampled_from([0, 0.1, 0.5, 1]),
+    fraction=st.sampled_from([0, 0.1, 0.5, 1]),
     make=st.sampled_from([make_pool, make_twins, make_equal]),
 )
-def test_a_ranking_is_a_permutation_of_the_pool_without_nan(strategy, n, seed, share, make):
-    pool, n_selected = make(n, seed), int(share * n)
+def test_a_ranking_is_a_permutation_of_the_pool_without_nan(strategy, n, seed, fraction, make):
+    pool, n_selected = make(n, seed), int(fraction * n)
     ranking = rank(strategy, *pool, n_selected, seed=seed, domains=get_domains(pool[0]))
     assert sorted(ranking.rows) == list(range(n))
     assert ranking.n_selected == n_selected
@@ -124,7 +121,7 @@ def test_only_the_seed_makes_a_ranking_random(strategy):
     assert any(not is_same(other, first) for other in others) == strategy.uses_seed
 
 
-def test_it_depends_on_difficulty_and_embeddings_as_it_says(strategy):
+def test_it_depends_on_difficulty_and_embeddings_as_declared(strategy):
     ids, difficulty, embeddings = make_pool(200, 3, d=3)
     first, other_difficulty, other_embeddings = (
         rank(strategy, ids, d, e, 40).rows.tolist()
@@ -153,7 +150,7 @@ def test_alpha_changes_the_ranking(strategy):
         assert not is_same(low, high)
 
 
-def test_a_nested_strategy_begins_alike_for_every_budget(strategy):
+def test_a_nested_strategy_begins_with_the_same_picks_for_every_budget(strategy):
     few, many = (rank(strategy, *make_pool(60, 3), n).rows for n in (6, 25))
     assert not strategy.is_nested or list(few[:6]) == list(many[:6])
 

@@ -78,20 +78,11 @@ def render_model_card(exported: ExportedArm) -> str:
     """Return README.md of the exported folder."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-    run, arm, merged = exported.run, exported.arm, exported.merged
+    run, arm = exported.run, exported.arm
     metrics = read_metrics(run.evaluation.path).arms
-    own = metrics[arm.name]
-    base = _find_base_model(run, arm)
+    base, own = _find_base_model(run, arm), metrics[arm.name]
     base_license = find_license(base)
-    shown = {metrics[n].title: metrics[n] for n in (arm.name, *_ALSO_SHOWN) if n in metrics}
-    domains = {name: group for name, group in own.by_domain.items() if name}
-    tables = [_build_accuracy_table("model", shown)]
-    tables += [_build_accuracy_table("domain", domains)] if domains else []
     test_data = _get_source_name(run, "load_test")
-    is_answer_only = arm.predicted.prompt_mode == "answer_only"
-    suffix = _get_prompt_suffix(run, is_answer_only)
-    notes = [*merged.notes, _ANSWER_ONLY_NOTE] if is_answer_only else merged.notes
-    versions = arm.model.manifest.libraries
     result = EvalResult(
         task_type="text-generation",
         dataset_type=test_data,
@@ -114,25 +105,62 @@ def render_model_card(exported: ExportedArm) -> str:
     card = ModelCard.from_template(
         card_data,
         template_str=_read_template("model_card.md"),
-        **_describe_both(exported, base, base_license),
         base=f"{escape_cell(_get_name(base))}{'' if base.stage == 'hub' else ' (a local folder)'}",
-        run=run.name,
-        arm=arm.name,
-        n_parameters=f"{merged.n_parameters:,}",
-        dtype=merged.dtype,
-        libraries=", ".join(f"{n} {versions[n]}" for n in ("bridgekd", "transformers", "torch")),
-        accuracy_tables="\n\n".join(map(render_markdown, tables)),
         test_data=escape_cell(test_data),
         contamination=describe_contamination(run.ancestors),
-        prompt_content="the question and its choices" if "(A)" in suffix else "the question",
-        prompt_suffix=json.dumps(suffix),
-        training_table=render_markdown(_build_training_table(exported, own)),
-        n_test=f"{own.n_test:,}",
-        max_new_tokens=f"{arm.predicted.max_new_tokens:,}",
-        notes="".join(f"\n- {note}" for note in notes),
-        command=exported.command,
+        accuracy_tables=_render_accuracy_tables(arm.name, metrics),
+        **_describe_both(exported, base, base_license),
+        **_describe_prompt(exported),
+        **_describe_training(exported, own),
     )
     return f"{card}\n"
+
+
+def _render_accuracy_tables(name: str, metrics: Mapping[str, ArmMetrics]) -> str:
+    arms = {metrics[n].title: metrics[n] for n in (name, *_ALSO_SHOWN) if n in metrics}
+    domains = {domain: group for domain, group in metrics[name].by_domain.items() if domain}
+    tables = [_build_accuracy_table("model", arms)]
+    tables += [_build_accuracy_table("domain", domains)] if domains else []
+    return "\n\n".join(map(render_markdown, tables))
+
+
+def _describe_prompt(exported: ExportedArm) -> dict[str, str]:
+    run, arm, merged = exported.run, exported.arm, exported.merged
+    is_answer_only = arm.predicted.prompt_mode == "answer_only"
+    suffix = _get_prompt_suffix(run, is_answer_only)
+    notes = [*merged.notes, _ANSWER_ONLY_NOTE] if is_answer_only else merged.notes
+    return {
+        "prompt_content": "the question and its choices" if "(A)" in suffix else "the question",
+        "prompt_suffix": json.dumps(suffix),
+        "max_new_tokens": f"{arm.predicted.max_new_tokens:,}",
+        "notes": "".join(f"\n- {note}" for note in notes),
+    }
+
+
+def _describe_training(exported: ExportedArm, metrics: ArmMetrics) -> dict[str, str]:
+    run, model, merged = exported.run, exported.arm.model, exported.merged
+    pool = model.get_input("pool").read_stats(LoadPoolStats)
+    training, versions = model.read_stats(TrainStats), model.manifest.libraries
+    sources = Counter(example.source for example in exported.examples)
+    return {
+        "run": run.name,
+        "arm": exported.arm.name,
+        "command": exported.command,
+        "dtype": merged.dtype,
+        "n_parameters": f"{merged.n_parameters:,}",
+        "libraries": ", ".join(f"{n} {versions[n]}" for n in ("bridgekd", "transformers", "torch")),
+        "n_pool": f"{pool.n_pool:,}",
+        "n_validation": f"{pool.n_validation:,}",
+        "n_test": f"{metrics.n_test:,}",
+        "budget": _format_budget(_find_budget(run.recipe.budget, model)),
+        "n_queries": f"{metrics.n_queries:,g}",
+        "spend": format_usd(metrics.spend_usd),
+        "n_examples": f"{len(exported.examples):,}",
+        "n_by_source": ", ".join(f"{n:,} by the {name}" for name, n in sorted(sources.items())),
+        "n_too_long": f"{training.n_too_long:,}",
+        "n_updates": f"{training.n_updates:,}",
+        "best_update": f"{training.best_update:,}",
+    }
 
 
 def render_dataset_card(exported: ExportedArm) -> str:
@@ -196,26 +224,6 @@ def _build_accuracy_table(
         for name, row in rows.items()
     )
     return Table("", (head, "accuracy", "95 % interval", "test questions"), cells, "lrrr")
-
-
-def _build_training_table(exported: ExportedArm, metrics: ArmMetrics) -> Table:
-    run, model, examples = exported.run, exported.arm.model, exported.examples
-    pool = model.get_input("pool").read_stats(LoadPoolStats)
-    training = model.read_stats(TrainStats)
-    sources = Counter(example.source for example in examples)
-    by_source = ", ".join(f"{n:,} by the {source}" for source, n in sorted(sources.items()))
-    rows = (
-        ("pool", f"{pool.n_pool:,} questions of {_get_source_name(run, 'load_pool')}"),
-        ("validation split", f"{pool.n_validation:,} questions"),
-        ("teacher", f"{run.recipe.teacher.model} ({run.recipe.teacher.provider})"),
-        ("budget", _format_budget(_find_budget(run.recipe.budget, model))),
-        ("purchased", f"{metrics.n_queries:,g} answers for {format_usd(metrics.spend_usd)}"),
-        ("training examples", f"{len(examples):,}: {by_source}"),
-        ("training examples that were too long", f"{training.n_too_long:,}"),
-        ("optimizer updates", f"{training.n_updates:,}"),
-        ("weights after update", f"{training.best_update:,}"),
-    )
-    return Table("", ("", ""), rows, "ll")
 
 
 def _build_purchase_table(model: Artifact) -> Table:

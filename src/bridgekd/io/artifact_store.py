@@ -20,7 +20,7 @@ from importlib import metadata
 from inspect import signature
 from itertools import chain
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -156,8 +156,8 @@ class Stage(Generic[S, P]):
     """A stage function (output_dir, settings, ctx, *inputs) -> stats, with its description.
 
     The inputs have the names of the parameters. `kind` is the type of work, and `title` is for
-    people. `plan_requests(planned, inputs)` returns what a paid stage would send. `named` returns a
-    stage of another name with the same function.
+    people. `plan_requests(planned, inputs)` returns what a paid stage would send. `with_name`
+    returns a stage of another name with the same function.
     """
 
     function: Callable[Concatenate[Path, S, Any, P], BaseModel]
@@ -174,7 +174,7 @@ class Stage(Generic[S, P]):
                 "cost. Pass a function of bridgekd.stages.query_teacher, or one like it."
             )
 
-    def named(self, name: str, title: str) -> "Stage[S, P]":
+    def with_name(self, name: str, title: str) -> "Stage[S, P]":
         """Return a stage with another name and the same function."""
         return replace(self, name=name, title=title)
 
@@ -194,14 +194,6 @@ def stage(
 ) -> Callable[[Callable[Concatenate[Path, S, Any, P], BaseModel]], Stage[S, P]]:
     """Return a decorator that makes a function a stage. Raise `version` if its meaning changes."""
     return lambda function: Stage(function, function.__name__, version, kind, title, plan_requests)
-
-
-class ArtifactMaker(Protocol):
-    """The part of a store that a method needs. `Store` and `PlanStore` have it."""
-
-    def make(
-        self, stage: Stage[S, P], settings: S, ctx: object, *args: P.args, **kwargs: P.kwargs
-    ) -> Artifact: ...
 
 
 class Store:

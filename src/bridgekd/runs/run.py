@@ -13,7 +13,7 @@ from typing import Literal, ParamSpec, TypeVar
 from pydantic import BaseModel, JsonValue
 
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice
-from bridgekd.io.artifact_store import Artifact, ArtifactMaker, Stage, Store
+from bridgekd.io.artifact_store import Artifact, PlanStore, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
@@ -116,7 +116,7 @@ class Run:
         self,
         recipe: Recipe,
         folder: Path,
-        store: ArtifactMaker,
+        store: Store | PlanStore,
         ctx: RunContext,
         metadata: RunMetadata | None = None,
     ) -> None:

@@ -177,10 +177,10 @@ def train(
     return TrainStats(**dict(log), generation=speed)
 
 
-warm_up = train.named("warm_up", "Assistant, warm-up")
-instruct_student = train.named("instruct_student", "Student, instruction")
-train_assistant = train.named("train_assistant", "Assistant, trained")
-train_student = train.named("train_student", "Student, trained")
+warm_up = train.with_name("warm_up", "Assistant, warm-up")
+instruct_student = train.with_name("instruct_student", "Student, instruction")
+train_assistant = train.with_name("train_assistant", "Assistant, trained")
+train_student = train.with_name("train_student", "Student, trained")
 
 
 def choose_warm_up_examples(pool: Sequence[Example], settings: TrainSettings) -> list[Example]:
