@@ -15,7 +15,7 @@ test: check  ## everything that must hold, one worker a core, one thread each
 test-gpu: $(READY)  ## what runs on a CUDA device, beside the same on the CPU; everything here is skipped without one
 	$(BIN)/pytest -m gpu -rs
 
-chaos: $(READY)  ## 200 kills of a buying at random and at the worst instants; says what it saw
+chaos: $(READY)  ## 200 kills of a purchase at random and at the worst moments, with a summary
 	CHAOS_KILLS=200 $(BIN)/pytest -s --timeout=1800 tests/test_chaos.py
 
 check: $(READY)  ## lint, format, types

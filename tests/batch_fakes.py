@@ -1,4 +1,4 @@
-"""A watched batch server, and buyers that are stopped in the middle."""
+"""A batch server with a spy, and purchases that are stopped before their end."""
 
 import asyncio
 import gc
@@ -30,12 +30,12 @@ RESERVE = 1103  # of a request of `pool`: half of (128 + 16 + 10 bytes) * 2.5 + 
 
 
 def batch_teacher(server, **more):
-    own = {"name": "batch", "poll_s": 0.02} | {k: more.pop(k) for k in OWN if k in more}
-    return teacher_at(server, **{"transport": own, "price": PRICE} | more)
+    transport = {"name": "batch", "poll_s": 0.02} | {k: more.pop(k) for k in OWN if k in more}
+    return teacher_at(server, **{"transport": transport, "price": PRICE} | more)
 
 
 def buy_batch(path, server, requests, *, stop=None, limits=None, key="none", note=None, **more):
-    asked = {name: more.pop(name) for name in ("accept", "run") if name in more}
+    options = {name: more.pop(name) for name in ("accept", "run") if name in more}
     with Ledger(path, hard_limit_microusd=stop) as ledger:
         return buy_answers(
             requests,
@@ -45,7 +45,7 @@ def buy_batch(path, server, requests, *, stop=None, limits=None, key="none", not
             api_key=key,
             backoff_s=0.05,
             note=note or (lambda text: None),
-            **{"run": "r"} | asked,
+            **{"run": "r"} | options,
         )
 
 
@@ -59,16 +59,16 @@ def n_open(path):
 
 
 def own_calls(server, requests):
-    """How often the server saw each of these requests."""
+    """Return how often the server saw each of these requests."""
     teacher = batch_teacher(server)
     return [server.calls[hash_body(get_payload(build_request(teacher, r)))] for r in requests]
 
 
 class BatchServerSpy:
-    """Stands before a server's batch desk: counts what is asked, and lets `hook` answer instead.
+    """Counts the requests to a server's batch API, and lets `hook` answer them.
 
     A request is named "POST files", "POST batches", "GET list" ("GET next" for a further page),
-    "GET batch" or "GET content"; `hook(name, go)` answers it, where `go()` is the desk's own
+    "GET batch" or "GET content"; `hook(name, go)` answers it, where `go()` is the desk's transport
     answer.
     """
 
@@ -95,23 +95,23 @@ class BatchServerSpy:
         return self.hook(name, lambda: self._handle(method, url, content_type, raw))
 
     def wait_for(self, name):
-        """Returns once this was asked."""
+        """Return after the first request of this name."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.seen[name], 20), self.seen
 
 
-def buy_until(path, server, requests, *, stop_at=None, watch=None, note=None, **more):
-    """A buying in this process; cancelled, as by Ctrl-C, once `stop_at` was asked."""
+def buy_until(path, server, requests, *, stop_at=None, spy=None, note=None, **more):
+    """Purchase in this process; cancel, as Ctrl-C does, after the request `stop_at`."""
 
-    async def stopped(going):
-        await asyncio.to_thread(watch.wait_for, stop_at)
-        going.cancel()
+    async def stopped(purchase):
+        await asyncio.to_thread(spy.wait_for, stop_at)
+        purchase.cancel()
 
-    async def main(buying):
-        going = asyncio.create_task(buying.run(requests))
-        stopping = asyncio.create_task(stopped(going)) if stop_at else None
+    async def main(scheduler):
+        purchase = asyncio.create_task(scheduler.run(requests))
+        stopping = asyncio.create_task(stopped(purchase)) if stop_at else None
         try:
-            return await going
+            return await purchase
         except asyncio.CancelledError:
             return "cancelled"
         finally:
@@ -123,27 +123,27 @@ def buy_until(path, server, requests, *, stop_at=None, watch=None, note=None, **
         context = TransportContext(
             resolved, "none", GroupCommitter(ledger), note or (lambda text: None)
         )
-        buying = RequestScheduler(PurchaseSpec(context, Limits(), "r", "train", backoff_s=0.005))
-        return asyncio.run(main(buying)), buying
+        scheduler = RequestScheduler(PurchaseSpec(context, Limits(), "r", "train", backoff_s=0.005))
+        return asyncio.run(main(scheduler)), scheduler
 
 
-def stop_purchase(path, server, watch, requests, stop_at="GET batch", **more):
+def stop_purchase(path, server, spy, requests, stop_at="GET batch", **more):
     """Stop a purchase as Ctrl-C does, while its batch is still open."""
-    stopped, answer = threading.Event(), watch.hook
+    stopped, answer = threading.Event(), spy.hook
 
     def answer_after_stop(name, go):
-        # A batch may be complete at once: on a busy machine its answers came before the stop.
+        # A batch may be complete at once: on a busy machine its answers arrived before the stop.
         if name == "GET batch":
             stopped.wait(20)
         return answer(name, go)
 
-    watch.hook = answer_after_stop
+    spy.hook = answer_after_stop
     try:
-        ended, buying = buy_until(path, server, requests, stop_at=stop_at, watch=watch, **more)
+        stop_reason, scheduler = buy_until(path, server, requests, stop_at=stop_at, spy=spy, **more)
     finally:
         stopped.set()
-        watch.hook = answer
-    assert (ended, buying.rows) == ("cancelled", {})
+        spy.hook = answer
+    assert (stop_reason, scheduler.rows) == ("cancelled", {})
 
 
 CHILD = """
@@ -183,14 +183,14 @@ with Ledger(path) as ledger:
 
 
 def start_process(path, server, *, microusd, die_at=0):
-    """A process that buys what so much can buy; killed as it begins its n-th commit."""
+    """Start a process that purchases for this amount; kill it at the start of its n-th commit."""
     arguments = [sys.executable, "-W", "error", "-c", CHILD, str(path), server.base_url]
     return subprocess.Popen([*arguments, str(microusd), str(die_at)], stderr=subprocess.PIPE)
 
 
 @pytest.fixture
 def check_clean_exit(tmp_path, caplog):
-    """No task ends with an exception that nobody took, and every ledger adds up."""
+    """No task has an exception that no one retrieved, and every ledger is consistent."""
     yield
     gc.collect()
     assert [r.getMessage() for r in caplog.records if r.name == "asyncio"] == []

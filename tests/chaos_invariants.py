@@ -1,8 +1,8 @@
-"""The witnesses of the chaos test: one in the teacher's server, one that reads the ledger's file.
+"""The monitors of the chaos test: one in the teacher's server, one that reads the ledger's file.
 
-The one idea: nothing that is asserted comes from the word of the process that is killed. The server
-writes down what arrived and what was answered, life by life (each life signs with a key of its
-own), and the ledger is read as a SQLite file, not through the class under test.
+The one idea: no assertion depends on what the killed process reports. The server records what
+arrived and what was answered, per process (each process has its own key), and the ledger is read as
+a SQLite file, not through the class under test.
 """
 
 import json
@@ -19,7 +19,7 @@ from bridgekd.sandbox.teacher_server import HttpAnswer, TeacherServer, hash_body
 from chaos_process import PROVIDER, ProcessTask
 
 FINAL = ("answered", "truncated", "refused")
-HELD_AT_RESERVE = ("reserved", "unknown", "unparsable")
+AT_RESERVE = ("reserved", "unknown", "unparsable")
 COLUMNS = (
     "id", "key", "run", "purpose", "model", "request", "state", "reserve_microusd",
     "cost_microusd", "n_prompt_tokens", "n_completion_tokens", "raw_response", "created_at",
@@ -29,7 +29,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A row of the ledger, as it lies in the file."""
+    """A row of the ledger, as it is in the file."""
 
     id: int
     key: str
@@ -48,30 +48,30 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """What the server calls this request."""
+        """The name of this request at the server."""
         return hash_body(get_payload(json.loads(self.request)))
 
     @property
     def held(self) -> int:
-        """What it counts for against the hard stop, by the rule and not by the file's word."""
-        at_reserve = self.state in HELD_AT_RESERVE
+        """The amount that counts against the hard limit, calculated by the rule."""
+        at_reserve = self.state in AT_RESERVE
         return self.reserve_microusd if at_reserve else self.cost_microusd or 0
 
     @property
     def arrived(self) -> bool:
-        """Whether the ledger has an answer that nobody may ask for again, settled or not."""
+        """Whether the ledger has an answer, settled or not, that must not be requested again."""
         is_answer = self.raw_response is not None and '"choices"' in self.raw_response
         return self.state in FINAL or (self.state == "reserved" and is_answer)
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """A ledger to read while someone else may be writing it."""
+    """Open a ledger for reading while another process may write it."""
     return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
 def has_tables(path: Path) -> bool:
-    """Whether a ledger was made so far. Before there are tables its file is switched from journals
-    to WAL, and who may only read cannot read a file whose journal was left by a kill.
+    """Return whether a ledger exists. Before it has tables, its file changes from journals to WAL,
+    and a reader cannot open a file with the journal of a killed process.
     """
     if not path.exists() or path.with_name(f"{path.name}-journal").exists():
         return False
@@ -80,7 +80,7 @@ def has_tables(path: Path) -> bool:
 
 
 def query(path: Path, query: str, *values: object) -> list[tuple]:
-    """Rows of a ledger; none while it has no tables."""
+    """Return rows of a ledger; none while it has no tables."""
     if not has_tables(path):
         return []
     with closing(open_file(path)) as db:
@@ -93,120 +93,120 @@ def attempts(path: Path) -> tuple[Attempt, ...]:
 
 
 def read_total_reserved(path: Path) -> int:
-    """The total that the ledger keeps for its hard stop."""
+    """Return the total that the ledger keeps for its hard limit."""
     return sum(held for (held,) in query(path, "SELECT held_microusd FROM totals"))
 
 
 class ServerMonitor:
-    """The witness in the server, and the hand that kills at instants only a server can see.
+    """Watches the server, and kills at moments that only a server can see.
 
-    `wrongs` are sentences about what must not be: each arrival must find its row written, each
-    bill its money held, and the hard stop kept, while the buyer is running.
+    `errors` are violated rules: at each arrival the row is written, at each cost the money is
+    reserved, and the hard limit is kept, while the process runs.
     """
 
     def __init__(self, server: TeacherServer, path: Path) -> None:
-        self.arrived: list[tuple[int, str]] = []  # life and name, in order
-        self.answered: list[tuple[int, str]] = []  # with an answer, or refused for good
+        self.arrived: list[tuple[int, str]] = []  # process and name, in order
+        self.answered: list[tuple[int, str]] = []  # with an answer or a refusal
         self.dropped: Counter[str] = Counter()
-        self.wrongs: list[str] = []
+        self.errors: list[str] = []
         self._server, self._path = server, path
         self._complete = server.complete
-        server.complete = self._witness
+        server.complete = self._complete_watched
         self._lock = threading.Lock()
         self._silent = threading.Condition(self._lock)
-        self._life, self._kind, self._left = 0, "", 0
+        self._process, self._kind, self._left = 0, "", 0
         self._stop: int | None = None
-        self._n_busy = 0  # calls of this life that are being answered
+        self._n_busy = 0  # requests of this process that are being answered
         self._kill: Callable[[], None] = lambda: None
 
-    def arm(self, order: ProcessTask, kind: str, n: int, kill: Callable[[], None]) -> None:
-        """From here on the life of this order counts, and the n-th instant of its kind is due."""
+    def arm(self, task: ProcessTask, kind: str, n: int, kill: Callable[[], None]) -> None:
+        """Watch the process of this task and kill it at the n-th moment of this kind."""
         with self._lock:
-            self._life, self._stop, self._kind, self._left = order.life, order.stop, kind, n
+            self._process, self._stop, self._kind, self._left = task.process, task.stop, kind, n
             self._kill, self._n_busy = kill, 0
 
     def disarm(self) -> None:
-        """Ends the silence, and kills nobody any more."""
+        """End the silence and kill no more."""
         with self._lock:
             self._kind = ""
             self._silent.notify_all()
 
     def is_due(self) -> bool:
-        """Whether the instant has come; for "quiet": so many are answered, and no more will be."""
+        """Return whether the moment has come; for "quiet": n are answered, and no more will be."""
         with self._lock:
             return self._left <= 0 and (self._kind != "quiet" or not self._n_busy)
 
-    def names_answered(self, life: int) -> set[str]:
+    def get_answered(self, process: int) -> set[str]:
         with self._lock:
-            return {name for which, name in self.answered if which == life}
+            return {name for which, name in self.answered if which == process}
 
-    def _witness(self, body: dict, authorization: str) -> HttpAnswer | None:
-        life, name = int(authorization.removeprefix("Bearer life")), hash_body(body)
+    def _complete_watched(self, body: dict, authorization: str) -> HttpAnswer | None:
+        process, name = int(authorization.removeprefix("Bearer process")), hash_body(body)
         with self._lock:
-            self.arrived.append((life, name))
+            self.arrived.append((process, name))
             n_arrived = sum(name == other for _, other in self.arrived)
-        self._check(lambda: self._row_missing(body, n_arrived))
-        self._instant(life, "arrival")
-        self._enter(life)
+        self._check(lambda: self._find_missing_row(body, n_arrived))
+        self._count_moment(process, "arrival")
+        self._enter(process)
         answer = self._complete(body, authorization)
-        self._check(self._money_missing)
+        self._check(self._find_missing_reserve)
         is_answer = answer is not None and answer[0] in (200, 400)
         with self._lock:
             if is_answer:
-                self.answered.append((life, name))
+                self.answered.append((process, name))
             elif answer is None:
                 self.dropped[name] += 1
-        self._leave(life, is_answer)
+        self._leave(process, is_answer)
         if is_answer:
-            self._instant(life, "answer")
+            self._count_moment(process, "answer")
         return answer
 
-    def _enter(self, life: int) -> None:
-        """Lets a call in; for "quiet" only as many as are to be answered."""
+    def _enter(self, process: int) -> None:
+        """Admit a request; for "quiet" only n of them."""
         with self._lock:
-            while self._is_quiet(life) and self._left <= 0:
+            while self._is_quiet(process) and self._left <= 0:
                 self._silent.wait()
-            self._left -= self._is_quiet(life)
-            self._n_busy += life == self._life
+            self._left -= self._is_quiet(process)
+            self._n_busy += process == self._process
 
-    def _leave(self, life: int, is_answer: bool) -> None:
+    def _leave(self, process: int, is_answer: bool) -> None:
         with self._lock:
-            self._n_busy -= life == self._life
-            if self._is_quiet(life) and not is_answer:  # then another one gets its turn
+            self._n_busy -= process == self._process
+            if self._is_quiet(process) and not is_answer:  # admit another one
                 self._left += 1
                 self._silent.notify_all()
 
-    def _is_quiet(self, life: int) -> bool:
-        return (self._kind, self._life) == ("quiet", life)
+    def _is_quiet(self, process: int) -> bool:
+        return (self._kind, self._process) == ("quiet", process)
 
-    def _instant(self, life: int, what: str) -> None:
+    def _count_moment(self, process: int, what: str) -> None:
         with self._lock:
             waits_for = "arrival" if self._kind == "arrival" else "answer"
-            if life != self._life or what != waits_for or self._kind == "quiet":
+            if process != self._process or what != waits_for or self._kind == "quiet":
                 return
             self._left -= 1
             is_now = self._left == 0 and self._kind in ("arrival", "served")
         if is_now:
             self._kill()
 
-    def _check(self, look: Callable[[], str]) -> None:
-        """Notes what is wrong; a server's thread must not fail, for nobody would hear of it."""
+    def _check(self, check: Callable[[], str]) -> None:
+        """Record an error. A server's thread must not fail, because no one would see it."""
         try:
-            wrong = look()
+            error = check()
         except sqlite3.Error as exc:
-            wrong = f"the ledger could not be read: {exc}"
-        if wrong:
-            self.wrongs.append(wrong)
+            error = f"the ledger could not be read: {exc}"
+        if error:
+            self.errors.append(error)
 
-    def _row_missing(self, body: dict, n_arrived: int) -> str:
+    def _find_missing_row(self, body: dict, n_arrived: int) -> str:
         key = compute_request_key({**body, "provider": PROVIDER, "sample_index": 0})
-        found = query(self._path, "SELECT count(*) FROM attempts WHERE key = ?", key)
-        n_rows = found[0][0] if found else 0
-        return f"call {n_arrived} for {key} met only {n_rows} rows" if n_rows < n_arrived else ""
+        rows = query(self._path, "SELECT count(*) FROM attempts WHERE key = ?", key)
+        n_rows = rows[0][0] if rows else 0
+        return f"request {n_arrived} for {key} has only {n_rows} rows" if n_rows < n_arrived else ""
 
-    def _money_missing(self) -> str:
-        billed = self._server.billed  # before the ledger: what is held may only be more by then
+    def _find_missing_reserve(self) -> str:
+        billed = self._server.billed  # before the ledger: the reserved total can only grow
         held, stop = read_total_reserved(self._path), self._stop
         if held < billed:
-            return f"{billed} were billed, but only {held} held"
-        return f"{held} are held above a hard stop of {stop}" if stop and held > stop else ""
+            return f"{billed} billed, but only {held} reserved"
+        return f"{held} reserved above a hard limit of {stop}" if stop and held > stop else ""

@@ -1,4 +1,4 @@
-"""Buyers for the chaos test: processes that call `buy` and nothing else, and can be killed."""
+"""Processes of the chaos test: each runs one purchase and can be killed."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ from bridgekd.teacher.buy_answers import PurchaseResult, buy_answers
 
 PROVIDER = "sandbox"
 CONCURRENCY = 8
-LONGEST_LIFE_S = 60.0  # of a buyer that takes half a second where nothing else is running
+MAX_PROCESS_S = 60.0  # for a purchase that takes half a second on an idle machine
 RESERVE = 2205  # of every request below: (128 + 16 + 10 bytes) * 2.5 + 182 * 10, in micro-dollars
 
 
@@ -36,27 +36,27 @@ def pool(n: int) -> list[TeacherRequest]:
 
 @dataclass(frozen=True, slots=True)
 class ProcessTask:
-    """What one life of a buyer is to do.
+    """The task of one process.
 
-    It dies by its own hand as it says that it has `die_told` rows; -1 for never.
+    It kills itself when it reports `die_at_row` rows; -1: never.
     """
 
     path: Path
     outcome: Path
     base_url: str
-    life: int
+    process: int
     n_pool: int
     limits: Limits
     stop: int | None
-    die_told: int = -1
+    die_at_row: int = -1
 
 
-def run_purchase(order: ProcessTask, progress: Progress = ignore_progress) -> PurchaseResult:
-    """Buys what the order says, in this process."""
+def run_purchase(task: ProcessTask, progress: Progress = ignore_progress) -> PurchaseResult:
+    """Run the purchase of a task in this process."""
     teacher = TeacherOptions(
         provider=PROVIDER,
         model=SANDBOX_MODEL,
-        base_url=order.base_url,
+        base_url=task.base_url,
         price=SANDBOX_PRICE,
         api_key_env=None,
         max_tokens=182,
@@ -64,59 +64,61 @@ def run_purchase(order: ProcessTask, progress: Progress = ignore_progress) -> Pu
         timeout_s=30.0,
         max_attempts=20,
     )
-    with Ledger(order.path, hard_limit_microusd=order.stop) as ledger:
+    with Ledger(task.path, hard_limit_microusd=task.stop) as ledger:
         return buy_answers(
-            pool(order.n_pool),
+            pool(task.n_pool),
             ledger,
             teacher=teacher,
-            limits=order.limits,
+            limits=task.limits,
             run="r",
-            api_key=f"life{order.life}",
+            api_key=f"process{task.process}",
             progress=progress,
             backoff_s=0.005,
         )
 
 
-def _live(order: ProcessTask, told) -> None:
-    def tell(what: str, done: int, total: int) -> None:
-        told.value = done
-        if done == order.die_told:
+def _run_process(task: ProcessTask, n_reported) -> None:
+    def report(what: str, done: int, total: int) -> None:
+        n_reported.value = done
+        if done == task.die_at_row:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        bought = run_purchase(order, tell)
+        result = run_purchase(task, report)
     except HardLimitError:
         sys.exit(HardLimitError.exit_code)
-    order.outcome.write_bytes(pickle.dumps(bought))
+    task.outcome.write_bytes(pickle.dumps(result))
 
 
-def _nurse(line, told, folder: Path) -> None:
-    """Imports whatever a buying imports by buying nothing, then forks one buyer an order."""
-    nothing = ProcessTask(folder / "none.db", folder, "http://127.0.0.1:9/v1", 0, 0, Limits(), None)
-    run_purchase(nothing)
+def _run_starter(pipe, n_reported, folder: Path) -> None:
+    """Import all modules with an empty purchase, then fork one process per task."""
+    empty = ProcessTask(folder / "none.db", folder, "http://127.0.0.1:9/v1", 0, 0, Limits(), None)
+    run_purchase(empty)
     fork = multiprocessing.get_context("fork")
     with suppress(EOFError):
         while True:
-            order = line.recv()
-            told.value = 0
-            child = fork.Process(target=_live, args=(order, told))
+            task = pipe.recv()
+            n_reported.value = 0
+            child = fork.Process(target=_run_process, args=(task, n_reported))
             child.start()
-            line.send(child.pid)
+            pipe.send(child.pid)
             child.join()
-            line.send(child.exitcode)
+            pipe.send(child.exitcode)
 
 
 class ProcessStarter:
-    """Starts buyers within milliseconds. Not the forkserver, which all test files share."""
+    """Starts processes within milliseconds. The forkserver is shared by all test files."""
 
     def __init__(self, folder: Path) -> None:
-        processes = multiprocessing.get_context("spawn")
-        self._told = processes.RawValue("q", 0)
-        self._line, theirs = processes.Pipe()
-        self._process = processes.Process(target=_nurse, args=(theirs, self._told, folder))
+        spawn = multiprocessing.get_context("spawn")
+        self._n_reported = spawn.RawValue("q", 0)
+        self._pipe, child_pipe = spawn.Pipe()
+        self._process = spawn.Process(
+            target=_run_starter, args=(child_pipe, self._n_reported, folder)
+        )
         self._process.start()
-        theirs.close()
-        self._born = threading.Event()
+        child_pipe.close()
+        self._started = threading.Event()
         self._pid = 0
         self._exitcode: int | None = None
 
@@ -124,37 +126,37 @@ class ProcessStarter:
         return self
 
     def __exit__(self, *error):
-        if self._born.is_set() and not self.wait_until_ended(0):
+        if self._started.is_set() and not self.wait_until_ended(0):
             self.kill()
-        self._line.close()
+        self._pipe.close()
         self._process.join(10)
         self._process.kill()
 
     @property
-    def told(self) -> int:
-        """How many rows the buyer last said it had."""
-        return int(self._told.value)
+    def n_reported(self) -> int:
+        """The number of rows that the process reported last."""
+        return int(self._n_reported.value)
 
-    def start(self, order: ProcessTask) -> None:
+    def start(self, task: ProcessTask) -> None:
         self._exitcode = None
-        self._born.clear()
-        self._line.send(order)
-        self._pid = self._line.recv()
-        self._born.set()
+        self._started.clear()
+        self._pipe.send(task)
+        self._pid = self._pipe.recv()
+        self._started.set()
 
     def kill(self) -> None:
-        """From any thread; a buyer that is already gone is left alone."""
-        self._born.wait(10)
+        """Kill the process, from any thread, unless it has ended."""
+        self._started.wait(10)
         if self._exitcode is None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 
     def wait_until_ended(self, timeout_s: float) -> bool:
-        if self._exitcode is None and self._line.poll(timeout_s):
-            self._exitcode = self._line.recv()
+        if self._exitcode is None and self._pipe.poll(timeout_s):
+            self._exitcode = self._pipe.recv()
         return self._exitcode is not None
 
     def exitcode(self) -> int:
-        assert self.wait_until_ended(LONGEST_LIFE_S), "a buyer hangs"
+        assert self.wait_until_ended(MAX_PROCESS_S), "a process hangs"
         assert self._exitcode is not None
         return self._exitcode

@@ -1,8 +1,8 @@
-"""A loopback server of one model, as vLLM speaks: /v1/models and /v1/completions with token ids,
-stop tokens, echo and log-probabilities, over the folder's real weights.
+"""A loopback server of one model with the API of vLLM: /v1/models and /v1/completions with token
+ids, stop tokens, echo and log-probabilities, over the folder's real weights.
 
-What it leaves out can be switched: `dialect` "text" takes no tokens, "mute" tells no
-log-probabilities of a prompt. `dies_after` answers it ends its process (as a program) or closes
+Features can be removed: `dialect` "text" accepts no tokens, "mute" returns no log-probabilities of
+a prompt. After `dies_after` answers it ends its process (as a program) or closes
 every connection (in a test). As a program: python fake_inference_server.py FOLDER PORT [NAME].
 """
 
@@ -27,7 +27,7 @@ class ModelServer(ThreadingHTTPServer):
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
         self.name, self.dialect = name, dialect
         self.dies_after, self.exits = dies_after, exits
-        self.asked = []  # the bodies, in the order of arrival
+        self.bodies = []  # the bodies, in the order of arrival
         self.one_at_a_time = threading.Lock()
         super().__init__(("127.0.0.1", port), Handler)
 
@@ -36,29 +36,29 @@ class ModelServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, request, client_address):
-        """A client that went away is no news."""
+        """Ignore a client that has closed its connection."""
 
     def complete(self, body):
-        """(status, body) of one completion."""
+        """Return (status, body) of one completion."""
         with self.one_at_a_time:
-            self.asked.append(body)
-            if self.dies_after is not None and len(self.asked) > self.dies_after:
+            self.bodies.append(body)
+            if self.dies_after is not None and len(self.bodies) > self.dies_after:
                 return (os._exit(9) if self.exits else None), None
             if body["model"] != self.name:
                 return 404, {"error": {"message": f"no model {body['model']}"}}
-            ids = self.ids_of(body["prompt"])
+            ids = self.get_ids(body["prompt"])
             if ids is None:
                 return 400, {"error": {"message": "prompt must be a string"}}
-            choice = self.echoed(body, ids) if body.get("echo") else self.written(body, ids)
+            choice = self.echo(body, ids) if body.get("echo") else self.generate_choice(body, ids)
             usage = {"prompt_tokens": len(ids), "completion_tokens": 1}
             return 200, {"object": "text_completion", "choices": [choice], "usage": usage}
 
-    def ids_of(self, prompt):
+    def get_ids(self, prompt):
         if self.dialect == "text":
             return list(self.tokenizer(prompt)["input_ids"]) if isinstance(prompt, str) else None
         return prompt
 
-    def written(self, body, ids):
+    def generate_choice(self, body, ids):
         import torch
 
         torch.manual_seed(body.get("seed") or 0)
@@ -74,7 +74,7 @@ class ModelServer(ThreadingHTTPServer):
         text = self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
         return {"index": 0, "text": text, "finish_reason": "stop"}
 
-    def echoed(self, body, ids):
+    def echo(self, body, ids):
         import torch
 
         if self.dialect == "mute":
@@ -82,8 +82,8 @@ class ModelServer(ThreadingHTTPServer):
         with torch.inference_mode():
             log_p = self.model(torch.tensor([ids])).logits[0].log_softmax(-1)
         own = [float(log_p[k, token]) for k, token in enumerate(ids[1:])]
-        told = {"token_logprobs": [None, *own, -0.5]}  # one token is written behind the prompt
-        return {"index": 0, "text": "", "finish_reason": "length", "logprobs": told}
+        logprobs = {"token_logprobs": [None, *own, -0.5]}  # one token follows the prompt
+        return {"index": 0, "text": "", "finish_reason": "length", "logprobs": logprobs}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(status, body)
 
     def log_message(self, format, *args):
-        """Silent."""
+        """Print nothing."""
 
     def send(self, status, body):
         payload = json.dumps(body).encode()
@@ -117,9 +117,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving_model(folder, name, **how):
-    """A ModelServer in a thread, until the block ends."""
-    server = ModelServer(folder, name, **how)
+def serving_model(folder, name, **options):
+    """Yield a ModelServer in a thread, until the block ends."""
+    server = ModelServer(folder, name, **options)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:

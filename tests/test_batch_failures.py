@@ -23,27 +23,27 @@ from test_live_transport import CANARY, counts, held, pool, words
 pytestmark = pytest.mark.usefixtures("check_clean_exit")
 
 
-def test_what_expired_or_failed_is_asked_again_in_the_next_batch(tmp_path):
+def test_what_expired_or_failed_is_sent_again_in_the_next_batch(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(
         words, batch_faults=BatchFaults(expire=0.3, error=0.3), seed=2
     ) as server:
-        watch = BatchServerSpy(server)
-        got = buy_batch(path, server, pool(60), max_attempts=20)
-        assert len(got.completions) == 60
-        assert watch.seen["POST batches"] == max(server.calls.values()) > 2
+        spy = BatchServerSpy(server)
+        result = buy_batch(path, server, pool(60), max_attempts=20)
+        assert len(result.completions) == 60
+        assert spy.seen["POST batches"] == max(server.calls.values()) > 2
         assert set(server.served.values()) == {1}
         assert counts(path) == {"answered": 60, "failed": server.calls.total() - 60}
-        assert got.charged_microusd == server.billed == held(path)
+        assert result.charged_microusd == server.billed == held(path)
 
 
-def test_an_answer_that_is_missing_stays_held_and_is_asked_again(tmp_path):
+def test_an_answer_that_is_missing_stays_reserved_and_is_sent_again(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, batch_faults=BatchFaults(missing=0.3), seed=2) as server:
-        got = buy_batch(path, server, pool(40), max_attempts=20)
+        result = buy_batch(path, server, pool(40), max_attempts=20)
         n_unknown = counts(path)["unknown"]
         assert server.served.total() == 40 + n_unknown > 40
-        assert held(path) == got.charged_microusd + RESERVE * n_unknown >= server.billed
+        assert held(path) == result.charged_microusd + RESERVE * n_unknown >= server.billed
 
 
 @pytest.mark.parametrize(("fault", "state"), [("expire", "failed"), ("missing", "unknown")])
@@ -58,7 +58,7 @@ def test_a_batch_that_never_answers_ends_after_max_tries(tmp_path, fault, state)
         assert held(path) == 20 * RESERVE * (state == "unknown")
 
 
-def test_a_batch_that_is_not_taken_stops_with_nothing_held(tmp_path):
+def test_a_batch_that_is_not_taken_stops_with_nothing_reserved(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, models=("others",)) as server:
         with pytest.raises(TeacherUnavailableError, match=r"rejected the batch .*does not exist"):
@@ -76,20 +76,22 @@ def test_a_wrong_key_stops_at_the_upload(tmp_path):
 
 @pytest.mark.parametrize("name", ["POST files", "POST batches"])
 @pytest.mark.parametrize(
-    ("status", "code", "said"),
+    ("status", "code", "text"),
     [
         (429, "insufficient_quota", "quota or credit is used up"),
         (400, "invalid_request", "cannot be used: oh no"),
         (404, "not_found", "no files and batches at this address"),
     ],
 )
-def test_a_server_that_takes_no_batch_stops_with_nothing_held(tmp_path, name, status, code, said):
+def test_a_server_that_takes_no_batch_stops_with_nothing_reserved(
+    tmp_path, name, status, code, text
+):
     error = status, {"error": {"message": "oh no", "code": code}}, {}
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server, lambda asked, go: error if asked == name else go())
-        with pytest.raises(TeacherUnavailableError, match=said):
+        spy = BatchServerSpy(server, lambda requested, go: error if requested == name else go())
+        with pytest.raises(TeacherUnavailableError, match=text):
             buy_batch(tmp_path / "l.db", server, pool(20))
-        assert watch.seen[name] == 1
+        assert spy.seen[name] == 1
     assert (counts(tmp_path / "l.db"), held(tmp_path / "l.db")) == ({"failed": 20}, 0)
 
 
@@ -101,22 +103,22 @@ def test_a_server_that_is_not_there_costs_nothing(tmp_path):
     assert (held(tmp_path / "l.db"), counts(tmp_path / "l.db")) == (0, {"failed": 3})
 
 
-def test_a_setting_that_no_call_may_have_costs_no_rows(tmp_path):
+def test_a_setting_that_no_request_may_have_costs_no_rows(tmp_path):
     stopped = pytest.raises(TeacherUnavailableError, match="does not accept a setting")
     with run_teacher_server(words, reasoning=True) as server, stopped:  # it takes no max_tokens
         buy_batch(tmp_path / "l.db", server, pool(20), max_tokens_field="max_tokens")
     assert (counts(tmp_path / "l.db"), held(tmp_path / "l.db")) == ({"failed": 20}, 0)
 
 
-def test_refusals_beside_answers_do_not_look_like_a_rule(tmp_path):
+def test_refusals_among_answers_do_not_stop_the_purchase(tmp_path):
     def picky(question, seed):
         if question < "question10":
             raise ValueError("not this one")
         return "Answer: 4"
 
     with run_teacher_server(picky) as server:
-        got = buy_batch(tmp_path / "l.db", server, pool(20))
-        assert [c.state for c in got.completions] == ["refused"] * 10 + ["answered"] * 10
+        result = buy_batch(tmp_path / "l.db", server, pool(20))
+        assert [c.state for c in result.completions] == ["refused"] * 10 + ["answered"] * 10
     with (
         run_teacher_server(picky) as server,
         pytest.raises(TeacherUnavailableError, match=r"refused the first \d+ "),
@@ -134,13 +136,13 @@ def test_overbilling_is_caught_with_all_of_the_batch_saved(tmp_path):
 
 
 def test_an_answer_that_is_no_chat_completion_stops_with_the_others_saved(tmp_path):
-    path, spoilt = tmp_path / "l.db", []
+    path, changed = tmp_path / "l.db", []
 
     def hook(name, go):
         if name != "GET content":
             return go()
         rows = [json.loads(line) for line in go().splitlines()]
-        rows[3]["response"]["body"] = spoilt.append(1) or {"hello": "there"}
+        rows[3]["response"]["body"] = changed.append(1) or {"hello": "there"}
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
     with run_teacher_server(words) as server:
@@ -153,20 +155,22 @@ def test_an_answer_that_is_no_chat_completion_stops_with_the_others_saved(tmp_pa
 
 @pytest.mark.parametrize("garbage", [b"<html>", (200, {}, {}), (200, {"id": 5, "data": 5}, {})])
 @pytest.mark.parametrize("name", ["POST batches", "GET batch", "GET list"])
-def test_an_answer_that_is_no_batch_is_asked_for_again(tmp_path, name, garbage):
+def test_a_response_that_is_not_a_batch_is_requested_again(tmp_path, name, garbage):
     path = tmp_path / "l.db"
     with run_teacher_server(
         words, batch_faults=BatchFaults(lose_create=int(name == "GET list"))
     ) as server:
-        watch = BatchServerSpy(server)
-        watch.hook = lambda asked, go: garbage if asked == name and watch.seen[name] == 1 else go()
+        spy = BatchServerSpy(server)
+        spy.hook = lambda requested, go: (
+            garbage if requested == name and spy.seen[name] == 1 else go()
+        )
         assert len(buy_batch(path, server, pool(20)).completions) == 20
-        n_unknown = 20 * (name == "POST batches")  # nobody knows whether that made one
+        n_unknown = 20 * (name == "POST batches")  # a batch may exist
         assert counts(path) == {"answered": 20} | ({"unknown": 20} if n_unknown else {})
         assert (held(path), n_open(path)) == (server.billed + RESERVE * n_unknown, 0)
 
 
-def test_a_server_that_keeps_no_files_is_told_apart(tmp_path):
+def test_a_server_without_files_is_recognized(tmp_path):
     with run_teacher_server(words) as server:
         BatchServerSpy(server, lambda name, go: b"<html>")
         with pytest.raises(TeacherUnavailableError, match="no files and batches at this address"):
@@ -175,15 +179,15 @@ def test_a_server_that_keeps_no_files_is_told_apart(tmp_path):
 
 def test_a_wait_that_the_server_asks_for_is_kept_unless_it_is_long(tmp_path):
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
         error = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
-        watch.hook = lambda name, go: (
-            (429, error, {"Retry-After": "0.4"}) if watch.seen[name] == 1 else go()
+        spy.hook = lambda name, go: (
+            (429, error, {"Retry-After": "0.4"}) if spy.seen[name] == 1 else go()
         )
-        got = buy_batch(tmp_path / "l.db", server, pool(3))
-        assert (got.n_requests_sent, len(got.completions)) == (3, 3)
-        assert 1.6 <= got.seconds < 20  # upload, making, a look, the results
-        watch.hook = lambda name, go: (429, error, {"Retry-After": "86400"})
+        result = buy_batch(tmp_path / "l.db", server, pool(3))
+        assert (result.n_requests_sent, len(result.completions)) == (3, 3)
+        assert 1.6 <= result.seconds < 20  # upload, creation, one poll, the results
+        spy.hook = lambda name, go: (429, error, {"Retry-After": "86400"})
         with pytest.raises(TeacherUnavailableError, match="asks to wait 86400 s"):
             buy_batch(tmp_path / "l2.db", server, pool(3))
 
@@ -193,40 +197,40 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(tmp_path, name):
     path, n_failed = tmp_path / "l.db", 0
     broken = 503, {"error": {"message": "down"}}, {}
 
-    def away(asked, go):
+    def away(requested, go):
         nonlocal n_failed
-        if asked != name or n_failed >= n_most:
+        if requested != name or n_failed >= max_failed:
             return go()
         n_failed += 1
         return None if n_failed % 2 else broken
 
     with run_teacher_server(words) as server:
         BatchServerSpy(server, away)
-        n_most = 5
+        max_failed = 5
         assert len(buy_batch(path, server, pool(20)).completions) == 20
-        n_most = 10**9
+        max_failed = 10**9
         with pytest.raises(
             TeacherUnavailableError, match=r"The batch continues. Run the same command again"
         ):
             buy_batch(path, server, make_other_requests(20))
         assert counts(path) == {"answered": 20, "reserved": 20}
-        n_most = 0
+        max_failed = 0
         again = buy_batch(path, server, make_other_requests(20))
         assert (again.n_requests_sent, len(again.completions)) == (0, 20)
         assert (held(path), set(server.served.values())) == (server.billed, {1})
 
 
-def test_a_batch_that_cannot_be_reached_does_not_stop_who_does_not_want_it(tmp_path):
+def test_an_unreachable_batch_does_not_stop_a_purchase_of_other_requests(tmp_path):
     path, notes, unknown = tmp_path / "l.db", [], (404, {"error": {"message": "no"}}, {})
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server)
-        stop_purchase(path, server, watch, pool(5))
-        n_looks = watch.seen["GET batch"]
+        spy = BatchServerSpy(server)
+        stop_purchase(path, server, spy, pool(5))
+        n_looks = spy.seen["GET batch"]
 
         def hook(name, go):
-            return unknown if name == "GET batch" and watch.seen[name] == n_looks + 1 else go()
+            return unknown if name == "GET batch" and spy.seen[name] == n_looks + 1 else go()
 
-        watch.hook = hook
+        spy.hook = hook
         assert (
             len(buy_batch(path, server, make_other_requests(5), note=notes.append).completions) == 5
         )
@@ -239,8 +243,8 @@ def test_a_batch_that_the_server_does_not_know_is_lost_after_two_days(tmp_path):
     with run_teacher_server(words, batch_faults=BatchFaults(batch_s=30)) as server:
         stop_purchase(path, server, BatchServerSpy(server), pool(5))
     with run_teacher_server(words) as server:
-        said = r"does not know batch batch_\w+ of 5 requests. Use the key and the base_url"
-        with pytest.raises(TeacherUnavailableError, match=said):
+        text = r"does not know batch batch_\w+ of 5 requests. Use the key and the base_url"
+        with pytest.raises(TeacherUnavailableError, match=text):
             buy_batch(path, server, pool(5))
         assert (server.calls.total(), counts(path)) == (0, {"reserved": 5})
         with sqlite3.connect(path) as db:
@@ -251,13 +255,11 @@ def test_a_batch_that_the_server_does_not_know_is_lost_after_two_days(tmp_path):
         assert held(path) == server.billed + 5 * RESERVE
 
 
-def test_a_file_that_the_server_has_no_more_leaves_its_calls_held(tmp_path):
+def test_a_missing_result_file_leaves_its_requests_reserved(tmp_path):
     path, gone = tmp_path / "l.db", (404, {"error": {"message": "gone"}}, {})
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server)
-        watch.hook = lambda name, go: (
-            gone if name == "GET content" and watch.seen[name] == 1 else go()
-        )
+        spy = BatchServerSpy(server)
+        spy.hook = lambda name, go: gone if name == "GET content" and spy.seen[name] == 1 else go()
         with pytest.raises(TeacherUnavailableError, match="does not find"):  # it may come back
             buy_batch(path, server, pool(5))
         assert counts(path) == {"reserved": 5}
@@ -269,7 +271,7 @@ def test_a_file_that_the_server_has_no_more_leaves_its_calls_held(tmp_path):
 def test_a_result_without_a_status_is_never_free(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
 
         def without(name, go):
             content = go()
@@ -278,11 +280,11 @@ def test_a_result_without_a_status_is_never_free(tmp_path):
             lines = [json.loads(line) for line in content.splitlines()]
             for line in lines:
                 del line["response"]["status_code"]
-            if watch.seen[name] == 1:
+            if spy.seen[name] == 1:
                 lines[0]["response"]["body"] = {"choices": 3}
             return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
-        watch.hook = without
+        spy.hook = without
         assert len(buy_batch(path, server, pool(5)).completions) == 5
         assert counts(path)["answered"] == 5
         assert held(path) >= server.billed
@@ -293,22 +295,22 @@ def test_a_batch_whose_making_was_not_answered_is_found_by_its_token(tmp_path):
     with run_teacher_server(
         words, batch_faults=BatchFaults(lose_create=1, lose_upload=1)
     ) as server:
-        watch = BatchServerSpy(server)
-        got = buy_batch(path, server, pool(20))
-        assert (len(got.completions), watch.seen["POST batches"]) == (20, 1)
+        spy = BatchServerSpy(server)
+        result = buy_batch(path, server, pool(20))
+        assert (len(result.completions), spy.seen["POST batches"]) == (20, 1)
         assert (server.billed, set(server.served.values())) == (held(path), {1})
 
 
 def test_a_list_that_lags_is_looked_at_again(tmp_path):
     empty = 200, {"object": "list", "data": [], "has_more": False}, {}
     with run_teacher_server(words, batch_faults=BatchFaults(lose_create=1)) as server:
-        watch = BatchServerSpy(server)
-        watch.hook = lambda name, go: empty if name == "GET list" and watch.seen[name] < 4 else go()
+        spy = BatchServerSpy(server)
+        spy.hook = lambda name, go: empty if name == "GET list" and spy.seen[name] < 4 else go()
         assert len(buy_batch(tmp_path / "l.db", server, pool(20)).completions) == 20
-        assert (watch.seen["POST batches"], set(server.served.values())) == (1, {1})
+        assert (spy.seen["POST batches"], set(server.served.values())) == (1, {1})
 
 
-def test_a_batch_that_is_never_listed_stays_held_and_its_calls_are_asked_again(tmp_path):
+def test_a_batch_that_is_never_listed_stays_reserved_and_its_requests_are_sent_again(tmp_path):
     path, empty = tmp_path / "l.db", (200, {"object": "list", "data": [], "has_more": False}, {})
     with run_teacher_server(words, batch_faults=BatchFaults(lose_create=1)) as server:
         BatchServerSpy(server, lambda name, go: empty if name == "GET list" else go())
@@ -321,18 +323,18 @@ def test_a_batch_that_is_never_listed_stays_held_and_its_calls_are_asked_again(t
 def test_a_failure_while_making_a_batch_makes_no_second_one(tmp_path, made):
     broken = 500, {"error": {"message": "oh no"}}, {}
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
 
         def hook(name, go):
-            if name != "POST batches" or watch.seen[name] > 1:
+            if name != "POST batches" or spy.seen[name] > 1:
                 return go()
             if made:
                 go()
             return broken
 
-        watch.hook = hook
+        spy.hook = hook
         assert len(buy_batch(tmp_path / "l.db", server, pool(20)).completions) == 20
-        assert (watch.seen["POST batches"], set(server.served.values())) == (2 - made, {1})
+        assert (spy.seen["POST batches"], set(server.served.values())) == (2 - made, {1})
         assert counts(tmp_path / "l.db") == {"answered": 20}
 
 
@@ -340,7 +342,7 @@ def test_a_list_of_many_batches_is_read_to_its_end(tmp_path):
     pages = []
 
     def one_by_one(name, go):
-        """Another's batch on the first page, ours on the second."""
+        """Return another batch on the first page, ours on the second."""
         if name == "GET next":
             return pages[0]
         if name == "GET list":
@@ -350,13 +352,13 @@ def test_a_list_of_many_batches_is_read_to_its_end(tmp_path):
         return go()
 
     with run_teacher_server(words, batch_faults=BatchFaults(lose_create=1)) as server:
-        watch = BatchServerSpy(server, one_by_one)
+        spy = BatchServerSpy(server, one_by_one)
         buy_batch(tmp_path / "l.db", server, pool(5))
-        assert (watch.seen["GET list"], watch.seen["POST batches"]) == (1, 1)
+        assert (spy.seen["GET list"], spy.seen["POST batches"]) == (1, 1)
 
 
 def echo(name, go):
-    """What `go` gives, with the key wherever there is a text of the server's own."""
+    """Return the result of `go`, with the key in every text of the server."""
     answer = go()
     if isinstance(answer, bytes):
         rows = [json.loads(line) for line in answer.splitlines()]
@@ -364,7 +366,7 @@ def echo(name, go):
             row["response"]["request_id"] = CANARY
             row["response"]["body"]["choices"][0]["message"]["content"] += CANARY
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        return text.replace(CANARY, "\\u0073" + CANARY[1:]).encode()  # JSON may spell it so
+        return text.replace(CANARY, "\\u0073" + CANARY[1:]).encode()  # valid JSON too
     if answer is not None and "status" in answer[1]:
         errors = {"data": [{"message": f"you sent {CANARY}", "code": CANARY}]}
         return answer[0], {**answer[1], "errors": errors}, answer[2]
@@ -374,17 +376,17 @@ def echo(name, go):
 @pytest.mark.parametrize("status", [0, 200, 400, 401, 403, 404, 429, 500])
 @pytest.mark.parametrize("name", ["POST files", "POST batches", "GET batch", "GET content"])
 def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, name, status):
-    """A server that repeats the key: in an error of this status, or where all goes well (200)
-    and where the batch as a whole fails (0).
+    """The server repeats the key: in an error of this status, in a success (200), and in the error
+    of a failed batch (0).
     """
     caplog.set_level(logging.DEBUG)
     shown = []
 
-    def hook(asked, go):
-        if asked == name and status >= 400:
-            said = f"you sent {CANARY} !"
-            return status, {"error": {"message": said, "code": said}}, {"x-request-id": said}
-        return echo(asked, go)
+    def hook(requested, go):
+        if requested == name and status >= 400:
+            text = f"you sent {CANARY} !"
+            return status, {"error": {"message": text, "code": text}}, {"x-request-id": text}
+        return echo(requested, go)
 
     with run_teacher_server(words, models=() if status == 0 else ("sandbox-teacher",)) as server:
         BatchServerSpy(server, hook)

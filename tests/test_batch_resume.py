@@ -1,4 +1,4 @@
-"""Batches that outlive the process which sent them: killed, stopped, taken up by others."""
+"""Batches that outlive the process which sent them: killed, stopped, finished by others."""
 
 import os
 import signal
@@ -40,25 +40,27 @@ pytestmark = pytest.mark.usefixtures("check_clean_exit")
         ("GET content", "after", "reserved"),
     ],
 )
-def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, name, when, left, nth):
+def test_a_killed_purchase_ends_with_the_rows_of_an_undisturbed_one(
+    tmp_path, name, when, left, nth
+):
     faults, limits = BatchFaults(batch_s=0.02), Limits(microusd=3_000)
     with run_teacher_server(words, seed=3, batch_faults=faults) as server:
         calm = buy_batch(tmp_path / "calm.db", server, pool(60), limits=limits)
     with run_teacher_server(words, seed=3, batch_faults=faults) as server:
         path = tmp_path / "l.db"
 
-        def hook(asked, go):
-            if asked != name or watch.seen["POST files"] != nth:
+        def hook(requested, go):
+            if requested != name or spy.seen["POST files"] != nth:
                 return go()
             answer = go() if when == "after" else None
             os.kill(process.pid, signal.SIGKILL)
             return answer
 
-        watch = BatchServerSpy(server, hook)
+        spy = BatchServerSpy(server, hook)
         with start_process(path, server, microusd=3_000) as process:
             assert process.wait(60) == -9, process.stderr.read().decode()
-        watch.hook = lambda asked, go: go()
-        assert n_open(path) == (left == "reserved")  # as opening the ledger finds it
+        spy.hook = lambda requested, go: go()
+        assert n_open(path) == (left == "reserved")  # when the ledger is opened
         assert counts(path).get(left, 0) > 0
         n_done = counts(path).get("answered", 0)
         assert (n_done > 0) == (nth == 2)
@@ -66,43 +68,45 @@ def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, name
         assert (again.completions, again.stop_reason) == (calm.completions, "usd")
         assert again.charged_microusd == calm.charged_microusd == server.billed
         assert set(server.served.values()) == {1}
-        asked_for_nothing = (name, when) == ("POST batches", "before")  # that nobody can know
+        never_created = (name, when) == ("POST batches", "before")  # but it may have been
         n_unknown = counts(path).get("unknown", 0)
-        assert (n_unknown > 0) == asked_for_nothing
+        assert (n_unknown > 0) == never_created
         assert held(path) == server.billed + RESERVE * n_unknown
         assert n_open(path) == 0
 
 
 @pytest.mark.parametrize("nth", range(1, 9))
-def test_a_buying_killed_at_any_commit_pays_nothing_twice(tmp_path, nth):
-    """One batch has about seven: reserved, joined, to be made, named, recorded, settled."""
+def test_a_purchase_killed_at_any_commit_pays_nothing_twice(tmp_path, nth):
+    """A batch has about seven: reserve, join, before the creation, its id, record, settle."""
     path, limits = tmp_path / "l.db", Limits(microusd=12_500)
     with run_teacher_server(words, seed=3) as server:
         with start_process(path, server, microusd=12_500, die_at=nth) as process:
             assert process.wait(60) == -9, process.stderr.read().decode()
-        got = buy_batch(path, server, pool(60), limits=limits)
-        assert len(got.completions) == 60
+        result = buy_batch(path, server, pool(60), limits=limits)
+        assert len(result.completions) == 60
         assert set(server.served.values()) == {1}
-        unmade = RESERVE * counts(path).get("unknown", 0)  # reserved, or not seen to be made
-        assert got.charged_microusd == server.billed == held(path) - unmade
+        uncreated = RESERVE * counts(path).get(
+            "unknown", 0
+        )  # reserved, or with an unknown creation
+        assert result.charged_microusd == server.billed == held(path) - uncreated
         assert (n_open(path), "reserved" in counts(path)) == (0, False)
 
 
 def test_an_interrupt_leaves_the_batch_and_the_next_start_takes_it(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, batch_faults=BatchFaults(batch_s=2.5)) as server:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
         with start_process(path, server, microusd=20_000) as process:
-            watch.wait_for("GET batch")
+            spy.wait_for("GET batch")
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert (process.wait(20), process.stderr.read()) == (130, b"")
             assert time.monotonic() - began < 2
         assert (n_open(path), set(counts(path))) == (1, {"reserved"})
-        n_sent, posts = counts(path)["reserved"], watch.seen["POST batches"]
+        n_sent, posts = counts(path)["reserved"], spy.seen["POST batches"]
         again = buy_batch(path, server, pool(n_sent))
         assert (again.n_requests_sent, again.n_reused) == (0, n_sent) == (0, len(again.completions))
-        assert watch.seen["POST batches"] == watch.seen["POST files"] == posts == 1
+        assert spy.seen["POST batches"] == spy.seen["POST files"] == posts == 1
         assert again.charged_microusd == server.billed == held(path)
         assert (n_open(path), set(counts(path))) == (0, {"answered"})
 
@@ -110,22 +114,22 @@ def test_an_interrupt_leaves_the_batch_and_the_next_start_takes_it(tmp_path):
 def test_an_interrupt_before_anything_left_costs_nothing(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
 
         def hook(name, go):
-            time.sleep(0.5)  # the upload is under way when the buying is stopped
+            time.sleep(0.5)  # the purchase stops during the upload
             return go()
 
-        watch.hook = hook
-        stop_purchase(path, server, watch, pool(20), stop_at="POST files")
-        assert (counts(path), held(path), watch.seen["POST batches"]) == ({"failed": 20}, 0, 0)
+        spy.hook = hook
+        stop_purchase(path, server, spy, pool(20), stop_at="POST files")
+        assert (counts(path), held(path), spy.seen["POST batches"]) == ({"failed": 20}, 0, 0)
 
 
 def test_what_is_in_no_batch_yet_when_we_stop_costs_nothing(tmp_path):
     path = tmp_path / "l.db"
 
     def requests():
-        """Twenty new ones; once all are reserved and wait for a batch, it breaks."""
+        """Yield 20 new requests; raise when all are reserved and wait for a batch."""
         yield from pool(20)
         while counts(path).get("reserved", 0) < 20:
             yield make_other_requests(1)[0]
@@ -134,11 +138,11 @@ def test_what_is_in_no_batch_yet_when_we_stop_costs_nothing(tmp_path):
 
     with run_teacher_server(words) as server:
         buy_batch(path, server, make_other_requests(1))
-        watch = BatchServerSpy(server, lambda name, go: pytest.fail("nothing is to be sent"))
+        spy = BatchServerSpy(server, lambda name, go: pytest.fail("nothing is to be sent"))
         with pytest.raises(RuntimeError, match="stop"):
             buy_batch(path, server, requests())
         assert counts(path) == {"answered": 1, "failed": 20}
-        assert (held(path), watch.seen.total()) == (server.billed, 0)
+        assert (held(path), spy.seen.total()) == (server.billed, 0)
 
 
 def test_a_batch_that_is_being_made_when_we_stop_gets_its_name(tmp_path):
@@ -150,40 +154,44 @@ def test_a_batch_that_is_being_made_when_we_stop_gets_its_name(tmp_path):
         return answer
 
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server, slowly)
-        stop_purchase(path, server, watch, pool(20), stop_at="POST batches")
+        spy = BatchServerSpy(server, slowly)
+        stop_purchase(path, server, spy, pool(20), stop_at="POST batches")
         with Ledger(path) as ledger:
             assert ledger.open_batches()[0].remote_id.startswith("batch_")
         assert buy_batch(path, server, pool(20)).n_requests_sent == 0
-        assert (watch.seen["GET list"], set(server.served.values())) == (0, {1})
+        assert (spy.seen["GET list"], set(server.served.values())) == (0, {1})
 
 
-def test_what_expired_in_a_batch_that_was_left_is_asked_again(tmp_path):
+def test_expired_requests_of_an_earlier_batch_are_sent_again(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, batch_faults=BatchFaults(expire=0.4)) as server:
         stop_purchase(path, server, BatchServerSpy(server), pool(20))
-        got = buy_batch(path, server, pool(20), max_attempts=20)
-        assert len(got.completions) == 20
-        assert got.n_requests_sent == server.calls.total() - 20 > 0
+        result = buy_batch(path, server, pool(20), max_attempts=20)
+        assert len(result.completions) == 20
+        assert result.n_requests_sent == server.calls.total() - 20 > 0
         assert (set(server.served.values()), held(path)) == ({1}, server.billed)
 
 
-def test_another_buying_keeps_the_answers_of_a_batch_that_was_left(tmp_path):
+def test_another_purchase_saves_the_answers_of_an_earlier_batch(tmp_path):
     path = tmp_path / "l.db"
     faults = BatchFaults(expire=0.2, missing=0.2)
     with run_teacher_server(
         words, faults=Faults(refuse=0.2), batch_faults=faults, seed=1
     ) as server:
-        watch = BatchServerSpy(server)
-        stop_purchase(path, server, watch, pool(30))
+        spy = BatchServerSpy(server)
+        stop_purchase(path, server, spy, pool(30))
         billed = server.billed
         free = Price(input=0, output=0)
-        got = buy_batch(
+        result = buy_batch(
             path, server, make_other_requests(12), price=free, run="other", max_attempts=20
         )
-        assert (got.n_requests_sent >= 12, len(got.completions), n_open(path)) == (True, 12, 0)
+        assert (result.n_requests_sent >= 12, len(result.completions), n_open(path)) == (
+            True,
+            12,
+            0,
+        )
         with sqlite3.connect(path) as db:
-            found = dict(
+            states = dict(
                 db.execute(
                     "SELECT state, count(*) FROM attempts WHERE run = 'r' GROUP BY 1"
                 ).fetchall()
@@ -192,11 +200,11 @@ def test_another_buying_keeps_the_answers_of_a_batch_that_was_left(tmp_path):
                 "SELECT sum(cost_microusd) FROM attempts WHERE run = 'r' AND state = 'answered'"
             ).fetchone()[0]
         db.close()
-        assert found.keys() == {"answered", "refused", "failed", "unknown"}
-        assert sum(found.values()) == 30
-        assert paid < billed <= paid + found["unknown"] * RESERVE == held(path)
+        assert states.keys() == {"answered", "refused", "failed", "unknown"}
+        assert sum(states.values()) == 30
+        assert paid < billed <= paid + states["unknown"] * RESERVE == held(path)
         again = buy_batch(path, server, pool(30), max_attempts=20)
-        assert again.n_reused == found["answered"] + found["refused"]
+        assert again.n_reused == states["answered"] + states["refused"]
         assert len(again.completions) == 30
         assert server.billed <= held(path)
 
@@ -207,17 +215,17 @@ def test_what_was_sent_at_another_price_is_charged_that(tmp_path):
         path.unlink(missing_ok=True)
         with run_teacher_server(words, faults=Faults(no_usage=0.2)) as server:
             stop_purchase(path, server, BatchServerSpy(server), pool(10), price=sent)
-            got = buy_batch(path, server, pool(10), price=now)
+            result = buy_batch(path, server, pool(10), price=now)
             reserved = RESERVE * (sent is not None)
-            costs = {c.cost_microusd for c in got.completions}
-            assert got.n_requests_sent == 0
-            assert got.charged_microusd == held(path)
-            assert got.charged_microusd >= server.billed * (sent is not None)
+            costs = {c.cost_microusd for c in result.completions}
+            assert result.n_requests_sent == 0
+            assert result.charged_microusd == held(path)
+            assert result.charged_microusd >= server.billed * (sent is not None)
             assert max(costs) == reserved  # of an answer without usage
             assert (min(costs) == 0) == (sent is None)
 
 
-def test_a_live_buying_does_not_pay_for_what_is_in_a_batch(tmp_path):
+def test_a_live_purchase_does_not_pay_for_what_is_in_a_batch(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, batch_faults=BatchFaults(batch_s=60)) as server:
         stop_purchase(path, server, BatchServerSpy(server), pool(10)[5:])

@@ -1,4 +1,4 @@
-"""Buying in batches: the rows of live calls at half the price, within every limit."""
+"""Purchases in batches: the rows of live requests at half the price, within every limit."""
 
 import json
 import time
@@ -33,25 +33,25 @@ pytestmark = pytest.mark.usefixtures("check_clean_exit")
 HALF = Price(input=1.25, output=5.0)
 
 
-def test_a_batch_gives_the_rows_of_live_calls_at_half_the_price(tmp_path):
+def test_a_batch_gives_the_rows_of_live_requests_at_half_the_price(tmp_path):
     faults = Faults(truncate=0.2, refuse=0.1)
     with run_teacher_server(words, faults=faults) as server:
         live = purchase(tmp_path / "live.db", server, pool(60), price=HALF)
     with run_teacher_server(words, faults=faults) as server:
-        watch = BatchServerSpy(server)
-        got = buy_batch(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
-        assert got.completions == live.completions[:50]
-        assert {c.state for c in got.completions} == {"answered", "truncated", "refused"}
-        assert (got.stop_reason, got.n_requests_sent, got.n_reused) == ("queries", 50, 0)
-        assert got.charged_microusd == got.spent_microusd == held(tmp_path / "l.db")
-        assert got.charged_microusd == server.billed
-        assert (watch.seen["POST batches"], set(server.calls.values())) == (1, {1})
+        spy = BatchServerSpy(server)
+        result = buy_batch(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
+        assert result.completions == live.completions[:50]
+        assert {c.state for c in result.completions} == {"answered", "truncated", "refused"}
+        assert (result.stop_reason, result.n_requests_sent, result.n_reused) == ("queries", 50, 0)
+        assert result.charged_microusd == result.spent_microusd == held(tmp_path / "l.db")
+        assert result.charged_microusd == server.billed
+        assert (spy.seen["POST batches"], set(server.calls.values())) == (1, {1})
         warm = buy_batch(tmp_path / "l.db", server, pool(60), limits=Limits(queries=50))
-        assert (warm.completions, warm.n_requests_sent) == (got.completions, 0)
-        assert watch.seen["POST batches"] == 1
+        assert (warm.completions, warm.n_requests_sent) == (result.completions, 0)
+        assert spy.seen["POST batches"] == 1
 
 
-def test_a_live_buying_recalls_what_a_batch_bought(tmp_path):
+def test_a_live_purchase_reuses_answers_of_a_batch(tmp_path):
     with run_teacher_server(words) as server:
         batch = buy_batch(tmp_path / "l.db", server, pool(9))
         live = purchase(tmp_path / "l.db", server, pool(9))
@@ -59,8 +59,8 @@ def test_a_live_buying_recalls_what_a_batch_bought(tmp_path):
         assert live.charged_microusd == server.billed
 
 
-def affordable(rows, limits):
-    """The prefix that fits, worked out one call after the other from what each does cost."""
+def take_affordable(rows, limits):
+    """Return the prefix that fits, computed request by request from the actual costs."""
     usd = tokens = accepted = 0
     for n, row in enumerate(rows):
         if limits.queries is not None and n + 1 > limits.queries:
@@ -85,7 +85,7 @@ ANSWERS = Faults(truncate=0.1, refuse=0.1, no_usage=0.1)
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """All 40 rows of the pool, bought one by one without a limit."""
+    """All 40 rows of the pool, purchased live without a limit."""
     with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
         path = tmp_path_factory.mktemp("all") / "l.db"
         return list(purchase(path, server, pool(40), price=HALF).completions)
@@ -109,23 +109,23 @@ def everything(tmp_path_factory):
     ),
 )
 @settings(deadline=None, max_examples=12)
-def test_what_is_bought_is_exactly_what_fits_whatever_the_faults(
+def test_a_purchase_is_the_prefix_that_fits_for_all_faults(
     tmp_path_factory, everything, limits, faults
 ):
     path = tmp_path_factory.mktemp("buy") / "l.db"
     with run_teacher_server(words, seed=5, faults=ANSWERS, batch_faults=faults) as server:
-        expected, ended = affordable(everything, limits)
+        expected, stop_reason = take_affordable(everything, limits)
         for _ in ("cold", "warm"):
-            got = to_the_end(path, server, limits)
-            assert (list(got.completions), got.stop_reason) == (expected, ended)
-        assert got.charged_microusd == sum(row.cost_microusd for row in expected)
-        assert limits.microusd is None or got.charged_microusd <= limits.microusd
+            result = to_the_end(path, server, limits)
+            assert (list(result.completions), result.stop_reason) == (expected, stop_reason)
+        assert result.charged_microusd == sum(row.cost_microusd for row in expected)
+        assert limits.microusd is None or result.charged_microusd <= limits.microusd
         assert server.billed <= held(path)
         assert n_open(path) == 0
 
 
 def to_the_end(path, server, limits):
-    """Stops when lost calls may have cost the whole budget, and goes on at the same command."""
+    """Stop when lost requests may have cost the full budget; resume with the same command."""
     while True:
         try:
             return buy_batch(
@@ -141,7 +141,7 @@ def to_the_end(path, server, limits):
 
 
 def waves(rows, limits):
-    """How many batches it takes if each holds all that fits while the one before is settled."""
+    """Return the number of batches if each holds all that fits after the one before."""
     n = usd = n_waves = 0
     while n < len(rows) and (n_fit := (limits.microusd - usd) // RESERVE) > 0:
         usd += sum(row.cost_microusd for row in rows[n : n + n_fit])
@@ -153,29 +153,29 @@ def waves(rows, limits):
 def test_each_batch_holds_all_that_fits(tmp_path, everything, microusd):
     limits = Limits(microusd=microusd)
     with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
         buy_batch(tmp_path / "l.db", server, pool(40), limits=limits)
-        assert watch.seen["POST batches"] == waves(everything, limits)
+        assert spy.seen["POST batches"] == waves(everything, limits)
 
 
-def test_a_long_recall_between_new_calls_does_not_split_a_batch(tmp_path):
+def test_many_reused_answers_between_new_requests_do_not_split_a_batch(tmp_path):
     recalled = make_other_requests(1) * 300
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
         buy_batch(tmp_path / "l.db", server, make_other_requests(1))
         buy_batch(tmp_path / "l.db", server, [r for new in pool(4) for r in (new, *recalled)])
-        assert watch.seen["POST batches"] == 2
+        assert spy.seen["POST batches"] == 2
 
 
 def test_a_slow_disk_does_not_split_a_batch(tmp_path):
     with run_teacher_server(words) as server, Ledger(tmp_path / "l.db") as ledger:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
         ledger._connection("write").set_trace_callback(
             lambda statement: time.sleep(0.05 * (statement == "COMMIT"))
         )
         teacher = batch_teacher(server)
         buy_answers(pool(10), ledger, teacher=teacher, limits=Limits(), run="r", api_key="none")
-        assert watch.seen["POST batches"] == 1
+        assert spy.seen["POST batches"] == 1
 
 
 @given(st.integers(1_000, 30_000), st.integers(0, 1000))
@@ -186,83 +186,87 @@ def test_the_hard_limit_holds_in_batches(tmp_path_factory, stop, seed):
     with run_teacher_server(words, seed=seed, batch_faults=faults) as server:
         try:
             buy_batch(path, server, pool(30), stop=stop, max_attempts=20)
-            ended = "pool"
+            stop_reason = "pool"
         except HardLimitError:
-            ended = "stop"
+            stop_reason = "stop"
         assert server.billed <= held(path) <= stop
-        if ended == "stop":  # it stopped because nothing more fitted
+        if stop_reason == "stop":  # because nothing more fits
             assert held(path) + RESERVE > stop
         assert "reserved" not in counts(path)
 
 
 def test_an_accepted_limit_works_in_waves(tmp_path, everything):
     limits = Limits(queries=40, accepted=6)
-    expected, ended = affordable(everything, limits)
+    expected, stop_reason = take_affordable(everything, limits)
     with run_teacher_server(words, seed=5, faults=ANSWERS) as server:
-        watch = BatchServerSpy(server)
-        got = buy_batch(
+        spy = BatchServerSpy(server)
+        result = buy_batch(
             tmp_path / "l.db", server, pool(40), limits=limits, accept=lambda i, s, t: is_long(t)
         )
-        assert (list(got.completions), got.stop_reason) == (expected, ended) != (everything, "pool")
-        assert ended == "accepted"
-        assert watch.seen["POST batches"] > 1
+        assert (
+            (list(result.completions), result.stop_reason)
+            == (expected, stop_reason)
+            != (everything, "pool")
+        )
+        assert stop_reason == "accepted"
+        assert spy.seen["POST batches"] > 1
 
 
-def order(n, text="question"):
+def make_pending(n, text="question"):
     call = {"model": "m", "messages": [{"role": "user", "content": text}], "sample_index": n}
     return PendingRequest(n, TeacherRequest("e", n, ()), call, compute_request_key(call), None)
 
 
 @given(st.lists(st.integers(0, 300), max_size=30), st.integers(1, 9), st.integers(1, 2000))
 def test_parts_keep_to_the_limits_and_lose_nothing(sizes, max_lines, max_bytes):
-    orders = [order(n, "é" * size) for n, size in enumerate(sizes)]
-    parts = list(split_into_files(orders, max_lines=max_lines, max_bytes=max_bytes))
-    assert [key for part in parts for key in part.keys] == [o.key for o in orders]
-    for part in parts:
-        rows = [json.loads(line) for line in part.content.splitlines()]
-        assert [row["custom_id"] for row in rows] == [make_custom_id(key) for key in part.keys]
+    requests = [make_pending(n, "é" * size) for n, size in enumerate(sizes)]
+    files = list(split_into_files(requests, max_lines=max_lines, max_bytes=max_bytes))
+    assert [key for file in files for key in file.keys] == [r.key for r in requests]
+    for file in files:
+        rows = [json.loads(line) for line in file.content.splitlines()]
+        assert [row["custom_id"] for row in rows] == [make_custom_id(key) for key in file.keys]
         assert len(rows) <= max_lines
-        assert len(part.content) <= max_bytes or len(rows) == 1
+        assert len(file.content) <= max_bytes or len(rows) == 1
         assert all(len(row["custom_id"]) == 64 for row in rows)
         assert all("sample_index" not in row["body"] for row in rows)
 
 
-def test_many_calls_go_out_in_several_batches(tmp_path):
+def test_many_requests_go_out_in_several_batches(tmp_path):
     with run_teacher_server(words) as server:
-        watch = BatchServerSpy(server)
-        ended, buying = buy_until(tmp_path / "l.db", server, pool(30), max_requests=7)
-        assert (ended, len(buying.rows), buying.n_sent) == ("pool", 30, 30)
-        assert watch.seen["POST batches"] == watch.seen["POST files"] == 5
+        spy = BatchServerSpy(server)
+        stop_reason, scheduler = buy_until(tmp_path / "l.db", server, pool(30), max_requests=7)
+        assert (stop_reason, len(scheduler.rows), scheduler.n_sent) == ("pool", 30, 30)
+        assert spy.seen["POST batches"] == spy.seen["POST files"] == 5
         assert set(server.served.values()) == {1}
         buy_until(tmp_path / "l2.db", server, pool(30), max_bytes=1500)
-        assert 5 < watch.seen["POST batches"] - 5 <= 30
+        assert 5 < spy.seen["POST batches"] - 5 <= 30
 
 
 def test_one_of_several_batches_that_fails_leaves_the_others_for_the_next_start(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, batch_faults=BatchFaults(batch_s=0.3)) as server:
-        watch = BatchServerSpy(server)
+        spy = BatchServerSpy(server)
         error = 400, {"error": {"message": "too many"}}, {}
 
         def hook(name, go):
-            return error if name == "POST batches" and watch.seen[name] == 2 else go()
+            return error if name == "POST batches" and spy.seen[name] == 2 else go()
 
-        watch.hook = hook
+        spy.hook = hook
         with pytest.raises(TeacherUnavailableError, match="too many"):
             buy_until(path, server, pool(30), max_requests=10)
         assert counts(path) == {"failed": 10, "reserved": 20}
-        got = buy_batch(path, server, pool(30))
-        assert (got.n_requests_sent, len(got.completions)) == (10, 30)
+        result = buy_batch(path, server, pool(30))
+        assert (result.n_requests_sent, len(result.completions)) == (10, 30)
         assert (set(server.served.values()), held(path)) == ({1}, server.billed)
 
 
-def test_five_thousand_calls_are_a_matter_of_seconds(tmp_path):
+def test_five_thousand_requests_take_less_than_a_minute(tmp_path):
     requests = [TeacherRequest(f"e{i}", i, (Message("user", f"q{i}"),)) for i in range(5000)]
     with run_teacher_server(lambda question, seed: "Answer: 4") as server:
-        watch = BatchServerSpy(server)
-        got = buy_batch(tmp_path / "l.db", server, requests)
-        assert (len(got.completions), watch.seen["POST batches"]) == (5000, 1)
-        assert got.seconds < 60
+        spy = BatchServerSpy(server)
+        result = buy_batch(tmp_path / "l.db", server, requests)
+        assert (len(result.completions), spy.seen["POST batches"]) == (5000, 1)
+        assert result.seconds < 60
 
 
 def test_an_answer_may_hold_any_line_end():
@@ -287,8 +291,8 @@ def test_a_file_without_lines_is_not_taken_for_one_that_is_gone(tmp_path):
             return b"" if seen[-1] else text
 
         BatchServerSpy(server, emptied)
-        got = buy_batch(tmp_path / "l.db", server, pool(12))
-        assert len(got.completions) == 12 and any(seen)
+        result = buy_batch(tmp_path / "l.db", server, pool(12))
+        assert len(result.completions) == 12 and any(seen)
 
 
 def test_an_answer_in_one_file_counts_more_than_an_error_in_the_other(tmp_path):
@@ -302,5 +306,5 @@ def test_an_answer_in_one_file_counts_more_than_an_error_in_the_other(tmp_path):
             return "".join(json.dumps(row) + "\n" for row in expired + rows + expired).encode()
 
         BatchServerSpy(server, doubled)
-        got = buy_batch(tmp_path / "l.db", server, pool(5))
-        assert (got.n_requests_sent, len(got.completions)) == (5, 5)
+        result = buy_batch(tmp_path / "l.db", server, pool(5))
+        assert (result.n_requests_sent, len(result.completions)) == (5, 5)

@@ -1,4 +1,4 @@
-"""The command line as people meet it: one sentence and an exit code, never a traceback."""
+"""The command line: a message and an exit code, never a traceback."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from conftest import write_jsonl
 
 @pytest.fixture
 def bridgekd(capsys, monkeypatch):
-    """Runs a command in a folder; gives (exit code, everything printed)."""
+    """Run a command in a folder; return (exit code, stdout and stderr)."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
@@ -32,7 +32,7 @@ def bridgekd(capsys, monkeypatch):
 
 @pytest.fixture
 def refused(bridgekd):
-    """The sentence of a command that ends with exit code 2."""
+    """Run a command that must end with exit code 2; return its message."""
 
     def run(folder, *arguments):
         code, text = bridgekd(*arguments, cwd=folder)
@@ -43,7 +43,7 @@ def refused(bridgekd):
     return run
 
 
-def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
+def test_plan_shows_stages_and_cost(task, bridgekd):
     code, text = bridgekd("plan", "task.yaml", cwd=task)
     assert code == 0, text
     for words in ("warm_up", "query_teacher", "to do", "up to 5 answers from api.openai.com", "$"):
@@ -70,35 +70,35 @@ def test_plan_says_what_would_run_and_what_it_may_cost(task, bridgekd):
         ("select.strategy=hardes", "Unknown strategy 'hardes'. Did you mean 'hardest'?"),
     ],
 )
-def test_bad_settings_end_with_2_and_a_sentence(task, refused, override, complaint):
+def test_bad_setting_is_refused(task, refused, override, complaint):
     assert complaint in refused(task, "plan", "task.yaml", "--set", override)
 
 
-def test_broken_rows_end_with_2_and_their_line(task, refused):
+def test_broken_row_is_refused_with_its_line(task, refused):
     with open(task / "train.jsonl", "a") as file:
         file.write('{"question": "x", "answer"\n')
     assert "train.jsonl line 31: Broken JSON" in refused(task, "run", "task.yaml", "--yes")
 
 
-def test_an_empty_pool_ends_with_2(task, refused):
+def test_empty_pool_is_refused(task, refused):
     (task / "train.jsonl").write_text("\n")
     assert "has no rows" in refused(task, "run", "task.yaml", "--yes")
 
 
-def test_duplicate_ids_end_with_2(task, refused):
+def test_duplicate_id_is_refused(task, refused):
     rows = [{"question": "a", "answer": 1, "id": 5}, {"question": "b", "answer": 2, "id": 5}]
     write_jsonl(task / "train.jsonl", rows)
     text = refused(task, "plan", "task.yaml", "--set", "data.columns.id=id")
     assert "line 2: Duplicate id '5', first used at" in text
 
 
-def test_a_missing_key_ends_with_2_before_anything_runs(task, refused):
+def test_missing_key_is_refused_before_the_run(task, refused):
     text = refused(task, "run", "task.yaml", "--yes")
     assert "environment variable OPENAI_API_KEY holds no key" in text
     assert not (task / "runs").exists()
 
 
-def test_without_consent_nothing_is_sent_to_another_machine(task, refused, monkeypatch):
+def test_nothing_is_sent_without_confirmation(task, refused, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234567890")
     text = refused(task, "run", "task.yaml")
     assert "up to 5 answers from api.openai.com" in text
@@ -107,24 +107,24 @@ def test_without_consent_nothing_is_sent_to_another_machine(task, refused, monke
     assert not (task / "runs").exists()
 
 
-def test_a_paid_gateway_on_this_machine_is_asked_about_too(task, refused, monkeypatch):
+def test_local_gateway_with_a_key_needs_confirmation(task, refused, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-1234567890")
     text = refused(task, "run", "task.yaml", "--set", "teacher.base_url=http://localhost:9/v1")
     assert "up to 5 answers from localhost" in text
 
 
-def test_a_store_that_cannot_be_written_ends_with_2(tiny, refused):
+def test_store_that_cannot_be_written_is_refused(tiny, refused):
     (tiny.parent / "runs").write_text("a file where the store should be")
     text = refused(tiny.parent, "run", "tiny.yaml")
     assert "Cannot write to" in text and "Choose another `store`" in text
 
 
-def test_a_model_folder_that_holds_no_weights_ends_with_2(tiny, refused):
+def test_model_folder_without_weights_is_refused(tiny, refused):
     (tiny.parent / "model" / "model.safetensors").unlink()
     assert "tiny/model cannot be loaded" in refused(tiny.parent, "run", "tiny.yaml")
 
 
-def test_a_teacher_that_never_answers_ends_with_3_and_how_to_go_on(tiny, bridgekd):
+def test_silent_teacher_stops_the_run_and_it_resumes(tiny, bridgekd):
     arguments = [
         "--set",
         "teacher.base_url=http://127.0.0.1:9/v1",
@@ -140,7 +140,7 @@ def test_a_teacher_that_never_answers_ends_with_3_and_how_to_go_on(tiny, bridgek
     assert "Student, BRIDGE" in text
 
 
-def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tiny, bridgekd):
+def test_interrupted_run_resumes(tiny, bridgekd):
     command = [os.path.join(os.path.dirname(sys.executable), "bridgekd"), "run", "tiny.yaml"]
     process = subprocess.Popen(
         command, cwd=tiny.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -149,10 +149,10 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(tiny, bridgekd):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
-    assert process.returncode == 130, said
-    assert "Interrupted. Finished work is saved" in said
-    assert "Traceback" not in said
+    _, message = process.communicate()
+    assert process.returncode == 130, message
+    assert "Interrupted. Finished work is saved" in message
+    assert "Traceback" not in message
     assert json.loads((tiny.parent / "runs" / "tiny.json").read_text())["state"] == "interrupted"
     assert bridgekd("run", "tiny.yaml", cwd=tiny.parent)[0] == 0
 
@@ -168,7 +168,7 @@ def test_status_and_report_show_a_run(tiny, bridgekd, refused):
     )
 
 
-def test_a_mistake_in_the_command_is_a_sentence(tmp_path, refused):
+def test_unknown_option_is_refused(tmp_path, refused):
     assert "No such option" in refused(tmp_path, "plan", "x.yaml", "--nonsense")
 
 
@@ -181,17 +181,17 @@ def test_the_installed_command_returns_its_exit_code(tmp_path):
     assert "Cannot read the recipe nowhere.yaml" in done.stderr
 
 
-def test_a_template_recipe_is_written_once(tmp_path, bridgekd, refused):
+def test_template_does_not_replace_a_file(tmp_path, bridgekd, refused):
     assert bridgekd("init", "mine.yaml", cwd=tmp_path)[0] == 0
     assert "mine.yaml exists already" in refused(tmp_path, "init", "mine.yaml")
 
 
-def test_what_cannot_be_written_or_served_is_a_sentence(tmp_path, refused):
+def test_missing_folder_and_used_port_are_refused(tmp_path, refused):
     assert "Create its folder first" in refused(tmp_path, "init", "nowhere/task.yaml")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        told = refused(tmp_path, "sandbox", "serve", "--port", port)
-    assert f"Cannot use port {port}" in told
+        message = refused(tmp_path, "sandbox", "serve", "--port", port)
+    assert f"Cannot use port {port}" in message
 
 
 COMMANDS = ("run", "plan", "compare", "status", "report", "export", "ask", "init", "demo")

@@ -1,4 +1,4 @@
-"""What servers' errors mean, in the shapes that six providers send them."""
+"""What the errors of servers mean, in the formats of six providers."""
 
 import json
 
@@ -25,7 +25,7 @@ MISTRAL_FIELD = {
 }
 
 
-def openai(code, message="said", **more):
+def openai(code, message="text", **more):
     return {"error": {"message": message, "type": "x", "code": code, "param": None} | more}
 
 
@@ -79,8 +79,8 @@ def test_an_error_is_read_for_what_it_means(status, body, host, kind):
 
 
 def test_a_question_that_names_a_setting_is_not_taken_for_the_recipe():
-    said = openai("invalid_prompt", "the prompt about temperature and stop was flagged")
-    assert ErrorResponse.parse(400, json.dumps(said)).classify("host") == "refused"
+    body = openai("invalid_prompt", "the prompt about temperature and stop was flagged")
+    assert ErrorResponse.parse(400, json.dumps(body)).classify("host") == "refused"
 
 
 @given(st.integers(300, 599), st.text() | st.recursive(

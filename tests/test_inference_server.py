@@ -1,4 +1,4 @@
-"""The assistant behind a server: the texts and the numbers of the same model in process."""
+"""The assistant on a server: the texts and numbers are those of the same model in process."""
 
 import threading
 from pathlib import Path
@@ -47,13 +47,13 @@ def open_tiny_server(folder, url, workdir, **options):
 
 @pytest.fixture
 def server(folder, tmp_path):
-    """The tiny model behind HTTP; `server.http` counts what arrived."""
+    """The tiny model behind HTTP, and its server, which keeps the requests."""
     name = get_served_name(resolve_model(str(folder), Path(), None))
     with (
         serving_model(folder, name) as http,
         open_tiny_server(folder, http.base_url, tmp_path) as server,
     ):
-        http.asked.clear()  # the probe
+        http.bodies.clear()  # the probe
         yield server, http
 
 
@@ -62,8 +62,8 @@ def test_greedy_texts_are_those_of_the_model_in_process(server, local):
     texts = generate.generate_texts(there, PROMPTS, **SIZE)
     assert texts == lm.generate_texts(local, PROMPTS, **SIZE)
     assert len(set(texts)) > 2
-    asked = {tuple(body["prompt"]) for body in http.asked}
-    assert asked == {tuple(ids) for ids in there.tokenizer.tokenize_prompts(PROMPTS)}
+    requested = {tuple(body["prompt"]) for body in http.bodies}
+    assert requested == {tuple(ids) for ids in there.tokenizer.tokenize_prompts(PROMPTS)}
 
 
 def test_the_gold_answer_s_loss_is_that_of_the_model_in_process(server, local):
@@ -94,7 +94,7 @@ def test_entropy_of_a_free_answer_is_refused(server):
         logprobs.score_examples(server[0], OPEN, measure=MEASURES.get("entropy"), batch_size=4)
 
 
-def test_a_sample_hangs_on_its_row_and_seed_alone(server):
+def test_a_sample_depends_on_its_row_and_seed_alone(server):
     def sample(prompts, **settings):
         return generate.generate_texts(server[0], prompts, temperature=0.7, **SIZE, **settings)
 
@@ -106,7 +106,7 @@ def test_a_sample_hangs_on_its_row_and_seed_alone(server):
 
 def test_what_the_server_or_the_model_s_folder_would_add_is_switched_off(server):
     generate.generate_texts(server[0], PROMPTS[:1], **SIZE)
-    (body,) = server[1].asked
+    (body,) = server[1].bodies
     off = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     assert off.items() <= body.items()
     assert body["stop_token_ids"] == list(server[0].tokenizer.stop_ids)
@@ -115,43 +115,43 @@ def test_what_the_server_or_the_model_s_folder_would_add_is_switched_off(server)
 def test_no_more_is_in_flight_than_the_recipe_says(folder, tmp_path):
     name = get_served_name(resolve_model(str(folder), Path(), None))
     with serving_model(folder, name) as http:
-        flying, most, lock, answer = 0, 0, threading.Lock(), http.complete
+        n_open, max_open, lock, answer = 0, 0, threading.Lock(), http.complete
 
         def counted(body):
-            nonlocal flying, most
+            nonlocal n_open, max_open
             with lock:
-                flying += 1
-                most = max(most, flying)
+                n_open += 1
+                max_open = max(max_open, n_open)
             try:
                 return answer(body)
             finally:
                 with lock:
-                    flying -= 1
+                    n_open -= 1
 
         http.complete = counted
         with open_tiny_server(folder, http.base_url, tmp_path, max_concurrent_requests=2) as server:
             generate.generate_texts(server, PROMPTS * 4, **SIZE)
-    assert most == 2
+    assert max_open == 2
 
 
-def test_rows_are_handed_over_as_they_finish_and_known_ones_not_asked_for(server):
+def test_finished_rows_are_passed_on_and_known_rows_are_not_requested(server):
     there, http = server
-    told = {}
+    received = {}
 
     def keep(rows, texts):
         assert len(rows) <= 2
-        told.update(zip(rows, texts, strict=True))
+        received.update(zip(rows, texts, strict=True))
 
     whole = generate.generate_texts(there, PROMPTS, on_batch=keep, **SIZE)
-    assert [told[i] for i in range(len(PROMPTS))] == whole
-    http.asked.clear()
-    known = {i: told[i] for i in (0, 2, 3)}
+    assert [received[i] for i in range(len(PROMPTS))] == whole
+    http.bodies.clear()
+    known = {i: received[i] for i in (0, 2, 3)}
     assert generate.generate_texts(there, PROMPTS, known=known, **SIZE) == whole
-    assert len(http.asked) == 3
+    assert len(http.bodies) == 3
 
 
 def test_a_server_that_dies_is_one_sentence_and_its_rows_are_kept(folder, tmp_path):
-    name, told = get_served_name(resolve_model(str(folder), Path(), None)), []
+    name, received = get_served_name(resolve_model(str(folder), Path(), None)), []
     with (
         serving_model(folder, name, dies_after=4) as http,  # the probe and three rows
         open_tiny_server(folder, http.base_url, tmp_path, max_concurrent_requests=1) as server,
@@ -160,12 +160,12 @@ def test_a_server_that_dies_is_one_sentence_and_its_rows_are_kept(folder, tmp_pa
         ),
     ):
         generate.generate_texts(
-            server, PROMPTS, on_batch=lambda rows, texts: told.extend(rows), **SIZE
+            server, PROMPTS, on_batch=lambda rows, texts: received.extend(rows), **SIZE
         )
-    assert told == [0, 1, 2]
+    assert received == [0, 1, 2]
 
 
-def test_scores_that_came_are_not_asked_for_again(folder, local, tmp_path):
+def test_saved_scores_are_not_requested_again(folder, local, tmp_path):
     name = get_served_name(resolve_model(str(folder), Path(), None))
     with (
         serving_model(folder, name, dies_after=4) as http,  # two probes and two rows
@@ -178,7 +178,7 @@ def test_scores_that_came_are_not_asked_for_again(folder, local, tmp_path):
         open_tiny_server(folder, http.base_url, tmp_path) as server,
     ):
         found = logprobs.score_examples(server, OPEN + CLOSED, batch_size=4)
-        assert len(http.asked) == 2 + 2
+        assert len(http.bodies) == 2 + 2
     here = lm.score_examples(local, OPEN + CLOSED, batch_size=4)
     assert found.difficulty == pytest.approx(here.difficulty, abs=1e-4)
 
@@ -210,7 +210,7 @@ def test_a_server_that_takes_text_alone_reads_the_same_tokens(folder, local, tmp
 
 
 def with_bos(folder, template):
-    """A model folder whose tokenizer puts BOS before every text, as Llama's does."""
+    """Write a model folder whose tokenizer puts BOS before every text, as Llama's does."""
     from tokenizers.processors import TemplateProcessing
 
     write_tiny(folder, template=template)
@@ -252,7 +252,7 @@ def test_another_model_never_answers(folder, tmp_path):
     ):
         pass
     assert get_served_name(resolve_model(str(folder), Path(), None)) in str(e.value)
-    assert http.asked == []
+    assert http.bodies == []
 
 
 def test_a_server_that_is_not_there_is_named_with_what_to_serve(folder, tmp_path):
@@ -264,7 +264,7 @@ def test_a_server_that_is_not_there_is_named_with_what_to_serve(folder, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("terms", "complaint"),
+    ("options", "complaint"),
     [
         ({}, "Give either a command"),
         ({"command": "x {model} {port}", "base_url": "http://h/v1"}, "Give either a command"),
@@ -273,9 +273,9 @@ def test_a_server_that_is_not_there_is_named_with_what_to_serve(folder, tmp_path
         ({"base_url": "http://me:sk-1@h/v1"}, "without a user, key or query"),
     ],
 )
-def test_a_server_is_a_command_or_an_address(terms, complaint):
+def test_a_server_is_a_command_or_an_address(options, complaint):
     with pytest.raises(ValidationError, match=complaint):
-        AssistantServerOptions(**terms)
+        AssistantServerOptions(**options)
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`", "ignore:Setting `save_")

@@ -1,4 +1,4 @@
-"""Starting and stopping a server: nothing of it outlives the stage, and a failure is a sentence."""
+"""Starting and stopping a server: nothing survives the stage, and a failure has one message."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import pytest
 from bridgekd.errors import InputError, ServerUnavailableError
 from bridgekd.inference_server.process import fill_placeholders, find_program, run_server
 
-# A server with a child, as vLLM has them; both are told in the file that it is given.
+# A server with a child, as vLLM has them. It writes both process ids into a file.
 SERVER = """
 import os, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -27,9 +27,9 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from bridgekd.inference_server.process import run_server
-script, told = sys.argv[1], Path(sys.argv[2])
-with run_server([sys.executable, "-c", script, str(told)], log=told.with_suffix(".log"),
-             folder=told.parent, is_up=told.is_file, timeout_s=60):
+script, pid_file = sys.argv[1], Path(sys.argv[2])
+with run_server([sys.executable, "-c", script, str(pid_file)], log=pid_file.with_suffix(".log"),
+             folder=pid_file.parent, is_up=pid_file.is_file, timeout_s=60):
     print("up", flush=True)
     time.sleep(600)
 """
@@ -42,22 +42,22 @@ def alive(pids):
 def _runs(pid):
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # it may end while it is looked at
+    except psutil.NoSuchProcess:  # it may end during the check
         return False
 
 
-def gone_within(pids, seconds):
+def end_within(pids, seconds):
     end = time.monotonic() + seconds
     while alive(pids) and time.monotonic() < end:
         time.sleep(0.05)
     return not alive(pids)
 
 
-def started(script, folder, *, up_when=lambda: True, timeout_s=30.0, secret=""):
-    """`running` over a Python script, which is given the path of a file to write."""
-    told = folder / "told"
+def run_script(script, folder, *, up_when=lambda: True, timeout_s=30.0, secret=""):
+    """Run a Python script as the server; its argument is the path of a file to write."""
+    pid_file = folder / "pids"
     return run_server(
-        [sys.executable, "-c", script, str(told)],
+        [sys.executable, "-c", script, str(pid_file)],
         log=folder / "server.log",
         folder=folder,
         is_up=up_when,
@@ -68,35 +68,37 @@ def started(script, folder, *, up_when=lambda: True, timeout_s=30.0, secret=""):
 
 @pytest.mark.parametrize("ends", ["quietly", "by an error"])
 def test_a_server_and_its_children_end_with_the_block(tmp_path, ends):
-    told = tmp_path / "told"
+    pid_file = tmp_path / "pids"
     with ExitStack() as opened:
-        gone = opened.enter_context(started(SERVER, tmp_path, up_when=told.is_file))
-        pids = [int(pid) for pid in told.read_text().split()]
-        assert len(alive(pids)) == 2 and gone() is None
+        get_exit_reason = opened.enter_context(
+            run_script(SERVER, tmp_path, up_when=pid_file.is_file)
+        )
+        pids = [int(pid) for pid in pid_file.read_text().split()]
+        assert len(alive(pids)) == 2 and get_exit_reason() is None
         if ends == "by an error":
             opened.enter_context(pytest.raises(KeyboardInterrupt))
             raise KeyboardInterrupt
-    assert gone_within(pids, 5)
+    assert end_within(pids, 5)
 
 
 def test_a_server_and_its_children_end_with_a_killed_bridgekd(tmp_path):
-    told = tmp_path / "told"
-    command = [sys.executable, "-c", OWNER, SERVER, str(told)]
+    pid_file = tmp_path / "pids"
+    command = [sys.executable, "-c", OWNER, SERVER, str(pid_file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout.readline() == "up\n"
-        pids = [int(pid) for pid in told.read_text().split()]
+        pids = [int(pid) for pid in pid_file.read_text().split()]
         assert len(alive(pids)) == 2
         os.kill(owner.pid, signal.SIGKILL)
-    assert gone_within(pids, 15)
+    assert end_within(pids, 15)
 
 
-def test_an_early_exit_is_told_with_the_last_lines(tmp_path):
+def test_an_early_exit_is_reported_with_the_last_lines(tmp_path):
     script = "print('loading'); print('CUDA out of memory'); raise SystemExit(7)"
     with (
         pytest.raises(
             ServerUnavailableError, match=r"ended with code 7; its last lines .*CUDA out of memory"
         ),
-        started(script, tmp_path, up_when=lambda: False),
+        run_script(script, tmp_path, up_when=lambda: False),
     ):
         pass
 
@@ -104,7 +106,7 @@ def test_an_early_exit_is_told_with_the_last_lines(tmp_path):
 def test_a_key_that_the_server_prints_reaches_no_message(tmp_path):
     with (
         pytest.raises(ServerUnavailableError, match=r"args: \[key\]$") as caught,
-        started(
+        run_script(
             "print('args: sk-canary-1'); raise SystemExit(1)", tmp_path,
             up_when=lambda: False, secret="sk-canary-1",
         ),
@@ -113,7 +115,7 @@ def test_a_key_that_the_server_prints_reaches_no_message(tmp_path):
     assert "canary" not in str(caught.value)
 
 
-def test_silence_is_told_with_the_last_lines(tmp_path):
+def test_silence_is_reported_with_the_last_lines(tmp_path):
     script = "import time; print('compiling', flush=True); time.sleep(600)"
     log = tmp_path / "server.log"
     with (
@@ -121,21 +123,21 @@ def test_silence_is_told_with_the_last_lines(tmp_path):
             ServerUnavailableError,
             match=r"within 1 s; its last lines .*compiling. .* raise .*start",
         ),
-        started(script, tmp_path, up_when=lambda: log.read_text() and False, timeout_s=1),
+        run_script(script, tmp_path, up_when=lambda: log.read_text() and False, timeout_s=1),
     ):
         pass
 
 
-def test_a_server_that_is_killed_says_so(tmp_path):
-    told = tmp_path / "told"
-    with started(SERVER, tmp_path, up_when=told.is_file) as gone:
-        server, child = (int(pid) for pid in told.read_text().split())
+def test_a_killed_server_reports_its_exit_code(tmp_path):
+    pid_file = tmp_path / "pids"
+    with run_script(SERVER, tmp_path, up_when=pid_file.is_file) as get_exit_reason:
+        server, child = (int(pid) for pid in pid_file.read_text().split())
         os.kill(server, signal.SIGKILL)
-        assert gone_within([child], 5)  # nothing is left to hold the device
+        assert end_within([child], 5)  # so no process holds the device
         end = time.monotonic() + 5
-        while gone() is None and time.monotonic() < end:
+        while get_exit_reason() is None and time.monotonic() < end:
             time.sleep(0.05)
-        assert "ended with code 137" in gone()
+        assert "ended with code 137" in get_exit_reason()
 
 
 def test_a_program_that_is_not_there_is_bad_input(tmp_path):

@@ -1,4 +1,4 @@
-"""A recipe whose assistant is behind a server: whole runs, kills, and what is refused."""
+"""A recipe with the assistant on a server: full runs, kills, and errors."""
 
 import json
 import multiprocessing
@@ -58,9 +58,9 @@ SERVED = [
 ]
 
 
-def by_url(url, **terms):
+def make_options(url, **options):
     return AssistantServerOptions(
-        base_url=url, **({"max_attempts": 2, "max_concurrent_requests": 4} | terms)
+        base_url=url, **({"max_attempts": 2, "max_concurrent_requests": 4} | options)
     )
 
 
@@ -69,8 +69,8 @@ def rows_of(recipe, stage, kind, name):
     return read_rows(folder / f"{name}.parquet", kind)
 
 
-def run_serving_what_it_wants(recipe, overrides, served):
-    """Runs a recipe; serves whatever it stops for, and gives the same command again."""
+def run_and_serve(recipe, overrides, served):
+    """Run a recipe; when it stops, serve the model that it needs and run it again."""
     while True:
         try:
             return bridgekd.run(recipe, overrides=overrides)
@@ -82,7 +82,7 @@ def run_serving_what_it_wants(recipe, overrides, served):
 
 
 class Served:
-    """One address behind which the folder is exchanged, as a person would."""
+    """One address where the model is replaced, as a user would do it."""
 
     def __init__(self, stack):
         self.stack, self.names, self.port = stack, [], 0
@@ -95,18 +95,18 @@ class Served:
 
 
 def test_a_run_stops_for_each_model_and_ends_with_the_rows_of_one_in_process(tiny, tmp_path):
-    """The scores, texts and predictions of the same models; only the address is a person's."""
+    """The scores, texts and predictions are those of the same models in process."""
     with ExitStack() as stack:
         served = Served(stack)
         served.start(tiny.parent / "model", "something-else")
         url = f"assistant.server={{base_url: 'http://127.0.0.1:{served.port}/v1', max_attempts: 2}}"
-        done = run_serving_what_it_wants(tiny, [*SERVED, url], served)
+        done = run_and_serve(tiny, [*SERVED, url], served)
     there = {p.name: p for p in (tiny.parent / "runs").iterdir()}
     here = tiny.with_name("here.yaml")
     here.write_text(tiny.read_text() + "store: here\n")
     plain = bridgekd.run(here, overrides=["select.strategy=hardest", "name=tiny"])
-    wanted = [name.partition("-")[0] for name in served.names[1:]]
-    assert wanted == ["warm_up", "train_assistant", "model", "warm_up", "train_assistant"]
+    stages = [name.partition("-")[0] for name in served.names[1:]]
+    assert stages == ["warm_up", "train_assistant", "model", "warm_up", "train_assistant"]
     arms = ("assistant_base", "assistant_warm", "assistant", "bridge")
     assert {a: done.metrics.arms[a].accuracy for a in arms} == {
         a: plain.metrics.arms[a].accuracy for a in arms
@@ -115,7 +115,7 @@ def test_a_run_stops_for_each_model_and_ends_with_the_rows_of_one_in_process(tin
         ("annotate", Rationale, "rationales"), ("score_pool", Score, "scores"),
     ):  # fmt: skip
         (other,) = (tiny.parent / "here").glob(f"{stage}-*")
-        assert other.name not in there  # a server's numbers have a name of their own
+        assert other.name not in there  # the results of a server have their own name
         own, others = rows_of(tiny, stage, kind, name), read_rows(other / f"{name}.parquet", kind)
         if kind is Score:
             losses = [s.difficulty for s in others]
@@ -126,7 +126,7 @@ def test_a_run_stops_for_each_model_and_ends_with_the_rows_of_one_in_process(tin
 
 @pytest.fixture
 def pool(world_files, tmp_path):
-    """A pool of N_POOL questions, as load_pool leaves it."""
+    """A pool of N_POOL questions, as load_pool writes it."""
     from bridgekd.io.artifact_store import Artifact
 
     folder = tmp_path / "pool"
@@ -142,13 +142,13 @@ def model(world_files):
     return resolve_model("model", world_files, None)
 
 
-def written_by(store, pool, model, terms, *, progress=None, settings=ANNOTATE):
-    """The rationales of the annotate stage in a store of its own."""
+def run_annotate(store, pool, model, options, *, progress=None, settings=ANNOTATE):
+    """Return the rationales and stats of the annotate stage in its own store."""
     recipe = load_recipe(store.parent / "any.yaml")
-    live = replace(build_run_context(recipe, store.parent), server=terms, device="cpu")
+    ctx = replace(build_run_context(recipe, store.parent), server=options, device="cpu")
     if progress is not None:
-        live = replace(live, progress=progress)
-    done = Store(store).make(annotate, settings, live, pool, model)
+        ctx = replace(ctx, progress=progress)
+    done = Store(store).make(annotate, settings, ctx, pool, model)
     return read_rows(done.path / "rationales.parquet", Rationale), done.read_stats(AnnotateStats)
 
 
@@ -160,8 +160,8 @@ def any_recipe(tmp_path):
     )
 
 
-def in_process(pool, model, tmp_path):
-    return written_by(
+def annotate_in_process(pool, model, tmp_path):
+    return run_annotate(
         tmp_path / "plain", pool, model, None,
         settings=ANNOTATE.model_copy(update={"backend": "transformers"}),
     )[0]  # fmt: skip
@@ -172,11 +172,11 @@ def annotate_and_die(store, pool, model, url):
         if 0 < done < total:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    written_by(store, pool, model, by_url(url), progress=die)
+    run_annotate(store, pool, model, make_options(url), progress=die)
 
 
-def test_a_killed_annotate_goes_on_and_ends_with_the_same_rows(pool, model, tmp_path, any_recipe):
-    store, expected = tmp_path / "store", in_process(pool, model, tmp_path)
+def test_a_killed_annotate_resumes_and_ends_with_the_same_rows(pool, model, tmp_path, any_recipe):
+    store, expected = tmp_path / "store", annotate_in_process(pool, model, tmp_path)
     with serving_model(model.path, get_served_name(model)) as http:
         for _ in range(2):
             arguments = (store, pool, model, http.base_url)
@@ -184,15 +184,14 @@ def test_a_killed_annotate_goes_on_and_ends_with_the_same_rows(pool, model, tmp_
             process.start()
             process.join()
             assert process.exitcode == -signal.SIGKILL
-        rows, facts = written_by(store, pool, model, by_url(http.base_url))
-        n_asked = len(http.asked)
-    assert rows == expected and facts.prompt_format == "tokens"
-    # Three starts, each with a probe; what a kill lost is at most what was in flight or not yet
-    # handed over.
-    assert N_POOL + 3 <= n_asked <= N_POOL + 3 + 2 * 2 * 4
+        rows, stats = run_annotate(store, pool, model, make_options(http.base_url))
+        n_requests = len(http.bodies)
+    assert rows == expected and stats.prompt_format == "tokens"
+    # Three starts, each with a probe. A kill loses at most the open and the unsaved requests.
+    assert N_POOL + 3 <= n_requests <= N_POOL + 3 + 2 * 2 * 4
 
 
-def test_a_server_that_dies_in_the_middle_stops_the_stage_which_then_goes_on(
+def test_a_server_that_dies_in_the_middle_stops_the_stage_which_then_resumes(
     pool, model, tmp_path, any_recipe
 ):
     store, name = tmp_path / "store", get_served_name(model)
@@ -202,11 +201,11 @@ def test_a_server_that_dies_in_the_middle_stops_the_stage_which_then_goes_on(
             ServerUnavailableError, match=r"stopped answering: .*Run the same command again"
         ),
     ):
-        written_by(store, pool, model, by_url(http.base_url))
+        run_annotate(store, pool, model, make_options(http.base_url))
     with serving_model(model.path, name) as http:
-        rows, _ = written_by(store, pool, model, by_url(http.base_url))
-        assert len(http.asked) == 1 + 12
-    assert rows == in_process(pool, model, tmp_path)
+        rows, _ = run_annotate(store, pool, model, make_options(http.base_url))
+        assert len(http.bodies) == 1 + 12
+    assert rows == annotate_in_process(pool, model, tmp_path)
 
 
 def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
@@ -231,48 +230,48 @@ def test_a_command_serves_the_merged_adapter_and_is_started_again_after_it_died(
     adapter = resolve_model("adapter", tmp_path, None)
     program = Path(__file__).with_name("fake_inference_server.py")
     words = [sys.executable, str(program), "{model}", "{port}"]
-    terms = AssistantServerOptions(
+    options = AssistantServerOptions(
         command=shlex.join(words), max_attempts=2, max_concurrent_requests=2
     )
     monkeypatch.setenv("DIES_AFTER", "9")
     with pytest.raises(
         ServerUnavailableError, match=r"it ended with code 9; its last lines .*Loading"
     ):
-        written_by(tmp_path / "store", pool, adapter, terms)
+        run_annotate(tmp_path / "store", pool, adapter, options)
     monkeypatch.delenv("DIES_AFTER")
-    found, _ = written_by(tmp_path / "store", pool, adapter, terms)
-    assert found == in_process(pool, adapter, tmp_path)
-    assert found != in_process(pool, model, tmp_path)
+    found, _ = run_annotate(tmp_path / "store", pool, adapter, options)
+    assert found == annotate_in_process(pool, adapter, tmp_path)
+    assert found != annotate_in_process(pool, model, tmp_path)
 
 
-def test_a_server_with_chat_completions_alone_is_asked_through_its_own_template(
+def test_a_server_with_chat_completions_only_uses_its_own_template(
     pool, model, tmp_path, any_recipe
 ):
     with run_teacher_server(wrong_rate=0.0, models=(get_served_name(model),)) as teacher:
-        terms = by_url(teacher.base_url)
-        rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts.prompt_format == "chat" and facts.correct_fraction == 1.0
+        options = make_options(teacher.base_url)
+        rows, stats = run_annotate(tmp_path / "store", pool, model, options, settings=LONG)
+    assert stats.prompt_format == "chat" and stats.correct_fraction == 1.0
     assert len(rows) == N_POOL and all(r.kept for r in rows)
 
 
-def test_one_that_throttles_and_drops_is_asked_again(pool, model, tmp_path, any_recipe):
+def test_rate_limited_and_dropped_requests_are_sent_again(pool, model, tmp_path, any_recipe):
     from bridgekd.sandbox.teacher_server import Faults
 
     faults = Faults(rate_limit=0.1, error=0.1, drop=0.1, retry_after_s=0.01)
     with run_teacher_server(
         wrong_rate=0.0, models=(get_served_name(model),), faults=faults
     ) as teacher:
-        terms = by_url(teacher.base_url, max_attempts=12)
-        rows, facts = written_by(tmp_path / "store", pool, model, terms, settings=LONG)
-    assert facts.correct_fraction == 1.0 and len(rows) == N_POOL
+        options = make_options(teacher.base_url, max_attempts=12)
+        rows, stats = run_annotate(tmp_path / "store", pool, model, options, settings=LONG)
+    assert stats.correct_fraction == 1.0 and len(rows) == N_POOL
 
 
-def test_samples_are_drawn_by_the_server_too(pool, model, tmp_path, any_recipe):
+def test_the_server_generates_samples_too(pool, model, tmp_path, any_recipe):
     settings = ANNOTATE.model_copy(update={"filter": "self_consistent", "n_samples": 2})
     with serving_model(model.path, get_served_name(model)) as http:
-        terms = by_url(http.base_url)
-        rows, _ = written_by(tmp_path / "store", pool, model, terms, settings=settings)
-        seeds = {body.get("seed") for body in http.asked}
+        options = make_options(http.base_url)
+        rows, _ = run_annotate(tmp_path / "store", pool, model, options, settings=settings)
+        seeds = {body.get("seed") for body in http.bodies}
     assert len(seeds) == 1 + 2 * N_POOL  # greedy ones have none
     assert all(r.confidence is not None for r in rows)
 
@@ -285,7 +284,7 @@ def folders(task, *overrides):
     }
 
 
-def test_the_kind_of_backend_is_in_the_fingerprint_and_how_it_is_reached_is_not(task):
+def test_the_backend_type_is_in_the_fingerprint_and_its_address_is_not(task):
     def served(server, *more):
         return folders(
             task, "assistant.generation_backend=server", f"assistant.server={server}", *more
@@ -323,7 +322,7 @@ def test_what_a_server_cannot_do_is_refused_at_load_time(task, overrides, compla
         bridgekd.plan(task / "task.yaml", overrides=chosen)
 
 
-def test_planning_needs_no_server_and_says_what_leaves_the_machine(task):
+def test_planning_needs_no_server_and_shows_where_data_is_sent(task):
     at = [
         "assistant.generation_backend=server",
         "assistant.server={base_url: 'http://gpu-1:8000/v1'}",
@@ -340,7 +339,7 @@ def test_nothing_is_sent_to_another_machine_without_consent(tiny):
         "assistant.generation_backend=server",
         "assistant.server={base_url: 'http://gpu-1:8000/v1'}",
     ]
-    with pytest.raises(InputError, match="was not agreed to"):
+    with pytest.raises(InputError, match="not confirmed"):
         bridgekd.run(tiny, overrides=at)
     assert not (tiny.parent / "runs").exists()
 
@@ -352,9 +351,7 @@ def test_nothing_is_sent_to_another_machine_without_consent(tiny):
         ("{base_url: 'http://localhost:1/v1', api_key_env: NO_SUCH_KEY}", "assistant.server.api_k"),
     ],
 )
-def test_a_missing_program_or_key_is_told_before_anything_is_bought(
-    tiny, teacher, server, complaint
-):
+def test_a_missing_program_or_key_is_reported_before_a_purchase(tiny, teacher, server, complaint):
     overrides = ["assistant.generation_backend=server", f"assistant.server={server}"]
     with pytest.raises(InputError, match=complaint):
         bridgekd.run(tiny, overrides=overrides)
@@ -373,7 +370,7 @@ def test_the_settings_of_every_stage_that_asks_the_assistant_say_who_answers(tas
 
 
 def test_the_recipe_for_vllm_plans(task):
-    """With the files of a small task in place of a user's."""
+    """The files of a small task replace the user's."""
     recipe = Path(__file__).parents[1] / "recipes" / "vllm.yaml"
     (task / "vllm.yaml").write_text(recipe.read_text())
     plan = bridgekd.plan(

@@ -1,4 +1,4 @@
-"""Buying against a real loopback server: what is bought, what it costs, what survives."""
+"""Purchases at a real loopback server: what is purchased, what it costs, what survives."""
 
 import logging
 import signal
@@ -92,7 +92,7 @@ def held(path):
     return sum(row.reserved_microusd for row in sum_spend(path))
 
 
-def test_an_answered_call_is_never_paid_twice(tmp_path):
+def test_an_answered_request_is_never_paid_twice(tmp_path):
     with run_teacher_server(words) as server:
         cold = purchase(tmp_path / "l.db", server, pool(30))
         warm = purchase(tmp_path / "l.db", server, pool(30))
@@ -105,23 +105,23 @@ def test_an_answered_call_is_never_paid_twice(tmp_path):
         assert (cold.stop_reason, warm.stop_reason) == ("pool", "pool")
 
 
-def test_the_same_question_twice_in_one_pool_is_bought_once(tmp_path):
+def test_the_same_question_twice_in_one_pool_is_purchased_once(tmp_path):
     requests = [TeacherRequest(f"e{i}", i, (Message("user", "same"),)) for i in range(6)]
     with run_teacher_server(words, faults=Faults(latency_s=0.02)) as server:
-        bought = purchase(tmp_path / "l.db", server, requests)
+        result = purchase(tmp_path / "l.db", server, requests)
         assert server.calls.total() == 1
-        assert {c.text for c in bought.completions} == {bought.completions[0].text}
-        assert [c.id for c in bought.completions] == [r.id for r in requests]
+        assert {c.text for c in result.completions} == {result.completions[0].text}
+        assert [c.id for c in result.completions] == [r.id for r in requests]
 
 
-def test_samples_of_one_question_are_bought_apart(tmp_path):
+def test_samples_of_one_question_are_purchased_separately(tmp_path):
     requests = [TeacherRequest("e", i, (Message("user", "same"),), i) for i in range(3)]
     with run_teacher_server(words) as server:
         assert purchase(tmp_path / "l.db", server, requests).n_requests_sent == 3
 
 
-def affordable(server, requests, limits):
-    """The prefix that fits, worked out one call after the other from what each does cost."""
+def take_affordable(server, requests, limits):
+    """Return the prefix that fits, computed request by request from the actual costs."""
     usd = tokens = 0
     rows = []
     for n, row in enumerate(requests):
@@ -141,7 +141,7 @@ def affordable(server, requests, limits):
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """All 60 rows of the pool, bought without a limit."""
+    """All 60 rows of the pool, purchased without a limit."""
     with run_teacher_server(words, seed=5) as server:
         return purchase(tmp_path_factory.mktemp("all") / "l.db", server, pool(60)).completions
 
@@ -157,7 +157,7 @@ def everything(tmp_path_factory):
     st.floats(0, 0.006),
 )
 @settings(deadline=None, max_examples=20)
-def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
+def test_a_purchase_is_the_prefix_that_fits_for_all_timings(
     tmp_path_factory, everything, limits, concurrency, latency_s
 ):
     faults = Faults(
@@ -170,15 +170,15 @@ def test_what_is_bought_is_exactly_what_fits_whatever_the_timing(
     )
     path = tmp_path_factory.mktemp("buy") / "l.db"
     with run_teacher_server(words, seed=5, faults=faults) as server:
-        expected, ended = affordable(server, everything, limits)
+        expected, ended = take_affordable(server, everything, limits)
         for _ in ("cold", "warm"):
-            bought = purchase(
+            result = purchase(
                 path, server, pool(60), limits=limits, max_concurrent_requests=concurrency
             )
-            assert list(bought.completions) == expected
-            assert bought.stop_reason == ended
-        assert bought.charged_microusd == sum(row.cost_microusd for row in expected)
-        assert limits.microusd is None or bought.charged_microusd <= limits.microusd
+            assert list(result.completions) == expected
+            assert result.stop_reason == ended
+        assert result.charged_microusd == sum(row.cost_microusd for row in expected)
+        assert limits.microusd is None or result.charged_microusd <= limits.microusd
         assert server.billed <= held(path)
 
 
@@ -203,16 +203,16 @@ def test_the_hard_limit_holds_under_concurrency_and_faults(
         except HardLimitError:
             ended = "stop"
         assert server.billed <= held(path) <= stop
-        if ended == "stop":  # it stopped because nothing more fitted, not for want of patience
+        if ended == "stop":  # because nothing more fits
             assert held(path) + RESERVE > stop
         assert "reserved" not in counts(path)
 
 
-def test_a_call_that_the_hard_limit_has_no_room_for_waits_for_those_in_flight(tmp_path):
+def test_a_request_that_does_not_fit_the_hard_limit_waits_for_open_ones(tmp_path):
     with run_teacher_server(words, faults=Faults(latency_s=0.003)) as server:
         total = purchase(tmp_path / "all.db", server, pool(40)).charged_microusd
-        bought = purchase(tmp_path / "l.db", server, pool(40), stop=total + RESERVE)
-        assert len(bought.completions) == 40
+        result = purchase(tmp_path / "l.db", server, pool(40), stop=total + RESERVE)
+        assert len(result.completions) == 40
 
 
 CHILD = """
@@ -240,8 +240,8 @@ with Ledger(path) as ledger:
 """
 
 
-def buy_in_child_until(server, path, n_served, kill_signal, timeout_s=10.0):
-    """Buys in a process of its own and sends it a signal once the server billed n calls."""
+def purchase_in_child_until(server, path, n_served, kill_signal, timeout_s=10.0):
+    """Purchase in a child process and send it a signal when the server has billed n requests."""
     arguments = [sys.executable, "-W", "error", "-c", CHILD, str(path), server.base_url]
     with subprocess.Popen([*arguments, str(timeout_s)], stderr=subprocess.PIPE) as child:
         deadline = time.monotonic() + 30
@@ -252,8 +252,8 @@ def buy_in_child_until(server, path, n_served, kill_signal, timeout_s=10.0):
         return child.wait(30), child.stderr.read().decode()
 
 
-def server_counts_of_answered(path, server):
-    """How often the server saw each call that the ledger can recall."""
+def count_answered_requests(path, server):
+    """Return how often the server saw each request that has an answer in the ledger."""
     with Ledger(path) as ledger:
         calls = [build_request(teacher_at(server), request) for request in pool(60)]
         return {
@@ -264,7 +264,7 @@ def server_counts_of_answered(path, server):
 
 
 @pytest.mark.parametrize("n_served", [1, 9, 25])
-def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_served):
+def test_a_killed_purchase_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_served):
     limits = Limits(microusd=10_000)
     faults = Faults(
         latency_s=0.02, latency_log_sd=0.5, rate_limit=0.05, drop=0.08, retry_after_s=0.001
@@ -273,11 +273,11 @@ def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_se
         undisturbed = purchase(tmp_path / "calm.db", server, pool(60), limits=limits)
     with run_teacher_server(words, seed=3, faults=faults) as server:
         path = tmp_path / "l.db"
-        assert buy_in_child_until(server, path, n_served, signal.SIGKILL)[0] == -9
-        before = server_counts_of_answered(path, server)
+        assert purchase_in_child_until(server, path, n_served, signal.SIGKILL)[0] == -9
+        before = count_answered_requests(path, server)
         died_with_it = counts(path).get("unknown", 0)  # 0 if it was killed between two answers
         again = purchase(path, server, pool(60), limits=limits)
-        after = server_counts_of_answered(path, server)
+        after = count_answered_requests(path, server)
         assert again.completions == undisturbed.completions
         assert (again.stop_reason, again.charged_microusd) == ("usd", undisturbed.charged_microusd)
         assert {key: after[key] for key in before} == before
@@ -291,7 +291,7 @@ def test_a_killed_buying_ends_with_the_rows_of_an_undisturbed_one(tmp_path, n_se
 
 def test_an_interrupt_records_the_answers_in_flight(tmp_path):
     with run_teacher_server(words, faults=Faults(latency_s=0.3)) as server:
-        code, errors = buy_in_child_until(server, tmp_path / "l.db", 4, signal.SIGINT)
+        code, errors = purchase_in_child_until(server, tmp_path / "l.db", 4, signal.SIGINT)
         assert (code, errors) == (130, "")
         found = counts(tmp_path / "l.db")
         assert found["answered"] == server.served.total() >= 4
@@ -300,12 +300,12 @@ def test_an_interrupt_records_the_answers_in_flight(tmp_path):
 
 def test_an_interrupt_does_not_wait_for_a_silent_server(tmp_path):
     with run_teacher_server(words, faults=Faults(silence=1.0)) as server:
-        code, errors = buy_in_child_until(server, tmp_path / "l.db", 4, signal.SIGINT, 1.0)
+        code, errors = purchase_in_child_until(server, tmp_path / "l.db", 4, signal.SIGINT, 1.0)
         assert (code, errors) == (130, "")
         assert counts(tmp_path / "l.db")["unknown"] >= 4
 
 
-def test_an_exhausted_quota_stops_at_once_and_the_same_buying_goes_on(tmp_path):
+def test_an_exhausted_quota_stops_at_once_and_the_purchase_resumes(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, faults=Faults(quota_after=10)) as server:
         with pytest.raises(
@@ -320,7 +320,7 @@ def test_an_exhausted_quota_stops_at_once_and_the_same_buying_goes_on(tmp_path):
         assert (again.n_reused, again.n_requests_sent) == (10, 30)
 
 
-def test_a_refused_key_and_an_unknown_model_stop_at_the_first_calls(tmp_path):
+def test_a_refused_key_and_an_unknown_model_stop_at_the_first_requests(tmp_path):
     with (
         run_teacher_server(words, api_key="right") as server,
         pytest.raises(TeacherUnavailableError, match="401"),
@@ -344,14 +344,14 @@ def test_a_setting_that_the_server_does_not_take_costs_no_rows(tmp_path):
         assert set(counts(tmp_path / "l.db")) == {"failed"}
 
 
-def test_a_server_that_refuses_everything_does_not_eat_the_pool(tmp_path):
+def test_a_server_that_refuses_everything_does_not_use_up_the_pool(tmp_path):
     with run_teacher_server(words, faults=Faults(refuse=1.0)) as server:
         with pytest.raises(TeacherUnavailableError, match=r"refused the first \d+ requests"):
             purchase(tmp_path / "l.db", server, pool(60), max_concurrent_requests=2)
-        assert server.calls.total() <= 11  # 8, and what was admitted beside them
+        assert server.calls.total() <= 11  # 8, and those admitted meanwhile
 
 
-def test_a_ledger_of_answers_without_usage_is_proved_whatever_the_recipe_sends_beside(tmp_path):
+def test_a_ledger_of_answers_without_usage_is_verified_with_extra_fields(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, faults=Faults(no_usage=1.0)) as server:
         extra = {"metadata": {"team": "x" * 100}}
@@ -359,7 +359,7 @@ def test_a_ledger_of_answers_without_usage_is_proved_whatever_the_recipe_sends_b
     assert verify(path).errors == ()
 
 
-def test_a_server_that_begins_to_refuse_everything_does_not_eat_the_rest(tmp_path):
+def test_a_server_that_starts_to_refuse_everything_does_not_use_up_the_pool(tmp_path):
     def until_the_limit(question, seed):
         if question > "question105":
             raise ValueError("no more for you today")
@@ -370,7 +370,7 @@ def test_a_server_that_begins_to_refuse_everything_does_not_eat_the_rest(tmp_pat
         with pytest.raises(TeacherUnavailableError, match=r"refused the last \d+ requests"):
             purchase(path, server, every, max_concurrent_requests=2)
         assert counts(path)["answered"] > 0
-        assert counts(path)["refused"] <= 30  # 25, and what was admitted beside them
+        assert counts(path)["refused"] <= 30  # 25, and those admitted meanwhile
         with pytest.raises(
             TeacherUnavailableError, match="refused the last"
         ):  # it goes on behind them
@@ -391,7 +391,7 @@ def test_answers_that_broke_on_the_way_stop_once_they_may_have_cost_the_budget(t
         assert held(path) <= (4 + 1 + 4) * RESERVE
 
 
-def test_a_teacher_that_never_answers_ends_with_its_calls_held(tmp_path):
+def test_a_teacher_that_never_answers_ends_with_its_requests_reserved(tmp_path):
     with run_teacher_server(words, faults=Faults(silence=1.0)) as server:
         with pytest.raises(TeacherUnavailableError, match=r"gave no answer .* in 2 attempts "):
             purchase(tmp_path / "l.db", server, pool(20), timeout_s=0.5, max_attempts=2)
@@ -435,7 +435,7 @@ def test_overbilling_in_tokens_is_caught_where_tokens_are_limited(tmp_path):
         assert len(purchase(tmp_path / "l2.db", server, pool(9), price=free).completions) == 9
 
 
-def test_refused_and_truncated_answers_are_rows_and_are_never_asked_again(tmp_path):
+def test_refused_and_truncated_answers_are_rows_and_are_never_sent_again(tmp_path):
     with run_teacher_server(words, faults=Faults(refuse=0.3, truncate=0.3)) as server:
         first = purchase(tmp_path / "l.db", server, pool(40))
         again = purchase(tmp_path / "l.db", server, pool(40))
@@ -448,20 +448,20 @@ def test_refused_and_truncated_answers_are_rows_and_are_never_asked_again(tmp_pa
 
 def test_an_answer_without_usage_is_charged_its_reserve(tmp_path):
     with run_teacher_server(words, faults=Faults(no_usage=1.0)) as server:
-        bought = purchase(tmp_path / "l.db", server, pool(3), limits=Limits(microusd=2 * RESERVE))
-        assert [c.cost_microusd for c in bought.completions] == [RESERVE, RESERVE]
-        assert (bought.stop_reason, bought.charged_tokens) == ("usd", 2 * (154 + 182))
+        result = purchase(tmp_path / "l.db", server, pool(3), limits=Limits(microusd=2 * RESERVE))
+        assert [c.cost_microusd for c in result.completions] == [RESERVE, RESERVE]
+        assert (result.stop_reason, result.charged_tokens) == ("usd", 2 * (154 + 182))
 
 
-def test_retry_after_is_honoured(tmp_path):
+def test_retry_after_is_respected(tmp_path):
     with run_teacher_server(words) as server:
         answer = server.complete
         limit = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
         script = [(429, limit, {"Retry-After": "0.4"})]
         server.complete = lambda *a: script.pop() if script else answer(*a)
-        bought = purchase(tmp_path / "l.db", server, pool(1))
-        assert (bought.n_requests_sent, len(bought.completions)) == (2, 1)
-        assert 0.4 <= bought.seconds < 5
+        result = purchase(tmp_path / "l.db", server, pool(1))
+        assert (result.n_requests_sent, len(result.completions)) == (2, 1)
+        assert 0.4 <= result.seconds < 5
         script.append((429, limit, {"Retry-After": "86400"}))
         with pytest.raises(TeacherUnavailableError, match="asks to wait 86400 s"):
             purchase(tmp_path / "l2.db", server, pool(1))
@@ -522,15 +522,15 @@ def test_the_key_comes_from_the_environment(monkeypatch):
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 418, 429, 500])
 def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, status):
-    """A server that repeats the key everywhere it can: body, headers, error."""
+    """The server repeats the key in the body, the headers and the error."""
     caplog.set_level(logging.DEBUG)
 
     def echo(body, authorization):
-        said = f"you sent {authorization} !"
+        text = f"you sent {authorization} !"
         if status != 200:
-            return status, {"error": {"message": said, "code": said}}, {"x-request-id": said}
-        message = {"role": "assistant", "content": said}
-        return 200, {"choices": [{"message": message}]}, {"x-request-id": said}
+            return status, {"error": {"message": text, "code": text}}, {"x-request-id": text}
+        message = {"role": "assistant", "content": text}
+        return 200, {"choices": [{"message": message}]}, {"x-request-id": text}
 
     shown = []
     with run_teacher_server(words) as server:
@@ -550,8 +550,8 @@ def test_the_key_reaches_nothing_that_stays(tmp_path, caplog, status):
     assert CANARY.replace("/", "\\/").encode() not in stored
 
 
-def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(tmp_path):
-    """Goes down the ranking until so many have passed, whatever the timing; a warm ledger too."""
+def test_accepted_answers_end_the_purchase_at_a_rank_that_no_timing_changes(tmp_path):
+    """The purchase ends at the same rank for every timing, and with a warm ledger."""
     passes = [n % 3 == 0 for n in range(60)]
 
     def accept(id, state, text):
@@ -562,7 +562,7 @@ def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(t
             words, faults=Faults(latency_s=latency_s, latency_log_sd=1.5)
         ) as server:
             for _ in ("cold", "warm"):
-                bought = purchase(
+                result = purchase(
                     tmp_path / f"{name}.db",
                     server,
                     pool(60),
@@ -570,44 +570,44 @@ def test_accepted_answers_end_the_buying_at_a_place_that_depends_on_rank_alone(t
                     max_concurrent_requests=concurrency,
                     accept=accept,
                 )
-                assert [c.rank for c in bought.completions] == list(range(13))
-                assert bought.stop_reason == "accepted"
+                assert [c.rank for c in result.completions] == list(range(13))
+                assert result.stop_reason == "accepted"
             assert server.calls.total() == 13
 
 
 def test_the_budget_ends_the_search_for_accepted_answers(tmp_path):
     with run_teacher_server(words) as server:
-        bought = purchase(
+        result = purchase(
             tmp_path / "l.db",
             server,
             pool(30),
             limits=Limits(accepted=5, queries=7),
             accept=lambda id, state, text: False,
         )
-    assert (len(bought.completions), bought.stop_reason) == (7, "queries")
+    assert (len(result.completions), result.stop_reason) == (7, "queries")
 
 
-def test_a_model_that_thinks_is_asked_as_it_wants_and_billed_for_its_thoughts(tmp_path):
+def test_a_reasoning_model_gets_its_own_fields_and_bills_reasoning_tokens(tmp_path):
     with run_teacher_server(words, reasoning=True) as server:
         with pytest.raises(TeacherUnavailableError, match="a setting of the recipe"):
             purchase(tmp_path / "wrong.db", server, pool(3))
         right = {"max_tokens_field": "max_completion_tokens", "temperature": None}
-        bought = purchase(tmp_path / "l.db", server, pool(9), **right)
-        assert all(c.reasoning for c in bought.completions)
-        assert bought.charged_microusd == server.billed
+        result = purchase(tmp_path / "l.db", server, pool(9), **right)
+        assert all(c.reasoning for c in result.completions)
+        assert result.charged_microusd == server.billed
     reasoning = sum(row[0] for row in rows_of(tmp_path / "l.db", "n_reasoning_tokens"))
-    assert 0 < reasoning < sum(c.n_completion_tokens for c in bought.completions)
+    assert 0 < reasoning < sum(c.n_completion_tokens for c in result.completions)
 
 
 @pytest.mark.parametrize("style", ["openai", "gemini", "anthropic", "deepseek"])
-def test_the_bill_is_right_in_every_style_of_usage(tmp_path, style):
+def test_the_cost_is_correct_in_every_style_of_usage(tmp_path, style):
     with run_teacher_server(words, reasoning=True, usage_style=style) as server:
         right = {"max_tokens_field": "max_completion_tokens", "temperature": None}
-        bought = purchase(tmp_path / "l.db", server, pool(9), **right)
-        assert bought.charged_microusd == server.billed
+        result = purchase(tmp_path / "l.db", server, pool(9), **right)
+        assert result.charged_microusd == server.billed
 
 
-def test_a_gateway_that_breaks_off_inside_a_200_is_asked_again(tmp_path):
+def test_an_error_inside_status_200_is_sent_again(tmp_path):
     with run_teacher_server(words) as server:
         true, n_broken = server.complete, []
 
@@ -619,13 +619,13 @@ def test_a_gateway_that_breaks_off_inside_a_200_is_asked_again(tmp_path):
             return true(body, authorization)
 
         server.complete = complete
-        bought = purchase(tmp_path / "l.db", server, pool(5))
-    assert len(bought.completions) == 5
+        result = purchase(tmp_path / "l.db", server, pool(5))
+    assert len(result.completions) == 5
     assert counts(tmp_path / "l.db") == {"answered": 5, "unparsable": 2}
-    assert held(tmp_path / "l.db") == bought.charged_microusd + 2 * RESERVE
+    assert held(tmp_path / "l.db") == result.charged_microusd + 2 * RESERVE
 
 
-def test_the_caps_a_minute_hold_and_are_used(tmp_path):
+def test_the_limits_per_minute_hold_and_are_used(tmp_path):
     arrivals = []
 
     def timed(question, seed):
@@ -636,12 +636,12 @@ def test_the_caps_a_minute_hold_and_are_used(tmp_path):
         started = time.monotonic()
         purchase(tmp_path / "l.db", server, pool(24), max_requests_per_minute=1200)
         assert 0.15 < time.monotonic() - started < 3
-        for i, first in enumerate(arrivals):  # 20 a second, and a second's worth of slack
+        for i, first in enumerate(arrivals):  # 20 per second, and a burst of one second
             assert sum(first <= t < first + 0.5 for t in arrivals[i:]) <= 10 + 20
         started = time.monotonic()
-        tokens = 60 * 5 * 336.0  # five calls a second, at the most that they could be
+        tokens = 60 * 5 * 336.0  # five requests per second at their maximum size
         purchase(tmp_path / "m.db", server, pool(20), max_tokens_per_minute=tokens)
-        assert time.monotonic() - started < 2.5  # what a call did not use is given back
+        assert time.monotonic() - started < 2.5  # unused tokens are refunded
 
 
 def rows_of(path, columns):
@@ -653,7 +653,7 @@ def rows_of(path, columns):
 
 
 @pytest.mark.parametrize("tokens", [10**19, 10**400])
-def test_a_bill_beyond_all_sums_is_caught_and_leaves_the_ledger_readable(tmp_path, tokens):
+def test_a_huge_cost_is_caught_and_leaves_the_ledger_readable(tmp_path, tokens):
     path = tmp_path / "l.db"
     usage = {"prompt_tokens": 5, "completion_tokens": tokens, "cost": 10**400}
     with run_teacher_server(words) as server:
@@ -677,11 +677,11 @@ def test_slow_answers_behind_quick_refusals_are_waited_for(tmp_path):
         return "Answer: 4"
 
     with run_teacher_server(picky) as server:
-        got = purchase(tmp_path / "l.db", server, pool(20), max_concurrent_requests=16)
-        assert [c.state for c in got.completions] == ["refused"] * 12 + ["answered"] * 8
+        result = purchase(tmp_path / "l.db", server, pool(20), max_concurrent_requests=16)
+        assert [c.state for c in result.completions] == ["refused"] * 12 + ["answered"] * 8
 
 
-def test_calls_without_an_answer_stop_once_they_may_have_cost_the_budget(tmp_path):
+def test_requests_without_an_answer_stop_once_they_may_have_cost_the_budget(tmp_path):
     path = tmp_path / "l.db"
     with run_teacher_server(words, faults=Faults(drop=1.0)) as server:
         with pytest.raises(TeacherUnavailableError, match="more than the full budget"):
@@ -692,8 +692,8 @@ def test_calls_without_an_answer_stop_once_they_may_have_cost_the_budget(tmp_pat
         assert server.billed <= held(path) <= (4 + 1 + 4) * RESERVE
 
 
-def test_slow_answers_do_not_let_a_throttled_call_give_up(tmp_path):
-    """One call at a time is served, for as long as six refusals take the others."""
+def test_slow_answers_do_not_let_a_rate_limited_request_give_up(tmp_path):
+    """The server handles one request at a time; each takes as long as six rejections."""
     lock = threading.Lock()
 
     with run_teacher_server(words) as server:
@@ -709,7 +709,7 @@ def test_slow_answers_do_not_let_a_throttled_call_give_up(tmp_path):
                 lock.release()
 
         server.complete = one_by_one
-        bought = purchase(
+        result = purchase(
             tmp_path / "l.db", server, pool(4), max_concurrent_requests=4, max_attempts=4
         )
-    assert len(bought.completions) == 4
+    assert len(result.completions) == 4

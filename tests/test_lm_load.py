@@ -123,6 +123,13 @@ def test_adapter_without_base_is_named(tmp_path):
         lm.load_model(tmp_path / "adapter", device="cpu")
 
 
+@pytest.mark.parametrize("text", ["[]", "broken", '{"peft_type": "LORA"}'])
+def test_unreadable_adapter_config_is_named(tmp_path, text):
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(InputError, match=r"adapter_config\.json .*Save the adapter again"):
+        lm.load_model(tmp_path, device="cpu")
+
+
 def test_lora_on_missing_modules_raises_error(tmp_path):
     lora = LoraOptions(target_modules=("no_such",))
     with pytest.raises(InputError, match="LoRA does not fit"):

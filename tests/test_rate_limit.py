@@ -1,4 +1,4 @@
-"""How fast requests go out: the rate, the waits, the user's own limits."""
+"""How fast requests are sent: the rate, the waits, the user's limits."""
 
 import heapq
 import math
@@ -13,15 +13,17 @@ from bridgekd.teacher.rate_limit import AdaptiveLimiter, TokenBucket
 
 
 class VirtualServer:
-    """A server in virtual time, and a client that does nothing but what the limiter says.
+    """A server in virtual time, and a client that follows the limiter.
 
-    Its bucket holds `burst` requests and fills with `rate` a second (after `steps`, another); a
-    request that does not fit is told when one will. `most` and `latency_s` bound the client.
+    Its bucket holds `burst` requests and fills at `rate` per second (see `steps`). A request
+    that does not fit gets the time when one will. `max_open` and `latency_s` limit the client.
     """
 
-    def __init__(self, most, latency_s, rate, *, burst, spread=0.0, steps=(), whole=False):
-        self.limiter, self.most, self.rng = AdaptiveLimiter(), most, random.Random(0)
-        self.latency_s, self.spread, self.whole = latency_s, spread, whole
+    def __init__(
+        self, max_open, latency_s, rate, *, burst, spread=0.0, steps=(), whole_seconds=False
+    ):
+        self.limiter, self.max_open, self.rng = AdaptiveLimiter(), max_open, random.Random(0)
+        self.latency_s, self.spread, self.whole_seconds = latency_s, spread, whole_seconds
         self.rate, self.burst, self.steps = rate, burst, list(steps)
         self.level, self.filled = burst, 0.0
         self.looks_at = 0.0
@@ -44,7 +46,7 @@ class VirtualServer:
 
     def send(self):
         limiter, n_taken = self.limiter, self.n_out + self.n_asleep
-        while self.n_out < self.most and (self.n_waiting or n_taken < self.most):
+        while self.n_out < self.max_open and (self.n_waiting or n_taken < self.max_open):
             if wait_s := limiter.get_wait_s(self.now):
                 if self.looks_at <= self.now:
                     self.looks_at = self.now + wait_s
@@ -54,13 +56,13 @@ class VirtualServer:
             n_taken = self.n_out + self.n_waiting + self.n_asleep
             limiter.record_sent(self.now)
             if wait_s := self.take():
-                wait_s = math.ceil(wait_s) if self.whole else wait_s
+                wait_s = math.ceil(wait_s) if self.whole_seconds else wait_s
                 self.later(0.005, "refused", (self.now, wait_s))
             else:
                 self.later(self.latency_s * math.exp(self.rng.gauss(0, self.spread)), "answered")
 
     def take(self):
-        """0 where the bucket lets a request in, else the seconds until it would."""
+        """Return 0 if the bucket admits a request, else the seconds until it would."""
         while self.steps and self.steps[0][0] <= self.now:
             self.rate = self.steps.pop(0)[1]
         self.level = min(self.burst, self.level + (self.now - self.filled) * self.rate)
@@ -88,10 +90,10 @@ class VirtualServer:
         self.n_asleep, self.n_waiting = self.n_asleep - 1, self.n_waiting + 1
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("whole_seconds", [False, True])
 @pytest.mark.parametrize("burst_s", [0.1, 1.0])
 @pytest.mark.parametrize(
-    ("most", "latency_s", "spread", "rate"),
+    ("max_open", "latency_s", "spread", "rate"),
     [
         (32, 0.2, 0.0, 50),
         (24, 0.2, 0.3, 100),
@@ -100,14 +102,18 @@ class VirtualServer:
         (16, 2.0, 0.2, 4),
     ],
 )
-def test_what_a_server_takes_is_used(most, latency_s, spread, rate, burst_s, whole):
+def test_the_rate_that_a_server_accepts_is_used(
+    max_open, latency_s, spread, rate, burst_s, whole_seconds
+):
     burst = max(2, rate * burst_s)
-    server = VirtualServer(most, latency_s, rate, burst=burst, spread=spread, whole=whole).run(70)
+    server = VirtualServer(
+        max_open, latency_s, rate, burst=burst, spread=spread, whole_seconds=whole_seconds
+    ).run(70)
     assert server.within(10, 70) >= 0.95 * 60 * rate
-    assert server.n_refused <= 0.05 * len(server.answers) + 2 * most
+    assert server.n_refused <= 0.05 * len(server.answers) + 2 * max_open
 
 
-def test_a_server_that_keeps_requests_strictly_apart_is_used_too():
+def test_a_server_with_a_burst_of_one_is_used_well():
     server = VirtualServer(32, 0.2, 50, burst=1).run(70)
     assert server.within(10, 70) >= 0.75 * 60 * 50
 
@@ -121,14 +127,14 @@ def test_a_rate_that_changes_is_followed(before, after, burst_s):
     assert server.n_refused <= 0.05 * len(server.answers) + 80
 
 
-def test_nothing_is_held_back_until_a_server_refuses():
+def test_nothing_is_delayed_until_the_first_rate_limit():
     server = VirtualServer(16, 0.2, 1e9, burst=1e9).run(20)
-    assert len(server.answers) >= 16 * 99  # a round each 0.2 s
+    assert len(server.answers) >= 16 * 99  # one round per 0.2 s
     assert server.limiter.get_wait_s(20) == 0
 
 
-def limited(rate):
-    """A limiter that sent at `rate` and was refused in the end, at 10 s."""
+def make_limited(rate):
+    """Return a limiter that sent at `rate` and was rate-limited at 10 s."""
     limiter = AdaptiveLimiter()
     for n in range(10 * rate + 1):
         limiter.record_sent(n / rate)
@@ -144,11 +150,11 @@ def send(limiter, n, now):
 
 
 def test_the_first_guess_is_what_went_out_in_the_last_second():
-    assert limited(50).rate == pytest.approx(0.9 * 51)
+    assert make_limited(50).rate == pytest.approx(0.9 * 51)
 
 
 def test_a_refusal_lowers_the_rate_once_for_all_requests_in_flight():
-    limiter = limited(50)
+    limiter = make_limited(50)
     for sent_at in (9.0, 9.9, 9.99):
         limiter.record_rate_limit(sent_at, 10.1)
     assert limiter.rate == pytest.approx(0.9 * 51)
@@ -157,7 +163,7 @@ def test_a_refusal_lowers_the_rate_once_for_all_requests_in_flight():
 
 
 def test_the_rate_is_back_after_forty_requests_and_then_grows_ever_faster():
-    limiter, now, rates = limited(50), 10.0, []
+    limiter, now, rates = make_limited(50), 10.0, []
     for _ in range(4):
         now = send(limiter, 40, now)
         rates.append(limiter.rate / 51)
@@ -165,18 +171,18 @@ def test_the_rate_is_back_after_forty_requests_and_then_grows_ever_faster():
 
 
 def test_requests_that_nothing_delayed_do_not_raise_the_rate():
-    limiter = limited(50)
+    limiter = make_limited(50)
     for n in range(100):
         limiter.record_sent(20.0 + n)
     assert limiter.rate == pytest.approx(0.9 * 51)
 
 
 def test_requests_go_out_evenly():
-    limiter, now, gaps = limited(50), 11.0, []
+    limiter, now, gaps = make_limited(50), 11.0, []
     for _ in range(20):
         gaps.append(limiter.get_wait_s(now))
         now = send(limiter, 1, now)
-    assert all(1 / 51 < gap < 1 / 45 for gap in gaps[2:])  # a late one is made up for at first
+    assert all(1 / 51 < gap < 1 / 45 for gap in gaps[2:])  # a late one is compensated at first
 
 
 def test_waiting_doubles_up_to_a_limit():
@@ -203,7 +209,7 @@ def test_no_minute_holds_more_than_the_user_allows(per_minute, requests):
 
 
 @given(st.floats(1, 10_000), st.floats(0.01, 3))
-def test_what_the_user_allows_is_used_up(per_minute, size):
+def test_the_limit_of_the_user_is_used_up(per_minute, size):
     bucket, now, amount = TokenBucket(per_minute), 0.0, size * per_minute / 61
     for _ in range(100):
         now += bucket.get_wait_s(now, amount)
@@ -230,7 +236,7 @@ def test_more_than_a_burst_needs_a_full_bucket_and_is_paid_off_behind_it():
     assert bucket.get_wait_s(0, 50) == 5.0
 
 
-def test_a_limit_of_nothing_is_refused():
+def test_a_limit_of_zero_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         TokenBucket(0)
 
@@ -255,5 +261,5 @@ def test_a_reset_header_is_read_as_seconds(header, seconds):
 @pytest.mark.parametrize(
     "header", ["", "12", "s", "-1s", "1s1m", "1e3s", "soon", "2026-01-01T00:00:00Z"]
 )
-def test_any_other_reset_header_says_nothing(header):
+def test_any_other_reset_header_is_ignored(header):
     assert parse_reset_header(header) is None

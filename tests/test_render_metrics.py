@@ -1,4 +1,4 @@
-"""Figures in a terminal of the usual width: wrapped, never cut."""
+"""Results in a terminal of 80 columns: wrapped, never cut."""
 
 import io
 
@@ -20,7 +20,7 @@ def a_cell(arm, every, *, trained=True):
     )  # fmt: skip
 
 
-def test_a_terminal_of_eighty_columns_shows_every_figure_whole():
+def test_terminal_of_80_columns_shows_every_figure():
     cells = [
         a_cell("student_instructed", 2, trained=False),
         a_cell("direct", 3),

@@ -1,4 +1,4 @@
-"""Recordings as a teacher: found by question, billed as recorded, never a crash."""
+"""Recordings as a teacher: matched by question, billed as recorded."""
 
 import gzip
 import hashlib
@@ -49,45 +49,45 @@ def row(number, **more):
 
 
 def test_a_recording_is_billed_its_recorded_tokens_at_the_given_price(tmp_path):
-    bought = replayed(tmp_path, [row(1), row(20)], [request(20), request(1)])
-    assert [c.text for c in bought.completions] == ["Answer: 20", "Answer: 1"]
-    # longer than max_tokens: a recording is known, so nothing has to be bounded
-    assert [c.cost_microusd for c in bought.completions] == [20 * 2 * 10 + 20 * 10, 30]
+    result = replayed(tmp_path, [row(1), row(20)], [request(20), request(1)])
+    assert [c.text for c in result.completions] == ["Answer: 20", "Answer: 1"]
+    # longer than max_tokens: the cost of a recording is known, so it needs no bound
+    assert [c.cost_microusd for c in result.completions] == [20 * 2 * 10 + 20 * 10, 30]
     again = replayed(tmp_path, [row(1), row(20)], [request(20), request(1)])
-    assert (again.completions, again.n_reused) == (bought.completions, 2)
+    assert (again.completions, again.n_reused) == (result.completions, 2)
 
 
 def test_without_a_price_the_recorded_cost_counts_and_a_limit_in_dollars_holds(tmp_path):
     rows = [row(n, cost_usd=0.0001) for n in range(1, 9)]
     requests = [request(n) for n in range(1, 9)]
     limits = Limits(microusd=350)
-    bought = replayed(tmp_path, rows, requests, limits=limits, price=None)
-    assert (len(bought.completions), bought.charged_microusd, bought.stop_reason) == (3, 300, "usd")
+    result = replayed(tmp_path, rows, requests, limits=limits, price=None)
+    assert (len(result.completions), result.charged_microusd, result.stop_reason) == (3, 300, "usd")
 
 
 def test_tokens_are_counted_from_the_texts_where_none_are_recorded(tmp_path):
-    bought = replayed(tmp_path, [{"question": "question 7", "text": "x" * 41}], [request(7)])
-    only = bought.completions[0]
+    result = replayed(tmp_path, [{"question": "question 7", "text": "x" * 41}], [request(7)])
+    only = result.completions[0]
     assert (only.n_prompt_tokens, only.n_completion_tokens) == (3, 11)
 
 
 def test_a_question_without_a_recording_is_a_refused_row_that_costs_nothing(tmp_path):
-    bought = replayed(tmp_path, [row(1)], [request(1), request(2), request(1, sample=1)])
-    assert [c.state for c in bought.completions] == ["answered", "refused", "refused"]
-    assert bought.charged_microusd == bought.completions[0].cost_microusd
+    result = replayed(tmp_path, [row(1)], [request(1), request(2), request(1, sample=1)])
+    assert [c.state for c in result.completions] == ["answered", "refused", "refused"]
+    assert result.charged_microusd == result.completions[0].cost_microusd
 
 
 def test_several_recordings_of_a_question_are_its_samples_in_order(tmp_path):
     rows = [row(1, text="first"), row(1, text="second")]
-    bought = replayed(tmp_path, rows, [request(1, 1), request(1, 0)])
-    assert [c.text for c in bought.completions] == ["second", "first"]
+    result = replayed(tmp_path, rows, [request(1, 1), request(1, 0)])
+    assert [c.text for c in result.completions] == ["second", "first"]
 
 
 def test_a_recording_may_be_named_by_id_and_may_be_a_whole_response(tmp_path):
     body = {"choices": [{"message": {"content": "t", "reasoning_content": "r"}}]}
     rows = [{"id": "e3", "response": json.dumps(body)}, {"id": "e4", "response": body}]
-    bought = replayed(tmp_path, rows, [request(3), request(4)])
-    assert [(c.text, c.reasoning) for c in bought.completions] == [("t", "r")] * 2
+    result = replayed(tmp_path, rows, [request(3), request(4)])
+    assert [(c.text, c.reasoning) for c in result.completions] == [("t", "r")] * 2
 
 
 def test_blanks_around_a_recorded_question_do_not_hide_it(tmp_path):
@@ -161,7 +161,7 @@ def test_a_broken_recording_is_named_by_its_line(tmp_path, bad, message):
     assert "line 2" in str(caught.value)
 
 
-def test_a_run_learns_from_recordings_and_says_what_they_lack(tiny, monkeypatch):
+def test_a_run_trains_on_recordings_and_reports_missing_ones(tiny, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     folder = tiny.parent
     examples = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
@@ -177,11 +177,13 @@ def test_a_run_learns_from_recordings_and_says_what_they_lack(tiny, monkeypatch)
     planned, notes = api.plan(tiny).purchases[0], []
     outcome = api.run(tiny, note=notes.append)
     journal = json.loads((folder / "runs" / "tiny.json").read_text())
-    asked = next(e["folder"] for e in journal["stages"] if e["stage"] == "query_teacher")
-    facts = json.loads((folder / "runs" / asked / "manifest.json").read_text())["stats"]
-    assert facts["spend_microusd"] > 0
-    assert outcome.metrics.arms["bridge"].n_queries == facts["n_queries"] == 12
-    n_lacking = facts["n_unrecorded"]
-    assert 0 < n_lacking < 12 and planned.n_unrecorded > 12  # of the whole pool: none is chosen yet
-    assert any(note.startswith(f"{n_lacking} of the 12 questions") for note in notes)
+    folder_name = next(e["folder"] for e in journal["stages"] if e["stage"] == "query_teacher")
+    stats = json.loads((folder / "runs" / folder_name / "manifest.json").read_text())["stats"]
+    assert stats["spend_microusd"] > 0
+    assert outcome.metrics.arms["bridge"].n_queries == stats["n_queries"] == 12
+    n_missing = stats["n_unrecorded"]
+    assert (
+        0 < n_missing < 12 and planned.n_unrecorded > 12
+    )  # in the full pool: none is selected yet
+    assert any(note.startswith(f"{n_missing} of the 12 questions") for note in notes)
     assert "unrecorded" in outcome.report.read_text()

@@ -1,4 +1,4 @@
-"""Against a server that others wrote: `transformers serve`, which takes text alone."""
+"""A real server: `transformers serve`, which accepts text only."""
 
 import shlex
 import sys
@@ -23,14 +23,14 @@ def test_transformers_serve_writes_what_the_model_writes_in_process(tmp_path, mo
     for package in ("fastapi", "uvicorn"):
         pytest.importorskip(package, reason=f"{package} is not installed; pip install '.[dev]'")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    folder, said = write_tiny(tmp_path / "model"), []
+    folder, notes = write_tiny(tmp_path / "model"), []
     command = shlex.join([str(PROGRAM), "serve", "{model}", "--port", "{port}", "--device", "cpu"])
     with open_server(
         resolve_model("model", tmp_path, None),
         AssistantServerOptions(command=command, max_concurrent_requests=2),
         workdir=tmp_path,
         folder=tmp_path,
-        note=said.append,
+        note=notes.append,
     ) as server:
         texts = generate.generate_texts(server, PROMPTS, max_new_tokens=12, batch_size=4)
         drawn = generate.generate_texts(
@@ -41,6 +41,6 @@ def test_transformers_serve_writes_what_the_model_writes_in_process(tmp_path, mo
     local = lm.load_model(folder, device="cpu")
     assert texts == lm.generate_texts(local, PROMPTS, max_new_tokens=12, batch_size=4)
     assert len(set(drawn)) > 2 and drawn != texts
-    assert said[-1].startswith(
+    assert notes[-1].startswith(
         "The assistant's server receives prompts as text, not as tokens (Unexpected"
     )

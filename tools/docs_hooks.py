@@ -205,10 +205,14 @@ def render_api() -> str:
     functions = [name for name in names if name[0].islower()]
     classes = [name for name in names if name[0].isupper()]
     error_names = [name for name in bridgekd.__all__ if _is_error(name)]
-    sections = (("Functions", functions), ("Classes", classes), ("Errors", error_names))
+    sections = {
+        "## Functions": functions,
+        "## Classes": classes,
+        f"## Errors\n\n{_read_error_tree()}": error_names,
+    }
     return "\n".join(
-        f"## {title}\n\n" + "\n".join(_render_object(name) for name in sorted(members))
-        for title, members in sections
+        f"{head}\n\n" + "\n".join(_render_object(name) for name in sorted(members))
+        for head, members in sections.items()
     )
 
 
@@ -220,7 +224,7 @@ def _render_object(name: str) -> str:
     return f"::: bridgekd.{name}\n    options:\n      heading_level: 3\n"
 
 
-def render_errors() -> str:
+def _read_error_tree() -> str:
     """Return the docstring of bridgekd.errors without its example: the tree, and its rules."""
     return inspect.cleandoc(errors.__doc__ or "").partition(">>>")[0]
 
@@ -228,7 +232,8 @@ def render_errors() -> str:
 def render_options() -> str:
     """Return one mkdocstrings block for every class of recipe options."""
     classes = [getattr(recipe, name) for name in recipe.__all__ if name[0].isupper()]
-    models = [c for c in classes if isinstance(c, type) and issubclass(c, BaseModel)]
+    models = [c for c in classes if isinstance(c, type) and issubclass(c, recipe.FrozenModel)]
+    models.remove(recipe.FrozenModel)
     return "\n".join(
         f"::: {c.__module__}.{c.__name__}\n    options:\n      heading_level: 3\n" for c in models
     )
@@ -245,5 +250,4 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "recipe": render_recipe,
     "api": render_api,
     "options": render_options,
-    "errors": render_errors,
 }

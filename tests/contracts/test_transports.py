@@ -1,4 +1,4 @@
-"""The contract of every transport, and of the one in a file that docs/teachers.md shows."""
+"""The contract of every transport, and of the example file in docs/teachers.md."""
 
 import os
 import re
@@ -33,7 +33,7 @@ from bridgekd.teacher.buy_answers import buy_answers
 from test_live_transport import pool
 from bridgekd.cost.budget import Limits
 
-def die(what, done, total):
+def die(label, done, total):
     if done == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -130,10 +130,10 @@ def test_an_answered_request_is_never_sent_again(tmp_path, teacher, server):
 def test_a_budget_ends_it_at_the_same_place_each_time(tmp_path, teacher):
     total = purchase(tmp_path / "all.db", teacher).charged_microusd
     limits = Limits(microusd=total // 2)
-    bought = [purchase(tmp_path / f"{i}.db", teacher, limits) for i in range(2)]
-    assert bought[0].completions == bought[1].completions
-    assert 0 <= bought[0].charged_microusd <= total // 2
-    assert bought[0].stop_reason == "usd"
+    results = [purchase(tmp_path / f"{i}.db", teacher, limits) for i in range(2)]
+    assert results[0].completions == results[1].completions
+    assert 0 <= results[0].charged_microusd <= total // 2
+    assert results[0].stop_reason == "usd"
 
 
 @pytest.mark.parametrize("n_rows", [1, 6, 11])
@@ -155,7 +155,7 @@ def test_a_killed_purchase_ends_with_the_rows_of_an_undisturbed_one(
     assert server.served.total() <= 12 + n_lost
 
 
-def test_a_key_is_wanted_only_where_one_is_needed(transport, teacher, monkeypatch):
+def test_a_key_is_required_only_if_the_transport_needs_one(transport, teacher, monkeypatch):
     monkeypatch.delenv("SOME_KEY", raising=False)
     teacher = teacher.model_copy(update={"api_key_env": "SOME_KEY"})
     if transport.needs_api_key:

@@ -42,22 +42,22 @@ OVERRIDES = (
 
 
 @pytest.fixture
-def own(tiny):
+def with_files(tiny):
     for name, code in {"strategy": STRATEGY, "measure": MEASURE, "grader": GRADER}.items():
         (tiny.parent / f"{name}.py").write_text(code)
     return tiny
 
 
-def test_variants_in_files_beside_the_recipe_run_to_the_end(own):
-    done = bridgekd.run(own, overrides=OVERRIDES)
+def test_recipe_with_variants_in_files_runs(with_files):
+    done = bridgekd.run(with_files, overrides=OVERRIDES)
     assert "Selection: easiest" in done.report.read_text()
-    plan = bridgekd.plan(own, overrides=OVERRIDES)
+    plan = bridgekd.plan(with_files, overrides=OVERRIDES)
     assert all(artifact.done for artifact in plan.stages)
 
 
-def test_a_change_in_a_file_redoes_what_depends_on_it(own):
-    bridgekd.run(own, overrides=OVERRIDES)
-    (own.parent / "strategy.py").write_text(STRATEGY + "# another comment\n")
-    to_do = {a.stage for a in bridgekd.plan(own, overrides=OVERRIDES).stages if not a.done}
+def test_changed_file_repeats_the_stages_that_use_it(with_files):
+    bridgekd.run(with_files, overrides=OVERRIDES)
+    (with_files.parent / "strategy.py").write_text(STRATEGY + "# another comment\n")
+    to_do = {a.stage for a in bridgekd.plan(with_files, overrides=OVERRIDES).stages if not a.done}
     assert {"select_questions", "query_teacher", "train_assistant"} <= to_do
     assert not {"load_pool", "warm_up", "score_pool"} & to_do

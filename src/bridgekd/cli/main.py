@@ -123,8 +123,10 @@ def plan_command(
     yes: Yes = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what a run would do and what it would cost. It sends nothing and writes nothing, except:
-    --pilot runs a paid pilot after a confirmation, and --time saves the speeds in the store.
+    """Show what a run would do and what it would cost.
+
+    It sends and writes nothing, with two exceptions: --pilot runs a paid pilot after a
+    confirmation, and --time saves the measured speeds in the store.
     """
     notes = err if as_json else out
     if pilot:

@@ -14,6 +14,8 @@ def batch_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
 
     The batches depend on the lengths and the size only, so a resumed run has the same batches. The
     longest rows come first, so that a batch that is too large for memory fails at once.
+    >>> batch_by_length([3, 1, 2], batch_size=2)
+    [[0, 2], [1]]
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -32,6 +34,8 @@ def batch_by_max_tokens(lengths: Sequence[int], max_tokens: int) -> list[list[in
     """Return row numbers in batches of at most `max_tokens` tokens with padding, longest first.
 
     A longer row is a batch of its own.
+    >>> batch_by_max_tokens([3, 1, 2, 9], max_tokens=6)
+    [[3], [0, 2], [1]]
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -164,7 +164,7 @@ def find_adapter_base(model: str | Path) -> tuple[str | Path, str | None] | None
         ) from exc
     if not config.base_model_name_or_path:
         raise InputError(f"{source / ADAPTER_CONFIG} names no base model. Save the adapter again.")
-    base = _check_source(config.base_model_name_or_path, f"the base of {model}")
+    base = _check_source(str(config.base_model_name_or_path), f"the base of {model}")
     return base, config.revision
 
 

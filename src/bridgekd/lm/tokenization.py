@@ -171,7 +171,11 @@ def has_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def freeze_date(template: str) -> str:
-    """Return the template with TEMPLATE_DATE in place of the current date."""
+    """Return the template with TEMPLATE_DATE in place of the current date.
+
+    >>> freeze_date("{{ strftime_now('%d %b %Y') }}")
+    "{{ '26 Jul 2024' }}"
+    """
     return _DATE.sub(lambda match: repr(TEMPLATE_DATE.strftime(match[1])), template)
 
 

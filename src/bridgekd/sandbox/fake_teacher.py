@@ -194,24 +194,23 @@ class FakeTeacher:
         if draw_bool(rng, self.faults.overbill):
             n_completion = 100 * (n_completion + limit)
         n_by_message = [count_tokens(m.content) for m in request.messages]
-        n_cached = 0
-        if draw_bool(random.Random(f"{self.seed}:{name}:cache"), self.cached):
-            n_cached = sum(n_by_message[:-1]) if n_by_message[1:] else n_by_message[0] // 2
-        usage = FakeUsage(sum(n_by_message), n_completion, n_reasoning, n_cached)
+        usage = FakeUsage(
+            sum(n_by_message), n_completion, n_reasoning, self._draw_cached(name, n_by_message)
+        )
         message = {"role": "assistant", "content": text}
         if self.reasoning:
             message["reasoning_content"] = reasoning
         finish_reason = "stop" if text_ended and reasoning_ended else "length"
-        completion: dict[str, object] = {
-            "id": f"chatcmpl-{hash_body(body)}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": body["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
-        }
+        completion = _build_completion(body, message, finish_reason)
         if not draw_bool(rng, self.faults.no_usage):
             completion["usage"] = usage.to_json(self.usage_style)
         return FakeAnswer((200, completion, {}), usage)
+
+    def _draw_cached(self, name: str, n_by_message: list[int]) -> int:
+        """Return the number of cached prompt tokens."""
+        if not draw_bool(random.Random(f"{self.seed}:{name}:cache"), self.cached):
+            return 0
+        return sum(n_by_message[:-1]) if n_by_message[1:] else n_by_message[0] // 2
 
     def _generate_reasoning(self, question: str, request: ChatRequest, name: str) -> str:
         """Return drafts of the answer; a higher reasoning_effort gives more of them."""
@@ -220,6 +219,18 @@ class FakeTeacher:
         rng = random.Random(f"{self.seed}:{name}:thought")
         n_drafts = _N_DRAFTS[request.reasoning_effort or "medium"]
         return "\n".join(self.reply(question, rng.getrandbits(32)) for _ in range(n_drafts))
+
+
+def _build_completion(
+    body: JsonObject, message: Mapping[str, str], finish_reason: str
+) -> dict[str, object]:
+    return {
+        "id": f"chatcmpl-{hash_body(body)}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+    }
 
 
 def count_tokens(text: str) -> int:
