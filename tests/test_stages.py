@@ -1,6 +1,7 @@
 """Decisions of single stages: which rationales are kept, and how a student is trained on them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +10,13 @@ from answer_types import get_type
 from bridgekd.grading.grade import check_rationale
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.row_files import read_rows, write_rows
-from bridgekd.recipe import TrainOptions
+from bridgekd.recipe import TeacherOptions, TrainOptions
 from bridgekd.records import Example, Rationale, TargetSpan
+from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows
 from bridgekd.variants import VariantSettings
+
+CONTEXT = RunContext("run", TeacherOptions(model="none"), Path("none.db"))
 
 BIRD = Example("b", "Which flies?", "jay", ("fox", "jay"))
 
@@ -55,7 +59,7 @@ def build_rows(artifact, target_format):
         max_new_tokens=8,
         seed=0,
     )
-    return _build_rows(settings, artifact, [artifact], None)
+    return _build_rows(settings, artifact, [artifact], None, CONTEXT)
 
 
 def test_student_learns_the_rationale_then_the_gold_answer(rationales):

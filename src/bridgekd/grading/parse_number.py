@@ -23,7 +23,7 @@ _SCALES = {
     "k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9,
 }  # fmt: skip
 _WORD = r"(?:hundred|thousand|million|billion|trillion)\b"
-_AFTER_CURRENCY = r"(?:k|mn|m|bn|b)\b"  # without a currency, 5m are meters
+_AFTER_CURRENCY = r"(?:k|mn|m|bn|b)\b(?!\s?[/^])"  # without a currency, 5m are meters
 _NUMBER = re.compile(
     rf"(?<![\w.])(?P<sign>[-+]?)\s?(?P<currency>[$€£¥₹]?)\s?"
     rf"(?:(?P<whole>\d+)\s+(?=\d+\s?/))?(?P<above>{_DIGITS})(?:\s?/\s?(?P<below>{_DIGITS}))?"
