@@ -32,7 +32,7 @@ from bridgekd.ledger.ledger import Ledger
 from bridgekd.plans.cost import forecast_purchase
 from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, count_tokens, run_teacher_server
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, estimate_tokens, run_teacher_server
 from bridgekd.stats.intervals import wilson_interval
 from bridgekd.teacher.buy_answers import buy_answers
 
@@ -239,7 +239,9 @@ def _usage(question: Question, max_tokens: int) -> KnownUsage:
         return KnownUsage(len(question.text), 0, 0)
     n_answer = min(question.n_answer, max_tokens)
     cut = question.n_answer > max_tokens
-    return KnownUsage(len(question.text), count_tokens(question.text), n_answer, is_truncated=cut)
+    return KnownUsage(
+        len(question.text), estimate_tokens(question.text), n_answer, is_truncated=cut
+    )
 
 
 def _requests(questions: list[Question]) -> list[TeacherRequest]:

@@ -14,7 +14,7 @@ from bridgekd.sandbox.teacher_server import (
     SANDBOX_PRICE,
     BatchFaults,
     Faults,
-    count_tokens,
+    estimate_tokens,
     hash_body,
     run_teacher_server,
 )
@@ -204,7 +204,7 @@ def test_overbilled_line_is_billed_as_reported():
         batch, _ = finished(client, submit(client, [task(0)]))
         answer = results(client, batch)[0]["row-0"]["response"]["body"]
         n_completion = answer["usage"]["completion_tokens"]
-        assert n_completion > 90 * count_tokens(answer["choices"][0]["message"]["content"])
+        assert n_completion > 90 * estimate_tokens(answer["choices"][0]["message"]["content"])
         assert server.billed == compute_cost_microusd(BATCH_PRICE, 2, n_completion)
 
 

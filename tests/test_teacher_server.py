@@ -19,7 +19,7 @@ from bridgekd.sandbox.teacher_server import (
     SANDBOX_MODEL,
     SANDBOX_PRICE,
     Faults,
-    count_tokens,
+    estimate_tokens,
     hash_body,
     run_teacher_server,
 )
@@ -51,7 +51,7 @@ def test_answer_has_text_usage_and_price():
         status, answer, headers = post(server, body())
         assert status == 200
         assert answer["choices"][0]["message"]["content"] == scripted("2 + 2", 0)
-        n_prompt, n_completion = 3, count_tokens(scripted("2 + 2", 0))
+        n_prompt, n_completion = 3, estimate_tokens(scripted("2 + 2", 0))
         assert answer["usage"]["prompt_tokens"] == n_prompt
         assert answer["usage"]["completion_tokens"] == n_completion
         assert server.billed == compute_cost_microusd(SANDBOX_PRICE, n_prompt, n_completion)
@@ -187,7 +187,7 @@ def test_json_answer_is_an_object_with_rationale_and_answer():
             "rationale": "We read 2 + 2. So it is clear.",
             "answer": "4",
         }
-        assert usage["completion_tokens"] == count_tokens(message["content"])
+        assert usage["completion_tokens"] == estimate_tokens(message["content"])
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ def test_reasoning_tokens_are_returned_and_billed():
             message, usage = get_answer(server, reasoning_body(reasoning_effort=effort))
             n_reasoning = usage["completion_tokens_details"]["reasoning_tokens"]
             assert message["content"] == scripted("2 + 2", 0)
-            assert n_reasoning == count_tokens(message["reasoning_content"])
-            assert usage["completion_tokens"] == n_reasoning + count_tokens(message["content"])
+            assert n_reasoning == estimate_tokens(message["reasoning_content"])
+            assert usage["completion_tokens"] == n_reasoning + estimate_tokens(message["content"])
             n_completion = usage["completion_tokens"]
             assert server.billed - before == compute_cost_microusd(SANDBOX_PRICE, 3, n_completion)
             n_by_effort.append(n_reasoning)

@@ -1,9 +1,8 @@
 """The one place that renders a prompt, for the teacher and for the local models.
 
-A local model is asked in one of three ways: ANSWER (the answer alone; warm-up and scoring), EXPLAIN
-(a rationale that ends in the answer) or JUDGE (whether a proposed answer is right). A target is
-always `<rationale>\\nAnswer: <answer>` or `Answer: <answer>`, so the answer span is known by
-construction and is never searched for.
+A local model gets one of three prompts: for the answer alone (warm-up and scoring), for a rationale
+that ends in the answer, and for a judgment whether a proposed answer is correct. A target is always
+`<rationale>\\nAnswer: <answer>` or `Answer: <answer>`, so the position of the answer is known.
 """
 
 import re
@@ -28,47 +27,47 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def render_choices(choices: Sequence[str]) -> str:
-    """The options, one a line: `(A) first`. Empty for an open question."""
+    """Return one line per choice, such as `(A) first`; "" for an open question."""
     return "\n".join(f"({LETTERS[i]}) {choice}" for i, choice in enumerate(choices))
 
 
 def render_question(example: Example) -> str:
-    """The question with its options below it."""
+    """Return the question with its choices below it."""
     options = render_choices(example.choices)
     return f"{example.question}\n{options}" if options else example.question
 
 
 def render_answer_prompt(example: Example) -> tuple[Message, ...]:
-    """Asks a local model for the answer alone."""
+    """Return the prompt for the answer alone."""
     return (Message("user", f"{render_question(example)}\n{ANSWER_INSTRUCTION}"),)
 
 
 def render_cot_prompt(example: Example) -> tuple[Message, ...]:
-    """Asks a local model for a rationale that ends in the answer."""
+    """Return the prompt for a rationale that ends in the answer."""
     return (Message("user", f"{render_question(example)}\n{COT_INSTRUCTION}"),)
 
 
 def render_judge_prompt(example: Example, proposed: str) -> tuple[Message, ...]:
-    """Asks a local model whether `proposed`, an answer or a whole rationale, is right.
+    """Return the prompt that asks whether `proposed`, an answer or a rationale, is correct.
 
-    After the P(True) prompt of Kadavath et al. 2022 (arXiv 2207.05221); the wording is a reading.
+    Source: the P(True) prompt of Kadavath et al. 2022 (arXiv 2207.05221). The wording is ours.
     """
-    asked = f"{render_question(example)}\nProposed answer:\n{proposed.strip()}\n{JUDGE_INSTRUCTION}"
-    return (Message("user", asked),)
+    text = f"{render_question(example)}\nProposed answer:\n{proposed.strip()}\n{JUDGE_INSTRUCTION}"
+    return (Message("user", text),)
 
 
 def build_answer_target(answer: str, weight: float = 1.0) -> tuple[TargetSpan, ...]:
-    """The answer alone."""
+    """Return the target that is the answer alone."""
     return (TargetSpan(f"{ANSWER_PREFIX} {answer}", weight),)
 
 
 def build_cot_target(rationale: str, answer: str, answer_weight: float) -> tuple[TargetSpan, ...]:
-    """Rationale, then answer; the answer's tokens weigh lambda = `answer_weight`."""
+    """Return the rationale, then the answer, whose tokens have the weight `answer_weight`."""
     return (TargetSpan(f"{rationale}\n"), TargetSpan(f"{ANSWER_PREFIX} {answer}", answer_weight))
 
 
 def format_answer(example: Example) -> str:
-    """The gold answer as a model should write it; an option keeps its letter: `(B) text`."""
+    """Return the gold answer as a model should write it. A choice has its letter: `(B) text`."""
     if example.answer is None:
         raise ValueError(f"example {example.id} has no gold answer")
     if example.answer in example.choices:
@@ -84,26 +83,25 @@ def render_teacher_prompt(
     reveal_answer: bool = False,
     shots: Sequence[tuple[str, str, str]] = (),
 ) -> tuple[Message, ...]:
-    """What the teacher is sent for one question.
+    """Return the messages that the teacher gets for one question.
 
-    `template` may hold {question}, {choices} and {answer}; None is the question with its options
-    below. `shots` are (question, rationale, answer) turns shown before. With `reveal_answer` the
-    gold answer is part of what is asked (a rationalisation), which only makes sense where the
-    answer is not what is measured.
+    template: may have {question}, {choices} and {answer}; None is the question with its choices.
+    shots: (question, rationale, answer) of few-shot turns. reveal_answer: the prompt has the gold
+    answer, and the teacher explains it. Do not use this where the answer is measured.
     """
     turns = [Message("system", TEACHER_SYSTEM if system is None else system)]
     for question, rationale, answer in shots:
         turns.append(Message("user", question))
         turns.append(Message("assistant", f"{rationale}\n{ANSWER_PREFIX} {answer}"))
-    asked = render_question(example)
+    text = render_question(example)
     if template is not None:
         parts = {
             "question": example.question,
             "choices": render_choices(example.choices),
             "answer": format_answer(example) if reveal_answer else "",
         }
-        asked = re.sub(r"\{(question|choices|answer)\}", lambda m: parts[m[1]], template)
+        text = re.sub(r"\{(question|choices|answer)\}", lambda m: parts[m[1]], template)
     elif reveal_answer:
-        asked += REVEALED_ANSWER.format(answer=format_answer(example))
-    turns.append(Message("user", asked))
+        text += REVEALED_ANSWER.format(answer=format_answer(example))
+    turns.append(Message("user", text))
     return tuple(turn for turn in turns if turn.content)

@@ -22,7 +22,7 @@ from bridgekd.recipe import BudgetOptions
 from bridgekd.records import Example, TrainingExample
 from bridgekd.report.contamination import describe_contamination
 from bridgekd.report.detail_tables import format_counts
-from bridgekd.report.purchases import collect_purchases
+from bridgekd.report.purchases import gather_purchases
 from bridgekd.report.tables import (
     Table,
     escape_cell,
@@ -229,7 +229,7 @@ def _build_accuracy_table(
 def _build_purchase_table(model: Artifact) -> Table:
     rows = tuple(
         (p.title, f"{p.n_queries:,}", f"{p.n_kept:,}", format_counts(p.dropped))
-        for p in collect_purchases(find_ancestors(model))
+        for p in gather_purchases(find_ancestors(model))
     )
     return Table("", ("purchase", "answers", "kept", "dropped"), rows, "lrrl")
 

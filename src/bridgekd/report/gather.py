@@ -13,7 +13,7 @@ from bridgekd.records import Example
 from bridgekd.report.contamination import compare_texts
 from bridgekd.report.embedding_map import build_embedding_maps
 from bridgekd.report.headline import build_headline, find_leading_arm
-from bridgekd.report.purchases import collect_dropped, collect_purchases
+from bridgekd.report.purchases import collect_dropped, gather_purchases
 from bridgekd.report.report_data import ReportData
 from bridgekd.report.sample_predictions import list_shown_arms, read_answers, sample_predictions
 from bridgekd.report.training_curves import collect_trainings
@@ -60,7 +60,7 @@ def gather_report(evaluation: Artifact, settings: "ReportSettings") -> ReportDat
         examples=sample_predictions(
             test, answers, [] if lead is None else list_shown_arms(first, lead), titles
         ),
-        purchases=tuple(collect_purchases(ancestors, has_variants)),
+        purchases=tuple(gather_purchases(ancestors, has_variants)),
         embedding_maps=build_embedding_maps(first_ancestors),
         trainings=tuple(
             collect_trainings(ancestors, _label_models(predictions, metrics), first_ancestors)

@@ -24,7 +24,7 @@ _STOP_REASONS = {
 }
 
 
-def collect_purchases(
+def gather_purchases(
     ancestors: Mapping[str, Artifact], has_variants: bool = False
 ) -> list[PurchaseSummary]:
     """Return every purchase among `ancestors`; the evaluation of the teacher is the last one.

@@ -185,15 +185,15 @@ class FakeTeacher:
             text = _to_json(text)
         limit = request.limit or _NO_LIMIT
         reasoning, reasoning_ended = _truncate(reasoning, limit)
-        n_reasoning = count_tokens(reasoning)
+        n_reasoning = estimate_tokens(reasoning)
         limit -= n_reasoning
         if draw_bool(rng, self.faults.truncate):
-            limit = min(limit, count_tokens(text) // 2)
+            limit = min(limit, estimate_tokens(text) // 2)
         text, text_ended = _truncate(text, limit)
-        n_completion = n_reasoning + count_tokens(text)
+        n_completion = n_reasoning + estimate_tokens(text)
         if draw_bool(rng, self.faults.overbill):
             n_completion = 100 * (n_completion + limit)
-        n_by_message = [count_tokens(m.content) for m in request.messages]
+        n_by_message = [estimate_tokens(m.content) for m in request.messages]
         usage = FakeUsage(
             sum(n_by_message), n_completion, n_reasoning, self._draw_cached(name, n_by_message)
         )
@@ -233,7 +233,7 @@ def _build_completion(
     }
 
 
-def count_tokens(text: str) -> int:
+def estimate_tokens(text: str) -> int:
     """Return the number of words and punctuation marks, which this server bills as tokens."""
     return len(_TOKEN.findall(text))
 

@@ -26,8 +26,8 @@ from bridgekd.sandbox.fake_teacher import (
     HttpAnswer,
     JsonObject,
     UsageStyle,
-    count_tokens,
     draw_bool,
+    estimate_tokens,
     hash_body,
     make_error,
 )
@@ -41,7 +41,7 @@ __all__ = [
     "Faults",
     "RateLimitSpec",
     "TeacherServer",
-    "count_tokens",
+    "estimate_tokens",
     "hash_body",
     "run_teacher_server",
 ]

@@ -185,8 +185,8 @@ def _corrupt_step(step: Step, state: dict[str, str], rng: random.Random) -> Step
     elif step.kind == "swap" and rng.random() < 0.5:
         slots["c"], slots["d"] = slots["p"], slots["q"]
     else:
-        elsewhere = sorted({*state.values(), *rng.sample(PLACES, 2)} - {slots["c"]})
-        slots[rng.choice("cd") if step.kind == "swap" else "c"] = rng.choice(elsewhere)
+        others = sorted({*state.values(), *rng.sample(PLACES, 2)} - {slots["c"]})
+        slots[rng.choice("cd") if step.kind == "swap" else "c"] = rng.choice(others)
     return Step(step.kind, slots)
 
 
