@@ -80,9 +80,12 @@ class CheckOptions(FrozenModel):
     Attributes:
         filter: `correct` keeps rationales with the gold answer, `confident` those with a high
             confidence of the assistant, `all` keeps all.
+        max_dropped: A purchase stops if its first answers, this many, are all dropped. None: it
+            never stops for this reason.
     """
 
     filter: Literal["correct", "confident", "all"] = "correct"
+    max_dropped: int | None = Field(20, ge=1)
 
 
 class AnnotateOptions(FrozenModel):

@@ -361,6 +361,7 @@ def build_run_context(recipe: Recipe, folder: Path) -> RunContext:
         teacher=recipe.teacher,
         ledger=folder / Path(recipe.ledger).expanduser(),
         hard_limit_usd=recipe.hard_limit_usd,
+        check=recipe.check,
         device=recipe.device,
         runtime=recipe.runtime,
         server=recipe.assistant.server,

@@ -29,6 +29,7 @@ from bridgekd.recipe import (
 from bridgekd.records import Completion, Example, Pick, Prediction
 from bridgekd.rng import sample_indices
 from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.stages.dropped_answers import DroppedAnswers
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.select_questions import (
     SelectSettings,
@@ -37,7 +38,7 @@ from bridgekd.stages.select_questions import (
 )
 from bridgekd.stages.stats import PurchaseStats
 from bridgekd.teacher.buy_answers import PurchaseResult, buy_answers, read_api_key
-from bridgekd.teacher.scheduler import AcceptFunction
+from bridgekd.teacher.scheduler import AcceptFunction, ignore_answer
 from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.throughput import WorkKind
 
@@ -186,9 +187,12 @@ def query_teacher(
         assert rule is not None
         return check_rationale(by_id[id], text, answer_type, "teacher", rule, state=state).kept
 
+    dropped = DroppedAnswers(by_id, answer_type, ctx.check)
+    is_paid = resolve_teacher(ctx.teacher).transport.is_paid
     purchase = _buy_answers(
-        settings.request, questions, few_shot, limits, "train", ctx, accept if rule else None
-    )
+        settings.request, questions, few_shot, limits, "train", ctx, accept if rule else None,
+        on_answer=dropped.add if is_paid else ignore_answer,
+    )  # fmt: skip
     rows, n_unrecorded = _mark_unrecorded(purchase.completions, settings.request, questions, ctx)
     write_rows(output_dir / "completions.parquet", Completion, rows)
     return _build_stats(purchase, n_unrecorded)
@@ -291,6 +295,7 @@ def _buy_answers(
     purpose: Purpose,
     ctx: RunContext,
     accept: AcceptFunction | None = None,
+    on_answer: Callable[[str, str, str], None] = ignore_answer,
 ) -> PurchaseResult:
     hard_limit = None if ctx.hard_limit_usd is None else to_microusd(ctx.hard_limit_usd)
     with Ledger(ctx.ledger, hard_limit, on_wait=ctx.notify) as ledger:
@@ -304,6 +309,7 @@ def _buy_answers(
             api_key=read_api_key(ctx.teacher),
             progress=ctx.progress,
             accept=accept,
+            on_answer=on_answer,
             note=ctx.notify,
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridgekd.progress import Progress, ignore_progress
-from bridgekd.recipe import AssistantServerOptions, RuntimeOptions, TeacherOptions
+from bridgekd.recipe import AssistantServerOptions, CheckOptions, RuntimeOptions, TeacherOptions
 from bridgekd.records import StepCount
 
 StepChecker = Callable[[str, str], StepCount | None]  # (question, rationale); None: not countable
@@ -15,14 +15,15 @@ StepChecker = Callable[[str, str], StepCount | None]  # (question, rationale); N
 class RunContext:
     """The environment of a run.
 
-    recipe_folder: the base of relative paths. checkers: step checkers by name. notify: called with
-    messages for the user.
+    check: its `max_dropped` stops a purchase whose answers are all dropped. recipe_folder: the base
+    of relative paths. checkers: step checkers by name. notify: called with messages for the user.
     """
 
     run: str
     teacher: TeacherOptions
     ledger: Path
     hard_limit_usd: float | None = None
+    check: CheckOptions = field(default_factory=CheckOptions)
     device: str = "cpu"
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     server: AssistantServerOptions | None = None

@@ -16,7 +16,12 @@ from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import TeacherOptions
 from bridgekd.records import Completion
 from bridgekd.teacher.group_commit import GroupCommitter
-from bridgekd.teacher.scheduler import AcceptFunction, PurchaseSpec, RequestScheduler
+from bridgekd.teacher.scheduler import (
+    AcceptFunction,
+    PurchaseSpec,
+    RequestScheduler,
+    ignore_answer,
+)
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
 
@@ -59,12 +64,14 @@ def buy_answers(
     progress: Progress = ignore_progress,
     backoff_s: float = INITIAL_BACKOFF_S,
     accept: AcceptFunction | None = None,
+    on_answer: Callable[[str, str, str], None] = ignore_answer,
     note: Callable[[str], None] = lambda text: None,
 ) -> PurchaseResult:
     """Return the answers to `requests`, in their order (rank order), within `limits`.
 
     An answer in the ledger is reused and charged its original cost. `accept(id, state, text)`
-    decides which answers count in `limits.accepted`; `note` receives sentences about batches.
+    decides which answers count in `limits.accepted`; `on_answer`, with the same arguments, may
+    raise to stop the purchase; `note` receives sentences about batches.
     Raises HardLimitError, TeacherUnavailableError or OverbilledError with every answer that arrived
     in the ledger. Raises InputError, before any request, if dollars are limited and the price is
     unknown.
@@ -81,6 +88,7 @@ def buy_answers(
         run=run,
         purpose=purpose,
         accept=accept,
+        on_answer=on_answer,
         backoff_s=backoff_s,
         on_progress=lambda done: progress("teacher", done, total),
     )

@@ -37,15 +37,22 @@ RESUME_HINT = "All answers so far are saved. Fix this and run the same command a
 AcceptFunction = Callable[[str, str, str], bool]  # (example id, state of the row, text)
 
 
+def ignore_answer(id: str, state: str, text: str) -> None:
+    """Let every purchase go on."""
+
+
 @dataclass(frozen=True, slots=True)
 class PurchaseSpec:
-    """The terms of a purchase. `accept` decides which answers count in limits.accepted."""
+    """The terms of a purchase. `accept` decides which answers count in limits.accepted. `on_answer`
+    gets (example id, state, text) of every final answer, and may raise to stop the purchase.
+    """
 
     context: TransportContext
     limits: Limits
     run: str
     purpose: Purpose
     accept: AcceptFunction | None = None
+    on_answer: Callable[[str, str, str], None] = ignore_answer
     backoff_s: float = 0.5
     on_progress: Callable[[int], None] = field(default=lambda done: None)
 
@@ -308,6 +315,8 @@ class RequestScheduler:
             key=pending.key,
         )
         self._spec.on_progress(len(self.rows))
+        if not self._stopping:
+            self._spec.on_answer(id, reply.state, reply.text or reply.reasoning)
 
     def _check_tokens(self, pending: PendingRequest, cost: RequestCost) -> None:
         """Check a limit in tokens. The ledger checks dollars."""
