@@ -31,7 +31,14 @@ def openai(code, message="text", **more):
 
 CASES = [
     (401, openai("invalid_api_key"), "api.openai.com", "key"),
-    (403, openai("forbidden"), "api.openai.com", "key"),
+    (403, openai("invalid_api_key"), "api.openai.com", "key"),
+    (403, {"error": {"message": "This API key is disabled."}}, "host", "key"),
+    (403, "Invalid API key\n", "host", "key"),
+    (403, openai("unsupported_country_region_territory"), "api.openai.com", "forbidden"),
+    (403, openai("ip_not_authorized", "Your IP may not use this key"), "host", "forbidden"),
+    (403, openai("keyword_blocked"), "host", "forbidden"),
+    (403, "<html><style>@keyframes x</style>Blocked</html>", "host", "forbidden"),
+    (403, openai("model_not_found", "no access to gpt-4"), "api.openai.com", "model"),
     (400, GOOGLE_KEY, "generativelanguage.googleapis.com", "key"),
     (429, openai("insufficient_quota"), "api.openai.com", "quota"),
     (429, openai(None, type="insufficient_quota"), "api.openai.com", "quota"),
@@ -46,6 +53,9 @@ CASES = [
         "quota",
     ),
     (404, openai("model_not_found"), "api.openai.com", "model"),
+    (404, {"object": "error", "message": "no such model", "code": 404}, "host", "model"),
+    (404, "no such page", "host", "address"),
+    (404, "", "host", "address"),
     (400, openai("unsupported_parameter", param="max_tokens"), "api.openai.com", "settings"),
     (422, MISTRAL_FIELD, "api.mistral.ai", "settings"),
     (
@@ -65,6 +75,7 @@ CASES = [
     (403, openai("403", "flagged by moderation"), "openrouter.ai", "refused"),
     (413, "<html>too large</html>", "host", "refused"),
     (429, openai("rate_limit_exceeded"), "api.openai.com", "rate_limited"),
+    (498, openai("capacity_exceeded"), "api.groq.com", "rate_limited"),
     (529, openai("overloaded_error"), "api.anthropic.com", "rate_limited"),
     (500, openai("server_error"), "host", "failed"),
     (504, "gateway timeout", "host", "unknown"),
@@ -81,6 +92,14 @@ def test_an_error_is_read_for_what_it_means(status, body, host, kind):
 def test_a_question_that_names_a_setting_is_not_taken_for_the_recipe():
     body = openai("invalid_prompt", "the prompt about temperature and stop was flagged")
     assert ErrorResponse.parse(400, json.dumps(body)).classify("host") == "refused"
+
+
+def test_a_message_has_no_control_characters_and_is_one_line():
+    text = "not\x1b[2J here,\n\x07 sorry"
+    for body in (text, json.dumps({"error": {"message": text}}), json.dumps({"detail": text})):
+        assert ErrorResponse.parse(404, body).message == "not [2J here, sorry"
+    for body in ("<html>lost</html>", "null", "404", '"text"', ""):
+        assert ErrorResponse.parse(404, body).message == ""
 
 
 @given(st.integers(300, 599), st.text() | st.recursive(

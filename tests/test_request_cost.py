@@ -1,5 +1,6 @@
 """Rounding goes against the buyer and a reserve is never too small."""
 
+import json
 from fractions import Fraction
 
 import pytest
@@ -139,6 +140,78 @@ def test_a_reply_without_usage_is_billed_at_its_reserve():
     assert compute_request_cost(
         reply, Price(input=1, output=1), max_cost=RequestCost(9, 8, 7)
     ) == RequestCost(9, 8, 7)
+
+
+def answer_with_usage(usage):
+    return parse_completion(
+        json.dumps({"choices": [{"message": {"content": "a"}}], "usage": usage})
+    )
+
+
+@pytest.mark.parametrize("n_prompt", [0, 0.0, -0.0, -1, -3.0, 3.5, True, "3", None, [3],
+                                      float("nan"), float("inf")])  # fmt: skip
+def test_a_prompt_count_that_cannot_be_true_is_charged_the_reserve(n_prompt):
+    reply = answer_with_usage({"prompt_tokens": n_prompt, "completion_tokens": 4, "cost": 0.0})
+    reserve = RequestCost(9, 8, 7)
+    for price in (Price(input=1, output=1), None):
+        assert compute_request_cost(reply, price, max_cost=reserve) == reserve
+
+
+@pytest.mark.parametrize("n_completion", [-1, 3.5, False, None, float("nan"), float("inf")])
+def test_a_completion_count_that_cannot_be_true_is_no_usage(n_completion):
+    usage = {"prompt_tokens": 3, "completion_tokens": n_completion}
+    assert answer_with_usage(usage).usage is None
+
+
+def test_an_empty_completion_has_a_usage():
+    usage = answer_with_usage({"prompt_tokens": 3, "completion_tokens": 0}).usage
+    assert (usage.n_prompt_tokens, usage.n_completion_tokens) == (3, 0)
+
+
+@given(st.integers(1, 10**13), st.integers(0, 10**13), st.integers(0, 10**13), st.data())
+def test_a_whole_float_is_the_same_count(prompt, completion, rest, data):
+    cached, reasoning = data.draw(st.integers(0, prompt)), data.draw(st.integers(0, rest))
+
+    def build(number):
+        return {
+            "prompt_tokens": number(prompt),
+            "completion_tokens": number(completion),
+            "total_tokens": number(prompt + completion + rest),
+            "prompt_tokens_details": {
+                "cached_tokens": number(cached), "cache_write_tokens": number(prompt - cached)
+            },
+            "completion_tokens_details": {"reasoning_tokens": number(reasoning)},
+        }  # fmt: skip
+
+    usage = answer_with_usage(build(float)).usage
+    assert usage == answer_with_usage(build(int)).usage
+    assert type(usage.n_prompt_tokens) is int
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "reasoning"),
+    [
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "one, "},
+                                            {"type": "text", "text": "two"}]},
+          {"type": "text", "text": "Answer: 2"}], "Answer: 2", "one, two"),
+        ([{"type": "thinking", "thinking": "a string"}, {"type": "text", "text": "b"}],
+         "b", "a string"),
+        ([{"type": "text", "text": "a"}, {"type": "thinking", "thinking": []},
+          {"type": "text", "text": "b"}], "ab", ""),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "cut"}]}], "", "cut"),
+        ([{"type": "thinking", "thinking": {"text": 1}, "text": "not a text"}, 7, None,
+          {"type": "text", "text": 5}, {"type": "text"}], "", ""),
+    ],
+)  # fmt: skip
+def test_thinking_parts_of_a_content_are_the_reasoning(content, text, reasoning):
+    reply = parse_completion(json.dumps({"choices": [{"message": {"content": content}}]}))
+    assert (reply.state, reply.text, reply.reasoning) == ("answered", text, reasoning)
+
+
+def test_a_reasoning_field_comes_before_thinking_parts():
+    content = [{"type": "thinking", "thinking": "parts"}, {"type": "text", "text": "a"}]
+    message = {"content": content, "reasoning_content": "field"}
+    assert parse_completion(json.dumps({"choices": [{"message": message}]})).reasoning == "field"
 
 
 def test_reasoning_tokens_left_out_of_the_completion_are_billed():

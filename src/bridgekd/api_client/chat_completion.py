@@ -77,20 +77,27 @@ def parse_completion(raw: str) -> CompletionBody:
     """Return the content of a response body.
 
     Finished by length is truncated. A content filter, a refusal or an empty list of choices is
-    refused. Anything that is not a chat completion is unparsable.
+    refused. Anything that is not a chat completion is unparsable. A prompt has tokens, so a usage
+    without prompt tokens was not counted and is no usage.
     """
     body = parse_json_object(raw)
     if "choices" not in body or find_error(body):
         return CompletionBody("unparsable")
     usage = parse_usage(body.get("usage"))
+    if usage is not None and usage.n_prompt_tokens == 0:
+        usage = None
     if not body["choices"]:
         return CompletionBody("refused", usage=usage)
     choice = _get_first_choice(body)
     message = choice.get("message")
     if not isinstance(message, dict):
         return CompletionBody("unparsable")
-    text = _get_text(message.get("content"))
-    reasoning = _get_text(message.get("reasoning_content")) or _get_text(message.get("reasoning"))
+    text, thinking = _split_content(message.get("content"))
+    reasoning = (
+        _get_text(message.get("reasoning_content"))
+        or _get_text(message.get("reasoning"))
+        or thinking
+    )
     state = {"length": "truncated", "content_filter": "refused"}.get(
         str(choice.get("finish_reason")), "answered"
     )
@@ -176,13 +183,28 @@ def _get_first_choice(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _get_count(fields: object, name: str) -> int | None:
-    """Return a count of tokens in a JSON object; None for anything else."""
+    """Return a count of tokens in a JSON object, also one such as 50.0; None for anything else."""
     value = fields.get(name) if isinstance(fields, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return min(value, MAX_TOKENS) if type(value) is int and value >= 0 else None
 
 
 def _parse_usd(value: Any) -> float | None:
     return float(min(value, MAX_USD)) if type(value) in (int, float) and value >= 0 else None
+
+
+def _split_content(content: object) -> tuple[str, str]:
+    """Return the text and the reasoning of a content, which may be a list of parts.
+
+    A part of type "thinking" has its text, or a list of text parts, in the field "thinking".
+    """
+    if not isinstance(content, list):
+        return _get_text(content), ""
+    parts = [part for part in content if isinstance(part, dict)]
+    thinking = [part.get("thinking") for part in parts if part.get("type") == "thinking"]
+    text = _get_text([part for part in parts if part.get("type") != "thinking"])
+    return text, "".join(map(_get_text, thinking))
 
 
 def _get_text(value: object) -> str:

@@ -11,8 +11,9 @@ from typing import Literal
 from bridgekd.api_client.chat_completion import parse_json
 
 ErrorKind = Literal[
-    "key", "quota", "model", "settings", "other", "refused", "unknown", "rate_limited", "failed"
-]
+    "key", "forbidden", "quota", "model", "address", "settings", "other", "refused", "unknown",
+    "rate_limited", "failed",
+]  # fmt: skip
 
 _QUOTA_CODES = frozenset((
     "insufficient_quota", "billing_hard_limit_reached", "insufficient_balance", "billing_error",
@@ -27,6 +28,10 @@ _PARAMETERS = frozenset((
     "model", "temperature", "max_tokens", "max_completion_tokens", "top_p", "seed", "stop",
     "response_format", "reasoning_effort",
 ))  # fmt: skip
+_ABOUT_KEY = re.compile(
+    r"key(?!word)|authentication|unauthenticated|unauthorized|credential|access[ _]?token",
+    re.IGNORECASE,
+)
 _NAMED = "|".join(sorted(_PARAMETERS - {"model", "stop"}))
 _PARAMETER_REJECTED = re.compile(rf"\b({_NAMED})\b.*\b(deprecated|not supported|unsupported)")
 _QUOTA_MESSAGE = re.compile(
@@ -36,47 +41,61 @@ _QUOTA_MESSAGE = re.compile(
 # A gateway stopped waiting or failed; the model may have answered and billed.
 _MAYBE_SERVED = (408, 502, 504, 520, 524)
 _RETRYABLE = (409, 425, 429)
-_RATE_LIMITED = (429, 503, 529)
+_RATE_LIMITED = (429, 498, 503, 529)  # 498: the capacity of a flexible service tier (Groq)
 _REFUSED = (400, 413, 422, 451)
-_MODERATION_403_HOSTS = ("openrouter.ai",)  # 403 is about the question here, else about the key
+_MODERATION_403_HOSTS = ("openrouter.ai",)  # 403 is about the question here
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """An error: its status, all its codes, the parameter that it names, and its message."""
+    """An error: its status, all its codes, the parameter that it names, and its message.
+
+    has_json: whether the body is JSON. If not, no API wrote it, and plain text is the message.
+    """
 
     status: int
     codes: frozenset[str]
     param: str
     message: str
+    has_json: bool
 
     @staticmethod
     def parse(status: int, body: str) -> "ErrorResponse":
         """Return the error in a body of any shape: OpenAI's, Google's (a list), or a flat one."""
         tree = parse_json(body)
+        has_json = tree is not None or body.strip() == "null"
         if isinstance(tree, list) and tree:
             tree = tree[0]
         error = tree.get("error", tree) if isinstance(tree, dict) else {}
+        if not has_json and not body.lstrip().startswith("<"):
+            error = body
         if not isinstance(error, dict):
             error = {"message": error}
-        message = " ".join(str(error.get("message") or error.get("detail") or "").split())
+        text = str(error.get("message") or error.get("detail") or "")
+        # A terminal would execute control characters.
+        message = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         codes = frozenset(_collect_codes(error))
-        return ErrorResponse(status, codes, str(error.get("param")), message)
+        return ErrorResponse(status, codes, str(error.get("param")), message, has_json)
 
     def classify(self, host: str) -> ErrorKind:
         """Return what the error means.
 
-        key, quota, model, settings, other: every request would fail. refused: this request fails.
-        rate_limited, failed: not served; a retry may succeed. unknown: may have been served.
+        key, forbidden, quota, model, address, settings, other: every request would fail. refused:
+        this request fails. rate_limited, failed: not served; a retry may succeed. unknown: may have
+        been served.
         """
         if self.status == 402 or self.codes & _QUOTA_CODES or _QUOTA_MESSAGE.search(self.message):
             return "quota"
         if self.status == 403 and host in _MODERATION_403_HOSTS:
             return "refused"
-        if self.status in (401, 403) or "API_KEY_INVALID" in self.codes:
+        if self.status == 401 or "API_KEY_INVALID" in self.codes or self._is_403_about_key():
             return "key"
+        if self.status == 404 and not self.has_json:
+            return "address"
         if self.status == 404 or "model_not_found" in self.codes:
             return "model"
+        if self.status == 403:
+            return "forbidden"
         if self.status in (400, 422) and self._is_about_settings():
             return "settings"
         if self.status in _REFUSED:
@@ -86,6 +105,14 @@ class ErrorResponse:
         if self.status in _RATE_LIMITED:
             return "rate_limited"
         return "failed" if self.status in _RETRYABLE or self.status >= 500 else "other"
+
+    def _is_403_about_key(self) -> bool:
+        """Return whether a 403 is about the key. Its codes decide, or its message without one.
+
+        Other causes are a country, a model that the account has no access to, or a firewall.
+        """
+        texts = self.codes or {self.message}
+        return self.status == 403 and any(_ABOUT_KEY.search(text) for text in texts)
 
     def _is_about_settings(self) -> bool:
         """Return whether every request of this recipe would get this error."""

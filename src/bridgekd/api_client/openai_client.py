@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from bridgekd.api_client.error_response import ErrorResponse
@@ -34,8 +34,10 @@ _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "U
 # restored: another client may still be sending.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
 _REASON_TEXTS = {
+    "forbidden": "it does not permit the request ({detail})",
     "quota": "the quota or credit is used up ({detail})",
     "model": "no model {model!r} at this address ({detail})",
+    "address": "this address has no chat completions ({detail}); check base_url: is /v1 missing?",
     "settings": "it does not accept a setting of the recipe ({detail})",
     "other": "it does not support chat completions ({detail})",
 }
@@ -67,6 +69,7 @@ class ApiClient:
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=timeout,
             trust_env=self.host not in ("localhost", "127.0.0.1", "::1"),
+            event_hooks={"response": [_decode_as_utf8]},
         )
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
@@ -137,6 +140,15 @@ class ApiClient:
         for secret in self._secrets:
             text = text.replace(secret, REDACTED_KEY)
         return text
+
+
+async def _decode_as_utf8(response: Any) -> None:
+    """Make `response.text` UTF-8, which JSON always is (RFC 8259); invalid bytes become U+FFFD.
+
+    The charset header of a server may be wrong, and Python has charsets that fail or are no text
+    (idna, zlib). The openai package reads the text of an error itself, so this is set on arrival.
+    """
+    response.encoding = "utf-8"
 
 
 def _parse_retry_after(headers: Mapping[str, str]) -> float | None:
