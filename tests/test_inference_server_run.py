@@ -133,7 +133,7 @@ def pool(world_files, tmp_path):
     folder.mkdir()
     examples = [Example(e.id, e.question, e.answer) for e in generate_examples(N_POOL, 0)]
     write_rows(folder / "pool.parquet", Example, examples)
-    (folder / "task.json").write_text(json.dumps({"answer_type": {"name": "text"}}))
+    (folder / "task.json").write_text(json.dumps({"answer_type": {"name": "text"}, "labels": []}))
     return Artifact("load_pool", "pool", folder)
 
 

@@ -63,7 +63,7 @@ def losses(out):
     return [(line["update"], line["loss"], line["validation"]) for line in metrics(out)]
 
 
-@pytest.file.parametrize(("lora", "file"), [
+@pytest.mark.parametrize(("lora", "file"), [
     (None, "model.safetensors"),
     (LoraOptions(r=2, dropout=0.1), "adapter_model.safetensors"),
 ])  # fmt: skip

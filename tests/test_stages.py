@@ -45,7 +45,9 @@ def rationales(tmp_path):
     dropped = Rationale("b", "", "", "assistant", False, "no rationale")
     write_rows(tmp_path / "pool.parquet", Example, [BIRD])
     write_rows(tmp_path / "rationales.parquet", Rationale, [rationale, dropped])
-    (tmp_path / "task.json").write_text(json.dumps({"answer_type": {"name": "multiple_choice"}}))
+    (tmp_path / "task.json").write_text(
+        json.dumps({"answer_type": {"name": "multiple_choice"}, "labels": []})
+    )
     return Artifact("both", "x", tmp_path)
 
 

@@ -30,7 +30,7 @@ _STATED = re.compile(
     re.IGNORECASE,
 )  # not "must be": a text writes what an answer must be before it has the answer
 _REFUSES = re.compile(
-    r"\s*(?:i['’]?m\s+(?:very\s+)?sorry|sorry|i\s+apologi[sz]e|as\s+an\s+ai|unfortunately,?\s+i\s)"
+    r"(?:i['’]?m\s+(?:very\s+)?sorry|sorry|i\s+apologi[sz]e|as\s+an\s+ai|unfortunately,?\s+i\s)"
     r"|\bi\s*(?:['’]m|\s+am)\s+(?:unable|not\s+able)\b"
     r"|\bi\s+(?:can(?:no|['’])t|could\s+not|won['’]t)\s+(?:help|assist|answer|provide|solve|"
     r"determine|comply)",

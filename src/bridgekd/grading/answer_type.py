@@ -12,6 +12,8 @@ from bridgekd.grading.graders import GRADERS
 from bridgekd.records import Example
 from bridgekd.variants import VariantRef, VariantSettings
 
+MAX_ANSWER = 2_000  # characters of an answer that are read; a longer one is a text, not an answer
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerType:
@@ -43,7 +45,7 @@ class AnswerType:
 
     def canonicalize(self, answer: str, choices: Sequence[str] = ()) -> str:
         """Return the form in which equal answers are equal; "" if it is not of this type."""
-        return self.grader.canonicalize(answer, choices, self.options)
+        return self.grader.canonicalize(answer[:MAX_ANSWER], choices, self.options)
 
     def is_correct(self, answer: str, gold: str | None, choices: Sequence[str] = ()) -> bool:
         """Return whether the answer means the gold answer; an empty one never does."""

@@ -27,6 +27,7 @@ _SPACES = re.compile(
     re.DOTALL,
 )
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,(\[])(\d+),(\d{1,2}|\d{4,})(?!\d|[.,]\d|[)\]])")
+_ZERO_COMMA = re.compile(r"(?<![\d.,])0,(\d+)(?!\d|[.,]\d)")
 _TIMES_POWER = re.compile(
     r"(\d)\s*(?:[*x×·]|\\times)\s*10\s*(?:\^|\*\*)\s*\{?([-+]?\d{1,3})\}?(?!\d)"
 )
@@ -47,6 +48,7 @@ def normalize_numbers(text: str) -> str:
     ('-$1,234 million', '-25')
     """
     text = "".join(map(_expand_fraction_sign, text)).strip()
+    text = re.sub(r" {2,}", " ", text)
     for pattern in (_LOSS, _CURRENCY_LOSS):
         if loss := pattern.fullmatch(text):
             text = f"-{loss[1]}{loss[2]}{loss[3]}"
@@ -56,6 +58,7 @@ def normalize_numbers(text: str) -> str:
     text = _APOSTROPHES.sub(lambda m: re.sub("['’]", "", m[0]), text)
     if spaced := _SPACES.fullmatch(text):
         text = spaced[1] + re.sub(r"\s", "", spaced[2]) + spaced[3]
+    text = _ZERO_COMMA.sub(r"0.\1", text)
     text = _DECIMAL_COMMA.sub(r"\1.\2", text)
     text = _TIMES_POWER.sub(r"\1e\2", text)
     text = _POWER.sub(_write_out_power, text)

@@ -30,7 +30,7 @@ _NUMBER = re.compile(
     rf"(?:\s?(?P<word>{_WORD})|(?(currency)\s?(?P<short>{_AFTER_CURRENCY})))?",
     re.IGNORECASE,
 )
-_ALTERNATIVES = re.compile(r"\s*\)?\s+(?:and|or)\s+\(?")
+_ALTERNATIVES = re.compile(r"\)? (?:and|or) \(?")
 _NUMBER_AND_UNIT = re.compile(rf"{_NUMBER.pattern}(?:\s[^\W\d]+)?$", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"[eE][-+]?0*[1-9]\d{3}")
 _ARITHMETIC = re.compile(r"[\d\s.,+*/()$€£-]+")
@@ -49,6 +49,15 @@ _LEADING = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _NOT_ONE_NUMBER = re.compile(r"[-+]?[\d.]+(?:\s?[:\N{EN DASH}-]\s?[\d.]+)+\W*")  # 3:1, 2:30, 10-12
+# A text with one of these is no number with a unit: "two to three", "5 dozen", "10³", "5 B".
+_NO_UNIT = re.compile(
+    r"\d[²³]|\d\s?[KBM]\b|\d\s?(?:bn|mn)\b|[π√±]|(?<![\w$€£])\d[\d.,]*\s?[abceinpqrxyz]\b(?!\s?[/^²³])|"
+    r"\b(?:half|halves|thirds?|quarters?|fourths?|fifths?|tenths?|dozens?|lakhs?|crores?|hundreds|"
+    r"thousands|millions|billions|and|or|to|of|minus|plus|times|point|over|below|under|past|pi|not|"
+    r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b",
+)
+_BEGINS_WITH_NUMBER = re.compile(r"[-+]?\s?[$€£¥₹]?\s?[\d.]*\d")
+_UNREADABLE = re.compile(r"\bnot\b|[\\√π±^]|\d\s?:\s?\d|\d/\d+/\d", re.IGNORECASE)
 _CLAUSE_END = re.compile(r"[,;]?\s+(?:because|since|as)\b|;|,\s+(?!and\b|or\b)(?=[a-z])|\.\s")
 _NOTE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
 _MAX_LENGTH = 200  # characters of arithmetic
@@ -95,7 +104,9 @@ def parse_stated_number(text: str) -> Fraction | None:
     )  # fmt: skip
     if is_ambiguous(bare) or _NOT_ONE_NUMBER.fullmatch(bare):
         return None
-    found = _LEADING.match(bare) or _find_last(bare)
+    found = _LEADING.match(bare)
+    if found is None and not _BEGINS_WITH_NUMBER.match(bare) and not _UNREADABLE.search(bare):
+        found = _find_last(bare)
     return _to_fraction(found) if found else None
 
 
@@ -110,15 +121,16 @@ def parse_complete_number(text: str) -> Fraction | None:
     (None, None)
     """
     text = normalize_numbers(text)
-    if match := _COMPLETE.fullmatch(text.strip()):
+    if (match := _COMPLETE.fullmatch(text.strip())) and not _NO_UNIT.search(text):
         return _to_fraction(match)
     return _evaluate_arithmetic(text.strip(" ."))
 
 
 def is_ambiguous(text: str) -> bool:
     """Return whether an answer has several numbers: "3 or 4", "5 hours and 20 minutes"."""
+    text = " ".join(text.split())
     for joint in _ALTERNATIVES.finditer(text):
-        before = _NUMBER_AND_UNIT.search(text[: joint.start()])
+        before = _NUMBER_AND_UNIT.search(text[max(0, joint.start() - 60) : joint.start()])
         after = _NUMBER.match(text, joint.end())
         if before and after and _to_fraction(before) != _to_fraction(after):
             return True
@@ -139,11 +151,12 @@ def is_rounded_value(number: Fraction, gold: Fraction, gold_text: str) -> bool:
     >>> is_rounded_value(Fraction(1, 3), Fraction(33, 100), "0.33")
     True
     """
-    last = _find_last(normalize_numbers(gold_text))
+    text = normalize_numbers(gold_text)
+    last = None if _evaluate_arithmetic(text) is not None else _find_last(text)
     if last is None or last["below"] or "e" in last["above"].lower():
         return number == gold
     n_decimals = len(last["above"].partition(".")[2])
-    if not n_decimals:
+    if not n_decimals or not last["above"].partition(".")[2].strip("0"):
         return number == gold
     return bool(abs(number - gold) * 2 * 10**n_decimals <= _get_scale(last))
 
@@ -154,8 +167,8 @@ def _find_last(text: str) -> re.Match[str] | None:
 
 
 def _to_fraction(match: re.Match[str]) -> Fraction | None:
-    # An exponent above 999 occurs in no real answer, and its arithmetic takes minutes.
-    if _TOO_LARGE.search(match[0]):
+    # No real answer has such an exponent or so many digits, and their arithmetic takes minutes.
+    if _TOO_LARGE.search(match[0]) or len(match[0]) > _MAX_LENGTH:
         return None
     try:
         above, below = (
@@ -180,7 +193,8 @@ def _evaluate_arithmetic(text: str) -> Fraction | None:
         return None
     try:
         plain = re.sub(r"[$€£]|(?<=\d),(?=\d{3})", "", text).strip()
-        return _evaluate_node(ast.parse(plain, mode="eval").body)
+        value = _evaluate_node(ast.parse(plain, mode="eval").body)
+        return value if len(str(value)) <= _MAX_LENGTH else None
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
         return None
 

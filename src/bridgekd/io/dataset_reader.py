@@ -230,10 +230,23 @@ def _resolve_choice(where: str, answer: str, choices: _Choices, is_number: bool)
     an index. Raises InputError if two choices are meant.
     """
     texts, names = choices.texts, choices.labels or LETTERS[: len(choices.texts)]
-    by_text = {index for index, text in enumerate(texts) if fold_case(text) == fold_case(answer)}
+    if choices.labels and len(set(choices.labels)) < len(choices.labels):
+        raise InputError(f"{where}: Two choices have one label. Make the labels unique.")
+    if (
+        choices.labels
+        and answer in LETTERS
+        and answer not in choices.labels
+        and answer not in texts
+    ):
+        raise InputError(
+            f"{where}: The answer {answer!r} is not a label of the choices, which are "
+            f"{_shorten(', '.join(choices.labels))}. Write one of them, or the choice's text."
+        )
+    by_text = {index for index, text in enumerate(texts) if text == answer}
+    by_text = by_text or {i for i, text in enumerate(texts) if fold_case(text) == fold_case(answer)}
     meant = {index for index, name in enumerate(names) if name == answer}
     may_be_index = not choices.labels and answer.isdecimal() and (is_number or not by_text)
-    if may_be_index and int(answer) < len(texts):
+    if may_be_index and len(answer) < 3 and int(answer) < len(texts):
         meant.add(int(answer))
     if len(meant | by_text) > 1 and meant and by_text:
         first, second = min(meant), min(by_text)

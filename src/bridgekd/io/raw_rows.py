@@ -93,12 +93,13 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
 def _iter_parquet(path: Path) -> Iterator[RawRow]:
     try:
         file = pq.ParquetFile(path)
+        _check_header(path, file.schema_arrow.names)
         number = 0
         for batch in file.iter_batches():
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path} row {number}", row
-    except (pa.ArrowException, OSError, ValueError) as exc:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as exc:
         reason = str(exc).partition("\n")[0][:200]
         raise InputError(
             f"{path} is not a readable Parquet file ({reason}). Write it again."

@@ -138,6 +138,8 @@ def check_characters(row: Mapping[str, Any], where: str) -> None:
     """Raise InputError if a text has half of a surrogate pair, which no file can store."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
+    except RecursionError as exc:
+        raise InputError(f"{where}: Too deeply nested. Fix or remove the row.") from exc
     except UnicodeEncodeError as exc:
         raise InputError(
             f"{where}: Half of a surrogate pair (\\ud800 to \\udfff) is not a character. Fix "

@@ -1,7 +1,9 @@
 """A mathematical expression: a number, a root, a tuple, an interval, a formula."""
 
+import re
 import threading
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from bridgekd.errors import InputError
@@ -9,9 +11,10 @@ from bridgekd.grading.answer_extraction import normalize_unicode, strip_markup
 from bridgekd.grading.answer_match import WRAPPING, get_short_text, match_values
 from bridgekd.grading.grader import Grader
 from bridgekd.grading.graders.number import SOLUTION_MARK, find_last_number
-from bridgekd.grading.parse_number import parse_complete_number
+from bridgekd.grading.parse_number import parse_exact_number
 from bridgekd.variants import NoOptions
 
+_PLAIN = re.compile(r"[-+]?\s?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:\s?/\s?\d+)?\s?%?")
 _TIMEOUT_S = 5  # of parsing and of comparing, each
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
@@ -19,13 +22,18 @@ _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 def canonicalize_expression(answer: str, choices: Sequence[str], options: NoOptions) -> str:
     """Return a number as an exact fraction, and an expression as written, without delimiters."""
     written = normalize_unicode(answer.rpartition(SOLUTION_MARK)[2]).strip(" \t\r\n.")
-    number = parse_complete_number(strip_markup(written))
-    if number is not None:
+    if (number := _parse_plain_number(written)) is not None:
         return str(number)
     for start, end in _DELIMITERS:
         if written.startswith(start) and written.endswith(end) and len(written) > len(start + end):
             written = written[len(start) : -len(end)].strip()
     return " ".join(written.strip(WRAPPING.replace("$", "")).split())
+
+
+def _parse_plain_number(written: str) -> Fraction | None:
+    """Return a number without unit, words or variables; None for every other expression."""
+    plain = strip_markup(written)
+    return parse_exact_number(plain) if _PLAIN.fullmatch(plain) else None
 
 
 def match_expression(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:
@@ -36,7 +44,7 @@ def match_expression(answer: str, gold: str, choices: Sequence[str], options: No
     written, expected = (canonicalize_expression(text, (), options) for text in (answer, gold))
     if written == expected:
         return True
-    if parse_complete_number(written) is not None and parse_complete_number(expected) is not None:
+    if _parse_plain_number(written) is not None and _parse_plain_number(expected) is not None:
         return match_values(written, expected, gold)
     return _verify(expected, written)
 

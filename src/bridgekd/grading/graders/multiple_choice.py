@@ -36,7 +36,12 @@ def canonicalize_choice(answer: str, choices: Sequence[str], options: NoOptions)
     than words.
     """
     named = _name_choices(choices)
-    by_text = {fold_case(choice): name for choice, name in zip(choices, named, strict=True)}
+    folded_choices = [fold_case(choice) for choice in choices]
+    by_text = {
+        folded: name
+        for folded, name in zip(folded_choices, named, strict=True)
+        if folded_choices.count(folded) == 1
+    }
     folded = fold_case(answer)
     start = strip_markup(answer).strip("\"'“”*_`$ \t\n\r")
     letter = _LETTER.match(start.upper().rstrip("\"'*_`$.,;!"))
@@ -89,7 +94,9 @@ def _find_named_choice(sentence: str, choices: Sequence[str]) -> str:
     words = {c: _get_words(c) for c in choices}
     named = [c for c in choices if words[c] and f" {words[c]} " in sentence_words]
     longest = [c for c in named if not any(c != o and words[c] in words[o] for o in named)]
-    return longest[0] if len(longest) == 1 and not indices else ""
+    if len(longest) != 1 or indices:
+        return ""
+    return _name_choices(choices)[list(choices).index(longest[0])]
 
 
 def _get_words(text: str) -> str:
