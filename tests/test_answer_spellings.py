@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from answer_types import get_type
 from bridgekd.grading.answer_extraction import read_stated_answer
+from bridgekd.grading.grade import check_rationale, join_reasoning
+from bridgekd.records import Example
 
 NUMBER, CHOICE, LABEL, TEXT, MATH = map(
     get_type, ("number", "multiple_choice", "label", "text", "math")
@@ -212,3 +214,13 @@ def test_one_text_in_two_unicode_forms_is_one_answer(answer, gold):
 def test_expressions_are_compared_by_what_they_mean(gold, same, other):
     assert grade(MATH, f"Answer: {same}", gold) and grade(MATH, rf"So \boxed{{{same}}}", gold)
     assert not grade(MATH, f"Answer: {other}", gold)
+
+
+def test_the_reasoning_of_a_teacher_is_the_rationale_of_an_answer_alone():
+    example = Example("a", "How many?", "9")
+    alone = check_rationale(
+        example, join_reasoning("Answer: 9", "Two and seven."), NUMBER, "teacher", "correct"
+    )
+    assert (alone.text, alone.answer, alone.kept) == ("Two and seven.", "9", True)
+    assert join_reasoning("So it is.\nAnswer: 9", "Hm, 8?") == "So it is.\nAnswer: 9"
+    assert join_reasoning("", "It is.\nAnswer: 9") == "It is.\nAnswer: 9"

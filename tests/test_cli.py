@@ -142,9 +142,12 @@ def test_silent_teacher_stops_the_run_and_it_resumes(tiny, bridgekd):
 
 def test_interrupted_run_resumes(tiny, bridgekd):
     command = [os.path.join(os.path.dirname(sys.executable), "bridgekd"), "run", "tiny.yaml"]
+    # A job in the background ignores the signal, and a process that it starts inherits this.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, cwd=tiny.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, previous)
     while not list(tiny.parent.glob("runs/warm_up-*")):
         assert process.poll() is None
         time.sleep(0.02)

@@ -17,6 +17,18 @@ def grade_answer(example: Example, text: str, answer_type: AnswerType) -> Predic
     return Prediction(example.id, text, answer, is_correct)
 
 
+def join_reasoning(text: str, reasoning: str) -> str:
+    """Return a teacher's text; with the reasoning before it if the text is an answer alone.
+
+    >>> join_reasoning("Answer: 4", "2 + 2 = 4.")
+    '<think>2 + 2 = 4.</think>\\nAnswer: 4'
+    """
+    if not text:
+        return reasoning
+    is_answer_alone = bool(reasoning) and not split_answer(text)[0]
+    return f"<think>{reasoning}</think>\n{text}" if is_answer_alone else text
+
+
 def check_rationale(
     example: Example,
     text: str,

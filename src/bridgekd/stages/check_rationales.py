@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from bridgekd.grading.answer_type import AnswerType
-from bridgekd.grading.grade import check_rationale
+from bridgekd.grading.grade import check_rationale, join_reasoning
 from bridgekd.io.artifact_store import Artifact, stage
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_pool
 from bridgekd.io.row_files import read_rows, write_rows
@@ -66,7 +66,12 @@ def check_rationales(
     examples = [by_id[c.id] for c in answers]
     rows = [
         check_rationale(
-            e, c.text or c.reasoning, answer_type, "teacher", settings.filter, state=c.state
+            e,
+            join_reasoning(c.text, c.reasoning),
+            answer_type,
+            "teacher",
+            settings.filter,
+            state=c.state,
         )
         for e, c in zip(examples, answers, strict=True)
     ]

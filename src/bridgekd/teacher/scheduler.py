@@ -18,6 +18,7 @@ from bridgekd.api_client.request_key import TeacherRequest, build_request, compu
 from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits, StopReason
 from bridgekd.cost.request_cost import format_microusd
 from bridgekd.errors import OverbilledError, TeacherUnavailableError
+from bridgekd.grading.grade import join_reasoning
 from bridgekd.ledger.ledger import Purpose
 from bridgekd.ledger.sql import StoredAnswer
 from bridgekd.records import Completion
@@ -301,7 +302,8 @@ class RequestScheduler:
     def _add_row(self, pending: PendingRequest, reply: CompletionBody, cost: RequestCost) -> None:
         """Add the row of a final request and replace its reserve by its cost."""
         accept, id = self._spec.accept, pending.request.id
-        accepted = accept is not None and accept(id, reply.state, reply.text or reply.reasoning)
+        text = join_reasoning(reply.text, reply.reasoning)
+        accepted = accept is not None and accept(id, reply.state, text)
         self.budget.settle(self._get_max_use(pending), _to_use(cost, accepted))
         self.rows[pending.position] = Completion(
             id=id,
@@ -316,7 +318,7 @@ class RequestScheduler:
         )
         self._spec.on_progress(len(self.rows))
         if not self._stopping:
-            self._spec.on_answer(id, reply.state, reply.text or reply.reasoning)
+            self._spec.on_answer(id, reply.state, text)
 
     def _check_tokens(self, pending: PendingRequest, cost: RequestCost) -> None:
         """Check a limit in tokens. The ledger checks dollars."""
