@@ -1,5 +1,6 @@
 """Every spelling of an answer is graded like the answer, and no other answer is."""
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -224,3 +225,55 @@ def test_the_reasoning_of_a_teacher_is_the_rationale_of_an_answer_alone():
     assert (alone.text, alone.answer, alone.kept) == ("Two and seven.", "9", True)
     assert join_reasoning("So it is.\nAnswer: 9", "Hm, 8?") == "So it is.\nAnswer: 9"
     assert join_reasoning("", "It is.\nAnswer: 9") == "It is.\nAnswer: 9"
+
+
+def test_choices_that_differ_in_case_are_separated_by_letter_and_equal_ones_are_one():
+    for index, unit in enumerate(("MeV", "meV")):
+        assert CHOICE.canonicalize(f"({'AB'[index]}) {unit}", ("MeV", "meV")) == unit
+    assert grade(CHOICE, "Answer: (A) lamp", "lamp", ("lamp", "rug", "lamp"))
+    assert grade(CHOICE, "Answer: lamp", "lamp", ("lamp", "rug", "lamp"))
+
+
+@pytest.mark.parametrize(
+    "gold",
+    ["72K", "1.2B", "5 bn", "2 dozen", "two thirds", "three point five", "one or two", "5 to ten",
+     "10³", "5x", "2π", "5 minus two", "7 l of 9"],
+)  # fmt: skip
+def test_a_gold_number_with_something_else_than_a_unit_is_refused(gold):
+    assert not NUMBER.is_gold(gold)
+
+
+@pytest.mark.parametrize(("answer", "gold"), [("5x", "5"), ("2π", "2"), ("(1,234)", "-1234")])
+def test_a_variable_is_not_a_unit_of_an_expression(answer, gold):
+    assert not grade(MATH, f"Answer: {answer}", gold)
+
+
+@pytest.mark.parametrize(
+    "text", ["not 5", "3-4 apples", "1,2,3", "12/25/2020", r"\sqrt{5}", "5:1 ratio"]
+)
+def test_a_stated_answer_that_is_not_one_number_is_none(text):
+    assert not grade(NUMBER, f"Answer: {text}", "5") and not NUMBER.extract_answer(
+        f"Answer: {text}"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["number", "math", "multiple_choice", "text", "label", "multi_label"]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5" + " " * 9000 + "x",
+        "1 or " * 2000,
+        "1(1)" * 3000,
+        "\n" * 10_000,
+        "9" * 5000,
+        "1,'" * 3000,
+    ],
+)
+def test_a_long_text_takes_no_time_and_raises_nothing(name, text):
+    answer_type, started = get_type(name), time.monotonic()
+    for written in (text, f"Answer: {text}"):
+        answer = answer_type.extract_answer(written, ("x", "y"))
+        answer_type.is_correct(answer, "5", ("x", "y"))
+    assert time.monotonic() - started < 20  # it took minutes

@@ -21,7 +21,7 @@ REVEALED_ANSWER = "\n\nThe correct answer is {answer}. Explain how to arrive at 
 JUDGE_INSTRUCTION = "Is the proposed answer correct? True or False"
 JUDGE_LABELS = ("True", "False")
 # What ends a local model's text: a whole line that starts with the mark, and the next one with
-# something in it where nothing stands behind the mark. What a model adds is not its answer.
+# something in it where no text follows the mark. What a model adds is not its answer.
 ANSWER_LINE = re.compile(rf"^[^\w\n]*{ANSWER_PREFIX}\W*\w[^\n]*\n", re.MULTILINE)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

@@ -30,7 +30,7 @@ def match_labels(answer: str, gold: str, choices: Sequence[str], options: NoOpti
 
 
 def _split_items(answer: str) -> list[str]:
-    items = _SEPARATOR.split(strip_markup(answer).strip("[]"))
+    items = _SEPARATOR.split(re.sub(r"[ \t]+", " ", strip_markup(answer)).strip("[]"))
     return [item for item in items if _canonicalize_item(item)]
 
 

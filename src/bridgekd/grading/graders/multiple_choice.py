@@ -36,11 +36,13 @@ def canonicalize_choice(answer: str, choices: Sequence[str], options: NoOptions)
     than words.
     """
     named = _name_choices(choices)
-    folded_choices = [fold_case(choice) for choice in choices]
-    by_text = {
-        folded: name
-        for folded, name in zip(folded_choices, named, strict=True)
-        if folded_choices.count(folded) == 1
+    texts_by_fold: dict[str, set[str]] = {}
+    for choice in choices:
+        texts_by_fold.setdefault(fold_case(choice), set()).add(choice)
+    by_text = {  # without choices that differ only in case: their letter decides
+        fold_case(choice): name
+        for choice, name in zip(choices, named, strict=True)
+        if len(texts_by_fold[fold_case(choice)]) == 1
     }
     folded = fold_case(answer)
     start = strip_markup(answer).strip("\"'“”*_`$ \t\n\r")
