@@ -28,7 +28,7 @@ from bridgekd.ledger.export import export_ledger
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.spend import sum_spend
 from bridgekd.ledger.sql import dump_price
-from bridgekd.ledger.usage_history import known_usage
+from bridgekd.ledger.usage_history import read_known_answers
 from bridgekd.ledger.verify import verify
 from bridgekd.recipe import Price
 from bridgekd.teacher.group_commit import GroupCommitter
@@ -231,10 +231,14 @@ def part_two(folder: Path, n_rows: int) -> None:
     questions: list[tuple[str, Callable[[], object], str]] = [
         ("spend by run, purpose, model, state", lambda: sum_spend(path), "goal: < 2 s"),
         ("spend by model, day", lambda: sum_spend(path, ("model", "day")), "goal: < 2 s"),
-        ("known_usage of a model", lambda: known_usage(path, "openai", "model-1"), "goal: < 2 s"),
         (
-            "known_usage of an unknown model",
-            lambda: known_usage(path, "openai", "x"),
+            "known answers of a model",
+            lambda: read_known_answers(path, call(1, "text " * 300)),
+            "goal: < 2 s",
+        ),
+        (
+            "known answers of an unknown model",
+            lambda: read_known_answers(path, call(0, "text " * 300) | {"model": "x"}),
             "goal: < 2 s",
         ),
     ]

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from grading import MENTOR, Set, reader, sets_in
+from grading_agreement import MENTOR, Set, reader, sets_in
 from importers import RecordedRow, read_mentor_kd
 
 from bridgekd.cost.bounds import CostBounds, plan_requests
@@ -36,7 +36,7 @@ Call = tuple[tuple[Message, ...], KnownUsage]
 
 
 def all_sets(data: Path) -> Iterator[Set]:
-    """The recorded sets of grading.py, and GPT-3.5's chains."""
+    """The recorded sets of grading_agreement.py, and GPT-3.5's chains."""
     for task, kind in MENTOR.items():
         path = data / f"mentor-kd/data/main/{task}_3_train.json.gz"
         if path.is_file():
