@@ -9,9 +9,11 @@ import bridgekd
 from answer_types import get_type
 from bridgekd.grading.grade import check_rationale
 from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.read_pool import read_answer_type
 from bridgekd.io.row_files import read_rows, write_rows
-from bridgekd.recipe import TeacherOptions, TrainOptions
+from bridgekd.recipe import ColumnNames, TeacherOptions, TrainOptions
 from bridgekd.records import Example, Rationale, TargetSpan
+from bridgekd.stages.load_data import LoadPoolSettings, load_pool
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows
 from bridgekd.variants import VariantSettings
@@ -102,3 +104,18 @@ def test_validation_split_is_disjoint_from_pool_and_test(tiny):
     ]
     assert [len(p) for p in parts] == [60, 10, 20]
     assert len(set().union(*parts)) == 90
+
+
+def test_a_pool_keeps_its_labels_for_every_later_stage(tmp_path):
+    labels = ["Open", "Open, with limits", "Closed", None]
+    source = tmp_path / "train.jsonl"
+    rows = [{"question": f"Is it {n}?", "answer": answer} for n, answer in enumerate(labels)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = LoadPoolSettings(
+        columns=ColumnNames(), answer_type=VariantSettings(name="label"), unlabeled=True,
+        validation_size=1, seed=0,
+    )  # fmt: skip
+    load_pool.function(tmp_path, settings, CONTEXT, Artifact("source", "s", source))
+    answer_type = read_answer_type(Artifact("load_pool", "pool", tmp_path))
+    assert answer_type.labels == ("Closed", "Open", "Open, with limits")
+    assert not answer_type.is_correct("Open, with limits, as written", "Open")

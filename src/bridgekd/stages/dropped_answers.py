@@ -58,6 +58,6 @@ class DroppedAnswers:
             f"None of the first {len(self._dropped)} answers was kept (check.filter: "
             f"{self._check.filter}), so purchasing stopped. Most frequent reason: {reason} ({n})."
             f"{shown}\n{_CAUSES.get(reason, 'Look at teacher.prompt and data.answer_type.')} All "
-            "answers are saved in the ledger and are not bought again. Run the same command to "
-            "resume; set check.max_dropped: null to continue without this stop."
+            "answers are saved in the ledger and are not bought again. After the change, run the "
+            "same command to resume. To continue without this stop, set check.max_dropped: null."
         )
