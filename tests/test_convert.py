@@ -201,7 +201,7 @@ def test_existing_output_is_replaced_only_with_force(tmp_path, monkeypatch, name
         parser.add_argument(option, type=Path)
     command = ["x", "a.csv", "b.csv", "--output", "new.jsonl", name, str(tmp_path / "old.jsonl")]
     monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(ValueError, match="exists already. Pass --force"):
+    with pytest.raises(ValueError, match="exists already"):
         parse_options(parser)
     monkeypatch.setattr(sys, "argv", [*command, "--force"])
     assert parse_options(parser).force

@@ -5,7 +5,14 @@ or maybe. `--test-ids` takes the published split (`test_ground_truth.json`).
 from collections.abc import Iterator
 from pathlib import Path
 
-from files import make_parser, parse_options, read_json_file, read_test_questions, run_script, write_split
+from files import (
+    make_parser,
+    parse_options,
+    read_json_file,
+    read_test_questions,
+    run_script,
+    write_split,
+)
 
 from bridgekd.records import Example
 
