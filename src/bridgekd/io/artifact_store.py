@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from bridgekd.errors import InputError
 from bridgekd.io.disk import fsync_folder, translate_disk_errors, write_atomic
-from bridgekd.io.source_hash import hash_source
+from bridgekd.io.source_hash import check_source
 from bridgekd.throughput import WorkKind
 
 MANIFEST = "manifest.json"
@@ -133,18 +133,7 @@ class Artifact:
 
         A stage calls this after it has read a source: its artifact has the fingerprint of the run.
         """
-        if not self.fingerprint.startswith(("file:", "model:")):
-            return
-        try:
-            is_same = hash_source(self.path) == self.fingerprint
-        except OSError:
-            is_same = False
-        if not is_same:
-            raise InputError(
-                f"{self.path} was changed or removed during the run. No result of the changed file "
-                "was stored. To use it as it is now, or after you restored it, run the same "
-                "command again."
-            )
+        check_source(self.path, self.fingerprint)
 
     def read_settings(self, model: type[M]) -> M:
         """Return the settings that it was made with, as the stage's class."""

@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from bridgekd.errors import InputError
+
 _FULL_HASH_LIMIT = 256 * 2**20  # of larger files only samples are hashed
 _SAMPLE_SIZE = 2**20
 
@@ -13,6 +15,21 @@ def hash_source(path: Path) -> str:
     Raises OSError if it cannot be read.
     """
     return f"model:{_hash_files(path)}" if path.is_dir() else f"file:{_hash_file(path)}"
+
+
+def check_source(path: Path, fingerprint: str) -> None:
+    """Raise InputError if a file or model folder has another fingerprint now. Others pass."""
+    if not fingerprint.startswith(("file:", "model:")):
+        return
+    try:
+        is_same = hash_source(path) == fingerprint
+    except OSError:
+        is_same = False
+    if not is_same:
+        raise InputError(
+            f"{path} was changed or removed during the run. No result of the changed file was "
+            "stored. To use it as it is now, or after you restored it, run the same command again."
+        )
 
 
 def _hash_files(folder: Path) -> str:
