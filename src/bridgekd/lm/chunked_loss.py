@@ -25,8 +25,8 @@ def compute_chunked_loss(
 
     Gradients go to the states and to the weights of the head.
     """
-    parameters = head.list_parameters()
-    total: Tensor = _ChunkedLoss.apply(head, chunks, compute_loss, states, *parameters)
+    function: Any = _ChunkedLoss
+    total: Tensor = function.apply(head, chunks, compute_loss, states, *head.list_parameters())
     return total
 
 
