@@ -1,7 +1,6 @@
 """Grouped writes: durable before they return, undone one by one, in the order of rank."""
 
 import asyncio
-import os
 import sqlite3
 import subprocess
 import sys

@@ -54,7 +54,7 @@ def test_next_reservation_stops_after_a_file_was_changed(path, change, suffix):
 @pytest.mark.parametrize("suffix", ["", "-wal", ".lock"])
 @pytest.mark.parametrize("change", [remove, move, replace])
 def test_end_notices_a_change_after_the_last_reservation(path, change, suffix):
-    with pytest.raises(InputError, match="was removed, moved or replaced"), Ledger(path) as ledger:
+    with pytest.raises(InputError, match="was removed, moved or replaced"), Ledger(path):
         change(path, suffix)
 
 

@@ -113,7 +113,7 @@ class ReservedSpace:
 
     def allocate(self) -> None:
         """Reserve the space."""
-        self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
+        self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(self._file.fileno(), 0, RESERVED_BYTES)
         else:
