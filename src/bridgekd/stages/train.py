@@ -134,7 +134,7 @@ def _build_settings(
     )
 
 
-@stage(version=1, kind=WorkKind.TRAINING, title="Training")
+@stage(version=2, kind=WorkKind.TRAINING, title="Training")
 def train(
     output_dir: Path,
     settings: TrainSettings,
