@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from bridgekd.errors import InputError
 from bridgekd.io.disk import fsync_folder, translate_disk_errors, write_atomic
+from bridgekd.io.source_hash import check_source
 from bridgekd.throughput import WorkKind
 
 MANIFEST = "manifest.json"
@@ -127,6 +128,13 @@ class Artifact:
         """Return all inputs of this name."""
         return self.inputs.get(name, ())
 
+    def check_unchanged(self) -> None:
+        """Raise InputError if it is a source that is not as it was when the run hashed it.
+
+        A stage calls this after it has read a source: its artifact has the fingerprint of the run.
+        """
+        check_source(self.path, self.fingerprint)
+
     def read_settings(self, model: type[M]) -> M:
         """Return the settings that it was made with, as the stage's class."""
         return self._parse(model, self.manifest.settings)
@@ -220,6 +228,8 @@ class Store:
             partial = artifact.path.with_name(f"{artifact.path.name}.partial")
             with translate_disk_errors(partial):
                 _clear_partial(partial)
+                for source in chain.from_iterable(inputs.values()):
+                    source.check_unchanged()
                 started = time.monotonic()
                 stats = stage.function(partial, settings, ctx, *args, **kwargs)
                 shutil.rmtree(partial / RESUME_DIR)

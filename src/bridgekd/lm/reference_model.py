@@ -13,6 +13,7 @@ from torch import Tensor
 from bridgekd.lm.forward import compute_logits_at
 from bridgekd.lm.load import LocalModel, load_model
 from bridgekd.lm.training_job import ReferenceSpec
+from bridgekd.recipe import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,13 @@ class ReferenceModel:
         return compute_logits_at(self.local.model, positions, arguments)[:, : self.n_shared]
 
 
-def load_reference(spec: ReferenceSpec, trained: LocalModel) -> ReferenceModel | None:
+def load_reference(
+    spec: ReferenceSpec, trained: LocalModel, precision: Precision
+) -> ReferenceModel | None:
     """Return the model on the device of the trained one; None if their vocabularies differ."""
-    local = load_model(spec.model, device=trained.device, revision=spec.revision)
+    local = load_model(
+        spec.model, device=trained.device, revision=spec.revision, precision=precision
+    )
     if local.tokenizer.get_vocab() != trained.tokenizer.get_vocab():
         return None
     return ReferenceModel(local, len(trained.tokenizer))

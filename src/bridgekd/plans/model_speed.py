@@ -77,6 +77,7 @@ def make_key(work: Workload, ctx: RunContext) -> SpeedKey:
             f"micro_batch_tokens={runtime.micro_batch_tokens} "
             f"attn_implementation={runtime.attn_implementation}"
         )
+    options += f" precision={runtime.precision}"
     threads = os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
     return SpeedKey(
         model=work.base.fingerprint,
@@ -149,7 +150,9 @@ def measure_speeds(
         ctx.progress("measure speed", n_done, len(works))
         name, revision = get_model_and_revision(work.base)
         started = time.monotonic()
-        local = lm.load_model(name, device=ctx.device, revision=revision)
+        local = lm.load_model(
+            name, device=ctx.device, revision=revision, precision=ctx.runtime.precision
+        )
         load_s = time.monotonic() - started
         per_character, per_prompt = lm.count_tokens(local, examples)
         reading, size = WorkRate(), 1

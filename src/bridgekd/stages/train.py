@@ -210,6 +210,7 @@ def _build_rows(
     if isinstance(rows, InstructionRows):
         assert instructions is not None, "a training on instructions has them as an input"
         found = read_instructions(instructions.path)
+        instructions.check_unchanged()
         if found.skipped:
             ctx.notify(f"{instructions.path}: {found.describe_skipped()}.")
         return [
