@@ -190,7 +190,8 @@ def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
         return eos
     added = tokenizer.added_tokens_decoder
     (tokens,) = _tokenize(tokenizer, [text.rpartition(PROBE_TEXT)[2]])
-    return next((t for t in tokens if t in added and tokenizer.decode([t]).strip()), eos)
+    visible = (t for t in tokens if t in added and str(tokenizer.decode([t])).strip())
+    return next(visible, eos)
 
 
 def find_stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any) -> tuple[int, ...]:
