@@ -179,7 +179,8 @@ def tokenize_continuations(
 def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that ends an assistant turn.
 
-    It is the first special token that the template writes after the turn, or EOS without one.
+    It is the first added token with a visible text that the template writes after the turn, or EOS
+    without one. Gemma has added tokens for line breaks and runs of spaces, which end no turn.
     """
     eos = int(tokenizer.eos_token_id)
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE_TEXT}]
@@ -187,9 +188,10 @@ def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
         text = _render(tokenizer, messages, add_generation_prompt=False)
     except jinja2.TemplateError:
         return eos
-    special = tokenizer.added_tokens_decoder
+    added = tokenizer.added_tokens_decoder
     (tokens,) = _tokenize(tokenizer, [text.rpartition(PROBE_TEXT)[2]])
-    return next((token for token in tokens if token in special), eos)
+    visible = (t for t in tokens if t in added and str(tokenizer.decode([t])).strip())
+    return next(visible, eos)
 
 
 def find_control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
