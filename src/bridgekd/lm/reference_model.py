@@ -4,13 +4,13 @@ It must have the vocabulary of the trained model. If it does not, the training f
 negative log-likelihood, and its log reports it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bridgekd.lm.forward import compute_logits_at
+from bridgekd.lm.forward import compute_states_at
 from bridgekd.lm.load import LocalModel, load_model
 from bridgekd.lm.training_job import ReferenceSpec
 from bridgekd.recipe import Precision
@@ -24,9 +24,20 @@ class ReferenceModel:
     n_shared: int
 
     @torch.no_grad()
-    def compute_logits(self, positions: Tensor, arguments: Mapping[str, object]) -> Tensor:
-        """Return its logits [m, n_shared] at `positions` of a forward pass with `arguments`."""
-        return compute_logits_at(self.local.model, positions, arguments)[:, : self.n_shared]
+    def read_tokens(
+        self, positions: Tensor, arguments: Mapping[str, object]
+    ) -> Callable[[slice], Tensor]:
+        """Return the function from a chunk of the m positions to its logits [k, n_shared].
+
+        The positions are those of a forward pass with `arguments`.
+        """
+        _, states, head = compute_states_at(self.local.model, positions, arguments)
+
+        @torch.no_grad()
+        def compute_logits(chunk: slice) -> Tensor:
+            return head.compute_logits(states[chunk])[:, : self.n_shared]
+
+        return compute_logits
 
 
 def load_reference(
