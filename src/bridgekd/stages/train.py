@@ -70,14 +70,16 @@ RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(disc
 
 
 class TrainSettings(FrozenModel):
-    """`role` is the model's; `max_new_tokens` limits its answers for early stopping."""
+    """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is None for
+    a training on instructions, which answers no question.
+    """
 
     role: Role
     rows: RowSettings
     objective: VariantSettings
     train: TrainOptions
     lora: LoraOptions | None
-    max_new_tokens: int
+    max_new_tokens: int | None
     seed: int
 
     @property
@@ -105,7 +107,10 @@ def build_assistant_settings(recipe: Recipe) -> TrainSettings:
 
 def build_instruct_settings(recipe: Recipe) -> TrainSettings:
     """Return the instruction tuning of the student."""
-    return _build_settings(recipe, "student", InstructionRows(), recipe.student.instruction_train)
+    settings = _build_settings(
+        recipe, "student", InstructionRows(), recipe.student.instruction_train
+    )
+    return settings.model_copy(update={"max_new_tokens": None})
 
 
 def build_student_settings(
@@ -235,6 +240,7 @@ def _build_validation(
     """Return the accuracy on the validation split; None if there is no split."""
     if pool is None or not (examples := tuple(read_validation(pool))):
         return None
+    assert settings.max_new_tokens is not None, "this training has questions to answer"
     batch_size = ctx.runtime.get_batch_size(settings.role)
     return GreedyAccuracy(
         examples, read_answer_type(pool), settings.prompt_mode, settings.max_new_tokens, batch_size
