@@ -3,17 +3,15 @@
 The fingerprint of a file is the hash of its content, so a moved file does not repeat any stage.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
 
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.source_hash import hash_source
 from bridgekd.paths import resolve_path
 
-_FULL_HASH_LIMIT = 256 * 2**20  # of larger files only samples are hashed
-_SAMPLE_SIZE = 2**20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 _CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -27,7 +25,7 @@ def resolve_data(source: str, folder: Path) -> Artifact:
     """
     path = resolve_path(folder, source)
     if path.is_file():
-        return Artifact("file", f"file:{_hash_file(path)}", path)
+        return Artifact("file", hash_source(path), path)
     if path.suffix.lower() in DATA_SUFFIXES or not _HUB_DATA.fullmatch(source):
         raise InputError(f"There is no data file {path}. Fix the path in the recipe.")
     return Artifact("hub", f"hub:{source}", Path(source))
@@ -44,7 +42,7 @@ def resolve_model(source: str, folder: Path, revision: str | None) -> Artifact:
             raise InputError(
                 f"{path} is not a model folder: it has no config.json and no adapter_config.json."
             )
-        return Artifact("model", f"model:{_hash_files(path)}", path)
+        return Artifact("model", hash_source(path), path)
     if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
         raise InputError(
             f"There is no model folder {path}. Give a folder or a Hub id such as owner/name."
@@ -69,23 +67,3 @@ def get_model_and_revision(model: Artifact) -> tuple[str, str | None]:
         return str(model.path), None
     name, _, revision = str(model.path).rpartition("@")
     return name, revision
-
-
-def _hash_files(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
-        digest.update(f"{file.relative_to(folder)} {_hash_file(file)}\n".encode())
-    return digest.hexdigest()[:24]
-
-
-def _hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file; of a very large one, of its size and 64 spaced samples."""
-    size = path.stat().st_size
-    with open(path, "rb") as stream:
-        if size <= _FULL_HASH_LIMIT:
-            return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
-        digest = hashlib.sha256(str(size).encode())
-        for k in range(64):
-            stream.seek((size - _SAMPLE_SIZE) * k // 63)
-            digest.update(stream.read(_SAMPLE_SIZE))
-    return digest.hexdigest()[:24]
