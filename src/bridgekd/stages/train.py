@@ -70,7 +70,7 @@ RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(disc
 
 
 class TrainSettings(FrozenModel):
-    """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is None for
+    """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
     a training on instructions, which answers no question.
     """
 
@@ -79,7 +79,7 @@ class TrainSettings(FrozenModel):
     objective: VariantSettings
     train: TrainOptions
     lora: LoraOptions | None
-    max_new_tokens: int | None
+    max_new_tokens: int
     seed: int
 
     @property
@@ -110,7 +110,7 @@ def build_instruct_settings(recipe: Recipe) -> TrainSettings:
     settings = _build_settings(
         recipe, "student", InstructionRows(), recipe.student.instruction_train
     )
-    return settings.model_copy(update={"max_new_tokens": None})
+    return settings.model_copy(update={"max_new_tokens": 0})
 
 
 def build_student_settings(
@@ -240,7 +240,6 @@ def _build_validation(
     """Return the accuracy on the validation split; None if there is no split."""
     if pool is None or not (examples := tuple(read_validation(pool))):
         return None
-    assert settings.max_new_tokens is not None, "this training has questions to answer"
     batch_size = ctx.runtime.get_batch_size(settings.role)
     return GreedyAccuracy(
         examples, read_answer_type(pool), settings.prompt_mode, settings.max_new_tokens, batch_size
