@@ -98,10 +98,8 @@ def test_an_interrupt_leaves_the_batch_and_the_next_start_takes_it(tmp_path):
         spy = BatchServerSpy(server)
         with start_process(path, server, microusd=20_000) as process:
             spy.wait_for("GET batch")
-            began = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert (process.wait(20), process.stderr.read()) == (130, b"")
-            assert time.monotonic() - began < 2
         assert (n_open(path), set(counts(path))) == (1, {"reserved"})
         n_sent, posts = counts(path)["reserved"], spy.seen["POST batches"]
         again = buy_batch(path, server, pool(n_sent))

@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "convert"))
 
-from files import read_test_questions, sample_questions
+from files import check_outputs, parse_options, read_test_questions, sample_questions
+from files import make_parser as make_script_parser
 from mentor_kd import read_mentor_kd
 from palm540b_dss import read_palm540b_dss
 from pubmedqa import read_pubmedqa
@@ -162,13 +163,48 @@ def test_table_script_writes_both_sides(tmp_path):
     assert (code, out) == (0, "Wrote 7 rows to q.jsonl\nWrote 3 rows to t.jsonl\n")
     (first, *_) = map(json.loads, (tmp_path / "t.jsonl").read_text().splitlines())
     assert first["question"].endswith("\nYes?") and first["answer"] == "No"
-    assert run_script(tmp_path, "table", *command, "--test-size", "3")[0] == 2
+    assert run_script(tmp_path, "table", *command, "--force", "--test-size", "3")[0] == 2
 
 
 def test_error_of_script_is_one_sentence(tmp_path):
     code, _, error = run_script(tmp_path, "mentor_kd", "none.json", "--output", "q.jsonl")
     assert code == 1 and error.startswith("Bad input: ") and "none.json" in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (["in.jsonl"], "is an input file"),
+        (["./sub/../in.jsonl"], "is an input file"),
+        (["new.jsonl", "link.jsonl"], "is an input file"),
+        (["hard.jsonl"], "is an input file"),
+        (["new.jsonl", "sub/../new.jsonl"], "is named as two outputs"),
+    ],
+)
+def test_output_is_neither_input_nor_another_output(tmp_path, monkeypatch, outputs, message, force):
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    Path("in.jsonl").write_text("kept")
+    Path("link.jsonl").symlink_to("in.jsonl")
+    Path("hard.jsonl").hardlink_to("in.jsonl")
+    with pytest.raises(ValueError, match=message):
+        check_outputs([Path("in.jsonl")], list(map(Path, outputs)), force=force)
+
+
+@pytest.mark.parametrize("name", ["--output", "--test-output", "--recordings"])
+def test_existing_output_is_replaced_only_with_force(tmp_path, monkeypatch, name):
+    (tmp_path / "old.jsonl").write_text("kept")
+    parser = make_script_parser("A script.", several=True)
+    for option in ("--test-output", "--recordings"):
+        parser.add_argument(option, type=Path)
+    command = ["x", "a.csv", "b.csv", "--output", "new.jsonl", name, str(tmp_path / "old.jsonl")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(ValueError, match="exists already"):
+        parse_options(parser)
+    monkeypatch.setattr(sys, "argv", [*command, "--force"])
+    assert parse_options(parser).force
 
 
 @pytest.mark.skipif("BRIDGEKD_DATA" not in os.environ, reason="BRIDGEKD_DATA is not set")

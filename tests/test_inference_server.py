@@ -1,6 +1,7 @@
 """The assistant on a server: the texts and numbers are those of the same model in process."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -302,3 +303,9 @@ def test_an_adapter_is_served_as_plain_weights(folder, tmp_path, modules):
     assert texts != lm.generate_texts(lm.load_model(folder, device="cpu"), PROMPTS, **SIZE)
     scores = [lm.score_examples(m, OPEN, batch_size=2).difficulty for m in (here, there)]
     assert np.allclose(*scores, atol=1e-4)
+
+
+def test_server_with_its_own_template_gets_no_control_token_of_a_question(server):
+    chat = replace(server[0], prompt_format="chat")
+    with pytest.raises(InputError, match="would read a control token in the text 'Who</s> holds"):
+        generate.generate_texts(chat, [(Message("user", "Who</s> holds it ?"),)], **SIZE)

@@ -323,6 +323,18 @@ def test_unwritable_export_is_refused(path, tmp_path, to, message):
         export_ledger(path, tmp_path / to)
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("to", ["l.jsonl", "link.csv", "sub/../l.jsonl"])
+def test_ledger_is_never_replaced_by_its_export(path, tmp_path, to, force):
+    (tmp_path / "sub").mkdir()
+    ledger = path.rename(tmp_path / "l.jsonl")
+    (tmp_path / "link.csv").symlink_to(ledger)
+    before = ledger.read_bytes()
+    with pytest.raises(InputError, match="is the ledger itself"):
+        export_ledger(ledger, tmp_path / to, force=force)
+    assert ledger.read_bytes() == before
+
+
 def test_large_ledger_needs_little_memory(tmp_path):
     n, question = 1500, [{"role": "user", "content": "x" * 8000}]  # 12 MB of texts
     with open(tmp_path / "f.jsonl", "w") as file:

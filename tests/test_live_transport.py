@@ -635,13 +635,13 @@ def test_the_limits_per_minute_hold_and_are_used(tmp_path):
     with run_teacher_server(timed) as server:
         started = time.monotonic()
         purchase(tmp_path / "l.db", server, pool(24), max_requests_per_minute=1200)
-        assert 0.15 < time.monotonic() - started < 3
+        assert 0.15 < time.monotonic() - started < 10
         for i, first in enumerate(arrivals):  # 20 per second, and a burst of one second
             assert sum(first <= t < first + 0.5 for t in arrivals[i:]) <= 10 + 20
         started = time.monotonic()
         tokens = 60 * 5 * 336.0  # five requests per second at their maximum size
-        purchase(tmp_path / "m.db", server, pool(20), max_tokens_per_minute=tokens)
-        assert time.monotonic() - started < 2.5  # unused tokens are refunded
+        purchase(tmp_path / "m.db", server, pool(60), max_tokens_per_minute=tokens)
+        assert time.monotonic() - started < 8  # 11 without a refund of unused tokens
 
 
 def rows_of(path, columns):

@@ -36,6 +36,19 @@ def test_half_precision_weights_are_float32_on_cpu(tmp_path):
     assert lm.load_model(folder, device="cpu").model.dtype == torch.float32
 
 
+def test_precision_bfloat16_keeps_trained_weights_in_float32(tmp_path):
+    folder = write_tiny(tmp_path)
+
+    def get_dtypes(**options):
+        local = lm.load_model(folder, device="cpu", precision="bfloat16", **options)
+        return {p.requires_grad: p.dtype for p in local.model.parameters()}
+
+    assert set(get_dtypes().values()) == {torch.bfloat16}
+    assert get_dtypes(trainable=True) == {True: torch.float32}
+    lora = get_dtypes(trainable=True, lora=LoraOptions())
+    assert lora == {True: torch.float32, False: torch.bfloat16}
+
+
 @pytest.mark.parametrize("model", ["no/such/folder", "./nothing", "/nothing/here"])
 def test_missing_folder_is_named(model):
     with pytest.raises(InputError, match=f"Model folder {model} does not exist. Use"):

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bridgekd import BridgekdError
+from bridgekd.io.disk import write_atomic
 from bridgekd.records import Example
+
+OUTPUTS = ("output", "test_output", "recordings")  # the options that name a file to write
 
 
 def read_json_file(path: Path) -> Any:
@@ -28,7 +31,7 @@ def read_json_file(path: Path) -> Any:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write one JSON line per row. Return the number of rows."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    path.write_text("".join(lines), encoding="utf-8")
+    write_atomic(path, "".join(lines), 0o666)
     print(f"Wrote {len(lines):,} rows to {path}")
     return len(lines)
 
@@ -88,7 +91,38 @@ def make_parser(description: str, *, several: bool = False) -> argparse.Argument
     name, count = ("files", "+") if several else ("file", None)
     parser.add_argument(name, type=Path, nargs=count, help="as published, gzip or not")
     parser.add_argument("--output", type=Path, required=True, help="a new .jsonl file")
+    parser.add_argument("--force", action="store_true", help="replace existing output files")
     return parser
+
+
+def parse_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the options of a script after a check of its files. Raises ValueError."""
+    options = parser.parse_args()
+    outputs, inputs = [], []
+    for name, value in vars(options).items():
+        paths = value if isinstance(value, list) else [value]
+        (outputs if name in OUTPUTS else inputs).extend(p for p in paths if isinstance(p, Path))
+    check_outputs(inputs, outputs, force=options.force)
+    return options
+
+
+def check_outputs(inputs: Sequence[Path], outputs: Sequence[Path], *, force: bool = False) -> None:
+    """Raise ValueError for an output that is an input or another output, or, unless `force`, exists
+    already.
+    """
+    for i, output in enumerate(outputs):
+        if any(_is_same(output, path) for path in inputs):
+            raise ValueError(f"{output} is an input file. Name another output file.")
+        if any(_is_same(output, path) for path in outputs[:i]):
+            raise ValueError(f"{output} is named as two outputs. Name two different files.")
+        if output.exists() and not force:
+            raise ValueError(f"{output} exists already. Pass --force to replace it.")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    if path.resolve() == other.resolve():
+        return True
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def run_script(main: Callable[[], None]) -> None:

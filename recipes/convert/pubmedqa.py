@@ -5,7 +5,14 @@ or maybe. `--test-ids` takes the published split (`test_ground_truth.json`).
 from collections.abc import Iterator
 from pathlib import Path
 
-from files import make_parser, read_json_file, read_test_questions, run_script, write_split
+from files import (
+    make_parser,
+    parse_options,
+    read_json_file,
+    read_test_questions,
+    run_script,
+    write_split,
+)
 
 from bridgekd.records import Example
 
@@ -25,7 +32,7 @@ def main() -> None:
     parser = make_parser(str(__doc__))
     parser.add_argument("--test-ids", type=Path, required=True, help="a JSON file with ids as keys")
     parser.add_argument("--test-output", type=Path, required=True)
-    options = parser.parse_args()
+    options = parse_options(parser)
     examples = list(read_pubmedqa(options.file))
     test_questions = read_test_questions(examples, options.test_ids)
     write_split(examples, options.output, test_questions, options.test_output)

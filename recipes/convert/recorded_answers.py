@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from files import make_parser, read_json_file, to_row, write_jsonl
+from files import make_parser, parse_options, read_json_file, to_row, write_jsonl
 
 from bridgekd.io.raw_rows import iter_raw_rows
 from bridgekd.records import Example
@@ -86,7 +86,7 @@ def convert_recordings(description: str, parse_row: ParseRow) -> None:
     """Parse the command line and write the questions and, if named, the recordings."""
     parser = make_parser(description)
     parser.add_argument("--recordings", type=Path, help="the recorded answers, a new .jsonl file")
-    options = parser.parse_args()
+    options = parse_options(parser)
     rows = list(read_recorded_rows(options.file, parse_row))
     write_jsonl(options.output, map(to_row, list_examples(rows)))
     if options.recordings is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from files import make_parser, run_script, write_jsonl
+from files import make_parser, parse_options, run_script, write_jsonl
 
 from bridgekd.io.raw_rows import iter_raw_rows
 
@@ -17,7 +17,7 @@ def read_self_instruct(path: Path) -> Iterator[dict[str, str]]:
 
 
 def main() -> None:
-    options = make_parser(str(__doc__)).parse_args()
+    options = parse_options(make_parser(str(__doc__)))
     write_jsonl(options.output, read_self_instruct(options.file))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from files import make_parser, run_script, sample_questions, write_split
+from files import make_parser, parse_options, run_script, sample_questions, write_split
 
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.io.dataset_reader import read_examples
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--question-suffix", default="", metavar="TEXT")
     parser.add_argument("--test-size", default="0", help="a number of questions, or 30%%")
     parser.add_argument("--test-output", type=Path)
-    options = parser.parse_args()
+    options = parse_options(parser)
     columns = ColumnNames(**dict(pair.partition("=")[::2] for pair in options.column))
     examples = list(read_tables(options.files, columns, options.question_suffix))
     test_questions = sample_questions(examples, options.test_size)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from files import make_parser, read_json_file, run_script, to_row, write_jsonl
+from files import make_parser, parse_options, read_json_file, run_script, to_row, write_jsonl
 
 from bridgekd.grading.answer_extraction import strip_markup
 from bridgekd.grading.parse_number import parse_exact_number
@@ -47,7 +47,7 @@ def append_scale(part: str, scale: str) -> str:
 
 
 def main() -> None:
-    options = make_parser(str(__doc__)).parse_args()
+    options = parse_options(make_parser(str(__doc__)))
     write_jsonl(options.output, map(to_row, read_tatqa(options.file)))
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bridgekd.api_client.environment import check_environment
 from bridgekd.api_client.openai_client import read_key_variable
 from bridgekd.comparison import MethodName, parse_comparison, report_comparison, run_comparison
 from bridgekd.errors import InputError
@@ -223,12 +224,18 @@ def load_models(
 
 
 def _confirm_purchase(recipe: Recipe, folder: Path, plan: Plan, consent: Consent) -> None:
-    """Raise InputError if a key or a program is missing, or the user does not confirm."""
+    """Raise InputError if a key or a program is missing, if the environment has a proxy or a
+    certificate that no client can use, or if the user does not confirm.
+    """
     if plan.purchases:
         read_api_key(recipe.teacher)
+        if resolve_teacher(recipe.teacher).transport.needs_api_key:
+            check_environment(recipe.teacher.effective_base_url)
     server = recipe.assistant.server
     if plan.uses_server and server is not None:
         read_key_variable(server.api_key_env, "assistant.server")
+        if server.base_url is not None:
+            check_environment(server.base_url)
         if server.command is not None:
             find_program(fill_placeholders(server.command, {}), folder)
     is_paid = plan.needs_consent and plan.purchases

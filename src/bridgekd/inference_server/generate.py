@@ -172,8 +172,18 @@ def _add_usage(answer: JsonBody, spent: Throughput) -> None:
 def _format_prompts(
     server: ServedModel, prompts: Sequence[Prompt], *, check: bool = True
 ) -> list[Any]:
-    """Return every prompt in the server's format."""
+    """Return every prompt in the server's format.
+
+    Raises InputError for a prompt that the server would read as other tokens.
+    """
     if server.prompt_format == "chat":
+        plain = server.tokenizer.find_plain_prompts(prompts)
+        for prompt in (p for p, is_plain in zip(prompts, plain, strict=True) if not is_plain):
+            raise InputError(
+                f"{server.address} accepts only chats, and would read a control token in the text "
+                f"{prompt[-1].content[:60]!r}. Use a server that accepts tokens, such as vLLM, or "
+                f"set assistant.generation_backend: transformers."
+            )
         return [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
     ids = server.tokenizer.tokenize_prompts(prompts)
     if server.prompt_format == "tokens":

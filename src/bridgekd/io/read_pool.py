@@ -49,4 +49,5 @@ def read_few_shot(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
                     "Add it."
                 )
             turns.append((str(row["question"]), str(row["rationale"]), str(row["answer"])))
+        artifact.check_unchanged()
     return turns

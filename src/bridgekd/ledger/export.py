@@ -29,10 +29,12 @@ def export_ledger(
     """Write every attempt of the ledger at `path` to a `.csv` or `.jsonl` file.
 
     Takes no lock. Returns the number of attempts. Raises InputError if the file exists, unless
-    `force`, and for an attempt with broken JSON.
+    `force`, if it is the ledger itself, and for an attempt with broken JSON.
     """
     if to.suffix.lower() not in (".csv", ".jsonl"):
         raise InputError(f"Cannot export to {to}: the name must end in .csv or .jsonl.")
+    if to.exists() and path.exists() and to.samefile(path):
+        raise InputError(f"{to} is the ledger itself. Name another file.")
     if to.exists() and not force:
         raise InputError(f"{to} exists already. Name another file, or pass --force to replace it.")
     is_csv, n_done = to.suffix.lower() == ".csv", 0

@@ -30,7 +30,7 @@ from transformers import (
 
 from bridgekd.errors import InputError
 from bridgekd.lm.tokenization import FALLBACK_TEMPLATE, find_stop_ids, has_bos
-from bridgekd.recipe import LoraOptions
+from bridgekd.recipe import LoraOptions, Precision
 
 ADAPTER_CONFIG = "adapter_config.json"
 # Padding tokens of known vocabularies. Used only if the tokenizer already has them.
@@ -74,6 +74,13 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def uses_bfloat16(device: str, precision: Precision) -> bool:
+    """Return whether a model computes in bfloat16; `auto`: on a CUDA device that supports it."""
+    if precision == "auto":
+        return device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return precision == "bfloat16"
+
+
 def load_model(
     model: str | Path,
     *,
@@ -82,16 +89,16 @@ def load_model(
     trainable: bool = False,
     lora: LoraOptions | None = None,
     attention: str | None = None,
+    precision: Precision = "auto",
     as_stored: bool = False,
 ) -> LocalModel:
     """Return the model of a Hub id or folder on `device`, ready to train, generate or score.
 
     A folder with a PEFT adapter gives the base model with this adapter. If `lora` is set, training
-    continues this adapter and keeps its own shape. Weights are float32 on CPU and MPS, and for a
-    training of all weights. Otherwise they are bfloat16 on a CUDA device that supports it.
-    `as_stored` keeps the type on disk. `attention` is an implementation of transformers; None is
-    its default. Raises InputError if the model is missing, cannot be downloaded, or is not a causal
-    language model.
+    continues this adapter and keeps its own shape. Weights are float32 for a training of all
+    weights, otherwise as `uses_bfloat16` says. `as_stored` keeps the type on disk. `attention` is
+    an implementation of transformers; None is its default. Raises InputError if the model is
+    missing, cannot be downloaded, or is not a causal language model.
     """
     device = resolve_device(device)
     source = _check_source(model)
@@ -104,7 +111,7 @@ def load_model(
         AutoModelForCausalLM,
         base,
         base_revision,
-        dtype="auto" if as_stored else _choose_dtype(device, trains_all),
+        dtype="auto" if as_stored else _choose_dtype(device, precision, trains_all),
         attn_implementation=attention,
         quantization_config=None if quantize is None else _build_quantization(quantize),
     )
@@ -287,8 +294,8 @@ def _get_tokenizer_class(source: str | Path) -> Any:
     return PreTrainedTokenizerFast if name in generic else AutoTokenizer
 
 
-def _choose_dtype(device: str, trains_all: bool) -> torch.dtype:
-    if device.startswith("cuda") and not trains_all and torch.cuda.is_bf16_supported():
+def _choose_dtype(device: str, precision: Precision, trains_all: bool) -> torch.dtype:
+    if uses_bfloat16(device, precision) and not trains_all:
         return torch.bfloat16
     return torch.float32
 

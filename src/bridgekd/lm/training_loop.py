@@ -19,7 +19,14 @@ from bridgekd.lm.checkpoint import (
     get_best_folder,
 )
 from bridgekd.lm.distributed import run_distributed
-from bridgekd.lm.load import LocalModel, get_max_positions, load_model, resolve_device, save_model
+from bridgekd.lm.load import (
+    LocalModel,
+    get_max_positions,
+    load_model,
+    resolve_device,
+    save_model,
+    uses_bfloat16,
+)
 from bridgekd.lm.memory import choose_micro_tokens
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.packing import can_pack
@@ -63,7 +70,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     torch.manual_seed(_draw_seed(job, "initialize LoRA"))
     local = load_model(
         job.base, device=_choose_device(job, arguments), revision=job.revision, trainable=True,
-        lora=job.lora, attention=job.runtime.attn_implementation,
+        lora=job.lora, attention=job.runtime.attn_implementation, precision=job.runtime.precision,
     )  # fmt: skip
     local = replace(local, free_bytes=job.free_bytes)
     rows, n_too_long, n_truncated = _fit_to_length(local, job)
@@ -128,7 +135,7 @@ def _prepare_objective(
             f"{job.label}: the objective {settings.name} needs a reference model. Set one, or "
             "use the objective nll."
         )
-    reference = load_reference(job.reference, local)
+    reference = load_reference(job.reference, local, job.runtime.precision)
     return (NLL if reference is None else settings), reference
 
 
@@ -218,7 +225,7 @@ def _build_arguments(job: TrainingJob) -> TrainingArguments:
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         use_cpu=device == "cpu",
-        bf16=device.startswith("cuda") and torch.cuda.is_bf16_supported(),
+        bf16=uses_bfloat16(device, job.runtime.precision),
         ddp_backend="gloo" if device == "cpu" and "WORLD_SIZE" in os.environ else None,
         ddp_find_unused_parameters=False,
         seed=_draw_seed(job, "dropout"),

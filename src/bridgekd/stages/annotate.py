@@ -74,7 +74,7 @@ def build_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSet
     )
 
 
-@stage(version=3, kind=WorkKind.GENERATION, title="The assistant's own rationales")
+@stage(version=4, kind=WorkKind.GENERATION, title="The assistant's own rationales")
 def annotate(
     output_dir: Path, settings: AnnotateSettings, ctx: RunContext, pool: Artifact, model: Artifact
 ) -> AnnotateStats:
@@ -118,7 +118,7 @@ def annotate(
     )
 
 
-@stage(version=3, kind=WorkKind.GENERATION, title="The assistant's sampled rationales")
+@stage(version=4, kind=WorkKind.GENERATION, title="The assistant's sampled rationales")
 def sample_rationales(
     output_dir: Path,
     settings: SampleRationalesSettings,

@@ -90,7 +90,11 @@ def open_backend(
 def load_artifact_model(model: Artifact, ctx: RunContext) -> "lm.LocalModel":
     """Return a model artifact, loaded in this process."""
     name, revision = get_model_and_revision(model)
-    return lm.load_model(name, device=ctx.device, revision=revision)
+    local = lm.load_model(
+        name, device=ctx.device, revision=revision, precision=ctx.runtime.precision
+    )
+    model.check_unchanged()
+    return local
 
 
 @dataclass(frozen=True, slots=True)

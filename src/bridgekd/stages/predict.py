@@ -38,7 +38,7 @@ def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: PromptMode) 
     )
 
 
-@stage(version=3, kind=WorkKind.GENERATION, title="Answers to the test questions")
+@stage(version=4, kind=WorkKind.GENERATION, title="Answers to the test questions")
 def predict(
     output_dir: Path,
     settings: PredictSettings,

@@ -96,7 +96,7 @@ def build_uncertainty_settings(recipe: Recipe, n_samples: int) -> StudentUncerta
     )
 
 
-@stage(version=5, kind=WorkKind.SCORING, title="Difficulty of the pool")
+@stage(version=6, kind=WorkKind.SCORING, title="Difficulty of the pool")
 def score_pool(
     output_dir: Path,
     settings: ScorePoolSettings,
@@ -171,7 +171,7 @@ def embed_pool(
     return EmbedPoolStats(n_embedded=len(embeddings), width=int(embeddings.shape[1]))
 
 
-@stage(version=3, kind=WorkKind.GENERATION, title="The student's answers")
+@stage(version=4, kind=WorkKind.GENERATION, title="The student's answers")
 def score_student_uncertainty(
     output_dir: Path,
     settings: StudentUncertaintySettings,

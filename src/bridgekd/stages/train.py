@@ -134,7 +134,7 @@ def _build_settings(
     )
 
 
-@stage(version=1, kind=WorkKind.TRAINING, title="Training")
+@stage(version=2, kind=WorkKind.TRAINING, title="Training")
 def train(
     output_dir: Path,
     settings: TrainSettings,
@@ -210,6 +210,7 @@ def _build_rows(
     if isinstance(rows, InstructionRows):
         assert instructions is not None, "a training on instructions has them as an input"
         found = read_instructions(instructions.path)
+        instructions.check_unchanged()
         if found.skipped:
             ctx.notify(f"{instructions.path}: {found.describe_skipped()}.")
         return [

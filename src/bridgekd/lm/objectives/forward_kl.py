@@ -50,4 +50,5 @@ OBJECTIVE = Objective(
     options=ForwardKLOptions,
     needs_reference_model=True,
     compute_loss=compute_loss,
+    is_sum_over_tokens=True,
 )
