@@ -73,10 +73,10 @@ class Token:
     has_decimal_comma: bool = False
 
 
-def split_tokens(text: str) -> list[Token]:
+def read_tokens(text: str) -> list[Token]:
     """Return the tokens of a text.
 
-    >>> [str(t.value or t.text) for t in split_tokens("1.234,56 € / 2½")]
+    >>> [str(t.value or t.text) for t in read_tokens("1.234,56 € / 2½")]
     ['30864/25', '€', '/', '2', '1/2']
     """
     text = replace_leading_words(text.strip())

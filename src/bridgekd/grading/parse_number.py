@@ -22,7 +22,7 @@ from bridgekd.grading.number_grammar import (
     read_loss,
     skip_exponent,
 )
-from bridgekd.grading.number_tokens import Token, split_tokens
+from bridgekd.grading.number_tokens import Token, read_tokens
 
 _CURRENCIES = ("usd", "eur", "gbp", "us", "rs", "inr", "cad", "aud")
 _MAX_UNIT_WORDS = 8
@@ -57,7 +57,7 @@ def parse_number(text: str) -> Fraction | None:
     line = next((line for line in reversed(lines) if re.search(r"\d", line)), text)
     line = _BULLET.sub("", line) if len(lines) > 1 else line
     line = line[-_MAX_LINE:]
-    *_, last = [None, *find_quantities(split_tokens(line))]
+    *_, last = [None, *find_quantities(read_tokens(line))]
     return last.value if last else None
 
 
@@ -73,7 +73,7 @@ def parse_stated_number(text: str) -> Fraction | None:
     >>> parse_stated_number("3 or 4"), parse_stated_number("4 + some more")
     (None, None)
     """
-    if complete := _read_complete(split_tokens(text)):
+    if complete := _read_complete(read_tokens(text)):
         return complete.value
     text = _NOTE.sub(" ", text).strip()
     if len(_VARIABLE.findall(text)) > 1:
@@ -84,7 +84,7 @@ def parse_stated_number(text: str) -> Fraction | None:
     last = _read_side(stated[-1] if stated else sides[-1])
     if last and last.is_literal and last.value is not None:
         return last.value
-    complete_sides = (_read_complete(split_tokens(side)) for side in reversed(stated[:-1]))
+    complete_sides = (_read_complete(read_tokens(side)) for side in reversed(stated[:-1]))
     alone = next((side for side in complete_sides if side and side.is_literal), last)
     return alone.value if alone else None
 
@@ -100,13 +100,13 @@ def parse_complete_number(text: str) -> Fraction | None:
     >>> parse_complete_number("(3,4]"), parse_complete_number("12 eggs in 3 boxes")
     (None, None)
     """
-    quantity = _read_complete(split_tokens(text))
+    quantity = _read_complete(read_tokens(text))
     return quantity.value if quantity and quantity.is_certain else None
 
 
 def parse_exact_number(text: str) -> Fraction | None:
     """Return the number if the complete text is one, with or without a percent sign; else None."""
-    quantity = _read_exact(split_tokens(text))
+    quantity = _read_exact(read_tokens(text))
     return quantity.value if quantity and quantity.is_literal else None
 
 
@@ -118,7 +118,7 @@ def is_rounded_value(number: Fraction, gold: Fraction, gold_text: str) -> bool:
     >>> is_rounded_value(Fraction(1, 3), Fraction(33, 100), "0.33")
     True
     """
-    *_, last = [None, *find_quantities(split_tokens(gold_text))]
+    *_, last = [None, *find_quantities(read_tokens(gold_text))]
     if last is None or last.step is None:
         return number == gold
     return abs(number - gold) * 2 <= last.step
@@ -126,7 +126,7 @@ def is_rounded_value(number: Fraction, gold: Fraction, gold_text: str) -> bool:
 
 def _read_side(text: str) -> Quantity | None:
     """Return the quantity that one side of a stated answer means, if it means one."""
-    tokens = split_tokens(text[_match_end(_APPROXIMATELY, text) :])
+    tokens = read_tokens(text[_match_end(_APPROXIMATELY, text) :])
     if complete := _read_complete(tokens):
         return complete
     quantities = list(find_quantities(tokens))
