@@ -215,9 +215,7 @@ def finished(runs, tmp_path):
 
 
 @pytest.mark.parametrize("loss", ["removed", "emptied"])
-def test_empty_ledger_of_a_store_with_purchases_is_a_warning(
-    finished, bridgekd, monkeypatch, loss
-):
+def test_empty_ledger_of_a_store_with_purchases_is_a_warning(finished, bridgekd, monkeypatch, loss):
     monkeypatch.setenv("TEACHER_KEY", "canary-key-0123456789")
     arguments = ["plan", "tiny.yaml", "--set", "budget.queries=30%"]
     warning = "has no answers, but runs in"

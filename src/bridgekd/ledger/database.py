@@ -112,7 +112,8 @@ class ReservedSpace:
 
     def allocate(self) -> None:
         """Reserve the space."""
-        file = self._reserved.enter_context(tempfile.TemporaryFile(dir=self._folder, buffering=0))
+        unnamed = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115: until close()
+        file = self._reserved.enter_context(unnamed)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
         else:
