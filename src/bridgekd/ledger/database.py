@@ -112,7 +112,7 @@ class ReservedSpace:
 
     def allocate(self) -> None:
         """Reserve the space."""
-        unnamed = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115: until close()
+        unnamed = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
         file = self._reserved.enter_context(unnamed)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
