@@ -21,7 +21,7 @@ def describe_lost_ledger(store: Path, ledger: Path, folder: Path) -> str:
     """
     if not is_empty(ledger):
         return ""
-    spent = {}
+    spent: dict[str, int] = {}
     for file in sorted(store.glob("*.json")):
         try:
             metadata = read_metadata(store, file.stem)
