@@ -20,6 +20,7 @@ from claims.experiments import CHOOSING, CLAIMS, EXPERIMENTS, LATER_SEEDS
 from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
 from claims.results import Line, artifact, lines_of
 from claims.summary import summary
+from generated_section import replace_section, split_at_section
 
 from bridgekd.io.artifact_store import Artifact, find_ancestors
 from bridgekd.sandbox.export import export_world
@@ -95,10 +96,10 @@ def drawn(lines: Mapping[str, Mapping[str, Line]], to: Path) -> None:
 
 def put(lines: Mapping[str, Mapping[str, Line]], mark: str, text: str) -> None:
     """Into the documents."""
-    tables.put(DOCUMENT, mark, text)
+    replace_section(DOCUMENT, mark, text)
     if mark == "claims":
         drawn(lines, ROOT / "docs" / "figures")
-        tables.put(README, mark, tables.readme_table(lines["methods"], README_ARMS))
+        replace_section(README, mark, tables.readme_table(lines["methods"], README_ARMS))
 
 
 def effort(done: Mapping[Job, Answers]) -> str:
@@ -121,7 +122,7 @@ def mark_of(names: Sequence[str], first_seed: int) -> str:
     if first_seed != FIRST_SEEDS.get(mark, 0):
         raise SystemExit(f"that section's seeds: --first-seed {FIRST_SEEDS.get(mark, 0)}")
     for document in (DOCUMENT, README)[: 1 + (mark == "claims")]:
-        tables.around(document, mark)
+        split_at_section(document, mark)
     return mark
 
 

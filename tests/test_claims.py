@@ -14,7 +14,8 @@ from claims.experiments import BUDGETS, CHOOSING, CLAIMS, EXPERIMENTS
 from claims.jobs import PHASES, Job, seeded
 from claims.results import Line
 from claims.summary import NO, OPEN, YES, summary
-from claims.tables import put, table
+from claims.tables import table
+from generated_section import replace_section
 from reproduce import mark_of
 
 from bridgekd.io.load_recipe import load_recipe
@@ -143,7 +144,7 @@ def test_the_pictures_hold_every_arm_and_are_the_same_bytes_again(tmp_path):
 def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path):
     document = tmp_path / "page.md"
     document.write_text("before\n<!-- t: generated -->\nold\n<!-- t: end -->\nafter\n")
-    put(document, "t", "new\n")
+    replace_section(document, "t", "new\n")
     assert document.read_text() == "before\n<!-- t: generated -->\nnew\n<!-- t: end -->\nafter\n"
-    with pytest.raises(SystemExit, match="lacks the marks"):
-        put(document, "other", "new")
+    with pytest.raises(SystemExit, match="lacks the comments"):
+        replace_section(document, "other", "new")

@@ -11,7 +11,7 @@ from bridgekd import api
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "real"))
 
-from compare_methods import SavedArm, SavedRun, format_table, read_runs
+from compare_methods import SavedArm, SavedRun, format_summary, format_table, read_runs
 from tasks import TASKS, prepare
 
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
@@ -64,3 +64,12 @@ def test_table_has_the_mean_of_all_seeds_and_the_difference_to_direct(tmp_path):
     assert "Chance 25.0 % (always b)" in lines[2] and "seeds 0, 1" in lines[2]
     assert lines[6].startswith("| Direct | 50.0 (") and "| 80 | 0.5000 | 60 |" in lines[6]
     assert lines[7].startswith("| Bridge | 87.5 (") and "| +37.5 (" in lines[7]
+
+
+def test_summary_has_a_column_per_task_and_an_empty_cell_for_a_missing_arm(tmp_path):
+    for name, arms in (("a", {"direct": "10" * 20}), ("b", {"direct": "01" * 20, "x": "1" * 40})):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, 0, **arms)
+    lines = format_summary([read_runs(tmp_path / name, "letters") for name in "ab"]).splitlines()
+    assert [len(line.split("|")) for line in lines] == [5] * 5
+    assert lines[2] == "| chance | 25.0 | 25.0 |" and lines[4].startswith("| X |  | 100.0 (")

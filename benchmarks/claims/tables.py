@@ -1,7 +1,6 @@
 """Tables as Markdown, and where they stand in a document."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 from bridgekd.stats.metrics import MeanEstimate
 from claims.experiments import Experiment
@@ -47,22 +46,6 @@ def readme_table(lines: Mapping[str, Line], titles: Mapping[str, str]) -> str:
         )  # fmt: skip
     head = ("arm", "accuracy, % (95 % interval)", "queries", "spend", "minus direct, points")
     return as_table(head, rows)
-
-
-def put(document: Path, name: str, text: str) -> None:
-    """Puts `text` between the document's two marks of this name."""
-    before, after = around(document, name)
-    document.write_text(f"{before}\n{text.strip()}\n{after}")
-
-
-def around(document: Path, name: str) -> tuple[str, str]:
-    """What stands before and after the place of `name`, marks included; SystemExit without them."""
-    begin, end = f"<!-- {name}: generated -->", f"<!-- {name}: end -->"
-    before, mark, rest = document.read_text().partition(begin)
-    _, other, after = rest.partition(end)
-    if not mark or not other:
-        raise SystemExit(f"{document} lacks the marks {begin} and {end}")
-    return before + begin, end + after
 
 
 def _row(line: Line, is_reference: bool) -> list[str]:

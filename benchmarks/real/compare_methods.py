@@ -17,6 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from generated_section import replace_section
 from tasks import TASKS, TUNING_TASK, prepare
 
 from bridgekd.io.disk import write_atomic
@@ -31,6 +35,7 @@ from bridgekd.stats.compute_metrics import ArmResult, compute_metrics
 from bridgekd.stats.metrics import ArmMetrics, Metrics
 
 RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
 METHODS = ("base_models", "answers_only", "direct", "bridge_random", "bridge", "direct_full")
 
 
@@ -144,6 +149,29 @@ def format_table(runs: Sequence[SavedRun]) -> str:
     return "\n".join(lines)
 
 
+def format_summary(tasks: Sequence[Sequence[SavedRun]]) -> str:
+    """Return Markdown with the accuracy of every arm in every task."""
+    columns = [compute_task_metrics(runs).arms for runs in tasks]
+    heads = [
+        f"{runs[0].task}: % right of {len(runs[0].ids)} (95 % interval); {_count_seeds(runs)}"
+        for runs in tasks
+    ]
+    chance = [f"{100 * runs[0].chance:.1f}" for runs in tasks]
+    rows = [["arm", *heads], ["---"] * (1 + len(tasks)), ["chance", *chance]]
+    titles = {label: arm.title for arms in columns for label, arm in arms.items()}
+    for label, title in titles.items():
+        cells = [
+            _format_points(arms[label].accuracy, arms[label].ci95, ".1f") if label in arms else ""
+            for arms in columns
+        ]
+        rows.append([title, *cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _count_seeds(runs: Sequence[SavedRun]) -> str:
+    return "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
+
+
 def _format_points(value: float, interval: tuple[float, float], spec: str) -> str:
     low, high = (format(100 * end, spec) for end in interval)
     return f"{format(100 * value, spec)} ({low} to {high})"
@@ -192,6 +220,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--machine", default=f"{platform.processor()}, {os.cpu_count()} cores")
     parser.add_argument("--table", action="store_true", help="print the tables of what is done")
+    parser.add_argument("--write", action="store_true", help="write them into docs and README")
     options = parser.parse_args()
     tasks = options.tasks or claimed
     if unknown := sorted(set(tasks) - set(claimed)):
@@ -202,9 +231,12 @@ def main() -> None:
             if not file.exists():
                 saved = run_task(task, seed, options)
                 write_atomic(file, saved.model_dump_json(indent=1) + "\n")
-    for task in tasks:
-        if runs := read_runs(options.results, task):
-            print(format_table(runs), end="\n\n")
+    found = [runs for task in tasks if (runs := read_runs(options.results, task))]
+    tables = "\n\n".join(format_table(runs) for runs in found)
+    print(tables)
+    if options.write:
+        replace_section(ROOT / "docs" / "experiments.md", "real tasks", tables)
+        replace_section(ROOT / "README.md", "real tasks", format_summary(found))
 
 
 if __name__ == "__main__":
