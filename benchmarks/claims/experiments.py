@@ -241,6 +241,22 @@ _LATER_SEEDS = Experiment(
     picks=True,
 )
 
+CANDIDATE_STRATEGIES = {
+    "random": ("select.strategy=random",),
+    **{name: (f"select.strategy={name}",) for name in ("spread", "swapped", "typical", "herding")},
+    "bridge_greedy, quotas": ("select.strategy=bridge_greedy", "select.quotas=domain"),
+}
+_CANDIDATES = Experiment(
+    "Strategies that keep the shares of the pool, on seeds 10 to 29",
+    "not below random selection by more than 2 points (planned before any result)",
+    tuple(
+        Row(title, Job("apprenticeship", (*AT_5, *settings)), "assistant")
+        for title, settings in CANDIDATE_STRATEGIES.items()
+    ),
+    ("random",),
+    picks=True,
+)
+
 EXPERIMENTS: dict[str, Experiment] = {
     "methods": _METHODS,
     "assistants": _ASSISTANTS,
@@ -253,7 +269,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "loop": _LOOP,
     "strategies": _STRATEGIES,
     "later_seeds": _LATER_SEEDS,
+    "candidates": _CANDIDATES,
 }
 CLAIMS = ("methods", "assistants", "scaling", "sizes", "imperfect", "filters", "shift", "no_gold")
 CHOOSING = ("strategies", "loop")
 LATER_SEEDS = ("later_seeds",)
+CANDIDATES = ("candidates",)
