@@ -119,6 +119,7 @@ def test_cost_is_inside_the_plan(tiny):
             "select.strategy={name: bridge_greedy, alpha: 0.9}",
             {"load_pool", "warm_up", "score_pool", "instruct_student"},
         ),
+        ("student.max_new_tokens=20", {"query_teacher", "annotate", "instruct_student"}),
         ("student.train.updates=5", {"query_teacher", "annotate", "instruct_student"}),
         ("annotate.filter=correct", {"query_teacher", "train_assistant", "instruct_student"}),
     ],

@@ -13,10 +13,11 @@ from bridgekd.comparison import MethodName, parse_comparison, report_comparison,
 from bridgekd.errors import InputError
 from bridgekd.exports import ExportResult, export_arm
 from bridgekd.inference_server.process import fill_placeholders, find_program
-from bridgekd.io.load_recipe import load_recipe
+from bridgekd.io.load_recipe import Registries, load_recipe
 from bridgekd.io.metrics_file import read_metrics
-from bridgekd.methods import pilot
+from bridgekd.methods import METHODS, pilot
 from bridgekd.parallel import run_parallel
+from bridgekd.paths import resolve_path
 from bridgekd.plans.plan import Plan, plan_comparison, plan_run
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import Recipe
@@ -28,7 +29,7 @@ from bridgekd.stages.pilot import PilotMeasurements, read_measurements
 from bridgekd.stages.run_context import StepChecker
 from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.buy_answers import read_api_key
-from bridgekd.teacher.transports import prepare_teacher, resolve_teacher
+from bridgekd.teacher.transports import TRANSPORTS, prepare_teacher, resolve_teacher
 from bridgekd.variants import VariantRef
 
 __all__ = [
@@ -258,7 +259,7 @@ def _track_run(run: Run) -> Iterator[None]:
 
 
 def _get_store(recipe: Recipe, folder: Path) -> Path:
-    return folder / Path(recipe.store).expanduser()
+    return resolve_path(folder, recipe.store)
 
 
 def _resolve_recipe(
@@ -267,7 +268,9 @@ def _resolve_recipe(
     if isinstance(recipe, Recipe):
         resolved, home = recipe, folder or Path.cwd()
     else:
-        resolved, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
+        registries: Registries = {"method": METHODS, "teacher.transport": TRANSPORTS}
+        resolved = load_recipe(Path(recipe), overrides, registries)
+        home = Path(recipe).resolve().parent
     teacher = prepare_teacher(resolved.teacher, home)
     resolved = resolved.model_copy(update={"teacher": teacher})
     if resolved.budget.usd is not None or resolved.hard_limit_usd is not None:

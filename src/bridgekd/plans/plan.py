@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 from bridgekd.comparison import Comparison, report_comparison, run_comparison
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.cost.request_cost import to_microusd
+from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.io.artifact_store import Artifact, PlanStore
 from bridgekd.io.dataset_reader import read_examples
 from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.lazy_rows import LazyRows
 from bridgekd.io.read_pool import read_pool, read_validation
+from bridgekd.io.sources import read_context_length
 from bridgekd.ledger.database import check_local_disk
 from bridgekd.ledger.usage_history import read_reserved_microusd
 from bridgekd.plans.cost import PlanContext, PlannedPurchase, collect_purchases
@@ -132,6 +134,7 @@ def plan_run(
     plan_store = PlanStore(store)
     ctx = replace(build_run_context(recipe, folder), progress=measure or ignore_progress)
     run = Run(recipe, folder, plan_store, ctx)
+    _check_context_lengths(run)
     work(run)
     pending = [p for p in plan_store.planned.values() if not p.artifact.done]
     pool, validation, test = _read_data(run)
@@ -169,6 +172,21 @@ def plan_run(
         server_host=_find_remote_host(recipe) if uses_server else "",
         durations=estimate_durations(run, plan_store, data, measure=measure is not None),
     )
+
+
+def _check_context_lengths(run: Run) -> None:
+    """Raise InputError if a model may generate more tokens than it can read.
+
+    Such a text has no end that means anything, and its memory has no bound.
+    """
+    models = {"assistant": run.assistant, "student": run.student}
+    for role, options in (("assistant", run.recipe.assistant), ("student", run.recipe.student)):
+        n_context = read_context_length(models[role])
+        if n_context is not None and options.max_new_tokens > n_context:
+            raise InputError(
+                f"{role}.max_new_tokens is {options.max_new_tokens:,}, and the model "
+                f"{models[role].path} can read {n_context:,} tokens. Lower it."
+            )
 
 
 def _read_data(run: Run) -> tuple[LazyRows[Example], LazyRows[Example], Sequence[Example]]:
