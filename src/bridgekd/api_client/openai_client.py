@@ -35,14 +35,17 @@ _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "U
 # restored: another client may still be sending.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
 _OPENAI_DOMAIN = ".api.openai.com"
-# All headers of a request to another host, besides those about its body.
+# All headers of a request to another host, besides those about its body. The openai package reads
+# one of its own back from the request.
 _OWN_HEADERS = {
     "accept": "application/json",
     "accept-encoding": "gzip, deflate",
     "connection": "keep-alive",
     "user-agent": f"bridgekd/{__version__}",
 }
-_BODY_HEADERS = {"content-length", "content-type", "transfer-encoding"}
+_KEPT_HEADERS = {
+    "content-length", "content-type", "transfer-encoding", "x-stainless-raw-response",
+}  # fmt: skip
 _REASON_TEXTS = {
     "forbidden": "it does not permit the request ({detail})",
     "quota": "the quota or credit is used up ({detail})",
@@ -101,7 +104,7 @@ class ApiClient:
             "authorization": f"Bearer {self._client.api_key}",
             "host": request.url.netloc.decode(),
         }
-        for name in {name.lower() for name in request.headers} - _BODY_HEADERS:
+        for name in {name.lower() for name in request.headers} - _KEPT_HEADERS:
             if name in own:  # a redirect has no authorization
                 request.headers[name] = own[name]
             else:
