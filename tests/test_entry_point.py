@@ -63,8 +63,15 @@ def test_sigterm_while_buying_waits_for_open_requests(tmp_path):
     assert set(counts) <= {"failed"}  # reserved ahead and not sent
 
 
-COMMANDS = (["--help"], ["--version"], ["list", "methods"], ["list", "graders", "--json"],
-            ["plan", "task.yaml"], ["plan", "task.yaml", "--json"], ["init", "new.yaml"])  # fmt: skip
+COMMANDS = (
+    ["--help"],
+    ["--version"],
+    ["list", "methods"],
+    ["list", "graders", "--json"],
+    ["plan", "task.yaml"],
+    ["plan", "task.yaml", "--json"],
+    ["init", "new.yaml"],
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
