@@ -59,7 +59,7 @@ def open_output_streams() -> Iterator[None]:
     """Make both standard streams an `OutputStream` in the block. One that is closed stays so."""
     earlier = sys.stdout, sys.stderr
     streams = [None if stream is None else OutputStream(stream) for stream in earlier]
-    sys.stdout, sys.stderr = streams  # type: ignore[assignment]
+    sys.stdout, sys.stderr = streams
     try:
         yield
     finally:
