@@ -10,7 +10,7 @@ from contextlib import chdir
 
 import pytest
 
-from bridgekd.cli.entry_point import INTERRUPTED, interrupt_on_sigterm, run_command
+from bridgekd.cli.entry_point import INTERRUPTED, interrupt_on_sigterm, run_program
 from bridgekd.cli.output_stream import open_output_streams
 from bridgekd.errors import InputError
 from bridgekd.io.disk import translate_disk_errors
@@ -37,7 +37,7 @@ def test_signal_during_imports_is_one_sentence(monkeypatch, capsys, number, code
     monkeypatch.delitem(sys.modules, MAIN, raising=False)
     monkeypatch.setattr(sys, "meta_path", [SignalAtImport(number), *sys.meta_path])
     handler = signal.getsignal(signal.SIGTERM)
-    assert run_command(["list", "methods"]) == code
+    assert run_program(["list", "methods"]) == code
     assert capsys.readouterr().err.strip() == INTERRUPTED
     assert signal.getsignal(signal.SIGTERM) == handler
 
@@ -78,7 +78,7 @@ COMMANDS = (
 def test_full_output_is_one_sentence(task, monkeypatch, capsys, command):
     with open("/dev/full", "w") as full, chdir(task):
         monkeypatch.setattr(sys, "stdout", full)
-        assert run_command(command) == 2
+        assert run_program(command) == 2
     text = capsys.readouterr().err
     assert "Cannot write to standard output: No space left on device" in text
     assert len(text.splitlines()) == 1
@@ -100,13 +100,13 @@ def test_error_that_nobody_can_read_keeps_its_exit_code(task, monkeypatch, comma
     with open("/dev/full", "w") as full, open("/dev/full", "w") as errors, chdir(task):
         monkeypatch.setattr(sys, "stdout", full)
         monkeypatch.setattr(sys, "stderr", errors)
-        assert run_command(command) == 2
+        assert run_program(command) == 2
 
 
 def test_closed_output_is_no_error(task, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with chdir(task):
-        assert run_command(["plan", "task.yaml"]) == 0
+        assert run_program(["plan", "task.yaml"]) == 0
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -117,7 +117,7 @@ def test_output_takes_characters_that_its_encoding_does_not_have(task, monkeypat
     for name, buffer in zip(("stdout", "stderr"), buffers, strict=True):
         monkeypatch.setattr(sys, name, io.TextIOWrapper(buffer, encoding))
     with chdir(task):
-        assert run_command(["plan", "task.yaml"]) == 0
-        assert run_command(["plan", "нет.yaml"]) == 2
+        assert run_program(["plan", "task.yaml"]) == 0
+        assert run_program(["plan", "нет.yaml"]) == 2
     assert b"es-\\u6a21\\u578b" in buffers[0].getvalue()
     assert b"\\u043d\\u0435\\u0442.yaml" in buffers[1].getvalue()

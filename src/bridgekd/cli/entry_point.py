@@ -11,7 +11,7 @@ from bridgekd.errors import InputError
 INTERRUPTED = "Interrupted. Finished work is saved. Run the same command again to resume."
 
 
-def run_command(arguments: Sequence[str] | None = None) -> int:
+def run_program(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     SIGTERM stops the work as Ctrl-C does; the exit code is 143 then instead of 130.
