@@ -41,8 +41,9 @@ def check_environment(base_url: str) -> None:
 def _check_proxy(name: str, value: str) -> None:
     problem = _find_proxy_problem(value if "://" in value else f"http://{value}")
     if problem is not None:
+        shown = format_value(mask_credentials(value))
         raise InputError(
-            f"The environment variable {name} is {format_value(mask_credentials(value))}: {problem}. "
+            f"The environment variable {name} is {shown}: {problem}. "
             "Correct it, or unset it to connect without a proxy."
         )
 
