@@ -6,12 +6,13 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.byt5.tokenization_byt5 import ByT5Tokenizer
 
 from bridgekd.lm.confidence import build_judge_rows, build_text_rows
-from bridgekd.lm.control_tokens import find_control_ids, load_plain_text_encoder
+from bridgekd.lm.control_tokens import load_plain_text_encoder
 from bridgekd.lm.remote_tokenizer import RemoteTokenizer
 from bridgekd.lm.score_inputs import build_gold_rows, tokenize_answer_prompts
 from bridgekd.lm.tokenization import (
     FALLBACK_TEMPLATE,
     encode_prompts,
+    find_control_ids,
     find_plain_prompts,
     find_turn_end_id,
     tokenize_continuations,
@@ -185,3 +186,17 @@ def test_unknown_word_is_no_control_token():
     tok = tiny_tokenizer("word_level")
     prompts = [(Message("user", text),) for text in ("Xerxes", "Xerxes <unk>", "Xerxes </s>")]
     assert find_plain_prompts(tok, prompts) == [True, False, False]
+
+
+def test_end_of_turn_is_control_token_of_a_tokenizer_that_calls_it_ordinary():
+    tok = tiny_tokenizer("byte_level", CHATML.replace("im_end", "stop"))
+    tok.add_tokens("<|stop|>")
+    end = find_turn_end_id(tok)
+    assert tok.convert_ids_to_tokens(end) == "<|stop|>" and end not in tok.all_special_ids
+    assert end not in tokenize_continuations(tok, ["so <|stop|> it is"])[0]
+
+
+def test_line_break_of_a_template_is_no_control_token():
+    tok = tiny_tokenizer("byte_level", FALLBACK_TEMPLATE)
+    tok.add_tokens("\n")
+    assert tok.convert_tokens_to_ids("\n") not in find_control_ids(tok)

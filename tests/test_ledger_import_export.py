@@ -211,7 +211,7 @@ BAD = [
         {"request": BODY | {"max_tokens": None}, "response": raw(None)},
         "number of tokens is unknown",
     ),
-    ({"response": None}, "The response is not a chat completion: 'None'"),
+    ({"response": None}, "The response is not a chat completion: None"),
     ({"response": "<html>"}, "The response is not a chat completion: '<html>'"),
     ({"response": {"error": {"message": "quota"}}}, "The response is not a chat completion"),
     (

@@ -15,10 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from bridgekd.api_client.environment import check_environment
 from bridgekd.api_client.error_response import ErrorResponse
 from bridgekd.api_client.outcome import RequestOutcome
 from bridgekd.errors import InputError
-from bridgekd.recipe import TeacherOptions
+from bridgekd.recipe import TeacherOptions, is_loopback
 
 if TYPE_CHECKING:
     import openai
@@ -65,10 +66,11 @@ class ApiClient:
         # `send` limits the time of a complete attempt: a server that sends a byte now and then
         # never reaches a read timeout. To connect has a shorter limit, because that costs nothing.
         timeout = openai.Timeout(None, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s / 2))
+        check_environment(teacher.effective_base_url)
         # Requests to this machine never go through a proxy of the environment.
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=timeout,
-            trust_env=self.host not in ("localhost", "127.0.0.1", "::1"),
+            trust_env=not is_loopback(self.host),
             event_hooks={"response": [_decode_as_utf8]},
         )
         self._client = openai.AsyncOpenAI(

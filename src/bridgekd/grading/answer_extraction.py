@@ -40,7 +40,9 @@ _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _STYLED = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mbox)\s*(?=\{)")
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!?](?=\s+[A-Z\"“(])")
-_RUN = re.compile(r"[^\u00b2\u00b3\u00b9\u00bc-\u00be\u2150-\u215e]+")
+_RUN = re.compile(  # everything except fraction signs and powers: 10⁴ is not 104
+    r"[^\u00b2\u00b3\u00b9\u00bc-\u00be\u2070\u2074-\u2079\u207b\u2150-\u215e]+"
+)
 _SAME_CHARACTERS = str.maketrans(
     {**dict.fromkeys("’‘ʼ＇", "'"), **dict.fromkeys("‐‑‒", "-"), "。": "."}
 )
@@ -171,7 +173,7 @@ def get_last_sentence(text: str) -> str:
 
 
 def normalize_unicode(text: str) -> str:
-    """Return the text in NFKC, with one kind of apostrophe and of hyphen; ½ and ² stay.
+    """Return the text in NFKC, with one kind of apostrophe and of hyphen; ½ and 10⁴ stay.
 
     >>> normalize_unicode("O\N{RIGHT SINGLE QUOTATION MARK}Neil co\N{NON-BREAKING HYPHEN}op 2½")
     "O'Neil co-op 2½"

@@ -14,6 +14,7 @@ from pathlib import Path
 from bridgekd.api_client.openai_client import MIN_SECRET_LENGTH, REDACTED_KEY
 from bridgekd.errors import InputError, ServerUnavailableError
 from bridgekd.inference_server import supervisor
+from bridgekd.messages import format_value
 
 POLL_S = 0.2
 N_LOG_LINES, N_LOG_CHARACTERS = 5, 600
@@ -41,7 +42,8 @@ def find_program(command: list[str], folder: Path) -> str:
     program = shutil.which(str(folder.resolve() / name) if os.sep in name else name)
     if program is None:
         raise InputError(
-            f"assistant.server.command: no program {name!r} here. Install it, or set its path."
+            f"assistant.server.command: no program {format_value(name)} here. Install it, or set "
+            "its path."
         )
     return program
 

@@ -26,7 +26,12 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from bridgekd.errors import InputError
-from bridgekd.io.disk import fsync_folder, translate_disk_errors, write_atomic
+from bridgekd.io.disk import (
+    fsync_folder,
+    make_private_folder,
+    translate_disk_errors,
+    write_atomic,
+)
 from bridgekd.io.source_hash import check_source
 from bridgekd.throughput import WorkKind
 
@@ -211,7 +216,8 @@ class Store:
         self.folder = folder
         self._note = note
         with translate_disk_errors(folder):
-            (folder / ".locks").mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
+            (folder / ".locks").mkdir(exist_ok=True)
 
     def make(
         self, stage: Stage[S, P], settings: S, ctx: object, *args: P.args, **kwargs: P.kwargs
@@ -350,7 +356,8 @@ def _clear_partial(partial: Path) -> None:
 
     The progress belongs to the same work, because the fingerprint is part of the folder's name.
     """
-    (partial / RESUME_DIR).mkdir(parents=True, exist_ok=True)
+    make_private_folder(partial)
+    (partial / RESUME_DIR).mkdir(exist_ok=True)
     for path in partial.iterdir():
         if path.is_dir() and path.name != RESUME_DIR:
             shutil.rmtree(path)

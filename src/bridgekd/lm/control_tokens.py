@@ -20,8 +20,6 @@ from transformers import PreTrainedTokenizerBase
 
 from bridgekd.records import Message
 
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
-
 Offsets = Sequence[tuple[int, int]]
 
 
@@ -99,20 +97,6 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     )
     offsets = encoding["offset_mapping"] if tokenizer.is_fast else [()] * len(texts)
     return list(map(EncodedText, texts, encoding["input_ids"], offsets))
-
-
-def find_control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the control tokens: those that the tokenizer calls special.
-
-    An added token that is not special, such as the `<think>` of some models, is part of a text, and
-    so is a byte, which some tokenizers call special.
-    """
-    special = (
-        i
-        for i, token in tokenizer.added_tokens_decoder.items()
-        if token.special and not _BYTE.fullmatch(token.content)
-    )
-    return frozenset({*special, *tokenizer.all_special_ids})
 
 
 def has_control_token(

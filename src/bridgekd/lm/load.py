@@ -30,6 +30,7 @@ from transformers import (
 
 from bridgekd.errors import InputError
 from bridgekd.lm.tokenization import FALLBACK_TEMPLATE, find_stop_ids, has_bos
+from bridgekd.messages import format_value
 from bridgekd.recipe import LoraOptions, Precision
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -68,7 +69,8 @@ def resolve_device(name: str) -> str:
         return available[0]
     if name not in (*available, *(f"cuda:{i}" for i in range(torch.cuda.device_count()))):
         raise InputError(
-            f"Device {name!r} is not available. This machine has {', '.join(available)}. Use auto "
+            f"Device {format_value(name)} is not available. This machine has "
+            f"{', '.join(available)}. Use auto "
             "or one of these."
         )
     return name

@@ -18,7 +18,6 @@ from bridgekd.errors import InputError
 from bridgekd.lm.control_tokens import (
     EncodedText,
     encode_texts,
-    find_control_ids,
     has_control_token,
     load_plain_text_encoder,
 )
@@ -31,6 +30,7 @@ ANCHOR_TEXT = "\n"  # the text before a span during tokenization
 # Some templates write the date into a prompt (Llama 3.2, SmolLM3). They write this date, so that a
 # prompt is the same on every day. It is the default of Llama.
 TEMPLATE_DATE = datetime(2024, 7, 26)
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 
 
@@ -179,7 +179,8 @@ def tokenize_continuations(
 def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that ends an assistant turn.
 
-    It is the first special token that the template writes after the turn, or EOS without one.
+    It is the first added token with a visible text that the template writes after the turn, or EOS
+    without one. Gemma has added tokens for line breaks and runs of spaces, which end no turn.
     """
     eos = int(tokenizer.eos_token_id)
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE_TEXT}]
@@ -187,9 +188,23 @@ def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
         text = _render(tokenizer, messages, add_generation_prompt=False)
     except jinja2.TemplateError:
         return eos
-    special = tokenizer.added_tokens_decoder
+    added = tokenizer.added_tokens_decoder
     (tokens,) = _tokenize(tokenizer, [text.rpartition(PROBE_TEXT)[2]])
-    return next((token for token in tokens if token in special), eos)
+    visible = (t for t in tokens if t in added and str(tokenizer.decode([t])).strip())
+    return next(visible, eos)
+
+
+def find_control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the control tokens: those that the tokenizer calls special, and the end of a turn.
+
+    Another added token, such as the `<think>` of some models, is part of a text, and so is a byte,
+    which some tokenizers call special.
+    """
+    added = tokenizer.added_tokens_decoder
+    special = {i for i, t in added.items() if t.special and not _BYTE.fullmatch(t.content)}
+    end = find_turn_end_id(tokenizer)
+    ends = {end} if end in added and added[end].content.strip() else set()
+    return frozenset({*special, *ends, *tokenizer.all_special_ids})
 
 
 def find_stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, trun
 from bridgekd.lm.trainer import UpdateTrainer
 from bridgekd.lm.training_job import NLL, TrainingJob, TrainingLog
 from bridgekd.lm.update_schedule import UpdateSchedule
+from bridgekd.messages import format_value
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.rng import make_rng
 from bridgekd.variants import VariantSettings
@@ -252,9 +253,12 @@ def _check_trackers(job: TrainingJob) -> list[str]:
         try:
             trackers.get_reporting_integration_callbacks([name])
         except ValueError as exc:
-            raise InputError(f"runtime.report_to: {name!r} is not a tracker. {exc}") from exc
+            raise InputError(
+                f"runtime.report_to: {format_value(name)} is not a tracker. {exc}"
+            ) from exc
         if name not in trackers.get_available_reporting_integrations():
             raise InputError(
-                f"runtime.report_to: {name!r} is not installed. Install it with pip, or remove it."
+                f"runtime.report_to: {format_value(name)} is not installed. Install it with pip, "
+                "or remove it."
             )
     return list(job.runtime.report_to)

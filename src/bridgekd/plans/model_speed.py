@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from scipy.special import ndtri
 
 from bridgekd import lm
-from bridgekd.io.disk import translate_disk_errors, write_atomic
+from bridgekd.io.disk import make_private_folder, translate_disk_errors, write_atomic
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.plans.stage_work import Workload
 from bridgekd.prompts import (
@@ -100,7 +100,7 @@ def save_speed(store: Path, speed: ModelSpeed) -> None:
     """Write a speed to the file of a store. It replaces the one with the same key."""
     speeds = read_speeds(store) | {speed.key: speed}
     with translate_disk_errors(store):
-        store.mkdir(parents=True, exist_ok=True)
+        make_private_folder(store)
         text = _SpeedFile(speeds=tuple(speeds.values())).model_dump_json(indent=1)
         write_atomic(store / SPEED_FILE, text)
 

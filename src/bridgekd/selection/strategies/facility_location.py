@@ -23,7 +23,7 @@ _BLOCK_SIZE = 64
 class FacilityLocationOptions(WithAlpha):
     """`max_exact`: pools with more rows use the stochastic selection."""
 
-    max_exact: int = Field(20_000, ge=0)
+    max_exact: int = Field(20_000, ge=0, le=10**6)
 
 
 def facility_location(

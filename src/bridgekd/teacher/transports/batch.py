@@ -51,9 +51,9 @@ class BatchOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    poll_s: float = Field(30.0, gt=0)
-    max_requests: int = Field(50_000, ge=1)
-    max_bytes: int = Field(100_000_000, ge=1)
+    poll_s: float = Field(30.0, gt=0, le=86_400)
+    max_requests: int = Field(50_000, ge=1, le=10**9)
+    max_bytes: int = Field(100_000_000, ge=1, le=10**12)
 
 
 class BatchConnection(TeacherConnection):

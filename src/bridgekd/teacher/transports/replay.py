@@ -27,6 +27,7 @@ from bridgekd.api_client.request_key import TeacherRequest
 from bridgekd.cost.request_cost import to_microusd_rounded_up
 from bridgekd.errors import InputError
 from bridgekd.io.row_files import read_jsonl
+from bridgekd.paths import resolve_path
 from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.teacher.transport import (
     PendingRequest,
@@ -180,7 +181,7 @@ def _prepare(teacher: TeacherOptions, options: BaseModel, folder: Path) -> Teach
     Another file, or a changed one, is another teacher: the ledger never mixes their answers.
     """
     assert isinstance(options, ReplayOptions)
-    path = folder / Path(options.recordings).expanduser()
+    path = resolve_path(folder, options.recordings)
     digest = read_recording_file(path).digest
     ref = VariantRef.model_validate({"name": TRANSPORT.name, "recordings": str(path)})
     return teacher.model_copy(update={"provider": f"replay:{digest}", "transport": ref})
