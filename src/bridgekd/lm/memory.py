@@ -30,7 +30,7 @@ ADAPTER_BYTES = 4
 STATE_BYTES = 12  # of a trained weight: its gradient and two numbers of AdamW
 # On a CPU, larger micro-batches are not faster, and smaller ones of rows of similar length have
 # less padding.
-MAX_ACTIVATION_BYTES = 2**32
+MAX_ACTIVATION_BYTES = 2**31
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -69,13 +69,13 @@ def estimate_token_cost(local: LocalModel) -> TokenCost:
     has_adapter = unwrap_model(local.model) is not local.model
     if has_adapter and dtype_bytes < ADAPTER_BYTES:
         layer += ADAPTER_BYTES * (5 * width + n_heads * head + inner)
-    # `eager` keeps the scores and the probabilities of each head, `sdpa` one mask per layer.
+    # `eager` keeps the probabilities of each head, `sdpa` one mask per layer.
     is_eager = getattr(config, "_attn_implementation", "") == "eager"
     return TokenCost(
         forward=layer,
         cache=dtype_bytes * 2 * n_layers * n_kv_heads * head,
         training=n_layers * layer,
-        attention=dtype_bytes * n_layers * (3 * n_heads if is_eager else 1),
+        attention=dtype_bytes * n_layers * (n_heads if is_eager else 1),
         logits=LOGIT_BYTES * int(config.vocab_size),
     )
 
