@@ -51,8 +51,8 @@ def find_label(text: str, choices: Sequence[str], options: NoOptions) -> str:
     for line in (*lines[-1:], *lines[:1]):
         if known := _find_first_label(_fold(line), choices):
             return canonicalize_label(line, choices) and known
-    if known := _list_labels(_fold(get_last_sentence(text)), choices):
-        return known[0] if len(known) == 1 else ""
+    if stated := _list_labels(_fold(get_last_sentence(text)), choices):
+        return stated[0] if len(stated) == 1 else ""
     return canonicalize_label(get_short_text(text), choices)
 
 
