@@ -119,7 +119,7 @@ def test_micro_batch_of_training_fits_free_memory(tmp_path):
     free = int((12 * n_weights + 64 * token) / memory.USABLE_FRACTION)
     logs = {
         name: tune(
-            base, tmp_path / name, free_bytes=n, runtime=RuntimeOptions(checkpoint_interval_s=1e9)
+            base, tmp_path / name, free_bytes=n, runtime=RuntimeOptions(checkpoint_interval_s=1e5)
         )
         for name, n in (("rich", 10**12), ("poor", free), ("broke", 0))
     }
