@@ -15,7 +15,7 @@ from bridgekd.selection.greedy import select_greedy
 from bridgekd.selection.quotas import allocate_quotas
 from bridgekd.selection.ranking import SelectionPool, rank_normalize
 from bridgekd.selection.strategies.deita import DEITA_MIN_DISTANCE
-from bridgekd.selection.strategies.herding import compute_width
+from bridgekd.selection.strategies.weighted_coverage import compute_width
 from bridgekd.selection.strategies.medoids import find_medoids
 from bridgekd.selection.strategies.spread import draw_pivotal
 from bridgekd.selection.strategies.swapped import build_kernel
@@ -353,14 +353,14 @@ def test_typicality_is_high_in_the_middle_and_zero_alone():
     assert typicality[:5] == pytest.approx(expected)
 
 
-def test_typical_gives_small_clusters_and_asked_clusters_the_last_turn():
+def test_typical_gives_small_clusters_and_queried_clusters_the_last_turn():
     clusters = np.array([0] * 8 + [1] * 7 + [2] * 2)
     typicality = np.arange(17.0)
     order, n_first = rank_members(typicality, clusters, np.zeros(17, dtype=int))
     assert order[:4].tolist() == [7, 14, 6, 13] and n_first == 2
     assert order[-2:].tolist() == [16, 15]
-    n_asked = (np.arange(17) == 3).astype(int)
-    assert rank_members(typicality, clusters, n_asked)[0][:2].tolist() == [14, 7]
+    n_queried = (np.arange(17) == 3).astype(int)
+    assert rank_members(typicality, clusters, n_queried)[0][:2].tolist() == [14, 7]
 
 
 def test_typical_gives_every_domain_its_share():

@@ -44,11 +44,11 @@ def rank_typical(pool: SelectionPool, n_selected: int, options: NoOptions, seed:
     picks, is_filled = [], []
     for stratum in np.flatnonzero(quotas):
         members = np.flatnonzero(strata == stratum)
-        n_asked = np.bincount(near_earlier, minlength=len(pool))[members]
-        k = min(len(members), int(quotas[stratum] + n_asked.sum()))
+        n_queried = np.bincount(near_earlier, minlength=len(pool))[members]
+        k = min(len(members), int(quotas[stratum] + n_queried.sum()))
         clusters = run_k_means(rows[members], k, seed).pick
         typicality[members] = compute_typicality(rows[members], clusters)
-        order, n_first = rank_members(typicality[members], clusters, n_asked)
+        order, n_first = rank_members(typicality[members], clusters, n_queried)
         picks.append(members[order[: quotas[stratum]]])
         is_filled.append(np.arange(len(picks[-1])) >= n_first)
         round_number[picks[-1]] = np.arange(len(picks[-1]))
@@ -83,22 +83,22 @@ def compute_typicality(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 def rank_members(
-    typicality: np.ndarray, clusters: np.ndarray, n_asked: np.ndarray
+    typicality: np.ndarray, clusters: np.ndarray, n_queried: np.ndarray
 ) -> tuple[np.ndarray, int]:
     """Return the order of a stratum's rows, and how many are the first of a large cluster.
 
     The most typical row of each large cluster comes first, then the second of each, and so on; then
-    those of small clusters likewise. Clusters go by rising number of earlier purchases (`n_asked`
+    those of small clusters likewise. Clusters go by rising number of earlier purchases (`n_queried`
     [n], by row), then by falling size.
     """
     size = np.bincount(clusters)
-    asked = np.bincount(clusters, weights=n_asked)
+    queried = np.bincount(clusters, weights=n_queried)
     by_cluster = np.lexsort((-typicality, clusters))
     starts = np.concatenate([[0], np.cumsum(size)[:-1]])
     place = np.empty(len(clusters), dtype=np.int64)
     place[by_cluster] = np.arange(len(clusters)) - starts[clusters[by_cluster]]
     is_small = size[clusters] <= MAX_SMALL
-    order = np.lexsort((-size[clusters], asked[clusters], place, is_small))
+    order = np.lexsort((-size[clusters], queried[clusters], place, is_small))
     return order, int(np.count_nonzero(size > MAX_SMALL))
 
 
