@@ -189,12 +189,12 @@ def test_a_run_trains_on_recordings_and_reports_missing_ones(tiny, monkeypatch):
     assert "unrecorded" in outcome.report.read_text()
 
 
-def batch_line(custom_id, text, status=200, **more):
+def batch_line(custom_id, text, status=200, response=None):
     choices = [{"index": 0, "message": {"role": "assistant", "content": text}}]
     body = {"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
     body = body if status == 200 else {"error": {"message": text}}
-    response = {"status_code": status, "request_id": "r", "body": body}
-    return {"id": "b", "custom_id": custom_id, "response": response, "error": None} | more
+    response = response or {"status_code": status, "request_id": "r", "body": body}
+    return {"id": "b", "custom_id": custom_id, "response": response, "error": None}
 
 
 LOST = {"response": None, "error": {"code": "batch_expired", "message": "It expired."}}
@@ -203,7 +203,7 @@ LOST = {"response": None, "error": {"code": "batch_expired", "message": "It expi
 def test_the_output_file_of_a_batch_is_joined_by_the_id_of_a_row(tmp_path):
     failed = [
         batch_line("e2", "bad", 400),
-        batch_line("e3", "", **LOST),
+        batch_line("e3", "") | LOST,
         batch_line("e4", "x", 500),
     ]
     rows = [batch_line("e1", "one"), *failed, batch_line("e4", "four")]
@@ -250,6 +250,7 @@ def test_the_output_file_of_a_batch_is_joined_by_the_question_of_its_request(tas
         ([("a", "x")], [("a", "q"), ("a", "r")], r"input.jsonl line 2: .* 'a' is there twice"),
         ([("a", "x")], [(5, "q")], r"input.jsonl line 1 is no request of a batch"),
         ([("a", "x")], [("a", ["q"])], r"input.jsonl line 1 is no request of a batch"),
+        ([("a", "", 200, 5)], [("a", "q")], r"line 1: 'response' is 5, not an object"),
         (
             [("a", "no such model", 404)],
             [("a", "q")],

@@ -52,11 +52,13 @@ from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.io.dataset_reader import read_examples
 from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.load_recipe import load_recipe
+from bridgekd.ledger.export import export_ledger
 from bridgekd.ledger.import_answers import import_answers
 from bridgekd.ledger.spend import iter_attempts, open_snapshot
 from bridgekd.ledger.verify import verify
 from bridgekd.plans.plan import Plan
 from bridgekd.recipe import ColumnNames, Recipe
+from bridgekd.teacher.transports.replay import read_recording_file
 from bridgekd.variants import VariantRef, VariantSettings
 
 LIMIT_S = 5.0
@@ -64,6 +66,7 @@ GROUP = 500
 WITH_COMMAND = 5  # one input in so many runs the command
 MAX_MESSAGE = 1200  # characters; most of them are the path, twice
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CHOICE_FIELDS = (("label", "key", "id"), ("text", "value", "option", "content"))
 Row = dict[str, Any]
 REFUSED = object()  # the meaning of a value that no recipe may have
 
@@ -108,6 +111,9 @@ VALUES: tuple[Any, ...] = (
     [], ["a"], ["a", "b"], ["a", None], [["a"]], [1, 2.5], {}, {"text": ["a", "b"]}, {"text": "a"},
     {"stem": "Why?"}, {"a": {"b": 1}}, [{"role": "user", "content": "Why?"}], "x" * 200_000,
     [{"role": "system", "content": "Why?"}], "A", "B", "(C)", "D.", "Z", "1", "3", 2, 99, "red",
+    {"text": ["a", "b"], "label": ["1", "2"]}, {"A": "a", "B": None, "C": "c"}, ["a", "a"],
+    [{"label": "B", "text": "x"}, {"label": "A", "text": "y"}], ["B", "A"], ["1", "0"], ["x"] * 27,
+    ["A", "a"], '["p", "q"]', '{"A": 1, "A": 2}', "[1,", '["\\ud800", "x"]',
     "\ud800", ["\udfff"], "a\0b", "\x1b[2J", "\ufeffx",
 )  # fmt: skip
 
@@ -216,14 +222,10 @@ def find_meaning(row: Row, answer_type: str) -> tuple[str, set[str]] | None:
         return None
     golds = {part for part in parts if part}
     if answer_type == "multiple_choice":
-        choices = row.get("choices")
-        if isinstance(choices, str):
-            choices = _parse_choices(choices)
-        if not isinstance(choices, list) or not all(_to_text(c) for c in choices):
+        pairs = _list_choices(row.get("choices"))
+        if pairs is None:
             return None
-        golds = set.union(
-            *(_find_choices(gold, [str(_to_text(c)) for c in choices]) for gold in golds)
-        )
+        golds = set.union(*(_find_choices(gold, pairs) for gold in golds))
     return (text, golds) if golds else None
 
 
@@ -235,23 +237,43 @@ def _to_text(value: object) -> str | None:
     return str(value).strip()
 
 
-def _parse_choices(text: str) -> Any:
-    try:
-        return _parse(text)
-    except (ValueError, RecursionError):
+def _list_choices(value: object) -> list[tuple[str, str]] | None:
+    """Return (label, text) of every choice that is not null; None if they are no choices."""
+    if isinstance(value, str):
+        try:
+            value = _parse(value)
+        except (ValueError, RecursionError):
+            return None
+    pairs: list[tuple[object, object]] = []
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        labels = value.get("label") or [""] * len(value["text"])
+        if not isinstance(labels, list) or len(labels) != len(value["text"]):
+            return None
+        pairs = list(zip(labels, value["text"], strict=True))
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    elif isinstance(value, list):
+        for part in value:
+            is_object = isinstance(part, dict)
+            names = [[n for n in group if is_object and n in part] for group in CHOICE_FIELDS]
+            label = part[names[0][0]] if names[0] else ""
+            pairs.append((label, part[names[1][0]] if names[1] else part))
+    known = [(label, text) for label, text in pairs if text is not None and text == text]
+    texts = [(_to_text(label), _to_text(text)) for label, text in known]
+    if not 2 <= len(texts) <= 26 or any(None in pair for pair in texts):
         return None
+    return [(str(label), str(text)) for label, text in texts]
 
 
-def _find_choices(answer: str, choices: list[str]) -> set[str]:
+def _find_choices(answer: str, pairs: list[tuple[str, str]]) -> set[str]:
     """Return every choice that an answer may mean."""
     bare = answer.strip("(). ")
     names = {answer.casefold(), bare.casefold(), bare.partition(")")[2].strip().casefold()}
-    found = {choice for choice in choices if choice.casefold().strip(".") in names}
-    for index, choice in enumerate(choices):
-        if bare in (LETTERS[index : index + 1], str(index)) or bare.startswith(
-            f"{LETTERS[index : index + 1]})"
-        ):
-            found.add(choice)
+    found = {text for _, text in pairs if text.casefold().strip(".") in names}
+    for index, (label, text) in enumerate(pairs):
+        letter = LETTERS[index]
+        if bare in (label, letter, str(index)) or bare.startswith((f"{letter})", f"{label})")):
+            found.add(text)
     return found
 
 
@@ -349,7 +371,8 @@ def mutate_bytes(data: bytes, rng: random.Random) -> tuple[bytes, str]:
 def mutate_file(path: Path, rng: random.Random) -> str:
     """Change a file's bytes; those inside of a gzip file in two of three."""
     data = path.read_bytes()
-    if path.suffix == ".gz" and rng.random() < 0.67:
+    is_gzip = path.suffix == ".gz" and read_bytes(data, path.name) is not None
+    if is_gzip and rng.random() < 0.67:
         changed, what = mutate_bytes(gzip.decompress(data), rng)
         path.write_bytes(gzip.compress(changed))
     else:
@@ -368,7 +391,8 @@ def mutate(path: Path, rows: list[Row], rng: random.Random) -> str:
         what = ""
         texts = [{key: str(value) for key, value in row.items()} for row in before]
         write_rows(path, texts, rng)
-    return what or mutate_file(path, rng)
+    what = what or mutate_file(path, rng)
+    return f"{what}; {mutate_file(path, rng)}" if rng.random() < 0.15 else what
 
 
 # --- the kinds of input
@@ -625,8 +649,10 @@ def make_few_shot(rng: random.Random, folder: Path) -> Input:
 
     def check(code: int, plan: Plan | None) -> Iterator[tuple[str, str]]:
         names = ("question", "rationale", "answer")
-        is_bad = read is None or any(
-            not isinstance(row.get(n), str | int | float) for row in read for n in names
+        is_bad = read is None or not all(
+            isinstance(row, dict) and isinstance(row.get(name), str | int | float)
+            for row in read
+            for name in names
         )
         if is_bad and not code:
             yield "misread", f"{what}: accepted a file that must be refused"
@@ -648,18 +674,30 @@ def make_answers(rng: random.Random, names: Sequence[str]) -> list[Row]:
 
 
 def make_recordings(rng: random.Random, folder: Path) -> Input:
-    """Recordings of some of the questions."""
+    """Recordings of some of the questions; or the output file of a batch, and its input file."""
     asked = [f"What is {i} + 1?" for i in range(8)]
     known = rng.sample(asked, rng.randrange(1, 9))
-    rows = [
-        {"question": q} | answer for q, answer in zip(known, make_answers(rng, known), strict=True)
-    ]
-    path = folder / "recorded.jsonl"
+    path, requests = folder / "recorded.jsonl", folder / "requests.jsonl"
+    rows, questions = make_answers(rng, known), {}
+    transport = {"name": "replay", "recordings": path.name}
+    if rng.random() < 0.5:
+        rows = [{"question": q} | answer for q, answer in zip(known, rows, strict=True)]
+    else:
+        questions = {f"c{i}": question for i, question in enumerate(known)}
+        rows = [make_batch_result(rng, i, q) for i, q in questions.items()]
+        transport["batch_input"] = requests.name
+        bodies = {i: {"messages": [{"role": "user", "content": q}]} for i, q in questions.items()}
+        write_rows(requests, [{"custom_id": i, "body": b} for i, b in bodies.items()], rng)
     what = mutate(path, rows, rng)
+    if questions and rng.random() < 0.2:
+        what += f"; requests: {mutate_file(requests, rng)}"
     tree = _copy(RECIPE)
-    tree["teacher"]["transport"] = {"name": "replay", "recordings": path.name}
+    tree["teacher"]["transport"] = transport
     tree["data"]["validation_size"] = "0"
     recipe, read = prepare(folder, tree), read_bytes(path.read_bytes(), path.name)
+    if questions:
+        sent = read_bytes(requests.read_bytes(), requests.name)
+        questions = {} if sent is None else _list_requests(sent)
 
     def check(code: int, plan: Plan | None) -> Iterator[tuple[str, str]]:
         if code:
@@ -667,15 +705,55 @@ def make_recordings(rng: random.Random, folder: Path) -> Input:
         if read is None or not all(isinstance(row, dict) for row in read):
             yield "misread", f"{what}: accepted a file that must be refused"
             return
-        found = {str(row["question"]).strip() for row in read if row.get("question") is not None}
-        if plan is None:
-            return
-        n_missing = plan.purchases[0].n_unrecorded
-        if n_missing != len(set(asked) - found):
-            n_found = len(found & set(asked))
+        answers: dict[str, list[str]] = {}
+        for row in read:
+            question = row.get("question")
+            if "custom_id" in row:
+                result = row.get("response") or {}
+                status = result.get("status_code", 200 if "choices" in str(result) else 504)
+                question = questions[row["custom_id"]] if status == 200 else None
+                row = {"response": result.get("body")}
+            if question is not None:
+                answers.setdefault(str(question).strip(), []).append(_find_recorded(row))
+        if plan is not None and plan.purchases[0].n_unrecorded != len(set(asked) - answers.keys()):
+            n_missing, n_found = plan.purchases[0].n_unrecorded, len(answers.keys() & set(asked))
             yield "misread", f"{what}: {n_missing} unrecorded, {n_found} of 8 recorded"
+        file = read_recording_file(path, requests if requests.exists() else None)
+        for question, texts in answers.items():
+            recording = file.find("question", question, 0)
+            found = None if recording is None else _find_text(recording.body)
+            if found != texts[0]:
+                yield "misread", f"{what}: {question!a} has {str(found)[:60]!a}, not {texts[0]!a}"
 
     return Input(["plan", str(recipe), "--json"], [recipe, path], check, what)
+
+
+def make_batch_result(rng: random.Random, custom_id: str, question: str) -> Row:
+    """Return a line of the output file of a batch; one in four failed."""
+    text = f"It is so.\nAnswer: {question}"
+    usage = {"prompt_tokens": rng.randrange(1, 99), "completion_tokens": rng.randrange(1, 99)}
+    message = {"role": "assistant", "content": text}
+    body: Row = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+    response: Row | None = {"status_code": 200, "request_id": "r", "body": body}
+    error: Row | None = None
+    if rng.random() < 0.25:
+        error = {"code": "batch_expired", "message": "It expired."}
+        failed = {"status_code": 400, "body": {"error": {"message": "No."}}}
+        response = rng.choice([None, failed])
+    return {"id": "b", "custom_id": custom_id, "response": response, "error": error}
+
+
+def _list_requests(rows: list[Row]) -> dict[str, str]:
+    """Return the questions of the requests of a batch; {} if one is damaged."""
+    try:
+        asked = {row["custom_id"]: row["body"]["messages"][-1]["content"].strip() for row in rows}
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return {}
+    return asked if len(asked) == len(rows) else {}
+
+
+def _find_recorded(row: Row) -> str:
+    return row["text"] if row.get("response") is None else _find_text(row["response"])
 
 
 def make_import(rng: random.Random, folder: Path) -> Input:
@@ -692,6 +770,8 @@ def make_import(rng: random.Random, folder: Path) -> Input:
         key = rng.choice([*inner, "temperature", "n", "seed", "stop", "extra"])
         inner[key] = rng.choice(VALUES)
     path, ledger = folder / "answers.jsonl", folder / "l.db"
+    if rng.random() < 0.4:
+        rows = export_rows(rows, folder / "exported", rng)
     what = mutate(path, rows, rng)
     read = read_bytes(path.read_bytes(), path.name)
 
@@ -719,6 +799,18 @@ def make_import(rng: random.Random, folder: Path) -> Input:
 
     command = ["ledger", "import", str(path), "--ledger", str(ledger)]
     return Input(command, [path], check, what)
+
+
+def export_rows(rows: list[Row], folder: Path, rng: random.Random) -> list[Row]:
+    """Return the rows that `ledger export` writes for these answers; the rows if it cannot."""
+    folder.mkdir()
+    write_rows(folder / "a.jsonl", rows, rng)
+    try:
+        import_answers(folder / "a.jsonl", folder / "l.db")
+        export_ledger(folder / "l.db", folder / "e.jsonl", force=False)
+    except BridgekdError:
+        return rows
+    return [json.loads(line) for line in (folder / "e.jsonl").read_text().splitlines()]
 
 
 def _find_answer(row: Row) -> tuple[str, str]:
@@ -795,7 +887,9 @@ def _check_message(message: str, case: Input) -> Iterator[tuple[str, str]]:
     if any(not (c.isprintable() or c == "\n") for c in message):
         yield "message", f"a control character: {message[:300]!a}"
     is_option = "--set" in message or "--set" in case.arguments
-    if not is_option and not any(str(path) in message for path in case.files):
+    folder = str(case.files[0].parent)
+    names_key = re.search(rf"\b({'|'.join(Recipe.model_fields)})\.[a-z_]+", message)
+    if not is_option and folder not in message and not names_key:
         yield "message", f"names no file: {message[:300]!a}"
 
 

@@ -70,8 +70,7 @@ def resolve_device(name: str) -> str:
     if name not in (*available, *(f"cuda:{i}" for i in range(torch.cuda.device_count()))):
         raise InputError(
             f"Device {format_value(name)} is not available. This machine has "
-            f"{', '.join(available)}. Use auto "
-            "or one of these."
+            f"{', '.join(available)}. Use auto or one of these."
         )
     return name
 

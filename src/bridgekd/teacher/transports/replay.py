@@ -102,6 +102,9 @@ class RecordingFile:
         for number, row in read_jsonl(path, sha256):
             where = f"{path} line {number}"
             if "custom_id" in row:
+                if not isinstance(row.get("response"), dict | None):
+                    found = format_value(row["response"])
+                    raise InputError(f"{where}: 'response' is {found}, not an object or null")
                 result = parse_batch_result(row)
                 if result.status != 200:
                     reason = format_text(result.error or result.body)
