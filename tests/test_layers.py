@@ -9,7 +9,7 @@ import bridgekd
 
 ROOT = Path(bridgekd.__file__).parent
 LAYERS = (  # from the top: a module imports from its own layer or from those below
-    {"__init__", "cli"},
+    {"__init__", "__main__", "cli"},
     {"api"},
     {"plans", "parallel", "exports"},
     {"comparison"},

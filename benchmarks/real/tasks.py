@@ -96,7 +96,7 @@ def _palm(name: str, answer_type: str, n_test: int) -> Task:
         lambda path, data: read_palm540b_dss(path),
         f"palm540b-dss/{name}_train.jsonl.gz",
         f"palm540b-dss/{name}_test.jsonl.gz",
-        answer_type, "palm-540b", 96, n_test=n_test,
+        answer_type, "palm-540b", 160, n_test=n_test,
     )  # fmt: skip
 
 

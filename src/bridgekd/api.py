@@ -96,6 +96,8 @@ def run(
     if resolved.evaluate.step_checker is not None:
         get_step_checker(checkers, resolved.evaluate.step_checker)
     plan = plan_comparison(resolved, home, comparison, _get_store(resolved, home))
+    if plan.ledger_warning:
+        note(plan.ledger_warning)
     _confirm_purchase(resolved, home, plan, consent)
     ctx = build_run_context(resolved, home)
     ctx = replace(ctx, progress=progress, notify=note, checkers=checkers)
@@ -162,6 +164,8 @@ def run_pilot(
     resolved = resolved.model_copy(update={"name": f"{resolved.name[:73]}-{pilot.NAME}"})
     plan = plan_run(resolved, home, _get_store(resolved, home), pilot.pilot)
     show(plan)
+    if plan.ledger_warning:
+        note(plan.ledger_warning)
     _confirm_purchase(resolved, home, plan, consent)
     ctx = replace(build_run_context(resolved, home), progress=progress, notify=note)
     current = open_run(resolved, home, ctx, [VariantRef(name=pilot.NAME)])

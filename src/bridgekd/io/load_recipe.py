@@ -148,8 +148,8 @@ def _format_error(exc: ValidationError, lines: Mapping[KeyPath, int], path: Path
     if first["type"] == "missing":
         return f"{where}: The key {key!r} is missing. Add it.{n_others}"
     value, problem = first["input"], str(first["msg"]).removeprefix("Value error, ").rstrip(".")
-    # An address may contain a key, which no message repeats.
-    is_shown = isinstance(value, str | int | float) and keys[-1:] != ("base_url",)
+    # No message repeats a key, which may be in an address or in place of a variable's name.
+    is_shown = isinstance(value, str | int | float) and not {"base_url", "api_key_env"} & {*keys}
     found = f" Found {format_value(value)}." if is_shown else ""
     return f"{where}: {key + ': ' if key else ''}{problem}.{found}{n_others}"
 

@@ -7,9 +7,8 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 from bridgekd.errors import DiskFullError, InputError
 from bridgekd.io.disk import FULL_DISK_ERRORS
@@ -108,16 +107,17 @@ class ReservedSpace:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._file: IO[bytes] | None = None
+        self._reserved = ExitStack()
         self.used = False
 
     def allocate(self) -> None:
         """Reserve the space."""
-        self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+        unnamed = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+        file = self._reserved.enter_context(unnamed)
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file.fileno(), 0, RESERVED_BYTES)
+            os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
         else:
-            self._file.write(bytes(RESERVED_BYTES))
+            file.write(bytes(RESERVED_BYTES))
 
     def free(self) -> bool:
         """Free the space. Return False if it was freed before."""
@@ -129,9 +129,7 @@ class ReservedSpace:
 
     def close(self) -> None:
         """Free the space if it is reserved."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._reserved.close()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from bridgekd.io.sources import read_context_length
 from bridgekd.ledger.database import check_local_disk
 from bridgekd.ledger.usage_history import read_reserved_microusd
 from bridgekd.plans.cost import PlanContext, PlannedPurchase, collect_purchases
+from bridgekd.plans.lost_ledger import describe_lost_ledger
 from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
 from bridgekd.plans.stage_work import PlannedData
 from bridgekd.progress import Progress, ignore_progress
@@ -60,7 +61,8 @@ class Plan:
     teacher's, or the source of the answers if nothing is sent (`is_sent`). fields_sent: the parts
     of the data that would be sent. needs_consent: False for a server on this machine that needs no
     key. uses_server: whether a stage uses the assistant's server. server_host: its host, "" on this
-    machine. durations: of the local work; None if nothing is left to do.
+    machine. durations: of the local work; None if nothing is left to do. ledger_warning: a sentence
+    if the ledger lacks answers that runs in the store bought.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Plan:
     uses_server: bool = False
     server_host: str = ""
     durations: DurationEstimate | None = None
+    ledger_warning: str = ""
 
     @property
     def remaining_microusd(self) -> int | None:
@@ -171,6 +174,7 @@ def plan_run(
         uses_server=uses_server,
         server_host=_find_remote_host(recipe) if uses_server else "",
         durations=estimate_durations(run, plan_store, data, measure=measure is not None),
+        ledger_warning=describe_lost_ledger(store, ctx.ledger, folder) if purchases else "",
     )
 
 

@@ -70,7 +70,9 @@ RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(disc
 
 
 class TrainSettings(FrozenModel):
-    """`role` is the model's; `max_new_tokens` limits its answers for early stopping."""
+    """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
+    a training on instructions, which answers no question.
+    """
 
     role: Role
     rows: RowSettings
@@ -105,7 +107,10 @@ def build_assistant_settings(recipe: Recipe) -> TrainSettings:
 
 def build_instruct_settings(recipe: Recipe) -> TrainSettings:
     """Return the instruction tuning of the student."""
-    return _build_settings(recipe, "student", InstructionRows(), recipe.student.instruction_train)
+    settings = _build_settings(
+        recipe, "student", InstructionRows(), recipe.student.instruction_train
+    )
+    return settings.model_copy(update={"max_new_tokens": 0})
 
 
 def build_student_settings(
