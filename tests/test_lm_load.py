@@ -101,6 +101,14 @@ def test_unknown_device_is_named():
     assert lm.resolve_device("auto") in ("cpu", "cuda", "mps")
 
 
+def test_missing_template_is_reported_once_per_model(tmp_path, caplog):
+    folder = write_tiny(tmp_path, template=None)
+    for _ in range(2):
+        lm.load_remote_tokenizer(folder)
+    (record,) = caplog.records
+    assert f"{folder} has no chat template. Its prompt is plain text" in record.getMessage()
+
+
 def test_tokenizer_without_padding_or_template_gets_both(tmp_path):
     folder = write_tiny(tmp_path, template=None)
     settings = json.loads((folder / "tokenizer_config.json").read_text())

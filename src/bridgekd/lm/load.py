@@ -7,9 +7,11 @@ loaded without the network.
 
 import inspect
 import json
+import logging
 import re
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +36,7 @@ from bridgekd.lm.tokenization import FALLBACK_TEMPLATE, find_stop_ids, has_bos
 from bridgekd.messages import format_value
 from bridgekd.recipe import LoraOptions, Precision
 
+log = logging.getLogger(__name__)
 ADAPTER_CONFIG = "adapter_config.json"
 # Padding tokens of known vocabularies. Used only if the tokenizer already has them.
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
@@ -71,8 +74,7 @@ def resolve_device(name: str) -> str:
     if name not in (*available, *(f"cuda:{i}" for i in range(torch.cuda.device_count()))):
         raise InputError(
             f"Device {format_value(name)} is not available. This machine has "
-            f"{', '.join(available)}. Use auto "
-            "or one of these."
+            f"{', '.join(available)}. Use auto or one of these."
         )
     return name
 
@@ -280,9 +282,18 @@ def _load_tokenizer(
         )
     tokenizer.padding_side = "left"
     if not tokenizer.chat_template:
+        _report_missing_template(str(source))
         start = "{{ bos_token }}" if has_bos(tokenizer) else ""
         tokenizer.chat_template = start + FALLBACK_TEMPLATE
     return tokenizer
+
+
+@cache
+def _report_missing_template(source: str) -> None:
+    """Log once per model how it is prompted."""
+    log.warning(
+        "%s has no chat template. Its prompt is plain text: every message and a line break.", source
+    )
 
 
 def _get_tokenizer_class(source: str | Path) -> Any:

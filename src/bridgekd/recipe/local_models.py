@@ -14,6 +14,7 @@ from bridgekd.recipe.field_types import (
     BaseUrl,
     CountOrPercent,
     FrozenModel,
+    VariableName,
 )
 
 BackendName = Literal["transformers", "server"]
@@ -141,7 +142,7 @@ class AssistantServerOptions(FrozenModel):
 
     command: str | None = None
     base_url: BaseUrl | None = None
-    api_key_env: str | None = None
+    api_key_env: VariableName | None = None
     max_concurrent_requests: int = Field(64, ge=1, le=1024)
     timeout_s: float = Field(300.0, gt=0, le=MAX_TIMEOUT_S)
     startup_timeout_s: float = Field(900.0, gt=0, le=MAX_TIMEOUT_S)
