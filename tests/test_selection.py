@@ -15,11 +15,11 @@ from bridgekd.selection.greedy import select_greedy
 from bridgekd.selection.quotas import allocate_quotas
 from bridgekd.selection.ranking import SelectionPool, rank_normalize
 from bridgekd.selection.strategies.deita import DEITA_MIN_DISTANCE
-from bridgekd.selection.strategies.weighted_coverage import compute_width
 from bridgekd.selection.strategies.medoids import find_medoids
 from bridgekd.selection.strategies.spread import draw_pivotal
 from bridgekd.selection.strategies.swapped import build_kernel
 from bridgekd.selection.strategies.typical import compute_typicality, rank_members
+from bridgekd.selection.strategies.weighted_coverage import compute_width
 from selection_pools import (
     DOMAINS,
     get_domains,
