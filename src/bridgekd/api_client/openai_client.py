@@ -15,17 +15,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from bridgekd import __version__
 from bridgekd.api_client.environment import check_environment
 from bridgekd.api_client.error_response import ErrorResponse
 from bridgekd.api_client.outcome import RequestOutcome
+from bridgekd.api_client.redact_key import KeyRedactor
 from bridgekd.errors import InputError
 from bridgekd.recipe import TeacherOptions, is_loopback
 
 if TYPE_CHECKING:
     import openai
 
-REDACTED_KEY = "[key]"
-MIN_SECRET_LENGTH = 8  # a shorter key is no secret and may be part of an answer
 CONNECT_TIMEOUT_S = 10.0
 MAX_HINT_S = 60.0  # a rate limit's reset header is a hint: a daily limit names hours
 
@@ -34,6 +34,18 @@ _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "U
 # Below WARNING these loggers write headers and addresses, which may hold a key. The levels are not
 # restored: another client may still be sending.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
+_OPENAI_DOMAIN = ".api.openai.com"
+# All headers of a request to another host, besides those about its body. The openai package reads
+# one of its own back from the request.
+_OWN_HEADERS = {
+    "accept": "application/json",
+    "accept-encoding": "gzip, deflate",
+    "connection": "keep-alive",
+    "user-agent": f"bridgekd/{__version__}",
+}
+_KEPT_HEADERS = {
+    "content-length", "content-type", "transfer-encoding", "x-stainless-raw-response",
+}  # fmt: skip
 _REASON_TEXTS = {
     "forbidden": "it does not permit the request ({detail})",
     "quota": "the quota or credit is used up ({detail})",
@@ -50,16 +62,14 @@ T = TypeVar("T")
 
 
 class ApiClient:
-    """A client for one server. `aclose` closes it."""
+    """A client for one server. `aclose` closes it. `redact` returns a text without the key."""
 
     def __init__(self, teacher: TeacherOptions, api_key: str) -> None:
         import openai  # late: `plan` works without openai
 
         self.teacher = teacher
         self.host = urlsplit(teacher.effective_base_url).hostname or "The teacher"
-        is_secret = len(api_key) >= MIN_SECRET_LENGTH
-        # JSON may escape the slashes.
-        self._secrets = (api_key, api_key.replace("/", "\\/")) if is_secret else ()
+        self.redact = KeyRedactor(api_key).redact
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
@@ -71,7 +81,7 @@ class ApiClient:
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=timeout,
             trust_env=not is_loopback(self.host),
-            event_hooks={"response": [_decode_as_utf8]},
+            event_hooks={"request": [self._limit_headers], "response": [_decode_as_utf8]},
         )
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
@@ -80,6 +90,25 @@ class ApiClient:
             max_retries=0,
             http_client=http_client,
         )
+
+    async def _limit_headers(self, request: Any) -> None:
+        """Remove what the environment means for OpenAI from a request to another host.
+
+        The openai package sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS to any
+        address; the last one may also replace a header of its own.
+        """
+        if f".{request.url.host}".endswith(_OPENAI_DOMAIN):
+            return
+        own = {
+            **_OWN_HEADERS,
+            "authorization": f"Bearer {self._client.api_key}",
+            "host": request.url.netloc.decode(),
+        }
+        for name in {name.lower() for name in request.headers} - _KEPT_HEADERS:
+            if name in own:  # a redirect has no authorization
+                request.headers[name] = own[name]
+            else:
+                del request.headers[name]
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -119,6 +148,7 @@ class ApiClient:
         self, status: int, body: str, request_id: str | None, *, default: str = ""
     ) -> RequestOutcome:
         """Return the outcome of an HTTP error; `default` is its message if the body has none."""
+        body = self.redact(body)
         error = ErrorResponse.parse(status, body)
         detail = self.redact(error.message or default or f"status {status}")[:300]
         kind = error.classify(self.host)
@@ -132,16 +162,10 @@ class ApiClient:
             return RequestOutcome("down", reason=reason)
         if kind == "refused":
             clean_id = self.redact(request_id) if request_id else None
-            return RequestOutcome("refused", self.redact(body), clean_id, detail)
+            return RequestOutcome("refused", body, clean_id, detail)
         if kind == "unknown":
             return RequestOutcome("unknown", reason=detail)
         return RequestOutcome("failed", reason=detail, rate_limited=kind == "rate_limited")
-
-    def redact(self, text: str) -> str:
-        """Return the text without the key."""
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED_KEY)
-        return text
 
 
 async def _decode_as_utf8(response: Any) -> None:
