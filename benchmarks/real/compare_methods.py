@@ -5,7 +5,7 @@
 
 Every task and seed is one `bridgekd compare`, which prints its plan, the time that it takes on this
 machine, and its progress. It can be stopped and started again. A finished one leaves a file in
-results/ and is not run again. The tables come from these files alone (`--table` prints them only).
+results/ and is not run again, unless `--methods` names one that it lacks. The tables come from these files alone (`--table` prints them only).
 """
 
 import argparse
@@ -62,6 +62,7 @@ class SavedRun(BaseModel):
 
     task: str
     seed: int
+    methods: tuple[str, ...]
     chance: float
     chance_rule: str
     n_pool: int
@@ -83,7 +84,7 @@ class SavedRun(BaseModel):
         ]
 
 
-def save_run(recipe: Path, task: str, seed: int, machine: str) -> SavedRun:
+def save_run(recipe: Path, task: str, seed: int, methods: Sequence[str], machine: str) -> SavedRun:
     """Return what is kept of a finished comparison."""
     run = load_finished_run(recipe.parent.parent / "store", recipe.stem)
     evaluation = run.evaluation
@@ -111,7 +112,7 @@ def save_run(recipe: Path, task: str, seed: int, machine: str) -> SavedRun:
     chance = read_metrics(evaluation.path).chance
     n_pool = len((recipe.parent / "train.jsonl").read_text(encoding="utf-8").splitlines())
     return SavedRun(
-        task=task, seed=seed, chance=chance.accuracy, chance_rule=chance.rule, n_pool=n_pool,
+        task=task, seed=seed, methods=tuple(methods), chance=chance.accuracy, chance_rule=chance.rule, n_pool=n_pool,
         machine=machine, ids=ids, arms=tuple(arms),
     )  # fmt: skip
 
@@ -200,7 +201,7 @@ def run_task(task: str, seed: int, options: argparse.Namespace) -> SavedRun:
     done = subprocess.run([*command, "--arms", ",".join(options.methods)])
     if done.returncode:
         sys.exit(done.returncode)
-    return save_run(recipe, task, seed, options.machine)
+    return save_run(recipe, task, seed, options.methods, options.machine)
 
 
 def _get_folder(variable: str) -> Path:
@@ -228,7 +229,8 @@ def main() -> None:
     for seed in () if options.table else options.seeds:
         for task in tasks:
             file = options.results / f"{task}-{seed}.json"
-            if not file.exists():
+            known = SavedRun.model_validate_json(file.read_bytes()) if file.exists() else None
+            if known is None or not set(options.methods) <= set(known.methods):
                 saved = run_task(task, seed, options)
                 write_atomic(file, saved.model_dump_json(indent=1) + "\n")
     found = [runs for task in tasks if (runs := read_runs(options.results, task))]
