@@ -5,7 +5,8 @@
 
 Every task and seed is one `bridgekd compare`, which prints its plan, the time that it takes on this
 machine, and its progress. It can be stopped and started again. A finished one leaves a file in
-results/ and is not run again, unless `--methods` names one that it lacks. The tables come from these files alone (`--table` prints them only).
+results/ and is not run again, unless `--methods` names one that it lacks. The tables come from
+these files alone (`--table` prints them only).
 """
 
 import argparse
@@ -112,8 +113,8 @@ def save_run(recipe: Path, task: str, seed: int, methods: Sequence[str], machine
     chance = read_metrics(evaluation.path).chance
     n_pool = len((recipe.parent / "train.jsonl").read_text(encoding="utf-8").splitlines())
     return SavedRun(
-        task=task, seed=seed, methods=tuple(methods), chance=chance.accuracy, chance_rule=chance.rule, n_pool=n_pool,
-        machine=machine, ids=ids, arms=tuple(arms),
+        task=task, seed=seed, methods=tuple(methods), chance=chance.accuracy,
+        chance_rule=chance.rule, n_pool=n_pool, machine=machine, ids=ids, arms=tuple(arms),
     )  # fmt: skip
 
 
