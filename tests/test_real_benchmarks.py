@@ -50,9 +50,10 @@ def save(folder, seed, **correct):
         for name, bits in correct.items()
     ]  # fmt: skip
     ids = tuple(map(str, range(40)))
-    run = SavedRun(task="letters", seed=seed, methods=tuple(correct),
-                   chance=0.25,
-                   chance_rule="always b", n_pool=400, machine="one core", ids=ids, arms=arms)  # fmt: skip
+    run = SavedRun(
+        task="letters", seed=seed, methods=tuple(correct), chance=0.25, chance_rule="always b",
+        n_pool=400, machine="one core", ids=ids, arms=arms,
+    )  # fmt: skip
     (folder / f"letters-{seed}.json").write_text(run.model_dump_json())
 
 
