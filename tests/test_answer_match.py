@@ -265,7 +265,7 @@ def test_a_sentence_that_ends_in_a_date_is_that_date(text):
     ("text", "answer"),
     [
         ("They differ in size. So, yes, it fits.", "yes"),
-        ("There is no way to know.", "there is no way to know"),
+        ("There is no way to know.", ""),
         ("This cannot be answered with a simple yes or no.", ""),
         ("In some towns, no, and in others, yes.", ""),
     ],
