@@ -99,7 +99,7 @@ def read_stated_answer(text: str) -> StatedAnswer:
     if (fields := _read_object(rest)) is not None:
         rationale, answer, is_marked = *fields, True
     elif concluded := _CONCLUDING_LINE.search(rest.rstrip()):
-        rationale, answer, is_marked = rest, _SENTENCE_END.split(concluded[1])[0], False
+        rationale, answer, is_marked = rest, find_stated_answer(concluded[0]), False
     elif (marked := find_marked_answer(rest)) is not None:
         rationale, answer, is_marked = *marked, True
     else:
@@ -247,11 +247,17 @@ def strip_markup(text: str) -> str:
             break
         inner, end = _read_braces(text, match.end())
         text = text[: match.start()] + inner + text[end:]
-    text = _FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text)
+    text = _FRACTION.sub(_write_fraction, text)
     for symbol, meaning in _LATEX_SYMBOLS:
         text = text.replace(symbol, meaning)
     text = re.sub(r"(?<!\d)\*\*|\*\*(?!\d)|(?<!\w)`|`(?!\w)", "", text)
     return re.sub(r"\$(?!\s?\(?[\d.])", "", text).strip()
+
+
+def _write_fraction(match: re.Match[str]) -> str:
+    parts = (match[1] or match[2] or "", match[3] or match[4] or "")
+    above, below = (f"({part})" if re.search(r"\S\s*[-+*/^\\]", part) else part for part in parts)
+    return f" {above}/{below}"
 
 
 def _list_lines_with_words(text: str) -> list[str]:
