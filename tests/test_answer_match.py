@@ -232,6 +232,8 @@ def test_a_text_is_over_with_its_answer_line_and_not_before(text, kept):
         ('{"reasoning": "First there are 4 pens, then 5 more', ""),
         ("It lasts from 9:20 to 11:40", ""),
         ("Final Answer: How many pens?\nThe answer is 3 x 4. So the answer is 12.", "12"),
+        ("Final Answer: Let x be it.\nThen x + 3 = 9. So x is 6. The answer is 6.", "6"),
+        ("Answer: 6\nI checked 3 + 3. The answer is correct.", "6"),
         ("He said in answer: he has 5 pens.\nThey add up.\nSo the answer is 6.", "6"),
     ],
 )
