@@ -94,8 +94,8 @@ class StatedAnswer:
 def read_stated_answer(text: str) -> StatedAnswer:
     """Return the rationale and the answer of a model's text.
 
-    A last line or sentence "The answer is ..." counts before a mark. Without a mark the rationale is the
-    complete text, and the answer is the boxed answer in it, else the stated one, else "".
+    A last line or sentence "The answer is ..." counts before a mark. Without a mark the rationale
+    is the complete text, and the answer is the boxed answer in it, else the stated one, else "".
     >>> read_stated_answer("<think>Answer: 3?</think>3 + 4 = 7.\\nAnswer: 7").answer
     '7'
     """
