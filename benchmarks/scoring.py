@@ -257,7 +257,7 @@ def main() -> int:
     print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}", flush=True)
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        known = ["Ann", "Bob", "has", "three", "red", "apples", "and", "gives", "two", "more", "box"]
+        known = ["Ann", "Bob", "has", "three", "red", "apples", "gives", "two", "more", "box"]
         words = [f"w{i}" for i in range(1000)]
         settings: list[tuple[str, lm.LocalModel, Sequence[str], int, int, int, int]] = [
             (model.name, lm.load_model(model, device="cpu"), known, 8, 60, 300, 4)
