@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import bridgekd
-from bridgekd.api_client.environment import check_environment, mask_credentials
+from bridgekd.api_client.environment import check_environment
 from bridgekd.api_client.openai_client import ApiClient
 from bridgekd.errors import InputError
 from bridgekd.io.sources import resolve_data, resolve_model
+from bridgekd.messages import format_text, format_value, mask_credentials
 from bridgekd.recipe import TeacherOptions
 
 URL = "https://teacher.invalid/v1"
@@ -36,7 +37,7 @@ def clean(monkeypatch):
         ("https://[::1", "host or port is invalid"),
         ("http://", "host or port is invalid"),
         ("http://ga te:3128", "host or port is invalid"),
-        ("http://" + "g" * 70 + ":1", "host or port is invalid"),
+        ("http://" + "g" * 64 + ":1", "host or port is invalid"),
     ],
 )
 def test_proxy_that_no_client_can_use_is_named(monkeypatch, name, value, problem):
@@ -96,7 +97,9 @@ def test_certificates_that_cannot_be_read_are_named(monkeypatch, tmp_path, name,
     monkeypatch.setenv(name, str(path))
     with pytest.raises(InputError) as caught:
         check_environment(URL)
-    assert f"The environment variable {name} is {str(path)!r}: {problem}" in str(caught.value)
+    assert f"The environment variable {name} is {format_value(str(path))}: {problem}" in str(
+        caught.value
+    )
 
 
 def test_run_stops_before_consent_and_writes_nothing(task, monkeypatch):
@@ -113,6 +116,14 @@ def test_password_with_any_character_is_masked():
         shown = mask_credentials(url)
         assert shown.endswith("[credentials]@gate:1")
         assert not {"me", "ss"} & set(shown.replace("[credentials]", "").split(":"))
+
+
+def test_messages_show_no_password_of_an_address():
+    url = "https://me:pass word@host/data.csv"
+    assert format_value([url]) == "['https://[credentials]@host/data.csv']"
+    assert "pass" not in format_value(f"https://me:{'pass' * 50}@host/data.csv")
+    assert format_text("of https://me:pass@host/v1 .") == "of https://[credentials]@host/v1 ."
+    assert format_text("me@host") == "me@host"
 
 
 def test_hub_source_needs_usable_proxy(monkeypatch):

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -130,10 +131,14 @@ def get_messages(prompt):
     return [{"role": m.role, "content": m.content} for m in prompt]
 
 
+@cache
+def load_tokenizer(folder):
+    return AutoTokenizer.from_pretrained(folder)
+
+
 def tokenize_plainly(folder, prompt):
     """Return the tokens of a prompt as a user of transformers gets them, [1, n]."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer.apply_chat_template(
+    inputs = load_tokenizer(folder).apply_chat_template(
         get_messages(prompt), add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
     return inputs["input_ids"]
@@ -141,12 +146,13 @@ def tokenize_plainly(folder, prompt):
 
 def generate_plainly(model, folder, examples=EXAMPLES[:3], **options):
     """Return the text of `model.generate` for the chain-of-thought prompt of every example."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = []
     for example in examples:
         ids = tokenize_plainly(folder, render_cot_prompt(example))
         out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
-        texts.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip())
+        texts.append(
+            load_tokenizer(folder).decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        )
     return texts
 
 

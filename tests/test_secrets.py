@@ -5,6 +5,7 @@ import base64
 import json
 import string
 import threading
+import traceback
 from contextlib import aclosing, contextmanager
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 
 from bridgekd.api_client.openai_client import ApiClient
 from bridgekd.api_client.redact_key import KeyRedactor
+from bridgekd.errors import InputError
+from bridgekd.io.load_recipe import load_recipe
 from bridgekd.recipe import TeacherOptions
 
 KEY = "sk-Canary/0+123456789_never-shown"
@@ -179,3 +182,53 @@ def test_text_without_key_is_unchanged(text):
 def test_short_keys_are_no_secrets():
     assert KeyRedactor("none").redact("none of it") == "none of it"
     assert KeyRedactor("eightchr").redact("so EIGHTCHR is") == "so [key] is"
+
+
+WRONG_PLACES = [
+    "teacher.api_key_env=sk-{}",
+    "teacher.api_key_env=gsk_{}",
+    "teacher.api_key_env={}",
+    "teacher.api_key_env='{} '",
+    "teacher=http://me:{}@host/v1",
+    "teacher=https://me:{}@host/v1",
+    "teacher.base_url=http://me:{}@host/v1",
+    "teacher.base_url=http://host/v1?key={}",
+    "teacher.model=[{}]",
+    "teacher.extra={{api_key: {}}}",
+    "teacher.extra={{extra_headers: {{Authorization: Bearer {}}}}}",
+    "teacher.extra={{a: [{{X-Api-Key: {}}}]}}",
+    "teacher.extra={{note: sk-{}}}",
+    "teacher.extra={{tool: 'https://me:{}@host'}}",
+    "assistant.server={{base_url: 'http://host/v1', api_key_env: sk-{}}}",
+    "data.train=https://me:{}@host/train.jsonl",
+    "store=s3://me:{}@host/runs",
+    "student.model=https://me:{}@host/model",
+]
+
+
+@pytest.mark.parametrize("override", WRONG_PLACES)
+def test_secret_in_wrong_place_is_refused_and_not_shown(task, override):
+    secret = "Zq7Xw9Lk3Vb5Nm1PdT8Yc2"
+    with pytest.raises(InputError) as caught:
+        load_recipe(task / "task.yaml", [override.format(secret)])
+    shown = "".join(traceback.format_exception(caught.value))
+    assert secret[3:12] not in shown
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "{thinking: {type: disabled}}",
+        "{provider: {only: [openai], data_collection: deny}}",
+        "{chat_template_kwargs: {enable_thinking: false}, stop_token_ids: [1, 2]}",
+        "{metadata: {max_tokens: 5, tokenizer: fast, url: 'https://host/a@b'}}",
+    ],
+)
+def test_ordinary_extra_fields_are_accepted(task, extra):
+    assert load_recipe(task / "task.yaml", [f"teacher.extra={extra}"]).teacher.extra
+
+
+def test_names_of_variables_are_accepted():
+    for name in ("OPENAI_API_KEY", "my_key", "K2", "TEAM_42_AZURE_OPENAI_KEY_2024", "_x"):
+        assert TeacherOptions(model="m", api_key_env=name).api_key_env == name

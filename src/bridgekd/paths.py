@@ -18,6 +18,8 @@ def resolve_path(folder: Path, source: str) -> Path:
 
     Raises InputError if no file can have this path.
     """
+    if "://" in source:  # a path would keep its password
+        raise InputError(f"{format_value(source)} is an address. Download it and name its file.")
     try:
         path = folder / Path(source).expanduser()
         path.stat()

@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from bridgekd.errors import InputError
+from bridgekd.messages import format_value, mask_credentials
 from bridgekd.recipe import is_loopback
 
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
-_MAX_SHOWN = 100
 
 
 def check_environment(base_url: str) -> None:
@@ -38,25 +38,13 @@ def check_environment(base_url: str) -> None:
     _check_certificates()
 
 
-def mask_credentials(url: str) -> str:
-    """Return an address without its user and password, shortened.
-
-    >>> mask_credentials("http://me:p@ss/word@proxy:3128")
-    'http://[credentials]@proxy:3128'
-    """
-    credentials, at, host = url.rpartition("@")
-    scheme, separator, _ = credentials.partition("://")
-    masked = f"{scheme}{separator}" if separator else ""
-    shown = f"{masked}[credentials]@{host}" if at else url
-    return shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}..."
-
-
 def _check_proxy(name: str, value: str) -> None:
     problem = _find_proxy_problem(value if "://" in value else f"http://{value}")
     if problem is not None:
+        shown = format_value(mask_credentials(value))
         raise InputError(
-            f"The environment variable {name} is {mask_credentials(value)!r}: {problem}. Correct "
-            "it, or unset it to connect without a proxy."
+            f"The environment variable {name} is {shown}: {problem}. "
+            "Correct it, or unset it to connect without a proxy."
         )
 
 
@@ -95,7 +83,7 @@ def _check_certificates() -> None:
         problem = _find_certificate_problem(value)
     if problem is not None:
         raise InputError(
-            f"The environment variable {name} is {value[:_MAX_SHOWN]!r}: {problem}. Correct it, or "
+            f"The environment variable {name} is {format_value(value)}: {problem}. Correct it, or "
             "unset it to use the certificates of this machine."
         )
 

@@ -190,7 +190,7 @@ def run_demo(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="300 questions, about a minute. It only tests the setup."),
+        typer.Option("--quick", help="100 questions, half a minute. It only tests the setup."),
     ] = False,
 ) -> None:
     """Compare BRIDGE and direct distillation at a 5 % budget, offline, in a few minutes."""

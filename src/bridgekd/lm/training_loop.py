@@ -87,7 +87,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
-    _set_memory_limits(local, job, state, schedule, has_reference=reference is not None)
+    _set_memory_limits(local, job, state, schedule)
     resumed_at, seconds_before = state.update, state.seconds
     monitor = TrainingMonitor(local, job, state, lambda *counts: progress(job.label, *counts))
     trainer = UpdateTrainer(
@@ -145,14 +145,12 @@ def _set_memory_limits(
     job: TrainingJob,
     state: CheckpointState,
     schedule: UpdateSchedule,
-    *,
-    has_reference: bool,
 ) -> None:
     """Set the micro-batch from the recipe, or from free memory if an update may not fit."""
     state.micro_tokens = state.micro_tokens or job.runtime.micro_batch_tokens
     if state.micro_tokens is None:
-        n_tokens = choose_micro_tokens(local, schedule.n_processes, has_reference)
         max_length = int(schedule.lengths.max())
+        n_tokens = choose_micro_tokens(local, schedule.n_processes, max_length)
         if n_tokens < schedule.count_max_shard_tokens():
             state.micro_tokens = max(n_tokens, max_length)
         # Factor 2, because the estimate is rounded down to a power of two.

@@ -12,6 +12,8 @@ from bridgekd.recipe.field_types import (
     CountOrPercent,
     Dollars,
     FrozenModel,
+    VariableName,
+    contains_secret,
 )
 from bridgekd.recipe.prices import Price, find_published_price
 from bridgekd.variants import VariantRef
@@ -86,7 +88,7 @@ class TeacherOptions(FrozenModel):
     provider: str = "openai"
     model: str
     base_url: BaseUrl | None = None
-    api_key_env: str | None = "OPENAI_API_KEY"
+    api_key_env: VariableName | None = "OPENAI_API_KEY"
     transport: VariantRef = VariantRef(name="live")
     max_tokens: int = Field(512, ge=1, le=MAX_COMPLETION_TOKENS)
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
@@ -134,6 +136,11 @@ class TeacherOptions(FrozenModel):
         if reserved := sorted(RESERVED_FIELDS & value.keys()):
             raise ValueError(
                 f"Remove {reserved[0]!r}. It has a recipe key of its own or is not supported."
+            )
+        if contains_secret(value):
+            raise ValueError(
+                "Remove the key or password. The ledger and the reports keep these fields. Put the "
+                "key into the variable that api_key_env names."
             )
         return value
 
