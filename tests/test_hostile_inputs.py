@@ -117,6 +117,8 @@ def test_an_alias_and_a_merge_are_copies(task):
         ("select: {difficulty: {name: loss, x: 1}}", "line 6: .* unknown option 'x'"),
         ("store: ~nobody-here/x", "line 6: store: '~nobody-here/x' is not a usable path"),
         ("ledger: " + "x" * 300, "line 6: ledger: .* A name in it is too long"),
+        ("seed: true", "line 6: seed: Give a number"),
+        ("pilot: {budget_fraction: true}", "line 6: pilot.budget_fraction: Give a number"),
         ("evaluate: {teacher_queries: 1001%}", "line 6: evaluate.teacher_queries"),
     ],
 )

@@ -52,6 +52,8 @@ def _is_sign(tokens: Sequence[Token], index: int) -> bool:
     if index == 0 or before.kind in ("equals", "open"):
         return True
     is_near = not get_token(tokens, index + 1).gap
+    if is_near and before.kind == "other" and before.text not in "]}":
+        return True
     return is_near and bool(token.gap) and before.kind != "operator"
 
 

@@ -110,6 +110,16 @@ def parse_exact_number(text: str) -> Fraction | None:
     return quantity.value if quantity and quantity.is_literal else None
 
 
+def parse_certain_number(text: str) -> Fraction | None:
+    """Return the number if the complete text is one in a notation with one meaning; else None.
+
+    >>> parse_certain_number("1,234"), parse_certain_number("3,5"), parse_certain_number("(1,234)")
+    (Fraction(1234, 1), None, None)
+    """
+    quantity = _read_exact(read_tokens(text))
+    return quantity.value if quantity and quantity.is_literal and quantity.is_certain else None
+
+
 def is_rounded_value(number: Fraction, gold: Fraction, gold_text: str) -> bool:
     """Return whether `gold` is `number`, rounded to the decimals of the last number of `gold_text`.
 
