@@ -31,6 +31,7 @@ from bridgekd.recipe import (
 from bridgekd.records import Example, TargetSpan, TrainingSequence
 from bridgekd.rng import SEED_STEP, make_rng
 from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
+from bridgekd.stages.model_backend import report_generation
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.training_examples import (
@@ -178,7 +179,9 @@ def train(
         ),
     )  # fmt: skip
     log = lm.fine_tune(job, ctx.progress)
-    speed = validate.speed.to_stats() if isinstance(validate, GreedyAccuracy) else None
+    speed = None
+    if isinstance(validate, GreedyAccuracy):
+        speed = report_generation(validate.speed, ctx, settings.role, settings.max_new_tokens)
     return TrainStats(**dict(log), generation=speed)
 
 
