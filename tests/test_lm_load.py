@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from bridgekd import lm
 from bridgekd.errors import InputError
+from bridgekd.lm.load import has_fast_bfloat16
 from bridgekd.recipe import LoraOptions
 from bridgekd.records import Message
 from tiny_models import FAMILIES, write_tiny
@@ -47,6 +48,20 @@ def test_precision_bfloat16_keeps_trained_weights_in_float32(tmp_path):
     assert get_dtypes(trainable=True) == {True: torch.float32}
     lora = get_dtypes(trainable=True, lora=LoraOptions())
     assert lora == {True: torch.float32, False: torch.bfloat16}
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_frozen_weights_beside_an_adapter_are_as_narrow_as_the_cpu_is_fast(tmp_path, stored):
+    folder = write_tiny(tmp_path)
+    local = lm.load_model(folder, device="cpu")
+    local.model.to(stored).save_pretrained(folder)
+    trained = lm.load_model(folder, device="cpu", trainable=True, lora=LoraOptions()).model
+    frozen = stored if has_fast_bfloat16() else torch.float32
+    assert {p.requires_grad: p.dtype for p in trained.parameters()} == {
+        True: torch.float32,
+        False: frozen,
+    }
+    assert lm.load_model(folder, device="cpu", trainable=True).model.dtype == torch.float32
 
 
 @pytest.mark.parametrize("model", ["no/such/folder", "./nothing", "/nothing/here"])

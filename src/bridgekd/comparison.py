@@ -106,8 +106,7 @@ def parse_budget(value: int | float | str) -> int | str:
     except ValidationError as exc:
         raise InputError(
             f"{format_value(text)} is not a budget. Write a fraction such as 0.05 or 5%, or a "
-            "number of "
-            "questions."
+            "number of questions."
         ) from exc
     if amount in (0, "0%"):
         raise InputError(f"A budget of {text} queries buys nothing. Raise it.")

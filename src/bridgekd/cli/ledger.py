@@ -144,8 +144,7 @@ def _parse_price(text: str | None) -> Price | Literal["published"] | None:
     except ValueError as exc:
         raise InputError(
             f"--price {format_value(text)} is no price. Write INPUT,OUTPUT in dollars per "
-            "million tokens, or "
-            "published."
+            "million tokens, or published."
         ) from exc
 
 

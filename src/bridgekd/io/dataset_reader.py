@@ -256,10 +256,8 @@ def _resolve_choice(where: str, answer: str, choices: _Choices, is_number: bool)
         first, second = min(meant), min(by_text)
         raise InputError(
             f"{where}: The answer {format_value(answer)} is either the label or index of "
-            f"{format_value(texts[first])} or "
-            f"the choice {format_value(texts[second])}. Write the choice as "
-            f"'({format_text(names[second])}) "
-            f"{format_text(texts[second])}'."
+            f"{format_value(texts[first])} or the choice {format_value(texts[second])}. Write the "
+            f"choice as '({format_text(names[second])}) {format_text(texts[second])}'."
         )
     if not (meant | by_text):
         return answer  # such as "(B) water": the grader reads it

@@ -1,6 +1,6 @@
 """Load recipe files (YAML 1.2). Error messages have the line and the most similar known key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from operator import attrgetter
 from pathlib import Path
@@ -51,6 +51,13 @@ def load_recipe(
         recipe = Recipe.model_validate({"name": path.stem} | tree)
     except ValidationError as exc:
         raise InputError(_format_error(exc, lines, path)) from exc
+    for keys in _iter_truth_values(tree):  # pydantic reads `true` as the number 1
+        value: object = recipe
+        for key in keys:
+            value = getattr(value, str(key), None)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            place, name = _format_place(lines, keys, path), ".".join(map(str, keys))
+            raise InputError(f"{place}: {name}: Give a number instead of a truth value.")
     folder = path.resolve().parent
     for key, registry in {**_REGISTRIES, **(registries or {})}.items():
         try:
@@ -64,6 +71,15 @@ def load_recipe(
         except InputError as exc:
             raise InputError(f"{_format_place(lines, key, path)}: {key}: {exc}") from exc
     return recipe
+
+
+def _iter_truth_values(tree: Mapping[str, JsonValue], keys: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the path of every truth value."""
+    for key, value in tree.items():
+        if isinstance(value, bool):
+            yield (*keys, key)
+        elif isinstance(value, dict):
+            yield from _iter_truth_values(value, (*keys, key))
 
 
 def _read_text(path: Path) -> str:

@@ -70,25 +70,28 @@ def _iter_json(path: Path) -> Iterator[RawRow]:
 
 def _iter_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
     with open_text(path, newline="") as file, translate_utf8_errors(path):
-        header = file.readline()
+        header = next((line for line in file if line.strip()), "")
         if delimiter not in header and ";" in header:
             delimiter = ";"
         file.seek(0)
         csv.field_size_limit(MAX_CELL_CHARACTERS)
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        rows = (row for row in reader if row)  # a blank line is no row
         try:
-            _check_header(path, reader.fieldnames or ())
-            for row in reader:
+            names = next(rows, [])
+            _check_header(path, names)
+            for row in rows:
                 where = f"{path} line {reader.line_num}"
-                if None in row or None in row.values():
-                    n_fields = len(reader.fieldnames or ())
+                if len(row) != len(names):
                     raise InputError(
-                        f"{where}: The header has {n_fields} fields, this row has not. Look for a "
-                        f"stray {delimiter!r} or quote."
+                        f"{where}: The header has {len(names)} fields, this row {len(row)}. Look "
+                        f"for a stray {delimiter!r} or quote."
                     )
-                yield where, row
+                yield where, dict(zip(names, row, strict=True))
         except csv.Error as exc:
-            raise InputError(f"{path} line {reader.line_num}: Broken CSV ({exc}). Fix it.") from exc
+            raise InputError(
+                f"{path} line {reader.line_num}: Broken CSV ({format_text(str(exc))}). Fix it."
+            ) from exc
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from bridgekd.ledger.imported_request import (
     compute_max_imported_cost,
 )
 from bridgekd.ledger.ledger import Ledger, Purpose
-from bridgekd.ledger.sql import FINAL_STATES
+from bridgekd.ledger.sql import FINAL_STATES, UNANSWERED_STATES
 from bridgekd.messages import format_value
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import OPENAI_URL, Price, find_published_price
@@ -178,8 +178,10 @@ def _parse_foreign(row: Mapping[str, object], default_price: DefaultPrice) -> _I
 
 def _parse_export(row: Mapping[str, object]) -> _ImportedAnswer | None:
     """Return the answer of a line of `ledger export`, at its cost there."""
-    if row["state"] not in FINAL_STATES:
+    if row["state"] in UNANSWERED_STATES:
         return None
+    if row["state"] not in FINAL_STATES:
+        raise ValueError(f"The state {format_value(row['state'])} is not one of a ledger.")
     request, raw, cost = row.get("request"), row.get("response"), row.get("cost_microusd")
     if not isinstance(request, dict) or compute_request_key(request) != row["key"]:
         raise ValueError(f"The key {format_value(row['key'])} does not match the request.")
@@ -224,8 +226,7 @@ def _resolve_price(default_price: DefaultPrice, model: str) -> Price | None:
     if published is None:
         raise InputError(
             f"There is no published price of {format_value(model)}. Pass --price INPUT,OUTPUT in "
-            "dollars per "
-            "million tokens."
+            "dollars per million tokens."
         )
     return published.price.for_transport(has_batch_price=False)
 

@@ -161,14 +161,18 @@ def _generate_rows(
     started = time.monotonic()
     new_ids = _generate_ids(local, rows, spec, batch_size)
     texts = local.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+    ends = [spec.until.search(text) if spec.until else None for text in texts]
     if throughput is not None:
         throughput.add(
             n_texts=len(texts),
             n_prompt_tokens=sum(len(row.ids) for row in rows),
             n_generated_tokens=sum(map(len, new_ids)),
             seconds=time.monotonic() - started,
+            n_cut_off=sum(
+                end is None and len(ids) == spec.max_new_tokens
+                for end, ids in zip(ends, new_ids, strict=True)
+            ),
         )
-    ends = [spec.until.search(text) if spec.until else None for text in texts]
     return [(text[: e.end()] if e else text).strip() for text, e in zip(texts, ends, strict=True)]
 
 

@@ -105,7 +105,8 @@ class RuntimeOptions(FrozenModel):
         num_processes: Number of training processes, one per GPU, that share every update.
         precision: Number format of the computations. bfloat16 halves the memory of weights and is
             about twice as fast on a CPU with AVX512-BF16 or AMX; weights that are trained stay
-            float32. Default: bfloat16 on a CUDA device that supports it, else float32.
+            float32. Default: bfloat16 on a CUDA device that supports it, and on such a CPU for the
+            frozen weights of a LoRA training that are stored in 16 bits, else float32.
         attn_implementation: Attention of transformers, such as flash_attention_2.
         checkpoint_interval_s: Seconds between checkpoints, from which a killed training resumes.
         report_to: Experiment trackers of transformers, such as wandb or tensorboard.

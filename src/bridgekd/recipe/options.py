@@ -61,6 +61,8 @@ class SelectOptions(FrozenModel):
 
     Attributes:
         strategy: Selection strategy.
+        quotas: Each domain (`domain`) or k-means cluster (`cluster`) gets its share of the picks
+            of `strategy`. Default: no quotas.
         difficulty: Measure of difficulty.
         embedding_transform: Transform of the embeddings before distances are computed.
         n_rounds: Rounds of selection. The assistant is trained again between two rounds.
@@ -68,6 +70,7 @@ class SelectOptions(FrozenModel):
     """
 
     strategy: VariantRef = VariantRef(name="bridge_greedy")
+    quotas: Literal["domain", "cluster"] | None = None
     difficulty: VariantRef = VariantRef(name="loss")
     embedding_transform: Literal["none", "center"] = "center"
     n_rounds: int = Field(1, ge=1, le=100)

@@ -81,9 +81,7 @@ def annotate(
     """Write the assistant's rationale for every question of the pool."""
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [render_cot_prompt(e) for e in examples]
-    generator = ResumableGenerator(
-        output_dir, ctx, ctx.runtime.assistant_batch_size, settings.max_new_tokens
-    )
+    generator = ResumableGenerator(output_dir, ctx, "assistant", settings.max_new_tokens)
     samples: Sequence[Sequence[str]] = ()
     with ExitStack() as stack:
         backend = stack.enter_context(open_backend(model, settings.backend, output_dir, ctx))
@@ -113,7 +111,7 @@ def annotate(
         n_kept=sum(r.kept for r in rows),
         correct_fraction=round(n_correct / len(rows), 4),
         calibration=calibrate_rationales(rows, examples, answer_type),
-        generation=generator.speed.to_stats(),
+        generation=generator.report_speed(),
         prompt_format=prompt_format,
     )
 
@@ -130,9 +128,7 @@ def sample_rationales(
     kept, and of equal texts only the first.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
-    generator = ResumableGenerator(
-        output_dir, ctx, ctx.runtime.assistant_batch_size, settings.max_new_tokens
-    )
+    generator = ResumableGenerator(output_dir, ctx, "assistant", settings.max_new_tokens)
     prompts = [render_cot_prompt(e) for e in examples]
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
         samples = generator.sample(backend, prompts, settings.n_samples, settings.seed)
@@ -147,6 +143,6 @@ def sample_rationales(
     return SampleRationalesStats(
         n_rationales=len(rows),
         n_kept=sum(r.kept for r in rows),
-        generation=generator.speed.to_stats(),
+        generation=generator.report_speed(),
         prompt_format=backend.prompt_format,
     )
