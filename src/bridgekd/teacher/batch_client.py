@@ -40,7 +40,7 @@ class BatchClient(ApiClient):
         self,
         request: Callable[[], Awaitable[T | RequestOutcome]],
         *,
-        final: Collection[str] = ("down", "refused"),
+        final: Collection[str] = ("down", "rejected", "refused"),
         base_s: float = 1.0,
         max_s: float = MAX_WAIT_S,
     ) -> T | RequestOutcome:
@@ -86,12 +86,12 @@ class BatchClient(ApiClient):
 
         async def attempt() -> BatchState | RequestOutcome:
             batch = await self._send(request) or NO_BATCH_API
-            if isinstance(batch, BatchState) or batch.kind in ("down", "refused"):
+            if isinstance(batch, BatchState) or batch.kind in ("down", "rejected", "refused"):
                 return batch
             n_lookups = N_LOOKUPS if batch.kind == "unknown" else 1
             return await self.wait_for_token(token, n_lookups=n_lookups) or batch
 
-        return await self.retry(attempt, final=("down", "refused", "unknown"))
+        return await self.retry(attempt, final=("down", "rejected", "refused", "unknown"))
 
     async def wait_for_token(self, token: str, *, n_lookups: int = N_LOOKUPS) -> BatchState | None:
         """Return the batch with our token; None if no lookup lists it."""

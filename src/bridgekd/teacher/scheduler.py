@@ -23,6 +23,7 @@ from bridgekd.ledger.ledger import Purpose
 from bridgekd.ledger.sql import StoredAnswer
 from bridgekd.records import Completion
 from bridgekd.teacher.attempts import Attempts
+from bridgekd.teacher.failed_requests import FailedRequests
 from bridgekd.teacher.rate_limit import Throttle
 from bridgekd.teacher.transport import PendingRequest, TransportContext
 
@@ -33,6 +34,9 @@ INTERRUPT_GRACE_S = 5.0  # for open requests after Ctrl-C
 RESERVE_AHEAD = 0.25
 MAX_FIRST_REFUSALS = 8  # without an answer: the recipe is wrong, not the questions
 MAX_REFUSALS_IN_A_ROW = 25  # after an answer: the account is as likely a cause as the questions
+SHOWN_WAIT_S = 10.0  # a longer wait is shown to the user
+# A minute's limit without a hint needs longer waits than an error does.
+RATE_LIMIT_BACKOFF = 8
 RESUME_HINT = "All answers so far are saved. Fix this and run the same command again to continue."
 
 AcceptFunction = Callable[[str, str, str], bool]  # (example id, state of the row, text)
@@ -70,6 +74,7 @@ class RequestScheduler:
         self.budget = BudgetTracker(spec.limits)
         self._spec, self._answers, self._resolved = spec, context.answers, context.resolved
         self._commits, self._ledger = context.commits, context.commits.ledger
+        self._note = context.note
         self._teacher, self._transport = context.resolved.teacher, context.resolved.transport
         self._host = context.resolved.host
         self._connection = self._transport.open(context)
@@ -89,6 +94,9 @@ class RequestScheduler:
         self._last_refusal = ""
         self._n_answered = 0  # new or reused
         self._answered_at = -math.inf
+        self._failed = FailedRequests()
+        self._admission_ended = False  # for now: no request fits beside the open ones
+        self._shown_until = -math.inf  # the end of the last wait that was shown
         self._unknown_microusd = 0  # maximum cost of requests that gave no answer
 
     async def run(self, requests: Iterable[TeacherRequest]) -> StopReason:
@@ -122,7 +130,9 @@ class RequestScheduler:
                 if not self._in_flight:
                     await self._stop_if_all_refused()
                     return limit
+                self._admission_ended = True
                 await self._wait_any()
+            self._admission_ended = False
             if stored is not None:
                 self._reuse_answer(pending, stored)
                 continue
@@ -130,9 +140,10 @@ class RequestScheduler:
                 self._resolved.check_prompt_length(request.id, pending.max_cost)
             await self._stop_if_all_refused(MAX_REFUSALS_IN_A_ROW)
             self.budget.reserve(max_use)
-            while len(self._in_flight) >= self._max_admitted:
+            while len(self._in_flight) - self._failed.count_beside() >= self._max_admitted:
                 await self._wait_any()
             self._in_flight[pending.key] = asyncio.create_task(self._send_until_final(pending))
+        self._admission_ended = True
         while self._in_flight:
             await self._wait_any()
         await self._stop_if_all_refused()
@@ -194,7 +205,7 @@ class RequestScheduler:
     async def _wait_any(self, *others: "asyncio.Task[None]") -> None:
         """Wait until an open request or another task has ended; raise the request's error."""
         self._admission_waits = True
-        self._flush_if_idle()
+        self._continue_if_idle()
         await asyncio.wait(
             [*self._in_flight.values(), *others], return_when=asyncio.FIRST_COMPLETED
         )
@@ -206,89 +217,145 @@ class RequestScheduler:
     def _waiting(self) -> Iterator[None]:
         """Count a request that can continue only after another one has ended."""
         self._n_waiting += 1
-        asyncio.get_running_loop().call_soon(self._flush_if_idle)
+        asyncio.get_running_loop().call_soon(self._continue_if_idle)
         try:
             yield
         finally:
             self._n_waiting -= 1
 
-    def _flush_if_idle(self) -> None:
+    def _continue_if_idle(self) -> None:
         """Send the collected requests if no more can come before some of them have ended."""
         if self._admission_waits and self._n_waiting == len(self._in_flight):
+            if self._failed.n_waiting == len(self._in_flight):
+                self._failed.decide(is_end=self._admission_ended)
             self._connection.flush()
 
     async def _send_until_final(self, pending: PendingRequest) -> None:
-        """Send until there is an answer; each try is an attempt of its own."""
+        """Send until there is an answer; each try is an attempt of its own.
+
+        A request that fails while others are answered is tried once more, and then is final.
+        """
         rng = random.Random(pending.key)  # only for waiting times: it never changes a row
-        n_failed = 0
+        sent_at = first_failed_at = math.inf
+        n_attempts, n_failed, is_last = 0, 0, False
         while True:
             while not await self._attempts.try_reserve(pending):
                 with self._waiting():
                     await self._attempts.wait_for_close()
-            self.n_sent += 1
-            outcome, is_served = await self._send(pending)
+            self.n_sent, n_attempts, last_sent_at = self.n_sent + 1, n_attempts + 1, sent_at
+            outcome, sent_at = await self._send(pending, is_last)
             if outcome is None or outcome.kind in ("answered", "refused") or self._stopping:
                 return
+            first_failed_at = min(first_failed_at, asyncio.get_running_loop().time())
+            is_served = outcome.rate_limited and self._is_other_served(sent_at, last_sent_at)
             n_failed += not is_served
-            if n_failed >= self._teacher.max_attempts:
-                raise TeacherUnavailableError(
-                    f"{self._host} gave no answer for example {pending.request.id} in {n_failed} "
-                    f"attempts (the last: {outcome.reason}). {RESUME_HINT}"
-                )
-            if self._transport.survives_process:
-                continue  # it goes into the next batch
-            wait_s = compute_backoff_s(max(1, n_failed), self._spec.backoff_s, MAX_BACKOFF_S, rng)
-            if is_served and outcome.retry_after_s is not None:
-                wait_s = 0.0  # the server said when, and the throttle spaces the requests
-            await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
+            is_over = n_failed >= self._teacher.max_attempts and not is_served
+            if is_over or outcome.kind == "rejected":
+                await self._check_fails_alone(pending, outcome, n_attempts, first_failed_at)
+                is_last = True
+            elif not self._transport.survives_process:  # else it goes into the next batch
+                await self._wait_to_retry(outcome, n_failed, rng, is_served=is_served)
 
-    async def _send(self, pending: PendingRequest) -> tuple[RequestOutcome | None, bool]:
-        """Return the outcome of one attempt (None: never sent), and whether others were served.
+    async def _wait_to_retry(
+        self, outcome: RequestOutcome, n_failed: int, rng: random.Random, *, is_served: bool
+    ) -> None:
+        """Wait as long as the server asks and the backoff says; show a long wait."""
+        told_s, base_s = outcome.retry_after_s, self._spec.backoff_s
+        if outcome.rate_limited and told_s is None and not is_served:
+            base_s *= RATE_LIMIT_BACKOFF
+        wait_s = compute_backoff_s(max(1, n_failed), base_s, MAX_BACKOFF_S, rng)
+        if is_served and told_s is not None:
+            wait_s = 0.0  # the throttle spaces the requests
+        wait_s += told_s or 0.0
+        until = asyncio.get_running_loop().time() + wait_s
+        if wait_s >= SHOWN_WAIT_S and until >= self._shown_until + SHOWN_WAIT_S:
+            self._shown_until = until
+            why = "asks to wait" if told_s else "did not answer; the next try is in"
+            self._note(f"{self._host} {why} {wait_s:.0f} s ({outcome.reason}).")
+        await asyncio.sleep(wait_s)
 
-        A rate limit while the server serves other requests is not a sign of a dead server.
+    async def _check_fails_alone(
+        self, pending: PendingRequest, outcome: RequestOutcome, n_attempts: int, failed_at: float
+    ) -> None:
+        """Wait for the fate of other requests. `failed_at` is the time of the first failure.
+
+        Raises TeacherUnavailableError if the server, and not this request, is the cause.
         """
+        if not outcome.is_server_fault and self._failed.allows_another(self._n_answered):
+            is_known = self._n_answered > 0  # new or reused: the recipe is right
+            n_before = self._ledger.count_attempts(pending.key) - n_attempts
+            with self._waiting():
+                if await self._failed.wait(
+                    outcome, failed_at, has_failed_before=is_known and n_before > 0
+                ):
+                    return
+        if outcome.kind == "rejected":
+            raise TeacherUnavailableError(
+                f"{self._host} cannot be used: {outcome.reason}. {RESUME_HINT}"
+            )
+        raise TeacherUnavailableError(
+            f"{self._host} gave no answer for example {pending.request.id} in {n_attempts} "
+            f"attempts (the last: {outcome.reason}). {RESUME_HINT}"
+        )
+
+    async def _send(
+        self, pending: PendingRequest, is_last: bool
+    ) -> tuple[RequestOutcome | None, float]:
+        """Return the outcome of one attempt (None: never sent), and when it was sent."""
         async with self._throttle.acquire(pending.max_cost.n_tokens) as sent_at:
             if self._has_failed:
-                return None, False
+                return None, sent_at
             self._sent[pending.key] = sent_at
             with self._waiting():
                 outcome = await self._connection.send(pending)
             try:  # no next request is sent before this outcome is known
-                outcome = await self._finish_attempt(pending, outcome)
+                outcome = await self._finish_attempt(pending, outcome, is_last)
             except BaseException:
                 self._has_failed = True
                 raise
-        if not outcome.rate_limited:
-            return outcome, False
-        self._throttle.record_rate_limit(sent_at)
-        return outcome, self._is_other_served(sent_at)
+        if outcome.rate_limited:
+            self._throttle.record_rate_limit(sent_at)
+        return outcome, sent_at
 
-    def _is_other_served(self, sent_at: float) -> bool:
-        """Return whether the server answered a request after `sent_at`, or is answering one.
+    def _is_other_served(self, sent_at: float, last_sent_at: float) -> bool:
+        """Return whether the server answered a request since the last try, or is answering one.
 
-        A request counts as being answered if it is open for much longer than the rejection took.
+        A rate limit while the server serves other requests is not a sign of a dead server. A
+        request counts as being answered if it is open for much longer than the rejection took.
         """
         now = asyncio.get_running_loop().time()
         oldest = min(self._sent.values(), default=now)
-        return self._answered_at > sent_at or now - oldest > 2 * (now - sent_at) + 0.1
+        return (
+            self._answered_at > min(sent_at, last_sent_at)
+            or now - oldest > 2 * (now - sent_at) + 0.1
+        )
 
     async def _finish_attempt(
-        self, pending: PendingRequest, outcome: RequestOutcome
+        self, pending: PendingRequest, outcome: RequestOutcome, is_last: bool
     ) -> RequestOutcome:
         """Close an attempt and keep its row, or raise if the purchase cannot continue."""
+        was_refused = outcome.kind == "refused"
         try:
-            outcome, reply, cost = await self._attempts.close(pending, outcome)
+            outcome, reply, cost = await self._attempts.close(pending, outcome, is_last=is_last)
         finally:
-            del self._sent[pending.key]
+            sent_at = self._sent.pop(pending.key)
         self._throttle.refund_tokens(max(0, pending.max_cost.n_tokens - cost.n_tokens))
         if outcome.kind in ("answered", "refused"):
             self._count_refusals(outcome.kind, outcome.reason)
-            self._answered_at = asyncio.get_running_loop().time()
+            if outcome.kind == "answered" or was_refused:
+                self._answered_at = asyncio.get_running_loop().time()
+                self._failed.record_answer(sent_at, self._answered_at)
+            else:
+                self._failed.n_given_up += 1
+                self._note(
+                    f"{self._host} gave no answer for example {pending.request.id}, but answers "
+                    f"others (the last error: {outcome.reason}). Its row stays without an answer."
+                )
             self.spent_microusd += cost.cost_microusd
             self._add_row(pending, reply, cost)
             self._check_tokens(pending, cost)
         else:
-            self._unknown_microusd += cost.cost_microusd * (outcome.kind == "unknown")
+            self._unknown_microusd += cost.cost_microusd
             self._check_can_continue(outcome)
         return outcome
 

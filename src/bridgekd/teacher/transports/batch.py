@@ -245,7 +245,7 @@ class BatchConnection(TeacherConnection):
             return RequestOutcome("answered", raw=redact(result.body), request_id=request_id)
         outcome = self._client.classify_status(result.status, redact(result.body), request_id)
         # A rate limit inside a batch is not one for the requests of this client.
-        return replace(outcome, rate_limited=False)
+        return replace(outcome, rate_limited=False, retry_after_s=None)
 
     def _save(self, attempt_id: int, outcome: RequestOutcome) -> None:
         """Store an outcome at the price its batch was sent with; `settle_batch` reads answers."""
