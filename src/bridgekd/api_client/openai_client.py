@@ -132,12 +132,14 @@ class ApiClient:
             return replace(outcome, status=exc.status_code)
         except openai.APIConnectionError as exc:
             cause = exc.__cause__
-            if isinstance(cause, ResponseTooLargeError):
+            if isinstance(cause, ResponseTooLargeError):  # openai 2 wraps it
                 return RequestOutcome("answered", reason=str(cause))
             never_sent = type(cause).__name__ in _NEVER_SENT
             reason = self.redact(f"{type(cause).__name__}: {cause}" if cause else str(exc))[:300]
             kind: Literal["failed", "unknown"] = "failed" if never_sent else "unknown"
             return RequestOutcome(kind, reason=reason, is_server_fault=never_sent)
+        except ResponseTooLargeError as exc:
+            return RequestOutcome("answered", reason=str(exc))
         except TimeoutError:
             return RequestOutcome("unknown", reason=f"no answer within {timeout_s:g} s")
         except openai.OpenAIError as exc:

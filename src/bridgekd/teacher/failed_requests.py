@@ -43,6 +43,11 @@ class FailedRequests:
         """The number of requests that wait for the fate of others."""
         return len(self._waiting)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may be sent in place of one that will wait now."""
+        return self.n_waiting < MAX_WAITING
+
     def count_beside(self) -> int:
         """Return how many requests may be open beside the usual maximum."""
         return self.n_waiting if self.n_waiting <= MAX_WAITING else 0

@@ -87,6 +87,7 @@ class RequestScheduler:
         self._sent: dict[str, float] = {}  # by key: when the open attempt was sent
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._admission_waits = False
+        self._room: asyncio.Future[None] | None = None  # ends a wait of the admission
         self._n_waiting = 0  # of those in flight: wait for an answer or for budget in the ledger
         self._stopping = False
         self._has_failed = False  # an answer ended the purchase: no further request is sent
@@ -203,12 +204,14 @@ class RequestScheduler:
             await self._wait_any()
 
     async def _wait_any(self, *others: "asyncio.Task[None]") -> None:
-        """Wait until an open request or another task has ended; raise the request's error."""
-        self._admission_waits = True
+        """Wait until an open request or another task has ended, or there is room for one more.
+
+        Raises the error of a request.
+        """
+        self._admission_waits, self._room = True, asyncio.get_running_loop().create_future()
         self._continue_if_idle()
-        await asyncio.wait(
-            [*self._in_flight.values(), *others], return_when=asyncio.FIRST_COMPLETED
-        )
+        awaited = [self._room, *self._in_flight.values(), *others]
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         self._admission_waits = False
         for key in [key for key, task in self._in_flight.items() if task.done()]:
             self._in_flight.pop(key).result()
@@ -284,6 +287,9 @@ class RequestScheduler:
         if not outcome.is_server_fault and self._failed.allows_another(self._n_answered):
             is_known = self._n_answered > 0  # new or reused: the recipe is right
             n_before = self._ledger.count_attempts(pending.key) - n_attempts
+            if self._failed.has_room and self._room is not None and not self._room.done():
+                self._room.set_result(None)
+                self._admission_waits = False  # until it has looked for another request
             with self._waiting():
                 if await self._failed.wait(
                     outcome, failed_at, has_failed_before=is_known and n_before > 0
