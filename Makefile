@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test test-gpu chaos check format sandbox-models bench-teacher bench-lm bench-selection reproduce choosing docs clean
+.PHONY: demo test test-gpu chaos check format sandbox-models bench-teacher bench-lm bench-selection reproduce choosing real docs clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
@@ -53,6 +53,10 @@ reproduce: $(READY)  ## the papers' claims into docs and README: five seeds, abo
 
 choosing: $(READY)  ## what choosing buys in the sandbox, into docs: strategies, budgets, TA-in-the-Loop (three hours; goes on)
 	$(BIN)/python benchmarks/reproduce.py strategies loop --write
+
+real: $(READY)  ## real questions, pretrained models, recorded teachers, into benchmarks/real/results; TASK=svamp: one task; goes on (one to two hours a task and seed on one core)
+	$(if $(BRIDGEKD_MODELS),,$(error BRIDGEKD_MODELS names no folder of pretrained models; see benchmarks/README.md))
+	$(BIN)/python benchmarks/real/compare_methods.py $(TASK)
 
 docs: $(READY)  ## the documentation as a site in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -72,7 +72,8 @@ class ModelServer(ThreadingHTTPServer):
             **sampled,
         )
         text = self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
-        return {"index": 0, "text": text, "finish_reason": "stop"}
+        is_cut_off = out.shape[1] == len(ids) + body["max_tokens"]
+        return {"index": 0, "text": text, "finish_reason": "length" if is_cut_off else "stop"}
 
     def echo(self, body, ids):
         import torch

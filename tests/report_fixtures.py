@@ -24,6 +24,7 @@ from bridgekd.stats.metrics import (
     ReferenceDifference,
 )
 from bridgekd.stats.mixed_effects import Estimate
+from bridgekd.throughput import GenerationSpeed
 
 PLOTS = make_environment().get_template("plots.html").module
 HOSTILE = "</title></svg><script>alert('x')</script> \"quoted\" \x00\x08\u202e & <b>"
@@ -115,5 +116,7 @@ def make_report_data(arms=None, **changes):
                               "Who is | where?", HOSTILE, "wrong: b"),
         ),
         "calibrations": (("Rationales", Calibration(60, 0.1, None, ())),),
+        "cut_off": (("Answers to the test questions, Bridge",
+                     GenerationSpeed(150, 9000, 14400, 60.0, 240.0, n_cut_off=149)),),
     } | changes  # fmt: skip
     return ReportData(**fields)

@@ -31,11 +31,31 @@ def make_equal(n, seed, d=6):
     return ids, np.ones(n), np.repeat(embeddings[:1], n, axis=0)
 
 
+def make_groups(sizes, seed=0, spread=1e-4):
+    """Return a pool of tight groups in random directions; rows are in the order of groups."""
+    ids, difficulty, noise = make_pool(sum(sizes), seed)
+    centers = np.eye(6, dtype=np.float32)[: len(sizes)]
+    embeddings = np.repeat(centers, sizes, axis=0) + spread * noise
+    return ids, difficulty, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
 def get_domains(ids):
     return [DOMAINS[int(id[1:]) % 7 % 3] for id in ids]
 
 
-def rank(strategy, ids, difficulty, embeddings, n=5, *, seed=0, domains=(), asked=(), **options):
+def rank(
+    strategy,
+    ids,
+    difficulty,
+    embeddings,
+    n=5,
+    *,
+    seed=0,
+    domains=(),
+    asked=(),
+    quotas=None,
+    **options,
+):
     """Return the ranking by a strategy, or by its name."""
     variant = STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy
     return rank_pool(
@@ -46,6 +66,7 @@ def rank(strategy, ids, difficulty, embeddings, n=5, *, seed=0, domains=(), aske
         embeddings,
         domains=domains,
         already_queried=asked,
+        quotas=quotas,
         n_selected=n,
         seed=seed,
     )

@@ -107,7 +107,8 @@ def test_a_gold_answer_that_is_not_one_number_is_none(gold):
     ("gold", "value"),
     [("36 cm^2", "36"), ("$1,500.50 per month", "3001/2"), ("7 + 5 = 12\n#### 12", "12"),
      ("45 %", "45"), ("10^5", "100000"), ("2.5 x 10^4", "25000"), ("x = 6", "6"), ("3¼", "13/4"),
-     ("72k", "72000"), ("9 °C", "9"), ("1 and 2/3", "5/3"), ("USD 40", "40"),
+     ("$72k", "72000"), ("10³", "1000"), ("2^{10}", "1024"), ("3,5 km", "7/2"),
+     ("9 °C", "9"), ("1 and 2/3", "5/3"), ("USD 40", "40"),
      ("$2.5 million", "2500000")],
 )  # fmt: skip
 def test_a_gold_answer_may_have_a_currency_a_unit_or_a_solution(gold, value):
@@ -237,7 +238,8 @@ def test_choices_that_differ_in_case_are_separated_by_letter_and_equal_ones_are_
 @pytest.mark.parametrize(
     "gold",
     ["72K", "1.2B", "5 bn", "2 dozen", "two thirds", "three point five", "one or two", "5 to ten",
-     "10³", "5x", "2π", "5 minus two", "7 l of 9"],
+     "72k", "5x", "2π", "5 minus two", "7 l of 9", "7r^2", "3s", "9-y", "(7,200)", "(0,5)", "0,5",
+     "2,7", "7/3,4", "3x(x+1)", "4!", "2k"],
 )  # fmt: skip
 def test_a_gold_number_with_something_else_than_a_unit_is_refused(gold):
     assert not NUMBER.is_gold(gold)

@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import stat
 import time
 
 import pytest
@@ -126,7 +127,11 @@ def test_only_saved_progress_of_failed_stage_is_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [(errno.ENOSPC, "The disk is full"), (errno.EROFS, "The disk is read-only")],
+    [
+        (errno.ENOSPC, "The disk is full"),
+        (errno.EROFS, "The disk is read-only"),
+        (errno.ENOENT, "was removed meanwhile"),
+    ],
 )
 def test_disk_error_has_next_step(tmp_path, ctx, code, advice):
     store = Store(tmp_path / "runs")
@@ -188,3 +193,11 @@ def test_folder_without_model_is_named(tmp_path):
 def test_fingerprint_of_hub_model_is_id_and_revision(tmp_path):
     model = resolve_model("Qwen/Qwen2.5-0.5B", tmp_path, "v2")
     assert model == Artifact("hub", "hub:Qwen/Qwen2.5-0.5B@v2", model.path)
+
+
+def test_store_is_for_its_owner_only(tmp_path, ctx):
+    (tmp_path / "open").mkdir()
+    for folder in (tmp_path / "runs", tmp_path / "open"):
+        artifact = Store(folder).make(WRITE, Settings(), ctx)
+        assert stat.S_IMODE(artifact.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "runs").stat().st_mode) == 0o700

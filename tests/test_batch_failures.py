@@ -152,7 +152,8 @@ def test_an_answer_that_is_no_chat_completion_is_sent_once_more(tmp_path, n_brok
     with run_teacher_server(words) as server:
         BatchServerSpy(server, hook)
         result = buy_batch(path, server, pool(20))
-        assert result.completions[3].state == ("answered" if n_broken == 1 else "refused")
+        states = [row.state for row in result.completions]
+        assert states.count("refused") == n_broken - 1
         assert (sum(counts(path).values()), counts(path)["unparsable"], n_open(path)) == (21, 1, 0)
         assert (len(ids), len(set(ids))) == (2, 1)
         assert server.billed <= held(path)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from contextlib import chdir
+from pathlib import Path
 
 import pytest
 
@@ -204,3 +206,27 @@ COMMANDS = ("run", "plan", "compare", "status", "report", "export", "ask", "init
 def test_every_command_s_help_has_an_example(command, tmp_path, bridgekd):
     code, text = bridgekd(command, "--help", cwd=tmp_path)
     assert code == 0 and f"Example: bridgekd {command}" in text
+
+
+@pytest.fixture
+def finished(runs, tmp_path):
+    """A copy of the folder of a finished run, which a test may damage."""
+    return Path(shutil.copytree(runs.parent, tmp_path / "tiny"))
+
+
+@pytest.mark.parametrize("loss", ["removed", "emptied"])
+def test_empty_ledger_of_a_store_with_purchases_is_a_warning(finished, bridgekd, monkeypatch, loss):
+    monkeypatch.setenv("TEACHER_KEY", "canary-key-0123456789")
+    arguments = ["plan", "tiny.yaml", "--set", "budget.queries=30%"]
+    warning = "has no answers, but runs in"
+    assert warning not in bridgekd(*arguments, cwd=finished)[1]
+    (finished / "ledger.db").unlink()
+    if loss == "emptied":
+        (finished / "ledger.db").touch()
+    code, text = bridgekd(*arguments, cwd=finished)
+    assert code == 0 and text.count(warning) == 1, text
+    assert warning not in bridgekd(*arguments, "--set", "ledger=other.db", cwd=finished)[1]
+    key = ["--set", "teacher.api_key_env=TEACHER_KEY"]
+    code, text = bridgekd("run", *arguments[1:], *key, cwd=finished)
+    assert (code, text.count(warning)) == (2, 1), text
+    assert "Purchase not confirmed" in text

@@ -35,7 +35,7 @@ def test_same_row_is_read_from_jsonl_csv_and_parquet(tmp_path):
     ("text", "message"),
     [
         ('{"q": "a", "a": "b"}\n{"q": "a", "a": \n', r"x\.jsonl line 2: Broken JSON at column"),
-        ('{"q": "a", "a": "b"}\n\n[1]\n', r"line 3: Expected an object in braces, found '\[1\]"),
+        ('{"q": "a", "a": "b"}\n\n[1]\n', r"line 3: Expected an object in braces, found \[1\]"),
         ('{"ques": "a", "a": "b"}', r"line 1: No column 'q'.*The row has ques, a"),
         ('{"Q": "a", "qq": "b"}', r"line 1: No column 'q'.*Did you mean 'qq'"),
         ('{"q": "a", "a": null}', r"line 1: The answer is missing"),

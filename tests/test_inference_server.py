@@ -1,6 +1,8 @@
 """The assistant on a server: the texts and numbers are those of the same model in process."""
 
+import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from bridgekd.io.sources import resolve_model
 from bridgekd.recipe import AssistantServerOptions
 from bridgekd.records import Example, Message
 from bridgekd.selection.difficulty import MEASURES
+from bridgekd.throughput import Throughput
 from fake_inference_server import serving_model
 from tiny_models import CHATML, write_tiny
 
@@ -92,6 +95,15 @@ def test_confidence_is_that_of_the_model_in_process(server, local, measure):
 def test_entropy_of_a_free_answer_is_refused(server):
     with pytest.raises(InputError, match="example c, which has no choices, needs"):
         logprobs.score_examples(server[0], OPEN, measure=MEASURES.get("entropy"), batch_size=4)
+
+
+def test_texts_that_were_cut_off_are_counted(server):
+    speed, ended = Throughput(), Throughput()
+    texts = generate.generate_texts(server[0], PROMPTS, throughput=speed, **SIZE)
+    longer = generate.generate_texts(server[0], PROMPTS, max_new_tokens=24, batch_size=2)
+    assert speed.n_cut_off == sum(a != b for a, b in zip(texts, longer, strict=True)) > 0
+    generate.generate_texts(server[0], PROMPTS, until=re.compile("."), throughput=ended, **SIZE)
+    assert ended.n_cut_off == 0
 
 
 def test_a_sample_depends_on_its_row_and_seed_alone(server):
@@ -302,3 +314,9 @@ def test_an_adapter_is_served_as_plain_weights(folder, tmp_path, modules):
     assert texts != lm.generate_texts(lm.load_model(folder, device="cpu"), PROMPTS, **SIZE)
     scores = [lm.score_examples(m, OPEN, batch_size=2).difficulty for m in (here, there)]
     assert np.allclose(*scores, atol=1e-4)
+
+
+def test_server_with_its_own_template_gets_no_control_token_of_a_question(server):
+    chat = replace(server[0], prompt_format="chat")
+    with pytest.raises(InputError, match="would read a control token in the text 'Who</s> holds"):
+        generate.generate_texts(chat, [(Message("user", "Who</s> holds it ?"),)], **SIZE)

@@ -9,7 +9,7 @@ import bridgekd
 
 ROOT = Path(bridgekd.__file__).parent
 LAYERS = (  # from the top: a module imports from its own layer or from those below
-    {"__init__", "cli"},
+    {"__init__", "__main__", "cli"},
     {"api"},
     {"plans", "parallel", "exports"},
     {"comparison"},
@@ -23,7 +23,7 @@ LAYERS = (  # from the top: a module imports from its own layer or from those be
     {"api_client", "lm"},
     {"cost", "grading", "selection"},
     {"recipe", "stats", "prompts", "throughput"},
-    {"variants", "records", "errors", "progress", "rng", "__version__"},
+    {"variants", "records", "paths", "errors", "messages", "progress", "rng", "__version__"},
 )
 LEVEL = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
 PURE = ("cost", "grading", "selection", "stats")

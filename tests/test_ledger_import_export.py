@@ -211,7 +211,7 @@ BAD = [
         {"request": BODY | {"max_tokens": None}, "response": raw(None)},
         "number of tokens is unknown",
     ),
-    ({"response": None}, "The response is not a chat completion: 'None'"),
+    ({"response": None}, "The response is not a chat completion: None"),
     ({"response": "<html>"}, "The response is not a chat completion: '<html>'"),
     ({"response": {"error": {"message": "quota"}}}, "The response is not a chat completion"),
     (
@@ -242,6 +242,8 @@ def test_wrong_line_is_named_and_nothing_is_imported(tmp_path, change, message):
     ("change", "message"),
     [
         ({"request": call(8)}, "does not match the request"),
+        ({"state": "anwsered"}, "The state 'anwsered' is not one of a ledger"),
+        ({"state": 2}, "The state 2 is not one of a ledger"),
         ({"state": "truncated"}, "The state is 'truncated', but the response is 'answered'"),
         ({"response": None}, "The state is 'answered', but the response is 'unparsable'"),
         ({"cost_microusd": None}, "cost_microusd is None. It must be a whole number"),

@@ -59,7 +59,7 @@ def test_logits_exist_at_scored_positions_only(local):
     )
     compute_row_means(local, ROWS, forward.token_nll)
     handle.remove()
-    assert seen == [(1, 8, 300)]  # 2 + 5 + 1 tokens
+    assert seen == [(1, 1, 300), (1, 8, 300)]  # one token of the first pass; 2 + 5 + 1 tokens
 
 
 def test_batches_have_at_most_tokens_of_median_rows():

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from bridgekd import lm
 from bridgekd.errors import InputError
+from bridgekd.lm.load import has_fast_bfloat16
 from bridgekd.recipe import LoraOptions
 from bridgekd.records import Message
 from tiny_models import FAMILIES, write_tiny
@@ -34,6 +35,33 @@ def test_half_precision_weights_are_float32_on_cpu(tmp_path):
     local = lm.load_model(folder, device="cpu")
     local.model.to(torch.bfloat16).save_pretrained(folder)
     assert lm.load_model(folder, device="cpu").model.dtype == torch.float32
+
+
+def test_precision_bfloat16_keeps_trained_weights_in_float32(tmp_path):
+    folder = write_tiny(tmp_path)
+
+    def get_dtypes(**options):
+        local = lm.load_model(folder, device="cpu", precision="bfloat16", **options)
+        return {p.requires_grad: p.dtype for p in local.model.parameters()}
+
+    assert set(get_dtypes().values()) == {torch.bfloat16}
+    assert get_dtypes(trainable=True) == {True: torch.float32}
+    lora = get_dtypes(trainable=True, lora=LoraOptions())
+    assert lora == {True: torch.float32, False: torch.bfloat16}
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_frozen_weights_beside_an_adapter_are_as_narrow_as_the_cpu_is_fast(tmp_path, stored):
+    folder = write_tiny(tmp_path)
+    local = lm.load_model(folder, device="cpu")
+    local.model.to(stored).save_pretrained(folder)
+    trained = lm.load_model(folder, device="cpu", trainable=True, lora=LoraOptions()).model
+    frozen = stored if has_fast_bfloat16() else torch.float32
+    assert {p.requires_grad: p.dtype for p in trained.parameters()} == {
+        True: torch.float32,
+        False: frozen,
+    }
+    assert lm.load_model(folder, device="cpu", trainable=True).model.dtype == torch.float32
 
 
 @pytest.mark.parametrize("model", ["no/such/folder", "./nothing", "/nothing/here"])
@@ -71,6 +99,14 @@ def test_unknown_device_is_named():
         lm.resolve_device("cpu:1")
     assert lm.resolve_device("cpu") == "cpu"
     assert lm.resolve_device("auto") in ("cpu", "cuda", "mps")
+
+
+def test_missing_template_is_reported_once_per_model(tmp_path, caplog):
+    folder = write_tiny(tmp_path, template=None)
+    for _ in range(2):
+        lm.load_remote_tokenizer(folder)
+    (record,) = caplog.records
+    assert f"{folder} has no chat template. Its prompt is plain text" in record.getMessage()
 
 
 def test_tokenizer_without_padding_or_template_gets_both(tmp_path):

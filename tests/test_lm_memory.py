@@ -1,5 +1,7 @@
 """Batches fit into free memory and are halved when memory runs out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from bridgekd import lm
 from bridgekd.errors import InputError
 from bridgekd.lm import memory
-from bridgekd.recipe import RuntimeOptions
+from bridgekd.lm.forward import MAX_LOGITS, compute_states_at
+from bridgekd.recipe import LoraOptions, RuntimeOptions
 from bridgekd.records import Example, Message
 from bridgekd.selection.difficulty.entropy import MEASURE as ENTROPY
 from bridgekd.selection.difficulty.margin import MEASURE as MARGIN
@@ -115,20 +118,83 @@ def test_micro_batch_of_training_fits_free_memory(tmp_path):
     base = write_tiny(tmp_path / "base", "llama", "word_level")
     local = lm.load_model(base, device="cpu", trainable=True)
     n_weights = sum(p.numel() for p in local.model.parameters())
-    token = memory.estimate_token_cost(local).training
-    free = int((12 * n_weights + 64 * token) / memory.USABLE_FRACTION)
+    n_output = local.model.get_output_embeddings().weight.numel()
+    cost = memory.estimate_token_cost(local)
+    fixed = 12 * n_weights + 8 * n_output + memory.LOGIT_BYTES * MAX_LOGITS
+    tokens = 64 * (cost.training + 60 * cost.attention)
+    frees = {"rich": 10**12, "poor": 2 * (fixed + tokens), "broke": 12 * n_weights}
     logs = {
         name: tune(
-            base, tmp_path / name, free_bytes=n, runtime=RuntimeOptions(checkpoint_interval_s=1e9)
+            base, tmp_path / name, free_bytes=n, runtime=RuntimeOptions(checkpoint_interval_s=1e5)
         )
-        for name, n in (("rich", 10**12), ("poor", free), ("broke", 0))
+        for name, n in frees.items()
     }
     assert logs["rich"].micro_tokens is None and not logs["rich"].gradient_checkpointing
     assert logs["poor"].micro_tokens == 64 and not logs["poor"].gradient_checkpointing
     assert logs["broke"].gradient_checkpointing
-    losses = [[line["loss"] for line in metrics(tmp_path / name)] for name in logs]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
+    lines = [metrics(tmp_path / name) for name in logs]
+    assert (
+        len({log.n_updates for log in logs.values()})
+        == len({log.n_tokens for log in logs.values()})
+        == 1
+    )
+    for other in lines[1:]:
+        for name in ("loss", "grad_norm"):  # of the first update, before differences grow
+            assert other[0][name] == pytest.approx(lines[0][0][name], rel=1e-5)
+        assert [line["loss"] for line in other] == pytest.approx(
+            [line["loss"] for line in lines[0]], rel=1e-4
+        )
+
+
+def test_a_training_whose_optimizer_does_not_fit_raises_input_error_before_it_starts(tmp_path):
+    base = write_tiny(tmp_path / "base", "llama", "word_level")
+    local = lm.load_model(base, device="cpu", trainable=True)
+    n = 12 * sum(p.numel() for p in local.model.parameters())
+    with pytest.raises(
+        InputError, match=r"Memory does not hold a training of .*/base: .* Use lora"
+    ):
+        tune(base, tmp_path / "out", free_bytes=n - 1)
+    assert tune(base, tmp_path / "lora", free_bytes=n - 1, lora=LoraOptions(r=2)).n_updates == 6
+
+
+def measure_kept_bytes(local, n_rows, length):
+    """Return what autograd keeps of a forward pass, without the weights."""
+    weights = {p.untyped_storage().data_ptr() for p in local.model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    ids = torch.randint(5, 25, (n_rows, length))
+    mask = torch.ones_like(ids)
+    mask[0, -3:] = 0
+    arguments = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        compute_states_at(local.model, torch.tensor([0]), arguments)
+    return sum(n for n, _ in kept.values())
+
+
+@pytest.mark.parametrize("lora", [None, LoraOptions(r=2)], ids=["all weights", "lora"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_estimated_activations_are_those_that_autograd_keeps(tmp_path, family, attention, lora):
+    base = write_tiny(tmp_path, family, "word_level")
+    local = lm.load_model(base, device="cpu", trainable=True, attention=attention, lora=lora)
+    cost = memory.estimate_token_cost(local)
+    for n_rows, length in ((8, 40), (1, 400)):
+        estimate = n_rows * length * (cost.training + length * cost.attention)
+        assert 0.9 < estimate / measure_kept_bytes(local, n_rows, length) < 2
+
+
+def test_a_cpu_gets_no_larger_micro_batch_than_is_useful(tmp_path):
+    base = write_tiny(tmp_path, "llama", "word_level")
+    local = replace(lm.load_model(base, device="cpu", trainable=True), free_bytes=10**15)
+    cost = memory.estimate_token_cost(local)
+    n = memory.choose_micro_tokens(local, 1, 10)
+    assert n <= memory.MAX_ACTIVATION_BYTES / (cost.training + 10 * cost.attention) < 2 * n
 
 
 def test_control_group_limits_count_and_cached_files_are_free(tmp_path):

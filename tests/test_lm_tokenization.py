@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 
 from bridgekd.errors import InputError
@@ -125,6 +126,15 @@ def test_turn_ends_with_token_of_template():
     assert find_turn_end_id(tok) == tok.convert_tokens_to_ids("<|im_end|>")
     tok.chat_template = FALLBACK_TEMPLATE
     assert find_turn_end_id(tok) == tok.eos_token_id
+
+
+@pytest.mark.parametrize(("template", "end"), [(FALLBACK_TEMPLATE, "</s>"), (CHATML, "<|im_end|>")])
+def test_line_break_that_is_an_added_token_ends_no_turn(template, end):
+    tok = tiny_tokenizer("byte_level", template)
+    tok.add_tokens([AddedToken("\n", normalized=False)])
+    assert tok("\n")["input_ids"] == [len(tok) - 1]
+    (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])
+    assert row.ids[-1] == find_turn_end_id(tok) == tok.convert_tokens_to_ids(end)
 
 
 def test_stop_ids_are_turn_end_eos_and_those_of_model():

@@ -5,6 +5,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,6 +15,8 @@ import bridgekd
 from bridgekd.io.row_files import read_rows
 from bridgekd.records import Completion, Example, Pick, Rationale
 from bridgekd.rng import make_rng
+from bridgekd.sandbox.teacher_server import TeacherServer, run_teacher_server
+from conftest import TINY_RECIPE
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bridgekd.lm.training_loop", "bridgekd.lm.score", "bridgekd.api"])
@@ -65,9 +70,45 @@ def artifact(store, stage):
     return folder
 
 
-def test_bridge_runs_from_files_to_a_report(tiny, teacher):
-    result = bridgekd.run(tiny)
-    store = tiny.parent / "runs"
+class FinishedRun(NamedTuple):
+    """A run that tests only read: its recipe, its plan, its result and its teacher."""
+
+    recipe: Path
+    plan: bridgekd.Plan
+    result: bridgekd.RunResult
+    teacher: TeacherServer
+
+    @property
+    def store(self):
+        return self.recipe.parent / "runs"
+
+
+@contextmanager
+def finish_run(world_files, folder, methods):
+    shutil.copytree(world_files, folder)
+    recipe = folder / "tiny.yaml"
+    with run_teacher_server(wrong_rate=0.0) as teacher:
+        recipe.write_text(TINY_RECIPE % teacher.base_url)
+        plan = bridgekd.plan(recipe, methods=methods)
+        yield FinishedRun(recipe, plan, bridgekd.run(recipe, methods=methods), teacher)
+
+
+@pytest.fixture(scope="module")
+def finished(world_files, tmp_path_factory):
+    """A finished run of bridge."""
+    with finish_run(world_files, tmp_path_factory.mktemp("finished") / "tiny", []) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def compared(world_files, tmp_path_factory):
+    """A finished comparison that was not killed."""
+    with finish_run(world_files, tmp_path_factory.mktemp("compared") / "tiny", BOTH) as run:
+        yield run
+
+
+def test_bridge_runs_from_files_to_a_report(finished):
+    result, store = finished.result, finished.store
     metadata = json.loads((store / "tiny.json").read_text())
     assert sorted({row["stage"] for row in metadata["stages"]}) == sorted(STAGES)
     assert metadata["state"] == "done"
@@ -79,7 +120,7 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     stats = json.loads((artifact(store, "annotate") / "manifest.json").read_text())["stats"]
     assert stats["generation"]["n_texts"] == 60
     assert 0 < stats["generation"]["n_generated_tokens"] <= 60 * 8
-    assert teacher.calls.total() == 12 + 5
+    assert finished.teacher.calls.total() == 12 + 5
     arm = result.metrics.arms["bridge"]
     assert (arm.n_test, arm.n_queries) == (20, 12)
     assert arm.spend_usd == pytest.approx(sum(c.cost_microusd for c in completions) / 1e6)
@@ -87,13 +128,15 @@ def test_bridge_runs_from_files_to_a_report(tiny, teacher):
     assert "<svg" in result.report.read_text()
 
 
-def test_second_run_sends_and_trains_nothing(tiny, teacher):
-    first = bridgekd.run(tiny, methods=BOTH)
-    calls, folders = teacher.calls.total(), sorted((tiny.parent / "runs").iterdir())
+def test_second_run_sends_and_trains_nothing(compared):
+    calls, folders = compared.teacher.calls.total(), sorted(compared.store.iterdir())
     reported = []
-    second = bridgekd.run(tiny, methods=BOTH, progress=lambda *what: reported.append(what))
-    assert second.metrics == first.metrics
-    assert (teacher.calls.total(), sorted((tiny.parent / "runs").iterdir())) == (calls, folders)
+    second = bridgekd.run(
+        compared.recipe, methods=BOTH, progress=lambda *what: reported.append(what)
+    )
+    assert second.metrics == compared.result.metrics
+    assert compared.teacher.calls.total() == calls
+    assert sorted(compared.store.iterdir()) == folders
     assert reported == []
 
 
@@ -106,9 +149,8 @@ def test_planning_sends_nothing_and_writes_nothing(tiny, teacher):
     assert sorted(tiny.parent.rglob("*")) == before
 
 
-def test_cost_is_inside_the_plan(tiny):
-    plan = bridgekd.plan(tiny)
-    spend = bridgekd.run(tiny).metrics.arms["bridge"].spend_usd
+def test_cost_is_inside_the_plan(finished):
+    plan, spend = finished.plan, finished.result.metrics.arms["bridge"].spend_usd
     assert plan.train_cost.total.minimum <= spend * 1e6 <= plan.train_cost.total.maximum
 
 
@@ -119,22 +161,21 @@ def test_cost_is_inside_the_plan(tiny):
             "select.strategy={name: bridge_greedy, alpha: 0.9}",
             {"load_pool", "warm_up", "score_pool", "instruct_student"},
         ),
+        ("student.max_new_tokens=20", {"query_teacher", "annotate", "instruct_student"}),
         ("student.train.updates=5", {"query_teacher", "annotate", "instruct_student"}),
         ("annotate.filter=correct", {"query_teacher", "train_assistant", "instruct_student"}),
     ],
 )
-def test_changing_one_key_redoes_only_what_depends_on_it(tiny, override, kept_stages):
-    bridgekd.run(tiny)
-    plan = bridgekd.plan(tiny, overrides=[override])
+def test_changing_one_key_redoes_only_what_depends_on_it(finished, override, kept_stages):
+    plan = bridgekd.plan(finished.recipe, overrides=[override])
     done = {a.stage for a in plan.stages if a.done}
     assert kept_stages <= done
     assert not {"train_student", "evaluate"} & done
 
 
-def test_key_that_changes_no_result_redoes_nothing(tiny):
-    bridgekd.run(tiny)
+def test_key_that_changes_no_result_redoes_nothing(finished):
     for override in ("teacher.base_url=http://127.0.0.1:9/v1", "teacher.max_concurrent_requests=3"):
-        plan = bridgekd.plan(tiny, overrides=[override])
+        plan = bridgekd.plan(finished.recipe, overrides=[override])
         assert {a.stage for a in plan.stages if not a.done} <= {"report"}
 
 
@@ -158,23 +199,19 @@ def test_budget_in_dollars_is_a_normal_end(tiny, teacher):
     assert result.metrics.arms["bridge"].spend_usd <= 0.012
 
 
-def test_filled_ledger_gives_the_rows_of_an_empty_one(tiny, teacher):
-    bridgekd.run(tiny)
-    first = rows_of(tiny.parent / "runs")
-    shutil.rmtree(tiny.parent / "runs")
-    calls = teacher.calls.total()
-    bridgekd.run(tiny)
-    assert differing(rows_of(tiny.parent / "runs"), first) == []
-    assert teacher.calls.total() == calls
+def test_filled_ledger_gives_the_rows_of_an_empty_one(finished, tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(finished.recipe.parent, folder, ignore=shutil.ignore_patterns("runs"))
+    calls = finished.teacher.calls.total()
+    bridgekd.run(folder / "tiny.yaml")
+    assert differing(rows_of(folder / "runs"), rows_of(finished.store)) == []
+    assert finished.teacher.calls.total() == calls
 
 
-@pytest.fixture
-def undisturbed(tiny, tmp_path):
+@pytest.fixture(scope="module")
+def undisturbed(compared):
     """The rows of a run that was not killed, with a ledger of its own."""
-    folder = tmp_path / "undisturbed"
-    shutil.copytree(tiny.parent, folder)
-    bridgekd.run(folder / "tiny.yaml", methods=BOTH)
-    return rows_of(folder / "runs")
+    return rows_of(compared.store)
 
 
 def test_run_killed_in_any_stage_ends_with_the_same_rows(tiny, undisturbed):

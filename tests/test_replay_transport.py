@@ -187,3 +187,90 @@ def test_a_run_trains_on_recordings_and_reports_missing_ones(tiny, monkeypatch):
     )  # in the full pool: none is selected yet
     assert any(note.startswith(f"{n_missing} of the 12 questions") for note in notes)
     assert "unrecorded" in outcome.report.read_text()
+
+
+def batch_line(custom_id, text, status=200, response=None):
+    choices = [{"index": 0, "message": {"role": "assistant", "content": text}}]
+    body = {"choices": choices, "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    body = body if status == 200 else {"error": {"message": text}}
+    response = response or {"status_code": status, "request_id": "r", "body": body}
+    return {"id": "b", "custom_id": custom_id, "response": response, "error": None}
+
+
+LOST = {"response": None, "error": {"code": "batch_expired", "message": "It expired."}}
+
+
+def test_the_output_file_of_a_batch_is_joined_by_the_id_of_a_row(tmp_path):
+    failed = [
+        batch_line("e2", "bad", 400),
+        batch_line("e3", "") | LOST,
+        batch_line("e4", "x", 500),
+    ]
+    rows = [batch_line("e1", "one"), *failed, batch_line("e4", "four")]
+    result = replayed(tmp_path, rows, [request(n) for n in (1, 2, 3, 4)])
+    found = [(c.state, c.text) for c in result.completions]
+    assert found == [("answered", "one"), ("refused", ""), ("refused", ""), ("answered", "four")]
+    assert result.charged_microusd == 2 * (7 * 2 + 3 * 10)
+
+
+def batch_task(task, rows, requests, **prompt):
+    write_jsonl(task / "output.jsonl", rows)
+    write_jsonl(
+        task / "input.jsonl",
+        [
+            {
+                "custom_id": i,
+                "method": "POST",
+                "body": {"messages": [{"role": "user", "content": q}]},
+            }
+            for i, q in requests
+        ],
+    )
+    transport = "{name: replay, recordings: output.jsonl, batch_input: input.jsonl}"
+    sets = [f"teacher.transport={transport}", "data.validation_size=0", "budget.queries=100%"]
+    sets += [f"teacher.prompt.{name}='{text}'" for name, text in prompt.items()]
+    plan = api.plan(task / "task.yaml", overrides=sets, methods=["direct"])
+    return plan.purchases[0].n_unrecorded
+
+
+def test_the_output_file_of_a_batch_is_joined_by_the_question_of_its_request(task):
+    rows = [batch_line(f"job-{i}", "Answer: 1") for i in range(30)]
+    asked = [(f"job-{i}", f"What is {i} + 1?") for i in range(30)]
+    assert batch_task(task, rows, asked) == 0
+    assert batch_task(task, rows[:20], asked) == 10
+    framed = [(i, f"Think. {q} ") for i, q in asked]
+    assert batch_task(task, rows, framed) == 30
+    assert batch_task(task, rows, framed, template="Think. {question}") == 0
+
+
+@pytest.mark.parametrize(
+    "rows, requests, message",
+    [
+        ([("b", "x")], [("a", "q")], r"output.jsonl line 1: The custom_id 'b' is not in .*input"),
+        ([("a", "x")], [("a", "q"), ("a", "r")], r"input.jsonl line 2: .* 'a' is there twice"),
+        ([("a", "x")], [(5, "q")], r"input.jsonl line 1 is no request of a batch"),
+        ([("a", "x")], [("a", ["q"])], r"input.jsonl line 1 is no request of a batch"),
+        ([("a", "", 200, 5)], [("a", "q")], r"line 1: 'response' is 5, not an object"),
+        (
+            [("a", "no such model", 404)],
+            [("a", "q")],
+            r"output.jsonl line 1: The request failed: .*no such model",
+        ),
+    ],
+)
+def test_files_that_are_no_batch_are_refused(task, rows, requests, message):
+    with pytest.raises(InputError, match=message):
+        batch_task(task, [batch_line(*row) for row in rows], requests)
+
+
+def test_another_input_file_is_another_teacher(tmp_path):
+    rows = [batch_line("a", "one")]
+    write_jsonl(tmp_path / "o.jsonl", rows)
+    digests = set()
+    for question in ("q", "r"):
+        body = {"messages": [{"role": "user", "content": question}]}
+        write_jsonl(tmp_path / "i.jsonl", [{"custom_id": "a", "body": body}])
+        recordings = read_recording_file(tmp_path / "o.jsonl", tmp_path / "i.jsonl")
+        assert recordings.find("question", question, 0) is not None
+        digests.add(recordings.digest)
+    assert len(digests) == 2

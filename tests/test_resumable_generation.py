@@ -1,6 +1,6 @@
 """Generation of a stage: it ends with the answer, is saved batch by batch, and is counted."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from bridgekd import lm
 from bridgekd.io.artifact_store import RESUME_DIR
 from bridgekd.io.row_files import append_jsonl, read_appended_jsonl
-from bridgekd.recipe import TeacherOptions
+from bridgekd.recipe import RuntimeOptions, TeacherOptions
 from bridgekd.records import Message
 from bridgekd.stages.model_backend import ResumableGenerator, wrap_local_model
 from bridgekd.stages.run_context import RunContext
@@ -20,7 +20,8 @@ PROMPTS = [(Message("user", "Who holds " + "the box " * (k % 3) + "?"),) for k i
 
 
 def make_generator(folder, batch_size=16):
-    return ResumableGenerator(folder, CONTEXT, batch_size, max_new_tokens=30)
+    context = replace(CONTEXT, runtime=RuntimeOptions(assistant_batch_size=batch_size))
+    return ResumableGenerator(folder, context, "assistant", max_new_tokens=30)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,20 @@ def test_text_ends_with_its_answer(local, backend, output_dir):
     assert (
         len(read_appended_jsonl(output_dir / RESUME_DIR / "texts.jsonl")) == 2
     )  # batches of 16 and 4
+
+
+@pytest.mark.parametrize(("max_new_tokens", "n_cut_off"), [(3, 20), (30, 0)])
+def test_user_is_told_how_many_texts_were_cut_off(backend, output_dir, max_new_tokens, n_cut_off):
+    messages = []
+    context = replace(CONTEXT, notify=messages.append)
+    generator = ResumableGenerator(output_dir, context, "student", max_new_tokens)
+    generator.generate(backend, PROMPTS, "write")
+    speed = generator.report_speed()
+    assert speed.n_cut_off == n_cut_off and speed.n_texts == 20
+    assert len(messages) == (n_cut_off > 0)
+    for message in messages:
+        assert message.startswith("20 of 20 texts of the student reached 3 tokens before their")
+        assert message.endswith("Set student.max_new_tokens to 6 or more.")
 
 
 def test_saved_batches_are_reused_and_not_counted_again(backend, output_dir):
@@ -86,4 +101,5 @@ def test_throughput_is_tokens_over_seconds():
         "n_generated_tokens": 100,
         "seconds": 4.0,
         "tokens_per_s": 25.0,
+        "n_cut_off": 0,
     }

@@ -10,6 +10,7 @@ OTHER = {
     "student_batch_size": 5,
     "micro_batch_tokens": 4096,
     "num_processes": 2,
+    "precision": "bfloat16",
     "attn_implementation": "sdpa",
     "checkpoint_interval_s": 7,
     "report_to": "[tensorboard]",

@@ -8,13 +8,28 @@ from hypothesis import given, settings
 from bridgekd.errors import InputError
 from bridgekd.io.row_files import read_rows, write_columns, write_rows
 from bridgekd.records import Pick
+from bridgekd.selection.clusters import run_k_means
 from bridgekd.selection.diversity import center_embeddings, find_nearest_picks
+from bridgekd.selection.features import whiten
 from bridgekd.selection.greedy import select_greedy
+from bridgekd.selection.quotas import allocate_quotas
 from bridgekd.selection.ranking import SelectionPool, rank_normalize
-from bridgekd.selection.strategies.by_domain import allocate_quotas
 from bridgekd.selection.strategies.deita import DEITA_MIN_DISTANCE
-from bridgekd.selection.strategies.medoids import find_medoids, run_k_means
-from selection_pools import DOMAINS, get_domains, make_pool, make_twins, rank, to_picks
+from bridgekd.selection.strategies.medoids import find_medoids
+from bridgekd.selection.strategies.spread import draw_pivotal
+from bridgekd.selection.strategies.swapped import build_kernel
+from bridgekd.selection.strategies.typical import compute_typicality, rank_members
+from bridgekd.selection.strategies.weighted_coverage import compute_width
+from selection_pools import (
+    DOMAINS,
+    get_domains,
+    make_equal,
+    make_groups,
+    make_pool,
+    make_twins,
+    rank,
+    to_picks,
+)
 
 
 def test_rows_and_columns_on_disk_are_the_same(tmp_path):
@@ -235,3 +250,160 @@ def test_new_picks_keep_their_distance_from_earlier_purchases():
     asked = [p.id for p in complete[:3]]
     later = rank("bridge_greedy", ids, difficulty, embeddings, 5, alpha=0, asked=asked)
     assert [p.id for p in to_picks(later, ids)[:5]] == [p.id for p in complete[3:8]]
+
+
+def count_draws(points, n_selected, n_draws=2000, cell_size=100):
+    rng = np.random.default_rng(7)
+    return np.sum(
+        [draw_pivotal(points, n_selected, rng, cell_size=cell_size) for _ in range(n_draws)], axis=0
+    )
+
+
+@pytest.mark.parametrize("n_selected", [1, 4, 9])
+def test_spread_draws_every_question_with_the_chance_of_random(n_selected):
+    """Two tight groups, twins and an outlier; 2,000 draws within 4.5 standard deviations."""
+    rng = np.random.default_rng(1)
+    points = np.repeat([[0.0, 0.0], [5.0, 0.0], [40.0, 9.0]], [8, 5, 1], axis=0)
+    points[:12] += rng.normal(size=(12, 2))
+    counts = count_draws(points.astype(np.float32), n_selected)
+    chance = n_selected / 14
+    assert counts.sum() == 2000 * n_selected
+    limit = 4.5 * np.sqrt(2000 * chance * (1 - chance))
+    assert np.abs(counts - 2000 * chance).max() < limit
+
+
+def test_spread_keeps_the_chances_when_cells_meet():
+    points = np.random.default_rng(2).normal(size=(17, 2)).astype(np.float32)
+    counts = count_draws(points, 5, n_draws=500, cell_size=3)
+    assert counts.sum() == 2500
+    assert np.abs(counts - 500 * 5 / 17).max() < 4.5 * np.sqrt(500 * 5 / 17 * 12 / 17)
+
+
+def test_spread_draws_vary_less_than_random_in_the_shares_of_groups():
+    ids, difficulty, embeddings = make_groups([60, 30, 30])
+    taken = {
+        name: [
+            np.count_nonzero(rank(name, ids, difficulty, embeddings, 20, seed=s).rows[:20] < 60)
+            for s in range(30)
+        ]
+        for name in ("random", "spread")
+    }
+    assert np.var(taken["spread"]) < np.var(taken["random"]) / 2
+    assert abs(np.mean(taken["spread"]) - 10) < 0.5
+
+
+def compute_mmd(kernel, picks):
+    """Squared MMD between some rows and all rows, as it is defined."""
+    every = kernel.compute(np.arange(len(kernel))).astype(float)
+    return every[np.ix_(picks, picks)].mean() - 2 * every[picks].mean() + every.mean()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.sampled_from([1, 2, 3, 17, 40]),
+    seed=st.integers(0, 10**6),
+    fraction=st.floats(0.05, 1),
+    make=st.sampled_from([make_pool, make_twins, make_equal]),
+)
+def test_swapped_picks_are_never_farther_from_the_pool_than_those_of_random(
+    n, seed, fraction, make
+):
+    ids, difficulty, embeddings = make(n, seed)
+    n_selected, domains = max(1, int(fraction * n)), np.arange(n) % 3
+    pool = SelectionPool(
+        rank_normalize(difficulty), embeddings, domains, np.empty((0, 6), dtype=np.float32)
+    )
+    names = [str(d) for d in domains]
+    random, swapped = (
+        rank(s, ids, difficulty, embeddings, n_selected, seed=seed, domains=names).rows[:n_selected]
+        for s in ("random", "swapped")
+    )
+    kernel = build_kernel(pool)
+    assert compute_mmd(kernel, swapped) <= compute_mmd(kernel, random) + 1e-7
+    kept = swapped == random
+    assert not np.isin(swapped[~kept], random).all() or kept.all()
+
+
+def test_swaps_bring_picks_clearly_nearer_to_the_pool():
+    ids, difficulty, embeddings = make_pool(300, 3)
+    pool = SelectionPool(
+        rank_normalize(difficulty), embeddings, np.zeros(300, dtype=int), embeddings[:0]
+    )
+    kernel = build_kernel(pool)
+    random, swapped = (
+        compute_mmd(kernel, rank(s, ids, difficulty, embeddings, 20).rows[:20])
+        for s in ("random", "swapped")
+    )
+    assert swapped < random / 3
+
+
+def test_typical_takes_the_most_typical_of_each_group():
+    ids, difficulty, embeddings, labels = groups_of_points(300, 3, 0)
+    ranking = rank("typical", ids, difficulty, embeddings.astype(np.float32), 3)
+    assert sorted(labels[ranking.rows[:3]]) == [0, 1, 2]
+    assert ranking.n_filled == 0
+
+
+def test_typicality_is_high_in_the_middle_and_zero_alone():
+    rows = np.array([[0.0], [1.0], [2.0], [3.0], [9.0], [50.0]])
+    typicality = compute_typicality(rows, np.array([0, 0, 0, 0, 0, 1]))
+    assert typicality[5] == 0
+    assert typicality[:5].argmin() == 4
+    expected = [1 / (np.sort(np.abs(rows[:5, 0] - x))[1:3].mean() + 1e-5) for x in rows[:5, 0]]
+    assert typicality[:5] == pytest.approx(expected)
+
+
+def test_typical_gives_small_clusters_and_queried_clusters_the_last_turn():
+    clusters = np.array([0] * 8 + [1] * 7 + [2] * 2)
+    typicality = np.arange(17.0)
+    order, n_first = rank_members(typicality, clusters, np.zeros(17, dtype=int))
+    assert order[:4].tolist() == [7, 14, 6, 13] and n_first == 2
+    assert order[-2:].tolist() == [16, 15]
+    n_queried = (np.arange(17) == 3).astype(int)
+    assert rank_members(typicality, clusters, n_queried)[0][:2].tolist() == [14, 7]
+
+
+def test_typical_gives_every_domain_its_share():
+    ids, difficulty, embeddings = make_pool(140, 8)
+    domains = np.array(get_domains(ids))
+    rows = rank("typical", ids, difficulty, embeddings, 21, domains=domains.tolist()).rows[:21]
+    assert [np.count_nonzero(domains[rows] == name) for name in DOMAINS] == [9, 6, 6]
+
+
+def compute_coverage(rows, picks, weight, sigma):
+    squares = ((rows[:, None] - rows[None, picks]) ** 2).sum(axis=2)
+    return float(weight @ np.exp(-squares / sigma**2).max(axis=1)) if picks else 0.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(2, 25), seed=st.integers(0, 10**6), alpha=st.sampled_from([0.0, 0.5, 1.0]))
+def test_herding_is_the_exact_greedy_choice(n, seed, alpha):
+    ids, difficulty, embeddings = make_pool(n, seed)
+    pool = SelectionPool(
+        rank_normalize(difficulty), embeddings, np.zeros(n, dtype=int), embeddings[:0]
+    )
+    rows = whiten(pool).astype(float)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    sigma, weight = compute_width(rows, rows[:0]), (1 - alpha + alpha * pool.difficulty) / n
+    ranking, picks = rank("herding", ids, difficulty, embeddings, max(1, n // 2), alpha=alpha), []
+    for row, gain in zip(ranking.rows[: n // 2], ranking.score, strict=False):
+        before = compute_coverage(rows, picks, weight, sigma)
+        gains = [compute_coverage(rows, [*picks, i], weight, sigma) - before for i in range(n)]
+        picks.append(int(row))
+        assert gain == pytest.approx(gains[row], abs=1e-6)
+        assert gains[row] == pytest.approx(max(gains), abs=1e-6)
+
+
+def test_herding_gains_nothing_from_a_hard_outlier():
+    ids, difficulty, embeddings = make_groups([60, 60])
+    outlier = np.array([[0, 0, 0, 0, 0, 1]], dtype=np.float32)
+    pool = [*ids, "q9999"], np.append(difficulty, 99.0), np.vstack([embeddings, outlier])
+    assert 120 not in rank("herding", *pool, 2).rows[:2]
+    assert 120 in rank("hardest", *pool, 2).rows[:2]
+
+
+def test_herding_covers_what_earlier_purchases_do_not():
+    ids, difficulty, embeddings = make_groups([60, 60])
+    asked = set(ids[:20])
+    ranking = rank("herding", ids, difficulty, embeddings, 1, asked=asked)
+    assert ranking.rows[0] >= 60

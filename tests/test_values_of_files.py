@@ -169,6 +169,7 @@ def test_a_header_that_cannot_be_meant_is_refused(tmp_path, text, message):
     ("name", "text"),
     [
         ("s.csv", "question;answer\nWhy?;4\n"),
+        ("b.csv", "\n\r\nquestion;answer\n\nWhy?;4\n\n"),
         ("t.tsv", "question\tanswer\nWhy?\t4\n"),
         ("l.json", '[{"question": "Why?", "answer": 4}]'),
         ("d.json", '{"version": 1, "data": [{"question": "Why?", "answer": "4"}]}'),

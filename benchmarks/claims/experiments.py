@@ -241,6 +241,17 @@ _LATER_SEEDS = Experiment(
     picks=True,
 )
 
+_CANDIDATES = Experiment(
+    "Strategies that keep the shares of the pool, on seeds 10 to 29",
+    "not below random selection by more than 2 points (planned before any result)",
+    tuple(
+        Row(strategy, Job("apprenticeship", (*AT_5, f"select.strategy={strategy}")), "assistant")
+        for strategy in ("random", "spread", "swapped", "typical", "herding")
+    ),
+    ("random",),
+    picks=True,
+)
+
 EXPERIMENTS: dict[str, Experiment] = {
     "methods": _METHODS,
     "assistants": _ASSISTANTS,
@@ -253,7 +264,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "loop": _LOOP,
     "strategies": _STRATEGIES,
     "later_seeds": _LATER_SEEDS,
+    "candidates": _CANDIDATES,
 }
 CLAIMS = ("methods", "assistants", "scaling", "sizes", "imperfect", "filters", "shift", "no_gold")
 CHOOSING = ("strategies", "loop")
 LATER_SEEDS = ("later_seeds",)
+CANDIDATES = ("candidates",)

@@ -1,121 +1,210 @@
-"""The main job on real questions with recorded answers of real teachers: every method, one table.
+"""The main job on real questions, with pretrained models and recorded answers of real teachers.
 
-    BRIDGEKD_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/real/compare_methods.py [TASK ...]
-        [--base base] [--folder jobs] [--seeds 1] [--updates N]
+    BRIDGEKD_DATA=FOLDER BRIDGEKD_MODELS=FOLDER python benchmarks/real/compare_methods.py [TASK ...]
+        [--seeds 0 1 2] [--folder real] [--device auto] [--table]
 
-Needs the models of train_bases.py. Writes a folder a task, where `bridgekd plan`, `compare` and
-`report` go on with what is there; stop it and start it again. All students get the same number of
-updates.
+Every task and seed is one `bridgekd compare`, which prints its plan, the time that it takes on this
+machine, and its progress. It can be stopped and started again. A finished one leaves a file in
+results/ and is not run again. The tables come from these files alone (`--table` prints them only).
 """
 
 import argparse
-import json
 import os
+import platform
+import subprocess
 import sys
-import time
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from tasks import TASKS, Task, prepare, read
+from pydantic import BaseModel, ConfigDict
+from tasks import TASKS, TUNING_TASK, prepare
 
-from bridgekd import api
-from bridgekd.cli.render_plan import print_plan
-from bridgekd.comparison import build_arms, parse_comparison
-from bridgekd.errors import InputError
-from bridgekd.io.artifact_store import MANIFEST
-from bridgekd.io.load_recipe import load_recipe
-from bridgekd.progress import Progress
-from bridgekd.runs.run import build_run_context, open_run
-from bridgekd.stats.metrics import Metrics
-from bridgekd.teacher.transports import prepare_teacher
+from bridgekd.io.disk import write_atomic
+from bridgekd.io.metrics_file import read_metrics
+from bridgekd.io.row_files import read_rows
+from bridgekd.records import Example
+from bridgekd.runs.metadata import load_finished_run
+from bridgekd.stages.arm_results import ArmReader
+from bridgekd.stages.evaluate import EvaluateSettings
+from bridgekd.stats.chance_baseline import ChanceBaseline
+from bridgekd.stats.compute_metrics import ArmResult, compute_metrics
+from bridgekd.stats.metrics import ArmMetrics, Metrics
 
-ARMS = ("bridge", "bridge_random", "direct", "direct_full", "answers_only", "bridge_no_instruct",
-        "mentor_kd", "ta_in_the_loop", "base_models")  # fmt: skip
-
-
-def carried_out(task: Task, data: Path, folder: Path, base: Path, n_seeds: int) -> Metrics:
-    """The comparison's metrics: made now, or found as they were made before."""
-    recipe, console = prepare(task, data, folder, base), Console(width=140)
-    print_plan(console, api.plan(recipe, methods=ARMS, seeds=n_seeds))
-    wall, cpu = time.monotonic(), time.process_time()
-
-    def tell(what: str, done: int, total: int) -> None:
-        if done >= total:
-            spent = time.process_time() - cpu
-            print(f"  {task.name}: {what} {done:,}, {spent:.0f} s of CPU so far", flush=True)
-
-    arms = [arm for arm in ARMS if fits(recipe, arm, tell)]
-    outcome = api.run(recipe, methods=arms, seeds=n_seeds, progress=tell)
-    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
-    print(f"{task.name}: this call took {wall:.0f} s, {cpu:.0f} s of CPU", flush=True)
-    return outcome.metrics
+RESULTS = Path(__file__).parent / "results"
+METHODS = ("base_models", "answers_only", "direct", "bridge_random", "bridge", "direct_full")
 
 
-def fits(recipe_file: Path, arm: str, tell: Progress) -> bool:
-    """Whether a method can be carried out here; says why not. Its work is found again later."""
-    folder = recipe_file.parent.resolve()
-    recipe = load_recipe(recipe_file)
-    recipe = recipe.model_copy(update={"teacher": prepare_teacher(recipe.teacher, folder)})
-    live = replace(build_run_context(recipe, folder), progress=tell)
-    try:
-        methods = parse_comparison(recipe, folder, [arm]).methods
-        build_arms(open_run(recipe, folder, live, methods), methods)
-    except InputError as exc:
-        print(f"{recipe.name}: {arm} does not fit: {exc}", flush=True)
-        return False
-    return True
+class SavedArm(BaseModel):
+    """An ArmResult without its question ids: `correct` has 0 or 1 for every id of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arm: str
+    title: str
+    budget: str
+    correct: str
+    words: tuple[int, ...]
+    n_queries: int
+    spend_usd: float
+    seconds: float
+    is_trained: bool
 
 
-def table(task: Task, metrics: Metrics, folder: Path) -> str:
-    """Markdown: every arm, and every trained student against direct distillation."""
-    n_train, n_test = (len(read(folder / f"{name}.jsonl")) for name in ("train", "test"))
-    manifests = [json.loads(path.read_text()) for path in folder.glob(f"runs/*/{MANIFEST}")]
-    seconds = sum(m["seconds"] for m in manifests)
+class SavedRun(BaseModel):
+    """One task with one seed: what a finished comparison leaves in results/."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    seed: int
+    chance: float
+    chance_rule: str
+    n_pool: int
+    machine: str
+    ids: tuple[str, ...]
+    arms: tuple[SavedArm, ...]
+
+    def to_results(self) -> list[ArmResult]:
+        """Return the arms as the statistics of the package take them."""
+        return [
+            ArmResult(
+                seed=self.seed,
+                is_correct={id: c == "1" for id, c in zip(self.ids, arm.correct, strict=True)},
+                words=dict(zip(self.ids, arm.words, strict=True)),
+                wrong_steps={},
+                **arm.model_dump(exclude={"correct", "words"}),
+            )
+            for arm in self.arms
+        ]
+
+
+def save_run(recipe: Path, task: str, seed: int, machine: str) -> SavedRun:
+    """Return what is kept of a finished comparison."""
+    run = load_finished_run(recipe.parent.parent / "store", recipe.stem)
+    evaluation = run.evaluation
+    examples = read_rows(evaluation.get_input("test").path / "test.parquet", Example)
+    ids = tuple(e.id for e in examples)
+    reader = ArmReader({e.id: e for e in examples}, None)
+    settings = evaluation.read_settings(EvaluateSettings).arms
+    arms = []
+    for arm, predictions in zip(settings, evaluation.get_inputs("predictions"), strict=True):
+        result = reader.read_arm(arm, predictions)
+        if set(ids) <= result.is_correct.keys():  # the teacher answered a part of the questions
+            arms.append(
+                SavedArm(
+                    arm=result.arm,
+                    title=result.title,
+                    budget=result.budget,
+                    correct="".join("01"[result.is_correct[id]] for id in ids),
+                    words=tuple(result.words[id] for id in ids),
+                    n_queries=result.n_queries,
+                    spend_usd=result.spend_usd,
+                    seconds=result.seconds,
+                    is_trained=result.is_trained,
+                )
+            )
+    chance = read_metrics(evaluation.path).chance
+    n_pool = len((recipe.parent / "train.jsonl").read_text(encoding="utf-8").splitlines())
+    return SavedRun(
+        task=task, seed=seed, chance=chance.accuracy, chance_rule=chance.rule, n_pool=n_pool,
+        machine=machine, ids=ids, arms=tuple(arms),
+    )  # fmt: skip
+
+
+def compute_task_metrics(runs: Sequence[SavedRun]) -> Metrics:
+    """Return the metrics of one task over the seeds in which every arm of the first run exists."""
+    results = [result for run in runs for result in run.to_results()]
+    chance = ChanceBaseline(runs[0].chance, runs[0].chance_rule)
+    return compute_metrics(results, {}, chance=chance)
+
+
+def format_table(runs: Sequence[SavedRun]) -> str:
+    """Return one task as Markdown: every arm, and each trained student minus `direct`."""
+    metrics, first = compute_task_metrics(runs), runs[0]
+    task = TASKS[first.task]
     lines = [
-        f"{task.name}: {n_train:,} questions to train on, {n_test:,} to test; "
-        f"{task.updates} updates; {len(manifests)} stages, {seconds:,.0f} s of wall time.",
+        f"### {first.task}",
         "",
-        "| arm | accuracy, % | minus direct, points | p (Holm) | queries | spend | s |",
+        f"{first.n_pool} questions in the pool, {len(first.ids)} to test, teacher {task.teacher}, "
+        f"seeds {', '.join(str(run.seed) for run in runs)}. Chance "
+        f"{100 * first.chance:.1f} % ({first.chance_rule}). {first.machine}.",
+        "",
+        "| arm | accuracy, % | minus direct, points | p (Holm) | queries | dollars | s |",
         "|---|---|---|---|---|---|---|",
     ]
-    versus = {row.arm: row for row in metrics.vs_reference}
-    for label, row in metrics.arms.items():
-        against = versus.get(label)
-        low, high = (100 * end for end in row.ci95)
-        cells = [row.title, f"{100 * row.accuracy:.1f} ({low:.1f} to {high:.1f})"]
-        cells += ["", ""]
-        if against is not None:
-            ends = "{:+.1f} to {:+.1f}".format(*(100 * end for end in against.ci95))
-            cells[2:] = [f"{100 * against.difference:+.1f} ({ends})", f"{against.p_holm:.2g}"]
-        spend = f"${row.spend_usd:.4f}" if task.teacher.startswith("gpt") else "no price"
-        cells += [
-            f"{row.n_queries:g}",
-            spend if row.n_queries else "",
-            f"{row.seconds:.0f}",
-        ]
+    against = {row.arm: row for row in metrics.vs_reference}
+    for label, arm in metrics.arms.items():
+        difference, p = "", ""
+        if (row := against.get(label)) is not None:
+            difference = _format_points(row.difference, row.ci95, "+.1f")
+            p = f"{row.p_holm:.2g}"
+        cells = [arm.title, _format_points(arm.accuracy, arm.ci95, ".1f"), difference, p]
+        cells += [f"{arm.n_queries:g}", _format_dollars(task.teacher, arm), f"{arm.seconds:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _format_points(value: float, interval: tuple[float, float], spec: str) -> str:
+    low, high = (format(100 * end, spec) for end in interval)
+    return f"{format(100 * value, spec)} ({low} to {high})"
+
+
+def _format_dollars(teacher: str, arm: ArmMetrics) -> str:
+    if not arm.n_queries:
+        return "0"
+    return f"{arm.spend_usd:.4f}" if arm.spend_usd else f"no price of {teacher}"
+
+
+def read_runs(folder: Path, task: str) -> list[SavedRun]:
+    """Return the saved runs of a task in the order of their seeds."""
+    files = folder.glob(f"{task}-*.json")
+    runs = [SavedRun.model_validate_json(file.read_bytes()) for file in files]
+    return sorted(runs, key=lambda run: run.seed)
+
+
+def run_task(task: str, seed: int, options: argparse.Namespace) -> SavedRun:
+    """Run the comparison of a task with one seed, or go on with it."""
+    recipe = prepare(
+        task, data=_get_folder("BRIDGEKD_DATA"), models=_get_folder("BRIDGEKD_MODELS"),
+        folder=options.folder / task, device=options.device, seed=seed,
+    )  # fmt: skip
+    command = [sys.executable, "-m", "bridgekd", "compare", str(recipe), "--yes"]
+    done = subprocess.run([*command, "--arms", ",".join(options.methods)])
+    if done.returncode:
+        sys.exit(done.returncode)
+    return save_run(recipe, task, seed, options.machine)
+
+
+def _get_folder(variable: str) -> Path:
+    if variable not in os.environ:
+        sys.exit(f"{variable} names no folder. Set it; see benchmarks/README.md.")
+    return Path(os.environ[variable])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("tasks", nargs="*", default=list(TASKS))
-    parser.add_argument("--base", type=Path, default=Path("base"))
-    parser.add_argument("--folder", type=Path, default=Path("jobs"))
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--updates", type=int, help="instead of each task's own number")
-    asked = parser.parse_args()
-    if "BRIDGEKD_DATA" not in os.environ:
-        sys.exit("BRIDGEKD_DATA names no folder of data sets; set it")
-    data = Path(os.environ["BRIDGEKD_DATA"])
-    if unknown := sorted(set(asked.tasks) - TASKS.keys()):
-        sys.exit(f"no task is named {unknown[0]!r}; known: {', '.join(TASKS)}")
-    for name in asked.tasks:
-        task, folder = TASKS[name], asked.folder / name
-        task = replace(task, updates=asked.updates or task.updates)
-        metrics = carried_out(task, data, folder, asked.base, asked.seeds)
-        print(table(task, metrics, folder), flush=True)
+    claimed = [name for name in TASKS if name != TUNING_TASK]
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(claimed))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--folder", type=Path, default=Path("real"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--machine", default=f"{platform.processor()}, {os.cpu_count()} cores")
+    parser.add_argument("--table", action="store_true", help="print the tables of what is done")
+    options = parser.parse_args()
+    tasks = options.tasks or claimed
+    if unknown := sorted(set(tasks) - set(claimed)):
+        sys.exit(f"No task is named {unknown[0]!r}. Choose from: {', '.join(claimed)}.")
+    for seed in () if options.table else options.seeds:
+        for task in tasks:
+            file = options.results / f"{task}-{seed}.json"
+            if not file.exists():
+                saved = run_task(task, seed, options)
+                write_atomic(file, saved.model_dump_json(indent=1) + "\n")
+    for task in tasks:
+        if runs := read_runs(options.results, task):
+            print(format_table(runs), end="\n\n")
 
 
 if __name__ == "__main__":

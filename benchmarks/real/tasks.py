@@ -1,68 +1,136 @@
-"""The tasks of the main jobs: from the published files to a folder with a recipe that runs.
+"""The tasks of the main job: one table, and from it a folder with a recipe that runs.
 
-Teachers are recordings: GPT-3.5's correct rationales (Mentor-KD) and PaLM 540B's (Distilling
-Step-by-Step). Nothing here was tuned: the numbers of updates follow from a fixed amount of CPU time
-a task, the learning rates are those of the sandbox's demo.
+Teachers are recordings: the published answers of real large models. Every task has the settings of
+RECIPE. The student's learning rate was chosen on the validation questions of TUNING_TASK, which is
+in no claim (choose_settings.py); nothing else was tuned.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from importers import (
     RecordedRow,
     iter_recordings,
     list_examples,
+    read_json_file,
     read_mentor_kd,
     read_palm540b_dss,
+    read_recorded_rows,
     read_self_instruct,
     sample_questions,
     to_row,
     write_jsonl,
 )
-from pretraining_text import game_of, games_of_tests
+
+from bridgekd.prompts import ANSWER_PREFIX
+from bridgekd.records import Example
+
+ReadRows = Callable[[Path, Path], Iterator[RecordedRow]]  # (file, folder of all data)
+TUNING_TASK = "date"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Where a task's questions are, how it is graded and how long its models are trained."""
+    """Where the questions of a task are, and how they are graded.
 
-    name: str
-    read: Callable[[Path], Iterator[RecordedRow]]
+    Without `test`, `n_test` questions of `train` are the test set, chosen by their hash. `n_pool`
+    questions are the pool. `max_new_tokens` is above the longest 5 % of the teacher's
+    rationales.
+    """
+
+    read: ReadRows
     train: str
-    test: str
+    test: str | None
     answer_type: str
     teacher: str
-    budget: str
-    updates: int  # of every student, and of both of the assistant's trainings
     max_new_tokens: int
-    n_train: int | None = None  # a part drawn by hash; None: all
-    n_test: int | None = None
+    n_pool: int = 400
+    n_test: int = 300
+    price: str = ""  # dollars per million tokens, where the package knows no price of the teacher
+
+
+def read_predictions(path: Path, data: Path, *, model: str, style: str) -> Iterator[RecordedRow]:
+    """Yield one model's answers from a file with the answers of several models."""
+
+    def parse(row: Mapping[str, Any]) -> Iterator[RecordedRow]:
+        if row["model"] != model or row["style"] != style:
+            return
+        question, choices, gold = row["question"], tuple(row.get("options", ())), row["gold"]
+        text = row["text"].strip()
+        if row["answer"] is not None and ANSWER_PREFIX not in text:
+            text += f"\n{ANSWER_PREFIX} {row['answer']}"
+        yield RecordedRow(question, gold, choices, text, flag=row["correct"])
+
+    return read_recorded_rows(path, parse)
+
+
+def read_pubmedqa_answers(path: Path, data: Path) -> Iterator[RecordedRow]:
+    """Yield the questions with their abstracts; half of them have an answer of text-davinci-002."""
+    abstracts = read_json_file(data / "pubmedqa/data/ori_pqal.json.gz")
+    answers = {
+        row.question: row
+        for row in read_predictions(path, data, model="text-davinci-002", style="step_by_step")
+    }
+    for row in abstracts.values():
+        found = answers.get(row["QUESTION"])
+        question = "\n".join([*row["CONTEXTS"], f"Question: {row['QUESTION']}"])
+        text = None if found is None else found.text
+        choices = ("yes", "no", "maybe")
+        yield RecordedRow(question, row["final_decision"], choices, text)
+
+
+def _mentor(name: str, answer_type: str, max_new_tokens: int, n_test: int) -> Task:
+    return Task(
+        lambda path, data: read_mentor_kd(path),
+        f"mentor-kd/data/main/{name}_3_train.json.gz",
+        f"mentor-kd/data/skeleton/{name}_test.json.gz",
+        answer_type, "gpt-3.5-turbo", max_new_tokens, n_test=n_test,
+    )  # fmt: skip
+
+
+def _palm(name: str, answer_type: str, n_test: int) -> Task:
+    return Task(
+        lambda path, data: read_palm540b_dss(path),
+        f"palm540b-dss/{name}_train.jsonl.gz",
+        f"palm540b-dss/{name}_test.jsonl.gz",
+        answer_type, "palm-540b", 160, n_test=n_test,
+    )  # fmt: skip
+
+
+def _mmlu(field: str) -> Task:
+    read = partial(read_predictions, model="gpt-4o-2024-05", style="cot")
+    file = f"mmlu-pro-cot/predictions/{field}.jsonl.gz"
+    return Task(read, file, None, "multiple_choice", "gpt-4o-2024-05-13", 512)
 
 
 TASKS = {
-    t.name: t
-    for t in (
-        Task("tracking", read_mentor_kd,
-             "mentor-kd/data/main/tracking_shuffled_objects_3_train.json.gz",
-             "mentor-kd/data/skeleton/tracking_shuffled_objects_test.json.gz",
-             "multiple_choice", "gpt-3.5-turbo", "20%", 80, 224),
-        Task("letters", read_mentor_kd,
-             "mentor-kd/data/main/last_letter_concatenation_3_train.json.gz",
-             "mentor-kd/data/skeleton/last_letter_concatenation_test.json.gz",
-             "text", "gpt-3.5-turbo", "20%", 160, 128),
-        Task("svamp", read_palm540b_dss, "palm540b-dss/svamp_train.jsonl.gz",
-             "palm540b-dss/svamp_test.jsonl.gz", "number", "palm-540b", "20%", 120, 128),
-        Task("commonsense", read_palm540b_dss, "palm540b-dss/cqa_train.jsonl.gz",
-             "palm540b-dss/cqa_test.jsonl.gz", "multiple_choice", "palm-540b", "10%", 120, 96,
-             n_train=2000, n_test=400),
-    )
+    "date": _mentor("date_understanding", "multiple_choice", 160, 100),
+    "svamp": _palm("svamp", "number", 200),
+    "tracking": _mentor("tracking_shuffled_objects", "multiple_choice", 160, 225),
+    "letters": _mentor("last_letter_concatenation", "text", 96, 150),
+    "commonsense": _palm("cqa", "multiple_choice", 400),
+    "strategy": _mentor("strategy_qa", "text", 160, 400),
+    "gsm8k": Task(
+        partial(read_predictions, model="gpt-4", style="cot"),
+        "faithful-cot/predictions/gsm8k.jsonl.gz", None, "number", "gpt-4", 192,
+        price="{input: 30, output: 60}",  # OpenAI, 2023-03
+    ),
+    "medical": _mmlu("medical"),
+    "legal": _mmlu("legal"),
+    "financial": _mmlu("financial"),
+    "pubmedqa": Task(
+        read_pubmedqa_answers, "pubmedqa-cot/predictions/pubmedqa_test.jsonl.gz", None,
+        "multiple_choice", "text-davinci-002", 224, 
+        price="{input: 20, output: 20}",  # OpenAI, 2023-01
+    ),
 }  # fmt: skip
 
 RECIPE = """\
 # Written by benchmarks/real/tasks.py
-name: {name}
+name: {name}-{seed}
 data:
   train: train.jsonl
   test: test.jsonl
@@ -70,76 +138,80 @@ data:
   answer_type: {answer_type}
   validation_size: 40
 teacher:
-  model: {teacher}
+  model: {teacher}{price}
   transport: {{name: replay, recordings: recordings.jsonl}}
-  max_tokens: 512
-budget: {{queries: {budget}}}
+  max_tokens: 1024
+budget: {{queries: 20%}}
 assistant:
-  model: {base}/assistant
+  model: {models}/qwen2.5-coder-0.5b-instruct
+  lora: {{r: 16}}
   warm_up_size: 10%
-  warm_up_train: {{updates: {warm_up}, learning_rate: 1e-3, batch_size: 16, n_evaluations: 2}}
-  train: {{updates: {updates}, learning_rate: 1e-3, batch_size: 16, n_evaluations: 2}}
+  warm_up_train: {{updates: 8, learning_rate: 5e-4, batch_size: 16, n_evaluations: 1}}
+  train: {{updates: 24, learning_rate: 5e-4, batch_size: 16, n_evaluations: 1}}
   max_new_tokens: {max_new_tokens}
 student:
-  model: {base}/student
+  model: {models}/smollm2-135m-instruct
   instruction_data: instruct.jsonl
-  instruction_train: {{updates: 60, learning_rate: 3e-3, batch_size: 16}}
-  train: {{updates: {updates}, learning_rate: 3e-3, batch_size: 16, n_evaluations: 2}}
+  instruction_train: {{updates: 30, learning_rate: 2e-4, batch_size: 16, max_length: 384}}
+  train: {{updates: 40, learning_rate: 2e-4, batch_size: 16, n_evaluations: 1}}
   max_new_tokens: {max_new_tokens}
-confidence: {{keep_fraction: 80%}}
-store: runs
+runtime: {{precision: bfloat16}}
+store: ../store
 ledger: ledger.db
-device: cpu
-seed: 0
+device: {device}
+seed: {seed}
 """
 
 
-def prepare(task: Task, data: Path, folder: Path, base: Path) -> Path:
-    """Writes the task's files and its recipe into `folder`; the recipe's path."""
+def prepare(name: str, *, data: Path, models: Path, folder: Path, device: str, seed: int) -> Path:
+    """Write the files and the recipe of a task into `folder`. Return the recipe's path.
+
+    A test question is never in the pool: tracking has the same games in both published files.
+    """
+    task = TASKS[name]
+    rows = list(task.read(data / task.train, data))
+    examples = list_examples(rows)
+    if task.test is None:
+        with_answer = {row.question for row in rows if row.text is not None}
+        in_test = sample_questions(examples, task.n_test)
+        tests = [e for e in examples if e.question in in_test][: task.n_test]
+        pool = [e for e in examples if e.question not in in_test and e.question in with_answer]
+    else:
+        tests = _sample(list_examples(task.read(data / task.test, data)), task.n_test)
+        in_test = {_get_game(e.question) for e in tests}
+        pool = [e for e in examples if _get_game(e.question) not in in_test]
+    pool = _sample(pool, task.n_pool)
     folder.mkdir(parents=True, exist_ok=True)
-    train, recordings = folder / "train.jsonl", folder / "recordings.jsonl"
-    _part(data / task.train, task, train, task.n_train, recordings)
-    _part(data / task.test, task, folder / "test.jsonl", task.n_test)
-    if task.name == "tracking":  # a game of the test set is not trained on, whoever is asked about
-        games = games_of_tests(data)
-        kept = [row for row in read(train) if game_of(row["question"]) not in games]
-        write(train, kept)
+    write_jsonl(folder / "train.jsonl", map(to_row, pool))
+    write_jsonl(folder / "test.jsonl", map(to_row, tests))
+    write_jsonl(folder / "recordings.jsonl", iter_recordings(rows))
     seeds = data / "self-instruct/data/seed_tasks.jsonl.gz"
     write_jsonl(folder / "instruct.jsonl", read_self_instruct(seeds))
-    recipe = folder / f"{task.name}.yaml"
-    recipe.write_text(
-        RECIPE.format(
-            name=task.name,
-            choices=", choices: choices" if task.answer_type == "multiple_choice" else "",
-            answer_type=task.answer_type,
-            teacher=task.teacher,
-            budget=task.budget,
-            base=base.resolve(),
-            updates=task.updates,
-            warm_up=task.updates // 4,
-            max_new_tokens=task.max_new_tokens,
-        )
+    recipe = folder / f"{name}-{seed}.yaml"
+    text = RECIPE.format(
+        name=name,
+        choices=", choices: choices" if task.answer_type == "multiple_choice" else "",
+        answer_type=task.answer_type,
+        teacher=task.teacher,
+        price=f"\n  price: {task.price}" if task.price else "",
+        models=models.resolve(),
+        max_new_tokens=task.max_new_tokens,
+        device=device,
+        seed=seed,
     )
+    recipe.write_text(text, encoding="utf-8")
     return recipe
 
 
-def read(path: Path) -> list[dict[str, object]]:
-    """The rows of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def _sample(examples: Sequence[Example], n: int) -> list[Example]:
+    """Return `n` examples chosen by the hash of their question, in their order; all if fewer."""
+    if n < len({e.question for e in examples}):
+        chosen = sample_questions(examples, n)
+        examples = [e for e in examples if e.question in chosen]
+    return list(examples[:n])
 
 
-def write(path: Path, rows: Sequence[dict[str, object]]) -> None:
-    """Writes them."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _part(
-    source: Path, task: Task, to: Path, n: int | None, recordings: Path | None = None
-) -> None:
-    """A file's questions, or `n` of them by their hash."""
-    rows = list(task.read(source))
-    examples = list_examples(rows)
-    chosen = None if n is None else sample_questions(examples, n)
-    write_jsonl(to, (to_row(e) for e in examples if chosen is None or e.question in chosen))
-    if recordings is not None:
-        write_jsonl(recordings, iter_recordings(rows))
+def _get_game(question: str) -> str:
+    """Return a question without its last sentence, which asks about one of the players."""
+    story, is_game, _ = question.partition(" At the end of the ")
+    return story if is_game else question

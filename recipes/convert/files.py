@@ -31,7 +31,7 @@ def read_json_file(path: Path) -> Any:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write one JSON line per row. Return the number of rows."""
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    write_atomic(path, "".join(lines))
+    write_atomic(path, "".join(lines), 0o666)
     print(f"Wrote {len(lines):,} rows to {path}")
     return len(lines)
 

@@ -7,15 +7,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bridgekd.api_client.environment import check_environment
 from bridgekd.api_client.openai_client import read_key_variable
 from bridgekd.comparison import MethodName, parse_comparison, report_comparison, run_comparison
 from bridgekd.errors import InputError
 from bridgekd.exports import ExportResult, export_arm
 from bridgekd.inference_server.process import fill_placeholders, find_program
-from bridgekd.io.load_recipe import load_recipe
+from bridgekd.io.load_recipe import Registries, load_recipe
 from bridgekd.io.metrics_file import read_metrics
-from bridgekd.methods import pilot
+from bridgekd.methods import METHODS, pilot
 from bridgekd.parallel import run_parallel
+from bridgekd.paths import resolve_path
 from bridgekd.plans.plan import Plan, plan_comparison, plan_run
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import Recipe
@@ -27,7 +29,7 @@ from bridgekd.stages.pilot import PilotMeasurements, read_measurements
 from bridgekd.stages.run_context import StepChecker
 from bridgekd.stats.metrics import Metrics
 from bridgekd.teacher.buy_answers import read_api_key
-from bridgekd.teacher.transports import prepare_teacher, resolve_teacher
+from bridgekd.teacher.transports import TRANSPORTS, prepare_teacher, resolve_teacher
 from bridgekd.variants import VariantRef
 
 __all__ = [
@@ -94,6 +96,8 @@ def run(
     if resolved.evaluate.step_checker is not None:
         get_step_checker(checkers, resolved.evaluate.step_checker)
     plan = plan_comparison(resolved, home, comparison, _get_store(resolved, home))
+    if plan.ledger_warning:
+        note(plan.ledger_warning)
     _confirm_purchase(resolved, home, plan, consent)
     ctx = build_run_context(resolved, home)
     ctx = replace(ctx, progress=progress, notify=note, checkers=checkers)
@@ -160,6 +164,8 @@ def run_pilot(
     resolved = resolved.model_copy(update={"name": f"{resolved.name[:73]}-{pilot.NAME}"})
     plan = plan_run(resolved, home, _get_store(resolved, home), pilot.pilot)
     show(plan)
+    if plan.ledger_warning:
+        note(plan.ledger_warning)
     _confirm_purchase(resolved, home, plan, consent)
     ctx = replace(build_run_context(resolved, home), progress=progress, notify=note)
     current = open_run(resolved, home, ctx, [VariantRef(name=pilot.NAME)])
@@ -223,12 +229,18 @@ def load_models(
 
 
 def _confirm_purchase(recipe: Recipe, folder: Path, plan: Plan, consent: Consent) -> None:
-    """Raise InputError if a key or a program is missing, or the user does not confirm."""
+    """Raise InputError if a key or a program is missing, if the environment has a proxy or a
+    certificate that no client can use, or if the user does not confirm.
+    """
     if plan.purchases:
         read_api_key(recipe.teacher)
+        if resolve_teacher(recipe.teacher).transport.needs_api_key:
+            check_environment(recipe.teacher.effective_base_url)
     server = recipe.assistant.server
     if plan.uses_server and server is not None:
         read_key_variable(server.api_key_env, "assistant.server")
+        if server.base_url is not None:
+            check_environment(server.base_url)
         if server.command is not None:
             find_program(fill_placeholders(server.command, {}), folder)
     is_paid = plan.needs_consent and plan.purchases
@@ -251,7 +263,7 @@ def _track_run(run: Run) -> Iterator[None]:
 
 
 def _get_store(recipe: Recipe, folder: Path) -> Path:
-    return folder / Path(recipe.store).expanduser()
+    return resolve_path(folder, recipe.store)
 
 
 def _resolve_recipe(
@@ -260,7 +272,9 @@ def _resolve_recipe(
     if isinstance(recipe, Recipe):
         resolved, home = recipe, folder or Path.cwd()
     else:
-        resolved, home = load_recipe(Path(recipe), overrides), Path(recipe).resolve().parent
+        registries: Registries = {"method": METHODS, "teacher.transport": TRANSPORTS}
+        resolved = load_recipe(Path(recipe), overrides, registries)
+        home = Path(recipe).resolve().parent
     teacher = prepare_teacher(resolved.teacher, home)
     resolved = resolved.model_copy(update={"teacher": teacher})
     if resolved.budget.usd is not None or resolved.hard_limit_usd is not None:

@@ -15,6 +15,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact
+from bridgekd.messages import format_value
 from bridgekd.methods import METHODS
 from bridgekd.recipe import CountOrPercent, Recipe
 from bridgekd.runs.run import Arm, Run
@@ -104,8 +105,8 @@ def parse_budget(value: int | float | str) -> int | str:
         )
     except ValidationError as exc:
         raise InputError(
-            f"{text!r} is not a budget. Write a fraction such as 0.05 or 5%, or a number of "
-            "questions."
+            f"{format_value(text)} is not a budget. Write a fraction such as 0.05 or 5%, or a "
+            "number of questions."
         ) from exc
     if amount in (0, "0%"):
         raise InputError(f"A budget of {text} queries buys nothing. Raise it.")

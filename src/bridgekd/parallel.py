@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from bridgekd.comparison import Comparison, build_arms
 from bridgekd.errors import StoppedError
 from bridgekd.io.artifact_store import Store
+from bridgekd.paths import resolve_path
 from bridgekd.recipe import Recipe
 from bridgekd.runs.run import Run, build_run_context
 from bridgekd.variants import VariantRef
@@ -100,7 +101,7 @@ def _run_method(recipe: Recipe, folder: Path, method: VariantRef) -> None:
     try:
         if _stopping.is_set():
             raise KeyboardInterrupt
-        store = Store(folder / Path(recipe.store).expanduser())
+        store = Store(resolve_path(folder, recipe.store))
         run = Run(recipe, folder, store, build_run_context(recipe, folder))
         run.predict_all(build_arms(run, [method]))
     finally:

@@ -33,13 +33,16 @@ class WorkRate(FrozenModel):
 
 @dataclass(frozen=True, slots=True)
 class GenerationSpeed:
-    """What a stage generated, for its manifest. `tokens_per_s` counts generated tokens."""
+    """What a stage generated, for its manifest. `tokens_per_s` counts generated tokens. `n_cut_off`
+    texts reached `max_new_tokens` before their end.
+    """
 
     n_texts: int
     n_prompt_tokens: int
     n_generated_tokens: int
     seconds: float
     tokens_per_s: float
+    n_cut_off: int = 0
 
 
 @dataclass(slots=True)
@@ -50,11 +53,19 @@ class Throughput:
     n_prompt_tokens: int = 0
     n_generated_tokens: int = 0
     seconds: float = 0.0
+    n_cut_off: int = 0
 
     def add(
-        self, *, n_texts: int, n_prompt_tokens: int, n_generated_tokens: int, seconds: float
+        self,
+        *,
+        n_texts: int,
+        n_prompt_tokens: int,
+        n_generated_tokens: int,
+        seconds: float,
+        n_cut_off: int = 0,
     ) -> None:
         """Add one batch of work."""
+        self.n_cut_off += n_cut_off
         self.n_texts += n_texts
         self.n_prompt_tokens += n_prompt_tokens
         self.n_generated_tokens += n_generated_tokens
@@ -66,4 +77,9 @@ class Throughput:
             return None
         rate = self.n_generated_tokens / max(self.seconds, 1e-9)
         counts = (self.n_texts, self.n_prompt_tokens, self.n_generated_tokens)
-        return GenerationSpeed(*counts, seconds=round(self.seconds, 3), tokens_per_s=round(rate, 1))
+        return GenerationSpeed(
+            *counts,
+            seconds=round(self.seconds, 3),
+            tokens_per_s=round(rate, 1),
+            n_cut_off=self.n_cut_off,
+        )

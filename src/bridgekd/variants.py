@@ -35,6 +35,8 @@ from pydantic import (
 )
 
 from bridgekd.errors import InputError
+from bridgekd.messages import format_value
+from bridgekd.paths import resolve_path
 
 
 class NoOptions(BaseModel):
@@ -201,7 +203,7 @@ class Registry(Generic[V]):
 
     def _find(self, ref: VariantRef, folder: Path) -> tuple[V, str | None]:
         if ref.file is not None:
-            return self._load_file(folder / Path(ref.file).expanduser())
+            return self._load_file(resolve_path(folder, ref.file))
         name = str(ref.name)
         if name in self._own:
             return self._own[name], None
@@ -210,7 +212,7 @@ class Registry(Generic[V]):
         known = self.list_names()
         near = get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-        raise InputError(f"Unknown {self.noun} {name!r}. {hint}")
+        raise InputError(f"Unknown {self.noun} {format_value(name)}. {hint}")
 
     def _load_plugin(self, name: str) -> tuple[V, str]:
         point = self._plugins[name]
@@ -278,9 +280,9 @@ def _describe_error(what: str, variant: Variant, exc: ValidationError) -> str:
         known = list(variant.options.model_fields)
         near = get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known) or 'none'}."
-        return f"{what}: unknown option {key!r}. {hint}"
+        return f"{what}: unknown option {format_value(key)}. {hint}"
     if first["type"] == "missing":
-        return f"{what}: the option {key!r} is missing. Add it."
+        return f"{what}: the option {format_value(key)} is missing. Add it."
     message = str(first["msg"]).removeprefix("Value error, ")
-    where = f"option {key!r}: " if key else ""
-    return f"{what}: {where}{message}, found {first['input']!r}."
+    where = f"option {format_value(key)}: " if key else ""
+    return f"{what}: {where}{message}, found {format_value(first['input'])}."

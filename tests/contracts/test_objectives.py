@@ -139,6 +139,21 @@ def test_the_loss_is_a_sum_over_sequences(ref):
     assert total == pytest.approx(float(compute(ref, batch).detach()), rel=1e-5)
 
 
+def test_the_loss_is_a_sum_over_tokens_where_it_says_so(ref):
+    if not OBJECTIVES.load(OBJECTIVES.resolve(ref)).is_sum_over_tokens:
+        return
+    names = ("logits", "targets", "weights", "reference_logits")
+    batch, zero = draw_batch(), torch.zeros(1, dtype=torch.long)
+    parts = [
+        replace(
+            batch, **{name: getattr(batch, name)[i : i + 1] for name in names}, sequence_ids=zero
+        )
+        for i in range(5)
+    ]
+    total = sum(float(compute(ref, part).detach()) for part in parts)
+    assert total == pytest.approx(float(compute(ref, batch).detach()), rel=1e-5)
+
+
 def test_the_micro_batch_does_not_change_a_training(ref, models, tmp_path):
     for tokens in (None, 8):
         train(

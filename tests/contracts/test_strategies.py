@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from bridgekd.errors import InputError
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.variants import VariantRef
-from selection_pools import get_domains, make_equal, make_pool, make_twins, rank, to_picks
+from selection_pools import (
+    DOMAINS,
+    get_domains,
+    make_equal,
+    make_groups,
+    make_pool,
+    make_twins,
+    rank,
+    to_picks,
+)
 
 EASIEST = """
 import numpy as np
@@ -35,7 +44,6 @@ STRATEGY = Strategy(
     is_nested=True,
 )
 """
-STOCHASTIC = {"facility_location": {"max_exact": 10}}  # options with which the seed counts
 
 
 @pytest.fixture(scope="module", params=[*STRATEGIES.list_names(), "a file"])
@@ -111,12 +119,12 @@ def test_equal_questions_go_by_id_unless_the_order_is_random(strategy):
     names = ["c", "a", "b"]
     _, difficulty, embeddings = make_equal(3, 0)
     picks = to_picks(rank(strategy, names, difficulty, embeddings, 2), names)
-    needs_nothing = not strategy.needs_difficulty and not strategy.needs_embeddings
-    assert needs_nothing or [p.id for p in picks] == ["a", "b", "c"]
+    assert strategy.is_random_draw or [p.id for p in picks] == ["a", "b", "c"]
 
 
 def test_only_the_seed_makes_a_ranking_random(strategy):
-    options = STOCHASTIC.get(strategy.name, {})
+    # above this size some strategies draw samples
+    options = {"max_exact": 10} if "max_exact" in strategy.options.model_fields else {}
     first, *others = (rank(strategy, *make_pool(60, 3), 12, seed=s, **options) for s in range(3))
     assert any(not is_same(other, first) for other in others) == strategy.uses_seed
 
@@ -127,7 +135,7 @@ def test_it_depends_on_difficulty_and_embeddings_as_declared(strategy):
         rank(strategy, ids, d, e, 40).rows.tolist()
         for d, e in (
             (difficulty, embeddings),
-            (-difficulty, embeddings),
+            (make_pool(200, 4)[1], embeddings),
             (difficulty, make_pool(200, 4, d=3)[2]),
         )
     )
@@ -180,3 +188,36 @@ def test_questions_of_earlier_purchases_are_not_ranked_again(strategy):
     asked = {"q0003", "q0017", "q0059"}
     ranking = rank(strategy, ids, difficulty, embeddings, 9, asked=asked)
     assert sorted(p.id for p in to_picks(ranking, ids)) == sorted(set(ids) - asked)
+
+
+@pytest.mark.parametrize("n_selected", [0, 21, 140])
+def test_with_quotas_every_domain_gets_its_share_of_each_beginning(strategy, n_selected):
+    ids, difficulty, embeddings = make_pool(140, 8)
+    domains = np.array(get_domains(ids))  # shares of 3/7, 2/7 and 2/7
+    ranking = rank(
+        strategy, ids, difficulty, embeddings, n_selected, domains=domains.tolist(), quotas="domain"
+    )
+    assert sorted(ranking.rows) == list(range(140)) and np.isfinite(ranking.score).all()
+    for n in range(n_selected + 1):
+        taken = np.array([np.count_nonzero(domains[ranking.rows[:n]] == name) for name in DOMAINS])
+        assert (np.abs(taken - np.array([3, 2, 2]) * n / 7) <= 1.01).all()
+
+
+def test_quotas_by_cluster_limit_the_picks_of_each_cluster(strategy):
+    ids, difficulty, embeddings = make_groups([180, 20])
+    ranking = rank(strategy, ids, difficulty, embeddings, 20, quotas="cluster")
+    assert np.count_nonzero(ranking.rows[:20] >= 180) == 2
+
+
+def test_quotas_do_not_depend_on_the_order_of_the_pool(strategy):
+    ids, difficulty, embeddings = make_pool(60, 3)
+    order = np.random.default_rng(1).permutation(60)
+    names = [ids[i] for i in order]
+    first, shuffled = (
+        rank(strategy, *pool, 12, domains=get_domains(pool[0]), quotas="domain")
+        for pool in (
+            (ids, difficulty, embeddings),
+            (names, difficulty[order], embeddings[order]),
+        )
+    )
+    assert to_picks(shuffled, names) == to_picks(first, ids)

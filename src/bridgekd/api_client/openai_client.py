@@ -16,17 +16,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from bridgekd import __version__
+from bridgekd.api_client.environment import check_environment
 from bridgekd.api_client.error_response import ErrorResponse, describe_body, to_printable_line
 from bridgekd.api_client.outcome import RequestOutcome
+from bridgekd.api_client.redact_key import KeyRedactor
 from bridgekd.api_client.retry_delay import find_header_delay, find_reset_delay
 from bridgekd.errors import InputError
-from bridgekd.recipe import TeacherOptions
+from bridgekd.recipe import TeacherOptions, is_loopback
 
 if TYPE_CHECKING:
     import openai
 
-REDACTED_KEY = "[key]"
-MIN_SECRET_LENGTH = 8  # a shorter key is no secret and may be part of an answer
 CONNECT_TIMEOUT_S = 10.0
 MAX_BODY_BYTES = 16_000_000  # decoded, of one response; an answer has far less
 MAX_ERROR_BYTES = 1_000_000
@@ -36,6 +37,18 @@ _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "U
 # Below WARNING these loggers write headers and addresses, which may hold a key. The levels are not
 # restored: another client may still be sending.
 _LOGGERS = ("openai", "httpx", "httpcore", "httpx2", "httpcore2")
+_OPENAI_DOMAIN = ".api.openai.com"
+# All headers of a request to another host, besides those about its body. The openai package reads
+# one of its own back from the request.
+_OWN_HEADERS = {
+    "accept": "application/json",
+    "accept-encoding": "gzip, deflate",
+    "connection": "keep-alive",
+    "user-agent": f"bridgekd/{__version__}",
+}
+_KEPT_HEADERS = {
+    "content-length", "content-type", "transfer-encoding", "x-stainless-raw-response",
+}  # fmt: skip
 _REASON_TEXTS = {
     "forbidden": "it does not permit the request ({detail})",
     "quota": "the quota or credit is used up ({detail})",
@@ -70,29 +83,28 @@ def allow_body_bytes(limit: int) -> Iterator[None]:
 
 
 class ApiClient:
-    """A client for one server. `aclose` closes it."""
+    """A client for one server. `aclose` closes it. `redact` returns a text without the key."""
 
     def __init__(self, teacher: TeacherOptions, api_key: str) -> None:
         import openai  # late: `plan` works without openai
 
         self.teacher = teacher
         self.host = urlsplit(teacher.effective_base_url).hostname or "The teacher"
-        is_secret = len(api_key) >= MIN_SECRET_LENGTH
-        # JSON may escape the slashes.
-        self._secrets = (api_key, api_key.replace("/", "\\/")) if is_secret else ()
+        self.redact = KeyRedactor(api_key).redact
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
         # `send` limits the time of a complete attempt: a server that sends a byte now and then
         # never reaches a read timeout. To connect has a shorter limit, because that costs nothing.
         timeout = openai.Timeout(None, connect=min(CONNECT_TIMEOUT_S, teacher.timeout_s / 2))
+        check_environment(teacher.effective_base_url)
         # Requests to this machine never go through a proxy of the environment.
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=timeout,
             # The questions would go to another host, or its answer be taken for the teacher's.
             follow_redirects=False,
-            trust_env=self.host not in ("localhost", "127.0.0.1", "::1"),
-            event_hooks={"response": [_read_response]},
+            trust_env=not is_loopback(self.host),
+            event_hooks={"request": [self._limit_headers], "response": [_read_response]},
         )
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
@@ -101,6 +113,25 @@ class ApiClient:
             max_retries=0,
             http_client=http_client,
         )
+
+    async def _limit_headers(self, request: Any) -> None:
+        """Remove what the environment means for OpenAI from a request to another host.
+
+        The openai package sends OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS to any
+        address; the last one may also replace a header of its own.
+        """
+        if f".{request.url.host}".endswith(_OPENAI_DOMAIN):
+            return
+        own = {
+            **_OWN_HEADERS,
+            "authorization": f"Bearer {self._client.api_key}",
+            "host": request.url.netloc.decode(),
+        }
+        for name in {name.lower() for name in request.headers} - _KEPT_HEADERS:
+            if name in own:  # a redirect has no authorization
+                request.headers[name] = own[name]
+            else:
+                del request.headers[name]
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -147,6 +178,7 @@ class ApiClient:
 
     def classify_status(self, status: int, body: str, request_id: str | None) -> RequestOutcome:
         """Return the outcome of an HTTP error."""
+        body = self.redact(body)
         error = ErrorResponse.parse(status, body)
         text = error.message or f"status {status}: {describe_body(body)}".rstrip(": ")
         detail = self.redact(text)[:300]
@@ -163,7 +195,7 @@ class ApiClient:
             )
         if kind == "refused":
             clean_id = self.redact(request_id) if request_id else None
-            return RequestOutcome("refused", self.redact(body), clean_id, detail)
+            return RequestOutcome("refused", body, clean_id, detail)
         if kind == "unknown":
             return RequestOutcome("unknown", reason=detail)
         return RequestOutcome(
@@ -174,12 +206,6 @@ class ApiClient:
             # Other statuses of an overloaded server may be about a request that overloads it.
             is_server_fault=status in _RATE_LIMIT_STATUSES,
         )
-
-    def redact(self, text: str) -> str:
-        """Return the text without the key."""
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED_KEY)
-        return text
 
 
 async def _read_response(response: Any) -> None:

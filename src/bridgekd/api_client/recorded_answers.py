@@ -7,6 +7,7 @@ from math import ceil
 from typing import Any
 
 from bridgekd.api_client.chat_completion import MAX_USD, TokenUsage, parse_completion, parse_usage
+from bridgekd.messages import format_value
 from bridgekd.records import Message
 
 BYTES_PER_TOKEN = 4  # roughly, in English; used only for a recording without token counts
@@ -41,14 +42,15 @@ def parse_recorded_answer(row: Mapping[str, Any]) -> RecordedAnswer:
     usage = row.get("usage") or body.get("usage") or {}
     if not isinstance(usage, dict):
         raise ValueError(
-            f"'usage' is {usage!r}, not an object with prompt_tokens and completion_tokens"
+            f"'usage' is {format_value(usage)}, not an object with prompt_tokens and "
+            "completion_tokens"
         )
     if usage.keys() - {"cost"} and parse_usage(usage) is None:
         raise ValueError("'usage' needs integers as prompt_tokens and completion_tokens")
     cost = row.get("cost_usd")
     if cost is not None:
         if type(cost) not in (int, float) or not 0 <= cost <= MAX_USD:
-            raise ValueError(f"'cost_usd' is {cost!r}; it must be dollars, 0 or more")
+            raise ValueError(f"'cost_usd' is {format_value(cost)}; it must be dollars, 0 or more")
         usage = usage | {"cost": cost}
     fields = {name: value for name, value in body.items() if name != "usage"}
     return RecordedAnswer(fields | ({"usage": usage} if usage else {}), parse_usage(usage))

@@ -16,6 +16,7 @@ from bridgekd.ledger.export import export_ledger
 from bridgekd.ledger.import_answers import import_answers
 from bridgekd.ledger.spend import GROUPS, SpendRow, check_exists, sum_rows, sum_spend
 from bridgekd.ledger.verify import Issue, verify
+from bridgekd.messages import format_value
 from bridgekd.recipe import Price
 
 DEFAULT = Path("ledger.db")
@@ -55,7 +56,9 @@ def show_spend(
     path = ledger or context.obj
     groups = tuple(dict.fromkeys(name.strip() for name in by.split(",")))
     if unknown := [name for name in groups if name not in GROUPS]:
-        raise InputError(f"--by has the unknown column {unknown[0]!r}. Known: {', '.join(GROUPS)}.")
+        raise InputError(
+            f"--by has the unknown column {format_value(unknown[0])}. Known: {', '.join(GROUPS)}."
+        )
     check_exists(path)
     rows = sum_spend(path, groups)
     spend = SpendDocument(path=str(path), by=groups, rows=rows, total=sum_rows(rows))
@@ -140,8 +143,8 @@ def _parse_price(text: str | None) -> Price | Literal["published"] | None:
         return Price(input=input_usd, output=output_usd)
     except ValueError as exc:
         raise InputError(
-            f"--price {text!r} is no price. Write INPUT,OUTPUT in dollars per million tokens, or "
-            "published."
+            f"--price {format_value(text)} is no price. Write INPUT,OUTPUT in dollars per "
+            "million tokens, or published."
         ) from exc
 
 

@@ -1,6 +1,7 @@
 """The command line: parse, call, print.
 
-Exit codes: 0 done; 2 bad input; 3 stopped, the same command resumes; 130 interrupted.
+Exit codes: 0 done; 2 bad input; 3 stopped, the same command resumes; 130 interrupted, or 143 by
+SIGTERM.
 """
 
 import sys
@@ -24,6 +25,7 @@ from bridgekd.cli import (
     status,
 )
 from bridgekd.cli.documents import build_plan_document, print_document
+from bridgekd.cli.entry_point import INTERRUPTED
 from bridgekd.cli.progress_bars import show_progress
 from bridgekd.cli.terminal import JsonFlag, err, make_printer, out
 from bridgekd.comparison import MethodName
@@ -188,7 +190,7 @@ def run_demo(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="300 questions, about a minute. It only tests the setup."),
+        typer.Option("--quick", help="100 questions, half a minute. It only tests the setup."),
     ] = False,
 ) -> None:
     """Compare BRIDGE and direct distillation at a 5 % budget, offline, in a few minutes."""
@@ -262,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Abort:  # Ctrl-C or Ctrl-D at a prompt
         code = 130
     if code == 130:
-        err.print("Interrupted. Finished work is saved. Run the same command again to resume.")
+        err.print(INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -48,6 +48,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print(
         f"\nPool {plan.n_pool:,} questions, validation {plan.n_validation:,}, test {plan.n_test:,}."
     )
+    if plan.ledger_warning:
+        console.print(plan.ledger_warning, style="yellow", markup=False)
     print_purchases(console, plan)
     if plan.durations is not None and (text := format_durations(plan.durations)):
         console.print(text, markup=False, highlight=False)

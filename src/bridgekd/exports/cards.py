@@ -17,6 +17,7 @@ from bridgekd.io.artifact_store import Artifact, Stats, find_ancestors
 from bridgekd.io.metrics_file import read_metrics
 from bridgekd.io.model_license import find_license
 from bridgekd.io.sources import get_model_and_revision
+from bridgekd.paths import resolve_path
 from bridgekd.prompts import render_answer_prompt, render_cot_prompt
 from bridgekd.recipe import BudgetOptions
 from bridgekd.records import Example, TrainingExample
@@ -252,7 +253,7 @@ def _find_base_model(run: FinishedRun, arm: EvaluatedModel) -> Artifact:
     if source.stage == "hub":
         return Artifact("hub", source.fingerprint, Path(_get_public_name(source)))
     options = run.recipe.assistant if arm.arm.role == "assistant" else run.recipe.student
-    return Artifact("model", source.fingerprint, run.folder / Path(options.model).expanduser())
+    return Artifact("model", source.fingerprint, resolve_path(run.folder, options.model))
 
 
 def _get_name(base: Artifact) -> str:

@@ -15,7 +15,7 @@ from bridgekd.errors import InputError
 from bridgekd.exports.cards import ExportedArm, render_dataset_card, render_model_card
 from bridgekd.exports.sft_rows import write_sft_rows
 from bridgekd.io.artifact_store import Artifact
-from bridgekd.io.disk import fsync_files, translate_disk_errors
+from bridgekd.io.disk import fsync_files, make_private_folder, translate_disk_errors
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import TrainingExample
 from bridgekd.runs.metadata import FinishedRun
@@ -106,7 +106,7 @@ def _write_atomic_folder(to: Path) -> Iterator[Path]:
             raise InputError(f"Another process is exporting to {to}. Wait for it.") from exc
         try:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+            make_private_folder(partial)
             yield partial
             fsync_files(partial)
             os.rename(partial, to)

@@ -2,7 +2,8 @@ r"""Find the final answer in a model's text, and remove markup from it.
 
 The places of an answer, from strong to weak: the field `answer` of a JSON object, after the last
 mark (`Answer:`, `####`, `<answer>`), in the last `\boxed{...}`, after the last "the answer is". For
-any other text, the grader decides. The content of `<think>` is reasoning: it holds no answer.
+any other text, the grader decides. The content of `<think>` and of every channel except `final` is
+reasoning: it holds no answer.
 """
 
 import json
@@ -17,15 +18,25 @@ _MARK_WORDS = (
     "Risposta", "Ответ", "答案", "答え",
 )  # fmt: skip
 _MARK = re.compile(
-    rf"(?:{'|'.join(_MARK_WORDS)})\s*\**\s*[:：]\s*\**|####\s*|<answer>", re.IGNORECASE
+    rf"(?:final\s+)?(?:{'|'.join(_MARK_WORDS)})\s*\**\s*[:：]\s*\**|####\s*|<answer>", re.IGNORECASE
 )
 _THINK = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
-_FENCE = re.compile(r"```(?:json)?\s*(\{.*\})\s*```", re.DOTALL)
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)[^\n]*?<\|message\|>")  # Harmony, of gpt-oss
+_CONTROL_TOKEN = re.compile(
+    r"<\|start\|>(?:\s*assistant)?|<\|(?:end|return|call|message|channel|constrain)\|>"
+)
+_FENCE = re.compile(r"```(?:json)?\s*(\{.*?)(?:```\s*)?$", re.DOTALL)
 _ANSWER_FIELDS = ("answer", "final_answer")
+_ANSWER_FIELD = re.compile(
+    rf'"(?:{"|".join(_ANSWER_FIELDS)})"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d[\d.,]*\d|\d)',
+    re.IGNORECASE,
+)
+_FIELD = re.compile(r'\s*[{,]\s*"\w+"\s*:')
 _REASONING_FIELDS = ("rationale", "reasoning", "explanation", "thought", "solution", "steps")
 _STATED = re.compile(
-    r"\b(?:answer|(?:correct|right|best|final)\s+(?:answer\s+)?(?:choice|option|result|statement))"
-    r"(?:\s+(?:choice|option))?\s+(?:is|was|would\s+be|will\s+be)\b\s*:?\s*(?=\S)"
+    r"\b(?:answer(?:\s+to\s+(?:the|this|your)\s+question)?"
+    r"|(?:correct|right|best|final)\s+(?:answer\s+)?(?:choice|option|result|statement))"
+    r"(?:\s+(?:choice|option))?\s+(?:is|was|would\s+be|will\s+be)\b\s*:?\s*(?=\S)(?!not\b)"
     r"|答案\s*(?:是|为)\s*(?=\S)",
     re.IGNORECASE,
 )  # not "must be": a text writes what an answer must be before it has the answer
@@ -36,11 +47,21 @@ _REFUSES = re.compile(
     r"determine|comply)",
     re.IGNORECASE,
 )
+# What stands after a mark and is no answer: the question again, the task, or a heading.
+_PROMPT = re.compile(
+    r":$|\?(?:\s*\([^()]*\))?$|(?:^|,\s)(?:please\s+)?(?:calculate|compute|determine|find)\b",
+    re.IGNORECASE,
+)
+_CONCLUSION = r"(?:(?:so|therefore|thus|hence),?\s+)?the (?:\w+ )?answer is (?!not\b)(.+)$"
+_CONCLUDES = re.compile(rf"[.!]\s+{_CONCLUSION}", re.IGNORECASE)
+_CONCLUDING_LINE = re.compile(rf"\n[\s*]*{_CONCLUSION}", re.IGNORECASE)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _STYLED = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mbox)\s*(?=\{)")
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
-_SENTENCE_END = re.compile(r"(?<=[^\s.])[.!?](?=\s+[A-Z\"“(])")
-_RUN = re.compile(r"[^\u00b2\u00b3\u00b9\u00bc-\u00be\u2150-\u215e]+")
+_SENTENCE_END = re.compile(r"(?<=[^\s.])(?<![(*\[][A-Z])[.!?](?=\s+[A-Z\"“(])")
+_RUN = re.compile(  # everything except fraction signs and powers: 10⁴ is not 104
+    r"[^\u00b2\u00b3\u00b9\u00bc-\u00be\u2070\u2074-\u2079\u207b\u2150-\u215e]+"
+)
 _SAME_CHARACTERS = str.maketrans(
     {**dict.fromkeys("’‘ʼ＇", "'"), **dict.fromkeys("‐‑‒", "-"), "。": "."}
 )
@@ -69,14 +90,16 @@ class StatedAnswer:
 def read_stated_answer(text: str) -> StatedAnswer:
     """Return the rationale and the answer of a model's text.
 
-    Without a mark the rationale is the complete text, and the answer is the boxed answer in it,
-    else the stated one, else "".
+    A last line "The answer is ..." counts before a mark. Without a mark the rationale is the
+    complete text, and the answer is the boxed answer in it, else the stated one, else "".
     >>> read_stated_answer("<think>Answer: 3?</think>3 + 4 = 7.\\nAnswer: 7").answer
     '7'
     """
     reasoning, rest = _separate_reasoning(text)
     if (fields := _read_object(rest)) is not None:
         rationale, answer, is_marked = *fields, True
+    elif concluded := _CONCLUDING_LINE.search(rest.rstrip()):
+        rationale, answer, is_marked = rest, _SENTENCE_END.split(concluded[1])[0], False
     elif (marked := find_marked_answer(rest)) is not None:
         rationale, answer, is_marked = *marked, True
     else:
@@ -99,13 +122,16 @@ def split_answer(text: str) -> tuple[str, str]:
 def find_marked_answer(text: str) -> tuple[str, str] | None:
     """Return the text before the last mark and the first line with a word after it, or None.
 
-    A mark before a question, with text after it, marks nothing: "Final Answer: How many are left?".
+    A mark before a question or a task, with text after it, marks nothing: "Final Answer: How many
+    are left?". If the line concludes with "The answer is", that counts.
     """
     for mark in reversed(list(_MARK.finditer(text))):
         lines = _list_lines_with_words(re.sub(r"(?i)</answer>", "\n", text[mark.end() :]))
         line = lines[0].strip() if lines else ""
-        if not line.endswith("?") or len(lines) < 2:
-            return text[: mark.start()].rstrip(" \t\r\n*#"), line
+        if not _PROMPT.search(line) or len(lines) < 2:
+            concluded = _CONCLUDES.search(line)
+            answer = concluded[1] if concluded else line
+            return text[: mark.start()].rstrip(" \t\r\n*#"), answer
     return None
 
 
@@ -124,30 +150,53 @@ def find_stated_answer(text: str) -> str:
 
 
 def _separate_reasoning(text: str) -> tuple[str, str]:
-    """Return the content of the reasoning tags and the text after it.
+    """Return the reasoning and the text after it, both without tags.
 
     A closing tag alone ends the reasoning: some chat templates put the opening one into the prompt.
     Without a closing tag, all after the opening one is reasoning.
     """
+    reasoning, text = _separate_channels(text)
     *_, last = [None, *_THINK.finditer(text)]
     if last is None:
+        return reasoning, text
+    thoughts, rest = (text[: last.start()], text[last.end() :]) if last[1] else (text, "")
+    thoughts = _THINK.sub("", thoughts).strip()
+    return "\n\n".join(part for part in (reasoning, thoughts) if part), rest.strip()
+
+
+def _separate_channels(text: str) -> tuple[str, str]:
+    """Return what the channels before `final` hold, and what `final` holds."""
+    *before, after = _CHANNEL.split(text)
+    if not before:
         return "", text
-    if last[1]:
-        return _THINK.sub("", text[: last.start()]).strip(), text[last.end() :].strip()
-    return _THINK.sub("", text).strip(), ""
+    names, contents = before[1::2], [*before[2::2], after]
+    contents = [_CONTROL_TOKEN.sub("", content).strip() for content in contents]
+    reasoning = [_CONTROL_TOKEN.sub("", before[0]).strip()]
+    reasoning += [c for name, c in zip(names, contents, strict=True) if name != "final"]
+    final = [c for name, c in zip(names, contents, strict=True) if name == "final"]
+    return "\n\n".join(filter(None, reasoning)), "\n\n".join(filter(None, final))
 
 
 def _read_object(text: str) -> tuple[str, str] | None:
-    """Return the reasoning and the answer of a text that is one JSON object; None if it is not."""
-    stripped = text.strip()
-    if fence := _FENCE.fullmatch(stripped):
-        stripped = fence[1]
-    if not stripped.startswith("{"):
+    """Return the reasoning and the answer of a text that ends in a JSON object, else None.
+
+    LaTeX breaks objects: then the answer is read from its field. A broken object without this field
+    was cut off and has no answer.
+    """
+    fence = _FENCE.search(text.strip())
+    before, written = (text[: fence.start()], fence[1]) if fence else ("", text)
+    written = written.strip()
+    if not _FIELD.match(written):
         return None
     try:
-        fields = json.loads(stripped, strict=False)
+        fields = json.loads(written, strict=False)
     except (ValueError, RecursionError):
-        return None
+        *_, field = [None, *_ANSWER_FIELD.finditer(written)]
+        if field is None:
+            return text, ""
+        parts = (written[: field.start()], written[field.end() :])
+        reasoning = max((_FIELD.sub("", part).strip(' \t\r\n,"{}') for part in parts), key=len)
+        return "\n".join(filter(None, (before.strip(), reasoning))), field[1].strip('"')
     by_name = {str(name).casefold(): value for name, value in fields.items()}
     answers = [by_name[name] for name in _ANSWER_FIELDS if name in by_name]
     if not answers:
@@ -155,12 +204,18 @@ def _read_object(text: str) -> tuple[str, str] | None:
     answer = answers[0] if isinstance(answers[0], str | int | float) else ""
     reasoning = next((by_name[name] for name in _REASONING_FIELDS if name in by_name), "")
     steps = reasoning if isinstance(reasoning, list) else [reasoning]
-    return "\n".join(map(str, steps)), str(answer)
+    return "\n".join(filter(None, (before.strip(), *map(str, steps)))), str(answer)
 
 
 def is_refusal(text: str) -> bool:
     """Return whether the text declines to answer."""
     return _REFUSES.search(text) is not None
+
+
+def get_first_sentence(text: str) -> str:
+    """Return the first sentence of the first line with a word, or ""."""
+    lines = _list_lines_with_words(text)
+    return _SENTENCE_END.split(lines[0])[0].strip() if lines else ""
 
 
 def get_last_sentence(text: str) -> str:
@@ -171,7 +226,7 @@ def get_last_sentence(text: str) -> str:
 
 
 def normalize_unicode(text: str) -> str:
-    """Return the text in NFKC, with one kind of apostrophe and of hyphen; ½ and ² stay.
+    """Return the text in NFKC, with one kind of apostrophe and of hyphen; ½ and 10⁴ stay.
 
     >>> normalize_unicode("O\N{RIGHT SINGLE QUOTATION MARK}Neil co\N{NON-BREAKING HYPHEN}op 2½")
     "O'Neil co-op 2½"

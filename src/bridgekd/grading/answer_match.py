@@ -3,7 +3,11 @@
 import re
 
 from bridgekd.grading.answer_extraction import strip_markup
-from bridgekd.grading.parse_number import is_rounded_value, parse_exact_number
+from bridgekd.grading.parse_number import (
+    is_rounded_value,
+    parse_certain_number,
+    parse_exact_number,
+)
 
 WRAPPING = " \t\n\r\"'“”‘’*_`$.,;:!"
 _ARTICLE = re.compile(r"^(?:a|an|the)\s+")
@@ -40,6 +44,19 @@ def get_short_text(text: str) -> str:
     stripped = strip_markup(text)
     is_short = "\n" not in stripped and len(stripped.split()) <= _MAX_SHORT_WORDS
     return stripped if is_short else ""
+
+
+def match_texts(answer: str, gold: str) -> bool:
+    """Return whether two canonical answers are the same text except articles, or the same number.
+
+    A notation with two meanings is no number here: 3,5 may be a list.
+    >>> match_texts("the ward", "ward"), match_texts("1,200.0", "1200"), match_texts("3,5", "3.5")
+    (True, True, False)
+    """
+    if strip_article(answer) == strip_article(gold):
+        return True
+    number = parse_certain_number(strip_markup(answer))
+    return number is not None and number == parse_certain_number(strip_markup(gold))
 
 
 def match_values(answer: str, gold: str, gold_as_written: str) -> bool:

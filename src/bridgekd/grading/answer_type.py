@@ -45,7 +45,7 @@ class AnswerType:
 
     def canonicalize(self, answer: str, choices: Sequence[str] = ()) -> str:
         """Return the form in which equal answers are equal; "" if it is not of this type."""
-        return self.grader.canonicalize(answer[:MAX_ANSWER], choices, self.options)
+        return self.grader.canonicalize(answer[:MAX_ANSWER], choices or self.labels, self.options)
 
     def is_correct(self, answer: str, gold: str | None, choices: Sequence[str] = ()) -> bool:
         """Return whether the answer means the gold answer; an empty one never does."""

@@ -57,12 +57,15 @@ class ServedModel:
 def list_models(endpoint: TeacherOptions, key: str, timeout_s: float) -> list[str] | RequestOutcome:
     """Return the models that GET /v1/models lists, or how the request failed."""
 
-    async def request(client: openai.AsyncOpenAI) -> list[str]:
-        response = await client.models.with_raw_response.list()
-        rows = parse_json_object(response.text).get("data")
-        return [str(row.get("id")) for row in rows or () if isinstance(row, dict)]
+    async def work(client: ApiClient) -> list[str] | RequestOutcome:
+        async def request(sender: openai.AsyncOpenAI) -> list[str]:
+            response = await sender.models.with_raw_response.list()
+            rows = parse_json_object(client.redact(response.text)).get("data")
+            return [str(row.get("id")) for row in rows or () if isinstance(row, dict)]
 
-    return _run_with_client(endpoint, key, lambda client: client.send(request, timeout_s))
+        return await client.send(request, timeout_s)
+
+    return _run_with_client(endpoint, key, work)
 
 
 def is_ready(endpoint: TeacherOptions, key: str, timeout_s: float) -> bool:
@@ -137,7 +140,7 @@ async def _send_with_retries(
     """Return the body of an answer, or an outcome that no retry would change."""
     rng, reason, max_attempts = random.Random(), "", server.options.max_attempts
     for n_attempts in range(1, max_attempts + 1):
-        answer = await client.send(_make_request(body), server.options.timeout_s)
+        answer = await client.send(_make_request(body, client.redact), server.options.timeout_s)
         if not isinstance(answer, RequestOutcome) or answer.kind in ("refused", "rejected", "down"):
             return answer
         reason = answer.reason
@@ -163,7 +166,7 @@ async def _wait_for_exit_reason(server: ServedModel) -> str | None:
 
 
 def _make_request(
-    body: JsonBody,
+    body: JsonBody, redact: Callable[[str], str]
 ) -> Callable[[openai.AsyncOpenAI], Awaitable[JsonBody | RequestOutcome]]:
     async def request(client: openai.AsyncOpenAI) -> JsonBody | RequestOutcome:
         extra = dict(body)
@@ -174,7 +177,7 @@ def _make_request(
         else:
             plain, prompt = client.completions.with_raw_response, extra.pop("prompt")
             text = (await plain.create(model=model, prompt=prompt, extra_body=extra)).text
-        answer = parse_json_object(text)
+        answer = parse_json_object(redact(text))
         if isinstance(answer.get("choices"), list) and answer["choices"]:
             return answer
         return RequestOutcome("failed", reason="an answer without choices")

@@ -95,8 +95,9 @@ def sample_texts(
 
     def on_answer(index: int, answer: JsonBody) -> None:
         row = todo[index // n]
-        texts[row][index % n] = _cut_text(_get_text(answer), until)
-        _add_usage(answer, spent)
+        text = _get_text(answer)
+        texts[row][index % n] = _cut_text(text, until)
+        _add_usage(answer, spent, is_ended=until is not None and until.search(text) is not None)
         if len(texts[row]) == n:
             finished.append(row)
         if len(finished) >= max_finished:
@@ -158,22 +159,33 @@ def _cut_text(text: str, until: re.Pattern[str] | None) -> str:
     return (text[: end.end()] if end else text).strip()
 
 
-def _add_usage(answer: JsonBody, spent: Throughput) -> None:
-    """Count one text, and its tokens if the server reports them."""
+def _add_usage(answer: JsonBody, spent: Throughput, *, is_ended: bool) -> None:
+    """Count one text, and its tokens if the server reports them. `is_ended`: it has its end."""
     usage = answer.get("usage") or {}
     spent.add(
         n_texts=1,
         n_prompt_tokens=int(usage.get("prompt_tokens") or 0),
         n_generated_tokens=int(usage.get("completion_tokens") or 0),
         seconds=0.0,
+        n_cut_off=int(not is_ended and answer["choices"][0].get("finish_reason") == "length"),
     )
 
 
 def _format_prompts(
     server: ServedModel, prompts: Sequence[Prompt], *, check: bool = True
 ) -> list[Any]:
-    """Return every prompt in the server's format."""
+    """Return every prompt in the server's format.
+
+    Raises InputError for a prompt that the server would read as other tokens.
+    """
     if server.prompt_format == "chat":
+        plain = server.tokenizer.find_plain_prompts(prompts)
+        for prompt in (p for p, is_plain in zip(prompts, plain, strict=True) if not is_plain):
+            raise InputError(
+                f"{server.address} accepts only chats, and would read a control token in the text "
+                f"{prompt[-1].content[:60]!r}. Use a server that accepts tokens, such as vLLM, or "
+                f"set assistant.generation_backend: transformers."
+            )
         return [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
     ids = server.tokenizer.tokenize_prompts(prompts)
     if server.prompt_format == "tokens":

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from bridgekd.api_client.openai_client import MIN_SECRET_LENGTH, REDACTED_KEY
+from bridgekd.api_client.redact_key import KeyRedactor
 from bridgekd.errors import InputError, ServerUnavailableError
 from bridgekd.inference_server import supervisor
+from bridgekd.messages import format_value
 
 POLL_S = 0.2
 N_LOG_LINES, N_LOG_CHARACTERS = 5, 600
@@ -41,7 +42,8 @@ def find_program(command: list[str], folder: Path) -> str:
     program = shutil.which(str(folder.resolve() / name) if os.sep in name else name)
     if program is None:
         raise InputError(
-            f"assistant.server.command: no program {name!r} here. Install it, or set its path."
+            f"assistant.server.command: no program {format_value(name)} here. Install it, or set "
+            "its path."
         )
     return program
 
@@ -81,8 +83,7 @@ def run_server(
         )
 
     def describe_log() -> str:
-        text = _describe_last_lines(log)
-        return text.replace(secret, REDACTED_KEY) if len(secret) >= MIN_SECRET_LENGTH else text
+        return _describe_last_lines(log, KeyRedactor(secret).redact)
 
     def get_exit_reason() -> str | None:
         code = process.poll()
@@ -110,7 +111,8 @@ def run_server(
             process.kill()
 
 
-def _describe_last_lines(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+def _describe_last_lines(log: Path, redact: Callable[[str], str]) -> str:
+    text = redact(log.read_text(errors="replace"))  # before a cut leaves a part of the key
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     text = " | ".join(lines[-N_LOG_LINES:])[-N_LOG_CHARACTERS:]
     return f"its last lines in {log}: {text}" if text else f"it printed nothing to {log}"

@@ -26,7 +26,13 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from bridgekd.errors import InputError
-from bridgekd.io.disk import fsync_folder, translate_disk_errors, write_atomic
+from bridgekd.io.disk import (
+    fsync_folder,
+    make_private_folder,
+    translate_disk_errors,
+    write_atomic,
+)
+from bridgekd.io.source_hash import check_source
 from bridgekd.throughput import WorkKind
 
 MANIFEST = "manifest.json"
@@ -127,6 +133,13 @@ class Artifact:
         """Return all inputs of this name."""
         return self.inputs.get(name, ())
 
+    def check_unchanged(self) -> None:
+        """Raise InputError if it is a source that is not as it was when the run hashed it.
+
+        A stage calls this after it has read a source: its artifact has the fingerprint of the run.
+        """
+        check_source(self.path, self.fingerprint)
+
     def read_settings(self, model: type[M]) -> M:
         """Return the settings that it was made with, as the stage's class."""
         return self._parse(model, self.manifest.settings)
@@ -203,7 +216,8 @@ class Store:
         self.folder = folder
         self._note = note
         with translate_disk_errors(folder):
-            (folder / ".locks").mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
+            (folder / ".locks").mkdir(exist_ok=True)
 
     def make(
         self, stage: Stage[S, P], settings: S, ctx: object, *args: P.args, **kwargs: P.kwargs
@@ -220,6 +234,8 @@ class Store:
             partial = artifact.path.with_name(f"{artifact.path.name}.partial")
             with translate_disk_errors(partial):
                 _clear_partial(partial)
+                for source in chain.from_iterable(inputs.values()):
+                    source.check_unchanged()
                 started = time.monotonic()
                 stats = stage.function(partial, settings, ctx, *args, **kwargs)
                 shutil.rmtree(partial / RESUME_DIR)
@@ -340,7 +356,8 @@ def _clear_partial(partial: Path) -> None:
 
     The progress belongs to the same work, because the fingerprint is part of the folder's name.
     """
-    (partial / RESUME_DIR).mkdir(parents=True, exist_ok=True)
+    make_private_folder(partial)
+    (partial / RESUME_DIR).mkdir(exist_ok=True)
     for path in partial.iterdir():
         if path.is_dir() and path.name != RESUME_DIR:
             shutil.rmtree(path)

@@ -4,7 +4,6 @@ Every error message has the file and the line (the row, for formats without line
 the next step.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,8 @@ from bridgekd.errors import InputError
 from bridgekd.grading.answer_match import fold_case
 from bridgekd.grading.answer_type import AnswerType
 from bridgekd.io.raw_rows import iter_raw_rows
+from bridgekd.io.row_files import check_characters, parse_json_value
+from bridgekd.messages import format_text, format_value
 from bridgekd.prompts import LETTERS
 from bridgekd.recipe import ColumnNames
 from bridgekd.records import Example
@@ -60,7 +61,8 @@ def _check_unique_id(path: Path, column: str, where: str, id: str) -> None:
             return  # two ids with the same hash
         if str(row.get(column)) == id:
             raise InputError(
-                f"{where}: Duplicate id {id!r}, first used at {earlier}. Make all ids unique."
+                f"{where}: Duplicate id {format_value(id)}, first used at {earlier}. Make all "
+                "ids unique."
             )
 
 
@@ -105,12 +107,14 @@ def _get_column(where: str, row: Mapping[str, object], column: str, role: str) -
         return value
     names = [str(name) for name in row]
     if column in row:
-        raise InputError(f"{where}: The column {column!r} (data.columns.{role}) is empty. Fill it.")
+        raise InputError(
+            f"{where}: The column {format_value(column)} (data.columns.{role}) is empty. Fill it."
+        )
     near = get_close_matches(column, names, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else " A file without a header needs one."
     raise InputError(
-        f"{where}: No column {column!r} (data.columns.{role}). The row has "
-        f"{_shorten(', '.join(names))}.{hint}"
+        f"{where}: No column {format_value(column)} (data.columns.{role}). The row has "
+        f"{format_text(', '.join(names))}.{hint}"
     )
 
 
@@ -126,14 +130,10 @@ def _is_missing(value: object) -> bool:
 def _to_text(where: str, value: object, what: str) -> str:
     """Return a text, number or truth value as text. Raises InputError for every other value."""
     if isinstance(value, bytes):
-        raise InputError(f"{where}: {what} is binary ({_shorten(repr(value))}). {_REMEDY}")
+        raise InputError(f"{where}: {what} is binary ({format_value(value)}). {_REMEDY}")
     if not isinstance(value, str | int | float) or value in (math.inf, -math.inf):
-        raise InputError(f"{where}: {what} is {_shorten(repr(value))}. {_REMEDY}")
+        raise InputError(f"{where}: {what} is {format_value(value)}. {_REMEDY}")
     return str(value).strip()
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _parse_question(where: str, value: object) -> str:
@@ -179,13 +179,17 @@ def _parse_choices(where: str, row: Mapping[str, object], column: str | None) ->
     value = _get_column(where, row, column, "choices")
     if isinstance(value, str):  # CSV: a JSON value in a cell
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
+            value = parse_json_value(value)
+        except ValueError as exc:
+            raise InputError(
+                f"{where}: {format_value(column)} is no list of choices (data.columns.choices): "
+                f"{exc}. Write a JSON list."
+            ) from exc
+        check_characters(value, where)
     pairs = _list_pairs(value)
     if pairs is None or not 2 <= len(pairs) <= len(LETTERS):
         raise InputError(
-            f"{where}: {column!r} is not a list of 2 to {len(LETTERS)} choices "
+            f"{where}: {format_value(column)} is not a list of 2 to {len(LETTERS)} choices "
             "(data.columns.choices). Fix the row or the column name."
         )
     read = [
@@ -239,8 +243,8 @@ def _resolve_choice(where: str, answer: str, choices: _Choices, is_number: bool)
         and answer not in texts
     ):
         raise InputError(
-            f"{where}: The answer {answer!r} is not a label of the choices, which are "
-            f"{_shorten(', '.join(choices.labels))}. Write one of them, or the choice's text."
+            f"{where}: The answer {format_value(answer)} is not a label of the choices, which are "
+            f"{format_text(', '.join(choices.labels))}. Write one of them, or the choice's text."
         )
     by_text = {index for index, text in enumerate(texts) if text == answer}
     by_text = by_text or {i for i, text in enumerate(texts) if fold_case(text) == fold_case(answer)}
@@ -251,9 +255,9 @@ def _resolve_choice(where: str, answer: str, choices: _Choices, is_number: bool)
     if len(meant | by_text) > 1 and meant and by_text:
         first, second = min(meant), min(by_text)
         raise InputError(
-            f"{where}: The answer {answer!r} is either the label or index of {texts[first]!r} or "
-            f"the choice {texts[second]!r}. Write the choice as '({names[second]}) "
-            f"{texts[second]}'."
+            f"{where}: The answer {format_value(answer)} is either the label or index of "
+            f"{format_value(texts[first])} or the choice {format_value(texts[second])}. Write the "
+            f"choice as '({format_text(names[second])}) {format_text(texts[second])}'."
         )
     if not (meant | by_text):
         return answer  # such as "(B) water": the grader reads it
@@ -275,9 +279,9 @@ def _normalize_answers(where: str, example: Example, answer_type: AnswerType) ->
         )
     for answer in (example.answer, *example.alternatives):
         if not answer_type.is_gold(answer, choices):
-            among = f" among {_shorten(str(list(choices)))}" if answer_type.has_choices else ""
+            among = f" among {format_value(list(choices))}" if answer_type.has_choices else ""
             raise InputError(
-                f"{where}: The answer {_shorten(repr(answer))} is not a {name}{among}. Correct it "
+                f"{where}: The answer {format_value(answer)} is not a {name}{among}. Correct it "
                 f"or set data.answer_type{answer_type.grader.other_types}."
             )
     first, *others = (

@@ -14,14 +14,16 @@ FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def open_atomic(path: Path) -> Iterator[TextIO]:
+def open_atomic(path: Path, mode: int = 0o600) -> Iterator[TextIO]:
     """Open a text file for writing that replaces `path` when everything is on the disk.
 
-    If the block raises, `path` stays as it was.
+    If the block raises, `path` stays as it was. By default only the owner can read the file.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.writing")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -30,10 +32,15 @@ def open_atomic(path: Path) -> Iterator[TextIO]:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
     """Write `text` to a file. After a power failure the file has all of it or is as before."""
-    with open_atomic(path) as file:
+    with open_atomic(path, mode) as file:
         file.write(text)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder that only its owner can read. One that exists stays as it is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -49,6 +56,10 @@ def translate_disk_errors(folder: Path, named: str = "`store`") -> Iterator[None
             errno.EACCES: f"Writing is not permitted. Choose another {named}",
             errno.EPERM: f"Writing is not permitted. Choose another {named}",
             errno.ENOTDIR: f"Part of the path is a file. Choose another {named}",
+            errno.EEXIST: f"A file has this name. Choose another {named}",
+            errno.ELOOP: f"The path is a loop of links. Choose another {named}",
+            errno.ENAMETOOLONG: f"The path is too long. Choose another {named}",
+            errno.ENOENT: f"{exc.filename or folder} was removed meanwhile. Restore it",
         }
         if exc.errno not in reasons:
             raise

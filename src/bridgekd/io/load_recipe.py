@@ -1,62 +1,96 @@
 """Load recipe files (YAML 1.2). Error messages have the line and the most similar known key."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, JsonValue, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from bridgekd.errors import InputError
 from bridgekd.grading.graders import GRADERS
+from bridgekd.io.read_yaml import MAX_CHARACTERS, MAX_DEPTH, KeyPath, read_yaml
 from bridgekd.io.row_files import translate_utf8_errors
+from bridgekd.messages import format_text, format_value
+from bridgekd.paths import resolve_path
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.variants import Registry
 
-KeyPath = tuple[str | int, ...]
 MethodText = str | dict[str, JsonValue]
-_REGISTRIES: dict[tuple[str, str], Registry[Any]] = {
-    ("data", "answer_type"): GRADERS,
-    ("select", "strategy"): STRATEGIES,
-    ("select", "difficulty"): MEASURES,
+Registries = Mapping[str, Registry[Any]]
+_REGISTRIES: Registries = {
+    "data.answer_type": GRADERS,
+    "select.strategy": STRATEGIES,
+    "select.difficulty": MEASURES,
 }
+_PATHS = (
+    "data.train", "data.test", "teacher.prompt.few_shot", "student.instruction_data",
+    "assistant.model", "student.model", "select.embedding_model", "store", "ledger",
+)  # fmt: skip
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    path: Path, overrides: Sequence[str] = (), registries: Registries | None = None
+) -> Recipe:
     """Return the recipe in `path` with `section.key=value` overrides.
 
-    Its name defaults to the name of the file. Raises InputError for a file that cannot be read,
-    broken YAML, an unknown or missing key, a wrong value and an unknown variant.
+    Its name defaults to the name of the file. registries: of further variants, by key. Raises
+    InputError for a file that cannot be read, broken YAML, an unknown or missing key, a wrong
+    value, an unknown variant, and a path that no file can have.
     """
-    try:
-        with translate_utf8_errors(path):
-            text = path.read_text(encoding="utf-8")
-    except OSError as exc:
-        raise InputError(
-            f"Cannot read the recipe {path}: {exc.strerror}. Pass the path of a YAML file."
-        ) from exc
-    tree = _parse_yaml(text, str(path))
-    if not isinstance(tree, CommentedMap):
+    document = read_yaml(_read_text(path), str(path))
+    tree, lines = document.value, document.lines
+    if not isinstance(tree, dict):
         raise InputError(f"{path} is not a recipe. Write keys such as data, teacher and budget.")
     for override in overrides:
-        _set_key(tree, override)
-    tree.setdefault("name", path.stem)
+        _set_key(tree, lines, override)
     try:
-        recipe = Recipe.model_validate(_convert_to_plain(tree))
+        recipe = Recipe.model_validate({"name": path.stem} | tree)
     except ValidationError as exc:
-        raise InputError(_format_error(exc, tree, path)) from exc
-    for keys, registry in _REGISTRIES.items():
-        section, key = keys
+        raise InputError(_format_error(exc, lines, path)) from exc
+    for keys in _iter_truth_values(tree):  # pydantic reads `true` as the number 1
+        value: object = recipe
+        for key in keys:
+            value = getattr(value, str(key), None)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            place, name = _format_place(lines, keys, path), ".".join(map(str, keys))
+            raise InputError(f"{place}: {name}: Give a number instead of a truth value.")
+    folder = path.resolve().parent
+    for key, registry in {**_REGISTRIES, **(registries or {})}.items():
         try:
-            registry.resolve(getattr(getattr(recipe, section), key), path.parent)
+            registry.resolve(attrgetter(key)(recipe), folder)
         except InputError as exc:
-            raise InputError(f"{_format_place(tree, keys, path)}: {exc}") from exc
+            raise InputError(f"{_format_place(lines, key, path)}: {exc}") from exc
+    for key in _PATHS:
+        source = attrgetter(key)(recipe)
+        try:
+            resolve_path(folder, source or "")
+        except InputError as exc:
+            raise InputError(f"{_format_place(lines, key, path)}: {key}: {exc}") from exc
     return recipe
+
+
+def _iter_truth_values(tree: Mapping[str, JsonValue], keys: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the path of every truth value."""
+    for key, value in tree.items():
+        if isinstance(value, bool):
+            yield (*keys, key)
+        elif isinstance(value, dict):
+            yield from _iter_truth_values(value, (*keys, key))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with translate_utf8_errors(path), open(path, encoding="utf-8") as file:
+            return file.read(MAX_CHARACTERS + 1)
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise InputError(
+            f"Cannot read the recipe {path}: {reason}. Pass the path of a YAML file."
+        ) from exc
 
 
 def parse_methods(text: str) -> list[MethodText]:
@@ -65,80 +99,67 @@ def parse_methods(text: str) -> list[MethodText]:
     >>> parse_methods("bridge,{name: mentor_kd, n_samples: 5},mine.py")
     ['bridge', {'name': 'mentor_kd', 'n_samples': 5}, 'mine.py']
     """
-    methods: list[MethodText] = _convert_to_plain(_parse_yaml(f"[{text}]", f"--arms {text}"))
-    for method in methods:
+    where = f"--arms {format_text(text)}"
+    methods: list[MethodText] = []
+    parsed = read_yaml(f"[{text}]", where).value
+    for method in parsed if isinstance(parsed, list) else [parsed]:
         if not isinstance(method, str | dict):
             raise InputError(
-                f"--arms {text}: {method!r} is not a method. Pass a name or a .py file."
+                f"{where}: {format_value(method)} is not a method. Pass a name or a .py file."
             )
+        methods.append(method)
     return methods
 
 
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return YAML(typ="rt", pure=True).load(text)
-    except MarkedYAMLError as exc:
-        line = f" line {exc.problem_mark.line + 1}" if exc.problem_mark else ""
-        raise InputError(f"{where}{line}: Broken YAML: {exc.problem}. Fix it.") from exc
-    except YAMLError as exc:
-        raise InputError(f"{where}: Broken YAML: {exc}. Fix it.") from exc
-
-
-def _set_key(tree: CommentedMap, override: str) -> None:
+def _set_key(tree: dict[str, JsonValue], lines: dict[KeyPath, int], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"--set {override!r}: Write section.key=value, such as budget.queries=5%.")
-    *sections, last = key.strip().split(".")
-    for section in sections:
+        raise InputError(
+            f"--set {format_value(override)}: Write section.key=value, such as budget.queries=5%."
+        )
+    path = tuple(key.strip().split("."))
+    where = f"--set {format_text(key)}"
+    if len(path) > MAX_DEPTH:
+        raise InputError(f"{where}: More than {MAX_DEPTH} levels of nesting.")
+    for depth, section in enumerate(path[:-1], start=1):
         current = tree.get(section)
         if not isinstance(current, dict):
             # The short form of a variant (strategy: hardest) becomes a mapping with its name.
-            tree[section] = CommentedMap({"name": current} if isinstance(current, str) else {})
-        tree = tree[section]
-    tree[last] = _parse_yaml(value, f"--set {key}")
+            current = {"name": current} if isinstance(current, str) else {}
+            lines.setdefault(path[:depth], 0)
+        tree[section] = current
+        tree = current
+    tree[path[-1]] = read_yaml(value, where).value
+    for known in [known for known in lines if known[: len(path)] == path]:
+        del lines[known]
+    lines[path] = 0
 
 
-def _convert_to_plain(value: Any) -> Any:
-    """Return a YAML value without the loader's own types, which pydantic and JSON do not know."""
-    if isinstance(value, dict):
-        return {str(k): _convert_to_plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_convert_to_plain(v) for v in value]
-    for plain_type in (bool, int, float, str):
-        if isinstance(value, plain_type):
-            return plain_type(value)
-    return value
-
-
-def _format_error(exc: ValidationError, tree: CommentedMap, path: Path) -> str:
+def _format_error(exc: ValidationError, lines: Mapping[KeyPath, int], path: Path) -> str:
     """Return a message about one of the errors, and the number of the others."""
     # A mistyped key is also reported as a missing one. The unknown key explains both.
     first, *others = sorted(exc.errors(), key=lambda error: error["type"] != "extra_forbidden")
     keys = tuple(first["loc"])
-    where, key = _format_place(tree, keys, path), ".".join(map(str, keys))
+    key = ".".join(map(str, keys))
+    where = _format_place(lines, keys, path)
     n_others = f" ({len(others)} more errors.)" if others else ""
     if first["type"] == "extra_forbidden":
-        return f"{where}: Unknown key {key!r}. {_suggest_key(keys)}{n_others}"
+        return f"{where}: Unknown key {format_value(key)}. {_suggest_key(keys)}{n_others}"
     if first["type"] == "missing":
         return f"{where}: The key {key!r} is missing. Add it.{n_others}"
     value, problem = first["input"], str(first["msg"]).removeprefix("Value error, ").rstrip(".")
-    # An address may contain a key, which no message repeats.
-    is_shown = isinstance(value, str | int | float) and keys[-1:] != ("base_url",)
-    found = f" Found {value!r}." if is_shown else ""
+    # No message repeats a key, which may be in an address or in place of a variable's name.
+    is_shown = isinstance(value, str | int | float) and not {"base_url", "api_key_env"} & {*keys}
+    found = f" Found {format_value(value)}." if is_shown else ""
     return f"{where}: {key + ': ' if key else ''}{problem}.{found}{n_others}"
 
 
-def _format_place(tree: CommentedMap, keys: KeyPath, path: Path) -> str:
+def _format_place(lines: Mapping[KeyPath, int], keys: str | KeyPath, path: Path) -> str:
     """Return the file, and the line of the deepest key that it has. Only --set has no line."""
-    line = None
-    for key in keys:
-        if not isinstance(tree, CommentedMap) or key not in tree:
-            break
-        try:
-            line = tree.lc.key(key)[0] + 1
-        except (KeyError, TypeError, AttributeError):
-            return str(path)
-        tree = tree[key]
+    known: KeyPath = tuple(keys.split(".")) if isinstance(keys, str) else keys
+    while known and known not in lines:
+        known = known[:-1]
+    line = lines.get(known, 0)
     return f"{path} line {line}" if line else str(path)
 
 

@@ -5,7 +5,6 @@ gzip. A value stays as the format has it: `dataset_reader` and `instruction_read
 """
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bridgekd.errors import InputError
-from bridgekd.io.row_files import check_characters, open_text, read_jsonl, translate_utf8_errors
+from bridgekd.io.row_files import (
+    check_characters,
+    open_text,
+    parse_json_value,
+    read_jsonl,
+    translate_utf8_errors,
+)
+from bridgekd.messages import format_text, format_value
 
 RawRow = tuple[str, Mapping[str, object]]  # ("file line 3", the row)
 MAX_CELL_CHARACTERS = 2**31 - 1  # csv's own limit of 131,072 is below the length of some prompts
@@ -45,8 +51,10 @@ def _iter_json(path: Path) -> Iterator[RawRow]:
     with open_text(path) as file, translate_utf8_errors(path):
         text = file.read()
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError):
+        rows = parse_json_value(text)
+    except ValueError as exc:
+        if text.lstrip()[:1] == "[":
+            raise InputError(f"{path}: {exc}. Fix the file.") from exc
         yield from ((f"{path} line {number}", row) for number, row in read_jsonl(path))
         return
     if isinstance(rows, dict):
@@ -55,30 +63,31 @@ def _iter_json(path: Path) -> Iterator[RawRow]:
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
         where = f"{path} item {number}"
         if not isinstance(row, dict):
-            raise InputError(f"{where}: Expected an object in braces, found {str(row)[:40]!r}.")
+            raise InputError(f"{where}: Expected an object in braces, found {format_value(row)}.")
         check_characters(row, where)
         yield where, row
 
 
 def _iter_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
     with open_text(path, newline="") as file, translate_utf8_errors(path):
-        header = file.readline()
+        header = next((line for line in file if line.strip()), "")
         if delimiter not in header and ";" in header:
             delimiter = ";"
         file.seek(0)
         csv.field_size_limit(MAX_CELL_CHARACTERS)
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        rows = (row for row in reader if row)  # a blank line is no row
         try:
-            _check_header(path, reader.fieldnames or ())
-            for row in reader:
+            names = next(rows, [])
+            _check_header(path, names)
+            for row in rows:
                 where = f"{path} line {reader.line_num}"
-                if None in row or None in row.values():
-                    n_fields = len(reader.fieldnames or ())
+                if len(row) != len(names):
                     raise InputError(
-                        f"{where}: The header has {n_fields} fields, this row has not. Look for a "
-                        f"stray {delimiter!r} or quote."
+                        f"{where}: The header has {len(names)} fields, this row {len(row)}. Look "
+                        f"for a stray {delimiter!r} or quote."
                     )
-                yield where, row
+                yield where, dict(zip(names, row, strict=True))
         except csv.Error as exc:
             raise InputError(f"{path} line {reader.line_num}: Broken CSV ({exc}). Fix it.") from exc
 
@@ -87,7 +96,9 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
     """Raise InputError if two columns have one name: a row would have only the second value."""
     double = [name for name, n in Counter(names).items() if n > 1]
     if double:
-        raise InputError(f"{path} line 1: Two columns have the name {double[0]!r}. Rename one.")
+        raise InputError(
+            f"{path} line 1: Two columns have the name {format_value(double[0])}. Rename one."
+        )
 
 
 def _iter_parquet(path: Path) -> Iterator[RawRow]:
@@ -100,7 +111,7 @@ def _iter_parquet(path: Path) -> Iterator[RawRow]:
                 number += 1
                 yield f"{path} row {number}", row
     except (pa.ArrowException, OSError, ValueError, OverflowError) as exc:
-        reason = str(exc).partition("\n")[0][:200]
+        reason = format_text(str(exc))
         raise InputError(
             f"{path} is not a readable Parquet file ({reason}). Write it again."
         ) from exc

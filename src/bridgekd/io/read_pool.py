@@ -8,6 +8,7 @@ from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.lazy_rows import LazyRows, open_rows
 from bridgekd.io.row_files import read_jsonl
+from bridgekd.messages import format_value
 from bridgekd.records import Example
 from bridgekd.variants import VariantSettings
 
@@ -42,11 +43,12 @@ def read_few_shot(artifacts: Sequence[Artifact]) -> list[tuple[str, str, str]]:
     turns = []
     for artifact in artifacts:
         for number, row in read_jsonl(artifact.path):
-            missing = [k for k in ("question", "rationale", "answer") if not row.get(k)]
-            if missing:
-                raise InputError(
-                    f"{artifact.path} line {number}: The few-shot example has no {missing[0]!r}. "
-                    "Add it."
-                )
+            for key in ("question", "rationale", "answer"):
+                if not isinstance(row.get(key), str | int | float) or row[key] == "":
+                    raise InputError(
+                        f"{artifact.path} line {number}: The {key!r} of the few-shot example is "
+                        f"{format_value(row.get(key))}. Write a text."
+                    )
             turns.append((str(row["question"]), str(row["rationale"]), str(row["answer"])))
+        artifact.check_unchanged()
     return turns

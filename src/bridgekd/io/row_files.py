@@ -7,6 +7,7 @@ import io
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_args, get_type_hints
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import JsonValue
 
 from bridgekd.errors import InputError
+from bridgekd.messages import format_value
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -116,25 +119,41 @@ def read_jsonl(
                 yield number, _parse_object(line, f"{path} line {number}")
 
 
+def parse_json_value(text: str) -> Any:
+    """Return a JSON value. Raises ValueError with the reason, also for a key that is there twice.
+
+    Python's reader would drop the first value of a double key without a word.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_build_object)
+    except json.JSONDecodeError as exc:
+        line = f"line {exc.lineno} " if "\n" in text.rstrip("\n") else ""
+        raise ValueError(f"Broken JSON at {line}column {exc.colno} ({exc.msg})") from exc
+    except RecursionError as exc:
+        raise ValueError("Too deeply nested") from exc
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, JsonValue]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        double = next(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        raise ValueError(f"The key {format_value(double)} is there twice")
+    return row
+
+
 def _parse_object(line: str, where: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as exc:
-        raise InputError(
-            f"{where}: Broken JSON at column {exc.colno} ({exc.msg}). Fix or remove the line."
-        ) from exc
-    except ValueError as exc:  # a whole number of more than 4,300 digits
+        row = parse_json_value(line)
+    except ValueError as exc:  # also a whole number of more than 4,300 digits
         raise InputError(f"{where}: {exc}. Fix or remove the line.") from exc
-    except RecursionError as exc:
-        raise InputError(f"{where}: Too deeply nested. Fix or remove the line.") from exc
     if not isinstance(row, dict):
-        raise InputError(f"{where}: Expected an object in braces, found {line[:40]!r}.")
+        raise InputError(f"{where}: Expected an object in braces, found {format_value(row)}.")
     if "\\ud" in line.lower():
         check_characters(row, where)
     return row
 
 
-def check_characters(row: Mapping[str, Any], where: str) -> None:
+def check_characters(row: object, where: str) -> None:
     """Raise InputError if a text has half of a surrogate pair, which no file can store."""
     try:
         json.dumps(row, ensure_ascii=False).encode()

@@ -3,51 +3,65 @@
 The fingerprint of a file is the hash of its content, so a moved file does not repeat any stage.
 """
 
-import hashlib
+import json
 import re
 from pathlib import Path
 
+from bridgekd.api_client.environment import check_environment
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.source_hash import hash_source
+from bridgekd.paths import resolve_path
 
-_FULL_HASH_LIMIT = 256 * 2**20  # of larger files only samples are hashed
-_SAMPLE_SIZE = 2**20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
+_CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "max_seq_len")
+HUB_URL = "https://huggingface.co"
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".xlsx", ".gz")
 
 
 def resolve_data(source: str, folder: Path) -> Artifact:
     """Return the artifact of a data file or of a Hub data set (`owner/name/config:split`).
 
-    A path is relative to `folder`. Raises InputError if there is no such file.
+    A path is relative to `folder`. Raises InputError if there is no such file, or if the
+    environment lets no client reach the Hub.
     """
-    path = folder / Path(source).expanduser()
+    path = resolve_path(folder, source)
     if path.is_file():
-        return Artifact("file", f"file:{_hash_file(path)}", path)
+        return Artifact("file", hash_source(path), path)
     if path.suffix.lower() in DATA_SUFFIXES or not _HUB_DATA.fullmatch(source):
         raise InputError(f"There is no data file {path}. Fix the path in the recipe.")
-    return Artifact("hub", f"hub:{source}", Path(source))
+    return _make_hub_artifact(source)
 
 
 def resolve_model(source: str, folder: Path, revision: str | None) -> Artifact:
     """Return the artifact of a model folder or of a Hub model at a revision.
 
-    A path is relative to `folder`. Raises InputError if there is no model.
+    A path is relative to `folder`. Raises InputError if there is no model, or if the environment
+    lets no client reach the Hub.
     """
-    path = folder / Path(source).expanduser()
+    path = resolve_path(folder, source)
     if path.is_dir():
         if not (path / "config.json").is_file() and not (path / "adapter_config.json").is_file():
             raise InputError(
                 f"{path} is not a model folder: it has no config.json and no adapter_config.json."
             )
-        return Artifact("model", f"model:{_hash_files(path)}", path)
+        return Artifact("model", hash_source(path), path)
     if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
         raise InputError(
             f"There is no model folder {path}. Give a folder or a Hub id such as owner/name."
         )
-    pinned = f"{source}@{revision or 'main'}"
-    return Artifact("hub", f"hub:{pinned}", Path(pinned))
+    return _make_hub_artifact(f"{source}@{revision or 'main'}")
+
+
+def read_context_length(model: Artifact) -> int | None:
+    """Return how many tokens a model of a folder can read, if its config.json says so."""
+    try:
+        config = json.loads((model.path / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):  # a Hub id, an adapter, a broken folder
+        return None
+    lengths = [config.get(name) for name in _CONTEXT_FIELDS] if isinstance(config, dict) else []
+    return next((length for length in lengths if type(length) is int and length > 0), None)
 
 
 def get_model_and_revision(model: Artifact) -> tuple[str, str | None]:
@@ -58,21 +72,6 @@ def get_model_and_revision(model: Artifact) -> tuple[str, str | None]:
     return name, revision
 
 
-def _hash_files(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
-        digest.update(f"{file.relative_to(folder)} {_hash_file(file)}\n".encode())
-    return digest.hexdigest()[:24]
-
-
-def _hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file; of a very large one, of its size and 64 spaced samples."""
-    size = path.stat().st_size
-    with open(path, "rb") as stream:
-        if size <= _FULL_HASH_LIMIT:
-            return hashlib.file_digest(stream, "sha256").hexdigest()[:24]
-        digest = hashlib.sha256(str(size).encode())
-        for k in range(64):
-            stream.seek((size - _SAMPLE_SIZE) * k // 63)
-            digest.update(stream.read(_SAMPLE_SIZE))
-    return digest.hexdigest()[:24]
+def _make_hub_artifact(name: str) -> Artifact:
+    check_environment(HUB_URL)
+    return Artifact("hub", f"hub:{name}", Path(name))

@@ -5,8 +5,9 @@ Errors of SQLite and of the disk become a message with the file and the next ste
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bridgekd.errors import DiskFullError, InputError
@@ -99,34 +100,36 @@ def find_file_system(path: Path, mounts: Iterable[tuple[str, str]]) -> str:
 
 
 class ReservedSpace:
-    """Disk space that is reserved while a ledger is open, and freed for paid answers."""
+    """Disk space that is reserved while a ledger is open, and freed for paid answers.
 
-    def __init__(self, ledger: Path) -> None:
-        self._path = Path(f"{ledger}.spare")
+    Its file has no name: it replaces no file of a user, and it ends with the process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._reserved = ExitStack()
         self.used = False
 
     def allocate(self) -> None:
         """Reserve the space."""
-        descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY)
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, RESERVED_BYTES)
-            else:
-                os.write(descriptor, bytes(RESERVED_BYTES))
-        finally:
-            os.close(descriptor)
+        unnamed = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+        file = self._reserved.enter_context(unnamed)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, RESERVED_BYTES)
+        else:
+            file.write(bytes(RESERVED_BYTES))
 
     def free(self) -> bool:
         """Free the space. Return False if it was freed before."""
         if self.used:
             return False
         self.used = True
-        self.delete()
+        self.close()
         return True
 
-    def delete(self) -> None:
-        """Delete the file that reserves the space, if it exists."""
-        self._path.unlink(missing_ok=True)
+    def close(self) -> None:
+        """Free the space if it is reserved."""
+        self._reserved.close()
 
 
 @contextmanager

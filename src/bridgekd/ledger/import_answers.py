@@ -28,7 +28,8 @@ from bridgekd.ledger.imported_request import (
     compute_max_imported_cost,
 )
 from bridgekd.ledger.ledger import Ledger, Purpose
-from bridgekd.ledger.sql import FINAL_STATES
+from bridgekd.ledger.sql import FINAL_STATES, UNANSWERED_STATES
+from bridgekd.messages import format_value
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import OPENAI_URL, Price, find_published_price
 
@@ -142,7 +143,9 @@ def _parse_answers(
 def _parse_foreign(row: Mapping[str, object], default_price: DefaultPrice) -> _ImportedAnswer:
     """Return the answer of a line that is not from `ledger export`."""
     if unknown := sorted(row.keys() - set(KNOWN_FIELDS)):
-        raise ValueError(f"Unknown field {unknown[0]!r}. Known: {', '.join(KNOWN_FIELDS)}.")
+        raise ValueError(
+            f"Unknown field {format_value(unknown[0])}. Known: {', '.join(KNOWN_FIELDS)}."
+        )
     body, raw, cost = row.get("request"), row.get("response"), row.get("cost_usd")
     if not isinstance(body, dict):
         raise ValueError("The request is missing. Add the JSON object that was sent.")
@@ -155,13 +158,13 @@ def _parse_foreign(row: Mapping[str, object], default_price: DefaultPrice) -> _I
     if isinstance(raw, dict):
         raw = json.dumps(raw)
     if not isinstance(raw, str) or parse_completion(raw).state not in FINAL_STATES:
-        raise ValueError(f"The response is not a chat completion: {str(raw)[:60]!r}.")
+        raise ValueError(f"The response is not a chat completion: {format_value(raw)}.")
     if cost is not None and row.get("price") is not None:
         raise ValueError("The line has a price and a cost_usd. Give one of them.")
     cost_microusd = None
     if cost is not None:
         if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost <= MAX_USD:
-            raise ValueError(f"cost_usd is {cost!r}. It must be at least 0 dollars.")
+            raise ValueError(f"cost_usd is {format_value(cost)}. It must be at least 0 dollars.")
         cost_microusd = to_microusd_rounded_up(float(cost))
     if parse_completion(raw).usage is None and not get_max_tokens(request):
         raise ValueError(
@@ -175,24 +178,30 @@ def _parse_foreign(row: Mapping[str, object], default_price: DefaultPrice) -> _I
 
 def _parse_export(row: Mapping[str, object]) -> _ImportedAnswer | None:
     """Return the answer of a line of `ledger export`, at its cost there."""
-    if row["state"] not in FINAL_STATES:
+    if row["state"] in UNANSWERED_STATES:
         return None
+    if row["state"] not in FINAL_STATES:
+        raise ValueError(f"The state {format_value(row['state'])} is not one of a ledger.")
     request, raw, cost = row.get("request"), row.get("response"), row.get("cost_microusd")
     if not isinstance(request, dict) or compute_request_key(request) != row["key"]:
-        raise ValueError(f"The key {str(row['key'])[:16]}... does not match the request.")
+        raise ValueError(f"The key {format_value(row['key'])} does not match the request.")
     check_request(request)
     raw = raw if isinstance(raw, str) else None
     state = parse_completion(raw or "").state
     refused = row["state"] == "refused" and state == "unparsable"
     if state != row["state"] and not refused:
-        raise ValueError(f"The state is {row['state']!r}, but the response is {state!r}.")
+        raise ValueError(
+            f"The state is {format_value(row['state'])}, but the response is {state!r}."
+        )
     if not isinstance(cost, int) or isinstance(cost, bool) or cost < 0:
-        raise ValueError(f"cost_microusd is {cost!r}. It must be a whole number of at least 0.")
+        raise ValueError(
+            f"cost_microusd is {format_value(cost)}. It must be a whole number of at least 0."
+        )
     purpose, run = row.get("purpose"), row.get("run")
     if purpose not in ("train", "measure"):
-        raise ValueError(f"purpose is {purpose!r}. It must be train or measure.")
+        raise ValueError(f"purpose is {format_value(purpose)}. It must be train or measure.")
     if not isinstance(run, str):
-        raise ValueError(f"run is {run!r}. It must be a name.")
+        raise ValueError(f"run is {format_value(run)}. It must be a name.")
     price = _parse_price(row)
     return _ImportedAnswer(request, raw, price, cost, run, purpose, refused)
 
@@ -216,8 +225,8 @@ def _resolve_price(default_price: DefaultPrice, model: str) -> Price | None:
     published = find_published_price(OPENAI_URL, model)
     if published is None:
         raise InputError(
-            f"There is no published price of {model!r}. Pass --price INPUT,OUTPUT in dollars per "
-            "million tokens."
+            f"There is no published price of {format_value(model)}. Pass --price INPUT,OUTPUT in "
+            "dollars per million tokens."
         )
     return published.price.for_transport(has_batch_price=False)
 

@@ -14,6 +14,7 @@ from bridgekd.cost.request_cost import (
     compute_reserve_microusd,
     to_microusd_rounded_up,
 )
+from bridgekd.messages import format_value
 from bridgekd.recipe import RESERVED_FIELDS, Price
 
 
@@ -30,14 +31,16 @@ def build_request_from_body(body: Mapping[str, Any]) -> dict[str, object]:
         known -= {"provider"}
     extra = sent.pop("extra", {})
     if not isinstance(extra, dict):
-        raise ValueError(f"request.extra is {extra!r}. It must be an object.")
+        raise ValueError(f"request.extra is {format_value(extra)}. It must be an object.")
     extra = extra | {name: sent.pop(name) for name in list(sent) if name not in known}
     request: dict[str, object] = {"provider": "openai", "sample_index": 0} | sent
     if extra:
         request["extra"] = extra
     request.pop("stream", None)
     if request.pop("n", 1) != 1:
-        raise ValueError(f"n is {body['n']!r}. Give each answer its own line and sample_index.")
+        raise ValueError(
+            f"n is {format_value(body['n'])}. Give each answer its own line and sample_index."
+        )
     for name in ("temperature", "top_p"):
         if isinstance(value := request.get(name), int):
             request[name] = float(value)
@@ -51,7 +54,9 @@ def check_request(request: Mapping[str, object]) -> None:
     """Raise ValueError if a request lacks what every request has."""
     for name in ("provider", "model"):
         if not isinstance(request.get(name), str) or not request[name]:
-            raise ValueError(f"request.{name} is {request.get(name)!r}. It must be a name.")
+            raise ValueError(
+                f"request.{name} is {format_value(request.get(name))}. It must be a name."
+            )
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError("request.messages must be a list of at least one message.")
@@ -59,13 +64,14 @@ def check_request(request: Mapping[str, object]) -> None:
         fields = message if isinstance(message, dict) else {}
         if not all(isinstance(fields.get(name), str) for name in ("role", "content")):
             raise ValueError(
-                f"The message {str(message)[:60]!r} must have a role and a content, both strings."
+                f"The message {format_value(message)} must have a role and a content, both strings."
             )
     for name, minimum in (("sample_index", 0), ("max_tokens", 1), ("max_completion_tokens", 1)):
         value = request.get(name, minimum)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             raise ValueError(
-                f"request.{name} is {value!r}. It must be a whole number of at least {minimum}."
+                f"request.{name} is {format_value(value)}. It must be a whole number of at least "
+                f"{minimum}."
             )
 
 

@@ -39,6 +39,7 @@ from bridgekd.ledger.database import (
     translate_sqlite_errors,
 )
 from bridgekd.ledger.imported_request import compute_imported_cost, compute_max_imported_cost
+from bridgekd.ledger.open_file import OpenLedgerFile
 from bridgekd.ledger.sql import OpenBatch, StoredAnswer
 from bridgekd.recipe import Price
 
@@ -72,7 +73,8 @@ class Ledger:
         self.hard_limit_microusd = hard_limit_microusd
         self._on_wait = on_wait
         self._lock = filelock.FileLock(f"{self.path}.lock", thread_local=False)
-        self._spare = ReservedSpace(self.path)
+        self._spare = ReservedSpace(self.path.parent)
+        self._file: OpenLedgerFile | None = None
         self._connections: tuple[sqlite3.Connection, ...] = ()  # to write, to read
 
     def __enter__(self) -> "Ledger":
@@ -83,17 +85,23 @@ class Ledger:
             check_local_disk(self.path)
             self._take_lock()
             try:
+                self._file = self._open_file()
                 self._spare.allocate()
                 self._connections = (open_for_writing(self.path),)
                 self._connections += (open_for_reading(self.path),)
                 self.recover()
+                self._file.remember()
             except BaseException:
                 self._close()
                 raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._close()
+        try:
+            if self._file is not None and exc_info[0] is None:
+                self._file.check_in_place()
+        finally:
+            self._close()
 
     def find_answer(self, key: str) -> StoredAnswer | None:
         """Return the final attempt of a key, or None. A key with one is never requested again."""
@@ -124,8 +132,11 @@ class Ledger:
     ) -> int:
         """Open an attempt that counts at `reserve_microusd`, and return its id.
 
-        Raises HardLimitError, and writes nothing, if the hard limit does not allow it.
+        Raises HardLimitError, and writes nothing, if the hard limit does not allow it. Raises
+        InputError if the ledger's file was removed, moved or replaced.
         """
+        if self._file is not None:
+            self._file.check_in_place()
         if self._spare.used:
             # Not a DiskFullError, which would also undo the other works of this transaction.
             raise InputError(
@@ -321,12 +332,35 @@ class Ledger:
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            self._on_wait(f"Another process is writing to {self.path}; waiting until it is done.")
+            self._note_wait()
             self._lock.acquire()
+
+    def _open_file(self) -> OpenLedgerFile:
+        """Open and lock the file itself: its lock file may be another one than a writer's."""
+        file = OpenLedgerFile(self.path)
+        try:
+            if not file.try_lock():
+                self._note_wait()
+                file.try_lock(wait=True)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _note_wait(self) -> None:
+        self._on_wait(f"Another process is writing to {self.path}; waiting until it is done.")
 
     def _close(self) -> None:
         connections, self._connections = self._connections, ()
-        for connection in reversed(connections):  # the writer last, because it removes the log
-            connection.close()
-        self._spare.delete()
-        self._lock.release()
+        file, self._file = self._file, None
+        try:
+            if file is not None and connections:
+                with translate_sqlite_errors(self.path):
+                    file.save_rows(connections[0])
+        finally:
+            for connection in reversed(connections):  # the writer last: it removes the log
+                connection.close()
+            if file is not None:
+                file.close()
+            self._spare.close()
+            self._lock.release()

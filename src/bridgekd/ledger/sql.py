@@ -21,6 +21,7 @@ from bridgekd.cost.request_cost import compute_max_prompt_tokens
 from bridgekd.recipe import Price
 
 FINAL_STATES = ("answered", "truncated", "refused")
+UNANSWERED_STATES = ("reserved", "failed", "unknown", "unparsable")
 IS_FINAL = "state IN ('answered', 'truncated', 'refused')"
 _PRICE_KEYS = {"cached_input": "cached"}  # the database format never changes
 

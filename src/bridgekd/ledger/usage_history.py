@@ -12,7 +12,7 @@ from typing import Any
 from bridgekd.api_client.request_key import get_max_tokens
 from bridgekd.cost.bounds import KnownCost
 from bridgekd.cost.token_lengths import KnownUsage
-from bridgekd.ledger.spend import open_snapshot
+from bridgekd.ledger.spend import get_last_id, open_snapshot
 from bridgekd.ledger.sql import IS_FINAL, sum_reserved
 
 N_RECENT = 2000  # maximum number of answers to use
@@ -99,6 +99,12 @@ def read_reserved_microusd(ledger: Path) -> int:
     """Return the amount that counts against the hard limit."""
     with open_snapshot(ledger, missing_ok=True) as db:
         return sum_reserved(db)
+
+
+def is_empty(ledger: Path) -> bool:
+    """Return whether a ledger has no attempts."""
+    with open_snapshot(ledger, missing_ok=True) as db:
+        return not get_last_id(db)
 
 
 def _get_template(request: Mapping[str, Any]) -> tuple[object, object]:

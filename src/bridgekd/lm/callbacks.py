@@ -15,7 +15,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from bridgekd.lm.checkpoint import METRICS_FILE, CheckpointState, finish_checkpoint, get_best_folder
-from bridgekd.lm.load import LocalModel, save_model
+from bridgekd.lm.load import LocalModel, save_model, uses_bfloat16
 from bridgekd.lm.training_job import TrainingJob, Validate
 
 
@@ -71,7 +71,10 @@ class TrainingMonitor(TrainerCallback):
         if is_main_process():
             model = self.local.model
             model.train(False)
-            value = float(validate(self.local))
+            device = torch.device(self.local.device).type
+            enabled = uses_bfloat16(device, self.job.runtime.precision)
+            with torch.autocast(device, torch.bfloat16, enabled=enabled):
+                value = float(validate(self.local))
             model.train()
         value = broadcast_from_main(value, self.local.device)
         best = max((v for _, v in state.validations), default=float("-inf"))

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from bridgekd.errors import InputError
-from bridgekd.lm.forward import compute_logits_at, eval_mode
+from bridgekd.lm.forward import compute_at_positions, eval_mode, token_nll
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import run_scoring
-from bridgekd.lm.objectives import TokenBatch
-from bridgekd.lm.objectives.nll import compute_nll
 from bridgekd.lm.tokenization import tokenize_sequences
 from bridgekd.lm.update_schedule import pad_batch
 from bridgekd.records import TrainingSequence
@@ -35,8 +33,9 @@ def compute_eval_loss(
         nonlocal total, weight
         pad_id = int(local.tokenizer.pad_token_id)
         b = pad_batch([tokenized[i] for i in batch], pad_id, local.device)
-        logits = compute_logits_at(local.model, b.positions, b.forward_arguments)
-        total += float(compute_nll(TokenBatch(logits, b.targets, b.weights, b.sequence_ids)))
+        assert b.mask is not None, "padded rows have a mask"
+        _, nll = compute_at_positions(local, b.ids, b.mask, b.positions, b.targets, token_nll)
+        total += float(torch.dot(nll, b.weights))
         weight += float(b.weights.sum())
 
     with eval_mode(local.model):

@@ -1,8 +1,9 @@
-"""One forward pass over a batch that computes logits at selected positions only.
+"""One forward pass over a batch that computes logits at selected positions only, in chunks.
 
-A hook on the decoder keeps only the hidden states at these positions before the model's own head
-sees them. So no [batch, length, vocabulary] tensor exists, and everything that a model does between
-hidden states and logits (scaling, soft caps) still happens.
+A hook on the decoder keeps the hidden states at these positions. The model's own head then sees a
+chunk of them at a time. So no [batch, length, vocabulary] tensor exists, the logits in memory are
+bounded, and everything that a model does between hidden states and logits (scaling, soft caps)
+still happens.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from torch import Tensor
 from bridgekd.lm.collate import pad_rows
 from bridgekd.lm.load import LocalModel, check_fits_positions, supports_argument, unwrap_model
 
-MAX_LOGITS = 2**26  # logits in memory at one time: 256 MiB in float32
+# Logits of a chunk. A loss and its gradient have up to four float32 copies of them: 256 MiB.
+MAX_LOGITS = 2**24
 TokenReducer = Callable[[Tensor, Tensor], Tensor]  # (logits [k, vocabulary], targets [k]) -> [k]
 
 
@@ -83,8 +85,8 @@ def compute_at_positions(
     local: LocalModel,
     ids: Tensor,
     mask: Tensor,
-    positions: Sequence[int],
-    targets: Sequence[int],
+    positions: Sequence[int] | Tensor,
+    targets: Sequence[int] | Tensor,
     reduce: TokenReducer,
     *,
     cache: Any = None,
@@ -95,44 +97,96 @@ def compute_at_positions(
     ids: [n, width]. mask: [n, cached + width]. A position is an index into the flattened ids. With
     `cache`, the ids continue the cached tokens and are added to the cache.
     """
-    model: Any = local.model
-    selected = torch.tensor(positions, device=ids.device)
-    labels = torch.tensor(targets, device=ids.device)
-    step = max(1, max_logits // int(model.config.get_text_config().vocab_size))
-    kept: list[Tensor] = []
-
-    def select_states(_module: Any, _args: Any, output: Any) -> Any:
-        kept.extend((output[0], output[0].flatten(0, 1)[selected]))
-        return _replace_hidden(output, kept[1][None, :step])
-
-    logits = _forward_with_hook(
-        model, select_states, build_forward_arguments(model, ids, mask, cache)
+    hidden, states, head = compute_states_at(
+        local.model,
+        torch.as_tensor(positions, device=ids.device),
+        build_forward_arguments(local.model, ids, mask, cache),
     )
-    values = [reduce(logits.float(), labels[:step])]
-    for start in range(step, len(positions), step):
-        chunk = kept[1][None, start : start + step]
-        # Run the head again: the hidden state of one token is replaced by those of the chunk.
-        logits = _forward_with_hook(
-            model,
-            lambda _module, _args, output, chunk=chunk: _replace_hidden(output, chunk),
-            {"input_ids": ids[:1, :1], "use_cache": False},
-        )
-        values.append(reduce(logits.float(), labels[start : start + step]))
-    return kept[0], torch.cat(values)
+    labels = torch.as_tensor(targets, device=ids.device)
+    return hidden, head.reduce_logits(states, labels, reduce, max_logits=max_logits)
 
 
-def compute_logits_at(
-    model: Any, positions: Tensor, arguments: Mapping[str, object], *, inner: Any = None
-) -> Tensor:
-    """Return the logits [m, vocabulary] at `positions` of the flattened ids, with gradients.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The part of a model between its last hidden states and its logits.
 
-    `model` may wrap `inner` for several processes.
+    `output` is one of its decoder; `ids` is a token that the model gets and ignores.
     """
 
-    def select_states(_module: Any, _args: Any, output: Any) -> Any:
-        return _replace_hidden(output, output[0].flatten(0, 1)[positions][None])
+    model: Any
+    output: Any
+    ids: Tensor
 
-    return _forward_with_hook(model, select_states, arguments, inner=inner)
+    def compute_logits(self, states: Tensor) -> Tensor:
+        """Return the logits [k, vocabulary] of hidden states [k, hidden], with gradients."""
+        decoder = unwrap_model(self.model).get_decoder()
+        output = _replace_hidden(self.output, states[None])
+        with _replace_forward(decoder, lambda *_, **__: output):
+            logits: Tensor = self.model(input_ids=self.ids, use_cache=False).logits
+        return logits[0]
+
+    def reduce_logits(
+        self,
+        states: Tensor,
+        targets: Tensor,
+        reduce: TokenReducer,
+        *,
+        max_logits: int = MAX_LOGITS,
+    ) -> Tensor:
+        """Return `reduce` of the float32 logits of hidden states [m, hidden]: [m]."""
+        chunks = split_tokens(len(states), count_chunk_tokens(self.model, max_logits))
+        return torch.cat(
+            [reduce(self.compute_logits(states[c]).float(), targets[c]) for c in chunks]
+        )
+
+    def list_parameters(self) -> list[Tensor]:
+        """Return the trained weights that can change the logits of given hidden states.
+
+        These are all that are not in the decoder, and the output embeddings, which may be.
+        """
+        model = unwrap_model(self.model)
+        inside = {id(p) for p in model.get_decoder().parameters()}
+        outside = [p for p in model.parameters() if id(p) not in inside]
+        output = [*model.get_output_embeddings().parameters()]
+        return [p for p in dict.fromkeys([*outside, *output]) if p.requires_grad]
+
+
+def compute_states_at(
+    model: Any, positions: Tensor, arguments: Mapping[str, object], *, inner: Any = None
+) -> tuple[Tensor, Tensor, Head]:
+    """Return (last hidden states [n, width, hidden], those at the positions [m, hidden], the head).
+
+    A position is an index into the flattened ids. `model` may wrap `inner` for several processes.
+    """
+    inner = model if inner is None else inner
+    kept: list[Any] = []
+
+    def keep_states(_module: Any, _args: Any, output: Any) -> Any:
+        kept.extend((output[0], output))
+        return _replace_hidden(output, output[0][:1, :1])
+
+    handle = unwrap_model(inner).get_decoder().register_forward_hook(keep_states)
+    try:
+        model(**arguments)
+    finally:
+        handle.remove()
+    hidden, output = kept
+    ids: Any = arguments["input_ids"]
+    return hidden, hidden.flatten(0, 1)[positions], Head(inner, output, ids[:1, :1])
+
+
+def count_chunk_tokens(model: Any, max_logits: int = MAX_LOGITS) -> int:
+    """Return how many tokens have at most `max_logits` logits; at least 1."""
+    return max(1, max_logits // int(model.config.get_text_config().vocab_size))
+
+
+def split_tokens(n: int, max_tokens: int) -> list[slice]:
+    """Return slices of at most `max_tokens` of n tokens; one empty slice for no token.
+
+    >>> split_tokens(5, 3)
+    [slice(0, 3, None), slice(3, 6, None)]
+    """
+    return [slice(start, start + max_tokens) for start in range(0, max(n, 1), max_tokens)]
 
 
 def build_forward_arguments(
@@ -173,17 +227,17 @@ def pool_question_states(
     return F.normalize(torch.bmm(weights[:, None], hidden.float())[:, 0], dim=-1)
 
 
-def _forward_with_hook(
-    model: Any, hook: Callable[..., Any], arguments: Mapping[str, object], *, inner: Any = None
-) -> Tensor:
-    """Return the logits [m, vocabulary] of a pass in which `hook` replaces the hidden states."""
-    decoder = unwrap_model(model if inner is None else inner).get_decoder()
-    handle = decoder.register_forward_hook(hook)
+@contextmanager
+def _replace_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Call `forward` for the module inside the block. Other libraries may have set their own."""
+    own = vars(module).get("forward")
+    module.forward = forward
     try:
-        logits: Tensor = model(**arguments).logits
+        yield
     finally:
-        handle.remove()
-    return logits[0]
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def _replace_hidden(output: Any, hidden: Tensor) -> Any:

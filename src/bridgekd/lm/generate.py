@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from bridgekd.lm.collate import batch_by_length, pad_rows
-from bridgekd.lm.forward import eval_mode
+from bridgekd.lm.forward import MAX_LOGITS, eval_mode, split_tokens
 from bridgekd.lm.load import LocalModel, check_fits_positions, get_model_name
 from bridgekd.lm.memory import choose_generation_batch, run_batches
 from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
@@ -161,14 +161,18 @@ def _generate_rows(
     started = time.monotonic()
     new_ids = _generate_ids(local, rows, spec, batch_size)
     texts = local.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+    ends = [spec.until.search(text) if spec.until else None for text in texts]
     if throughput is not None:
         throughput.add(
             n_texts=len(texts),
             n_prompt_tokens=sum(len(row.ids) for row in rows),
             n_generated_tokens=sum(map(len, new_ids)),
             seconds=time.monotonic() - started,
+            n_cut_off=sum(
+                end is None and len(ids) == spec.max_new_tokens
+                for end, ids in zip(ends, new_ids, strict=True)
+            ),
         )
-    ends = [spec.until.search(text) if spec.until else None for text in texts]
     return [(text[: e.end()] if e else text).strip() for text, e in zip(texts, ends, strict=True)]
 
 
@@ -239,10 +243,15 @@ class _RowSampler(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         number = self.numbers[:, input_ids.shape[1] - self.width, None].to(scores.device)
+        # Two float64 copies of a row take the memory of four float32 ones.
+        parts = split_tokens(len(scores), max(1, MAX_LOGITS // scores.shape[-1]))
+        token = torch.cat([self._choose(scores[part], number[part]) for part in parts])
+        return torch.full_like(scores, float("-inf")).scatter_(1, token, 0.0)
+
+    def _choose(self, scores: Tensor, number: Tensor) -> Tensor:
         cumulative = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
         token = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True)
-        token = token.clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, float("-inf")).scatter_(1, token, 0.0)
+        return token.clamp(max=scores.shape[-1] - 1)
 
 
 class _TextEnd(StoppingCriteria):

@@ -26,6 +26,11 @@ from bridgekd.lm.load import LocalModel, get_first_line, get_model_name, unwrap_
 DEFAULT_BATCH_SIZE = 64
 USABLE_FRACTION = 0.5  # of free memory; the rest is for other processes and for wrong estimates
 LOGIT_BYTES = 16  # of one float32 logit with its log-softmax and the gradients of both
+ADAPTER_BYTES = 4
+STATE_BYTES = 12  # of a trained weight: its gradient and two numbers of AdamW
+# On a CPU, larger micro-batches are not faster, and smaller ones of rows of similar length have
+# less padding.
+MAX_ACTIVATION_BYTES = 2**31
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -37,12 +42,14 @@ CGROUP_FILES = (
 class TokenCost:
     """Estimated bytes of one token: in a forward pass, in a key-value cache and in a training.
 
-    A training keeps the activations of all layers. `logits`: the logits of one position.
+    A training keeps the activations of all layers. `attention`: what it keeps for each pair of
+    tokens of a row. `logits`: the logits of one position.
     """
 
     forward: int
     cache: int
     training: int
+    attention: int
     logits: int
 
 
@@ -51,17 +58,25 @@ def estimate_token_cost(local: LocalModel) -> TokenCost:
     config: Any = unwrap_model(local.model).config.get_text_config()
     width = int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", None) or 4 * width)
-    n_layers, n_heads = int(config.num_hidden_layers), int(config.num_attention_heads)
+    n_heads = int(config.num_attention_heads)
     head = int(getattr(config, "head_dim", None) or width // n_heads)
     n_kv_heads = int(getattr(config, "num_key_value_heads", None) or n_heads)
+    n_layers, n_heads = int(config.num_hidden_layers), int(config.num_attention_heads)
     dtype_bytes = torch.finfo(local.model.dtype).bits // 8
-    layer = dtype_bytes * (10 * width + 4 * n_heads * head + 4 * inner)
-    logits = LOGIT_BYTES * int(config.vocab_size)
+    # What autograd keeps of a layer; measured with Llama and Gemma 3, whose norms are more.
+    layer = dtype_bytes * (12 * width + 5 * n_heads * head + 4 * inner)
+    # Adapters have float32 weights, and each reads its own float32 copy of its input.
+    has_adapter = unwrap_model(local.model) is not local.model
+    if has_adapter and dtype_bytes < ADAPTER_BYTES:
+        layer += ADAPTER_BYTES * (5 * width + n_heads * head + inner)
+    # `eager` keeps the probabilities of each head, `sdpa` one mask per layer.
+    is_eager = getattr(config, "_attn_implementation", "") == "eager"
     return TokenCost(
         forward=layer,
         cache=dtype_bytes * 2 * n_layers * n_kv_heads * head,
-        training=n_layers * layer + logits,
-        logits=logits,
+        training=n_layers * layer,
+        attention=dtype_bytes * n_layers * (n_heads if is_eager else 1),
+        logits=LOGIT_BYTES * int(config.vocab_size),
     )
 
 
@@ -83,20 +98,33 @@ def choose_generation_batch(local: LocalModel, n_prompt: int, max_new_tokens: in
     return _fit_rows(lambda n: n * row, _get_usable_bytes(local))
 
 
-def choose_micro_tokens(local: LocalModel, n_processes: int, has_reference: bool) -> int:
+def choose_micro_tokens(local: LocalModel, n_processes: int, max_length: int) -> int:
     """Return how many tokens, padding included, a micro-batch of a training may have.
 
-    It is a power of two, so that small changes of free memory do not change it. Call this after
-    all models are loaded and before there are gradients: these and AdamW will need three float32
-    numbers for each trained weight. On a CPU all processes share the memory.
+    max_length: tokens of the longest row. The result is a power of two, so that small changes of
+    free memory do not change it; 1 if memory holds no token. Call this after all models are loaded
+    and before there are gradients. On a CPU all processes share the memory. Raises InputError if
+    the gradients and the optimizer of a CPU training do not fit.
     """
+    is_cpu = local.device == "cpu"
+    free = get_free_bytes(local.device) if local.free_bytes is None else local.free_bytes
+    share = free // (n_processes if is_cpu else 1)
     n_trained = sum(p.numel() for p in local.model.parameters() if p.requires_grad)
-    n_sharing = n_processes if local.device == "cpu" else 1
-    usable = _get_usable_bytes(local) / n_sharing - 12 * n_trained
+    states = STATE_BYTES * n_trained
+    if is_cpu and states > share:
+        raise InputError(
+            f"Memory does not hold a training of {get_model_name(local)}: its gradients and "
+            f"optimizer take {states / 2**30:.1f} GiB, and {share / 2**30:.1f} GiB are free. Use "
+            "lora or a smaller model."
+        )
+    # The head and the embeddings each have a complete gradient before these are added.
+    output = unwrap_model(local.model).get_output_embeddings().parameters()
+    states += 2 * 4 * sum(p.numel() for p in output if p.requires_grad)
+    usable = USABLE_FRACTION * share - states - LOGIT_BYTES * MAX_LOGITS
     cost = estimate_token_cost(local)
-    # A reference model adds its logits, both distributions and their divergence.
-    token_bytes = cost.training + (2 * cost.logits if has_reference else 0)
-    return 1 << (max(1, int(usable / token_bytes)).bit_length() - 1)
+    token_bytes = cost.training + max_length * cost.attention
+    n_tokens = int(min(usable, MAX_ACTIVATION_BYTES if is_cpu else usable) / token_bytes)
+    return 1 << (max(1, n_tokens).bit_length() - 1)
 
 
 def run_batches(

@@ -15,7 +15,13 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from bridgekd.lm.load import LocalModel, load_model, save_model
-from bridgekd.lm.tokenization import find_stop_ids, freeze_date, render_prompt, tokenize_prompts
+from bridgekd.lm.tokenization import (
+    find_plain_prompts,
+    find_stop_ids,
+    freeze_date,
+    render_prompt,
+    tokenize_prompts,
+)
 from bridgekd.records import Message
 
 MODEL_INPUT_NAMES = ["input_ids", "attention_mask"]  # what `generate` of every family takes
@@ -58,6 +64,9 @@ def merge_adapter(
         eos_token_id=list(find_stop_ids(tokenizer, network)),
         pad_token_id=tokenizer.pad_token_id,
     )
+    # A plain loader reads the text of a control token as the token; the card says how to avoid it.
+    plain = find_plain_prompts(tokenizer, prompts)
+    prompts = [prompt for prompt, is_plain in zip(prompts, plain, strict=True) if is_plain]
     expected = tokenize_prompts(tokenizer, prompts)
     tokenizer.chat_template = make_self_contained(tokenizer) or tokenizer.chat_template
     tokenizer.model_input_names = MODEL_INPUT_NAMES

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bridgekd.lm.forward import compute_logits_at, eval_mode, token_nll
+from bridgekd.lm.forward import compute_states_at, eval_mode, token_nll
 from bridgekd.lm.load import LocalModel, supports_argument
 from bridgekd.lm.tokenization import TokenizedSequence
 from bridgekd.lm.update_schedule import MicroBatch, pack_batch
@@ -54,5 +54,5 @@ def verify_packing(local: LocalModel, rows: Sequence[TokenizedSequence]) -> bool
 @torch.no_grad()
 def _compute_nll(local: LocalModel, batch: MicroBatch) -> Tensor:
     with eval_mode(local.model):
-        logits = compute_logits_at(local.model, batch.positions, batch.forward_arguments)
-    return token_nll(logits.float(), batch.targets)
+        _, states, head = compute_states_at(local.model, batch.positions, batch.forward_arguments)
+        return head.reduce_logits(states, batch.targets, token_nll)

@@ -4,15 +4,16 @@ It must have the vocabulary of the trained model. If it does not, the training f
 negative log-likelihood, and its log reports it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bridgekd.lm.forward import compute_logits_at
+from bridgekd.lm.forward import compute_states_at
 from bridgekd.lm.load import LocalModel, load_model
 from bridgekd.lm.training_job import ReferenceSpec
+from bridgekd.recipe import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,29 @@ class ReferenceModel:
     n_shared: int
 
     @torch.no_grad()
-    def compute_logits(self, positions: Tensor, arguments: Mapping[str, object]) -> Tensor:
-        """Return its logits [m, n_shared] at `positions` of a forward pass with `arguments`."""
-        return compute_logits_at(self.local.model, positions, arguments)[:, : self.n_shared]
+    def read_tokens(
+        self, positions: Tensor, arguments: Mapping[str, object]
+    ) -> Callable[[slice], Tensor]:
+        """Return the function from a chunk of the m positions to its logits [k, n_shared].
+
+        The positions are those of a forward pass with `arguments`.
+        """
+        _, states, head = compute_states_at(self.local.model, positions, arguments)
+
+        @torch.no_grad()
+        def compute_logits(chunk: slice) -> Tensor:
+            return head.compute_logits(states[chunk])[:, : self.n_shared]
+
+        return compute_logits
 
 
-def load_reference(spec: ReferenceSpec, trained: LocalModel) -> ReferenceModel | None:
+def load_reference(
+    spec: ReferenceSpec, trained: LocalModel, precision: Precision
+) -> ReferenceModel | None:
     """Return the model on the device of the trained one; None if their vocabularies differ."""
-    local = load_model(spec.model, device=trained.device, revision=spec.revision)
+    local = load_model(
+        spec.model, device=trained.device, revision=spec.revision, precision=precision
+    )
     if local.tokenizer.get_vocab() != trained.tokenizer.get_vocab():
         return None
     return ReferenceModel(local, len(trained.tokenizer))

@@ -20,7 +20,13 @@ from bridgekd.lm.forward import ScoringRow as ScoringRow
 from bridgekd.lm.load import LocalModel, find_adapter_base, load_model, load_tokenizer, save_model
 from bridgekd.lm.merge import merge_weights
 from bridgekd.lm.score_inputs import build_gold_rows
-from bridgekd.lm.tokenization import find_stop_ids, has_bos, render_prompt, tokenize_prompts
+from bridgekd.lm.tokenization import (
+    find_plain_prompts,
+    find_stop_ids,
+    has_bos,
+    render_prompt,
+    tokenize_prompts,
+)
 from bridgekd.records import Example, Message
 
 
@@ -39,6 +45,10 @@ class RemoteTokenizer:
         """Return every prompt as a text without the BOS that the model's tokenizer adds itself."""
         bos = str(self.tokenizer.bos_token) if has_bos(self.tokenizer) else ""
         return [render_prompt(self.tokenizer, prompt).removeprefix(bos) for prompt in prompts]
+
+    def find_plain_prompts(self, prompts: Sequence[tuple[Message, ...]]) -> list[bool]:
+        """Return for each prompt whether the tokenizer reads no control token in its messages."""
+        return find_plain_prompts(self.tokenizer, prompts)
 
     def tokenize_text(self, text: str) -> list[int]:
         """Return the tokens of a text as a server reads it."""

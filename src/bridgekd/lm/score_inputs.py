@@ -7,8 +7,9 @@ from itertools import takewhile
 from transformers import PreTrainedTokenizerBase
 
 from bridgekd.errors import InputError
+from bridgekd.lm.control_tokens import EncodedText
 from bridgekd.lm.forward import ScoringRow
-from bridgekd.lm.tokenization import render_prompt, tokenize_continuations
+from bridgekd.lm.tokenization import encode_prompts, tokenize_continuations
 from bridgekd.prompts import (
     ANSWER_PREFIX,
     LETTERS,
@@ -38,29 +39,19 @@ def tokenize_answer_prompts(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]
 ) -> list[TokenizedPrompt]:
     """Return the answer prompt of every example, in order."""
-    if not examples:
-        return []
-    texts = [render_prompt(tokenizer, render_answer_prompt(example)) for example in examples]
-    encoding = tokenizer(
-        texts, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False
-    )
-    offsets = encoding["offset_mapping"] if tokenizer.is_fast else [()] * len(texts)
+    prompts = encode_prompts(tokenizer, [render_answer_prompt(example) for example in examples])
     return [
-        TokenizedPrompt(
-            tuple(ids), _find_question_tokens(text, render_question(e), spans, len(ids))
-        )
-        for e, text, ids, spans in zip(examples, texts, encoding["input_ids"], offsets, strict=True)
+        TokenizedPrompt(tuple(prompt.ids), _find_question_tokens(prompt, render_question(example)))
+        for example, prompt in zip(examples, prompts, strict=True)
     ]
 
 
-def _find_question_tokens(
-    text: str, question: str, spans: Sequence[tuple[int, int]], n_tokens: int
-) -> tuple[bool, ...]:
+def _find_question_tokens(prompt: EncodedText, question: str) -> tuple[bool, ...]:
     """Return which tokens overlap the question in the text; all of them if that is unknown."""
-    start = text.find(question)
+    start = prompt.text.find(question)
     end = start + len(question)
-    marks = tuple(a < end and b > start and a < b for a, b in spans)
-    return marks if start >= 0 and any(marks) else (True,) * n_tokens
+    marks = tuple(a < end and b > start and a < b for a, b in prompt.offsets)
+    return marks if start >= 0 and any(marks) else (True,) * len(prompt.ids)
 
 
 def tokenize_answers(

@@ -1,8 +1,8 @@
 """Text to tokens: prompts with the chat template, targets span by span.
 
 A training sequence is the tokens of the prompt, of each span, and the end token. So the role of
-each token is known by construction. Training, generation and scoring all call `render_prompt`, so
-inference sees the prompt tokens of the training.
+each token is known by construction. Training, generation and scoring all call `encode_prompts`, so
+inference sees the prompt tokens of the training. Control tokens come from the chat template alone.
 """
 
 import re
@@ -15,6 +15,12 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from bridgekd.errors import InputError
+from bridgekd.lm.control_tokens import (
+    EncodedText,
+    encode_texts,
+    has_control_token,
+    load_plain_text_encoder,
+)
 from bridgekd.records import Message, TrainingSequence
 
 # For tokenizers without a template (BLOOM, base models): every message and a line break.
@@ -24,6 +30,7 @@ ANCHOR_TEXT = "\n"  # the text before a span during tokenization
 # Some templates write the date into a prompt (Llama 3.2, SmolLM3). They write this date, so that a
 # prompt is the same on every day. It is the default of Llama.
 TEMPLATE_DATE = datetime(2024, 7, 26)
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 _DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 
 
@@ -86,10 +93,37 @@ def tokenize_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Message, ...]]
 ) -> list[list[int]]:
     """Return the tokens up to the start of the answer; an empty prompt gives BOS or nothing."""
-    texts = [render_prompt(tokenizer, prompt) if prompt else "" for prompt in prompts]
     start = [int(tokenizer.bos_token_id)] if has_bos(tokenizer) else []
-    ids = _tokenize(tokenizer, texts)
-    return [tokens if prompt else list(start) for prompt, tokens in zip(prompts, ids, strict=True)]
+    encoded = iter(encode_prompts(tokenizer, [prompt for prompt in prompts if prompt]))
+    return [next(encoded).ids if prompt else list(start) for prompt in prompts]
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]
+) -> list[EncodedText]:
+    """Return every rendered prompt with its tokens. Text of a control token in a message is text.
+
+    The text has other names for the control tokens of the template if a message has such text.
+    """
+    plain = find_plain_prompts(tokenizer, prompts)
+    texts = [render_prompt(tokenizer, p) for p, ok in zip(prompts, plain, strict=True) if ok]
+    encoded = iter(encode_texts(tokenizer, texts))
+    if all(plain):
+        return list(encoded)
+    encoder = load_plain_text_encoder(tokenizer, find_control_ids(tokenizer))
+    hidden = [encoder.hide(p) for p, ok in zip(prompts, plain, strict=True) if not ok]
+    revealed = iter(encoder.encode([encoder.reveal(render_prompt(tokenizer, p)) for p in hidden]))
+    return [next(encoded if ok else revealed) for ok in plain]
+
+
+def find_plain_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]
+) -> list[bool]:
+    """Return for each prompt whether the tokenizer reads no control token in its messages."""
+    control_ids = find_control_ids(tokenizer)
+    encoded = encode_texts(tokenizer, [m.content for prompt in prompts for m in prompt])
+    found = iter([has_control_token(tokenizer, control_ids, text) for text in encoded])
+    return [sum(next(found) for _ in prompt) == 0 for prompt in prompts]
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message]) -> str:
@@ -127,11 +161,12 @@ def tokenize_continuations(
 
     SentencePiece-like tokenizers put a space before every text. So a text is tokenized after a line
     break, whose tokens are then removed. If they cannot be separated, or if the vocabulary has no
-    token for the word without its space, the result is the tokens of the text alone.
+    token for the word without its space, the result is the tokens of the text alone. The result has
+    no control token.
     """
-    plain = _tokenize(tokenizer, texts)
+    plain = _tokenize_as_text(tokenizer, texts)
     anchor = _tokenize(tokenizer, [ANCHOR_TEXT])[0]
-    anchored = _tokenize(tokenizer, [ANCHOR_TEXT + text for text in texts])
+    anchored = _tokenize_as_text(tokenizer, [ANCHOR_TEXT + text for text in texts])
     unknown = tokenizer.unk_token_id
     results = []
     for own, tokens in zip(plain, anchored, strict=True):
@@ -144,7 +179,8 @@ def tokenize_continuations(
 def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that ends an assistant turn.
 
-    It is the first special token that the template writes after the turn, or EOS without one.
+    It is the first added token with a visible text that the template writes after the turn, or EOS
+    without one. Gemma has added tokens for line breaks and runs of spaces, which end no turn.
     """
     eos = int(tokenizer.eos_token_id)
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE_TEXT}]
@@ -152,9 +188,23 @@ def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
         text = _render(tokenizer, messages, add_generation_prompt=False)
     except jinja2.TemplateError:
         return eos
-    special = tokenizer.added_tokens_decoder
+    added = tokenizer.added_tokens_decoder
     (tokens,) = _tokenize(tokenizer, [text.rpartition(PROBE_TEXT)[2]])
-    return next((token for token in tokens if token in special), eos)
+    visible = (t for t in tokens if t in added and str(tokenizer.decode([t])).strip())
+    return next(visible, eos)
+
+
+def find_control_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the control tokens: those that the tokenizer calls special, and the end of a turn.
+
+    Another added token, such as the `<think>` of some models, is part of a text, and so is a byte,
+    which some tokenizers call special.
+    """
+    added = tokenizer.added_tokens_decoder
+    special = {i for i, t in added.items() if t.special and not _BYTE.fullmatch(t.content)}
+    end = find_turn_end_id(tokenizer)
+    ends = {end} if end in added and added[end].content.strip() else set()
+    return frozenset({*special, *ends, *tokenizer.all_special_ids})
 
 
 def find_stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any) -> tuple[int, ...]:
@@ -198,14 +248,16 @@ def _render(
 
 def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the tokens without BOS and EOS; a template writes its own."""
-    if not texts:
-        return []
-    encoding = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    ids: list[list[int]] = encoding["input_ids"]
-    return ids
+    return [encoded.ids for encoded in encode_texts(tokenizer, texts)]
+
+
+def _tokenize_as_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of texts that no template wrote, so that none is a control token."""
+    results, control_ids = encode_texts(tokenizer, texts), find_control_ids(tokenizer)
+    rows = [i for i, row in enumerate(results) if has_control_token(tokenizer, control_ids, row)]
+    if rows:
+        encoder = load_plain_text_encoder(tokenizer, control_ids)
+        encoded = encoder.encode([encoder.spell(texts[i]) for i in rows])
+        for i, row in zip(rows, encoded, strict=True):
+            results[i] = row
+    return [row.ids for row in results]

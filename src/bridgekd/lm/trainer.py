@@ -17,8 +17,9 @@ from transformers import PrinterCallback, Trainer
 
 from bridgekd.errors import InputError
 from bridgekd.lm.callbacks import TrainingMonitor
+from bridgekd.lm.chunked_loss import compute_chunked_loss, split_targets
 from bridgekd.lm.collate import batch_by_max_tokens
-from bridgekd.lm.forward import compute_logits_at
+from bridgekd.lm.forward import compute_states_at
 from bridgekd.lm.generate import PromptRow, sample_ids
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import free_device_memory, get_out_of_memory_reason
@@ -121,16 +122,25 @@ class UpdateTrainer(Trainer):
             batch = pack_batch(rows, self.local.device)
         else:
             batch = pad_batch(rows, int(self.local.tokenizer.pad_token_id), self.local.device)
-        arguments = batch.forward_arguments
-        logits = compute_logits_at(model, batch.positions, arguments, inner=self.local.model)
-        reference_logits = None
-        if self.reference is not None:
-            reference_logits = self.reference.compute_logits(batch.positions, arguments)
-        tokens = TokenBatch(
-            logits, batch.targets, batch.weights, batch.sequence_ids, reference_logits,
-            self._get_progress(),
-        )  # fmt: skip
-        total = self.objective.compute_loss(tokens, self.options)
+        arguments, inner = batch.forward_arguments, self.local.model
+        _, states, head = compute_states_at(model, batch.positions, arguments, inner=inner)
+        compute_reference = (
+            None
+            if self.reference is None
+            else self.reference.read_tokens(batch.positions, arguments)
+        )
+
+        def compute_loss(logits: Tensor, chunk: slice) -> Tensor:
+            tokens = TokenBatch(
+                logits, batch.targets[chunk], batch.weights[chunk],
+                batch.sequence_ids[chunk] - batch.sequence_ids[chunk][:1],
+                None if compute_reference is None else compute_reference(chunk),
+                self._get_progress(),
+            )  # fmt: skip
+            return self.objective.compute_loss(tokens, self.options)
+
+        chunks = split_targets(self.objective, batch.sequence_ids, inner)
+        total = compute_chunked_loss(head, states, chunks, compute_loss)
         # The processes average their gradients, hence the factor.
         return total * self.schedule.n_processes / max(weight, TINY)
 

@@ -19,7 +19,14 @@ from bridgekd.lm.checkpoint import (
     get_best_folder,
 )
 from bridgekd.lm.distributed import run_distributed
-from bridgekd.lm.load import LocalModel, get_max_positions, load_model, resolve_device, save_model
+from bridgekd.lm.load import (
+    LocalModel,
+    get_max_positions,
+    load_model,
+    resolve_device,
+    save_model,
+    uses_bfloat16,
+)
 from bridgekd.lm.memory import choose_micro_tokens
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.packing import can_pack
@@ -28,6 +35,7 @@ from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, trun
 from bridgekd.lm.trainer import UpdateTrainer
 from bridgekd.lm.training_job import NLL, TrainingJob, TrainingLog
 from bridgekd.lm.update_schedule import UpdateSchedule
+from bridgekd.messages import format_value
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.rng import make_rng
 from bridgekd.variants import VariantSettings
@@ -63,7 +71,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     torch.manual_seed(_draw_seed(job, "initialize LoRA"))
     local = load_model(
         job.base, device=_choose_device(job, arguments), revision=job.revision, trainable=True,
-        lora=job.lora, attention=job.runtime.attn_implementation,
+        lora=job.lora, attention=job.runtime.attn_implementation, precision=job.runtime.precision,
     )  # fmt: skip
     local = replace(local, free_bytes=job.free_bytes)
     rows, n_too_long, n_truncated = _fit_to_length(local, job)
@@ -79,7 +87,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
-    _set_memory_limits(local, job, state, schedule, has_reference=reference is not None)
+    _set_memory_limits(local, job, state, schedule)
     resumed_at, seconds_before = state.update, state.seconds
     monitor = TrainingMonitor(local, job, state, lambda *counts: progress(job.label, *counts))
     trainer = UpdateTrainer(
@@ -128,7 +136,7 @@ def _prepare_objective(
             f"{job.label}: the objective {settings.name} needs a reference model. Set one, or "
             "use the objective nll."
         )
-    reference = load_reference(job.reference, local)
+    reference = load_reference(job.reference, local, job.runtime.precision)
     return (NLL if reference is None else settings), reference
 
 
@@ -137,14 +145,12 @@ def _set_memory_limits(
     job: TrainingJob,
     state: CheckpointState,
     schedule: UpdateSchedule,
-    *,
-    has_reference: bool,
 ) -> None:
     """Set the micro-batch from the recipe, or from free memory if an update may not fit."""
     state.micro_tokens = state.micro_tokens or job.runtime.micro_batch_tokens
     if state.micro_tokens is None:
-        n_tokens = choose_micro_tokens(local, schedule.n_processes, has_reference)
         max_length = int(schedule.lengths.max())
+        n_tokens = choose_micro_tokens(local, schedule.n_processes, max_length)
         if n_tokens < schedule.count_max_shard_tokens():
             state.micro_tokens = max(n_tokens, max_length)
         # Factor 2, because the estimate is rounded down to a power of two.
@@ -218,7 +224,7 @@ def _build_arguments(job: TrainingJob) -> TrainingArguments:
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         use_cpu=device == "cpu",
-        bf16=device.startswith("cuda") and torch.cuda.is_bf16_supported(),
+        bf16=uses_bfloat16(device, job.runtime.precision),
         ddp_backend="gloo" if device == "cpu" and "WORLD_SIZE" in os.environ else None,
         ddp_find_unused_parameters=False,
         seed=_draw_seed(job, "dropout"),
@@ -247,9 +253,12 @@ def _check_trackers(job: TrainingJob) -> list[str]:
         try:
             trackers.get_reporting_integration_callbacks([name])
         except ValueError as exc:
-            raise InputError(f"runtime.report_to: {name!r} is not a tracker. {exc}") from exc
+            raise InputError(
+                f"runtime.report_to: {format_value(name)} is not a tracker. {exc}"
+            ) from exc
         if name not in trackers.get_available_reporting_integrations():
             raise InputError(
-                f"runtime.report_to: {name!r} is not installed. Install it with pip, or remove it."
+                f"runtime.report_to: {format_value(name)} is not installed. Install it with pip, "
+                "or remove it."
             )
     return list(job.runtime.report_to)

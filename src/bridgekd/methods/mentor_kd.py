@@ -20,7 +20,7 @@ class MentorKDOptions(FrozenModel):
 
     n_samples: int = Field(3, ge=1, le=64)
     kd_weight: float = Field(0.3, ge=0, lt=1)
-    kd_temperature: float = Field(2.0, gt=0)
+    kd_temperature: float = Field(2.0, gt=0, le=1000)
 
 
 def build(run: Run, options: MentorKDOptions) -> list[Arm]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from scipy.special import ndtri
 
 from bridgekd import lm
-from bridgekd.io.disk import translate_disk_errors, write_atomic
+from bridgekd.io.disk import make_private_folder, translate_disk_errors, write_atomic
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.plans.stage_work import Workload
 from bridgekd.prompts import (
@@ -77,6 +77,7 @@ def make_key(work: Workload, ctx: RunContext) -> SpeedKey:
             f"micro_batch_tokens={runtime.micro_batch_tokens} "
             f"attn_implementation={runtime.attn_implementation}"
         )
+    options += f" precision={runtime.precision}"
     threads = os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
     return SpeedKey(
         model=work.base.fingerprint,
@@ -99,7 +100,7 @@ def save_speed(store: Path, speed: ModelSpeed) -> None:
     """Write a speed to the file of a store. It replaces the one with the same key."""
     speeds = read_speeds(store) | {speed.key: speed}
     with translate_disk_errors(store):
-        store.mkdir(parents=True, exist_ok=True)
+        make_private_folder(store)
         text = _SpeedFile(speeds=tuple(speeds.values())).model_dump_json(indent=1)
         write_atomic(store / SPEED_FILE, text)
 
@@ -149,7 +150,9 @@ def measure_speeds(
         ctx.progress("measure speed", n_done, len(works))
         name, revision = get_model_and_revision(work.base)
         started = time.monotonic()
-        local = lm.load_model(name, device=ctx.device, revision=revision)
+        local = lm.load_model(
+            name, device=ctx.device, revision=revision, precision=ctx.runtime.precision
+        )
         load_s = time.monotonic() - started
         per_character, per_prompt = lm.count_tokens(local, examples)
         reading, size = WorkRate(), 1

@@ -12,15 +12,18 @@ from urllib.parse import urlsplit
 from bridgekd.comparison import Comparison, report_comparison, run_comparison
 from bridgekd.cost.forecast import CostForecast
 from bridgekd.cost.request_cost import to_microusd
+from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.io.artifact_store import Artifact, PlanStore
 from bridgekd.io.dataset_reader import read_examples
 from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.lazy_rows import LazyRows
 from bridgekd.io.read_pool import read_pool, read_validation
+from bridgekd.io.sources import read_context_length
 from bridgekd.ledger.database import check_local_disk
 from bridgekd.ledger.usage_history import read_reserved_microusd
 from bridgekd.plans.cost import PlanContext, PlannedPurchase, collect_purchases
+from bridgekd.plans.lost_ledger import describe_lost_ledger
 from bridgekd.plans.stage_durations import DurationEstimate, estimate_durations
 from bridgekd.plans.stage_work import PlannedData
 from bridgekd.progress import Progress, ignore_progress
@@ -58,7 +61,8 @@ class Plan:
     teacher's, or the source of the answers if nothing is sent (`is_sent`). fields_sent: the parts
     of the data that would be sent. needs_consent: False for a server on this machine that needs no
     key. uses_server: whether a stage uses the assistant's server. server_host: its host, "" on this
-    machine. durations: of the local work; None if nothing is left to do.
+    machine. durations: of the local work; None if nothing is left to do. ledger_warning: a sentence
+    if the ledger lacks answers that runs in the store bought.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Plan:
     uses_server: bool = False
     server_host: str = ""
     durations: DurationEstimate | None = None
+    ledger_warning: str = ""
 
     @property
     def remaining_microusd(self) -> int | None:
@@ -132,6 +137,7 @@ def plan_run(
     plan_store = PlanStore(store)
     ctx = replace(build_run_context(recipe, folder), progress=measure or ignore_progress)
     run = Run(recipe, folder, plan_store, ctx)
+    _check_context_lengths(run)
     work(run)
     pending = [p for p in plan_store.planned.values() if not p.artifact.done]
     pool, validation, test = _read_data(run)
@@ -168,7 +174,23 @@ def plan_run(
         uses_server=uses_server,
         server_host=_find_remote_host(recipe) if uses_server else "",
         durations=estimate_durations(run, plan_store, data, measure=measure is not None),
+        ledger_warning=describe_lost_ledger(store, ctx.ledger, folder) if purchases else "",
     )
+
+
+def _check_context_lengths(run: Run) -> None:
+    """Raise InputError if a model may generate more tokens than it can read.
+
+    Such a text has no end that means anything, and its memory has no bound.
+    """
+    models = {"assistant": run.assistant, "student": run.student}
+    for role, options in (("assistant", run.recipe.assistant), ("student", run.recipe.student)):
+        n_context = read_context_length(models[role])
+        if n_context is not None and options.max_new_tokens > n_context:
+            raise InputError(
+                f"{role}.max_new_tokens is {options.max_new_tokens:,}, and the model "
+                f"{models[role].path} can read {n_context:,} tokens. Lower it."
+            )
 
 
 def _read_data(run: Run) -> tuple[LazyRows[Example], LazyRows[Example], Sequence[Example]]:

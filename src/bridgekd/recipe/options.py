@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from bridgekd.recipe.field_types import CountOrPercent, Dollars, FrozenModel
+from bridgekd.recipe.field_types import MAX_COUNT, CountOrPercent, Dollars, FrozenModel
 from bridgekd.recipe.local_models import AssistantOptions, RuntimeOptions, StudentOptions
 from bridgekd.recipe.teacher import BudgetOptions, TeacherOptions
 from bridgekd.variants import VariantRef
@@ -61,6 +61,8 @@ class SelectOptions(FrozenModel):
 
     Attributes:
         strategy: Selection strategy.
+        quotas: Each domain (`domain`) or k-means cluster (`cluster`) gets its share of the picks
+            of `strategy`. Default: no quotas.
         difficulty: Measure of difficulty.
         embedding_transform: Transform of the embeddings before distances are computed.
         n_rounds: Rounds of selection. The assistant is trained again between two rounds.
@@ -68,6 +70,7 @@ class SelectOptions(FrozenModel):
     """
 
     strategy: VariantRef = VariantRef(name="bridge_greedy")
+    quotas: Literal["domain", "cluster"] | None = None
     difficulty: VariantRef = VariantRef(name="loss")
     embedding_transform: Literal["none", "center"] = "center"
     n_rounds: int = Field(1, ge=1, le=100)
@@ -85,7 +88,7 @@ class CheckOptions(FrozenModel):
     """
 
     filter: Literal["correct", "confident", "all"] = "correct"
-    max_dropped: int | None = Field(20, ge=1)
+    max_dropped: int | None = Field(20, ge=1, le=MAX_COUNT)
 
 
 class AnnotateOptions(FrozenModel):
@@ -141,8 +144,8 @@ class PilotOptions(FrozenModel):
     """
 
     budget_fraction: float = Field(0.2, gt=0, le=1)
-    budget_grid: tuple[float, ...] = (0.5, 1.0)
-    n_eval: int = Field(400, ge=30)
+    budget_grid: tuple[float, ...] = Field((0.5, 1.0), max_length=20)
+    n_eval: int = Field(400, ge=30, le=MAX_COUNT)
     n_seeds: int = Field(1, ge=1, le=20)
 
     @field_validator("budget_grid")
@@ -206,7 +209,7 @@ class Recipe(FrozenModel):
     hard_limit_usd: Dollars | None = None
     device: str = "auto"
     runtime: RuntimeOptions = RuntimeOptions()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
 
     @model_validator(mode="after")
     def _check_accepted_limit(self) -> "Recipe":

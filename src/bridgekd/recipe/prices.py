@@ -29,7 +29,7 @@ class Price(FrozenModel):
     cache_write: Dollars | None = None
     reasoning: Dollars | None = None
     batch_factor: float | None = Field(None, gt=0, le=1)
-    max_prompt_tokens: int | None = Field(None, ge=1)
+    max_prompt_tokens: int | None = Field(None, ge=1, le=10**9)
 
     def for_transport(self, *, has_batch_price: bool) -> "Price":
         """Return the price that a transport is charged, with `batch_factor` applied and removed."""

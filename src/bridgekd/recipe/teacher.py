@@ -1,14 +1,25 @@
 """The paid part of the recipe: the teacher, its requests, and the budget."""
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from bridgekd.recipe.field_types import BaseUrl, CountOrPercent, Dollars, FrozenModel
+from bridgekd.recipe.field_types import (
+    MAX_COUNT,
+    MAX_TIMEOUT_S,
+    BaseUrl,
+    CountOrPercent,
+    Dollars,
+    FrozenModel,
+    VariableName,
+    contains_secret,
+)
 from bridgekd.recipe.prices import Price, find_published_price
 from bridgekd.variants import VariantRef
 
+MAX_COMPLETION_TOKENS = 10**7
+TokenCount = Annotated[int, Field(ge=1, le=MAX_COMPLETION_TOKENS)]
 OPENAI_URL = "https://api.openai.com/v1"
 # Reasoning models have another name for the token limit and reject `temperature`.
 _REASONING_MODELS = re.compile(r"(?:.*/)?(o\d|gpt-[5-9])(?!.*-chat)")
@@ -77,24 +88,24 @@ class TeacherOptions(FrozenModel):
     provider: str = "openai"
     model: str
     base_url: BaseUrl | None = None
-    api_key_env: str | None = "OPENAI_API_KEY"
+    api_key_env: VariableName | None = "OPENAI_API_KEY"
     transport: VariantRef = VariantRef(name="live")
-    max_tokens: int = Field(512, ge=1, le=10**7)
+    max_tokens: int = Field(512, ge=1, le=MAX_COMPLETION_TOKENS)
     max_tokens_field: Literal["auto", "max_tokens", "max_completion_tokens"] = "auto"
     temperature: float | None = Field(0.0, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = None
+    seed: int | None = Field(None, ge=-(2**62), le=2**62)
     stop: tuple[str, ...] | None = None
     response_format: dict[str, JsonValue] | None = None
     reasoning_effort: str | None = None
     extra: dict[str, JsonValue] = Field({})
     price: Price | None = None
-    expected_completion_tokens: tuple[int, int] | None = None
+    expected_completion_tokens: tuple[TokenCount, TokenCount] | None = None
     prompt: TeacherPromptOptions = TeacherPromptOptions()
     max_concurrent_requests: int = Field(16, ge=1, le=512)
-    max_requests_per_minute: float | None = Field(None, gt=0)
-    max_tokens_per_minute: float | None = Field(None, gt=0)
-    timeout_s: float = Field(120.0, gt=0)
+    max_requests_per_minute: float | None = Field(None, ge=0.01, le=MAX_COUNT)
+    max_tokens_per_minute: float | None = Field(None, ge=0.01, le=10**12)
+    timeout_s: float = Field(120.0, gt=0, le=MAX_TIMEOUT_S)
     max_attempts: int = Field(6, ge=1, le=20)
 
     @property
@@ -126,12 +137,17 @@ class TeacherOptions(FrozenModel):
             raise ValueError(
                 f"Remove {reserved[0]!r}. It has a recipe key of its own or is not supported."
             )
+        if contains_secret(value):
+            raise ValueError(
+                "Remove the key or password. The ledger and the reports keep these fields. Put the "
+                "key into the variable that api_key_env names."
+            )
         return value
 
     @field_validator("expected_completion_tokens")
     @classmethod
     def _check_token_range(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
-        if value is not None and not 1 <= value[0] <= value[1]:
+        if value is not None and value[0] > value[1]:
             raise ValueError("Give the lower end first, such as [150, 250].")
         return value
 
@@ -166,8 +182,8 @@ class BudgetOptions(FrozenModel):
 
     queries: CountOrPercent | None = None
     usd: Dollars | None = None
-    tokens: int | None = Field(None, ge=1)
-    accepted_rationales: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1, le=10**12)
+    accepted_rationales: int | None = Field(None, ge=1, le=MAX_COUNT)
 
     @model_validator(mode="after")
     def _check_any_limit(self) -> "BudgetOptions":

@@ -89,6 +89,28 @@ def build_calibration_table(data: ReportData) -> Table | None:
     )
 
 
+def build_cut_off_table(data: ReportData) -> Table | None:
+    """Return how many texts reached `max_new_tokens` before their end; None if none did."""
+    if not data.cut_off:
+        return None
+    return Table(
+        "Texts that were cut off at max_new_tokens",
+        ("Texts", "Cut off", "Mean tokens of a text"),
+        tuple(
+            (
+                title,
+                f"{s.n_cut_off:,} of {s.n_texts:,}",
+                f"{s.n_generated_tokens / s.n_texts:.0f}",
+            )
+            for title, s in data.cut_off
+        ),
+        "lrr",
+        note="A text without its end has no answer, so the model looks worse than it is. Raise "
+        "assistant.max_new_tokens or student.max_new_tokens. Texts of an interrupted attempt are "
+        "not counted.",
+    )
+
+
 def build_contamination_table(data: ReportData) -> Table | None:
     """Return the number of test questions that share words with the training texts."""
     overlap = data.contamination

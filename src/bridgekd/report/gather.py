@@ -19,7 +19,7 @@ from bridgekd.report.sample_predictions import list_shown_arms, read_answers, sa
 from bridgekd.report.training_curves import collect_trainings
 from bridgekd.stages.arm_results import find_budget, find_seed
 from bridgekd.stages.evaluate import EvaluateSettings
-from bridgekd.stages.stats import CalibrationStats
+from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stats.metrics import Metrics
 from bridgekd.variants import VariantRef
 
@@ -43,6 +43,7 @@ def gather_report(evaluation: Artifact, settings: "ReportSettings") -> ReportDat
     test = read_rows(evaluation.get_input("test").path / "test.parquet", Example)
     has_variants = settings.n_variants > 1
     versions = evaluation.manifest.libraries
+    models = _label_models(predictions, metrics)
     return ReportData(
         name=str(settings.recipe["name"]),
         headline=build_headline(metrics, label),
@@ -62,14 +63,17 @@ def gather_report(evaluation: Artifact, settings: "ReportSettings") -> ReportDat
         ),
         purchases=tuple(gather_purchases(ancestors, has_variants)),
         embedding_maps=build_embedding_maps(first_ancestors),
-        trainings=tuple(
-            collect_trainings(ancestors, _label_models(predictions, metrics), first_ancestors)
-        ),
+        trainings=tuple(collect_trainings(ancestors, models, first_ancestors)),
         dropped=tuple(collect_dropped(first_ancestors)),
         calibrations=tuple(
             (artifact.manifest.title, calibration)
             for artifact in first_ancestors.values()
             if (calibration := artifact.read_stats(CalibrationStats).calibration) is not None
+        ),
+        cut_off=tuple(
+            (_name_texts(artifact, models), speed)
+            for artifact in ancestors.values()
+            if (speed := artifact.read_stats(GenerationStats).generation) and speed.n_cut_off
         ),
         has_variants=has_variants,
     )
@@ -98,6 +102,12 @@ def _label_models(predictions: Mapping[str, list[Artifact]], metrics: Metrics) -
             for model in artifact.get_inputs("model"):
                 titles.setdefault(model.path.name, []).append(metrics.arms[label].title)
     return {folder: " and ".join(names) for folder, names in titles.items()}
+
+
+def _name_texts(artifact: Artifact, models: Mapping[str, str]) -> str:
+    """Return the title of a stage that generated texts, and its model if that is an arm."""
+    names = [models[m.path.name] for m in artifact.get_inputs("model") if m.path.name in models]
+    return ", ".join([artifact.manifest.title, *names])
 
 
 def _format_yaml(recipe: Mapping[str, object]) -> str:

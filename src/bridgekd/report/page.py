@@ -78,6 +78,7 @@ def build_sections(data: ReportData) -> Iterator[ReportSection]:
         "",
         result_tables.build_arm_table(data),
         result_tables.build_difference_table(data),
+        detail_tables.build_cut_off_table(data),
         has_template=True,
     )
     if data.purchases:

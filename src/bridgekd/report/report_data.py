@@ -10,6 +10,7 @@ from bridgekd.report.tables import format_percent, to_single_line
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.metrics import ArmMetrics, Metrics
 from bridgekd.stats.mixed_effects import Estimate
+from bridgekd.throughput import GenerationSpeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,7 @@ class ReportData:
     trainings: tuple[TrainingSummary, ...] = ()
     dropped: tuple[DroppedRationales, ...] = ()
     calibrations: tuple[tuple[str, Calibration], ...] = ()
+    cut_off: tuple[tuple[str, GenerationSpeed], ...] = ()
     has_variants: bool = False
 
     @property

@@ -16,6 +16,7 @@ from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice
 from bridgekd.io.artifact_store import Artifact, PlanStore, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.io.sources import resolve_data, resolve_model
+from bridgekd.paths import resolve_path
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.report.stage import ReportSettings, report
 from bridgekd.stages.annotate import annotate, build_annotate_settings
@@ -341,7 +342,7 @@ def open_run(
     budgets: Sequence[int | str] = (),
 ) -> Run:
     """Return a run in the recipe's store, which records itself there in <name>.json."""
-    store = Store(folder / Path(recipe.store).expanduser(), ctx.notify)
+    store = Store(resolve_path(folder, recipe.store), ctx.notify)
     metadata = RunMetadata(
         name=recipe.name,
         ledger=str(ctx.ledger),
@@ -359,7 +360,7 @@ def build_run_context(recipe: Recipe, folder: Path) -> RunContext:
     return RunContext(
         run=recipe.name,
         teacher=recipe.teacher,
-        ledger=folder / Path(recipe.ledger).expanduser(),
+        ledger=resolve_path(folder, recipe.ledger),
         hard_limit_usd=recipe.hard_limit_usd,
         check=recipe.check,
         device=recipe.device,

@@ -12,7 +12,7 @@ from bridgekd.sandbox.world import generate_examples
 
 N_POOL, N_VALIDATION, N_TEST, N_INSTRUCTIONS = 4000, 200, 600, 1000
 TRAIN_SEED, TEST_SEED = 1000, 2000  # seeds 0 and 1 were used to develop the base models
-QUICK = {"n_pool": 300, "n_validation": 30, "n_test": 60, "n_instructions": 150}
+QUICK = {"n_pool": 100, "n_validation": 10, "n_test": 30, "n_instructions": 60}
 ASSISTANTS = ("assistant-small", "assistant-middle", "assistant-large")
 
 

@@ -7,15 +7,24 @@ from bridgekd.grading.answer_type import AnswerType
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.measure import DifficultyMeasure
+from bridgekd.selection.quotas import QuotaGroups
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import Strategy
 
 
-def check_strategy(recipe: Recipe, strategy: Strategy[Any]) -> None:
-    """Raise InputError if the strategy needs embeddings and the recipe has none."""
+def check_strategy(
+    recipe: Recipe, strategy: Strategy[Any], quotas: QuotaGroups | None = None
+) -> None:
+    """Raise InputError if the strategy or its quotas need embeddings and the recipe has none."""
     has_embeddings = (
         recipe.assistant.scoring_backend != "server" or recipe.select.embedding_model is not None
     )
+    if quotas == "cluster" and not has_embeddings:
+        raise InputError(
+            "select.quotas: cluster needs embeddings, which assistant.scoring_backend: server does "
+            "not provide. Set select.embedding_model to a sentence-transformers model, or "
+            "select.quotas: domain."
+        )
     if strategy.needs_embeddings and not has_embeddings:
         usable = _join_names([s.name for s in STRATEGIES if not s.needs_embeddings])
         raise InputError(

@@ -1,12 +1,13 @@
 """The pool as a strategy sees it, and a ranking of the complete pool in columns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import rankdata
 
 from bridgekd.errors import InputError
+from bridgekd.rng import make_rng
 from bridgekd.selection.diversity import Nearest, find_nearest_earlier, find_nearest_picks
 
 
@@ -115,6 +116,20 @@ def rank_rest(
         cluster=np.full(len(pool), -1) if cluster is None else cluster[order],
         distance_to_selection=to_selection[order],
         n_filled=n_filled,
+    )
+
+
+def draw_order(n: int, seed: int) -> np.ndarray:
+    """Return the order in which `random` picks `n` questions, a permutation."""
+    return make_rng(seed, "random choice").permutation(n)
+
+
+def rank_in_order(pool: SelectionPool, order: np.ndarray, n_selected: int) -> Ranking:
+    """Return the pool in this `order`, a permutation of its rows; all scores are 0."""
+    zeros = np.zeros(len(pool))
+    by_position = -np.argsort(order).astype(float)
+    return replace(
+        rank_rest(pool, order[:n_selected], zeros[:n_selected], by_position), score=zeros
     )
 
 

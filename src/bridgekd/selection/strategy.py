@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridgekd.selection.ranking import Ranking, SelectionPool, rank_normalize
+from bridgekd.selection.quotas import QuotaGroups, allocate_quotas, group_pool
+from bridgekd.selection.ranking import Ranking, SelectionPool, rank_normalize, rank_rest
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -21,6 +22,8 @@ class Strategy(Generic[OptionsT]):
     random. The arrays of `pool` are not changed.
 
     paper: "" for our own strategies. is_nested: a larger budget only adds picks at the end.
+    is_random_draw: the picks are a random sample that prefers no kind of question; equal questions
+    are not in the order of ids.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Strategy(Generic[OptionsT]):
     needs_embeddings: bool = False
     uses_seed: bool = False
     is_nested: bool = False
+    is_random_draw: bool = False
 
 
 class WithAlpha(BaseModel):
@@ -52,6 +56,7 @@ def rank_pool(
     *,
     domains: Sequence[str] = (),
     already_queried: Collection[str] = (),
+    quotas: QuotaGroups | None = None,
     n_selected: int,
     seed: int,
 ) -> Ranking:
@@ -60,6 +65,8 @@ def rank_pool(
     difficulty: [n], any unit, higher is harder. embeddings: [n, d] float32 with rows of length 1,
     or [n, 0]; a np.memmap is copied only if ids are not in order. domains: [n], or empty.
     Ids in `already_queried` are not ranked; greedy strategies keep their distance from them.
+    quotas: each domain or cluster gets its share of the picks, and the strategy ranks the questions
+    of each by themselves.
     """
     by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
     is_queried = np.array([ids[i] in already_queried for i in by_id], dtype=bool)
@@ -72,6 +79,51 @@ def rank_pool(
         domains=np.unique(domain_names, return_inverse=True)[1][row_of],
         already_queried=np.asarray(embeddings[by_id[is_queried]], dtype=np.float32),
     )
-    ranking = strategy.rank(pool, min(n_selected, len(pool)), options, seed)
+    n_selected = min(n_selected, len(pool))
+    if quotas is None:
+        ranking = strategy.rank(pool, n_selected, options, seed)
+    else:
+        groups = group_pool(pool, quotas, n_selected, seed)
+        ranking = rank_in_groups(strategy, options, pool, groups, n_selected, seed)
     row_or_none = np.append(row_of, -1)  # index -1 is "no nearest pick"
     return replace(ranking, rows=row_of[ranking.rows], nearest=row_or_none[ranking.nearest])
+
+
+def rank_in_groups(
+    strategy: Strategy[Any],
+    options: BaseModel,
+    pool: SelectionPool,
+    groups: np.ndarray,
+    n_selected: int,
+    seed: int,
+) -> Ranking:
+    """Return the ranking in which each of `groups` [n] has its proportional quota of the picks.
+
+    The strategy ranks each group as a pool of its own, also by difficulty relative to the others.
+    Every beginning of the selection has about the shares of the pool, as does the rest.
+    """
+    quotas = allocate_quotas(np.bincount(groups), n_selected)
+    position, score = np.empty(len(pool)), np.empty(len(pool))
+    n_filled, is_picked = 0, np.zeros(len(pool), dtype=bool)
+    for group in np.unique(groups):
+        rows, quota = np.flatnonzero(groups == group), int(quotas[group])
+        ranking = strategy.rank(_take_rows(pool, rows), quota, options, seed)
+        ranked = rows[ranking.rows]
+        score[ranked], is_picked[ranked[:quota]] = ranking.score, True
+        position[ranked[:quota]] = (np.arange(quota) + 0.5) / max(1, quota)
+        n_rest = len(rows) - quota
+        position[ranked[quota:]] = (np.arange(n_rest) + 0.5) / max(1, n_rest)
+        n_filled += ranking.n_filled
+    picks = np.flatnonzero(is_picked)
+    picks = picks[np.argsort(position[picks], kind="stable")]
+    ranking = rank_rest(pool, picks, score[picks], -position, n_filled=n_filled)
+    return replace(ranking, score=score[ranking.rows])
+
+
+def _take_rows(pool: SelectionPool, rows: np.ndarray) -> SelectionPool:
+    return replace(
+        pool,
+        difficulty=pool.difficulty[rows],
+        embeddings=pool.embeddings[rows],
+        domains=pool.domains[rows],
+    )

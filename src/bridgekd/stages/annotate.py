@@ -74,16 +74,14 @@ def build_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSet
     )
 
 
-@stage(version=3, kind=WorkKind.GENERATION, title="The assistant's own rationales")
+@stage(version=4, kind=WorkKind.GENERATION, title="The assistant's own rationales")
 def annotate(
     output_dir: Path, settings: AnnotateSettings, ctx: RunContext, pool: Artifact, model: Artifact
 ) -> AnnotateStats:
     """Write the assistant's rationale for every question of the pool."""
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [render_cot_prompt(e) for e in examples]
-    generator = ResumableGenerator(
-        output_dir, ctx, ctx.runtime.assistant_batch_size, settings.max_new_tokens
-    )
+    generator = ResumableGenerator(output_dir, ctx, "assistant", settings.max_new_tokens)
     samples: Sequence[Sequence[str]] = ()
     with ExitStack() as stack:
         backend = stack.enter_context(open_backend(model, settings.backend, output_dir, ctx))
@@ -113,12 +111,12 @@ def annotate(
         n_kept=sum(r.kept for r in rows),
         correct_fraction=round(n_correct / len(rows), 4),
         calibration=calibrate_rationales(rows, examples, answer_type),
-        generation=generator.speed.to_stats(),
+        generation=generator.report_speed(),
         prompt_format=prompt_format,
     )
 
 
-@stage(version=3, kind=WorkKind.GENERATION, title="The assistant's sampled rationales")
+@stage(version=4, kind=WorkKind.GENERATION, title="The assistant's sampled rationales")
 def sample_rationales(
     output_dir: Path,
     settings: SampleRationalesSettings,
@@ -130,9 +128,7 @@ def sample_rationales(
     kept, and of equal texts only the first.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
-    generator = ResumableGenerator(
-        output_dir, ctx, ctx.runtime.assistant_batch_size, settings.max_new_tokens
-    )
+    generator = ResumableGenerator(output_dir, ctx, "assistant", settings.max_new_tokens)
     prompts = [render_cot_prompt(e) for e in examples]
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
         samples = generator.sample(backend, prompts, settings.n_samples, settings.seed)
@@ -147,6 +143,6 @@ def sample_rationales(
     return SampleRationalesStats(
         n_rationales=len(rows),
         n_kept=sum(r.kept for r in rows),
-        generation=generator.speed.to_stats(),
+        generation=generator.report_speed(),
         prompt_format=backend.prompt_format,
     )

@@ -48,7 +48,7 @@ def build_check_settings(recipe: Recipe, rule: CheckRule | None = None) -> Check
     return CheckSettings(filter=rule, confidence=recipe.confidence, scoring=scoring)
 
 
-@stage(version=2, title="The teacher's rationales")
+@stage(version=3, title="The teacher's rationales")
 def check_rationales(
     output_dir: Path,
     settings: CheckSettings,

@@ -9,6 +9,7 @@ from bridgekd.grading.reasoning_steps import count_steps, group_counts
 from bridgekd.io.artifact_store import Artifact, Stats, stage
 from bridgekd.io.metrics_file import write_metrics
 from bridgekd.io.row_files import read_rows
+from bridgekd.messages import format_value
 from bridgekd.recipe import FrozenModel
 from bridgekd.records import Example, Prediction
 from bridgekd.stages.arm_results import ArmReader, ArmSettings
@@ -64,7 +65,7 @@ def get_step_checker(checkers: Mapping[str, StepChecker], name: str) -> StepChec
     """Return the step checker of this name. Raises InputError if it was not passed in."""
     if name not in checkers:
         raise InputError(
-            f"evaluate.step_checker names the checker {name!r}. Known: "
+            f"evaluate.step_checker names the checker {format_value(name)}. Known: "
             f"{', '.join(checkers) or 'none'}. Remove the key, or pass the function from Python: "
             "run(..., checkers={name: function})."
         )

@@ -62,6 +62,7 @@ def load_pool(
 ) -> LoadPoolStats:
     """Write the train file as a pool and a validation split, which all arms share."""
     pool, validation = split_validation(source, settings)
+    source.check_unchanged()
     write_tables(output_dir / "pool.parquet", Example, pool.iter_tables())
     write_tables(output_dir / "validation.parquet", Example, validation.iter_tables())
     answers = (example.answer for example in chain(pool, validation))
@@ -78,6 +79,7 @@ def load_test(
 ) -> LoadTestStats:
     """Write the test file, and count its questions that are in the train file word for word."""
     test = read_examples(source.path, settings.columns, read_answer_type(pool))
+    source.check_unchanged()
     questions = {e.question for e in test}
     train = chain(read_pool(pool), read_validation(pool))
     seen = {e.question for e in train if e.question in questions}

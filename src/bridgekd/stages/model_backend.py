@@ -16,11 +16,11 @@ from bridgekd.io.artifact_store import RESUME_DIR, Artifact
 from bridgekd.io.row_files import append_jsonl, read_appended_jsonl
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.prompts import ANSWER_LINE
-from bridgekd.recipe import BackendName, FrozenModel
+from bridgekd.recipe import BackendName, FrozenModel, Role
 from bridgekd.records import Message
 from bridgekd.rng import SAMPLING_TEMPERATURE
 from bridgekd.stages.run_context import RunContext
-from bridgekd.throughput import Throughput
+from bridgekd.throughput import GenerationSpeed, Throughput
 
 Prompts = Sequence[tuple[Message, ...]]
 
@@ -90,18 +90,35 @@ def open_backend(
 def load_artifact_model(model: Artifact, ctx: RunContext) -> "lm.LocalModel":
     """Return a model artifact, loaded in this process."""
     name, revision = get_model_and_revision(model)
-    return lm.load_model(name, device=ctx.device, revision=revision)
+    local = lm.load_model(
+        name, device=ctx.device, revision=revision, precision=ctx.runtime.precision
+    )
+    model.check_unchanged()
+    return local
+
+
+def report_generation(
+    speed: Throughput, ctx: RunContext, role: Role, max_new_tokens: int
+) -> GenerationSpeed | None:
+    """Return what a model of `role` generated, and tell the user how many texts were cut off."""
+    if speed.n_cut_off:
+        ctx.notify(
+            f"{speed.n_cut_off:,} of {speed.n_texts:,} texts of the {role} reached "
+            f"{max_new_tokens} tokens before their end and were cut off. A text without its end "
+            f"has no answer. Set {role}.max_new_tokens to {2 * max_new_tokens} or more."
+        )
+    return speed.to_stats()
 
 
 @dataclass(frozen=True, slots=True)
 class ResumableGenerator:
-    """Generates in the folder of one stage. `speed` counts what this process generated. Every text
-    ends with its answer line.
+    """Generates in the folder of one stage with a model of `role`. `speed` counts what this process
+    generated. Every text ends with its answer line.
     """
 
     output_dir: Path
     ctx: RunContext
-    batch_size: int | None
+    role: Role
     max_new_tokens: int
     speed: Throughput = field(default_factory=Throughput)
 
@@ -121,6 +138,10 @@ class ResumableGenerator:
             **options,
         )  # fmt: skip
 
+    def report_speed(self) -> GenerationSpeed | None:
+        """Return what was generated, and tell the user how many texts were cut off."""
+        return report_generation(self.speed, self.ctx, self.role, self.max_new_tokens)
+
     def _build_options(self, name: str) -> dict[str, object]:
         file = self.output_dir / RESUME_DIR / f"{name}.jsonl"
 
@@ -129,7 +150,7 @@ class ResumableGenerator:
 
         return {
             "max_new_tokens": self.max_new_tokens,
-            "batch_size": self.batch_size,
+            "batch_size": self.ctx.runtime.get_batch_size(self.role),
             "progress": self.ctx.progress,
             "known": {row: text for batch in read_appended_jsonl(file) for row, text in batch},
             "on_batch": save,

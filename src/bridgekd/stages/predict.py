@@ -38,7 +38,7 @@ def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: PromptMode) 
     )
 
 
-@stage(version=3, kind=WorkKind.GENERATION, title="Answers to the test questions")
+@stage(version=4, kind=WorkKind.GENERATION, title="Answers to the test questions")
 def predict(
     output_dir: Path,
     settings: PredictSettings,
@@ -49,8 +49,7 @@ def predict(
 ) -> PredictStats:
     """Write a model's greedy answers to the questions of `test`, prompted as it was trained."""
     examples, answer_type = read_rows(test.path / "test.parquet", Example), read_answer_type(pool)
-    batch_size = ctx.runtime.get_batch_size(settings.role)
-    generator = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    generator = ResumableGenerator(output_dir, ctx, settings.role, settings.max_new_tokens)
     prompts = [PROMPTS[settings.prompt_mode](e) for e in examples]
     label = f"answer the {'test questions' if test.stage == 'load_test' else 'pilot'}"
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
@@ -60,6 +59,6 @@ def predict(
     return PredictStats(
         n_test=len(rows),
         n_correct=sum(r.correct for r in rows),
-        generation=generator.speed.to_stats(),
+        generation=generator.report_speed(),
         prompt_format=backend.prompt_format,
     )

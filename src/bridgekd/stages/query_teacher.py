@@ -156,7 +156,8 @@ def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
     if isinstance(select := source.settings, SelectSettings):
         order = rank_without_models(source, select, examples) if order is None else order
         strategy, group = select.strategy.name, name_prefix_group(source, select)
-        prefers_hard = STRATEGIES.load(select.strategy).needs_difficulty
+        rule = STRATEGIES.load(select.strategy)
+        prefers_hard = rule.needs_difficulty and not rule.is_random_draw
     if order is not None:
         by_id = index_by_id(examples, order[: limits.queries])
         examples = [by_id[id] for id in order[: limits.queries]]

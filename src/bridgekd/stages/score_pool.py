@@ -96,7 +96,7 @@ def build_uncertainty_settings(recipe: Recipe, n_samples: int) -> StudentUncerta
     )
 
 
-@stage(version=5, kind=WorkKind.SCORING, title="Difficulty of the pool")
+@stage(version=6, kind=WorkKind.SCORING, title="Difficulty of the pool")
 def score_pool(
     output_dir: Path,
     settings: ScorePoolSettings,
@@ -115,7 +115,7 @@ def score_pool(
     measure = MEASURES.load(settings.difficulty)
     prompts = [render_answer_prompt(e) for e in examples] if measure.score_answers else []
     batch_size = ctx.runtime.assistant_batch_size
-    generator = ResumableGenerator(output_dir, ctx, batch_size, settings.max_new_tokens)
+    generator = ResumableGenerator(output_dir, ctx, "assistant", settings.max_new_tokens)
     answer_texts: list[Sequence[str]] = []  # by question
     member_texts = []  # by member of the committee, the assistant first
     with open_backend(model, settings.scoring, output_dir, ctx) as backend:
@@ -146,7 +146,7 @@ def score_pool(
     return ScorePoolStats(
         n_scored=len(examples),
         mean_difficulty=round(float(np.mean(difficulty)), 4),
-        generation=generator.speed.to_stats(),
+        generation=generator.report_speed(),
     )
 
 
@@ -171,7 +171,7 @@ def embed_pool(
     return EmbedPoolStats(n_embedded=len(embeddings), width=int(embeddings.shape[1]))
 
 
-@stage(version=3, kind=WorkKind.GENERATION, title="The student's answers")
+@stage(version=4, kind=WorkKind.GENERATION, title="The student's answers")
 def score_student_uncertainty(
     output_dir: Path,
     settings: StudentUncertaintySettings,
@@ -188,9 +188,7 @@ def score_student_uncertainty(
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [render_cot_prompt(e) for e in examples]
-    generator = ResumableGenerator(
-        output_dir, ctx, ctx.runtime.student_batch_size, settings.max_new_tokens
-    )
+    generator = ResumableGenerator(output_dir, ctx, "student", settings.max_new_tokens)
     with open_backend(model, "transformers", output_dir, ctx) as student:
         samples = generator.sample(student, prompts, settings.n_samples, settings.seed)
     answers = extract_answers(examples, samples, answer_type)
@@ -211,7 +209,7 @@ def score_student_uncertainty(
         mean_distinct=round(float(distinct.mean()), 4),
         mean_confidence=round(float(confidence.mean()), 4),
         calibration=calibrate_confidence(confidence.tolist(), majority, examples, answer_type),
-        generation=generator.speed.to_stats(),
+        generation=generator.report_speed(),
     )
 
 

@@ -5,6 +5,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
 from bridgekd.io.artifact_store import Artifact, Planned, Stats, stage
@@ -13,6 +14,7 @@ from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe
 from bridgekd.records import Completion, Example, Pick, Score
 from bridgekd.selection.check_recipe import check_strategy
 from bridgekd.selection.diversity import center_embeddings
+from bridgekd.selection.quotas import QuotaGroups
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.run_context import RunContext
@@ -21,10 +23,16 @@ from bridgekd.variants import VariantRef, VariantSettings
 
 class SelectSettings(FrozenModel):
     strategy: VariantSettings
+    quotas: QuotaGroups | None = None
     queries: CountOrPercent | None
     budget_slice: BudgetSlice
     center_embeddings: bool
     seed: int
+
+    @model_serializer(mode="wrap")
+    def _omit_no_quotas(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # A selection without quotas keeps its fingerprint.
+        return {k: v for k, v in serialize(self).items() if (k, v) != ("quotas", None)}
 
 
 class SelectStats(Stats):
@@ -46,17 +54,20 @@ def build_select_settings(
 ) -> SelectSettings:
     """Return what a selection depends on; by default, the recipe's own strategy and budget.
 
-    Options that the strategy does not use are constants, so that changing them redoes nothing.
+    Options that the strategy does not use are constants, so that changing them redoes nothing. The
+    recipe's quotas are those of its own strategy.
     """
     resolved = STRATEGIES.resolve(strategy or recipe.select.strategy, folder)
     variant = STRATEGIES.load(resolved)
-    check_strategy(recipe, variant)
+    quotas = recipe.select.quotas if strategy is None else None
+    check_strategy(recipe, variant, quotas)
     is_centered = recipe.select.embedding_transform != "none"
     return SelectSettings(
         strategy=resolved,
+        quotas=quotas,
         queries=recipe.budget.queries if queries is None else queries,
         budget_slice=budget_slice,
-        center_embeddings=is_centered or not variant.needs_embeddings,
+        center_embeddings=is_centered or not (variant.needs_embeddings or quotas == "cluster"),
         seed=recipe.seed if variant.uses_seed else 0,
     )
 
@@ -93,6 +104,7 @@ def select_questions(
         vectors,
         domains=domains,
         already_queried={id for path in purchases for id in read_column(path, Completion, "id")},
+        quotas=settings.quotas,
         n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.budget_slice),
         seed=settings.seed,
     )
@@ -122,6 +134,8 @@ def rank_without_models(
     strategy = STRATEGIES.load(select.strategy)
     if strategy.needs_difficulty or strategy.needs_embeddings or not strategy.is_nested:
         return None
+    if select.quotas == "cluster":
+        return None
     if "earlier" in source.inputs:
         return None
     ids = [e.id for e in pool]
@@ -132,7 +146,8 @@ def rank_without_models(
         np.zeros(len(ids)),
         np.empty((len(ids), 0), dtype=np.float32),
         domains=[e.domain for e in pool],
-        n_selected=0,
+        quotas=select.quotas,
+        n_selected=slice_amount(resolve_queries(select.queries, len(ids)), select.budget_slice),
         seed=select.seed,
     )
     return [ids[row] for row in ranking.rows]
@@ -140,7 +155,8 @@ def rank_without_models(
 
 def name_prefix_group(source: Planned, select: SelectSettings) -> str:
     """Return a name that purchases share if they begin with the same questions."""
-    if not STRATEGIES.load(select.strategy).is_nested or "earlier" in source.inputs:
+    is_nested = STRATEGIES.load(select.strategy).is_nested and select.quotas is None
+    if not is_nested or "earlier" in source.inputs:
         return source.artifact.path.name
     same = select.model_copy(update={"queries": None, "budget_slice": FULL_BUDGET})
     made_from = (artifact.fingerprint for artifact in chain(*source.inputs.values()))

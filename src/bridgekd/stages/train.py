@@ -31,6 +31,7 @@ from bridgekd.recipe import (
 from bridgekd.records import Example, TargetSpan, TrainingSequence
 from bridgekd.rng import SEED_STEP, make_rng
 from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
+from bridgekd.stages.model_backend import report_generation
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.training_examples import (
@@ -70,7 +71,9 @@ RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(disc
 
 
 class TrainSettings(FrozenModel):
-    """`role` is the model's; `max_new_tokens` limits its answers for early stopping."""
+    """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
+    a training on instructions, which answers no question.
+    """
 
     role: Role
     rows: RowSettings
@@ -105,7 +108,10 @@ def build_assistant_settings(recipe: Recipe) -> TrainSettings:
 
 def build_instruct_settings(recipe: Recipe) -> TrainSettings:
     """Return the instruction tuning of the student."""
-    return _build_settings(recipe, "student", InstructionRows(), recipe.student.instruction_train)
+    settings = _build_settings(
+        recipe, "student", InstructionRows(), recipe.student.instruction_train
+    )
+    return settings.model_copy(update={"max_new_tokens": 0})
 
 
 def build_student_settings(
@@ -134,7 +140,7 @@ def _build_settings(
     )
 
 
-@stage(version=1, kind=WorkKind.TRAINING, title="Training")
+@stage(version=2, kind=WorkKind.TRAINING, title="Training")
 def train(
     output_dir: Path,
     settings: TrainSettings,
@@ -173,7 +179,9 @@ def train(
         ),
     )  # fmt: skip
     log = lm.fine_tune(job, ctx.progress)
-    speed = validate.speed.to_stats() if isinstance(validate, GreedyAccuracy) else None
+    speed = None
+    if isinstance(validate, GreedyAccuracy):
+        speed = report_generation(validate.speed, ctx, settings.role, settings.max_new_tokens)
     return TrainStats(**dict(log), generation=speed)
 
 
@@ -210,6 +218,7 @@ def _build_rows(
     if isinstance(rows, InstructionRows):
         assert instructions is not None, "a training on instructions has them as an input"
         found = read_instructions(instructions.path)
+        instructions.check_unchanged()
         if found.skipped:
             ctx.notify(f"{instructions.path}: {found.describe_skipped()}.")
         return [

@@ -72,7 +72,7 @@ class BatchClient(ApiClient):
         async def request(client: "openai.AsyncOpenAI") -> str | RequestOutcome:
             files = client.files.with_raw_response
             response = await files.create(file=("batch.jsonl", content), purpose="batch")
-            file_id = parse_json_object(response.text).get("id")
+            file_id = parse_json_object(self.redact(response.text)).get("id")
             return str(file_id) if file_id else NO_BATCH_API
 
         timeout_s = self.teacher.timeout_s + len(content) / MIN_BYTES_PER_S
@@ -90,7 +90,7 @@ class BatchClient(ApiClient):
                 completion_window="24h",
                 metadata={METADATA: token},
             )
-            return parse_batch(parse_json_object(response.text)) or NO_BATCH
+            return parse_batch(parse_json_object(self.redact(response.text))) or NO_BATCH
 
         async def attempt() -> BatchState | RequestOutcome:
             batch = await self._send(request) or NO_BATCH_API
@@ -116,7 +116,7 @@ class BatchClient(ApiClient):
 
         async def request(client: "openai.AsyncOpenAI") -> BatchState | RequestOutcome:
             response = await client.batches.with_raw_response.retrieve(batch_id)
-            return parse_batch(parse_json_object(response.text)) or NO_BATCH
+            return parse_batch(parse_json_object(self.redact(response.text))) or NO_BATCH
 
         result = await self.retry(
             lambda: self._send(request), base_s=self._poll_s, max_s=MAX_OUTAGE_WAIT_S
@@ -134,7 +134,7 @@ class BatchClient(ApiClient):
 
             timeout = openai.Timeout(None, connect=CONNECT_TIMEOUT_S, read=silence_s)
             response = await client.files.with_raw_response.content(file_id, timeout=timeout)
-            return response.content.decode("utf-8", "replace")
+            return self.redact(response.content.decode("utf-8", "replace"))
 
         with allow_body_bytes(limit):
             result = await self.retry(lambda: self._send(request, max(MAX_DOWNLOAD_S, silence_s)))
@@ -147,7 +147,7 @@ class BatchClient(ApiClient):
             after: dict[str, object] = {}
             while True:
                 response = await client.batches.with_raw_response.list(limit=100, extra_query=after)
-                page = parse_json_object(response.text)
+                page = parse_json_object(self.redact(response.text))
                 rows = page.get("data")
                 if not isinstance(rows, list):
                     return RequestOutcome("unknown", reason="the response is not a list")

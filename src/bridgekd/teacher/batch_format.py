@@ -4,9 +4,9 @@ Pure and tolerant: servers other than OpenAI's omit fields.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bridgekd.api_client.chat_completion import parse_completion, parse_json_object
 from bridgekd.api_client.request_key import get_payload
@@ -101,20 +101,22 @@ def parse_results(text: str) -> Iterator[BatchResult]:
     An answer is its body, written again as JSON.
     """
     for line in text.split("\n"):  # an answer may hold other line ends, such as U+2028
-        row = parse_json_object(line)
-        if not row:
-            continue
-        custom_id, response = str(row.get("custom_id")), row.get("response")
-        if not isinstance(response, dict):
-            yield BatchResult(custom_id, None, error=_format_error(row.get("error")))
-            continue
-        status, request_id = response.get("status_code"), response.get("request_id")
-        body = json.dumps(response.get("body"))
-        # Without a status, only an answer shows what happened. All else may have been served.
-        if not isinstance(status, int):
-            status = 200 if parse_completion(body).state != "unparsable" else 504
-        request_id = None if request_id is None else str(request_id)
-        yield BatchResult(custom_id, status, body, request_id)
+        if row := parse_json_object(line):
+            yield parse_batch_result(row)
+
+
+def parse_batch_result(row: Mapping[str, Any]) -> BatchResult:
+    """Return a line of an output or error file, for which the server's fields may be missing."""
+    custom_id, response = str(row.get("custom_id")), row.get("response")
+    if not isinstance(response, dict):
+        return BatchResult(custom_id, None, error=_format_error(row.get("error")))
+    status, request_id = response.get("status_code"), response.get("request_id")
+    body = json.dumps(response.get("body"))
+    # Without a status, only an answer shows what happened. All else may have been served.
+    if not isinstance(status, int):
+        status = 200 if parse_completion(body).state != "unparsable" else 504
+    request_id = None if request_id is None else str(request_id)
+    return BatchResult(custom_id, status, body, request_id)
 
 
 def _format_line(pending: PendingRequest) -> bytes:

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -11,10 +12,11 @@ from bridgekd.grading.answer_extraction import normalize_unicode, strip_markup
 from bridgekd.grading.answer_match import WRAPPING, get_short_text, match_values
 from bridgekd.grading.grader import Grader
 from bridgekd.grading.graders.number import SOLUTION_MARK, find_last_number
-from bridgekd.grading.parse_number import parse_exact_number
+from bridgekd.grading.parse_number import parse_certain_number
 from bridgekd.variants import NoOptions
 
-_PLAIN = re.compile(r"[-+]?\s?\$?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:\s?/\s?\d+)?\s?%?")
+_WRAPPING = WRAPPING.replace("$", "").replace("!", "")
+_POWER = re.compile(r"\u207b?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _TIMEOUT_S = 5  # of parsing and of comparing, each
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
@@ -24,16 +26,24 @@ def canonicalize_expression(answer: str, choices: Sequence[str], options: NoOpti
     written = normalize_unicode(answer.rpartition(SOLUTION_MARK)[2]).strip(" \t\r\n.")
     if (number := _parse_plain_number(written)) is not None:
         return str(number)
-    for start, end in _DELIMITERS:
-        if written.startswith(start) and written.endswith(end) and len(written) > len(start + end):
-            written = written[len(start) : -len(end)].strip()
-    return " ".join(written.strip(WRAPPING.replace("$", "")).split())
+    written = _POWER.sub(_write_power, written)
+    previous = None
+    while written != previous:
+        previous, written = written, " ".join(written.split()).strip(_WRAPPING)
+        for start, end in _DELIMITERS:
+            is_longer = len(written) > len(start + end)
+            if is_longer and written.startswith(start) and written.endswith(end):
+                written = written[len(start) : -len(end)].strip()
+    return written
+
+
+def _write_power(match: re.Match[str]) -> str:
+    return f"^{{{unicodedata.normalize('NFKC', match[0])}}}".replace("\N{MINUS SIGN}", "-")
 
 
 def _parse_plain_number(written: str) -> Fraction | None:
     """Return a number without unit, words or variables; None for every other expression."""
-    plain = strip_markup(written)
-    return parse_exact_number(plain) if _PLAIN.fullmatch(plain) else None
+    return parse_certain_number(strip_markup(written))
 
 
 def match_expression(answer: str, gold: str, choices: Sequence[str], options: NoOptions) -> bool:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """The m target tokens of a micro-batch. A sequence is never split over two batches.
+    """The m target tokens of a micro-batch, or of a part of it.
+
+    A sequence is split over two batches only for an objective that `is_sum_over_tokens`.
 
     logits [m, vocabulary] predict `targets` [m], in the dtype of the model, with gradients.
     weights [m] float32, at least 0: the loss weight of each token. sequence_ids [m] int64: the
@@ -53,7 +55,9 @@ class Objective:
     of weight times loss, a float32 scalar with gradients.
 
     `options` is a frozen pydantic model. `needs_reference_model`: whether batches have the logits
-    of a second model, which must have the vocabulary of the trained one.
+    of a second model, which must have the vocabulary of the trained one. `is_sum_over_tokens`:
+    whether the loss of a token needs no other token of its sequence. Then a long sequence is split
+    into parts, whose logits take less memory.
     `get_sampled_fraction(options, progress)`: the fraction of an update's sequences whose targets
     the trained model samples itself (on-policy distillation, arXiv 2306.13649); None: none.
     """
@@ -65,6 +69,7 @@ class Objective:
     options: type[BaseModel]
     needs_reference_model: bool
     compute_loss: "Callable[[TokenBatch, Any], Tensor]"
+    is_sum_over_tokens: bool = False
     get_sampled_fraction: Callable[[Any, float], float] | None = None
 
 

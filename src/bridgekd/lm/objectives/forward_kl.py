@@ -17,7 +17,7 @@ class ForwardKLOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kd_weight: float = Field(0.3, ge=0, le=1)
-    kd_temperature: float = Field(2.0, gt=0)
+    kd_temperature: float = Field(2.0, gt=0, le=1000)
 
 
 def compute_forward_kl(batch: TokenBatch, temperature: float) -> "Tensor":
@@ -50,4 +50,5 @@ OBJECTIVE = Objective(
     options=ForwardKLOptions,
     needs_reference_model=True,
     compute_loss=compute_loss,
+    is_sum_over_tokens=True,
 )

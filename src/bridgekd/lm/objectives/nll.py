@@ -31,4 +31,5 @@ OBJECTIVE = Objective(
     options=NoOptions,
     needs_reference_model=False,
     compute_loss=compute_nll,
+    is_sum_over_tokens=True,
 )

@@ -15,15 +15,15 @@ from bridgekd.rng import make_rng
 from bridgekd.selection.diversity import normalize_rows
 from bridgekd.selection.ranking import Ranking, SelectionPool, rank_rest
 from bridgekd.selection.strategy import Strategy, WithAlpha
+from bridgekd.selection.submodular import select_lazily
 
 EPSILON = 0.05  # expected loss of the stochastic selection against 1 - 1/e
-_BLOCK_SIZE = 64
 
 
 class FacilityLocationOptions(WithAlpha):
     """`max_exact`: pools with more rows use the stochastic selection."""
 
-    max_exact: int = Field(20_000, ge=0)
+    max_exact: int = Field(20_000, ge=0, le=10**6)
 
 
 def facility_location(
@@ -56,21 +56,16 @@ def _select_lazily(
     half = unit / 2
     own = alpha * pool.difficulty / max(1, n_selected)
     bound = own + (1 - alpha) * (unit @ half.mean(axis=0) + 0.5) + 1e-9  # the first gain, or more
-    bounded_at = np.full(len(pool), -1)  # number of picks when the bound was computed
     covered = np.full(len(pool), -0.5)
-    rows, gains = np.empty(n_selected, dtype=np.int64), np.empty(n_selected)
-    for n_done in range(n_selected):
-        while bounded_at[best := int(np.argmax(bound))] != n_done:
-            top = np.argpartition(-bound, min(_BLOCK_SIZE, len(pool) - 1))[:_BLOCK_SIZE]
-            is_stale = (bounded_at[top] != n_done) & (bound[top] > -np.inf)
-            stale = np.union1d(top[is_stale], [best])
-            gain = _compute_gains(unit[stale] @ half.T, covered)
-            bound[stale] = np.round(own[stale] + (1 - alpha) * gain, 12)
-            bounded_at[stale] = n_done
-        rows[n_done], gains[n_done] = best, bound[best]
-        bound[best] = -np.inf
-        np.maximum(covered, half @ unit[best], out=covered)
-    return rows, gains
+
+    def compute_gains(rows: np.ndarray) -> np.ndarray:
+        gain = _compute_gains(unit[rows] @ half.T, covered)
+        return np.asarray(np.round(own[rows] + (1 - alpha) * gain, 12))
+
+    def add(row: int) -> None:
+        np.maximum(covered, half @ unit[row], out=covered)
+
+    return select_lazily(bound, n_selected, compute_gains, add)
 
 
 def _select_stochastically(

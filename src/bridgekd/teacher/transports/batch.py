@@ -51,9 +51,9 @@ class BatchOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    poll_s: float = Field(30.0, gt=0)
-    max_requests: int = Field(50_000, ge=1)
-    max_bytes: int = Field(100_000_000, ge=1)
+    poll_s: float = Field(30.0, gt=0, le=86_400)
+    max_requests: int = Field(50_000, ge=1, le=10**9)
+    max_bytes: int = Field(100_000_000, ge=1, le=10**12)
 
 
 class BatchConnection(TeacherConnection):
@@ -191,7 +191,7 @@ class BatchConnection(TeacherConnection):
 
     async def _follow(self, batch: BatchState, keys: tuple[str, ...]) -> dict[str, RequestOutcome]:
         """Poll a batch until its end, then return the outcome of each request."""
-        name, status, host = self._client.redact(batch.id), "", self._client.host
+        name, status, host = batch.id, "", self._client.host
         if batch.status not in FINAL_STATUSES:
             self._note(
                 f"Batch {name} of {len(keys):,} requests is at {host}. It may take a day. You may "
@@ -200,7 +200,7 @@ class BatchConnection(TeacherConnection):
         while True:
             if batch.status != status:
                 status = batch.status
-                self._note(f"Batch {name}: {self._client.redact(status)}")
+                self._note(f"Batch {name}: {status}")
             if status in FINAL_STATUSES:
                 return await self._read_outcomes(batch, keys)
             await asyncio.sleep(self._options.poll_s)
@@ -216,7 +216,7 @@ class BatchConnection(TeacherConnection):
     ) -> dict[str, RequestOutcome]:
         """Return the outcome of each request of a batch that has ended."""
         if batch.status == "failed" and not batch.file_ids:
-            detail = self._client.redact(batch.error)[:300] or "without a reason"
+            detail = batch.error[:300] or "without a reason"
             down = RequestOutcome("down", reason=f"it rejected the batch ({detail})")
             return dict.fromkeys(keys, down)
         outcomes: dict[str, RequestOutcome] = {}
@@ -237,13 +237,11 @@ class BatchConnection(TeacherConnection):
         return {key: outcomes.get(make_custom_id(key), missing) for key in keys}
 
     def _classify(self, result: BatchResult) -> RequestOutcome:
-        redact = self._client.redact
-        request_id = redact(result.request_id) if result.request_id else None
         if result.status is None:
-            return RequestOutcome("failed", reason=redact(result.error))
+            return RequestOutcome("failed", reason=result.error)
         if 200 <= result.status < 300:
-            return RequestOutcome("answered", raw=redact(result.body), request_id=request_id)
-        outcome = self._client.classify_status(result.status, redact(result.body), request_id)
+            return RequestOutcome("answered", raw=result.body, request_id=result.request_id)
+        outcome = self._client.classify_status(result.status, result.body, result.request_id)
         # A rate limit inside a batch is not one for the requests of this client.
         return replace(outcome, rate_limited=False, retry_after_s=None)
 

@@ -1,0 +1,7 @@
+"""`python -m bridgekd` is the command `bridgekd`."""
+
+import sys
+
+from bridgekd.cli.main import main
+
+sys.exit(main())
