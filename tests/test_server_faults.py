@@ -14,7 +14,7 @@ from bridgekd.cost.budget import Limits
 from bridgekd.errors import StoppedError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.verify import verify
-from bridgekd.teacher import scheduler
+from bridgekd.teacher import retry_timer
 from bridgekd.teacher.buy_answers import buy_answers
 from test_live_transport import RESERVE, counts, held, pool, teacher_at
 from test_teacher_responses import COST, USAGE, build_body, encode, run_byte_server
@@ -255,7 +255,7 @@ def test_a_server_that_fails_for_many_questions_stops_the_purchase(tmp_path):
 
 @pytest.mark.parametrize("is_long", [True, False])
 def test_only_a_long_wait_is_shown(tmp_path, monkeypatch, is_long):
-    monkeypatch.setattr(scheduler, "SHOWN_WAIT_S", 0.01 if is_long else 10.0)
+    monkeypatch.setattr(retry_timer, "SHOWN_WAIT_S", 0.01 if is_long else 10.0)
 
     def respond(n, question):
         if n == 1:

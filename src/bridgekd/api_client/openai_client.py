@@ -158,8 +158,8 @@ class ApiClient:
             outcome = self.classify_status(exc.status_code, exc.response.text, request_id)
             if outcome.kind == "failed":
                 delays_s = (find_header_delay(headers), outcome.retry_after_s)
-                told_s = next((s for s in delays_s if s is not None), find_reset_delay(headers))
-                outcome = replace(outcome, retry_after_s=told_s)
+                delay_s = next((s for s in delays_s if s is not None), find_reset_delay(headers))
+                outcome = replace(outcome, retry_after_s=delay_s)
             return replace(outcome, status=exc.status_code)
         except openai.APIConnectionError as exc:
             cause = exc.__cause__

@@ -29,8 +29,8 @@ _RETRY_SENTENCE = re.compile(
 def parse_duration(text: str) -> float | None:
     """Return the seconds of a duration with units; None for anything else.
 
-    >>> parse_duration("1h2m3.5s"), parse_duration("350ms"), parse_duration("2 minutes")
-    (3723.5, 0.35, 120.0)
+    >>> parse_duration("1h2m3.5s"), parse_duration("500ms"), parse_duration("2 minutes")
+    (3723.5, 0.5, 120.0)
     """
     return _sum_parts(_DURATION_TEXT.fullmatch(text.strip()))
 

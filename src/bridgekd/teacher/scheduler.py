@@ -7,59 +7,33 @@ decides, so what is purchased never depends on which answer was fastest.
 import asyncio
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from bridgekd.api_client.chat_completion import CompletionBody, RequestCost, parse_completion
-from bridgekd.api_client.openai_client import compute_backoff_s
 from bridgekd.api_client.outcome import RequestOutcome
 from bridgekd.api_client.request_key import TeacherRequest, build_request, compute_request_key
-from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits, StopReason
+from bridgekd.cost.budget import BudgetTracker, BudgetUse, StopReason
 from bridgekd.cost.request_cost import format_microusd
 from bridgekd.errors import OverbilledError, TeacherUnavailableError
 from bridgekd.grading.grade import join_reasoning
-from bridgekd.ledger.ledger import Purpose
 from bridgekd.ledger.sql import StoredAnswer
 from bridgekd.records import Completion
 from bridgekd.teacher.attempts import Attempts
 from bridgekd.teacher.failed_requests import FailedRequests
+from bridgekd.teacher.purchase_spec import PurchaseSpec
 from bridgekd.teacher.rate_limit import Throttle
-from bridgekd.teacher.transport import PendingRequest, TransportContext
+from bridgekd.teacher.retry_timer import RetryTimer
+from bridgekd.teacher.transport import PendingRequest
 
-MAX_BACKOFF_S = 60.0
 MAX_RETRY_AFTER_S = 300.0  # a server that asks for more is down for now
 INTERRUPT_GRACE_S = 5.0  # for open requests after Ctrl-C
 # Fraction of the requests in flight that are reserved in advance and wait to be sent.
 RESERVE_AHEAD = 0.25
 MAX_FIRST_REFUSALS = 8  # without an answer: the recipe is wrong, not the questions
 MAX_REFUSALS_IN_A_ROW = 25  # after an answer: the account is as likely a cause as the questions
-SHOWN_WAIT_S = 10.0  # a longer wait is shown to the user
-# A minute's limit without a hint needs longer waits than an error does.
-RATE_LIMIT_BACKOFF = 8
 RESUME_HINT = "All answers so far are saved. Fix this and run the same command again to continue."
-
-AcceptFunction = Callable[[str, str, str], bool]  # (example id, state of the row, text)
-
-
-def ignore_answer(id: str, state: str, text: str) -> None:
-    """Let every purchase go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class PurchaseSpec:
-    """The terms of a purchase. `accept` decides which answers count in limits.accepted. `on_answer`
-    gets (example id, state, text) of every final answer, and may raise to stop the purchase.
-    """
-
-    context: TransportContext
-    limits: Limits
-    run: str
-    purpose: Purpose
-    accept: AcceptFunction | None = None
-    on_answer: Callable[[str, str, str], None] = ignore_answer
-    backoff_s: float = 0.5
-    on_progress: Callable[[int], None] = field(default=lambda done: None)
 
 
 class RequestScheduler:
@@ -97,7 +71,7 @@ class RequestScheduler:
         self._answered_at = -math.inf
         self._failed = FailedRequests()
         self._admission_ended = False  # for now: no request fits beside the open ones
-        self._shown_until = -math.inf  # the end of the last wait that was shown
+        self._retry_timer = RetryTimer(self._host, spec.backoff_s, context.note)
         self._unknown_microusd = 0  # maximum cost of requests that gave no answer
 
     async def run(self, requests: Iterable[TeacherRequest]) -> StopReason:
@@ -257,25 +231,7 @@ class RequestScheduler:
                 await self._check_fails_alone(pending, outcome, n_attempts, first_failed_at)
                 is_last = True
             elif not self._transport.survives_process:  # else it goes into the next batch
-                await self._wait_to_retry(outcome, n_failed, rng, is_served=is_served)
-
-    async def _wait_to_retry(
-        self, outcome: RequestOutcome, n_failed: int, rng: random.Random, *, is_served: bool
-    ) -> None:
-        """Wait as long as the server asks and the backoff says; show a long wait."""
-        told_s, base_s = outcome.retry_after_s, self._spec.backoff_s
-        if outcome.rate_limited and told_s is None and not is_served:
-            base_s *= RATE_LIMIT_BACKOFF
-        wait_s = compute_backoff_s(max(1, n_failed), base_s, MAX_BACKOFF_S, rng)
-        if is_served and told_s is not None:
-            wait_s = 0.0  # the throttle spaces the requests
-        wait_s += told_s or 0.0
-        until = asyncio.get_running_loop().time() + wait_s
-        if wait_s >= SHOWN_WAIT_S and until >= self._shown_until + SHOWN_WAIT_S:
-            self._shown_until = until
-            why = "asks to wait" if told_s else "did not answer; the next try is in"
-            self._note(f"{self._host} {why} {wait_s:.0f} s ({outcome.reason}).")
-        await asyncio.sleep(wait_s)
+                await self._retry_timer.wait(outcome, n_failed, rng, is_served=is_served)
 
     async def _check_fails_alone(
         self, pending: PendingRequest, outcome: RequestOutcome, n_attempts: int, failed_at: float
