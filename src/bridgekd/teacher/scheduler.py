@@ -48,7 +48,6 @@ class RequestScheduler:
         self.budget = BudgetTracker(spec.limits)
         self._spec, self._answers, self._resolved = spec, context.answers, context.resolved
         self._commits, self._ledger = context.commits, context.commits.ledger
-        self._note = context.note
         self._teacher, self._transport = context.resolved.teacher, context.resolved.transport
         self._host = context.resolved.host
         self._connection = self._transport.open(context)
@@ -247,18 +246,14 @@ class RequestScheduler:
                 self._room.set_result(None)
                 self._admission_waits = False  # until it has looked for another request
             with self._waiting():
-                if await self._failed.wait(
-                    outcome, failed_at, has_failed_before=is_known and n_before > 0
-                ):
+                has_before = is_known and n_before > 0
+                if await self._failed.wait(outcome, failed_at, has_failed_before=has_before):
                     return
+        failure = f"gave no answer for example {pending.request.id} in {n_attempts} attempts"
+        failure += f" (the last: {outcome.reason})"
         if outcome.kind == "rejected":
-            raise TeacherUnavailableError(
-                f"{self._host} cannot be used: {outcome.reason}. {RESUME_HINT}"
-            )
-        raise TeacherUnavailableError(
-            f"{self._host} gave no answer for example {pending.request.id} in {n_attempts} "
-            f"attempts (the last: {outcome.reason}). {RESUME_HINT}"
-        )
+            failure = f"cannot be used: {outcome.reason}"
+        raise TeacherUnavailableError(f"{self._host} {failure}. {RESUME_HINT}")
 
     async def _send(
         self, pending: PendingRequest, is_last: bool
@@ -309,7 +304,7 @@ class RequestScheduler:
                 self._failed.record_answer(sent_at, self._answered_at)
             else:
                 self._failed.n_given_up += 1
-                self._note(
+                self._spec.context.note(
                     f"{self._host} gave no answer for example {pending.request.id}, but answers "
                     f"others (the last error: {outcome.reason}). Its row stays without an answer."
                 )
