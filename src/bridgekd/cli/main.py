@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from typer.exceptions import TyperException
 
 from bridgekd import __version__, api
@@ -255,11 +254,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except BridgekdError as exc:
-        err.print(f"[bold red]{_ERROR_TITLES[exc.exit_code]}[/]: ", end="")
+        err.print(f"{_ERROR_TITLES[exc.exit_code]}: ", style="bold red", end="")
         make_printer(err)(str(exc))
         return exc.exit_code
     except TyperException as exc:  # a mistake in the command itself
-        err.print(f"[bold red]Bad input[/]: {escape(exc.format_message())} (see --help)")
+        err.print(f"{_ERROR_TITLES[2]}: ", style="bold red", end="")
+        make_printer(err)(f"{exc.format_message()} (see --help)")
         return 2
     except typer.Abort:  # Ctrl-C or Ctrl-D at a prompt
         code = 130

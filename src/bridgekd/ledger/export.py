@@ -44,13 +44,19 @@ def export_ledger(
             table.writerow(COLUMNS)
         for n_done, attempt in enumerate(iter_attempts(db), start=1):
             if is_csv:
-                table.writerow([getattr(attempt, name) for name in COLUMNS])
+                table.writerow([_format_cell(getattr(attempt, name)) for name in COLUMNS])
             else:
                 file.write(_format_json_line(attempt, path))
             if n_done % PROGRESS_EVERY == 0:
                 progress("Export", n_done, total)
         progress("Export", n_done, n_done)
     return n_done
+
+
+def _format_cell(value: object) -> object:
+    """Return a value for a cell. A spreadsheet would compute a text that starts like a formula."""
+    starts_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if starts_formula else value
 
 
 def _format_json_line(attempt: Attempt, path: Path) -> str:
