@@ -9,6 +9,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
 from bridgekd.io.artifact_store import Artifact, Planned, Stats, stage
+from bridgekd.io.damage import translate_damage
 from bridgekd.io.row_files import read_column, write_columns
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe
 from bridgekd.records import Completion, Example, Pick, Score
@@ -93,7 +94,7 @@ def select_questions(
         difficulty = np.array(read_column(scores.path / "scores.parquet", Score, "difficulty"))
     file = find_embeddings(embeddings, scores)
     if file is not None:
-        vectors = np.load(file, mmap_mode="r")
+        vectors = load_embeddings(file)
         vectors = center_embeddings(vectors) if settings.center_embeddings else vectors
     purchases = [a.path / "completions.parquet" for a in earlier]
     ranking = rank_pool(
@@ -122,6 +123,12 @@ def find_embeddings(*artifacts: Artifact | None) -> Path | None:
     """Return the first embedding file of the artifacts. Scores from a server have none."""
     files = [a.path / "embeddings.npy" for a in artifacts if a is not None]
     return next((file for file in files if file.is_file()), None)
+
+
+def load_embeddings(file: Path) -> np.ndarray:
+    """Return the embeddings [n, d] of a file of `find_embeddings`, which is read when needed."""
+    with translate_damage(file):
+        return np.asarray(np.load(file, mmap_mode="r"))
 
 
 def rank_without_models(
