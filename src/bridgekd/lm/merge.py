@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from bridgekd.lm.load import LocalModel, load_model, save_model
 from bridgekd.lm.tokenization import (
+    TEMPLATE_ERRORS,
     find_plain_prompts,
     find_stop_ids,
     freeze_date,
@@ -129,13 +129,15 @@ def _render_with(tokenizer: PreTrainedTokenizerBase, template: str) -> str | Non
                 messages, chat_template=template, tokenize=False, add_generation_prompt=True
             )
         )
-    except jinja2.TemplateError:
+    except TEMPLATE_ERRORS:
         return None
 
 
 def _tokenize_plainly(folder: Path, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
     """Return the tokens of the prompts as a user of the folder gets them."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False
+    )
     return [
         list(
             tokenizer.apply_chat_template(
