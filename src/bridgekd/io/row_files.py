@@ -147,6 +147,10 @@ def parse_json_value(text: str) -> Any:
         raise ValueError(f"Broken JSON at {line}column {exc.colno} ({exc.msg})") from exc
     except RecursionError as exc:
         raise ValueError("Too deeply nested") from exc
+    except ValueError as exc:
+        if "integer string conversion" in str(exc):
+            raise ValueError("A whole number has more than 4,300 digits") from exc
+        raise
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, JsonValue]:
@@ -160,7 +164,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, JsonValue]:
 def _parse_object(line: str, where: str) -> Mapping[str, Any]:
     try:
         row = parse_json_value(line)
-    except ValueError as exc:  # also a whole number of more than 4,300 digits
+    except ValueError as exc:
         raise InputError(f"{where}: {exc}. Fix or remove the line.") from exc
     if not isinstance(row, dict):
         raise InputError(f"{where}: Expected an object in braces, found {format_value(row)}.")
