@@ -207,6 +207,15 @@ def test_a_value_that_no_machine_can_serve_is_refused_by_the_plan(task, override
         api.plan(task / "task.yaml", overrides=[key])
 
 
+@pytest.mark.parametrize(
+    "device, message", [("gpu", "Use auto, cuda"), ("cuda:99", "not available")]
+)
+def test_a_device_that_is_not_there_stops_a_run_before_it_buys(task, monkeypatch, device, message):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with pytest.raises(InputError, match=message):
+        api.run(task / "task.yaml", overrides=[f"device={device}"], consent=lambda plan: 1 / 0)
+
+
 def test_the_number_of_updates_is_bounded_for_the_rows_there_are():
     options = TrainOptions(epochs=10_000, batch_size=1)
     assert options.compute_n_updates(1000) == 10**7
@@ -257,8 +266,12 @@ def test_bad_input_of_the_command_line_is_exit_code_2(task, capsys):
     [
         ("d.jsonl", '{"question": "a", "answer": "1", "answer": "2"}', "d.jsonl line 1: The key"),
         ("d.json", '[{"question": "a", "question": "b", "answer": "1"}]', "d.json: The key"),
-        ("d.jsonl", '{"question": "a", "answer": %s}' % ("9" * 5000), "d.jsonl line 1: "),
-        ("d.json", '[{"question": "a", "answer": %s}]' % ("9" * 5000), "d.json: "),
+        (
+            "d.jsonl",
+            '{"question": "a", "answer": %s}' % ("9" * 5000),
+            "d.jsonl line 1: A whole number",
+        ),
+        ("d.json", '[{"question": "a", "answer": %s}]' % ("9" * 5000), "d.json: A whole number"),
         ("d.json", '[{"question": "a",\n "answer": }]', "d.json: Broken JSON at line 2 column 12"),
         ("d.csv", 'question,answer,c\na,1,"[""\\ud800"", ""b""]"', "d.csv line 2: Half of a"),
         ("d.csv", 'question,answer,c\na,1,"{""A"": 1, ""A"": 2}"', "d.csv line 2: .* twice"),

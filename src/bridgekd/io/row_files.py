@@ -147,6 +147,10 @@ def parse_json_value(text: str) -> Any:
         raise ValueError(f"Broken JSON at {line}column {exc.colno} ({exc.msg})") from exc
     except RecursionError as exc:
         raise ValueError("Too deeply nested") from exc
+    except ValueError as exc:
+        if "integer string conversion" in str(exc):
+            raise ValueError("A whole number has more than 4,300 digits") from exc
+        raise
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, JsonValue]:
@@ -160,7 +164,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, JsonValue]:
 def _parse_object(line: str, where: str) -> Mapping[str, Any]:
     try:
         row = parse_json_value(line)
-    except ValueError as exc:  # also a whole number of more than 4,300 digits
+    except ValueError as exc:
         raise InputError(f"{where}: {exc}. Fix or remove the line.") from exc
     if not isinstance(row, dict):
         raise InputError(f"{where}: Expected an object in braces, found {format_value(row)}.")
@@ -199,8 +203,14 @@ class _HashedFile(io.FileIO):
 def open_text(
     path: Path, newline: str | None = None, sha256: "hashlib._Hash | None" = None
 ) -> Iterator[TextIO]:
-    """Open a text file for reading; a name ending in .gz is gzip. `newline` is as in `open`."""
-    raw = io.FileIO(path) if sha256 is None else _HashedFile(path, sha256)
+    """Open a text file for reading; a name ending in .gz is gzip. `newline` is as in `open`.
+
+    Raises InputError if there is no such file, if it is a folder, or if it cannot be read.
+    """
+    try:
+        raw = io.FileIO(path) if sha256 is None else _HashedFile(path, sha256)
+    except OSError as exc:
+        raise InputError(f"Cannot read {path}: {exc.strerror}. Name another file.") from exc
     with io.BufferedReader(raw) as packed:
         if path.suffix.lower() != ".gz":
             with io.TextIOWrapper(packed, "utf-8-sig", newline=newline) as file:
