@@ -11,6 +11,7 @@ Useful tokens are prompt and target tokens without padding. The first update is 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def ways(
     packed = {"packing": True, "per_device_train_batch_size": packs}
     kept = {"gradient_checkpointing": False}  # on by default, a third slower
     if is_pretrained:  # its best ones; 8 rows at once pass the memory of a small machine
-        free = {"padding_free": True, "per_device_train_batch_size": 4}
+        free = {"padding_free": True, "max_length": None, "per_device_train_batch_size": 4}
         free |= {"gradient_accumulation_steps": max(1, batch_size // 4)}
         return {
             "trl, padding-free, activations kept": free | kept,
@@ -228,7 +229,7 @@ def main() -> None:
         help="student, assistant-middle, llama, or folders of pretrained models",
     )  # fmt: skip
     parser.add_argument("--lora", action="store_true", help="adapters of pretrained models")
-    parser.add_argument("--ways", nargs="+", help="parts of the names of the ways to run")
+    parser.add_argument("--ways", nargs="+", help="patterns of the ways to run")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     print(f"{asked.threads} threads, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -243,13 +244,14 @@ def main() -> None:
                 mine.append("bridgekd, bfloat16")
             kinds = [
                 way for way in (*mine, *list_ways(setting))
-                if not asked.ways or any(part in way for part in asked.ways)
+                if not asked.ways or any(re.search(part, way) for part in asked.ways)
             ]  # fmt: skip
             for _ in range(asked.repeats or (1 if asked.quick else 3)):
                 for way in kinds:
                     python = sys.executable if way.startswith("bridgekd") else peer
                     run = train(setting, way, python, folder, asked.threads)
                     runs += [run] if run else []
+                    print(run, file=sys.stderr, flush=True)
     print(table(runs))
     if asked.json:
         asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
