@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test test-gpu chaos check format sandbox-models bench-teacher bench-lm bench-selection reproduce choosing real docs clean
+.PHONY: demo test test-gpu chaos fuzz check format sandbox-models bench-teacher bench-lm bench-selection reproduce choosing real docs clean
 
 demo: $(READY)  ## BRIDGE and direct distillation at the same 5 % budget, offline
 	$(BIN)/bridgekd demo --folder demo
@@ -17,6 +17,9 @@ test-gpu: $(READY)  ## what runs on a CUDA device, beside the same on the CPU; e
 
 chaos: $(READY)  ## 200 kills of a purchase at random and at the worst moments, with a summary
 	CHAOS_KILLS=200 $(BIN)/pytest -s --timeout=1800 tests/test_chaos.py
+
+fuzz: $(READY)  ## 10,000 damaged recipes and data files: no traceback, no hang, none misread (10 minutes)
+	$(BIN)/python tools/fuzz_inputs.py --n 10000
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .

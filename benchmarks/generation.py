@@ -1,4 +1,5 @@
-"""New tokens a second of `lm.generate`, against plain `model.generate` in the order of the pool.
+"""New tokens a second of `lm.generate`, against plain `model.generate`: in the order of the pool,
+and with the prompts sorted by length. The last way is `lm.generate` with `precision: bfloat16`.
 
 Both sides get the same prompts, tokens, model, threads and batch size, are greedy, and end a text
 at the end of its turn. The pretrained models are those in BRIDGEKD_MODELS; without it only the
@@ -71,28 +72,45 @@ def generate_package(
     return lm.generate_texts(local, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
 
-WAYS: dict[str, Way] = {"plain": generate_plain, "bridgekd": generate_package}
+def generate_sorted(
+    local: lm.LocalModel, prompts: Prompts, batch_size: int, max_new_tokens: int
+) -> list[str]:
+    """The plain loop over prompts of similar length."""
+    lengths = [len(ids) for ids in tokenize_prompts(local.tokenizer, prompts)]
+    order = sorted(range(len(prompts)), key=lambda i: -lengths[i])
+    found = generate_plain(local, [prompts[i] for i in order], batch_size, max_new_tokens)
+    return [text for _, text in sorted(zip(order, found, strict=True))]
+
+
+WAYS: dict[str, Way] = {
+    "plain": generate_plain,
+    "sorted": generate_sorted,
+    "bridgekd": generate_package,
+    "bfloat16": generate_package,
+}
 
 
 def compare(
     folder: Path, prompts: Prompts, batch_size: int, max_new_tokens: int, repeats: int
 ) -> None:
     """Run both ways in turn and print a line for each."""
-    local = lm.load_model(folder, device="cpu")
+    plain = lm.load_model(folder, device="cpu")
+    narrow = lm.load_model(folder, device="cpu", precision="bfloat16")
+    models = {way: narrow if way == "bfloat16" else plain for way in WAYS}
     cpu: dict[str, list[float]] = {way: [] for way in WAYS}
     clock: dict[str, list[float]] = {way: [] for way in WAYS}
     texts: dict[str, list[str]] = {}
-    for run in WAYS.values():  # the first call is slower
-        run(local, prompts[:1], 1, 2)
+    for way, run in WAYS.items():  # the first call is slower
+        run(models[way], prompts[:1], 1, 2)
     for _ in range(repeats):
         for way, run in WAYS.items():
             started = time.process_time(), time.perf_counter()
-            texts[way] = run(local, prompts, batch_size, max_new_tokens)
+            texts[way] = run(models[way], prompts, batch_size, max_new_tokens)
             cpu[way].append(time.process_time() - started[0])
             clock[way].append(time.perf_counter() - started[1])
-    n_tokens = sum(map(len, local.tokenizer(texts["bridgekd"])["input_ids"]))
-    n_differ = sum(a != b for a, b in zip(*texts.values(), strict=True))
     for way in WAYS:
+        n_tokens = sum(map(len, plain.tokenizer(texts[way])["input_ids"]))
+        n_differ = sum(a != b for a, b in zip(texts["plain"], texts[way], strict=True))
         seconds = statistics.median(cpu[way])
         times = [statistics.median(s["plain"]) / statistics.median(s[way]) for s in (cpu, clock)]
         print(

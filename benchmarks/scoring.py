@@ -7,7 +7,8 @@ this package's own pass with every option in full, so that what sharing the prom
 itself. One thread and processor time, so that whatever else runs on the machine disturbs little;
 where it is quiet the two clocks agree.
 
-    python benchmarks/scoring.py [--quick] [--repeats 3] [--threads 1] [--json FILE]
+    python benchmarks/scoring.py [--quick] [--repeats 3] [--threads 1] [--models FOLDER ...]
+                                 [--json FILE]
 """
 
 import argparse
@@ -167,7 +168,7 @@ def compare(
     wall: dict[str, list[float]] = {way: [] for way in rivals}
     numbers: dict[str, Numbers] = {}
     for way in rivals.values():
-        way(local, pool[: 2 * size], size)
+        way(local, pool[:2], size)
     for _ in range(repeats):
         for way, run in rivals.items():
             started = time.process_time(), time.perf_counter()
@@ -248,6 +249,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small pools, once each")
     parser.add_argument("--repeats", type=int, help="3, or 1 with --quick")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--models", type=Path, nargs="+", help="only these pretrained models")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -255,26 +257,20 @@ def main() -> int:
     print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}", flush=True)
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        llama = big_llama(Path(folder))
-        sandbox = lm.load_model(SANDBOX, device="cpu")
-        known = [
-            "Ann",
-            "Bob",
-            "has",
-            "three",
-            "red",
-            "apples",
-            "and",
-            "gives",
-            "two",
-            "more",
-            "box",
-        ]
+        known = ["Ann", "Bob", "has", "three", "red", "apples", "gives", "two", "more", "box"]
         words = [f"w{i}" for i in range(1000)]
-        for name, local, vocabulary, n, median, longest, size in (
-            ("sandbox", sandbox, known, 200 if args.quick else 600, 40, 250, 32),
-            ("llama-22M-32k", llama, words, 48 if args.quick else 128, 60, 500, 16),
-        ):
+        settings: list[tuple[str, lm.LocalModel, Sequence[str], int, int, int, int]] = [
+            (model.name, lm.load_model(model, device="cpu"), known, 8, 60, 300, 4)
+            for model in args.models or []
+        ]
+        if not settings:
+            sandbox = lm.load_model(SANDBOX, device="cpu")
+            llama = big_llama(Path(folder))
+            settings = [
+                ("sandbox", sandbox, known, 200 if args.quick else 600, 40, 250, 32),
+                ("llama-22M-32k", llama, words, 48 if args.quick else 128, 60, 500, 16),
+            ]
+        for name, local, vocabulary, n, median, longest, size in settings:
             for measure in RIVALS:
                 pool = pool_of(
                     vocabulary, n, closed=measure == "entropy", median=median, longest=longest

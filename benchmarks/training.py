@@ -5,12 +5,13 @@ same weights, effective batch, optimiser and learning rate; a speed only counts 
 Useful tokens are prompt and target tokens without padding. The first update is outside the clock.
 
     python benchmarks/training.py [--quick] [--repeats 3] [--threads 1] [--peer-venv FOLDER]
-                                  [--models student ...] [--json FILE]
+                                  [--models student FOLDER ...] [--lora] [--json FILE]
 """
 
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -49,6 +50,7 @@ class Setting:
     batch_size: int
     n_updates: int
     learning_rate: float
+    lora: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,22 @@ class Run:
     losses: tuple[float, ...]
 
 
-def ways(batch_size: int, rows_per_pack: float) -> dict[str, dict[str, Any]]:
+def ways(
+    batch_size: int, rows_per_pack: float, *, is_pretrained: bool
+) -> dict[str, dict[str, Any]]:
     """How SFTTrainer is told to train: as it comes, and better informed."""
     micro = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": batch_size // 8}
     packs = max(1, round(batch_size / rows_per_pack))
     packed = {"packing": True, "per_device_train_batch_size": packs}
     kept = {"gradient_checkpointing": False}  # on by default, a third slower
+    if is_pretrained:  # its best ones; 8 rows at once pass the memory of a small machine
+        free = {"padding_free": True, "max_length": None, "per_device_train_batch_size": 4}
+        free |= {"gradient_accumulation_steps": max(1, batch_size // 4)}
+        return {
+            "trl, padding-free, activations kept": free | kept,
+            "trl, packing, activations kept": packed | kept,
+            "trl, padding-free, bfloat16": free | kept | {"bf16": True},
+        }
     return {
         "trl, defaults": micro,
         "trl, activations kept": micro | kept,
@@ -78,14 +90,16 @@ def ways(batch_size: int, rows_per_pack: float) -> dict[str, dict[str, Any]]:
     }
 
 
-def sandbox(name: str, n_updates: int, batch_size: int, learning_rate: float) -> Setting:
-    """A model of the sandbox and rationales of its teacher."""
+def sandbox(
+    model: Path, n_updates: int, batch_size: int, learning_rate: float, *, lora: bool = False
+) -> Setting:
+    """A model of the sandbox, or a pretrained one, and rationales of the sandbox's teacher."""
     rows = []
     for example in generate_examples(n_updates * batch_size, seed=SEED):
         told, _ = generate_rationale(example.question, SEED)
         spans = build_cot_target(told, format_answer(example), 1.0)
         rows.append(TrainingSequence(example.id, render_cot_prompt(example), spans))
-    return Setting(name, MODELS / name, rows, batch_size, n_updates, learning_rate)
+    return Setting(model.name, model, rows, batch_size, n_updates, learning_rate, lora)
 
 
 def llama(folder: Path, n_updates: int, batch_size: int) -> Setting:
@@ -123,11 +137,12 @@ def train(s: Setting, way: str, python: str, folder: Path, threads: int) -> Run 
         "learning_rate": s.learning_rate,
         "rows": [(row.prompt[0].content, [span.text for span in row.spans]) for row in s.rows],
         "tokens": [(encoded[i].ids, encoded[i].n_prompt) for i in order.tolist()],
-        "trl": ways(s.batch_size, rows_per_pack).get(way),
+        "trl": list_ways(s, rows_per_pack).get(way), "lora": s.lora,
+        "precision": "bfloat16" if way == "bridgekd, bfloat16" else "auto",
     }  # fmt: skip
     (folder / "job.json").write_text(json.dumps(job))
     found = subprocess.run(
-        [python, HERE / "peers" / "trainer.py", folder / "job.json"],
+        [python, HERE / "peers" / "training_job.py", folder / "job.json"],
         env=os.environ | {"OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True,
     )  # fmt: skip
     if REFUSED in found.stderr:
@@ -139,6 +154,10 @@ def train(s: Setting, way: str, python: str, folder: Path, threads: int) -> Run 
     wall, cpu = (told[clock][-1] - told[clock][0] for clock in ("wall", "cpu"))
     tokens, losses = sum(told["tokens"][1:]), tuple(told["losses"])
     return Run(s.name, way, tokens, wall, cpu, told["peak_mib"], losses)
+
+
+def list_ways(s: Setting, rows_per_pack: float = 1) -> dict[str, dict[str, Any]]:
+    return ways(s.batch_size, rows_per_pack, is_pretrained=s.model.parent != MODELS)
 
 
 def peer_python(folder: Path) -> str:
@@ -184,13 +203,18 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def settings(names: Sequence[str], folder: Path, quick: bool) -> list[Setting]:
+def settings(names: Sequence[str], folder: Path, *, quick: bool, lora: bool) -> list[Setting]:
+    n = 10 if quick else 40
     known = {
-        "student": lambda: sandbox("student", 10 if quick else 40, 64, 4e-3),
-        "assistant-middle": lambda: sandbox("assistant-middle", 10 if quick else 40, 16, 1e-3),
+        "student": lambda: sandbox(MODELS / "student", n, 64, 4e-3),
+        "assistant-middle": lambda: sandbox(MODELS / "assistant-middle", n, 16, 1e-3),
         "llama": lambda: llama(folder, 3 if quick else 6, 16),
     }
-    return [known[name]() for name in names]
+    return [
+        known[name]() if name in known
+        else sandbox(Path(name), 3 if quick else 6, 8, 1e-4, lora=lora)
+        for name in names
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -202,8 +226,10 @@ def main() -> None:
     parser.add_argument("--peer-venv", type=Path, help="where TRL is, or will be installed")
     parser.add_argument(
         "--models", nargs="+", default=["student", "assistant-middle", "llama"],
-        choices=["student", "assistant-middle", "llama"],
+        help="student, assistant-middle, llama, or folders of pretrained models",
     )  # fmt: skip
+    parser.add_argument("--lora", action="store_true", help="adapters of pretrained models")
+    parser.add_argument("--ways", nargs="+", help="patterns of the ways to run")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     print(f"{asked.threads} threads, load {os.getloadavg()[0]:.1f}", flush=True)
@@ -211,12 +237,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         peer = peer_python(asked.peer_venv or folder / "trl")
-        for setting in settings(asked.models, folder / "llama", asked.quick):
+        found = settings(asked.models, folder / "llama", quick=asked.quick, lora=asked.lora)
+        for setting in found:
+            mine = ["bridgekd"]
+            if setting.model.parent != MODELS and not setting.lora:
+                mine.append("bridgekd, bfloat16")
+            kinds = [
+                way for way in (*mine, *list_ways(setting))
+                if not asked.ways or any(re.search(part, way) for part in asked.ways)
+            ]  # fmt: skip
             for _ in range(asked.repeats or (1 if asked.quick else 3)):
-                for way in ["bridgekd", *ways(setting.batch_size, 1)]:
-                    python = sys.executable if way == "bridgekd" else peer
+                for way in kinds:
+                    python = sys.executable if way.startswith("bridgekd") else peer
                     run = train(setting, way, python, folder, asked.threads)
                     runs += [run] if run else []
+                    print(run, file=sys.stderr, flush=True)
     print(table(runs))
     if asked.json:
         asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))

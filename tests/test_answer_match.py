@@ -218,3 +218,60 @@ def test_a_text_is_over_with_its_answer_line_and_not_before(text, kept):
     if match:
         first = read(text[: match.end()], "text")
         assert first and first == read(text.split("\nQuestion")[0], "text")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("#### Cost of the pens:\n5 x 3 = 15\nThe answer is 15.", "15"),
+        ("Final Answer: How many pens are left? (Round up.)\nThere are 9.\nThe answer is 9.", "9"),
+        ("Final Answer: Calculate the cost of 3 pens.\nIt is 5 + 7 = 12.\nThe answer is 12.", "12"),
+        ("Final Answer: He pays for 4 weeks to save $90. The answer is 4.", "4"),
+        ("The answer is not 7. In all there are 8 pens.", "8"),
+        ('{"reasoning": "So \\(x = 3\\) holds", "answer": "3"}', "3"),
+        ('{"reasoning": "First there are 4 pens, then 5 more', ""),
+        ("It lasts from 9:20 to 11:40", ""),
+        ("Final Answer: How many pens?\nThe answer is 3 x 4. So the answer is 12.", "12"),
+        ("Final Answer: Let x be it.\nThen x + 3 = 9. So x is 6. The answer is 6.", "6"),
+        ("Answer: 6\nI checked 3 + 3. The answer is correct.", "6"),
+        ("He said in answer: he has 5 pens.\nThey add up.\nSo the answer is 6.", "6"),
+    ],
+)
+def test_the_last_statement_of_an_answer_counts(text, answer):
+    assert read(text, "number") == answer
+
+
+def test_an_object_that_latex_breaks_keeps_its_reasoning():
+    text = '```json\n{"reasoning": "So \\(x = 3\\) holds", "answer": "3"}\n```'
+    assert split_answer(text) == ("So \\(x = 3\\) holds", "3")
+
+
+def test_a_choice_is_concluded_before_the_last_sentence():
+    text = "It sings. The best guess would be (B). The red fox is what the others took it for."
+    assert read(text, "multiple_choice") == "blue jay"
+
+
+def test_a_long_text_that_is_cut_off_names_no_choice():
+    text = "We look at every animal in turn. " * 12 + "While the red fox seems to"
+    assert read(text, "multiple_choice") == ""
+    assert read(text + "\nB. blue jay", "multiple_choice") == "blue jay"
+
+
+@pytest.mark.parametrize(
+    "text", ["It is 3/4/2021 today. In a week it would be 03/11/2021.", "The date is 03/11/2021."]
+)
+def test_a_sentence_that_ends_in_a_date_is_that_date(text):
+    assert read(text, "text") == "3/11/2021"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("They differ in size. So, yes, it fits.", "yes"),
+        ("There is no way to know.", ""),
+        ("This cannot be answered with a simple yes or no.", ""),
+        ("In some towns, no, and in others, yes.", ""),
+    ],
+)
+def test_a_label_is_a_clause_of_the_last_sentence(text, answer):
+    assert LABEL.with_labels(("yes", "no")).extract_answer(text) == answer

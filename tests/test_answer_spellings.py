@@ -1,7 +1,6 @@
-"""Every spelling of an answer is graded like the answer, and no other answer is."""
+"""How the graders read signs, gold answers, thoughts, objects and labels."""
 
 import time
-from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -18,61 +17,9 @@ NUMBER, CHOICE, LABEL, TEXT, MATH = map(
 LETTERS = "ABCDEFGH"
 
 
-def group(digits, separator, sizes):
-    """Return digits with separators: the last group has `sizes[0]`, the others `sizes[1]`."""
-    groups, rest, size = [], digits, sizes[0]
-    while rest:
-        groups.insert(0, rest[-size:])
-        rest, size = rest[:-size], sizes[1]
-    return separator.join(groups)
-
-
-SPELLINGS = {
-    "plain": str,
-    "commas": lambda n: group(str(n), ",", (3, 3)),
-    "apostrophes": lambda n: group(str(n), "'", (3, 3)),
-    "spaces": lambda n: group(str(n), " ", (3, 3)),
-    "no-break spaces": lambda n: group(str(n), "\N{NO-BREAK SPACE}", (3, 3)),
-    "Indian groups": lambda n: group(str(n), ",", (3, 2)),
-    "dollars": lambda n: f"${n:,}",
-    "rupees": lambda n: f"₹{group(str(n), ',', (3, 2))}",
-    "percent": lambda n: f"{n}%",
-    "decimals": lambda n: f"{n}.0",
-    "European": lambda n: f"{group(str(n), '.', (3, 3))},00" if n >= 1000 else f"{n},00",
-    "fraction": lambda n: f"{2 * n}/2",
-    "power of ten": lambda n: f"{n} x 10^0",
-    "thousand": lambda n: f"{n // 1000}k" if n % 1000 == 0 and n else str(n),
-    "boxed": lambda n: rf"\boxed{{{n:,}}}",
-    "bold": lambda n: f"**{n}**",
-    "dollar signs": lambda n: f"${n}$",
-}
-ENDS = (
-    "", ".", " apples", " cm^2", " m/s", " (rounded to 2 decimal places)", " (out of 100)",
-    " dollars per day for 7 days", " eggs in 3 boxes", ", because 2 and 3 are left",
-)  # fmt: skip
-STARTS = (
-    "Answer: ",
-    "First 12, then 7.\nAnswer: ",
-    "#### ",
-    "So 3 + 4.\n**Answer:** ",
-    "ANSWER: about ",
-)
-
-
 def grade(answer_type, text, gold, choices=()):
     answer = answer_type.extract_answer(text, choices)
     return answer_type.is_correct(answer, gold, choices)
-
-
-@given(
-    st.integers(0, 10**9), st.sampled_from(list(SPELLINGS)), st.sampled_from(ENDS),
-    st.sampled_from(STARTS), st.integers(-3, 3),
-)  # fmt: skip
-def test_every_spelling_of_a_number_is_that_number_and_no_other(n, spelling, end, start, offset):
-    text = start + SPELLINGS[spelling](n) + end
-    assert grade(NUMBER, text, str(n)), text
-    if offset:
-        assert not grade(NUMBER, text, str(n + offset)), text
 
 
 @given(st.integers(0, 10**7), st.sampled_from(["", "-", "minus ", "negative "]))
@@ -85,13 +32,6 @@ def test_the_sign_counts(n, sign):
 def test_a_loss_in_parentheses_is_negative(n):
     for text in (f"({n:,})", f"$({n:,})", f"$({n})"):
         assert NUMBER.canonicalize(text) == str(-n)
-
-
-@given(st.integers(0, 9999), st.integers(1, 99))
-def test_a_decimal_comma_is_a_decimal_point(whole, cents):
-    expected = str(Fraction(whole * 100 + cents, 100))
-    assert NUMBER.canonicalize(f"{whole},{cents:02}") == expected
-    assert NUMBER.is_gold(f"{whole},{cents:02} €")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +48,7 @@ def test_a_gold_answer_that_is_not_one_number_is_none(gold):
     [("36 cm^2", "36"), ("$1,500.50 per month", "3001/2"), ("7 + 5 = 12\n#### 12", "12"),
      ("45 %", "45"), ("10^5", "100000"), ("2.5 x 10^4", "25000"), ("x = 6", "6"), ("3¼", "13/4"),
      ("$72k", "72000"), ("10³", "1000"), ("2^{10}", "1024"), ("3,5 km", "7/2"),
+     (r"\frac{6}{2 \times 5^2}", "3/25"), (r"\frac{1+2}{4}", "3/4"),
      ("9 °C", "9"), ("1 and 2/3", "5/3"), ("USD 40", "40"),
      ("$2.5 million", "2500000")],
 )  # fmt: skip
@@ -118,32 +59,6 @@ def test_a_gold_answer_may_have_a_currency_a_unit_or_a_solution(gold, value):
 def test_several_numbers_are_no_answer():
     for text in ("4 or 5", "between 4 and 5 and 6", "3:1", "10:30", "4-6"):
         assert not any(grade(NUMBER, f"Answer: {text}", str(n)) for n in range(61)), text
-
-
-CHOICE_SPELLINGS = (
-    "{0}", "({0})", "[{0}]", "<{0}>", "{0}.", "{0})", "{0}: {1}", "({0}) {1}", "{0}. {1}",
-    "Option {0}",
-    "option ({0})", "Choice {0}", "{1}", "**{0}**", "`{0}`", "（{0}）", "{0} because of that",
-    "{0} – it is so", "{0}, since it fits", "{1}.", '"{1}"', "The {1}",
-)  # fmt: skip
-FRAMES = (
-    "Answer: {}", "Some reason.\nAnswer: {}", "<think>Answer: (A)?</think>\nAnswer: {}", "答案：{}",
-    "Answer：{}", "Antwort: {}", "Respuesta: {}", "<answer>{}</answer>", "The correct option is {}",
-)  # fmt: skip
-
-
-@given(
-    st.integers(0, 7), st.sampled_from(CHOICE_SPELLINGS), st.sampled_from(FRAMES), st.integers(2, 8)
-)
-def test_every_spelling_of_a_choice_is_that_choice_and_no_other(index, spelling, frame, n):
-    choices = tuple(
-        f"{word} lamp"
-        for word in ["red", "blue", "green", "white", "black", "brown", "pink", "gray"]
-    )
-    index, choices = index % n, choices[:n]
-    text = frame.format(spelling.format(LETTERS[index], choices[index]))
-    right = [grade(CHOICE, text, choice, choices) for choice in choices]
-    assert right == [i == index for i in range(n)], text
 
 
 @given(st.permutations("ABCD"), st.integers(0, 3))
@@ -239,7 +154,7 @@ def test_choices_that_differ_in_case_are_separated_by_letter_and_equal_ones_are_
     "gold",
     ["72K", "1.2B", "5 bn", "2 dozen", "two thirds", "three point five", "one or two", "5 to ten",
      "72k", "5x", "2π", "5 minus two", "7 l of 9", "7r^2", "3s", "9-y", "(7,200)", "(0,5)", "0,5",
-     "2,7", "7/3,4", "3x(x+1)", "4!", "2k"],
+     "2,7", "7/3,4", "3x(x+1)", "4!", "2k", '7,8"'],
 )  # fmt: skip
 def test_a_gold_number_with_something_else_than_a_unit_is_refused(gold):
     assert not NUMBER.is_gold(gold)

@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import shutil
 import stat
 import time
 
@@ -93,7 +94,7 @@ def test_name_of_input_is_part_of_fingerprint(tmp_path, ctx):
 def test_manifest_of_another_version_is_refused(tmp_path, ctx):
     made = Store(tmp_path / "runs").make(WRITE, Settings(), ctx)
     (made.path / MANIFEST).write_text('{"stage": "write"}')
-    with pytest.raises(InputError, match="not a manifest of this version of bridgekd"):
+    with pytest.raises(InputError, match="damaged, missing or of another version"):
         made.read_stats(Count)
 
 
@@ -130,7 +131,7 @@ def test_only_saved_progress_of_failed_stage_is_kept(tmp_path):
     [
         (errno.ENOSPC, "The disk is full"),
         (errno.EROFS, "The disk is read-only"),
-        (errno.ENOENT, "was removed meanwhile"),
+        (errno.ENOENT, "does not exist, or was removed"),
     ],
 )
 def test_disk_error_has_next_step(tmp_path, ctx, code, advice):
@@ -201,3 +202,21 @@ def test_store_is_for_its_owner_only(tmp_path, ctx):
         artifact = Store(folder).make(WRITE, Settings(), ctx)
         assert stat.S_IMODE(artifact.path.stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "runs").stat().st_mode) == 0o700
+
+
+def test_store_that_is_removed_during_a_stage_is_one_sentence(tmp_path, ctx):
+    def lose(output_dir, settings, ctx):
+        shutil.rmtree(tmp_path / "runs")
+        return Count(n=1)
+
+    with pytest.raises(InputError, match=r"or was removed.* the same command again"):
+        Store(tmp_path / "runs").make(stage(version=1)(lose), Settings(), ctx)
+
+
+def test_artifact_without_its_manifest_is_refused_before_the_work(tmp_path, ctx):
+    store = Store(tmp_path / "runs")
+    artifact = store.make(WRITE, Settings(), ctx)
+    (artifact.path / MANIFEST).unlink()
+    with pytest.raises(InputError, match=rf"{artifact.path} is damaged.* Remove this folder"):
+        store.make(WRITE, Settings(), ctx)
+    assert count_made(ctx["log"]) == 1

@@ -127,6 +127,38 @@ def test_the_place_of_a_wrong_value_is_told(task, line, message):
         plan_with(task, line)
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["data.train=no.csv", "data.test=no.csv", "assistant.model=no", "student.model=no",
+     "select.embedding_model=no", "student.instruction_data=no.csv",
+     "teacher.prompt.few_shot=no.csv"],
+)  # fmt: skip
+def test_a_missing_file_or_folder_is_told_with_its_key(task, override):
+    with pytest.raises(InputError, match=f"^{override.partition('=')[0]}: There is no "):
+        api.plan(task / "task.yaml", overrides=[override])
+
+
+@pytest.mark.parametrize("value", [5, {"a": "b"}, [], None, ""])
+def test_a_few_shot_example_has_three_texts(task, value):
+    row = {"question": "q", "rationale": "r", "answer": "a"}
+    (task / "shots.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"answer": value}))
+    sets = ["teacher.prompt.few_shot=shots.jsonl"]
+    if value == 5:
+        assert api.plan(task / "task.yaml", overrides=sets)
+        return
+    with pytest.raises(InputError, match=r"shots.jsonl line 2: The 'answer' of the few-shot"):
+        api.plan(task / "task.yaml", overrides=sets)
+
+
+def test_the_columns_of_a_row_are_shortened_in_a_message(task):
+    row = {"x" * 5000: "y", "a\x1b[2J": "z"}
+    for key, name in (("data.train", "No column"), ("student.instruction_data", "No instruction")):
+        (task / "rows.jsonl").write_text(json.dumps(row))
+        with pytest.raises(InputError, match=name) as caught:
+            api.plan(task / "task.yaml", overrides=[f"{key}=rows.jsonl"], methods=["bridge"])
+        assert len(str(caught.value)) < 500 and "\x1b" not in str(caught.value)
+
+
 def test_a_path_in_a_circle_of_links_is_refused(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
@@ -173,6 +205,15 @@ def test_a_value_that_no_machine_can_serve_is_refused_by_the_plan(task, override
     key = override if not override.startswith("train") else f"student.{override}"
     with pytest.raises(InputError, match=r"task.yaml.*(less than or equal|from 0 to|maximum)"):
         api.plan(task / "task.yaml", overrides=[key])
+
+
+@pytest.mark.parametrize(
+    "device, message", [("gpu", "Use auto, cuda"), ("cuda:99", "not available")]
+)
+def test_a_device_that_is_not_there_stops_a_run_before_it_buys(task, monkeypatch, device, message):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with pytest.raises(InputError, match=message):
+        api.run(task / "task.yaml", overrides=[f"device={device}"], consent=lambda plan: 1 / 0)
 
 
 def test_the_number_of_updates_is_bounded_for_the_rows_there_are():
@@ -225,8 +266,12 @@ def test_bad_input_of_the_command_line_is_exit_code_2(task, capsys):
     [
         ("d.jsonl", '{"question": "a", "answer": "1", "answer": "2"}', "d.jsonl line 1: The key"),
         ("d.json", '[{"question": "a", "question": "b", "answer": "1"}]', "d.json: The key"),
-        ("d.jsonl", '{"question": "a", "answer": %s}' % ("9" * 5000), "d.jsonl line 1: "),
-        ("d.json", '[{"question": "a", "answer": %s}]' % ("9" * 5000), "d.json: "),
+        (
+            "d.jsonl",
+            '{"question": "a", "answer": %s}' % ("9" * 5000),
+            "d.jsonl line 1: A whole number",
+        ),
+        ("d.json", '[{"question": "a", "answer": %s}]' % ("9" * 5000), "d.json: A whole number"),
         ("d.json", '[{"question": "a",\n "answer": }]', "d.json: Broken JSON at line 2 column 12"),
         ("d.csv", 'question,answer,c\na,1,"[""\\ud800"", ""b""]"', "d.csv line 2: Half of a"),
         ("d.csv", 'question,answer,c\na,1,"{""A"": 1, ""A"": 2}"', "d.csv line 2: .* twice"),

@@ -410,3 +410,19 @@ def test_line_can_have_text_and_usage_instead_of_response(tmp_path):
     other = write_jsonl(tmp_path / "g.jsonl", [line | {"request": request | {"model": "palm"}}])
     with pytest.raises(InputError, match="no published price of 'palm'"):
         import_answers(other, tmp_path / "l.db", default_price="published")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_text_of_a_server_is_no_formula_in_a_table(tmp_path, start):
+    text = f'{start}HYPERLINK("http://x","y")'
+    with Ledger(tmp_path / "l.db") as ledger:
+        body = call() | {"model": text, "provider": text}
+        attempt_id = ledger.reserve(body, run=text, purpose="train", reserve_microusd=5)
+        ledger.record(attempt_id, raw(), price=None, request_id=text)
+    export_ledger(tmp_path / "l.db", tmp_path / "a.csv")
+    with open(tmp_path / "a.csv", newline="") as file:
+        (cells,) = csv.DictReader(file)
+    for name in ("model", "provider", "run", "request_id"):
+        assert cells[name] == f"'{text}"
+    export_ledger(tmp_path / "l.db", tmp_path / "a.jsonl")
+    assert json.loads((tmp_path / "a.jsonl").read_text())["request_id"] == text

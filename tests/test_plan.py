@@ -211,7 +211,9 @@ def test_status_shows_progress_and_cost_of_purchase(stopped_run, capsys, monkeyp
 def test_status_says_why_a_run_cannot_be_planned_any_more(stopped_run, capsys, monkeypatch):
     _, store = stopped_run
     (store.parent / "train.jsonl").unlink()
-    assert "Remaining cost unknown: There is no data file" in status(store, capsys, monkeypatch)
+    assert "Remaining cost unknown: data.train: There is no data file" in status(
+        store, capsys, monkeypatch
+    )
 
 
 def print_plan(folder, capsys, monkeypatch, *overrides):

@@ -7,7 +7,7 @@ one. Larger ones are tested too if they are in the folder.
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +21,13 @@ from bridgekd import lm
 from bridgekd.io.row_files import read_rows
 from bridgekd.lm.choice_logprobs import tokenize_choices
 from bridgekd.lm.score_inputs import build_gold_rows, tokenize_answer_prompts
-from bridgekd.lm.tokenization import render_prompt, tokenize_prompts, tokenize_sequences
+from bridgekd.lm.tokenization import (
+    find_control_ids,
+    find_stop_ids,
+    render_prompt,
+    tokenize_prompts,
+    tokenize_sequences,
+)
 from bridgekd.prompts import (
     build_cot_target,
     render_answer_prompt,
@@ -191,6 +197,26 @@ def test_loss_counts_rationale_answer_and_end_only(local, name):
     assert row.n_prompt == n_prompt and set(row.weights[:n_prompt]) == {0.0}
     (prompt,) = tokenize_prompts(local.tokenizer, [ROW.prompt])
     assert list(row.ids[:n_prompt]) == prompt
+    stops = [local.tokenizer.decode([i]) for i in find_stop_ids(local.tokenizer, local.model)]
+    assert answer[-1] in stops and all(stop.strip() for stop in stops)
+
+
+def test_control_token_in_a_text_stays_text(local):
+    """Only the template and the end of a row write control tokens."""
+    tokenizer = local.tokenizer
+    word, control_ids = str(tokenizer.eos_token), find_control_ids(tokenizer)
+    odd, plain = (replace(PENS, question=f"What is {w} in a file?") for w in (word, "that"))
+    targets = (build_cot_target(f"It is {word}.", word, 1), build_cot_target("So.", "7", 1))
+    prompts = [render_cot_prompt(example) for example in (odd, plain)]
+    rows = [TrainingSequence("a", *row) for row in zip(prompts, targets, strict=True)]
+    trained = tokenize_sequences(tokenizer, rows)
+    scored = tokenize_answer_prompts(tokenizer, [odd, plain])
+    for pair in (trained, scored):
+        counts = [sum(i in control_ids for i in row.ids) for row in pair]
+        assert counts[0] == counts[1] > 0
+    prompt, target = trained[0].ids[: trained[0].n_prompt], trained[0].ids[trained[0].n_prompt : -1]
+    assert tokenizer.decode(target) == f"It is {word}.\nAnswer: {word}"
+    assert tokenize_prompts(tokenizer, prompts[:1]) == [list(prompt)]
 
 
 def test_prompt_has_system_prompt_of_model_or_is_plain_text(local, name):
@@ -298,7 +324,7 @@ def test_greedy_texts_are_those_of_plain_generate(local, name, exported):
 def test_merging_an_adapter_changes_no_greedy_text(local, adapter, exported):
     texts = generate(lm.load_model(adapter, device="cpu"))
     assert texts != generate(local)
-    plain = AutoModelForCausalLM.from_pretrained(exported)
+    plain = AutoModelForCausalLM.from_pretrained(exported)  # in float32: bfloat16 changes texts
     assert generate_plainly(plain, exported) == texts
 
 

@@ -13,7 +13,8 @@ from bridgekd.report.embedding_map import build_embedding_map, project
 from bridgekd.report.embedding_plot import compute_layout, get_color
 from bridgekd.report.headline import build_headline, find_leading_arm
 from bridgekd.report.page import render_report
-from bridgekd.report.tables import to_single_line
+from bridgekd.report.tables import escape_cell, to_single_line
+from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.metrics import GroupAccuracy
 from report_fixtures import HOSTILE, PLOTS, a_pair, make_arm, make_report_data, some_metrics
 from selection_pools import rank, to_picks
@@ -58,6 +59,17 @@ def test_model_output_is_shown_and_never_executed():
     page, _ = render_report(make_report_data())
     assert "<script>" not in page
     assert "&lt;script&gt;x" in page
+
+
+def test_frequent_answer_is_only_text_in_markdown():
+    """It is in the headline and in a note, which are escaped as cells are."""
+    answer = "a<b onclick=1>|[x](http://y)*_`"
+    arms = {"bridge": make_arm("bridge", 0.2, 0.1, 0.3, title="Bridge")}
+    metrics = some_metrics(arms, chance=ChanceBaseline(0.25, f"always answering {answer!r}"))
+    headline = build_headline(metrics, "bridge")
+    _, markdown = render_report(make_report_data(metrics=metrics, headline=headline))
+    assert answer in headline and answer not in markdown
+    assert markdown.count(escape_cell(answer)) == 2
 
 
 def test_page_and_markdown_have_every_arm_with_its_interval():

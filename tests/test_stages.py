@@ -15,7 +15,7 @@ from bridgekd.recipe import ColumnNames, TeacherOptions, TrainOptions
 from bridgekd.records import Example, Rationale, TargetSpan
 from bridgekd.stages.load_data import LoadPoolSettings, load_pool
 from bridgekd.stages.run_context import RunContext
-from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows
+from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows, describe_long_targets
 from bridgekd.variants import VariantSettings
 
 CONTEXT = RunContext("run", TeacherOptions(model="none"), Path("none.db"))
@@ -88,6 +88,21 @@ def test_students_of_all_arms_get_the_same_number_of_updates(tiny):
     ]
     assert sorted(f["n_rows"] for f in stats) == [12, 60]
     assert [f["n_updates"] for f in stats] == [4, 4]
+
+
+def test_user_is_told_when_a_model_learns_longer_texts_than_it_may_write():
+    def describe(n_tokens, target_format="joint"):
+        settings = TrainSettings(
+            role="student", rows=RationaleRows(target_format=target_format, answer_weight=1.0),
+            objective=VariantSettings(name="nll"), train=TrainOptions(), lora=None,
+            max_new_tokens=96, seed=0,
+        )  # fmt: skip
+        return describe_long_targets(settings, n_tokens)
+
+    text = describe(200)
+    assert text.startswith("The longest target of the student has 200 tokens, and student.max_new_")
+    assert text.endswith("Set it to 250 or more.")
+    assert describe(96) is None and describe(200, "multi_task") is None
 
 
 def test_validation_split_is_disjoint_from_pool_and_test(tiny):

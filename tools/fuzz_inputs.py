@@ -188,7 +188,8 @@ def _parse(text: str) -> Any:
 
 
 def _read_table(text: str, delimiter: str) -> list[Row] | None:
-    if delimiter not in text.partition("\n")[0] and ";" in text.partition("\n")[0]:
+    first = next((line for line in re.split("\r\n|\n|\r", text) if line.strip()), "")
+    if delimiter not in first and ";" in first:
         delimiter = ";"
     csv.field_size_limit(2**31 - 1)
     lines = [
@@ -820,7 +821,7 @@ def _find_answer(row: Row) -> tuple[str, str]:
 
 def _find_text(response: Any) -> str:
     body = json.loads(response) if isinstance(response, str) else response
-    return str(body["choices"][0]["message"]["content"])
+    return str(body["choices"][0]["message"].get("content"))
 
 
 KINDS: dict[str, Callable[[random.Random, Path], Input]] = {

@@ -21,7 +21,7 @@ def bridgekd(job: dict) -> tuple[list, list, list]:
     from bridgekd import lm
     from bridgekd.lm.tokenization import tokenize_sequences
     from bridgekd.lm.update_schedule import UpdateSchedule
-    from bridgekd.recipe import TrainOptions
+    from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
     from bridgekd.records import Message, TargetSpan, TrainingSequence
 
     rows = [
@@ -44,6 +44,8 @@ def bridgekd(job: dict) -> tuple[list, list, list]:
             n_updates=job["n_updates"],
             seed=job["seed"],
             device="cpu",
+            lora=LoraOptions() if job["lora"] else None,
+            runtime=RuntimeOptions(precision=job["precision"]),
         ),
         lambda *_: times.append(clocks()),
     )
@@ -83,18 +85,25 @@ def trl(job: dict) -> tuple[list, list, list]:
 
     config = SFTConfig(
         output_dir=job["out"], learning_rate=job["learning_rate"], lr_scheduler_type="constant",
-        warmup_steps=0, logging_steps=1, save_strategy="no", report_to="none", bf16=False,
+        warmup_steps=0, logging_steps=1, save_strategy="no", report_to="none",
         use_cpu=True, disable_tqdm=True, seed=job["seed"], train_sampling_strategy="sequential",
-        num_train_epochs=1, dataloader_pin_memory=False, **job["trl"],
+        num_train_epochs=1, dataloader_pin_memory=False,
+        **({"bf16": False} | job["trl"]),
     )  # fmt: skip
     labels = [[-100] * n + ids[n:] for ids, n in job["tokens"]]
     rows = Dataset.from_dict({"input_ids": [ids for ids, _ in job["tokens"]], "labels": labels})
+    adapter = None
+    if job["lora"]:
+        from peft import LoraConfig
+
+        adapter = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear")
     trainer = Counting(
         AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32),
         args=config,
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(job["model"]),
         callbacks=[Clock()],
+        peft_config=adapter,
     )
     trainer.train()
     return times, tokens[: len(times)], losses

@@ -1,13 +1,17 @@
 """How often the graders agree with the correctness flags of recorded answers, set by set.
 
     BRIDGEKD_DATA=FOLDER python benchmarks/real/grading_agreement.py [--show 20] [--set NAME]
-        [--math-verify]
+        [--math-verify] [--gold]
 
 The flags are those of Mentor-KD's assistants and zero-shot test outputs, of PaLM 540B, of GPT-3 on
 GSM8K, of six OpenAI models in three prompt styles (Faithful CoT), of ZeroEval, of MMLU-Pro, and of
 a committee of teachers on SVAMP (its flag: the last number is the gold answer). Those of Mentor-
 KD's training files are all true by construction and are not used. A flag can be wrong: `--show`
 prints the disagreements; docs/experiments.md says who is right in each class.
+
+`--gold` reads gold answers instead: how many of a set are one number to `answer_type: number`, how
+many others `math` keeps, and how many numbers math-verify, which shares no code with the package,
+reads as something else.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from importers import RecordedRow, read_json_file, read_mentor_kd, read_palm540b_dss
 
@@ -126,6 +131,77 @@ def _gpt3(path: Path, model: str) -> Iterator[RecordedRow]:
         yield RecordedRow(row["question"], gold, (), solved["solution"], 0, solved["is_correct"])
 
 
+GOLD = {
+    **{
+        f"long-tail-kd/dataset/math/{name}.jsonl.gz": column
+        for name, column in (
+            ("corpus", "label"),
+            ("test_corpus", "label"),
+            ("math_chatgpt_cot_train_composed", "gt_choice"),
+            ("math_chatgpt_cot_train_composed_raw", "gt_choice"),
+        )
+    },
+    "zeroeval-math/predictions/gsm8k.jsonl.gz": "gold",
+    "zeroeval-math/predictions/math_l5.jsonl.gz": "gold",
+    **{
+        f"reasoning-teacher-tasks/dataset/{name}.json.gz": "answer"
+        for name in ("addsub", "multiarith", "single_eq", "svamp", "gsm8k_test_only")
+    },
+}
+
+
+def _read_gold(path: Path, column: str) -> list[tuple[str, str]]:
+    """The questions of a file with their gold answers."""
+    is_lines = path.name.endswith(".jsonl.gz")
+    rows = [row for _, row in read_jsonl(path)] if is_lines else read_json_file(path)
+    rows = rows["data"] if isinstance(rows, dict) else rows
+    pairs = ((str(row.get("question") or row["text"]), str(row[column])) for row in rows)
+    return list(dict.fromkeys(pairs))
+
+
+def _read_with_math_verify(gold: str) -> Any:
+    """What math-verify reads: a number, an expression, a set, or None."""
+    from math_verify import parse
+    from sympy import Eq
+
+    plain = re.sub(r",?\\!", "", gold).strip('" $').rstrip(".").replace("\\%", "%")
+    plain = plain.removeprefix(r"\(").removesuffix(r"\)").removesuffix("%")
+    plain = re.sub(r"^\\(?:text|mathbf)\{(.*)\}$", r"\1", plain)
+    found = parse(f"${plain}$")
+    value = found[0] if found else None
+    return value.rhs if isinstance(value, Eq) else value
+
+
+def _is_same_value(number: str, other: Any) -> bool:
+    """Whether two numbers are equal to 15 digits."""
+    from sympy import Rational
+
+    try:
+        return abs(float(other / Rational(number)) - 1) < 1e-15 if number != "0" else other == 0
+    except (TypeError, ValueError):
+        return False
+
+
+def tell_gold(data: Path) -> None:
+    """Prints how the gold answers of every set are read."""
+    number, math = (load_answer_type(VariantSettings(name=name)) for name in ("number", "math"))
+    print("| set | gold answers | one number | kept by `math` | refused | read otherwise |")
+    print("|---|---|---|---|---|---|")
+    for file, column in GOLD.items():
+        pairs = _read_gold(data / file, column)
+        numbers = [(q, gold) for q, gold in pairs if number.is_gold(gold)]
+        others = [gold for _, gold in pairs if not number.is_gold(gold)]
+        n_kept = sum(math.is_gold(gold) for gold in others)
+        apart = []
+        for question, gold in numbers:
+            read, other = number.canonicalize(gold), _read_with_math_verify(gold)
+            is_list = "," in gold and "separated by commas" in question
+            if not _is_same_value(read, other) or is_list:
+                apart.append(f"{gold!r}: {read}, not {other}{' (a list)' * is_list}")
+        cells = (file, len(pairs), len(numbers), n_kept, len(others) - n_kept, len(apart))
+        print(f"| {' | '.join(map(str, cells))} |", *apart, sep="\n    ", flush=True)
+
+
 def by_bridgekd(row: RecordedRow, answer_type: AnswerType) -> bool:
     """Right or wrong by the package's own graders."""
     answer = answer_type.extract_answer(row.text or "", row.choices)
@@ -162,9 +238,12 @@ def main() -> None:
     parser.add_argument("--show", type=int, default=0, help="disagreements to print for each set")
     parser.add_argument("--set", default="", help="only sets whose name holds this")
     parser.add_argument("--math-verify", action="store_true", help="instead; number sets only")
+    parser.add_argument("--gold", action="store_true", help="read gold answers instead")
     asked = parser.parse_args()
     if "BRIDGEKD_DATA" not in os.environ:
         sys.exit("BRIDGEKD_DATA names no folder of recorded answers; set it")
+    if asked.gold:
+        return tell_gold(Path(os.environ["BRIDGEKD_DATA"]))
     grade = by_math_verify if asked.math_verify else by_bridgekd
     print("| set | type | n | flagged right | graded right | agree | apart |")
     print("|---|---|---|---|---|---|---|")

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bridgekd import lm
 from bridgekd.api_client.environment import check_environment
 from bridgekd.api_client.openai_client import read_key_variable
 from bridgekd.comparison import MethodName, parse_comparison, report_comparison, run_comparison
@@ -229,10 +230,12 @@ def load_models(
 
 
 def _confirm_purchase(recipe: Recipe, folder: Path, plan: Plan, consent: Consent) -> None:
-    """Raise InputError if a key or a program is missing, if the environment has a proxy or a
-    certificate that no client can use, or if the user does not confirm.
+    """Raise InputError if a key, a program or the device is missing, if the environment has a
+    proxy or a certificate that no client can use, or if the user does not confirm.
     """
     if plan.purchases:
+        if recipe.device != "auto":  # the first model may be trained after the purchase
+            lm.resolve_device(recipe.device)
         read_api_key(recipe.teacher)
         if resolve_teacher(recipe.teacher).transport.needs_api_key:
             check_environment(recipe.teacher.effective_base_url)

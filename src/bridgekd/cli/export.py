@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from bridgekd import api
@@ -67,9 +66,9 @@ def _read_questions() -> Iterator[str]:
 
 
 def _print_answers(console: Console, question: str, answers: Sequence[ModelAnswer]) -> None:
-    table = Table(title=escape(question), title_justify="left", show_lines=True)
+    table = Table(title=question, title_justify="left", show_lines=True)
     for column in ("model", "rationale", "answer"):
         table.add_column(column, overflow="fold")
     for answer in answers:
-        table.add_row(*map(escape, (answer.model, answer.rationale, answer.answer)))
+        table.add_row(answer.model, answer.rationale, answer.answer)
     console.print(table)

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from bridgekd.cli.documents import VariantInfo, VariantList, VariantType, print_document
 from bridgekd.cli.terminal import JsonFlag, make_table, out, print_table
@@ -41,5 +40,5 @@ def list_command(
         return
     table = make_table("", ("name", "description", "paper"))
     for variant in variants:
-        table.add_row(*map(escape, (variant.name, variant.summary, variant.paper)))
+        table.add_row(variant.name, variant.summary, variant.paper)
     print_table(out, table)

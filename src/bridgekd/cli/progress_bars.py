@@ -22,7 +22,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from bridgekd.cli.render_plan import format_seconds
-from bridgekd.cli.terminal import make_printer
+from bridgekd.cli.terminal import make_printer, strip_controls
 from bridgekd.progress import Progress, ProgressTimer
 
 FIRST_LINE_S = 10.0  # faster work prints one line
@@ -81,7 +81,10 @@ class _BarDrawer:
         if what not in self._tasks:
             self._bars.start()
             timer = ProgressTimer(now, done, total)
-            self._tasks[what] = self._bars.add_task(what, total=total, timer=timer), timer
+            self._tasks[what] = (
+                self._bars.add_task(strip_controls(what), total=total, timer=timer),
+                timer,
+            )
         task, timer = self._tasks[what]
         timer.update(now, done, total)
         self._bars.update(task, completed=done, total=total)

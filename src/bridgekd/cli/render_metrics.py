@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from bridgekd.stats.metrics import Gain, Interval, MeanEstimate, Metrics, RecoveredGap
@@ -31,9 +30,9 @@ def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
         )
     console.print(table)
     if has_seeds:
-        console.print("[dim]Means over seeds; intervals over seeds and questions.[/dim]")
+        console.print("Means over seeds; intervals over seeds and questions.", style="dim")
     chance = metrics.chance
-    console.print(f"[dim]Chance: {chance.accuracy:.1%}, {escape(chance.rule)}.[/dim]")
+    console.print(f"Chance: {chance.accuracy:.1%}, {chance.rule}.", style="dim")
     if metrics.vs_reference:
         _print_differences(console, metrics)
     if any(arm.wrong_steps for arm in metrics.arms.values()):
@@ -56,7 +55,7 @@ def _print_differences(console: Console, metrics: Metrics) -> None:
             _format_usd_per_point(arm.gain),
         )
     console.print(table)
-    console.print(f"[dim]{_explain_columns(metrics)}[/dim]")
+    console.print(_explain_columns(metrics), style="dim")
 
 
 def _print_rationales(console: Console, metrics: Metrics) -> None:

@@ -34,7 +34,8 @@ def print_pilot_plan(console: Console, plan: Plan) -> None:
     )
     print_purchases(console, plan)
     console.print(
-        "[dim]direct and bridge_random start with the same questions and reuse these answers.[/dim]"
+        "direct and bridge_random start with the same questions and reuse these answers.",
+        style="dim",
     )
 
 
@@ -53,11 +54,12 @@ def print_pilot_result(console: Console, measured: PilotMeasurements) -> None:
         table.add_row(TITLES[model.role], n, f"{model.accuracy:.1%}", interval)
     console.print(table)
     console.print(
-        f"[dim]Measured on {measured.n_eval:,} questions of the pool that no model has seen.[/dim]"
+        f"Measured on {measured.n_eval:,} questions of the pool that no model has seen.",
+        style="dim",
     )
     for gain in measured.gains:
-        console.print(format_gain(gain), markup=False, soft_wrap=True)
-    console.print(format_limits(measured), markup=False, soft_wrap=True)
+        console.print(format_gain(gain), soft_wrap=True)
+    console.print(format_limits(measured), soft_wrap=True)
 
 
 def format_gain(gain: PilotGain) -> str:

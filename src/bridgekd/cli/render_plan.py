@@ -7,7 +7,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from functools import partial
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from bridgekd.cli.documents import PlanDocument, StatusDocument
 from bridgekd.cli.terminal import make_table
@@ -35,10 +35,10 @@ def print_plan(console: Console, plan: Plan) -> None:
         table = make_table(title, ("stage", "state", "time", "folder"), right=("time",))
         timed = {} if plan.durations is None else plan.durations.stages
         for artifact in plan.stages:
-            state = "[green]done[/green]" if artifact.done else "to do"
+            state = Text("done", "green") if artifact.done else Text("to do")
             folder = artifact.path.name
             seconds = format_seconds(timed[folder].seconds) if folder in timed else ""
-            table.add_row(artifact.stage, state, seconds, f"[dim]{folder}[/dim]")
+            table.add_row(artifact.stage, state, seconds, Text(str(folder), "dim"))
     else:
         table = make_table(title, ("stage", "to do", "done"), right=("to do", "done"))
         counts = Counter((a.stage, a.done) for a in plan.stages)
@@ -49,10 +49,10 @@ def print_plan(console: Console, plan: Plan) -> None:
         f"\nPool {plan.n_pool:,} questions, validation {plan.n_validation:,}, test {plan.n_test:,}."
     )
     if plan.ledger_warning:
-        console.print(plan.ledger_warning, style="yellow", markup=False)
+        console.print(plan.ledger_warning, style="yellow")
     print_purchases(console, plan)
     if plan.durations is not None and (text := format_durations(plan.durations)):
-        console.print(text, markup=False, highlight=False)
+        console.print(text, highlight=False)
 
 
 def format_durations(durations: DurationEstimate) -> str:
@@ -97,7 +97,6 @@ def print_purchases(console: Console, plan: Plan) -> None:
         console.print(
             f"The assistant's server at {plan.server_host} receives the questions of the pool and "
             "of the test set. No ledger and no budget includes its cost.",
-            markup=False,
         )
     if not plan.purchases:
         console.print("Nothing is left to buy.")
@@ -106,12 +105,15 @@ def print_purchases(console: Console, plan: Plan) -> None:
         purchase = group[0]
         text = _describe_purchase(purchase, plan, n_times=len(group))
         console.print(f"{text}; {format_unpaid(purchase.forecast)}.")
-        console.print(f"[dim]  {_format_limits(purchase)}.{_describe_bias(purchase)}[/dim]")
+        limits = f"  {_format_limits(purchase)}.{_describe_bias(purchase)}"
+        console.print(limits, style="dim")
         if n_unrecorded := max(p.n_unrecorded for p in group):
             console.print(
                 f"{n_unrecorded:,} of its possible questions have no recorded answer. Each uses a "
                 "query and returns nothing."
             )
+        for text in dict.fromkeys(map(describe_selection_check, group)):
+            console.print(text, markup=False, end="\n" if text else "")
     if len(plan.purchases) > 1 and plan.total_cost is not None:
         total = format_joint_total(plan.total_cost)
         console.print(f"Together, with each question paid once: {total}.")
@@ -119,12 +121,27 @@ def print_purchases(console: Console, plan: Plan) -> None:
         limit = format_microusd(plan.hard_limit_microusd)
         used = format_microusd(plan.reserved_microusd)
         console.print(f"The hard limit of the ledger is {limit}; {used} is spent or reserved.")
-    console.print(format_price(plan.price), markup=False)
+    console.print(format_price(plan.price))
     if not plan.is_sent:
-        console.print(f"[dim]Answers come from {escape(plan.host)}. Nothing is sent.[/dim]")
+        console.print(f"Answers come from {plan.host}. Nothing is sent.", style="dim")
         return
-    console.print(
-        f"[dim]Each request contains: {escape(plan.fields_sent)}. Nothing else is sent.[/dim]"
+    console.print(f"Each request contains: {plan.fields_sent}. Nothing else is sent.", style="dim")
+
+
+def describe_selection_check(purchase: PlannedPurchase) -> str:
+    """Return a warning if the selected questions differ more from the pool than random ones do."""
+    check = purchase.selection
+    if check is None or not check.outside:
+        return ""
+    figures = "; ".join(
+        f"{f.name} {f.value:.3g} (random: {'at most ' if f.low is None else f'{f.low:.3g} to '}"
+        f"{f.high:.3g})"
+        for f in check.outside
+    )
+    return (
+        "Warning: the selected questions represent the pool worse than 95 % of random selections "
+        f"do: {figures}. A model that learns from a part of the pool may fail on the rest. Compare "
+        "with select.strategy: random, or set select.quotas."
     )
 
 

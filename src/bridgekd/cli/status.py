@@ -47,7 +47,7 @@ def status_command(
     else:
         render_plan.print_status(out, status)
     if reason:
-        (err if as_json else out).print(reason, markup=False, soft_wrap=True)
+        (err if as_json else out).print(reason, soft_wrap=True)
 
 
 def _read_stage(entry: StageFolder, store: Path) -> StageStatus:

@@ -52,9 +52,13 @@ _PROMPT = re.compile(
     r":$|\?(?:\s*\([^()]*\))?$|(?:^|,\s)(?:please\s+)?(?:calculate|compute|determine|find)\b",
     re.IGNORECASE,
 )
-_CONCLUSION = r"(?:(?:so|therefore|thus|hence),?\s+)?the (?:\w+ )?answer is (?!not\b)(.+)$"
-_CONCLUDES = re.compile(rf"[.!]\s+{_CONCLUSION}", re.IGNORECASE)
-_CONCLUDING_LINE = re.compile(rf"\n[\s*]*{_CONCLUSION}", re.IGNORECASE)
+_CONCLUSION = (
+    r"(?:(?:so|therefore|thus|hence),?\s+)?the (?:\w+ )?answer is "
+    r"(?!(?:not|right|correct|wrong|incorrect|consistent|reasonable)\b)"
+)
+_LAST_STATEMENT = re.compile(
+    rf"(?:\n[\s*]*{_CONCLUSION}.+|[.!?)]\s+{_CONCLUSION}.{{1,60}})$", re.IGNORECASE
+)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _STYLED = re.compile(r"\\(?:boxed|fbox|text|textbf|mathrm|mathbf|mbox)\s*(?=\{)")
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
@@ -90,16 +94,16 @@ class StatedAnswer:
 def read_stated_answer(text: str) -> StatedAnswer:
     """Return the rationale and the answer of a model's text.
 
-    A last line "The answer is ..." counts before a mark. Without a mark the rationale is the
-    complete text, and the answer is the boxed answer in it, else the stated one, else "".
+    A last line or sentence "The answer is ..." counts before a mark. Without a mark the rationale
+    is the complete text, and the answer is the boxed answer in it, else the stated one, else "".
     >>> read_stated_answer("<think>Answer: 3?</think>3 + 4 = 7.\\nAnswer: 7").answer
     '7'
     """
     reasoning, rest = _separate_reasoning(text)
     if (fields := _read_object(rest)) is not None:
         rationale, answer, is_marked = *fields, True
-    elif concluded := _CONCLUDING_LINE.search(rest.rstrip()):
-        rationale, answer, is_marked = rest, _SENTENCE_END.split(concluded[1])[0], False
+    elif last := _LAST_STATEMENT.search(rest.rstrip()):
+        rationale, answer, is_marked = rest, find_stated_answer(last[0].lstrip()), False
     elif (marked := find_marked_answer(rest)) is not None:
         rationale, answer, is_marked = *marked, True
     else:
@@ -123,15 +127,13 @@ def find_marked_answer(text: str) -> tuple[str, str] | None:
     """Return the text before the last mark and the first line with a word after it, or None.
 
     A mark before a question or a task, with text after it, marks nothing: "Final Answer: How many
-    are left?". If the line concludes with "The answer is", that counts.
+    are left?".
     """
     for mark in reversed(list(_MARK.finditer(text))):
         lines = _list_lines_with_words(re.sub(r"(?i)</answer>", "\n", text[mark.end() :]))
         line = lines[0].strip() if lines else ""
         if not _PROMPT.search(line) or len(lines) < 2:
-            concluded = _CONCLUDES.search(line)
-            answer = concluded[1] if concluded else line
-            return text[: mark.start()].rstrip(" \t\r\n*#"), answer
+            return text[: mark.start()].rstrip(" \t\r\n*#"), line
     return None
 
 
@@ -247,11 +249,17 @@ def strip_markup(text: str) -> str:
             break
         inner, end = _read_braces(text, match.end())
         text = text[: match.start()] + inner + text[end:]
-    text = _FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", text)
+    text = _FRACTION.sub(_write_fraction, text)
     for symbol, meaning in _LATEX_SYMBOLS:
         text = text.replace(symbol, meaning)
     text = re.sub(r"(?<!\d)\*\*|\*\*(?!\d)|(?<!\w)`|`(?!\w)", "", text)
     return re.sub(r"\$(?!\s?\(?[\d.])", "", text).strip()
+
+
+def _write_fraction(match: re.Match[str]) -> str:
+    parts = (match[1] or match[2] or "", match[3] or match[4] or "")
+    above, below = (f"({part})" if re.search(r"\S\s*[-+*/^\\]", part) else part for part in parts)
+    return f" {above}/{below}"
 
 
 def _list_lines_with_words(text: str) -> list[str]:

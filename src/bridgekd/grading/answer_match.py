@@ -1,6 +1,7 @@
 """Compare two answers as texts and as numbers. Several graders use these rules."""
 
 import re
+from functools import lru_cache
 
 from bridgekd.grading.answer_extraction import strip_markup
 from bridgekd.grading.parse_number import (
@@ -15,6 +16,7 @@ _CLAUSE = re.compile(r"[.,;:(\N{EM DASH}]|\s-\s|\sbecause\s")
 _MAX_SHORT_WORDS = 5
 
 
+@lru_cache(4096)  # a question's choices are compared with every answer to it
 def fold_case(answer: str) -> str:
     """Return the answer in lower case, without markup, extra white space and outer punctuation.
 

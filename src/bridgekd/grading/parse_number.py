@@ -190,7 +190,8 @@ def _read_complete(tokens: Sequence[Token]) -> Quantity | None:
     if not quantity.is_literal or not _is_unit(unit):
         return None
     is_letter = not unit[0].gap and len(unit[0].text) == 1 and unit[0].text.isalpha()
-    return replace(quantity, is_certain=not is_letter)
+    is_certain = quantity.is_certain or unit[0].kind == "word"
+    return replace(quantity, is_certain=is_certain and not is_letter)
 
 
 def _is_unit(tokens: Sequence[Token]) -> bool:

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from bridgekd.errors import InputError
+from bridgekd.io.damage import translate_damage
 from bridgekd.io.disk import (
     fsync_folder,
     make_private_folder,
@@ -153,8 +154,8 @@ class Artifact:
             return model.model_validate(values)
         except ValidationError as exc:
             raise InputError(
-                f"{self.path / MANIFEST} does not fit {model.__name__}: "
-                f"{exc.errors()[0]['msg']}. Remove its folder and run the recipe again."
+                f"{self.path / MANIFEST} does not fit {model.__name__}: {exc.errors()[0]['msg']}. "
+                f"Remove the folder {self.path} and run the recipe again."
             ) from exc
 
 
@@ -231,6 +232,11 @@ class Store:
             artifact = replace(artifact, done=True)
             if artifact.has_manifest:  # made by another process in the meantime
                 return artifact
+            if artifact.path.exists():
+                raise InputError(
+                    f"{artifact.path} is damaged: it has no {MANIFEST}. Remove this folder and run "
+                    "the recipe again. Paid answers are in the ledger."
+                )
             partial = artifact.path.with_name(f"{artifact.path.name}.partial")
             with translate_disk_errors(partial):
                 _clear_partial(partial)
@@ -342,13 +348,8 @@ def _refer_to(artifact: Artifact) -> ArtifactRef:
 @lru_cache(maxsize=4096)
 def _parse_manifest(file: Path, modified_ns: int, inode: int) -> Manifest:
     """Return the manifest in a file. It is parsed again only if the file has changed."""
-    try:
+    with translate_damage(file):
         return Manifest.model_validate_json(file.read_bytes())
-    except ValidationError as exc:
-        raise InputError(
-            f"{file} is not a manifest of this version of bridgekd: {exc.errors()[0]['msg']}. "
-            "Remove its folder and run the recipe again."
-        ) from exc
 
 
 def _clear_partial(partial: Path) -> None:

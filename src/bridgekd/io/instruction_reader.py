@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bridgekd.errors import InputError
 from bridgekd.io.raw_rows import iter_raw_rows
+from bridgekd.messages import format_text
 from bridgekd.records import Message
 
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user"}
@@ -80,7 +81,7 @@ def _parse_row(where: str, row: Mapping[str, object]) -> Instruction | str:
         raise InputError(
             f"{where}: No instruction found. Expected the columns instruction and output (input is "
             "optional), prompt and completion (or response), messages, or conversations. The row "
-            f"has {', '.join(map(str, row))}."
+            f"has {format_text(', '.join(map(str, row)))}."
         )
     if not response.strip():
         return "empty response"

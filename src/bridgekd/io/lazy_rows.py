@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bridgekd.io.row_files import group_rows, to_rows, to_table
+from bridgekd.io.damage import translate_damage
+from bridgekd.io.row_files import check_schema, group_rows, to_rows, to_table
 
 Row = TypeVar("Row")
 
@@ -67,10 +68,20 @@ class LazyRows(Sequence[Row], Generic[Row]):
 
 
 def open_rows(path: Path, row_type: type[Row]) -> LazyRows[Row]:
-    """Return the rows of a Parquet file. One row group at a time is read."""
-    file = pq.ParquetFile(path)
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    return LazyRows(row_type, sizes, file.read_row_group)
+    """Return the rows of a Parquet file. One row group at a time is read.
+
+    Raises InputError, also while rows are read, if the file does not have such rows.
+    """
+
+    def load(group: int) -> pa.Table:
+        with translate_damage(path):
+            return file.read_row_group(group)
+
+    with translate_damage(path):
+        file = pq.ParquetFile(path)
+        check_schema(file.schema_arrow, row_type)
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    return LazyRows(row_type, sizes, load)
 
 
 def collect_rows(row_type: type[Row], rows: Iterable[Row]) -> LazyRows[Row]:

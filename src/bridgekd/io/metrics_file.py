@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bridgekd.io.damage import translate_damage
 from bridgekd.stats.metrics import Metrics
 
 METRICS_FILE = "metrics.json"
@@ -14,5 +15,9 @@ def write_metrics(folder: Path, metrics: Metrics) -> None:
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """Return the metrics in the folder of a stage `evaluate` or `report`."""
-    return Metrics.model_validate_json((folder / METRICS_FILE).read_bytes())
+    """Return the metrics in the folder of a stage `evaluate` or `report`.
+
+    Raises InputError if the file is damaged or missing.
+    """
+    with translate_damage(folder / METRICS_FILE):
+        return Metrics.model_validate_json((folder / METRICS_FILE).read_bytes())

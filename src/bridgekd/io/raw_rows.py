@@ -89,7 +89,9 @@ def _iter_csv(path: Path, delimiter: str) -> Iterator[RawRow]:
                     )
                 yield where, dict(zip(names, row, strict=True))
         except csv.Error as exc:
-            raise InputError(f"{path} line {reader.line_num}: Broken CSV ({exc}). Fix it.") from exc
+            raise InputError(
+                f"{path} line {reader.line_num}: Broken CSV ({format_text(str(exc))}). Fix it."
+            ) from exc
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.damage import translate_damage
 from bridgekd.io.lazy_rows import LazyRows, open_rows
 from bridgekd.io.row_files import read_jsonl
 from bridgekd.messages import format_value
@@ -27,9 +28,10 @@ def read_validation(pool: Artifact) -> LazyRows[Example]:
 
 def read_answer_type(pool: Artifact) -> AnswerType:
     """Return the answer type of the pool. A grader that compares labels gets the pool's."""
-    task = json.loads((pool.path / TASK_FILE).read_text())
-    answer_type = load_answer_type(VariantSettings.model_validate(task["answer_type"]))
-    return answer_type.with_labels(task["labels"])
+    with translate_damage(pool.path / TASK_FILE):
+        task = json.loads((pool.path / TASK_FILE).read_text())
+        settings, labels = VariantSettings.model_validate(task["answer_type"]), task["labels"]
+    return load_answer_type(settings).with_labels(labels)
 
 
 def index_by_id(examples: Iterable[Example], ids: Iterable[str]) -> dict[str, Example]:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import JsonValue
 
 from bridgekd.errors import InputError
+from bridgekd.io.damage import translate_damage
 from bridgekd.messages import format_value
 
 if TYPE_CHECKING:
@@ -60,14 +61,22 @@ def write_columns(path: Path, row_type: type[Row], columns: Mapping[str, np.ndar
 
 
 def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
-    """Return all rows of a Parquet file."""
-    return to_rows(pq.read_table(path), row_type)
+    """Return all rows of a Parquet file. Raises InputError if it does not have such rows."""
+    with translate_damage(path):
+        table = pq.read_table(path)
+        check_schema(table.schema, row_type)
+    return to_rows(table, row_type)
 
 
 def read_column(path: Path, row_type: type[Row], name: str) -> list[Any]:
-    """Return one field of all rows. Raises KeyError if the row type has no such field."""
+    """Return one field of all rows.
+
+    Raises KeyError if the row type has no such field, and InputError if the file does not have it.
+    """
     _get_schema(row_type).field(name)
-    return list(pq.read_table(path, columns=[name]).column(name).to_pylist())
+    with translate_damage(path):
+        check_schema(pq.read_schema(path), row_type)
+        return list(pq.read_table(path, columns=[name]).column(name).to_pylist())
 
 
 def group_rows(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -93,6 +102,13 @@ def to_rows(table: pa.Table, row_type: type[Row]) -> list[Row]:
     ]
     names = table.column_names
     return [row_type(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def check_schema(schema: pa.Schema, row_type: type[Row]) -> None:
+    """Raise ValueError unless a schema has the fields of the row type, in their order."""
+    expected = _get_schema(row_type)
+    if [(f.name, f.type) for f in schema] != [(f.name, f.type) for f in expected]:
+        raise ValueError(f"its columns are not those of {row_type.__name__}")
 
 
 def _get_schema(row_type: type[Row]) -> pa.Schema:
@@ -131,6 +147,10 @@ def parse_json_value(text: str) -> Any:
         raise ValueError(f"Broken JSON at {line}column {exc.colno} ({exc.msg})") from exc
     except RecursionError as exc:
         raise ValueError("Too deeply nested") from exc
+    except ValueError as exc:
+        if "integer string conversion" in str(exc):
+            raise ValueError("A whole number has more than 4,300 digits") from exc
+        raise
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, JsonValue]:
@@ -144,7 +164,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, JsonValue]:
 def _parse_object(line: str, where: str) -> Mapping[str, Any]:
     try:
         row = parse_json_value(line)
-    except ValueError as exc:  # also a whole number of more than 4,300 digits
+    except ValueError as exc:
         raise InputError(f"{where}: {exc}. Fix or remove the line.") from exc
     if not isinstance(row, dict):
         raise InputError(f"{where}: Expected an object in braces, found {format_value(row)}.")
@@ -183,8 +203,14 @@ class _HashedFile(io.FileIO):
 def open_text(
     path: Path, newline: str | None = None, sha256: "hashlib._Hash | None" = None
 ) -> Iterator[TextIO]:
-    """Open a text file for reading; a name ending in .gz is gzip. `newline` is as in `open`."""
-    raw = io.FileIO(path) if sha256 is None else _HashedFile(path, sha256)
+    """Open a text file for reading; a name ending in .gz is gzip. `newline` is as in `open`.
+
+    Raises InputError if there is no such file, if it is a folder, or if it cannot be read.
+    """
+    try:
+        raw = io.FileIO(path) if sha256 is None else _HashedFile(path, sha256)
+    except OSError as exc:
+        raise InputError(f"Cannot read {path}: {exc.strerror}. Name another file.") from exc
     with io.BufferedReader(raw) as packed:
         if path.suffix.lower() != ".gz":
             with io.TextIOWrapper(packed, "utf-8-sig", newline=newline) as file:
@@ -223,4 +249,5 @@ def read_appended_jsonl(path: Path) -> list[Any]:
     complete, newline, rest = path.read_bytes().rpartition(b"\n")
     if rest:
         os.truncate(path, len(complete + newline))
-    return [json.loads(line) for line in complete.split(b"\n")] if complete else []
+    with translate_damage(path):
+        return [json.loads(line) for line in complete.split(b"\n")] if complete else []

@@ -14,7 +14,7 @@ from typing import TextIO
 from bridgekd.errors import DiskFullError, InputError
 from bridgekd.io.disk import FULL_DISK_ERRORS, open_atomic
 from bridgekd.ledger.spend import Attempt, get_last_id, iter_attempts, open_snapshot
-from bridgekd.ledger.sql import parse_price
+from bridgekd.ledger.sql import parse_price, translate_row_errors
 from bridgekd.progress import Progress, ignore_progress
 
 COLUMNS = tuple(
@@ -44,7 +44,7 @@ def export_ledger(
             table.writerow(COLUMNS)
         for n_done, attempt in enumerate(iter_attempts(db), start=1):
             if is_csv:
-                table.writerow([getattr(attempt, name) for name in COLUMNS])
+                table.writerow([_format_cell(getattr(attempt, name)) for name in COLUMNS])
             else:
                 file.write(_format_json_line(attempt, path))
             if n_done % PROGRESS_EVERY == 0:
@@ -53,9 +53,15 @@ def export_ledger(
     return n_done
 
 
+def _format_cell(value: object) -> object:
+    """Return a value for a cell. A spreadsheet would compute a text that starts like a formula."""
+    starts_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if starts_formula else value
+
+
 def _format_json_line(attempt: Attempt, path: Path) -> str:
     row = {name: getattr(attempt, name) for name in COLUMNS}
-    try:
+    with translate_row_errors(attempt.id, f"Ledger {path}"):
         price = parse_price(attempt.price)
         row |= {
             "imported": bool(attempt.imported),
@@ -63,11 +69,6 @@ def _format_json_line(attempt: Attempt, path: Path) -> str:
             "response": attempt.raw_response,
             "price": None if price is None else price.model_dump(exclude_none=True),
         }
-    except ValueError as exc:
-        raise InputError(
-            f"Ledger {path}: attempt {attempt.id} has broken JSON ({exc}). Run `bridgekd ledger "
-            "verify` to find all errors."
-        ) from exc
     return json.dumps(row, separators=(",", ":")) + "\n"
 
 

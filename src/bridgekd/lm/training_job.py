@@ -73,6 +73,7 @@ class TrainingLog(BaseModel):
     update whose weights were saved. `seconds` covers all attempts of a training that resumed at
     update `resumed_at`; `tokens_per_s` covers the last attempt only. `micro_tokens` and
     `gradient_checkpointing` are the final values. `n_halvings` counts how often memory ran out.
+    `max_target_tokens` is the length of the longest target.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,4 +94,5 @@ class TrainingLog(BaseModel):
     gradient_checkpointing: bool
     padding_free: bool
     n_processes: int
+    max_target_tokens: int = 0
     used_reference: bool = False  # whether the objective had logits of a reference model

@@ -119,6 +119,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
         resumed_at=resumed_at,
         padding_free=trainer.padding_free,
         n_processes=n_processes,
+        max_target_tokens=trainer.max_target_tokens,
         used_reference=reference is not None,
         **state.model_dump(include={"micro_tokens", "n_halvings", "gradient_checkpointing"}),
     )

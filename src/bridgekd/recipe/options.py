@@ -12,6 +12,12 @@ from bridgekd.recipe.teacher import BudgetOptions, TeacherOptions
 from bridgekd.variants import VariantRef
 
 
+def _check_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
+        raise ValueError("Use auto, cuda, cuda:0, mps or cpu.")
+    return value
+
+
 def _check_run_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", value):
         raise ValueError("Use up to 80 letters, digits, dots and dashes.")
@@ -207,7 +213,7 @@ class Recipe(FrozenModel):
     store: str = "runs"
     ledger: str = "ledger.db"
     hard_limit_usd: Dollars | None = None
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_check_device)] = "auto"
     runtime: RuntimeOptions = RuntimeOptions()
     seed: int = Field(0, ge=0, le=2**31 - 1)
 

@@ -10,7 +10,12 @@ from bridgekd.records import Example, Pick
 from bridgekd.report.purchases import describe_selection
 from bridgekd.report.report_data import EmbeddingMap, MapPoint
 from bridgekd.rng import sample_indices
-from bridgekd.stages.select_questions import SelectSettings, find_embeddings, select_questions
+from bridgekd.stages.select_questions import (
+    SelectSettings,
+    find_embeddings,
+    load_embeddings,
+    select_questions,
+)
 
 _N_FITTED, _N_OTHERS, _N_SELECTED = 5000, 1500, 500
 
@@ -26,7 +31,7 @@ def build_embedding_maps(ancestors: Mapping[str, Artifact]) -> tuple[EmbeddingMa
             maps.append(
                 build_embedding_map(
                     read_rows(artifact.get_input("pool").path / "pool.parquet", Example),
-                    np.load(file, mmap_mode="r"),
+                    load_embeddings(file),
                     read_rows(artifact.path / "ranking.parquet", Pick),
                     title=describe_selection(artifact),
                     seed=artifact.read_settings(SelectSettings).seed,

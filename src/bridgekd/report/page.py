@@ -12,7 +12,7 @@ from markupsafe import Markup
 from bridgekd.report import detail_tables, result_tables
 from bridgekd.report.embedding_plot import compute_layout, get_color
 from bridgekd.report.report_data import ReportData
-from bridgekd.report.tables import Table, format_percent, render_markdown
+from bridgekd.report.tables import Table, escape_cell, format_percent, render_markdown
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,9 @@ def build_sections(data: ReportData) -> Iterator[ReportSection]:
     if data.embedding_maps:
         text = "Each point is a question of the pool. Near points are similar questions."
         yield _build_section("Selected questions", "selection", text + first, has_template=True)
+    if table := detail_tables.build_selection_table(data):
+        title = "Selected questions against random selection"
+        yield _build_section(title, "representativeness", first, table)
     if data.trainings:
         text = (
             "Each plot has the training loss at the top. Below it are the evaluations on the "
@@ -127,13 +130,13 @@ def _build_section(
 
 
 def _render_markdown(data: ReportData, sections: list[ReportSection]) -> str:
-    parts = [f"# {data.name}", data.headline]
+    parts = [f"# {escape_cell(data.name)}", escape_cell(data.headline)]
     for section in sections:
         is_reproduce = section.anchor == "reproduce"
         if section.has_template and not section.tables and not is_reproduce:
             continue  # the section has only pictures
         parts.append(f"## {section.title}")
         parts += [f"    {data.command}"] if is_reproduce else []
-        parts += [section.text] if section.text else []
+        parts += [escape_cell(section.text)] if section.text else []
         parts += [render_markdown(table) for table in section.tables]
     return "\n\n".join([*parts, f"Made with {data.libraries}."]) + "\n"

@@ -28,7 +28,7 @@ class ReportStats(Stats):
     headline: str
 
 
-@stage(version=7, title="Report")
+@stage(version=8, title="Report")
 def report(
     output_dir: Path, settings: ReportSettings, ctx: RunContext, evaluation: Artifact
 ) -> ReportStats:

@@ -88,12 +88,12 @@ def render_markdown(table: Table) -> str:
     rules = tuple("---:" if letter == RIGHT else "---" for letter in table.align)
     head, *body = (tuple(map(escape_cell, row)) for row in (table.columns, *table.rows))
     lines = "\n".join(f"| {' | '.join(row)} |" for row in (head, rules, *body))
-    caption = f"**{table.caption}**" if table.caption else ""
-    return "\n\n".join(part for part in (caption, lines, table.note) if part)
+    caption = f"**{escape_cell(table.caption)}**" if table.caption else ""
+    return "\n\n".join(part for part in (caption, lines, escape_cell(table.note)) if part)
 
 
 def escape_cell(text: str) -> str:
-    """Return `text` on one line, escaped for a cell of a Markdown table.
+    """Return `text` on one line, escaped for a cell of a Markdown table or for a paragraph.
 
     >>> print(escape_cell("a|b"))
     a\\|b

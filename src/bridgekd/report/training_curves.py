@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from bridgekd.io.artifact_store import Artifact, find_ancestors
+from bridgekd.io.damage import translate_damage
 from bridgekd.io.row_files import read_jsonl
 from bridgekd.report.purchases import make_natural_key
 from bridgekd.report.report_data import TrainingSummary
@@ -43,12 +44,14 @@ def _summarize_training(artifact: Artifact, title: str, is_first: bool) -> Train
     has_eval_loss = artifact.read_settings(TrainSettings).train.holdout_size is not None
     sign = -1 if has_eval_loss else 1  # early stopping maximizes minus the loss
     log = artifact.path / _LOG
-    rows = read_jsonl(log) if log.is_file() else ()
+    with translate_damage(log):
+        rows = read_jsonl(log) if log.is_file() else ()
+        losses = tuple((int(row["update"]), float(row["loss"])) for _, row in rows)
     return TrainingSummary(
         title=title,
         n_updates=stats.n_updates,
         best_update=stats.best_update,
-        losses=tuple((row["update"], row["loss"]) for _, row in rows),
+        losses=losses,
         validations=tuple((update, sign * value) for update, value in stats.validations),
         has_eval_loss=has_eval_loss,
         is_first=is_first,

@@ -94,10 +94,11 @@ def read_metadata(store: Path, name: str) -> RunMetadata:
         )
     try:
         return RunMetadata.model_validate_json(path.read_bytes())
-    except ValidationError as exc:
+    except (OSError, ValidationError) as exc:
+        reason = exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else exc.strerror
         raise InputError(
-            f"{path} is from another version of bridgekd: {exc.errors()[0]['msg']}. Run the recipe "
-            "again."
+            f"{path} is damaged or from another version of bridgekd: {reason}. Run the recipe "
+            "again, which writes it: finished stages and paid answers are reused."
         ) from exc
 
 

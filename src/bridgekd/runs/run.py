@@ -5,7 +5,8 @@ other settings and stages a method calls `run.make(stage, settings, ...)`.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
@@ -13,6 +14,7 @@ from typing import Literal, ParamSpec, TypeVar
 from pydantic import BaseModel, JsonValue
 
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice
+from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact, PlanStore, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.io.sources import resolve_data, resolve_model
@@ -128,15 +130,23 @@ class Run:
         self.store = store
         self.metadata = metadata
         self.stage_folders: dict[StageFolder, None] = {}
-        self.train_data = resolve_data(recipe.data.train, folder)
-        self.test_data = resolve_data(recipe.data.test, folder)
-        self.assistant = resolve_model(recipe.assistant.model, folder, recipe.assistant.revision)
-        self.student = resolve_model(recipe.student.model, folder, recipe.student.revision)
+        with _name_key("data.train"):
+            self.train_data = resolve_data(recipe.data.train, folder)
+        with _name_key("data.test"):
+            self.test_data = resolve_data(recipe.data.test, folder)
+        with _name_key("assistant.model"):
+            model, revision = recipe.assistant.model, recipe.assistant.revision
+            self.assistant = resolve_model(model, folder, revision)
+        with _name_key("student.model"):
+            self.student = resolve_model(recipe.student.model, folder, recipe.student.revision)
         encoder = recipe.select.embedding_model
-        self.encoder = None if encoder is None else resolve_model(encoder, folder, None)
+        with _name_key("select.embedding_model"):
+            self.encoder = None if encoder is None else resolve_model(encoder, folder, None)
         instruct, few_shot = recipe.student.instruction_data, recipe.teacher.prompt.few_shot
-        self.instructions = resolve_data(instruct, folder) if instruct else None
-        self.few_shot = (resolve_data(few_shot, folder),) if few_shot else ()
+        with _name_key("student.instruction_data"):
+            self.instructions = resolve_data(instruct, folder) if instruct else None
+        with _name_key("teacher.prompt.few_shot"):
+            self.few_shot = (resolve_data(few_shot, folder),) if few_shot else ()
 
     def with_recipe(self, recipe: Recipe) -> "Run":
         """Return this run with another seed or budget, but the same sources, store and file."""
@@ -368,6 +378,15 @@ def build_run_context(recipe: Recipe, folder: Path) -> RunContext:
         server=recipe.assistant.server,
         recipe_folder=folder,
     )
+
+
+@contextmanager
+def _name_key(key: str) -> Iterator[None]:
+    """Put the key of the recipe before the message of an InputError."""
+    try:
+        yield
+    except InputError as exc:
+        raise InputError(f"{key}: {exc}") from exc
 
 
 def _shift_seed(settings: TrainSettings, offset: int) -> TrainSettings:

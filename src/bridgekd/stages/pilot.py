@@ -13,6 +13,7 @@ import numpy as np
 
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact, Stats, stage
+from bridgekd.io.damage import translate_damage
 from bridgekd.io.read_pool import TASK_FILE, read_pool, read_validation
 from bridgekd.io.row_files import read_rows, write_rows
 from bridgekd.recipe import FrozenModel
@@ -195,7 +196,8 @@ def evaluate_pilot(
 
 def read_measurements(pilot: Artifact) -> PilotMeasurements:
     """Return the results of evaluate_pilot."""
-    return PilotMeasurements.model_validate_json((pilot.path / RESULTS).read_bytes())
+    with translate_damage(pilot.path / RESULTS):
+        return PilotMeasurements.model_validate_json((pilot.path / RESULTS).read_bytes())
 
 
 def resolve_fraction(fraction: float, n: int) -> int:

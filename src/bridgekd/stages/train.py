@@ -5,6 +5,7 @@ rows: gold answers, rationales or instructions. epoch: one pass over the rows, o
 objective: what is minimized on the target tokens.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -43,6 +44,7 @@ from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
+TARGET_MARGIN = 1.25  # a generated text may be longer than the longest target
 
 
 class AnswerRows(FrozenModel):
@@ -179,6 +181,8 @@ def train(
         ),
     )  # fmt: skip
     log = lm.fine_tune(job, ctx.progress)
+    if text := describe_long_targets(settings, log.max_target_tokens):
+        ctx.notify(text)
     speed = None
     if isinstance(validate, GreedyAccuracy):
         speed = report_generation(validate.speed, ctx, settings.role, settings.max_new_tokens)
@@ -189,6 +193,20 @@ warm_up = train.with_name("warm_up", "Assistant, warm-up")
 instruct_student = train.with_name("instruct_student", "Student, instruction")
 train_assistant = train.with_name("train_assistant", "Assistant, trained")
 train_student = train.with_name("train_student", "Student, trained")
+
+
+def describe_long_targets(settings: TrainSettings, n_tokens: int) -> str | None:
+    """Return what to set if the model cannot write the longest target that it learned.
+
+    n_tokens: tokens of this target. None if it can, or if the model only answers later.
+    """
+    if settings.prompt_mode != "cot" or n_tokens <= settings.max_new_tokens:
+        return None
+    return (
+        f"The longest target of the {settings.role} has {n_tokens} tokens, and "
+        f"{settings.role}.max_new_tokens is {settings.max_new_tokens}. Answers of this length will "
+        f"be cut off. Set it to {math.ceil(TARGET_MARGIN * n_tokens)} or more."
+    )
 
 
 def choose_warm_up_examples(pool: Sequence[Example], settings: TrainSettings) -> list[Example]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from bridgekd.grading.answer_extraction import get_last_sentence
+from bridgekd.grading.answer_extraction import get_first_sentence, get_last_sentence
 from bridgekd.grading.answer_match import fold_case, get_first_clause, get_short_text
 from bridgekd.grading.grader import Grader
 from bridgekd.variants import NoOptions
@@ -43,7 +43,7 @@ def match_label(answer: str, gold: str, choices: Sequence[str], options: NoOptio
 
 
 def find_label(text: str, choices: Sequence[str], options: NoOptions) -> str:
-    """Return the one known label that the last or first line, or the last sentence, states.
+    """Return the one known label that the last or first line or sentence states.
 
     A short text without a known label is itself the answer.
     """
@@ -51,8 +51,9 @@ def find_label(text: str, choices: Sequence[str], options: NoOptions) -> str:
     for line in (*lines[-1:], *lines[:1]):
         if known := _find_first_label(_fold(line), choices):
             return canonicalize_label(line, choices) and known
-    if stated := _list_labels(_fold(get_last_sentence(text)), choices):
-        return stated[0] if len(stated) == 1 else ""
+    for sentence in (get_last_sentence(text), get_first_sentence(text)):
+        if stated := _list_labels(_fold(sentence), choices):
+            return stated[0] if len(stated) == 1 else ""
     return canonicalize_label(get_short_text(text), choices)
 
 
