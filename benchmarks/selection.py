@@ -2,9 +2,10 @@
 
 The one idea: each chooser works in a process of its own on the same arrays and gives back picks in
 order; what they are worth is computed here, the same way for all. The pool is a mixture of
-Gaussians on the sphere, 384 wide, with gamma-distributed difficulty; B is 1 % of it.
+Gaussians on the sphere, 384 wide, with gamma-distributed difficulty; B is 1 % of it, or --budget.
 
     python benchmarks/selection.py [--quick] [--n 10000 ...] [--limit-s 300] [--json FILE]
+    python benchmarks/selection.py --n 100000 --budget 5000 --choosers "bridgekd spread" ...
 """
 
 import argparse
@@ -30,19 +31,21 @@ PEERS = {"apricot": "apricot-select==0.6.1 scikit-learn", "submodlib": "submodli
 WIDTH, SHARE, ALPHA, SEED = 384, 100, 0.5, 0
 JUDGED = 100_000  # rows that distances are judged on; drawn where the pool is larger
 MEMORY_GIB = 16  # address space of a chooser; what needs more is named so
+REPRESENTATIVE = ("random", "spread", "swapped", "typical", "herding")
 # (chooser, alpha, what it is held against: the exact greedy choice of the same rule)
 CHOOSERS = (
     ("plain", ALPHA, "bridge"),
     *(
         (f"bridgekd {name}", ALPHA, "bridge")
         for name in STRATEGIES.list_names()
-        if name not in ("diverse", "facility_location", "medoids", "domains")
+        if name not in ("diverse", "facility_location", "medoids", "domains", *REPRESENTATIVE)
     ),
     ("plain", 0.0, "k-center"),
     ("bridgekd diverse", 0.0, "k-center"),
     ("bridgekd medoids", 0.0, "k-center"),
     ("kmeans", 0.0, "k-center"),
     ("bridgekd facility_location", 0.0, "facility"),
+    *((f"bridgekd {name}", 0.0, "facility") for name in REPRESENTATIVE),
     ("apricot", 0.0, "facility"),
     ("submodlib", 0.0, "facility"),
 )
@@ -100,7 +103,7 @@ def choose(
             "out": out,
             "memory_gib": MEMORY_GIB,
         }
-        command = [str(python), str(HERE / "peers" / "chooser.py"), json.dumps(job)]
+        command = [str(python), str(HERE / "peers" / "selection_job.py"), json.dumps(job)]
         environment = dict(os.environ, PYTHONPATH=str(HERE.parent / "src"))
         try:
             done = subprocess.run(
@@ -149,9 +152,9 @@ def peer_python(peer: str, folder: Path) -> Path | None:
     return python
 
 
-def print_runs(runs: list[Run]) -> None:
+def print_runs(runs: list[Run], budget: int | None) -> None:
     for n in dict.fromkeys(run.n for run in runs):
-        print_table([run for run in runs if run.n == n], f"n = {n:,}, B = {n // SHARE:,}")
+        print_table([run for run in runs if run.n == n], f"n = {n:,}, B = {budget or n // SHARE:,}")
 
 
 def print_table(runs: list[Run], title: str) -> None:
@@ -197,6 +200,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="n = 10k and 100k, 120 s a chooser")
     parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--budget", type=int, help="B at every n; default: 1 %% of n")
     parser.add_argument("--limit-s", type=float, default=300)
     parser.add_argument(
         "--choosers", nargs="+", help="only these, as 'plain' or 'bridgekd hardest'"
@@ -220,19 +224,18 @@ def main() -> None:
             if any(c[0] == peer for c in wanted)
         }
         for n in sizes:
+            budget = asked.budget or n // SHARE
             pool = make_pool(Path(scratch), n)
             for chooser, alpha, rule in wanted:
                 python = pythons.get(chooser, Path(sys.executable))
                 if python is None:
                     runs.append(Run(n, rule, chooser, "does not install"))
                     continue
-                said, told, picks = choose(
-                    python, chooser, alpha, Path(scratch), n // SHARE, limit_s
-                )
+                said, told, picks = choose(python, chooser, alpha, Path(scratch), budget, limit_s)
                 figures = {} if said else worth(*pool, picks, alpha)
                 runs.append(Run(n, rule, chooser, said, **told, **figures))
                 print(f"{n} {rule} {chooser}: {said or told}", file=sys.stderr)
-    print_runs(runs)
+    print_runs(runs, asked.budget)
     if asked.json:
         asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
 

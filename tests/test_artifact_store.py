@@ -131,7 +131,7 @@ def test_only_saved_progress_of_failed_stage_is_kept(tmp_path):
     [
         (errno.ENOSPC, "The disk is full"),
         (errno.EROFS, "The disk is read-only"),
-        (errno.ENOENT, "was removed meanwhile"),
+        (errno.ENOENT, "does not exist, or was removed"),
     ],
 )
 def test_disk_error_has_next_step(tmp_path, ctx, code, advice):
@@ -209,7 +209,7 @@ def test_store_that_is_removed_during_a_stage_is_one_sentence(tmp_path, ctx):
         shutil.rmtree(tmp_path / "runs")
         return Count(n=1)
 
-    with pytest.raises(InputError, match=r"was removed meanwhile.* the same command again"):
+    with pytest.raises(InputError, match=r"or was removed.* the same command again"):
         Store(tmp_path / "runs").make(stage(version=1)(lose), Settings(), ctx)
 
 

@@ -107,6 +107,17 @@ def compared(world_files, tmp_path_factory):
         yield run
 
 
+def test_plan_and_report_compare_a_selection_that_is_made_with_random_ones(finished):
+    assert {p.selection for p in finished.plan.purchases} == {None}
+    plan = bridgekd.plan(finished.recipe, overrides=["teacher.max_tokens=99"])
+    purchase = next(p for p in plan.purchases if not p.requests.is_evaluation)
+    assert purchase.selection.n_selected == purchase.requests.limits.queries
+    names = [figure.name for figure in purchase.selection.figures]
+    assert names[-2:] == ["kernel distance", "typicality"] and "domains" in names
+    text = (finished.result.report.parent / "report.md").read_text()
+    assert f"| domains | {purchase.selection.figures[0].value:.3g} |" in text
+
+
 def test_bridge_runs_from_files_to_a_report(finished):
     result, store = finished.result, finished.store
     metadata = json.loads((store / "tiny.json").read_text())

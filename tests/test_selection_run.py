@@ -11,12 +11,15 @@ from bridgekd import lm
 from bridgekd.cost.budget_slice import slice_amount
 from bridgekd.errors import InputError
 from bridgekd.grading.grade import check_rationale
+from bridgekd.io.load_recipe import load_recipe
 from bridgekd.io.row_files import read_rows
 from bridgekd.recipe import ConfidenceOptions, RuntimeOptions, TeacherOptions
 from bridgekd.records import Completion, Example, Rationale, Score
 from bridgekd.stages.check_rationales import calibrate_rationales, filter_by_confidence
 from bridgekd.stages.model_backend import wrap_local_model
 from bridgekd.stages.run_context import RunContext
+from bridgekd.stages.select_questions import build_select_settings
+from bridgekd.variants import VariantRef
 from tiny_models import write_tiny
 
 CONTEXT = RunContext(
@@ -208,3 +211,18 @@ def test_second_run_in_rounds_does_nothing(tiny, teacher):
     n_requests, reported = teacher.calls.total(), []
     again = bridgekd.run(tiny, **both, progress=lambda *what: reported.append(what))
     assert (again.metrics, teacher.calls.total(), reported) == (first.metrics, n_requests, [])
+
+
+def test_quotas_are_those_of_the_recipes_own_strategy(tiny):
+    recipe = load_recipe(tiny, ["select.quotas=domain", "select.strategy=random"])
+    own = build_select_settings(recipe, tiny.parent)
+    named = build_select_settings(recipe, tiny.parent, strategy=VariantRef(name="random"))
+    assert own.quotas == "domain" == own.model_dump()["quotas"]
+    assert named.quotas is None and "quotas" not in named.model_dump(mode="json")
+
+
+def test_quotas_by_cluster_need_embeddings(tiny):
+    sets = ["select.quotas=cluster", "select.strategy=hardest"]
+    server = ["assistant.scoring_backend=server", "assistant.server={base_url: http://x/v1}"]
+    with pytest.raises(InputError, match=r"select.quotas: cluster needs embeddings.*domain"):
+        bridgekd.plan(tiny, overrides=[*sets, *server])

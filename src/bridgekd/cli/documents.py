@@ -19,6 +19,7 @@ from bridgekd.plans.plan import Plan, PriceInfo
 from bridgekd.plans.stage_durations import DurationEstimate
 from bridgekd.recipe import FrozenModel
 from bridgekd.runs.run import RunState
+from bridgekd.selection.representativeness import SelectionCheck
 from bridgekd.throughput import WorkKind
 
 VariantType = Literal[
@@ -52,7 +53,10 @@ class StageDocument(FrozenModel):
 
 
 class PurchaseDocument(FrozenModel):
-    """A purchase that is still to be made. `n_unrecorded` questions have no recorded answer."""
+    """A purchase that is still to be made. `n_unrecorded` questions have no recorded answer.
+
+    `selection` compares the selected questions with random ones; null if none are selected yet.
+    """
 
     stage: str
     folder: str
@@ -62,6 +66,7 @@ class PurchaseDocument(FrozenModel):
     limits: Limits
     cost: CostForecast
     n_unrecorded: int
+    selection: SelectionCheck | None = None
 
 
 class TimeDocument(FrozenModel):
@@ -155,6 +160,7 @@ def build_plan_document(plan: Plan) -> PlanDocument:
                 limits=purchase.requests.limits,
                 cost=purchase.forecast,
                 n_unrecorded=purchase.n_unrecorded,
+                selection=purchase.selection,
             )
             for purchase in plan.purchases
         ),

@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 bad input; 3 stopped, the same command resumes; 130 interr
 SIGTERM.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small offline world with a teacher.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(ledger.app, name="ledger")
+_MAX_SECONDS = 86_400
 _ERROR_TITLES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
@@ -214,7 +216,9 @@ def export_sandbox(folder: Annotated[Path, typer.Argument(help="The folder to wr
 
 @sandbox_app.command("serve", epilog="Example: bridgekd sandbox serve --port 8765")
 def serve_sandbox(
-    port: Annotated[int, typer.Option(help="The port on the loopback interface.")] = 8765,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port on the loopback interface.")
+    ] = 8765,
     latency: Annotated[float, typer.Option(help="Median seconds per answer.")] = 0.0,
     rate: Annotated[
         float | None, typer.Option(help="Requests per second; HTTP 429 above it.")
@@ -232,8 +236,11 @@ def serve_sandbox(
         run_teacher_server,
     )
 
-    if rate is not None and rate <= 0:
+    if rate is not None and not 0 < rate < math.inf:
         raise InputError(f"--rate is {rate:g}. Set it above 0, or leave it out for no limit.")
+    for name, seconds in (("--latency", latency), ("--batch-seconds", batch_seconds)):
+        if not 0 <= seconds <= _MAX_SECONDS:
+            raise InputError(f"{name} is {seconds:g}. Set 0 to {_MAX_SECONDS} seconds.")
     server = run_teacher_server(
         port=port,
         seed=seed,

@@ -112,6 +112,8 @@ def print_purchases(console: Console, plan: Plan) -> None:
                 f"{n_unrecorded:,} of its possible questions have no recorded answer. Each uses a "
                 "query and returns nothing."
             )
+        for text in dict.fromkeys(map(describe_selection_check, group)):
+            console.print(text, markup=False, end="\n" if text else "")
     if len(plan.purchases) > 1 and plan.total_cost is not None:
         total = format_joint_total(plan.total_cost)
         console.print(f"Together, with each question paid once: {total}.")
@@ -124,6 +126,23 @@ def print_purchases(console: Console, plan: Plan) -> None:
         console.print(f"Answers come from {plan.host}. Nothing is sent.", style="dim")
         return
     console.print(f"Each request contains: {plan.fields_sent}. Nothing else is sent.", style="dim")
+
+
+def describe_selection_check(purchase: PlannedPurchase) -> str:
+    """Return a warning if the selected questions differ more from the pool than random ones do."""
+    check = purchase.selection
+    if check is None or not check.outside:
+        return ""
+    figures = "; ".join(
+        f"{f.name} {f.value:.3g} (random: {'at most ' if f.low is None else f'{f.low:.3g} to '}"
+        f"{f.high:.3g})"
+        for f in check.outside
+    )
+    return (
+        "Warning: the selected questions represent the pool worse than 95 % of random selections "
+        f"do: {figures}. A model that learns from a part of the pool may fail on the rest. Compare "
+        "with select.strategy: random, or set select.quotas."
+    )
 
 
 def _group_purchases(purchases: Sequence[PlannedPurchase]) -> list[list[PlannedPurchase]]:

@@ -56,10 +56,12 @@ def translate_disk_errors(folder: Path, named: str = "`store`") -> Iterator[None
             errno.EACCES: f"Writing is not permitted. Choose another {named}",
             errno.EPERM: f"Writing is not permitted. Choose another {named}",
             errno.ENOTDIR: f"Part of the path is a file. Choose another {named}",
+            errno.EISDIR: f"A folder is in the place of a file. Choose another {named}",
             errno.EEXIST: f"A file has this name. Choose another {named}",
             errno.ELOOP: f"The path is a loop of links. Choose another {named}",
             errno.ENAMETOOLONG: f"The path is too long. Choose another {named}",
-            errno.ENOENT: f"{exc.filename or folder} was removed meanwhile. Restore it",
+            errno.ENOENT: f"{exc.filename or folder} does not exist, or was removed. Create it",
+            errno.EIO: "The disk reports an error. Check it",
         }
         if exc.errno not in reasons:
             raise

@@ -203,8 +203,14 @@ class _HashedFile(io.FileIO):
 def open_text(
     path: Path, newline: str | None = None, sha256: "hashlib._Hash | None" = None
 ) -> Iterator[TextIO]:
-    """Open a text file for reading; a name ending in .gz is gzip. `newline` is as in `open`."""
-    raw = io.FileIO(path) if sha256 is None else _HashedFile(path, sha256)
+    """Open a text file for reading; a name ending in .gz is gzip. `newline` is as in `open`.
+
+    Raises InputError if there is no such file, if it is a folder, or if it cannot be read.
+    """
+    try:
+        raw = io.FileIO(path) if sha256 is None else _HashedFile(path, sha256)
+    except OSError as exc:
+        raise InputError(f"Cannot read {path}: {exc.strerror}. Name another file.") from exc
     with io.BufferedReader(raw) as packed:
         if path.suffix.lower() != ".gz":
             with io.TextIOWrapper(packed, "utf-8-sig", newline=newline) as file:

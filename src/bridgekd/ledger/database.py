@@ -80,7 +80,8 @@ def check_local_disk(path: Path) -> None:
     import psutil  # imported late because readers do not need it
 
     mounts = [(p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)]
-    file_system = find_file_system(path.resolve(), mounts)
+    # realpath raises no error for a loop of links; opening the file does.
+    file_system = find_file_system(Path(os.path.realpath(path)), mounts)
     if file_system.lower().startswith(_NETWORK_FILE_SYSTEMS):
         raise InputError(
             f"Ledger {path} is on a shared file system ({file_system}), where SQLite can lose paid "

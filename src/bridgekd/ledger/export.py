@@ -14,7 +14,7 @@ from typing import TextIO
 from bridgekd.errors import DiskFullError, InputError
 from bridgekd.io.disk import FULL_DISK_ERRORS, open_atomic
 from bridgekd.ledger.spend import Attempt, get_last_id, iter_attempts, open_snapshot
-from bridgekd.ledger.sql import parse_price
+from bridgekd.ledger.sql import parse_price, translate_row_errors
 from bridgekd.progress import Progress, ignore_progress
 
 COLUMNS = tuple(
@@ -61,7 +61,7 @@ def _format_cell(value: object) -> object:
 
 def _format_json_line(attempt: Attempt, path: Path) -> str:
     row = {name: getattr(attempt, name) for name in COLUMNS}
-    try:
+    with translate_row_errors(attempt.id, f"Ledger {path}"):
         price = parse_price(attempt.price)
         row |= {
             "imported": bool(attempt.imported),
@@ -69,11 +69,6 @@ def _format_json_line(attempt: Attempt, path: Path) -> str:
             "response": attempt.raw_response,
             "price": None if price is None else price.model_dump(exclude_none=True),
         }
-    except ValueError as exc:
-        raise InputError(
-            f"Ledger {path}: attempt {attempt.id} has broken JSON ({exc}). Run `bridgekd ledger "
-            "verify` to find all errors."
-        ) from exc
     return json.dumps(row, separators=(",", ":")) + "\n"
 
 

@@ -131,7 +131,7 @@ def open_snapshot(path: Path, *, missing_ok: bool = False) -> Iterator[sqlite3.C
 
     Raises InputError if there is no file, unless `missing_ok`: then the ledger is empty.
     """
-    if path.exists() or not missing_ok:
+    if _exists(path) or not missing_ok:
         check_exists(path)
         with translate_sqlite_errors(path), closing(open_for_reading(path)) as db:
             check_is_ledger(db, path)
@@ -142,6 +142,16 @@ def open_snapshot(path: Path, *, missing_ok: bool = False) -> Iterator[sqlite3.C
     # There is no file, or the process that created it was killed before it created the tables.
     with schema.open_empty() as empty:
         yield empty
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file. Raises InputError for a loop of links."""
+    with translate_sqlite_errors(path):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
 
 
 def check_exists(path: Path) -> None:

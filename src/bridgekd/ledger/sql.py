@@ -5,9 +5,11 @@ An attempt changes only while it is open. Its state and its cost are written in 
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from bridgekd.api_client.chat_completion import RequestCost, compute_request_cost, parse_completion
@@ -18,6 +20,7 @@ from bridgekd.api_client.request_key import (
     to_canonical_json,
 )
 from bridgekd.cost.request_cost import compute_max_prompt_tokens
+from bridgekd.errors import InputError
 from bridgekd.recipe import Price
 
 FINAL_STATES = ("answered", "truncated", "refused")
@@ -82,15 +85,16 @@ def insert_attempt(
 def find_final_attempt(db: sqlite3.Connection, key: str) -> StoredAnswer | None:
     """Return the final attempt of a key, or None."""
     row = db.execute(
-        f"""SELECT state, coalesce(raw_response, ''), n_prompt_tokens, n_completion_tokens,
+        f"""SELECT id, state, coalesce(raw_response, ''), n_prompt_tokens, n_completion_tokens,
                    cost_microusd, n_cached_tokens, n_reasoning_tokens
             FROM attempts WHERE key = ? AND {IS_FINAL}""",
         (key,),
     ).fetchone()
     if row is None:
         return None
-    state, raw, *amounts = row
-    return StoredAnswer(key, state, raw, RequestCost(*amounts))
+    attempt_id, state, raw, *amounts = row
+    with translate_row_errors(attempt_id):
+        return StoredAnswer(key, state, raw, RequestCost(*(int(n or 0) for n in amounts)))
 
 
 def close_abandoned(db: sqlite3.Connection, token: str | None = None) -> int:
@@ -120,8 +124,9 @@ def close_abandoned(db: sqlite3.Connection, token: str | None = None) -> int:
         elif find_final_attempt(db, key):
             close_attempt(db, attempt_id, "unknown")
         else:
-            max_cost = get_max_cost(json.loads(request), reserve)
-            cost = compute_request_cost(reply, parse_price(price), max_cost=max_cost)
+            with translate_row_errors(attempt_id):
+                max_cost = get_max_cost(json.loads(request), reserve)
+                cost = compute_request_cost(reply, parse_price(price), max_cost=max_cost)
             close_attempt(db, attempt_id, reply.state, cost)
     return len(rows)
 
@@ -178,6 +183,18 @@ def parse_price(stored: str | None) -> Price | None:
         return None
     names = {old: new for new, old in _PRICE_KEYS.items()}
     return Price.model_validate({names.get(k, k): v for k, v in json.loads(stored).items()})
+
+
+@contextmanager
+def translate_row_errors(attempt_id: int, ledger: str | Path = "The ledger") -> Iterator[None]:
+    """Turn what a row with broken JSON or another shape raises in the block into an InputError."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as exc:
+        raise InputError(
+            f"{ledger}: attempt {attempt_id} has broken JSON or another shape ({str(exc)[:200]}). "
+            "Run `bridgekd ledger verify` to find all errors."
+        ) from exc
 
 
 def get_max_cost(request: Mapping[str, Any], reserve_microusd: int) -> RequestCost:

@@ -13,7 +13,7 @@ from bridgekd.api_client.request_key import get_max_tokens
 from bridgekd.cost.bounds import KnownCost
 from bridgekd.cost.token_lengths import KnownUsage
 from bridgekd.ledger.spend import get_last_id, open_snapshot
-from bridgekd.ledger.sql import IS_FINAL, sum_reserved
+from bridgekd.ledger.sql import IS_FINAL, sum_reserved, translate_row_errors
 
 N_RECENT = 2000  # maximum number of answers to use
 MAX_SCANNED = 50_000  # maximum number of ledger rows to search for them
@@ -41,25 +41,18 @@ def read_known_answers(ledger: Path, like: Mapping[str, Any]) -> list[KnownAnswe
     template, answers = _get_template(like), []
     with open_snapshot(ledger, missing_ok=True) as db:
         rows = db.execute(
-            f"""SELECT key, request, state, coalesce(n_prompt_tokens, 0),
+            f"""SELECT id, key, request, state, coalesce(n_prompt_tokens, 0),
                        coalesce(n_completion_tokens, 0), n_cached_tokens, n_reasoning_tokens
                 FROM attempts WHERE id > (SELECT max(id) FROM attempts) - ?
                 AND provider = ? AND model = ? AND {IS_FINAL}
                 ORDER BY id DESC LIMIT ?""",
             (MAX_SCANNED, like["provider"], like["model"], N_RECENT),
         )
-        for key, request_json, state, n_prompt, n_completion, n_cached, n_reasoning in rows:
-            request = json.loads(request_json)
-            texts = [m["content"].encode("utf-8", "surrogatepass") for m in request["messages"]]
-            usage = KnownUsage(
-                sum(map(len, texts)),
-                n_prompt,
-                n_completion,
-                n_cached,
-                n_reasoning,
-                is_truncated=state == "truncated" and n_completion >= get_max_tokens(request),
-            )
-            answers.append(KnownAnswer(key, usage, _get_template(request) == template))
+        for attempt_id, key, request_json, state, *counts in rows:
+            with translate_row_errors(attempt_id, f"Ledger {ledger}"):
+                request = json.loads(request_json)
+                usage = _read_usage(request, state, *map(int, counts))
+                answers.append(KnownAnswer(key, usage, _get_template(request) == template))
     return answers
 
 
@@ -69,12 +62,14 @@ def read_known_costs(ledger: Path, keys: Sequence[str]) -> dict[str, KnownCost]:
     with open_snapshot(ledger, missing_ok=True) as db:
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             rows = db.execute(
-                f"""SELECT key, coalesce(cost_microusd, 0), coalesce(n_prompt_tokens, 0)
+                f"""SELECT id, key, coalesce(cost_microusd, 0), coalesce(n_prompt_tokens, 0)
                           + coalesce(n_completion_tokens, 0)
                    FROM attempts WHERE key IN (SELECT value FROM json_each(?)) AND {IS_FINAL}""",
                 (json.dumps(keys[start : start + _KEYS_PER_QUERY]),),
             )
-            costs |= {key: KnownCost(cost, n_tokens) for key, cost, n_tokens in rows}
+            for attempt_id, key, cost, n_tokens in rows:
+                with translate_row_errors(attempt_id, f"Ledger {ledger}"):
+                    costs[key] = KnownCost(int(cost), int(n_tokens))
     return costs
 
 
@@ -105,6 +100,26 @@ def is_empty(ledger: Path) -> bool:
     """Return whether a ledger has no attempts."""
     with open_snapshot(ledger, missing_ok=True) as db:
         return not get_last_id(db)
+
+
+def _read_usage(
+    request: Mapping[str, Any],
+    state: str,
+    n_prompt: int,
+    n_completion: int,
+    n_cached: int,
+    n_reasoning: int,
+) -> KnownUsage:
+    texts = [m["content"].encode("utf-8", "surrogatepass") for m in request["messages"]]
+    is_truncated = state == "truncated" and n_completion >= get_max_tokens(request)
+    return KnownUsage(
+        sum(map(len, texts)),
+        n_prompt,
+        n_completion,
+        n_cached,
+        n_reasoning,
+        is_truncated=is_truncated,
+    )
 
 
 def _get_template(request: Mapping[str, Any]) -> tuple[object, object]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bridgekd.errors import InputError
 from bridgekd.lm.collate import batch_by_length
-from bridgekd.lm.load import LOAD_ERRORS, get_first_line, resolve_device
+from bridgekd.lm.load import resolve_device, translate_load_errors
 from bridgekd.lm.memory import DEFAULT_BATCH_SIZE, run_batches
 from bridgekd.progress import Progress, ignore_progress
 
@@ -35,17 +35,14 @@ def embed_texts(
             "Run: pip install 'bridgekd[embed]'"
         ) from exc
     folder = Path(model).expanduser()
-    try:
+    hint = "Use a Hub id or a folder of sentence-transformers."
+    with translate_load_errors(f"Embedding model {model} cannot be loaded", hint):
         encoder = SentenceTransformer(
             str(folder if folder.is_dir() else model),
             device=resolve_device(device),
             local_files_only=folder.is_dir(),
+            trust_remote_code=False,
         )
-    except LOAD_ERRORS as exc:
-        raise InputError(
-            f"Embedding model {model} cannot be loaded ({get_first_line(exc)}). "
-            "Use a Hub id or a folder of sentence-transformers."
-        ) from exc
     vectors: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(texts)
     n_done = 0
     progress(label, 0, len(texts))

@@ -8,8 +8,11 @@ loaded without the network.
 import inspect
 import json
 import logging
+import pickle
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -41,7 +44,6 @@ ADAPTER_CONFIG = "adapter_config.json"
 # Padding tokens of known vocabularies. Used only if the tokenizer already has them.
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")  # names in several families
-LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 
 _logging: Any = transformers.logging
 _logging.set_verbosity_error()
@@ -228,6 +230,23 @@ def get_first_line(exc: BaseException) -> str:
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
 
 
+@contextmanager
+def translate_load_errors(problem: str, hint: str) -> Iterator[None]:
+    """Raise every error of a foreign loader as an InputError with a problem, its cause and a hint.
+
+    A broken file raises almost any error here; the tokenizers package raises Exception itself.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except pickle.UnpicklingError as exc:
+        reason = "its pickle file holds more than weights, and loading it could run code"
+        raise InputError(f"{problem} ({reason}). Save it as safetensors.") from exc
+    except Exception as exc:
+        raise InputError(f"{problem} ({get_first_line(exc).rstrip('.:')}). {hint}") from exc
+
+
 def _check_source(model: str | Path, role: str = "") -> str | Path:
     """Return a folder as a Path and a possible Hub id as a string."""
     folder = Path(model).expanduser()
@@ -249,21 +268,17 @@ def _check_source(model: str | Path, role: str = "") -> str | Path:
 def _fetch(auto_class: Any, source: str | Path, revision: str | None, **settings: object) -> Any:
     """Call `from_pretrained` without the settings that are None; translate every error."""
     is_folder = isinstance(source, Path)
-    try:
+    hint = "Check the id, the revision and the network, or use a folder."
+    if is_folder:
+        hint = "Use a folder that save_pretrained wrote for a causal language model."
+    with translate_load_errors(f"Model {source} cannot be loaded", hint):
         return auto_class.from_pretrained(
             str(source),
             revision=None if is_folder else revision,
             local_files_only=is_folder,
+            trust_remote_code=False,  # otherwise transformers asks on stdin, in the middle of a run
             **{name: value for name, value in settings.items() if value is not None},
         )
-    except LOAD_ERRORS as exc:
-        if is_folder:
-            hint = "Use a folder that save_pretrained wrote for a causal language model."
-        else:
-            hint = "Check the id, the revision and the network, or use a folder."
-        raise InputError(
-            f"Model {source} cannot be loaded ({get_first_line(exc)}). {hint}"
-        ) from exc
 
 
 def _load_tokenizer(
@@ -349,14 +364,12 @@ def _build_quantization(quantize: str) -> Any:
 
 
 def _add_adapter(network: Any, folder: str | Path, trainable: bool) -> Any:
-    try:
-        # peft uses names that transformers deprecates. Users cannot fix that.
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            return peft.PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
-    except LOAD_ERRORS as exc:
-        raise InputError(
-            f"Adapter {folder} does not fit its base ({get_first_line(exc)}). Save it again."
-        ) from exc
+    # peft uses names that transformers deprecates. Users cannot fix that.
+    with (
+        translate_load_errors(f"Adapter {folder} does not fit its base", "Save it again."),
+        warnings.catch_warnings(action="ignore", category=FutureWarning),
+    ):
+        return peft.PeftModel.from_pretrained(network, str(folder), is_trainable=trainable)
 
 
 def _add_lora(network: Any, lora: LoraOptions, base: str | Path, revision: str | None) -> Any:

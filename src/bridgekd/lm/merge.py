@@ -1,6 +1,8 @@
 """A trained model as a folder that transformers, and everything built on it, can load.
 
-The weights have the type of the stored base model: PEFT adds an adapter in float32 and rounds once.
+The weights are float32, as training saves them. A merged adapter that is rounded to the bfloat16 of
+its base gives other greedy texts (seen with Gemma 3 270M), and `from_pretrained` computes in the
+stored type.
 Training passes settings to the chat template (no thinking, a fixed date) and closes a `<think>`
 block that it opens. A user of the folder passes none of that, so its template does it by itself.
 """
@@ -10,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from bridgekd.lm.load import LocalModel, load_model, save_model
 from bridgekd.lm.tokenization import (
+    TEMPLATE_ERRORS,
     find_plain_prompts,
     find_stop_ids,
     freeze_date,
@@ -53,7 +55,7 @@ def merge_adapter(
     Its chat template and generation_config.json give the greedy texts of `generate_texts` without
     any argument. `prompts` test the written tokenizer. Raises InputError as `load_model` does.
     """
-    local = load_model(model, device="cpu", as_stored=True)
+    local = load_model(model, device="cpu")
     network = merge_weights(local)
     tokenizer = local.tokenizer
     config_class: Any = GenerationConfig
@@ -127,13 +129,15 @@ def _render_with(tokenizer: PreTrainedTokenizerBase, template: str) -> str | Non
                 messages, chat_template=template, tokenize=False, add_generation_prompt=True
             )
         )
-    except jinja2.TemplateError:
+    except TEMPLATE_ERRORS:
         return None
 
 
 def _tokenize_plainly(folder: Path, prompts: Sequence[tuple[Message, ...]]) -> list[list[int]]:
     """Return the tokens of the prompts as a user of the folder gets them."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=False
+    )
     return [
         list(
             tokenizer.apply_chat_template(

@@ -17,7 +17,14 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from bridgekd.lm.choice_logprobs import ChoiceSet, tokenize_choices
 from bridgekd.lm.confidence import Pairs, build_judge_rows, build_text_rows, find_judge_tokens
 from bridgekd.lm.forward import ScoringRow as ScoringRow
-from bridgekd.lm.load import LocalModel, find_adapter_base, load_model, load_tokenizer, save_model
+from bridgekd.lm.load import (
+    LocalModel,
+    find_adapter_base,
+    load_model,
+    load_tokenizer,
+    save_model,
+    translate_load_errors,
+)
 from bridgekd.lm.merge import merge_weights
 from bridgekd.lm.score_inputs import build_gold_rows
 from bridgekd.lm.tokenization import (
@@ -114,11 +121,13 @@ def prepare_model_folder(
 def _load_generation_config(model: str | Path, revision: str | None) -> Any:
     folder = Path(model).expanduser()
     config_class: Any = GenerationConfig
-    try:
-        return config_class.from_pretrained(
-            str(folder if folder.is_dir() else model),
-            revision="main" if folder.is_dir() or revision is None else revision,
-            local_files_only=folder.is_dir(),
-        )
-    except OSError:  # the model has no generation config
-        return config_class()
+    hint = "Save it again, or remove the file."
+    with translate_load_errors(f"The generation config of {model} cannot be read", hint):
+        try:
+            return config_class.from_pretrained(
+                str(folder if folder.is_dir() else model),
+                revision="main" if folder.is_dir() or revision is None else revision,
+                local_files_only=folder.is_dir(),
+            )
+        except OSError:  # the model has no generation config
+            return config_class()

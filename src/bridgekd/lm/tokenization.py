@@ -21,10 +21,16 @@ from bridgekd.lm.control_tokens import (
     has_control_token,
     load_plain_text_encoder,
 )
+from bridgekd.messages import format_value
 from bridgekd.records import Message, TrainingSequence
 
 # For tokenizers without a template (BLOOM, base models): every message and a line break.
 FALLBACK_TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+# A template is a program: it can divide by zero, loop without bound and call itself.
+TEMPLATE_ERRORS = (
+    jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
 PROBE_TEXT = "0"  # the text of an assistant turn that no template changes
 ANCHOR_TEXT = "\n"  # the text before a span during tokenization
 # Some templates write the date into a prompt (Llama 3.2, SmolLM3). They write this date, so that a
@@ -139,7 +145,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
     try:
         text = _render(tokenizer, messages, add_generation_prompt=True)
         is_dropped = has_system and prompt[0].content.strip() not in text
-    except jinja2.TemplateError as exc:
+    except TEMPLATE_ERRORS as exc:
         if not has_system:
             raise InputError(
                 f"The chat template rejects the prompt: {exc}. Use another model or template."
@@ -149,6 +155,8 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message])
         system, first, *others = prompt
         merged = Message(first.role, f"{system.content}\n\n{first.content}")
         return render_prompt(tokenizer, [merged, *others])
+    if not text:
+        raise InputError("The chat template writes nothing. Use another model or template.")
     if text.rstrip().endswith("<think>"):
         text += "\n</think>\n\n" if not text.endswith("\n") else "</think>\n\n"
     return text
@@ -186,7 +194,7 @@ def find_turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int:
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": PROBE_TEXT}]
     try:
         text = _render(tokenizer, messages, add_generation_prompt=False)
-    except jinja2.TemplateError:
+    except TEMPLATE_ERRORS:
         return eos
     added = tokenizer.added_tokens_decoder
     (tokens,) = _tokenize(tokenizer, [text.rpartition(PROBE_TEXT)[2]])
@@ -211,6 +219,11 @@ def find_stop_ids(tokenizer: PreTrainedTokenizerBase, model: Any) -> tuple[int, 
     """Return every token that ends a text, ascending: turn end, EOS and those of the model."""
     own = model.generation_config.eos_token_id
     own = [] if own is None else own if isinstance(own, list) else [own]
+    if not all(isinstance(token, int) for token in own):
+        raise InputError(
+            f"eos_token_id in generation_config.json is {format_value(own)}. Set it to the id of a "
+            "token, or remove it."
+        )
     return tuple(sorted({find_turn_end_id(tokenizer), int(tokenizer.eos_token_id), *map(int, own)}))
 
 

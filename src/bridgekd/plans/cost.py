@@ -37,12 +37,14 @@ from bridgekd.ledger.usage_history import (
 from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.records import Example
 from bridgekd.runs.run import Run
+from bridgekd.selection.representativeness import SelectionCheck
 from bridgekd.stages.load_data import LoadPoolSettings, split_validation
 from bridgekd.stages.query_teacher import (
     PlanInputs,
     PlannedRequests,
     iter_requests,
 )
+from bridgekd.stages.select_questions import check_selection
 from bridgekd.teacher.transports import resolve_teacher
 
 
@@ -50,7 +52,8 @@ from bridgekd.teacher.transports import resolve_teacher
 class PlannedPurchase:
     """One purchase of a plan; `requests` has no examples here.
 
-    n_unrecorded: questions that have no answer in the recordings.
+    n_unrecorded: questions that have no answer in the recordings. selection: how the selected
+    questions compare with random ones; None if they are not selected yet.
     """
 
     stage: str
@@ -58,6 +61,7 @@ class PlannedPurchase:
     requests: PlannedRequests
     forecast: CostForecast
     n_unrecorded: int = 0
+    selection: SelectionCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,7 @@ def collect_purchases(
             replace(r, examples=()),
             forecast,
             context.count_unrecorded(r),
+            next((check_selection(a) for a in planned.inputs.get("ranking", ()) if a.done), None),
         )
         for planned, r, forecast in zip(pending, requests, forecasts, strict=True)
     )

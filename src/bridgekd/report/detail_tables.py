@@ -10,6 +10,7 @@ from bridgekd.report.tables import (
     format_usd,
     to_single_line,
 )
+from bridgekd.selection.representativeness import CONFIDENCE, N_DRAWS
 from bridgekd.stats.ngram_overlap import MIN_NGRAM_SIZE, MOSTLY_SEEN, NGRAM_SIZE
 
 
@@ -46,6 +47,35 @@ def format_counts(counts: Mapping[str, int] | None) -> str:
     'wrong answer: 1,200, no answer: 3'
     """
     return ", ".join(f"{name}: {n:,}" for name, n in (counts or {}).items()) or "none"
+
+
+def build_selection_table(data: ReportData) -> Table | None:
+    """Return how every selection compares with random ones; None without a figure."""
+    rows = tuple(
+        (
+            title,
+            f"{check.n_selected:,} of {check.n_pool:,}",
+            figure.name,
+            f"{figure.value:.3g}",
+            f"{'at most' if figure.low is None else f'{figure.low:.3g} to'} {figure.high:.3g}",
+            "outside" if figure.is_outside else "inside",
+        )
+        for title, check in data.selections
+        for figure in check.figures
+    )
+    if not rows:
+        return None
+    return Table(
+        "The selected questions and the pool",
+        ("Selection", "Questions", "Figure", "Selection's value", "95 % of random selections", ""),
+        rows,
+        "lrlrrl",
+        note="Domains and gold answers: total variation between the shares of the selection and of "
+        "the pool, 0 to 1. Kernel distance: MMD of the embeddings to those of the pool. "
+        "Typicality: mean of 1 / distance to the nearest questions; low values are far questions. "
+        f"The limits are from {N_DRAWS} random selections of the same size: {CONFIDENCE:.0%} of "
+        "such selections have all their figures inside.",
+    )
 
 
 def build_dropped_table(data: ReportData) -> Table | None:

@@ -13,12 +13,13 @@ from bridgekd.records import Example
 from bridgekd.report.contamination import compare_texts
 from bridgekd.report.embedding_map import build_embedding_maps
 from bridgekd.report.headline import build_headline, find_leading_arm
-from bridgekd.report.purchases import collect_dropped, gather_purchases
+from bridgekd.report.purchases import collect_dropped, describe_selection, gather_purchases
 from bridgekd.report.report_data import ReportData
 from bridgekd.report.sample_predictions import list_shown_arms, read_answers, sample_predictions
 from bridgekd.report.training_curves import collect_trainings
 from bridgekd.stages.arm_results import find_budget, find_seed
 from bridgekd.stages.evaluate import EvaluateSettings
+from bridgekd.stages.select_questions import check_selection, select_questions
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stats.metrics import Metrics
 from bridgekd.variants import VariantRef
@@ -62,6 +63,12 @@ def gather_report(evaluation: Artifact, settings: "ReportSettings") -> ReportDat
             test, answers, [] if lead is None else list_shown_arms(first, lead), titles
         ),
         purchases=tuple(gather_purchases(ancestors, has_variants)),
+        selections=tuple(
+            (describe_selection(artifact), check)
+            for artifact in first_ancestors.values()
+            if artifact.stage == select_questions.name
+            and (check := check_selection(artifact)) is not None
+        ),
         embedding_maps=build_embedding_maps(first_ancestors),
         trainings=tuple(collect_trainings(ancestors, models, first_ancestors)),
         dropped=tuple(collect_dropped(first_ancestors)),

@@ -87,6 +87,9 @@ def build_sections(data: ReportData) -> Iterator[ReportSection]:
     if data.embedding_maps:
         text = "Each point is a question of the pool. Near points are similar questions."
         yield _build_section("Selected questions", "selection", text + first, has_template=True)
+    if table := detail_tables.build_selection_table(data):
+        title = "Selected questions against random selection"
+        yield _build_section(title, "representativeness", first, table)
     if data.trainings:
         text = (
             "Each plot has the training loss at the top. Below it are the evaluations on the "

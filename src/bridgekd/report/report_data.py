@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bridgekd.report.tables import format_percent, to_single_line
+from bridgekd.selection.representativeness import SelectionCheck
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.metrics import ArmMetrics, Metrics
 from bridgekd.stats.mixed_effects import Estimate
@@ -230,6 +231,7 @@ class ReportData:
     examples: SampledPredictions = SampledPredictions("")
     purchases: tuple[PurchaseSummary, ...] = ()
     embedding_maps: tuple[EmbeddingMap, ...] = ()
+    selections: tuple[tuple[str, SelectionCheck], ...] = ()
     trainings: tuple[TrainingSummary, ...] = ()
     dropped: tuple[DroppedRationales, ...] = ()
     calibrations: tuple[tuple[str, Calibration], ...] = ()

@@ -16,6 +16,7 @@ from bridgekd.records import Completion, Example, Pick, Score
 from bridgekd.selection.check_recipe import check_strategy
 from bridgekd.selection.diversity import center_embeddings
 from bridgekd.selection.quotas import QuotaGroups
+from bridgekd.selection.representativeness import SelectionCheck, compare_with_random
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.run_context import RunContext
@@ -129,6 +130,35 @@ def load_embeddings(file: Path) -> np.ndarray:
     """Return the embeddings [n, d] of a file of `find_embeddings`, which is read when needed."""
     with translate_damage(file):
         return np.asarray(np.load(file, mmap_mode="r"))
+
+
+def check_selection(ranking: Artifact) -> SelectionCheck | None:
+    """Return how a selection that is made compares with random ones; None for another ranking.
+
+    Questions of earlier purchases are not in a ranking, so they do not count.
+    """
+    if ranking.stage != select_questions.name:
+        return None
+    picks = ranking.path / "ranking.parquet"
+    ranked, selected = (read_column(picks, Pick, name) for name in ("id", "is_selected"))
+    is_selected = dict(zip(ranked, selected, strict=True))
+    pool = ranking.get_input("pool").path / "pool.parquet"
+    ids, *groups = (read_column(pool, Example, name) for name in ("id", "domain", "answer"))
+    rows = np.array([row for row, id in enumerate(ids) if id in is_selected], dtype=np.int64)
+    sources = (*ranking.get_inputs("embeddings"), *ranking.get_inputs("scores"))
+    file, embeddings = find_embeddings(*sources), None
+    if file is not None:
+        embeddings = load_embeddings(file)
+        embeddings = embeddings if len(rows) == len(ids) else embeddings[rows]
+    return compare_with_random(
+        np.array([is_selected[ids[row]] for row in rows], dtype=bool),
+        {
+            title: np.array([values[row] or "" for row in rows])
+            for title, values in zip(("domains", "gold answers"), groups, strict=True)
+        },
+        embeddings,
+        ranking.read_settings(SelectSettings).seed,
+    )
 
 
 def rank_without_models(

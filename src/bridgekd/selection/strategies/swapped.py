@@ -17,10 +17,11 @@ from bridgekd.variants import NoOptions
 
 MAX_REFERENCE = 20_000  # rows that stand for the pool; all of a smaller one
 MAX_SWEEPS = 10
-SAME_DOMAIN_BONUS = 0.5  # the kernel of two questions of different domains is multiplied by 1 - it
+OTHER_DOMAIN = 0.5  # what the kernel of two questions of different domains is multiplied by
 DIFFICULTY_WIDTH = 0.25  # standard deviation of the Gaussian on ranks of difficulty
 _TOLERANCE = 1e-4  # in units of one kernel value: above the error of a float32 sum
-_BLOCK_SIZE = 512
+_BLOCK_SIZE = 1024
+_MAX_DOMAINS = 64
 _MEDIAN_ROWS = 1000
 
 
@@ -37,57 +38,73 @@ def rank_swapped(pool: SelectionPool, n_selected: int, options: NoOptions, seed:
 
 
 @dataclass(frozen=True, slots=True)
-class ProductKernel:
-    """A positive definite kernel with k(x, x) = 1.
+class GaussianKernel:
+    """k(a, b) = exp(-|a - b|^2) = exp(left_a * right_b), with k(a, a) = 1.
 
-    points: float32 [n, k], scaled so that the kernel is exp(-|a - b|^2), times
-    1 - SAME_DOMAIN_BONUS for two different `domains` [n].
+    left, right: float32 [n, d + 2]; the last two columns add the squared lengths.
     """
 
-    points: np.ndarray
-    domains: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.points)
+        return len(self.left)
 
-    def compute(self, rows: np.ndarray, others: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Return the kernel of `rows` [r] and `others` [o], by default all rows: [r, o]."""
-        a, b = self.points[rows], self.points[others]
-        squares = np.einsum("ij,ij->i", a, a)[:, None] + np.einsum("ij,ij->i", b, b)
-        values = np.exp(-np.maximum(squares - 2 * a @ b.T, 0))
-        values[self.domains[rows][:, None] != self.domains[others]] *= 1 - SAME_DOMAIN_BONUS
-        return np.asarray(values)
+    def compute(self, rows: np.ndarray, others: slice = slice(None)) -> np.ndarray:
+        """Return the kernel of `rows` [r] with `others` [o], by default all rows: [r, o]."""
+        exponent = self.left[rows] @ self.right[others].T
+        return np.asarray(np.exp(exponent, out=exponent))
 
     def sum_over(self, rows: np.ndarray) -> np.ndarray:
         """Return for every row the sum of its kernel with `rows` [r]: float64 [n]."""
         total = np.zeros(len(self))
-        for start in range(0, len(rows), _BLOCK_SIZE):
-            total += self.compute(rows[start : start + _BLOCK_SIZE]).sum(axis=0, dtype=np.float64)
+        for start in range(0, len(self), _BLOCK_SIZE):
+            block = slice(start, start + _BLOCK_SIZE)
+            for first in range(0, len(rows), _BLOCK_SIZE):
+                values = self.compute(rows[first : first + _BLOCK_SIZE], block)
+                total[block] += values.sum(axis=0, dtype=np.float64)
         return total
 
 
-def build_kernel(pool: SelectionPool) -> ProductKernel:
+def build_kernel(pool: SelectionPool) -> GaussianKernel:
     """Return the product of a Gaussian on whitened embeddings of length 1, a Gaussian on the rank
     of difficulty and an equality kernel on domains.
 
-    The bandwidth of the embeddings is their median distance, of 1,000 rows at most.
+    The bandwidth of the embeddings is their median distance, of 1,000 rows at most. The kernel of
+    two questions of different domains is multiplied by OTHER_DOMAIN. Domains after the 64 largest
+    count as one.
     """
     rows = whiten(pool)
     sample = rows[:: -(-len(rows) // _MEDIAN_ROWS) or 1]
     squares = 2 - 2 * (sample @ sample.T)[~np.eye(len(sample), dtype=bool)]
     median = float(np.median(squares)) if len(squares) else 0.0
     bandwidth = np.sqrt(median) if median > 0 else 1.0
-    columns = [rows / bandwidth, pool.difficulty[:, None] / DIFFICULTY_WIDTH]
-    points = np.hstack(columns) / np.sqrt(2)
-    return ProductKernel(points.astype(np.float32), pool.domains)
+    largest = np.argsort(-np.bincount(pool.domains), kind="stable")[:_MAX_DOMAINS]
+    is_domain = pool.domains[:, None] == largest
+    # Two different rows of this indicator differ by a square of -log(OTHER_DOMAIN).
+    indicator = np.column_stack([is_domain, ~is_domain.any(axis=1)]) * np.sqrt(
+        -np.log(OTHER_DOMAIN) / 2
+    )
+    points = np.hstack(
+        [
+            rows / (bandwidth * np.sqrt(2)),
+            pool.difficulty[:, None] / (DIFFICULTY_WIDTH * np.sqrt(2)),
+            indicator,
+        ]
+    )
+    square = (points**2).sum(axis=1)
+    one = np.ones(len(points))
+    left = np.column_stack([points * np.sqrt(2), -square, -one])
+    right = np.column_stack([points * np.sqrt(2), one, square])
+    return GaussianKernel(left.astype(np.float32), right.astype(np.float32))
 
 
-def swap_picks(kernel: ProductKernel, picks: np.ndarray) -> np.ndarray:
+def swap_picks(kernel: GaussianKernel, picks: np.ndarray) -> np.ndarray:
     """Return `picks` [B] with swaps that never raise the MMD to the pool.
 
     With s_j the sum of K[i, j] over the picks i and mu_j the mean of K[j, pool], replacing a by c
-    changes B^2 / 2 times the squared MMD by g(c) - g(a), g(c) = s_c - K[a, c] - B mu_c. (k(x, x) is
-    1 for all.) Above MAX_REFERENCE rows the pool is represented by evenly spaced rows.
+    changes B^2 / 2 times the squared MMD by g(c) - g(a), g(c) = s_c - K[a, c] - B mu_c, as K[c, c]
+    is 1 for all c. Above MAX_REFERENCE rows the pool is represented by evenly spaced rows.
     """
     picks, n = picks.copy(), len(kernel)
     if not 0 < len(picks) < n:

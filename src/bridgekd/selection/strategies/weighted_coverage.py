@@ -37,20 +37,22 @@ def rank_herding(
     alpha * d + (1 - alpha) * distance.
     """
     whitening = fit_whitening(pool.embeddings)
-    rows = normalize_rows(whitening.apply(pool.embeddings).astype(np.float64))
-    earlier = normalize_rows(whitening.apply(pool.already_queried).astype(np.float64))
+    # In float64, two rows that cover the same tie exactly. In float32, large pools are faster.
+    dtype = np.float64 if len(pool) <= options.max_exact else np.float32
+    rows = normalize_rows(whitening.apply(pool.embeddings).astype(dtype))
+    earlier = normalize_rows(whitening.apply(pool.already_queried).astype(dtype))
     n_reference = max(options.max_exact, 4 * n_selected)
     reference = np.array(sample_indices(seed, "herding reference", n=n_reference, of=len(pool)))
     weight = (1 - options.alpha + options.alpha * pool.difficulty[reference]) / len(reference)
     targets, sigma = rows[reference], compute_width(rows, earlier)
-    covered = np.zeros(len(reference))
+    weight, covered = weight.astype(dtype), np.zeros(len(reference), dtype=dtype)
     for start in range(0, len(earlier), _BLOCK_SIZE):
         block = compute_kernel(earlier[start : start + _BLOCK_SIZE], targets, sigma)
         np.maximum(covered, block.max(axis=0), out=covered)
 
     def compute_gains(picks: np.ndarray) -> np.ndarray:
         gain = compute_kernel(rows[picks], targets, sigma) - covered
-        return np.asarray(np.round(np.maximum(gain, 0) @ weight, 12))
+        return np.asarray(np.round((np.maximum(gain, 0) @ weight).astype(np.float64), 12))
 
     def add(pick: int) -> None:
         np.maximum(covered, compute_kernel(rows[pick : pick + 1], targets, sigma)[0], out=covered)
