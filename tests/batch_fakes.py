@@ -19,7 +19,8 @@ from bridgekd.records import Message
 from bridgekd.sandbox.teacher_server import hash_body
 from bridgekd.teacher.buy_answers import buy_answers
 from bridgekd.teacher.group_commit import GroupCommitter
-from bridgekd.teacher.scheduler import PurchaseSpec, RequestScheduler
+from bridgekd.teacher.purchase_spec import PurchaseSpec
+from bridgekd.teacher.scheduler import RequestScheduler
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
 from test_live_transport import teacher_at

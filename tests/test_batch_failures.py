@@ -17,6 +17,7 @@ from batch_fakes import (
     stop_purchase,
 )
 from bridgekd.errors import OverbilledError, TeacherUnavailableError
+from bridgekd.ledger.verify import verify
 from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
 from test_live_transport import CANARY, counts, held, pool, words
 
@@ -135,22 +136,44 @@ def test_overbilling_is_caught_with_all_of_the_batch_saved(tmp_path):
         assert (held(path), n_open(path)) == (server.billed, 0)
 
 
-def test_an_answer_that_is_no_chat_completion_stops_with_the_others_saved(tmp_path):
-    path, changed = tmp_path / "l.db", []
+@pytest.mark.parametrize("n_broken", [1, 2])
+def test_an_answer_that_is_no_chat_completion_is_sent_once_more(tmp_path, n_broken):
+    path, ids = tmp_path / "l.db", []
 
     def hook(name, go):
         if name != "GET content":
             return go()
         rows = [json.loads(line) for line in go().splitlines()]
-        rows[3]["response"]["body"] = changed.append(1) or {"hello": "there"}
+        ids.append(rows[min(3, len(rows) - 1)]["custom_id"])
+        if len(ids) <= n_broken:
+            rows[min(3, len(rows) - 1)]["response"]["body"] = {"hello": "there"}
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    with run_teacher_server(words) as server:
+        BatchServerSpy(server, hook)
+        result = buy_batch(path, server, pool(20))
+        states = [row.state for row in result.completions]
+        assert states.count("refused") == n_broken - 1
+        assert (sum(counts(path).values()), counts(path)["unparsable"], n_open(path)) == (21, 1, 0)
+        assert (len(ids), len(set(ids))) == (2, 1)
+        assert server.billed <= held(path)
+    assert verify(path).errors == ()
+
+
+def test_a_batch_of_answers_that_are_no_chat_completions_stops_the_purchase(tmp_path):
+    def hook(name, go):
+        if name != "GET content":
+            return go()
+        rows = [json.loads(line) for line in go().splitlines()]
+        for row in rows:
+            row["response"]["body"] = {"hello": "there"}
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
     with run_teacher_server(words) as server:
         BatchServerSpy(server, hook)
         with pytest.raises(TeacherUnavailableError, match=r"hello.*check teacher.base_url"):
-            buy_batch(path, server, pool(20))
-        assert (counts(path), n_open(path)) == ({"answered": 19, "unparsable": 1}, 0)
-        assert server.billed <= held(path)
+            buy_batch(tmp_path / "l.db", server, pool(20))
+    assert (counts(tmp_path / "l.db"), n_open(tmp_path / "l.db")) == ({"unparsable": 20}, 0)
 
 
 @pytest.mark.parametrize("garbage", [b"<html>", (200, {}, {}), (200, {"id": 5, "data": 5}, {})])

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridgekd.api_client.openai_client import compute_backoff_s, parse_reset_header
+from bridgekd.api_client.openai_client import compute_backoff_s
+from bridgekd.api_client.retry_delay import parse_duration
 from bridgekd.teacher.rate_limit import AdaptiveLimiter, TokenBucket
 
 
@@ -255,11 +256,11 @@ def test_a_limit_of_zero_is_refused():
     ],
 )
 def test_a_reset_header_is_read_as_seconds(header, seconds):
-    assert parse_reset_header(header) == pytest.approx(seconds)
+    assert parse_duration(header) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
     "header", ["", "12", "s", "-1s", "1s1m", "1e3s", "soon", "2026-01-01T00:00:00Z"]
 )
 def test_any_other_reset_header_is_ignored(header):
-    assert parse_reset_header(header) is None
+    assert parse_duration(header) is None

@@ -30,11 +30,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.n_calls += 1
-        status, content_type, payload = self.server.respond(self.server.n_calls)
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
+        question = request["messages"][-1]["content"]
+        status, content_type, payload, *rest = self.server.respond(self.server.n_calls, question)
+        headers = {"Content-Type": content_type} | (rest[0] if rest else {})
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)
@@ -45,7 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_byte_server(respond):
-    """Yield a server that answers its n-th call with respond(n): status, content type, bytes."""
+    """Yield a server that answers its n-th call with respond(n, question): status, content type,
+    bytes and perhaps further headers.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.respond, server.n_calls = respond, 0
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -70,7 +75,7 @@ def encode(body, encoding="utf-8"):
 
 
 def purchase_body(path, body, n=3, **more):
-    with run_byte_server(lambda call: (200, "application/json", encode(body))) as server:
+    with run_byte_server(lambda call, question: (200, "application/json", encode(body))) as server:
         result = purchase(path, server, pool(n), **more)
     assert verify(path).errors == ()
     return result
@@ -79,7 +84,9 @@ def purchase_body(path, body, n=3, **more):
 @pytest.mark.parametrize("charset", CHARSETS)
 def test_an_answer_is_utf8_whatever_its_charset_says(tmp_path, charset):
     content_type = f"application/json; charset={charset}"
-    with run_byte_server(lambda call: (200, content_type, encode(build_body(TEXT)))) as server:
+    with run_byte_server(
+        lambda call, question: (200, content_type, encode(build_body(TEXT)))
+    ) as server:
         result = purchase(tmp_path / "l.db", server, pool(3))
         again = purchase(tmp_path / "l.db", server, pool(3))
         assert server.count() == 3
@@ -93,7 +100,7 @@ def test_an_error_is_utf8_whatever_its_charset_says(tmp_path, charset):
     content_type = f"application/json; charset={charset}"
     busy, blocked = ({"error": {"message": text}} for text in ("busy", "Zoë's country"))
 
-    def respond(call):
+    def respond(call, question):
         if call == 1:
             return 503, content_type, encode(busy)
         return 200, "application/json", encode(build_body("Answer: 4"))
@@ -102,7 +109,7 @@ def test_an_error_is_utf8_whatever_its_charset_says(tmp_path, charset):
         result = purchase(tmp_path / "l.db", server, pool(1))
     assert (len(result.completions), result.n_requests_sent) == (1, 2)
     with (
-        run_byte_server(lambda call: (403, content_type, encode(blocked))) as server,
+        run_byte_server(lambda call, question: (403, content_type, encode(blocked))) as server,
         pytest.raises(TeacherUnavailableError, match="Zoë's country"),
     ):
         purchase(tmp_path / "l.db", server, pool(5)[1:])
@@ -110,7 +117,7 @@ def test_an_error_is_utf8_whatever_its_charset_says(tmp_path, charset):
 
 def test_invalid_bytes_in_an_answer_are_replaced(tmp_path):
     payload = encode(build_body("so\N{SNOWMAN}so")).replace("\N{SNOWMAN}".encode(), b"\xff")
-    with run_byte_server(lambda call: (200, "application/json", payload)) as server:
+    with run_byte_server(lambda call, question: (200, "application/json", payload)) as server:
         result = purchase(tmp_path / "l.db", server, pool(1))
     assert [c.text for c in result.completions] == ["so\ufffdso"]
 
@@ -119,7 +126,7 @@ def test_invalid_bytes_in_an_answer_are_replaced(tmp_path):
 def test_an_answer_in_another_encoding_is_unreadable_and_keeps_its_reserve(tmp_path, encoding):
     path = tmp_path / "l.db"
 
-    def respond(call):
+    def respond(call, question):
         content_type = f"application/json; charset={encoding}"
         return 200, content_type, encode(build_body(TEXT), encoding)
 
@@ -149,7 +156,7 @@ def test_a_usage_of_whole_floats_costs_the_same_as_of_integers(tmp_path):
 
 def test_an_answer_of_zeros_that_was_recorded_before_a_kill_is_settled_at_its_reserve(tmp_path):
     body = encode(build_body("a", dict.fromkeys(USAGE, 0))).decode()
-    with run_byte_server(lambda call: (500, "text/plain", b"")) as server:
+    with run_byte_server(lambda call, question: (500, "text/plain", b"")) as server:
         request = build_request(teacher_at(server), pool(1)[0])
         with Ledger(tmp_path / "l.db") as ledger:
             attempt = ledger.reserve(request, run="r", purpose="train", reserve_microusd=RESERVE)
@@ -173,7 +180,7 @@ def test_thinking_parts_are_stored_as_the_reasoning(tmp_path):
 def purchase_error(path, status, payload, key="sk-0123456789", content_type="application/json"):
     """Return the message of a purchase whose every request gets this error."""
     with (
-        run_byte_server(lambda call: (status, content_type, payload)) as server,
+        run_byte_server(lambda call, question: (status, content_type, payload)) as server,
         pytest.raises(TeacherUnavailableError) as caught,
     ):
         purchase(path, server, pool(5), key=key)
@@ -204,7 +211,7 @@ def test_a_404_without_json_says_to_check_the_address(tmp_path, page):
 
 
 def test_a_498_is_a_rate_limit_that_is_tried_again(tmp_path):
-    def respond(call):
+    def respond(call, question):
         if call % 3 == 0:
             error = {"message": "No flexible capacity.", "type": "capacity_exceeded"}
             return 498, "application/json", encode({"error": error})

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bridgekd.api_client.chat_completion import parse_json
+from bridgekd.api_client.retry_delay import find_body_delay
 
 ErrorKind = Literal[
-    "key", "forbidden", "quota", "model", "address", "settings", "other", "refused", "unknown",
-    "rate_limited", "failed",
+    "key", "forbidden", "quota", "model", "address", "settings", "length", "page", "other",
+    "refused", "unknown", "rate_limited", "failed",
 ]  # fmt: skip
 
 _QUOTA_CODES = frozenset((
@@ -38,6 +39,12 @@ _QUOTA_MESSAGE = re.compile(
     r"credit balance is too low|insufficient (balance|credit)|api usage limits|key limit exceeded",
     re.IGNORECASE,
 )
+# The request is larger than the limit of a minute (OpenAI sends 429 for it): no wait helps.
+_TOO_LARGE = re.compile(r"\brequest (is )?too large\b", re.IGNORECASE)
+# A limit of tokens that leaves no room for this prompt, or for any.
+_CONTEXT_LENGTH = re.compile(r"context.{0,20}\b(length|window|size)\b", re.IGNORECASE)
+_TAG = re.compile(r"<(style|script)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_MAX_MESSAGE, _MAX_BODY = 2_000, 20_000  # characters that are shown
 # A gateway stopped waiting or failed; the model may have answered and billed.
 _MAYBE_SERVED = (408, 502, 504, 520, 524)
 _RETRYABLE = (409, 425, 429)
@@ -51,6 +58,7 @@ class ErrorResponse:
     """An error: its status, all its codes, the parameter that it names, and its message.
 
     has_json: whether the body is JSON. If not, no API wrote it, and plain text is the message.
+    retry_delay_s: the seconds to wait that the body states; None without them.
     """
 
     status: int
@@ -58,6 +66,7 @@ class ErrorResponse:
     param: str
     message: str
     has_json: bool
+    retry_delay_s: float | None
 
     @staticmethod
     def parse(status: int, body: str) -> "ErrorResponse":
@@ -71,18 +80,22 @@ class ErrorResponse:
             error = body
         if not isinstance(error, dict):
             error = {"message": error}
-        text = str(error.get("message") or error.get("detail") or "")
-        # A terminal would execute control characters.
-        message = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        message = to_printable_line(str(error.get("message") or error.get("detail") or ""))
         codes = frozenset(_collect_codes(error))
-        return ErrorResponse(status, codes, str(error.get("param")), message, has_json)
+        delay_s = find_body_delay(error, message)
+        return ErrorResponse(status, codes, str(error.get("param")), message, has_json, delay_s)
+
+    @property
+    def is_from_api(self) -> bool:
+        """Return whether the body is an API's error, not the page of a gateway."""
+        return self.has_json and bool(self.message or self.codes)
 
     def classify(self, host: str) -> ErrorKind:
         """Return what the error means.
 
-        key, forbidden, quota, model, address, settings, other: every request would fail. refused:
-        this request fails. rate_limited, failed: not served; a retry may succeed. unknown: may have
-        been served.
+        key, quota, model, address: every request would fail. forbidden, settings, length, page,
+        other: a retry would fail, and perhaps every request. refused: this request fails.
+        rate_limited, failed: not served; a retry may succeed. unknown: may have been served.
         """
         if self.status == 402 or self.codes & _QUOTA_CODES or _QUOTA_MESSAGE.search(self.message):
             return "quota"
@@ -97,9 +110,11 @@ class ErrorResponse:
         if self.status == 403:
             return "forbidden"
         if self.status in (400, 422) and self._is_about_settings():
-            return "settings"
-        if self.status in _REFUSED:
+            return "length" if _CONTEXT_LENGTH.search(self.message) else "settings"
+        if self.status == 429 and _TOO_LARGE.search(self.message):
             return "refused"
+        if self.status in _REFUSED:
+            return "refused" if self.is_from_api else "page"
         if self.status in _MAYBE_SERVED:
             return "unknown"
         if self.status in _RATE_LIMITED:
@@ -119,6 +134,21 @@ class ErrorResponse:
         if self.codes & _PARAMETER_CODES or self.param in _PARAMETERS:
             return True
         return _PARAMETER_REJECTED.search(self.message.replace("`", "")) is not None
+
+
+def describe_body(body: str) -> str:
+    """Return the start of a body as one line of text, without the tags of a page.
+
+    >>> describe_body("<html><style>b {}</style><h1>403 Forbidden</h1>nginx</html>")
+    '403 Forbidden nginx'
+    """
+    return to_printable_line(_TAG.sub(" ", body[:_MAX_BODY]))
+
+
+def to_printable_line(text: str) -> str:
+    """Return one line without control characters, which a terminal would execute."""
+    text = text[:_MAX_MESSAGE]
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _collect_codes(error: object, depth: int = 0) -> list[str]:

@@ -9,17 +9,19 @@ import asyncio
 import logging
 import os
 import random
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from bridgekd import __version__
 from bridgekd.api_client.environment import check_environment
-from bridgekd.api_client.error_response import ErrorResponse
+from bridgekd.api_client.error_response import ErrorResponse, describe_body, to_printable_line
 from bridgekd.api_client.outcome import RequestOutcome
 from bridgekd.api_client.redact_key import KeyRedactor
+from bridgekd.api_client.retry_delay import find_header_delay, find_reset_delay
 from bridgekd.errors import InputError
 from bridgekd.recipe import TeacherOptions, is_loopback
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     import openai
 
 CONNECT_TIMEOUT_S = 10.0
-MAX_HINT_S = 60.0  # a rate limit's reset header is a hint: a daily limit names hours
+MAX_BODY_BYTES = 16_000_000  # decoded, of one response; an answer has far less
+MAX_ERROR_BYTES = 1_000_000
 
 # After these errors of httpx no byte of the request was sent.
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol")
@@ -52,13 +55,31 @@ _REASON_TEXTS = {
     "model": "no model {model!r} at this address ({detail})",
     "address": "this address has no chat completions ({detail}); check base_url: is /v1 missing?",
     "settings": "it does not accept a setting of the recipe ({detail})",
+    "length": "prompt and max_tokens do not fit the context length of the model ({detail})",
+    "page": "it sent no error of an API, but a page ({detail})",
     "other": "it does not support chat completions ({detail})",
 }
-_PART = r"([0-9]+(?:\.[0-9]+)?)"
-_DURATION = re.compile(rf"(?:{_PART}d)?(?:{_PART}h)?(?:{_PART}m)?(?:{_PART}s)?(?:{_PART}ms)?")
-_UNITS_S = (86_400, 3600, 60, 1, 0.001)
+_MAYBE_ONE_REQUEST = ("forbidden", "settings", "length", "page", "other")
+_RATE_LIMIT_STATUSES = (429, 498)
 
 T = TypeVar("T")
+
+
+_max_body_bytes = ContextVar("max_body_bytes", default=MAX_BODY_BYTES)
+
+
+class ResponseTooLargeError(Exception):
+    """The body of a response is above its limit. `ApiClient.send` turns this into an outcome."""
+
+
+@contextmanager
+def allow_body_bytes(limit: int) -> Iterator[None]:
+    """Change the limit of a response's body for the requests inside, in bytes after decoding."""
+    token = _max_body_bytes.set(limit)
+    try:
+        yield
+    finally:
+        _max_body_bytes.reset(token)
 
 
 class ApiClient:
@@ -80,8 +101,10 @@ class ApiClient:
         # Requests to this machine never go through a proxy of the environment.
         http_client = openai.DefaultAsyncHttpxClient(
             timeout=timeout,
+            # The questions would go to another host, or its answer be taken for the teacher's.
+            follow_redirects=False,
             trust_env=not is_loopback(self.host),
-            event_hooks={"request": [self._limit_headers], "response": [_decode_as_utf8]},
+            event_hooks={"request": [self._limit_headers], "response": [_read_response]},
         )
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
@@ -128,29 +151,37 @@ class ApiClient:
                 return await request(self._client)
         except openai.APIStatusError as exc:
             headers = exc.response.headers
+            if 300 <= exc.status_code < 400:
+                reason = self.redact(_describe_redirect(headers))
+                return RequestOutcome("down", reason=reason, status=exc.status_code)
             request_id = exc.request_id or headers.get("request-id")
-            outcome = self.classify_status(
-                exc.status_code, exc.response.text, request_id, default=exc.message
-            )
-            wait_s = _parse_retry_after(headers) if outcome.kind == "failed" else None
-            return replace(outcome, retry_after_s=wait_s, status=exc.status_code)
+            outcome = self.classify_status(exc.status_code, exc.response.text, request_id)
+            if outcome.kind == "failed":
+                delays_s = (find_header_delay(headers), outcome.retry_after_s)
+                delay_s = next((s for s in delays_s if s is not None), find_reset_delay(headers))
+                outcome = replace(outcome, retry_after_s=delay_s)
+            return replace(outcome, status=exc.status_code)
         except openai.APIConnectionError as exc:
             cause = exc.__cause__
+            if isinstance(cause, ResponseTooLargeError):  # openai 2 wraps it
+                return RequestOutcome("answered", reason=str(cause))
             never_sent = type(cause).__name__ in _NEVER_SENT
             reason = self.redact(f"{type(cause).__name__}: {cause}" if cause else str(exc))[:300]
-            return RequestOutcome("failed" if never_sent else "unknown", reason=reason)
+            kind: Literal["failed", "unknown"] = "failed" if never_sent else "unknown"
+            return RequestOutcome(kind, reason=reason, is_server_fault=never_sent)
+        except ResponseTooLargeError as exc:
+            return RequestOutcome("answered", reason=str(exc))
         except TimeoutError:
             return RequestOutcome("unknown", reason=f"no answer within {timeout_s:g} s")
         except openai.OpenAIError as exc:
             return RequestOutcome("unknown", reason=type(exc).__name__)
 
-    def classify_status(
-        self, status: int, body: str, request_id: str | None, *, default: str = ""
-    ) -> RequestOutcome:
-        """Return the outcome of an HTTP error; `default` is its message if the body has none."""
+    def classify_status(self, status: int, body: str, request_id: str | None) -> RequestOutcome:
+        """Return the outcome of an HTTP error."""
         body = self.redact(body)
         error = ErrorResponse.parse(status, body)
-        detail = self.redact(error.message or default or f"status {status}")[:300]
+        text = error.message or f"status {status}: {describe_body(body)}".rstrip(": ")
+        detail = self.redact(text)[:300]
         kind = error.classify(self.host)
         if kind == "key":
             # Servers quote the key here, complete or in part, so their text is not passed on.
@@ -159,55 +190,56 @@ class ApiClient:
             return RequestOutcome("down", reason=f"it rejected {key} ({status})")
         if kind in _REASON_TEXTS:
             reason = _REASON_TEXTS[kind].format(model=self.teacher.model, detail=detail)
-            return RequestOutcome("down", reason=reason)
+            return RequestOutcome(
+                "rejected" if kind in _MAYBE_ONE_REQUEST else "down", reason=reason
+            )
         if kind == "refused":
             clean_id = self.redact(request_id) if request_id else None
             return RequestOutcome("refused", body, clean_id, detail)
         if kind == "unknown":
             return RequestOutcome("unknown", reason=detail)
-        return RequestOutcome("failed", reason=detail, rate_limited=kind == "rate_limited")
+        return RequestOutcome(
+            "failed",
+            reason=detail,
+            rate_limited=kind == "rate_limited",
+            retry_after_s=error.retry_delay_s,
+            # Other statuses of an overloaded server may be about a request that overloads it.
+            is_server_fault=status in _RATE_LIMIT_STATUSES,
+        )
 
 
-async def _decode_as_utf8(response: Any) -> None:
-    """Make `response.text` UTF-8, which JSON always is (RFC 8259); invalid bytes become U+FFFD.
+async def _read_response(response: Any) -> None:
+    """Read the body up to a limit, and make its text UTF-8.
 
-    The charset header of a server may be wrong, and Python has charsets that fail or are no text
-    (idna, zlib). The openai package reads the text of an error itself, so this is set on arrival.
+    A body has no end that a server must keep to, and a small one may decode to a large one.
+    JSON is always UTF-8 (RFC 8259); invalid bytes become U+FFFD. The charset header may be wrong,
+    and Python has charsets that fail or are no text (idna, zlib). The openai package reads the text
+    of an error itself, so all this happens on arrival. Raises ResponseTooLargeError, but cuts the
+    body of an error.
     """
     response.encoding = "utf-8"
+    is_error = response.status_code >= 300
+    limit = MAX_ERROR_BYTES if is_error else _max_body_bytes.get()
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > limit:
+            if not is_error:
+                raise ResponseTooLargeError(f"its response is larger than {limit / 1e6:g} MB")
+            break
+    response._content = bytes(content[:limit])  # as `aread` does, which has no limit
 
 
-def _parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of Retry-After, else of the reset header of a limit that is used up.
-
-    None for a Retry-After that is a date: the backoff decides then.
-    """
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):
-        pass
-    for limit in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{limit}") == "0":
-            hint = parse_reset_header(headers.get(f"x-ratelimit-reset-{limit}", ""))
-            return None if hint is None else min(hint, MAX_HINT_S)
-    return None
+def _describe_redirect(headers: Mapping[str, str]) -> str:
+    """Return where a redirect leads, without the query, which may hold a secret."""
+    target = to_printable_line(headers.get("location", "").partition("?")[0])[:200]
+    to = f"to {target}, where nothing is sent" if target else "and names no target"
+    return f"it redirects {to}; set base_url to the address that answers"
 
 
 def compute_backoff_s(n_failed: int, base_s: float, max_s: float, rng: random.Random) -> float:
     """Return the seconds to wait after the n-th failure in a row: doubling, minus up to half."""
     return float(min(max_s, base_s * 2 ** (n_failed - 1)) * rng.uniform(0.5, 1.0))
-
-
-def parse_reset_header(header: str) -> float | None:
-    """Return the seconds of a reset header in OpenAI's format; None for anything else.
-
-    >>> parse_reset_header("1h2m3.5s")
-    3723.5
-    """
-    match = _DURATION.fullmatch(header.strip())
-    if match is None or not any(match.groups()):
-        return None
-    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), _UNITS_S, strict=True))
 
 
 def read_key_variable(name: str | None, section: str) -> str:

@@ -141,7 +141,7 @@ async def _send_with_retries(
     rng, reason, max_attempts = random.Random(), "", server.options.max_attempts
     for n_attempts in range(1, max_attempts + 1):
         answer = await client.send(_make_request(body, client.redact), server.options.timeout_s)
-        if not isinstance(answer, RequestOutcome) or answer.kind in ("refused", "down"):
+        if not isinstance(answer, RequestOutcome) or answer.kind in ("refused", "rejected", "down"):
             return answer
         reason = answer.reason
         if server.get_exit_reason() is not None:
@@ -188,7 +188,7 @@ def _make_request(
 def _build_error(
     server: ServedModel, outcome: RequestOutcome, where: str
 ) -> InputError | ServerUnavailableError:
-    if outcome.kind == "down":
+    if outcome.kind in ("rejected", "down"):
         return ServerUnavailableError(f"{server.address} failed: {outcome.reason}. {RESUME_HINT}")
     return InputError(
         f"{server.address} refuses a prompt ({where}: {outcome.reason}). Start it with a larger "

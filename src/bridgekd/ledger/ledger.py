@@ -5,7 +5,8 @@ that checks the hard limit. Its raw response is recorded before anything parses 
 is settled. At any time, also after a kill: the reserved total is at least what the servers billed
 and never passes the hard limit, nothing is deleted, and a key has at most one final attempt.
 
-    answered, truncated, refused   final for their key: reused, never requested again
+    answered, truncated, refused   final for their key: reused, never requested again. Refused is
+                 also a request that failed each time while others were answered
     failed       the server reported that it did not serve the request: free, may be sent again
     unknown      may have been served: counts at its reserve, may be sent again
     unparsable   the response is not a chat completion: kept, counts at its reserve
@@ -113,6 +114,13 @@ class Ledger:
             db = self._connection("write")
             key = db.execute("SELECT key FROM attempts WHERE id = ?", (attempt_id,)).fetchone()
             return key is not None and sql.find_final_attempt(db, key[0]) is not None
+
+    def count_attempts(self, key: str) -> int:
+        """Return how many attempts a key has, open ones included."""
+        with translate_sqlite_errors(self.path):
+            db = self._connection("read")
+            sql_count = "SELECT count(*) FROM attempts WHERE key = ?"
+            return int(db.execute(sql_count, (key,)).fetchone()[0])
 
     def reserved_microusd(self) -> int:
         """Return what all attempts together count against the hard limit, in micro-dollars."""

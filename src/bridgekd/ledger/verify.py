@@ -154,12 +154,13 @@ def _find_answer_errors(attempt: Attempt, request: Mapping[str, Any]) -> Iterato
         attempt.n_cached_tokens,
         attempt.n_reasoning_tokens,
     )
-    # A refused attempt without a chat completion was not served, so it is free.
+    # A refused attempt without a chat completion was not served, so it is free; or it may have been
+    # served, without an answer, and costs its reserve.
     is_unserved = attempt.state == "refused" and reply.state == "unparsable"
-    expected = RequestCost() if is_unserved else _recompute_cost(attempt, request, reply)
+    expected = _recompute_cost(attempt, request, reply)
     if reply.state != attempt.state and not is_unserved:
         yield "the state does not match the stored response"
-    elif stored != expected:
+    elif stored != expected and not (is_unserved and stored == RequestCost()):
         yield "the tokens or the cost do not match the stored response and price"
 
 

@@ -38,7 +38,7 @@ from bridgekd.stages.select_questions import (
 )
 from bridgekd.stages.stats import PurchaseStats
 from bridgekd.teacher.buy_answers import PurchaseResult, buy_answers, read_api_key
-from bridgekd.teacher.scheduler import AcceptFunction, ignore_answer
+from bridgekd.teacher.purchase_spec import AcceptFunction, ignore_answer
 from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.throughput import WorkKind
 

@@ -6,8 +6,11 @@ later request passes it.
 """
 
 import asyncio
+import json
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 from bridgekd.api_client.chat_completion import (
     CompletionBody,
@@ -63,15 +66,16 @@ class Attempts:
         await self._closed.wait()
 
     async def close(
-        self, pending: PendingRequest, outcome: RequestOutcome
+        self, pending: PendingRequest, outcome: RequestOutcome, *, is_last: bool = False
     ) -> tuple[RequestOutcome, CompletionBody, RequestCost]:
         """Store the response, then its meaning; return the outcome, the reply and its cost.
 
-        An answer that is not a chat completion becomes an outcome that may have been served.
-        Raises OverbilledError if the cost is above the reserve.
+        An answer that is not a chat completion becomes another outcome. is_last: without an answer,
+        this request is final, as one that the server refused. It costs its reserve if it may have
+        been served. Raises OverbilledError if the cost is above the reserve.
         """
         try:
-            return await self._close(pending, outcome)
+            return await self._close(pending, outcome, is_last)
         finally:
             del self.open[pending.key]
             self._n_closed += 1
@@ -101,45 +105,52 @@ class Attempts:
             self._blocked = None
 
     async def _close(
-        self, pending: PendingRequest, outcome: RequestOutcome
+        self, pending: PendingRequest, outcome: RequestOutcome, is_last: bool
     ) -> tuple[RequestOutcome, CompletionBody, RequestCost]:
         ledger, attempt_id, commit = self._ledger, self.open[pending.key], self._commits.commit
-        record = partial(
-            ledger.record,
-            attempt_id,
-            outcome.raw,
-            price=self._price,
-            request_id=outcome.request_id,
-        )
 
-        def refuse() -> None:
-            record()
-            ledger.settle(attempt_id, "refused", RequestCost())
+        def record(raw: str) -> None:
+            ledger.record(attempt_id, raw, price=self._price, request_id=outcome.request_id)
+
+        def refuse(raw: str, cost: RequestCost) -> None:
+            record(raw)
+            ledger.settle(attempt_id, "refused", cost)
 
         if outcome.kind == "refused":
-            await commit(refuse)  # in one transaction, because the body alone does not show it
+            # In one transaction, because the body alone does not show it.
+            await commit(partial(refuse, outcome.raw, RequestCost()))
             return outcome, CompletionBody("refused"), RequestCost()
         if outcome.raw:
-            await commit(record)
-        if outcome.kind != "answered":
-            may_be_billed = outcome.kind == "unknown"
-            await commit(
-                partial(ledger.release, attempt_id, "unknown" if may_be_billed else "failed")
-            )
-            cost = pending.max_cost if may_be_billed else RequestCost()
-            return outcome, CompletionBody("unparsable"), cost
-        reply = parse_completion(outcome.raw)
-        if reply.state == "unparsable":
-            await commit(partial(ledger.release, attempt_id, "unparsable"))
-            return _explain_body(outcome.raw), reply, pending.max_cost
-        cost = compute_request_cost(reply, self._price, max_cost=pending.max_cost)
-        await commit(partial(ledger.settle, attempt_id, reply.state, cost))
-        return outcome, reply, cost
+            await commit(partial(record, outcome.raw))
+        reply = CompletionBody("unparsable")
+        if outcome.kind == "answered":
+            reply = parse_completion(outcome.raw)
+        if reply.state != "unparsable":
+            cost = compute_request_cost(reply, self._price, max_cost=pending.max_cost)
+            await commit(partial(ledger.settle, attempt_id, reply.state, cost))
+            return outcome, reply, cost
+        state, failure = _get_open_state(outcome), _explain_body(outcome)
+        cost = RequestCost() if state == "failed" else pending.max_cost
+        if is_last and failure.kind != "down" and not failure.is_server_fault:
+            raw = outcome.raw or json.dumps({"error": {"message": failure.reason}})
+            await commit(partial(refuse, raw, cost))
+            return replace(failure, kind="refused"), CompletionBody("refused"), cost
+        await commit(partial(ledger.release, attempt_id, state))
+        return failure, reply, cost
 
 
-def _explain_body(raw: str) -> RequestOutcome:
-    """Return why a body is not a chat completion: an error on the way, or a wrong address."""
-    if error := find_error(parse_json_object(raw)):
+def _get_open_state(outcome: RequestOutcome) -> Literal["failed", "unknown", "unparsable"]:
+    """Return the state of an attempt that has no answer and may be sent again."""
+    if outcome.kind == "answered":
+        return "unparsable"
+    return "unknown" if outcome.kind == "unknown" else "failed"
+
+
+def _explain_body(outcome: RequestOutcome) -> RequestOutcome:
+    """Return why an answer is not a chat completion: an error on the way, or a wrong address."""
+    if outcome.kind != "answered":
+        return outcome
+    if error := find_error(parse_json_object(outcome.raw)):
         return RequestOutcome("unknown", reason=error)
-    reason = f"the response is not a chat completion: {raw[:200]!r}; check teacher.base_url"
-    return RequestOutcome("down", reason=reason)
+    reason = f"the response is not a chat completion: {outcome.raw[:200]!r}; check teacher.base_url"
+    return RequestOutcome("rejected", reason=outcome.reason or reason)

@@ -6,7 +6,13 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, TypeVar
 
 from bridgekd.api_client.chat_completion import parse_json_object
-from bridgekd.api_client.openai_client import CONNECT_TIMEOUT_S, ApiClient, compute_backoff_s
+from bridgekd.api_client.openai_client import (
+    CONNECT_TIMEOUT_S,
+    MAX_BODY_BYTES,
+    ApiClient,
+    allow_body_bytes,
+    compute_backoff_s,
+)
 from bridgekd.api_client.outcome import RequestOutcome
 from bridgekd.errors import TeacherUnavailableError
 from bridgekd.recipe import TeacherOptions
@@ -21,6 +27,8 @@ MAX_OUTAGE_WAIT_S = 600.0  # between requests for a batch whose server cannot be
 MAX_RETRY_AFTER_S = 300.0  # a server that asks for more is down for now
 MIN_BYTES_PER_S = 100_000  # of an upload
 MAX_DOWNLOAD_S = 3600.0  # while bytes keep arriving
+# More than any answer has, with log-probabilities; and no more than fits into memory.
+MAX_BYTES_PER_TOKEN, MAX_BYTES_PER_REQUEST, MAX_DOWNLOAD_BYTES = 1_000, 64_000, 2_000_000_000
 BATCH_RESUME_HINT = "The batch continues. Run the same command again to read its answers."
 NO_BATCH_API = RequestOutcome("down", reason="it has no files and batches at this address")
 NO_BATCH = RequestOutcome("unknown", reason="the response is not a batch")
@@ -40,7 +48,7 @@ class BatchClient(ApiClient):
         self,
         request: Callable[[], Awaitable[T | RequestOutcome]],
         *,
-        final: Collection[str] = ("down", "refused"),
+        final: Collection[str] = ("down", "rejected", "refused", "answered"),
         base_s: float = 1.0,
         max_s: float = MAX_WAIT_S,
     ) -> T | RequestOutcome:
@@ -86,12 +94,12 @@ class BatchClient(ApiClient):
 
         async def attempt() -> BatchState | RequestOutcome:
             batch = await self._send(request) or NO_BATCH_API
-            if isinstance(batch, BatchState) or batch.kind in ("down", "refused"):
+            if isinstance(batch, BatchState) or batch.kind in ("down", "rejected", "refused"):
                 return batch
             n_lookups = N_LOOKUPS if batch.kind == "unknown" else 1
             return await self.wait_for_token(token, n_lookups=n_lookups) or batch
 
-        return await self.retry(attempt, final=("down", "refused", "unknown"))
+        return await self.retry(attempt, final=("down", "rejected", "refused", "unknown"))
 
     async def wait_for_token(self, token: str, *, n_lookups: int = N_LOOKUPS) -> BatchState | None:
         """Return the batch with our token; None if no lookup lists it."""
@@ -115,9 +123,11 @@ class BatchClient(ApiClient):
         )
         return self._check(result, f"does not report the state of batch {batch_id}")
 
-    async def download(self, file_id: str) -> str | None:
-        """Return the text of a file."""
+    async def download(self, file_id: str, n_requests: int) -> str | None:
+        """Return the text of a file with the results of at most `n_requests` requests."""
         silence_s = self.teacher.timeout_s
+        max_bytes = MAX_BYTES_PER_REQUEST + MAX_BYTES_PER_TOKEN * self.teacher.max_tokens
+        limit = min(MAX_BODY_BYTES + n_requests * max_bytes, MAX_DOWNLOAD_BYTES)
 
         async def request(client: "openai.AsyncOpenAI") -> str:
             import openai
@@ -126,7 +136,8 @@ class BatchClient(ApiClient):
             response = await client.files.with_raw_response.content(file_id, timeout=timeout)
             return self.redact(response.content.decode("utf-8", "replace"))
 
-        result = await self.retry(lambda: self._send(request, max(MAX_DOWNLOAD_S, silence_s)))
+        with allow_body_bytes(limit):
+            result = await self.retry(lambda: self._send(request, max(MAX_DOWNLOAD_S, silence_s)))
         return self._check(result, f"did not send {file_id}")
 
     async def _find(self, token: str) -> BatchState | RequestOutcome | None:

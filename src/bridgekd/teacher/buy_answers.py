@@ -16,12 +16,8 @@ from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import TeacherOptions
 from bridgekd.records import Completion
 from bridgekd.teacher.group_commit import GroupCommitter
-from bridgekd.teacher.scheduler import (
-    AcceptFunction,
-    PurchaseSpec,
-    RequestScheduler,
-    ignore_answer,
-)
+from bridgekd.teacher.purchase_spec import AcceptFunction, PurchaseSpec, ignore_answer
+from bridgekd.teacher.scheduler import RequestScheduler
 from bridgekd.teacher.transport import TransportContext
 from bridgekd.teacher.transports import resolve_teacher
 

@@ -7,26 +7,26 @@ decides, so what is purchased never depends on which answer was fastest.
 import asyncio
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from bridgekd.api_client.chat_completion import CompletionBody, RequestCost, parse_completion
-from bridgekd.api_client.openai_client import compute_backoff_s
 from bridgekd.api_client.outcome import RequestOutcome
 from bridgekd.api_client.request_key import TeacherRequest, build_request, compute_request_key
-from bridgekd.cost.budget import BudgetTracker, BudgetUse, Limits, StopReason
+from bridgekd.cost.budget import BudgetTracker, BudgetUse, StopReason
 from bridgekd.cost.request_cost import format_microusd
 from bridgekd.errors import OverbilledError, TeacherUnavailableError
 from bridgekd.grading.grade import join_reasoning
-from bridgekd.ledger.ledger import Purpose
 from bridgekd.ledger.sql import StoredAnswer
 from bridgekd.records import Completion
 from bridgekd.teacher.attempts import Attempts
+from bridgekd.teacher.failed_requests import FailedRequests
+from bridgekd.teacher.purchase_spec import PurchaseSpec
 from bridgekd.teacher.rate_limit import Throttle
-from bridgekd.teacher.transport import PendingRequest, TransportContext
+from bridgekd.teacher.retry_timer import RetryTimer
+from bridgekd.teacher.transport import PendingRequest
 
-MAX_BACKOFF_S = 60.0
 MAX_RETRY_AFTER_S = 300.0  # a server that asks for more is down for now
 INTERRUPT_GRACE_S = 5.0  # for open requests after Ctrl-C
 # Fraction of the requests in flight that are reserved in advance and wait to be sent.
@@ -34,28 +34,6 @@ RESERVE_AHEAD = 0.25
 MAX_FIRST_REFUSALS = 8  # without an answer: the recipe is wrong, not the questions
 MAX_REFUSALS_IN_A_ROW = 25  # after an answer: the account is as likely a cause as the questions
 RESUME_HINT = "All answers so far are saved. Fix this and run the same command again to continue."
-
-AcceptFunction = Callable[[str, str, str], bool]  # (example id, state of the row, text)
-
-
-def ignore_answer(id: str, state: str, text: str) -> None:
-    """Let every purchase go on."""
-
-
-@dataclass(frozen=True, slots=True)
-class PurchaseSpec:
-    """The terms of a purchase. `accept` decides which answers count in limits.accepted. `on_answer`
-    gets (example id, state, text) of every final answer, and may raise to stop the purchase.
-    """
-
-    context: TransportContext
-    limits: Limits
-    run: str
-    purpose: Purpose
-    accept: AcceptFunction | None = None
-    on_answer: Callable[[str, str, str], None] = ignore_answer
-    backoff_s: float = 0.5
-    on_progress: Callable[[int], None] = field(default=lambda done: None)
 
 
 class RequestScheduler:
@@ -82,6 +60,7 @@ class RequestScheduler:
         self._sent: dict[str, float] = {}  # by key: when the open attempt was sent
         self._in_batches = {key for b in self._ledger.open_batches() for key in b.attempts}
         self._admission_waits = False
+        self._room: asyncio.Future[None] | None = None  # ends a wait of the admission
         self._n_waiting = 0  # of those in flight: wait for an answer or for budget in the ledger
         self._stopping = False
         self._has_failed = False  # an answer ended the purchase: no further request is sent
@@ -89,6 +68,9 @@ class RequestScheduler:
         self._last_refusal = ""
         self._n_answered = 0  # new or reused
         self._answered_at = -math.inf
+        self._failed = FailedRequests()
+        self._admission_ended = False  # for now: no request fits beside the open ones
+        self._retry_timer = RetryTimer(self._host, spec.backoff_s, context.note)
         self._unknown_microusd = 0  # maximum cost of requests that gave no answer
 
     async def run(self, requests: Iterable[TeacherRequest]) -> StopReason:
@@ -122,7 +104,9 @@ class RequestScheduler:
                 if not self._in_flight:
                     await self._stop_if_all_refused()
                     return limit
+                self._admission_ended = True
                 await self._wait_any()
+            self._admission_ended = False
             if stored is not None:
                 self._reuse_answer(pending, stored)
                 continue
@@ -130,9 +114,10 @@ class RequestScheduler:
                 self._resolved.check_prompt_length(request.id, pending.max_cost)
             await self._stop_if_all_refused(MAX_REFUSALS_IN_A_ROW)
             self.budget.reserve(max_use)
-            while len(self._in_flight) >= self._max_admitted:
+            while len(self._in_flight) - self._failed.count_beside() >= self._max_admitted:
                 await self._wait_any()
             self._in_flight[pending.key] = asyncio.create_task(self._send_until_final(pending))
+        self._admission_ended = True
         while self._in_flight:
             await self._wait_any()
         await self._stop_if_all_refused()
@@ -192,12 +177,14 @@ class RequestScheduler:
             await self._wait_any()
 
     async def _wait_any(self, *others: "asyncio.Task[None]") -> None:
-        """Wait until an open request or another task has ended; raise the request's error."""
-        self._admission_waits = True
-        self._flush_if_idle()
-        await asyncio.wait(
-            [*self._in_flight.values(), *others], return_when=asyncio.FIRST_COMPLETED
-        )
+        """Wait until an open request or another task has ended, or there is room for one more.
+
+        Raises the error of a request.
+        """
+        self._admission_waits, self._room = True, asyncio.get_running_loop().create_future()
+        self._continue_if_idle()
+        awaited = [self._room, *self._in_flight.values(), *others]
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         self._admission_waits = False
         for key in [key for key, task in self._in_flight.items() if task.done()]:
             self._in_flight.pop(key).result()
@@ -206,89 +193,126 @@ class RequestScheduler:
     def _waiting(self) -> Iterator[None]:
         """Count a request that can continue only after another one has ended."""
         self._n_waiting += 1
-        asyncio.get_running_loop().call_soon(self._flush_if_idle)
+        asyncio.get_running_loop().call_soon(self._continue_if_idle)
         try:
             yield
         finally:
             self._n_waiting -= 1
 
-    def _flush_if_idle(self) -> None:
+    def _continue_if_idle(self) -> None:
         """Send the collected requests if no more can come before some of them have ended."""
         if self._admission_waits and self._n_waiting == len(self._in_flight):
+            if self._failed.n_waiting == len(self._in_flight):
+                self._failed.decide(is_end=self._admission_ended)
             self._connection.flush()
 
     async def _send_until_final(self, pending: PendingRequest) -> None:
-        """Send until there is an answer; each try is an attempt of its own."""
+        """Send until there is an answer; each try is an attempt of its own.
+
+        A request that fails while others are answered is tried once more, and then is final.
+        """
         rng = random.Random(pending.key)  # only for waiting times: it never changes a row
-        n_failed = 0
+        sent_at = first_failed_at = math.inf
+        n_attempts, n_failed, is_last = 0, 0, False
         while True:
             while not await self._attempts.try_reserve(pending):
                 with self._waiting():
                     await self._attempts.wait_for_close()
-            self.n_sent += 1
-            outcome, is_served = await self._send(pending)
+            self.n_sent, n_attempts, last_sent_at = self.n_sent + 1, n_attempts + 1, sent_at
+            outcome, sent_at = await self._send(pending, is_last)
             if outcome is None or outcome.kind in ("answered", "refused") or self._stopping:
                 return
+            first_failed_at = min(first_failed_at, asyncio.get_running_loop().time())
+            is_served = outcome.rate_limited and self._is_other_served(sent_at, last_sent_at)
             n_failed += not is_served
-            if n_failed >= self._teacher.max_attempts:
-                raise TeacherUnavailableError(
-                    f"{self._host} gave no answer for example {pending.request.id} in {n_failed} "
-                    f"attempts (the last: {outcome.reason}). {RESUME_HINT}"
-                )
-            if self._transport.survives_process:
-                continue  # it goes into the next batch
-            wait_s = compute_backoff_s(max(1, n_failed), self._spec.backoff_s, MAX_BACKOFF_S, rng)
-            if is_served and outcome.retry_after_s is not None:
-                wait_s = 0.0  # the server said when, and the throttle spaces the requests
-            await asyncio.sleep((outcome.retry_after_s or 0.0) + wait_s)
+            is_over = n_failed >= self._teacher.max_attempts and not is_served
+            if is_over or outcome.kind == "rejected":
+                await self._check_fails_alone(pending, outcome, n_attempts, first_failed_at)
+                is_last = True
+            elif not self._transport.survives_process:  # else it goes into the next batch
+                await self._retry_timer.wait(outcome, n_failed, rng, is_served=is_served)
 
-    async def _send(self, pending: PendingRequest) -> tuple[RequestOutcome | None, bool]:
-        """Return the outcome of one attempt (None: never sent), and whether others were served.
+    async def _check_fails_alone(
+        self, pending: PendingRequest, outcome: RequestOutcome, n_attempts: int, failed_at: float
+    ) -> None:
+        """Wait for the fate of other requests. `failed_at` is the time of the first failure.
 
-        A rate limit while the server serves other requests is not a sign of a dead server.
+        Raises TeacherUnavailableError if the server, and not this request, is the cause.
         """
+        if not outcome.is_server_fault and self._failed.allows_another(self._n_answered):
+            is_known = self._n_answered > 0  # new or reused: the recipe is right
+            n_before = self._ledger.count_attempts(pending.key) - n_attempts
+            if self._failed.has_room and self._room is not None and not self._room.done():
+                self._room.set_result(None)
+                self._admission_waits = False  # until it has looked for another request
+            with self._waiting():
+                has_before = is_known and n_before > 0
+                if await self._failed.wait(outcome, failed_at, has_failed_before=has_before):
+                    return
+        failure = f"gave no answer for example {pending.request.id} in {n_attempts} attempts"
+        failure += f" (the last: {outcome.reason})"
+        if outcome.kind == "rejected":
+            failure = f"cannot be used: {outcome.reason}"
+        raise TeacherUnavailableError(f"{self._host} {failure}. {RESUME_HINT}")
+
+    async def _send(
+        self, pending: PendingRequest, is_last: bool
+    ) -> tuple[RequestOutcome | None, float]:
+        """Return the outcome of one attempt (None: never sent), and when it was sent."""
         async with self._throttle.acquire(pending.max_cost.n_tokens) as sent_at:
             if self._has_failed:
-                return None, False
+                return None, sent_at
             self._sent[pending.key] = sent_at
             with self._waiting():
                 outcome = await self._connection.send(pending)
             try:  # no next request is sent before this outcome is known
-                outcome = await self._finish_attempt(pending, outcome)
+                outcome = await self._finish_attempt(pending, outcome, is_last)
             except BaseException:
                 self._has_failed = True
                 raise
-        if not outcome.rate_limited:
-            return outcome, False
-        self._throttle.record_rate_limit(sent_at)
-        return outcome, self._is_other_served(sent_at)
+        if outcome.rate_limited:
+            self._throttle.record_rate_limit(sent_at)
+        return outcome, sent_at
 
-    def _is_other_served(self, sent_at: float) -> bool:
-        """Return whether the server answered a request after `sent_at`, or is answering one.
+    def _is_other_served(self, sent_at: float, last_sent_at: float) -> bool:
+        """Return whether the server answered a request since the last try, or is answering one.
 
-        A request counts as being answered if it is open for much longer than the rejection took.
+        A rate limit while the server serves other requests is not a sign of a dead server. A
+        request counts as being answered if it is open for much longer than the rejection took.
         """
         now = asyncio.get_running_loop().time()
         oldest = min(self._sent.values(), default=now)
-        return self._answered_at > sent_at or now - oldest > 2 * (now - sent_at) + 0.1
+        return (
+            self._answered_at > min(sent_at, last_sent_at)
+            or now - oldest > 2 * (now - sent_at) + 0.1
+        )
 
     async def _finish_attempt(
-        self, pending: PendingRequest, outcome: RequestOutcome
+        self, pending: PendingRequest, outcome: RequestOutcome, is_last: bool
     ) -> RequestOutcome:
         """Close an attempt and keep its row, or raise if the purchase cannot continue."""
+        was_refused = outcome.kind == "refused"
         try:
-            outcome, reply, cost = await self._attempts.close(pending, outcome)
+            outcome, reply, cost = await self._attempts.close(pending, outcome, is_last=is_last)
         finally:
-            del self._sent[pending.key]
+            sent_at = self._sent.pop(pending.key)
         self._throttle.refund_tokens(max(0, pending.max_cost.n_tokens - cost.n_tokens))
         if outcome.kind in ("answered", "refused"):
             self._count_refusals(outcome.kind, outcome.reason)
-            self._answered_at = asyncio.get_running_loop().time()
+            if outcome.kind == "answered" or was_refused:
+                self._answered_at = asyncio.get_running_loop().time()
+                self._failed.record_answer(sent_at, self._answered_at)
+            else:
+                self._failed.n_given_up += 1
+                self._spec.context.note(
+                    f"{self._host} gave no answer for example {pending.request.id}, but answers "
+                    f"others (the last error: {outcome.reason}). Its row stays without an answer."
+                )
             self.spent_microusd += cost.cost_microusd
             self._add_row(pending, reply, cost)
             self._check_tokens(pending, cost)
         else:
-            self._unknown_microusd += cost.cost_microusd * (outcome.kind == "unknown")
+            self._unknown_microusd += cost.cost_microusd
             self._check_can_continue(outcome)
         return outcome
 

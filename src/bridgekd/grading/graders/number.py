@@ -48,7 +48,8 @@ GRADER = Grader(
     match=match_number,
     is_gold=is_complete_number,
     has_alternatives=True,
-    other_types=": math for expressions, text for dates, times and ratios",
+    other_types=": math for expressions and points, multi_label for lists, text for dates, times "
+    "and ratios. Write decimals with a point (3.5) and thousands as digits",
     find_unmarked_answer=find_last_number,
     clean_gold=lambda answer, *_: answer.rpartition(SOLUTION_MARK)[2].strip(),
 )

@@ -9,7 +9,7 @@ batches may exist, finds them by id or token, waits for them and stores their an
 import asyncio
 import time
 import uuid
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -212,7 +212,7 @@ class BatchConnection(TeacherConnection):
             batch = state
 
     async def _read_outcomes(
-        self, batch: BatchState, keys: Iterable[str]
+        self, batch: BatchState, keys: Sequence[str]
     ) -> dict[str, RequestOutcome]:
         """Return the outcome of each request of a batch that has ended."""
         if batch.status == "failed" and not batch.file_ids:
@@ -221,7 +221,7 @@ class BatchConnection(TeacherConnection):
             return dict.fromkeys(keys, down)
         outcomes: dict[str, RequestOutcome] = {}
         for file_id in batch.file_ids:
-            text = await self._client.download(file_id)
+            text = await self._client.download(file_id, len(keys))
             if text is None and time.time() < batch.created_at + LOST_AFTER.total_seconds():
                 raise TeacherUnavailableError(
                     f"{self._client.host} does not find {file_id} of {batch.id}. "
@@ -243,7 +243,7 @@ class BatchConnection(TeacherConnection):
             return RequestOutcome("answered", raw=result.body, request_id=result.request_id)
         outcome = self._client.classify_status(result.status, result.body, result.request_id)
         # A rate limit inside a batch is not one for the requests of this client.
-        return replace(outcome, rate_limited=False)
+        return replace(outcome, rate_limited=False, retry_after_s=None)
 
     def _save(self, attempt_id: int, outcome: RequestOutcome) -> None:
         """Store an outcome at the price its batch was sent with; `settle_batch` reads answers."""
