@@ -99,7 +99,9 @@ BEHAVIORS = {
     "answers": answer(GOOD),
     # Usage that is not one is charged at the reserve.
     "usage of zeros": Behavior(
-        answer(GOOD | {"usage": dict.fromkeys(USAGE, 0)}).respond, held=N * RESERVE
+        answer(GOOD | {"usage": dict.fromkeys(USAGE, 0)}).respond,
+        held=N * RESERVE,
+        says=("12 of 12 answers of 127.0.0.1 came without usable token counts",),
     ),
     "no usage": Behavior(answer(build_body("Answer: 4", None)).respond, held=N * RESERVE),
     "usage of floats": answer(GOOD | {"usage": {k: float(v) for k, v in USAGE.items()}}),

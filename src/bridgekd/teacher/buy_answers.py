@@ -91,6 +91,11 @@ def buy_answers(
     spec.on_progress(0)
     scheduler = RequestScheduler(spec)
     stop_reason = run_async(scheduler.run(requests))
+    if scheduler.n_at_reserve:
+        note(
+            f"{scheduler.n_at_reserve:,} of {len(scheduler.rows):,} answers of {resolved.host} "
+            "came without usable token counts. Each is charged the most that it can cost."
+        )
     if (n := len(scheduler.rows)) < total:  # a limit ended it
         progress("teacher", n, n)
     return PurchaseResult(

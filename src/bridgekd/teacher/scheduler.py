@@ -42,9 +42,7 @@ class RequestScheduler:
     def __init__(self, spec: PurchaseSpec) -> None:
         context = spec.context
         self.rows: dict[int, Completion] = {}
-        self.n_sent = 0
-        self.n_reused = 0
-        self.spent_microusd = 0
+        self.n_sent = self.n_reused = self.n_at_reserve = self.spent_microusd = 0
         self.budget = BudgetTracker(spec.limits)
         self._spec, self._answers, self._resolved = spec, context.answers, context.resolved
         self._commits, self._ledger = context.commits, context.commits.ledger
@@ -328,6 +326,7 @@ class RequestScheduler:
         accept, id = self._spec.accept, pending.request.id
         text = join_reasoning(reply.text, reply.reasoning)
         accepted = accept is not None and accept(id, reply.state, text)
+        self.n_at_reserve += reply.usage is None and cost.n_tokens > 0
         self.budget.settle(self._get_max_use(pending), _to_use(cost, accepted))
         self.rows[pending.position] = Completion(
             id=id,
