@@ -8,8 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch; see bridgekd.lm
+settings.register_profile("loaded machine", deadline=None)
+settings.load_profile("loaded machine")
 
 
 def fail_if_skipped(report, nodeid):

@@ -14,7 +14,7 @@ import pytest
 
 import bridgekd
 from bridgekd.report.page import build_sections, render_report
-from bridgekd.report.tables import to_single_line
+from bridgekd.report.tables import escape_cell, to_single_line
 from headless_browser import CHROMIUM, open_tab
 from report_fixtures import HOSTILE, PLOTS, make_report_data, make_training
 from test_report import a_map
@@ -151,10 +151,10 @@ def test_page_and_markdown_have_the_same_tables(page):
     tables = [table for section in build_sections(data) for table in section.tables]
     assert len(tables) >= 7
     for table in tables:
-        assert f"**{table.caption}**" in markdown
+        caption = f"**{escape_cell(table.caption)}**"
         (rows,) = (
             part.splitlines()[2:]
-            for part in markdown.split(f"**{table.caption}**\n\n")[1:2]
+            for part in markdown.split(f"{caption}\n\n")[1:2]
             for part in [part.split("\n\n")[0]]
         )
         assert len(rows) == len(table.rows)

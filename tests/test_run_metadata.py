@@ -14,7 +14,7 @@ from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.predict import PredictSettings
 
 HUB = Artifact("hub", "hub:owner/base@main", Path("owner/base@main"))
-FILE = Artifact("file", "file:1", Path("train.jsonl"))
+FILE = Artifact("file", "rows:1", Path("train.jsonl"))
 
 
 class EmptySettings(FrozenModel):
@@ -72,7 +72,7 @@ def test_base_model_is_found_through_every_training(make):
 
 
 def test_base_model_in_a_folder_has_the_path_of_the_recipe(make):
-    pool, folder = make("load_pool", FILE), Artifact("model", "model:1", Path("anywhere"))
+    pool, folder = make("load_pool", FILE), Artifact("model", "weights:1", Path("anywhere"))
     for role in ("student", "assistant"):
         model = make("train_student", pool, make("warm_up", pool, folder))
         base = _find_base_model(a_run([]), an_arm("x", model, role))
@@ -100,5 +100,5 @@ def test_arm_must_be_trained_on_rationales(trained):
 
 def test_file_of_another_version_is_refused(tmp_path):
     (tmp_path / "old.json").write_text('{"name": "old"}')
-    with pytest.raises(InputError, match=r"old\.json is from another version of bridgekd"):
+    with pytest.raises(InputError, match=r"old\.json is damaged or from another version"):
         read_metadata(tmp_path, "old")

@@ -233,6 +233,7 @@ def main() -> None:
             known = SavedRun.model_validate_json(file.read_bytes()) if file.exists() else None
             if known is None or not set(options.methods) <= set(known.methods):
                 saved = run_task(task, seed, options)
+                options.results.mkdir(parents=True, exist_ok=True)
                 write_atomic(file, saved.model_dump_json(indent=1) + "\n")
     found = [runs for task in tasks if (runs := read_runs(options.results, task))]
     tables = "\n\n".join(format_table(runs) for runs in found)
