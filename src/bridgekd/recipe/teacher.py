@@ -82,7 +82,8 @@ class TeacherOptions(FrozenModel):
         max_requests_per_minute: Rate limit in requests.
         max_tokens_per_minute: Rate limit in tokens.
         timeout_s: Timeout of one attempt in seconds.
-        max_attempts: Maximum number of attempts per request.
+        max_attempts: Maximum number of attempts per request. A request that fails while others are
+            answered gets one more.
     """
 
     provider: str = "openai"
