@@ -138,7 +138,7 @@ def test_page_and_markdown_show_budgets_and_differences(compared):
     assert "--budgets 10%,20%" in page
     assert "Selection: BRIDGE, greedy, 10%, seed 1" in page
     assert "<strong>Student, BRIDGE, 20%, seed 1</strong>" in page
-    assert page.count("The first seed and budget are shown.") == 3
+    assert page.count("The first seed and budget are shown.") == 4
     markdown = compared[2].report.with_name("report.md").read_text()
     assert "| Student, BRIDGE, 10% | Student, direct, 10% |" in markdown
 

@@ -206,7 +206,7 @@ def test_report_of_a_run_has_a_map_of_its_selection(tiny):
 
 def test_selection_without_scores_has_no_map(tiny):
     page = bridgekd.run(tiny, methods=["direct"]).report.read_text()
-    assert "Selected questions" not in page
+    assert "Selected questions</h2>" not in page
 
 
 def test_random_selection_in_a_scored_pool_has_a_map(tiny):
