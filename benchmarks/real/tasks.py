@@ -1,8 +1,8 @@
 """The tasks of the main job: one table, and from it a folder with a recipe that runs.
 
 Teachers are recordings: the published answers of real large models. Every task has the settings of
-RECIPE. The student's learning rate was chosen on the validation questions of TUNING_TASK, which is
-in no claim (choose_settings.py); nothing else was tuned.
+RECIPE. Nothing in it is tuned yet: choose_settings.py is for the student's learning rate, on the
+validation questions of TUNING_TASK, which is in no claim.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
