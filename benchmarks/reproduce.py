@@ -83,9 +83,14 @@ def written(lines: Mapping[str, Mapping[str, Line]], seeds: Sequence[int]) -> st
         experiment = EXPERIMENTS[name]
         parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.")
         parts.append(tables.table(experiment, told))
-    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-    parts.append(f"Means over {which}; 95 % intervals over seeds and questions.")
+    parts.append(describe_means(seeds))
     return "\n\n".join(parts)
+
+
+def describe_means(seeds: Sequence[int]) -> str:
+    """What the figures of a table are."""
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"Means over {which}; 95 % intervals over seeds and questions."
 
 
 def drawn(lines: Mapping[str, Mapping[str, Line]], to: Path) -> None:
@@ -144,7 +149,7 @@ def analyze_once(name: str, seeds: Sequence[int], asked: argparse.Namespace, fol
         (
             f"### {experiment.title}\n\n`{name}`. {experiment.asks}.",
             tables.noninferiority_tables(experiment, saved),
-            f"Means over seeds {seeds[0]} to {seeds[-1]}; 95 % intervals over seeds and questions.",
+            describe_means(seeds),
         )
     )
 

@@ -48,7 +48,7 @@ def noninferiority_tables(experiment: Experiment, seeds: Sequence[SavedSeed]) ->
     right = collect_answers(seeds)
     arms = {title: values for title, values in right.items() if title != reference}
     verdicts = compare_with_reference(right[reference], arms, experiment.margin or 0)
-    head = ("", "accuracy, %", f"minus {reference} (95 %)", "lower limit, one-sided 95 %",
+    head = ("", "accuracy, %", f"minus {reference}, points (95 %)", "lower limit, one-sided 95 %",
             f"p: not below by {points} (Holm)", f"not below by {points}", "p: above (Holm)",
             "queries", "$")  # fmt: skip
     rows = []
