@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from generated_section import replace_section
+from saved_arms import SavedArm, save_arm
 from tasks import TASKS, TUNING_TASK, prepare
 
 from bridgekd.io.disk import write_atomic
@@ -38,22 +39,6 @@ from bridgekd.stats.metrics import ArmMetrics, Metrics
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[2]
 METHODS = ("base_models", "answers_only", "direct", "bridge_random", "bridge", "direct_full")
-
-
-class SavedArm(BaseModel):
-    """An ArmResult without its question ids: `correct` has 0 or 1 for every id of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    arm: str
-    title: str
-    budget: str
-    correct: str
-    words: tuple[int, ...]
-    n_queries: int
-    spend_usd: float
-    seconds: float
-    is_trained: bool
 
 
 class SavedRun(BaseModel):
@@ -73,16 +58,7 @@ class SavedRun(BaseModel):
 
     def to_results(self) -> list[ArmResult]:
         """Return the arms as the statistics of the package take them."""
-        return [
-            ArmResult(
-                seed=self.seed,
-                is_correct={id: c == "1" for id, c in zip(self.ids, arm.correct, strict=True)},
-                words=dict(zip(self.ids, arm.words, strict=True)),
-                wrong_steps={},
-                **arm.model_dump(exclude={"correct", "words"}),
-            )
-            for arm in self.arms
-        ]
+        return [arm.to_result(self.seed, self.ids) for arm in self.arms]
 
 
 def save_run(recipe: Path, task: str, seed: int, methods: Sequence[str], machine: str) -> SavedRun:
@@ -97,19 +73,7 @@ def save_run(recipe: Path, task: str, seed: int, methods: Sequence[str], machine
     for arm, predictions in zip(settings, evaluation.get_inputs("predictions"), strict=True):
         result = reader.read_arm(arm, predictions)
         if set(ids) <= result.is_correct.keys():  # the teacher answered a part of the questions
-            arms.append(
-                SavedArm(
-                    arm=result.arm,
-                    title=result.title,
-                    budget=result.budget,
-                    correct="".join("01"[result.is_correct[id]] for id in ids),
-                    words=tuple(result.words[id] for id in ids),
-                    n_queries=result.n_queries,
-                    spend_usd=result.spend_usd,
-                    seconds=result.seconds,
-                    is_trained=result.is_trained,
-                )
-            )
+            arms.append(save_arm(result, ids))
     chance = read_metrics(evaluation.path).chance
     n_pool = len((recipe.parent / "train.jsonl").read_text(encoding="utf-8").splitlines())
     return SavedRun(
