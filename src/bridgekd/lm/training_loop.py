@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,9 +91,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     _set_memory_limits(local, job, state, schedule)
     resumed_at, seconds_before = state.update, state.seconds
     longest_target = max(len(row.ids) - row.n_prompt for row in rows)
-    monitor = TrainingMonitor(
-        local, job, longest_target, state, lambda *counts: progress(job.label, *counts)
-    )
+    monitor = TrainingMonitor(local, job, longest_target, state, partial(progress, job.label))
     trainer = UpdateTrainer(
         local, rows, schedule, monitor, arguments,
         objective=OBJECTIVES.load(settings), options=OBJECTIVES.parse_options(settings),
