@@ -1,6 +1,7 @@
 """Selection and filters in a complete run: measures without gold answers, filter by confidence."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from bridgekd.stages.check_rationales import calibrate_rationales, filter_by_con
 from bridgekd.stages.model_backend import wrap_local_model
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.select_questions import build_select_settings
+from bridgekd.stages.train import choose_half
 from bridgekd.variants import VariantRef
 from tiny_models import write_tiny
 
@@ -64,6 +66,35 @@ def test_measure_without_gold_answers_scores_the_pool(tiny, measure):
     assert len(scores) == 60
     assert all(s.difficulty >= 0 for s in scores)
     assert len({s.difficulty for s in scores}) > 1 or measure not in ("entropy", "margin")
+
+
+def test_pass_rates_of_two_measures_share_the_samples_of_the_untouched_assistant(tiny):
+    for measure in ("pass_rate", "learnability"):
+        name = f"select.difficulty={{name: {measure}, n_samples: 2}}"
+        bridgekd.run(tiny, overrides=[name, "assistant.max_new_tokens=8"])
+    samples = artifact(tiny, "sample_rationales")  # one folder
+    assert json.loads((samples / "manifest.json").read_text())["inputs"]["model"][0]["stage"] == ""
+    rows = read_rows(samples / "rationales.parquet", Rationale)
+    assert Counter(row.id for row in rows) == dict.fromkeys({row.id for row in rows}, 2)
+    assert len({row.id for row in rows}) == 60
+
+
+def test_reducible_loss_is_of_models_that_learned_from_the_other_half(tiny):
+    bridgekd.run(tiny, overrides=["select.difficulty=reducible_loss"])
+    assert len(find_folders(tiny, "train_half")) == 4
+    rows = read_rows(artifact(tiny, "load_pool") / "pool.parquet", Example)
+    scores = read_rows(artifact(tiny, "score_pool") / "scores.parquet", Score)
+    pairs = {(row.domain, score.difficulty) for row, score in zip(rows, scores, strict=True)}
+    assert len(pairs) == len({row.domain for row in rows})
+    halves = [choose_half(60, half, 0).tolist() for half in (0, 1)]
+    assert sorted(halves[0] + halves[1]) == list(range(60))
+
+
+def test_strata_without_domains_and_embeddings_are_refused(tiny):
+    server = ["assistant.scoring_backend=server", "assistant.server={base_url: http://x/v1}"]
+    sets = ["select.difficulty=reducible_loss", "data.columns.domain=null", *server]
+    with pytest.raises(InputError, match=r"reducible_loss needs domains.*data.columns.domain"):
+        bridgekd.plan(tiny, overrides=sets)
 
 
 def test_pool_without_gold_answers_can_be_run(unlabeled):

@@ -84,6 +84,20 @@ def test_difficulty_by_sampled_answers_generates_them(recipe):
     assert answers.n_rows == 60 * 5
 
 
+def test_difficulty_by_other_stages_is_counted_there(recipe):
+    sets = ["select.difficulty={name: pass_rate, n_samples: 3}"]
+    ((samples,),) = count(recipe, "sample_rationales", sets)
+    assert (samples.n_rows, samples.has_rationale) == (60 * 3, True)
+    ((scoring,),) = count(recipe, "score_pool", sets)
+    assert (scoring.kind, scoring.n_rows) == (WorkKind.SCORING, 60)
+    sets = ["select.difficulty=reducible_loss", "assistant.warm_up_size=10%"]
+    sets += [f"assistant.warm_up_train.{key}=1" for key in ("epochs", "batch_size")]
+    trainings = [works[0].n_rows for works in count(recipe, "train_half", sets)]
+    assert sorted(trainings) == [6, 6, 30, 30]
+    ((once, halves),) = count(recipe, "score_pool", sets)
+    assert (once.n_rows, halves.n_rows) == (60, 2 * 60)
+
+
 def test_reference_model_of_distillation_is_counted(recipe):
     works = [w for part in count(recipe, "train_student", method="mentor_kd") for w in part]
     assert [w.kind for w in works][:2] == [WorkKind.TRAINING, WorkKind.SCORING]

@@ -78,7 +78,8 @@ def test_it_refuses_an_option_that_it_does_not_have(ref, measure):
 
 def test_it_counts_the_answers_that_it_scores(measure):
     n_answers = measure.count_answers(measure.options())
-    assert (n_answers >= 2) == (measure.score_answers is not None)
+    reads_texts = measure.score_answers is not None or measure.score_pass_rate is not None
+    assert (n_answers >= 2) == reads_texts
 
 
 @given(log_likelihoods=CHOICES)
@@ -98,8 +99,28 @@ def test_different_answers_are_harder_than_equal_ones_in_any_order(measure, answ
         assert (score > equal) == (len(set(answers)) > 1)
 
 
+@given(p=st.floats(0, 1))
+def test_the_difficulty_of_a_pass_rate_is_in_0_to_1_and_0_if_all_samples_are_right(measure, p):
+    if measure.score_pass_rate is not None:
+        assert 0 <= measure.score_pass_rate(p) <= 1
+        assert measure.score_pass_rate(1.0) == 0
+
+
+@given(
+    pairs=st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1, max_size=20),
+    shift=st.floats(0.1, 5),
+)
+def test_a_larger_reduction_is_harder_in_any_order_of_the_pool(measure, pairs, shift):
+    if measure.score_reduction is not None:
+        reduction, strata = (np.array(column) for column in zip(*pairs, strict=True))
+        score = measure.score_reduction(reduction, strata)
+        assert np.isfinite(score).all()
+        assert measure.score_reduction(reduction[::-1], strata[::-1])[::-1] == pytest.approx(score)
+        assert (measure.score_reduction(reduction + shift, strata) > score).all()
+
+
 def test_a_model_scores_every_question_alone_as_in_a_batch(measure, local):
-    if measure.score_answers is None:
+    if measure.reads_model:
         size = {"measure": measure, "max_new_tokens": 4, "batch_size": 3}
         together = lm.score_examples(local, QUESTIONS, **size).difficulty
         alone = [lm.score_examples(local, [example], **size).difficulty[0] for example in QUESTIONS]
@@ -109,6 +130,7 @@ def test_a_model_scores_every_question_alone_as_in_a_batch(measure, local):
 
 def test_a_measure_has_exactly_one_source():
     words = {"name": "x", "title": "X", "summary": "X.", "paper": "", "options": NoOptions}
-    for sources in ({}, {"needs_gold": True, "score_answers": len}):
-        with pytest.raises(ValueError, match="has either needs_gold, or"):
+    loss = {"scores_loss": True}
+    for sources in ({}, {**loss, "score_answers": len}, {**loss, "score_choices": len}):
+        with pytest.raises(ValueError, match="has either scores_loss, or"):
             DifficultyMeasure(**words, **sources)

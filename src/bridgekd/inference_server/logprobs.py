@@ -46,7 +46,7 @@ def score_examples(
     probability of every token of the vocabulary. Raises InputError for an example without choices.
     """
     difficulty = np.zeros(len(examples), dtype=np.float64)
-    if measure is not None and measure.needs_gold:
+    if measure is not None and measure.scores_loss:
         rows = server.tokenizer.build_gold_rows(examples)
         difficulty = -_average(rows, compute_logprobs(server, rows, progress=progress, label=label))
     elif measure is not None:

@@ -54,7 +54,7 @@ def score_examples(
 ) -> ScoredExamples:
     """Return difficulty and embedding of every example, in order.
 
-    Without a measure the difficulty is 0. With a measure that needs gold answers it is
+    Without a measure the difficulty is 0. With a measure that scores the loss it is
     d_i = -(1/T_y) sum_t log p(y_t | x, y_<t) in nats, over the tokens of the gold answer; `Answer:`
     and the end token do not count. (BRIDGE states "loss-based scoring"; this formula is our
     reading.) With another measure, `score_choices` gets the mean log-likelihood of each choice,
@@ -92,7 +92,7 @@ def score_examples(
             chunk = examples[start : start + part]
             if measure is None:
                 _embed_only(local, chunk, batch_size, keep)
-            elif measure.needs_gold:
+            elif measure.scores_loss:
                 _score_gold(local, chunk, batch_size, keep)
             else:
                 _score_choices(local, chunk, measure, batch_size, keep)

@@ -145,7 +145,13 @@ class WorkCounter:
         yield self._make(planned, WorkKind.SCORING, n_rows, name, has_rationale=False)
         if isinstance(settings, ScorePoolSettings):
             measure = MEASURES.load(settings.difficulty)
-            n_texts = measure.count_answers(MEASURES.parse_options(settings.difficulty))
+            if measure.score_reduction is not None:  # two models score each half of the pool
+                yield self._make(
+                    planned, WorkKind.SCORING, 2 * n_rows, "halves", has_rationale=False
+                )
+            n_texts = 0
+            if measure.score_answers is not None:
+                n_texts = measure.count_answers(MEASURES.parse_options(settings.difficulty))
             if n_rows := n_rows * max(n_texts, measure.score_tokens is not None):
                 yield self._make(planned, WorkKind.GENERATION, n_rows, has_rationale=False)
 
@@ -219,9 +225,12 @@ class WorkCounter:
             return len(self._data.instructions)
         if "rationales" in planned.inputs:
             return sum(self._count_rationales(a) for a in planned.inputs["rationales"])
-        size = settings.rows.size if isinstance(settings.rows, AnswerRows) else None
-        n_pool = self._count_pool(planned)
-        return n_pool if size is None else resolve_count(size, n_pool)
+        n_pool = n_rows = self._count_pool(planned)
+        if not isinstance(settings.rows, AnswerRows):
+            return n_pool
+        if settings.rows.half is not None:
+            n_rows = n_pool // 2
+        return n_rows if settings.rows.size is None else resolve_count(settings.rows.size, n_pool)
 
     def _count_rationales(self, artifact: Artifact) -> int:
         """Return the rationales of a stage; for a planned purchase, as if all answers are kept."""

@@ -21,7 +21,12 @@ from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.paths import resolve_path
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.report.stage import ReportSettings, report
-from bridgekd.stages.annotate import annotate, build_annotate_settings
+from bridgekd.stages.annotate import (
+    annotate,
+    build_annotate_settings,
+    build_sample_settings,
+    sample_rationales,
+)
 from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
 from bridgekd.stages.early_stopping import PromptMode
@@ -44,18 +49,23 @@ from bridgekd.stages.score_pool import (
     EmbedPoolSettings,
     build_score_pool_settings,
     count_committee,
+    count_samples,
     embed_pool,
+    needs_halves,
     score_pool,
 )
 from bridgekd.stages.select_questions import build_select_settings, select_questions
 from bridgekd.stages.train import (
+    HALVES,
     TrainSettings,
     build_assistant_settings,
+    build_half_settings,
     build_instruct_settings,
     build_student_settings,
     build_warm_up_settings,
     instruct_student,
     train_assistant,
+    train_half,
     train_student,
     warm_up,
 )
@@ -189,10 +199,35 @@ class Run:
         """Return the scores of the pool, and its embeddings if select.embedding_model is set."""
         settings = build_score_pool_settings(self.recipe, self.folder)
         members = [self.warm_up(pool, member) for member in range(1, count_committee(settings))]
-        scores = self.make(score_pool, settings, pool, assistant, *members)
+        n_samples = count_samples(settings)
+        samples = self.sample_untouched(pool, n_samples) if n_samples else None
+        halves = self.train_halves(pool) if needs_halves(settings) else []
+        scores = self.make(
+            score_pool, settings, pool, assistant, *members, samples=samples, halves=halves
+        )
         if self.encoder is None:
             return scores, None
         return scores, self.make(embed_pool, EmbedPoolSettings(), pool, self.encoder)
+
+    def sample_untouched(self, pool: Artifact, n_samples: int) -> Artifact:
+        """Return `n_samples` rationales per question of the assistant before its warm-up."""
+        settings = build_sample_settings(self.recipe, n_samples)
+        return self.make(sample_rationales, settings, pool, self.assistant)
+
+    def train_halves(self, pool: Artifact) -> list[Artifact]:
+        """Return for each half of the pool the assistant, warmed up on some of its gold answers,
+        and then trained on all of them.
+        """
+        models = []
+        size = self.recipe.assistant.warm_up_size
+        for half in HALVES:
+            before = self.assistant
+            if size not in (0, "0%"):
+                settings = build_half_settings(self.recipe, half, size)
+                before = self.make(train_half, settings, before, pool)
+            settings = build_half_settings(self.recipe, half, None)
+            models += [before, self.make(train_half, settings, before, pool)]
+        return models
 
     def select_questions(
         self,

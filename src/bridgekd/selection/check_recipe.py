@@ -52,6 +52,11 @@ def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: 
         )
     has_choices = answer_type.has_choices
     from_server = recipe.assistant.scoring_backend == "server"
+    if measure.score_reduction and from_server and recipe.data.columns.domain is None:
+        raise InputError(
+            f"{subject} needs domains, or the embeddings that assistant.scoring_backend: server "
+            "does not provide. Set data.columns.domain, or assistant.scoring_backend: transformers."
+        )
     if from_server and measure.needs_token_probabilities(has_choices):
         usable = _join_names(
             [m.name for m in MEASURES if not m.needs_token_probabilities(has_choices)]

@@ -5,6 +5,7 @@ Score-based strategies crowd into the groups that they score highest. Proportion
 questions inside each group.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from bridgekd.selection.ranking import SelectionPool
 
 QuotaGroups = Literal["domain", "cluster"]
 PICKS_PER_CLUSTER, MAX_CLUSTERS = 10, 50  # ours: a quota of ten picks can follow its share
+QUESTIONS_PER_STRATUM = 100  # ours: the mean over so many has a tenth of one question's noise
 
 
 def allocate_quotas(sizes: np.ndarray, total: int) -> np.ndarray:
@@ -30,6 +32,19 @@ def allocate_quotas(sizes: np.ndarray, total: int) -> np.ndarray:
     order = np.argsort(-np.round(exact - quotas, 9), kind="stable")
     quotas[order[: total - quotas.sum()]] += 1
     return np.asarray(quotas)
+
+
+def choose_strata(domains: Sequence[str], embeddings: np.ndarray, seed: int) -> np.ndarray:
+    """Return the number of each question's stratum, [n]: its domain; without domains its cluster.
+
+    Clusters are those of k-means on `embeddings` [n, d], one for QUESTIONS_PER_STRATUM questions
+    and at most 50.
+    """
+    names, numbers = np.unique(np.array(domains), return_inverse=True)
+    k = min(MAX_CLUSTERS, len(domains) // QUESTIONS_PER_STRATUM)
+    if len(names) > 1 or k < 2 or not embeddings.shape[1]:
+        return np.asarray(numbers)
+    return run_k_means(embeddings, k, seed).pick
 
 
 def group_pool(pool: SelectionPool, by: QuotaGroups, n_selected: int, seed: int) -> np.ndarray:

@@ -22,12 +22,15 @@ from bridgekd.records import Example, Score
 from bridgekd.selection.check_recipe import check_measure
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.difficulty.n_distinct_answers import count_distinct
+from bridgekd.selection.quotas import choose_strata
 from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.check_rationales import calibrate_confidence
 from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
+from bridgekd.stages.pass_rates import read_pass_rates
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stages.token_limit import resolve_token_limit
+from bridgekd.stages.train import HALVES, choose_half
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantSettings
 
@@ -73,7 +76,7 @@ def build_score_pool_settings(recipe: Recipe, folder: Path) -> ScorePoolSettings
     return ScorePoolSettings(
         difficulty=settings,
         max_new_tokens=0 if measure.needs_gold else recipe.assistant.max_new_tokens,
-        seed=recipe.seed if measure.samples_answers else 0,
+        seed=recipe.seed if measure.samples_answers or measure.score_reduction else 0,
         scoring=recipe.assistant.scoring_backend,
     )
 
@@ -84,6 +87,19 @@ def count_committee(settings: ScorePoolSettings) -> int:
     if not measure.needs_committee:
         return 1
     return measure.count_answers(MEASURES.parse_options(settings.difficulty))
+
+
+def count_samples(settings: ScorePoolSettings) -> int:
+    """Return the number of rationales of the untouched assistant that the measure needs."""
+    measure = MEASURES.load(settings.difficulty)
+    if measure.score_pass_rate is None:
+        return 0
+    return measure.count_answers(MEASURES.parse_options(settings.difficulty))
+
+
+def needs_halves(settings: ScorePoolSettings) -> bool:
+    """Return whether the measure needs assistants that were trained on halves of the pool."""
+    return MEASURES.load(settings.difficulty).score_reduction is not None
 
 
 def build_uncertainty_settings(recipe: Recipe, n_samples: int) -> StudentUncertaintySettings:
@@ -105,12 +121,16 @@ def score_pool(
     pool: Artifact,
     model: Artifact,
     *committee: Artifact,
+    samples: Artifact | None = None,
+    halves: Sequence[Artifact] = (),
 ) -> ScorePoolStats:
     """Write the difficulty of every question for the warm assistant, and its embedding from the
     same pass. A server gives no embeddings.
 
     For a measure that scores answers, the assistant and its `committee` generate them, and the pass
-    is only for the embeddings.
+    is only for the embeddings. So it is for a measure that scores `samples`, rationales of the
+    untouched assistant, or `halves`: for each half of the pool, the assistant before and after the
+    training on it.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     measure = MEASURES.load(settings.difficulty)
@@ -123,7 +143,7 @@ def score_pool(
     with open_backend(model, settings.scoring, output_dir, ctx) as backend:
         scored = backend.score_examples(
             examples,
-            measure=None if measure.score_answers else measure,
+            measure=measure if measure.reads_model else None,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             progress=ctx.progress,
@@ -142,6 +162,14 @@ def score_pool(
     if measure.score_answers:
         answers = extract_answers(examples, answer_texts, answer_type)
         difficulty = np.array([measure.score_answers(each) for each in answers])
+    if measure.score_pass_rate is not None:
+        assert samples is not None, "a measure of pass rates has samples as an input"
+        pass_rates = read_pass_rates(samples, examples, answer_type)
+        difficulty = np.array([measure.score_pass_rate(p) for p in pass_rates.tolist()])
+    if measure.score_reduction is not None:
+        reduction = _compute_reduction(output_dir, settings, ctx, examples, halves)
+        strata = choose_strata([e.domain for e in examples], scored.embeddings, settings.seed)
+        difficulty = measure.score_reduction(reduction, strata)
     _write_scores(output_dir, examples, difficulty)
     if scored.embeddings.shape[1]:
         np.save(output_dir / "embeddings.npy", scored.embeddings)
@@ -150,6 +178,30 @@ def score_pool(
         mean_difficulty=round(float(np.mean(difficulty)), 4),
         generation=generator.report_speed(),
     )
+
+
+def _compute_reduction(
+    output_dir: Path,
+    settings: ScorePoolSettings,
+    ctx: RunContext,
+    examples: Sequence[Example],
+    halves: Sequence[Artifact],
+) -> np.ndarray:
+    """Return the reduction of each question's loss by training on the other half, [n] in nats."""
+    reduction = np.zeros(len(examples))
+    for half, other, models in zip(HALVES, HALVES[::-1], (halves[:2], halves[2:]), strict=True):
+        others = choose_half(len(examples), other, settings.seed)
+        held_out = [examples[i] for i in others]
+        for sign, model in zip((1, -1), models, strict=True):
+            with open_backend(model, settings.scoring, output_dir, ctx) as backend:
+                scored = backend.score_examples(
+                    held_out,
+                    batch_size=ctx.runtime.assistant_batch_size,
+                    progress=ctx.progress,
+                    label=f"score half {half}",
+                )
+            reduction[others] += sign * scored.difficulty
+    return reduction
 
 
 @stage(version=2, kind=WorkKind.SCORING, title="Embeddings of the pool")

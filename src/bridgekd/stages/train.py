@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bridgekd import lm
 from bridgekd.errors import InputError
@@ -45,14 +46,22 @@ from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
+Half = Literal[0, 1]
+HALVES: tuple[Half, Half] = (0, 1)
 
 
 class AnswerRows(FrozenModel):
-    """Gold answers of the pool: `size` sampled ones, or all if it is None."""
+    """Gold answers of the pool, or of its `half`: `size` sampled ones, or all if it is None."""
 
     source: Literal["answers"] = "answers"
     size: CountOrPercent | None
     answer_weight: float
+    half: Half | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_no_half(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # A training on the whole pool keeps its fingerprint.
+        return {k: v for k, v in serialize(self).items() if (k, v) != ("half", None)}
 
 
 class RationaleRows(FrozenModel):
@@ -99,6 +108,17 @@ def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
     rows = AnswerRows(size=recipe.assistant.warm_up_size, answer_weight=1.0)
     settings = _build_settings(recipe, "assistant", rows, recipe.assistant.warm_up_train)
     return settings.model_copy(update={"seed": recipe.seed + SEED_STEP * member})
+
+
+def build_half_settings(recipe: Recipe, half: Half, size: CountOrPercent | None) -> TrainSettings:
+    """Return a training as in the warm-up, on `size` questions of one half of the pool."""
+    rows = AnswerRows(size=size, answer_weight=1.0, half=half)
+    return _build_settings(recipe, "assistant", rows, recipe.assistant.warm_up_train)
+
+
+def choose_half(n: int, half: Half, seed: int) -> np.ndarray:
+    """Return the rows of a random half of a pool of `n` questions, ascending."""
+    return np.sort(make_rng(seed, "halves").permutation(n)[half::2])
 
 
 def build_assistant_settings(recipe: Recipe) -> TrainSettings:
@@ -191,6 +211,7 @@ def train(
 
 
 warm_up = train.with_name("warm_up", "Assistant, warm-up")
+train_half = train.with_name("train_half", "Assistant, on half of the pool")
 instruct_student = train.with_name("instruct_student", "Student, instruction")
 train_assistant = train.with_name("train_assistant", "Assistant, trained")
 train_student = train.with_name("train_student", "Student, trained")
@@ -213,8 +234,10 @@ def describe_long_targets(settings: TrainSettings, n_tokens: int) -> str | None:
 
 def choose_warm_up_examples(pool: Sequence[Example], settings: TrainSettings) -> list[Example]:
     """Return the examples of the pool whose gold answers are the rows, in their order."""
-    labeled = [e for e in pool if e.answer is not None]
-    size = settings.rows.size if isinstance(settings.rows, AnswerRows) else None
+    assert isinstance(settings.rows, AnswerRows)
+    size, half = settings.rows.size, settings.rows.half
+    rows = range(len(pool)) if half is None else choose_half(len(pool), half, settings.seed)
+    labeled = [e for e in (pool[i] for i in rows) if e.answer is not None]
     if not labeled:
         raise InputError(
             "The pool has no gold answer to train on. Set assistant.warm_up_size: 0 and a "

@@ -9,5 +9,5 @@ MEASURE = DifficultyMeasure(
     summary="The mean loss of the gold answer's tokens.",
     paper="arXiv 2512.20403",
     options=NoOptions,
-    needs_gold=True,
+    scores_loss=True,
 )
