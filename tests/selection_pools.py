@@ -54,6 +54,7 @@ def rank(
     domains=(),
     asked=(),
     quotas=None,
+    mix=None,
     **options,
 ):
     """Return the ranking by a strategy, or by its name."""
@@ -67,6 +68,7 @@ def rank(
         domains=domains,
         already_queried=asked,
         quotas=quotas,
+        mix=mix,
         n_selected=n,
         seed=seed,
     )

@@ -73,7 +73,7 @@ def test_pass_rates_of_two_measures_share_the_samples_of_the_untouched_assistant
         name = f"select.difficulty={{name: {measure}, n_samples: 2}}"
         bridgekd.run(tiny, overrides=[name, "assistant.max_new_tokens=8"])
     samples = artifact(tiny, "sample_rationales")  # one folder
-    assert json.loads((samples / "manifest.json").read_text())["inputs"]["model"][0]["stage"] == ""
+    assert json.loads((samples / "manifest.json").read_text())["inputs"]["model"][0]["stage"] == "model"
     rows = read_rows(samples / "rationales.parquet", Rationale)
     assert Counter(row.id for row in rows) == dict.fromkeys({row.id for row in rows}, 2)
     assert len({row.id for row in rows}) == 60
@@ -250,6 +250,41 @@ def test_quotas_are_those_of_the_recipes_own_strategy(tiny):
     named = build_select_settings(recipe, tiny.parent, strategy=VariantRef(name="random"))
     assert own.quotas == "domain" == own.model_dump()["quotas"]
     assert named.quotas is None and "quotas" not in named.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("mixture", ["gap", "{name: learnable, n_samples: 2}"])
+def test_mixture_makes_what_it_needs_and_sets_the_quotas(tiny, mixture):
+    sets = [f"select.mixture={mixture}", "select.quotas=domain", "select.strategy=random"]
+    bridgekd.run(tiny, overrides=[*sets, "assistant.max_new_tokens=8"])
+    inputs = json.loads((artifact(tiny, "select_questions") / "manifest.json").read_text())
+    stages = [(name, ref["stage"]) for name, refs in inputs["inputs"].items() for ref in refs]
+    needed = {"gap": [("losses", "score_pool")] * 2}.get(mixture, [("samples", "sample_rationales")])
+    assert stages[-len(needed) :] == needed
+
+
+def test_mixture_that_is_the_pool_keeps_the_fingerprint(tiny):
+    sets = ["select.quotas=domain", "select.strategy=random"]
+    plain, as_is, even = (
+        build_select_settings(load_recipe(tiny, [*sets, *more]), tiny.parent)
+        for more in ([], ["select.mixture=as_is"], ["select.mixture=even"])
+    )
+    assert plain == as_is and "mixture" not in plain.model_dump(mode="json")
+    assert even.mixture is not None and even.mixture.name == "even"
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["select.mixture=even"], r"select.mixture: even divides.*Set select.quotas to domain or"),
+        (
+            ["select.mixture=gap", "select.quotas=domain", *UNLABELED, "select.difficulty=entropy"],
+            "select.mixture: gap needs gold answers",
+        ),
+    ],
+)
+def test_mixture_without_groups_or_gold_answers_is_refused(tiny, sets, message):
+    with pytest.raises(InputError, match=message):
+        bridgekd.plan(tiny, overrides=sets)
 
 
 def test_quotas_by_cluster_need_embeddings(tiny):

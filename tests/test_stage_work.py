@@ -91,7 +91,8 @@ def test_difficulty_by_other_stages_is_counted_there(recipe):
     ((scoring,),) = count(recipe, "score_pool", sets)
     assert (scoring.kind, scoring.n_rows) == (WorkKind.SCORING, 60)
     sets = ["select.difficulty=reducible_loss", "assistant.warm_up_size=10%"]
-    sets += [f"assistant.warm_up_train.{key}=1" for key in ("epochs", "batch_size")]
+    one = {"updates": "null", "epochs": 1, "batch_size": 1}
+    sets += [f"assistant.warm_up_train.{key}={value}" for key, value in one.items()]
     trainings = [works[0].n_rows for works in count(recipe, "train_half", sets)]
     assert sorted(trainings) == [6, 6, 30, 30]
     ((once, halves),) = count(recipe, "score_pool", sets)

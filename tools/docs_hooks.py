@@ -24,6 +24,7 @@ from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.methods import METHODS
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.teacher.transports import TRANSPORTS
 from bridgekd.variants import Registry, Variant, VariantRef
@@ -243,6 +244,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "methods": lambda: render_variants(METHODS),
     "strategies": lambda: render_variants(STRATEGIES),
     "difficulties": lambda: render_variants(MEASURES),
+    "mixtures": lambda: render_variants(MIXTURES),
     "objectives": lambda: render_variants(OBJECTIVES),
     "transports": lambda: render_variants(TRANSPORTS),
     "graders": lambda: render_variants(GRADERS),

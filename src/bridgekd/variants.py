@@ -1,4 +1,5 @@
-"""Variants: methods, strategies, difficulties, objectives, graders and transports, one file each.
+"""Variants: methods, strategies, difficulties, mixtures, objectives, graders and transports, one
+file each.
 
 Each type of variant has a `Registry`. It finds the modules of its package that define the constant
 of the type (for example `STRATEGY`), the entry points of installed packages, and the file that a

@@ -203,6 +203,17 @@ def test_with_quotas_every_domain_gets_its_share_of_each_beginning(strategy, n_s
         assert (np.abs(taken - np.array([3, 2, 2]) * n / 7) <= 1.01).all()
 
 
+def test_a_mixture_sets_the_shares_of_the_quotas(strategy):
+    ids, difficulty, embeddings = make_pool(140, 8)
+    domains = np.array(get_domains(ids))  # sizes of 40 (maps), 60 (sums) and 40 (tales)
+    ranking = rank(
+        strategy, ids, difficulty, embeddings, 20, domains=domains.tolist(), quotas="domain",
+        mix=lambda rows, groups: np.array([0.1, 0.2, 0.7]),
+    )  # fmt: skip
+    names, counts = np.unique(domains[ranking.rows[:20]], return_counts=True)
+    assert (names.tolist(), counts.tolist()) == (["maps", "sums", "tales"], [2, 4, 14])
+
+
 def test_quotas_by_cluster_limit_the_picks_of_each_cluster(strategy):
     ids, difficulty, embeddings = make_groups([180, 20])
     ranking = rank(strategy, ids, difficulty, embeddings, 20, quotas="cluster")

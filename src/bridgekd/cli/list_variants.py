@@ -11,6 +11,7 @@ from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.methods import METHODS
 from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.teacher.transports import TRANSPORTS
 from bridgekd.variants import Variant
@@ -19,6 +20,7 @@ REGISTRIES: Mapping[VariantType, Iterable[Variant]] = {
     "methods": METHODS,
     "strategies": STRATEGIES,
     "difficulties": MEASURES,
+    "mixtures": MIXTURES,
     "objectives": OBJECTIVES,
     "transports": TRANSPORTS,
     "graders": GRADERS,

@@ -16,6 +16,7 @@ from bridgekd.messages import format_text, format_value
 from bridgekd.paths import resolve_path
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
+from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.variants import Registry
 
@@ -25,6 +26,7 @@ _REGISTRIES: Registries = {
     "data.answer_type": GRADERS,
     "select.strategy": STRATEGIES,
     "select.difficulty": MEASURES,
+    "select.mixture": MIXTURES,
 }
 _PATHS = (
     "data.train", "data.test", "teacher.prompt.few_shot", "student.instruction_data",

@@ -69,6 +69,7 @@ class SelectOptions(FrozenModel):
         strategy: Selection strategy.
         quotas: Each domain (`domain`) or k-means cluster (`cluster`) gets its share of the picks
             of `strategy`. Default: no quotas.
+        mixture: Shares of the quotas. Default: those of the pool.
         difficulty: Measure of difficulty.
         embedding_transform: Transform of the embeddings before distances are computed.
         n_rounds: Rounds of selection. The assistant is trained again between two rounds.
@@ -77,6 +78,7 @@ class SelectOptions(FrozenModel):
 
     strategy: VariantRef = VariantRef(name="bridge_greedy")
     quotas: Literal["domain", "cluster"] | None = None
+    mixture: VariantRef = VariantRef(name="as_is")
     difficulty: VariantRef = VariantRef(name="loss")
     embedding_transform: Literal["none", "center"] = "center"
     n_rounds: int = Field(1, ge=1, le=100)

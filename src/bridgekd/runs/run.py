@@ -47,6 +47,7 @@ from bridgekd.stages.query_teacher import (
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.score_pool import (
     EmbedPoolSettings,
+    build_loss_settings,
     build_score_pool_settings,
     count_committee,
     count_samples,
@@ -229,6 +230,16 @@ class Run:
             models += [before, self.make(train_half, settings, before, pool)]
         return models
 
+    def score_losses(self, pool: Artifact) -> list[Artifact]:
+        """Return the losses of the gold answers for the instructed student and the warm assistant."""
+        models: list[tuple[Role, Artifact]] = [
+            ("student", self.instruct_student()), ("assistant", self.warm_up(pool)),
+        ]  # fmt: skip
+        return [
+            self.make(score_pool, build_loss_settings(self.recipe, role), pool, model)
+            for role, model in models
+        ]
+
     def select_questions(
         self,
         pool: Artifact,
@@ -248,7 +259,15 @@ class Run:
         settings = build_select_settings(
             self.recipe, self.folder, strategy=ref, budget_slice=budget_slice, queries=queries
         )
-        return self.make(select_questions, settings, pool, scores, embeddings, earlier)
+        samples, losses = None, []
+        if settings.n_mixture_samples:
+            samples = self.sample_untouched(pool, settings.n_mixture_samples)
+        if settings.needs_losses:
+            losses = self.score_losses(pool)
+        return self.make(
+            select_questions, settings, pool, scores, embeddings, earlier,
+            samples=samples, losses=losses,
+        )  # fmt: skip
 
     def query_teacher(
         self,

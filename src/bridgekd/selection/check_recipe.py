@@ -7,6 +7,7 @@ from bridgekd.grading.answer_type import AnswerType
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.measure import DifficultyMeasure
+from bridgekd.selection.mixture import Mixture
 from bridgekd.selection.quotas import QuotaGroups
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import Strategy
@@ -31,6 +32,20 @@ def check_strategy(
             f"The strategy {strategy.name} needs embeddings, which assistant.scoring_backend: "
             "server does not provide. Set select.embedding_model to a sentence-transformers model, "
             f"or use the strategy {usable}."
+        )
+
+
+def check_mixture(recipe: Recipe, mixture: Mixture[Any], options: Any) -> None:
+    """Raise InputError if the recipe has no groups to mix, or not what the mixture needs."""
+    if recipe.select.quotas is None:
+        raise InputError(
+            f"select.mixture: {mixture.name} divides the picks among groups, and select.quotas "
+            "names none. Set select.quotas to domain or cluster."
+        )
+    if recipe.data.unlabeled and (mixture.needs_losses or mixture.count_samples(options)):
+        raise InputError(
+            f"select.mixture: {mixture.name} needs gold answers, and data.unlabeled: true says "
+            "that some are missing. Set it to as_is, even or toward_even."
         )
 
 

@@ -57,6 +57,7 @@ def rank_pool(
     domains: Sequence[str] = (),
     already_queried: Collection[str] = (),
     quotas: QuotaGroups | None = None,
+    mix: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     n_selected: int,
     seed: int,
 ) -> Ranking:
@@ -66,7 +67,8 @@ def rank_pool(
     or [n, 0]; a np.memmap is copied only if ids are not in order. domains: [n], or empty.
     Ids in `already_queried` are not ranked; greedy strategies keep their distance from them.
     quotas: each domain or cluster gets its share of the picks, and the strategy ranks the questions
-    of each by themselves.
+    of each by themselves. mix: gets the rows that can be picked, [m], and their groups, [m]; it
+    returns the share of each group, [g]. By default a group has its share of these rows.
     """
     by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
     is_queried = np.array([ids[i] in already_queried for i in by_id], dtype=bool)
@@ -84,7 +86,8 @@ def rank_pool(
         ranking = strategy.rank(pool, n_selected, options, seed)
     else:
         groups = group_pool(pool, quotas, n_selected, seed)
-        ranking = rank_in_groups(strategy, options, pool, groups, n_selected, seed)
+        shares = None if mix is None or not len(pool) else mix(row_of, groups)
+        ranking = rank_in_groups(strategy, options, pool, groups, n_selected, seed, shares)
     row_or_none = np.append(row_of, -1)  # index -1 is "no nearest pick"
     return replace(ranking, rows=row_of[ranking.rows], nearest=row_or_none[ranking.nearest])
 
@@ -96,13 +99,15 @@ def rank_in_groups(
     groups: np.ndarray,
     n_selected: int,
     seed: int,
+    shares: np.ndarray | None = None,
 ) -> Ranking:
-    """Return the ranking in which each of `groups` [n] has its proportional quota of the picks.
+    """Return the ranking in which each of `groups` [n] has a quota of the picks by `shares` [g].
 
     The strategy ranks each group as a pool of its own, also by difficulty relative to the others.
-    Every beginning of the selection has about the shares of the pool, as does the rest.
+    Every beginning of the selection has about these shares. By default they are those of the pool,
+    as are those of the rest.
     """
-    quotas = allocate_quotas(np.bincount(groups), n_selected)
+    quotas = allocate_quotas(np.bincount(groups), n_selected, shares)
     position, score = np.empty(len(pool)), np.empty(len(pool))
     n_filled, is_picked = 0, np.zeros(len(pool), dtype=bool)
     for group in np.unique(groups):

@@ -17,7 +17,7 @@ from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.io.row_files import write_rows
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.prompts import render_answer_prompt, render_cot_prompt, render_question
-from bridgekd.recipe import ConfidenceOptions, FrozenModel, Recipe, TokenLimit
+from bridgekd.recipe import ConfidenceOptions, FrozenModel, Recipe, Role, TokenLimit
 from bridgekd.records import Example, Score
 from bridgekd.selection.check_recipe import check_measure
 from bridgekd.selection.difficulty import MEASURES
@@ -32,7 +32,7 @@ from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stages.token_limit import resolve_token_limit
 from bridgekd.stages.train import HALVES, choose_half
 from bridgekd.throughput import WorkKind
-from bridgekd.variants import VariantSettings
+from bridgekd.variants import VariantRef, VariantSettings
 
 
 class ScorePoolSettings(BackendSettings):
@@ -78,6 +78,16 @@ def build_score_pool_settings(recipe: Recipe, folder: Path) -> ScorePoolSettings
         max_new_tokens=0 if measure.needs_gold else recipe.assistant.max_new_tokens,
         seed=recipe.seed if measure.samples_answers or measure.score_reduction else 0,
         scoring=recipe.assistant.scoring_backend,
+    )
+
+
+def build_loss_settings(recipe: Recipe, role: Role) -> ScorePoolSettings:
+    """Return the scoring of the gold answers by their loss. The student is in this process."""
+    return ScorePoolSettings(
+        difficulty=MEASURES.resolve(VariantRef(name="loss")),
+        max_new_tokens=0,
+        seed=0,
+        scoring=recipe.assistant.scoring_backend if role == "assistant" else "transformers",
     )
 
 

@@ -1,6 +1,6 @@
 """Which questions to pay for: a ranking of the pool."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -10,22 +10,29 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
 from bridgekd.io.artifact_store import Artifact, Planned, Stats, stage
 from bridgekd.io.damage import translate_damage
+from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.io.row_files import read_column, write_columns
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe
 from bridgekd.records import Completion, Example, Pick, Score
-from bridgekd.selection.check_recipe import check_strategy
+from bridgekd.selection.check_recipe import check_mixture, check_strategy
 from bridgekd.selection.diversity import center_embeddings
+from bridgekd.selection.mixture import GroupEvidence, compute_shares
+from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.quotas import QuotaGroups
 from bridgekd.selection.representativeness import SelectionCheck, compare_with_random
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
+from bridgekd.stages.pass_rates import read_pass_rates
 from bridgekd.stages.run_context import RunContext
 from bridgekd.variants import VariantRef, VariantSettings
+
+AS_IS = VariantRef(name="as_is")
 
 
 class SelectSettings(FrozenModel):
     strategy: VariantSettings
     quotas: QuotaGroups | None = None
+    mixture: VariantSettings | None = None
     queries: CountOrPercent | None
     budget_slice: BudgetSlice
     center_embeddings: bool
@@ -33,8 +40,21 @@ class SelectSettings(FrozenModel):
 
     @model_serializer(mode="wrap")
     def _omit_no_quotas(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # A selection without quotas keeps its fingerprint.
-        return {k: v for k, v in serialize(self).items() if (k, v) != ("quotas", None)}
+        # A selection without quotas, or with those of the pool, keeps its fingerprint.
+        omitted = [("quotas", None), ("mixture", None)]
+        return {k: v for k, v in serialize(self).items() if (k, v) not in omitted}
+
+    @property
+    def n_mixture_samples(self) -> int:
+        """The number of rationales of the untouched assistant that the mixture needs."""
+        if self.mixture is None:
+            return 0
+        return MIXTURES.load(self.mixture).count_samples(MIXTURES.parse_options(self.mixture))
+
+    @property
+    def needs_losses(self) -> bool:
+        """Whether the mixture needs the losses of student and assistant."""
+        return self.mixture is not None and MIXTURES.load(self.mixture).needs_losses
 
 
 class SelectStats(Stats):
@@ -57,16 +77,21 @@ def build_select_settings(
     """Return what a selection depends on; by default, the recipe's own strategy and budget.
 
     Options that the strategy does not use are constants, so that changing them redoes nothing. The
-    recipe's quotas are those of its own strategy.
+    recipe's quotas and mixture are those of its own strategy.
     """
     resolved = STRATEGIES.resolve(strategy or recipe.select.strategy, folder)
     variant = STRATEGIES.load(resolved)
     quotas = recipe.select.quotas if strategy is None else None
     check_strategy(recipe, variant, quotas)
+    mixture = MIXTURES.resolve(recipe.select.mixture, folder)
+    is_mixed = mixture != MIXTURES.resolve(AS_IS, folder) and strategy is None
+    if is_mixed:
+        check_mixture(recipe, MIXTURES.load(mixture), MIXTURES.parse_options(mixture))
     is_centered = recipe.select.embedding_transform != "none"
     return SelectSettings(
         strategy=resolved,
         quotas=quotas,
+        mixture=mixture if is_mixed else None,
         queries=recipe.budget.queries if queries is None else queries,
         budget_slice=budget_slice,
         center_embeddings=is_centered or not (variant.needs_embeddings or quotas == "cluster"),
@@ -83,11 +108,15 @@ def select_questions(
     scores: Artifact | None = None,
     embeddings: Artifact | None = None,
     earlier: Sequence[Artifact] = (),
+    *,
+    samples: Artifact | None = None,
+    losses: Sequence[Artifact] = (),
 ) -> SelectStats:
     """Write the selected questions in the order of picking, then the rest.
 
     `embeddings` replace those of the scores. The ranking leaves out the questions of the `earlier`
-    purchases, and new picks keep their distance from them.
+    purchases, and new picks keep their distance from them. A mixture needs `samples` of the
+    untouched assistant, or the `losses` of student and assistant.
     """
     ids, domains = (read_column(pool.path / "pool.parquet", Example, n) for n in ("id", "domain"))
     difficulty, vectors = np.zeros(len(ids)), np.empty((len(ids), 0), dtype=np.float32)
@@ -107,6 +136,7 @@ def select_questions(
         domains=domains,
         already_queried={id for path in purchases for id in read_column(path, Completion, "id")},
         quotas=settings.quotas,
+        mix=_build_mix(settings, _read_evidence(pool, samples, losses)),
         n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.budget_slice),
         seed=settings.seed,
     )
@@ -118,6 +148,36 @@ def select_questions(
         mean_distance=None if distance is None else round(float(distance.mean()), 6),
         max_distance=None if distance is None else round(float(distance.max()), 6),
     )
+
+
+def _read_evidence(
+    pool: Artifact, samples: Artifact | None, losses: Sequence[Artifact]
+) -> dict[str, np.ndarray]:
+    """Return the columns of `GroupEvidence` that the mixture needs, [n] each."""
+    columns: dict[str, np.ndarray] = {}
+    if samples is not None:
+        columns["pass_rates"] = read_pass_rates(samples, read_pool(pool), read_answer_type(pool))
+    if losses:
+        for name, scores in zip(("losses", "reference_losses"), losses, strict=True):
+            values = read_column(scores.path / "scores.parquet", Score, "difficulty")
+            columns[name] = np.array(values)
+    return columns
+
+
+def _build_mix(
+    settings: SelectSettings, columns: Mapping[str, np.ndarray]
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """Return the function from rows [m] and their groups [m] to the shares of the groups [g]."""
+    if settings.mixture is None:
+        return None
+    mixture, options = MIXTURES.load(settings.mixture), MIXTURES.parse_options(settings.mixture)
+
+    def mix(rows: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        taken = {name: column[rows] for name, column in columns.items()}
+        evidence = GroupEvidence(groups, progress=settings.budget_slice[0], **taken)
+        return compute_shares(mixture, evidence, options)
+
+    return mix
 
 
 def find_embeddings(*artifacts: Artifact | None) -> Path | None:
@@ -171,9 +231,9 @@ def rank_without_models(
     strategy = STRATEGIES.load(select.strategy)
     if strategy.needs_difficulty or strategy.needs_embeddings or not strategy.is_nested:
         return None
-    if select.quotas == "cluster":
+    if select.quotas == "cluster" or "earlier" in source.inputs:
         return None
-    if "earlier" in source.inputs:
+    if select.n_mixture_samples or select.needs_losses:
         return None
     ids = [e.id for e in pool]
     ranking = rank_pool(
@@ -184,6 +244,7 @@ def rank_without_models(
         np.empty((len(ids), 0), dtype=np.float32),
         domains=[e.domain for e in pool],
         quotas=select.quotas,
+        mix=_build_mix(select, {}),
         n_selected=slice_amount(resolve_queries(select.queries, len(ids)), select.budget_slice),
         seed=select.seed,
     )
