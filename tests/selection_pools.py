@@ -55,6 +55,7 @@ def rank(
     asked=(),
     quotas=None,
     mix=None,
+    costs=None,
     **options,
 ):
     """Return the ranking by a strategy, or by its name."""
@@ -69,6 +70,7 @@ def rank(
         already_queried=asked,
         quotas=quotas,
         mix=mix,
+        costs=costs,
         n_selected=n,
         seed=seed,
     )

@@ -15,7 +15,7 @@ from bridgekd.grading.grade import check_rationale
 from bridgekd.io.load_recipe import load_recipe
 from bridgekd.io.row_files import read_rows
 from bridgekd.recipe import ConfidenceOptions, RuntimeOptions, TeacherOptions
-from bridgekd.records import Completion, Example, Rationale, Score
+from bridgekd.records import Completion, Example, Pick, Rationale, Score
 from bridgekd.stages.check_rationales import calibrate_rationales, filter_by_confidence
 from bridgekd.stages.model_backend import wrap_local_model
 from bridgekd.stages.run_context import RunContext
@@ -73,7 +73,10 @@ def test_pass_rates_of_two_measures_share_the_samples_of_the_untouched_assistant
         name = f"select.difficulty={{name: {measure}, n_samples: 2}}"
         bridgekd.run(tiny, overrides=[name, "assistant.max_new_tokens=8"])
     samples = artifact(tiny, "sample_rationales")  # one folder
-    assert json.loads((samples / "manifest.json").read_text())["inputs"]["model"][0]["stage"] == "model"
+    assert (
+        json.loads((samples / "manifest.json").read_text())["inputs"]["model"][0]["stage"]
+        == "model"
+    )
     rows = read_rows(samples / "rationales.parquet", Rationale)
     assert Counter(row.id for row in rows) == dict.fromkeys({row.id for row in rows}, 2)
     assert len({row.id for row in rows}) == 60
@@ -258,7 +261,9 @@ def test_mixture_makes_what_it_needs_and_sets_the_quotas(tiny, mixture):
     bridgekd.run(tiny, overrides=[*sets, "assistant.max_new_tokens=8"])
     inputs = json.loads((artifact(tiny, "select_questions") / "manifest.json").read_text())
     stages = [(name, ref["stage"]) for name, refs in inputs["inputs"].items() for ref in refs]
-    needed = {"gap": [("losses", "score_pool")] * 2}.get(mixture, [("samples", "sample_rationales")])
+    needed = {"gap": [("losses", "score_pool")] * 2}.get(
+        mixture, [("samples", "sample_rationales")]
+    )
     assert stages[-len(needed) :] == needed
 
 
@@ -285,6 +290,36 @@ def test_mixture_that_is_the_pool_keeps_the_fingerprint(tiny):
 def test_mixture_without_groups_or_gold_answers_is_refused(tiny, sets, message):
     with pytest.raises(InputError, match=message):
         bridgekd.plan(tiny, overrides=sets)
+
+
+def test_gain_per_dollar_changes_the_second_round_only(tiny):
+    sets = ["select.n_rounds=2", "select.strategy=hardest"]
+    chosen = []
+    for more in ([], ["select.per_dollar=true"]):
+        bridgekd.run(tiny, overrides=[*sets, *more])
+        rounds = find_folders(tiny, "select_questions")
+        chosen.append([read_rows(folder / "ranking.parquet", Pick) for folder in rounds])
+    (first, second), (first_paid, second_paid) = chosen
+    assert [p.id for p in first] == [p.id for p in first_paid]
+    ratios = {s.score / p.score for s, p in zip(*(
+        sorted(rows, key=lambda p: p.id) for rows in (second, second_paid)
+    ), strict=True) if p.score > 0}  # fmt: skip
+    assert 2 <= len({round(ratio, 9) for ratio in ratios}) <= 9  # domains times thirds
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (
+            ["select.strategy=random"],
+            "strategy random has no gain. Use the strategy bridge",
+        ),
+        (["select.strategy=hardest"], "select.n_rounds is 1. Set it to 2"),
+    ],
+)
+def test_gain_per_dollar_needs_a_gain_and_an_earlier_round(tiny, sets, message):
+    with pytest.raises(InputError, match=message):
+        bridgekd.plan(tiny, overrides=[*sets, "select.per_dollar=true"])
 
 
 def test_quotas_by_cluster_need_embeddings(tiny):

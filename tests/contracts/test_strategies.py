@@ -214,6 +214,18 @@ def test_a_mixture_sets_the_shares_of_the_quotas(strategy):
     assert (names.tolist(), counts.tolist()) == (["maps", "sums", "tales"], [2, 4, 14])
 
 
+def test_costs_matter_as_declared_and_only_relative_to_each_other(strategy):
+    ids, difficulty, embeddings = make_pool(60, 3)
+    first = rank(strategy, ids, difficulty, embeddings, 12)
+    doubled = rank(strategy, ids, difficulty, embeddings, 12, costs=np.full(60, 2.0))
+    assert doubled.rows.tolist() == first.rows.tolist()
+    costs = np.ones(60)
+    costs[first.rows[30]] = 1e-9
+    cheap = rank(strategy, ids, difficulty, embeddings, 12, costs=costs)
+    assert (cheap.rows[0] == first.rows[30]) == strategy.uses_costs
+    assert is_same(cheap, first) != strategy.uses_costs
+
+
 def test_quotas_by_cluster_limit_the_picks_of_each_cluster(strategy):
     ids, difficulty, embeddings = make_groups([180, 20])
     ranking = rank(strategy, ids, difficulty, embeddings, 20, quotas="cluster")

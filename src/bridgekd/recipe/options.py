@@ -71,6 +71,8 @@ class SelectOptions(FrozenModel):
             of `strategy`. Default: no quotas.
         mixture: Shares of the quotas. Default: those of the pool.
         difficulty: Measure of difficulty.
+        per_dollar: Whether `strategy` divides the gain of each question by the forecast cost of a
+            kept rationale. From the second round on, earlier answers give the forecast.
         embedding_transform: Transform of the embeddings before distances are computed.
         n_rounds: Rounds of selection. The assistant is trained again between two rounds.
         embedding_model: A sentence-transformers model. Default: the assistant's hidden states.
@@ -80,6 +82,7 @@ class SelectOptions(FrozenModel):
     quotas: Literal["domain", "cluster"] | None = None
     mixture: VariantRef = VariantRef(name="as_is")
     difficulty: VariantRef = VariantRef(name="loss")
+    per_dollar: bool = False
     embedding_transform: Literal["none", "center"] = "center"
     n_rounds: int = Field(1, ge=1, le=100)
     embedding_model: str | None = None

@@ -231,7 +231,7 @@ class Run:
         return models
 
     def score_losses(self, pool: Artifact) -> list[Artifact]:
-        """Return the losses of the gold answers for the instructed student and the warm assistant."""
+        """Return the losses of gold answers for the instructed student and the warm assistant."""
         models: list[tuple[Role, Artifact]] = [
             ("student", self.instruct_student()), ("assistant", self.warm_up(pool)),
         ]  # fmt: skip

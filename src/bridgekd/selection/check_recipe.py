@@ -35,6 +35,21 @@ def check_strategy(
         )
 
 
+def check_per_dollar(recipe: Recipe, strategy: Strategy[Any]) -> None:
+    """Raise InputError if there is no gain to divide, or no purchase that tells costs."""
+    if not strategy.uses_costs:
+        usable = _join_names([s.name for s in STRATEGIES if s.uses_costs])
+        raise InputError(
+            f"select.per_dollar divides the gain of each question by its cost, and the strategy "
+            f"{strategy.name} has no gain. Use the strategy {usable}, or remove the key."
+        )
+    if recipe.select.n_rounds == 1:
+        raise InputError(
+            "select.per_dollar forecasts costs from earlier rounds, and select.n_rounds is 1. Set "
+            "it to 2 or more, or remove select.per_dollar."
+        )
+
+
 def check_mixture(recipe: Recipe, mixture: Mixture[Any], options: Any) -> None:
     """Raise InputError if the recipe has no groups to mix, or not what the mixture needs."""
     if recipe.select.quotas is None:

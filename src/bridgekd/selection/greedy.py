@@ -27,8 +27,9 @@ ACTIVE_SET_SIZE = 8192  # rows of the first active set; the selection does not d
 
 @dataclass(slots=True)
 class _ActiveSet:
-    """Rows of the pool, ascending, that are updated after every pick. `base`: alpha * difficulty.
+    """Rows of the pool, ascending, that are updated after every pick.
 
+    base: alpha * difficulty. weight: 1 - alpha. Both are divided by the row's cost, if it has one.
     Every row outside comes after (`threshold`, `last`) in the order of falling score, then rising
     row.
     """
@@ -36,13 +37,14 @@ class _ActiveSet:
     rows: np.ndarray
     embeddings: np.ndarray
     base: np.ndarray
+    weight: np.ndarray
     nearest: Nearest
     threshold: float
     last: int
 
-    def find_best(self, alpha: float) -> tuple[int, float] | None:
+    def find_best(self) -> tuple[int, float] | None:
         """Return index and score of the pool's best row; None if it may be outside."""
-        score = self.base + (1 - alpha) * self.nearest.distance
+        score = self.base + self.weight * self.nearest.distance
         is_sure = (score > self.threshold) | ((score == self.threshold) & (self.rows <= self.last))
         n_sure = np.count_nonzero(is_sure)
         if not n_sure:
@@ -50,7 +52,8 @@ class _ActiveSet:
         # A row below the threshold is of no use until the next refresh.
         if 2 * n_sure < len(is_sure):
             self.rows, self.embeddings = self.rows[is_sure], self.embeddings[is_sure]
-            self.base, score = self.base[is_sure], score[is_sure]
+            self.base, self.weight = self.base[is_sure], self.weight[is_sure]
+            score = score[is_sure]
             self.nearest = Nearest(*(column[is_sure] for column in self.nearest))
         best = int(np.argmax(score))
         return best, float(score[best])
@@ -69,7 +72,8 @@ def select_greedy(
 
     v is the distance to the nearest earlier pick, 1 for the first. Questions of earlier purchases
     count as picks. Ties go by id. alpha = 0 is k-center (Gonzalez 1985), alpha = 1 the hardest
-    first. With `groups` [n] and `quotas` [g], whose sum is B, no group exceeds its quota.
+    first. With costs in the pool the sum is divided by the row's. With `groups` [n] and `quotas`
+    [g], whose sum is B, no group exceeds its quota.
     """
     groups = np.zeros(len(pool), dtype=np.int64) if groups is None else groups
     n_left = np.array([n_selected]) if quotas is None else quotas.copy()
@@ -79,12 +83,13 @@ def select_greedy(
         nearest.pick[:] = EARLIER_PURCHASE
     rows, scores = np.empty(n_selected, dtype=np.int64), np.empty(n_selected)
     nearest_at_pick = make_empty_nearest(n_selected)
-    base = alpha * pool.difficulty
+    base = pool.divide_by_costs(alpha * pool.difficulty)
+    weight = pool.divide_by_costs(np.full(len(pool), 1 - alpha))
     base[n_left[groups] == 0] = -np.inf  # picked, or its group is full
     size, n_done, n_refreshed = active_set_size, 0, 0
     while n_done < n_selected:
-        active = _build_active_set(pool, base, nearest, alpha, size)
-        while n_done < n_selected and (best := active.find_best(alpha)):
+        active = _build_active_set(pool, base, weight, nearest, size)
+        while n_done < n_selected and (best := active.find_best()):
             index, scores[n_done] = best
             row = rows[n_done] = int(active.rows[index])
             for column, source in zip(nearest_at_pick, active.nearest, strict=True):
@@ -114,10 +119,10 @@ def _choose_size(size: int, n_picks: int, n: int, first_size: int) -> int:
 
 
 def _build_active_set(
-    pool: SelectionPool, base: np.ndarray, nearest: Nearest, alpha: float, size: int
+    pool: SelectionPool, base: np.ndarray, weight: np.ndarray, nearest: Nearest, size: int
 ) -> _ActiveSet:
     """Return the `size` best rows by falling score, then rising row."""
-    score = base + (1 - alpha) * nearest.distance
+    score = base + weight * nearest.distance
     size = min(size, int(np.count_nonzero(score > -np.inf)))
     threshold = float(np.partition(score, len(score) - size)[len(score) - size])
     above = np.flatnonzero(score > threshold)
@@ -125,4 +130,6 @@ def _build_active_set(
     rows = np.sort(np.concatenate([above, equal]))
     active_nearest = Nearest(*(column[rows] for column in nearest))
     last = int(equal[-1])
-    return _ActiveSet(rows, pool.embeddings[rows], base[rows], active_nearest, threshold, last)
+    return _ActiveSet(
+        rows, pool.embeddings[rows], base[rows], weight[rows], active_nearest, threshold, last
+    )

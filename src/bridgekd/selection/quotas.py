@@ -19,9 +19,7 @@ PICKS_PER_CLUSTER, MAX_CLUSTERS = 10, 50  # ours: a quota of ten picks can follo
 QUESTIONS_PER_STRATUM = 100  # ours: the mean over so many has a tenth of one question's noise
 
 
-def allocate_quotas(
-    sizes: np.ndarray, total: int, shares: np.ndarray | None = None
-) -> np.ndarray:
+def allocate_quotas(sizes: np.ndarray, total: int, shares: np.ndarray | None = None) -> np.ndarray:
     """Return `total` picks allocated to groups in proportion to `shares` [g], or else to `sizes`.
 
     Largest remainder (Hamilton). Of equal remainders the first group gets the pick. No quota is

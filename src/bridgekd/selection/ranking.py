@@ -17,16 +17,24 @@ class SelectionPool:
 
     difficulty: [n] in [0, 1]. embeddings: [n, d] float32 with rows of length 1; d is 0 if there
     are none. domains: [n] integers. already_queried: [a, d], the embeddings of the questions of
-    earlier purchases.
+    earlier purchases. costs: [n] above 0, what a kept rationale is forecast to cost; None if gains
+    are not divided by costs.
     """
 
     difficulty: np.ndarray
     embeddings: np.ndarray
     domains: np.ndarray
     already_queried: np.ndarray
+    costs: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.difficulty)
+
+    def divide_by_costs(self, gains: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Return the gain of each row, or of the given `rows`, for its forecast cost."""
+        if self.costs is None:
+            return gains
+        return np.asarray(gains / (self.costs if rows is None else self.costs[rows]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ def rank_rest(
         to_selection = nearest_at_end.distance
         cluster = nearest_at_end.pick if cluster is None else cluster
     if not isinstance(static, np.ndarray):
-        static = static * pool.difficulty + (1 - static) * to_selection
+        static = pool.divide_by_costs(static * pool.difficulty + (1 - static) * to_selection)
     is_left = np.ones(len(pool), dtype=bool)
     is_left[picks] = False
     rest = sort_by_score(static, np.flatnonzero(is_left))

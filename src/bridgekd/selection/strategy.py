@@ -22,6 +22,7 @@ class Strategy(Generic[OptionsT]):
     random. The arrays of `pool` are not changed.
 
     paper: "" for our own strategies. is_nested: a larger budget only adds picks at the end.
+    uses_costs: it picks by a gain, which it divides by the costs of a pool that has them.
     is_random_draw: the picks are a random sample that prefers no kind of question; equal questions
     are not in the order of ids.
     """
@@ -35,6 +36,7 @@ class Strategy(Generic[OptionsT]):
     needs_difficulty: bool = False
     needs_embeddings: bool = False
     uses_seed: bool = False
+    uses_costs: bool = False
     is_nested: bool = False
     is_random_draw: bool = False
 
@@ -58,6 +60,7 @@ def rank_pool(
     already_queried: Collection[str] = (),
     quotas: QuotaGroups | None = None,
     mix: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+    costs: np.ndarray | None = None,
     n_selected: int,
     seed: int,
 ) -> Ranking:
@@ -68,7 +71,8 @@ def rank_pool(
     Ids in `already_queried` are not ranked; greedy strategies keep their distance from them.
     quotas: each domain or cluster gets its share of the picks, and the strategy ranks the questions
     of each by themselves. mix: gets the rows that can be picked, [m], and their groups, [m]; it
-    returns the share of each group, [g]. By default a group has its share of these rows.
+    returns the share of each group, [g]. By default a group has its share of these rows. costs: [n]
+    above 0, by which a strategy that `uses_costs` divides gains.
     """
     by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
     is_queried = np.array([ids[i] in already_queried for i in by_id], dtype=bool)
@@ -80,6 +84,7 @@ def rank_pool(
         embeddings=np.asarray(embeddings if is_in_order else embeddings[row_of], dtype=np.float32),
         domains=np.unique(domain_names, return_inverse=True)[1][row_of],
         already_queried=np.asarray(embeddings[by_id[is_queried]], dtype=np.float32),
+        costs=costs[row_of] if costs is not None and strategy.uses_costs else None,
     )
     n_selected = min(n_selected, len(pool))
     if quotas is None:
@@ -131,4 +136,5 @@ def _take_rows(pool: SelectionPool, rows: np.ndarray) -> SelectionPool:
         difficulty=pool.difficulty[rows],
         embeddings=pool.embeddings[rows],
         domains=pool.domains[rows],
+        costs=None if pool.costs is None else pool.costs[rows],
     )

@@ -8,17 +8,21 @@ import numpy as np
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
+from bridgekd.cost.rationale_cost import forecast_rationale_costs
+from bridgekd.grading.grade import FilterName, check_rationale, join_reasoning
 from bridgekd.io.artifact_store import Artifact, Planned, Stats, stage
 from bridgekd.io.damage import translate_damage
-from bridgekd.io.read_pool import read_answer_type, read_pool
+from bridgekd.io.lazy_rows import open_rows
+from bridgekd.io.read_pool import index_by_id, read_answer_type, read_pool
 from bridgekd.io.row_files import read_column, write_columns
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe
 from bridgekd.records import Completion, Example, Pick, Score
-from bridgekd.selection.check_recipe import check_mixture, check_strategy
+from bridgekd.selection.check_recipe import check_mixture, check_per_dollar, check_strategy
 from bridgekd.selection.diversity import center_embeddings
 from bridgekd.selection.mixture import GroupEvidence, compute_shares
 from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.quotas import QuotaGroups
+from bridgekd.selection.ranking import rank_normalize
 from bridgekd.selection.representativeness import SelectionCheck, compare_with_random
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
@@ -33,6 +37,7 @@ class SelectSettings(FrozenModel):
     strategy: VariantSettings
     quotas: QuotaGroups | None = None
     mixture: VariantSettings | None = None
+    per_dollar: FilterName | None = None  # the filter of the rationales that are worth their cost
     queries: CountOrPercent | None
     budget_slice: BudgetSlice
     center_embeddings: bool
@@ -41,8 +46,8 @@ class SelectSettings(FrozenModel):
     @model_serializer(mode="wrap")
     def _omit_no_quotas(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
         # A selection without quotas, or with those of the pool, keeps its fingerprint.
-        omitted = [("quotas", None), ("mixture", None)]
-        return {k: v for k, v in serialize(self).items() if (k, v) not in omitted}
+        omitted = {"quotas", "mixture", "per_dollar"}
+        return {k: v for k, v in serialize(self).items() if k not in omitted or v is not None}
 
     @property
     def n_mixture_samples(self) -> int:
@@ -87,11 +92,15 @@ def build_select_settings(
     is_mixed = mixture != MIXTURES.resolve(AS_IS, folder) and strategy is None
     if is_mixed:
         check_mixture(recipe, MIXTURES.load(mixture), MIXTURES.parse_options(mixture))
+    is_per_dollar = recipe.select.per_dollar and strategy is None
+    if is_per_dollar:
+        check_per_dollar(recipe, variant)
     is_centered = recipe.select.embedding_transform != "none"
     return SelectSettings(
         strategy=resolved,
         quotas=quotas,
         mixture=mixture if is_mixed else None,
+        per_dollar=recipe.check.filter if is_per_dollar else None,
         queries=recipe.budget.queries if queries is None else queries,
         budget_slice=budget_slice,
         center_embeddings=is_centered or not (variant.needs_embeddings or quotas == "cluster"),
@@ -136,6 +145,7 @@ def select_questions(
         domains=domains,
         already_queried={id for path in purchases for id in read_column(path, Completion, "id")},
         quotas=settings.quotas,
+        costs=_forecast_costs(settings.per_dollar, pool, difficulty, earlier),
         mix=_build_mix(settings, _read_evidence(pool, samples, losses)),
         n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.budget_slice),
         seed=settings.seed,
@@ -147,6 +157,37 @@ def select_questions(
         n_filled=ranking.n_filled,
         mean_distance=None if distance is None else round(float(distance.mean()), 6),
         max_distance=None if distance is None else round(float(distance.max()), 6),
+    )
+
+
+def _forecast_costs(
+    rule: FilterName | None, pool: Artifact, difficulty: np.ndarray, earlier: Sequence[Artifact]
+) -> np.ndarray | None:
+    """Return what a kept rationale is forecast to cost, [n]; None without a `rule` that keeps it.
+
+    Similar questions are those of one domain and one third of the pool by difficulty.
+    """
+    if rule is None:
+        return None
+    examples, answer_type = read_pool(pool), read_answer_type(pool)
+    thirds = np.minimum(2, np.floor(3 * rank_normalize(difficulty))).astype(np.int64)
+    domains = np.unique([example.domain for example in examples], return_inverse=True)[1]
+    files = (purchase.path / "completions.parquet" for purchase in earlier)
+    bought = [row for file in files for row in open_rows(file, Completion)]
+    example_of = index_by_id(examples, (c.id for c in bought))
+    row_of = {example.id: row for row, example in enumerate(examples)}
+    checked = [
+        check_rationale(
+            example_of[c.id], join_reasoning(c.text, c.reasoning), answer_type, "teacher", rule,
+            state=c.state,
+        )
+        for c in bought
+    ]  # fmt: skip
+    return forecast_rationale_costs(
+        3 * domains + thirds,
+        np.array([row_of[c.id] for c in bought], dtype=np.int64),
+        np.array([c.cost_microusd for c in bought], dtype=float),
+        np.array([rationale.kept for rationale in checked], dtype=bool),
     )
 
 

@@ -20,5 +20,6 @@ STRATEGY = Strategy(
     rank=bridge_greedy,
     needs_difficulty=True,
     needs_embeddings=True,
+    uses_costs=True,
     is_nested=True,
 )

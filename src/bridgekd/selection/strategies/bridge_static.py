@@ -25,6 +25,7 @@ def bridge_static(pool: SelectionPool, n_selected: int, options: WithAlpha, seed
     blocks = (pool.embeddings[start : start + _BLOCK_SIZE] for start in starts)
     novelty = rank_normalize(np.concatenate([compute_distances(b, center) for b in blocks]))
     score = options.alpha * pool.difficulty + (1 - options.alpha) * novelty
+    score = pool.divide_by_costs(score)
     picks = sort_by_score(score, np.arange(len(pool)))[:n_selected]
     return rank_rest(pool, picks, score[picks], score)
 
@@ -38,5 +39,6 @@ STRATEGY = Strategy(
     rank=bridge_static,
     needs_difficulty=True,
     needs_embeddings=True,
+    uses_costs=True,
     is_nested=True,
 )

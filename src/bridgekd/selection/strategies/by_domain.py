@@ -26,4 +26,5 @@ STRATEGY = Strategy(
     rank=domains,
     needs_difficulty=True,
     needs_embeddings=True,
+    uses_costs=True,
 )

@@ -19,5 +19,6 @@ STRATEGY = Strategy(
     options=NoOptions,
     rank=diverse,
     needs_embeddings=True,
+    uses_costs=True,
     is_nested=True,
 )

@@ -55,12 +55,13 @@ def _select_lazily(
     unit = normalize_rows(pool.embeddings.astype(np.float64))
     half = unit / 2
     own = alpha * pool.difficulty / max(1, n_selected)
-    bound = own + (1 - alpha) * (unit @ half.mean(axis=0) + 0.5) + 1e-9  # the first gain, or more
+    first = own + (1 - alpha) * (unit @ half.mean(axis=0) + 0.5) + 1e-9  # the first gain, or more
+    bound = pool.divide_by_costs(first)
     covered = np.full(len(pool), -0.5)
 
     def compute_gains(rows: np.ndarray) -> np.ndarray:
         gain = _compute_gains(unit[rows] @ half.T, covered)
-        return np.asarray(np.round(own[rows] + (1 - alpha) * gain, 12))
+        return pool.divide_by_costs(np.round(own[rows] + (1 - alpha) * gain, 12), rows)
 
     def add(row: int) -> None:
         np.maximum(covered, half @ unit[row], out=covered)
@@ -85,6 +86,7 @@ def _select_stochastically(
             candidates = np.flatnonzero(is_left)[:1]
         half_cosine = pool.embeddings[candidates] @ half.T
         gain = own[candidates] + (1 - alpha) * _compute_gains(half_cosine, covered)
+        gain = pool.divide_by_costs(gain, candidates)
         best = int(np.argmax(gain))
         rows[n_done], gains[n_done] = candidates[best], gain[best]
         is_left[candidates[best]] = False
@@ -112,5 +114,6 @@ STRATEGY = Strategy(
     rank=facility_location,
     needs_difficulty=True,
     needs_embeddings=True,
+    uses_costs=True,
     uses_seed=True,
 )

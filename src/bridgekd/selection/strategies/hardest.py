@@ -9,8 +9,9 @@ from bridgekd.variants import NoOptions
 
 def hardest(pool: SelectionPool, n_selected: int, options: NoOptions, seed: int) -> Ranking:
     """Return the pool by falling difficulty: `bridge_greedy` with alpha = 1."""
-    picks = sort_by_score(pool.difficulty, np.arange(len(pool)))[:n_selected]
-    return rank_rest(pool, picks, pool.difficulty[picks], pool.difficulty)
+    score = pool.divide_by_costs(pool.difficulty)
+    picks = sort_by_score(score, np.arange(len(pool)))[:n_selected]
+    return rank_rest(pool, picks, score[picks], score)
 
 
 STRATEGY = Strategy(
@@ -20,5 +21,6 @@ STRATEGY = Strategy(
     options=NoOptions,
     rank=hardest,
     needs_difficulty=True,
+    uses_costs=True,
     is_nested=True,
 )

@@ -52,7 +52,8 @@ def rank_herding(
 
     def compute_gains(picks: np.ndarray) -> np.ndarray:
         gain = compute_kernel(rows[picks], targets, sigma) - covered
-        return np.asarray(np.round((np.maximum(gain, 0) @ weight).astype(np.float64), 12))
+        gains = np.round((np.maximum(gain, 0) @ weight).astype(np.float64), 12)
+        return pool.divide_by_costs(gains, picks)
 
     def add(pick: int) -> None:
         np.maximum(covered, compute_kernel(rows[pick : pick + 1], targets, sigma)[0], out=covered)
@@ -99,5 +100,6 @@ STRATEGY = Strategy(
     rank=rank_herding,
     needs_difficulty=True,
     needs_embeddings=True,
+    uses_costs=True,
     uses_seed=True,
 )
