@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bridgekd.selection.difficulty.pass_rate import PassRateOptions
-from bridgekd.selection.mixture import GroupEvidence, compute_shares
+from bridgekd.selection.mixture import GroupEvidence, compute_shares, resample_rows
 from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.mixtures.failure_rate import FailureRateOptions
 from bridgekd.selection.mixtures.gap import GapOptions, update_shares
@@ -63,3 +63,14 @@ def test_a_full_group_leaves_its_quota_to_the_others():
     assert allocate_quotas(sizes, 20, np.array([0.5, 0.25, 0.25])).tolist() == [3, 9, 8]
     assert allocate_quotas(sizes, 103, np.array([1.0, 0, 0])).tolist() == [3, 50, 50]
     assert allocate_quotas(sizes, 23, np.array([1.0, 0, 0])).tolist() == [3, 10, 10]
+
+
+def test_rows_of_a_small_group_repeat_and_of_a_large_one_are_drawn():
+    groups = np.array([0, 1, 0, 0, 0, 0, 0, 0, 2, 0])
+    shares = np.array([0.4, 0.3, 0.1, 0.2])  # nothing is in group 3, which leaves 2 rows
+    rows = resample_rows(groups, shares, 0)
+    assert len(rows) == 10
+    assert np.bincount(groups[rows]).tolist() == [5, 4, 1]
+    assert np.bincount(rows)[groups == 0].max() == 1
+    assert rows.tolist() != resample_rows(groups, shares, 1).tolist()
+    assert resample_rows(groups, np.bincount(groups) / 10, 0).tolist() == list(range(10))

@@ -267,6 +267,24 @@ def test_mixture_makes_what_it_needs_and_sets_the_quotas(tiny, mixture):
     assert stages[-len(needed) :] == needed
 
 
+@pytest.mark.parametrize("method", ["direct", "mentor_kd"])
+def test_mixture_of_the_students_rows_evens_out_the_domains(tiny, method):
+    bridgekd.run(tiny, overrides=["student.mixture=even"], methods=[method])
+    (mixed,) = find_folders(tiny, "mix_rationales")
+    rows = read_rows(mixed / "rationales.parquet", Rationale)
+    pool = read_rows(artifact(tiny, "load_pool") / "pool.parquet", Example)
+    domain_of = {example.id: example.domain for example in pool}
+    counts = Counter(domain_of[row.id] for row in rows if row.kept)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    student = json.loads((find_folders(tiny, "train_student")[0] / "manifest.json").read_text())
+    assert [ref["folder"] for ref in student["inputs"]["rationales"]] == [mixed.name]
+
+
+def test_mixture_of_rows_needs_domains(tiny):
+    with pytest.raises(InputError, match=r"student.mixture: even divides.*data.columns.domain"):
+        bridgekd.plan(tiny, overrides=["student.mixture=even", "data.columns.domain=null"])
+
+
 def test_mixture_that_is_the_pool_keeps_the_fingerprint(tiny):
     sets = ["select.quotas=domain", "select.strategy=random"]
     plain, as_is, even = (

@@ -241,7 +241,8 @@ def _build_count_table(name: str, number: str, counts: Iterable[tuple[str, int]]
 
 
 def _describe_filters(rationales: Sequence[Artifact]) -> str:
-    filters = sorted({a.read_settings(_Filter).filter for a in rationales})
+    checked = [b for a in rationales for b in a.get_inputs("rationales") or (a,)]
+    filters = sorted({a.read_settings(_Filter).filter for a in checked})
     text = ", ".join(f"`{name}`" for name in filters)
     unchecked = "; with `all`, no answer was checked against the gold answer"
     return text + unchecked * ("all" in filters)

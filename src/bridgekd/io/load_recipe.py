@@ -27,6 +27,7 @@ _REGISTRIES: Registries = {
     "select.strategy": STRATEGIES,
     "select.difficulty": MEASURES,
     "select.mixture": MIXTURES,
+    "student.mixture": MIXTURES,
 }
 _PATHS = (
     "data.train", "data.test", "teacher.prompt.few_shot", "student.instruction_data",

@@ -36,7 +36,8 @@ def build(run: Run, options: MentorKDOptions) -> list[Arm]:
     objective = VariantRef.model_validate({"name": "forward_kl", **kd_options})
     settings = build_student_settings(run.recipe, objective=objective)
     student = run.make(
-        train_student, settings, instructed, pool, [rationales],
+        train_student, settings, instructed, pool,
+        run.mix_rationales(pool, instructed, [rationales]),
         epoch_pool=pool, reference=assistant,
     )  # fmt: skip
     return [

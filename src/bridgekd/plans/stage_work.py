@@ -15,6 +15,7 @@ from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.annotate import AnnotateSettings, SampleRationalesSettings
 from bridgekd.stages.check_rationales import CheckSettings
+from bridgekd.stages.mix_rationales import MixRationalesSettings
 from bridgekd.stages.model_backend import BackendSettings
 from bridgekd.stages.pilot import (
     MAX_HOLD_OUT,
@@ -242,6 +243,8 @@ class WorkCounter:
         if isinstance(planned.settings, SubsampleSettings):
             n = self._count_rationales(planned.inputs["rationales"][0])
             return resolve_fraction(planned.settings.fraction, n)
+        if isinstance(planned.settings, MixRationalesSettings):
+            return sum(map(self._count_rationales, planned.inputs["rationales"]))
         return self._count_pool(planned)
 
     def _count_answers(self, purchase: Artifact) -> int:

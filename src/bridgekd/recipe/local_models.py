@@ -17,6 +17,7 @@ from bridgekd.recipe.field_types import (
     MaxNewTokens,
     VariableName,
 )
+from bridgekd.variants import VariantRef
 
 BackendName = Literal["transformers", "server"]
 Role = Literal["assistant", "student"]
@@ -223,6 +224,7 @@ class StudentOptions(FrozenModel):
         target_format: `joint`: rationale, then answer. `multi_task`: rationale and answer are two
             separate tasks.
         answer_weight: Weight of the answer in the loss.
+        mixture: Shares of the domains in the rows of `train`. Default: those of the rationales.
         max_new_tokens: Maximum tokens of a generated text. `auto`: 1.5 times the longest target of
             the model's training, or 512 for a model that was not trained on the task.
     """
@@ -235,4 +237,5 @@ class StudentOptions(FrozenModel):
     train: TrainOptions = TrainOptions()
     target_format: Literal["joint", "multi_task"] = "joint"
     answer_weight: float = Field(1.0, ge=0, le=1000)
+    mixture: VariantRef = VariantRef(name="as_is")
     max_new_tokens: MaxNewTokens = "auto"

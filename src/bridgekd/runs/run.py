@@ -21,10 +21,12 @@ from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.paths import resolve_path
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.report.stage import ReportSettings, report
+from bridgekd.stages import group_evidence as mixture_evidence
 from bridgekd.stages.annotate import (
     annotate,
     build_annotate_settings,
     build_sample_settings,
+    build_student_sample_settings,
     sample_rationales,
 )
 from bridgekd.stages.arm_results import ArmSettings
@@ -37,6 +39,7 @@ from bridgekd.stages.load_data import (
     load_pool,
     load_test,
 )
+from bridgekd.stages.mix_rationales import build_mix_settings, mix_rationales
 from bridgekd.stages.predict import build_predict_settings, predict
 from bridgekd.stages.query_teacher import (
     build_evaluate_teacher_settings,
@@ -230,10 +233,10 @@ class Run:
             models += [before, self.make(train_half, settings, before, pool)]
         return models
 
-    def score_losses(self, pool: Artifact) -> list[Artifact]:
-        """Return the losses of gold answers for the instructed student and the warm assistant."""
+    def score_losses(self, pool: Artifact, student: Artifact) -> list[Artifact]:
+        """Return the losses of gold answers for this student and for the warm assistant."""
         models: list[tuple[Role, Artifact]] = [
-            ("student", self.instruct_student()), ("assistant", self.warm_up(pool)),
+            ("student", student), ("assistant", self.warm_up(pool)),
         ]  # fmt: skip
         return [
             self.make(score_pool, build_loss_settings(self.recipe, role), pool, model)
@@ -259,11 +262,12 @@ class Run:
         settings = build_select_settings(
             self.recipe, self.folder, strategy=ref, budget_slice=budget_slice, queries=queries
         )
-        samples, losses = None, []
-        if settings.n_mixture_samples:
-            samples = self.sample_untouched(pool, settings.n_mixture_samples)
-        if settings.needs_losses:
-            losses = self.score_losses(pool)
+        samples: Artifact | None = None
+        losses: list[Artifact] = []
+        if settings.mixture and (n_samples := mixture_evidence.count_samples(settings.mixture)):
+            samples = self.sample_untouched(pool, n_samples)
+        if settings.mixture and mixture_evidence.needs_losses(settings.mixture):
+            losses = self.score_losses(pool, self.instruct_student())
         return self.make(
             select_questions, settings, pool, scores, embeddings, earlier,
             samples=samples, losses=losses,
@@ -303,6 +307,25 @@ class Run:
         """Return the assistant's own rationales for the full pool."""
         return self.make(annotate, build_annotate_settings(self.recipe), pool, assistant)
 
+    def mix_rationales(
+        self, pool: Artifact, student: Artifact, rationales: Sequence[Artifact]
+    ) -> Sequence[Artifact]:
+        """Return the rationales with the shares of student.mixture, for this student."""
+        settings = build_mix_settings(self.recipe, self.folder)
+        if settings is None:
+            return rationales
+        samples: Artifact | None = None
+        losses: list[Artifact] = []
+        if n_samples := mixture_evidence.count_samples(settings.mixture):
+            sample_settings = build_student_sample_settings(self.recipe, n_samples)
+            samples = self.make(sample_rationales, sample_settings, pool, student)
+        if mixture_evidence.needs_losses(settings.mixture):
+            losses = self.score_losses(pool, student)
+        mixed = self.make(
+            mix_rationales, settings, pool, rationales, samples=samples, losses=losses
+        )
+        return [mixed]
+
     def instruct_student(self) -> Artifact:
         """Return the instruction-tuned student; the base model without student.instruction_data."""
         if self.instructions is None:
@@ -318,6 +341,7 @@ class Run:
         So every arm has the same number of updates. Early stopping uses the validation split.
         """
         settings = _shift_seed(build_student_settings(self.recipe), seed_offset)
+        rationales = self.mix_rationales(pool, model, rationales)
         return self.make(train_student, settings, model, pool, rationales, epoch_pool=pool)
 
     @property

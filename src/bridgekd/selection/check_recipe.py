@@ -50,16 +50,22 @@ def check_per_dollar(recipe: Recipe, strategy: Strategy[Any]) -> None:
         )
 
 
-def check_mixture(recipe: Recipe, mixture: Mixture[Any], options: Any) -> None:
+def check_mixture(
+    recipe: Recipe, mixture: Mixture[Any], options: Any, key: str = "select.mixture"
+) -> None:
     """Raise InputError if the recipe has no groups to mix, or not what the mixture needs."""
-    if recipe.select.quotas is None:
+    if key == "student.mixture" and recipe.data.columns.domain is None:
         raise InputError(
-            f"select.mixture: {mixture.name} divides the picks among groups, and select.quotas "
+            f"{key}: {mixture.name} divides the rows among domains. Set data.columns.domain."
+        )
+    if key == "select.mixture" and recipe.select.quotas is None:
+        raise InputError(
+            f"{key}: {mixture.name} divides the picks among groups, and select.quotas "
             "names none. Set select.quotas to domain or cluster."
         )
     if recipe.data.unlabeled and (mixture.needs_losses or mixture.count_samples(options)):
         raise InputError(
-            f"select.mixture: {mixture.name} needs gold answers, and data.unlabeled: true says "
+            f"{key}: {mixture.name} needs gold answers, and data.unlabeled: true says "
             "that some are missing. Set it to as_is, even or toward_even."
         )
 

@@ -11,6 +11,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from pydantic import BaseModel
 
+from bridgekd.rng import make_rng
+from bridgekd.selection.quotas import allocate_quotas
+
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
@@ -19,9 +22,10 @@ class GroupEvidence:
     """What a mixture may know of n questions in groups.
 
     groups: [n] integers from 0; numbers may be missing. progress: the fraction of the budget that
-    is spent, in [0, 1). pass_rates: [n] in [0, 1], of the model that is taught. losses,
-    reference_losses: [n] in nats, the mean loss of the gold answer's tokens for the student and for
-    the assistant. A column that the mixture does not need is None.
+    is spent, in [0, 1). pass_rates: [n] in [0, 1], of the untouched assistant for a selection, of
+    the student for its rows. losses, reference_losses: [n] in nats, the mean loss of the gold
+    answer's tokens for the student and for the warm assistant. A column that the mixture does not
+    need is None.
     """
 
     groups: np.ndarray
@@ -69,3 +73,20 @@ def compute_shares(mixture: Mixture[Any], evidence: GroupEvidence, options: Any)
     weights = np.where(sizes > 0, mixture.compute_weights(evidence, options), 0.0)
     weights = weights if weights.sum() > 0 else sizes
     return np.asarray(weights / max(1e-300, weights.sum()))
+
+
+def resample_rows(groups: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:
+    """Return n rows, ascending, in which each group has its share of the n.
+
+    groups: [n] integers from 0. shares: [g]; those of groups without rows go to the others. In each
+    group all rows appear equally often, except that some, drawn by the seed, appear once more.
+    >>> resample_rows(np.array([0, 0, 0, 1]), np.array([0.5, 0.5]), 0).tolist()[-2:]
+    [3, 3]
+    """
+    n, sizes = len(groups), np.bincount(groups, minlength=len(shares))
+    counts = allocate_quotas(np.where(sizes > 0, n, 0), n, shares)
+    rng, drawn = make_rng(seed, "mixture"), []
+    for group in np.flatnonzero(counts):
+        members = rng.permutation(np.flatnonzero(groups == group))
+        drawn.append(np.resize(members, counts[group]))
+    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, dtype=np.int64)

@@ -75,6 +75,13 @@ def build_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSet
     )
 
 
+def build_student_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSettings:
+    """Return what sampling `n_samples` rationales of the student depends on: this process."""
+    return SampleRationalesSettings(
+        n_samples=n_samples, max_new_tokens=recipe.student.max_new_tokens, seed=recipe.seed
+    )
+
+
 @stage(version=4, kind=WorkKind.GENERATION, title="The assistant's own rationales")
 def annotate(
     output_dir: Path, settings: AnnotateSettings, ctx: RunContext, pool: Artifact, model: Artifact

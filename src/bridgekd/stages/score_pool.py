@@ -25,8 +25,8 @@ from bridgekd.selection.difficulty.n_distinct_answers import count_distinct
 from bridgekd.selection.quotas import choose_strata
 from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.check_rationales import calibrate_confidence
+from bridgekd.stages.group_evidence import read_pass_rates
 from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
-from bridgekd.stages.pass_rates import read_pass_rates
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stages.token_limit import resolve_token_limit

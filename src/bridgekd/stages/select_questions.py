@@ -26,7 +26,7 @@ from bridgekd.selection.ranking import rank_normalize
 from bridgekd.selection.representativeness import SelectionCheck, compare_with_random
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
-from bridgekd.stages.pass_rates import read_pass_rates
+from bridgekd.stages.group_evidence import count_samples, needs_losses, read_evidence
 from bridgekd.stages.run_context import RunContext
 from bridgekd.variants import VariantRef, VariantSettings
 
@@ -48,18 +48,6 @@ class SelectSettings(FrozenModel):
         # A selection without quotas, or with those of the pool, keeps its fingerprint.
         omitted = {"quotas", "mixture", "per_dollar"}
         return {k: v for k, v in serialize(self).items() if k not in omitted or v is not None}
-
-    @property
-    def n_mixture_samples(self) -> int:
-        """The number of rationales of the untouched assistant that the mixture needs."""
-        if self.mixture is None:
-            return 0
-        return MIXTURES.load(self.mixture).count_samples(MIXTURES.parse_options(self.mixture))
-
-    @property
-    def needs_losses(self) -> bool:
-        """Whether the mixture needs the losses of student and assistant."""
-        return self.mixture is not None and MIXTURES.load(self.mixture).needs_losses
 
 
 class SelectStats(Stats):
@@ -146,7 +134,7 @@ def select_questions(
         already_queried={id for path in purchases for id in read_column(path, Completion, "id")},
         quotas=settings.quotas,
         costs=_forecast_costs(settings.per_dollar, pool, difficulty, earlier),
-        mix=_build_mix(settings, _read_evidence(pool, samples, losses)),
+        mix=_build_mix(settings, read_evidence(pool, samples, losses)),
         n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.budget_slice),
         seed=settings.seed,
     )
@@ -189,20 +177,6 @@ def _forecast_costs(
         np.array([c.cost_microusd for c in bought], dtype=float),
         np.array([rationale.kept for rationale in checked], dtype=bool),
     )
-
-
-def _read_evidence(
-    pool: Artifact, samples: Artifact | None, losses: Sequence[Artifact]
-) -> dict[str, np.ndarray]:
-    """Return the columns of `GroupEvidence` that the mixture needs, [n] each."""
-    columns: dict[str, np.ndarray] = {}
-    if samples is not None:
-        columns["pass_rates"] = read_pass_rates(samples, read_pool(pool), read_answer_type(pool))
-    if losses:
-        for name, scores in zip(("losses", "reference_losses"), losses, strict=True):
-            values = read_column(scores.path / "scores.parquet", Score, "difficulty")
-            columns[name] = np.array(values)
-    return columns
 
 
 def _build_mix(
@@ -274,7 +248,7 @@ def rank_without_models(
         return None
     if select.quotas == "cluster" or "earlier" in source.inputs:
         return None
-    if select.n_mixture_samples or select.needs_losses:
+    if select.mixture and (count_samples(select.mixture) or needs_losses(select.mixture)):
         return None
     ids = [e.id for e in pool]
     ranking = rank_pool(

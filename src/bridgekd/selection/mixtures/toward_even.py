@@ -13,7 +13,8 @@ def weigh_toward_even(evidence: GroupEvidence, options: NoOptions) -> np.ndarray
     down; the share of the pool, and all N questions of a stage, are our readings.
     """
     sizes, k = evidence.sizes, evidence.progress
-    return np.asarray(k / max(1, np.count_nonzero(sizes)) + (1 - k) * sizes / max(1, sizes.sum()))
+    n_groups = int(np.count_nonzero(sizes))
+    return np.asarray(k / n_groups + (1 - k) * sizes / sizes.sum())
 
 
 MIXTURE = Mixture(
