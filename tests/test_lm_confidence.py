@@ -58,6 +58,21 @@ def test_likelihood_is_mean_over_tokens_of_text(local, batch_size):
         assert c == pytest.approx(0 if mean is None else float(mean.exp()), abs=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_ifd_is_the_ratio_of_perplexities_over_all_tokens_but_the_first(local, batch_size):
+    ifd = lm.compute_ifd(local, PAIRS, batch_size=batch_size)
+    for (example, text), value in zip(PAIRS, ifd, strict=True):
+        (ids,) = tokenize_continuations(local.tokenizer, [text])
+        if len(ids) < 2:
+            assert value == 1
+            continue
+        given = log_likelihoods(local, render_cot_prompt(example), text)[1:].mean()
+        with torch.no_grad():
+            logits = local.model(torch.tensor([ids])).logits[0, :-1]
+        alone = -torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]))
+        assert value == pytest.approx(float((alone - given).exp()), rel=1e-4)
+
+
 def test_words_with_same_first_token_are_compared_in_full():
     tokenizer = tiny_tokenizer("word_level")
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(

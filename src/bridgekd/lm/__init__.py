@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bridgekd.errors import InputError
 
 if TYPE_CHECKING:
-    from bridgekd.lm.confidence import estimate_confidence
+    from bridgekd.lm.confidence import compute_ifd, estimate_confidence
     from bridgekd.lm.embed import embed_texts
     from bridgekd.lm.eval_loss import compute_eval_loss
     from bridgekd.lm.generate import generate_texts, sample_texts
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LocalModel", "MergeResult", "ReferenceSpec", "RemoteTokenizer", "ScoredExamples",
-    "ScoringRow", "TrainingJob", "compute_eval_loss", "count_row_tokens", "count_tokens",
-    "embed_texts", "estimate_confidence", "fine_tune", "free_device_memory", "generate_texts",
-    "load_model", "load_remote_tokenizer", "measure_decoding", "measure_reading",
+    "ScoringRow", "TrainingJob", "compute_eval_loss", "compute_ifd", "count_row_tokens",
+    "count_tokens", "embed_texts", "estimate_confidence", "fine_tune", "free_device_memory",
+    "generate_texts", "load_model", "load_remote_tokenizer", "measure_decoding", "measure_reading",
     "measure_training", "merge_adapter", "prepare_model_folder", "resolve_device", "sample_texts",
     "save_model", "score_examples",
 ]  # fmt: skip
 
 _NAMES = {
-    "confidence": "estimate_confidence",
+    "confidence": "compute_ifd estimate_confidence",
     "embed": "embed_texts",
     "eval_loss": "compute_eval_loss",
     "generate": "generate_texts sample_texts",

@@ -61,6 +61,43 @@ def estimate_confidence(
     return confidence
 
 
+def compute_ifd(
+    local: LocalModel,
+    pairs: Pairs,
+    *,
+    batch_size: int | None,
+    progress: Progress = ignore_progress,
+) -> NDArray[np.float64]:
+    """Return IFD = PPL(o given x) / PPL(o) of each text o, [n] above 0, in order.
+
+    Instruction-following difficulty (Li et al., arXiv 2308.12032): 1 or more if the question x does
+    not help to write o. Both perplexities are over all tokens of o but the first, which has nothing
+    before it without x (our reading). x is `render_cot_prompt`. A text of fewer than two tokens
+    has 1.
+    """
+    conditional = build_text_rows(local.tokenizer, pairs)
+    with_prompt, alone, scored = [], [], []
+    for i, row in enumerate(conditional):
+        if row.n_scored >= 2:
+            n, text = row.n_scored - 1, row.ids[len(row.ids) - row.n_scored :]
+            with_prompt.append(ScoringRow(row.ids, row.is_question, n))
+            alone.append(ScoringRow(text, (True,), n))
+            scored.append(i)
+    loss = np.zeros((2, len(pairs)))
+    n_done = 0
+    for k, rows in enumerate((with_prompt, alone)):
+
+        def keep(batch: list[int], means: Tensor, _embeddings: Tensor, k: int = k) -> None:
+            nonlocal n_done
+            loss[k, [scored[i] for i in batch]] = means.cpu().double().numpy()
+            n_done += len(batch)
+            progress("compute IFD", n_done, 2 * len(scored))
+
+        with eval_mode(local.model):
+            score_rows(local, rows, token_nll, batch_size, keep)
+    return np.asarray(np.exp(loss[0] - loss[1]))
+
+
 def find_judge_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the tokens of "True" and of "False" that are compared.
 

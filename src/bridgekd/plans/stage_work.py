@@ -25,6 +25,7 @@ from bridgekd.stages.pilot import (
 )
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
+from bridgekd.stages.score_texts import IFDSettings, ScoreRationalesSettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
 from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
 from bridgekd.stages.train import AnswerRows, RationaleRows, TrainSettings
@@ -143,7 +144,8 @@ class WorkCounter:
     def _count_scoring(self, planned: Planned) -> Iterator[Workload]:
         settings, n_rows = planned.settings, self._count_pool(planned)
         name = "model" if "model" in planned.inputs else list(planned.inputs)[-1]
-        yield self._make(planned, WorkKind.SCORING, n_rows, name, has_rationale=False)
+        reads_text = isinstance(settings, ScoreRationalesSettings)  # of every question, at most
+        yield self._make(planned, WorkKind.SCORING, n_rows, name, has_rationale=reads_text)
         if isinstance(settings, ScorePoolSettings):
             measure = MEASURES.load(settings.difficulty)
             if measure.score_reduction is not None:  # two models score each half of the pool
@@ -159,6 +161,8 @@ class WorkCounter:
     def _count_confidence(self, planned: Planned) -> Iterator[Workload]:
         """Yield the work of a model that scores rationales."""
         settings = planned.settings
+        if isinstance(settings, IFDSettings):  # each text with its question and without
+            yield self._make(planned, WorkKind.SCORING, 2 * self._count_pool(planned))
         if not isinstance(settings, CheckSettings | AnnotateSettings | StudentUncertaintySettings):
             return
         if settings.confidence is not None:

@@ -251,16 +251,22 @@ class Run:
         earlier: Sequence[Artifact] = (),
         *,
         strategy: str | None = None,
+        mixture: str | None = None,
         budget_slice: BudgetSlice = FULL_BUDGET,
         queries: CountOrPercent | None = None,
     ) -> Artifact:
         """Return a ranking of the pool, without the questions of the purchases in `earlier`.
 
-        `strategy` and `queries` replace those of the recipe.
+        `strategy` and `queries` replace those of the recipe. With `mixture` each domain has a
+        quota.
         """
-        ref = None if strategy is None else VariantRef(name=strategy)
         settings = build_select_settings(
-            self.recipe, self.folder, strategy=ref, budget_slice=budget_slice, queries=queries
+            self.recipe,
+            self.folder,
+            strategy=None if strategy is None else VariantRef(name=strategy),
+            mixture=None if mixture is None else VariantRef(name=mixture),
+            budget_slice=budget_slice,
+            queries=queries,
         )
         samples: Artifact | None = None
         losses: list[Artifact] = []

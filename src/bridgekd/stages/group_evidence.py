@@ -45,7 +45,7 @@ def read_evidence(
 ) -> dict[str, np.ndarray]:
     """Return the columns of `GroupEvidence` that the mixture needs, [n] each.
 
-    losses: the scores of the student and of the assistant, or nothing.
+    losses: the scores of the student and of the assistant for the same questions, or nothing.
     """
     columns: dict[str, np.ndarray] = {}
     if samples is not None:

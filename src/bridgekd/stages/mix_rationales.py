@@ -7,9 +7,9 @@ import numpy as np
 
 from bridgekd.io.artifact_store import Artifact, stage
 from bridgekd.io.read_pool import read_pool
-from bridgekd.io.row_files import write_rows
+from bridgekd.io.row_files import read_column, write_rows
 from bridgekd.recipe import FrozenModel, Recipe
-from bridgekd.records import Rationale
+from bridgekd.records import Rationale, Score
 from bridgekd.selection.check_recipe import check_mixture
 from bridgekd.selection.mixture import GroupEvidence, compute_shares, resample_rows
 from bridgekd.selection.mixtures import MIXTURES
@@ -51,13 +51,19 @@ def mix_rationales(
     """Write as many kept rationales as there are, with each domain's share by the mixture.
 
     The rationales of a small domain repeat. Dropped rationales stay. `samples` are of the student.
+    `losses` may be of some questions only.
     """
-    names = np.array([example.domain for example in read_pool(pool)])
-    groups = np.unique(names, return_inverse=True)[1]
-    evidence = GroupEvidence(groups, progress=0.0, **read_evidence(pool, samples, losses))
+    examples = read_pool(pool)
+    groups = np.unique([example.domain for example in examples], return_inverse=True)[1]
+    group_of = dict(zip((example.id for example in examples), groups.tolist(), strict=True))
+    known = [read_column(scores.path / "scores.parquet", Score, "id") for scores in losses[:1]]
+    evidence = GroupEvidence(
+        np.array([group_of[id] for id in known[0]]) if known else groups,
+        progress=0.0,
+        **read_evidence(pool, samples, losses),
+    )
     options = MIXTURES.parse_options(settings.mixture)
     shares = compute_shares(MIXTURES.load(settings.mixture), evidence, options)
-    group_of = {example.id: group for example, group in zip(read_pool(pool), groups, strict=True)}
     rows = read_rationales(rationales)
     kept = [row for row in rows if row.kept]
     drawn = resample_rows(np.array([group_of[row.id] for row in kept]), shares, settings.seed)

@@ -180,7 +180,7 @@ def score_pool(
         reduction = _compute_reduction(output_dir, settings, ctx, examples, halves)
         strata = choose_strata([e.domain for e in examples], scored.embeddings, settings.seed)
         difficulty = measure.score_reduction(reduction, strata)
-    _write_scores(output_dir, examples, difficulty)
+    write_scores(output_dir, examples, difficulty)
     if scored.embeddings.shape[1]:
         np.save(output_dir / "embeddings.npy", scored.embeddings)
     return ScorePoolStats(
@@ -269,7 +269,7 @@ def score_student_uncertainty(
             label="score the student's answers",
         )
     uncertainty = (rank_normalize(distinct) + rank_normalize(1 - confidence)) / 2
-    _write_scores(output_dir, examples, uncertainty)
+    write_scores(output_dir, examples, uncertainty)
     return StudentUncertaintyStats(
         mean_distinct=round(float(distinct.mean()), 4),
         mean_confidence=round(float(confidence.mean()), 4),
@@ -278,6 +278,7 @@ def score_student_uncertainty(
     )
 
 
-def _write_scores(output_dir: Path, examples: Sequence[Example], difficulty: np.ndarray) -> None:
+def write_scores(output_dir: Path, examples: Sequence[Example], difficulty: np.ndarray) -> None:
+    """Write the difficulty of each question, [n]."""
     rows = (Score(e.id, float(d)) for e, d in zip(examples, difficulty, strict=True))
     write_rows(output_dir / "scores.parquet", Score, rows)

@@ -64,22 +64,25 @@ def build_select_settings(
     folder: Path,
     *,
     strategy: VariantRef | None = None,
+    mixture: VariantRef | None = None,
     budget_slice: BudgetSlice = FULL_BUDGET,
     queries: CountOrPercent | None = None,
 ) -> SelectSettings:
     """Return what a selection depends on; by default, the recipe's own strategy and budget.
 
     Options that the strategy does not use are constants, so that changing them redoes nothing. The
-    recipe's quotas and mixture are those of its own strategy.
+    recipe's quotas and mixture are those of its own strategy. `mixture` sets quotas by domain.
     """
     resolved = STRATEGIES.resolve(strategy or recipe.select.strategy, folder)
     variant = STRATEGIES.load(resolved)
     quotas = recipe.select.quotas if strategy is None else None
+    if mixture is not None:
+        quotas = "domain"
     check_strategy(recipe, variant, quotas)
-    mixture = MIXTURES.resolve(recipe.select.mixture, folder)
-    is_mixed = mixture != MIXTURES.resolve(AS_IS, folder) and strategy is None
-    if is_mixed:
-        check_mixture(recipe, MIXTURES.load(mixture), MIXTURES.parse_options(mixture))
+    shares = MIXTURES.resolve(mixture or recipe.select.mixture, folder)
+    is_mixed = shares != MIXTURES.resolve(AS_IS) and (strategy is None or mixture is not None)
+    if is_mixed and mixture is None:
+        check_mixture(recipe, MIXTURES.load(shares), MIXTURES.parse_options(shares))
     is_per_dollar = recipe.select.per_dollar and strategy is None
     if is_per_dollar:
         check_per_dollar(recipe, variant)
@@ -87,7 +90,7 @@ def build_select_settings(
     return SelectSettings(
         strategy=resolved,
         quotas=quotas,
-        mixture=mixture if is_mixed else None,
+        mixture=shares if is_mixed else None,
         per_dollar=recipe.check.filter if is_per_dollar else None,
         queries=recipe.budget.queries if queries is None else queries,
         budget_slice=budget_slice,
