@@ -78,8 +78,7 @@ def buy_answers(
     if limits.microusd is not None or ledger.hard_limit_microusd is not None:
         resolved.check_price()
     started = time.monotonic()
-    total = _count_requests(requests, limits)
-    answers = resolved.load_answers()
+    total, answers = _count_requests(requests, limits), resolved.load_answers()
     spec = PurchaseSpec(
         context=TransportContext(resolved, api_key, GroupCommitter(ledger), note, answers),
         limits=limits,
