@@ -43,12 +43,14 @@ def check_per_dollar(recipe: Recipe, strategy: Strategy[Any]) -> None:
         usable = _join_names([s.name for s in STRATEGIES if s.uses_costs])
         raise InputError(
             f"select.per_dollar divides the gain of each question by its cost, and the strategy "
-            f"{strategy.name} has no gain. Use the strategy {usable}, or remove the key."
+            f"{strategy.name} has no gain. Use the strategy {usable}, or remove the key.",
+            key="select.per_dollar",
         )
     if recipe.select.n_rounds == 1:
         raise InputError(
             "select.per_dollar forecasts costs from earlier rounds, and select.n_rounds is 1. Set "
-            "it to 2 or more, or remove select.per_dollar."
+            "it to 2 or more, or remove select.per_dollar.",
+            key="select.per_dollar",
         )
 
 
@@ -58,17 +60,20 @@ def check_mixture(
     """Raise InputError if the recipe has no groups to mix, or not what the mixture needs."""
     if key == "student.mixture" and recipe.data.columns.domain is None:
         raise InputError(
-            f"{key}: {mixture.name} divides the rows among domains. Set data.columns.domain."
+            f"{key}: {mixture.name} divides the rows among domains. Set data.columns.domain.",
+            key=key,
         )
     if key == "select.mixture" and recipe.select.quotas is None:
         raise InputError(
             f"{key}: {mixture.name} divides the picks among groups, and select.quotas "
-            "names none. Set select.quotas to domain or cluster."
+            "names none. Set select.quotas to domain or cluster.",
+            key=key,
         )
     if recipe.data.unlabeled and (mixture.needs_losses or mixture.count_samples(options)):
         raise InputError(
             f"{key}: {mixture.name} needs gold answers, and data.unlabeled: true says "
-            "that some are missing. Set it to as_is, even or toward_even."
+            "that some are missing. Set it to as_is, even or toward_even.",
+            key=key,
         )
 
 
@@ -95,7 +100,9 @@ def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: 
     if measure.score_reduction and from_server and recipe.data.columns.domain is None:
         raise InputError(
             f"{subject} needs domains, or the embeddings that assistant.scoring_backend: server "
-            "does not provide. Set data.columns.domain, or assistant.scoring_backend: transformers."
+            "does not provide. Set data.columns.domain, or assistant.scoring_backend: "
+            "transformers.",
+            key="assistant.scoring_backend",
         )
     if from_server and measure.needs_token_probabilities(has_choices):
         usable = _join_names(

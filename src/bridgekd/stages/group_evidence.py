@@ -1,6 +1,7 @@
 """What a mixture or a measure knows of the pool: pass rates of sampled rationales, and losses."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.io.row_files import read_column
 from bridgekd.records import Example, Rationale, Score
 from bridgekd.selection.mixtures import MIXTURES
-from bridgekd.variants import VariantSettings
+from bridgekd.variants import VariantRef, VariantSettings
+
+AS_IS = VariantRef(name="as_is")
 
 
 def read_pass_rates(
@@ -28,6 +31,12 @@ def read_pass_rates(
         n_samples[row] += 1
         n_right[row] += answer_type.matches_gold(sample.answer, examples[row])
     return n_right / n_samples
+
+
+def resolve_mixture(ref: VariantRef, folder: Path) -> VariantSettings | None:
+    """Return a mixture of the recipe as what a stage hashes; None if it changes no shares."""
+    settings = MIXTURES.resolve(ref, folder)
+    return None if settings == MIXTURES.resolve(AS_IS) else settings
 
 
 def count_samples(mixture: VariantSettings) -> int:

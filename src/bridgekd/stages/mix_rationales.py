@@ -13,13 +13,11 @@ from bridgekd.records import Rationale, Score
 from bridgekd.selection.check_recipe import check_mixture
 from bridgekd.selection.mixture import GroupEvidence, compute_shares, resample_rows
 from bridgekd.selection.mixtures import MIXTURES
-from bridgekd.stages.group_evidence import read_evidence
+from bridgekd.stages.group_evidence import read_evidence, resolve_mixture
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import KeptStats
 from bridgekd.stages.training_examples import read_rationales
-from bridgekd.variants import VariantRef, VariantSettings
-
-AS_IS = VariantRef(name="as_is")
+from bridgekd.variants import VariantSettings
 
 
 class MixRationalesSettings(FrozenModel):
@@ -29,8 +27,8 @@ class MixRationalesSettings(FrozenModel):
 
 def build_mix_settings(recipe: Recipe, folder: Path) -> MixRationalesSettings | None:
     """Return what the mixture of the student's rows depends on; None if it leaves them as is."""
-    mixture = MIXTURES.resolve(recipe.student.mixture, folder)
-    if mixture == MIXTURES.resolve(AS_IS):
+    mixture = resolve_mixture(recipe.student.mixture, folder)
+    if mixture is None:
         return None
     options = MIXTURES.parse_options(mixture)
     check_mixture(recipe, MIXTURES.load(mixture), options, "student.mixture")

@@ -26,11 +26,14 @@ from bridgekd.selection.ranking import rank_normalize
 from bridgekd.selection.representativeness import SelectionCheck, compare_with_random
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
-from bridgekd.stages.group_evidence import count_samples, needs_losses, read_evidence
+from bridgekd.stages.group_evidence import (
+    count_samples,
+    needs_losses,
+    read_evidence,
+    resolve_mixture,
+)
 from bridgekd.stages.run_context import RunContext
 from bridgekd.variants import VariantRef, VariantSettings
-
-AS_IS = VariantRef(name="as_is")
 
 
 class SelectSettings(FrozenModel):
@@ -79,9 +82,10 @@ def build_select_settings(
     if mixture is not None:
         quotas = "domain"
     check_strategy(recipe, variant, quotas)
-    shares = MIXTURES.resolve(mixture or recipe.select.mixture, folder)
-    is_mixed = shares != MIXTURES.resolve(AS_IS) and (strategy is None or mixture is not None)
-    if is_mixed and mixture is None:
+    shares = resolve_mixture(mixture or recipe.select.mixture, folder)
+    if mixture is None and strategy is not None:
+        shares = None
+    if mixture is None and shares is not None:
         check_mixture(recipe, MIXTURES.load(shares), MIXTURES.parse_options(shares))
     is_per_dollar = recipe.select.per_dollar and strategy is None
     if is_per_dollar:
@@ -90,7 +94,7 @@ def build_select_settings(
     return SelectSettings(
         strategy=resolved,
         quotas=quotas,
-        mixture=shares if is_mixed else None,
+        mixture=shares,
         per_dollar=recipe.check.filter if is_per_dollar else None,
         queries=recipe.budget.queries if queries is None else queries,
         budget_slice=budget_slice,
