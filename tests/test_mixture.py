@@ -73,4 +73,5 @@ def test_rows_of_a_small_group_repeat_and_of_a_large_one_are_drawn():
     assert np.bincount(groups[rows]).tolist() == [5, 4, 1]
     assert np.bincount(rows)[groups == 0].max() == 1
     assert rows.tolist() != resample_rows(groups, shares, 1).tolist()
+    assert resample_rows(groups[:0], shares, 0).tolist() == []
     assert resample_rows(groups, np.bincount(groups) / 10, 0).tolist() == list(range(10))

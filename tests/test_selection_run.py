@@ -267,9 +267,8 @@ def test_mixture_makes_what_it_needs_and_sets_the_quotas(tiny, mixture):
     assert stages[-len(needed) :] == needed
 
 
-@pytest.mark.parametrize("method", ["direct", "mentor_kd"])
-def test_mixture_of_the_students_rows_evens_out_the_domains(tiny, method):
-    bridgekd.run(tiny, overrides=["student.mixture=even"], methods=[method])
+def test_mixture_of_the_students_rows_evens_out_the_domains(tiny):
+    bridgekd.run(tiny, overrides=["student.mixture=even"], methods=["direct"])
     (mixed,) = find_folders(tiny, "mix_rationales")
     rows = read_rows(mixed / "rationales.parquet", Rationale)
     pool = read_rows(artifact(tiny, "load_pool") / "pool.parquet", Example)
@@ -278,6 +277,13 @@ def test_mixture_of_the_students_rows_evens_out_the_domains(tiny, method):
     assert max(counts.values()) - min(counts.values()) <= 1
     student = json.loads((find_folders(tiny, "train_student")[0] / "manifest.json").read_text())
     assert [ref["folder"] for ref in student["inputs"]["rationales"]] == [mixed.name]
+
+
+@pytest.mark.parametrize("method", ["bridge", "direct", "mentor_kd", "ta_in_the_loop"])
+def test_every_method_that_trains_on_rationales_follows_the_mixture_of_rows(tiny, method):
+    plan = bridgekd.plan(tiny, overrides=["student.mixture=even"], methods=[method])
+    stages = [made.path.name.partition("-")[0] for made in plan.stages]
+    assert stages.count("mix_rationales") == stages.count("train_student") > 0
 
 
 def test_mixture_of_rows_needs_domains(tiny):

@@ -64,7 +64,8 @@ def mix_rationales(
     shares = compute_shares(MIXTURES.load(settings.mixture), evidence, options)
     rows = read_rationales(rationales)
     kept = [row for row in rows if row.kept]
-    drawn = resample_rows(np.array([group_of[row.id] for row in kept]), shares, settings.seed)
+    kept_groups = np.array([group_of[row.id] for row in kept], dtype=np.int64)
+    drawn = resample_rows(kept_groups, shares, settings.seed)
     dropped = [row for row in rows if not row.kept]
     write_rows(output_dir / "rationales.parquet", Rationale, [*(kept[i] for i in drawn), *dropped])
     return KeptStats(n_kept=len(drawn))
