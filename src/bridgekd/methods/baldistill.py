@@ -20,11 +20,12 @@ class BalDistillOptions(FrozenModel):
 def build(run: Run, options: BalDistillOptions) -> list[Arm]:
     """Return the student. Its first questions are drawn at random; those of each later stage have
     the highest instruction-following difficulty of their domain. It is trained again on all
-    rationales so far.
+    rationales so far. Without domains there are no quotas.
 
     Not in here: questions that the teacher writes for domains that are too small.
     """
     pool, instructed, n = run.load_pool(), run.instruct_student(), options.n_stages
+    mixture = "toward_even" if run.recipe.data.columns.domain else None
     answers: list[Artifact] = []
     rationales: list[Artifact] = []
     student = instructed
@@ -37,7 +38,7 @@ def build(run: Run, options: BalDistillOptions) -> list[Arm]:
             scores = run.make(score_ifd, settings, pool, student)
             ranking = run.select_questions(
                 pool, scores, earlier=answers,
-                strategy="hardest", mixture="toward_even", budget_slice=part,
+                strategy="hardest", mixture=mixture, budget_slice=part,
             )  # fmt: skip
         answers.append(run.query_teacher(pool, ranking, budget_slice=part))
         rationales.append(run.check_rationales(pool, answers[-1]))
