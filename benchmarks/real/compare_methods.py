@@ -5,8 +5,8 @@
 
 Every task and seed is one `bridgekd compare`, which prints its plan, the time that it takes on this
 machine, and its progress. It can be stopped and started again. A finished one leaves a file in
-results/ and is not run again, unless `--methods` names one that it lacks. The tables come from
-these files alone (`--table` prints them only).
+results/. Only those of `--methods` that the file lacks are run, and their arms are added to it. The
+tables come from these files alone (`--table` prints them only).
 """
 
 import argparse
@@ -55,6 +55,20 @@ class SavedRun(BaseModel):
     machine: str
     ids: tuple[str, ...]
     arms: tuple[SavedArm, ...]
+
+    def add_arms(self, other: "SavedRun") -> "SavedRun":
+        """Return this run with the arms of `other` that it lacks, on the same test questions."""
+        if (self.ids, self.n_pool) != (other.ids, other.n_pool):
+            sys.exit(f"{self.task}, seed {self.seed}: the questions differ from the saved ones.")
+        known = {arm.arm for arm in self.arms}
+        machines = dict.fromkeys([*self.machine.split("; "), *other.machine.split("; ")])
+        return self.model_copy(
+            update={
+                "methods": tuple(dict.fromkeys([*self.methods, *other.methods])),
+                "machine": "; ".join(machines),
+                "arms": (*self.arms, *(arm for arm in other.arms if arm.arm not in known)),
+            }
+        )
 
     def to_results(self) -> list[ArmResult]:
         """Return the arms as the statistics of the package take them."""
@@ -156,17 +170,17 @@ def read_runs(folder: Path, task: str) -> list[SavedRun]:
     return sorted(runs, key=lambda run: run.seed)
 
 
-def run_task(task: str, seed: int, options: argparse.Namespace) -> SavedRun:
+def run_task(task: str, seed: int, methods: Sequence[str], options: argparse.Namespace) -> SavedRun:
     """Run the comparison of a task with one seed, or go on with it."""
     recipe = prepare(
         task, data=_get_folder("BRIDGEKD_DATA"), models=_get_folder("BRIDGEKD_MODELS"),
         folder=options.folder / task, device=options.device, seed=seed,
     )  # fmt: skip
     command = [sys.executable, "-m", "bridgekd", "compare", str(recipe), "--yes"]
-    done = subprocess.run([*command, "--arms", ",".join(options.methods)])
+    done = subprocess.run([*command, "--arms", ",".join(methods)])
     if done.returncode:
         sys.exit(done.returncode)
-    return save_run(recipe, task, seed, options.methods, options.machine)
+    return save_run(recipe, task, seed, methods, options.machine)
 
 
 def _get_folder(variable: str) -> Path:
@@ -195,9 +209,11 @@ def main() -> None:
         for task in tasks:
             file = options.results / f"{task}-{seed}.json"
             known = SavedRun.model_validate_json(file.read_bytes()) if file.exists() else None
-            if known is None or not set(options.methods) <= set(known.methods):
-                saved = run_task(task, seed, options)
+            done = () if known is None else known.methods
+            if missing := [method for method in options.methods if method not in done]:
+                saved = run_task(task, seed, missing, options)
                 options.results.mkdir(parents=True, exist_ok=True)
+                saved = saved if known is None else known.add_arms(saved)
                 write_atomic(file, saved.model_dump_json(indent=1) + "\n")
     found = [runs for task in tasks if (runs := read_runs(options.results, task))]
     tables = "\n\n".join(format_table(runs) for runs in found)

@@ -49,6 +49,7 @@ class UpdateTrainer(Trainer):
         options: BaseModel,
         seed: int,
         reference: ReferenceModel | None,
+        max_sampled_tokens: int,
         padding_free: bool,
     ) -> None:
         super().__init__(
@@ -63,7 +64,7 @@ class UpdateTrainer(Trainer):
         self.objective: Objective = objective
         self.options, self.reference = options, reference
         self.padding_free, self.seed = padding_free, seed
-        self.max_target_tokens = max(len(row.ids) - row.n_prompt for row in rows)
+        self.max_sampled_tokens = max_sampled_tokens
 
     def training_step(
         self, model: Any, inputs: Mapping[str, object], num_items_in_batch: Any = None
@@ -94,7 +95,7 @@ class UpdateTrainer(Trainer):
             [f"update {self.state.global_step} row {i}" for i in shard.rows],
             fraction=get_fraction(self.options, self._get_progress()),
             seed=self.seed,
-            max_new_tokens=self.max_target_tokens,
+            max_new_tokens=self.max_sampled_tokens,
         )
 
     def _get_progress(self) -> float:
