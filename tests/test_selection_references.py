@@ -2,8 +2,8 @@
 
 The numbers were computed once: picks of `swapped` with `kt.refine_K(K, picks, unique=True)` of
 goodpoints 0.6.3, repeated until nothing changes; picks of `herding` with `MaxHerding(metric="rbf",
-metric_dict={"gamma": 1 / sigma**2})` and typicality with `_typicality` of scikit-activeml 1.0.1. All
-get the rows of `whiten`, or the kernel of `build_kernel`, in float64.
+metric_dict={"gamma": 1 / sigma**2})` and typicality with `_typicality` of scikit-activeml 1.0.1.
+All get the rows of `whiten`, or the kernel of `build_kernel`, in float64.
 """
 
 import numpy as np
