@@ -1,8 +1,8 @@
 """Rows packed into one sequence without padding, and whether a model keeps them separate.
 
 Flash attention computes each packed row separately. On a CPU, `attend_by_row` does the same with
-SDPA: one mask over the whole sequence would cost more time than the padding (docs/log.md). A probe
-confirms that a packed row has the losses of a row alone.
+SDPA: one mask over the whole sequence would cost more time than the padding (docs/experiments.md).
+A probe confirms that a packed row has the losses of a row alone.
 """
 
 import inspect
