@@ -19,6 +19,7 @@ from claims import plots, tables
 from claims.experiments import CANDIDATES, CHOOSING, CLAIMS, EXPERIMENTS, LATER_SEEDS
 from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
 from claims.results import Line, artifact, lines_of
+from claims.saved_seeds import RESULTS, run_seeds
 from claims.summary import summary
 from generated_section import replace_section, split_at_section
 
@@ -82,9 +83,14 @@ def written(lines: Mapping[str, Mapping[str, Line]], seeds: Sequence[int]) -> st
         experiment = EXPERIMENTS[name]
         parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.")
         parts.append(tables.table(experiment, told))
-    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-    parts.append(f"Means over {which}; 95 % intervals over seeds and questions.")
+    parts.append(describe_means(seeds))
     return "\n\n".join(parts)
+
+
+def describe_means(seeds: Sequence[int]) -> str:
+    """What the figures of a table are."""
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"Means over {which}; 95 % intervals over seeds and questions."
 
 
 def drawn(lines: Mapping[str, Mapping[str, Line]], to: Path) -> None:
@@ -127,6 +133,27 @@ def mark_of(names: Sequence[str], first_seed: int) -> str:
     return mark
 
 
+def analyze_once(name: str, seeds: Sequence[int], asked: argparse.Namespace, folder: Path) -> str:
+    """The tables of an experiment with a margin, from a file for each seed. Nothing of a seed's
+    results is printed before all seeds are done.
+    """
+
+    def run_jobs(jobs: Sequence[Job]) -> Mapping[Job, Answers]:
+        world(folder, asked.quick)
+        return side_by_side(folder, jobs, asked.workers, lambda text: print(text, flush=True))
+
+    experiment = EXPERIMENTS[name]
+    results = asked.results or (folder / "results" if asked.quick else RESULTS)
+    saved = run_seeds(name, experiment, seeds, results, run_jobs)
+    return "\n\n".join(
+        (
+            f"### {experiment.title}\n\n`{name}`. {experiment.asks}.",
+            tables.noninferiority_tables(experiment, saved),
+            describe_means(seeds),
+        )
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; none: the claims")
@@ -135,6 +162,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--results", type=Path, help="of the experiments with a file for each seed")
     parser.add_argument("--write", action="store_true", help="put the tables into docs and README")
     asked = parser.parse_args()
     names = asked.names or CLAIMS
@@ -142,6 +170,9 @@ def main() -> None:
         raise SystemExit(f"unknown: {', '.join(unknown)}; known: {', '.join(EXPERIMENTS)}")
     if asked.write and asked.quick:
         raise SystemExit("--write is for all seeds; --quick prints its tables")
+    once = [name for name in names if EXPERIMENTS[name].margin is not None]
+    if once and len(names) > 1:
+        raise SystemExit(f"{once[0]} is analyzed by itself: name no other experiment beside it")
     mark = mark_of(names, asked.first_seed) if asked.write else ""
     folder = (
         asked.folder or Path("reproduction-quick" if asked.quick else "reproduction")
@@ -149,6 +180,12 @@ def main() -> None:
     n_seeds = asked.seeds or (1 if asked.quick else 5)
     seeds = range(asked.first_seed, asked.first_seed + n_seeds)
     began = time.monotonic()
+    if once:
+        text = analyze_once(once[0], seeds, asked, folder)
+        if mark:
+            replace_section(DOCUMENT, mark, text)
+        print(f"\n{text}\n\n{(time.monotonic() - began) / 60:.0f} minutes")
+        return
     world(folder, asked.quick)
     jobs = seeded([job for name in names for job in EXPERIMENTS[name].jobs], seeds)
     done = side_by_side(folder, jobs, asked.workers, lambda text: print(text, flush=True))

@@ -42,6 +42,7 @@ def load_pair(local, tmp_path):
                 arm,
                 model,
                 PredictSettings(role="student", prompt_mode=prompt_mode, max_new_tokens=6),
+                6,
             )
             for prompt_mode in ("cot", "answer_only")
         )

@@ -37,12 +37,12 @@ def base(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("base"), "lfm2", "word_level")
 
 
-def first_weight(local):
+def first_weight(local, longest_target):
     """Return a score; a module-level function, so that it can be pickled."""
     return float(next(iter(local.model.parameters())).sum())
 
 
-def failing(local):
+def failing(local, longest_target):
     raise InputError("evaluation failed")
 
 
@@ -105,7 +105,7 @@ def test_input_error_of_one_process_ends_all_with_its_message(base, tmp_path, mo
         tune(base, tmp_path / "out", runtime=RuntimeOptions(num_processes=2), validate=failing)
 
 
-def dying(local):
+def dying(local, longest_target):
     print("out of luck", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -24,7 +24,7 @@ def base(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("base"), "lfm2", "word_level")
 
 
-def rising(local):
+def rising(local, longest_target):
     """Return a score that falls after the second evaluation."""
     rising.values.append(len(rising.values))
     return float([1, 3, 2][len(rising.values) - 1])

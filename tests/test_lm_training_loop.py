@@ -114,7 +114,7 @@ def test_earliest_best_weights_are_saved(base, tmp_path):
     values = iter([0.1, 0.7, 0.7, 0.2])
     seen = []
 
-    def validate(local):
+    def validate(local, longest_target):
         assert not local.model.training
         seen.append({k: v.clone() for k, v in local.model.state_dict().items()})
         return next(values)
@@ -130,7 +130,7 @@ def test_earliest_best_weights_are_saved(base, tmp_path):
 def test_evaluation_does_not_change_training(base, tmp_path):
     calls = []
 
-    def validate(local):
+    def validate(local, longest_target):
         lm.generate_texts(local, [row.prompt for row in ROWS], max_new_tokens=3, batch_size=4)
         calls.append(1)
         return len(calls)  # always better, so the last weights are saved
@@ -277,7 +277,8 @@ def test_training_ends_without_gain(base, tmp_path):
     patient = TRAIN.model_copy(update={"early_stopping_patience": 2, "n_evaluations": 6})
     steps = []
     log = tune(
-        base, tmp_path, train=patient, validate=lambda local: next(values), n_updates=12,
+        base, tmp_path, train=patient, n_updates=12,
+        validate=lambda local, longest_target: next(values),
         progress=lambda *step: steps.append(step),
     )  # fmt: skip
     assert (log.n_updates, log.best_update) == (8, 4) and len(log.validations) == 4

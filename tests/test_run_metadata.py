@@ -54,7 +54,7 @@ def a_run(arms, method="bridge"):
 def an_arm(name, model, role="student", is_result=True):
     arm = ArmSettings(name=name.partition("@")[0], title=name, role=role, is_result=is_result)
     predicted = PredictSettings(role=role, prompt_mode="cot", max_new_tokens=8)
-    return EvaluatedModel(name, arm, model, predicted)
+    return EvaluatedModel(name, arm, model, predicted, max_new_tokens=8)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def plan_stages(recipe, overrides=(), method="bridge"):
         run_comparison(run, parse_comparison(given, folder, [method]))
     n_answers = dict.fromkeys(run.store.planned, 12)
     data = PlannedData(generate_examples(60, 0), 10, 20, [("Say yes.", "yes")] * 30, n_answers)
-    return run.store.planned, WorkCounter(run.store.planned, data, run.assistant)
+    return run.store.planned, WorkCounter(run.store.planned, data, run.assistant, 300)
 
 
 def count(recipe, stage, overrides=(), method="bridge"):
@@ -103,3 +103,18 @@ def test_works_of_a_server_are_not_timed(recipe):
     sets = ["assistant.generation_backend=server", f"assistant.server={server}"]
     ((writing,),) = count(recipe, "annotate", sets)
     assert not writing.is_timed
+
+
+def test_planned_texts_are_as_long_as_the_targets_will_be(recipe):
+    """The longest rationale is expected to have 300 tokens; the model has 512 positions."""
+    sets = ["assistant.max_new_tokens=auto", "student.max_new_tokens=auto"]
+    limits = [part.max_new_tokens for (part,) in count(recipe, "predict", sets)]
+    untrained, answers, rationales = 256, 64, 480
+    assert sorted(limits) == [answers, *[untrained] * (len(limits) - 3), rationales, rationales]
+    for stage, limit in (("warm_up", answers), ("train_student", rationales)):
+        ((_, evaluations),) = count(recipe, stage, sets)
+        assert evaluations.max_new_tokens == limit
+    ((_, shorter),) = count(recipe, "train_student", [*sets, "student.train.max_length=100"])
+    assert shorter.max_new_tokens == 160
+    ((writing,),) = count(recipe, "annotate", ["assistant.max_new_tokens=40"])
+    assert writing.max_new_tokens == 40

@@ -101,7 +101,7 @@ def test_user_is_told_when_a_model_learns_longer_texts_than_it_may_write():
 
     text = describe(200)
     assert text.startswith("The longest target of the student has 200 tokens, and student.max_new_")
-    assert text.endswith("Set it to 250 or more.")
+    assert text.endswith("Set it to 320 or more, or remove the key.")
     assert describe(96) is None and describe(200, "multi_task") is None
 
 

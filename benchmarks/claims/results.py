@@ -49,7 +49,7 @@ def lines_of(
     folder: Path, experiment: Experiment, done: Mapping[Job, Answers], seeds: Sequence[int]
 ) -> dict[str, Line]:
     """An experiment's lines by title. Holm's correction is over all its comparisons."""
-    test = {e.id: e for e in _test_of(next(iter(done.values())))}
+    test = {e.id: e for e in read_test(next(iter(done.values())))}
     read = ArmReader(test, count_wrong_steps)
     results: list[ArmResult] = []
     picks: dict[str, Mapping[str, float]] = {}
@@ -57,10 +57,10 @@ def lines_of(
     for row in experiment.rows:
         found = [artifact(done[job][row.model]) for job in seeded([row.job], seeds)]
         results += [
-            replace(read.read_arm(_describe(row, answers), answers), arm=row.title)
+            replace(read.read_arm(describe_arm(row, answers), answers), arm=row.title)
             for answers in found
         ]
-        picks[row.title] = _picks(found) if experiment.picks else {}
+        picks[row.title] = compute_pick_fractions(found) if experiment.picks else {}
         aurocs[row.title] = [value for answers in found for value in _aurocs(answers)]
     figures = compute_metrics(
         results,
@@ -107,7 +107,8 @@ def _less(
     return estimate_difference(first, second)
 
 
-def _describe(row: Row, answers: Artifact) -> ArmSettings:
+def describe_arm(row: Row, answers: Artifact) -> ArmSettings:
+    """What the reader of an arm has to know of a row."""
     models = answers.get_inputs("model")
     is_result = any(model.stage == train_student.name for model in models)
     return ArmSettings(name=row.title, title=row.title, is_result=is_result)
@@ -119,7 +120,8 @@ def artifact(folder: Path) -> Artifact:
     return Artifact(stage, fingerprint, folder)
 
 
-def _test_of(answers: Answers) -> list[Example]:
+def read_test(answers: Answers) -> list[Example]:
+    """The test questions of a job."""
     made = find_ancestors(artifact(next(iter(answers.values())))).values()
     (test,) = (a for a in made if a.stage == "load_test")
     return read_rows(test.path / "test.parquet", Example)
@@ -131,7 +133,8 @@ def _aurocs(answers: Artifact) -> list[float]:
     return [c.auroc for c in found if c is not None and c.auroc is not None]
 
 
-def _picks(found: Sequence[Artifact]) -> Mapping[str, float]:
+def compute_pick_fractions(found: Sequence[Artifact]) -> Mapping[str, float]:
+    """What fraction of the questions that were paid for is from each domain."""
     bought: Counter[str] = Counter()
     for made in found:
         behind = find_ancestors(made).values()

@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
+from bridgekd.selection.representativeness import SelectionFigure
 from bridgekd.stats.metrics import MeanEstimate
+from bridgekd.stats.mixed_effects import Estimate, estimate_proportion
 from claims.experiments import Experiment
+from claims.noninferiority import ArmVerdict, compare_with_reference
 from claims.results import Line
-from claims.summary import Claim
+from claims.saved_seeds import SavedSeed, collect_answers
+from claims.summary import NO, OPEN, YES, Claim
 
 
 def as_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -32,6 +38,73 @@ def table(experiment: Experiment, lines: Mapping[str, Line]) -> str:
     filled = [any(row[k] for row in rows) for k in range(len(head))]
     kept = [[cell for cell, keep in zip(row, filled, strict=True) if keep] for row in rows]
     return as_table([h for h, keep in zip(head, filled, strict=True) if keep], kept)
+
+
+def noninferiority_tables(experiment: Experiment, seeds: Sequence[SavedSeed]) -> str:
+    """The arms of an experiment with a margin against its reference, and how far what they bought
+    is from the pool.
+    """
+    reference, points = experiment.against[0], f"{100 * (experiment.margin or 0):g} points"
+    right = collect_answers(seeds)
+    arms = {title: values for title, values in right.items() if title != reference}
+    verdicts = compare_with_reference(right[reference], arms, experiment.margin or 0)
+    head = ("", "accuracy, %", f"minus {reference}, points (95 %)", "lower limit, one-sided 95 %",
+            f"p: not below by {points} (Holm)", f"not below by {points}", "p: above (Holm)",
+            "queries", "$")  # fmt: skip
+    rows = []
+    for k, (title, values) in enumerate(right.items()):
+        accuracy = estimate_proportion(values)
+        saved = [seed.choices[k].arm for seed in seeds]
+        rows.append((
+            title, _percents(accuracy.mean, accuracy.ci95), *_verdict(verdicts.get(title)),
+            f"{np.mean([arm.n_queries for arm in saved]):g}",
+            f"{np.mean([arm.spend_usd for arm in saved]):.2f}",
+        ))  # fmt: skip
+    return f"{as_table(head, rows)}\n\n{distance_table(seeds)}"
+
+
+def _verdict(verdict: ArmVerdict | None) -> tuple[str, ...]:
+    if verdict is None:
+        return ("reference", "", "", "", "")
+    shown = {True: YES, False: NO, None: OPEN}[verdict.is_not_below]
+    return (_points(verdict.difference), f"{100 * verdict.low:+.1f}", f"{verdict.p_not_below:.2g}",
+            shown, f"{verdict.p_above:.2g}")  # fmt: skip
+
+
+def distance_table(seeds: Sequence[SavedSeed]) -> str:
+    """Means over seeds of the distances of every arm's picks to the pool, with the number of seeds
+    in which they are outside the limits for random picks; below them the means of these limits.
+    """
+    by_arm = [[seed.choices[k] for seed in seeds] for k in range(len(seeds[0].choices))]
+    names = [figure.name for figure in by_arm[0][0].figures]
+    rows = [
+        (
+            choices[0].arm.arm,
+            *(_figures([choice.figures[n] for choice in choices]) for n in range(len(names))),
+            _shares([choice.picks for choice in choices]),
+        )
+        for choices in by_arm
+    ]
+    limits = (_limits([choice.figures[n] for choice in by_arm[0]]) for n in range(len(names)))
+    head = ("", *(f"{name} (seeds outside)" for name in names), "picks")
+    return as_table(head, [*rows, ("limits for random picks", *limits, "")])
+
+
+def _figures(figures: Sequence[SelectionFigure]) -> str:
+    mean = np.mean([figure.value for figure in figures])
+    return f"{mean:.3f} ({sum(figure.is_outside for figure in figures)})"
+
+
+def _limits(figures: Sequence[SelectionFigure]) -> str:
+    high = f"{np.mean([figure.high for figure in figures]):.3f}"
+    lows = [figure.low for figure in figures if figure.low is not None]
+    return f"{np.mean(lows):.3f} to {high}" if lows else f"at most {high}"
+
+
+def _shares(picks: Sequence[Mapping[str, float]]) -> str:
+    domains = sorted({domain for each in picks for domain in each})
+    means = {d: np.mean([each.get(d, 0.0) for each in picks]) for d in domains}
+    return ", ".join(f"{domain} {mean:.0%}" for domain, mean in means.items())
 
 
 def readme_table(lines: Mapping[str, Line], titles: Mapping[str, str]) -> str:
@@ -74,11 +147,11 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _less(line: Line) -> str:
-    if line.less is None:
-        return ""
-    mean, low, high = (
-        f"{100 * value:+.1f}" for value in (line.less.mean, line.less.low, line.less.high)
-    )
+    return "" if line.less is None else _points(line.less)
+
+
+def _points(told: Estimate) -> str:
+    mean, low, high = (f"{100 * value:+.1f}" for value in (told.mean, told.low, told.high))
     return f"{mean} ({low} to {high})"
 
 

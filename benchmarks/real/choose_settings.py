@@ -17,7 +17,7 @@ from bridgekd.runs.metadata import load_finished_run
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.train import train_student
 
-RATES = (1e-4, 3e-4)
+RATES = (2e-4, 4e-4, 8e-4)
 N_UPDATES = 20
 
 

@@ -5,8 +5,8 @@
 
 Every task and seed is one `bridgekd compare`, which prints its plan, the time that it takes on this
 machine, and its progress. It can be stopped and started again. A finished one leaves a file in
-results/ and is not run again, unless `--methods` names one that it lacks. The tables come from
-these files alone (`--table` prints them only).
+results/. Only those of `--methods` that the file lacks are run, and their arms are added to it. The
+tables come from these files alone (`--table` prints them only).
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from generated_section import replace_section
+from saved_arms import SavedArm, save_arm
 from tasks import TASKS, TUNING_TASK, prepare
 
 from bridgekd.io.disk import write_atomic
@@ -40,22 +41,6 @@ ROOT = Path(__file__).parents[2]
 METHODS = ("base_models", "answers_only", "direct", "bridge_random", "bridge", "direct_full")
 
 
-class SavedArm(BaseModel):
-    """An ArmResult without its question ids: `correct` has 0 or 1 for every id of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    arm: str
-    title: str
-    budget: str
-    correct: str
-    words: tuple[int, ...]
-    n_queries: int
-    spend_usd: float
-    seconds: float
-    is_trained: bool
-
-
 class SavedRun(BaseModel):
     """One task with one seed: what a finished comparison leaves in results/."""
 
@@ -71,18 +56,23 @@ class SavedRun(BaseModel):
     ids: tuple[str, ...]
     arms: tuple[SavedArm, ...]
 
+    def add_arms(self, other: "SavedRun") -> "SavedRun":
+        """Return this run with the arms of `other` that it lacks, on the same test questions."""
+        if (self.ids, self.n_pool) != (other.ids, other.n_pool):
+            sys.exit(f"{self.task}, seed {self.seed}: the questions differ from the saved ones.")
+        known = {arm.arm for arm in self.arms}
+        machines = dict.fromkeys([*self.machine.split("; "), *other.machine.split("; ")])
+        return self.model_copy(
+            update={
+                "methods": tuple(dict.fromkeys([*self.methods, *other.methods])),
+                "machine": "; ".join(machines),
+                "arms": (*self.arms, *(arm for arm in other.arms if arm.arm not in known)),
+            }
+        )
+
     def to_results(self) -> list[ArmResult]:
         """Return the arms as the statistics of the package take them."""
-        return [
-            ArmResult(
-                seed=self.seed,
-                is_correct={id: c == "1" for id, c in zip(self.ids, arm.correct, strict=True)},
-                words=dict(zip(self.ids, arm.words, strict=True)),
-                wrong_steps={},
-                **arm.model_dump(exclude={"correct", "words"}),
-            )
-            for arm in self.arms
-        ]
+        return [arm.to_result(self.seed, self.ids) for arm in self.arms]
 
 
 def save_run(recipe: Path, task: str, seed: int, methods: Sequence[str], machine: str) -> SavedRun:
@@ -97,19 +87,7 @@ def save_run(recipe: Path, task: str, seed: int, methods: Sequence[str], machine
     for arm, predictions in zip(settings, evaluation.get_inputs("predictions"), strict=True):
         result = reader.read_arm(arm, predictions)
         if set(ids) <= result.is_correct.keys():  # the teacher answered a part of the questions
-            arms.append(
-                SavedArm(
-                    arm=result.arm,
-                    title=result.title,
-                    budget=result.budget,
-                    correct="".join("01"[result.is_correct[id]] for id in ids),
-                    words=tuple(result.words[id] for id in ids),
-                    n_queries=result.n_queries,
-                    spend_usd=result.spend_usd,
-                    seconds=result.seconds,
-                    is_trained=result.is_trained,
-                )
-            )
+            arms.append(save_arm(result, ids))
     chance = read_metrics(evaluation.path).chance
     n_pool = len((recipe.parent / "train.jsonl").read_text(encoding="utf-8").splitlines())
     return SavedRun(
@@ -192,17 +170,17 @@ def read_runs(folder: Path, task: str) -> list[SavedRun]:
     return sorted(runs, key=lambda run: run.seed)
 
 
-def run_task(task: str, seed: int, options: argparse.Namespace) -> SavedRun:
+def run_task(task: str, seed: int, methods: Sequence[str], options: argparse.Namespace) -> SavedRun:
     """Run the comparison of a task with one seed, or go on with it."""
     recipe = prepare(
         task, data=_get_folder("BRIDGEKD_DATA"), models=_get_folder("BRIDGEKD_MODELS"),
         folder=options.folder / task, device=options.device, seed=seed,
     )  # fmt: skip
     command = [sys.executable, "-m", "bridgekd", "compare", str(recipe), "--yes"]
-    done = subprocess.run([*command, "--arms", ",".join(options.methods)])
+    done = subprocess.run([*command, "--arms", ",".join(methods)])
     if done.returncode:
         sys.exit(done.returncode)
-    return save_run(recipe, task, seed, options.methods, options.machine)
+    return save_run(recipe, task, seed, methods, options.machine)
 
 
 def _get_folder(variable: str) -> Path:
@@ -231,9 +209,11 @@ def main() -> None:
         for task in tasks:
             file = options.results / f"{task}-{seed}.json"
             known = SavedRun.model_validate_json(file.read_bytes()) if file.exists() else None
-            if known is None or not set(options.methods) <= set(known.methods):
-                saved = run_task(task, seed, options)
+            done = () if known is None else known.methods
+            if missing := [method for method in options.methods if method not in done]:
+                saved = run_task(task, seed, missing, options)
                 options.results.mkdir(parents=True, exist_ok=True)
+                saved = saved if known is None else known.add_arms(saved)
                 write_atomic(file, saved.model_dump_json(indent=1) + "\n")
     found = [runs for task in tasks if (runs := read_runs(options.results, task))]
     tables = "\n\n".join(format_table(runs) for runs in found)

@@ -1,8 +1,8 @@
 """The tasks of the main job: one table, and from it a folder with a recipe that runs.
 
 Teachers are recordings: the published answers of real large models. Every task has the settings of
-RECIPE. Nothing in it is tuned yet: choose_settings.py is for the student's learning rate, on the
-validation questions of TUNING_TASK, which is in no claim.
+RECIPE, which were set beforehand and are not tuned: choose_settings.py is for the student's
+learning rate, on the validation questions of TUNING_TASK, which is in no claim.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ from importers import (
     write_jsonl,
 )
 
+from bridgekd.lm.load import has_fast_bfloat16
 from bridgekd.prompts import ANSWER_PREFIX
 from bridgekd.records import Example
 
@@ -110,7 +111,7 @@ TASKS = {
     "date": _mentor("date_understanding", "multiple_choice", 160, 100),
     "svamp": _palm("svamp", "number", 200),
     "tracking": _mentor("tracking_shuffled_objects", "multiple_choice", 160, 225),
-    "letters": _mentor("last_letter_concatenation", "text", 96, 150),
+    "letters": _mentor("last_letter_concatenation", "text", 128, 150),
     "commonsense": _palm("cqa", "multiple_choice", 400),
     "strategy": _mentor("strategy_qa", "text", 160, 400),
     "gsm8k": Task(
@@ -146,16 +147,16 @@ assistant:
   model: {models}/qwen2.5-coder-0.5b-instruct
   lora: {{r: 16}}
   warm_up_size: 10%
-  warm_up_train: {{updates: 8, learning_rate: 5e-4, batch_size: 16, n_evaluations: 1}}
-  train: {{updates: 24, learning_rate: 5e-4, batch_size: 16, n_evaluations: 1}}
+  warm_up_train: {{updates: 8, learning_rate: 5e-4, batch_size: 8, n_evaluations: 1}}
+  train: {{updates: 24, learning_rate: 5e-4, batch_size: 8, n_evaluations: 1}}
   max_new_tokens: {max_new_tokens}
 student:
   model: {models}/smollm2-135m-instruct
   instruction_data: instruct.jsonl
-  instruction_train: {{updates: 30, learning_rate: 2e-4, batch_size: 16, max_length: 384}}
-  train: {{updates: 40, learning_rate: 2e-4, batch_size: 16, n_evaluations: 1}}
+  instruction_train: {{updates: 24, learning_rate: 4e-4, batch_size: 8, max_length: 384}}
+  train: {{updates: 48, learning_rate: 4e-4, batch_size: 8, n_evaluations: 1}}
   max_new_tokens: {max_new_tokens}
-runtime: {{precision: bfloat16}}
+runtime: {{precision: {precision}}}
 store: ../store
 ledger: ledger.db
 device: {device}
@@ -196,6 +197,7 @@ def prepare(name: str, *, data: Path, models: Path, folder: Path, device: str, s
         price=f"\n  price: {task.price}" if task.price else "",
         models=models.resolve(),
         max_new_tokens=task.max_new_tokens,
+        precision="bfloat16" if has_fast_bfloat16() else "auto",
         device=device,
         seed=seed,
     )

@@ -133,7 +133,7 @@ def _describe_prompt(exported: ExportedArm) -> dict[str, str]:
     return {
         "prompt_content": "the question and its choices" if "(A)" in suffix else "the question",
         "prompt_suffix": json.dumps(suffix),
-        "max_new_tokens": f"{arm.predicted.max_new_tokens:,}",
+        "max_new_tokens": f"{arm.max_new_tokens:,}",
         "notes": "".join(f"\n- {note}" for note in notes),
     }
 

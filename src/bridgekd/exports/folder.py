@@ -53,7 +53,7 @@ def export_arm(
         merged = lm.merge_adapter(
             str(selected.model.path),
             output_dir,
-            max_new_tokens=selected.predicted.max_new_tokens,
+            max_new_tokens=selected.max_new_tokens,
             prompts=[example.prompt for example in examples[:N_CHECKED]],
         )
         progress("export", 1, N_STEPS)

@@ -29,10 +29,11 @@ class TrainingMonitor(TrainerCallback):
         self,
         local: LocalModel,
         job: TrainingJob,
+        longest_target: int,
         checkpoint_state: CheckpointState,
         report: Callable[[int, int], None],
     ) -> None:
-        self.local, self.job = local, job
+        self.local, self.job, self.longest_target = local, job, longest_target
         self.checkpoint_state, self.report = checkpoint_state, report
         self.log_file = job.output_dir / METRICS_FILE
         n = job.config.n_evaluations
@@ -74,7 +75,7 @@ class TrainingMonitor(TrainerCallback):
             device = torch.device(self.local.device).type
             enabled = uses_bfloat16(device, self.job.runtime.precision)
             with torch.autocast(device, torch.bfloat16, enabled=enabled):
-                value = float(validate(self.local))
+                value = float(validate(self.local, self.longest_target))
             model.train()
         value = broadcast_from_main(value, self.local.device)
         best = max((v for _, v in state.validations), default=float("-inf"))

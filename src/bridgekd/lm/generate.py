@@ -6,11 +6,14 @@ stopped and is repeated ends with the same texts. Every row has its own random s
 does not change its samples.
 """
 
+import ctypes
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,8 @@ from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Message
 from bridgekd.rng import SEED_STEP, make_rng
 from bridgekd.throughput import Throughput
+
+TRIM_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +217,7 @@ def _generate_batch(
             input_ids=ids,
             attention_mask=mask,
             logits_processor=[_RowSampler(rows, spec, width)] if spec.temperature else [],
-            stopping_criteria=[text_end] if spec.until else [],
+            stopping_criteria=[_HeapTrimmer(), *([text_end] if spec.until else [])],
         )
     stop = set(spec.stop_ids)
     tokens = [row[: text_end.lengths.get(i)] for i, row in enumerate(output[:, width:].tolist())]
@@ -252,6 +257,31 @@ class _RowSampler(LogitsProcessor):
         cumulative = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
         token = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True)
         return token.clamp(max=scores.shape[-1] - 1)
+
+
+class _HeapTrimmer(StoppingCriteria):
+    """Ends no row. Gives freed memory back to the system every TRIM_STEPS tokens.
+
+    Each step frees a key-value cache and allocates one that is a little larger, so it does not fit
+    where the old one was. Without this, the heap of glibc grew to 18 GiB with a model of 0.5 B.
+    """
+
+    def __init__(self) -> None:
+        self.n_steps = 0
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        self.n_steps += 1
+        if self.n_steps % TRIM_STEPS == 0 and input_ids.device.type == "cpu":
+            _load_trim()(0)
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+@cache
+def _load_trim() -> Callable[[int], object]:
+    """Return `malloc_trim` of glibc; elsewhere a function that does nothing."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    trim: Callable[[int], object] = getattr(library, "malloc_trim", lambda pad: None)
+    return trim
 
 
 class _TextEnd(StoppingCriteria):

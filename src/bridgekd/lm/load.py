@@ -35,6 +35,7 @@ from transformers import (
 )
 
 from bridgekd.errors import InputError
+from bridgekd.lm.adapters import merge_weights
 from bridgekd.lm.tokenization import FALLBACK_TEMPLATE, find_stop_ids, has_bos
 from bridgekd.messages import format_value
 from bridgekd.recipe import LoraOptions, Precision
@@ -101,8 +102,9 @@ def load_model(
 ) -> LocalModel:
     """Return the model of a Hub id or folder on `device`, ready to train, generate or score.
 
-    A folder with a PEFT adapter gives the base model with this adapter. If `lora` is set, training
-    continues this adapter and keeps its own shape. Weights are float32 for a training of all
+    A folder with a PEFT adapter gives the base model with this adapter, which is merged for
+    inference in float32 (bfloat16 would round it). If `lora` is set, training continues this
+    adapter and keeps its own shape. Weights are float32 for a training of all
     weights, otherwise as `uses_bfloat16` says. While an adapter is trained, frozen weights that are
     stored in 16 bits are bfloat16 on a CPU that computes fast in it, too; the adapter is float32.
     `as_stored` keeps the type on disk. `attention` is an implementation of transformers; None is
@@ -135,6 +137,8 @@ def load_model(
         )
     if adapter_base is not None:
         network = _add_adapter(network, source, trainable)
+        if not trainable and network.dtype == torch.float32:
+            network = merge_weights(network)
     elif lora is not None and trainable:
         network = _add_lora(network, lora, base, base_revision)
     network.generation_config.eos_token_id = list(find_stop_ids(tokenizer, network))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from bridgekd.lm.adapters import merge_weights
 from bridgekd.lm.load import LocalModel, load_model, save_model
 from bridgekd.lm.tokenization import (
     TEMPLATE_ERRORS,
@@ -56,7 +56,7 @@ def merge_adapter(
     any argument. `prompts` test the written tokenizer. Raises InputError as `load_model` does.
     """
     local = load_model(model, device="cpu")
-    network = merge_weights(local)
+    network: Any = merge_weights(local.model)
     tokenizer = local.tokenizer
     config_class: Any = GenerationConfig
     network.generation_config = config_class(
@@ -80,25 +80,6 @@ def merge_adapter(
         n_parameters=sum(p.numel() for p in network.parameters()),
         notes=() if _tokenize_plainly(folder, prompts) == expected else (PROMPT_WARNING,),
     )
-
-
-def merge_weights(local: LocalModel) -> Any:
-    """Return the transformers model, with its adapter merged into the weights."""
-    network: Any = local.model
-    if hasattr(network, "merge_and_unload"):
-        _untie_head(network)
-        network = network.merge_and_unload()
-    return network
-
-
-def _untie_head(network: Any) -> None:
-    """Copy a tied output layer that has an adapter, so that merging leaves the embeddings as is."""
-    head = network.get_base_model().get_output_embeddings()
-    base = getattr(head, "base_layer", None)
-    embeddings = network.get_input_embeddings().weight
-    if base is not None and base.weight is embeddings:
-        base.weight = torch.nn.Parameter(base.weight.detach().clone(), requires_grad=False)
-        network.get_base_model().config.tie_word_embeddings = False
 
 
 def make_self_contained(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from bridgekd.lm.adapters import merge_weights
 from bridgekd.lm.choice_logprobs import ChoiceSet, tokenize_choices
 from bridgekd.lm.confidence import Pairs, build_judge_rows, build_text_rows, find_judge_tokens
 from bridgekd.lm.forward import ScoringRow as ScoringRow
@@ -25,7 +26,6 @@ from bridgekd.lm.load import (
     save_model,
     translate_load_errors,
 )
-from bridgekd.lm.merge import merge_weights
 from bridgekd.lm.score_inputs import build_gold_rows
 from bridgekd.lm.tokenization import (
     find_plain_prompts,
@@ -111,7 +111,7 @@ def prepare_model_folder(
     if not merged.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
         local = load_model(folder, device="cpu", as_stored=True)
-        network = merge_weights(local)
+        network = merge_weights(local.model)
         network.generation_config.eos_token_id = list(find_stop_ids(local.tokenizer, network))
         save_model(LocalModel(network, local.tokenizer, "cpu"), partial)
         os.rename(partial, merged)

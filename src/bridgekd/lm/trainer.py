@@ -50,6 +50,7 @@ class UpdateTrainer(Trainer):
         options: BaseModel,
         seed: int,
         reference: ReferenceModel | None,
+        max_sampled_tokens: int,
         padding_free: bool,
     ) -> None:
         super().__init__(
@@ -65,7 +66,7 @@ class UpdateTrainer(Trainer):
         self.options, self.reference = options, reference
         self.padding_free, self.seed = padding_free, seed
         self.models = [local] if reference is None else [local, reference.local]
-        self.max_target_tokens = max(len(row.ids) - row.n_prompt for row in rows)
+        self.max_sampled_tokens = max_sampled_tokens
 
     def training_step(
         self, model: Any, inputs: Mapping[str, object], num_items_in_batch: Any = None
@@ -96,7 +97,7 @@ class UpdateTrainer(Trainer):
             [f"update {self.state.global_step} row {i}" for i in shard.rows],
             fraction=get_fraction(self.options, self._get_progress()),
             seed=self.seed,
-            max_new_tokens=self.max_target_tokens,
+            max_new_tokens=self.max_sampled_tokens,
         )
 
     def _get_progress(self) -> float:

@@ -14,7 +14,7 @@ from bridgekd.variants import VariantSettings
 if TYPE_CHECKING:
     from bridgekd.lm.load import LocalModel
 
-Validate = Callable[["LocalModel"], float]
+Validate = Callable[["LocalModel", int], float]  # the model, tokens of the longest target
 NLL = VariantSettings(name="nll")
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,11 +90,12 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
     _set_memory_limits(local, job, state, schedule)
     resumed_at, seconds_before = state.update, state.seconds
-    monitor = TrainingMonitor(local, job, state, lambda *counts: progress(job.label, *counts))
+    longest_target = max(len(row.ids) - row.n_prompt for row in rows)
+    monitor = TrainingMonitor(local, job, longest_target, state, partial(progress, job.label))
     trainer = UpdateTrainer(
         local, rows, schedule, monitor, arguments,
         objective=OBJECTIVES.load(settings), options=OBJECTIVES.parse_options(settings),
-        seed=job.seed, reference=reference,
+        seed=job.seed, reference=reference, max_sampled_tokens=longest_target,
         padding_free=can_pack(local, rows)
         and (reference is None or can_pack(reference.local, rows)),
     )  # fmt: skip
@@ -120,7 +122,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
         resumed_at=resumed_at,
         padding_free=trainer.padding_free,
         n_processes=n_processes,
-        max_target_tokens=trainer.max_target_tokens,
+        max_target_tokens=longest_target,
         used_reference=reference is not None,
         **state.model_dump(include={"micro_tokens", "n_halvings", "gradient_checkpointing"}),
     )

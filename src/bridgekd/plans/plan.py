@@ -186,9 +186,10 @@ def _check_context_lengths(run: Run) -> None:
     models = {"assistant": run.assistant, "student": run.student}
     for role, options in (("assistant", run.recipe.assistant), ("student", run.recipe.student)):
         n_context = read_context_length(models[role])
-        if n_context is not None and options.max_new_tokens > n_context:
+        limit = options.max_new_tokens
+        if n_context is not None and limit != "auto" and limit > n_context:
             raise InputError(
-                f"{role}.max_new_tokens is {options.max_new_tokens:,}, and the model "
+                f"{role}.max_new_tokens is {limit:,}, and the model "
                 f"{models[role].path} can read {n_context:,} tokens. Lower it."
             )
 

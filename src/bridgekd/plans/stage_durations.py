@@ -19,6 +19,7 @@ from bridgekd.ledger.usage_history import average_answer_tokens
 from bridgekd.plans.model_speed import (
     N_SAMPLES,
     SpeedKey,
+    estimate_longest,
     estimate_seconds,
     make_key,
     measure_speeds,
@@ -87,7 +88,8 @@ def estimate_durations(
     if not pending:
         return None
     n_tokens, source = find_rationale_length(run.recipe.teacher, run.ctx.ledger)
-    counter = WorkCounter(store.planned, data, run.assistant)
+    longest_rationale = n_tokens * estimate_longest(len(data.pool))
+    counter = WorkCounter(store.planned, data, run.assistant, longest_rationale)
     workloads = [(planned, work) for planned in pending if (work := counter.count(planned))]
 
     def estimate() -> DurationEstimate:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from bridgekd.io.artifact_store import Artifact, Planned
-from bridgekd.prompts import render_question
+from bridgekd.prompts import ANSWER_PREFIX, render_question
 from bridgekd.recipe import LoraOptions, Role, TrainOptions, resolve_count
 from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
@@ -25,7 +25,8 @@ from bridgekd.stages.pilot import (
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
-from bridgekd.stages.train import AnswerRows, TrainSettings
+from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
+from bridgekd.stages.train import AnswerRows, RationaleRows, TrainSettings
 from bridgekd.throughput import WorkKind
 
 _N_SAMPLED = 1000  # rows whose lengths are averaged
@@ -48,7 +49,8 @@ class Workload:
 
     base: the model of the user that this model was made from. A row is a training sequence, a
     generated text or a scored question: a prompt and a target, with their mean characters; the
-    target may have a rationale. n_updates, train, lora: only for training. is_timed: whether its
+    target may have a rationale. max_new_tokens: of a generated text, expected if its model is still
+    to be trained. n_updates, train, lora: only for training. is_timed: whether its
     speed can be measured on this machine.
     """
 
@@ -73,15 +75,26 @@ class Workload:
 
 
 class WorkCounter:
-    """Counts the local work of every stage of one plan."""
+    """Counts the local work of every stage of one plan.
+
+    longest_rationale: the expected tokens of the longest rationale.
+    """
 
     def __init__(
-        self, planned: Mapping[str, Planned], data: PlannedData, assistant: Artifact
+        self,
+        planned: Mapping[str, Planned],
+        data: PlannedData,
+        assistant: Artifact,
+        longest_rationale: float,
     ) -> None:
         self._planned, self._data, self._assistant = planned, data, assistant
         examples, pairs = data.pool[:_N_SAMPLED], data.instructions[:_N_SAMPLED] or [("", "")]
         self._question = fmean(len(render_question(e)) for e in examples)
-        self._answer = fmean(len(e.answer or "") for e in examples)
+        answers = [len(e.answer or "") for e in examples]
+        self._answer = fmean(answers)
+        # A character is at most about one token.
+        self._longest_answer = len(ANSWER_PREFIX) + max(answers)
+        self._longest_rationale = longest_rationale
         self._instruction = tuple(fmean(map(len, texts)) for texts in zip(*pairs, strict=True))
 
     def count(self, planned: Planned) -> list[Workload]:
@@ -164,6 +177,9 @@ class WorkCounter:
         if isinstance(settings, BackendSettings):
             backend = settings.backend if kind is WorkKind.GENERATION else settings.scoring
             is_timed = is_timed and backend != "server"
+        max_new_tokens = 0
+        if kind is WorkKind.GENERATION:
+            max_new_tokens = self._count_new_tokens(planned, planned.inputs[model][0], base)
         is_instruction = "instructions" in planned.inputs
         prompt, target = self._instruction if is_instruction else (self._question, self._answer)
         return Workload(
@@ -174,10 +190,26 @@ class WorkCounter:
             prompt_characters=prompt,
             target_characters=target,
             has_rationale=has_rationale,
-            max_new_tokens=int(getattr(settings, "max_new_tokens", 0)),
+            max_new_tokens=max_new_tokens,
             is_timed=is_timed,
             is_instruction=is_instruction,
         )
+
+    def _count_new_tokens(self, planned: Planned, writer: Artifact, base: Artifact) -> int:
+        """Return the maximum tokens of a text that this stage generates with a model.
+
+        writer: the model that is its input. base: the model of the user that it was made from.
+        """
+        limit, training = getattr(planned.settings, "max_new_tokens", 0), planned.settings
+        if not isinstance(training, TrainSettings) and not writer.done:
+            training = self._planned[writer.path.name].settings
+        if isinstance(training, TrainSettings):
+            if isinstance(training.rows, RationaleRows):
+                longest = min(training.train.max_length, self._longest_rationale)
+                return choose_token_limit(limit, longest)
+            if isinstance(training.rows, AnswerRows):
+                return choose_token_limit(limit, self._longest_answer)
+        return resolve_token_limit(limit, writer if writer.done else base)
 
     def _count_epoch(self, planned: Planned, settings: TrainSettings) -> int:
         """Return the rows of one epoch; training may stop before."""

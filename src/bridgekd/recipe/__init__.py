@@ -7,6 +7,7 @@ from bridgekd.recipe.field_types import (
     CountOrPercent,
     Dollars,
     FrozenModel,
+    TokenLimit,
     is_loopback,
     resolve_count,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "StudentOptions",
     "TeacherOptions",
     "TeacherPromptOptions",
+    "TokenLimit",
     "TrainOptions",
     "find_published_price",
     "is_loopback",

@@ -4,7 +4,7 @@ import ipaddress
 import math
 import re
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -33,6 +33,14 @@ def _parse_count_or_percent(value: object) -> int | str:
     if not match or float(match[1]) > 100:
         raise ValueError("Give a whole number, or a percentage from 0% to 100% such as 5%.")
     return f"{Decimal(f'{float(match[1]):g}'):f}%"  # without an exponent
+
+
+def _check_token_limit(value: object) -> object:
+    """Raise ValueError unless the value is `auto` or a number of tokens."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value == "auto" or (is_number and value in range(1, MAX_SEQUENCE_TOKENS + 1)):
+        return value
+    raise ValueError(f"Give auto, or a number from 1 to {MAX_SEQUENCE_TOKENS:,}.")
 
 
 def _check_base_url(value: str) -> str:
@@ -75,6 +83,11 @@ def contains_secret(value: object) -> bool:
 
 
 CountOrPercent = Annotated[int | str, BeforeValidator(_parse_count_or_percent)]
+TokenLimit = int | Literal["auto"]
+MaxNewTokens = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_SEQUENCE_TOKENS)] | Literal["auto"],
+    BeforeValidator(_check_token_limit),
+]
 Dollars = Annotated[float, Field(ge=0, le=MAX_USD)]
 VariableName = Annotated[str, AfterValidator(_check_variable_name)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]

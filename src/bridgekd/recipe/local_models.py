@@ -14,6 +14,7 @@ from bridgekd.recipe.field_types import (
     BaseUrl,
     CountOrPercent,
     FrozenModel,
+    MaxNewTokens,
     VariableName,
 )
 
@@ -180,7 +181,8 @@ class AssistantOptions(FrozenModel):
         warm_up_train: Training of the warm-up.
         train: Training on teacher rationales.
         answer_weight: Weight of the answer in the loss (lambda of the two-part loss).
-        max_new_tokens: Maximum tokens of a generated text.
+        max_new_tokens: Maximum tokens of a generated text. `auto`: 1.5 times the longest target of
+            the model's training, or 512 for a model that was not trained on the task.
         generation_backend: Where the assistant generates: this process or a server.
         scoring_backend: Where log-probabilities are computed.
         server: The server, if a backend is `server`.
@@ -193,7 +195,7 @@ class AssistantOptions(FrozenModel):
     warm_up_train: TrainOptions = TrainOptions()
     train: TrainOptions = TrainOptions()
     answer_weight: float = Field(1.0, ge=0, le=1000)
-    max_new_tokens: int = Field(256, ge=1, le=MAX_SEQUENCE_TOKENS)
+    max_new_tokens: MaxNewTokens = "auto"
     generation_backend: BackendName = "transformers"
     scoring_backend: BackendName = "transformers"
     server: AssistantServerOptions | None = None
@@ -221,7 +223,8 @@ class StudentOptions(FrozenModel):
         target_format: `joint`: rationale, then answer. `multi_task`: rationale and answer are two
             separate tasks.
         answer_weight: Weight of the answer in the loss.
-        max_new_tokens: Maximum tokens of a generated text.
+        max_new_tokens: Maximum tokens of a generated text. `auto`: 1.5 times the longest target of
+            the model's training, or 512 for a model that was not trained on the task.
     """
 
     model: str
@@ -232,4 +235,4 @@ class StudentOptions(FrozenModel):
     train: TrainOptions = TrainOptions()
     target_format: Literal["joint", "multi_task"] = "joint"
     answer_weight: float = Field(1.0, ge=0, le=1000)
-    max_new_tokens: int = Field(256, ge=1, le=MAX_SEQUENCE_TOKENS)
+    max_new_tokens: MaxNewTokens = "auto"

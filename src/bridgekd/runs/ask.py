@@ -18,6 +18,7 @@ from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.model_backend import load_artifact_model
 from bridgekd.stages.predict import build_predict_settings
 from bridgekd.stages.run_context import RunContext
+from bridgekd.stages.token_limit import resolve_token_limit
 
 MIN_CHOICES, MAX_CHOICES = 2, 26
 
@@ -76,11 +77,13 @@ def _find_models(run: FinishedRun, selected: EvaluatedModel) -> list[EvaluatedMo
         and model != selected
     ]
     options = run.recipe.assistant if role == "assistant" else run.recipe.student
+    model = resolve_model(options.model, run.folder, options.revision)
     base = EvaluatedModel(
         name=f"{role}_base",
         arm=ArmSettings(name=f"{role}_base", title=f"{role.capitalize()}, base model", role=role),
-        model=resolve_model(options.model, run.folder, options.revision),
+        model=model,
         predicted=build_predict_settings(run.recipe, role, "cot"),
+        max_new_tokens=resolve_token_limit(options.max_new_tokens, model),
     )
     return [selected, *assistants, base]
 
@@ -107,7 +110,7 @@ def _ask_model(
     if model.predicted.prompt_mode == "answer_only":
         prompts.append(render_answer_prompt(example))
     texts = lm.generate_texts(
-        local, prompts, max_new_tokens=model.predicted.max_new_tokens, batch_size=len(prompts)
+        local, prompts, max_new_tokens=model.max_new_tokens, batch_size=len(prompts)
     )
     rationale, _ = split_answer(texts[0])
     _, answer = split_answer(texts[-1])

@@ -17,17 +17,20 @@ from bridgekd.recipe import Recipe
 from bridgekd.runs.run import RunMetadata
 from bridgekd.stages.arm_results import ArmSettings, find_budget
 from bridgekd.stages.evaluate import EvaluateSettings, evaluate
-from bridgekd.stages.predict import PredictSettings
+from bridgekd.stages.predict import PredictSettings, PredictStats
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedModel:
-    """A local model of a run. `name` is its label in metrics.json."""
+    """A local model of a run. `name` is its label in metrics.json, and `max_new_tokens` limited the
+    texts that were measured.
+    """
 
     name: str
     arm: ArmSettings
     model: Artifact
     predicted: PredictSettings
+    max_new_tokens: int
 
     @property
     def trained_on_rationales(self) -> bool:
@@ -153,6 +156,7 @@ def _read_arms(evaluation: Artifact) -> dict[str, EvaluatedModel]:
     for arm, budget, predictions in rows:
         label = f"{arm.name}@{budget}" if len(budgets[arm.name]) > 1 else arm.name
         settings = predictions.read_settings(PredictSettings)
-        model = EvaluatedModel(label, arm, predictions.get_input("model"), settings)
+        limit = predictions.read_stats(PredictStats).max_new_tokens
+        model = EvaluatedModel(label, arm, predictions.get_input("model"), settings, limit)
         models.setdefault(label, model)
     return models

@@ -9,7 +9,7 @@ from bridgekd.io.artifact_store import Artifact, stage
 from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.io.row_files import write_rows
 from bridgekd.prompts import render_cot_prompt
-from bridgekd.recipe import ConfidenceOptions, Recipe
+from bridgekd.recipe import ConfidenceOptions, Recipe, TokenLimit
 from bridgekd.records import Rationale
 from bridgekd.stages.check_rationales import (
     calibrate_rationales,
@@ -20,6 +20,7 @@ from bridgekd.stages.check_rationales import (
 from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats
+from bridgekd.stages.token_limit import resolve_token_limit
 from bridgekd.throughput import WorkKind
 
 
@@ -29,7 +30,7 @@ class AnnotateSettings(BackendSettings):
     filter: FilterName
     confidence: ConfidenceOptions | None
     n_samples: int
-    max_new_tokens: int
+    max_new_tokens: TokenLimit
     seed: int
 
 
@@ -41,7 +42,7 @@ class AnnotateStats(KeptStats, GenerationStats, CalibrationStats):
 class SampleRationalesSettings(BackendSettings):
     filter: FilterName = "correct"
     n_samples: int
-    max_new_tokens: int
+    max_new_tokens: TokenLimit
     seed: int
 
 
@@ -81,7 +82,8 @@ def annotate(
     """Write the assistant's rationale for every question of the pool."""
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [render_cot_prompt(e) for e in examples]
-    generator = ResumableGenerator(output_dir, ctx, "assistant", settings.max_new_tokens)
+    max_new_tokens = resolve_token_limit(settings.max_new_tokens, model)
+    generator = ResumableGenerator(output_dir, ctx, "assistant", max_new_tokens)
     samples: Sequence[Sequence[str]] = ()
     with ExitStack() as stack:
         backend = stack.enter_context(open_backend(model, settings.backend, output_dir, ctx))
@@ -128,7 +130,8 @@ def sample_rationales(
     kept, and of equal texts only the first.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
-    generator = ResumableGenerator(output_dir, ctx, "assistant", settings.max_new_tokens)
+    max_new_tokens = resolve_token_limit(settings.max_new_tokens, model)
+    generator = ResumableGenerator(output_dir, ctx, "assistant", max_new_tokens)
     prompts = [render_cot_prompt(e) for e in examples]
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
         samples = generator.sample(backend, prompts, settings.n_samples, settings.seed)

@@ -9,9 +9,10 @@ from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import AnswerType
 from bridgekd.grading.grade import grade_answer
 from bridgekd.prompts import ANSWER_LINE, render_answer_prompt, render_cot_prompt
-from bridgekd.recipe import CountOrPercent, resolve_count
+from bridgekd.recipe import CountOrPercent, TokenLimit, resolve_count
 from bridgekd.records import Example, TrainingSequence
 from bridgekd.rng import make_rng
+from bridgekd.stages.token_limit import choose_token_limit
 from bridgekd.throughput import Throughput
 
 PromptMode = Literal["cot", "answer_only"]
@@ -25,15 +26,15 @@ class GreedyAccuracy:
     examples: tuple[Example, ...]
     answer_type: AnswerType
     prompt_mode: PromptMode
-    max_new_tokens: int
+    max_new_tokens: TokenLimit
     batch_size: int | None
     speed: Throughput = field(default_factory=Throughput)
 
-    def __call__(self, local: "lm.LocalModel") -> float:
+    def __call__(self, local: "lm.LocalModel", longest_target: int) -> float:
         texts = lm.generate_texts(
             local,
             [PROMPTS[self.prompt_mode](e) for e in self.examples],
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=choose_token_limit(self.max_new_tokens, longest_target),
             batch_size=self.batch_size,
             until=ANSWER_LINE,
             throughput=self.speed,
@@ -50,7 +51,7 @@ class HeldOutLoss:
     rows: tuple[TrainingSequence, ...]
     max_length: int
 
-    def __call__(self, local: "lm.LocalModel") -> float:
+    def __call__(self, local: "lm.LocalModel", longest_target: int) -> float:
         return -lm.compute_eval_loss(local, self.rows, self.max_length)
 
 

@@ -17,7 +17,7 @@ from bridgekd.io.read_pool import read_answer_type, read_pool
 from bridgekd.io.row_files import write_rows
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.prompts import render_answer_prompt, render_cot_prompt, render_question
-from bridgekd.recipe import ConfidenceOptions, FrozenModel, Recipe
+from bridgekd.recipe import ConfidenceOptions, FrozenModel, Recipe, TokenLimit
 from bridgekd.records import Example, Score
 from bridgekd.selection.check_recipe import check_measure
 from bridgekd.selection.difficulty import MEASURES
@@ -27,13 +27,14 @@ from bridgekd.stages.check_rationales import calibrate_confidence
 from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
+from bridgekd.stages.token_limit import resolve_token_limit
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantSettings
 
 
 class ScorePoolSettings(BackendSettings):
     difficulty: VariantSettings
-    max_new_tokens: int
+    max_new_tokens: TokenLimit
     seed: int
 
 
@@ -53,7 +54,7 @@ class EmbedPoolStats(Stats):
 
 class StudentUncertaintySettings(BackendSettings):
     n_samples: int
-    max_new_tokens: int
+    max_new_tokens: TokenLimit
     confidence: ConfidenceOptions
     seed: int
 
@@ -115,14 +116,15 @@ def score_pool(
     measure = MEASURES.load(settings.difficulty)
     prompts = [render_answer_prompt(e) for e in examples] if measure.score_answers else []
     batch_size = ctx.runtime.assistant_batch_size
-    generator = ResumableGenerator(output_dir, ctx, "assistant", settings.max_new_tokens)
+    max_new_tokens = resolve_token_limit(settings.max_new_tokens, model, *committee)
+    generator = ResumableGenerator(output_dir, ctx, "assistant", max_new_tokens)
     answer_texts: list[Sequence[str]] = []  # by question
     member_texts = []  # by member of the committee, the assistant first
     with open_backend(model, settings.scoring, output_dir, ctx) as backend:
         scored = backend.score_examples(
             examples,
             measure=None if measure.score_answers else measure,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             batch_size=batch_size,
             progress=ctx.progress,
         )
@@ -188,7 +190,8 @@ def score_student_uncertainty(
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     prompts = [render_cot_prompt(e) for e in examples]
-    generator = ResumableGenerator(output_dir, ctx, "student", settings.max_new_tokens)
+    max_new_tokens = resolve_token_limit(settings.max_new_tokens, model)
+    generator = ResumableGenerator(output_dir, ctx, "student", max_new_tokens)
     with open_backend(model, "transformers", output_dir, ctx) as student:
         samples = generator.sample(student, prompts, settings.n_samples, settings.seed)
     answers = extract_answers(examples, samples, answer_type)

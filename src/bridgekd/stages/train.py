@@ -5,7 +5,6 @@ rows: gold answers, rationales or instructions. epoch: one pass over the rows, o
 objective: what is minimized on the target tokens.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,6 +25,7 @@ from bridgekd.recipe import (
     LoraOptions,
     Recipe,
     Role,
+    TokenLimit,
     TrainOptions,
     resolve_count,
 )
@@ -35,6 +35,7 @@ from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMo
 from bridgekd.stages.model_backend import report_generation
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import TrainStats
+from bridgekd.stages.token_limit import choose_token_limit
 from bridgekd.stages.training_examples import (
     TargetFormat,
     build_training_examples,
@@ -44,7 +45,6 @@ from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
-TARGET_MARGIN = 1.25  # a generated text may be longer than the longest target
 
 
 class AnswerRows(FrozenModel):
@@ -82,7 +82,7 @@ class TrainSettings(FrozenModel):
     objective: VariantSettings
     train: TrainOptions
     lora: LoraOptions | None
-    max_new_tokens: int
+    max_new_tokens: TokenLimit
     seed: int
 
     @property
@@ -185,7 +185,8 @@ def train(
         ctx.notify(text)
     speed = None
     if isinstance(validate, GreedyAccuracy):
-        speed = report_generation(validate.speed, ctx, settings.role, settings.max_new_tokens)
+        limit = choose_token_limit(settings.max_new_tokens, log.max_target_tokens)
+        speed = report_generation(validate.speed, ctx, settings.role, limit)
     return TrainStats(**dict(log), generation=speed)
 
 
@@ -200,12 +201,13 @@ def describe_long_targets(settings: TrainSettings, n_tokens: int) -> str | None:
 
     n_tokens: tokens of this target. None if it can, or if the model only answers later.
     """
-    if settings.prompt_mode != "cot" or n_tokens <= settings.max_new_tokens:
+    limit = choose_token_limit(settings.max_new_tokens, n_tokens)
+    if settings.prompt_mode != "cot" or n_tokens <= limit:
         return None
     return (
         f"The longest target of the {settings.role} has {n_tokens} tokens, and "
-        f"{settings.role}.max_new_tokens is {settings.max_new_tokens}. Answers of this length will "
-        f"be cut off. Set it to {math.ceil(TARGET_MARGIN * n_tokens)} or more."
+        f"{settings.role}.max_new_tokens is {limit}. Answers of this length will be cut off. Set "
+        f"it to {choose_token_limit('auto', n_tokens)} or more, or remove the key."
     )
 
 
