@@ -109,8 +109,11 @@ def attend_by_row(
     the probe fails.
     """
     lengths = [query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
-    rows = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
-    outputs = [sdpa_attention_forward(module, *row, None, **options)[0] for row in rows]
+    queries, keys, values = (x.split_with_sizes(lengths, 2) for x in (query, key, value))
+    outputs = [
+        sdpa_attention_forward(module, q, k, v, None, **options)[0]
+        for q, k, v in zip(queries, keys, values, strict=True)
+    ]
     return torch.cat(outputs, dim=1), None
 
 
