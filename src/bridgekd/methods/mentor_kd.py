@@ -7,6 +7,7 @@ from pydantic import Field
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import build_assistant_arm, teach_assistant
 from bridgekd.recipe import FrozenModel
+from bridgekd.runs.evidence import make_mixed_rationales
 from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.annotate import build_sample_settings, sample_rationales
 from bridgekd.stages.train import build_student_settings, train_student
@@ -37,7 +38,7 @@ def build(run: Run, options: MentorKDOptions) -> list[Arm]:
     settings = build_student_settings(run.recipe, objective=objective)
     student = run.make(
         train_student, settings, instructed, pool,
-        run.mix_rationales(pool, instructed, [rationales]),
+        make_mixed_rationales(run, pool, instructed, [rationales]),
         epoch_pool=pool, reference=assistant,
     )  # fmt: skip
     return [

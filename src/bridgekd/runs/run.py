@@ -21,14 +21,8 @@ from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.paths import resolve_path
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.report.stage import ReportSettings, report
-from bridgekd.stages import group_evidence as mixture_evidence
-from bridgekd.stages.annotate import (
-    annotate,
-    build_annotate_settings,
-    build_sample_settings,
-    build_student_sample_settings,
-    sample_rationales,
-)
+from bridgekd.runs import evidence
+from bridgekd.stages.annotate import annotate, build_annotate_settings
 from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
 from bridgekd.stages.early_stopping import PromptMode
@@ -39,7 +33,6 @@ from bridgekd.stages.load_data import (
     load_pool,
     load_test,
 )
-from bridgekd.stages.mix_rationales import build_mix_settings, mix_rationales
 from bridgekd.stages.predict import build_predict_settings, predict
 from bridgekd.stages.query_teacher import (
     build_evaluate_teacher_settings,
@@ -50,26 +43,20 @@ from bridgekd.stages.query_teacher import (
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.score_pool import (
     EmbedPoolSettings,
-    build_loss_settings,
     build_score_pool_settings,
     count_committee,
-    count_samples,
     embed_pool,
-    needs_halves,
     score_pool,
 )
 from bridgekd.stages.select_questions import build_select_settings, select_questions
 from bridgekd.stages.train import (
-    HALVES,
     TrainSettings,
     build_assistant_settings,
-    build_half_settings,
     build_instruct_settings,
     build_student_settings,
     build_warm_up_settings,
     instruct_student,
     train_assistant,
-    train_half,
     train_student,
     warm_up,
 )
@@ -203,45 +190,13 @@ class Run:
         """Return the scores of the pool, and its embeddings if select.embedding_model is set."""
         settings = build_score_pool_settings(self.recipe, self.folder)
         members = [self.warm_up(pool, member) for member in range(1, count_committee(settings))]
-        n_samples = count_samples(settings)
-        samples = self.sample_untouched(pool, n_samples) if n_samples else None
-        halves = self.train_halves(pool) if needs_halves(settings) else []
+        samples, halves = evidence.make_score_inputs(self, pool, settings)
         scores = self.make(
             score_pool, settings, pool, assistant, *members, samples=samples, halves=halves
         )
         if self.encoder is None:
             return scores, None
         return scores, self.make(embed_pool, EmbedPoolSettings(), pool, self.encoder)
-
-    def sample_untouched(self, pool: Artifact, n_samples: int) -> Artifact:
-        """Return `n_samples` rationales per question of the assistant before its warm-up."""
-        settings = build_sample_settings(self.recipe, n_samples)
-        return self.make(sample_rationales, settings, pool, self.assistant)
-
-    def train_halves(self, pool: Artifact) -> list[Artifact]:
-        """Return for each half of the pool the assistant, warmed up on some of its gold answers,
-        and then trained on all of them.
-        """
-        models = []
-        size = self.recipe.assistant.warm_up_size
-        for half in HALVES:
-            before = self.assistant
-            if size not in (0, "0%"):
-                settings = build_half_settings(self.recipe, half, size)
-                before = self.make(train_half, settings, before, pool)
-            settings = build_half_settings(self.recipe, half, None)
-            models += [before, self.make(train_half, settings, before, pool)]
-        return models
-
-    def score_losses(self, pool: Artifact, student: Artifact) -> list[Artifact]:
-        """Return the losses of gold answers for this student and for the warm assistant."""
-        models: list[tuple[Role, Artifact]] = [
-            ("student", student), ("assistant", self.warm_up(pool)),
-        ]  # fmt: skip
-        return [
-            self.make(score_pool, build_loss_settings(self.recipe, role), pool, model)
-            for role, model in models
-        ]
 
     def select_questions(
         self,
@@ -257,23 +212,14 @@ class Run:
     ) -> Artifact:
         """Return a ranking of the pool, without the questions of the purchases in `earlier`.
 
-        `strategy` and `queries` replace those of the recipe. With `mixture` each domain has a
-        quota.
+        The others replace those of the recipe. With `mixture` each domain has a quota.
         """
         settings = build_select_settings(
-            self.recipe,
-            self.folder,
+            self.recipe, self.folder, budget_slice=budget_slice, queries=queries,
             strategy=None if strategy is None else VariantRef(name=strategy),
             mixture=None if mixture is None else VariantRef(name=mixture),
-            budget_slice=budget_slice,
-            queries=queries,
-        )
-        samples: Artifact | None = None
-        losses: list[Artifact] = []
-        if settings.mixture and (n_samples := mixture_evidence.count_samples(settings.mixture)):
-            samples = self.sample_untouched(pool, n_samples)
-        if settings.mixture and mixture_evidence.needs_losses(settings.mixture):
-            losses = self.score_losses(pool, self.instruct_student())
+        )  # fmt: skip
+        samples, losses = evidence.make_selection_evidence(self, pool, settings.mixture)
         return self.make(
             select_questions, settings, pool, scores, embeddings, earlier,
             samples=samples, losses=losses,
@@ -313,25 +259,6 @@ class Run:
         """Return the assistant's own rationales for the full pool."""
         return self.make(annotate, build_annotate_settings(self.recipe), pool, assistant)
 
-    def mix_rationales(
-        self, pool: Artifact, student: Artifact, rationales: Sequence[Artifact]
-    ) -> Sequence[Artifact]:
-        """Return the rationales with the shares of student.mixture, for this student."""
-        settings = build_mix_settings(self.recipe, self.folder)
-        if settings is None:
-            return rationales
-        samples: Artifact | None = None
-        losses: list[Artifact] = []
-        if n_samples := mixture_evidence.count_samples(settings.mixture):
-            sample_settings = build_student_sample_settings(self.recipe, n_samples)
-            samples = self.make(sample_rationales, sample_settings, pool, student)
-        if mixture_evidence.needs_losses(settings.mixture):
-            losses = self.score_losses(pool, student)
-        mixed = self.make(
-            mix_rationales, settings, pool, rationales, samples=samples, losses=losses
-        )
-        return [mixed]
-
     def instruct_student(self) -> Artifact:
         """Return the instruction-tuned student; the base model without student.instruction_data."""
         if self.instructions is None:
@@ -347,7 +274,7 @@ class Run:
         So every arm has the same number of updates. Early stopping uses the validation split.
         """
         settings = _shift_seed(build_student_settings(self.recipe), seed_offset)
-        rationales = self.mix_rationales(pool, model, rationales)
+        rationales = evidence.make_mixed_rationales(self, pool, model, rationales)
         return self.make(train_student, settings, model, pool, rationales, epoch_pool=pool)
 
     @property
@@ -371,8 +298,7 @@ class Run:
 
     def build_start_arms(self, instructed: Artifact) -> list[Arm]:
         """Return the base student and the instruction-tuned student as arms."""
-        title = "Student, instruction-tuned"
-        arm = Arm("student_instructed", title, instructed, "student", step=1)
+        arm = Arm("student_instructed", "Student, instruction-tuned", instructed, "student", step=1)
         return [self.build_student_base_arm(), arm]
 
     def predict_all(self, arms: Sequence[Arm]) -> list[Artifact]:

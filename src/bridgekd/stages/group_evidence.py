@@ -39,7 +39,7 @@ def resolve_mixture(ref: VariantRef, folder: Path) -> VariantSettings | None:
     return None if settings == MIXTURES.resolve(AS_IS) else settings
 
 
-def count_samples(mixture: VariantSettings) -> int:
+def count_mixture_samples(mixture: VariantSettings) -> int:
     """Return the number of sampled rationales of each question that the mixture needs."""
     return MIXTURES.load(mixture).count_samples(MIXTURES.parse_options(mixture))
 

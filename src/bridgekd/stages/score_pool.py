@@ -5,11 +5,12 @@ and the uncertainty of the student (score_student_uncertainty).
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bridgekd import lm
-from bridgekd.grading.answer_type import load_answer_type
+from bridgekd.grading.answer_type import AnswerType, load_answer_type
 from bridgekd.grading.grade import extract_answers
 from bridgekd.grading.graders import GRADERS
 from bridgekd.io.artifact_store import Artifact, Stats, stage
@@ -22,6 +23,7 @@ from bridgekd.records import Example, Score
 from bridgekd.selection.check_recipe import check_measure
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.difficulty.n_distinct_answers import count_distinct
+from bridgekd.selection.measure import DifficultyMeasure
 from bridgekd.selection.quotas import choose_strata
 from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.check_rationales import calibrate_confidence
@@ -99,7 +101,7 @@ def count_committee(settings: ScorePoolSettings) -> int:
     return measure.count_answers(MEASURES.parse_options(settings.difficulty))
 
 
-def count_samples(settings: ScorePoolSettings) -> int:
+def count_pool_samples(settings: ScorePoolSettings) -> int:
     """Return the number of rationales of the untouched assistant that the measure needs."""
     measure = MEASURES.load(settings.difficulty)
     if measure.score_pass_rate is None:
@@ -138,14 +140,12 @@ def score_pool(
     same pass. A server gives no embeddings.
 
     For a measure that scores answers, the assistant and its `committee` generate them, and the pass
-    is only for the embeddings. So it is for a measure that scores `samples`, rationales of the
-    untouched assistant, or `halves`: for each half of the pool, the assistant before and after the
-    training on it.
+    is only for the embeddings, as for one that scores `samples` of the untouched assistant or
+    `halves`: for each half of the pool, the assistant before and after the training on it.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     measure = MEASURES.load(settings.difficulty)
     prompts = [render_answer_prompt(e) for e in examples] if measure.score_answers else []
-    batch_size = ctx.runtime.assistant_batch_size
     max_new_tokens = resolve_token_limit(settings.max_new_tokens, model, *committee)
     generator = ResumableGenerator(output_dir, ctx, "assistant", max_new_tokens)
     answer_texts: list[Sequence[str]] = []  # by question
@@ -155,7 +155,7 @@ def score_pool(
             examples,
             measure=measure if measure.reads_model else None,
             max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
+            batch_size=ctx.runtime.assistant_batch_size,
             progress=ctx.progress,
         )
         if measure.samples_answers:
@@ -173,9 +173,7 @@ def score_pool(
         answers = extract_answers(examples, answer_texts, answer_type)
         difficulty = np.array([measure.score_answers(each) for each in answers])
     if measure.score_pass_rate is not None:
-        assert samples is not None, "a measure of pass rates has samples as an input"
-        pass_rates = read_pass_rates(samples, examples, answer_type)
-        difficulty = np.array([measure.score_pass_rate(p) for p in pass_rates.tolist()])
+        difficulty = _score_pass_rates(measure, samples, examples, answer_type)
     if measure.score_reduction is not None:
         reduction = _compute_reduction(output_dir, settings, ctx, examples, halves)
         strata = choose_strata([e.domain for e in examples], scored.embeddings, settings.seed)
@@ -188,6 +186,17 @@ def score_pool(
         mean_difficulty=round(float(np.mean(difficulty)), 4),
         generation=generator.report_speed(),
     )
+
+
+def _score_pass_rates(
+    measure: DifficultyMeasure[Any],
+    samples: Artifact | None,
+    examples: Sequence[Example],
+    answer_type: AnswerType,
+) -> np.ndarray:
+    assert samples is not None and measure.score_pass_rate is not None
+    pass_rates = read_pass_rates(samples, examples, answer_type)
+    return np.array([measure.score_pass_rate(p) for p in pass_rates.tolist()])
 
 
 def _compute_reduction(

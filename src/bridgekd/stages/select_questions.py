@@ -27,7 +27,7 @@ from bridgekd.selection.representativeness import SelectionCheck, compare_with_r
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.selection.strategy import rank_pool
 from bridgekd.stages.group_evidence import (
-    count_samples,
+    count_mixture_samples,
     needs_losses,
     read_evidence,
     resolve_mixture,
@@ -168,20 +168,20 @@ def _forecast_costs(
     thirds = np.minimum(2, np.floor(3 * rank_normalize(difficulty))).astype(np.int64)
     domains = np.unique([example.domain for example in examples], return_inverse=True)[1]
     files = (purchase.path / "completions.parquet" for purchase in earlier)
-    bought = [row for file in files for row in open_rows(file, Completion)]
-    example_of = index_by_id(examples, (c.id for c in bought))
+    queried = [row for file in files for row in open_rows(file, Completion)]
+    example_of = index_by_id(examples, (c.id for c in queried))
     row_of = {example.id: row for row, example in enumerate(examples)}
     checked = [
         check_rationale(
             example_of[c.id], join_reasoning(c.text, c.reasoning), answer_type, "teacher", rule,
             state=c.state,
         )
-        for c in bought
+        for c in queried
     ]  # fmt: skip
     return forecast_rationale_costs(
         3 * domains + thirds,
-        np.array([row_of[c.id] for c in bought], dtype=np.int64),
-        np.array([c.cost_microusd for c in bought], dtype=float),
+        np.array([row_of[c.id] for c in queried], dtype=np.int64),
+        np.array([c.cost_microusd for c in queried], dtype=float),
         np.array([rationale.kept for rationale in checked], dtype=bool),
     )
 
@@ -255,7 +255,7 @@ def rank_without_models(
         return None
     if select.quotas == "cluster" or "earlier" in source.inputs:
         return None
-    if select.mixture and (count_samples(select.mixture) or needs_losses(select.mixture)):
+    if select.mixture and (count_mixture_samples(select.mixture) or needs_losses(select.mixture)):
         return None
     ids = [e.id for e in pool]
     ranking = rank_pool(
