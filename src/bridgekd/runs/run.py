@@ -19,9 +19,15 @@ from bridgekd.io.artifact_store import Artifact, PlanStore, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.paths import resolve_path
+from bridgekd.rationales.selectors.keep_all import SELECTOR as KEEP_ALL
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.report.stage import ReportSettings, report
-from bridgekd.stages.annotate import annotate, build_annotate_settings
+from bridgekd.stages.annotate import (
+    annotate,
+    build_annotate_settings,
+    build_sample_settings,
+    sample_rationales,
+)
 from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
 from bridgekd.stages.early_stopping import PromptMode
@@ -48,6 +54,10 @@ from bridgekd.stages.score_pool import (
     score_pool,
 )
 from bridgekd.stages.select_questions import build_select_settings, select_questions
+from bridgekd.stages.select_rationales import (
+    build_select_rationales_settings,
+    select_rationales,
+)
 from bridgekd.stages.train import (
     TrainSettings,
     build_assistant_settings,
@@ -246,8 +256,21 @@ class Run:
         return self.make(train_assistant, settings, model, pool, rationales)
 
     def annotate(self, pool: Artifact, assistant: Artifact) -> Artifact:
-        """Return the assistant's own rationales for the full pool."""
+        """Return the assistant's own rationales for the full pool: one or several per question."""
+        options = self.recipe.annotate
+        if (n_samples := options.n_samples or 1) > 1 and options.filter != "self_consistent":
+            settings = build_sample_settings(self.recipe, n_samples, options.filter)
+            return self.make(sample_rationales, settings, pool, assistant)
         return self.make(annotate, build_annotate_settings(self.recipe), pool, assistant)
+
+    def select_rationales(
+        self, pool: Artifact, rationales: Sequence[Artifact], assistant: Artifact
+    ) -> Sequence[Artifact]:
+        """Return the rationales that student.selector keeps; all of them if it is `all`."""
+        settings = build_select_rationales_settings(self.recipe, self.folder)
+        if settings.load_selector() is KEEP_ALL:
+            return rationales
+        return [self.make(select_rationales, settings, pool, rationales, self.student, assistant)]
 
     def instruct_student(self) -> Artifact:
         """Return the instruction-tuned student; the base model without student.instruction_data."""

@@ -1,0 +1,1 @@
+"""Which rationales a student learns from. Pure functions: no file, no model."""
