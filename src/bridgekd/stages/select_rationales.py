@@ -79,7 +79,7 @@ def select_rationales(
     questions: dict[str, list[int]] = {}
     for k, i in enumerate(kept):
         questions.setdefault(rows[i].id, []).append(k)
-    chosen = set()
+    chosen: set[int] = set()
     for members in questions.values():
         candidates = Candidates(
             texts=[pairs[k][1] for k in members],
