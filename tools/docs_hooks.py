@@ -22,7 +22,7 @@ from bridgekd.cli.main import app
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.methods import METHODS
-from bridgekd.rationales.selectors import SELECTORS
+from bridgekd.rationales import SELECTORS
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.strategies import STRATEGIES

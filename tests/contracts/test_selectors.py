@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgekd.errors import InputError
-from bridgekd.rationales.selectors import SELECTORS, Candidates, SentenceScore
+from bridgekd.rationales import SELECTORS, Candidates, SentenceScore
 from bridgekd.variants import VariantRef
 
 LAST = """
-from bridgekd.rationales.selectors import Selector
+from bridgekd.rationales import Selector
 from bridgekd.variants import NoOptions
 
 SELECTOR = Selector(

@@ -18,8 +18,8 @@ def build_bridge(
     """
     pool = run.load_pool()
     warm = run.warm_up(pool)
-    assistant, bought = teach_assistant(run, pool, warm, strategy)
-    rationales = write_rationales(run, pool, assistant, bought)
+    assistant, purchased = teach_assistant(run, pool, warm, strategy)
+    rationales = write_rationales(run, pool, assistant, purchased)
     instructed = run.instruct_student()
     student = run.train_student(pool, instructed, rationales)
     return [
@@ -55,14 +55,14 @@ def teach_assistant(
 
 
 def write_rationales(
-    run: Run, pool: Artifact, assistant: Artifact, bought: Sequence[Artifact]
+    run: Run, pool: Artifact, assistant: Artifact, purchased: Sequence[Artifact]
 ) -> Sequence[Artifact]:
     """Return what the student learns from: the assistant's rationales of the pool and, with
-    student.rationales: both, the teacher's, `bought`. Adding the teacher's is ours.
+    student.rationales: both, the teacher's, `purchased`. Adding the teacher's is ours.
     """
     written = run.annotate(pool, assistant)
     is_both = run.recipe.student.rationales == "both"
-    return run.select_rationales(pool, [*bought, written] if is_both else [written], assistant)
+    return run.select_rationales(pool, [*purchased, written] if is_both else [written], assistant)
 
 
 def build_assistant_arm(assistant: Artifact, strategy: str | None = None, label: str = "") -> Arm:

@@ -22,8 +22,8 @@ def build(run: Run, options: NoOptions) -> list[Arm]:
             "it from the methods."
         )
     pool = run.load_pool()
-    assistant, bought = teach_assistant(run, pool, run.warm_up(pool))
-    rationales = write_rationales(run, pool, assistant, bought)
+    assistant, purchased = teach_assistant(run, pool, run.warm_up(pool))
+    rationales = write_rationales(run, pool, assistant, purchased)
     student = run.train_student(pool, run.student, rationales)
     title = "Student, not instruction-tuned"
     return [

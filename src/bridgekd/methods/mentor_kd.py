@@ -29,10 +29,10 @@ def build(run: Run, options: MentorKDOptions) -> list[Arm]:
     the paper (github.com/2hojae/mentor-kd).
     """
     pool = run.load_pool()
-    assistant, bought = teach_assistant(run, pool, run.warm_up(pool), "random")
+    assistant, purchased = teach_assistant(run, pool, run.warm_up(pool), "random")
     samples = build_sample_settings(run.recipe, options.n_samples)
     sampled = run.make(sample_rationales, samples, pool, assistant)
-    rationales = run.select_rationales(pool, [*bought, sampled], assistant)
+    rationales = run.select_rationales(pool, [*purchased, sampled], assistant)
     instructed = run.instruct_student()
     kd_options = options.model_dump(include={"kd_weight", "kd_temperature"})
     objective = VariantRef.model_validate({"name": "forward_kl", **kd_options})

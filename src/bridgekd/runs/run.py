@@ -19,9 +19,9 @@ from bridgekd.io.artifact_store import Artifact, PlanStore, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.paths import resolve_path
-from bridgekd.rationales.selectors.keep_all import SELECTOR as KEEP_ALL
+from bridgekd.rationales.keep_all import SELECTOR as KEEP_ALL
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
-from bridgekd.report.stage import ReportSettings, report
+from bridgekd.report.stage import build_report_settings, report
 from bridgekd.stages.annotate import (
     annotate,
     build_annotate_settings,
@@ -69,7 +69,6 @@ from bridgekd.stages.train import (
     train_student,
     warm_up,
 )
-from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.variants import VariantRef, VariantSettings
 
 P = ParamSpec("P")
@@ -349,20 +348,7 @@ class Run:
         command: str,
     ) -> Artifact:
         """Return the report. `command` reproduces it."""
-        # The excluded keys change no result, so they must not change the report's fingerprint.
-        recipe = self.recipe.model_dump(
-            mode="json",
-            exclude={
-                "teacher": {"base_url", "expected_completion_tokens"},
-                "assistant": {"server"},
-                "pilot": True,
-                "runtime": True,
-            },
-        )
-        recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
-        settings = ReportSettings(
-            recipe=recipe, methods=tuple(methods), n_variants=n_variants, command=command
-        )
+        settings = build_report_settings(self.recipe, methods, n_variants, command)
         return self.make(report, settings, evaluation)
 
 

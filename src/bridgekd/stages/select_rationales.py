@@ -10,7 +10,7 @@ from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.io.row_files import write_rows
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.prompts import ANSWER_PREFIX
-from bridgekd.rationales.selectors import SELECTORS, Candidates, Selector, SentenceScore
+from bridgekd.rationales import SELECTORS, Candidates, Selector, SentenceScore
 from bridgekd.recipe import Recipe, Role
 from bridgekd.records import Example, Rationale
 from bridgekd.stages.model_backend import BackendSettings, load_artifact_model, open_backend

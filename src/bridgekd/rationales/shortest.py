@@ -1,9 +1,9 @@
 """The shortest rationale, in tokens of the student: a shorter student is a cheaper one."""
 
-from bridgekd.rationales.selectors import Candidates, KeepOptions, Selector, keep_first
+from bridgekd.rationales import Candidates, KeepOptions, Selector, keep_first
 
 
-def select(candidates: Candidates, options: KeepOptions) -> list[int]:
+def select_shortest(candidates: Candidates, options: KeepOptions) -> list[int]:
     """Return the positions of the rationales with the fewest tokens.
 
     Source: the shortest correct one of several samples, TOPS (arXiv 2502.18080). There the samples
@@ -17,5 +17,5 @@ SELECTOR = Selector(
     title="Shortest rationales",
     summary="Keeps the rationale with the fewest tokens of the student.",
     paper="arXiv 2502.18080",
-    select=select,
+    select=select_shortest,
 )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bridgekd.rationales.selectors import (
+from bridgekd.rationales import (
     Candidates,
     KeepOptions,
     Selector,
@@ -43,7 +43,7 @@ def count_origins(sentences: Sequence[SentenceScore], margin: float) -> Counter[
     return Counter(classify_sentence(score, margin) for score in sentences)
 
 
-def select(candidates: Candidates, options: AssistantLikeOptions) -> list[int]:
+def select_assistant_like(candidates: Candidates, options: AssistantLikeOptions) -> list[int]:
     """Return the positions of the rationales with the largest count of the assistant's sentences.
 
     The paper measures the teacher's sentences. A paid teacher gives no probabilities of a given
@@ -59,7 +59,7 @@ SELECTOR = Selector(
     summary="Keeps the rationale with the most sentences that are likelier for the assistant than "
     "for the student.",
     paper="arXiv 2512.20908",
-    select=select,
+    select=select_assistant_like,
     options=AssistantLikeOptions,
     needs_sentences=True,
 )

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from bridgekd.rationales.selectors import Candidates, KeepOptions, Selector
+from bridgekd.rationales import Candidates, KeepOptions, Selector
 
 WORDS_PER_PHRASE = 3
 
@@ -23,7 +23,7 @@ def compute_similarity(first: str, second: str) -> float:
     return len(a & b) / len(a | b)
 
 
-def select(candidates: Candidates, options: DistinctOptions) -> list[int]:
+def select_distinct(candidates: Candidates, options: DistinctOptions) -> list[int]:
     """Return the first position, then each time the one that is least like those before. Ours."""
     texts = candidates.texts
     chosen = [0]
@@ -50,6 +50,6 @@ SELECTOR = Selector(
     title="Distinct rationales",
     summary="Keeps two rationales or more that share the fewest phrases of three words.",
     paper="",
-    select=select,
+    select=select_distinct,
     options=DistinctOptions,
 )

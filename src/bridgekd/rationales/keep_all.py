@@ -1,10 +1,10 @@
 """Every rationale that the filters kept."""
 
-from bridgekd.rationales.selectors import Candidates, Selector
+from bridgekd.rationales import Candidates, Selector
 from bridgekd.variants import NoOptions
 
 
-def select(candidates: Candidates, options: NoOptions) -> list[int]:
+def select_all(candidates: Candidates, options: NoOptions) -> list[int]:
     """Return every position."""
     return list(range(len(candidates.texts)))
 
@@ -14,6 +14,6 @@ SELECTOR = Selector(
     title="All rationales",
     summary="Keeps every rationale that the filters kept.",
     paper="arXiv 2512.20403",
-    select=select,
+    select=select_all,
     options=NoOptions,
 )
