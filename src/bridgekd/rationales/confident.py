@@ -3,7 +3,7 @@
 from bridgekd.rationales import Candidates, KeepOptions, Selector, keep_first
 
 
-def select_confident(candidates: Candidates, options: KeepOptions) -> list[int]:
+def select_most_confident(candidates: Candidates, options: KeepOptions) -> list[int]:
     """Return the positions of the rationales with the highest confidence. Ours."""
     return keep_first([-c for c in candidates.confidences], options.n_kept)
 
@@ -13,6 +13,6 @@ SELECTOR = Selector(
     title="Most confident rationales",
     summary="Keeps the rationale with the highest probability of a token for the assistant.",
     paper="",
-    select=select_confident,
+    select=select_most_confident,
     needs_confidence=True,
 )

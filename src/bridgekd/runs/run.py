@@ -334,10 +334,8 @@ class Run:
 
     def evaluate(self, predictions: Sequence[tuple[ArmSettings, Artifact]]) -> Artifact:
         """Return the artifact with the metrics of all predictions."""
-        arms, artifacts = [arm for arm, _ in predictions], [a for _, a in predictions]
-        settings = EvaluateSettings(
-            arms=tuple(arms), step_checker=self.recipe.evaluate.step_checker
-        )
+        arms, artifacts = zip(*predictions, strict=True)
+        settings = EvaluateSettings(arms=arms, step_checker=self.recipe.evaluate.step_checker)
         return self.make(evaluate, settings, self.load_test(), *artifacts)
 
     def report(
