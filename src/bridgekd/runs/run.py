@@ -256,9 +256,9 @@ class Run:
 
     def annotate(self, pool: Artifact, assistant: Artifact) -> Artifact:
         """Return the assistant's own rationales for the full pool: one or several per question."""
-        options = self.recipe.annotate
-        if (n_samples := options.n_samples or 1) > 1 and options.filter != "self_consistent":
-            settings = build_sample_settings(self.recipe, n_samples, options.filter)
+        n_samples, rule = self.recipe.annotate.n_samples or 1, self.recipe.annotate.filter
+        if n_samples > 1 and rule != "self_consistent":
+            settings = build_sample_settings(self.recipe, n_samples, rule)
             return self.make(sample_rationales, settings, pool, assistant)
         return self.make(annotate, build_annotate_settings(self.recipe), pool, assistant)
 
@@ -303,8 +303,7 @@ class Run:
 
     def build_warm_arm(self, warm: Artifact) -> list[Arm]:
         """Return the warm assistant, which answers without a rationale; [] without a warm-up."""
-        title = "Assistant, warmed up"
-        arm = Arm("assistant_warm", title, warm, "assistant", "answer_only", step=1)
+        arm = Arm("assistant_warm", "Assistant, warmed up", warm, "assistant", "answer_only", step=1)
         return [] if warm == self.assistant else [arm]
 
     def build_start_arms(self, instructed: Artifact) -> list[Arm]:
