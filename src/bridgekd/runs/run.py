@@ -144,8 +144,7 @@ class Run:
         with _name_key("data.test"):
             self.test_data = resolve_data(recipe.data.test, folder)
         with _name_key("assistant.model"):
-            model, revision = recipe.assistant.model, recipe.assistant.revision
-            self.assistant = resolve_model(model, folder, revision)
+            self.assistant = resolve_model(recipe.assistant.model, folder, recipe.assistant.revision)
         with _name_key("student.model"):
             self.student = resolve_model(recipe.student.model, folder, recipe.student.revision)
         encoder = recipe.select.embedding_model
@@ -303,7 +302,8 @@ class Run:
 
     def build_warm_arm(self, warm: Artifact) -> list[Arm]:
         """Return the warm assistant, which answers without a rationale; [] without a warm-up."""
-        arm = Arm("assistant_warm", "Assistant, warmed up", warm, "assistant", "answer_only", step=1)
+        title = "Assistant, warmed up"
+        arm = Arm("assistant_warm", title, warm, "assistant", "answer_only", step=1)
         return [] if warm == self.assistant else [arm]
 
     def build_start_arms(self, instructed: Artifact) -> list[Arm]:
