@@ -144,7 +144,8 @@ class Run:
         with _name_key("data.test"):
             self.test_data = resolve_data(recipe.data.test, folder)
         with _name_key("assistant.model"):
-            self.assistant = resolve_model(recipe.assistant.model, folder, recipe.assistant.revision)
+            model, revision = recipe.assistant.model, recipe.assistant.revision
+            self.assistant = resolve_model(model, folder, revision)
         with _name_key("student.model"):
             self.student = resolve_model(recipe.student.model, folder, recipe.student.revision)
         encoder = recipe.select.embedding_model
@@ -280,9 +281,8 @@ class Run:
     def train_student(
         self, pool: Artifact, model: Artifact, rationales: Sequence[Artifact], seed_offset: int = 0
     ) -> Artifact:
-        """Return the student trained on rationales. An epoch is as long as the pool.
-
-        So every arm has the same number of updates. Early stopping uses the validation split.
+        """Return the student trained on rationales. An epoch is as long as the pool, so that every
+        arm has the same number of updates. Early stopping uses the validation split.
         """
         settings = _shift_seed(build_student_settings(self.recipe), seed_offset)
         return self.make(train_student, settings, model, pool, rationales, epoch_pool=pool)
