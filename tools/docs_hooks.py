@@ -22,6 +22,7 @@ from bridgekd.cli.main import app
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.methods import METHODS
+from bridgekd.rationales import SELECTORS
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.mixtures import MIXTURES
@@ -246,6 +247,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "difficulties": lambda: render_variants(MEASURES),
     "mixtures": lambda: render_variants(MIXTURES),
     "objectives": lambda: render_variants(OBJECTIVES),
+    "selectors": lambda: render_variants(SELECTORS),
     "transports": lambda: render_variants(TRANSPORTS),
     "graders": lambda: render_variants(GRADERS),
     "commands": render_commands,

@@ -23,7 +23,14 @@ from bridgekd.selection.representativeness import SelectionCheck
 from bridgekd.throughput import WorkKind
 
 VariantType = Literal[
-    "methods", "strategies", "difficulties", "mixtures", "objectives", "transports", "graders"
+    "methods",
+    "strategies",
+    "difficulties",
+    "mixtures",
+    "objectives",
+    "selectors",
+    "transports",
+    "graders",
 ]
 
 

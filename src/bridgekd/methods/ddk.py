@@ -34,7 +34,7 @@ def build(run: Run, options: DDKOptions) -> list[Arm]:
     rationales of the full pool.
     """
     pool = run.load_pool()
-    assistant = teach_assistant(run, pool, run.warm_up(pool), "random")
+    assistant, _ = teach_assistant(run, pool, run.warm_up(pool), "random")
     rationales = run.annotate(pool, assistant)
     student = instructed = run.instruct_student()
     kd_options = options.model_dump(include={"kd_weight", "kd_temperature"})

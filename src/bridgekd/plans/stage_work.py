@@ -26,6 +26,7 @@ from bridgekd.stages.pilot import (
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
 from bridgekd.stages.score_texts import IFDSettings, ScoreRationalesSettings
+from bridgekd.stages.select_rationales import SelectRationalesSettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
 from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
 from bridgekd.stages.train import AnswerRows, RationaleRows, TrainSettings
@@ -159,10 +160,17 @@ class WorkCounter:
                 yield self._make(planned, WorkKind.GENERATION, n_rows, has_rationale=False)
 
     def _count_confidence(self, planned: Planned) -> Iterator[Workload]:
-        """Yield the work of a model that scores rationales."""
+        """Yield the work of the models that score rationales."""
         settings = planned.settings
         if isinstance(settings, IFDSettings):  # each text with its question and without
             yield self._make(planned, WorkKind.SCORING, 2 * self._count_pool(planned))
+        if isinstance(settings, SelectRationalesSettings):
+            selector = settings.load_selector()
+            n_rows = sum(map(self._count_rationales, planned.inputs["rationales"]))
+            if selector.needs_confidence or selector.needs_sentences:
+                yield self._make(planned, WorkKind.SCORING, n_rows, "assistant")
+            if selector.needs_sentences:
+                yield self._make(planned, WorkKind.SCORING, n_rows, "student")
         if not isinstance(settings, CheckSettings | AnnotateSettings | StudentUncertaintySettings):
             return
         if settings.confidence is not None:
@@ -249,7 +257,10 @@ class WorkCounter:
             return resolve_fraction(planned.settings.fraction, n)
         if isinstance(planned.settings, MixRationalesSettings):
             return sum(map(self._count_rationales, planned.inputs["rationales"]))
-        return self._count_pool(planned)
+        n_samples = 1
+        if isinstance(planned.settings, SampleRationalesSettings):
+            n_samples = planned.settings.n_samples
+        return n_samples * self._count_pool(planned)
 
     def _count_answers(self, purchase: Artifact) -> int:
         if purchase.has_manifest:

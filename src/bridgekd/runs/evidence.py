@@ -13,8 +13,9 @@ from bridgekd.stages.annotate import (
 from bridgekd.stages.group_evidence import count_mixture_samples, needs_losses
 from bridgekd.stages.mix_rationales import build_mix_settings, mix_rationales
 from bridgekd.stages.score_pool import (
-    ScorePoolSettings,
     build_loss_settings,
+    build_score_pool_settings,
+    count_committee,
     count_pool_samples,
     needs_halves,
     score_pool,
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     from bridgekd.runs.run import Run
 
 
-def make_score_inputs(
-    run: "Run", pool: Artifact, settings: ScorePoolSettings
-) -> tuple[Artifact | None, list[Artifact]]:
-    """Return the samples and the models of halves that the measure of difficulty needs."""
+def make_scores(run: "Run", pool: Artifact, assistant: Artifact) -> Artifact:
+    """Return the difficulty of the pool for this assistant, by the recipe's measure."""
+    settings = build_score_pool_settings(run.recipe, run.folder)
+    members = [run.warm_up(pool, member) for member in range(1, count_committee(settings))]
     n_samples = count_pool_samples(settings)
     samples = _sample_untouched(run, pool, n_samples) if n_samples else None
-    return samples, _train_halves(run, pool) if needs_halves(settings) else []
+    halves = _train_halves(run, pool) if needs_halves(settings) else []
+    return run.make(score_pool, settings, pool, assistant, *members, samples=samples, halves=halves)
 
 
 def make_selection_evidence(
