@@ -47,7 +47,8 @@ __all__ = [
     "count_text_tokens", "count_tokens", "embed_texts", "estimate_confidence", "fine_tune",
     "free_device_memory", "generate_texts", "load_model", "load_remote_tokenizer",
     "measure_decoding", "measure_reading", "measure_training", "merge_adapter",
-    "prepare_model_folder", "resolve_device", "sample_texts", "save_model", "score_examples", "score_sentences",
+    "prepare_model_folder", "resolve_device", "sample_texts", "save_model", "score_examples",
+    "score_sentences",
 ]  # fmt: skip
 
 _NAMES = {
