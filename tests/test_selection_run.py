@@ -226,3 +226,38 @@ def test_quotas_by_cluster_need_embeddings(tiny):
     server = ["assistant.scoring_backend=server", "assistant.server={base_url: http://x/v1}"]
     with pytest.raises(InputError, match=r"select.quotas: cluster needs embeddings.*domain"):
         bridgekd.plan(tiny, overrides=[*sets, *server])
+
+
+@pytest.mark.parametrize(("columns", "problem"), [("", "no question has one"),
+                                                  ("domain: answer", None)])  # fmt: skip
+def test_quotas_by_domain_need_domains(task, columns, problem):
+    recipe = task / "task.yaml"
+    recipe.write_text(
+        recipe.read_text().replace("answer_type", f"columns: {{{columns}}}, answer_type")
+        + "select:\n  quotas: domain\n"
+    )
+    if problem is None:
+        assert bridgekd.plan(recipe).n_pool
+        return
+    message = rf"task\.yaml line 7: select.quotas: domain .* {problem}\. .*data.columns.domain"
+    with pytest.raises(InputError, match=message):
+        bridgekd.plan(recipe)
+    assert bridgekd.plan(recipe, methods=["direct"]).n_pool  # it has a strategy of its own
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("assistant: {model: model}", "select: {difficulty: disagreement}\nassistant:\n"
+         "  model: model\n  warm_up_size: 0", "7: The difficulty measure disagreement compares"),
+        ("assistant: {model: model}", "assistant:\n  model: model\n"
+         "  server: {base_url: 'http://127.0.0.1:1/v1'}\n  scoring_backend: server",
+         "7: The strategy bridge_greedy needs embeddings"),
+        ("train: train.jsonl", "train: no.jsonl", "1: data.train: There is no data file"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_named_with_its_line(task, old, new, message):
+    recipe = task / "task.yaml"
+    recipe.write_text(recipe.read_text().replace(old, new))
+    with pytest.raises(InputError, match=rf"task\.yaml line {message}"):
+        bridgekd.plan(recipe)

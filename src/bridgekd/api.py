@@ -14,7 +14,7 @@ from bridgekd.comparison import MethodName, parse_comparison, report_comparison,
 from bridgekd.errors import InputError
 from bridgekd.exports import ExportResult, export_arm
 from bridgekd.inference_server.process import fill_placeholders, find_program
-from bridgekd.io.load_recipe import Registries, load_recipe
+from bridgekd.io.load_recipe import Registries, add_recipe_line, load_recipe
 from bridgekd.io.metrics_file import read_metrics
 from bridgekd.methods import METHODS, pilot
 from bridgekd.parallel import run_parallel
@@ -96,7 +96,8 @@ def run(
     comparison = parse_comparison(resolved, home, methods, seeds, budgets)
     if resolved.evaluate.step_checker is not None:
         get_step_checker(checkers, resolved.evaluate.step_checker)
-    plan = plan_comparison(resolved, home, comparison, _get_store(resolved, home))
+    with add_recipe_line(recipe, overrides):
+        plan = plan_comparison(resolved, home, comparison, _get_store(resolved, home))
     if plan.ledger_warning:
         note(plan.ledger_warning)
     _confirm_purchase(resolved, home, plan, consent)
@@ -138,7 +139,10 @@ def plan(
     resolved, home = _resolve_recipe(recipe, overrides, folder)
     comparison = parse_comparison(resolved, home, methods, seeds, budgets)
     store = _get_store(resolved, home)
-    return plan_comparison(resolved, home, comparison, store, progress if measure_time else None)
+    with add_recipe_line(recipe, overrides):
+        return plan_comparison(
+            resolved, home, comparison, store, progress if measure_time else None
+        )
 
 
 def run_pilot(
@@ -163,7 +167,8 @@ def run_pilot(
     """
     resolved, home = _resolve_recipe(recipe, overrides, folder)
     resolved = resolved.model_copy(update={"name": f"{resolved.name[:73]}-{pilot.NAME}"})
-    plan = plan_run(resolved, home, _get_store(resolved, home), pilot.pilot)
+    with add_recipe_line(recipe, overrides):
+        plan = plan_run(resolved, home, _get_store(resolved, home), pilot.pilot)
     show(plan)
     if plan.ledger_warning:
         note(plan.ledger_warning)

@@ -29,9 +29,16 @@ class BridgekdError(Exception):
 
 
 class InputError(BridgekdError):
-    """Something that the user can fix. The message says what to change."""
+    """Something that the user can fix. The message says what to change.
+
+    key: the dotted key of the recipe that it is about, whose line is then added.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class DiskFullError(InputError):

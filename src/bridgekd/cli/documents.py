@@ -104,13 +104,19 @@ class PlanDocument(FrozenModel):
 
 
 class StageStatus(FrozenModel):
-    """A stage of a run. `seconds` is null unless it is done, `spend_microusd` unless it pays."""
+    """A stage of a run. `seconds` is null unless it is done, the fields after it unless it pays.
+
+    `n_without_answer` queries were refused or failed. `n_at_reserve` had no usable token counts.
+    """
 
     stage: str
     folder: str
     state: Literal["done", "missing", "unfinished"]
     seconds: float | None = None
     spend_microusd: int | None = None
+    n_queries: int | None = None
+    n_without_answer: int | None = None
+    n_at_reserve: int | None = None
 
 
 class StatusDocument(FrozenModel):

@@ -17,6 +17,7 @@ from bridgekd.cost.request_cost import format_microusd
 from bridgekd.plans.cost import PlannedPurchase
 from bridgekd.plans.plan import Plan, PriceInfo
 from bridgekd.plans.stage_durations import ACCURACY, CALIBRATION_S, DurationEstimate
+from bridgekd.stages.stats import describe_incomplete_answers
 
 NO_PRICE_TEXT = "cost unknown: no price for this model"
 SOURCE_TEXTS = {
@@ -165,6 +166,10 @@ def print_status(console: Console, status: StatusDocument) -> None:
         state = "" if row.state == "done" else f" ({row.state})"
         table.add_row(row.stage, seconds, spend, f"{row.folder}{state}")
     console.print(table)
+    for row in status.stages:
+        counts = (row.n_queries or 0, row.n_without_answer or 0, row.n_at_reserve or 0)
+        for sentence in describe_incomplete_answers(*counts):
+            console.print(f"{row.stage}: {sentence}")
     if status.remaining is not None:
         _print_remaining(console, status.remaining)
     for spent in status.ledger:

@@ -54,14 +54,12 @@ def _read_stage(entry: StageFolder, store: Path) -> StageStatus:
     artifact = Artifact(entry.stage, "", store / entry.folder)
     if not artifact.has_manifest:
         return StageStatus(stage=entry.stage, folder=entry.folder, state="missing")
-    is_paid = artifact.manifest.kind is WorkKind.PAID
-    return StageStatus(
-        stage=entry.stage,
-        folder=entry.folder,
-        state="done",
-        seconds=artifact.manifest.seconds,
-        spend_microusd=artifact.read_stats(PurchaseStats).spend_microusd if is_paid else None,
-    )
+    seconds = artifact.manifest.seconds
+    status = StageStatus(stage=entry.stage, folder=entry.folder, state="done", seconds=seconds)
+    if artifact.manifest.kind is not WorkKind.PAID:
+        return status
+    stats = artifact.read_stats(PurchaseStats).model_dump(include={*StageStatus.model_fields})
+    return status.model_copy(update=stats)
 
 
 def _plan_remaining(metadata: RunMetadata, store: Path) -> tuple[PlanDocument | None, str]:

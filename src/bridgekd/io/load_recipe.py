@@ -1,6 +1,7 @@
 """Load recipe files (YAML 1.2). Error messages have the line and the most similar known key."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from operator import attrgetter
 from pathlib import Path
@@ -71,6 +72,22 @@ def load_recipe(
         except InputError as exc:
             raise InputError(f"{_format_place(lines, key, path)}: {key}: {exc}") from exc
     return recipe
+
+
+@contextmanager
+def add_recipe_line(recipe: str | Path | Recipe, overrides: Sequence[str]) -> Iterator[None]:
+    """Put the file and the line before the message of an InputError about a key of the recipe."""
+    try:
+        yield
+    except InputError as exc:
+        if not exc.key or isinstance(recipe, Recipe):
+            raise
+        document = read_yaml(_read_text(Path(recipe)), str(recipe))
+        assert isinstance(document.value, dict), "it was loaded before"
+        for override in overrides:
+            _set_key(document.value, document.lines, override)
+        place = _format_place(document.lines, exc.key, Path(recipe))
+        raise InputError(f"{place}: {exc}", key=exc.key) from exc
 
 
 def _iter_truth_values(tree: Mapping[str, JsonValue], keys: KeyPath = ()) -> Iterator[KeyPath]:

@@ -4,7 +4,7 @@ A plan sends nothing, writes nothing and takes no lock. It uses all that is know
 exists, or that depends only on a seed, gives the prompts, and an answer in the ledger its cost.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from bridgekd.cost.forecast import CostForecast
 from bridgekd.cost.request_cost import to_microusd
 from bridgekd.errors import InputError
 from bridgekd.grading.answer_type import load_answer_type
-from bridgekd.io.artifact_store import Artifact, PlanStore
+from bridgekd.io.artifact_store import Artifact, Planned, PlanStore
 from bridgekd.io.dataset_reader import read_examples
 from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.lazy_rows import LazyRows
@@ -32,6 +32,7 @@ from bridgekd.records import Example
 from bridgekd.runs.run import Run, build_run_context
 from bridgekd.stages.load_data import build_load_pool_settings, split_validation
 from bridgekd.stages.model_backend import BackendSettings
+from bridgekd.stages.select_questions import SelectSettings
 from bridgekd.teacher.transport import ResolvedTeacher
 from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.throughput import WorkKind
@@ -141,6 +142,7 @@ def plan_run(
     work(run)
     pending = [p for p in plan_store.planned.values() if not p.artifact.done]
     pool, validation, test = _read_data(run)
+    _check_quotas(plan_store.planned.values(), pool)
     instructions = read_instructions(run.instructions.path).rows if run.instructions else ()
     pairs = [(row.prompt_text, row.response) for row in instructions]
     paid = [p for p in pending if p.stage.kind is WorkKind.PAID]
@@ -190,8 +192,27 @@ def _check_context_lengths(run: Run) -> None:
         if n_context is not None and limit != "auto" and limit > n_context:
             raise InputError(
                 f"{role}.max_new_tokens is {limit:,}, and the model "
-                f"{models[role].path} can read {n_context:,} tokens. Lower it."
+                f"{models[role].path} can read {n_context:,} tokens. Lower it.",
+                key=f"{role}.max_new_tokens",
             )
+
+
+def _check_quotas(planned: Iterable[Planned], pool: Iterable[Example]) -> None:
+    """Raise InputError if a selection has quotas for domains and the pool has less than two."""
+    settings = (p.settings for p in planned)
+    if not any(isinstance(s, SelectSettings) and s.quotas == "domain" for s in settings):
+        return
+    domains: set[str] = set()
+    for example in pool:
+        domains.add(example.domain)
+        if len(domains) > 1:
+            return
+    problem = "all questions have the same one" if any(domains) else "no question has one"
+    raise InputError(
+        f"select.quotas: domain gives each domain its share, but {problem}. Name the column of "
+        "the domains in data.columns.domain, use select.quotas: cluster, or remove the key.",
+        key="select.quotas",
+    )
 
 
 def _read_data(run: Run) -> tuple[LazyRows[Example], LazyRows[Example], Sequence[Example]]:

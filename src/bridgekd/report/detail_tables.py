@@ -11,6 +11,7 @@ from bridgekd.report.tables import (
     to_single_line,
 )
 from bridgekd.selection.representativeness import CONFIDENCE, N_DRAWS
+from bridgekd.stages.stats import describe_incomplete_answers
 from bridgekd.stats.ngram_overlap import MIN_NGRAM_SIZE, MOSTLY_SEEN, NGRAM_SIZE
 
 
@@ -20,6 +21,11 @@ def build_purchase_table(data: ReportData) -> Table | None:
         return None
     n_queries = sum(p.n_queries for p in data.purchases)
     total = PurchaseSummary("Total", n_queries, sum(p.spend_usd for p in data.purchases), "")
+    incomplete = describe_incomplete_answers(
+        n_queries,
+        sum(p.n_without_answer for p in data.purchases),
+        sum(p.n_at_reserve for p in data.purchases),
+    )
     return Table(
         "All purchases of teacher answers",
         ("Purchase", "Queries", "Spend", "Stopped by", "Kept rationales", "Dropped rationales",
@@ -29,7 +35,7 @@ def build_purchase_table(data: ReportData) -> Table | None:
         note="Dropped answers cost money too: the cost per kept rationale is the spend divided by "
         "the number of kept rationales. A question that is in two purchases counts in both, but "
         "was paid once. The command bridgekd ledger shows what was paid. The evaluation of the "
-        "teacher has its own limit.",
+        + " ".join(["teacher has its own limit.", *incomplete]),
     )  # fmt: skip
 
 

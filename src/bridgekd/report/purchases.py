@@ -59,6 +59,8 @@ def _summarize_purchase(
         dropped=dict(_count_reasons(reasons.values()).most_common()) if checks else None,
         kept_usd=sum(c.cost_microusd for c in rows if c.id in kept) / 1e6,
         is_eval=is_eval,
+        n_without_answer=stats.n_without_answer,
+        n_at_reserve=stats.n_at_reserve,
     )
 
 

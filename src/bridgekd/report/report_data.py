@@ -20,7 +20,8 @@ class PurchaseSummary:
 
     `dropped` has the number of dropped rationales by reason; None if no rationale was checked.
     `kept_usd` is the cost of the answers whose rationale was kept. `is_eval`: the purchase
-    evaluates the teacher on test questions and is outside the budget.
+    evaluates the teacher on test questions and is outside the budget. `n_without_answer` queries
+    were refused or failed; `n_at_reserve` had no usable token counts.
     """
 
     title: str
@@ -31,6 +32,8 @@ class PurchaseSummary:
     dropped: Mapping[str, int] | None = None
     kept_usd: float = 0.0
     is_eval: bool = False
+    n_without_answer: int = 0
+    n_at_reserve: int = 0
 
     @property
     def result(self) -> str:

@@ -386,7 +386,7 @@ def _name_key(key: str) -> Iterator[None]:
     try:
         yield
     except InputError as exc:
-        raise InputError(f"{key}: {exc}") from exc
+        raise InputError(f"{key}: {exc}", key=key) from exc
 
 
 def _shift_seed(settings: TrainSettings, offset: int) -> TrainSettings:

@@ -23,14 +23,16 @@ def check_strategy(
         raise InputError(
             "select.quotas: cluster needs embeddings, which assistant.scoring_backend: server does "
             "not provide. Set select.embedding_model to a sentence-transformers model, or "
-            "select.quotas: domain."
+            "select.quotas: domain.",
+            key="select.quotas",
         )
     if strategy.needs_embeddings and not has_embeddings:
         usable = _join_names([s.name for s in STRATEGIES if not s.needs_embeddings])
         raise InputError(
             f"The strategy {strategy.name} needs embeddings, which assistant.scoring_backend: "
             "server does not provide. Set select.embedding_model to a sentence-transformers model, "
-            f"or use the strategy {usable}."
+            f"or use the strategy {usable}.",
+            key="assistant.scoring_backend",
         )
 
 
@@ -43,12 +45,14 @@ def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: 
         usable = _join_names([m.name for m in MEASURES if not m.needs_gold])
         raise InputError(
             f"{subject} needs gold answers, and data.unlabeled: true says that some are missing. "
-            f"Set select.difficulty to {usable}."
+            f"Set select.difficulty to {usable}.",
+            key="data.unlabeled",
         )
     if measure.needs_committee and str(recipe.assistant.warm_up_size) in ("0", "0%"):
         raise InputError(
             f"{subject} compares assistants that were warmed up on different questions, and "
-            "assistant.warm_up_size is 0. Raise it, or use another measure."
+            "assistant.warm_up_size is 0. Raise it, or use another measure.",
+            key="assistant.warm_up_size",
         )
     has_choices = answer_type.has_choices
     from_server = recipe.assistant.scoring_backend == "server"
@@ -59,7 +63,8 @@ def check_measure(recipe: Recipe, measure: DifficultyMeasure[Any], answer_type: 
         raise InputError(
             f"{subject} needs the probability of every token for {answer_type.settings.name} "
             "answers, which no server returns. Set assistant.scoring_backend: transformers, or "
-            f"select.difficulty to {usable}."
+            f"select.difficulty to {usable}.",
+            key="assistant.scoring_backend",
         )
 
 

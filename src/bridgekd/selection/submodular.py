@@ -5,10 +5,11 @@ on. Only the rows with the highest bounds are computed again.
 """
 
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 import numpy as np
 
-_BLOCK_SIZE = 64
+_FIRST_BLOCK, _MAX_BLOCK = 4, 64  # rows computed at once: few suffice for most picks
 
 
 def select_lazily(
@@ -19,20 +20,24 @@ def select_lazily(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the greedy selection and their gains, [B] each. Ties go by row.
 
-    bound: [n], each row's first gain or more; it is changed. compute_gains: the present gains of
+    bound: [n], each row's first gain or more. compute_gains: the present gains of
     some rows. add: called with each pick. The selection has at least 1 - 1/e of the best objective
     (Nemhauser, Wolsey and Fisher 1978).
     """
-    bounded_at = np.full(len(bound), -1)  # number of picks when the bound was computed
+    order = np.lexsort((np.arange(len(bound)), -bound))
+    # (minus the bound, row, number of picks when the bound was computed); sorted, so it is a heap.
+    heap = [(-b, row, -1) for b, row in zip(bound[order].tolist(), order.tolist(), strict=True)]
     rows, gains = np.empty(n_selected, dtype=np.int64), np.empty(n_selected)
     for n_done in range(n_selected):
-        while bounded_at[best := int(np.argmax(bound))] != n_done:
-            top = np.argpartition(-bound, min(_BLOCK_SIZE, len(bound) - 1))[:_BLOCK_SIZE]
-            is_stale = (bounded_at[top] != n_done) & (bound[top] > -np.inf)
-            stale = np.union1d(top[is_stale], [best])
-            bound[stale] = compute_gains(stale)
-            bounded_at[stale] = n_done
-        rows[n_done], gains[n_done] = best, bound[best]
-        bound[best] = -np.inf
+        size = _FIRST_BLOCK
+        while heap[0][2] != n_done:
+            stale: list[int] = []
+            while heap and len(stale) < size and heap[0][2] != n_done:
+                stale.append(heappop(heap)[1])
+            for gain, row in zip(compute_gains(np.array(stale)).tolist(), stale, strict=True):
+                heappush(heap, (-gain, row, n_done))
+            size = min(2 * size, _MAX_BLOCK)
+        negative, best, _ = heappop(heap)
+        rows[n_done], gains[n_done] = best, -negative
         add(best)
     return rows, gains

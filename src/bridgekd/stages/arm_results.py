@@ -65,6 +65,8 @@ class ArmReader:
             words={r.id: len(split_answer(r.text)[0].split()) for r in rows},
             wrong_steps=self._compute_wrong_steps(rows) if is_cot else {},
             n_queries=sum(p.n_queries for p in paid),
+            n_without_answer=sum(p.n_without_answer for p in paid),
+            n_at_reserve=sum(p.n_at_reserve for p in paid),
             spend_usd=sum(p.spend_microusd for p in paid) / 1e6,
             seconds=round(seconds, 1),
             is_trained=arm.is_result,

@@ -196,7 +196,7 @@ def query_teacher(
     )  # fmt: skip
     rows, n_unrecorded = _mark_unrecorded(purchase.completions, settings.request, questions, ctx)
     write_rows(output_dir / "completions.parquet", Completion, rows)
-    return _build_stats(purchase, n_unrecorded)
+    return _build_stats(purchase, rows, n_unrecorded)
 
 
 def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
@@ -232,7 +232,7 @@ def evaluate_teacher(
     by_id, answer_type = {e.id: e for e in questions}, read_answer_type(pool)
     rows = [grade_answer(by_id[c.id], c.text, answer_type) for c in purchase.completions]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
-    return _build_stats(purchase)
+    return _build_stats(purchase, purchase.completions)
 
 
 def sample_test_questions(
@@ -315,7 +315,9 @@ def _buy_answers(
         )
 
 
-def _build_stats(purchase: PurchaseResult, n_unrecorded: int | None = None) -> PurchaseStats:
+def _build_stats(
+    purchase: PurchaseResult, rows: Sequence[Completion], n_unrecorded: int | None = None
+) -> PurchaseStats:
     return PurchaseStats(
         n_queries=len(purchase.completions),
         spend_microusd=purchase.charged_microusd,
@@ -325,4 +327,6 @@ def _build_stats(purchase: PurchaseResult, n_unrecorded: int | None = None) -> P
         n_reused=purchase.n_reused,
         new_spend_microusd=purchase.spent_microusd,
         n_unrecorded=n_unrecorded,
+        n_without_answer=sum(row.state == "refused" for row in rows),
+        n_at_reserve=purchase.n_at_reserve,
     )

@@ -74,6 +74,8 @@ class ArmResult:
     training_set: TrainingSetStats = field(default_factory=TrainingSetStats)
     calibration: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
     title: str = ""
+    n_without_answer: int = 0
+    n_at_reserve: int = 0
 
 
 ResultsByLabel = dict[str, list[ArmResult]]  # results in the order of their seeds
@@ -170,6 +172,8 @@ def _summarize_arm(
         n_seeds=len(row),
         n_correct=sum(sum(result.is_correct.values()) for result in row),
         n_queries=_average([result.n_queries for result in row]),
+        n_without_answer=_average([result.n_without_answer for result in row]),
+        n_at_reserve=_average([result.n_at_reserve for result in row]),
         spend_usd=_average([result.spend_usd for result in row]),
         seconds=round(_average([result.seconds for result in row]), 1),
         by_domain=_group_accuracy(correct, ids, domains),
@@ -206,6 +210,8 @@ def _summarize_seed(result: ArmResult) -> SeedMetrics:
         n_correct=n_correct,
         n_test=n,
         n_queries=result.n_queries,
+        n_without_answer=result.n_without_answer,
+        n_at_reserve=result.n_at_reserve,
         spend_usd=result.spend_usd,
         seconds=result.seconds,
         calibration=dict(result.calibration),

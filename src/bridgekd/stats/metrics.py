@@ -44,7 +44,8 @@ class GroupAccuracy(FrozenMetrics):
 
 class SeedMetrics(FrozenMetrics):
     """One run of an arm; `ci95` is Wilson's interval. `calibration`: by stage, one entry for each
-    time that the stage filtered rationales by confidence.
+    time that the stage filtered rationales by confidence. Of the `n_queries`, `n_without_answer`
+    were refused or failed; `n_at_reserve` had no usable token counts and cost their maximum.
     """
 
     seed: int
@@ -53,6 +54,8 @@ class SeedMetrics(FrozenMetrics):
     n_correct: int
     n_test: int
     n_queries: int
+    n_without_answer: int = 0
+    n_at_reserve: int = 0
     spend_usd: float
     seconds: float
     calibration: dict[str, tuple[Calibration, ...]] = {}
@@ -108,6 +111,8 @@ class ArmMetrics(FrozenMetrics):
     n_seeds: int
     n_correct: int
     n_queries: int | float
+    n_without_answer: int | float = 0
+    n_at_reserve: int | float = 0
     spend_usd: float
     seconds: float
     by_domain: dict[str, GroupAccuracy]

@@ -30,12 +30,14 @@ class PurchaseResult:
 
     `stop_reason` is the limit that ended it, or "pool" if every request has a row. The charged
     amounts count against the run's budget and include reused answers; `spent_microusd` is new.
+    `n_at_reserve` rows came without usable token counts and are charged their maximum.
     """
 
     completions: tuple[Completion, ...]
     stop_reason: StopReason
     n_requests_sent: int
     n_reused: int
+    n_at_reserve: int
     charged_microusd: int
     charged_tokens: int
     spent_microusd: int
@@ -76,8 +78,7 @@ def buy_answers(
     if limits.microusd is not None or ledger.hard_limit_microusd is not None:
         resolved.check_price()
     started = time.monotonic()
-    total = _count_requests(requests, limits)
-    answers = resolved.load_answers()
+    total, answers = _count_requests(requests, limits), resolved.load_answers()
     spec = PurchaseSpec(
         context=TransportContext(resolved, api_key, GroupCommitter(ledger), note, answers),
         limits=limits,
@@ -103,6 +104,7 @@ def buy_answers(
         stop_reason=stop_reason,
         n_requests_sent=scheduler.n_sent,
         n_reused=scheduler.n_reused,
+        n_at_reserve=scheduler.n_at_reserve,
         charged_microusd=scheduler.budget.charged.microusd,
         charged_tokens=scheduler.budget.charged.tokens,
         spent_microusd=scheduler.spent_microusd,
