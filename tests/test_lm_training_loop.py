@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from bridgekd import lm
 from bridgekd.errors import InputError
-from bridgekd.lm.packing import supports_packing, verify_packing
+from bridgekd.lm.packing import can_pack, supports_packing, verify_packing
 from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
 from bridgekd.progress import ignore_progress
 from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
@@ -219,7 +219,9 @@ def scarce():
     handle.remove()
 
 
-def test_out_of_memory_halves_micro_batch_and_changes_no_loss(base, tmp_path, scarce):
+@pytest.mark.parametrize("family", ["lfm2", "llama"])
+def test_out_of_memory_halves_micro_batch_and_changes_no_loss(tmp_path, scarce, family):
+    base = write_tiny(tmp_path / "base", family, "word_level")
     tune(base, tmp_path / "rich")
     scarce.n_tokens = 40
     log = tune(base, tmp_path / "poor")
@@ -234,7 +236,10 @@ def test_too_little_memory_for_one_row_raises_error_at_the_end(base, tmp_path, s
         tune(base, tmp_path)
 
 
-def test_gradient_checkpointing_changes_no_loss(base, tmp_path, scarce):
+@pytest.mark.parametrize("family", ["lfm2", "llama"])
+def test_gradient_checkpointing_changes_no_loss(tmp_path, scarce, family):
+    base = write_tiny(tmp_path / "base", family, "word_level")
+
     class Once(LimitedMemory):
         def __call__(self, module, arguments):
             if not self.refused and len(arguments[0]) == 1:
@@ -280,11 +285,42 @@ def test_training_ends_without_gain(base, tmp_path):
     assert steps[0][1:] == (0, 12) and steps[-1][1:] == (8, 8)
 
 
+@pytest.mark.parametrize("lora", [None, LoraOptions(r=2)], ids=["all weights", "lora"])
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_packed_rows_have_losses_of_separate_rows(tmp_path, family):
-    local = lm.load_model(write_tiny(tmp_path, family, "word_level"), device="cpu")
+def test_packed_rows_have_losses_and_gradients_of_padded_rows(tmp_path, family, lora):
+    base = write_tiny(tmp_path / "base", family, "word_level")
+    lines = {}
+    for attention, padding_free in (("sdpa", True), ("eager", False)):
+        runtime = RuntimeOptions(attn_implementation=attention, micro_batch_tokens=60)
+        log = tune(base, tmp_path / attention, lora=lora, runtime=runtime)
+        assert log.padding_free == padding_free
+        lines[attention] = metrics(tmp_path / attention)
+    for name in ("loss", "grad_norm"):
+        padded = [line[name] for line in lines["eager"]]
+        assert [line[name] for line in lines["sdpa"]] == pytest.approx(padded, rel=1e-3)
+
+
+def test_rows_longer_than_a_window_are_not_packed(tmp_path):
+    local = lm.load_model(write_tiny(tmp_path, "qwen2", "word_level"), device="cpu")
     rows = tokenize_sequences(local.tokenizer, ROWS)
-    assert supports_packing(local) and verify_packing(local, rows)
+    longest = max(len(row.ids) for row in rows)
+    local.model.config.sliding_window = longest + 10
+    assert can_pack(local, rows)
+    local.model.config.sliding_window = longest - 1
+    assert not can_pack(local, rows)
+
+
+def test_a_model_that_does_not_pass_row_ends_to_its_attention_is_not_packed(tmp_path):
+    local = lm.load_model(write_tiny(tmp_path, "llama", "word_level"), device="cpu")
+    rows = tokenize_sequences(local.tokenizer, ROWS)
+    assert can_pack(local, rows)
+
+    def forget(_layer, arguments, named):
+        return arguments, {k: v for k, v in named.items() if k != "cu_seq_lens_q"}
+
+    for layer in local.model.model.layers:
+        layer.register_forward_pre_hook(forget, with_kwargs=True)
+    assert not can_pack(local, rows)
 
 
 def test_convolutions_and_models_without_positions_are_not_packed(tmp_path):

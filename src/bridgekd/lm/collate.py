@@ -46,6 +46,28 @@ def batch_by_max_tokens(lengths: Sequence[int], max_tokens: int) -> list[list[in
     return batches
 
 
+def batch_packed_rows(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Return row numbers in batches of about the same number of tokens, at most `max_tokens`.
+
+    The longest row raises a smaller limit to its length. The batches are few: the next longest row
+    goes to the batch with the fewest tokens, and there is one batch more if one does not fit.
+    >>> batch_packed_rows([3, 1, 2, 2], max_tokens=4)
+    [[0, 1], [2, 3]]
+    """
+    limit = max(max_tokens, *lengths)
+    n_batches = -(-sum(lengths) // limit)
+    while True:
+        batches: list[list[int]] = [[] for _ in range(n_batches)]
+        totals = [0] * n_batches
+        for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+            shortest = totals.index(min(totals))
+            batches[shortest].append(i)
+            totals[shortest] += lengths[i]
+        if max(totals) <= limit:
+            return batches
+        n_batches += 1
+
+
 def pad_rows(
     rows: Sequence[Sequence[int]], pad_id: int, device: str, *, side: Literal["left", "right"]
 ) -> tuple[Tensor, Tensor]:

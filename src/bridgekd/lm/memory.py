@@ -28,8 +28,7 @@ USABLE_FRACTION = 0.5  # of free memory; the rest is for other processes and for
 LOGIT_BYTES = 16  # of one float32 logit with its log-softmax and the gradients of both
 ADAPTER_BYTES = 4
 STATE_BYTES = 12  # of a trained weight: its gradient and two numbers of AdamW
-# On a CPU, larger micro-batches are not faster, and smaller ones of rows of similar length have
-# less padding.
+# On a CPU, larger micro-batches are not faster.
 MAX_ACTIVATION_BYTES = 2**31
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_FILES = (

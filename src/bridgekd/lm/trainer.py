@@ -18,12 +18,13 @@ from transformers import PrinterCallback, Trainer
 from bridgekd.errors import InputError
 from bridgekd.lm.callbacks import TrainingMonitor
 from bridgekd.lm.chunked_loss import compute_chunked_loss, split_targets
-from bridgekd.lm.collate import batch_by_max_tokens
+from bridgekd.lm.collate import batch_by_max_tokens, batch_packed_rows
 from bridgekd.lm.forward import compute_states_at
 from bridgekd.lm.generate import PromptRow, sample_ids
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import free_device_memory, get_out_of_memory_reason
 from bridgekd.lm.objectives import Objective, TokenBatch
+from bridgekd.lm.packing import separate_rows
 from bridgekd.lm.reference_model import ReferenceModel
 from bridgekd.lm.tokenization import TokenizedSequence, find_stop_ids, find_turn_end_id
 from bridgekd.lm.update_schedule import UpdateSchedule, UpdateShard, pack_batch, pad_batch
@@ -64,6 +65,7 @@ class UpdateTrainer(Trainer):
         self.objective: Objective = objective
         self.options, self.reference = options, reference
         self.padding_free, self.seed = padding_free, seed
+        self.models = [local] if reference is None else [local, reference.local]
         self.max_sampled_tokens = max_sampled_tokens
 
     def training_step(
@@ -104,18 +106,20 @@ class UpdateTrainer(Trainer):
     def _run_update(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
         batches = self._split_update(rows)
         total = torch.zeros((), device=self.local.device)
-        for k, batch in enumerate(batches, 1):
-            with self.accelerator.no_sync(model) if k < len(batches) else nullcontext():
-                loss = self._compute_loss(model, [rows[i] for i in batch], weight)
-                self.accelerator.backward(loss)
-            total += loss.detach()
+        with separate_rows(*self.models) if self.padding_free else nullcontext():
+            for k, batch in enumerate(batches, 1):
+                with self.accelerator.no_sync(model) if k < len(batches) else nullcontext():
+                    loss = self._compute_loss(model, [rows[i] for i in batch], weight)
+                    self.accelerator.backward(loss)
+                total += loss.detach()
         return total
 
     def _split_update(self, rows: Sequence[TokenizedSequence]) -> list[list[int]]:
         max_tokens = self.monitor.checkpoint_state.micro_tokens
         if max_tokens is None:
             return [list(range(len(rows)))]
-        return batch_by_max_tokens([len(row.ids) for row in rows], max_tokens)
+        split = batch_packed_rows if self.padding_free else batch_by_max_tokens
+        return split([len(row.ids) for row in rows], max_tokens)
 
     def _compute_loss(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
         """Return the part of the update's loss that these rows contribute."""
@@ -160,7 +164,7 @@ class UpdateTrainer(Trainer):
                 f"Memory ran out in one of several processes ({reason}). Set "
                 f"runtime.micro_batch_tokens to {n_tokens // 2} and run the same command again."
             )
-        if len(self._split_update(rows)) < len(rows):
+        if n_tokens > max_length and len(self._split_update(rows)) < len(rows):
             state.micro_tokens = max(max_length, n_tokens // 2)
             state.n_halvings += 1
         elif not state.gradient_checkpointing:

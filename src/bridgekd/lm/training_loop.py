@@ -96,7 +96,8 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
         local, rows, schedule, monitor, arguments,
         objective=OBJECTIVES.load(settings), options=OBJECTIVES.parse_options(settings),
         seed=job.seed, reference=reference, max_sampled_tokens=longest_target,
-        padding_free=reference is None and can_pack(local, rows),
+        padding_free=can_pack(local, rows)
+        and (reference is None or can_pack(reference.local, rows)),
     )  # fmt: skip
     if state.gradient_checkpointing:
         trainer.enable_gradient_checkpointing()

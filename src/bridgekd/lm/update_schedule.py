@@ -32,13 +32,15 @@ class MicroBatch:
     """A micro-batch on its device: n padded rows, or all rows packed into one.
 
     ids: [n, width]. mask: [n, width]; None for packed rows. position_ids: [1, width]; None for
-    padded rows. The logits at `positions` of the flattened ids predict `targets` with `weights`,
-    all [m]. sequence_ids: [m], the row of each target.
+    padded rows. cu_seq_lens: [n + 1] int32, where packed rows start and end; None for padded rows.
+    The logits at `positions` of the flattened ids predict `targets` with `weights`, all [m].
+    sequence_ids: [m], the row of each target.
     """
 
     ids: Tensor
     mask: Tensor | None
     position_ids: Tensor | None
+    cu_seq_lens: Tensor | None
     positions: Tensor
     targets: Tensor
     weights: Tensor
@@ -52,6 +54,7 @@ class MicroBatch:
         }  # fmt: skip
         if self.position_ids is not None:
             arguments["position_ids"] = self.position_ids
+            arguments["cu_seq_lens_q"] = self.cu_seq_lens
         return arguments
 
 
@@ -117,7 +120,7 @@ def pad_batch(rows: Sequence[TokenizedSequence], pad_id: int, device: str) -> Mi
     """Return the rows padded on the right. The last token of a row predicts nothing."""
     ids, mask = pad_rows([row.ids[:-1] for row in rows], pad_id, device, side="right")
     starts = [i * ids.shape[1] for i in range(len(rows))]
-    return _build_batch(rows, ids, mask, None, starts)
+    return _build_batch(rows, ids, mask, None, None, starts)
 
 
 def pack_batch(rows: Sequence[TokenizedSequence], device: str) -> MicroBatch:
@@ -125,8 +128,9 @@ def pack_batch(rows: Sequence[TokenizedSequence], device: str) -> MicroBatch:
     lengths = [len(row.ids) - 1 for row in rows]
     ids = torch.tensor([[token for row in rows for token in row.ids[:-1]]], device=device)
     position_ids = torch.cat([torch.arange(n) for n in lengths])[None].to(device)
-    starts = np.cumsum([0, *lengths[:-1]]).tolist()
-    return _build_batch(rows, ids, None, position_ids, starts)
+    ends = np.cumsum([0, *lengths])
+    cu_seq_lens = torch.tensor(ends, dtype=torch.int32, device=device)
+    return _build_batch(rows, ids, None, position_ids, cu_seq_lens, ends[:-1].tolist())
 
 
 def _build_batch(
@@ -134,6 +138,7 @@ def _build_batch(
     ids: Tensor,
     mask: Tensor | None,
     position_ids: Tensor | None,
+    cu_seq_lens: Tensor | None,
     starts: Sequence[int],
 ) -> MicroBatch:
     """Return a micro-batch in which the first token of row i is at starts[i]."""
@@ -150,7 +155,7 @@ def _build_batch(
         return torch.from_numpy(array).to(ids.device)
 
     return MicroBatch(
-        ids, mask, position_ids, to_tensor(np.concatenate(positions)),
+        ids, mask, position_ids, cu_seq_lens, to_tensor(np.concatenate(positions)),
         to_tensor(np.concatenate(targets)), to_tensor(np.concatenate(kept)),
         to_tensor(sequence_ids),
     )  # fmt: skip
