@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from email.message import Message
 
 from bridgekd.sandbox.teacher_server import (
     SANDBOX_MODEL,
@@ -75,7 +76,7 @@ class FaultyTeacherServer(TeacherServer):
         self.batches.close()
 
     def handle_http(
-        self, method: str, path: str, headers: Mapping[str, str], raw: bytes
+        self, method: str, path: str, headers: Message, raw: bytes
     ) -> HttpAnswer | bytes | None:
         answer = self._route(method, path, headers, raw)
         if isinstance(answer, tuple):
@@ -84,7 +85,7 @@ class FaultyTeacherServer(TeacherServer):
         return answer
 
     def _route(
-        self, method: str, path: str, headers: Mapping[str, str], raw: bytes
+        self, method: str, path: str, headers: Message, raw: bytes
     ) -> HttpAnswer | bytes | None:
         if (method, path) == ("GET", "/stats"):
             return 200, self.get_stats(), {}

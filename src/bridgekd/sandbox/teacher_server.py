@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Annotated, Any
 
@@ -97,7 +98,7 @@ class TeacherServer(ThreadingHTTPServer):
         """Ignore a client that closed its connection."""
 
     def handle_http(
-        self, method: str, path: str, headers: Mapping[str, str], raw: bytes
+        self, method: str, path: str, headers: Message, raw: bytes
     ) -> HttpAnswer | bytes | None:
         """Return the answer to a request, or the bytes of a file; None closes the connection."""
         if (method, path) != ("POST", "/v1/chat/completions"):
