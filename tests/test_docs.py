@@ -18,6 +18,7 @@ from bridgekd.grading.graders import GRADERS
 from bridgekd.io.load_recipe import load_recipe
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.methods import METHODS
+from bridgekd.rationales import SELECTORS
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.strategies import STRATEGIES
@@ -26,7 +27,7 @@ from bridgekd.teacher.transports import TRANSPORTS
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "recipes" / "README.md"]
-REGISTRIES = (METHODS, STRATEGIES, MEASURES, OBJECTIVES, TRANSPORTS, GRADERS)
+REGISTRIES = (METHODS, STRATEGIES, MEASURES, OBJECTIVES, SELECTORS, TRANSPORTS, GRADERS)
 
 
 @pytest.fixture(scope="module")

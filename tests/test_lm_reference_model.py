@@ -121,4 +121,6 @@ def test_mentor_kd_trains_on_correct_samples_and_assistant_distribution(tmp_path
     (manifest,) = store.glob("train_student-*/manifest.json")
     assert json.loads(manifest.read_text())["stats"]["used_reference"] is True
     row = result.metrics.arms["mentor_kd"]
+    (file,) = store.glob("check_rationales-*/rationales.parquet")
+    rows += read_rows(file, Rationale)  # as the code of the paper does
     assert row.n_queries == 4 and row.training_set.n_kept == (sum(r.kept for r in rows),)

@@ -22,6 +22,7 @@ from bridgekd.cli.main import app
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.methods import METHODS
+from bridgekd.rationales import SELECTORS
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.strategies import STRATEGIES
@@ -244,6 +245,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "strategies": lambda: render_variants(STRATEGIES),
     "difficulties": lambda: render_variants(MEASURES),
     "objectives": lambda: render_variants(OBJECTIVES),
+    "selectors": lambda: render_variants(SELECTORS),
     "transports": lambda: render_variants(TRANSPORTS),
     "graders": lambda: render_variants(GRADERS),
     "commands": render_commands,

@@ -23,7 +23,7 @@ from bridgekd.selection.representativeness import SelectionCheck
 from bridgekd.throughput import WorkKind
 
 VariantType = Literal[
-    "methods", "strategies", "difficulties", "objectives", "transports", "graders"
+    "methods", "strategies", "difficulties", "objectives", "selectors", "transports", "graders"
 ]
 
 

@@ -10,6 +10,7 @@ from bridgekd.cli.terminal import JsonFlag, make_table, out, print_table
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.methods import METHODS
+from bridgekd.rationales import SELECTORS
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.teacher.transports import TRANSPORTS
@@ -20,6 +21,7 @@ REGISTRIES: Mapping[VariantType, Iterable[Variant]] = {
     "strategies": STRATEGIES,
     "difficulties": MEASURES,
     "objectives": OBJECTIVES,
+    "selectors": SELECTORS,
     "transports": TRANSPORTS,
     "graders": GRADERS,
 }

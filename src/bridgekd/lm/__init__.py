@@ -1,7 +1,8 @@
 """Local models: the only package that imports torch, transformers and peft.
 
 Imports inside the package: load > tokenization > forward > score_inputs > {choice_logprobs, score};
-forward > confidence; forward > update_schedule > trainer > training_loop; tokenization > merge.
+forward > confidence > rationale_scores; forward > update_schedule > trainer > training_loop;
+tokenization > merge.
 `remote_tokenizer` prepares requests for an inference server. `embed` imports none of these.
 `objectives` has one file per training objective.
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from bridgekd.lm.memory import free_device_memory
     from bridgekd.lm.merge import MergeResult, merge_adapter
+    from bridgekd.lm.rationale_scores import count_text_tokens, score_sentences
     from bridgekd.lm.remote_tokenizer import (
         RemoteTokenizer,
         ScoringRow,
@@ -41,11 +43,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LocalModel", "MergeResult", "ReferenceSpec", "RemoteTokenizer", "ScoredExamples",
-    "ScoringRow", "TrainingJob", "compute_eval_loss", "count_row_tokens", "count_tokens",
-    "embed_texts", "estimate_confidence", "fine_tune", "free_device_memory", "generate_texts",
-    "load_model", "load_remote_tokenizer", "measure_decoding", "measure_reading",
-    "measure_training", "merge_adapter", "prepare_model_folder", "resolve_device", "sample_texts",
-    "save_model", "score_examples",
+    "ScoringRow", "TrainingJob", "compute_eval_loss", "count_row_tokens", "count_text_tokens",
+    "count_tokens", "embed_texts", "estimate_confidence", "fine_tune", "free_device_memory",
+    "generate_texts", "load_model", "load_remote_tokenizer", "measure_decoding",
+    "measure_reading", "measure_training", "merge_adapter", "prepare_model_folder",
+    "resolve_device", "sample_texts", "save_model", "score_examples", "score_sentences",
 ]  # fmt: skip
 
 _NAMES = {
@@ -58,6 +60,7 @@ _NAMES = {
     "measure_training",
     "memory": "free_device_memory",
     "merge": "MergeResult merge_adapter",
+    "rationale_scores": "count_text_tokens score_sentences",
     "remote_tokenizer": "RemoteTokenizer ScoringRow load_remote_tokenizer prepare_model_folder",
     "score": "ScoredExamples score_examples",
     "training_job": "ReferenceSpec TrainingJob",

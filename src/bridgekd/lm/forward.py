@@ -51,7 +51,6 @@ def eval_mode(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-@torch.inference_mode()
 def compute_row_means(
     local: LocalModel,
     rows: Sequence[ScoringRow],
@@ -61,9 +60,28 @@ def compute_row_means(
 ) -> tuple[Tensor, Tensor]:
     """Return (means [n] of `reduce` over each row's scored tokens, embeddings [n, width]).
 
-    The means are float64 on the CPU. The logits of a token are those at the position before it. An
-    embedding is the L2-normalized mean of the last hidden states over the question's tokens. One
-    forward pass has all rows. Raises InputError for a row that is longer than the position table.
+    The means are float64 on the CPU. An embedding is the L2-normalized mean of the last hidden
+    states over the question's tokens. Raises InputError as `compute_scored_values` does.
+    """
+    hidden, values = compute_scored_values(local, rows, reduce, max_logits=max_logits)
+    means = average_by_row(values, [row.n_scored for row in rows])
+    starts = [hidden.shape[1] - len(row.ids) + 1 for row in rows]
+    return means, pool_question_states(hidden, [row.is_question for row in rows], starts)
+
+
+@torch.inference_mode()
+def compute_scored_values(
+    local: LocalModel,
+    rows: Sequence[ScoringRow],
+    reduce: TokenReducer,
+    *,
+    max_logits: int = MAX_LOGITS,
+) -> tuple[Tensor, Tensor]:
+    """Return (last hidden states [n, width, hidden], `reduce` of every scored token [m] float32).
+
+    The values are in the order of the rows and their tokens. The logits of a token are those at the
+    position before it. One forward pass has all rows. Raises InputError for a row that is longer
+    than the position table.
     """
     check_fits_positions(local, max(len(row.ids) for row in rows) - 1)
     pad_id = int(local.tokenizer.pad_token_id)
@@ -73,12 +91,7 @@ def compute_row_means(
     positions = [(i + 1) * width - row.n_scored + k for i, row in enumerate(rows)
                  for k in range(row.n_scored)]  # fmt: skip
     targets = [token for row in rows for token in row.ids[len(row.ids) - row.n_scored :]]
-    hidden, values = compute_at_positions(
-        local, ids, mask, positions, targets, reduce, max_logits=max_logits
-    )
-    means = average_by_row(values, [row.n_scored for row in rows])
-    starts = [width - len(row.ids) + 1 for row in rows]
-    return means, pool_question_states(hidden, [row.is_question for row in rows], starts)
+    return compute_at_positions(local, ids, mask, positions, targets, reduce, max_logits=max_logits)
 
 
 def compute_at_positions(

@@ -2,6 +2,8 @@
 with its answers, and let the assistant teach the student for free.
 """
 
+from collections.abc import Sequence
+
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.methods import Method
 from bridgekd.runs.run import Arm, Run
@@ -16,10 +18,10 @@ def build_bridge(
     """
     pool = run.load_pool()
     warm = run.warm_up(pool)
-    assistant = teach_assistant(run, pool, warm, strategy)
-    rationales = run.annotate(pool, assistant)
+    assistant, purchased = teach_assistant(run, pool, warm, strategy)
+    rationales = write_rationales(run, pool, assistant, purchased)
     instructed = run.instruct_student()
-    student = run.train_student(pool, instructed, [rationales])
+    student = run.train_student(pool, instructed, rationales)
     return [
         run.build_assistant_base_arm(),
         *run.build_warm_arm(warm),
@@ -31,8 +33,9 @@ def build_bridge(
 
 def teach_assistant(
     run: Run, pool: Artifact, warm: Artifact, strategy: str | None = None
-) -> Artifact:
-    """Return the assistant after `select.n_rounds` rounds of selection, purchase and training.
+) -> tuple[Artifact, list[Artifact]]:
+    """Return the assistant after `select.n_rounds` rounds of selection, purchase and training, and
+    the teacher's rationales of every round.
 
     Each round trains the warm assistant again, on the rationales of all rounds so far.
     """
@@ -48,7 +51,18 @@ def teach_assistant(
         purchases.append(run.query_teacher(pool, ranking, budget_slice=budget_slice))
         rationales.append(run.check_rationales(pool, purchases[-1]))
         assistant = run.train_assistant(pool, warm, rationales)
-    return assistant
+    return assistant, rationales
+
+
+def write_rationales(
+    run: Run, pool: Artifact, assistant: Artifact, purchased: Sequence[Artifact]
+) -> Sequence[Artifact]:
+    """Return what the student learns from: the assistant's rationales of the pool and, with
+    student.rationales: both, the teacher's, `purchased`. Adding the teacher's is ours.
+    """
+    written = run.annotate(pool, assistant)
+    is_both = run.recipe.student.rationales == "both"
+    return run.select_rationales(pool, [*purchased, written] if is_both else [written], assistant)
 
 
 def build_assistant_arm(assistant: Artifact, strategy: str | None = None, label: str = "") -> Arm:

@@ -2,7 +2,12 @@
 
 from bridgekd.errors import InputError
 from bridgekd.methods import Method
-from bridgekd.methods.bridge import build_assistant_arm, describe_variant, teach_assistant
+from bridgekd.methods.bridge import (
+    build_assistant_arm,
+    describe_variant,
+    teach_assistant,
+    write_rationales,
+)
 from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import NoOptions
 
@@ -17,9 +22,9 @@ def build(run: Run, options: NoOptions) -> list[Arm]:
             "it from the methods."
         )
     pool = run.load_pool()
-    assistant = teach_assistant(run, pool, run.warm_up(pool))
-    rationales = run.annotate(pool, assistant)
-    student = run.train_student(pool, run.student, [rationales])
+    assistant, purchased = teach_assistant(run, pool, run.warm_up(pool))
+    rationales = write_rationales(run, pool, assistant, purchased)
+    student = run.train_student(pool, run.student, rationales)
     title = "Student, not instruction-tuned"
     return [
         run.build_student_base_arm(),

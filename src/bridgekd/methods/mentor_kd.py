@@ -1,5 +1,5 @@
 """Mentor-KD (arXiv 2410.09037): the student learns from several rationales of the assistant per
-question, and from the assistant's distribution over the next token.
+question, from the teacher's own, and from the assistant's distribution over the next token.
 """
 
 from pydantic import Field
@@ -25,18 +25,20 @@ class MentorKDOptions(FrozenModel):
 
 def build(run: Run, options: MentorKDOptions) -> list[Arm]:
     """Return the student and its assistant, which learned from random questions. The student learns
-    only from samples with the correct answer.
+    from the teacher's kept rationales and from samples with the correct answer, as in the code of
+    the paper (github.com/2hojae/mentor-kd).
     """
     pool = run.load_pool()
-    assistant = teach_assistant(run, pool, run.warm_up(pool), "random")
+    assistant, purchased = teach_assistant(run, pool, run.warm_up(pool), "random")
     samples = build_sample_settings(run.recipe, options.n_samples)
-    rationales = run.make(sample_rationales, samples, pool, assistant)
+    sampled = run.make(sample_rationales, samples, pool, assistant)
+    rationales = run.select_rationales(pool, [*purchased, sampled], assistant)
     instructed = run.instruct_student()
     kd_options = options.model_dump(include={"kd_weight", "kd_temperature"})
     objective = VariantRef.model_validate({"name": "forward_kl", **kd_options})
     settings = build_student_settings(run.recipe, objective=objective)
     student = run.make(
-        train_student, settings, instructed, pool, [rationales],
+        train_student, settings, instructed, pool, rationales,
         epoch_pool=pool, reference=assistant,
     )  # fmt: skip
     return [
@@ -52,8 +54,8 @@ METHOD = Method(
     summary="The student learns from correct samples of the assistant and from its distribution.",
     paper="arXiv 2410.09037",
     card_sentence="Method: Mentor-KD (arXiv 2410.09037). A local assistant learned from the "
-    "teacher's answers to questions drawn at random; the student learned from those of its sampled "
-    "rationales that end in the correct answer, and from its distribution.",
+    "teacher's answers to questions drawn at random; the student learned from these, from those of "
+    "its sampled rationales that end in the correct answer, and from its distribution.",
     options=MentorKDOptions,
     rank=70,
     build=build,

@@ -24,6 +24,7 @@ from bridgekd.stages.pilot import (
 )
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
+from bridgekd.stages.select_rationales import SelectRationalesSettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
 from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
 from bridgekd.stages.train import AnswerRows, RationaleRows, TrainSettings
@@ -150,8 +151,15 @@ class WorkCounter:
                 yield self._make(planned, WorkKind.GENERATION, n_rows, has_rationale=False)
 
     def _count_confidence(self, planned: Planned) -> Iterator[Workload]:
-        """Yield the work of a model that scores rationales."""
+        """Yield the work of the models that score rationales."""
         settings = planned.settings
+        if isinstance(settings, SelectRationalesSettings):
+            selector = settings.load_selector()
+            n_rows = sum(map(self._count_rationales, planned.inputs["rationales"]))
+            if selector.needs_confidence or selector.needs_sentences:
+                yield self._make(planned, WorkKind.SCORING, n_rows, "assistant")
+            if selector.needs_sentences:
+                yield self._make(planned, WorkKind.SCORING, n_rows, "student")
         if not isinstance(settings, CheckSettings | AnnotateSettings | StudentUncertaintySettings):
             return
         if settings.confidence is not None:
@@ -233,7 +241,10 @@ class WorkCounter:
         if isinstance(planned.settings, SubsampleSettings):
             n = self._count_rationales(planned.inputs["rationales"][0])
             return resolve_fraction(planned.settings.fraction, n)
-        return self._count_pool(planned)
+        n_samples = 1
+        if isinstance(planned.settings, SampleRationalesSettings):
+            n_samples = planned.settings.n_samples
+        return n_samples * self._count_pool(planned)
 
     def _count_answers(self, purchase: Artifact) -> int:
         if purchase.has_manifest:

@@ -17,6 +17,7 @@ from bridgekd.recipe.field_types import (
     MaxNewTokens,
     VariableName,
 )
+from bridgekd.variants import VariantRef
 
 BackendName = Literal["transformers", "server"]
 Role = Literal["assistant", "student"]
@@ -220,6 +221,9 @@ class StudentOptions(FrozenModel):
         instruction_data: Instruction data set (JSONL file or Hub id). None: no instruction tuning.
         instruction_train: Training on the instruction data.
         train: Training on rationales.
+        rationales: Whose rationales a method with an assistant trains on: those of the `assistant`,
+            or `both`, the teacher's kept ones as well.
+        selector: Which of a question's rationales are kept, in a method with an assistant.
         target_format: `joint`: rationale, then answer. `multi_task`: rationale and answer are two
             separate tasks.
         answer_weight: Weight of the answer in the loss.
@@ -233,6 +237,8 @@ class StudentOptions(FrozenModel):
     instruction_data: str | None = None
     instruction_train: TrainOptions = TrainOptions()
     train: TrainOptions = TrainOptions()
+    rationales: Literal["assistant", "both"] = "assistant"
+    selector: VariantRef = VariantRef(name="all")
     target_format: Literal["joint", "multi_task"] = "joint"
     answer_weight: float = Field(1.0, ge=0, le=1000)
     max_new_tokens: MaxNewTokens = "auto"

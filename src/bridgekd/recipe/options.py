@@ -98,16 +98,29 @@ class CheckOptions(FrozenModel):
 
 
 class AnnotateOptions(FrozenModel):
-    """Filter of the assistant's own rationales.
+    """The assistant's own rationales, and their filter.
 
     Attributes:
         filter: `all`, `correct` and `confident` as in `check`. `self_consistent` keeps rationales
             with the answer of most samples.
-        n_samples: Samples per question for `self_consistent`.
+        n_samples: Rationales per question, sampled at temperature 0.7. Default: one, the most
+            likely text. For `self_consistent`: the samples that vote; default: 5.
     """
 
     filter: Literal["all", "correct", "confident", "self_consistent"] = "all"
-    n_samples: int = Field(5, ge=2, le=64)
+    n_samples: int | None = Field(None, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _check_n_samples(self) -> "AnnotateOptions":
+        n_samples = self.n_samples or 5
+        if self.filter == "self_consistent" and n_samples == 1:
+            raise ValueError("n_samples: 1 is no vote. Use 2 samples or more for self_consistent.")
+        if self.filter == "confident" and self.n_samples is not None and n_samples > 1:
+            raise ValueError(
+                "filter: confident scores one rationale per question. Use n_samples: 1, or filter: "
+                "correct and student.selector: confident."
+            )
+        return self
 
 
 class ConfidenceOptions(FrozenModel):

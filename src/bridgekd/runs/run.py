@@ -19,9 +19,15 @@ from bridgekd.io.artifact_store import Artifact, PlanStore, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.paths import resolve_path
+from bridgekd.rationales.keep_all import SELECTOR as KEEP_ALL
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
-from bridgekd.report.stage import ReportSettings, report
-from bridgekd.stages.annotate import annotate, build_annotate_settings
+from bridgekd.report.stage import build_report_settings, report
+from bridgekd.stages.annotate import (
+    annotate,
+    build_annotate_settings,
+    build_sample_settings,
+    sample_rationales,
+)
 from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
 from bridgekd.stages.early_stopping import PromptMode
@@ -48,6 +54,10 @@ from bridgekd.stages.score_pool import (
     score_pool,
 )
 from bridgekd.stages.select_questions import build_select_settings, select_questions
+from bridgekd.stages.select_rationales import (
+    build_select_rationales_settings,
+    select_rationales,
+)
 from bridgekd.stages.train import (
     TrainSettings,
     build_assistant_settings,
@@ -59,7 +69,6 @@ from bridgekd.stages.train import (
     train_student,
     warm_up,
 )
-from bridgekd.teacher.transports import resolve_teacher
 from bridgekd.variants import VariantRef, VariantSettings
 
 P = ParamSpec("P")
@@ -246,8 +255,21 @@ class Run:
         return self.make(train_assistant, settings, model, pool, rationales)
 
     def annotate(self, pool: Artifact, assistant: Artifact) -> Artifact:
-        """Return the assistant's own rationales for the full pool."""
+        """Return the assistant's own rationales for the full pool: one or several per question."""
+        n_samples, rule = self.recipe.annotate.n_samples or 1, self.recipe.annotate.filter
+        if n_samples > 1 and rule != "self_consistent":
+            settings = build_sample_settings(self.recipe, n_samples, rule)
+            return self.make(sample_rationales, settings, pool, assistant)
         return self.make(annotate, build_annotate_settings(self.recipe), pool, assistant)
+
+    def select_rationales(
+        self, pool: Artifact, rationales: Sequence[Artifact], assistant: Artifact
+    ) -> Sequence[Artifact]:
+        """Return the rationales that student.selector keeps; all of them if it is `all`."""
+        settings = build_select_rationales_settings(self.recipe, self.folder)
+        if settings.load_selector() is KEEP_ALL:
+            return rationales
+        return [self.make(select_rationales, settings, pool, rationales, self.student, assistant)]
 
     def instruct_student(self) -> Artifact:
         """Return the instruction-tuned student; the base model without student.instruction_data."""
@@ -259,9 +281,8 @@ class Run:
     def train_student(
         self, pool: Artifact, model: Artifact, rationales: Sequence[Artifact], seed_offset: int = 0
     ) -> Artifact:
-        """Return the student trained on rationales. An epoch is as long as the pool.
-
-        So every arm has the same number of updates. Early stopping uses the validation split.
+        """Return the student trained on rationales. An epoch is as long as the pool, so that every
+        arm has the same number of updates. Early stopping uses the validation split.
         """
         settings = _shift_seed(build_student_settings(self.recipe), seed_offset)
         return self.make(train_student, settings, model, pool, rationales, epoch_pool=pool)
@@ -312,10 +333,8 @@ class Run:
 
     def evaluate(self, predictions: Sequence[tuple[ArmSettings, Artifact]]) -> Artifact:
         """Return the artifact with the metrics of all predictions."""
-        arms, artifacts = [arm for arm, _ in predictions], [a for _, a in predictions]
-        settings = EvaluateSettings(
-            arms=tuple(arms), step_checker=self.recipe.evaluate.step_checker
-        )
+        arms, artifacts = zip(*predictions, strict=True)
+        settings = EvaluateSettings(arms=arms, step_checker=self.recipe.evaluate.step_checker)
         return self.make(evaluate, settings, self.load_test(), *artifacts)
 
     def report(
@@ -326,20 +345,7 @@ class Run:
         command: str,
     ) -> Artifact:
         """Return the report. `command` reproduces it."""
-        # The excluded keys change no result, so they must not change the report's fingerprint.
-        recipe = self.recipe.model_dump(
-            mode="json",
-            exclude={
-                "teacher": {"base_url", "expected_completion_tokens"},
-                "assistant": {"server"},
-                "pilot": True,
-                "runtime": True,
-            },
-        )
-        recipe["teacher"]["transport"] = resolve_teacher(self.recipe.teacher).transport.name
-        settings = ReportSettings(
-            recipe=recipe, methods=tuple(methods), n_variants=n_variants, command=command
-        )
+        settings = build_report_settings(self.recipe, methods, n_variants, command)
         return self.make(report, settings, evaluation)
 
 

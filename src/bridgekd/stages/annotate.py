@@ -23,6 +23,8 @@ from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats
 from bridgekd.stages.token_limit import resolve_token_limit
 from bridgekd.throughput import WorkKind
 
+N_VOTES = 5
+
 
 class AnnotateSettings(BackendSettings):
     """`n_samples` answers per question are drawn for the filter `self_consistent`, else none."""
@@ -40,7 +42,7 @@ class AnnotateStats(KeptStats, GenerationStats, CalibrationStats):
 
 
 class SampleRationalesSettings(BackendSettings):
-    filter: FilterName = "correct"
+    filter: FilterName
     n_samples: int
     max_new_tokens: TokenLimit
     seed: int
@@ -57,7 +59,7 @@ def build_annotate_settings(recipe: Recipe) -> AnnotateSettings:
     return AnnotateSettings(
         filter=rule,
         confidence=recipe.confidence if is_confident else None,
-        n_samples=recipe.annotate.n_samples if is_consistent else 0,
+        n_samples=(recipe.annotate.n_samples or N_VOTES) if is_consistent else 0,
         max_new_tokens=assistant.max_new_tokens,
         seed=recipe.seed if is_consistent else 0,
         backend=assistant.generation_backend,
@@ -65,9 +67,12 @@ def build_annotate_settings(recipe: Recipe) -> AnnotateSettings:
     )
 
 
-def build_sample_settings(recipe: Recipe, n_samples: int) -> SampleRationalesSettings:
-    """Return what sampling `n_samples` rationales per question depends on."""
+def build_sample_settings(
+    recipe: Recipe, n_samples: int, rule: FilterName = "correct"
+) -> SampleRationalesSettings:
+    """Return what sampling `n_samples` rationales per question, with a filter, depends on."""
     return SampleRationalesSettings(
+        filter=rule,
         n_samples=n_samples,
         max_new_tokens=recipe.assistant.max_new_tokens,
         seed=recipe.seed,
@@ -126,8 +131,8 @@ def sample_rationales(
     pool: Artifact,
     model: Artifact,
 ) -> SampleRationalesStats:
-    """Write several rationales of the assistant per question. Those with the correct answer are
-    kept, and of equal texts only the first.
+    """Write several rationales of the assistant per question: those that the filter keeps, and of
+    equal texts only the first.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     max_new_tokens = resolve_token_limit(settings.max_new_tokens, model)
