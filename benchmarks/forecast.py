@@ -32,7 +32,12 @@ from bridgekd.ledger.ledger import Ledger
 from bridgekd.plans.cost import forecast_purchase
 from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, estimate_tokens, run_teacher_server
+from bridgekd.sandbox.teacher_server import (
+    SANDBOX_MODEL,
+    TeacherServer,
+    estimate_tokens,
+    serve_until_end,
+)
 from bridgekd.stats.intervals import wilson_interval
 from bridgekd.teacher.buy_answers import buy_answers
 
@@ -266,7 +271,8 @@ def main() -> None:
         results = [simulate(draw_trial(rng, **sizes)) for _ in range(asked.simulated)]
     else:
         sizes = {"largest_pool": 600, "largest_purchase": 120}
-        with run_teacher_server(reply) as server, tempfile.TemporaryDirectory() as folder:
+        teacher = TeacherServer(reply, seed=0, port=0)
+        with serve_until_end(teacher) as server, tempfile.TemporaryDirectory() as folder:
             results = [
                 buy_really(draw_trial(rng, **sizes), server.base_url, Path(folder) / f"{i}.db")
                 for i in range(asked.recipes)

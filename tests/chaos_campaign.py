@@ -15,7 +15,6 @@ from pathlib import Path
 from bridgekd.cost.budget import Limits
 from bridgekd.errors import HardLimitError
 from bridgekd.ledger.spend import sum_spend
-from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
 from bridgekd.teacher.buy_answers import PurchaseResult
 from chaos_invariants import (
     FINAL,
@@ -34,6 +33,7 @@ from chaos_process import (
     make_reply,
     run_purchase,
 )
+from faulty_teacher import Faults, run_teacher_server
 
 KINDS = (
     "start", "random", "random", "reserved", "arrival",

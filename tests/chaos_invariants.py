@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridgekd.api_client.request_key import compute_request_key, get_payload
-from bridgekd.sandbox.teacher_server import HttpAnswer, TeacherServer, hash_body
+from bridgekd.sandbox.teacher_server import HttpAnswer, hash_body
 from chaos_process import PROVIDER, ProcessTask
+from faulty_teacher import FaultyTeacherServer
 
 FINAL = ("answered", "truncated", "refused")
 AT_RESERVE = ("reserved", "unknown", "unparsable")
@@ -104,7 +105,7 @@ class ServerMonitor:
     reserved, and the hard limit is kept, while the process runs.
     """
 
-    def __init__(self, server: TeacherServer, path: Path) -> None:
+    def __init__(self, server: FaultyTeacherServer, path: Path) -> None:
         self.arrived: list[tuple[int, str]] = []  # process and name, in order
         self.answered: list[tuple[int, str]] = []  # with an answer or a refusal
         self.dropped: Counter[str] = Counter()

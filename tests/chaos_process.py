@@ -17,8 +17,9 @@ from bridgekd.ledger.ledger import Ledger
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.recipe import TeacherOptions
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
 from bridgekd.teacher.buy_answers import PurchaseResult, buy_answers
+from faulty_teacher import SANDBOX_PRICE
 
 PROVIDER = "sandbox"
 CONCURRENCY = 8

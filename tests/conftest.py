@@ -133,7 +133,7 @@ def runs(world_files, tmp_path_factory):
     a key that must not be found. Tests only read it.
     """
     import bridgekd
-    from bridgekd.sandbox.teacher_server import run_teacher_server
+    from faulty_teacher import run_teacher_server
 
     folder = tmp_path_factory.mktemp("private") / "tiny"
     shutil.copytree(world_files, folder)
@@ -152,7 +152,7 @@ def runs(world_files, tmp_path_factory):
 @pytest.fixture
 def teacher():
     """A running sandbox teacher that is never wrong."""
-    from bridgekd.sandbox.teacher_server import run_teacher_server
+    from faulty_teacher import run_teacher_server
 
     with run_teacher_server(wrong_rate=0.0) as server:
         yield server

@@ -8,16 +8,8 @@ import openai
 import pytest
 
 from bridgekd.cost.request_cost import compute_cost_microusd
-from bridgekd.sandbox.teacher_server import (
-    BATCH_PRICE,
-    SANDBOX_MODEL,
-    SANDBOX_PRICE,
-    BatchFaults,
-    Faults,
-    estimate_tokens,
-    hash_body,
-    run_teacher_server,
-)
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, estimate_tokens, hash_body
+from faulty_teacher import BATCH_PRICE, SANDBOX_PRICE, BatchFaults, Faults, run_teacher_server
 
 URL = "/v1/chat/completions"
 

@@ -18,7 +18,7 @@ from batch_fakes import (
 )
 from bridgekd.errors import OverbilledError, TeacherUnavailableError
 from bridgekd.ledger.verify import verify
-from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
+from faulty_teacher import BatchFaults, Faults, run_teacher_server
 from test_live_transport import CANARY, counts, held, pool, words
 
 pytestmark = pytest.mark.usefixtures("check_clean_exit")

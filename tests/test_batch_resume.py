@@ -23,7 +23,7 @@ from bridgekd.cost.budget import Limits
 from bridgekd.errors import TeacherUnavailableError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.recipe import Price
-from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
+from faulty_teacher import BatchFaults, Faults, run_teacher_server
 from test_live_transport import counts, held, pool, purchase, words
 
 pytestmark = pytest.mark.usefixtures("check_clean_exit")

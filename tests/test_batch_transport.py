@@ -23,10 +23,10 @@ from bridgekd.errors import HardLimitError, TeacherUnavailableError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.recipe import Price
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import BatchFaults, Faults, run_teacher_server
 from bridgekd.teacher.batch_format import make_custom_id, parse_results, split_into_files
 from bridgekd.teacher.buy_answers import buy_answers
 from bridgekd.teacher.transport import PendingRequest
+from faulty_teacher import BatchFaults, Faults, run_teacher_server
 from test_live_transport import counts, held, pool, purchase, words
 
 pytestmark = pytest.mark.usefixtures("check_clean_exit")

@@ -19,8 +19,8 @@ from bridgekd.ledger.usage_history import read_reserved_microusd
 from bridgekd.records import Completion
 from bridgekd.runs.metadata import read_metadata
 from bridgekd.sandbox.step_checker import count_wrong_steps
-from bridgekd.sandbox.teacher_server import run_teacher_server
 from conftest import TINY_RECIPE
+from faulty_teacher import run_teacher_server
 from test_pipeline import differing, rows_of
 
 QUICK = [

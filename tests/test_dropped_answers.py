@@ -9,9 +9,9 @@ from bridgekd.grading.answer_type import load_answer_type
 from bridgekd.ledger.spend import sum_spend
 from bridgekd.recipe import CheckOptions
 from bridgekd.records import Example
-from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.stages.dropped_answers import DroppedAnswers
 from bridgekd.variants import VariantSettings
+from faulty_teacher import run_teacher_server
 
 EXAMPLES = {f"q{n}": Example(f"q{n}", "How many?", str(n)) for n in range(100)}
 NUMBER = load_answer_type(VariantSettings(name="number"))

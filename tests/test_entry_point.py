@@ -15,7 +15,7 @@ from bridgekd.cli.output_stream import open_output_streams
 from bridgekd.errors import InputError
 from bridgekd.io.disk import translate_disk_errors
 from bridgekd.ledger.spend import sum_spend
-from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
+from faulty_teacher import Faults, run_teacher_server
 from test_live_transport import pool, purchase, words
 
 MAIN = "bridgekd.cli.main"

@@ -16,8 +16,8 @@ from bridgekd.ledger.database import find_file_system
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.spend import sum_spend
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
 from bridgekd.teacher.group_commit import GroupCommitter
+from faulty_teacher import Faults, run_teacher_server
 from test_live_transport import pool, purchase, words
 
 
@@ -229,7 +229,7 @@ INTERRUPTED = """
 import asyncio, os, signal, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
+from faulty_teacher import Faults, run_teacher_server
 from test_live_transport import pool, purchase, words
 
 def interrupt_after(server, n):

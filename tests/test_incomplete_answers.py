@@ -6,8 +6,8 @@ import bridgekd
 from bridgekd.cli.main import main
 from bridgekd.io.row_files import read_rows
 from bridgekd.records import Completion
-from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
 from conftest import TINY_RECIPE
+from faulty_teacher import Faults, run_teacher_server
 
 FAULTS = Faults(refuse=0.25, no_usage=0.4)
 

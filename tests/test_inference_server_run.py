@@ -25,7 +25,6 @@ from bridgekd.plans.plan import plan_comparison
 from bridgekd.recipe import AssistantServerOptions, LoraOptions, TrainOptions
 from bridgekd.records import Example, Message, Rationale, Score, TargetSpan, TrainingSequence
 from bridgekd.runs.run import build_run_context
-from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.sandbox.world import generate_examples
 from bridgekd.stages.annotate import (
     AnnotateSettings,
@@ -36,6 +35,7 @@ from bridgekd.stages.annotate import (
 from bridgekd.stages.check_rationales import build_check_settings
 from bridgekd.stages.score_pool import build_score_pool_settings, build_uncertainty_settings
 from fake_inference_server import serving_model
+from faulty_teacher import run_teacher_server
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -255,7 +255,7 @@ def test_a_server_with_chat_completions_only_uses_its_own_template(
 
 
 def test_rate_limited_and_dropped_requests_are_sent_again(pool, model, tmp_path, any_recipe):
-    from bridgekd.sandbox.teacher_server import Faults
+    from faulty_teacher import Faults
 
     faults = Faults(rate_limit=0.1, error=0.1, drop=0.1, retry_after_s=0.01)
     with run_teacher_server(

@@ -34,7 +34,7 @@ def run(capsys, monkeypatch):
 @pytest.fixture
 def interrupted(tiny):
     """A store with a run whose teacher stopped answering after some questions."""
-    from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
+    from faulty_teacher import Faults, run_teacher_server
 
     with (
         run_teacher_server(faults=Faults(quota_after=8), wrong_rate=0.0) as server,

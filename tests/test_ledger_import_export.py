@@ -22,9 +22,9 @@ from bridgekd.ledger.spend import iter_attempts, open_snapshot, sum_spend
 from bridgekd.ledger.verify import verify
 from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.teacher.buy_answers import buy_answers
 from conftest import write_jsonl
+from faulty_teacher import run_teacher_server
 
 PRICE = Price(input=2, output=3, cached_input=1)
 USAGE = {"prompt_tokens": 10, "completion_tokens": 20}

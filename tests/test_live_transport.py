@@ -26,14 +26,9 @@ from bridgekd.ledger.spend import sum_spend
 from bridgekd.ledger.verify import verify
 from bridgekd.recipe import TeacherOptions
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import (
-    SANDBOX_MODEL,
-    SANDBOX_PRICE,
-    Faults,
-    hash_body,
-    run_teacher_server,
-)
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, hash_body
 from bridgekd.teacher.buy_answers import buy_answers, read_api_key
+from faulty_teacher import SANDBOX_PRICE, Faults, run_teacher_server
 
 CANARY = "sk-canary/0123456789-never-shown"
 RESERVE = 2205  # of every request below: (128 + 16 + 10 bytes) * 2.5 + 182 * 10, in micro-dollars
@@ -218,17 +213,17 @@ def test_a_request_that_does_not_fit_the_hard_limit_waits_for_open_ones(tmp_path
 CHILD = """
 import signal
 import sys
-from bridgekd.recipe import TeacherOptions
+from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.cost.budget import Limits
 from bridgekd.api_client.request_key import TeacherRequest
 from bridgekd.teacher.buy_answers import buy_answers
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, SANDBOX_PRICE
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 path, base_url, timeout_s = sys.argv[1:]
-teacher = TeacherOptions(model=SANDBOX_MODEL, base_url=base_url, price=SANDBOX_PRICE,
-api_key_env=None,
+teacher = TeacherOptions(model=SANDBOX_MODEL, base_url=base_url, api_key_env=None,
+                         price=Price(input=2.5, output=10.0),
                   max_tokens=182, max_concurrent_requests=8, timeout_s=float(timeout_s))
 requests = [TeacherRequest(f"e{i}", i, (Message("user", f"question{i:02}"),)) for i in range(60)]
 with Ledger(path) as ledger:

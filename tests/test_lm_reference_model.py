@@ -15,9 +15,9 @@ from bridgekd.lm.tokenization import tokenize_sequences
 from bridgekd.records import Rationale
 from bridgekd.sandbox.export import export_world
 from bridgekd.sandbox.step_checker import count_wrong_steps
-from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.stages.check_rationales import drop_duplicates
 from bridgekd.variants import VariantRef
+from faulty_teacher import run_teacher_server
 from test_lm_training_loop import ROWS, tune, weights
 from tiny_models import CHATML, tiny_model, tiny_tokenizer, write_tiny
 

@@ -14,12 +14,12 @@ from bridgekd.io.row_files import read_rows
 from bridgekd.ledger.usage_history import read_reserved_microusd
 from bridgekd.records import Completion, Example, Prediction, Rationale
 from bridgekd.runs.metadata import read_metadata
-from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.sandbox.world import generate_examples
 from bridgekd.stages.pilot import PilotMeasurements
 from bridgekd.stages.train import TrainSettings, choose_warm_up_examples
 from bridgekd.stats.mixed_effects import estimate_difference
 from conftest import TINY_RECIPE, write_jsonl
+from faulty_teacher import run_teacher_server
 from test_comparison_run import QUICK
 
 N_QUERIES = 8  # of a budget of 16

@@ -15,8 +15,8 @@ import bridgekd
 from bridgekd.io.row_files import read_rows
 from bridgekd.records import Completion, Example, Pick, Rationale
 from bridgekd.rng import make_rng
-from bridgekd.sandbox.teacher_server import TeacherServer, run_teacher_server
 from conftest import TINY_RECIPE
+from faulty_teacher import FaultyTeacherServer, run_teacher_server
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["bridgekd.lm.training_loop", "bridgekd.lm.score", "bridgekd.api"])
@@ -76,7 +76,7 @@ class FinishedRun(NamedTuple):
     recipe: Path
     plan: bridgekd.Plan
     result: bridgekd.RunResult
-    teacher: TeacherServer
+    teacher: FaultyTeacherServer
 
     @property
     def store(self):

@@ -23,9 +23,10 @@ from bridgekd.plans.cost import forecast_purchase
 from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.records import Message
 from bridgekd.runs.metadata import read_metadata
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, run_teacher_server
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
 from bridgekd.teacher.buy_answers import buy_answers
 from conftest import write_jsonl
+from faulty_teacher import Faults, run_teacher_server
 
 NO_FAULTS = Faults()
 DIRECT = {"methods": ["direct"]}

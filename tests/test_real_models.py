@@ -36,10 +36,10 @@ from bridgekd.prompts import (
 )
 from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
 from bridgekd.records import Example, Prediction, TrainingSequence
-from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.sandbox.world import generate_examples
 from bridgekd.selection.difficulty import MEASURES
 from conftest import write_jsonl
+from faulty_teacher import run_teacher_server
 from test_pipeline import differing, rows_of
 
 SMALLEST, *LARGER = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct", "gemma-3-270m")

@@ -7,8 +7,9 @@ import urllib.request
 
 import pytest
 
-from bridgekd.sandbox.server_rate_limit import RateLimitSpec, ServerRateLimiter, format_duration
-from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, Faults, run_teacher_server
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL
+from faulty_teacher import Faults, run_teacher_server
+from faulty_teacher.rate_limit import RateLimitSpec, ServerRateLimiter, format_duration
 
 
 def scripted(question, seed):

@@ -15,7 +15,7 @@ from bridgekd.cost.budget import Limits
 from bridgekd.errors import TeacherUnavailableError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.verify import verify
-from bridgekd.sandbox.teacher_server import SANDBOX_PRICE
+from faulty_teacher import SANDBOX_PRICE
 from test_live_transport import RESERVE, counts, held, pool, purchase, teacher_at
 
 TEXT = "Zoë counts 4 €. 数\nAnswer: 4"

@@ -1,11 +1,11 @@
-"""The sandbox teacher follows the protocol, fails on request, and counts what it bills."""
+"""The faulty teacher follows the protocol, fails on request, and counts what it bills."""
 
 import http.client
 import json
 import re
 import subprocess
 import sys
-import time
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 import pytest
 
-from bridgekd.cli.main import main
 from bridgekd.cost.request_cost import compute_cost_microusd
-from bridgekd.sandbox.teacher_server import (
-    SANDBOX_MODEL,
-    SANDBOX_PRICE,
-    Faults,
-    estimate_tokens,
-    hash_body,
-    run_teacher_server,
-)
+from bridgekd.sandbox import teacher_server
+from bridgekd.sandbox.teacher_server import SANDBOX_MODEL, estimate_tokens, hash_body
 from bridgekd.sandbox.world import generate_examples
+from faulty_teacher import SANDBOX_PRICE, Faults, run_teacher_server
 
 
 def scripted(question, seed):
@@ -144,21 +138,22 @@ def test_default_teacher_is_the_sandbox_world():
 
 
 def test_hundreds_of_connections_are_answered_at_once():
+    all_are_open = threading.Barrier(300, timeout=60)
+
+    def wait_for_all(question, seed):
+        all_are_open.wait()
+        return "Answer: 4"
+
     def ask(n):
-        line = http.client.HTTPConnection(*server.server_address, timeout=20)
+        line = http.client.HTTPConnection(*server.server_address, timeout=60)
         line.request("POST", "/v1/chat/completions", json.dumps(body(f"q{n}")))
         with line.getresponse() as got:
             status = got.status
         line.close()
         return status
 
-    with (
-        run_teacher_server(scripted, faults=Faults(latency_s=1.0)) as server,
-        ThreadPoolExecutor(300) as many,
-    ):
-        began = time.monotonic()
+    with run_teacher_server(wait_for_all) as server, ThreadPoolExecutor(300) as many:
         assert list(many.map(ask, range(300))) == [200] * 300
-        assert time.monotonic() - began < 5  # one after the other would take five minutes
 
 
 def get_answer(server, request):
@@ -284,9 +279,9 @@ def test_messages_before_the_last_one_can_be_cached():
         assert seen == [cached(server, n) for n in range(30)]
 
 
-def test_command_serves_with_its_options():
+def test_command_serves_the_teacher_of_its_seed():
     (example,) = generate_examples(1, 0)
-    command = "sandbox serve --port 0 --rate 0.05 --latency 0.3 --batch-seconds 600 --seed 7"
+    command = "sandbox serve --port 0 --seed 7"
     script = "from bridgekd.cli.main import main; main()"
     arguments = [sys.executable, "-c", script, *command.split()]
     request = body(example.question, max_tokens=500)
@@ -297,25 +292,32 @@ def test_command_serves_with_its_options():
         try:
             url = re.search(r"http://\S+/v1", child.stdout.readline())[0]
             with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
-                began = time.monotonic()
                 answer = client.chat.completions.create(**request)
-                assert time.monotonic() - began > 0.3
                 assert (
                     answer.choices[0].message.content == get_answer(server, request)[0]["content"]
                 )
-                with pytest.raises(openai.RateLimitError):
-                    client.chat.completions.create(**request)
-                file = client.files.create(file=("in.jsonl", b""), purpose="batch")
-                batch = client.batches.create(
-                    input_file_id=file.id,
-                    endpoint="/v1/chat/completions",
-                    completion_window="24h",
-                )
-                time.sleep(0.1)
-                assert client.batches.retrieve(batch.id).status == "validating"
         finally:
             child.terminate()
 
 
-def test_rate_of_zero_is_bad_input():
-    assert main(["sandbox", "serve", "--rate", "0"]) == 2
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"max_tokens": 5}, {"max_tokens": -1}, {"messages": []}, {"model": "other"},
+     {"temperature": 0, "seed": 3}, {"temperature": 1, "seed": 3},
+     {"messages": [{"role": "user", "content": "What is this?"}]}],
+)  # fmt: skip
+def test_the_teacher_of_the_sandbox_answers_as_the_one_without_faults(change):
+    (example,) = generate_examples(1, 0)
+    raw = json.dumps(body(example.question) | change).encode()
+    route = ("POST", "/v1/chat/completions", {}, raw)
+    with teacher_server.run_teacher_server(seed=3) as plain, run_teacher_server(seed=3) as faulty:
+        (status, own, _), (other_status, other, _) = (
+            s.handle_http(*route) for s in (plain, faulty)
+        )
+    assert status == other_status
+    if status == 200:
+        counts = ("prompt_tokens", "completion_tokens", "total_tokens")
+        assert own["choices"] == other["choices"]
+        assert own["usage"] == {name: other["usage"][name] for name in counts}
+    else:
+        assert own == other

@@ -28,8 +28,8 @@ AUTO = [
 @pytest.fixture(scope="module")
 def finished(world_files, tmp_path_factory):
     """A finished run with `auto`, what the user was told, and the plan of a second run."""
-    from bridgekd.sandbox.teacher_server import run_teacher_server
     from conftest import TINY_RECIPE
+    from faulty_teacher import run_teacher_server
 
     folder, notes = tmp_path_factory.mktemp("auto") / "tiny", []
     shutil.copytree(world_files, folder)

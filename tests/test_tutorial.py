@@ -16,7 +16,7 @@ import pytest
 from nbclient import NotebookClient
 
 from bridgekd.cli.main import main
-from bridgekd.sandbox.teacher_server import run_teacher_server
+from faulty_teacher import run_teacher_server
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -1,4 +1,4 @@
-"""The sandbox teacher in a process of its own that notes when each call came and was answered.
+"""The faulty teacher in a process of its own that notes when each call came and was answered.
 
 Arguments: the settings as JSON. The first line it prints is its address; a line on stdin makes it
 print its notes, [came, done, status, question] each in seconds of the machine's one monotonic
@@ -8,9 +8,11 @@ clock, and end.
 import json
 import sys
 import time
+from pathlib import Path
 
-from bridgekd.sandbox.server_rate_limit import RateLimitSpec
-from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from faulty_teacher import Faults, RateLimitSpec, run_teacher_server
 
 TEXT = "First this, then that, so it must be so. Answer: 4"
 

@@ -7,9 +7,8 @@ from job import MODEL, from_arguments
 from bridgekd.api_client.request_key import TeacherRequest
 from bridgekd.cost.budget import Limits
 from bridgekd.ledger.ledger import Ledger
-from bridgekd.recipe import TeacherOptions
+from bridgekd.recipe import Price, TeacherOptions
 from bridgekd.records import Message
-from bridgekd.sandbox.teacher_server import SANDBOX_PRICE
 from bridgekd.teacher.buy_answers import buy_answers
 
 
@@ -21,7 +20,7 @@ def main() -> None:
         api_key_env=None,
         max_tokens=job.max_tokens,
         max_concurrent_requests=job.concurrency,
-        price=SANDBOX_PRICE,
+        price=Price(input=2.5, output=10.0),
     )
     requests = [
         TeacherRequest(str(i), i, (Message("user", prompt),))

@@ -18,8 +18,8 @@ from bridgekd.runs.metadata import load_finished_run
 from bridgekd.runs.run import Run, build_run_context
 from bridgekd.sandbox.export import export_world
 from bridgekd.sandbox.step_checker import count_wrong_steps
-from bridgekd.sandbox.teacher_server import run_teacher_server
 from bridgekd.variants import VariantRef
+from faulty_teacher import run_teacher_server
 
 MINE = '''
 """The student's base model after the teacher's answers to a few questions."""

@@ -17,11 +17,11 @@ from bridgekd.errors import InputError
 from bridgekd.ledger.ledger import Ledger
 from bridgekd.ledger.verify import verify
 from bridgekd.recipe import TeacherOptions
-from bridgekd.sandbox.teacher_server import Faults, run_teacher_server
 from bridgekd.teacher.buy_answers import buy_answers, read_api_key
 from bridgekd.teacher.transports import TRANSPORTS, prepare_teacher, resolve_teacher
 from bridgekd.variants import VariantRef
 from conftest import write_jsonl
+from faulty_teacher import Faults, run_teacher_server
 from test_live_transport import pool, teacher_at, words
 
 DOCS = Path(__file__).parents[2] / "docs" / "teachers.md"

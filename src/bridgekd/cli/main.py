@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 bad input; 3 stopped, the same command resumes; 130 interr
 SIGTERM.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +43,6 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="A small offline world with a teacher.")
 app.add_typer(sandbox_app, name="sandbox")
 app.add_typer(ledger.app, name="ledger")
-_MAX_SECONDS = 86_400
 _ERROR_TITLES = {1: "Error", 2: "Bad input", 3: "Stopped"}
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.")]
@@ -219,37 +217,15 @@ def serve_sandbox(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port on the loopback interface.")
     ] = 8765,
-    latency: Annotated[float, typer.Option(help="Median seconds per answer.")] = 0.0,
-    rate: Annotated[
-        float | None, typer.Option(help="Requests per second; HTTP 429 above it.")
-    ] = None,
-    batch_seconds: Annotated[float, typer.Option(help="Seconds per batch.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Another seed gives other answers.")] = 0,
 ) -> None:
     """Start the teacher of the sandbox, an OpenAI-compatible server on this machine only."""
     import threading
 
-    from bridgekd.sandbox.teacher_server import (
-        BatchFaults,
-        Faults,
-        RateLimitSpec,
-        run_teacher_server,
-    )
+    from bridgekd.sandbox.teacher_server import run_teacher_server
 
-    if rate is not None and not 0 < rate < math.inf:
-        raise InputError(f"--rate is {rate:g}. Set it above 0, or leave it out for no limit.")
-    for name, seconds in (("--latency", latency), ("--batch-seconds", batch_seconds)):
-        if not 0 <= seconds <= _MAX_SECONDS:
-            raise InputError(f"{name} is {seconds:g}. Set 0 to {_MAX_SECONDS} seconds.")
-    server = run_teacher_server(
-        port=port,
-        seed=seed,
-        faults=Faults(latency_s=latency),
-        batch_faults=BatchFaults(batch_s=batch_seconds),
-        rate=None if rate is None else RateLimitSpec(requests_per_s=rate),
-    )
     try:
-        with server as teacher:
+        with run_teacher_server(seed=seed, port=port) as teacher:
             out.print(f"Teacher at {teacher.base_url}. Press Ctrl-C to stop it.")
             threading.Event().wait()
     except OSError as exc:

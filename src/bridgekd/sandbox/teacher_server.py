@@ -1,77 +1,71 @@
-"""An OpenAI-compatible teacher on loopback that fails on purpose and counts what it bills.
+"""The teacher of the sandbox: an OpenAI-compatible server of chat completions on loopback.
 
-Every fault is drawn from (seed, request, attempt number), so a failed test can be repeated.
-Faults of the connection (429, 5xx, silence, a dropped connection, delay) are drawn for each
-attempt. Faults of the answer (truncated, refused, overbilled, without usage) are the same for every
-attempt of a request. A request that is dropped or never answered is billed: this is the worst case.
+A request has the same answer at any time. The teacher of the tests (`tests/faulty_teacher`) gives
+the same answers, fails on purpose, and counts what it bills.
 """
 
+import hashlib
 import json
-import math
 import random
+import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Annotated, Any
 
-from bridgekd.sandbox.batch_api import BatchApi, BatchFaults
-from bridgekd.sandbox.billing import BATCH_PRICE, SANDBOX_PRICE, BillingCounters
-from bridgekd.sandbox.fake_teacher import (
-    ChatRequest,
-    FakeTeacher,
-    Faults,
-    HttpAnswer,
-    JsonObject,
-    UsageStyle,
-    draw_bool,
-    estimate_tokens,
-    hash_body,
-    make_error,
-)
-from bridgekd.sandbox.server_rate_limit import RateLimitSpec, ServerRateLimiter
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-__all__ = [
-    "BATCH_PRICE",
-    "SANDBOX_MODEL",
-    "SANDBOX_PRICE",
-    "BatchFaults",
-    "Faults",
-    "RateLimitSpec",
-    "TeacherServer",
-    "estimate_tokens",
-    "hash_body",
-    "run_teacher_server",
-]
+from bridgekd.sandbox import world
 
+JsonObject = Mapping[str, object]
+HttpAnswer = tuple[int, JsonObject, Mapping[str, str]]  # status, body, headers
+ReplyFunction = Callable[[str, int], str]
 SANDBOX_MODEL = "sandbox-teacher"
-_NO_FAULTS = Faults()
-_NO_BATCH_FAULTS = BatchFaults()
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+NO_LIMIT = 1 << 20
+
+
+class LenientModel(BaseModel):
+    """A part of a request: strict types, unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class ChatMessage(LenientModel):
+    """A message of a request."""
+
+    content: str
+
+
+class ChatRequest(LenientModel):
+    """The fields of a chat completion request that the teacher reads."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_tokens: NonNegativeInt | None = None
+    max_completion_tokens: NonNegativeInt | None = None
+    seed: int | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+
+    @property
+    def limit(self) -> int:
+        """The maximum number of completion tokens; 0 is no limit."""
+        return self.max_tokens or self.max_completion_tokens or 0
 
 
 class TeacherServer(ThreadingHTTPServer):
-    """The running server. `calls` and `served` are those of `BillingCounters`."""
+    """The running server. `reply(question, seed)` returns the text of an answer, or raises
+    ValueError if it cannot.
+    """
 
     daemon_threads = False
     request_queue_size = 256
 
-    def __init__(
-        self,
-        teacher: FakeTeacher,
-        *,
-        rate: RateLimitSpec | None,
-        batch_faults: BatchFaults,
-        port: int,
-        api_key: str | None,
-    ) -> None:
-        self.teacher, self.faults, self.api_key = teacher, teacher.faults, api_key
-        self.counters = BillingCounters()
-        self.calls, self.served = self.counters.calls, self.counters.served
-        self.batches = BatchApi(teacher, self.counters, batch_faults)
-        self.stopping = threading.Event()
-        self._limiter = ServerRateLimiter(rate) if rate else None
+    def __init__(self, reply: ReplyFunction, seed: int, port: int) -> None:
+        self.reply, self.seed = reply, seed
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
@@ -81,30 +75,14 @@ class TeacherServer(ThreadingHTTPServer):
         """The `base_url` for a client."""
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
-    @property
-    def n_rate_limited(self) -> int:
-        """The number of arrivals over the rate limit."""
-        return self.counters.n_rate_limited
-
-    @property
-    def billed(self) -> int:
-        """The cost of everything that was served, in micro-dollars."""
-        return self.counters.billed_microusd
-
-    def get_stats(self) -> JsonObject:
-        """Return the counters and faults as JSON, as GET /stats does."""
-        return {**self.counters.to_json(), "faults": asdict(self.faults)}
-
     def close(self) -> None:
-        """Stop waiting answers, open connections, the server and its batches."""
-        self.stopping.set()
+        """Stop the server and close all connections."""
         self.shutdown()
         with self._lock:
             for connection in self._sockets:
                 with suppress(OSError):  # the client closed it first
                     connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
-        self.batches.close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -119,50 +97,32 @@ class TeacherServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore a client that closed its connection."""
 
-    def check_key(self, authorization: str) -> HttpAnswer | None:
-        """Return a 401 for a wrong API key, else None."""
-        if self.api_key is None or authorization == f"Bearer {self.api_key}":
-            return None
-        # A careless server repeats the header; a client must not pass that on.
-        return make_error(401, f"Incorrect API key provided: {authorization}.", "invalid_api_key")
+    def handle_http(
+        self, method: str, path: str, headers: Message, raw: bytes
+    ) -> HttpAnswer | bytes | None:
+        """Return the answer to a request, or the bytes of a file; None closes the connection."""
+        if (method, path) != ("POST", "/v1/chat/completions"):
+            return make_error(404, f"There is no {method} {path} here.", "not_found")
+        body = parse_body(raw)
+        if body is None:
+            return make_error(400, "The body is not a JSON object.", "invalid_request")
+        return self._complete(body)
 
-    def complete(self, body: JsonObject, authorization: str) -> HttpAnswer | None:
-        """Return the answer to a chat completion request; None closes the connection."""
-        if rejection := self.check_key(authorization) or self.teacher.find_request_error(body):
-            return rejection
-        key = hash_body(body)
-        if self._limiter:
-            wait = self._limiter.acquire(ChatRequest.model_validate(body).rate_limit_tokens)
-            if wait > 0:
-                self.counters.count_rate_limited(key)
-                message = "Rate limit reached." if wait < math.inf else "Request too large."
-                headers = self._limiter.build_retry_header(wait)
-                return make_error(429, message, "rate_limit_exceeded", headers)
-        attempt = self.counters.count_request(key)
-        if not self.counters.take_quota(self.faults.quota_after):
-            return make_error(429, "You exceeded your current quota.", "insufficient_quota")
-        rng = random.Random(f"{self.teacher.seed}:{key}:{attempt}")
-        if draw_bool(rng, self.faults.rate_limit):
-            headers = {"Retry-After": f"{self.faults.retry_after_s:g}"}
-            return make_error(429, "Rate limit reached.", "rate_limit_exceeded", headers)
-        if draw_bool(rng, self.faults.error):
-            return make_error(rng.choice((500, 503)), "The server had an error.", "server_error")
-        self.stopping.wait(
-            self.faults.latency_s * math.exp(self.faults.latency_log_sd * rng.gauss())
-        )
-        result = self.teacher.answer(body)
-        if result.billed:
-            self.counters.add_cost(key, result.billed, SANDBOX_PRICE)
-        if draw_bool(rng, self.faults.silence):
-            self.stopping.wait()
-            return None
-        return None if draw_bool(rng, self.faults.drop) else result.answer
-
-    def build_rate_headers(self) -> Mapping[str, str]:
-        """Return the x-ratelimit headers; they are constant without a rate limit."""
-        if self._limiter:
-            return self._limiter.build_headers()
-        return {"x-ratelimit-limit-requests": "10000", "x-ratelimit-remaining-requests": "9999"}
+    def _complete(self, body: JsonObject) -> HttpAnswer:
+        if error := find_request_error(body, ChatRequest, (SANDBOX_MODEL,)):
+            return error
+        request = ChatRequest.model_validate(body)
+        try:
+            text = self.reply(request.messages[-1].content, _draw_reply_seed(self.seed, body))
+        except ValueError as exc:
+            return make_error(400, str(exc), "invalid_request")
+        text, is_complete = truncate_text(text, request.limit or NO_LIMIT)
+        n_prompt = sum(estimate_tokens(m.content) for m in request.messages)
+        n_completion = estimate_tokens(text)
+        usage = {"prompt_tokens": n_prompt, "completion_tokens": n_completion}
+        message = {"role": "assistant", "content": text}
+        completion = build_completion(body, message, "stop" if is_complete else "length")
+        return 200, completion | {"usage": usage | {"total_tokens": n_prompt + n_completion}}, {}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -175,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        match self._route(raw):
+        match self.server.handle_http(self.command, self.path, self.headers, raw):
             case None:
                 self.close_connection = True
             case bytes(content):
@@ -186,40 +146,12 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_DELETE = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Print nothing: the counters have everything."""
-
-    def _route(self, raw: bytes) -> HttpAnswer | bytes | None:
-        server, route = self.server, (self.command, self.path)
-        if route == ("GET", "/stats"):
-            return 200, server.get_stats(), {}
-        if route == ("GET", "/v1/models"):
-            models = [{"id": name, "object": "model"} for name in server.teacher.models]
-            return 200, {"object": "list", "data": models}, {}
-        authorization = self.headers.get("Authorization") or ""
-        if self.path.startswith(("/v1/files", "/v1/batches")):
-            if rejection := server.check_key(authorization):
-                return rejection
-            content_type = self.headers.get("Content-Type") or ""
-            return server.batches.handle(*route, content_type, raw)
-        if route != ("POST", "/v1/chat/completions"):
-            return make_error(404, f"There is no {self.command} {self.path} here.", "not_found")
-        try:
-            body = json.loads(raw)
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            return make_error(400, "The body is not a JSON object.", "invalid_request")
-        return server.complete(body, authorization)
+        """Print nothing."""
 
     def _send(self, status: int, payload: bytes, headers: Mapping[str, str]) -> None:
+        own = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
         self.send_response(status)
-        for name, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(payload)),
-            "x-request-id": f"req-{id(payload):x}",
-            **self.server.build_rate_headers(),
-            **headers,
-        }.items():
+        for name, value in {**own, "x-request-id": f"req-{id(payload):x}", **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(payload)
@@ -227,39 +159,19 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def run_teacher_server(
-    reply: Callable[[str, int], str] | None = None,
-    *,
-    faults: Faults = _NO_FAULTS,
-    batch_faults: BatchFaults = _NO_BATCH_FAULTS,
-    rate: RateLimitSpec | None = None,
-    seed: int = 0,
-    port: int = 0,
-    wrong_rate: float = 0.1,
-    models: tuple[str, ...] = (SANDBOX_MODEL,),
-    api_key: str | None = None,
-    reasoning: bool = False,
-    usage_style: UsageStyle = "openai",
-    cached: float = 0.0,
+    *, seed: int = 0, port: int = 0, wrong_rate: float = world.WRONG_RATE
 ) -> Iterator[TeacherServer]:
-    """Yield a server that runs until the block ends, on 127.0.0.1; port 0 is a free port.
+    """Yield the teacher of the sandbox world, which runs until the block ends, on 127.0.0.1.
 
-    reply: `reply(question, seed)` returns the text of an answer, or raises ValueError if it cannot.
-    The default is the teacher of the sandbox world, which is wrong at `wrong_rate`. api_key: any
-    other key gets a 401. rate: for live requests, not for batches. For `reasoning` and `cached` see
-    `FakeTeacher`, for `usage_style` see `FakeUsage`.
+    port: 0 is a free one. wrong_rate: the fraction of wrong answers. Another seed gives others.
     """
-    teacher = FakeTeacher(
-        reply or _make_reply_function(wrong_rate),
-        faults,
-        seed,
-        models,
-        reasoning,
-        usage_style,
-        cached,
-    )
-    server = TeacherServer(
-        teacher, rate=rate, batch_faults=batch_faults, port=port, api_key=api_key
-    )
+    with serve_until_end(TeacherServer(make_reply_function(wrong_rate), seed, port)) as server:
+        yield server
+
+
+@contextmanager
+def serve_until_end(server: TeacherServer) -> Iterator[TeacherServer]:
+    """Run a server in a thread until the block ends."""
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), name="sandbox-teacher")
     thread.start()
     try:
@@ -269,7 +181,91 @@ def run_teacher_server(
         thread.join()
 
 
-def _make_reply_function(wrong_rate: float) -> Callable[[str, int], str]:
-    from bridgekd.sandbox import world
-
+def make_reply_function(wrong_rate: float = world.WRONG_RATE) -> ReplyFunction:
+    """Return the replies of the sandbox world."""
     return lambda question, seed: world.generate_reply(question, seed, wrong_rate)
+
+
+def parse_body(raw: bytes) -> JsonObject | None:
+    """Return the JSON object in a body; None for anything else."""
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def find_request_error(
+    body: JsonObject, request_class: type[BaseModel], models: tuple[str, ...]
+) -> HttpAnswer | None:
+    """Return what is wrong with a chat completion request, or None."""
+    if body.get("model") not in models:
+        message = f"The model {body.get('model')!r} does not exist."
+        return make_error(404, message, "model_not_found")
+    try:
+        request_class.model_validate(body)
+    except ValidationError as exc:
+        name = str(exc.errors()[0]["loc"][0])
+        if name == "messages":
+            message = "messages must be a list of role and content."
+            return make_error(400, message, "invalid_request")
+        message = f"Invalid value for {name}: {body[name]!r}."
+        return make_error(400, message, "invalid_request", param=name)
+    return None
+
+
+def build_completion(
+    body: JsonObject, message: Mapping[str, str], finish_reason: str
+) -> dict[str, object]:
+    """Return the body of a chat completion without its usage."""
+    return {
+        "id": f"chatcmpl-{hash_body(body)}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+    }
+
+
+def make_error(
+    status: int,
+    message: str,
+    code: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    param: str | None = None,
+) -> HttpAnswer:
+    """Return an error in the format of OpenAI."""
+    body = {"error": {"message": message, "type": code, "param": param, "code": code}}
+    return status, body, headers or {}
+
+
+def estimate_tokens(text: str) -> int:
+    """Return the number of words and punctuation marks, which this server bills as tokens."""
+    return len(_TOKEN.findall(text))
+
+
+def truncate_text(text: str, limit: int) -> tuple[str, bool]:
+    """Return the first `limit` tokens of the text, and whether they are the complete text."""
+    tokens = list(_TOKEN.finditer(text))
+    if len(tokens) <= limit:
+        return text, True
+    return text[: tokens[limit - 1].end() if limit else 0], False
+
+
+def hash_body(body: JsonObject) -> str:
+    """Return the hash of the complete body of a request."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hash_without_unused_seed(body: JsonObject) -> str:
+    """Return the hash of a request, without a `seed` that greedy decoding does not use."""
+    if "seed" in body and body.get("temperature") == 0:
+        body = {name: value for name, value in body.items() if name != "seed"}
+    return hash_body(body)
+
+
+def _draw_reply_seed(seed: int, body: JsonObject) -> int:
+    rng = random.Random(f"{seed}:{hash_without_unused_seed(body)}")
+    rng.random()  # decides a fault in the teacher of the tests, which gives the same answers
+    return rng.getrandbits(32)

@@ -9,7 +9,8 @@ from collections import Counter
 
 from bridgekd.cost.request_cost import compute_cost_microusd
 from bridgekd.recipe import Price
-from bridgekd.sandbox.fake_teacher import FakeUsage, JsonObject
+from bridgekd.sandbox.teacher_server import JsonObject
+from faulty_teacher.answers import FakeUsage
 
 SANDBOX_PRICE = Price(input=2.5, output=10.0)
 BATCH_PRICE = Price(input=SANDBOX_PRICE.input / 2, output=SANDBOX_PRICE.output / 2)

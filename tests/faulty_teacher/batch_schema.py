@@ -12,7 +12,7 @@ from email import message_from_bytes
 
 from openai.types import Batch, BatchError, BatchRequestCounts, FileObject
 
-from bridgekd.sandbox.fake_teacher import HttpAnswer, JsonObject, make_error
+from bridgekd.sandbox.teacher_server import HttpAnswer, JsonObject, make_error
 
 ENDPOINT = "/v1/chat/completions"
 _DAY_S = 86_400

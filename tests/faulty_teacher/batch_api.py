@@ -19,7 +19,9 @@ from urllib.parse import parse_qs, urlsplit
 from openai.types import Batch, BatchRequestCounts, FileObject
 from openai.types.batch import Errors
 
-from bridgekd.sandbox.batch_schema import (
+from bridgekd.sandbox.teacher_server import HttpAnswer, JsonObject, hash_body, make_error
+from faulty_teacher.answers import FakeTeacher, draw_bool
+from faulty_teacher.batch_schema import (
     ENDPOINT,
     BatchRequest,
     make_batch,
@@ -28,15 +30,7 @@ from bridgekd.sandbox.batch_schema import (
     parse_form,
     parse_requests,
 )
-from bridgekd.sandbox.billing import BATCH_PRICE, BillingCounters
-from bridgekd.sandbox.fake_teacher import (
-    FakeTeacher,
-    HttpAnswer,
-    JsonObject,
-    draw_bool,
-    hash_body,
-    make_error,
-)
+from faulty_teacher.billing import BATCH_PRICE, BillingCounters
 
 _FINAL = ("completed", "failed", "expired", "cancelled")
 # A batch is validated in the first tenth of its time and finalized in the last tenth.

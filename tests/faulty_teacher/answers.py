@@ -1,29 +1,33 @@
-"""The answers of the sandbox teacher: a pure function of the seed and the request.
+"""The answers of the faulty teacher: a pure function of the seed and the request.
 
 Everything about an answer (text, faults, usage) is drawn from (seed, request). So a request has the
 same answer at any time, live or in a batch. The bill counts what was served: it includes reasoning
 tokens and ignores a wrong usage.
 """
 
-import hashlib
 import json
 import random
-import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from typing import Literal
 
 from bridgekd.prompts import ANSWER_PREFIX
+from bridgekd.sandbox.teacher_server import (
+    NO_LIMIT,
+    ChatRequest,
+    HttpAnswer,
+    JsonObject,
+    LenientModel,
+    build_completion,
+    estimate_tokens,
+    find_request_error,
+    hash_without_unused_seed,
+    make_error,
+    truncate_text,
+)
 
 UsageStyle = Literal["openai", "gemini", "anthropic", "deepseek"]
-JsonObject = Mapping[str, object]
-HttpAnswer = tuple[int, JsonObject, Mapping[str, str]]  # status, body, headers
 
-_TOKEN = re.compile(r"\w+|[^\w\s]")
-_NO_LIMIT = 1 << 20
 _N_DRAFTS = {"none": 0, "minimal": 1, "low": 1, "medium": 2, "high": 4}  # by reasoning_effort
 
 
@@ -54,35 +58,15 @@ class Faults:
     quota_after: int | None = None
 
 
-class _Lenient(BaseModel):
-    """A part of a request: strict types, unknown fields are ignored."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class _ChatMessage(_Lenient):
-    content: str
-
-
-class _ResponseFormat(_Lenient):
+class _ResponseFormat(LenientModel):
     type: Literal["text", "json_object"]
 
 
-class ChatRequest(_Lenient):
-    """The fields of a chat completion request that the teacher reads."""
+class FullChatRequest(ChatRequest):
+    """The fields of a request that a teacher with faults reads."""
 
-    messages: Annotated[list[_ChatMessage], Field(min_length=1)]
-    max_tokens: NonNegativeInt | None = None
-    max_completion_tokens: NonNegativeInt | None = None
-    seed: int | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     response_format: _ResponseFormat | None = None
-
-    @property
-    def limit(self) -> int:
-        """The maximum number of completion tokens; 0 is no limit."""
-        return self.max_tokens or self.max_completion_tokens or 0
 
     @property
     def rate_limit_tokens(self) -> int:
@@ -149,18 +133,9 @@ class FakeTeacher:
 
     def find_request_error(self, body: JsonObject) -> HttpAnswer | None:
         """Return what is wrong with a request, or None."""
-        if body.get("model") not in self.models:
-            message = f"The model {body.get('model')!r} does not exist."
-            return make_error(404, message, "model_not_found")
-        try:
-            request = ChatRequest.model_validate(body)
-        except ValidationError as exc:
-            name = str(exc.errors()[0]["loc"][0])
-            if name == "messages":
-                message = "messages must be a list of role and content."
-                return make_error(400, message, "invalid_request")
-            message = f"Invalid value for {name}: {body[name]!r}."
-            return make_error(400, message, "invalid_request", param=name)
+        if error := find_request_error(body, FullChatRequest, self.models):
+            return error
+        request = FullChatRequest.model_validate(body)
         if self.reasoning and request.max_tokens is not None:
             message = "max_tokens is not supported with this model; use max_completion_tokens."
             return make_error(400, message, "unsupported_parameter", param="max_tokens")
@@ -171,7 +146,7 @@ class FakeTeacher:
 
     def answer(self, body: JsonObject) -> FakeAnswer:
         """Return the answer to a request for which `find_request_error` returns None."""
-        request, name = ChatRequest.model_validate(body), _hash_without_unused_seed(body)
+        request, name = FullChatRequest.model_validate(body), hash_without_unused_seed(body)
         rng = random.Random(f"{self.seed}:{name}")
         if draw_bool(rng, self.faults.refuse):
             return FakeAnswer(make_error(400, "The content filter blocked this.", "content_filter"))
@@ -183,13 +158,13 @@ class FakeTeacher:
             return FakeAnswer(make_error(400, str(exc), "invalid_request"))
         if request.response_format and request.response_format.type == "json_object":
             text = _to_json(text)
-        limit = request.limit or _NO_LIMIT
-        reasoning, reasoning_ended = _truncate(reasoning, limit)
+        limit = request.limit or NO_LIMIT
+        reasoning, reasoning_ended = truncate_text(reasoning, limit)
         n_reasoning = estimate_tokens(reasoning)
         limit -= n_reasoning
         if draw_bool(rng, self.faults.truncate):
             limit = min(limit, estimate_tokens(text) // 2)
-        text, text_ended = _truncate(text, limit)
+        text, text_ended = truncate_text(text, limit)
         n_completion = n_reasoning + estimate_tokens(text)
         if draw_bool(rng, self.faults.overbill):
             n_completion = 100 * (n_completion + limit)
@@ -201,7 +176,7 @@ class FakeTeacher:
         if self.reasoning:
             message["reasoning_content"] = reasoning
         finish_reason = "stop" if text_ended and reasoning_ended else "length"
-        completion = _build_completion(body, message, finish_reason)
+        completion = build_completion(body, message, finish_reason)
         if not draw_bool(rng, self.faults.no_usage):
             completion["usage"] = usage.to_json(self.usage_style)
         return FakeAnswer((200, completion, {}), usage)
@@ -212,7 +187,7 @@ class FakeTeacher:
             return 0
         return sum(n_by_message[:-1]) if n_by_message[1:] else n_by_message[0] // 2
 
-    def _generate_reasoning(self, question: str, request: ChatRequest, name: str) -> str:
+    def _generate_reasoning(self, question: str, request: FullChatRequest, name: str) -> str:
         """Return drafts of the answer; a higher reasoning_effort gives more of them."""
         if not self.reasoning:
             return ""
@@ -221,59 +196,9 @@ class FakeTeacher:
         return "\n".join(self.reply(question, rng.getrandbits(32)) for _ in range(n_drafts))
 
 
-def _build_completion(
-    body: JsonObject, message: Mapping[str, str], finish_reason: str
-) -> dict[str, object]:
-    return {
-        "id": f"chatcmpl-{hash_body(body)}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
-    }
-
-
-def estimate_tokens(text: str) -> int:
-    """Return the number of words and punctuation marks, which this server bills as tokens."""
-    return len(_TOKEN.findall(text))
-
-
-def hash_body(body: JsonObject) -> str:
-    """Return the key of a request in the counters: the hash of its complete body."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def draw_bool(rng: random.Random, fraction: float) -> bool:
     """Return True with the probability `fraction`."""
     return rng.random() < fraction
-
-
-def make_error(
-    status: int,
-    message: str,
-    code: str,
-    headers: Mapping[str, str] | None = None,
-    *,
-    param: str | None = None,
-) -> HttpAnswer:
-    """Return an error in the format of OpenAI."""
-    body = {"error": {"message": message, "type": code, "param": param, "code": code}}
-    return status, body, headers or {}
-
-
-def _hash_without_unused_seed(body: JsonObject) -> str:
-    """Return the hash of a request, without a `seed` that greedy decoding does not use."""
-    if "seed" in body and body.get("temperature") == 0:
-        body = {name: value for name, value in body.items() if name != "seed"}
-    return hash_body(body)
-
-
-def _truncate(text: str, limit: int) -> tuple[str, bool]:
-    """Return the first `limit` tokens of the text, and whether they are the complete text."""
-    tokens = list(_TOKEN.finditer(text))
-    if len(tokens) <= limit:
-        return text, True
-    return text[: tokens[limit - 1].end() if limit else 0], False
 
 
 def _to_json(text: str) -> str:
