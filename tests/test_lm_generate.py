@@ -1,8 +1,10 @@
 """Generation: texts equal those of `model.generate` and do not depend on the batch."""
 
+import ctypes
 import re
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -15,7 +17,7 @@ from bridgekd.records import Example, Message
 from bridgekd.rng import SEED_STEP
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.throughput import Throughput
-from tiny_models import FAMILIES, bent_model, tiny_tokenizer, write_tiny
+from tiny_models import FAMILIES, bent_model, tiny_tokenizer, write_babbler, write_tiny
 
 PROMPTS = [(Message("user", "Who holds " + "the red box " * k + "?"),) for k in (3, 1, 4, 1, 5, 0)]
 
@@ -160,6 +162,20 @@ def test_batches_are_reported_as_they_finish(local):
     )
     assert [finished[i] for i in range(len(prompts))] == texts
     assert steps == [("write", n, 18) for n in (0, 4, 8, 12, 16, 18)]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_freed_memory_goes_back_to_the_system_while_texts_grow(tmp_path):
+    local = lm.load_model(write_babbler(tmp_path / "m", "Ann holds"), device="cpu")
+    prompt = [(Message("user", "Who?"),)]
+    lm.generate_texts(local, prompt, max_new_tokens=32, batch_size=1)
+    blocks = [b"x" * (100_000 + k) for k in range(2000)]  # too small for a mapping of their own
+    last = blocks.pop()
+    blocks.clear()  # the last block keeps the heap from shrinking at its end
+    process = psutil.Process()
+    before = process.memory_info().rss
+    (text,) = lm.generate_texts(local, prompt, max_new_tokens=32, batch_size=1)
+    assert before - process.memory_info().rss > 100e6 and len(last) and len(text.split()) > 16
 
 
 def test_no_prompts_give_no_texts(local):

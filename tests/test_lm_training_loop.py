@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from bridgekd import lm
 from bridgekd.errors import InputError
+from bridgekd.lm import packing
 from bridgekd.lm.packing import can_pack, supports_packing, verify_packing
 from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
 from bridgekd.progress import ignore_progress
@@ -285,9 +286,19 @@ def test_training_ends_without_gain(base, tmp_path):
     assert steps[0][1:] == (0, 12) and steps[-1][1:] == (8, 8)
 
 
+@pytest.fixture
+def pack_small(monkeypatch):
+    """Pack the rows of models for which it does not pay."""
+    monkeypatch.setattr(packing, "MIN_WIDTH", 0)
+
+
+def test_small_models_are_padded_on_a_cpu(base, tmp_path):
+    assert not tune(base, tmp_path).padding_free
+
+
 @pytest.mark.parametrize("lora", [None, LoraOptions(r=2)], ids=["all weights", "lora"])
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_packed_rows_have_losses_and_gradients_of_padded_rows(tmp_path, family, lora):
+def test_packed_rows_have_losses_and_gradients_of_padded_rows(pack_small, tmp_path, family, lora):
     base = write_tiny(tmp_path / "base", family, "word_level")
     lines = {}
     for attention, padding_free in (("sdpa", True), ("eager", False)):
@@ -300,7 +311,7 @@ def test_packed_rows_have_losses_and_gradients_of_padded_rows(tmp_path, family, 
         assert [line[name] for line in lines["sdpa"]] == pytest.approx(padded, rel=1e-3)
 
 
-def test_rows_longer_than_a_window_are_not_packed(tmp_path):
+def test_rows_longer_than_a_window_are_not_packed(pack_small, tmp_path):
     local = lm.load_model(write_tiny(tmp_path, "qwen2", "word_level"), device="cpu")
     rows = tokenize_sequences(local.tokenizer, ROWS)
     longest = max(len(row.ids) for row in rows)
@@ -310,7 +321,7 @@ def test_rows_longer_than_a_window_are_not_packed(tmp_path):
     assert not can_pack(local, rows)
 
 
-def test_a_model_that_does_not_pass_row_ends_to_its_attention_is_not_packed(tmp_path):
+def test_a_model_that_does_not_pass_row_ends_to_its_attention_is_not_packed(pack_small, tmp_path):
     local = lm.load_model(write_tiny(tmp_path, "llama", "word_level"), device="cpu")
     rows = tokenize_sequences(local.tokenizer, ROWS)
     assert can_pack(local, rows)

@@ -25,6 +25,9 @@ FLASH_ATTENTION = ("flash_attention_2", "flash_attention_3", "flash_attention_4"
 ROW_ATTENTION = "bridgekd_attend_by_row"
 ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 WINDOWS = ("sliding_window", "attention_chunk_size")
+# On a CPU, the calls per row cost more than the padding of a small model: 15 % more time at a width
+# of 40 and of 96, 15 % less at 576 (measured).
+MIN_WIDTH = 256
 NLL_TOLERANCE = 0.1  # nats; bfloat16 rounds a logit of 10 to 0.04
 
 
@@ -39,7 +42,8 @@ def can_pack(local: LocalModel, rows: Sequence[TokenizedSequence]) -> bool:
 
 
 def can_attend_by_row(local: LocalModel, rows: Sequence[TokenizedSequence]) -> bool:
-    """Return whether causal attention within each row is all that the model's layers compute.
+    """Return whether causal attention within each row is all that the model's layers compute, and
+    is faster row by row.
 
     A window must hold the longest prompt with the longest target, which an objective may sample.
     """
@@ -49,6 +53,7 @@ def can_attend_by_row(local: LocalModel, rows: Sequence[TokenizedSequence]) -> b
     return (
         local.device == "cpu"
         and model.config._attn_implementation == "sdpa"
+        and int(config.hidden_size) >= MIN_WIDTH
         and all((getattr(config, name, None) or longest) >= longest for name in WINDOWS)
     )
 
