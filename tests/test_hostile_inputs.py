@@ -134,7 +134,9 @@ def test_the_place_of_a_wrong_value_is_told(task, line, message):
      "teacher.prompt.few_shot=no.csv"],
 )  # fmt: skip
 def test_a_missing_file_or_folder_is_told_with_its_key(task, override):
-    with pytest.raises(InputError, match=f"^{override.partition('=')[0]}: There is no "):
+    with pytest.raises(
+        InputError, match=f"task.yaml[^ ]*: {override.partition('=')[0]}: There is no "
+    ):
         api.plan(task / "task.yaml", overrides=[override])
 
 

@@ -81,7 +81,7 @@ def test_merged_weights_are_not_rounded_to_the_dtype_of_the_base(tmp_path):
     adapter = write_adapter(tmp_path / "adapter", base)
     assert merged(adapter, tmp_path / "out").dtype == "float32"
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    whole = lm.load_model(adapter, device="cpu").model.merge_and_unload()
+    whole = lm.load_model(adapter, device="cpu").model
     assert loaded.dtype == torch.float32
     for name, weight in whole.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
