@@ -1,20 +1,8 @@
 """The rationale with the most sentences that are the assistant's and not the student's."""
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
-
 from pydantic import Field
 
-from bridgekd.rationales import (
-    Candidates,
-    KeepOptions,
-    Selector,
-    SentenceScore,
-    keep_first,
-)
-
-Origin = Literal["assistant", "student", "common"]
+from bridgekd.rationales import Candidates, KeepOptions, Selector, keep_first
 
 
 class AssistantLikeOptions(KeepOptions):
@@ -25,31 +13,17 @@ class AssistantLikeOptions(KeepOptions):
     margin: float = Field(0.1, ge=0, lt=1)
 
 
-def classify_sentence(score: SentenceScore, margin: float) -> Origin:
-    """Return where a sentence comes from: with D = p_assistant - p_student, `assistant` if D is
-    above the margin, `student` if it is below its negative, else `common` (arXiv 2512.20908).
-
-    >>> classify_sentence(SentenceScore(assistant=0.6, student=0.3), margin=0.1)
-    'assistant'
-    """
-    difference = score.assistant - score.student
-    if difference > margin:
-        return "assistant"
-    return "student" if difference < -margin else "common"
-
-
-def count_origins(sentences: Sequence[SentenceScore], margin: float) -> Counter[Origin]:
-    """Return the number of sentences of each origin."""
-    return Counter(classify_sentence(score, margin) for score in sentences)
-
-
 def select_assistant_like(candidates: Candidates, options: AssistantLikeOptions) -> list[int]:
-    """Return the positions of the rationales with the largest count of the assistant's sentences.
+    """Return the positions of the rationales with the largest count of the assistant's sentences:
+    those with p_assistant - p_student > margin (arXiv 2512.20908).
 
     The paper measures the teacher's sentences. A paid teacher gives no probabilities of a given
     text, so the assistant takes its place: our reading. The count prefers long rationales.
     """
-    counts = [count_origins(s, options.margin)["assistant"] for s in candidates.sentences]
+    counts = [
+        sum(score.assistant - score.student > options.margin for score in sentences)
+        for sentences in candidates.sentences
+    ]
     return keep_first([-n for n in counts], options.n_kept)
 
 
