@@ -1,6 +1,8 @@
 """A sample of the inputs of tools/fuzz_inputs.py, and that its checks can fail."""
 
+import gc
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,23 @@ def test_more_than_the_limit_of_processor_time_is_a_hang(monkeypatch):
     monkeypatch.setattr(raw_rows, "read_jsonl", read)
     monkeypatch.setattr(fuzz_inputs, "LIMIT_S", 0.02)
     assert find_first("hang", range(8))
+
+
+def test_a_hang_is_found_where_libraries_watch_the_garbage_collector(monkeypatch):
+    def wait(phase, info):
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+
+    def read(path):
+        while True:
+            _ = [[] for _ in range(10_000)]
+        yield
+
+    monkeypatch.setattr(raw_rows, "read_jsonl", read)
+    monkeypatch.setattr(fuzz_inputs, "LIMIT_S", 0.02)
+    gc.callbacks.append(wait)
+    try:
+        assert find_first("hang", range(2))
+    finally:
+        gc.callbacks.remove(wait)
