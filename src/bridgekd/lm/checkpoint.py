@@ -25,8 +25,8 @@ METRICS_FILE = "training_log.jsonl"
 class CheckpointState(BaseModel):
     """The progress of the training with this `identity`; `seconds` covers all attempts.
 
-    The last three fields say how an update is split into micro-batches. They change when memory
-    runs out.
+    objective_state: what the objective's schedule keeps. The last three fields say how an update is
+    split into micro-batches. They change when memory runs out.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -36,6 +36,7 @@ class CheckpointState(BaseModel):
     best_update: int = 0
     validations: list[tuple[int, float]] = Field(default_factory=list)
     seconds: float = 0.0
+    objective_state: dict[str, float] = Field(default_factory=dict)
     micro_tokens: int | None = None
     n_halvings: int = 0
     gradient_checkpointing: bool = False

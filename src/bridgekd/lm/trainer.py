@@ -27,7 +27,13 @@ from bridgekd.lm.objectives import Objective, TokenBatch
 from bridgekd.lm.packing import separate_rows
 from bridgekd.lm.reference_model import ReferenceModel
 from bridgekd.lm.tokenization import TokenizedSequence, find_stop_ids, find_turn_end_id
-from bridgekd.lm.update_schedule import UpdateSchedule, UpdateShard, pack_batch, pad_batch
+from bridgekd.lm.update_schedule import (
+    MicroBatch,
+    UpdateSchedule,
+    UpdateShard,
+    pack_batch,
+    pad_batch,
+)
 from bridgekd.rng import make_rng
 
 TINY = torch.finfo(torch.float32).tiny
@@ -78,7 +84,9 @@ class UpdateTrainer(Trainer):
         model.train()
         while True:
             try:
-                return self._run_update(model, rows, shard.weight)
+                loss = self._run_update(model, rows, shard)
+                self._advance_schedule(loss)
+                return loss
             except (RuntimeError, MemoryError) as exc:
                 reason = get_out_of_memory_reason(exc)
                 if reason is None:
@@ -103,13 +111,31 @@ class UpdateTrainer(Trainer):
     def _get_progress(self) -> float:
         return self.state.global_step / self.state.max_steps
 
-    def _run_update(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
+    def _advance_schedule(self, loss: Tensor) -> None:
+        """Update the objective's state with the loss of this update, the same in all processes."""
+        if self.objective.schedule is not None:
+            state = self.monitor.checkpoint_state
+            value = float(self.accelerator.gather(loss.detach()[None]).mean())
+            state.objective_state = dict(
+                self.objective.schedule.advance(
+                    state.objective_state, value, self._get_progress(), self.options
+                )
+            )
+
+    def _run_update(
+        self, model: Any, rows: Sequence[TokenizedSequence], shard: UpdateShard
+    ) -> Tensor:
         batches = self._split_update(rows)
+        others: Sequence[TokenizedSequence] = ()
+        if self.reference is not None:
+            pairs = zip(shard.rows, rows, strict=True)
+            others = [self.reference.convert_row(i, row) for i, row in pairs]
         total = torch.zeros((), device=self.local.device)
         with separate_rows(*self.models) if self.padding_free else nullcontext():
             for k, batch in enumerate(batches, 1):
                 with self.accelerator.no_sync(model) if k < len(batches) else nullcontext():
-                    loss = self._compute_loss(model, [rows[i] for i in batch], weight)
+                    other = [others[i] for i in batch] if others else None
+                    loss = self._compute_loss(model, [rows[i] for i in batch], other, shard.weight)
                     self.accelerator.backward(loss)
                 total += loss.detach()
         return total
@@ -121,26 +147,42 @@ class UpdateTrainer(Trainer):
         split = batch_packed_rows if self.padding_free else batch_by_max_tokens
         return split([len(row.ids) for row in rows], max_tokens)
 
-    def _compute_loss(self, model: Any, rows: Sequence[TokenizedSequence], weight: float) -> Tensor:
-        """Return the part of the update's loss that these rows contribute."""
+    def _build_batch(self, local: LocalModel, rows: Sequence[TokenizedSequence]) -> MicroBatch:
         if self.padding_free:
-            batch = pack_batch(rows, self.local.device)
-        else:
-            batch = pad_batch(rows, int(self.local.tokenizer.pad_token_id), self.local.device)
-        arguments, inner = batch.forward_arguments, self.local.model
-        _, states, head = compute_states_at(model, batch.positions, arguments, inner=inner)
-        compute_reference = (
-            None
-            if self.reference is None
-            else self.reference.read_tokens(batch.positions, arguments)
+            return pack_batch(rows, local.device)
+        return pad_batch(rows, int(local.tokenizer.pad_token_id), local.device)
+
+    def _compute_loss(
+        self,
+        model: Any,
+        rows: Sequence[TokenizedSequence],
+        others: Sequence[TokenizedSequence] | None,
+        weight: float,
+    ) -> Tensor:
+        """Return the part of the update's loss that these rows contribute.
+
+        others: the same rows as the reference model reads them.
+        """
+        batch, inner, reference = (
+            self._build_batch(self.local, rows),
+            self.local.model,
+            self.reference,
         )
+        _, states, head = compute_states_at(
+            model, batch.positions, batch.forward_arguments, inner=inner
+        )
+        compute_reference = mask = shared_ids = None
+        if reference is not None and others is not None:
+            compute_reference = reference.read_tokens(self._build_batch(reference.local, others))
+            mask, shared_ids = reference.mask_targets(batch.targets), reference.shared_ids
 
         def compute_loss(logits: Tensor, chunk: slice) -> Tensor:
             tokens = TokenBatch(
                 logits, batch.targets[chunk], batch.weights[chunk],
                 batch.sequence_ids[chunk] - batch.sequence_ids[chunk][:1],
                 None if compute_reference is None else compute_reference(chunk),
-                self._get_progress(),
+                shared_ids, None if mask is None else mask[chunk], self._get_progress(),
+                self.monitor.checkpoint_state.objective_state,
             )  # fmt: skip
             return self.objective.compute_loss(tokens, self.options)
 

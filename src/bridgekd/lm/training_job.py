@@ -36,8 +36,7 @@ class TrainingJob:
     saved. Rows longer than `config.max_length`, or than the model has positions for, are dropped or
     truncated, and counted.
 
-    An `objective` that needs a `reference` model falls back to the negative log-likelihood if the
-    vocabularies differ, and the log reports it. Without `runtime.micro_batch_tokens`, free memory
+    A `reference` model must split every target into the same tokens. Without `runtime.micro_batch_tokens`, free memory
     limits a micro-batch; `free_bytes` overrides the measured value. Checkpoints are in `workdir`
     (None: a folder in `output_dir` that is removed at the end).
     """
@@ -95,4 +94,3 @@ class TrainingLog(BaseModel):
     padding_free: bool
     n_processes: int
     max_target_tokens: int = 0
-    used_reference: bool = False  # whether the objective had logits of a reference model

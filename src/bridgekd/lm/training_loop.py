@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,12 +35,12 @@ from bridgekd.lm.packing import can_pack
 from bridgekd.lm.reference_model import ReferenceModel, load_reference
 from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
 from bridgekd.lm.trainer import UpdateTrainer
-from bridgekd.lm.training_job import NLL, TrainingJob, TrainingLog
+from bridgekd.lm.training_job import TrainingJob, TrainingLog
 from bridgekd.lm.update_schedule import UpdateSchedule
 from bridgekd.messages import format_value
 from bridgekd.progress import Progress, ignore_progress
+from bridgekd.records import TrainingSequence
 from bridgekd.rng import make_rng
-from bridgekd.variants import VariantSettings
 
 MAX_GRAD_NORM = 1.0
 MAX_LOG_LINES = 100  # about this number of lines in the training log
@@ -75,29 +76,35 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
         lora=job.lora, attention=job.runtime.attn_implementation, precision=job.runtime.precision,
     )  # fmt: skip
     local = replace(local, free_bytes=job.free_bytes)
-    rows, n_too_long, n_truncated = _fit_to_length(local, job)
+    fitting, n_too_long, n_truncated = _fit_to_length(local, job)
+    rows = list(fitting.values())
     n_processes = int(arguments.world_size)
     schedule = UpdateSchedule(
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
         n_processes=n_processes,
     )  # fmt: skip
-    settings, reference = _prepare_objective(job, local)
+    objective, options = OBJECTIVES.load(job.objective), OBJECTIVES.parse_options(job.objective)
+    reference = _load_reference(job, local, [job.rows[i] for i in fitting])
     identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
-        f"{settings!r} {job.reference!r}",
+        f"{job.objective!r} {job.reference!r}",
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
+    if checkpoint is None and objective.schedule is not None:
+        state.objective_state = dict(objective.schedule.start(options))
     _set_memory_limits(local, job, state, schedule)
     resumed_at, seconds_before = state.update, state.seconds
     longest_target = max(len(row.ids) - row.n_prompt for row in rows)
     monitor = TrainingMonitor(local, job, longest_target, state, partial(progress, job.label))
     trainer = UpdateTrainer(
         local, rows, schedule, monitor, arguments,
-        objective=OBJECTIVES.load(settings), options=OBJECTIVES.parse_options(settings),
+        objective=objective, options=options,
         seed=job.seed, reference=reference, max_sampled_tokens=longest_target,
-        padding_free=can_pack(local, rows)
-        and (reference is None or can_pack(reference.local, rows)),
+        padding_free=can_pack(local, rows) and (
+            reference is None
+            or can_pack(reference.local, [reference.convert_row(*pair) for pair in enumerate(rows)])
+        ),
     )  # fmt: skip
     if state.gradient_checkpointing:
         trainer.enable_gradient_checkpointing()
@@ -123,25 +130,23 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
         padding_free=trainer.padding_free,
         n_processes=n_processes,
         max_target_tokens=longest_target,
-        used_reference=reference is not None,
         **state.model_dump(include={"micro_tokens", "n_halvings", "gradient_checkpointing"}),
     )
 
 
-def _prepare_objective(
-    job: TrainingJob, local: LocalModel
-) -> tuple[VariantSettings, ReferenceModel | None]:
-    """Return the objective of this training, and its reference model if it has one."""
-    settings = job.objective
-    if not OBJECTIVES.load(settings).needs_reference_model:
-        return settings, None
+def _load_reference(
+    job: TrainingJob, local: LocalModel, rows: Sequence[TrainingSequence]
+) -> ReferenceModel | None:
+    """Return the reference model of the objective, which reads these rows; None without one."""
+    name = job.objective.name
+    if not OBJECTIVES.load(job.objective).needs_reference_model:
+        return None
     if job.reference is None:
         raise InputError(
-            f"{job.label}: the objective {settings.name} needs a reference model. Set one, or "
-            "use the objective nll."
+            f"{job.label}: the objective {name} needs a reference model. Set one, or use the "
+            "objective nll."
         )
-    reference = load_reference(job.reference, local, job.runtime.precision)
-    return (NLL if reference is None else settings), reference
+    return load_reference(job.reference, local, rows, job.runtime.precision, name)
 
 
 def _set_memory_limits(
@@ -161,18 +166,20 @@ def _set_memory_limits(
         state.gradient_checkpointing |= max_length >= 2 * n_tokens
 
 
-def _fit_to_length(local: LocalModel, job: TrainingJob) -> tuple[list[TokenizedSequence], int, int]:
-    """Return (rows that fit, number of dropped rows, number of truncated rows)."""
+def _fit_to_length(
+    local: LocalModel, job: TrainingJob
+) -> tuple[dict[int, TokenizedSequence], int, int]:
+    """Return (rows that fit by their index, number of dropped rows, number of truncated rows)."""
     limit = min(job.config.max_length, get_max_positions(local) or job.config.max_length)
     tokenized = tokenize_sequences(local.tokenizer, job.rows)
-    rows: list[TokenizedSequence] = []
+    rows: dict[int, TokenizedSequence] = {}
     n_truncated = 0
-    for row in tokenized:
+    for i, row in enumerate(tokenized):
         if len(row.ids) <= limit:
-            rows.append(row)
+            rows[i] = row
         elif job.config.on_overflow == "truncate_prompt":
             truncated = truncate_prompt(row, limit, local.tokenizer.bos_token_id)
-            rows += [truncated] if truncated else []
+            rows |= {i: truncated} if truncated else {}
             n_truncated += truncated is not None
     if not rows:
         raise InputError(

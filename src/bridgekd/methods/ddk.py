@@ -6,13 +6,14 @@ from pydantic import Field
 
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import build_assistant_arm, teach_assistant
+from bridgekd.methods.distillation import build_distillation_settings, build_forward_kl
 from bridgekd.recipe import FrozenModel, TrainOptions
 from bridgekd.rng import SEED_STEP
 from bridgekd.runs.run import Arm, Run
 from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.stages.mix_rationales import MixRationalesSettings, mix_rationales
 from bridgekd.stages.score_texts import ScoreRationalesSettings, score_rationales
-from bridgekd.stages.train import build_student_settings, train_student
+from bridgekd.stages.train import train_student
 from bridgekd.variants import VariantRef
 
 
@@ -37,9 +38,8 @@ def build(run: Run, options: DDKOptions) -> list[Arm]:
     assistant, _ = teach_assistant(run, pool, run.warm_up(pool), "random")
     rationales = run.annotate(pool, assistant)
     student = instructed = run.instruct_student()
-    kd_options = options.model_dump(include={"kd_weight", "kd_temperature"})
-    objective = VariantRef.model_validate({"name": "forward_kl", **kd_options})
-    settings = build_student_settings(run.recipe, objective=objective)
+    objective = build_forward_kl(options.kd_weight, options.kd_temperature)
+    settings = build_distillation_settings(run, objective)
     settings = settings.model_copy(
         update={"train": divide_training(settings.train, options.n_waves)}
     )

@@ -6,12 +6,10 @@ from pydantic import Field
 
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import build_assistant_arm, teach_assistant
+from bridgekd.methods.distillation import build_forward_kl, train_beside_assistant
 from bridgekd.recipe import FrozenModel
-from bridgekd.runs.evidence import make_mixed_rationales
 from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.annotate import build_sample_settings, sample_rationales
-from bridgekd.stages.train import build_student_settings, train_student
-from bridgekd.variants import VariantRef
 
 
 class MentorKDOptions(FrozenModel):
@@ -35,14 +33,8 @@ def build(run: Run, options: MentorKDOptions) -> list[Arm]:
     sampled = run.make(sample_rationales, samples, pool, assistant)
     rationales = run.select_rationales(pool, [*purchased, sampled], assistant)
     instructed = run.instruct_student()
-    kd_options = options.model_dump(include={"kd_weight", "kd_temperature"})
-    objective = VariantRef.model_validate({"name": "forward_kl", **kd_options})
-    settings = build_student_settings(run.recipe, objective=objective)
-    student = run.make(
-        train_student, settings, instructed, pool,
-        make_mixed_rationales(run, pool, instructed, rationales),
-        epoch_pool=pool, reference=assistant,
-    )  # fmt: skip
+    objective = build_forward_kl(options.kd_weight, options.kd_temperature)
+    student = train_beside_assistant(run, pool, instructed, rationales, assistant, objective)
     return [
         build_assistant_arm(assistant, "random", "random selection"),
         *run.build_start_arms(instructed),

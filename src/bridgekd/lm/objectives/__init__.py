@@ -7,8 +7,8 @@ names it with `{file: my_objective.py}`. It imports torch inside its function, b
 options where torch is not installed.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -29,7 +29,10 @@ class TokenBatch:
     weights [m] float32, at least 0: the loss weight of each token. sequence_ids [m] int64: the
     sequence of each token, counted from 0, ascending. reference_logits [m, n_shared]: those of the
     reference model for the same tokens, without gradients; None for an objective that needs none.
-    progress: the fraction of all updates that are done, in [0, 1).
+    shared_ids [n_shared]: the tokens that both models know; None if they are the first n_shared.
+    reference_mask [m]: 0 for a token that the reference model writes otherwise, else 1; None if all
+    are 1. progress: the fraction of all updates that are done, in [0, 1). state: what the
+    objective's schedule keeps from update to update.
     """
 
     logits: "Tensor"
@@ -37,16 +40,33 @@ class TokenBatch:
     weights: "Tensor"
     sequence_ids: "Tensor"
     reference_logits: "Tensor | None" = None
+    shared_ids: "Tensor | None" = None
+    reference_mask: "Tensor | None" = None
     progress: float = 0.0
+    state: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def shared_logits(self) -> "Tensor":
-        """Return the logits of the tokens that both models know, [m, n_shared].
+        """The logits of the tokens that both models know, [m, n_shared].
 
-        Models of one vocabulary may pad it to different sizes.
+        Models of one vocabulary may pad it to different sizes. A softmax over them renormalizes.
         """
         assert self.reference_logits is not None, "set needs_reference_model in the objective"
+        if self.shared_ids is not None:
+            return self.logits[:, self.shared_ids]
         return self.logits[:, : self.reference_logits.shape[1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What an objective keeps from update to update. A checkpoint has it.
+
+    start(options) returns the first state. advance(state, loss, progress, options) returns the
+    state after an update with this mean loss; `progress` is the one that the update had.
+    """
+
+    start: Callable[[Any], Mapping[str, float]]
+    advance: Callable[[Mapping[str, float], float, float, Any], Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,7 @@ class Objective:
     into parts, whose logits take less memory.
     `get_sampled_fraction(options, progress)`: the fraction of an update's sequences whose targets
     the trained model samples itself (on-policy distillation, arXiv 2306.13649); None: none.
+    schedule: None for an objective without a state.
     """
 
     name: str
@@ -71,6 +92,7 @@ class Objective:
     compute_loss: "Callable[[TokenBatch, Any], Tensor]"
     is_sum_over_tokens: bool = False
     get_sampled_fraction: Callable[[Any, float], float] | None = None
+    schedule: Schedule | None = None
 
 
 OBJECTIVES: Registry[Objective] = Registry(

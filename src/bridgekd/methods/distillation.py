@@ -1,0 +1,52 @@
+"""Trainings of the student beside its assistant, whose distribution it follows."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from bridgekd import lm
+from bridgekd.io.artifact_store import Artifact
+from bridgekd.io.sources import get_model_and_revision
+from bridgekd.paths import resolve_path
+from bridgekd.runs.evidence import make_mixed_rationales
+from bridgekd.runs.run import Run
+from bridgekd.stages.train import TrainSettings, build_student_settings, train_student
+from bridgekd.variants import VariantRef
+
+
+def train_beside_assistant(
+    run: Run,
+    pool: Artifact,
+    student: Artifact,
+    rationales: Sequence[Artifact],
+    assistant: Artifact,
+    objective: VariantRef,
+) -> Artifact:
+    """Return the student trained on rationales with an objective whose reference is the assistant.
+
+    An epoch is as long as the pool, as in `Run.train_student`.
+    """
+    settings = build_distillation_settings(run, objective)
+    rows = make_mixed_rationales(run, pool, student, rationales)
+    return run.make(
+        train_student, settings, student, pool, rows, epoch_pool=pool, reference=assistant
+    )
+
+
+def build_distillation_settings(run: Run, objective: VariantRef) -> TrainSettings:
+    """Return the settings of such a training. The objective's file is relative to the recipe.
+
+    Raises InputError, before anything is paid, if the two models have other tokens.
+    """
+    if find_spec("torch") is not None:  # a plan works without it
+        models = (get_model_and_revision(model) for model in (run.student, run.assistant))
+        lm.check_shared_vocabulary(*models, objective.name or str(objective.file))
+    if objective.file is not None:
+        file = str(resolve_path(run.folder, objective.file))
+        objective = objective.model_copy(update={"file": file})
+    return build_student_settings(run.recipe, objective=objective)
+
+
+def build_forward_kl(weight: float, temperature: float) -> VariantRef:
+    """Return forward KL with `weight` beside the negative log-likelihood, as in Mentor-KD."""
+    options = {"weight": weight, "temperature": temperature}
+    return VariantRef.model_validate({"name": "forward_kl", **options})
