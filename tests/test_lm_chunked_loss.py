@@ -1,18 +1,18 @@
 """Losses and gradients in chunks equal those of all logits at once."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import peft
 import pytest
 import torch
 
 from bridgekd.lm.chunked_loss import compute_chunked_loss, split_targets
+from bridgekd.lm.divergence import DivergenceOptions
 from bridgekd.lm.forward import compute_states_at
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.objectives import TokenBatch
 from bridgekd.lm.objectives.forward_kl import OBJECTIVE as FORWARD_KL
-from bridgekd.lm.objectives.forward_kl import ForwardKLOptions
 from bridgekd.lm.objectives.nll import OBJECTIVE as NLL
 from bridgekd.lm.reference_model import ReferenceModel
 from tiny_models import FAMILIES, bent_model, tiny_model, tiny_tokenizer
@@ -41,6 +41,14 @@ def build(name, seed=0):
     return bent_model(name, N_TOKENS) if name in BENT else tiny_model(name, N_TOKENS, seed)
 
 
+@dataclass
+class Batch:
+    """What a reference model reads of a micro-batch."""
+
+    positions: torch.Tensor
+    forward_arguments: dict
+
+
 def gradients(model, loss):
     model.zero_grad()
     (3.0 * loss).backward()
@@ -64,8 +72,8 @@ def compute_in_chunks(model, objective, options, reference, max_logits):
     tokenizer = tiny_tokenizer("byte_level")
     read = None
     if reference is not None:
-        other = ReferenceModel(LocalModel(reference, tokenizer, "cpu"), N_TOKENS)
-        read = other.read_tokens(POSITIONS, arguments)
+        other = ReferenceModel(LocalModel(reference, tokenizer, "cpu"), (), N_TOKENS)
+        read = other.read_tokens(Batch(POSITIONS, arguments))
     sizes = []
 
     def compute_loss(logits, chunk):
@@ -86,7 +94,7 @@ def test_chunks_change_no_loss_and_no_gradient(name, objective):
     model, options = build(name), None
     reference = None
     if objective.needs_reference_model:
-        reference, options = tiny_model("llama", N_TOKENS, 1), ForwardKLOptions()
+        reference, options = tiny_model("llama", N_TOKENS, 1), DivergenceOptions()
     whole = compute_whole(model, objective, options, reference)
     expected = gradients(model, whole)
     assert {n for n, p in model.named_parameters() if p.requires_grad} == expected.keys()

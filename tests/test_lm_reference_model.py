@@ -9,9 +9,11 @@ import bridgekd
 from bridgekd import lm
 from bridgekd.errors import InputError
 from bridgekd.io.row_files import read_rows
+from bridgekd.lm.divergence import compute_kl, compute_log_probs
 from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
-from bridgekd.lm.objectives.forward_kl import compute_forward_kl
-from bridgekd.lm.tokenization import tokenize_sequences
+from bridgekd.lm.reference_model import load_reference
+from bridgekd.lm.tokenization import find_turn_end_id, tokenize_sequences
+from bridgekd.lm.update_schedule import pad_batch
 from bridgekd.records import Rationale
 from bridgekd.sandbox.export import export_world
 from bridgekd.sandbox.step_checker import count_wrong_steps
@@ -43,22 +45,21 @@ def distance(folder, reference):
             ours, theirs = (m.model(input_ids=ids).logits[0] for m in (trained, other))
         ids = ids[0]
         batch = TokenBatch(ours, ids, counted, torch.zeros_like(ids), theirs)
-        total += float(compute_forward_kl(batch, 2.0))
+        log_q, log_p = compute_log_probs(batch, 2.0)
+        total += float(torch.dot(compute_kl(log_p, log_q), counted))
     return total / len(ROWS)
 
 
 def blend(weight, reference):
-    ref = {"name": "forward_kl", "kd_weight": weight, "kd_temperature": 2.0}
+    ref = {"name": "forward_kl", "weight": weight, "temperature": 2.0}
     objective = OBJECTIVES.resolve(VariantRef.model_validate(ref))
     return {"objective": objective, "reference": lm.ReferenceSpec(reference, None)}
 
 
 def test_student_moves_toward_reference_model(models, tmp_path):
     student, reference, _ = models
-    logs = [
-        tune(student, tmp_path / str(weight), **blend(weight, reference)) for weight in (0.0, 0.9)
-    ]
-    assert [log.used_reference for log in logs] == [True, True]
+    for weight in (0.0, 0.9):
+        tune(student, tmp_path / str(weight), **blend(weight, reference))
     assert distance(tmp_path / "0.9", reference) < 0.8 * distance(tmp_path / "0.0", reference)
 
 
@@ -70,13 +71,60 @@ def test_reference_model_with_weight_0_changes_nothing(models, tmp_path):
     assert all(torch.allclose(alone[name], with_reference[name], atol=1e-6) for name in alone)
 
 
-def test_reference_model_with_other_vocabulary_is_ignored_and_logged(models, tmp_path):
+def test_reference_model_with_other_tokens_is_refused(models, tmp_path):
     student, _, other = models
-    log = tune(student, tmp_path / "out", **blend(0.5, other))
-    tune(student, tmp_path / "alone")
-    assert not log.used_reference
-    alone, out = weights(tmp_path / "alone"), weights(tmp_path / "out")
-    assert all(torch.equal(alone[name], out[name]) for name in alone)
+    with pytest.raises(InputError, match=r"split '.*' differently: .*model family"):
+        tune(student, tmp_path / "out", **blend(0.5, other))
+
+
+def test_reference_model_reads_its_own_prompt(models, tmp_path):
+    """Its distribution is that of the model alone, behind its own template."""
+    student, _, _ = models
+    tokenizer = tiny_tokenizer(
+        "word_level", "{% for m in messages %}{{ m['content'] }} . {% endfor %}"
+    )
+    tiny_model("llama", len(tokenizer), 1).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    local = lm.load_model(student, device="cpu")
+    spec = lm.ReferenceSpec(tmp_path / "other", None)
+    reference = load_reference(spec, local, ROWS, "auto", "forward_kl")
+    own = tokenize_sequences(reference.local.tokenizer, ROWS)
+    rows = tokenize_sequences(local.tokenizer, ROWS)
+    converted = [reference.convert_row(i, row) for i, row in enumerate(rows)]
+    assert [row.ids[: row.n_prompt] for row in converted] == [r.ids[: r.n_prompt] for r in own]
+    assert [row.ids[row.n_prompt :] for row in converted] == [r.ids[r.n_prompt :] for r in rows]
+    batch = pad_batch(converted, 0, "cpu")
+    found = reference.read_tokens(batch)(slice(None))
+    expected = [
+        reference.local.model(input_ids=torch.tensor([row.ids])).logits[0, row.n_prompt - 1 : -1]
+        for row in converted
+    ]
+    torch.testing.assert_close(found, torch.cat(expected)[:, : reference.n_shared])
+    assert pad_batch(rows, 0, "cpu").targets.tolist() == batch.targets.tolist()
+
+
+def test_a_turn_end_that_differs_has_no_reference(models, tmp_path):
+    student, _, _ = models
+    other_end = CHATML.replace("<|im_end|>", "<|endoftext|>")
+    tokenizer = tiny_tokenizer("word_level", other_end)
+    tiny_model("llama", len(tokenizer), 1).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    local = lm.load_model(student, device="cpu")
+    reference = load_reference(
+        lm.ReferenceSpec(tmp_path / "other", None), local, ROWS, "auto", "forward_kl"
+    )
+    end = find_turn_end_id(local.tokenizer)
+    assert reference.other_end == end != find_turn_end_id(tokenizer)
+    targets = torch.tensor([end, (end + 1) % 5])
+    assert reference.mask_targets(targets).tolist() == [0, 1]
+
+
+def test_a_shared_vocabulary_is_checked_before_weights_are_loaded(models):
+    student, reference, other = models
+    lm.check_shared_vocabulary((student, None), (reference, None), "jsd")
+    with pytest.raises(InputError, match="objective jsd compares two models token by token"):
+        lm.check_shared_vocabulary((student, None), (other, None), "jsd")
+    lm.check_shared_vocabulary((student, None), (student / "missing", None), "jsd")
 
 
 def test_objective_without_reference_model_raises_error(models, tmp_path):
@@ -119,7 +167,7 @@ def test_mentor_kd_trains_on_correct_samples_and_assistant_distribution(tmp_path
     assert len(rows) == 3 * 12
     assert all(r.kept or r.reason for r in rows) and any(r.kept for r in rows)
     (manifest,) = store.glob("train_student-*/manifest.json")
-    assert json.loads(manifest.read_text())["stats"]["used_reference"] is True
+    assert "reference" in json.loads(manifest.read_text())["inputs"]
     row = result.metrics.arms["mentor_kd"]
     (file,) = store.glob("check_rationales-*/rationales.parquet")
     rows += read_rows(file, Rationale)  # as the code of the paper does

@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 
 from bridgekd import lm
 from bridgekd.lm.checkpoint import STATE_FILE
+from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
+from bridgekd.variants import VariantRef
 from test_lm_training_loop import ROWS, metrics
-from tiny_models import write_tiny
+from tiny_models import tiny_model, write_tiny
 
 ALWAYS = RuntimeOptions(checkpoint_interval_s=0.0)
 TRAIN = TrainOptions(batch_size=4, learning_rate=1e-2, n_evaluations=3)
@@ -125,3 +127,22 @@ def test_seconds_cover_all_attempts(base, tmp_path):
     file.write_text(json.dumps(state | {"seconds": state["seconds"] + 1000}))
     log = tune(base, tmp_path / "out", tmp_path / "work")
     assert 1000 < log.seconds < 1100 and log.tokens_per_s > 10
+
+
+def test_the_state_of_an_objective_resumes(base, tmp_path):
+    n_tokens = len(lm.load_model(base, device="cpu").tokenizer)
+    tiny_model("lfm2", n_tokens, 1).save_pretrained(tmp_path / "reference")
+    lm.load_model(base, device="cpu").tokenizer.save_pretrained(tmp_path / "reference")
+    taid = VariantRef.model_validate({"name": "taid", "alpha": 1.0, "beta": 0.5})
+    options = {
+        "objective": OBJECTIVES.resolve(taid),
+        "reference": lm.ReferenceSpec(tmp_path / "reference", None),
+    }
+    tune(base, tmp_path / "whole", tmp_path / "w1", **options)
+    killed(base, tmp_path / "out", tmp_path / "w2", 4, **options)
+    (file,) = (tmp_path / "w2").glob(f"**/{STATE_FILE}")
+    state = json.loads(file.read_text())["objective_state"]
+    assert state.keys() == {"t", "momentum", "loss"} and state["t"] > 0.5
+    tune(base, tmp_path / "out", tmp_path / "w2", **options)
+    whole, out = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "out"))
+    assert all(torch.equal(whole[name], out[name]) for name in whole)

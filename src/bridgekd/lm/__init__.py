@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 __all__ = [
     "LocalModel", "MergeResult", "ReferenceSpec", "RemoteTokenizer", "ScoredExamples",
     "ScoringRow", "TrainingJob", "check_shared_vocabulary", "compute_eval_loss",
-    "compute_ifd", "count_row_tokens", "count_text_tokens", "count_tokens", "embed_texts", "estimate_confidence", "fine_tune",
-    "free_device_memory", "generate_texts", "load_model", "load_remote_tokenizer",
+    "compute_ifd", "count_row_tokens", "count_text_tokens", "count_tokens", "embed_texts",
+    "estimate_confidence", "fine_tune", "free_device_memory", "generate_texts", "load_model",
+    "load_remote_tokenizer",
     "measure_decoding", "measure_reading", "measure_training", "merge_adapter",
     "prepare_model_folder", "resolve_device", "sample_texts", "save_model", "score_examples",
     "score_sentences",

@@ -68,7 +68,7 @@ class ReferenceModel:
         return compute_logits
 
     def mask_targets(self, targets: Tensor) -> Tensor | None:
-        """Return 0 for the targets [m] that this model writes otherwise, else 1; None if all are 1."""
+        """Return 0 for targets [m] that this model writes otherwise, else 1; None if all are 1."""
         return None if self.other_end is None else (targets != self.other_end).float()
 
 

@@ -46,9 +46,9 @@ def check_same_tokens(
             raise InputError(
                 f"The objective {objective} compares two models token by token, and their "
                 f"tokenizers split {format_value(text)} differently: {trained.name_or_path} into "
-                f"{len(ours)} tokens, {reference.name_or_path} into {len(theirs)}. Use a student of "
-                "the assistant's model family, or a method that learns from rationales alone, such "
-                "as bridge_random."
+                f"{len(ours)} tokens, {reference.name_or_path} into {len(theirs)}. Use a student "
+                "of the assistant's model family, or a method that learns from rationales alone, "
+                "such as bridge_random."
             )
 
 

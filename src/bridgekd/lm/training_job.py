@@ -36,9 +36,10 @@ class TrainingJob:
     saved. Rows longer than `config.max_length`, or than the model has positions for, are dropped or
     truncated, and counted.
 
-    A `reference` model must split every target into the same tokens. Without `runtime.micro_batch_tokens`, free memory
-    limits a micro-batch; `free_bytes` overrides the measured value. Checkpoints are in `workdir`
-    (None: a folder in `output_dir` that is removed at the end).
+    A `reference` model must split every target into the same tokens. Without
+    `runtime.micro_batch_tokens`, free memory limits a micro-batch; `free_bytes` overrides the
+    measured value. Checkpoints are in `workdir` (None: a folder in `output_dir` that is removed at
+    the end).
     """
 
     base: str | Path

@@ -1,5 +1,5 @@
-"""BRIDGE with random selection, and a student that also follows its assistant's distribution, by any
-objective. Only the student's loss differs from `bridge_random`.
+"""BRIDGE with random selection, and a student that also follows its assistant's distribution, by
+any objective. Only the student's loss differs from `bridge_random`.
 """
 
 from bridgekd.methods import Method
@@ -43,8 +43,8 @@ METHOD = Method(
     summary="The student learns the assistant's rationales and its distribution, by any objective.",
     paper="arXiv 1503.02531",
     card_sentence="Method: a local assistant learned from the teacher's answers to questions drawn "
-    "at random; the student learned from the rationales that the assistant then wrote for the whole "
-    "pool, and from its distribution over the next token.",
+    "at random; the student learned from the rationales that the assistant then wrote for the "
+    "whole pool, and from its distribution over the next token.",
     options=DistillOptions,
     rank=76,
     build=build,

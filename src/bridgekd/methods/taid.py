@@ -19,8 +19,9 @@ METHOD = Method(
     summary="The student follows a target that moves from itself to the assistant.",
     paper="arXiv 2501.16937",
     card_sentence="Method: TAID (arXiv 2501.16937). A local assistant learned from the teacher's "
-    "answers to questions drawn at random; the student learned, on the rationales that the assistant "
-    "then wrote for the whole pool, a distribution that moved from its own to the assistant's.",
+    "answers to questions drawn at random; the student learned, on the rationales that the "
+    "assistant then wrote for the whole pool, a distribution that moved from its own to "
+    "the assistant's.",
     options=TAIDOptions,
     rank=75,
     build=build,
