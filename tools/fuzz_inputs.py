@@ -906,8 +906,8 @@ def _describe(exc: BaseException) -> str:
 def _limit_time() -> Iterator[None]:
     """Raise HangError after LIMIT_S seconds of processor time.
 
-    The garbage collector is off meanwhile: what is raised in a callback of it is lost. So is what is
-    raised in a finalizer, hence the timer goes on.
+    The garbage collector is off meanwhile: what is raised in a callback of it is lost. So is what
+    is raised in a finalizer, hence the timer goes on.
     """
 
     def stop(number: int, frame: object) -> None:
