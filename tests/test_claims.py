@@ -11,15 +11,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from claims import plots
 from claims.experiments import BUDGETS, CHOOSING, CLAIMS, EXPERIMENTS
-from claims.jobs import PHASES, Job, seeded
+from claims.jobs import PHASES, SHIFTS, Job, seeded
 from claims.results import Line
 from claims.summary import NO, OPEN, YES, summary
 from claims.tables import table
 from generated_section import replace_section
 from reproduce import mark_of
 
+from bridgekd.io.artifact_store import PlanStore
 from bridgekd.io.load_recipe import load_recipe
 from bridgekd.methods import METHODS
+from bridgekd.runs.run import Run, build_run_context
 from bridgekd.sandbox.export import export_world
 from bridgekd.stats.metrics import ArmMetrics
 from bridgekd.stats.mixed_effects import estimate_proportion
@@ -59,6 +61,19 @@ def test_every_row_has_a_job_that_can_be_carried_out_and_a_reference_that_stands
         load_recipe(recipe, list(row.job.settings))
     held = [row for row in experiment.rows if row.title not in experiment.against]
     assert any(experiment.reference(row) for row in held)
+
+
+@pytest.mark.parametrize("method", PHASES)
+def test_every_phase_plans_the_answers_of_its_models(method, tmp_path):
+    recipe = export_world(tmp_path, n_pool=20, n_validation=5, n_test=5, n_instructions=5)
+    for domain in SHIFTS:
+        (tmp_path / f"elsewhere-{domain}.jsonl").write_bytes(
+            (tmp_path / "train.jsonl").read_bytes()
+        )
+    loaded = load_recipe(recipe)
+    run = Run(loaded, tmp_path, PlanStore(tmp_path / "runs"), build_run_context(loaded, tmp_path))
+    arms = PHASES[method](run)
+    assert len(run.predict_all(arms)) == len(arms) > 0
 
 
 def test_the_claims_train_no_more_students_than_fit_five_hours():

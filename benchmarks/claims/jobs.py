@@ -60,8 +60,8 @@ def shifted(domain: str) -> Phase:
 
 def assistant_arm(run: Run, pool: Artifact, warm: Artifact) -> Arm:
     """The assistant that was taught from `warm` on."""
-    taught = teach_assistant(run, pool, warm)
-    return Arm("assistant", "Assistant, trained", taught, "assistant")
+    assistant, _ = teach_assistant(run, pool, warm)
+    return Arm("assistant", "Assistant, trained", assistant, "assistant")
 
 
 SHIFTS = ("accounts", "clinic", "statute")
