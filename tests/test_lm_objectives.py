@@ -8,8 +8,12 @@ import torch
 
 from bridgekd.lm.divergence import DivergenceOptions, keep_top_tokens
 from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
+from bridgekd.lm.objectives.interpolated_kl import (
+    InterpolatedKLOptions,
+    advance_schedule,
+    start_schedule,
+)
 from bridgekd.lm.objectives.nll import compute_nll
-from bridgekd.lm.objectives.taid import TAIDOptions, advance_schedule, start_schedule
 from bridgekd.variants import VariantRef
 
 STUDENT = torch.tensor([[1.0, 2, 3, 0], [0, 0, 0, 0], [2, -1, 0.5, 1]], dtype=torch.float64)
@@ -30,9 +34,9 @@ VALUES = [
     ("skew_reverse", {}, 0.329634032),
     ("total_variation", {}, 0.280405529),
     ("adaptive_kl", {}, 0.448199487),
-    ("taid", {"t_start": 0.2}, 0.016775858),
-    ("taid", {"t_start": 0.4}, 0.074167575),
-    ("taid", {"t_start": 1}, 0.445142675),
+    ("interpolated_kl", {"t_start": 0.2}, 0.016775858),
+    ("interpolated_kl", {"t_start": 0.4}, 0.074167575),
+    ("interpolated_kl", {"t_start": 1}, 0.445142675),
 ]
 
 
@@ -113,7 +117,9 @@ def test_it_equals_a_naive_loop_with_weights_and_a_mask(name):
     assert with_nll == pytest.approx(0.3 * expected + 0.7 * float(compute_nll(batch)), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n in DIVERGENCES if n not in ("taid", "adaptive_kl")])
+@pytest.mark.parametrize(
+    "name", [n for n in DIVERGENCES if n not in ("interpolated_kl", "adaptive_kl")]
+)
 def test_the_gradient_is_that_of_the_value(name):
     settings = OBJECTIVES.resolve(VariantRef(name=name))
     options, width = OBJECTIVES.parse_options(settings), 5
@@ -135,7 +141,7 @@ def test_fixed_parts_of_an_objective_have_no_gradient():
     student, reference = draw(1), draw(2)
     q, p = student.softmax(-1), reference.softmax(-1)
     r = (0.6 * student + 0.4 * reference).softmax(-1)
-    taid = compute_gradient("taid", student, reference)
+    taid = compute_gradient("interpolated_kl", student, reference)
     torch.testing.assert_close(taid, q - r, atol=1e-6, rtol=1e-5)  # as of a cross-entropy with r
     adaptive = compute_gradient("adaptive_kl", student, reference)
     parts = [compute_gradient(name, student, reference) for name in ("forward_kl", "reverse_kl")]
@@ -186,15 +192,15 @@ def test_limits():
 
     assert forward == value("jsd", beta=1e-3, relative=True)
     assert reverse == value("jsd", beta=1 - 1e-3, relative=True)
-    assert forward == value("skew_forward", skew=1e-4) == value("taid", t_start=1)
+    assert forward == value("skew_forward", skew=1e-4) == value("interpolated_kl", t_start=1)
     assert reverse == value("skew_reverse", skew=1e-4)
     assert forward == value("adaptive_kl", head_mass=1) == value("forward_kl", top_k=4)
-    assert float(compute("taid", batch, t_start=1e-4)) == pytest.approx(0, abs=1e-4)
+    assert float(compute("interpolated_kl", batch, t_start=1e-4)) == pytest.approx(0, abs=1e-4)
 
 
 @pytest.mark.parametrize("name, slope", [
-    ("forward_kl", 1), ("reverse_kl", 1), ("adaptive_kl", 1), ("taid", 0.4), ("jsd", 0.25),
-    ("skew_forward", 0.81), ("skew_reverse", 0.81),
+    ("forward_kl", 1), ("reverse_kl", 1), ("adaptive_kl", 1), ("interpolated_kl", 0.4),
+    ("jsd", 0.25), ("skew_forward", 0.81), ("skew_reverse", 0.81),
 ])  # fmt: skip
 def test_slope_near_agreement(name, slope):
     student = draw(6)
@@ -239,9 +245,9 @@ def test_only_tokens_of_both_vocabularies_are_compared():
     (10_000, [0.4, 0.400150187, 0.400300386, 0.400450490]),
 ])  # fmt: skip
 def test_taid_schedule_equals_the_published_code(n_updates, expected):
-    state, found = start_schedule(TAIDOptions()), []
+    state, found = start_schedule(InterpolatedKLOptions()), []
     for update, loss in enumerate((2, 1.5, 1.4, 1.5)):
-        state = advance_schedule(state, loss, update / n_updates, TAIDOptions())
+        state = advance_schedule(state, loss, update / n_updates, InterpolatedKLOptions())
         found.append(state["t"])
     assert found == pytest.approx(expected, abs=1e-8)
 

@@ -133,7 +133,7 @@ def test_the_state_of_an_objective_resumes(base, tmp_path):
     n_tokens = len(lm.load_model(base, device="cpu").tokenizer)
     tiny_model("lfm2", n_tokens, 1).save_pretrained(tmp_path / "reference")
     lm.load_model(base, device="cpu").tokenizer.save_pretrained(tmp_path / "reference")
-    taid = VariantRef.model_validate({"name": "taid", "alpha": 1.0, "beta": 0.5})
+    taid = VariantRef.model_validate({"name": "interpolated_kl", "alpha": 1.0, "beta": 0.5})
     options = {
         "objective": OBJECTIVES.resolve(taid),
         "reference": lm.ReferenceSpec(tmp_path / "reference", None),

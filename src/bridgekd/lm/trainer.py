@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 from transformers import PrinterCallback, Trainer
 
@@ -23,7 +22,7 @@ from bridgekd.lm.forward import compute_states_at
 from bridgekd.lm.generate import PromptRow, sample_ids
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import free_device_memory, get_out_of_memory_reason
-from bridgekd.lm.objectives import Objective, TokenBatch
+from bridgekd.lm.objectives import OBJECTIVES, Objective, TokenBatch
 from bridgekd.lm.packing import separate_rows
 from bridgekd.lm.reference_model import ReferenceModel
 from bridgekd.lm.tokenization import TokenizedSequence, find_stop_ids, find_turn_end_id
@@ -35,6 +34,7 @@ from bridgekd.lm.update_schedule import (
     pad_batch,
 )
 from bridgekd.rng import make_rng
+from bridgekd.variants import VariantSettings
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -52,8 +52,7 @@ class UpdateTrainer(Trainer):
         monitor: TrainingMonitor,
         arguments: Any,
         *,
-        objective: Objective,
-        options: BaseModel,
+        objective: VariantSettings,
         seed: int,
         reference: ReferenceModel | None,
         max_sampled_tokens: int,
@@ -68,8 +67,11 @@ class UpdateTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.local, self.rows, self.schedule, self.monitor = local, rows, schedule, monitor
-        self.objective: Objective = objective
-        self.options, self.reference = options, reference
+        self.objective: Objective = OBJECTIVES.load(objective)
+        self.options, self.reference = OBJECTIVES.parse_options(objective), reference
+        if self.objective.schedule is not None and not monitor.checkpoint_state.objective_state:
+            start = self.objective.schedule.start(self.options)
+            monitor.checkpoint_state.objective_state = dict(start)
         self.padding_free, self.seed = padding_free, seed
         self.models = [local] if reference is None else [local, reference.local]
         self.max_sampled_tokens = max_sampled_tokens

@@ -83,7 +83,6 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
         n_processes=n_processes,
     )  # fmt: skip
-    objective, options = OBJECTIVES.load(job.objective), OBJECTIVES.parse_options(job.objective)
     reference = _load_reference(job, local, [job.rows[i] for i in fitting])
     identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
@@ -91,20 +90,14 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
-    if checkpoint is None and objective.schedule is not None:
-        state.objective_state = dict(objective.schedule.start(options))
     _set_memory_limits(local, job, state, schedule)
     resumed_at, seconds_before = state.update, state.seconds
     longest_target = max(len(row.ids) - row.n_prompt for row in rows)
     monitor = TrainingMonitor(local, job, longest_target, state, partial(progress, job.label))
     trainer = UpdateTrainer(
         local, rows, schedule, monitor, arguments,
-        objective=objective, options=options,
-        seed=job.seed, reference=reference, max_sampled_tokens=longest_target,
-        padding_free=can_pack(local, rows) and (
-            reference is None
-            or can_pack(reference.local, [reference.convert_row(*pair) for pair in enumerate(rows)])
-        ),
+        objective=job.objective, seed=job.seed, reference=reference,
+        max_sampled_tokens=longest_target, padding_free=_can_pack_all(local, reference, rows),
     )  # fmt: skip
     if state.gradient_checkpointing:
         trainer.enable_gradient_checkpointing()
@@ -132,6 +125,17 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
         max_target_tokens=longest_target,
         **state.model_dump(include={"micro_tokens", "n_halvings", "gradient_checkpointing"}),
     )
+
+
+def _can_pack_all(
+    local: LocalModel, reference: ReferenceModel | None, rows: Sequence[TokenizedSequence]
+) -> bool:
+    """Return whether both models can read packed rows."""
+    pairs: list[tuple[LocalModel, Sequence[TokenizedSequence]]] = [(local, rows)]
+    if reference is not None:
+        converted = [reference.convert_row(i, row) for i, row in enumerate(rows)]
+        pairs.append((reference.local, converted))
+    return all(can_pack(*pair) for pair in pairs)
 
 
 def _load_reference(

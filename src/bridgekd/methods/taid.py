@@ -1,15 +1,16 @@
 """TAID (arXiv 2501.16937): the student follows a target that moves from itself to the assistant."""
 
-from bridgekd.lm.objectives.taid import TAIDOptions
+from bridgekd.lm.objectives.interpolated_kl import InterpolatedKLOptions
 from bridgekd.methods import Method
 from bridgekd.methods.distill import build_distilled
 from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import VariantRef
 
 
-def build(run: Run, options: TAIDOptions) -> list[Arm]:
-    """Return the student and its assistant, as in `bridge_random`, with the objective `taid`."""
-    objective = VariantRef.model_validate({"name": "taid", **options.model_dump()})
+def build(run: Run, options: InterpolatedKLOptions) -> list[Arm]:
+    """Return the student and its assistant, as in `bridge_random`, with the objective
+    `interpolated_kl`."""
+    objective = VariantRef.model_validate({"name": "interpolated_kl", **options.model_dump()})
     return build_distilled(run, METHOD, objective)
 
 
@@ -22,7 +23,7 @@ METHOD = Method(
     "answers to questions drawn at random; the student learned, on the rationales that the "
     "assistant then wrote for the whole pool, a distribution that moved from its own to "
     "the assistant's.",
-    options=TAIDOptions,
+    options=InterpolatedKLOptions,
     rank=75,
     build=build,
 )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def compute_total_variation(
+def compute_absolute_difference(
     log_q: "Tensor", log_p: "Tensor", options: DivergenceOptions, state: Mapping[str, float]
 ) -> "Tensor":
     """Return 1/2 sum |p - q| of each token, [k], in [0, 1] (arXiv 2307.15190). It is not smooth at
@@ -20,7 +20,7 @@ def compute_total_variation(
 
 
 OBJECTIVE = build_objective(
-    compute_total_variation,
+    compute_absolute_difference,
     name="total_variation",
     title="Total variation",
     summary="Half the sum of absolute differences from a reference model.",

@@ -1,4 +1,4 @@
-"""TAID: the target moves from the model itself to the reference model during the training."""
+"""The objective of TAID: the target moves from the model itself to the reference model."""
 
 from collections.abc import Mapping
 from math import exp
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TAIDOptions(DivergenceOptions):
+class InterpolatedKLOptions(DivergenceOptions):
     """The share t of the reference model in the target: `t_start`, then as the loss falls, but at
     least on a line to `t_end`. alpha: the size of a step; 0 leaves the line. beta: of the average
     of the relative falls. With the paper's constants the line decides in a training of less than
@@ -26,8 +26,8 @@ class TAIDOptions(DivergenceOptions):
     beta: float = Field(0.99, ge=0, lt=1)
 
 
-def compute_taid(
-    log_q: "Tensor", log_p: "Tensor", options: TAIDOptions, state: Mapping[str, float]
+def compute_interpolated_kl(
+    log_q: "Tensor", log_p: "Tensor", options: InterpolatedKLOptions, state: Mapping[str, float]
 ) -> "Tensor":
     """Return KL(r || q) of each token in nats, [k], with r = softmax((1 - t) z_q + t z_p), which
     has no gradient (arXiv 2501.16937). The paper's code returns the cross-entropy, whose gradient
@@ -38,13 +38,13 @@ def compute_taid(
     return compute_kl(log_r, log_q)
 
 
-def start_schedule(options: TAIDOptions) -> Mapping[str, float]:
+def start_schedule(options: InterpolatedKLOptions) -> Mapping[str, float]:
     """Return t = t_start."""
     return {"t": options.t_start, "momentum": 0.0}
 
 
 def advance_schedule(
-    state: Mapping[str, float], loss: float, progress: float, options: TAIDOptions
+    state: Mapping[str, float], loss: float, progress: float, options: InterpolatedKLOptions
 ) -> Mapping[str, float]:
     """Return t after an update with this loss (arXiv 2501.16937, algorithm 1). One step per update
     instead of per micro-batch is our reading.
@@ -60,11 +60,11 @@ def advance_schedule(
 
 
 OBJECTIVE = build_objective(
-    compute_taid,
-    name="taid",
-    title="TAID",
+    compute_interpolated_kl,
+    name="interpolated_kl",
+    title="KL from an interpolated target",
     summary="The target moves from the model itself to a reference model.",
     paper="arXiv 2501.16937",
-    options=TAIDOptions,
+    options=InterpolatedKLOptions,
     schedule=Schedule(start_schedule, advance_schedule),
 )
