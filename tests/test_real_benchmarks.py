@@ -69,9 +69,12 @@ def test_table_has_the_mean_of_all_seeds_and_the_difference_to_direct(tmp_path):
 
 
 def test_summary_has_a_column_per_task_and_an_empty_cell_for_a_missing_arm(tmp_path):
-    for name, arms in (("a", {"direct": "10" * 20}), ("b", {"direct": "01" * 20, "x": "1" * 40})):
+    for name, arms in (
+        ("a", {"direct": "10" * 20}),
+        ("b", {"direct": "01" * 20, "bridge": "1" * 40, "x": "1" * 40}),
+    ):
         (tmp_path / name).mkdir()
         save(tmp_path / name, 0, **arms)
     lines = format_summary([read_runs(tmp_path / name, "letters") for name in "ab"]).splitlines()
     assert [len(line.split("|")) for line in lines] == [5] * 5
-    assert lines[2] == "| chance | 25.0 | 25.0 |" and lines[4].startswith("| X |  | 100.0 (")
+    assert lines[2] == "| chance | 25.0 | 25.0 |" and lines[4].startswith("| Bridge |  | 100.0 (")

@@ -38,6 +38,10 @@ from bridgekd.stats.metrics import ArmMetrics, Metrics
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parents[2]
+SUMMARY_ARMS = (
+    "student_base", "direct", "direct_full", "assistant", "random_assistant", "bridge",
+    "bridge_random",
+)  # fmt: skip
 METHODS = ("base_models", "answers_only", "direct", "bridge_random", "bridge", "direct_full")
 
 
@@ -130,7 +134,7 @@ def format_table(runs: Sequence[SavedRun]) -> str:
 
 
 def format_summary(tasks: Sequence[Sequence[SavedRun]]) -> str:
-    """Return Markdown with the accuracy of every arm in every task."""
+    """Return Markdown with the accuracies of the arms that a reader looks for, in every task."""
     columns = [compute_task_metrics(runs).arms for runs in tasks]
     heads = [
         f"{runs[0].task}: % right of {len(runs[0].ids)} (95 % interval); {_count_seeds(runs)}"
@@ -139,7 +143,8 @@ def format_summary(tasks: Sequence[Sequence[SavedRun]]) -> str:
     chance = [f"{100 * runs[0].chance:.1f}" for runs in tasks]
     rows = [["arm", *heads], ["---"] * (1 + len(tasks)), ["chance", *chance]]
     titles = {label: arm.title for arms in columns for label, arm in arms.items()}
-    for label, title in titles.items():
+    for label in (label for label in SUMMARY_ARMS if label in titles):
+        title = titles[label]
         cells = [
             _format_points(arms[label].accuracy, arms[label].ci95, ".1f") if label in arms else ""
             for arms in columns
