@@ -149,9 +149,11 @@ class TargetSpan:
 class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
-    Without a prompt the spans are plain text, and no chat template is applied.
+    Without a prompt the spans are plain text, and no chat template is applied. reference_prompt: what
+    a reference model reads instead; None: the prompt.
     """
 
     id: str
     prompt: tuple[Message, ...]
     spans: tuple[TargetSpan, ...]
+    reference_prompt: tuple[Message, ...] | None = None

@@ -43,9 +43,13 @@ OBJECTIVE = Objective(
 )
 """
 # The same on what the model itself writes: on-policy, half of the sequences.
-ON_POLICY_FILE = USER_FILE.replace("skewed_reverse_kl", "on_policy").replace(
-    "compute_loss=compute_loss,",
-    "compute_loss=compute_loss, get_sampled_fraction=lambda options, progress: 0.5,",
+ON_POLICY_FILE = (
+    USER_FILE.replace("skewed_reverse_kl", "on_policy")
+    .replace(
+        "compute_loss=compute_loss,",
+        "compute_loss=compute_loss, plan_rollouts=lambda options, progress, state: Rollouts(0.5),",
+    )
+    .replace("import Objective", "import Objective, Rollouts")
 )
 FILES = {"user_file": USER_FILE, "on_policy_file": ON_POLICY_FILE}
 ROWS = [
