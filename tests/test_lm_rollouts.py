@@ -13,8 +13,8 @@ from bridgekd.lm.load import load_model
 from bridgekd.lm.objectives import OBJECTIVES, Rollouts, TokenBatch
 from bridgekd.lm.objectives.adaptive_skew import (
     AdaptiveSkewOptions,
-    advance_schedule,
-    start_schedule,
+    advance_fraction,
+    start_fraction,
 )
 from bridgekd.lm.objectives.sequence_reverse_kl import compute_advantages
 from bridgekd.lm.rollouts import RolloutSampler
@@ -138,7 +138,7 @@ def test_a_reference_with_the_same_weights_gives_no_gradient(base, tmp_path, nam
 
 def test_a_model_that_never_ends_a_text_is_one_sentence(local, tmp_path):
     sampler = build_sampler(local, tmp_path, max_new_tokens=1, batch_size=16)
-    with pytest.raises(InputError, match="The last 64 .* are all empty or cut off at 1 tokens"):
+    with pytest.raises(InputError, match=r"The last 64 .* are all empty or cut off at 1 tokens"):
         prepare_all(sampler, Rollouts(1.0))
     prepare_all(sampler, Rollouts(0.9))  # the other targets teach it to end
 
@@ -183,8 +183,8 @@ def test_advantages_are_means_of_what_follows_in_the_sequence():
 
 def test_the_fraction_of_distillm_rises_when_the_loss_stops_falling():
     options = AdaptiveSkewOptions(window=2, tolerance=0.1)
-    state, fractions = start_schedule(options), []
+    state, fractions = start_fraction(options), []
     for loss in (4, 4, 3, 3, 3.1, 3.1, 3.15, 3.15):  # window means 4, 3, 3.1, 3.15
-        state = advance_schedule(state, loss, 0.0, options)
+        state = advance_fraction(state, loss, 0.0, options)
         fractions.append(state["fraction"])
     assert fractions == [0, 0, 0, 0, 0, pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1)]

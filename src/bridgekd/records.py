@@ -149,8 +149,8 @@ class TargetSpan:
 class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
-    Without a prompt the spans are plain text, and no chat template is applied. reference_prompt: what
-    a reference model reads instead; None: the prompt.
+    Without a prompt the spans are plain text, and no chat template is applied. reference_prompt:
+    what a reference model reads instead; None: the prompt.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""OPSD (arXiv 2601.18734): the student that reads a paid rationale guides the student that does not.
+"""OPSD (arXiv 2601.18734): the student that reads a paid rationale guides the one that does not.
 
 It needs no assistant and no common vocabulary, and costs nothing beyond `direct`.
 """

@@ -20,12 +20,12 @@ class AdaptiveSkewOptions(SkewOptions):
     tolerance: float = Field(0.1, ge=0)
 
 
-def start_schedule(options: AdaptiveSkewOptions) -> Mapping[str, float]:
+def start_fraction(options: AdaptiveSkewOptions) -> Mapping[str, float]:
     """Return the first fraction, and an empty window."""
     return {"fraction": options.on_policy, "sum": 0.0, "n": 0.0}
 
 
-def advance_schedule(
+def advance_fraction(
     state: Mapping[str, float], loss: float, progress: float, options: AdaptiveSkewOptions
 ) -> Mapping[str, float]:
     """Return the fraction after an update with this loss.
@@ -57,6 +57,6 @@ OBJECTIVE = build_objective(
     summary="Skewed forward KL, on texts of the model itself once the loss stops falling.",
     paper="arXiv 2402.03898",
     options=AdaptiveSkewOptions,
-    schedule=Schedule(start_schedule, advance_schedule),
+    schedule=Schedule(start_fraction, advance_fraction),
     plan=plan_adaptive_rollouts,
 )
