@@ -7,7 +7,7 @@ import pytest
 
 import bridgekd
 from bridgekd.io.row_files import read_rows
-from bridgekd.methods.ddk import divide_training
+from bridgekd.methods.distillation import divide_training
 from bridgekd.recipe import TrainOptions
 from bridgekd.records import Pick, Rationale, Score
 

@@ -10,8 +10,9 @@ from bridgekd.methods.distillation import (
     build_distillation_settings,
     build_forward_kl,
     check_shared_tokens,
+    divide_training,
 )
-from bridgekd.recipe import FrozenModel, TrainOptions
+from bridgekd.recipe import FrozenModel
 from bridgekd.rng import SEED_STEP
 from bridgekd.runs.run import Arm, Run
 from bridgekd.selection.mixtures import MIXTURES
@@ -65,13 +66,6 @@ def build(run: Run, options: DDKOptions) -> list[Arm]:
         *run.build_start_arms(instructed),
         METHOD.build_result_arm("Student, DDK", student, run.student_prompt_mode),
     ]
-
-
-def divide_training(train: TrainOptions, n_waves: int) -> TrainOptions:
-    """Return the training of one of `n_waves` waves, which together are as long as `train`."""
-    if train.updates is not None:
-        return train.model_copy(update={"updates": max(1, train.updates // n_waves)})
-    return train.model_copy(update={"epochs": train.epochs / n_waves})
 
 
 METHOD = Method(

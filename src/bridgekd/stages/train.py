@@ -25,6 +25,7 @@ from bridgekd.prompts import (
     build_answer_target,
     format_answer,
     render_answer_prompt,
+    render_cot_prompt,
 )
 from bridgekd.recipe import (
     CountOrPercent,
@@ -38,11 +39,17 @@ from bridgekd.recipe import (
 )
 from bridgekd.records import Example, TargetSpan, TrainingSequence
 from bridgekd.rng import SEED_STEP, make_rng
-from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
+from bridgekd.stages.early_stopping import (
+    AnswerReward,
+    GreedyAccuracy,
+    HeldOutLoss,
+    PromptMode,
+    split_held_out,
+)
 from bridgekd.stages.model_backend import report_generation
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import TrainStats
-from bridgekd.stages.token_limit import choose_token_limit
+from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
 from bridgekd.stages.training_examples import (
     TargetFormat,
     build_training_examples,
@@ -79,13 +86,21 @@ class RationaleRows(FrozenModel):
     answer_weight: float
 
 
+class QuestionRows(FrozenModel):
+    """Questions of the pool with a gold answer, which rewards the model's own texts."""
+
+    source: Literal["questions"] = "questions"
+
+
 class InstructionRows(FrozenModel):
     """A generic instruction set."""
 
     source: Literal["instructions"] = "instructions"
 
 
-RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(discriminator="source")]
+RowSettings = Annotated[
+    AnswerRows | RationaleRows | QuestionRows | InstructionRows, Field(discriminator="source")
+]
 
 
 class TrainSettings(FrozenModel):
@@ -113,8 +128,9 @@ class TrainSettings(FrozenModel):
     @property
     def prompt_mode(self) -> PromptMode:
         """The prompts of the model after this training."""
-        is_joint = isinstance(self.rows, RationaleRows) and self.rows.target_format == "joint"
-        return "cot" if is_joint else "answer_only"
+        if isinstance(self.rows, RationaleRows):
+            return "cot" if self.rows.target_format == "joint" else "answer_only"
+        return "cot" if isinstance(self.rows, QuestionRows) else "answer_only"
 
 
 def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
@@ -220,6 +236,11 @@ def train(
             None if reference is None else lm.ReferenceSpec(*get_model_and_revision(reference))
         ),
     )  # fmt: skip
+    if isinstance(settings.rows, QuestionRows):
+        assert pool is not None
+        reward = AnswerReward({e.id: e for e in read_pool(pool)}, read_answer_type(pool))
+        limit = resolve_token_limit(settings.max_new_tokens, model)
+        job = replace(job, reward=reward, max_rollout_tokens=limit)
     log = lm.fine_tune(job, ctx.progress)
     if text := describe_long_targets(settings, log.max_target_tokens):
         ctx.notify(text)
@@ -298,12 +319,23 @@ def _build_rows(
             replace(s, reference_prompt=add_solution(s.prompt, "".join(t.text for t in s.spans)))
             for s in sequences
         ]
+    if isinstance(rows, QuestionRows):
+        return [
+            TrainingSequence(e.id, render_cot_prompt(e), build_answer_target(format_answer(e)))
+            for e in _list_labeled(read_pool(pool))
+        ]
     return [
         TrainingSequence(
             e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)
         )
         for e in choose_warm_up_examples(read_pool(pool), settings)
     ]
+
+
+def _list_labeled(examples: Sequence[Example]) -> list[Example]:
+    if labeled := [e for e in examples if e.answer is not None]:
+        return labeled
+    raise InputError("The pool has no gold answer that could reward a text. Leave out the method.")
 
 
 def _build_validation(
