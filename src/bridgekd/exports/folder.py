@@ -21,6 +21,7 @@ from bridgekd.records import TrainingExample
 from bridgekd.runs.metadata import FinishedRun
 from bridgekd.stages.train import RationaleRows, TrainSettings
 from bridgekd.stages.training_examples import build_training_examples
+from bridgekd.targets import TARGET_FORMATS
 
 N_CHECKED = 20  # training prompts that check the exported tokenizer
 N_STEPS = 3
@@ -48,6 +49,7 @@ def export_arm(
     """
     selected = run.get_arm(arm)
     with _write_atomic_folder(to) as output_dir:
+        TARGET_FORMATS.resolve(run.recipe.student.target_format, run.folder)  # loads its file
         examples = _read_training_examples(selected.model)
         progress("export", 0, N_STEPS)
         merged = lm.merge_adapter(

@@ -12,7 +12,7 @@ def build(run: Run, options: NoOptions) -> list[Arm]:
     """
     pool, instructed = run.load_pool(), run.instruct_student()
     rows = AnswerRows(size=None, answer_weight=run.recipe.student.answer_weight)
-    settings = build_student_settings(run.recipe, rows)
+    settings = build_student_settings(run.recipe, run.folder, rows)
     student = run.make(train_student, settings, instructed, pool, epoch_pool=pool)
     return [
         *run.build_start_arms(instructed),

@@ -43,7 +43,7 @@ def build_distillation_settings(run: Run, objective: VariantRef) -> TrainSetting
     if objective.file is not None:
         file = str(resolve_path(run.folder, objective.file))
         objective = objective.model_copy(update={"file": file})
-    return build_student_settings(run.recipe, objective=objective)
+    return build_student_settings(run.recipe, run.folder, objective=objective)
 
 
 def build_forward_kl(weight: float, temperature: float) -> VariantRef:

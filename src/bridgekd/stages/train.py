@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
 
 from bridgekd import lm
 from bridgekd.errors import InputError
@@ -37,15 +43,13 @@ from bridgekd.stages.model_backend import report_generation
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.token_limit import choose_token_limit
-from bridgekd.stages.training_examples import (
-    TargetFormat,
-    build_training_examples,
-    build_training_sequence,
-)
+from bridgekd.stages.training_examples import build_training_examples, build_training_sequence
+from bridgekd.targets import TARGET_FORMATS
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
+JOINT = VariantSettings(name="joint")
 Half = Literal[0, 1]
 HALVES: tuple[Half, Half] = (0, 1)
 
@@ -65,11 +69,24 @@ class AnswerRows(FrozenModel):
 
 
 class RationaleRows(FrozenModel):
-    """Kept rationales. joint: rationale, then answer. multi_task: a row for each."""
+    """Kept rationales, as rows of a target format."""
 
     source: Literal["rationales"] = "rationales"
-    target_format: TargetFormat
+    target_format: VariantSettings
     answer_weight: float
+
+    @field_validator("target_format", mode="before")
+    @classmethod
+    def _parse_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_serializer("target_format", mode="wrap")
+    def _dump_name(
+        self, value: VariantSettings, serialize: SerializerFunctionWrapHandler
+    ) -> object:
+        # A format without options is its name, so that its trainings keep their fingerprints.
+        is_name = not value.options and value.content is None
+        return value.name if is_name else serialize(value)
 
 
 class InstructionRows(FrozenModel):
@@ -97,8 +114,10 @@ class TrainSettings(FrozenModel):
     @property
     def prompt_mode(self) -> PromptMode:
         """The prompts of the model after this training."""
-        is_joint = isinstance(self.rows, RationaleRows) and self.rows.target_format == "joint"
-        return "cot" if is_joint else "answer_only"
+        if not isinstance(self.rows, RationaleRows):
+            return "answer_only"
+        writes_rationale = TARGET_FORMATS.load(self.rows.target_format).writes_rationale
+        return "cot" if writes_rationale else "answer_only"
 
 
 def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
@@ -124,7 +143,7 @@ def choose_half(n: int, half: Half, seed: int) -> np.ndarray:
 def build_assistant_settings(recipe: Recipe) -> TrainSettings:
     """Return the training of the assistant on the teacher's rationales."""
     assistant = recipe.assistant
-    rows = RationaleRows(target_format="joint", answer_weight=assistant.answer_weight)
+    rows = RationaleRows(target_format=JOINT, answer_weight=assistant.answer_weight)
     return _build_settings(recipe, "assistant", rows, assistant.train)
 
 
@@ -137,12 +156,18 @@ def build_instruct_settings(recipe: Recipe) -> TrainSettings:
 
 
 def build_student_settings(
-    recipe: Recipe, rows: RowSettings | None = None, objective: VariantRef = NLL
+    recipe: Recipe,
+    folder: Path,
+    rows: RowSettings | None = None,
+    objective: VariantRef = NLL,
 ) -> TrainSettings:
-    """Return a training of the student, by default on rationales in the recipe's target format."""
+    """Return a training of the student, by default on rationales in the recipe's target format.
+    Files of variants are relative to `folder`.
+    """
     student = recipe.student
     rows = rows or RationaleRows(
-        target_format=student.target_format, answer_weight=student.answer_weight
+        target_format=TARGET_FORMATS.resolve(student.target_format, folder),
+        answer_weight=student.answer_weight,
     )
     return _build_settings(recipe, "student", rows, student.train, objective)
 
