@@ -153,12 +153,14 @@ class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
     `id` is that of the question. Without a prompt the spans are plain text, and no chat template is
-    applied. Only the characters of the target from `loss_start` to `loss_end` have a loss; None: to
-    the end of the turn.
+    applied. reference_prompt: what a reference model reads instead; None: the prompt. Only the
+    characters of the target from `loss_start` to `loss_end` have a loss; None: to the end of the
+    turn.
     """
 
     id: str
     prompt: tuple[Message, ...]
     spans: tuple[TargetSpan, ...]
+    reference_prompt: tuple[Message, ...] | None = None
     loss_start: int = 0
     loss_end: int | None = None

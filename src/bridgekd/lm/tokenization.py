@@ -42,11 +42,15 @@ _DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 
 @dataclass(frozen=True, slots=True)
 class TokenizedSequence:
-    """A training sequence: weights[i] is the loss weight of ids[i], 0 for the first `n_prompt`."""
+    """A training sequence: weights[i] is the loss weight of ids[i], 0 for the first `n_prompt`.
+
+    is_rollout: whether the model that is trained wrote the target itself.
+    """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     n_prompt: int
+    is_rollout: bool = False
 
 
 def tokenize_sequences(
@@ -126,10 +130,11 @@ def truncate_prompt(
     if excess >= row.n_prompt - start:
         return None
     kept = slice(start + excess, None)
-    return TokenizedSequence(
-        row.ids[:start] + row.ids[kept],
-        row.weights[:start] + row.weights[kept],
-        row.n_prompt - excess,
+    return replace(
+        row,
+        ids=row.ids[:start] + row.ids[kept],
+        weights=row.weights[:start] + row.weights[kept],
+        n_prompt=row.n_prompt - excess,
     )
 
 

@@ -6,6 +6,7 @@ objective: what is minimized on the target tokens.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,7 +26,12 @@ from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
-from bridgekd.prompts import build_answer_target, format_answer, render_answer_prompt
+from bridgekd.prompts import (
+    add_solution,
+    build_answer_target,
+    format_answer,
+    render_answer_prompt,
+)
 from bridgekd.recipe import (
     CountOrPercent,
     FrozenModel,
@@ -51,6 +57,7 @@ from bridgekd.variants import VariantRef, VariantSettings
 NLL = VariantRef(name="nll")
 JOINT = VariantSettings(name="joint")
 Half = Literal[0, 1]
+ReferenceSees = Literal["question", "rationale"]
 HALVES: tuple[Half, Half] = (0, 1)
 
 
@@ -100,7 +107,8 @@ RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(disc
 
 class TrainSettings(FrozenModel):
     """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
-    a training on instructions, which answers no question.
+    a training on instructions, which answers no question. reference_sees: what the prompt of a
+    reference model has beside the question: nothing, or the rationale of the row, too.
     """
 
     role: Role
@@ -110,6 +118,14 @@ class TrainSettings(FrozenModel):
     lora: LoraOptions | None
     max_new_tokens: TokenLimit
     seed: int
+    reference_sees: ReferenceSees = "question"
+
+    @model_serializer(mode="wrap")
+    def _omit_question(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # A training whose reference sees no rationale keeps its fingerprint.
+        return {
+            k: v for k, v in serialize(self).items() if (k, v) != ("reference_sees", "question")
+        }
 
     @property
     def prompt_mode(self) -> PromptMode:
@@ -160,6 +176,7 @@ def build_student_settings(
     folder: Path,
     rows: RowSettings | None = None,
     objective: VariantRef = NLL,
+    reference_sees: ReferenceSees = "question",
 ) -> TrainSettings:
     """Return a training of the student, by default on rationales in the recipe's target format.
     Files of variants are relative to `folder`.
@@ -169,17 +186,19 @@ def build_student_settings(
         target_format=TARGET_FORMATS.resolve(student.target_format, folder),
         answer_weight=student.answer_weight,
     )
-    return _build_settings(recipe, "student", rows, student.train, objective)
+    settings = _build_settings(recipe, "student", rows, student.train)
+    update = {"objective": OBJECTIVES.resolve(objective, folder), "reference_sees": reference_sees}
+    return settings.model_copy(update=update)
 
 
 def _build_settings(
-    recipe: Recipe, role: Role, rows: RowSettings, train: TrainOptions, objective: VariantRef = NLL
+    recipe: Recipe, role: Role, rows: RowSettings, train: TrainOptions
 ) -> TrainSettings:
     options = recipe.assistant if role == "assistant" else recipe.student
     return TrainSettings(
         role=role,
         rows=rows,
-        objective=OBJECTIVES.resolve(objective),
+        objective=OBJECTIVES.resolve(NLL),
         train=train,
         lora=options.lora,
         max_new_tokens=options.max_new_tokens,
@@ -296,7 +315,13 @@ def _build_rows(
     assert pool is not None, "a training on answers or rationales has a pool as an input"
     if isinstance(rows, RationaleRows):
         examples = build_training_examples(pool, rationales, rows.target_format)
-        return [build_training_sequence(e, rows.answer_weight) for e in examples]
+        sequences = [build_training_sequence(e, rows.answer_weight) for e in examples]
+        if settings.reference_sees == "question":
+            return sequences
+        return [
+            replace(s, reference_prompt=add_solution(s.prompt, "".join(t.text for t in s.spans)))
+            for s in sequences
+        ]
     return [
         TrainingSequence(
             e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)
