@@ -149,9 +149,14 @@ class TargetSpan:
 class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
-    Without a prompt the spans are plain text, and no chat template is applied.
+    Without a prompt the spans are plain text, and no chat template is applied. With `mean_weight`
+    the loss is this times the mean over the target tokens: each has the weight of its span times
+    mean_weight / number of target tokens. A sequence with negative weights is unlearned. Sequences
+    of one `group` are in the same update; "" is no group.
     """
 
     id: str
     prompt: tuple[Message, ...]
     spans: tuple[TargetSpan, ...]
+    mean_weight: float | None = None
+    group: str = ""

@@ -31,14 +31,20 @@ def build_training_examples(
     joint: one example per rationale. multi_task: two, a rationale and an answer. Raises InputError
     if no rationale was kept.
     """
-    kept = [r for r in read_rationales(rationales) if r.kept]
+    kept = read_kept_rationales(rationales)
+    examples = index_by_id(read_pool(pool), (r.id for r in kept))
+    return [e for r in kept for e in split_rationale(r, examples[r.id], target_format)]
+
+
+def read_kept_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
+    """Return the kept rationales of several stages; raise InputError if there is none."""
+    kept = [r for r in read_rationales(artifacts) if r.kept]
     if not kept:
         raise InputError(
-            f"No rationale of {rationales[-1].path} was kept. Read its `reason` column. Then raise "
+            f"No rationale of {artifacts[-1].path} was kept. Read its `reason` column. Then raise "
             "the budget, fix the teacher's prompt, or relax check.filter or annotate.filter."
         )
-    examples = index_by_id(read_pool(pool), (r.id for r in kept))
-    return [e for r in kept for e in _build_examples(r, examples[r.id], target_format)]
+    return kept
 
 
 def read_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
@@ -60,9 +66,10 @@ def build_training_sequence(example: TrainingExample, answer_weight: float) -> T
     return TrainingSequence(example.id, example.prompt, target)
 
 
-def _build_examples(
+def split_rationale(
     rationale: Rationale, example: Example, target_format: TargetFormat
 ) -> list[TrainingExample]:
+    """Return a rationale as one training example, or as two for multi_task."""
     prompt, source = render_cot_prompt(example), rationale.source
     answer = rationale.answer if example.answer is None else format_answer(example)
     if target_format == "joint":
