@@ -78,6 +78,7 @@ class VirtualServer:
 
     def answered(self, _):
         self.n_out -= 1
+        self.limiter.record_end()
         self.answers.append(self.now)
 
     def refused(self, sent_at_and_wait_s):
@@ -152,6 +153,17 @@ def send(limiter, n, now):
 
 def test_the_first_guess_is_what_went_out_in_the_last_second():
     assert make_limited(50).rate == pytest.approx(0.9 * 51)
+
+
+def test_an_early_refusal_by_chance_does_not_slow_a_purchase_down():
+    """Three requests ended within 30 ms: the server accepts 100 a second, not 4."""
+    limiter = AdaptiveLimiter()
+    for n in range(3):
+        limiter.record_sent(n / 100)
+        limiter.record_end()
+    limiter.record_sent(0.03)
+    limiter.record_rate_limit(0.03, 0.03)
+    assert limiter.rate == pytest.approx(0.9 * 100)
 
 
 def test_a_refusal_lowers_the_rate_once_for_all_requests_in_flight():

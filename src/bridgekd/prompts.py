@@ -18,6 +18,9 @@ TEACHER_SYSTEM = (
     "End with one last line that starts with 'Answer:' and holds the final answer only."
 )
 REVEALED_ANSWER = "\n\nThe correct answer is {answer}. Explain how to arrive at it."
+SOLUTION = (
+    "Here is a correct solution:\n{solution}\nNow solve the problem yourself, in your own words."
+)
 JUDGE_INSTRUCTION = "Is the proposed answer correct? True or False"
 JUDGE_LABELS = ("True", "False")
 # What ends a local model's text: a whole line that starts with the mark, and the next one with
@@ -54,6 +57,16 @@ def render_judge_prompt(example: Example, proposed: str) -> tuple[Message, ...]:
     """
     text = f"{render_question(example)}\nProposed answer:\n{proposed.strip()}\n{JUDGE_INSTRUCTION}"
     return (Message("user", text),)
+
+
+def add_solution(prompt: Sequence[Message], solution: str) -> tuple[Message, ...]:
+    """Return a prompt whose last message also has a solution of the question.
+
+    A reference model that reads it knows what the student has to find. The idea is that of OPSD
+    (arXiv 2601.18734); the wording is ours.
+    """
+    *before, last = prompt
+    return (*before, Message(last.role, f"{last.content}\n{SOLUTION.format(solution=solution)}"))
 
 
 def build_answer_target(answer: str, weight: float = 1.0) -> tuple[TargetSpan, ...]:

@@ -149,14 +149,16 @@ class TargetSpan:
 class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
-    Without a prompt the spans are plain text, and no chat template is applied. With `mean_weight`
-    the loss is this times the mean over the target tokens: each has the weight of its span times
-    mean_weight / number of target tokens. A sequence with negative weights is unlearned. Sequences
-    of one `group` are in the same update; "" is no group.
+    Without a prompt the spans are plain text, and no chat template is applied. reference_prompt:
+    what a reference model reads instead; None: the prompt. With `mean_weight` the loss is this
+    times the mean over the target tokens: each has the weight of its span times mean_weight /
+    number of target tokens. A sequence with negative weights is unlearned. Sequences of one `group`
+    are in the same update; "" is no group.
     """
 
     id: str
     prompt: tuple[Message, ...]
     spans: tuple[TargetSpan, ...]
+    reference_prompt: tuple[Message, ...] | None = None
     mean_weight: float | None = None
     group: str = ""

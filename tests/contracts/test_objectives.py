@@ -43,9 +43,13 @@ OBJECTIVE = Objective(
 )
 """
 # The same on what the model itself writes: on-policy, half of the sequences.
-ON_POLICY_FILE = USER_FILE.replace("skewed_reverse_kl", "on_policy").replace(
-    "compute_loss=compute_loss,",
-    "compute_loss=compute_loss, get_sampled_fraction=lambda options, progress: 0.5,",
+ON_POLICY_FILE = (
+    USER_FILE.replace("skewed_reverse_kl", "on_policy")
+    .replace(
+        "compute_loss=compute_loss,",
+        "compute_loss=compute_loss, plan_rollouts=lambda options, progress, state: Rollouts(0.5),",
+    )
+    .replace("import Objective", "import Objective, Rollouts")
 )
 FILES = {"user_file": USER_FILE, "on_policy_file": ON_POLICY_FILE}
 ROWS = [
@@ -189,10 +193,10 @@ def test_prompt_tokens_have_no_gradient(ref, models):
     assert torch.equal(trained, expected)
 
 
-# Most are pure functions. The schedule of `interpolated_kl` needs the loss of all processes.
-@pytest.mark.parametrize("name", ["interpolated_kl", "on_policy_file"])
-def test_several_processes_load_the_same_objective(name, models, tmp_path):
-    ref = write_objective(name, tmp_path)
+# Most are pure functions. Here the schedule needs the loss of all processes, and the rollouts are
+# those of one process.
+def test_several_processes_load_the_same_objective(models, tmp_path):
+    ref = VariantRef.model_validate({"name": "interpolated_kl", "on_policy": 0.5})
     train(models, tmp_path / "one", ref)
     log = train(models, tmp_path / "two", ref, runtime=RuntimeOptions(num_processes=2))
     assert log.n_processes == 2

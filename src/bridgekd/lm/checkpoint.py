@@ -25,8 +25,9 @@ METRICS_FILE = "training_log.jsonl"
 class CheckpointState(BaseModel):
     """The progress of the training with this `identity`; `seconds` covers all attempts.
 
-    objective_state: what the objective's schedule keeps. The last three fields say how an update is
-    split into micro-batches. They change when memory runs out.
+    objective_state: what the objective's schedule keeps. The rollouts are those of this process;
+    complete ones are neither empty nor cut off. The last three fields say how an update is split
+    into micro-batches. They change when memory runs out.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
@@ -37,6 +38,10 @@ class CheckpointState(BaseModel):
     validations: list[tuple[int, float]] = Field(default_factory=list)
     seconds: float = 0.0
     objective_state: dict[str, float] = Field(default_factory=dict)
+    n_rollouts: int = 0
+    n_rollout_tokens: int = 0
+    n_complete_rollouts: int = 0
+    n_rollouts_since_complete: int = 0
     micro_tokens: int | None = None
     n_halvings: int = 0
     gradient_checkpointing: bool = False
@@ -75,15 +80,20 @@ def finish_checkpoint(resume_dir: Path, state: CheckpointState, log: Path) -> No
     for file in (path for path in folder.iterdir() if path.is_file()):
         with open(file, "rb") as stream:
             os.fsync(stream.fileno())
-    partial = folder / f"{STATE_FILE}.writing"
-    with open(partial, "w", encoding="utf-8") as stream:
-        stream.write(state.model_dump_json())
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, folder / STATE_FILE)
+    write_durably(folder / STATE_FILE, state.model_dump_json())
     kept = {folder, get_best_folder(resume_dir, state.best_update)}
     for old in {*resume_dir.glob("checkpoint-*"), *resume_dir.glob("best-*")} - kept:
         shutil.rmtree(old)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a file that is complete if it exists, also after a power failure."""
+    partial = path.with_name(f"{path.name}.writing")
+    with open(partial, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)
 
 
 def find_latest_checkpoint(resume_dir: Path, identity: str) -> tuple[Path, CheckpointState] | None:

@@ -6,11 +6,12 @@ an objective, differs between divergences, so equal learning rates are not equal
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridgekd.lm.objectives import Objective, Schedule, TokenBatch
+from bridgekd.lm.objectives import Objective, Rollouts, Schedule, TokenBatch
 from bridgekd.lm.objectives.nll import compute_nll
 
 if TYPE_CHECKING:
@@ -20,14 +21,24 @@ if TYPE_CHECKING:
 Divergence = Callable[["Tensor", "Tensor", Any, Mapping[str, float]], "Tensor"]
 
 
-class DivergenceOptions(BaseModel):
-    """weight: of the divergence; the negative log-likelihood has the rest. temperature: of both
-    distributions, without the factor temperature^2 of Hinton et al. 2015 (arXiv 1503.02531), which
-    is our reading. top_k: compare only the k likeliest tokens of the reference model, and all
-    others as one.
+class OnPolicyOptions(BaseModel):
+    """on_policy: the fraction of the training rows whose target the trained model samples itself,
+    at `sampling_temperature`. updates_per_wave: sample the targets of so many updates at one time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    on_policy: float = Field(0.0, ge=0, le=1)
+    updates_per_wave: int = Field(1, ge=1)
+    sampling_temperature: float = Field(1.0, gt=0, le=1000)
+
+
+class DivergenceOptions(OnPolicyOptions):
+    """weight: of the divergence; the negative log-likelihood has the rest. temperature: of both
+    distributions, without the factor temperature^2 of Hinton et al. 2015 (arXiv 1503.02531), which
+    is our reading. top_k: compare only the k likeliest tokens of the reference model, and all
+    others as one. A target that the trained model samples has no likelihood term.
+    """
 
     weight: float = Field(1.0, ge=0, le=1)
     temperature: float = Field(1.0, gt=0, le=1000)
@@ -43,8 +54,12 @@ def build_objective(
     paper: str,
     options: type[DivergenceOptions] = DivergenceOptions,
     schedule: Schedule | None = None,
+    plan: Callable[[Any, float, Mapping[str, float]], Rollouts | None] | None = None,
 ) -> Objective:
-    """Return (1 - weight) * NLL + weight * divergence as an objective."""
+    """Return (1 - weight) * NLL + weight * divergence as an objective.
+
+    plan: which targets are rollouts, by default those of the options.
+    """
 
     def compute_loss(batch: TokenBatch, options: DivergenceOptions) -> "Tensor":
         import torch
@@ -52,10 +67,13 @@ def build_objective(
         log_q, log_p = compute_log_probs(batch, options.temperature)
         if options.top_k is not None and options.top_k < log_p.shape[1]:
             log_q, log_p = keep_top_tokens(log_q, log_p, options.top_k)
-        mask = batch.weights if batch.reference_mask is None else batch.reference_mask
-        weights = mask if mask is batch.weights else batch.weights * mask
-        loss = options.weight * torch.dot(compute(log_q, log_p, options, batch.state), weights)
-        return loss if options.weight == 1 else loss + (1 - options.weight) * compute_nll(batch)
+        divergence = compute(log_q, log_p, options, batch.state)
+        loss = options.weight * torch.dot(divergence, mask_weights(batch))
+        if options.weight == 1:
+            return loss
+        if batch.is_rollout is not None:  # a model learns no likelihood from its own texts
+            batch = replace(batch, weights=batch.weights * ~batch.is_rollout)
+        return loss + (1 - options.weight) * compute_nll(batch)
 
     return Objective(
         name=name,
@@ -66,8 +84,24 @@ def build_objective(
         needs_reference_model=True,
         compute_loss=compute_loss,
         is_sum_over_tokens=True,
+        plan_rollouts=plan or plan_rollouts,
         schedule=schedule,
     )
+
+
+def plan_rollouts(
+    options: OnPolicyOptions, progress: float, state: Mapping[str, float]
+) -> Rollouts | None:
+    """Return the rollouts of the options; None if all targets are given."""
+    if not options.on_policy:
+        return None
+    return Rollouts(options.on_policy, options.updates_per_wave, options.sampling_temperature)
+
+
+def mask_weights(batch: TokenBatch) -> "Tensor":
+    """Return the weights [m], 0 for a token that the reference model writes otherwise."""
+    mask = batch.reference_mask
+    return batch.weights if mask is None else batch.weights * mask
 
 
 def compute_log_probs(batch: TokenBatch, temperature: float) -> tuple["Tensor", "Tensor"]:

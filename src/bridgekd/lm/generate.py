@@ -147,12 +147,18 @@ def generate_ids(
 
 
 def sample_ids(
-    local: LocalModel, rows: Sequence[PromptRow], max_new_tokens: int, stop_ids: Sequence[int]
+    local: LocalModel,
+    rows: Sequence[PromptRow],
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    temperature: float = 1.0,
 ) -> list[list[int]]:
-    """Return one sample at temperature 1 for each row, without the token that ended it."""
+    """Return one sample for each row, without the token that ended it."""
     max_length = max((len(row.ids) for row in rows), default=0)
     size = choose_generation_batch(local, max_length, max_new_tokens)
-    return _generate_ids(local, rows, _GenerationSpec(max_new_tokens, stop_ids, None, 1.0), size)
+    return _generate_ids(
+        local, rows, _GenerationSpec(max_new_tokens, stop_ids, None, temperature), size
+    )
 
 
 def _generate_rows(

@@ -5,7 +5,7 @@ models must split a target into the same tokens.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,7 +44,8 @@ class ReferenceModel:
         """Return row `index`, which may have a sampled target, with the prompt of this model."""
         prompt = tuple(self.prompts[index])
         weights = (0.0,) * len(prompt) + row.weights[row.n_prompt :]
-        converted = TokenizedSequence(prompt + row.ids[row.n_prompt :], weights, len(prompt))
+        ids = prompt + row.ids[row.n_prompt :]
+        converted = replace(row, ids=ids, weights=weights, n_prompt=len(prompt))
         limit = get_max_positions(self.local) or len(converted.ids)
         if len(converted.ids) <= limit:
             return converted
@@ -66,6 +67,12 @@ class ReferenceModel:
             )
 
         return compute_logits
+
+    def list_shared_ids(self) -> frozenset[int]:
+        """Return the tokens that both models know."""
+        if self.shared_ids is None:
+            return frozenset(range(self.n_shared))
+        return frozenset(self.shared_ids.tolist())
 
     def mask_targets(self, targets: Tensor) -> Tensor | None:
         """Return 0 for targets [m] that this model writes otherwise, else 1; None if all are 1."""
@@ -94,7 +101,7 @@ def load_reference(
     ends = [find_turn_end_id(tokenizer) for tokenizer in (ours, theirs)]
     return ReferenceModel(
         local,
-        tokenize_prompts(theirs, [row.prompt for row in rows]),
+        tokenize_prompts(theirs, [row.reference_prompt or row.prompt for row in rows]),
         len(shared),
         None if is_prefix else torch.tensor(shared, device=trained.device),
         None if ends[0] == ends[1] and ends[0] in shared else ends[0],

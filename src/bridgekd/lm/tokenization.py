@@ -7,7 +7,7 @@ inference sees the prompt tokens of the training. Control tokens come from the c
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -42,11 +42,15 @@ _DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 
 @dataclass(frozen=True, slots=True)
 class TokenizedSequence:
-    """A training sequence: weights[i] is the loss weight of ids[i], 0 for the first `n_prompt`."""
+    """A training sequence: weights[i] is the loss weight of ids[i], 0 for the first `n_prompt`.
+
+    is_rollout: whether the model that is trained wrote the target itself.
+    """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     n_prompt: int
+    is_rollout: bool = False
 
 
 def tokenize_sequences(
@@ -91,10 +95,11 @@ def truncate_prompt(
     if excess >= row.n_prompt - start:
         return None
     kept = slice(start + excess, None)
-    return TokenizedSequence(
-        row.ids[:start] + row.ids[kept],
-        row.weights[:start] + row.weights[kept],
-        row.n_prompt - excess,
+    return replace(
+        row,
+        ids=row.ids[:start] + row.ids[kept],
+        weights=row.weights[:start] + row.weights[kept],
+        n_prompt=row.n_prompt - excess,
     )
 
 

@@ -19,13 +19,13 @@ from bridgekd.lm.callbacks import TrainingMonitor
 from bridgekd.lm.chunked_loss import compute_chunked_loss, split_targets
 from bridgekd.lm.collate import batch_by_max_tokens, batch_packed_rows
 from bridgekd.lm.forward import compute_states_at
-from bridgekd.lm.generate import PromptRow, sample_ids
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.memory import free_device_memory, get_out_of_memory_reason
 from bridgekd.lm.objectives import OBJECTIVES, Objective, TokenBatch
 from bridgekd.lm.packing import separate_rows
 from bridgekd.lm.reference_model import ReferenceModel
-from bridgekd.lm.tokenization import TokenizedSequence, find_stop_ids, find_turn_end_id
+from bridgekd.lm.rollouts import RolloutSampler
+from bridgekd.lm.tokenization import TokenizedSequence
 from bridgekd.lm.update_schedule import (
     MicroBatch,
     UpdateSchedule,
@@ -33,7 +33,6 @@ from bridgekd.lm.update_schedule import (
     pack_batch,
     pad_batch,
 )
-from bridgekd.rng import make_rng
 from bridgekd.variants import VariantSettings
 
 TINY = torch.finfo(torch.float32).tiny
@@ -72,9 +71,13 @@ class UpdateTrainer(Trainer):
         if self.objective.schedule is not None and not monitor.checkpoint_state.objective_state:
             start = self.objective.schedule.start(self.options)
             monitor.checkpoint_state.objective_state = dict(start)
-        self.padding_free, self.seed = padding_free, seed
+        self.padding_free = padding_free
         self.models = [local] if reference is None else [local, reference.local]
-        self.max_sampled_tokens = max_sampled_tokens
+        self.sampler = RolloutSampler(
+            local, rows, schedule, seed=seed, max_new_tokens=max_sampled_tokens,
+            folder=monitor.job.resume_dir, process=self.accelerator.process_index,
+            shared_ids=None if reference is None else reference.list_shared_ids(),
+        )  # fmt: skip
 
     def training_step(
         self, model: Any, inputs: Mapping[str, object], num_items_in_batch: Any = None
@@ -96,19 +99,13 @@ class UpdateTrainer(Trainer):
             self._halve_micro_batch(rows, reason)
 
     def _prepare_rows(self, shard: UpdateShard) -> list[TokenizedSequence]:
-        """Return the rows of a shard. An on-policy objective replaces targets by samples."""
-        rows = [self.rows[i] for i in shard.rows]
-        get_fraction = self.objective.get_sampled_fraction
-        if get_fraction is None:
-            return rows
-        return sample_targets(
-            self.local,
-            rows,
-            [f"update {self.state.global_step} row {i}" for i in shard.rows],
-            fraction=get_fraction(self.options, self._get_progress()),
-            seed=self.seed,
-            max_new_tokens=self.max_sampled_tokens,
-        )
+        """Return the rows of a shard. An on-policy objective replaces targets by rollouts."""
+        state, plan = self.monitor.checkpoint_state, self.objective.plan_rollouts
+        if plan is not None:
+            rollouts = plan(self.options, self._get_progress(), state.objective_state)
+            if rollouts is not None:
+                return self.sampler.prepare_rows(self.state.global_step, rollouts, state)
+        return [self.rows[i] for i in shard.rows]
 
     def _get_progress(self) -> float:
         return self.state.global_step / self.state.max_steps
@@ -183,8 +180,8 @@ class UpdateTrainer(Trainer):
                 logits, batch.targets[chunk], batch.weights[chunk],
                 batch.sequence_ids[chunk] - batch.sequence_ids[chunk][:1],
                 None if compute_reference is None else compute_reference(chunk),
-                shared_ids, None if mask is None else mask[chunk], self._get_progress(),
-                self.monitor.checkpoint_state.objective_state,
+                shared_ids, None if mask is None else mask[chunk], batch.is_rollout[chunk],
+                self._get_progress(), self.monitor.checkpoint_state.objective_state,
             )  # fmt: skip
             return self.objective.compute_loss(tokens, self.options)
 
@@ -245,40 +242,3 @@ class UpdateTrainer(Trainer):
 def _unwrap_single(items: list[UpdateShard]) -> dict[str, UpdateShard]:
     (item,) = items
     return {"shard": item}
-
-
-def sample_targets(
-    local: LocalModel,
-    rows: Sequence[TokenizedSequence],
-    names: Sequence[str],
-    *,
-    fraction: float,
-    seed: int,
-    max_new_tokens: int,
-) -> list[TokenizedSequence]:
-    """Return the rows in order, about `fraction` of them with a target that the model samples.
-
-    names[i] names row i and its update. The random streams of a row depend on its name and the seed
-    only, so batches, processes and resumed runs change nothing. The tokens of a sampled target
-    share the total weight of the row's own target, so the weight of an update does not change. A
-    row without a prompt keeps its own target.
-    """
-    selected = [
-        i
-        for i, (row, name) in enumerate(zip(rows, names, strict=True))
-        if row.n_prompt and make_rng(seed, f"choose {name}").random() < fraction
-    ]
-    prompts = [
-        PromptRow(rows[i].ids[: rows[i].n_prompt], seed, f"sample {names[i]}") for i in selected
-    ]
-    stop_ids = find_stop_ids(local.tokenizer, local.model)
-    samples = sample_ids(local, prompts, max_new_tokens, stop_ids)
-    result = list(rows)
-    for i, prompt, target in zip(selected, prompts, samples, strict=True):
-        if len(target) < max_new_tokens:
-            target = [*target, find_turn_end_id(local.tokenizer)]
-        weight = sum(rows[i].weights) / len(target)
-        n_prompt = rows[i].n_prompt
-        weights = (0.0,) * n_prompt + (weight,) * len(target)
-        result[i] = TokenizedSequence((*prompt.ids, *target), weights, n_prompt)
-    return result

@@ -74,7 +74,9 @@ class TrainingLog(BaseModel):
     update whose weights were saved. `seconds` covers all attempts of a training that resumed at
     update `resumed_at`; `tokens_per_s` covers the last attempt only. `micro_tokens` and
     `gradient_checkpointing` are the final values. `n_halvings` counts how often memory ran out.
-    `max_target_tokens` is the length of the longest target.
+    `max_target_tokens` is the length of the longest target. Of the `n_rollouts` targets that the
+    model wrote itself, with `n_rollout_tokens`, `n_complete_rollouts` are neither empty nor cut
+    off; each process counts its own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -96,3 +98,6 @@ class TrainingLog(BaseModel):
     padding_free: bool
     n_processes: int
     max_target_tokens: int = 0
+    n_rollouts: int = 0
+    n_rollout_tokens: int = 0
+    n_complete_rollouts: int = 0

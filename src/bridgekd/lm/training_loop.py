@@ -44,6 +44,10 @@ from bridgekd.rng import make_rng
 
 MAX_GRAD_NORM = 1.0
 MAX_LOG_LINES = 100  # about this number of lines in the training log
+_LOGGED_STATE = {
+    "micro_tokens", "n_halvings", "gradient_checkpointing", "n_rollouts", "n_rollout_tokens",
+    "n_complete_rollouts",
+}  # fmt: skip
 LR_SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
 
@@ -123,7 +127,7 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
         padding_free=trainer.padding_free,
         n_processes=n_processes,
         max_target_tokens=longest_target,
-        **state.model_dump(include={"micro_tokens", "n_halvings", "gradient_checkpointing"}),
+        **state.model_dump(include=_LOGGED_STATE),
     )
 
 
@@ -207,6 +211,8 @@ def _save_best(local: LocalModel, job: TrainingJob, state: CheckpointState) -> N
         shutil.copytree(best, job.output_dir, dirs_exist_ok=True)
     for folder in [*job.resume_dir.glob("checkpoint-*"), *job.resume_dir.glob("best-*")]:
         shutil.rmtree(folder)
+    for file in job.resume_dir.glob("rollouts-*"):
+        file.unlink()
 
 
 def _choose_device(job: TrainingJob, arguments: TrainingArguments) -> str:

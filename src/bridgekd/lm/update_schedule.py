@@ -36,7 +36,7 @@ class MicroBatch:
     ids: [n, width]. mask: [n, width]; None for packed rows. position_ids: [1, width]; None for
     padded rows. cu_seq_lens: [n + 1] int32, where packed rows start and end; None for padded rows.
     The logits at `positions` of the flattened ids predict `targets` with `weights`, all [m].
-    sequence_ids: [m], the row of each target.
+    sequence_ids: [m], the row of each target. is_rollout: [m], whether the model wrote it itself.
     """
 
     ids: Tensor
@@ -47,6 +47,7 @@ class MicroBatch:
     targets: Tensor
     weights: Tensor
     sequence_ids: Tensor
+    is_rollout: Tensor
 
     @property
     def forward_arguments(self) -> dict[str, object]:
@@ -174,6 +175,7 @@ def _build_batch(
     positions = [c + start for c, start in zip(counted, starts, strict=True)]
     kept = [w[c] for w, c in zip(weights, counted, strict=True)]
     sequence_ids = np.repeat(np.arange(len(rows)), [len(c) for c in counted])
+    is_rollout = np.array([row.is_rollout for row in rows])[sequence_ids]
 
     def to_tensor(array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(ids.device)
@@ -181,5 +183,5 @@ def _build_batch(
     return MicroBatch(
         ids, mask, position_ids, cu_seq_lens, to_tensor(np.concatenate(positions)),
         to_tensor(np.concatenate(targets)), to_tensor(np.concatenate(kept)),
-        to_tensor(sequence_ids),
+        to_tensor(sequence_ids), to_tensor(is_rollout),
     )  # fmt: skip

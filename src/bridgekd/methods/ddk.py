@@ -6,7 +6,11 @@ from pydantic import Field
 
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import build_assistant_arm, teach_assistant
-from bridgekd.methods.distillation import build_distillation_settings, build_forward_kl
+from bridgekd.methods.distillation import (
+    build_distillation_settings,
+    build_forward_kl,
+    check_shared_tokens,
+)
 from bridgekd.recipe import FrozenModel
 from bridgekd.rng import SEED_STEP
 from bridgekd.runs.run import Arm, Run
@@ -39,6 +43,7 @@ def build(run: Run, options: DDKOptions) -> list[Arm]:
     rationales = run.annotate(pool, assistant)
     student = instructed = run.instruct_student()
     objective = build_forward_kl(options.kd_weight, options.kd_temperature)
+    check_shared_tokens(run, objective)
     settings = build_distillation_settings(run, objective)
     mixture = MIXTURES.resolve(VariantRef.model_validate({"name": "gap", "alpha": options.alpha}))
     scoring = ScoreRationalesSettings(n_per_domain=options.n_per_domain, seed=run.recipe.seed)

@@ -1,4 +1,4 @@
-"""Trainings of the student beside its assistant, whose distribution it follows."""
+"""Trainings of the student beside a reference model, whose distribution it follows."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,41 +9,54 @@ from bridgekd.io.sources import get_model_and_revision
 from bridgekd.paths import resolve_path
 from bridgekd.runs.evidence import make_mixed_rationales
 from bridgekd.runs.run import Run
-from bridgekd.stages.train import TrainSettings, build_student_settings, train_student
+from bridgekd.stages.train import (
+    ReferenceSees,
+    TrainSettings,
+    build_student_settings,
+    train_student,
+)
 from bridgekd.variants import VariantRef
 
 
-def train_beside_assistant(
+def train_beside_reference(
     run: Run,
     pool: Artifact,
     student: Artifact,
     rationales: Sequence[Artifact],
-    assistant: Artifact,
+    reference: Artifact,
     objective: VariantRef,
+    sees: ReferenceSees = "question",
 ) -> Artifact:
-    """Return the student trained on rationales with an objective whose reference is the assistant.
+    """Return the student trained on rationales with an objective that has this reference model.
 
-    An epoch is as long as the pool, as in `Run.train_student`.
+    sees: whether the reference model reads a rationale beside its question. An epoch is as long as
+    the pool, as in `Run.train_student`. Raises InputError, before anything is paid, if the
+    reference is the assistant and the two models have other tokens.
     """
-    settings = build_distillation_settings(run, objective)
+    if reference != student:
+        check_shared_tokens(run, objective)
+    settings = build_distillation_settings(run, objective, sees)
     rows = make_mixed_rationales(run, pool, student, rationales)
     return run.make(
-        train_student, settings, student, pool, rows, epoch_pool=pool, reference=assistant
+        train_student, settings, student, pool, rows, epoch_pool=pool, reference=reference
     )
 
 
-def build_distillation_settings(run: Run, objective: VariantRef) -> TrainSettings:
-    """Return the settings of such a training. The objective's file is relative to the recipe.
-
-    Raises InputError, before anything is paid, if the two models have other tokens.
-    """
+def check_shared_tokens(run: Run, objective: VariantRef) -> None:
+    """Raise InputError if student and assistant have other tokens."""
     if find_spec("torch") is not None:  # a plan works without it
         models = (get_model_and_revision(model) for model in (run.student, run.assistant))
         lm.check_shared_vocabulary(*models, objective.name or str(objective.file))
+
+
+def build_distillation_settings(
+    run: Run, objective: VariantRef, sees: ReferenceSees = "question"
+) -> TrainSettings:
+    """Return the settings of such a training. The objective's file is relative to the recipe."""
     if objective.file is not None:
         file = str(resolve_path(run.folder, objective.file))
         objective = objective.model_copy(update={"file": file})
-    return build_student_settings(run.recipe, objective=objective)
+    return build_student_settings(run.recipe, objective=objective, reference_sees=sees)
 
 
 def build_forward_kl(weight: float, temperature: float) -> VariantRef:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import build_assistant_arm, teach_assistant
-from bridgekd.methods.distillation import build_forward_kl, train_beside_assistant
+from bridgekd.methods.distillation import build_forward_kl, train_beside_reference
 from bridgekd.recipe import FrozenModel
 from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.annotate import build_sample_settings, sample_rationales
@@ -34,7 +34,7 @@ def build(run: Run, options: MentorKDOptions) -> list[Arm]:
     rationales = run.select_rationales(pool, [*purchased, sampled], assistant)
     instructed = run.instruct_student()
     objective = build_forward_kl(options.kd_weight, options.kd_temperature)
-    student = train_beside_assistant(run, pool, instructed, rationales, assistant, objective)
+    student = train_beside_reference(run, pool, instructed, rationales, assistant, objective)
     return [
         build_assistant_arm(assistant, "random", "random selection"),
         *run.build_start_arms(instructed),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from bridgekd.io.artifact_store import Artifact, Planned
+from bridgekd.lm.objectives import estimate_rollout_fraction
 from bridgekd.prompts import ANSWER_PREFIX, render_question
 from bridgekd.recipe import LoraOptions, Role, TrainOptions, resolve_count
 from bridgekd.records import Example
@@ -124,10 +125,12 @@ class WorkCounter:
         yield replace(training, n_updates=n_updates, train=train, lora=settings.lora)
         if "reference" in planned.inputs:  # the reference model reads every sequence
             yield self._make(planned, WorkKind.SCORING, n_rows, "reference")
+        uses_cot = settings.prompt_mode == "cot"
+        if n_texts := round(n_rows * estimate_rollout_fraction(settings.objective)):
+            yield self._make(planned, WorkKind.GENERATION, n_texts, has_rationale=uses_cot)
         if "instructions" in planned.inputs or train.holdout_size is not None:
             return
         if n_texts := train.n_evaluations * self._data.n_validation:
-            uses_cot = settings.prompt_mode == "cot"
             yield self._make(planned, WorkKind.GENERATION, n_texts, has_rationale=uses_cot)
 
     def _count_generation(self, planned: Planned) -> Workload:

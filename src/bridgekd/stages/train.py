@@ -6,6 +6,7 @@ objective: what is minimized on the target tokens.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -19,7 +20,12 @@ from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
-from bridgekd.prompts import build_answer_target, format_answer, render_answer_prompt
+from bridgekd.prompts import (
+    add_solution,
+    build_answer_target,
+    format_answer,
+    render_answer_prompt,
+)
 from bridgekd.recipe import (
     CountOrPercent,
     FrozenModel,
@@ -48,18 +54,21 @@ from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
 Half = Literal[0, 1]
+ReferenceSees = Literal["question", "rationale"]
 HALVES: tuple[Half, Half] = (0, 1)
 
 
 class _SparseModel(FrozenModel):
-    """Settings without the optional keys that are None: other trainings keep their fingerprint."""
+    """Settings without the optional keys that have their default: without these keys a training
+    keeps its fingerprint.
+    """
 
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
 
     @model_serializer(mode="wrap")
-    def _omit_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        values: dict[str, object] = serialize(self)
-        return {k: v for k, v in values.items() if v is not None or k not in self.OPTIONAL}
+    def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        defaults = [(key, type(self).model_fields[key].default) for key in self.OPTIONAL]
+        return {k: v for k, v in serialize(self).items() if (k, v) not in defaults}
 
 
 class AnswerRows(_SparseModel):
@@ -97,8 +106,9 @@ RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(disc
 
 class TrainSettings(_SparseModel):
     """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
-    a training on instructions, which answers no question. part: the beginning and end of this
-    training as fractions of one that has several parts; None: all of it.
+    a training on instructions, which answers no question. reference_sees: what the prompt of a
+    reference model has beside the question: nothing, or the rationale of the row, too. part: the
+    beginning and end of this training as fractions of one that has several parts; None: all of it.
     """
 
     role: Role
@@ -108,9 +118,10 @@ class TrainSettings(_SparseModel):
     lora: LoraOptions | None
     max_new_tokens: TokenLimit
     seed: int
+    reference_sees: ReferenceSees = "question"
     part: tuple[float, float] | None = None
 
-    OPTIONAL = ("part",)
+    OPTIONAL = ("reference_sees", "part")
 
     def compute_n_updates(self, n_reference: int) -> int:
         """Return the updates of this training, at least one. The parts of a training have together
@@ -163,14 +174,18 @@ def build_instruct_settings(recipe: Recipe) -> TrainSettings:
 
 
 def build_student_settings(
-    recipe: Recipe, rows: RowSettings | None = None, objective: VariantRef = NLL
+    recipe: Recipe,
+    rows: RowSettings | None = None,
+    objective: VariantRef = NLL,
+    reference_sees: ReferenceSees = "question",
 ) -> TrainSettings:
     """Return a training of the student, by default on rationales in the recipe's target format."""
     student = recipe.student
     rows = rows or RationaleRows(
         target_format=student.target_format, answer_weight=student.answer_weight
     )
-    return _build_settings(recipe, "student", rows, student.train, objective)
+    settings = _build_settings(recipe, "student", rows, student.train, objective)
+    return settings.model_copy(update={"reference_sees": reference_sees})
 
 
 def _build_settings(
@@ -309,7 +324,13 @@ def _build_rows(
         return signed
     if isinstance(rows, RationaleRows):
         examples = build_training_examples(pool, rationales, rows.target_format)
-        return [build_training_sequence(e, rows.answer_weight) for e in examples]
+        sequences = [build_training_sequence(e, rows.answer_weight) for e in examples]
+        if settings.reference_sees == "question":
+            return sequences
+        return [
+            replace(s, reference_prompt=add_solution(s.prompt, "".join(t.text for t in s.spans)))
+            for s in sequences
+        ]
     return [
         TrainingSequence(
             e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)

@@ -18,6 +18,7 @@ from bridgekd.recipe import TeacherOptions
 DECREASE = 0.9
 SENDS_TO_RECOVER = 40
 FIRST_WINDOW_S = 1.0
+MIN_ELAPSED_S = 0.01
 
 
 class Throttle:
@@ -38,6 +39,7 @@ class Throttle:
         """Wait until a request may be sent; yield that time. The request is open inside."""
         async with self._slots:
             yield await self._wait_for_turn(n_tokens)
+            self._adaptive.record_end()
 
     def refund_tokens(self, n_tokens: int) -> None:
         """Return the part of the user's token limit that a request did not use."""
@@ -69,7 +71,9 @@ class AdaptiveLimiter:
     """Decides when the next request may be sent, from the server's HTTP 429 responses.
 
     Nothing is delayed until the first HTTP 429. The first limit is the number of requests in the
-    second before it: too high is better than too low, because a rejected request costs no time.
+    second before it, or the rate of those that have ended by then, if that is higher: one early
+    HTTP 429 by chance must not slow a purchase down. Too high is better than too low, because a
+    rejected request costs no time.
     """
 
     def __init__(self) -> None:
@@ -78,7 +82,9 @@ class AdaptiveLimiter:
         self._was_delayed = False
         self._next_at = -math.inf
         self._lowered_at = -math.inf
-        self._recent: deque[float] = deque()  # until the first HTTP 429
+        self._recent: deque[float] = deque()  # until the first HTTP 429, as the next two
+        self._started_at = math.inf
+        self._n_ended = 0
 
     @property
     def rate(self) -> float:
@@ -95,6 +101,7 @@ class AdaptiveLimiter:
     def record_sent(self, now: float) -> None:
         """Count a request that was sent; a retry is a request too."""
         if self._limit == math.inf:
+            self._started_at = min(self._started_at, now)
             self._recent.append(now)
             while self._recent[0] < now - FIRST_WINDOW_S:
                 self._recent.popleft()
@@ -106,12 +113,17 @@ class AdaptiveLimiter:
         # Half a gap of credit compensates timers that fire late.
         self._next_at = max(self._next_at, now - gap_s / 2) + gap_s
 
+    def record_end(self) -> None:
+        """Count a request that has ended without HTTP 429, or after the first limit was set."""
+        self._n_ended += 1
+
     def record_rate_limit(self, sent_at: float, now: float) -> None:
         """Lower the rate after HTTP 429 for a request that was sent at `sent_at`."""
         # A request that was sent before the last decrease does not test the new rate.
         if sent_at < self._lowered_at:
             return
-        first_limit = max(1.0, len(self._recent) / FIRST_WINDOW_S)
+        ended_per_s = self._n_ended / max(now - self._started_at, MIN_ELAPSED_S)
+        first_limit = max(1.0, len(self._recent) / FIRST_WINDOW_S, ended_per_s)
         self._limit = first_limit if self._limit == math.inf else self.rate
         self._lowered_at, self._n_sent = now, 0
 

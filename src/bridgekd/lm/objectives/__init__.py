@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from bridgekd.variants import Registry
+from bridgekd.variants import Registry, VariantSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,8 @@ class TokenBatch:
     gradients; None for an objective that needs none.
     shared_ids [n_shared]: the tokens that both models know; None if they are the first n_shared.
     reference_mask [m]: 0 for a token that the reference model writes otherwise, else 1; None if all
-    are 1. progress: the fraction of all updates that are done, in [0, 1). state: what the
+    are 1. is_rollout [m] bool: whether the trained model wrote the target itself; None: nowhere.
+    progress: the fraction of all updates that are done, in [0, 1). state: what the
     objective's schedule keeps from update to update.
     """
 
@@ -43,6 +44,7 @@ class TokenBatch:
     reference_logits: "Tensor | None" = None
     shared_ids: "Tensor | None" = None
     reference_mask: "Tensor | None" = None
+    is_rollout: "Tensor | None" = None
     progress: float = 0.0
     state: Mapping[str, float] = field(default_factory=dict)
 
@@ -56,6 +58,18 @@ class TokenBatch:
         if self.shared_ids is not None:
             return self.logits[:, self.shared_ids]
         return self.logits[:, : self.reference_logits.shape[1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """Which targets the trained model samples itself: `fraction` of the rows of a wave.
+
+    A wave is `updates_per_wave` updates, whose rollouts are sampled at one time.
+    """
+
+    fraction: float
+    updates_per_wave: int = 1
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +93,8 @@ class Objective:
     of a second model, which must have the vocabulary of the trained one. `is_sum_over_tokens`:
     whether the loss of a token needs no other token of its sequence. Then a long sequence is split
     into parts, whose logits take less memory.
-    `get_sampled_fraction(options, progress)`: the fraction of an update's sequences whose targets
-    the trained model samples itself (on-policy distillation, arXiv 2306.13649); None: none.
+    `plan_rollouts(options, progress, state)`: which targets the trained model samples itself
+    (on-policy distillation, arXiv 2306.13649); None if it never does.
     schedule: None for an objective without a state.
     """
 
@@ -92,8 +106,18 @@ class Objective:
     needs_reference_model: bool
     compute_loss: "Callable[[TokenBatch, Any], Tensor]"
     is_sum_over_tokens: bool = False
-    get_sampled_fraction: Callable[[Any, float], float] | None = None
+    plan_rollouts: Callable[[Any, float, Mapping[str, float]], Rollouts | None] | None = None
     schedule: Schedule | None = None
+
+
+def estimate_rollout_fraction(settings: VariantSettings) -> float:
+    """Return the fraction of targets that the trained model samples, at the start of a training."""
+    objective, options = OBJECTIVES.load(settings), OBJECTIVES.parse_options(settings)
+    if objective.plan_rollouts is None:
+        return 0.0
+    state = {} if objective.schedule is None else objective.schedule.start(options)
+    rollouts = objective.plan_rollouts(options, 0.0, state)
+    return 0.0 if rollouts is None else rollouts.fraction
 
 
 OBJECTIVES: Registry[Objective] = Registry(

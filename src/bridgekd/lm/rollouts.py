@@ -1,0 +1,160 @@
+"""Rollouts: targets that the trained model writes itself during its training (on-policy).
+
+A *wave* is all rollouts of `updates_per_wave` updates. They are sampled at one time, with the
+weights before the first of these updates: larger waves generate faster and are less on-policy. A
+wave of several updates is on disk before its first update, so a training that resumes inside it has
+the same targets. A wave of one update needs no file: the same weights write the same texts.
+"""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from bridgekd.errors import InputError
+from bridgekd.lm.checkpoint import CheckpointState, write_durably
+from bridgekd.lm.generate import PromptRow, sample_ids
+from bridgekd.lm.load import LocalModel
+from bridgekd.lm.objectives import Rollouts
+from bridgekd.lm.tokenization import TokenizedSequence, find_stop_ids, find_turn_end_id
+from bridgekd.lm.update_schedule import UpdateSchedule
+from bridgekd.rng import make_rng
+
+MIN_ROLLOUTS = 64  # without a complete text, that end a training
+Place = tuple[int, int]  # (update, position in the update)
+
+
+class StoredWave(BaseModel):
+    """The new tokens of every sampled place of one wave and one process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    identity: str
+    places: tuple[Place, ...]
+    targets: tuple[tuple[int, ...], ...]
+
+
+class RolloutSampler:
+    """Replaces targets of a training by the model's own.
+
+    max_new_tokens: of a rollout. shared_ids: the tokens that the reference model knows, too; a
+    rollout is cut off before any other. The random streams of a rollout depend on the seed and its
+    place only, so batches, processes and resumed trainings change nothing. Waves are in `folder`.
+    """
+
+    def __init__(
+        self,
+        local: LocalModel,
+        rows: Sequence[TokenizedSequence],
+        schedule: UpdateSchedule,
+        *,
+        seed: int,
+        max_new_tokens: int,
+        folder: Path,
+        process: int = 0,
+        shared_ids: frozenset[int] | None = None,
+    ) -> None:
+        self.local, self.rows, self.schedule = local, rows, schedule
+        self.seed, self.max_new_tokens = seed, max_new_tokens
+        self.folder, self.process, self.shared_ids = folder, process, shared_ids
+        self.stop_ids = find_stop_ids(local.tokenizer, local.model)
+        self.turn_end = find_turn_end_id(local.tokenizer)
+        self._wave: int | None = None
+        self._targets: dict[Place, tuple[int, ...]] = {}
+
+    def prepare_rows(
+        self, update: int, rollouts: Rollouts, state: CheckpointState
+    ) -> list[TokenizedSequence]:
+        """Return the rows of this process in one update, some with a target of the model's own.
+
+        At the first update of a wave all its rollouts are sampled and counted in `state`. Raises
+        InputError if all targets are rollouts, and none of the last ones is complete.
+        """
+        wave = update // rollouts.updates_per_wave
+        if wave != self._wave:
+            self._start_wave(wave, rollouts, state)
+            if update == wave * rollouts.updates_per_wave:
+                self._count_wave(rollouts, state)
+        numbers = self.schedule.rows[update, self.process :: self.schedule.n_processes].tolist()
+        places = self._list_places(update)
+        return [
+            replace_target(self.rows[i], self._targets[place])
+            if place in self._targets
+            else self.rows[i]
+            for i, place in zip(numbers, places, strict=True)
+        ]
+
+    def _list_places(self, update: int) -> list[Place]:
+        n_rows = self.schedule.rows.shape[1]
+        return [(update, k) for k in range(self.process, n_rows, self.schedule.n_processes)]
+
+    def _start_wave(self, wave: int, rollouts: Rollouts, state: CheckpointState) -> None:
+        n_updates, batch_size = self.schedule.rows.shape
+        first = wave * rollouts.updates_per_wave
+        updates = range(first, min(first + rollouts.updates_per_wave, n_updates))
+        everywhere = [(u, k) for u in updates for k in range(batch_size)]
+        n_sampled = round(rollouts.fraction * len(everywhere))
+        order = make_rng(self.seed, f"choose rollouts {wave}").permutation(len(everywhere))
+        sampled = {everywhere[i] for i in order[:n_sampled].tolist()}
+        own = [p for u in updates for p in self._list_places(u) if p in sampled]
+        # A row without a prompt keeps its own target.
+        places = tuple(p for p in own if self.rows[self.schedule.rows[p]].n_prompt)
+        file = self.folder / f"rollouts-{wave}-{self.process}.json"
+        stored = StoredWave.model_validate_json(file.read_bytes()) if file.is_file() else None
+        if stored is None or (stored.identity, stored.places) != (state.identity, places):
+            targets = tuple(map(self._finish, self._sample(places, rollouts.temperature)))
+            stored = StoredWave(identity=state.identity, places=places, targets=targets)
+            if rollouts.updates_per_wave > 1:
+                write_durably(file, stored.model_dump_json())
+        # The last checkpoint may be in the wave before.
+        for old in self.folder.glob(f"rollouts-*-{self.process}.json"):
+            if int(old.name.split("-")[1]) < wave - 1:
+                old.unlink()
+        self._wave, self._targets = wave, dict(zip(stored.places, stored.targets, strict=True))
+
+    def _sample(self, places: Sequence[Place], temperature: float) -> list[list[int]]:
+        prompts = []
+        for update, position in places:
+            row = self.rows[self.schedule.rows[update, position]]
+            purpose = f"sample update {update} position {position}"
+            prompts.append(PromptRow(row.ids[: row.n_prompt], self.seed, purpose))
+        return sample_ids(self.local, prompts, self.max_new_tokens, self.stop_ids, temperature)
+
+    def _finish(self, target: Sequence[int]) -> tuple[int, ...]:
+        """Return a target with the token that ended it, unless it was cut off."""
+        if self.shared_ids is not None:
+            known = takewhile(self.shared_ids.__contains__, target)
+            if len(cut := tuple(known)) < len(target) and cut:
+                return cut
+        if len(target) == self.max_new_tokens:
+            return tuple(target)
+        return (*target, self.turn_end)
+
+    def _count_wave(self, rollouts: Rollouts, state: CheckpointState) -> None:
+        targets = self._targets.values()
+        n_complete = sum(t[-1] == self.turn_end and len(t) > 1 for t in targets)
+        state.n_rollouts += len(targets)
+        state.n_rollout_tokens += sum(map(len, targets))
+        state.n_complete_rollouts += n_complete
+        state.n_rollouts_since_complete = (
+            0 if n_complete else state.n_rollouts_since_complete + len(targets)
+        )
+        if rollouts.fraction == 1 and state.n_rollouts_since_complete >= MIN_ROLLOUTS:
+            raise InputError(
+                f"The last {state.n_rollouts_since_complete} texts that the model wrote in its "
+                f"training are all empty or cut off at {self.max_new_tokens} tokens, the length of "
+                "the longest rationale. Start from a student that answers, or set on_policy below "
+                "1."
+            )
+
+
+def replace_target(row: TokenizedSequence, target: Sequence[int]) -> TokenizedSequence:
+    """Return the row with another target, whose tokens share the total weight of its own.
+
+    So the weight of an update does not change. That rollouts of different length weigh the same is
+    our reading; GKD (arXiv 2306.13649) divides by all tokens of an update.
+    """
+    weights = (0.0,) * row.n_prompt + (sum(row.weights) / len(target),) * len(target)
+    ids = (*row.ids[: row.n_prompt], *target)
+    return TokenizedSequence(ids, weights, row.n_prompt, is_rollout=True)
