@@ -95,10 +95,15 @@ class UpdateSchedule(Dataset[UpdateShard]):
 
     def __getitem__(self, index: int) -> UpdateShard:
         update, process = divmod(index, self.n_processes)
-        rows = np.array([row for unit in self.updates[update] for row in self.units[unit]])
-        rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
+        rows = self.get_rows(update)
         own = rows[process :: self.n_processes]
         return UpdateShard(tuple(own.tolist()), float(self.weights[rows].sum()))
+
+    def get_rows(self, update: int) -> NDArray[np.int64]:
+        """Return the row numbers of an update, longest first. Process p has every n-th from p."""
+        rows = np.array([row for unit in self.updates[update] for row in self.units[unit]])
+        longest_first: NDArray[np.int64] = rows[np.argsort(-self.lengths[rows], kind="stable")]
+        return longest_first
 
     def count_max_shard_tokens(self) -> int:
         """Return the tokens, padding included, of the largest shard in one micro-batch."""
