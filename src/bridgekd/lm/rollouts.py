@@ -91,7 +91,7 @@ class RolloutSampler:
 
     def _get_row(self, place: Place) -> TokenizedSequence:
         update, position = place
-        return self.rows[self.schedule.get_rows(update)[position]]
+        return self.rows[int(self.schedule.get_rows(update)[position])]
 
     def _start_wave(self, wave: int, rollouts: Rollouts, state: CheckpointState) -> None:
         n_updates = len(self.schedule.updates)
