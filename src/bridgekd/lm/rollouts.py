@@ -76,7 +76,7 @@ class RolloutSampler:
             self._start_wave(wave, rollouts, state)
             if update == wave * rollouts.updates_per_wave:
                 self._count_wave(rollouts, state)
-        numbers = self.schedule.rows[update, self.process :: self.schedule.n_processes].tolist()
+        numbers = self.schedule.get_rows(update)[self.process :: self.schedule.n_processes].tolist()
         places = self._list_places(update)
         return [
             replace_target(self.rows[i], self._targets[place])
@@ -86,20 +86,24 @@ class RolloutSampler:
         ]
 
     def _list_places(self, update: int) -> list[Place]:
-        n_rows = self.schedule.rows.shape[1]
+        n_rows = len(self.schedule.get_rows(update))
         return [(update, k) for k in range(self.process, n_rows, self.schedule.n_processes)]
 
+    def _get_row(self, place: Place) -> TokenizedSequence:
+        update, position = place
+        return self.rows[int(self.schedule.get_rows(update)[position])]
+
     def _start_wave(self, wave: int, rollouts: Rollouts, state: CheckpointState) -> None:
-        n_updates, batch_size = self.schedule.rows.shape
+        n_updates = len(self.schedule.updates)
         first = wave * rollouts.updates_per_wave
         updates = range(first, min(first + rollouts.updates_per_wave, n_updates))
-        everywhere = [(u, k) for u in updates for k in range(batch_size)]
+        everywhere = [(u, k) for u in updates for k in range(len(self.schedule.get_rows(u)))]
         n_sampled = round(rollouts.fraction * len(everywhere))
         order = make_rng(self.seed, f"choose rollouts {wave}").permutation(len(everywhere))
         sampled = {everywhere[i] for i in order[:n_sampled].tolist()}
         own = [p for u in updates for p in self._list_places(u) if p in sampled]
         # A row without a prompt keeps its own target.
-        places = tuple(p for p in own if self.rows[self.schedule.rows[p]].n_prompt)
+        places = tuple(p for p in own if self._get_row(p).n_prompt)
         file = self.folder / f"rollouts-{wave}-{self.process}.json"
         stored = StoredWave.model_validate_json(file.read_bytes()) if file.is_file() else None
         if stored is None or (stored.identity, stored.places) != (state.identity, places):
@@ -116,7 +120,7 @@ class RolloutSampler:
     def _sample(self, places: Sequence[Place], temperature: float) -> list[list[int]]:
         prompts = []
         for update, position in places:
-            row = self.rows[self.schedule.rows[update, position]]
+            row = self._get_row((update, position))
             purpose = f"sample update {update} position {position}"
             prompts.append(PromptRow(row.ids[: row.n_prompt], self.seed, purpose))
         return sample_ids(self.local, prompts, self.max_new_tokens, self.stop_ids, temperature)

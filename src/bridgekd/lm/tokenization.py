@@ -75,6 +75,9 @@ def tokenize_sequences(
             weights += [span.weight] * len(target)
         ids.append(turn_end if row.prompt else text_end)
         weights.append(row.spans[-1].weight if row.spans else 0.0)
+        if row.mean_weight is not None:
+            scale = row.mean_weight / (len(ids) - len(prompt))
+            weights = [scale * weight for weight in weights]
         weights[0] = 0.0
         sequences.append(TokenizedSequence(tuple(ids), tuple(weights), len(prompt)))
     return _limit_losses(tokenizer, rows, sequences)

@@ -117,8 +117,10 @@ class WorkCounter:
         settings, has_rationale = planned.settings, "rationales" in planned.inputs
         assert isinstance(settings, TrainSettings)
         train = settings.train
-        n_updates = train.compute_n_updates(max(1, self._count_epoch(planned, settings)))
+        n_updates = settings.compute_n_updates(max(1, self._count_epoch(planned, settings)))
         n_rows = n_updates * train.batch_size
+        if "wrong" in planned.inputs:  # at least one wrong rationale beside each correct one
+            n_rows *= 2
         training = self._make(planned, WorkKind.TRAINING, n_rows, has_rationale=has_rationale)
         yield replace(training, n_updates=n_updates, train=train, lora=settings.lora)
         if "reference" in planned.inputs:  # the reference model reads every sequence

@@ -8,7 +8,7 @@ objective: what is minimized on the target tokens.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import (
@@ -47,6 +47,7 @@ from bridgekd.rng import SEED_STEP, make_rng
 from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
 from bridgekd.stages.model_backend import report_generation
 from bridgekd.stages.run_context import RunContext
+from bridgekd.stages.signed_rows import build_signed_rows
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.token_limit import choose_token_limit
 from bridgekd.stages.training_examples import build_training_examples, build_training_sequence
@@ -61,7 +62,20 @@ ReferenceSees = Literal["question", "rationale"]
 HALVES: tuple[Half, Half] = (0, 1)
 
 
-class AnswerRows(FrozenModel):
+class _SparseModel(FrozenModel):
+    """Settings without the optional keys that have their default: without these keys a training
+    keeps its fingerprint.
+    """
+
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        defaults = [(key, type(self).model_fields[key].default) for key in self.OPTIONAL]
+        return {k: v for k, v in serialize(self).items() if (k, v) not in defaults}
+
+
+class AnswerRows(_SparseModel):
     """Gold answers of the pool, or of its `half`: `size` sampled ones, or all if it is None."""
 
     source: Literal["answers"] = "answers"
@@ -69,18 +83,20 @@ class AnswerRows(FrozenModel):
     answer_weight: float
     half: Half | None = None
 
-    @model_serializer(mode="wrap")
-    def _omit_no_half(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # A training on the whole pool keeps its fingerprint.
-        return {k: v for k, v in serialize(self).items() if (k, v) != ("half", None)}
+    OPTIONAL = ("half",)
 
 
-class RationaleRows(FrozenModel):
-    """Kept rationales, as rows of a target format."""
+class RationaleRows(_SparseModel):
+    """Kept rationales, as rows of a target format. alpha: the weight of the wrong rationales of the
+    same questions, which are unlearned; None: there are none.
+    """
 
     source: Literal["rationales"] = "rationales"
     target_format: VariantSettings
     answer_weight: float
+    alpha: float | None = None
+
+    OPTIONAL = ("alpha",)
 
     @field_validator("target_format", mode="before")
     @classmethod
@@ -105,10 +121,11 @@ class InstructionRows(FrozenModel):
 RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(discriminator="source")]
 
 
-class TrainSettings(FrozenModel):
+class TrainSettings(_SparseModel):
     """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
     a training on instructions, which answers no question. reference_sees: what the prompt of a
-    reference model has beside the question: nothing, or the rationale of the row, too.
+    reference model has beside the question: nothing, or the rationale of the row, too. part: the
+    beginning and end of this training as fractions of one that has several parts; None: all of it.
     """
 
     role: Role
@@ -119,13 +136,17 @@ class TrainSettings(FrozenModel):
     max_new_tokens: TokenLimit
     seed: int
     reference_sees: ReferenceSees = "question"
+    part: tuple[float, float] | None = None
 
-    @model_serializer(mode="wrap")
-    def _omit_question(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # A training whose reference sees no rationale keeps its fingerprint.
-        return {
-            k: v for k, v in serialize(self).items() if (k, v) != ("reference_sees", "question")
-        }
+    OPTIONAL = ("reference_sees", "part")
+
+    def compute_n_updates(self, n_reference: int) -> int:
+        """Return the updates of this training, at least one. The parts of a training have together
+        as many as the training has.
+        """
+        n_updates = self.train.compute_n_updates(n_reference)
+        start, end = self.part or (0, 1)
+        return max(1, round(end * n_updates) - round(start * n_updates))
 
     @property
     def prompt_mode(self) -> PromptMode:
@@ -218,15 +239,16 @@ def train(
     instructions: Artifact | None = None,
     epoch_pool: Artifact | None = None,
     reference: Artifact | None = None,
+    wrong: Sequence[Artifact] = (),
 ) -> TrainStats:
     """Train `model`. A stopped training resumes from its last checkpoint.
 
     `pool` has the questions and the validation split for early stopping. `reference` is the second
-    model of an objective that needs one.
+    model of an objective that needs one. `wrong` has the wrong rationales of rows with an alpha.
     """
-    rows = _build_rows(settings, pool, rationales, instructions, ctx)
+    rows = _build_rows(settings, pool, rationales, instructions, ctx, wrong)
     options = settings.train
-    n_updates = options.compute_n_updates(
+    n_updates = settings.compute_n_updates(
         len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
     )
     validate: GreedyAccuracy | HeldOutLoss | None = _build_validation(settings, pool, ctx)
@@ -300,6 +322,7 @@ def _build_rows(
     rationales: Sequence[Artifact],
     instructions: Artifact | None,
     ctx: RunContext,
+    wrong: Sequence[Artifact] = (),
 ) -> list[TrainingSequence]:
     rows = settings.rows
     if isinstance(rows, InstructionRows):
@@ -313,6 +336,16 @@ def _build_rows(
             for i, row in enumerate(found.rows)
         ]
     assert pool is not None, "a training on answers or rationales has a pool as an input"
+    if isinstance(rows, RationaleRows) and rows.alpha is not None:
+        signed, n_wrong = build_signed_rows(
+            pool, rationales, wrong, rows.target_format, rows.answer_weight, rows.alpha
+        )
+        if not n_wrong:
+            ctx.notify(
+                "No question has a correct and a wrong rationale, so there is nothing to unlearn. "
+                "The student learns the correct rationales alone."
+            )
+        return signed
     if isinstance(rows, RationaleRows):
         examples = build_training_examples(pool, rationales, rows.target_format)
         sequences = [build_training_sequence(e, rows.answer_weight) for e in examples]

@@ -10,7 +10,7 @@ from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.io.row_files import read_rows
 from bridgekd.prompts import build_answer_target, build_cot_target, format_answer
-from bridgekd.records import Rationale, TargetSpan, TrainingExample, TrainingSequence
+from bridgekd.records import Example, Rationale, TargetSpan, TrainingExample, TrainingSequence
 from bridgekd.targets import TARGET_FORMATS
 from bridgekd.variants import VariantSettings
 
@@ -21,21 +21,20 @@ def build_training_examples(
     """Return the kept rationales as training examples, in order. The answer is the gold answer,
     or the rationale's own if there is none. Raises InputError if no rationale was kept.
     """
-    kept = [r for r in read_rationales(rationales) if r.kept]
+    kept = read_kept_rationales(rationales)
+    examples = index_by_id(read_pool(pool), (r.id for r in kept))
+    return [e for r in kept for e in split_rationale(r, examples[r.id], target_format)]
+
+
+def read_kept_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
+    """Return the kept rationales of several stages; raise InputError if there is none."""
+    kept = [r for r in read_rationales(artifacts) if r.kept]
     if not kept:
         raise InputError(
-            f"No rationale of {rationales[-1].path} was kept. Read its `reason` column. Then raise "
+            f"No rationale of {artifacts[-1].path} was kept. Read its `reason` column. Then raise "
             "the budget, fix the teacher's prompt, or relax check.filter or annotate.filter."
         )
-    examples = index_by_id(read_pool(pool), (r.id for r in kept))
-    variant = TARGET_FORMATS.load(target_format)
-    options = TARGET_FORMATS.parse_options(target_format)
-    rows: list[TrainingExample] = []
-    for rationale in kept:
-        example = examples[rationale.id]
-        answer = rationale.answer if example.answer is None else format_answer(example)
-        rows += variant.build(example, rationale, answer, options)
-    return rows
+    return kept
 
 
 def read_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
@@ -56,3 +55,12 @@ def build_training_sequence(example: TrainingExample, answer_weight: float) -> T
     return TrainingSequence(
         example.id, example.prompt, target, loss_start=example.loss_start, loss_end=example.loss_end
     )
+
+
+def split_rationale(
+    rationale: Rationale, example: Example, target_format: VariantSettings
+) -> list[TrainingExample]:
+    """Return the training examples of a rationale."""
+    answer = rationale.answer if example.answer is None else format_answer(example)
+    options = TARGET_FORMATS.parse_options(target_format)
+    return TARGET_FORMATS.load(target_format).build(example, rationale, answer, options)
