@@ -96,7 +96,7 @@ class RolloutSampler:
                 self._count_wave(rollouts, state)
         numbers, rows = [], []
         for place in self._list_places(update):
-            number = int(self.schedule.rows[place])
+            number = int(self.schedule.get_rows(update)[place[1]])
             row = self.rows[number]
             if place in self._targets:
                 number, weight = self._get_prompt_row(place), sum(row.weights)
@@ -107,7 +107,8 @@ class RolloutSampler:
         return numbers, rows
 
     def _check_groups(self, size: int) -> None:
-        if size > 1 and (self.schedule.n_processes > 1 or self.schedule.rows.shape[1] % size):
+        n_rows = len(self.schedule.get_rows(0))
+        if size > 1 and (self.schedule.n_processes > 1 or n_rows % size):
             raise InputError(
                 f"Rewards are compared in groups of {size} texts. Set batch_size to a multiple of "
                 "group_size, and runtime.num_processes to 1."
@@ -122,17 +123,17 @@ class RolloutSampler:
         if size > 1:
             rng = make_rng(self.seed, f"group of update {update} position {first}")
             position = first + int(rng.integers(size))
-        return int(self.schedule.rows[update, position])
+        return int(self.schedule.get_rows(update)[position])
 
     def _list_places(self, update: int) -> list[Place]:
-        n_rows = self.schedule.rows.shape[1]
+        n_rows = len(self.schedule.get_rows(update))
         return [(update, k) for k in range(self.process, n_rows, self.schedule.n_processes)]
 
     def _start_wave(self, wave: int, rollouts: Rollouts, state: CheckpointState) -> None:
-        n_updates, batch_size = self.schedule.rows.shape
+        n_updates = len(self.schedule.updates)
         first = wave * rollouts.updates_per_wave
         updates = range(first, min(first + rollouts.updates_per_wave, n_updates))
-        everywhere = [(u, k) for u in updates for k in range(batch_size)]
+        everywhere = [(u, k) for u in updates for k in range(len(self.schedule.get_rows(u)))]
         n_sampled = round(rollouts.fraction * len(everywhere))
         order = make_rng(self.seed, f"choose rollouts {wave}").permutation(len(everywhere))
         sampled = {everywhere[i] for i in order[:n_sampled].tolist()}

@@ -31,11 +31,12 @@ class ReferenceSpec:
 class TrainingJob:
     """Train `base` on `rows` for `n_updates` optimizer updates and save it in `output_dir`.
 
-    Rows are shuffled for every epoch, and updates may cross epochs. `validate` (higher is better)
-    is called `config.n_evaluations` times, evenly spaced, the last time at the end. The best
-    weights are saved, the earliest if several are equal. Without `validate` the last weights are
-    saved. Rows longer than `config.max_length`, or than the model has positions for, are dropped or
-    truncated, and counted.
+    Rows are shuffled for every epoch, and updates may cross epochs. A group of rows counts as one.
+    `validate` (higher is better) is called `config.n_evaluations` times, evenly spaced, the last
+    time at the end. The best weights are saved, the earliest if several are equal. Without
+    `validate` the last weights are saved. Rows longer than `config.max_length`, or than the model
+    has positions for, are dropped or truncated, and counted. A group that loses all its positive
+    rows is dropped.
 
     A `reference` model must split every target into the same tokens. Without
     `runtime.micro_batch_tokens`, free memory limits a micro-batch; `free_bytes` overrides the

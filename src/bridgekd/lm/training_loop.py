@@ -82,16 +82,16 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     )  # fmt: skip
     local = replace(local, free_bytes=job.free_bytes)
     fitting, n_too_long, n_truncated = _fit_to_length(local, job)
-    rows = list(fitting.values())
+    rows, groups = list(fitting.values()), [job.rows[i].group for i in fitting]
     n_processes = int(arguments.world_size)
     schedule = UpdateSchedule(
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
-        n_processes=n_processes,
+        groups=groups, n_processes=n_processes,
     )  # fmt: skip
     reference = _load_reference(job, local, [job.rows[i] for i in fitting])
     identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
-        f"{job.objective!r} {job.reference!r}",
+        f"{job.objective!r} {job.reference!r} {groups!r}",
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
@@ -196,6 +196,9 @@ def _fit_to_length(
             truncated = truncate_prompt(row, limit, local.tokenizer.bos_token_id)
             rows |= {i: truncated} if truncated else {}
             n_truncated += truncated is not None
+    # What is left of a group that lost its positive rows would only be unlearned.
+    whole = {job.rows[i].group for i, row in rows.items() if max(row.weights) > 0}
+    rows = {i: row for i, row in rows.items() if job.rows[i].group in {"", *whole}}
     if not rows:
         raise InputError(
             f"{job.label}: none of {len(tokenized)} rows has at most {limit} tokens. Raise "

@@ -10,7 +10,6 @@ from bridgekd.methods.distillation import (
     build_distillation_settings,
     build_forward_kl,
     check_shared_tokens,
-    divide_training,
 )
 from bridgekd.recipe import FrozenModel
 from bridgekd.rng import SEED_STEP
@@ -46,12 +45,11 @@ def build(run: Run, options: DDKOptions) -> list[Arm]:
     objective = build_forward_kl(options.kd_weight, options.kd_temperature)
     check_shared_tokens(run, objective)
     settings = build_distillation_settings(run, objective)
-    settings = settings.model_copy(
-        update={"train": divide_training(settings.train, options.n_waves)}
-    )
     mixture = MIXTURES.resolve(VariantRef.model_validate({"name": "gap", "alpha": options.alpha}))
     scoring = ScoreRationalesSettings(n_per_domain=options.n_per_domain, seed=run.recipe.seed)
-    for wave in range(options.n_waves):
+    n = options.n_waves
+    for wave in range(n):
+        settings = settings.model_copy(update={"part": (wave / n, (wave + 1) / n)})
         losses = [
             run.make(score_rationales, scoring, pool, model, [rationales])
             for model in (student, assistant)

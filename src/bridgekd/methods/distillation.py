@@ -6,12 +6,10 @@ from importlib.util import find_spec
 from bridgekd import lm
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.sources import get_model_and_revision
-from bridgekd.paths import resolve_path
-from bridgekd.recipe import TrainOptions
 from bridgekd.runs.evidence import make_mixed_rationales
 from bridgekd.runs.run import Run
+from bridgekd.stages.row_settings import QuestionRows
 from bridgekd.stages.train import (
-    QuestionRows,
     ReferenceSees,
     TrainSettings,
     build_student_settings,
@@ -28,19 +26,19 @@ def train_beside_reference(
     reference: Artifact,
     objective: VariantRef,
     sees: ReferenceSees = "question",
-    n_parts: int = 1,
+    part: tuple[float, float] | None = None,
 ) -> Artifact:
     """Return the student trained on rationales with an objective that has this reference model.
 
-    sees: whether the reference model reads a rationale beside its question. n_parts: the training
-    is that part of student.train. An epoch is as long as the pool, as in `Run.train_student`.
+    sees: whether the reference model reads a rationale beside its question. part: the training is
+    that part of student.train. An epoch is as long as the pool, as in `Run.train_student`.
     Raises InputError, before anything is paid, if the reference is the assistant and the two models
     have other tokens.
     """
     if reference != student:
         check_shared_tokens(run, objective)
     settings = build_distillation_settings(run, objective, sees)
-    settings = settings.model_copy(update={"train": divide_training(settings.train, n_parts)})
+    settings = settings.model_copy(update={"part": part})
     rows = make_mixed_rationales(run, pool, student, rationales)
     return run.make(
         train_student, settings, student, pool, rows, epoch_pool=pool, reference=reference
@@ -58,10 +56,7 @@ def build_distillation_settings(
     run: Run, objective: VariantRef, sees: ReferenceSees = "question"
 ) -> TrainSettings:
     """Return the settings of such a training. The objective's file is relative to the recipe."""
-    if objective.file is not None:
-        file = str(resolve_path(run.folder, objective.file))
-        objective = objective.model_copy(update={"file": file})
-    return build_student_settings(run.recipe, objective=objective, reference_sees=sees)
+    return build_student_settings(run.recipe, run.folder, objective=objective, reference_sees=sees)
 
 
 def build_forward_kl(weight: float, temperature: float) -> VariantRef:
@@ -76,20 +71,13 @@ def train_by_rewards(
     student: Artifact,
     objective: VariantRef,
     reference: Artifact | None = None,
-    n_parts: int = 1,
+    part: tuple[float, float] | None = None,
 ) -> Artifact:
     """Return the student trained on texts of its own to the questions of the pool that have a gold
     answer: a text with this answer has reward 1, another one 0. No teacher is asked.
 
-    n_parts: the training is that part of student.train.
+    part: the training is that part of student.train.
     """
-    settings = build_student_settings(run.recipe, QuestionRows(), objective)
-    settings = settings.model_copy(update={"train": divide_training(settings.train, n_parts)})
+    settings = build_student_settings(run.recipe, run.folder, QuestionRows(), objective)
+    settings = settings.model_copy(update={"part": part})
     return run.make(train_student, settings, student, pool, epoch_pool=pool, reference=reference)
-
-
-def divide_training(train: TrainOptions, n_parts: int) -> TrainOptions:
-    """Return the training of one of `n_parts` parts, which together are as long as `train`."""
-    if train.updates is not None:
-        return train.model_copy(update={"updates": max(1, train.updates // n_parts)})
-    return train.model_copy(update={"epochs": train.epochs / n_parts})

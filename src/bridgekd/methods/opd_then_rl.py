@@ -18,10 +18,10 @@ def build(run: Run, options: GroupRewardOptions) -> list[Arm]:
     instructed = run.instruct_student()
     distillation = VariantRef.model_validate({"name": "reverse_kl", "on_policy": 1.0})
     student = train_beside_reference(
-        run, pool, instructed, rationales, assistant, distillation, n_parts=2
+        run, pool, instructed, rationales, assistant, distillation, part=(0.0, 0.5)
     )
     rewards = VariantRef.model_validate({"name": "group_reward", **options.model_dump()})
-    student = train_by_rewards(run, pool, student, rewards, n_parts=2)
+    student = train_by_rewards(run, pool, student, rewards, part=(0.5, 1.0))
     return [
         build_assistant_arm(assistant, "random", "random selection"),
         *run.build_start_arms(instructed),

@@ -69,8 +69,8 @@ class HeldOutLoss:
 def split_held_out(
     rows: Sequence[TrainingSequence], size: CountOrPercent, seed: int
 ) -> tuple[list[TrainingSequence], list[TrainingSequence]]:
-    """Return (training rows, held-out rows). Both rows of a multi-task question go together."""
-    ids = sorted({_get_question_id(row) for row in rows})
+    """Return (training rows, held-out rows). All rows of a question go together."""
+    ids = sorted({row.id for row in rows})
     n = resolve_count(size, len(ids))
     if n >= len(ids):
         raise InputError(
@@ -80,10 +80,6 @@ def split_held_out(
     sampled = make_rng(seed, "held-out").permutation(len(ids))[:n]
     held_out = {ids[i] for i in sampled.tolist()}
     return (
-        [row for row in rows if _get_question_id(row) not in held_out],
-        [row for row in rows if _get_question_id(row) in held_out],
+        [row for row in rows if row.id not in held_out],
+        [row for row in rows if row.id in held_out],
     )
-
-
-def _get_question_id(row: TrainingSequence) -> str:
-    return row.id.removesuffix(":e").removesuffix(":p")

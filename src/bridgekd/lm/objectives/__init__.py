@@ -1,10 +1,10 @@
 """Training objectives, one file each: what a model minimizes on the target tokens.
 
 An objective is a function from one micro-batch to the *sum* of its tokens' losses. The trainer
-divides by the weight of the whole update. So a loss does not depend on how an update is split into
-micro-batches or processes. A file of your own ends in `OBJECTIVE = Objective(...)`, and a recipe
-names it with `{file: my_objective.py}`. It imports torch inside its function, because `plan` checks
-options where torch is not installed.
+divides by the positive weight of the whole update. So a loss does not depend on how an update is
+split into micro-batches or processes. A file of your own ends in `OBJECTIVE = Objective(...)`, and
+a recipe names it with `{file: my_objective.py}`. It imports torch inside its function, because
+`plan` checks options where torch is not installed.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,9 +26,10 @@ class TokenBatch:
     A sequence is split over two batches only for an objective that `is_sum_over_tokens`.
 
     logits [m, vocabulary] predict `targets` [m], in the dtype of the model, with gradients.
-    weights [m] float32, at least 0: the loss weight of each token. sequence_ids [m] int64: the
-    sequence of each token, counted from 0, ascending. reference_logits [m, n_shared]: those of the
-    reference model for the same tokens, without gradients; None for an objective that needs none.
+    weights [m] float32: the loss weight of each token, negative for a token to unlearn.
+    sequence_ids [m] int64: the sequence of each token, counted from 0, ascending.
+    reference_logits [m, n_shared]: those of the reference model for the same tokens, without
+    gradients; None for an objective that needs none.
     shared_ids [n_shared]: the tokens that both models know; None if they are the first n_shared.
     reference_mask [m]: 0 for a token that the reference model writes otherwise, else 1; None if all
     are 1. is_rollout [m] bool: whether the trained model wrote the target itself; None: nowhere.
