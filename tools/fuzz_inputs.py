@@ -503,7 +503,7 @@ def make_recipe_text(rng: random.Random, folder: Path) -> Input:
             recipe.write_text("\n".join([*lines[: n + 1], *lines[n:]]))
         case 1:
             what = "an unknown key"
-            indent = re.match(" *", lines[n])[0]  # type: ignore[index]
+            indent = re.match(" *", lines[n])[0]
             lines.insert(
                 n, f"{indent}{rng.choice(['trian', 'x', 'Model', 'épochs', 'a' * 9999])}: 1"
             )
