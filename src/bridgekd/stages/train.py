@@ -8,10 +8,10 @@ objective: what is minimized on the target tokens.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from bridgekd import lm
 from bridgekd.errors import InputError
@@ -32,6 +32,7 @@ from bridgekd.recipe import (
     LoraOptions,
     Recipe,
     Role,
+    SparseModel,
     TokenLimit,
     TrainOptions,
     resolve_count,
@@ -58,20 +59,7 @@ ReferenceSees = Literal["question", "rationale"]
 HALVES: tuple[Half, Half] = (0, 1)
 
 
-class _SparseModel(FrozenModel):
-    """Settings without the optional keys that have their default: without these keys a training
-    keeps its fingerprint.
-    """
-
-    OPTIONAL: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        defaults = [(key, type(self).model_fields[key].default) for key in self.OPTIONAL]
-        return {k: v for k, v in serialize(self).items() if (k, v) not in defaults}
-
-
-class AnswerRows(_SparseModel):
+class AnswerRows(SparseModel):
     """Gold answers of the pool, or of its `half`: `size` sampled ones, or all if it is None."""
 
     source: Literal["answers"] = "answers"
@@ -82,7 +70,7 @@ class AnswerRows(_SparseModel):
     OPTIONAL = ("half",)
 
 
-class RationaleRows(_SparseModel):
+class RationaleRows(SparseModel):
     """Kept rationales. joint: rationale, then answer. multi_task: a row for each. alpha: the weight
     of the wrong rationales of the same questions, which are unlearned; None: there are none.
     """
@@ -104,7 +92,7 @@ class InstructionRows(FrozenModel):
 RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(discriminator="source")]
 
 
-class TrainSettings(_SparseModel):
+class TrainSettings(SparseModel):
     """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
     a training on instructions, which answers no question. reference_sees: what the prompt of a
     reference model has beside the question: nothing, or the rationale of the row, too. part: the
