@@ -21,8 +21,9 @@ from bridgekd.lm.update_schedule import UpdateSchedule
 from bridgekd.methods.redi import REDIOptions, build_redi_settings
 from bridgekd.recipe import RuntimeOptions, TrainOptions
 from bridgekd.records import Example, Message, Rationale, TargetSpan, TrainingSequence
+from bridgekd.stages.row_settings import RationaleRows
 from bridgekd.stages.signed_rows import build_signed_rows
-from bridgekd.stages.train import RationaleRows, TrainSettings
+from bridgekd.stages.train import TrainSettings
 from bridgekd.variants import VariantSettings
 from tiny_models import write_tiny
 
@@ -188,7 +189,9 @@ def artifacts(tmp_path):
 
 def test_correct_and_wrong_rationales_of_a_question_are_a_group(artifacts):
     pool, right, wrong = artifacts
-    rows, n_wrong = build_signed_rows(pool, [right], [wrong], "joint", 1.0, 0.8)
+    rows, n_wrong = build_signed_rows(
+        pool, [right], [wrong], VariantSettings(name="joint"), 1.0, 0.8
+    )
     assert [(r.spans[0].text, r.spans[1].text, r.mean_weight, r.group) for r in rows] == [
         ("Ann holds a.\n", "Answer: (1)", 1.0, "0"),
         ("Bob holds a.\n", "Answer: 2", -0.4, "0"),
@@ -201,17 +204,19 @@ def test_correct_and_wrong_rationales_of_a_question_are_a_group(artifacts):
 
 def test_without_wrong_rationales_all_correct_ones_are_rows(artifacts):
     pool, right, _ = artifacts
-    rows, n_wrong = build_signed_rows(pool, [right], [], "multi_task", 1.0, 0.8)
+    rows, n_wrong = build_signed_rows(
+        pool, [right], [], VariantSettings(name="multi_task"), 1.0, 0.8
+    )
     assert (len(rows), {row.mean_weight for row in rows}, n_wrong) == (6, {1.0}, 0)
 
 
 def test_alpha_0_is_plain_training_bit_for_bit(base, tmp_path, artifacts):
     pool, right, wrong = artifacts
-    rows, _ = build_signed_rows(pool, [right], [wrong], "joint", 1.0, 0.0)
+    rows, _ = build_signed_rows(pool, [right], [wrong], VariantSettings(name="joint"), 1.0, 0.0)
     plain = [replace(row, group="") for row in rows]
     tune(base, tmp_path / "signed", rows, 3, objective=SIGNED)
     tune(base, tmp_path / "plain", plain, 3)
-    other, _ = build_signed_rows(pool, [right], [wrong], "joint", 1.0, 0.8)
+    other, _ = build_signed_rows(pool, [right], [wrong], VariantSettings(name="joint"), 1.0, 0.8)
     tune(base, tmp_path / "other", other, 3, objective=SIGNED)
     signed, plain, other = (
         load_file(tmp_path / n / "model.safetensors") for n in ("signed", "plain", "other")

@@ -27,6 +27,7 @@ from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.targets import TARGET_FORMATS
 from bridgekd.teacher.transports import TRANSPORTS
 from bridgekd.variants import Registry, Variant, VariantRef
 
@@ -248,6 +249,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "mixtures": lambda: render_variants(MIXTURES),
     "objectives": lambda: render_variants(OBJECTIVES),
     "selectors": lambda: render_variants(SELECTORS),
+    "target_formats": lambda: render_variants(TARGET_FORMATS),
     "transports": lambda: render_variants(TRANSPORTS),
     "graders": lambda: render_variants(GRADERS),
     "commands": render_commands,

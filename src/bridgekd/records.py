@@ -109,7 +109,8 @@ class Rationale:
 class TrainingExample:
     """A prompt and its target: a rationale, an answer, or both in this order.
 
-    `id` is that of the question, `source` that of the rationale.
+    `id` is that of the question, `source` that of the rationale. Only the characters of the target
+    from `loss_start` to `loss_end` have a loss; None: to the end of the turn.
     """
 
     id: str
@@ -117,6 +118,8 @@ class TrainingExample:
     rationale: str | None
     answer: str | None
     source: str
+    loss_start: int = 0
+    loss_end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +152,12 @@ class TargetSpan:
 class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
-    Without a prompt the spans are plain text, and no chat template is applied. reference_prompt:
-    what a reference model reads instead; None: the prompt. With `mean_weight` the loss is this
-    times the mean over the target tokens: each has the weight of its span times mean_weight /
-    number of target tokens. A sequence with negative weights is unlearned. Sequences of one `group`
-    are in the same update; "" is no group.
+    `id` is that of the question. Without a prompt the spans are plain text, and no chat template is
+    applied. reference_prompt: what a reference model reads instead; None: the prompt. With
+    `mean_weight` the loss is this times the mean over the target tokens: each has the weight of its
+    span times mean_weight / number of target tokens. A sequence with negative weights is unlearned.
+    Sequences of one `group` are in the same update; "" is no group. Only the characters of the
+    target from `loss_start` to `loss_end` have a loss; None: to the end of the turn.
     """
 
     id: str
@@ -162,3 +166,5 @@ class TrainingSequence:
     reference_prompt: tuple[Message, ...] | None = None
     mean_weight: float | None = None
     group: str = ""
+    loss_start: int = 0
+    loss_end: int | None = None

@@ -29,6 +29,7 @@ VariantType = Literal[
     "mixtures",
     "objectives",
     "selectors",
+    "target_formats",
     "transports",
     "graders",
 ]

@@ -14,6 +14,7 @@ from bridgekd.rationales import SELECTORS
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.targets import TARGET_FORMATS
 from bridgekd.teacher.transports import TRANSPORTS
 from bridgekd.variants import Variant
 
@@ -24,6 +25,7 @@ REGISTRIES: Mapping[VariantType, Iterable[Variant]] = {
     "mixtures": MIXTURES,
     "objectives": OBJECTIVES,
     "selectors": SELECTORS,
+    "target_formats": TARGET_FORMATS,
     "transports": TRANSPORTS,
     "graders": GRADERS,
 }

@@ -11,12 +11,8 @@ from bridgekd.recipe import FrozenModel
 from bridgekd.runs.evidence import make_mixed_rationales
 from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.annotate import build_sample_settings, sample_rationales
-from bridgekd.stages.train import (
-    RationaleRows,
-    TrainSettings,
-    build_student_settings,
-    train_student,
-)
+from bridgekd.stages.row_settings import RationaleRows
+from bridgekd.stages.train import TrainSettings, build_student_settings, train_student
 from bridgekd.variants import VariantRef
 
 # Stage 2 of the paper: 10 % warmup, then a linear schedule.
@@ -55,7 +51,7 @@ def build(run: Run, options: REDIOptions) -> list[Arm]:
     instructed = run.instruct_student()
     rationales = write_rationales(run, pool, assistant, purchased)
     rows = make_mixed_rationales(run, pool, instructed, rationales)
-    first, second = build_redi_settings(build_student_settings(run.recipe), options)
+    first, second = build_redi_settings(build_student_settings(run.recipe, run.folder), options)
     student = run.make(train_student, first, instructed, pool, rows, epoch_pool=pool)
     student = run.make(train_student, second, student, pool, rows, epoch_pool=pool, wrong=wrong)
     return [

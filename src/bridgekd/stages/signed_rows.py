@@ -8,19 +8,19 @@ from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.records import Example, Rationale, TrainingSequence
 from bridgekd.stages.training_examples import (
-    TargetFormat,
     build_training_sequence,
     read_kept_rationales,
     read_rationales,
     split_rationale,
 )
+from bridgekd.variants import VariantSettings
 
 
 def build_signed_rows(
     pool: Artifact,
     rationales: Sequence[Artifact],
     wrong: Sequence[Artifact],
-    target_format: TargetFormat,
+    target_format: VariantSettings,
     answer_weight: float,
     alpha: float,
 ) -> tuple[list[TrainingSequence], int]:

@@ -8,10 +8,9 @@ objective: what is minimized on the target tokens.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from bridgekd import lm
 from bridgekd.errors import InputError
@@ -25,10 +24,10 @@ from bridgekd.prompts import (
     build_answer_target,
     format_answer,
     render_answer_prompt,
+    render_cot_prompt,
 )
 from bridgekd.recipe import (
     CountOrPercent,
-    FrozenModel,
     LoraOptions,
     Recipe,
     Role,
@@ -39,57 +38,34 @@ from bridgekd.recipe import (
 )
 from bridgekd.records import Example, TargetSpan, TrainingSequence
 from bridgekd.rng import SEED_STEP, make_rng
-from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
+from bridgekd.stages.early_stopping import (
+    AnswerReward,
+    GreedyAccuracy,
+    HeldOutLoss,
+    PromptMode,
+    split_held_out,
+)
 from bridgekd.stages.model_backend import report_generation
+from bridgekd.stages.row_settings import (
+    AnswerRows,
+    Half,
+    InstructionRows,
+    QuestionRows,
+    RationaleRows,
+    RowSettings,
+)
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.signed_rows import build_signed_rows
 from bridgekd.stages.stats import TrainStats
-from bridgekd.stages.token_limit import choose_token_limit
-from bridgekd.stages.training_examples import (
-    TargetFormat,
-    build_training_examples,
-    build_training_sequence,
-)
+from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
+from bridgekd.stages.training_examples import build_training_examples, build_training_sequence
+from bridgekd.targets import TARGET_FORMATS
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
-Half = Literal[0, 1]
+JOINT = VariantSettings(name="joint")
 ReferenceSees = Literal["question", "rationale"]
-HALVES: tuple[Half, Half] = (0, 1)
-
-
-class AnswerRows(SparseModel):
-    """Gold answers of the pool, or of its `half`: `size` sampled ones, or all if it is None."""
-
-    source: Literal["answers"] = "answers"
-    size: CountOrPercent | None
-    answer_weight: float
-    half: Half | None = None
-
-    OPTIONAL = ("half",)
-
-
-class RationaleRows(SparseModel):
-    """Kept rationales. joint: rationale, then answer. multi_task: a row for each. alpha: the weight
-    of the wrong rationales of the same questions, which are unlearned; None: there are none.
-    """
-
-    source: Literal["rationales"] = "rationales"
-    target_format: TargetFormat
-    answer_weight: float
-    alpha: float | None = None
-
-    OPTIONAL = ("alpha",)
-
-
-class InstructionRows(FrozenModel):
-    """A generic instruction set."""
-
-    source: Literal["instructions"] = "instructions"
-
-
-RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(discriminator="source")]
 
 
 class TrainSettings(SparseModel):
@@ -122,8 +98,10 @@ class TrainSettings(SparseModel):
     @property
     def prompt_mode(self) -> PromptMode:
         """The prompts of the model after this training."""
-        is_joint = isinstance(self.rows, RationaleRows) and self.rows.target_format == "joint"
-        return "cot" if is_joint else "answer_only"
+        if isinstance(self.rows, RationaleRows):
+            writes_rationale = TARGET_FORMATS.load(self.rows.target_format).writes_rationale
+            return "cot" if writes_rationale else "answer_only"
+        return "cot" if isinstance(self.rows, QuestionRows) else "answer_only"
 
 
 def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
@@ -149,7 +127,7 @@ def choose_half(n: int, half: Half, seed: int) -> np.ndarray:
 def build_assistant_settings(recipe: Recipe) -> TrainSettings:
     """Return the training of the assistant on the teacher's rationales."""
     assistant = recipe.assistant
-    rows = RationaleRows(target_format="joint", answer_weight=assistant.answer_weight)
+    rows = RationaleRows(target_format=JOINT, answer_weight=assistant.answer_weight)
     return _build_settings(recipe, "assistant", rows, assistant.train)
 
 
@@ -163,27 +141,32 @@ def build_instruct_settings(recipe: Recipe) -> TrainSettings:
 
 def build_student_settings(
     recipe: Recipe,
+    folder: Path,
     rows: RowSettings | None = None,
     objective: VariantRef = NLL,
     reference_sees: ReferenceSees = "question",
 ) -> TrainSettings:
-    """Return a training of the student, by default on rationales in the recipe's target format."""
+    """Return a training of the student, by default on rationales in the recipe's target format.
+    Files of variants are relative to `folder`.
+    """
     student = recipe.student
     rows = rows or RationaleRows(
-        target_format=student.target_format, answer_weight=student.answer_weight
+        target_format=TARGET_FORMATS.resolve(student.target_format, folder),
+        answer_weight=student.answer_weight,
     )
-    settings = _build_settings(recipe, "student", rows, student.train, objective)
-    return settings.model_copy(update={"reference_sees": reference_sees})
+    settings = _build_settings(recipe, "student", rows, student.train)
+    update = {"objective": OBJECTIVES.resolve(objective, folder), "reference_sees": reference_sees}
+    return settings.model_copy(update=update)
 
 
 def _build_settings(
-    recipe: Recipe, role: Role, rows: RowSettings, train: TrainOptions, objective: VariantRef = NLL
+    recipe: Recipe, role: Role, rows: RowSettings, train: TrainOptions
 ) -> TrainSettings:
     options = recipe.assistant if role == "assistant" else recipe.student
     return TrainSettings(
         role=role,
         rows=rows,
-        objective=OBJECTIVES.resolve(objective),
+        objective=OBJECTIVES.resolve(NLL),
         train=train,
         lora=options.lora,
         max_new_tokens=options.max_new_tokens,
@@ -230,6 +213,11 @@ def train(
             None if reference is None else lm.ReferenceSpec(*get_model_and_revision(reference))
         ),
     )  # fmt: skip
+    if isinstance(settings.rows, QuestionRows):
+        assert pool is not None
+        reward = AnswerReward({e.id: e for e in read_pool(pool)}, read_answer_type(pool))
+        limit = resolve_token_limit(settings.max_new_tokens, model)
+        job = replace(job, reward=reward, max_rollout_tokens=limit)
     log = lm.fine_tune(job, ctx.progress)
     if text := describe_long_targets(settings, log.max_target_tokens):
         ctx.notify(text)
@@ -319,12 +307,23 @@ def _build_rows(
             replace(s, reference_prompt=add_solution(s.prompt, "".join(t.text for t in s.spans)))
             for s in sequences
         ]
+    if isinstance(rows, QuestionRows):
+        return [
+            TrainingSequence(e.id, render_cot_prompt(e), build_answer_target(format_answer(e)))
+            for e in _list_labeled(read_pool(pool))
+        ]
     return [
         TrainingSequence(
             e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)
         )
         for e in choose_warm_up_examples(read_pool(pool), settings)
     ]
+
+
+def _list_labeled(examples: Sequence[Example]) -> list[Example]:
+    if labeled := [e for e in examples if e.answer is not None]:
+        return labeled
+    raise InputError("The pool has no gold answer that could reward a text. Leave out the method.")
 
 
 def _build_validation(

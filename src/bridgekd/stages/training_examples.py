@@ -4,32 +4,22 @@ Trainings and exports both use this module, so exported rows are the rows of the
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.io.row_files import read_rows
-from bridgekd.prompts import (
-    build_answer_target,
-    build_cot_target,
-    format_answer,
-    render_answer_prompt,
-    render_cot_prompt,
-)
+from bridgekd.prompts import build_answer_target, build_cot_target, format_answer
 from bridgekd.records import Example, Rationale, TargetSpan, TrainingExample, TrainingSequence
-
-TargetFormat = Literal["joint", "multi_task"]
+from bridgekd.targets import TARGET_FORMATS
+from bridgekd.variants import VariantSettings
 
 
 def build_training_examples(
-    pool: Artifact, rationales: Sequence[Artifact], target_format: TargetFormat
+    pool: Artifact, rationales: Sequence[Artifact], target_format: VariantSettings
 ) -> list[TrainingExample]:
     """Return the kept rationales as training examples, in order. The answer is the gold answer,
-    or the rationale's own if there is none.
-
-    joint: one example per rationale. multi_task: two, a rationale and an answer. Raises InputError
-    if no rationale was kept.
+    or the rationale's own if there is none. Raises InputError if no rationale was kept.
     """
     kept = read_kept_rationales(rationales)
     examples = index_by_id(read_pool(pool), (r.id for r in kept))
@@ -57,24 +47,20 @@ def build_training_sequence(example: TrainingExample, answer_weight: float) -> T
     answer's tokens in the loss.
     """
     if example.answer is None:
-        span = TargetSpan(example.rationale or "")
-        return TrainingSequence(f"{example.id}:e", example.prompt, (span,))
-    if example.rationale is None:
+        target: tuple[TargetSpan, ...] = (TargetSpan(example.rationale or ""),)
+    elif example.rationale is None:
         target = build_answer_target(example.answer, answer_weight)
-        return TrainingSequence(f"{example.id}:p", example.prompt, target)
-    target = build_cot_target(example.rationale, example.answer, answer_weight)
-    return TrainingSequence(example.id, example.prompt, target)
+    else:
+        target = build_cot_target(example.rationale, example.answer, answer_weight)
+    return TrainingSequence(
+        example.id, example.prompt, target, loss_start=example.loss_start, loss_end=example.loss_end
+    )
 
 
 def split_rationale(
-    rationale: Rationale, example: Example, target_format: TargetFormat
+    rationale: Rationale, example: Example, target_format: VariantSettings
 ) -> list[TrainingExample]:
-    """Return a rationale as one training example, or as two for multi_task."""
-    prompt, source = render_cot_prompt(example), rationale.source
+    """Return the training examples of a rationale."""
     answer = rationale.answer if example.answer is None else format_answer(example)
-    if target_format == "joint":
-        return [TrainingExample(example.id, prompt, rationale.text, answer, source)]
-    return [
-        TrainingExample(example.id, prompt, rationale.text, None, source),
-        TrainingExample(example.id, render_answer_prompt(example), None, answer, source),
-    ]
+    options = TARGET_FORMATS.parse_options(target_format)
+    return TARGET_FORMATS.load(target_format).build(example, rationale, answer, options)
