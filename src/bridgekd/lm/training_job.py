@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Validate = Callable[["LocalModel", int], float]  # the model, tokens of the longest target
 NLL = VariantSettings(name="nll")
+SHUFFLED = VariantSettings(name="shuffled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class TrainingJob:
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     workdir: Path | None = None
     objective: VariantSettings = NLL
+    order: VariantSettings = SHUFFLED
     reference: ReferenceSpec | None = None
     free_bytes: int | None = None
 
