@@ -21,8 +21,9 @@ from bridgekd.lm.update_schedule import UpdateSchedule
 from bridgekd.methods.redi import REDIOptions, build_redi_settings
 from bridgekd.recipe import RuntimeOptions, TrainOptions
 from bridgekd.records import Example, Message, Rationale, TargetSpan, TrainingSequence
+from bridgekd.stages.row_settings import RationaleRows
 from bridgekd.stages.signed_rows import build_signed_rows
-from bridgekd.stages.train import RationaleRows, TrainSettings
+from bridgekd.stages.train import TrainSettings
 from bridgekd.variants import VariantSettings
 from tiny_models import write_tiny
 

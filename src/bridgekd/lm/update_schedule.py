@@ -40,6 +40,7 @@ class MicroBatch:
     padded rows. cu_seq_lens: [n + 1] int32, where packed rows start and end; None for padded rows.
     The logits at `positions` of the flattened ids predict `targets` with `weights`, all [m].
     sequence_ids: [m], the row of each target. is_rollout: [m], whether the model wrote it itself.
+    advantages: [m] float32, of its reward.
     """
 
     ids: Tensor
@@ -51,6 +52,7 @@ class MicroBatch:
     weights: Tensor
     sequence_ids: Tensor
     is_rollout: Tensor
+    advantages: Tensor
 
     @property
     def forward_arguments(self) -> dict[str, object]:
@@ -189,6 +191,7 @@ def _build_batch(
     kept = [w[c] for w, c in zip(weights, counted, strict=True)]
     sequence_ids = np.repeat(np.arange(len(rows)), [len(c) for c in counted])
     is_rollout = np.array([row.is_rollout for row in rows])[sequence_ids]
+    advantages = np.array([row.advantage for row in rows], dtype=np.float32)[sequence_ids]
 
     def to_tensor(array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(ids.device)
@@ -196,5 +199,5 @@ def _build_batch(
     return MicroBatch(
         ids, mask, position_ids, cu_seq_lens, to_tensor(np.concatenate(positions)),
         to_tensor(np.concatenate(targets)), to_tensor(np.concatenate(kept)),
-        to_tensor(sequence_ids), to_tensor(is_rollout),
+        to_tensor(sequence_ids), to_tensor(is_rollout), to_tensor(advantages),
     )  # fmt: skip
