@@ -30,6 +30,7 @@ VariantType = Literal[
     "objectives",
     "selectors",
     "target_formats",
+    "orders",
     "transports",
     "graders",
 ]

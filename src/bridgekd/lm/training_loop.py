@@ -86,12 +86,12 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     n_processes = int(arguments.world_size)
     schedule = UpdateSchedule(
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
-        groups=groups, n_processes=n_processes,
+        order=job.order, groups=groups, n_processes=n_processes,
     )  # fmt: skip
     reference = _load_reference(job, local, [job.rows[i] for i in fitting])
     identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
-        f"{job.objective!r} {job.reference!r} {groups!r}",
+        f"{job.objective!r} {job.reference!r} {job.order!r} {groups!r}",
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))

@@ -15,8 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bridgekd.lm.collate import pad_rows
+from bridgekd.lm.orders import ORDERS
 from bridgekd.lm.tokenization import TokenizedSequence
+from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.rng import make_rng
+from bridgekd.variants import VariantSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,8 @@ class UpdateSchedule(Dataset[UpdateShard]):
 
     Item k is shard k mod n_processes of update k // n_processes. A unit is a row, or all rows of
     one group; groups[i] names that of row i, and "" is none. An update has `batch_size` units.
-    Units are shuffled for every epoch, and updates may cross epochs. The rows of an update are
-    dealt out by length, so that no process waits long for another.
+    `order` arranges the units of every epoch, and updates may cross epochs. The rows of an update
+    are dealt out by length, so that no process waits long for another.
     """
 
     def __init__(
@@ -79,18 +82,20 @@ class UpdateSchedule(Dataset[UpdateShard]):
         batch_size: int,
         n_updates: int,
         seed: int,
+        order: VariantSettings = SHUFFLED,
         groups: Sequence[str] | None = None,
         n_processes: int = 1,
     ) -> None:
         self.units = build_units(groups or [""] * len(rows))
         self._members = np.concatenate(self.units)
         self._starts = np.cumsum([0, *(len(unit) for unit in self.units[:-1])])
-        order = shuffle_epochs(len(self.units), n_updates * batch_size, seed)
-        self.updates = order.reshape(n_updates, batch_size)
         self.lengths = np.array([len(row.ids) for row in rows])
         self.weights = np.array([sum(max(w, 0.0) for w in row.weights) for row in rows])
         self.n_targets = np.array([sum(w != 0 for w in row.weights) for row in rows])
         self.n_processes = n_processes
+        unit_lengths = self._reduce(np.add, self.n_targets)
+        units = arrange_epochs(unit_lengths, n_updates * batch_size, seed, order)
+        self.updates = units.reshape(n_updates, batch_size)
 
     def __len__(self) -> int:
         return len(self.updates) * self.n_processes
@@ -141,10 +146,13 @@ def build_units(groups: Sequence[str]) -> list[tuple[int, ...]]:
     return [tuple(unit) for unit in units.values()]
 
 
-def shuffle_epochs(n_rows: int, n_samples: int, seed: int) -> NDArray[np.int64]:
-    """Return row numbers [n_samples]: shuffled epochs, one after the other."""
-    rng = make_rng(seed, "shuffle updates")
-    epochs = [rng.permutation(n_rows) for _ in range(-(-n_samples // n_rows))]
+def arrange_epochs(
+    lengths: NDArray[np.int64], n_samples: int, seed: int, order: VariantSettings = SHUFFLED
+) -> NDArray[np.int64]:
+    """Return row numbers [n_samples]: epochs in this order, one after the other."""
+    rng, arrange = make_rng(seed, "shuffle updates"), ORDERS.load(order).arrange
+    options, n_epochs = ORDERS.parse_options(order), -(-n_samples // len(lengths))
+    epochs = [arrange(lengths, rng, options) for _ in range(n_epochs)]
     return np.concatenate(epochs)[:n_samples]
 
 

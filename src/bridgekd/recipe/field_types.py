@@ -145,5 +145,6 @@ class SparseModel(FrozenModel):
 
     @model_serializer(mode="wrap")
     def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        defaults = [(key, type(self).model_fields[key].default) for key in self.OPTIONAL]
-        return {k: v for k, v in serialize(self).items() if (k, v) not in defaults}
+        fields = type(self).model_fields
+        defaults = {key for key in self.OPTIONAL if getattr(self, key) == fields[key].default}
+        return {k: v for k, v in serialize(self).items() if k not in defaults}

@@ -19,6 +19,8 @@ from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
+from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.prompts import (
     add_solution,
     build_answer_target,
@@ -73,6 +75,7 @@ class TrainSettings(SparseModel):
     a training on instructions, which answers no question. reference_sees: what the prompt of a
     reference model has beside the question: nothing, or the rationale of the row, too. part: the
     beginning and end of this training as fractions of one that has several parts; None: all of it.
+    order: of the rows in an epoch.
     """
 
     role: Role
@@ -84,8 +87,9 @@ class TrainSettings(SparseModel):
     seed: int
     reference_sees: ReferenceSees = "question"
     part: tuple[float, float] | None = None
+    order: VariantSettings = SHUFFLED
 
-    OPTIONAL = ("reference_sees", "part")
+    OPTIONAL = ("reference_sees", "part", "order")
 
     def compute_n_updates(self, n_reference: int) -> int:
         """Return the updates of this training, at least one. The parts of a training have together
@@ -155,7 +159,11 @@ def build_student_settings(
         answer_weight=student.answer_weight,
     )
     settings = _build_settings(recipe, "student", rows, student.train)
-    update = {"objective": OBJECTIVES.resolve(objective, folder), "reference_sees": reference_sees}
+    update = {
+        "objective": OBJECTIVES.resolve(objective, folder),
+        "order": ORDERS.resolve(student.order, folder),
+        "reference_sees": reference_sees,
+    }
     return settings.model_copy(update=update)
 
 
@@ -208,7 +216,7 @@ def train(
         name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
         device=ctx.device, revision=revision, lora=settings.lora, validate=validate,
         label=f"train {settings.role} on {settings.rows.source}", runtime=ctx.runtime,
-        workdir=output_dir / RESUME_DIR, objective=settings.objective,
+        workdir=output_dir / RESUME_DIR, objective=settings.objective, order=settings.order,
         reference=(
             None if reference is None else lm.ReferenceSpec(*get_model_and_revision(reference))
         ),
