@@ -14,8 +14,9 @@ from bridgekd.io.row_files import read_rows, write_rows
 from bridgekd.recipe import ColumnNames, TeacherOptions, TrainOptions
 from bridgekd.records import Example, Rationale, TargetSpan
 from bridgekd.stages.load_data import LoadPoolSettings, load_pool
+from bridgekd.stages.row_settings import RationaleRows
 from bridgekd.stages.run_context import RunContext
-from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows, describe_long_targets
+from bridgekd.stages.train import TrainSettings, _build_rows, describe_long_targets
 from bridgekd.variants import VariantSettings
 
 CONTEXT = RunContext("run", TeacherOptions(model="none"), Path("none.db"))
@@ -83,6 +84,7 @@ def test_students_of_all_arms_get_the_same_number_of_updates(tiny):
     overrides = [
         "student.train={epochs: 1, batch_size: 16, n_evaluations: 1}",
         "student.target_format={name: chunks, splitter: even, n_chunks: 2}",
+        "student.order=easy_first",
     ]
     bridgekd.run(tiny, methods=["bridge", "direct"], overrides=overrides)
     stats = [

@@ -57,7 +57,7 @@ ROWS = [
              (TargetSpan("Ann holds the red box .\n"), TargetSpan("Answer: Ann", 2.0)))
     for i in range(6)
 ]  # fmt: skip
-TRAIN = TrainOptions(batch_size=3, learning_rate=1e-2)
+TRAIN = TrainOptions(batch_size=4, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,9 @@ def write_objective(name, folder):
     return VariantRef(file=str(folder / "my_objective.py"))
 
 
+BY_TOKEN = ("logits", "targets", "weights", "reference_logits", "is_rollout", "advantages")
+
+
 def draw_batch(state):
     torch.manual_seed(0)
     return TokenBatch(
@@ -88,6 +91,8 @@ def draw_batch(state):
         logits=torch.randn(5, 9, requires_grad=True), targets=torch.randint(0, 8, (5,)),
         weights=torch.tensor([1.0, 0.0, 2.0, 1.0, 0.5]),
         sequence_ids=torch.tensor([0, 0, 1, 1, 1]), reference_logits=torch.randn(5, 8),
+        is_rollout=torch.ones(5, dtype=torch.bool),
+        advantages=torch.tensor([1.0, 1.0, -1.0, -1.0, -1.0]),
     )  # fmt: skip
 
 
@@ -106,9 +111,14 @@ def train(models, out, ref, **kwargs):
     job = lm.TrainingJob(
         models / "trained", ROWS, out, TRAIN, n_updates=3, seed=0, device="cpu",
         objective=OBJECTIVES.resolve(ref),
-        reference=lm.ReferenceSpec(models / "reference", None), **kwargs,
+        reference=lm.ReferenceSpec(models / "reference", None),
+        **{"reward": count_letter, **kwargs},
     )  # fmt: skip
     return lm.fine_tune(job)
+
+
+def count_letter(row_id, text):
+    return float(text.count("o"))
 
 
 def read_losses(out):
@@ -146,7 +156,7 @@ def test_the_loss_is_a_sum_over_sequences(ref):
     parts = [
         replace(batch, **{
             name: getattr(batch, name)[rows]
-            for name in ("logits", "targets", "weights", "reference_logits")
+            for name in BY_TOKEN
         }, sequence_ids=torch.zeros(len(rows), dtype=torch.long))
         for rows in ([0, 1], [2, 3, 4])
     ]  # fmt: skip
@@ -157,11 +167,10 @@ def test_the_loss_is_a_sum_over_sequences(ref):
 def test_the_loss_is_a_sum_over_tokens_where_it_says_so(ref):
     if not OBJECTIVES.load(OBJECTIVES.resolve(ref)).is_sum_over_tokens:
         return
-    names = ("logits", "targets", "weights", "reference_logits")
     batch, zero = draw_batch(start(ref)), torch.zeros(1, dtype=torch.long)
     parts = [
         replace(
-            batch, **{name: getattr(batch, name)[i : i + 1] for name in names}, sequence_ids=zero
+            batch, **{name: getattr(batch, name)[i : i + 1] for name in BY_TOKEN}, sequence_ids=zero
         )
         for i in range(5)
     ]
@@ -186,7 +195,15 @@ def test_prompt_tokens_have_no_gradient(ref, models):
                       for m in (local, reference))  # fmt: skip
     logits.requires_grad_()
     fields = (micro.targets, micro.weights, micro.sequence_ids, others[micro.positions])
-    compute(ref, TokenBatch(logits[micro.positions], *fields, state=start(ref))).backward()
+    compute(
+        ref,
+        TokenBatch(
+            logits[micro.positions],
+            *fields,
+            state=start(ref),
+            advantages=micro.weights,
+        ),
+    ).backward()
     trained = logits.grad.abs().sum(-1).view(len(rows), -1) > 0
     expected = torch.tensor([[w > 0 for w in row.weights[1:]] + [False] * (
         trained.shape[1] - len(row.ids) + 1) for row in rows])  # fmt: skip
@@ -198,7 +215,8 @@ def test_prompt_tokens_have_no_gradient(ref, models):
 def test_several_processes_load_the_same_objective(models, tmp_path):
     ref = VariantRef.model_validate({"name": "interpolated_kl", "on_policy": 0.5})
     train(models, tmp_path / "one", ref)
-    log = train(models, tmp_path / "two", ref, runtime=RuntimeOptions(num_processes=2))
+    log = train(models, tmp_path / "two", ref, reward=None,
+                runtime=RuntimeOptions(num_processes=2))  # fmt: skip
     assert log.n_processes == 2
     one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("one", "two"))
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)

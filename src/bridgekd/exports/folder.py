@@ -19,7 +19,8 @@ from bridgekd.io.disk import fsync_files, make_private_folder, translate_disk_er
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import TrainingExample
 from bridgekd.runs.metadata import FinishedRun
-from bridgekd.stages.train import RationaleRows, TrainSettings
+from bridgekd.stages.row_settings import RationaleRows
+from bridgekd.stages.train import TrainSettings
 from bridgekd.stages.training_examples import build_training_examples
 from bridgekd.targets import TARGET_FORMATS
 

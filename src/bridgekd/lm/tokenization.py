@@ -44,13 +44,15 @@ _DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 class TokenizedSequence:
     """A training sequence: weights[i] is the loss weight of ids[i], 0 for the first `n_prompt`.
 
-    is_rollout: whether the model that is trained wrote the target itself.
+    is_rollout: whether the model that is trained wrote the target itself. advantage: of its reward
+    over those of its group, in standard deviations; 0 without a reward.
     """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     n_prompt: int
     is_rollout: bool = False
+    advantage: float = 0.0
 
 
 def tokenize_sequences(

@@ -33,6 +33,7 @@ from bridgekd.lm.memory import choose_micro_tokens
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.packing import can_pack
 from bridgekd.lm.reference_model import ReferenceModel, load_reference
+from bridgekd.lm.rollouts import SamplingSpec
 from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
 from bridgekd.lm.trainer import UpdateTrainer
 from bridgekd.lm.training_job import TrainingJob, TrainingLog
@@ -46,7 +47,7 @@ MAX_GRAD_NORM = 1.0
 MAX_LOG_LINES = 100  # about this number of lines in the training log
 _LOGGED_STATE = {
     "micro_tokens", "n_halvings", "gradient_checkpointing", "n_rollouts", "n_rollout_tokens",
-    "n_complete_rollouts",
+    "n_complete_rollouts", "total_reward",
 }  # fmt: skip
 LR_SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -85,23 +86,24 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     n_processes = int(arguments.world_size)
     schedule = UpdateSchedule(
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
-        groups=groups, n_processes=n_processes,
+        order=job.order, groups=groups, n_processes=n_processes,
     )  # fmt: skip
     reference = _load_reference(job, local, [job.rows[i] for i in fitting])
     identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
-        f"{job.objective!r} {job.reference!r} {groups!r}",
+        f"{job.objective!r} {job.reference!r} {job.order!r} {groups!r}",
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
     _set_memory_limits(local, job, state, schedule)
     resumed_at, seconds_before = state.update, state.seconds
-    longest_target = max(len(row.ids) - row.n_prompt for row in rows)
+    longest_target = job.max_rollout_tokens or max(len(r.ids) - r.n_prompt for r in rows)
     monitor = TrainingMonitor(local, job, longest_target, state, partial(progress, job.label))
     trainer = UpdateTrainer(
         local, rows, schedule, monitor, arguments,
         objective=job.objective, seed=job.seed, reference=reference,
-        max_sampled_tokens=longest_target, padding_free=_can_pack_all(local, reference, rows),
+        sampling=SamplingSpec(longest_target, job.reward, [job.rows[i].id for i in fitting]),
+        padding_free=_can_pack_all(local, reference, rows),
     )  # fmt: skip
     if state.gradient_checkpointing:
         trainer.enable_gradient_checkpointing()
@@ -146,8 +148,13 @@ def _load_reference(
     job: TrainingJob, local: LocalModel, rows: Sequence[TrainingSequence]
 ) -> ReferenceModel | None:
     """Return the reference model of the objective, which reads these rows; None without one."""
-    name = job.objective.name
-    if not OBJECTIVES.load(job.objective).needs_reference_model:
+    name, objective = job.objective.name, OBJECTIVES.load(job.objective)
+    if objective.needs_reward and job.reward is None:
+        raise InputError(
+            f"{job.label}: the objective {name} needs rewards, which only the methods rule_rl, "
+            "kdrl and opd_then_rl give. Use one of them, or another objective."
+        )
+    if not objective.needs_reference_model:
         return None
     if job.reference is None:
         raise InputError(

@@ -15,8 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bridgekd.lm.collate import pad_rows
+from bridgekd.lm.orders import ORDERS
 from bridgekd.lm.tokenization import TokenizedSequence
+from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.rng import make_rng
+from bridgekd.variants import VariantSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class MicroBatch:
     padded rows. cu_seq_lens: [n + 1] int32, where packed rows start and end; None for padded rows.
     The logits at `positions` of the flattened ids predict `targets` with `weights`, all [m].
     sequence_ids: [m], the row of each target. is_rollout: [m], whether the model wrote it itself.
+    advantages: [m] float32, of its reward.
     """
 
     ids: Tensor
@@ -48,6 +52,7 @@ class MicroBatch:
     weights: Tensor
     sequence_ids: Tensor
     is_rollout: Tensor
+    advantages: Tensor
 
     @property
     def forward_arguments(self) -> dict[str, object]:
@@ -66,8 +71,8 @@ class UpdateSchedule(Dataset[UpdateShard]):
 
     Item k is shard k mod n_processes of update k // n_processes. A unit is a row, or all rows of
     one group; groups[i] names that of row i, and "" is none. An update has `batch_size` units.
-    Units are shuffled for every epoch, and updates may cross epochs. The rows of an update are
-    dealt out by length, so that no process waits long for another.
+    `order` arranges the units of every epoch, and updates may cross epochs. The rows of an update
+    are dealt out by length, so that no process waits long for another.
     """
 
     def __init__(
@@ -77,18 +82,20 @@ class UpdateSchedule(Dataset[UpdateShard]):
         batch_size: int,
         n_updates: int,
         seed: int,
+        order: VariantSettings = SHUFFLED,
         groups: Sequence[str] | None = None,
         n_processes: int = 1,
     ) -> None:
         self.units = build_units(groups or [""] * len(rows))
         self._members = np.concatenate(self.units)
         self._starts = np.cumsum([0, *(len(unit) for unit in self.units[:-1])])
-        order = shuffle_epochs(len(self.units), n_updates * batch_size, seed)
-        self.updates = order.reshape(n_updates, batch_size)
         self.lengths = np.array([len(row.ids) for row in rows])
         self.weights = np.array([sum(max(w, 0.0) for w in row.weights) for row in rows])
         self.n_targets = np.array([sum(w != 0 for w in row.weights) for row in rows])
         self.n_processes = n_processes
+        unit_lengths = self._reduce(np.add, self.n_targets)
+        units = arrange_epochs(unit_lengths, n_updates * batch_size, seed, order)
+        self.updates = units.reshape(n_updates, batch_size)
 
     def __len__(self) -> int:
         return len(self.updates) * self.n_processes
@@ -139,10 +146,13 @@ def build_units(groups: Sequence[str]) -> list[tuple[int, ...]]:
     return [tuple(unit) for unit in units.values()]
 
 
-def shuffle_epochs(n_rows: int, n_samples: int, seed: int) -> NDArray[np.int64]:
-    """Return row numbers [n_samples]: shuffled epochs, one after the other."""
-    rng = make_rng(seed, "shuffle updates")
-    epochs = [rng.permutation(n_rows) for _ in range(-(-n_samples // n_rows))]
+def arrange_epochs(
+    lengths: NDArray[np.int64], n_samples: int, seed: int, order: VariantSettings = SHUFFLED
+) -> NDArray[np.int64]:
+    """Return row numbers [n_samples]: epochs in this order, one after the other."""
+    rng, arrange = make_rng(seed, "shuffle updates"), ORDERS.load(order).arrange
+    options, n_epochs = ORDERS.parse_options(order), -(-n_samples // len(lengths))
+    epochs = [arrange(lengths, rng, options) for _ in range(n_epochs)]
     return np.concatenate(epochs)[:n_samples]
 
 
@@ -181,6 +191,7 @@ def _build_batch(
     kept = [w[c] for w, c in zip(weights, counted, strict=True)]
     sequence_ids = np.repeat(np.arange(len(rows)), [len(c) for c in counted])
     is_rollout = np.array([row.is_rollout for row in rows])[sequence_ids]
+    advantages = np.array([row.advantage for row in rows], dtype=np.float32)[sequence_ids]
 
     def to_tensor(array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(ids.device)
@@ -188,5 +199,5 @@ def _build_batch(
     return MicroBatch(
         ids, mask, position_ids, cu_seq_lens, to_tensor(np.concatenate(positions)),
         to_tensor(np.concatenate(targets)), to_tensor(np.concatenate(kept)),
-        to_tensor(sequence_ids), to_tensor(is_rollout),
+        to_tensor(sequence_ids), to_tensor(is_rollout), to_tensor(advantages),
     )  # fmt: skip

@@ -2,7 +2,8 @@
 
 from bridgekd.methods import Method
 from bridgekd.runs.run import Arm, Run
-from bridgekd.stages.train import AnswerRows, build_student_settings, train_student
+from bridgekd.stages.row_settings import AnswerRows
+from bridgekd.stages.train import build_student_settings, train_student
 from bridgekd.variants import NoOptions
 
 

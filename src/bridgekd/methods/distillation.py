@@ -1,4 +1,4 @@
-"""Trainings of the student beside a reference model, whose distribution it follows."""
+"""Trainings of the student beside a reference model, or by rewards."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -8,6 +8,7 @@ from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.runs.evidence import make_mixed_rationales
 from bridgekd.runs.run import Run
+from bridgekd.stages.row_settings import QuestionRows
 from bridgekd.stages.train import (
     ReferenceSees,
     TrainSettings,
@@ -25,16 +26,19 @@ def train_beside_reference(
     reference: Artifact,
     objective: VariantRef,
     sees: ReferenceSees = "question",
+    part: tuple[float, float] | None = None,
 ) -> Artifact:
     """Return the student trained on rationales with an objective that has this reference model.
 
-    sees: whether the reference model reads a rationale beside its question. An epoch is as long as
-    the pool, as in `Run.train_student`. Raises InputError, before anything is paid, if the
-    reference is the assistant and the two models have other tokens.
+    sees: whether the reference model reads a rationale beside its question. part: the training is
+    that part of student.train. An epoch is as long as the pool, as in `Run.train_student`.
+    Raises InputError, before anything is paid, if the reference is the assistant and the two models
+    have other tokens.
     """
     if reference != student:
         check_shared_tokens(run, objective)
     settings = build_distillation_settings(run, objective, sees)
+    settings = settings.model_copy(update={"part": part})
     rows = make_mixed_rationales(run, pool, student, rationales)
     return run.make(
         train_student, settings, student, pool, rows, epoch_pool=pool, reference=reference
@@ -59,3 +63,21 @@ def build_forward_kl(weight: float, temperature: float) -> VariantRef:
     """Return forward KL with `weight` beside the negative log-likelihood, as in Mentor-KD."""
     options = {"weight": weight, "temperature": temperature}
     return VariantRef.model_validate({"name": "forward_kl", **options})
+
+
+def train_by_rewards(
+    run: Run,
+    pool: Artifact,
+    student: Artifact,
+    objective: VariantRef,
+    reference: Artifact | None = None,
+    part: tuple[float, float] | None = None,
+) -> Artifact:
+    """Return the student trained on texts of its own to the questions of the pool that have a gold
+    answer: a text with this answer has reward 1, another one 0. No teacher is asked.
+
+    part: the training is that part of student.train.
+    """
+    settings = build_student_settings(run.recipe, run.folder, QuestionRows(), objective)
+    settings = settings.model_copy(update={"part": part})
+    return run.make(train_student, settings, student, pool, epoch_pool=pool, reference=reference)

@@ -18,12 +18,8 @@ from bridgekd.stages.pilot import (
     hold_out,
     subsample,
 )
-from bridgekd.stages.train import (
-    AnswerRows,
-    build_student_settings,
-    build_warm_up_settings,
-    train_student,
-)
+from bridgekd.stages.row_settings import AnswerRows
+from bridgekd.stages.train import build_student_settings, build_warm_up_settings, train_student
 
 NAME = "pilot"  # the method's name in the run's metadata
 

@@ -11,12 +11,8 @@ from bridgekd.recipe import FrozenModel
 from bridgekd.runs.evidence import make_mixed_rationales
 from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.annotate import build_sample_settings, sample_rationales
-from bridgekd.stages.train import (
-    RationaleRows,
-    TrainSettings,
-    build_student_settings,
-    train_student,
-)
+from bridgekd.stages.row_settings import RationaleRows
+from bridgekd.stages.train import TrainSettings, build_student_settings, train_student
 from bridgekd.variants import VariantRef
 
 # Stage 2 of the paper: 10 % warmup, then a linear schedule.

@@ -1,6 +1,6 @@
 """What early stopping measures. The values can be sent to another process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,6 +42,17 @@ class GreedyAccuracy:
         pairs = zip(self.examples, texts, strict=True)
         n_correct = sum(grade_answer(e, t, self.answer_type).correct for e, t in pairs)
         return n_correct / len(self.examples)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReward:
+    """The reward of a text: 1 if its answer is the gold answer of the question with this id."""
+
+    examples: Mapping[str, Example]
+    answer_type: AnswerType
+
+    def __call__(self, question_id: str, text: str) -> float:
+        return float(grade_answer(self.examples[question_id], text, self.answer_type).correct)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,9 @@ objective: what is minimized on the target tokens.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import (
-    Field,
-    SerializerFunctionWrapHandler,
-    field_serializer,
-    field_validator,
-    model_serializer,
-)
 
 from bridgekd import lm
 from bridgekd.errors import InputError
@@ -26,30 +19,47 @@ from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
+from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.prompts import (
     add_solution,
     build_answer_target,
     format_answer,
     render_answer_prompt,
+    render_cot_prompt,
 )
 from bridgekd.recipe import (
     CountOrPercent,
-    FrozenModel,
     LoraOptions,
     Recipe,
     Role,
+    SparseModel,
     TokenLimit,
     TrainOptions,
     resolve_count,
 )
 from bridgekd.records import Example, TargetSpan, TrainingSequence
 from bridgekd.rng import SEED_STEP, make_rng
-from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
+from bridgekd.stages.early_stopping import (
+    AnswerReward,
+    GreedyAccuracy,
+    HeldOutLoss,
+    PromptMode,
+    split_held_out,
+)
 from bridgekd.stages.model_backend import report_generation
+from bridgekd.stages.row_settings import (
+    AnswerRows,
+    Half,
+    InstructionRows,
+    QuestionRows,
+    RationaleRows,
+    RowSettings,
+)
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.signed_rows import build_signed_rows
 from bridgekd.stages.stats import TrainStats
-from bridgekd.stages.token_limit import choose_token_limit
+from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
 from bridgekd.stages.training_examples import build_training_examples, build_training_sequence
 from bridgekd.targets import TARGET_FORMATS
 from bridgekd.throughput import WorkKind
@@ -57,75 +67,15 @@ from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
 JOINT = VariantSettings(name="joint")
-Half = Literal[0, 1]
 ReferenceSees = Literal["question", "rationale"]
-HALVES: tuple[Half, Half] = (0, 1)
 
 
-class _SparseModel(FrozenModel):
-    """Settings without the optional keys that have their default: without these keys a training
-    keeps its fingerprint.
-    """
-
-    OPTIONAL: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        defaults = [(key, type(self).model_fields[key].default) for key in self.OPTIONAL]
-        return {k: v for k, v in serialize(self).items() if (k, v) not in defaults}
-
-
-class AnswerRows(_SparseModel):
-    """Gold answers of the pool, or of its `half`: `size` sampled ones, or all if it is None."""
-
-    source: Literal["answers"] = "answers"
-    size: CountOrPercent | None
-    answer_weight: float
-    half: Half | None = None
-
-    OPTIONAL = ("half",)
-
-
-class RationaleRows(_SparseModel):
-    """Kept rationales, as rows of a target format. alpha: the weight of the wrong rationales of the
-    same questions, which are unlearned; None: there are none.
-    """
-
-    source: Literal["rationales"] = "rationales"
-    target_format: VariantSettings
-    answer_weight: float
-    alpha: float | None = None
-
-    OPTIONAL = ("alpha",)
-
-    @field_validator("target_format", mode="before")
-    @classmethod
-    def _parse_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
-
-    @field_serializer("target_format", mode="wrap")
-    def _dump_name(
-        self, value: VariantSettings, serialize: SerializerFunctionWrapHandler
-    ) -> object:
-        # A format without options is its name, so that its trainings keep their fingerprints.
-        is_name = not value.options and value.content is None
-        return value.name if is_name else serialize(value)
-
-
-class InstructionRows(FrozenModel):
-    """A generic instruction set."""
-
-    source: Literal["instructions"] = "instructions"
-
-
-RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(discriminator="source")]
-
-
-class TrainSettings(_SparseModel):
+class TrainSettings(SparseModel):
     """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
     a training on instructions, which answers no question. reference_sees: what the prompt of a
     reference model has beside the question: nothing, or the rationale of the row, too. part: the
     beginning and end of this training as fractions of one that has several parts; None: all of it.
+    order: of the rows in an epoch.
     """
 
     role: Role
@@ -137,8 +87,9 @@ class TrainSettings(_SparseModel):
     seed: int
     reference_sees: ReferenceSees = "question"
     part: tuple[float, float] | None = None
+    order: VariantSettings = SHUFFLED
 
-    OPTIONAL = ("reference_sees", "part")
+    OPTIONAL = ("reference_sees", "part", "order")
 
     def compute_n_updates(self, n_reference: int) -> int:
         """Return the updates of this training, at least one. The parts of a training have together
@@ -151,10 +102,10 @@ class TrainSettings(_SparseModel):
     @property
     def prompt_mode(self) -> PromptMode:
         """The prompts of the model after this training."""
-        if not isinstance(self.rows, RationaleRows):
-            return "answer_only"
-        writes_rationale = TARGET_FORMATS.load(self.rows.target_format).writes_rationale
-        return "cot" if writes_rationale else "answer_only"
+        if isinstance(self.rows, RationaleRows):
+            writes_rationale = TARGET_FORMATS.load(self.rows.target_format).writes_rationale
+            return "cot" if writes_rationale else "answer_only"
+        return "cot" if isinstance(self.rows, QuestionRows) else "answer_only"
 
 
 def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
@@ -208,7 +159,11 @@ def build_student_settings(
         answer_weight=student.answer_weight,
     )
     settings = _build_settings(recipe, "student", rows, student.train)
-    update = {"objective": OBJECTIVES.resolve(objective, folder), "reference_sees": reference_sees}
+    update = {
+        "objective": OBJECTIVES.resolve(objective, folder),
+        "order": ORDERS.resolve(student.order, folder),
+        "reference_sees": reference_sees,
+    }
     return settings.model_copy(update=update)
 
 
@@ -261,11 +216,16 @@ def train(
         name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
         device=ctx.device, revision=revision, lora=settings.lora, validate=validate,
         label=f"train {settings.role} on {settings.rows.source}", runtime=ctx.runtime,
-        workdir=output_dir / RESUME_DIR, objective=settings.objective,
+        workdir=output_dir / RESUME_DIR, objective=settings.objective, order=settings.order,
         reference=(
             None if reference is None else lm.ReferenceSpec(*get_model_and_revision(reference))
         ),
     )  # fmt: skip
+    if isinstance(settings.rows, QuestionRows):
+        assert pool is not None
+        reward = AnswerReward({e.id: e for e in read_pool(pool)}, read_answer_type(pool))
+        limit = resolve_token_limit(settings.max_new_tokens, model)
+        job = replace(job, reward=reward, max_rollout_tokens=limit)
     log = lm.fine_tune(job, ctx.progress)
     if text := describe_long_targets(settings, log.max_target_tokens):
         ctx.notify(text)
@@ -355,12 +315,23 @@ def _build_rows(
             replace(s, reference_prompt=add_solution(s.prompt, "".join(t.text for t in s.spans)))
             for s in sequences
         ]
+    if isinstance(rows, QuestionRows):
+        return [
+            TrainingSequence(e.id, render_cot_prompt(e), build_answer_target(format_answer(e)))
+            for e in _list_labeled(read_pool(pool))
+        ]
     return [
         TrainingSequence(
             e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)
         )
         for e in choose_warm_up_examples(read_pool(pool), settings)
     ]
+
+
+def _list_labeled(examples: Sequence[Example]) -> list[Example]:
+    if labeled := [e for e in examples if e.answer is not None]:
+        return labeled
+    raise InputError("The pool has no gold answer that could reward a text. Leave out the method.")
 
 
 def _build_validation(

@@ -33,7 +33,8 @@ class TokenBatch:
     shared_ids [n_shared]: the tokens that both models know; None if they are the first n_shared.
     reference_mask [m]: 0 for a token that the reference model writes otherwise, else 1; None if all
     are 1. is_rollout [m] bool: whether the trained model wrote the target itself; None: nowhere.
-    progress: the fraction of all updates that are done, in [0, 1). state: what the
+    advantages [m] float32: of the reward of each token's sequence, 0 for a given target; None
+    without rewards. progress: the fraction of all updates that are done, in [0, 1). state: what the
     objective's schedule keeps from update to update.
     """
 
@@ -45,6 +46,7 @@ class TokenBatch:
     shared_ids: "Tensor | None" = None
     reference_mask: "Tensor | None" = None
     is_rollout: "Tensor | None" = None
+    advantages: "Tensor | None" = None
     progress: float = 0.0
     state: Mapping[str, float] = field(default_factory=dict)
 
@@ -64,12 +66,14 @@ class TokenBatch:
 class Rollouts:
     """Which targets the trained model samples itself: `fraction` of the rows of a wave.
 
-    A wave is `updates_per_wave` updates, whose rollouts are sampled at one time.
+    A wave is `updates_per_wave` updates, whose rollouts are sampled at one time. The rollouts of an
+    update have the same prompt in groups of `group_size`, whose rewards are compared.
     """
 
     fraction: float
     updates_per_wave: int = 1
     temperature: float = 1.0
+    group_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class Objective:
     into parts, whose logits take less memory.
     `plan_rollouts(options, progress, state)`: which targets the trained model samples itself
     (on-policy distillation, arXiv 2306.13649); None if it never does.
-    schedule: None for an objective without a state.
+    needs_reward: whether batches have advantages. schedule: None for an objective without a state.
     """
 
     name: str
@@ -107,6 +111,7 @@ class Objective:
     compute_loss: "Callable[[TokenBatch, Any], Tensor]"
     is_sum_over_tokens: bool = False
     plan_rollouts: Callable[[Any, float, Mapping[str, float]], Rollouts | None] | None = None
+    needs_reward: bool = False
     schedule: Schedule | None = None
 
 
