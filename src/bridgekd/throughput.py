@@ -1,5 +1,6 @@
 """The speed of local models: types of work, the time of work, and what one stage generated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -53,6 +54,9 @@ class TextLength(NamedTuple):
 
     n_tokens: int
     is_cut_off: bool
+
+
+OnSamples = Callable[[list[int], list[tuple[str, ...]], list[tuple[TextLength, ...]]], None]
 
 
 @dataclass(slots=True)

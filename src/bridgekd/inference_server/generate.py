@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,8 @@ from bridgekd.inference_server.client import JsonBody, PromptFormat, ServedModel
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Message
 from bridgekd.rng import SEED_STEP
-from bridgekd.throughput import TextLength, Throughput
+from bridgekd.throughput import OnSamples, TextLength, Throughput
 
-T = TypeVar("T")
 Prompt = tuple[Message, ...]
 PROMPT_FORMATS: tuple[PromptFormat, ...] = ("tokens", "text", "chat")
 PROBE = (Message("user", "How much is 1 + 1?"),)
@@ -69,8 +68,7 @@ def sample_texts(
     progress: Progress = ignore_progress,
     label: str = "sample",
     known: Mapping[int, Sequence[str]] | None = None,
-    on_batch: Callable[[list[int], list[tuple[str, ...]], list[tuple[TextLength, ...]]], None]
-    | None = None,
+    on_batch: OnSamples | None = None,
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
@@ -78,8 +76,7 @@ def sample_texts(
     known, started = known or {}, time.monotonic()
     todo = [row for row in range(len(prompts)) if row not in known]
     formatted = _format_prompts(server, [prompts[row] for row in todo])
-    texts: dict[int, dict[int, str]] = {row: {} for row in todo}
-    lengths: dict[int, dict[int, TextLength]] = {row: {} for row in todo}
+    samples: dict[int, dict[int, tuple[str, TextLength]]] = {row: {} for row in todo}
     finished: list[int] = []
     n_done, spent = len(prompts) - len(todo), Throughput()
     max_finished = min(batch_size or sys.maxsize, server.options.max_concurrent_requests)
@@ -94,24 +91,16 @@ def sample_texts(
         nonlocal n_done
         n_done += len(finished)
         if finished and on_batch is not None:
-            on_batch(
-                list(finished),
-                [_sort_samples(texts[row]) for row in finished],
-                [_sort_samples(lengths[row]) for row in finished],
-            )
+            texts, lengths = ([_sort_parts(samples[row], k) for row in finished] for k in (0, 1))
+            on_batch(list(finished), texts, lengths)
         finished.clear()
         progress(label, n_done, len(prompts))
 
     def on_answer(index: int, answer: JsonBody) -> None:
         row = todo[index // n]
-        text = _get_text(answer)
-        cut_text = texts[row][index % n] = _cut_text(text, until)
-        is_ended = until is not None and until.search(text) is not None
-        is_cut_off = not is_ended and answer["choices"][0].get("finish_reason") == "length"
-        n_tokens = server.tokenizer.count_tokens(cut_text)
-        lengths[row][index % n] = TextLength(n_tokens, is_cut_off)
-        _add_usage(answer, spent, is_cut_off)
-        if len(texts[row]) == n:
+        _, length = samples[row][index % n] = _read_text(server, answer, until)
+        _add_usage(answer, spent, length.is_cut_off)
+        if len(samples[row]) == n:
             finished.append(row)
         if len(finished) >= max_finished:
             flush()
@@ -126,7 +115,7 @@ def sample_texts(
             spent.seconds = time.monotonic() - started
             throughput.add(**asdict(spent))
     rows = range(len(prompts))
-    return [tuple(known[row]) if row in known else _sort_samples(texts[row]) for row in rows]
+    return [tuple(known[row]) if row in known else _sort_parts(samples[row], 0) for row in rows]
 
 
 def compute_row_seed(seed: int, row: int) -> int:
@@ -162,14 +151,20 @@ def detect_prompt_format(server: ServedModel) -> tuple[ServedModel, tuple[str, .
     )
 
 
-def _sort_samples(samples: Mapping[int, T]) -> tuple[T, ...]:
-    return tuple(samples[k] for k in sorted(samples))
+def _sort_parts(samples: Mapping[int, tuple[Any, ...]], part: int) -> tuple[Any, ...]:
+    """Return the texts (part 0) or the lengths (part 1) of the samples of a row."""
+    return tuple(samples[k][part] for k in sorted(samples))
 
 
-def _cut_text(text: str, until: re.Pattern[str] | None) -> str:
+def _read_text(
+    server: ServedModel, answer: JsonBody, until: re.Pattern[str] | None
+) -> tuple[str, TextLength]:
     # The server does not know `until`: it may have written more.
+    text = _get_text(answer)
     end = until.search(text) if until else None
-    return (text[: end.end()] if end else text).strip()
+    text = (text[: end.end()] if end else text).strip()
+    is_cut_off = end is None and answer["choices"][0].get("finish_reason") == "length"
+    return text, TextLength(server.tokenizer.count_tokens(text), is_cut_off)
 
 
 def _add_usage(answer: JsonBody, spent: Throughput, is_cut_off: bool) -> None:

@@ -29,7 +29,7 @@ from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Message
 from bridgekd.rng import SEED_STEP, make_rng
-from bridgekd.throughput import TextLength, Throughput
+from bridgekd.throughput import OnSamples, TextLength, Throughput
 
 TRIM_STEPS = 16
 
@@ -106,8 +106,7 @@ def sample_texts(
     progress: Progress = ignore_progress,
     label: str = "sample",
     known: Mapping[int, Sequence[str]] | None = None,
-    on_batch: Callable[[list[int], list[tuple[str, ...]], list[tuple[TextLength, ...]]], None]
-    | None = None,
+    on_batch: OnSamples | None = None,
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
