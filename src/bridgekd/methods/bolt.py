@@ -27,18 +27,18 @@ class BOLTOptions(FrozenModel):
 
 def build(run: Run, options: BOLTOptions) -> list[Arm]:
     """Return the student of the correct rationales that the base assistant wrote after the
-    examples. It learns the examples that were bought, too. The paper's online training is left out.
+    examples. It learns the purchased examples, too. The paper's online training is left out.
     """
     if options.examples == "file" and not run.few_shot:
         raise InputError("bolt: examples: file needs a file in teacher.prompt.few_shot. Name one.")
     pool = run.load_pool()
-    bought = buy_examples(run, pool, options.n_examples) if options.examples == "teacher" else []
+    purchased = buy_examples(run, pool, options.n_examples) if options.examples == "teacher" else []
     settings = build_sample_settings(run.recipe, options.n_samples)
-    few_shot = () if bought else run.few_shot
+    few_shot = () if purchased else run.few_shot
     sampled = run.make(
-        sample_rationales, settings, pool, run.assistant, shots=bought, few_shot=few_shot
+        sample_rationales, settings, pool, run.assistant, shots=purchased, few_shot=few_shot
     )
-    rationales = run.select_rationales(pool, [*bought, sampled], run.assistant)
+    rationales = run.select_rationales(pool, [*purchased, sampled], run.assistant)
     instructed = run.instruct_student()
     student = run.train_student(pool, instructed, rationales)
     return [
