@@ -124,12 +124,18 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The greedy answer of a model to one test question."""
+    """The greedy answer of a model to one test question. `answer` is "" if the text has none.
+
+    n_tokens: of the text, as the model's tokenizer or the teacher's bill counts them. is_cut_off:
+    whether the text reached its maximum of tokens before its end.
+    """
 
     id: str
     text: str
     answer: str
     correct: bool
+    n_tokens: int = 0
+    is_cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
