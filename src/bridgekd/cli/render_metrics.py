@@ -86,8 +86,8 @@ def _print_pass_at_k(console: Console, metrics: Metrics) -> None:
         shares = (arm.accuracy, *(p.mean for p in samples.pass_at_k.values()))
         table.add_row(arm.title, *(f"{share:.1%}" for share in shares))
     console.print(table)
-    samples = f"{first.n_samples:,} samples per question, temperature {first.temperature:g}."
-    console.print(f"pass@k: {samples}", style="dim")
+    source = f"{first.n_samples:,} samples per question, temperature {first.temperature:g}."
+    console.print(f"pass@k: {source}", style="dim")
 
 
 def _print_rationales(console: Console, metrics: Metrics) -> None:
