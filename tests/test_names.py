@@ -52,7 +52,9 @@ GERUNDS = {
     "grading",
 }  # fmt: skip
 # one protocol on three layers: in this process, on a server, whichever of the two
-PROTOCOL = {"generate_texts", "sample_texts", "score_examples", "estimate_confidence"}
+PROTOCOL = {
+    "generate_texts", "sample_texts", "score_examples", "estimate_confidence", "score_targets",
+}  # fmt: skip
 
 
 def split_words(name):

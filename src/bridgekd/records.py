@@ -146,14 +146,34 @@ class TargetSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetLogprobs:
+    """What a reference model gives a training sequence: the log-probability of each token of its
+    target in nats, and the byte of `text` where the token ends. The last token ends the target and
+    counts as one byte. `id` is that of the sequence.
+    """
+
+    id: str
+    text: str
+    ends: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
     Without a prompt the spans are plain text, and no chat template is applied. reference_prompt:
-    what a reference model reads instead; None: the prompt.
+    what a reference model reads instead; None: the prompt. target_logprobs: of a reference model
+    that is not loaded.
     """
 
     id: str
     prompt: tuple[Message, ...]
     spans: tuple[TargetSpan, ...]
     reference_prompt: tuple[Message, ...] | None = None
+    target_logprobs: TargetLogprobs | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the target."""
+        return "".join(span.text for span in self.spans)

@@ -44,13 +44,17 @@ _DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 class TokenizedSequence:
     """A training sequence: weights[i] is the loss weight of ids[i], 0 for the first `n_prompt`.
 
-    is_rollout: whether the model that is trained wrote the target itself.
+    is_rollout: whether the model that is trained wrote the target itself. segments: the segment of
+    each target token, ascending from 0; () if each is its own. reference_logprobs: for each target
+    token, the log-probability of its segment for the reference model, or ().
     """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     n_prompt: int
     is_rollout: bool = False
+    segments: tuple[int, ...] = ()
+    reference_logprobs: tuple[float, ...] = ()
 
 
 def tokenize_sequences(

@@ -21,7 +21,6 @@ from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.prompts import (
-    add_solution,
     build_answer_target,
     format_answer,
     render_answer_prompt,
@@ -41,19 +40,19 @@ from bridgekd.rng import SEED_STEP, make_rng
 from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
 from bridgekd.stages.model_backend import report_generation
 from bridgekd.stages.run_context import RunContext
+from bridgekd.stages.score_targets import read_target_logprobs
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.token_limit import choose_token_limit
 from bridgekd.stages.training_examples import (
+    ReferenceSees,
     TargetFormat,
-    build_training_examples,
-    build_training_sequence,
+    build_rationale_sequences,
 )
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
 Half = Literal[0, 1]
-ReferenceSees = Literal["question", "rationale"]
 HALVES: tuple[Half, Half] = (0, 1)
 
 
@@ -194,13 +193,17 @@ def train(
     instructions: Artifact | None = None,
     epoch_pool: Artifact | None = None,
     reference: Artifact | None = None,
+    target_logprobs: Artifact | None = None,
 ) -> TrainStats:
     """Train `model`. A stopped training resumes from its last checkpoint.
 
     `pool` has the questions and the validation split for early stopping. `reference` is the second
-    model of an objective that needs one.
+    model of an objective that needs one, `target_logprobs` what it gave these rationales.
     """
     rows = _build_rows(settings, pool, rationales, instructions, ctx)
+    if target_logprobs is not None:
+        known = read_target_logprobs(target_logprobs)
+        rows = [replace(row, target_logprobs=known[row.id, row.text]) for row in rows]
     options = settings.train
     n_updates = options.compute_n_updates(
         len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
@@ -290,14 +293,9 @@ def _build_rows(
         ]
     assert pool is not None, "a training on answers or rationales has a pool as an input"
     if isinstance(rows, RationaleRows):
-        examples = build_training_examples(pool, rationales, rows.target_format)
-        sequences = [build_training_sequence(e, rows.answer_weight) for e in examples]
-        if settings.reference_sees == "question":
-            return sequences
-        return [
-            replace(s, reference_prompt=add_solution(s.prompt, "".join(t.text for t in s.spans)))
-            for s in sequences
-        ]
+        return build_rationale_sequences(
+            pool, rationales, rows.target_format, rows.answer_weight, settings.reference_sees
+        )
     return [
         TrainingSequence(
             e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)
