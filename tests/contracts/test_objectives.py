@@ -57,13 +57,16 @@ ROWS = [
              (TargetSpan("Ann holds the red box .\n"), TargetSpan("Answer: Ann", 2.0)))
     for i in range(6)
 ]  # fmt: skip
+PER_TOKEN = ("logits", "targets", "reference_logits", "reference_logprobs")
 TRAIN = TrainOptions(batch_size=3, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder, tokenizer = tmp_path_factory.mktemp("models"), tiny_tokenizer("word_level", CHATML)
-    for name, seed in (("trained", 0), ("reference", 1)):
+    folder = tmp_path_factory.mktemp("models")
+    kinds = {"trained": "byte_level", "reference": "byte_level", "other_tokens": "metaspace"}
+    for seed, (name, kind) in enumerate(kinds.items()):
+        tokenizer = tiny_tokenizer(kind, CHATML)
         tiny_model("llama", len(tokenizer), seed).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder
@@ -88,6 +91,7 @@ def draw_batch(state):
         logits=torch.randn(5, 9, requires_grad=True), targets=torch.randint(0, 8, (5,)),
         weights=torch.tensor([1.0, 0.0, 2.0, 1.0, 0.5]),
         sequence_ids=torch.tensor([0, 0, 1, 1, 1]), reference_logits=torch.randn(5, 8),
+        reference_logprobs=-torch.rand(5),
     )  # fmt: skip
 
 
@@ -103,10 +107,17 @@ def start(ref):
 
 
 def train(models, out, ref, **kwargs):
+    """An objective that matches tokens has a reference model with other tokens."""
+    settings, rows, reference = OBJECTIVES.resolve(ref), ROWS, models / "reference"
+    objective = OBJECTIVES.load(settings)
+    if objective.match_tokens is not None:
+        reference = models / "other_tokens"
+    if objective.needs_logprobs:
+        scored = lm.score_targets(lm.load_model(reference, device="cpu"), ROWS, batch_size=4)
+        rows = [replace(row, target_logprobs=s) for row, s in zip(ROWS, scored, strict=True)]
     job = lm.TrainingJob(
-        models / "trained", ROWS, out, TRAIN, n_updates=3, seed=0, device="cpu",
-        objective=OBJECTIVES.resolve(ref),
-        reference=lm.ReferenceSpec(models / "reference", None), **kwargs,
+        models / "trained", rows, out, TRAIN, n_updates=3, seed=0, device="cpu",
+        objective=settings, reference=lm.ReferenceSpec(reference, None), **kwargs,
     )  # fmt: skip
     return lm.fine_tune(job)
 
@@ -146,7 +157,7 @@ def test_the_loss_is_a_sum_over_sequences(ref):
     parts = [
         replace(batch, **{
             name: getattr(batch, name)[rows]
-            for name in ("logits", "targets", "weights", "reference_logits")
+            for name in (*PER_TOKEN, "weights")
         }, sequence_ids=torch.zeros(len(rows), dtype=torch.long))
         for rows in ([0, 1], [2, 3, 4])
     ]  # fmt: skip
@@ -157,7 +168,7 @@ def test_the_loss_is_a_sum_over_sequences(ref):
 def test_the_loss_is_a_sum_over_tokens_where_it_says_so(ref):
     if not OBJECTIVES.load(OBJECTIVES.resolve(ref)).is_sum_over_tokens:
         return
-    names = ("logits", "targets", "weights", "reference_logits")
+    names = (*PER_TOKEN, "weights")
     batch, zero = draw_batch(start(ref)), torch.zeros(1, dtype=torch.long)
     parts = [
         replace(
@@ -186,7 +197,9 @@ def test_prompt_tokens_have_no_gradient(ref, models):
                       for m in (local, reference))  # fmt: skip
     logits.requires_grad_()
     fields = (micro.targets, micro.weights, micro.sequence_ids, others[micro.positions])
-    compute(ref, TokenBatch(logits[micro.positions], *fields, state=start(ref))).backward()
+    batch = TokenBatch(logits[micro.positions], *fields, state=start(ref))
+    batch = replace(batch, reference_logprobs=-torch.rand(len(micro.targets)))
+    compute(ref, batch).backward()
     trained = logits.grad.abs().sum(-1).view(len(rows), -1) > 0
     expected = torch.tensor([[w > 0 for w in row.weights[1:]] + [False] * (
         trained.shape[1] - len(row.ids) + 1) for row in rows])  # fmt: skip

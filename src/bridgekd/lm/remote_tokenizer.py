@@ -28,7 +28,7 @@ from bridgekd.lm.load import (
 )
 from bridgekd.lm.reference_model import tokenize_reference_rows
 from bridgekd.lm.score_inputs import build_gold_rows
-from bridgekd.lm.score_targets import build_target_rows, join_logprobs
+from bridgekd.lm.target_logprobs import build_target_rows, join_logprobs
 from bridgekd.lm.tokenization import (
     find_plain_prompts,
     find_stop_ids,

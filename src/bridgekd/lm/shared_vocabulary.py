@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bridgekd.errors import InputError
 from bridgekd.lm.load import load_tokenizer
-from bridgekd.lm.token_bytes import check_keeps_bytes
+from bridgekd.lm.token_bytes import check_token_places
 from bridgekd.lm.tokenization import tokenize_continuations
 from bridgekd.messages import format_value
 
@@ -69,8 +69,9 @@ def check_shared_vocabulary(
 
 
 @lru_cache(maxsize=8)
-def check_byte_tokens(model: tuple[str | Path, str | None], objective: str) -> None:
-    """Raise InputError if the tokenizer of a model (Hub id or folder, revision) changes some texts.
+def check_alignment(model: tuple[str | Path, str | None], objective: str) -> None:
+    """Raise InputError if the tokens of a model (Hub id or folder, revision) have unknown places in
+    some texts.
 
     A tokenizer that is not on this machine and cannot be downloaded is not checked.
     """
@@ -78,4 +79,4 @@ def check_byte_tokens(model: tuple[str | Path, str | None], objective: str) -> N
         tokenizer = load_tokenizer(*model)
     except InputError:  # the training says it, when it needs the model
         return
-    check_keeps_bytes(tokenizer, PROBE_TEXTS, objective)
+    check_token_places(tokenizer, PROBE_TEXTS, objective)

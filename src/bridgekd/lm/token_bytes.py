@@ -1,7 +1,9 @@
-"""The bytes of a text that each of its tokens stands for.
+"""Where the tokens of a text end in it, in bytes.
 
-All tokenizers that write every byte of a text have them: byte-level BPE, also where a character is
-split over several tokens, and SentencePiece with byte fallback.
+A tokenizer that writes every byte of a text has exact ends: byte-level BPE, also where a character
+is split over several tokens, and SentencePiece with byte fallback. If a tokenizer changes a text
+(lower case, a composed accent, an unknown word), a token ends where its characters in the original
+text end.
 """
 
 import re
@@ -13,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from bridgekd.errors import InputError
-from bridgekd.lm.tokenization import tokenize_continuations
+from bridgekd.lm.control_tokens import encode_texts
+from bridgekd.lm.tokenization import ANCHOR_TEXT, tokenize_continuations
 from bridgekd.messages import format_value
 from bridgekd.records import TrainingSequence
 
@@ -29,8 +32,8 @@ def compute_byte_ends(
     """Return for each row the byte where each token of its target ends, ascending.
 
     The tokens are those of `tokenize_sequences`, so some end where a span ends. The token that ends
-    the target counts as one byte. If a tokenizer changes the bytes of a span, such as an accent
-    that it composes, only the last token of the span has bytes: all of them.
+    the target counts as one byte. Bytes that no token has belong to the next one. Without a place
+    for the tokens of a span, its last token has all bytes.
     """
     texts = [span.text for row in rows for span in row.spans]
     targets = iter(zip(texts, tokenize_continuations(tokenizer, texts), strict=True))
@@ -40,15 +43,33 @@ def compute_byte_ends(
         start = 0
         for _ in row.spans:
             text, ids = next(targets)
-            size = len(text.encode())
-            parts = split_bytes(tokenizer, ids, text)
-            if parts is None:
-                row_ends += [*[start] * (len(ids) - 1), start + size][: len(ids)]
-            else:
-                row_ends += [start + end for end in accumulate(map(len, parts))]
-            start += size
+            span_ends = find_ends(tokenizer, ids, text) or [0] * len(ids)
+            start_of_next = start + len(text.encode())
+            row_ends += [start + end for end in span_ends]
+            if ids:
+                row_ends[-1] = start_of_next
+            start = start_of_next
         ends.append((*row_ends, start + 1))
     return ends
+
+
+def find_ends(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str
+) -> list[int] | None:
+    """Return the byte of a text where each of its tokens ends; None if that is unknown."""
+    parts = split_bytes(tokenizer, ids, text)
+    if parts is not None:
+        return list(accumulate(map(len, parts)))
+    for anchor in (ANCHOR_TEXT, ""):  # as in `tokenize_continuations`
+        (encoded,) = encode_texts(tokenizer, [anchor + text])
+        n_anchor = len(encoded.ids) - len(ids)
+        if tokenizer.is_fast and n_anchor >= 0 and encoded.ids[n_anchor:] == list(ids):
+            offsets = [
+                (max(0, a - len(anchor)), max(0, b - len(anchor)))
+                for a, b in encoded.offsets[n_anchor:]
+            ]
+            return _convert_offsets(offsets, text)
+    return None
 
 
 def split_bytes(
@@ -71,18 +92,30 @@ def split_bytes(
     return None
 
 
-def check_keeps_bytes(
+def check_token_places(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], objective: str
 ) -> None:
-    """Raise InputError for the first text that the tokenizer does not write byte by byte."""
+    """Raise InputError for the first text in which the places of the tokens are unknown."""
     for text, ids in zip(texts, tokenize_continuations(tokenizer, texts), strict=True):
-        if split_bytes(tokenizer, ids, text) is None:
+        if find_ends(tokenizer, ids, text) is None:
             raise InputError(
-                f"The objective {objective} compares two models byte by byte, and the tokenizer of "
-                f"{tokenizer.name_or_path} changes {format_value(text)} into "
-                f"{format_value(str(tokenizer.decode(ids)))}. Use a model whose tokenizer keeps "
-                "all bytes, or a method that learns from rationales alone, such as bridge_random."
+                f"The objective {objective} compares models by the places of their tokens in a "
+                f"text, and the tokenizer of {tokenizer.name_or_path} does not say where they are "
+                f"in {format_value(text)}. Use a model with a fast tokenizer (tokenizer.json), or "
+                "the method bridge_random."
             )
+
+
+def _convert_offsets(offsets: Sequence[tuple[int, int]], text: str) -> list[int]:
+    """Return ends in bytes, ascending, from characters.
+
+    Of the tokens that share a character only the last one has it.
+    """
+    n_bytes = [0, *accumulate(len(character.encode()) for character in text)]
+    following = [*(start for start, _ in offsets[1:]), len(text)]
+    pairs = zip(offsets, following, strict=True)
+    ends = [n_bytes[start if then < end else end] for (start, end), then in pairs]
+    return list(accumulate(ends, max))
 
 
 def _read_byte_characters(token: str) -> bytes:

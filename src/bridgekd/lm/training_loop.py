@@ -40,7 +40,7 @@ from bridgekd.lm.reference_model import (
 )
 from bridgekd.lm.segments import Segment
 from bridgekd.lm.shared_vocabulary import PROBE_TEXTS
-from bridgekd.lm.token_bytes import check_keeps_bytes
+from bridgekd.lm.token_bytes import check_token_places
 from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
 from bridgekd.lm.trainer import UpdateTrainer
 from bridgekd.lm.training_job import TrainingJob, TrainingLog
@@ -170,7 +170,7 @@ def _add_reference(
         if job.reference is None or not objective.needs_reference_model:
             return None, rows
         return load_reference(job.reference, local, sequences, precision, name), rows
-    check_keeps_bytes(local.tokenizer, PROBE_TEXTS, name)
+    check_token_places(local.tokenizer, PROBE_TEXTS, name)
     match_tokens, options = objective.match_tokens, OBJECTIVES.parse_options(job.objective)
 
     def match(our_ends: Sequence[int], their_ends: Sequence[int]) -> list[Segment]:

@@ -65,7 +65,7 @@ def check_tokens(run: Run, objective: VariantSettings, *, is_assistant: bool) ->
     student, assistant = (get_model_and_revision(model) for model in (run.student, run.assistant))
     if OBJECTIVES.load(objective).match_tokens is not None:
         for model in (student, assistant) if is_assistant else (student,):
-            lm.check_byte_tokens(model, objective.name)
+            lm.check_alignment(model, objective.name)
     elif is_assistant:
         lm.check_shared_vocabulary(student, assistant, objective.name)
 
