@@ -132,6 +132,7 @@ def test_no_module_name_is_used_twice():
 
 SAME_ON_TWO_LAYERS = {
     "generate", "export", "ledger", "teacher", "pilot", "purchases", "verify", "budget", "live",
+    "alm", "uld",
 }  # fmt: skip
 
 
