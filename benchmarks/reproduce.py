@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from claims import plots, tables
-from claims.experiments import CANDIDATES, CHOOSING, CLAIMS, EXPERIMENTS, LATER_SEEDS
+from claims.experiments import CANDIDATES, CHOOSING, CLAIMS, EXPERIMENTS, LATER_SEEDS, STUDENTS
 from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
 from claims.results import Line, artifact, lines_of
 from claims.saved_seeds import RESULTS, run_seeds
@@ -34,9 +34,11 @@ MARKS = {  # in DOCUMENT: the experiments that stand there
     "choosing": CHOOSING,
     "later_seeds": LATER_SEEDS,
     "candidates": CANDIDATES,
+    **{name: (name,) for name in STUDENTS},
 }
-FIRST_SEEDS = {"later_seeds": 5, "candidates": 10}  # of sections about other seeds than from 0 on
-STUDENTS = ("train_student", "train_on_answers", "train_with_mentor")
+# Of sections about other seeds than from 0 on.
+FIRST_SEEDS = {"later_seeds": 5, "candidates": 10, **dict.fromkeys(STUDENTS, 30)}
+TRAININGS = ("train_student", "train_on_answers", "train_with_mentor")
 N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file has
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
 README_ARMS = {
@@ -115,7 +117,7 @@ def effort(done: Mapping[Job, Answers]) -> str:
     for path in {path for answers in done.values() for path in answers.values()}:
         made |= find_ancestors(artifact(path))
     hours = sum(a.manifest.seconds for a in made.values()) / 3600
-    n = sum(a.stage in STUDENTS for a in made.values())
+    n = sum(a.stage in TRAININGS for a in made.values())
     return f"{n} trainings of a student; {hours:.1f} hours of one core for everything"
 
 

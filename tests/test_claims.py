@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from claims import plots
-from claims.experiments import BUDGETS, CHOOSING, CLAIMS, EXPERIMENTS
+from claims.experiments import BUDGETS, CHOOSING, CLAIMS, EXPERIMENTS, STUDENTS
 from claims.jobs import PHASES, SHIFTS, Job, seeded
 from claims.results import Line
 from claims.summary import NO, OPEN, YES, summary
@@ -18,6 +18,7 @@ from claims.tables import table
 from generated_section import replace_section
 from reproduce import mark_of
 
+from bridgekd.comparison import build_arms, parse_comparison
 from bridgekd.io.artifact_store import PlanStore
 from bridgekd.io.load_recipe import load_recipe
 from bridgekd.methods import METHODS
@@ -74,6 +75,16 @@ def test_every_phase_plans_the_answers_of_its_models(method, tmp_path):
     run = Run(loaded, tmp_path, PlanStore(tmp_path / "runs"), build_run_context(loaded, tmp_path))
     arms = PHASES[method](run)
     assert len(run.predict_all(arms)) == len(arms) > 0
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_student_of_an_experiment_is_planned_under_its_name(name, tmp_path):
+    recipe = export_world(tmp_path, n_pool=20, n_validation=5, n_test=5, n_instructions=5)
+    for row in EXPERIMENTS[name].rows:
+        loaded = load_recipe(recipe, [*row.job.settings, "hard_limit_usd=5"])
+        run = Run(loaded, tmp_path, PlanStore(tmp_path / "r"), build_run_context(loaded, tmp_path))
+        methods = parse_comparison(loaded, tmp_path, [row.job.method]).methods
+        assert row.model in {arm.name for arm in build_arms(run, methods)}
 
 
 def test_the_claims_train_no_more_students_than_fit_five_hours():

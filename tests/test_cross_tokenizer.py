@@ -9,6 +9,8 @@ import torch
 from bridgekd import lm
 from bridgekd.errors import InputError
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.reference_model import attach_logprobs
+from bridgekd.lm.segments import align_tokens
 from bridgekd.lm.token_bytes import compute_byte_ends
 from bridgekd.lm.tokenization import tokenize_sequences
 from bridgekd.recipe import RuntimeOptions
@@ -23,7 +25,10 @@ ROWS = [
     TrainingSequence(
         str(i),
         (Message("user", "Who holds the box?"),),
-        (TargetSpan(f"Ann, then {name}, step by step, é (A).\n"), TargetSpan(f"Answer: {name}", 2.0)),
+        (
+            TargetSpan(f"Ann, then {name}, step by step, é (A).\n"),
+            TargetSpan(f"Answer: {name}", 2.0),
+        ),
     )
     for i, name in enumerate(("Ann", "Bob", "the fox", "the dog"))
 ]
@@ -126,6 +131,25 @@ def test_the_student_moves_toward_the_reference(models, tmp_path, name):
     tune(models[0], tmp_path, rows=score(models, ROWS), objective=objective, reference=spec)
     losses = [line["loss"] for line in metrics(tmp_path)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_segment_that_has_a_loss_in_part_has_none(models):
+    """`step,` is one token of the student and two of the reference, and `Ann` the other way."""
+    tokenizer = lm.load_model(models[0], device="cpu").tokenizer
+    start, end = ROWS[0].text.index("nn, then"), ROWS[0].text.index("nn", 20)
+    (row,) = score(models, [replace(ROWS[0], loss_start=start, loss_end=end)])
+    assert row.target_logprobs == score(models, ROWS[:1])[0].target_logprobs
+    (plain,) = tokenize_sequences(tokenizer, [row])
+    (found,) = attach_logprobs(tokenizer, [row], [plain], align_tokens)
+    weights = found.weights[found.n_prompt :]
+    ids = found.ids[found.n_prompt :]
+    words = [t.replace("▁", " ") for t in tokenizer.convert_ids_to_tokens(ids)]
+    weighted = [t for t, w in zip(words, weights, strict=True) if w]
+    assert words[:2] == ["An", "n"] and weighted[0] == ","
+    assert sum(w > 0 for w in plain.weights) > len(weighted)
+    known = row.target_logprobs
+    comma = known.ends.index(len("Ann,"))
+    assert found.reference_logprobs[2] == known.logprobs[comma]
 
 
 def test_alm_without_log_probabilities_is_refused(models, tmp_path):

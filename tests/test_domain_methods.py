@@ -3,12 +3,9 @@
 import json
 
 import numpy as np
-import pytest
 
 import bridgekd
 from bridgekd.io.row_files import read_rows
-from bridgekd.methods.ddk import divide_training
-from bridgekd.recipe import TrainOptions
 from bridgekd.records import Pick, Rationale, Score
 
 
@@ -43,6 +40,7 @@ def test_ddk_draws_rows_for_each_wave_by_the_losses_of_the_student_before(tiny):
     bridgekd.run(tiny, methods=[{"name": "ddk", "n_waves": 2, "n_per_domain": 5}])
     mixes = [read_manifest(folder) for folder in find_folders(tiny, "mix_rationales")]
     students = [read_manifest(folder) for folder in find_folders(tiny, "train_student")]
+    assert [m["settings"]["part"] for m in students] == [[0, 0.5], [0.5, 1]]
     assert [m["settings"]["mixture"]["options"] for m in mixes] == [{"alpha": 0.5}] * 2
     assert (
         students[1]["inputs"]["model"][0]["folder"] == find_folders(tiny, "train_student")[0].name
@@ -58,10 +56,3 @@ def test_ddk_draws_rows_for_each_wave_by_the_losses_of_the_student_before(tiny):
     (annotated,) = find_folders(tiny, "annotate")
     n_kept = sum(row.kept for row in read_rows(annotated / "rationales.parquet", Rationale))
     assert [sum(row.kept for row in each) for each in rows] == [n_kept] * 2
-
-
-@pytest.mark.parametrize(
-    ("given", "divided"), [({"epochs": 3}, {"epochs": 1}), ({"updates": 7}, {"updates": 2})]
-)
-def test_the_waves_are_together_as_long_as_one_training(given, divided):
-    assert divide_training(TrainOptions(**given), 3) == TrainOptions(**divided)

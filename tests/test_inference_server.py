@@ -109,11 +109,19 @@ def test_entropy_of_a_free_answer_is_refused(server):
 
 
 def test_texts_that_were_cut_off_are_counted(server):
-    speed, ended = Throughput(), Throughput()
-    texts = generate.generate_texts(server[0], PROMPTS, throughput=speed, **SIZE)
-    longer = generate.generate_texts(server[0], PROMPTS, max_new_tokens=24, batch_size=2)
-    assert speed.n_cut_off == sum(a != b for a, b in zip(texts, longer, strict=True)) > 0
-    generate.generate_texts(server[0], PROMPTS, until=re.compile("."), throughput=ended, **SIZE)
+    speed, ended, lengths, there = Throughput(), Throughput(), {}, server[0]
+
+    def keep(rows, _, of_rows):
+        lengths.update(zip(rows, of_rows, strict=True))
+
+    texts = generate.generate_texts(there, PROMPTS, throughput=speed, on_batch=keep, **SIZE)
+    longer = generate.generate_texts(there, PROMPTS, max_new_tokens=24, batch_size=2)
+    is_cut_off = [a != b for a, b in zip(texts, longer, strict=True)]
+    assert speed.n_cut_off == sum(is_cut_off) > 0
+    assert [lengths[i].is_cut_off for i in range(len(PROMPTS))] == is_cut_off
+    ids = there.tokenizer.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    assert [lengths[i].n_tokens for i in range(len(PROMPTS))] == [len(row) for row in ids]
+    generate.generate_texts(there, PROMPTS, until=re.compile("."), throughput=ended, **SIZE)
     assert ended.n_cut_off == 0
 
 
@@ -161,7 +169,7 @@ def test_finished_rows_are_passed_on_and_known_rows_are_not_requested(server):
     there, http = server
     received = {}
 
-    def keep(rows, texts):
+    def keep(rows, texts, _):
         assert len(rows) <= 2
         received.update(zip(rows, texts, strict=True))
 
@@ -183,7 +191,7 @@ def test_a_server_that_dies_is_one_sentence_and_its_rows_are_kept(folder, tmp_pa
         ),
     ):
         generate.generate_texts(
-            server, PROMPTS, on_batch=lambda rows, texts: received.extend(rows), **SIZE
+            server, PROMPTS, on_batch=lambda rows, texts, _: received.extend(rows), **SIZE
         )
     assert received == [0, 1, 2]
 

@@ -21,12 +21,12 @@ LAYERS = (  # from the top: a module imports from its own layer or from those be
     {"ledger", "inference_server"},
     {"io"},
     {"api_client", "lm"},
-    {"cost", "grading", "rationales", "selection"},
+    {"cost", "grading", "rationales", "selection", "targets"},
     {"recipe", "stats", "prompts", "throughput"},
     {"variants", "records", "paths", "errors", "messages", "progress", "rng", "__version__"},
 )
 LEVEL = {name: -depth for depth, layer in enumerate(LAYERS) for name in layer}
-PURE = ("cost", "grading", "rationales", "selection", "stats")
+PURE = ("cost", "grading", "rationales", "selection", "stats", "targets")
 MAY_IMPORT_TORCH = ("lm", "sandbox")
 OUTSIDE = (
     "bridgekd.io",

@@ -1,7 +1,5 @@
 """Rollouts: which targets a training replaces by the model's own, and that a wave survives."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,14 +15,14 @@ from bridgekd.lm.objectives.adaptive_skew import (
     start_fraction,
 )
 from bridgekd.lm.objectives.sequence_reverse_kl import compute_advantages
-from bridgekd.lm.rollouts import RolloutSampler
+from bridgekd.lm.rollouts import RolloutSampler, SamplingSpec
 from bridgekd.lm.tokenization import tokenize_sequences
 from bridgekd.lm.update_schedule import UpdateSchedule
 from bridgekd.recipe import RuntimeOptions, TrainOptions
 from bridgekd.records import TargetSpan, TrainingSequence
 from bridgekd.variants import VariantRef
 from test_lm_resume import base, killed, losses, tune  # noqa: F401  (base is a fixture)
-from test_lm_training_loop import ROWS
+from test_lm_training_loop import ROWS, metrics
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +34,24 @@ def resolve(name, **options):
     return OBJECTIVES.resolve(VariantRef.model_validate({"name": name, **options}))
 
 
-def build_sampler(local, folder, rows=ROWS, max_new_tokens=6, batch_size=4, **kwargs):
+def build_sampler(local, folder, rows=ROWS, max_new_tokens=6, batch_size=4, reward=None, **kwargs):
     tokens = tokenize_sequences(local.tokenizer, rows)
     schedule = UpdateSchedule(tokens, batch_size=batch_size, n_updates=5, seed=0)
     return RolloutSampler(
-        local, tokens, schedule, seed=0, max_new_tokens=max_new_tokens, folder=folder, **kwargs
-    )
+        local, tokens, schedule, seed=0, folder=folder,
+        spec=SamplingSpec(max_new_tokens, reward, [row.id for row in rows]), **kwargs,
+    )  # fmt: skip
 
 
 def prepare_all(sampler, rollouts):
     state = CheckpointState(identity="x")
-    return [row for u in range(5) for row in sampler.prepare_rows(u, rollouts, state)], state
+    return [row for u in range(5) for row in sampler.prepare_rows(u, rollouts, state)[1]], state
 
 
 def test_the_fraction_of_a_wave_is_exact_and_weights_stay(local, tmp_path):
     sampler = build_sampler(local, tmp_path)
     rows, state = prepare_all(sampler, Rollouts(0.25, updates_per_wave=2))
-    given = [sampler.rows[i] for i in sampler.schedule.rows.ravel()]
+    given = [sampler.rows[i] for u in range(5) for i in sampler.schedule.get_rows(u)]
     assert [sum(r.is_rollout for r in rows[i : i + 8]) for i in (0, 8, 16)] == [2, 2, 1]
     assert state.n_rollouts == 5
     for row, own in zip(rows, given, strict=True):
@@ -79,7 +78,7 @@ def test_processes_sample_what_one_process_samples(local, tmp_path):
     schedule = UpdateSchedule(tokens, batch_size=4, n_updates=5, seed=0, n_processes=2)
     shards = [
         prepare_all(
-            RolloutSampler(local, tokens, schedule, seed=0, max_new_tokens=6, folder=tmp_path,
+            RolloutSampler(local, tokens, schedule, seed=0, spec=SamplingSpec(6), folder=tmp_path,
                            process=p), Rollouts(0.5),
         )[0]
         for p in (0, 1)
@@ -132,7 +131,7 @@ def test_a_reference_with_the_same_weights_gives_no_gradient(base, tmp_path, nam
         objective=resolve(name, **options), reference=lm.ReferenceSpec(base, None),
     )  # fmt: skip
     lm.fine_tune(job)
-    line = json.loads((tmp_path / "training_log.jsonl").read_text().splitlines()[0])
+    line = metrics(tmp_path)[0]
     assert abs(line["loss"]) < 1e-6 and line["grad_norm"] < 1e-4
 
 
@@ -188,3 +187,68 @@ def test_the_fraction_of_distillm_rises_when_the_loss_stops_falling():
         state = advance_fraction(state, loss, 0.0, options)
         fractions.append(state["fraction"])
     assert fractions == [0, 0, 0, 0, 0, pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1)]
+
+
+def test_texts_of_a_group_have_one_prompt_and_opposite_advantages(local, tmp_path):
+    asked = []
+
+    def reward(row_id, text):
+        asked.append(row_id)
+        return len(asked) % 2
+
+    rows, state = prepare_all(
+        build_sampler(local, tmp_path, reward=reward), Rollouts(1.0, 1, 1.0, 2)
+    )
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        assert first.ids[: first.n_prompt] == second.ids[: second.n_prompt]
+        assert (first.advantage, second.advantage) == (1.0, -1.0)
+    assert asked[::2] == asked[1::2] and len(set(asked)) > 3
+    assert (state.total_reward, state.n_rollouts) == (10, 20)
+
+
+def test_groups_that_do_not_fill_an_update_are_one_sentence(local, tmp_path):
+    with pytest.raises(InputError, match="Set batch_size to a multiple of group_size"):
+        prepare_all(build_sampler(local, tmp_path), Rollouts(1.0, 1, 1.0, 3))
+
+
+def count_letter(row_id, text):
+    return float(text.count("o"))
+
+
+def test_a_rewarded_letter_becomes_likelier_and_the_log_has_the_curve(base, tmp_path):  # noqa: F811
+    train = TrainOptions(batch_size=16, learning_rate=3e-2, lr_scheduler_type="constant")
+    job = lm.TrainingJob(
+        base, ROWS, tmp_path, train, n_updates=16, seed=0, device="cpu",
+        objective=resolve("group_reward"), reward=count_letter, max_rollout_tokens=4,
+    )  # fmt: skip
+    log = lm.fine_tune(job)
+    rewards = [line["reward"] for line in metrics(tmp_path)]
+    assert sum(rewards[-4:]) > 1.5 * sum(rewards[:4])
+    assert log.total_reward == pytest.approx(16 * sum(rewards)) and log.n_rollouts == 256
+    assert log.max_target_tokens == 4
+
+
+def test_equal_rewards_change_no_weight(base, tmp_path):  # noqa: F811
+    job = lm.TrainingJob(
+        base, ROWS, tmp_path, TrainOptions(batch_size=4, weight_decay=0.0), n_updates=2, seed=0,
+        device="cpu", objective=resolve("group_reward"), reward=lambda row_id, text: 1.0,
+        max_rollout_tokens=4,
+    )  # fmt: skip
+    lm.fine_tune(job)
+    before, after = (load_file(f / "model.safetensors") for f in (base, tmp_path))
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_expected_gradient_of_the_kl_of_kdrl_is_that_of_reverse_kl():
+    z_student = torch.tensor([[1.0, 2.0, 3.0, 0.0]], dtype=torch.float64)
+    z = z_student.clone().requires_grad_()
+    batch = TokenBatch(
+        z.expand(4, 4), torch.arange(4), z_student.softmax(-1)[0].float(), torch.arange(4),
+        torch.tensor([[3.0, 2.0, 1.0, 0.0]]).expand(4, 4), advantages=torch.zeros(4),
+    )  # fmt: skip
+    settings = resolve("reward_and_kl", kl_weight=1.0)
+    OBJECTIVES.get("reward_and_kl").compute_loss(
+        batch, OBJECTIVES.parse_options(settings)
+    ).backward()
+    expected = torch.tensor([[-0.271327, -0.263778, 0.570804, -0.035699]], dtype=torch.float64)
+    torch.testing.assert_close(z.grad, expected, atol=1e-6, rtol=1e-5)

@@ -1,5 +1,6 @@
 """The tokens and loss weights of a sequence, for every tokenizer and template."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -169,3 +170,25 @@ def test_rejected_prompt_raises_error():
     for prompt in (PROMPT, (Message("system", "Be brief."), *PROMPT)):
         with pytest.raises(InputError, match="The chat template rejects the prompt: Roles must"):
             render_prompt(tok, prompt)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_adjacent_ranges_share_no_token_and_miss_none(kind):
+    """A row with a range has the tokens of the complete row up to its end, none of them changed."""
+    tok = tiny_tokenizer(kind, CHATML)
+    spans = (TargetSpan("Ann holds the box .\nBob gives it .\n"), TargetSpan("Answer: Ann", 0.5))
+    (full,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, spans)])
+    cuts = [0, 3, 13, 19, 38, None]  # inside a word, before a blank, and after the rationale
+    parts = tokenize_sequences(
+        tok,
+        [TrainingSequence("a", PROMPT, spans, loss_start=a, loss_end=b) for a, b in pairwise(cuts)],
+    )
+    total = [0.0] * len(full.ids)
+    for part in parts:
+        assert part.ids == full.ids[: len(part.ids)] and part.n_prompt == full.n_prompt
+        for i, weight in enumerate(part.weights):
+            total[i] += weight
+    assert tuple(total) == full.weights
+    assert parts[-1].ids == full.ids
+    n_before = len(tokenize_continuations(tok, [spans[0].text[:19]])[0])
+    assert len(parts[2].ids) == full.n_prompt + n_before

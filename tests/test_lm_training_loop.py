@@ -14,9 +14,13 @@ from bridgekd.lm.packing import can_pack, supports_packing, verify_packing
 from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
 from bridgekd.progress import ignore_progress
 from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
-from bridgekd.records import Message, TargetSpan, TrainingSequence
+from bridgekd.records import Example, Message, Rationale, TargetSpan, TrainingSequence
+from bridgekd.stages.training_examples import build_training_sequence
+from bridgekd.targets import TARGET_FORMATS
+from bridgekd.variants import VariantRef
 from tiny_models import FAMILIES, write_tiny
 
+EXAMPLE = Example("a", "Who holds the box ?", "Ann")
 NAMES = ("Ann", "Bob", "the fox", "the dog", "Ann gives")
 ROWS = [
     TrainingSequence(
@@ -362,3 +366,24 @@ def test_eval_loss_equals_training_loss(base, tmp_path):
     assert lm.compute_eval_loss(local, ROWS[:4], 1024) == pytest.approx(
         metrics(tmp_path)[0]["loss"]
     )
+
+
+def test_losses_of_chunks_sum_to_the_loss_of_the_rationale(base):
+    """Chunk-wise training (arXiv 2505.18642) with even chunks and all weights 1."""
+    local = lm.load_model(base, device="cpu")
+    ref = VariantRef.model_validate({"name": "chunks", "splitter": "even", "n_chunks": 3})
+    text = "the quick brown fox holds the red box and gives the box to Ann ."
+
+    def compute_nll(ref):
+        settings = TARGET_FORMATS.resolve(ref)
+        options = TARGET_FORMATS.parse_options(settings)
+        rationale = Rationale("a", text, "Ann", "teacher", True)
+        rows = TARGET_FORMATS.load(settings).build(EXAMPLE, rationale, "Ann", options)
+        sequences = [build_training_sequence(row, 1.0) for row in rows]
+        tokenized = tokenize_sequences(local.tokenizer, sequences)
+        n_tokens = sum(sum(row.weights) for row in tokenized)
+        return len(rows), lm.compute_eval_loss(local, sequences, 1024) * n_tokens
+
+    (n_rows, total), (n_chunks, sum_of_chunks) = map(compute_nll, (VariantRef(name="joint"), ref))
+    assert (n_rows, n_chunks) == (1, 3)
+    assert sum_of_chunks == pytest.approx(total, rel=1e-5)

@@ -8,9 +8,10 @@ import torch
 import bridgekd
 from bridgekd import lm
 from bridgekd.errors import InputError
+from bridgekd.grading.reasoning_steps import find_sentence_ends
 from bridgekd.io.row_files import read_rows
 from bridgekd.lm.forward import ScoringRow, compute_row_means, token_nll
-from bridgekd.lm.rationale_scores import find_sentence_ends, score_sentences
+from bridgekd.lm.rationale_scores import score_sentences
 from bridgekd.lm.tokenization import tokenize_continuations, tokenize_prompts
 from bridgekd.prompts import render_cot_prompt
 from bridgekd.records import Example, Rationale
@@ -63,6 +64,18 @@ def test_defaults_train_on_the_artifact_of_the_assistant(tiny):
     rows, _ = run_bridge(tiny)
     assert "select_rationales" not in rows and "sample_rationales" not in rows
     assert rows["annotate"]
+
+
+def test_student_of_the_teachers_rationales_needs_none_of_the_assistant(task, monkeypatch):
+    monkeypatch.chdir(task)
+
+    def list_stages(source):
+        sets = [f"student.rationales={source}", "select.n_rounds=2"]
+        return [a.stage for a in bridgekd.plan("task.yaml", overrides=sets).stages]
+
+    assert list_stages("both").count("annotate") == 1
+    assert "annotate" not in list_stages("teacher")
+    assert list_stages("teacher").count("check_rationales") == 2
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from bridgekd.io.row_files import read_rows, write_rows
 from bridgekd.recipe import ColumnNames, TeacherOptions, TrainOptions
 from bridgekd.records import Example, Rationale, TargetSpan
 from bridgekd.stages.load_data import LoadPoolSettings, load_pool
+from bridgekd.stages.row_settings import RationaleRows
 from bridgekd.stages.run_context import RunContext
-from bridgekd.stages.train import RationaleRows, TrainSettings, _build_rows, describe_long_targets
+from bridgekd.stages.train import TrainSettings, _build_rows, describe_long_targets
 from bridgekd.variants import VariantSettings
 
 CONTEXT = RunContext("run", TeacherOptions(model="none"), Path("none.db"))
@@ -79,14 +80,18 @@ def test_multi_task_rows_are_a_rationale_and_an_answer(rationales):
 
 
 def test_students_of_all_arms_get_the_same_number_of_updates(tiny):
-    """An epoch is the size of the pool, whatever the number of rationales."""
-    override = "student.train={epochs: 1, batch_size: 16, n_evaluations: 1}"
-    bridgekd.run(tiny, methods=["bridge", "direct"], overrides=[override])
+    """An epoch is the size of the pool, whatever the number of rationales and of their chunks."""
+    overrides = [
+        "student.train={epochs: 1, batch_size: 16, n_evaluations: 1}",
+        "student.target_format={name: chunks, splitter: even, n_chunks: 2}",
+        "student.order=easy_first",
+    ]
+    bridgekd.run(tiny, methods=["bridge", "direct"], overrides=overrides)
     stats = [
         json.loads((folder / "manifest.json").read_text())["stats"]
         for folder in (tiny.parent / "runs").glob("train_student-*")
     ]
-    assert sorted(f["n_rows"] for f in stats) == [12, 60]
+    assert sorted(f["n_rows"] for f in stats) == [24, 120]
     assert [f["n_updates"] for f in stats] == [4, 4]
 
 

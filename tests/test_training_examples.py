@@ -1,4 +1,4 @@
-"""Training examples: exported rows are the rows of the training, in both target formats."""
+"""Training examples: exported rows are the rows of the training, in every target format."""
 
 import pytest
 
@@ -8,6 +8,12 @@ from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.row_files import write_rows
 from bridgekd.records import Example, Rationale
 from bridgekd.stages.training_examples import build_training_examples, build_training_sequence
+from bridgekd.targets import TARGET_FORMATS
+from bridgekd.variants import VariantRef
+
+
+def resolve(name, **options):
+    return TARGET_FORMATS.resolve(VariantRef.model_validate({"name": name, **options}))
 
 
 @pytest.fixture
@@ -24,16 +30,17 @@ def artifacts(tmp_path):
     return Artifact("load_pool", "1", tmp_path), [Artifact("check", "2", tmp_path)]
 
 
-@pytest.mark.parametrize("target_format", ["joint", "multi_task"])
+@pytest.mark.parametrize("target_format", TARGET_FORMATS.list_names())
 def test_completion_of_a_row_is_the_text_of_the_training(artifacts, target_format):
-    for example in build_training_examples(*artifacts, target_format):
+    for example in build_training_examples(*artifacts, resolve(target_format)):
         row, trained = build_sft_row(example), build_training_sequence(example, 2.0)
         assert row["completion"][0]["content"] == "".join(s.text for s in trained.spans)
         assert row["prompt"][0]["content"] == trained.prompt[0].content
+        assert (row["loss_start"], row["loss_end"]) == (trained.loss_start, trained.loss_end)
 
 
 def test_gold_answer_replaces_the_answer_of_the_rationale(artifacts):
-    rows = [build_sft_row(k) for k in build_training_examples(*artifacts, "joint")]
+    rows = [build_sft_row(k) for k in build_training_examples(*artifacts, resolve("joint"))]
     assert [(r["id"], r["rationale"], r["answer"]) for r in rows] == [
         ("a", "Since so.", "(B) yes"),
         ("b", "Thus.", "seven"),
@@ -41,21 +48,19 @@ def test_gold_answer_replaces_the_answer_of_the_rationale(artifacts):
 
 
 def test_multi_task_example_is_two_rows(artifacts):
-    rows = [build_sft_row(k) for k in build_training_examples(*artifacts, "multi_task")][:2]
+    rows = [build_sft_row(k) for k in build_training_examples(*artifacts, resolve("multi_task"))][
+        :2
+    ]
     assert [(r["rationale"], r["answer"]) for r in rows] == [("Since so.", None), (None, "(B) yes")]
     assert [r["completion"][0]["content"] for r in rows] == ["Since so.", "Answer: (B) yes"]
-    sequences = [
-        build_training_sequence(k, 0.5) for k in build_training_examples(*artifacts, "multi_task")
-    ]
-    assert [s.id for s in sequences[:2]] == ["a:e", "a:p"]
 
 
 def test_answer_weight_applies_to_the_answer_only(artifacts):
-    example, *_ = build_training_examples(*artifacts, "joint")
+    example, *_ = build_training_examples(*artifacts, resolve("joint"))
     assert [s.weight for s in build_training_sequence(example, 0.5).spans] == [1.0, 0.5]
 
 
 def test_no_kept_rationale_is_an_error(artifacts, tmp_path):
     write_rows(tmp_path / "rationales.parquet", Rationale, [])
     with pytest.raises(InputError, match=r"No rationale of .* was kept\. Read its `reason` column"):
-        build_training_examples(*artifacts, "joint")
+        build_training_examples(*artifacts, resolve("joint"))

@@ -21,12 +21,14 @@ from bridgekd import errors, recipe
 from bridgekd.cli.main import app
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
 from bridgekd.methods import METHODS
 from bridgekd.rationales import SELECTORS
 from bridgekd.recipe import Recipe
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.targets import TARGET_FORMATS
 from bridgekd.teacher.transports import TRANSPORTS
 from bridgekd.variants import Registry, Variant, VariantRef
 
@@ -248,6 +250,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "mixtures": lambda: render_variants(MIXTURES),
     "objectives": lambda: render_variants(OBJECTIVES),
     "selectors": lambda: render_variants(SELECTORS),
+    "target_formats": lambda: render_variants(TARGET_FORMATS),
+    "orders": lambda: render_variants(ORDERS),
     "transports": lambda: render_variants(TRANSPORTS),
     "graders": lambda: render_variants(GRADERS),
     "commands": render_commands,

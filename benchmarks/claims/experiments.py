@@ -257,6 +257,75 @@ _CANDIDATES = Experiment(
     margin=0.02,
 )
 
+
+def _arms_of(*arms: tuple[str, Job]) -> tuple[Row, ...]:
+    """`bridge_random`, then the arms, whose student is the method's own."""
+    reference = ("bridge_random", Job("bridge_random", AT_5))
+    return tuple(Row(title, job, job.method) for title, job in (reference, *arms))
+
+
+def _distilled(objective: str) -> tuple[str, Job]:
+    return objective, Job("distill", (*AT_5, f"method={{name: distill, objective: {objective}}}"))
+
+
+def _method(name: str) -> tuple[str, Job]:
+    return name, Job(name, AT_5)
+
+
+def _student(title: str, *settings: str) -> tuple[str, Job]:
+    return title, Job("bridge_random", (*AT_5, *settings))
+
+
+def _redi(alpha: float) -> tuple[str, Job]:
+    return f"redi {alpha:g}", Job("redi", (*AT_5, f"method={{name: redi, alpha: {alpha}}}"))
+
+
+def _planned(title: str, rows: tuple[Row, ...]) -> Experiment:
+    asks = "Above `bridge_random`, or not below by more than 2 points (planned before any result)"
+    return Experiment(f"{title}, seeds 30 to 34", asks, rows, ("bridge_random",), margin=0.02)
+
+
+SAMPLES = "annotate.n_samples=3"
+STUDENTS = {
+    "objectives": _planned(
+        "Objectives beside the assistant's distribution",
+        _arms_of(
+            _method("mentor_kd"),
+            *map(_distilled, ("forward_kl", "reverse_kl", "skew_forward", "adaptive_kl")),
+            _distilled("{name: jsd, relative: true}"),
+            _method("taid"),
+        ),
+    ),
+    "rollouts": _planned(
+        "Texts of the student's own",
+        _arms_of(*map(_method, ("gkd", "on_policy", "minillm", "distillm", "opsd"))),
+    ),
+    "rewards": _planned(
+        "Rewards for the student's own texts",
+        _arms_of(*map(_method, ("rule_rl", "kdrl", "opd_then_rl"))),
+    ),
+    "selectors": _planned(
+        "Which of several rationales the student learns from",
+        _arms_of(
+            _student("three samples", SAMPLES),
+            *(
+                _student(name, SAMPLES, f"student.selector={name}")
+                for name in ("shortest", "longest", "assistant_like", "confident", "distinct")
+            ),
+        ),
+    ),
+    "rows": _planned(
+        "What the student's rows are",
+        _arms_of(
+            _student("rationales: teacher", "student.rationales=teacher"),
+            _student("rationales: both", "student.rationales=both"),
+            _student("multi_task", "student.target_format=multi_task"),
+            _student("chunks", "student.target_format=chunks"),
+            *map(_redi, (0.0, 0.5, 0.8)),
+        ),
+    ),
+}  # fmt: skip
+
 EXPERIMENTS: dict[str, Experiment] = {
     "methods": _METHODS,
     "assistants": _ASSISTANTS,
@@ -270,6 +339,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "strategies": _STRATEGIES,
     "later_seeds": _LATER_SEEDS,
     "candidates": _CANDIDATES,
+    **STUDENTS,
 }
 CLAIMS = ("methods", "assistants", "scaling", "sizes", "imperfect", "filters", "shift", "no_gold")
 CHOOSING = ("strategies", "loop")

@@ -25,14 +25,16 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class SavedChoice(BaseModel):
-    """An arm and how its questions were selected. picks: the fraction from each domain."""
+    """An arm and how its questions were selected. picks: the fraction from each domain. An arm that
+    has no ranking of its own has no strategy.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     arm: SavedArm
-    strategy: str
-    picks: dict[str, float]
-    figures: tuple[SelectionFigure, ...]
+    strategy: str = ""
+    picks: dict[str, float] = {}
+    figures: tuple[SelectionFigure, ...] = ()
 
 
 class SavedSeed(BaseModel):
@@ -85,6 +87,9 @@ def read_seed(
 
 def _read_choice(reader: ArmReader, row: Row, predictions: Artifact) -> SavedChoice:
     result = reader.read_arm(describe_arm(row, predictions), predictions)
+    arm = save_arm(result, list(reader.test), has_words=False)
+    if not any(setting.startswith("select.strategy=") for setting in row.job.settings):
+        return SavedChoice(arm=arm)
     ancestors = find_ancestors(predictions).values()
     (ranking,) = (a for a in ancestors if a.stage == select_questions.name)
     strategy = ranking.read_settings(SelectSettings).strategy.name
@@ -92,7 +97,7 @@ def _read_choice(reader: ArmReader, row: Row, predictions: Artifact) -> SavedCho
         raise SystemExit(f"The arm {row.title} was selected by {strategy}: {ranking.path}.")
     check = check_selection(ranking)
     return SavedChoice(
-        arm=save_arm(result, list(reader.test), has_words=False),
+        arm=arm,
         strategy=strategy,
         picks=dict(compute_pick_fractions([predictions])),
         figures=check.figures if check else (),

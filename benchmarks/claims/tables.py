@@ -50,7 +50,7 @@ def noninferiority_tables(experiment: Experiment, seeds: Sequence[SavedSeed]) ->
     verdicts = compare_with_reference(right[reference], arms, experiment.margin or 0)
     head = ("", "accuracy, %", f"minus {reference}, points (95 %)", "lower limit, one-sided 95 %",
             f"p: not below by {points} (Holm)", f"not below by {points}", "p: above (Holm)",
-            "queries", "$")  # fmt: skip
+            "queries", "$", "local s")  # fmt: skip
     rows = []
     for k, (title, values) in enumerate(right.items()):
         accuracy = estimate_proportion(values)
@@ -59,8 +59,10 @@ def noninferiority_tables(experiment: Experiment, seeds: Sequence[SavedSeed]) ->
             title, _percents(accuracy.mean, accuracy.ci95), *_verdict(verdicts.get(title)),
             f"{np.mean([arm.n_queries for arm in saved]):g}",
             f"{np.mean([arm.spend_usd for arm in saved]):.2f}",
+            f"{np.mean([arm.seconds for arm in saved]):.0f}",
         ))  # fmt: skip
-    return f"{as_table(head, rows)}\n\n{distance_table(seeds)}"
+    has_figures = any(choice.figures for choice in seeds[0].choices)
+    return as_table(head, rows) + (f"\n\n{distance_table(seeds)}" if has_figures else "")
 
 
 def _verdict(verdict: ArmVerdict | None) -> tuple[str, ...]:

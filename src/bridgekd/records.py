@@ -4,6 +4,7 @@ Every field is a JSON value, so a row is the same in Parquet, in JSONL and in me
 large columns are arrays.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -109,7 +110,8 @@ class Rationale:
 class TrainingExample:
     """A prompt and its target: a rationale, an answer, or both in this order.
 
-    `id` is that of the question, `source` that of the rationale.
+    `id` is that of the question, `source` that of the rationale. Only the characters of the target
+    from `loss_start` to `loss_end` have a loss; None: to the end of the turn.
     """
 
     id: str
@@ -117,16 +119,24 @@ class TrainingExample:
     rationale: str | None
     answer: str | None
     source: str
+    loss_start: int = 0
+    loss_end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The greedy answer of a model to one test question."""
+    """The greedy answer of a model to one test question. `answer` is "" if the text has none.
+
+    n_tokens: of the text, as the model's tokenizer or the teacher's bill counts them. is_cut_off:
+    whether the text reached its maximum of tokens before its end.
+    """
 
     id: str
     text: str
     answer: str
     correct: bool
+    n_tokens: int = 0
+    is_cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +157,13 @@ class TargetSpan:
 
 @dataclass(frozen=True, slots=True)
 class TargetLogprobs:
-    """What a reference model gives a training sequence: the log-probability of each token of its
-    target in nats, and the byte of `text` where the token ends. The last token ends the target and
-    counts as one byte. `id` is that of the sequence.
+    """What a reference model gives a target: the log-probability of each of its tokens in nats, and
+    the byte of the text where the token ends. The last token ends the target and counts as one
+    byte. `id` is that of the question; `key` names prompt and target.
     """
 
     id: str
-    text: str
+    key: str
     ends: tuple[int, ...]
     logprobs: tuple[float, ...]
 
@@ -162,18 +172,33 @@ class TargetLogprobs:
 class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
-    Without a prompt the spans are plain text, and no chat template is applied. reference_prompt:
-    what a reference model reads instead; None: the prompt. target_logprobs: of a reference model
-    that is not loaded.
+    `id` is that of the question. Without a prompt the spans are plain text, and no chat template is
+    applied. reference_prompt: what a reference model reads instead; None: the prompt. With
+    `mean_weight` the loss is this times the mean over the target tokens: each has the weight of its
+    span times mean_weight / number of target tokens. A sequence with negative weights is unlearned.
+    Sequences of one `group` are in the same update; "" is no group. Only the characters of the
+    target from `loss_start` to `loss_end` have a loss; None: to the end of the turn.
+    target_logprobs: of a reference model that is not loaded.
     """
 
     id: str
     prompt: tuple[Message, ...]
     spans: tuple[TargetSpan, ...]
     reference_prompt: tuple[Message, ...] | None = None
+    mean_weight: float | None = None
+    group: str = ""
+    loss_start: int = 0
+    loss_end: int | None = None
     target_logprobs: TargetLogprobs | None = None
 
     @property
     def text(self) -> str:
         """The text of the target."""
         return "".join(span.text for span in self.spans)
+
+    @property
+    def key(self) -> str:
+        """A hash of what a reference model reads: its prompt and the texts of the spans."""
+        prompt = self.reference_prompt or self.prompt
+        read = ([(m.role, m.content) for m in prompt], [span.text for span in self.spans])
+        return hashlib.blake2b(repr(read).encode(), digest_size=16).hexdigest()

@@ -117,7 +117,7 @@ def test_method_plans(recipe, name):
     sets = ["student.instruction_data=instruct.jsonl"]
     plan = api.plan(recipe, methods=[name], overrides=sets)
     queries = sum(p.requests.limits.queries for p in plan.purchases)
-    expected = {"base_models": 0, "answers_only": 0, "direct_full": 27, "mine.py": 4}
+    expected = {"base_models": 0, "answers_only": 0, "rule_rl": 0, "direct_full": 27, "mine.py": 4}
     assert queries == expected.get(name, 5)
 
 

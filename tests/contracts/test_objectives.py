@@ -57,8 +57,7 @@ ROWS = [
              (TargetSpan("Ann holds the red box .\n"), TargetSpan("Answer: Ann", 2.0)))
     for i in range(6)
 ]  # fmt: skip
-PER_TOKEN = ("logits", "targets", "reference_logits", "reference_logprobs")
-TRAIN = TrainOptions(batch_size=3, learning_rate=1e-2)
+TRAIN = TrainOptions(batch_size=4, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +83,12 @@ def write_objective(name, folder):
     return VariantRef(file=str(folder / "my_objective.py"))
 
 
+BY_TOKEN = (
+    "logits", "targets", "weights", "reference_logits", "is_rollout", "advantages",
+    "reference_logprobs",
+)  # fmt: skip
+
+
 def draw_batch(state):
     torch.manual_seed(0)
     return TokenBatch(
@@ -91,6 +96,8 @@ def draw_batch(state):
         logits=torch.randn(5, 9, requires_grad=True), targets=torch.randint(0, 8, (5,)),
         weights=torch.tensor([1.0, 0.0, 2.0, 1.0, 0.5]),
         sequence_ids=torch.tensor([0, 0, 1, 1, 1]), reference_logits=torch.randn(5, 8),
+        is_rollout=torch.ones(5, dtype=torch.bool),
+        advantages=torch.tensor([1.0, 1.0, -1.0, -1.0, -1.0]),
         reference_logprobs=-torch.rand(5),
     )  # fmt: skip
 
@@ -117,9 +124,14 @@ def train(models, out, ref, **kwargs):
         rows = [replace(row, target_logprobs=s) for row, s in zip(ROWS, scored, strict=True)]
     job = lm.TrainingJob(
         models / "trained", rows, out, TRAIN, n_updates=3, seed=0, device="cpu",
-        objective=settings, reference=lm.ReferenceSpec(reference, None), **kwargs,
+        objective=settings, reference=lm.ReferenceSpec(reference, None),
+        **{"reward": count_letter, **kwargs},
     )  # fmt: skip
     return lm.fine_tune(job)
+
+
+def count_letter(row_id, text):
+    return float(text.count("o"))
 
 
 def read_losses(out):
@@ -157,7 +169,7 @@ def test_the_loss_is_a_sum_over_sequences(ref):
     parts = [
         replace(batch, **{
             name: getattr(batch, name)[rows]
-            for name in (*PER_TOKEN, "weights")
+            for name in BY_TOKEN
         }, sequence_ids=torch.zeros(len(rows), dtype=torch.long))
         for rows in ([0, 1], [2, 3, 4])
     ]  # fmt: skip
@@ -168,11 +180,10 @@ def test_the_loss_is_a_sum_over_sequences(ref):
 def test_the_loss_is_a_sum_over_tokens_where_it_says_so(ref):
     if not OBJECTIVES.load(OBJECTIVES.resolve(ref)).is_sum_over_tokens:
         return
-    names = (*PER_TOKEN, "weights")
     batch, zero = draw_batch(start(ref)), torch.zeros(1, dtype=torch.long)
     parts = [
         replace(
-            batch, **{name: getattr(batch, name)[i : i + 1] for name in names}, sequence_ids=zero
+            batch, **{name: getattr(batch, name)[i : i + 1] for name in BY_TOKEN}, sequence_ids=zero
         )
         for i in range(5)
     ]
@@ -197,9 +208,16 @@ def test_prompt_tokens_have_no_gradient(ref, models):
                       for m in (local, reference))  # fmt: skip
     logits.requires_grad_()
     fields = (micro.targets, micro.weights, micro.sequence_ids, others[micro.positions])
-    batch = TokenBatch(logits[micro.positions], *fields, state=start(ref))
-    batch = replace(batch, reference_logprobs=-torch.rand(len(micro.targets)))
-    compute(ref, batch).backward()
+    compute(
+        ref,
+        TokenBatch(
+            logits[micro.positions],
+            *fields,
+            state=start(ref),
+            advantages=micro.weights,
+            reference_logprobs=-torch.rand(len(micro.targets)),
+        ),
+    ).backward()
     trained = logits.grad.abs().sum(-1).view(len(rows), -1) > 0
     expected = torch.tensor([[w > 0 for w in row.weights[1:]] + [False] * (
         trained.shape[1] - len(row.ids) + 1) for row in rows])  # fmt: skip
@@ -211,7 +229,8 @@ def test_prompt_tokens_have_no_gradient(ref, models):
 def test_several_processes_load_the_same_objective(models, tmp_path):
     ref = VariantRef.model_validate({"name": "interpolated_kl", "on_policy": 0.5})
     train(models, tmp_path / "one", ref)
-    log = train(models, tmp_path / "two", ref, runtime=RuntimeOptions(num_processes=2))
+    log = train(models, tmp_path / "two", ref, reward=None,
+                runtime=RuntimeOptions(num_processes=2))  # fmt: skip
     assert log.n_processes == 2
     one, two = (load_file(tmp_path / n / "model.safetensors") for n in ("one", "two"))
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)

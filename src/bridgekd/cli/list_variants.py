@@ -9,11 +9,13 @@ from bridgekd.cli.documents import VariantInfo, VariantList, VariantType, print_
 from bridgekd.cli.terminal import JsonFlag, make_table, out, print_table
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
 from bridgekd.methods import METHODS
 from bridgekd.rationales import SELECTORS
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.selection.mixtures import MIXTURES
 from bridgekd.selection.strategies import STRATEGIES
+from bridgekd.targets import TARGET_FORMATS
 from bridgekd.teacher.transports import TRANSPORTS
 from bridgekd.variants import Variant
 
@@ -24,6 +26,8 @@ REGISTRIES: Mapping[VariantType, Iterable[Variant]] = {
     "mixtures": MIXTURES,
     "objectives": OBJECTIVES,
     "selectors": SELECTORS,
+    "target_formats": TARGET_FORMATS,
+    "orders": ORDERS,
     "transports": TRANSPORTS,
     "graders": GRADERS,
 }

@@ -11,8 +11,8 @@ from bridgekd.stats.metrics import Gain, Interval, MeanEstimate, Metrics, Recove
 def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
     """Print the results of every arm.
 
-    Further tables have the differences to direct distillation, if the run has it, and the wrong
-    steps in rationales, if the recipe has a step checker.
+    Further tables have the differences to direct distillation, if the run has it, how the models
+    answer, and the wrong steps in rationales, if the recipe has a step checker.
     """
     has_seeds = any(arm.n_seeds > 1 for arm in metrics.arms.values())
     columns = ["accuracy", "95 % interval", "n", *["seeds"] * has_seeds, "queries", "spend"]
@@ -35,6 +35,7 @@ def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
     console.print(f"Chance: {chance.accuracy:.1%}, {chance.rule}.", style="dim")
     if metrics.vs_reference:
         _print_differences(console, metrics)
+    _print_answers(console, metrics)
     if any(arm.wrong_steps for arm in metrics.arms.values()):
         _print_rationales(console, metrics)
 
@@ -56,6 +57,19 @@ def _print_differences(console: Console, metrics: Metrics) -> None:
         )
     console.print(table)
     console.print(_explain_columns(metrics), style="dim")
+
+
+def _print_answers(console: Console, metrics: Metrics) -> None:
+    columns = ["tokens", "cut off", "no answer found", "repetitive"]
+    table = _make_table("\nHow the models answer the test questions", columns)
+    for arm in metrics.arms.values():
+        if (answers := arm.answers) is not None:
+            shares = (answers.cut_off, answers.without_answer, answers.repetitive)
+            table.add_row(
+                arm.title, f"{answers.tokens.mean:.1f}", *(f"{share.mean:.1%}" for share in shares)
+            )
+    if table.rows:
+        console.print(table)
 
 
 def _print_rationales(console: Console, metrics: Metrics) -> None:

@@ -212,9 +212,18 @@ def _describe_both(
     }
     return names | {
         "title": escape_cell(f"{run.name}: {arm.arm.title}"),
-        "method_text": arm.arm.card_sentence,
+        "method_text": f"{arm.arm.card_sentence}{_describe_sources(exported)}",
         "terms": _TERMS.format(license_text=license_text, **names),
     }
+
+
+def _describe_sources(exported: ExportedArm) -> str:
+    """Return a sentence if student.rationales is not what the card sentence of a method says."""
+    source = exported.run.recipe.student.rationales
+    if source == "assistant":
+        return ""
+    authors = " and the ".join(sorted({example.source for example in exported.examples}))
+    return f" In this run (`student.rationales: {source}`), the rationales are of the {authors}."
 
 
 def _build_accuracy_table(

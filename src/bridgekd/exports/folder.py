@@ -19,8 +19,10 @@ from bridgekd.io.disk import fsync_files, make_private_folder, translate_disk_er
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import TrainingExample
 from bridgekd.runs.metadata import FinishedRun
-from bridgekd.stages.train import RationaleRows, TrainSettings
+from bridgekd.stages.row_settings import RationaleRows
+from bridgekd.stages.train import TrainSettings
 from bridgekd.stages.training_examples import build_training_examples
+from bridgekd.targets import TARGET_FORMATS
 
 N_CHECKED = 20  # training prompts that check the exported tokenizer
 N_STEPS = 3
@@ -48,6 +50,7 @@ def export_arm(
     """
     selected = run.get_arm(arm)
     with _write_atomic_folder(to) as output_dir:
+        TARGET_FORMATS.resolve(run.recipe.student.target_format, run.folder)  # loads its file
         examples = _read_training_examples(selected.model)
         progress("export", 0, N_STEPS)
         merged = lm.merge_adapter(

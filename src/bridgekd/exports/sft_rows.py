@@ -21,6 +21,8 @@ _SCHEMA = pa.schema(
         pa.field("answer", pa.string()),
         pa.field("source", pa.string(), nullable=False),
         pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("loss_start", pa.int64(), nullable=False),
+        pa.field("loss_end", pa.int64()),
     ]
 )
 
@@ -42,6 +44,8 @@ class SftRow(TypedDict):
     answer: str | None
     source: str
     kept: bool
+    loss_start: int
+    loss_end: int | None
 
 
 def write_sft_rows(folder: Path, examples: Sequence[TrainingExample]) -> None:
@@ -64,4 +68,6 @@ def build_sft_row(example: TrainingExample) -> SftRow:
         answer=example.answer,
         source=example.source,
         kept=True,
+        loss_start=example.loss_start,
+        loss_end=example.loss_end,
     )

@@ -8,6 +8,7 @@ from bridgekd.grading.answer_type import AnswerType
 from bridgekd.records import Example, Prediction, Rationale
 
 FilterName = Literal["correct", "confident", "self_consistent", "all"]
+WRONG_ANSWER = "wrong answer"
 
 
 def grade_answer(example: Example, text: str, answer_type: AnswerType) -> Prediction:
@@ -57,8 +58,13 @@ def check_rationale(
         reason = "no gold answer to check against"
     elif rule == "correct" and not answer_type.matches_gold(answer, example):
         gold = answer_type.canonicalize(example.answer or "", example.choices)
-        reason = f"wrong answer: {answer}, not {gold}"
+        reason = f"{WRONG_ANSWER}: {answer}, not {gold}"
     return Rationale(example.id, rationale, answer, source, not reason, reason)
+
+
+def is_wrong_answer(rationale: Rationale) -> bool:
+    """Return whether a rationale was dropped because its answer is not the gold answer."""
+    return not rationale.kept and rationale.reason.startswith(f"{WRONG_ANSWER}:")
 
 
 def extract_answers(

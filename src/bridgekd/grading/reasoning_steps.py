@@ -1,10 +1,11 @@
-"""Count the steps of a rationale without a checker, and group questions by these counts."""
+"""The sentences and steps of a rationale without a checker, and questions grouped by them."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping
 
 _BREAK = re.compile(r"\n|(?<=[.!?])\s+|(?<=[。！？])")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 _SAYS_SOMETHING = re.compile(r"\w\W+\w|\w{4}|[^\x00-\x7f]{2}")
 
 
@@ -15,6 +16,16 @@ def count_steps(rationale: str) -> int:
     2
     """
     return sum(bool(_SAYS_SOMETHING.search(part)) for part in _BREAK.split(rationale))
+
+
+def find_sentence_ends(text: str) -> list[int]:
+    """Return the position after the last character of each sentence; a line is a sentence.
+
+    >>> find_sentence_ends("Ann has 3.5 l. Ben has 2 l.\\nSo 5.5 l")
+    [14, 27, 36]
+    """
+    text = text.rstrip()
+    return [m.start() for m in SENTENCE_END.finditer(text) if m.start()] + [len(text)]
 
 
 def group_counts(counts: Mapping[str, int], n_groups: int = 6) -> dict[str, str]:

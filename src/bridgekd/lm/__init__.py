@@ -4,7 +4,7 @@ Imports inside the package: load > tokenization > forward > score_inputs > {choi
 forward > confidence > rationale_scores; forward > update_schedule > trainer > training_loop;
 tokenization > merge.
 `remote_tokenizer` prepares requests for an inference server. `embed` imports none of these.
-`objectives` has one file per training objective.
+`objectives` has one file per training objective, `orders` one per order of the rows.
 
 The public names are imported on first use, so that a plan or a report needs no torch.
 """

@@ -40,6 +40,7 @@ class TrainingMonitor(TrainerCallback):
         self.evaluation_updates = {max(1, round(job.n_updates * i / n)) for i in range(1, n + 1)}
         self.saved_at = time.monotonic()
         self.started = self.saved_at - checkpoint_state.seconds
+        self._rewarded = (checkpoint_state.n_rollouts, checkpoint_state.total_reward)
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -108,17 +109,24 @@ class TrainingMonitor(TrainerCallback):
             shutil.copyfile(checkpoint / METRICS_FILE, self.log_file)
 
     def write_log(self, update: int, logs: Mapping[str, float]) -> None:
-        """Append one line to the log; `validation` is null for an update without evaluation."""
+        """Append one line to the log; `validation` is null for an update without evaluation.
+
+        `reward` is the mean reward of the rollouts since the line before.
+        """
         if not is_main_process():
             return
+        state, (n_before, total_before) = self.checkpoint_state, self._rewarded
+        self._rewarded = (state.n_rollouts, state.total_reward)
         line = {
             "update": update,
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm"),
             "seconds": round(time.monotonic() - self.started, 3),
-            "validation": dict(self.checkpoint_state.validations).get(update),
+            "validation": dict(state.validations).get(update),
         }
+        if self.job.reward is not None and state.n_rollouts > n_before:
+            line["reward"] = (state.total_reward - total_before) / (state.n_rollouts - n_before)
         with self.log_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

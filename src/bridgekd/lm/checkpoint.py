@@ -42,6 +42,7 @@ class CheckpointState(BaseModel):
     n_rollout_tokens: int = 0
     n_complete_rollouts: int = 0
     n_rollouts_since_complete: int = 0
+    total_reward: float = 0.0
     micro_tokens: int | None = None
     n_halvings: int = 0
     gradient_checkpointing: bool = False

@@ -120,6 +120,19 @@ def compute_log_probs(batch: TokenBatch, temperature: float) -> tuple["Tensor", 
     return log_q, F.log_softmax(batch.reference_logits.float() / temperature, dim=-1)
 
 
+def gather_targets(batch: TokenBatch, log_probs: "Tensor") -> "Tensor":
+    """Return the log-probabilities of the targets, [m], from those of the shared tokens.
+
+    A target that is no shared token gets another one's; `mask_weights` is 0 there.
+    """
+    import torch
+
+    targets = batch.targets
+    if batch.shared_ids is not None:
+        targets = torch.searchsorted(batch.shared_ids, targets)
+    return log_probs.gather(-1, targets.clamp(max=log_probs.shape[1] - 1)[:, None])[:, 0]
+
+
 def keep_top_tokens(log_q: "Tensor", log_p: "Tensor", k: int) -> tuple["Tensor", "Tensor"]:
     """Return both over the k likeliest tokens of p and one bin for all others, each [m, k + 1].
 

@@ -1,30 +1,18 @@
 """What a selector of rationales asks of models: lengths, and the probabilities of sentences."""
 
-import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from bridgekd.grading.reasoning_steps import find_sentence_ends
 from bridgekd.lm.confidence import Pairs, build_text_rows
 from bridgekd.lm.forward import compute_scored_values, eval_mode, token_nll
 from bridgekd.lm.load import LocalModel, load_tokenizer
 from bridgekd.lm.memory import run_scoring
 from bridgekd.lm.tokenization import tokenize_continuations
 from bridgekd.progress import Progress, ignore_progress
-
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
-
-
-def find_sentence_ends(text: str) -> list[int]:
-    """Return the position after the last character of each sentence; a line is a sentence.
-
-    >>> find_sentence_ends("Ann has 3.5 l. Ben has 2 l.\\nSo 5.5 l")
-    [14, 27, 36]
-    """
-    text = text.rstrip()
-    return [m.start() for m in SENTENCE_END.finditer(text) if m.start()] + [len(text)]
 
 
 def count_text_tokens(model: str, revision: str | None, texts: Sequence[str]) -> list[int]:

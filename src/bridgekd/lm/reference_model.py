@@ -143,7 +143,7 @@ def load_aligned_reference(
     for row, own, *ends in zip(rows, own_rows, *sides, strict=True):
         spans = zip(*match_tokens(*ends), strict=True)
         numbers = [number_tokens(s, len(e)) for s, e in zip(spans, ends, strict=True)]
-        ours.append(replace(row, segments=numbers[0]))
+        ours.append(_set_segments(row, numbers[0]))
         theirs.append(fit_row(local, replace(own, segments=numbers[1])))
     return ReferenceModel(local, own_rows=theirs), ours
 
@@ -166,18 +166,35 @@ def attach_logprobs(
         segments = match_tokens(ends, known.ends)
         numbers = number_tokens([ours for ours, _ in segments], len(ends))
         sums = [sum(known.logprobs[theirs]) for _, theirs in segments]
-        logprobs = tuple(sums[number] for number in numbers)
-        attached.append(replace(row, segments=numbers, reference_logprobs=logprobs))
+        row = _set_segments(row, numbers)
+        logprobs = tuple(sums[number] for number in row.segments)
+        attached.append(replace(row, reference_logprobs=logprobs))
     return attached
+
+
+def _set_segments(row: TokenizedSequence, numbers: tuple[int, ...]) -> TokenizedSequence:
+    """Return the row with the segments of its target tokens, the first of the complete target.
+
+    A segment that has a loss on some of its tokens only, or is cut off, has none.
+    """
+    segments = numbers[: len(row.ids) - row.n_prompt]
+    targets = list(zip(segments, row.weights[row.n_prompt :], strict=True))
+    partial = {number for number, weight in targets if not weight} | {*numbers[len(segments) :]}
+    weights = [0.0 if number in partial else weight for number, weight in targets]
+    return replace(row, segments=segments, weights=(*row.weights[: row.n_prompt], *weights))
 
 
 def tokenize_reference_rows(
     tokenizer: PreTrainedTokenizerBase, sequences: Sequence[TrainingSequence]
 ) -> list[TokenizedSequence]:
-    """Return the sequences in the tokens of a reference model, with the prompt that it reads."""
-    return tokenize_sequences(
-        tokenizer, [replace(s, prompt=s.reference_prompt or s.prompt) for s in sequences]
-    )
+    """Return the sequences in the tokens of a reference model: the prompt that it reads, and the
+    complete target.
+    """
+    complete = [
+        replace(s, prompt=s.reference_prompt or s.prompt, loss_start=0, loss_end=None)
+        for s in sequences
+    ]
+    return tokenize_sequences(tokenizer, complete)
 
 
 def fit_row(local: LocalModel, row: TokenizedSequence) -> TokenizedSequence:

@@ -63,6 +63,10 @@ class RemoteTokenizer:
         """Return the tokens of a text as a server reads it."""
         return list(self.tokenizer(text)["input_ids"])
 
+    def count_tokens(self, text: str) -> int:
+        """Return the number of tokens of a generated text."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def build_gold_rows(self, examples: Sequence[Example]) -> list[ScoringRow]:
         """Return the prompt and the gold answer of every example; raise InputError without one."""
         return build_gold_rows(self.tokenizer, examples)

@@ -71,6 +71,6 @@ def join_logprobs(
     """Return the log-probabilities of each sequence with the ends of its tokens."""
     ends = compute_byte_ends(tokenizer, sequences)
     return [
-        TargetLogprobs(sequence.id, sequence.text, end, tuple(values))
+        TargetLogprobs(sequence.id, sequence.key, end, tuple(values))
         for sequence, end, values in zip(sequences, ends, logprobs, strict=True)
     ]

@@ -44,7 +44,8 @@ _DATE = re.compile(r"""strftime_now\(\s*["'](.+?)["']\s*\)""")
 class TokenizedSequence:
     """A training sequence: weights[i] is the loss weight of ids[i], 0 for the first `n_prompt`.
 
-    is_rollout: whether the model that is trained wrote the target itself. segments: the segment of
+    is_rollout: whether the model that is trained wrote the target itself. advantage: of its reward
+    over those of its group, in standard deviations; 0 without a reward. segments: the segment of
     each target token, ascending from 0; () if each is its own. reference_logprobs: for each target
     token, the log-probability of its segment for the reference model, or ().
     """
@@ -53,6 +54,7 @@ class TokenizedSequence:
     weights: tuple[float, ...]
     n_prompt: int
     is_rollout: bool = False
+    advantage: float = 0.0
     segments: tuple[int, ...] = ()
     reference_logprobs: tuple[float, ...] = ()
 
@@ -64,7 +66,7 @@ def tokenize_sequences(
 
     The end token has the weight of the last span. It is the token that ends a turn in the chat
     template, or end-of-text for a row without a prompt. The first token of a sequence has weight 0,
-    because nothing predicts it.
+    because nothing predicts it. A row with a `loss_end` ends there.
     """
     prompts = tokenize_prompts(tokenizer, [row.prompt for row in rows])
     texts = [span.text for row in rows for span in row.spans]
@@ -79,9 +81,50 @@ def tokenize_sequences(
             weights += [span.weight] * len(target)
         ids.append(turn_end if row.prompt else text_end)
         weights.append(row.spans[-1].weight if row.spans else 0.0)
+        if row.mean_weight is not None:
+            scale = row.mean_weight / (len(ids) - len(prompt))
+            weights = [scale * weight for weight in weights]
         weights[0] = 0.0
         sequences.append(TokenizedSequence(tuple(ids), tuple(weights), len(prompt)))
-    return sequences
+    return _limit_losses(tokenizer, rows, sequences)
+
+
+def _limit_losses(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[TrainingSequence],
+    sequences: Sequence[TokenizedSequence],
+) -> list[TokenizedSequence]:
+    """Return the sequences with a loss between `loss_start` and `loss_end` only, and without the
+    tokens after it.
+
+    A target is tokenized as a whole, so no token changes. If the text before a position has k
+    tokens, the first k tokens of the target are before it. So rows with adjacent ranges share no
+    token and miss none.
+    """
+    results = list(sequences)
+    limited = [i for i, row in enumerate(rows) if row.loss_start or row.loss_end is not None]
+    starts = _count_tokens_before(tokenizer, [(rows[i], rows[i].loss_start) for i in limited])
+    ends = _count_tokens_before(tokenizer, [(rows[i], rows[i].loss_end or 0) for i in limited])
+    for i, n_before, n_until in zip(limited, starts, ends, strict=True):
+        row, n_tokens = sequences[i], len(sequences[i].ids)
+        end = n_tokens if rows[i].loss_end is None else min(row.n_prompt + n_until, n_tokens - 1)
+        start = min(row.n_prompt + n_before, end)
+        weights = (0.0,) * start + row.weights[start:end]
+        results[i] = replace(row, ids=row.ids[:end], weights=weights)
+    return results
+
+
+def _count_tokens_before(
+    tokenizer: PreTrainedTokenizerBase, positions: Sequence[tuple[TrainingSequence, int]]
+) -> list[int]:
+    """Return the number of target tokens before a character of the target, for each row."""
+    texts = []
+    for row, position in positions:
+        for span in row.spans:
+            texts.append(span.text[: max(0, position)])
+            position -= len(span.text)
+    lengths = iter(map(len, tokenize_continuations(tokenizer, texts)))
+    return [sum(next(lengths) for _ in row.spans) for row, _ in positions]
 
 
 def truncate_prompt(

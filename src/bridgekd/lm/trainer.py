@@ -24,7 +24,7 @@ from bridgekd.lm.memory import free_device_memory, get_out_of_memory_reason
 from bridgekd.lm.objectives import OBJECTIVES, Objective, TokenBatch
 from bridgekd.lm.packing import separate_rows
 from bridgekd.lm.reference_model import ReferenceModel
-from bridgekd.lm.rollouts import RolloutSampler
+from bridgekd.lm.rollouts import RolloutSampler, SamplingSpec
 from bridgekd.lm.tokenization import TokenizedSequence
 from bridgekd.lm.update_schedule import (
     MicroBatch,
@@ -54,7 +54,7 @@ class UpdateTrainer(Trainer):
         objective: VariantSettings,
         seed: int,
         reference: ReferenceModel | None,
-        max_sampled_tokens: int,
+        sampling: SamplingSpec,
         padding_free: bool,
     ) -> None:
         super().__init__(
@@ -74,8 +74,8 @@ class UpdateTrainer(Trainer):
         self.padding_free = padding_free
         self.models = [local] if reference is None else [local, reference.local]
         self.sampler = RolloutSampler(
-            local, rows, schedule, seed=seed, max_new_tokens=max_sampled_tokens,
-            folder=monitor.job.resume_dir, process=self.accelerator.process_index,
+            local, rows, schedule, seed=seed, spec=sampling, folder=monitor.job.resume_dir,
+            process=self.accelerator.process_index,
             shared_ids=None if reference is None else reference.list_shared_ids(),
         )  # fmt: skip
 
@@ -85,11 +85,11 @@ class UpdateTrainer(Trainer):
         """Compute the gradients of this process's shard and return its part of the loss."""
         shard = inputs["shard"]
         assert isinstance(shard, UpdateShard)
-        rows = self._prepare_rows(shard)
+        numbers, rows = self._prepare_rows(shard)
         model.train()
         while True:
             try:
-                loss = self._run_update(model, rows, shard)
+                loss = self._run_update(model, numbers, rows, shard.weight)
                 self._advance_schedule(loss)
                 return loss
             except (RuntimeError, MemoryError) as exc:
@@ -98,14 +98,16 @@ class UpdateTrainer(Trainer):
                     raise
             self._halve_micro_batch(rows, reason)
 
-    def _prepare_rows(self, shard: UpdateShard) -> list[TokenizedSequence]:
-        """Return the rows of a shard. An on-policy objective replaces targets by rollouts."""
+    def _prepare_rows(self, shard: UpdateShard) -> tuple[Sequence[int], list[TokenizedSequence]]:
+        """Return the rows of a shard and their numbers. An on-policy objective replaces targets by
+        rollouts.
+        """
         state, plan = self.monitor.checkpoint_state, self.objective.plan_rollouts
         if plan is not None:
             rollouts = plan(self.options, self._get_progress(), state.objective_state)
             if rollouts is not None:
                 return self.sampler.prepare_rows(self.state.global_step, rollouts, state)
-        return [self.rows[i] for i in shard.rows]
+        return shard.rows, [self.rows[i] for i in shard.rows]
 
     def _get_progress(self) -> float:
         return self.state.global_step / self.state.max_steps
@@ -122,19 +124,23 @@ class UpdateTrainer(Trainer):
             )
 
     def _run_update(
-        self, model: Any, rows: Sequence[TokenizedSequence], shard: UpdateShard
+        self,
+        model: Any,
+        numbers: Sequence[int],
+        rows: Sequence[TokenizedSequence],
+        weight: float,
     ) -> Tensor:
         batches = self._split_update(rows)
         others: Sequence[TokenizedSequence] = ()
         if self.reference is not None:
-            pairs = zip(shard.rows, rows, strict=True)
+            pairs = zip(numbers, rows, strict=True)
             others = [self.reference.convert_row(i, row) for i, row in pairs]
         total = torch.zeros((), device=self.local.device)
         with separate_rows(*self.models) if self.padding_free else nullcontext():
             for k, batch in enumerate(batches, 1):
                 with self.accelerator.no_sync(model) if k < len(batches) else nullcontext():
                     other = [others[i] for i in batch] if others else None
-                    loss = self._compute_loss(model, [rows[i] for i in batch], other, shard.weight)
+                    loss = self._compute_loss(model, [rows[i] for i in batch], other, weight)
                     self.accelerator.backward(loss)
                 total += loss.detach()
         return total
@@ -183,6 +189,7 @@ class UpdateTrainer(Trainer):
                 batch.sequence_ids[chunk] - batch.sequence_ids[chunk][:1],
                 None if compute_reference is None else compute_reference(chunk),
                 shared_ids, None if mask is None else mask[chunk], batch.is_rollout[chunk],
+                batch.advantages[chunk],
                 self._get_progress(), self.monitor.checkpoint_state.objective_state,
                 segments[chunk], None if logprobs is None else logprobs[chunk],
             )  # fmt: skip

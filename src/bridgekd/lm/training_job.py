@@ -14,8 +14,10 @@ from bridgekd.variants import VariantSettings
 if TYPE_CHECKING:
     from bridgekd.lm.load import LocalModel
 
+Reward = Callable[[str, str], float]  # the id of a row, and a text of the model's own
 Validate = Callable[["LocalModel", int], float]  # the model, tokens of the longest target
 NLL = VariantSettings(name="nll")
+SHUFFLED = VariantSettings(name="shuffled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,18 @@ class ReferenceSpec:
 class TrainingJob:
     """Train `base` on `rows` for `n_updates` optimizer updates and save it in `output_dir`.
 
-    Rows are shuffled for every epoch, and updates may cross epochs. `validate` (higher is better)
-    is called `config.n_evaluations` times, evenly spaced, the last time at the end. The best
-    weights are saved, the earliest if several are equal. Without `validate` the last weights are
-    saved. Rows longer than `config.max_length`, or than the model has positions for, are dropped or
-    truncated, and counted.
+    Rows are shuffled for every epoch, and updates may cross epochs. A group of rows counts as one.
+    `validate` (higher is better) is called `config.n_evaluations` times, evenly spaced, the last
+    time at the end. The best weights are saved, the earliest if several are equal. Without
+    `validate` the last weights are saved. Rows longer than `config.max_length`, or than the model
+    has positions for, are dropped or truncated, and counted. A group that loses all its positive
+    rows is dropped.
 
     A `reference` model must split every target into the same tokens. Without
     `runtime.micro_batch_tokens`, free memory limits a micro-batch; `free_bytes` overrides the
     measured value. Checkpoints are in `workdir` (None: a folder in `output_dir` that is removed at
-    the end).
+    the end). `reward` is for objectives that learn from rewards. A text that the model writes
+    itself has at most `max_rollout_tokens`; None: as many as the longest target.
     """
 
     base: str | Path
@@ -56,8 +60,11 @@ class TrainingJob:
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     workdir: Path | None = None
     objective: VariantSettings = NLL
+    order: VariantSettings = SHUFFLED
     reference: ReferenceSpec | None = None
     free_bytes: int | None = None
+    reward: Reward | None = None
+    max_rollout_tokens: int | None = None
 
     @property
     def resume_dir(self) -> Path:
@@ -75,7 +82,7 @@ class TrainingLog(BaseModel):
     `gradient_checkpointing` are the final values. `n_halvings` counts how often memory ran out.
     `max_target_tokens` is the length of the longest target. Of the `n_rollouts` targets that the
     model wrote itself, with `n_rollout_tokens`, `n_complete_rollouts` are neither empty nor cut
-    off; each process counts its own.
+    off; `total_reward` is the sum of their rewards. Each process counts its own.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -100,3 +107,4 @@ class TrainingLog(BaseModel):
     n_rollouts: int = 0
     n_rollout_tokens: int = 0
     n_complete_rollouts: int = 0
+    total_reward: float = 0.0

@@ -38,6 +38,7 @@ from bridgekd.lm.reference_model import (
     load_aligned_reference,
     load_reference,
 )
+from bridgekd.lm.rollouts import SamplingSpec
 from bridgekd.lm.segments import Segment
 from bridgekd.lm.shared_vocabulary import PROBE_TEXTS
 from bridgekd.lm.token_bytes import check_token_places
@@ -54,7 +55,7 @@ MAX_GRAD_NORM = 1.0
 MAX_LOG_LINES = 100  # about this number of lines in the training log
 _LOGGED_STATE = {
     "micro_tokens", "n_halvings", "gradient_checkpointing", "n_rollouts", "n_rollout_tokens",
-    "n_complete_rollouts",
+    "n_complete_rollouts", "total_reward",
 }  # fmt: skip
 LR_SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 
@@ -89,27 +90,28 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     )  # fmt: skip
     local = replace(local, free_bytes=job.free_bytes)
     fitting, n_too_long, n_truncated = _fit_to_length(local, job)
-    rows = list(fitting.values())
+    rows, groups = list(fitting.values()), [job.rows[i].group for i in fitting]
+    reference, rows = _add_reference(job, local, [job.rows[i] for i in fitting], rows)
     n_processes = int(arguments.world_size)
     schedule = UpdateSchedule(
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
-        n_processes=n_processes,
+        order=job.order, groups=groups, n_processes=n_processes,
     )  # fmt: skip
-    reference, rows = _add_reference(job, local, [job.rows[i] for i in fitting], rows)
     identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
-        f"{job.objective!r} {job.reference!r}",
+        f"{job.objective!r} {job.reference!r} {job.order!r} {groups!r}",
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
     _set_memory_limits(local, job, state, schedule)
     resumed_at, seconds_before = state.update, state.seconds
-    longest_target = max(len(row.ids) - row.n_prompt for row in rows)
+    longest_target = job.max_rollout_tokens or max(len(r.ids) - r.n_prompt for r in rows)
     monitor = TrainingMonitor(local, job, longest_target, state, partial(progress, job.label))
     trainer = UpdateTrainer(
         local, rows, schedule, monitor, arguments,
         objective=job.objective, seed=job.seed, reference=reference,
-        max_sampled_tokens=longest_target, padding_free=_can_pack_all(local, reference, rows),
+        sampling=SamplingSpec(longest_target, job.reward, [job.rows[i].id for i in fitting]),
+        padding_free=_can_pack_all(local, reference, rows),
     )  # fmt: skip
     if state.gradient_checkpointing:
         trainer.enable_gradient_checkpointing()
@@ -161,6 +163,11 @@ def _add_reference(
     """
     objective, name = OBJECTIVES.load(job.objective), job.objective.name
     precision = job.runtime.precision
+    if objective.needs_reward and job.reward is None:
+        raise InputError(
+            f"{job.label}: the objective {name} needs rewards, which only the methods rule_rl, "
+            "kdrl and opd_then_rl give. Use one of them, or another objective."
+        )
     if objective.needs_reference_model and job.reference is None:
         raise InputError(
             f"{job.label}: the objective {name} needs a reference model. Set one, or use the "
@@ -219,6 +226,9 @@ def _fit_to_length(
             truncated = truncate_prompt(row, limit, local.tokenizer.bos_token_id)
             rows |= {i: truncated} if truncated else {}
             n_truncated += truncated is not None
+    # What is left of a group that lost its positive rows would only be unlearned.
+    whole = {job.rows[i].group for i, row in rows.items() if max(row.weights) > 0}
+    rows = {i: row for i, row in rows.items() if job.rows[i].group in {"", *whole}}
     if not rows:
         raise InputError(
             f"{job.label}: none of {len(tokenized)} rows has at most {limit} tokens. Raise "

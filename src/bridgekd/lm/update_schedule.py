@@ -1,8 +1,8 @@
 """The rows of every optimizer update, and the tensors of a micro-batch.
 
 The order of all rows over all updates is fixed before the first update, and an update knows the
-weight of all its tokens. So the loss is correct for every split of an update: into micro-batches,
-over processes, or again after memory ran out.
+positive weight of all its tokens. So the loss is correct for every split of an update: into
+micro-batches, over processes, or again after memory ran out.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bridgekd.lm.collate import pad_rows
+from bridgekd.lm.orders import ORDERS
 from bridgekd.lm.tokenization import TokenizedSequence
+from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.rng import make_rng
+from bridgekd.variants import VariantSettings
 
 MAX_SEGMENTS = 2**32  # of one row
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateShard:
-    """The rows of one process in one update, longest first, and the weight of the whole update."""
+    """The rows of one process in one update, longest first, and the weight of the whole update: the
+    sum of its positive token weights.
+    """
 
     rows: tuple[int, ...]
     weight: float
@@ -37,8 +42,9 @@ class MicroBatch:
     padded rows. cu_seq_lens: [n + 1] int32, where packed rows start and end; None for padded rows.
     The logits at `positions` of the flattened ids predict `targets` with `weights`, all [m].
     sequence_ids: [m], the row of each target. is_rollout: [m], whether the model wrote it itself.
-    segment_ids: [m] int64 ascending, the same number for the tokens of one segment of one row.
-    reference_logprobs: [m], of the segment of each target; None without them.
+    advantages: [m] float32, of its reward. segment_ids: [m] int64 ascending, the same number for
+    the tokens of one segment of one row. reference_logprobs: [m], of the segment of each target;
+    None without them.
     """
 
     ids: Tensor
@@ -50,6 +56,7 @@ class MicroBatch:
     weights: Tensor
     sequence_ids: Tensor
     is_rollout: Tensor
+    advantages: Tensor
     segment_ids: Tensor
     reference_logprobs: Tensor | None
 
@@ -68,9 +75,10 @@ class MicroBatch:
 class UpdateSchedule(Dataset[UpdateShard]):
     """All updates in order, each split into one shard per process.
 
-    Item k is shard k mod n_processes of update k // n_processes. Rows are shuffled for every epoch,
-    and updates may cross epochs. The rows of an update are dealt out by length, so that no process
-    waits long for another.
+    Item k is shard k mod n_processes of update k // n_processes. A unit is a row, or all rows of
+    one group; groups[i] names that of row i, and "" is none. An update has `batch_size` units.
+    `order` arranges the units of every epoch, and updates may cross epochs. The rows of an update
+    are dealt out by length, so that no process waits long for another.
     """
 
     def __init__(
@@ -80,46 +88,77 @@ class UpdateSchedule(Dataset[UpdateShard]):
         batch_size: int,
         n_updates: int,
         seed: int,
+        order: VariantSettings = SHUFFLED,
+        groups: Sequence[str] | None = None,
         n_processes: int = 1,
     ) -> None:
-        order = shuffle_epochs(len(rows), n_updates * batch_size, seed)
-        updates = order.reshape(n_updates, batch_size)
+        self.units = build_units(groups or [""] * len(rows))
+        self._members = np.concatenate(self.units)
+        self._starts = np.cumsum([0, *(len(unit) for unit in self.units[:-1])])
         self.lengths = np.array([len(row.ids) for row in rows])
-        by_length = np.argsort(-self.lengths[updates], axis=1, kind="stable")
-        self.rows = np.take_along_axis(updates, by_length, axis=1)
-        weights = np.array([sum(row.weights) for row in rows])
-        n_targets = np.array([sum(w > 0 for w in row.weights) for row in rows])
-        self.weight = weights[self.rows].sum(axis=1)
-        self._n_tokens = self.lengths[self.rows].sum(axis=1)
-        self._n_targets = n_targets[self.rows].sum(axis=1)
+        self.weights = np.array([sum(max(w, 0.0) for w in row.weights) for row in rows])
+        self.n_targets = np.array([sum(w != 0 for w in row.weights) for row in rows])
         self.n_processes = n_processes
+        unit_lengths = self._reduce(np.add, self.n_targets)
+        units = arrange_epochs(unit_lengths, n_updates * batch_size, seed, order)
+        self.updates = units.reshape(n_updates, batch_size)
 
     def __len__(self) -> int:
-        return len(self.rows) * self.n_processes
+        return len(self.updates) * self.n_processes
 
     def __getitem__(self, index: int) -> UpdateShard:
         update, process = divmod(index, self.n_processes)
-        rows = self.rows[update, process :: self.n_processes]
-        return UpdateShard(tuple(rows.tolist()), float(self.weight[update]))
+        rows = self.get_rows(update)
+        own = rows[process :: self.n_processes]
+        return UpdateShard(tuple(own.tolist()), float(self.weights[rows].sum()))
+
+    def get_rows(self, update: int) -> NDArray[np.int64]:
+        """Return the row numbers of an update, longest first. Process p has every n-th from p."""
+        rows = np.array([row for unit in self.updates[update] for row in self.units[unit]])
+        longest_first: NDArray[np.int64] = rows[np.argsort(-self.lengths[rows], kind="stable")]
+        return longest_first
 
     def count_max_shard_tokens(self) -> int:
         """Return the tokens, padding included, of the largest shard in one micro-batch."""
-        n_rows = -(-self.rows.shape[1] // self.n_processes)
-        return int(n_rows * self.lengths[self.rows].max())
+        n_rows = self._reduce(np.add, np.ones_like(self.lengths))[self.updates].sum(axis=1).max()
+        longest = self._reduce(np.maximum, self.lengths)[self.updates].max()
+        return int(-(-n_rows // self.n_processes) * longest)
 
     def count_tokens_until(self, update: int) -> int:
         """Return the prompt and target tokens of the first updates, without padding."""
-        return int(self._n_tokens[:update].sum())
+        n_tokens = self._reduce(np.add, self.lengths)
+        return int(n_tokens[self.updates[:update]].sum())
 
     def count_targets_until(self, update: int) -> int:
         """Return the tokens of the first updates that have a loss."""
-        return int(self._n_targets[:update].sum())
+        n_targets = self._reduce(np.add, self.n_targets)
+        return int(n_targets[self.updates[:update]].sum())
+
+    def _reduce(self, ufunc: np.ufunc, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return a sum or maximum [n_units] of the rows' values over the rows of every unit."""
+        reduced: NDArray[np.int64] = ufunc.reduceat(values[self._members], self._starts)
+        return reduced
 
 
-def shuffle_epochs(n_rows: int, n_samples: int, seed: int) -> NDArray[np.int64]:
-    """Return row numbers [n_samples]: shuffled epochs, one after the other."""
-    rng = make_rng(seed, "shuffle updates")
-    epochs = [rng.permutation(n_rows) for _ in range(-(-n_samples // n_rows))]
+def build_units(groups: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the row numbers of every unit, in the order of its first row.
+
+    >>> build_units(["a", "", "a", ""])
+    [(0, 2), (1,), (3,)]
+    """
+    units: dict[str | int, list[int]] = {}
+    for i, name in enumerate(groups):
+        units.setdefault(name or i, []).append(i)
+    return [tuple(unit) for unit in units.values()]
+
+
+def arrange_epochs(
+    lengths: NDArray[np.int64], n_samples: int, seed: int, order: VariantSettings = SHUFFLED
+) -> NDArray[np.int64]:
+    """Return row numbers [n_samples]: epochs in this order, one after the other."""
+    rng, arrange = make_rng(seed, "shuffle updates"), ORDERS.load(order).arrange
+    options, n_epochs = ORDERS.parse_options(order), -(-n_samples // len(lengths))
+    epochs = [arrange(lengths, rng, options) for _ in range(n_epochs)]
     return np.concatenate(epochs)[:n_samples]
 
 
@@ -150,7 +189,7 @@ def _build_batch(
 ) -> MicroBatch:
     """Return a micro-batch in which the first token of row i is at starts[i]."""
     weights = [np.array(row.weights[1:], dtype=np.float32) for row in rows]
-    counted = [np.flatnonzero(w > 0) for w in weights]
+    counted = [np.flatnonzero(w) for w in weights]
     targets = [
         np.array(row.ids[1:], dtype=np.int64)[c] for row, c in zip(rows, counted, strict=True)
     ]
@@ -158,6 +197,7 @@ def _build_batch(
     kept = [w[c] for w, c in zip(weights, counted, strict=True)]
     sequence_ids = np.repeat(np.arange(len(rows)), [len(c) for c in counted])
     is_rollout = np.array([row.is_rollout for row in rows])[sequence_ids]
+    advantages = np.array([row.advantage for row in rows], dtype=np.float32)[sequence_ids]
 
     # The target of logits k is token k + 1.
     of_target = [c + 1 - row.n_prompt for row, c in zip(rows, counted, strict=True)]
@@ -176,7 +216,7 @@ def _build_batch(
     return MicroBatch(
         ids, mask, position_ids, cu_seq_lens, to_tensor(np.concatenate(positions)),
         to_tensor(np.concatenate(targets)), to_tensor(np.concatenate(kept)),
-        to_tensor(sequence_ids), to_tensor(is_rollout),
+        to_tensor(sequence_ids), to_tensor(is_rollout), to_tensor(advantages),
         to_tensor(sequence_ids * MAX_SEGMENTS + segments),
         None if logprobs is None else to_tensor(np.concatenate(logprobs)),
     )  # fmt: skip

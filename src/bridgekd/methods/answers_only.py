@@ -2,7 +2,8 @@
 
 from bridgekd.methods import Method
 from bridgekd.runs.run import Arm, Run
-from bridgekd.stages.train import AnswerRows, build_student_settings, train_student
+from bridgekd.stages.row_settings import AnswerRows
+from bridgekd.stages.train import build_student_settings, train_student
 from bridgekd.variants import NoOptions
 
 
@@ -12,7 +13,7 @@ def build(run: Run, options: NoOptions) -> list[Arm]:
     """
     pool, instructed = run.load_pool(), run.instruct_student()
     rows = AnswerRows(size=None, answer_weight=run.recipe.student.answer_weight)
-    settings = build_student_settings(run.recipe, rows)
+    settings = build_student_settings(run.recipe, run.folder, rows)
     student = run.make(train_student, settings, instructed, pool, epoch_pool=pool)
     return [
         *run.build_start_arms(instructed),

@@ -57,12 +57,13 @@ def teach_assistant(
 def write_rationales(
     run: Run, pool: Artifact, assistant: Artifact, purchased: Sequence[Artifact]
 ) -> Sequence[Artifact]:
-    """Return what the student learns from: the assistant's rationales of the pool and, with
-    student.rationales: both, the teacher's, `purchased`. Adding the teacher's is ours.
+    """Return what the student learns from, by student.rationales: the assistant's rationales of the
+    pool, the teacher's, `purchased`, or both. The last two are ours.
     """
-    written = run.annotate(pool, assistant)
-    is_both = run.recipe.student.rationales == "both"
-    return run.select_rationales(pool, [*purchased, written] if is_both else [written], assistant)
+    source = run.recipe.student.rationales
+    written = [] if source == "teacher" else [run.annotate(pool, assistant)]
+    rationales = written if source == "assistant" else [*purchased, *written]
+    return run.select_rationales(pool, rationales, assistant)
 
 
 def build_assistant_arm(assistant: Artifact, strategy: str | None = None, label: str = "") -> Arm:

@@ -11,7 +11,7 @@ from bridgekd.methods.distillation import (
     build_forward_kl,
     check_tokens,
 )
-from bridgekd.recipe import FrozenModel, TrainOptions
+from bridgekd.recipe import FrozenModel
 from bridgekd.rng import SEED_STEP
 from bridgekd.runs.run import Arm, Run
 from bridgekd.selection.mixtures import MIXTURES
@@ -43,14 +43,13 @@ def build(run: Run, options: DDKOptions) -> list[Arm]:
     rationales = run.annotate(pool, assistant)
     student = instructed = run.instruct_student()
     objective = build_forward_kl(options.kd_weight, options.kd_temperature)
+    check_tokens(run, objective)
     settings = build_distillation_settings(run, objective)
-    check_tokens(run, settings.objective, is_assistant=True)
-    settings = settings.model_copy(
-        update={"train": divide_training(settings.train, options.n_waves)}
-    )
     mixture = MIXTURES.resolve(VariantRef.model_validate({"name": "gap", "alpha": options.alpha}))
     scoring = ScoreRationalesSettings(n_per_domain=options.n_per_domain, seed=run.recipe.seed)
-    for wave in range(options.n_waves):
+    n = options.n_waves
+    for wave in range(n):
+        settings = settings.model_copy(update={"part": (wave / n, (wave + 1) / n)})
         losses = [
             run.make(score_rationales, scoring, pool, model, [rationales])
             for model in (student, assistant)
@@ -65,13 +64,6 @@ def build(run: Run, options: DDKOptions) -> list[Arm]:
         *run.build_start_arms(instructed),
         METHOD.build_result_arm("Student, DDK", student, run.student_prompt_mode),
     ]
-
-
-def divide_training(train: TrainOptions, n_waves: int) -> TrainOptions:
-    """Return the training of one of `n_waves` waves, which together are as long as `train`."""
-    if train.updates is not None:
-        return train.model_copy(update={"updates": max(1, train.updates // n_waves)})
-    return train.model_copy(update={"epochs": train.epochs / n_waves})
 
 
 METHOD = Method(

@@ -18,12 +18,8 @@ from bridgekd.stages.pilot import (
     hold_out,
     subsample,
 )
-from bridgekd.stages.train import (
-    AnswerRows,
-    build_student_settings,
-    build_warm_up_settings,
-    train_student,
-)
+from bridgekd.stages.row_settings import AnswerRows
+from bridgekd.stages.train import build_student_settings, build_warm_up_settings, train_student
 
 NAME = "pilot"  # the method's name in the run's metadata
 
@@ -65,7 +61,7 @@ def _train_without_teacher(run: Run, pool: Artifact, held_out: Artifact) -> Pilo
     yield _label("instructed", instructed, run.student_prompt_mode)
     if not run.recipe.data.unlabeled:
         rows = AnswerRows(size=None, answer_weight=run.recipe.student.answer_weight)
-        settings = build_student_settings(run.recipe, rows)
+        settings = build_student_settings(run.recipe, run.folder, rows)
         student = run.make(train_student, settings, instructed, held_out, epoch_pool=pool)
         yield _label("answers_only", student, settings.prompt_mode)
 

@@ -186,6 +186,8 @@ def _compute_row_seconds(artifact: Artifact) -> float | None:
     if manifest.kind is WorkKind.TRAINING:
         stats = artifact.read_stats(TrainStats)
         n_rows = stats.n_updates * artifact.read_settings(TrainSettings).train.batch_size
+        if artifact.get_inputs("wrong"):
+            n_rows *= 2
         return None if stats.resumed_at else manifest.seconds / n_rows
     if manifest.kind is WorkKind.SCORING and "model" in manifest.inputs:
         return manifest.seconds / artifact.read_stats(ScoredStats).n_scored

@@ -25,13 +25,14 @@ from bridgekd.stages.pilot import (
     resolve_fraction,
 )
 from bridgekd.stages.predict import PredictSettings
+from bridgekd.stages.row_settings import AnswerRows, QuestionRows, RationaleRows
 from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
 from bridgekd.stages.score_targets import ScoreTargetsSettings
 from bridgekd.stages.score_texts import IFDSettings, ScoreRationalesSettings
 from bridgekd.stages.select_rationales import SelectRationalesSettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
 from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
-from bridgekd.stages.train import AnswerRows, RationaleRows, TrainSettings
+from bridgekd.stages.train import TrainSettings
 from bridgekd.throughput import WorkKind
 
 _N_SAMPLED = 1000  # rows whose lengths are averaged
@@ -115,11 +116,14 @@ class WorkCounter:
         return [*works, *self._count_confidence(planned)]
 
     def _count_training(self, planned: Planned) -> Iterator[Workload]:
-        settings, has_rationale = planned.settings, "rationales" in planned.inputs
+        settings = planned.settings
         assert isinstance(settings, TrainSettings)
         train = settings.train
-        n_updates = train.compute_n_updates(max(1, self._count_epoch(planned, settings)))
+        has_rationale = isinstance(settings.rows, RationaleRows | QuestionRows)
+        n_updates = settings.compute_n_updates(max(1, self._count_epoch(planned, settings)))
         n_rows = n_updates * train.batch_size
+        if "wrong" in planned.inputs:  # at least one wrong rationale beside each correct one
+            n_rows *= 2
         training = self._make(planned, WorkKind.TRAINING, n_rows, has_rationale=has_rationale)
         yield replace(training, n_updates=n_updates, train=train, lora=settings.lora)
         if "reference" in planned.inputs:  # the reference model reads every sequence

@@ -222,12 +222,14 @@ class StudentOptions(FrozenModel):
         instruction_train: Training on the instruction data.
         train: Training on rationales.
         rationales: Whose rationales a method with an assistant trains on: those of the `assistant`,
-            or `both`, the teacher's kept ones as well.
+            the teacher's kept ones (`teacher`), or `both`.
         selector: Which of a question's rationales are kept, in a method with an assistant.
-        target_format: `joint`: rationale, then answer. `multi_task`: rationale and answer are two
-            separate tasks.
+        target_format: The training rows of a rationale. `joint`: rationale, then answer.
+            `multi_task`: rationale and answer are two separate tasks. `chunks`: a row per chunk.
         answer_weight: Weight of the answer in the loss.
         mixture: Shares of the domains in the rows of `train`. Default: those of the rationales.
+        order: Order of the rows in an epoch of `train`. `shuffled`, or `easy_first`: short targets
+            first.
         max_new_tokens: Maximum tokens of a generated text. `auto`: 1.5 times the longest target of
             the model's training, or 512 for a model that was not trained on the task.
     """
@@ -238,9 +240,10 @@ class StudentOptions(FrozenModel):
     instruction_data: str | None = None
     instruction_train: TrainOptions = TrainOptions()
     train: TrainOptions = TrainOptions()
-    rationales: Literal["assistant", "both"] = "assistant"
+    rationales: Literal["assistant", "teacher", "both"] = "assistant"
     selector: VariantRef = VariantRef(name="all")
-    target_format: Literal["joint", "multi_task"] = "joint"
+    target_format: VariantRef = VariantRef(name="joint")
     answer_weight: float = Field(1.0, ge=0, le=1000)
     mixture: VariantRef = VariantRef(name="as_is")
+    order: VariantRef = VariantRef(name="shuffled")
     max_new_tokens: MaxNewTokens = "auto"

@@ -243,3 +243,8 @@ class Recipe(FrozenModel):
                 "confidence is known. Use check.filter: correct or all."
             )
         return self
+
+    def with_samples(self, n_samples: int) -> "Recipe":
+        """Return this recipe with another number of queries per selected question."""
+        teacher = self.teacher.model_copy(update={"n_samples": n_samples})
+        return self.model_copy(update={"teacher": teacher})

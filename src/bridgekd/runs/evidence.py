@@ -12,6 +12,7 @@ from bridgekd.stages.annotate import (
 )
 from bridgekd.stages.group_evidence import count_mixture_samples, needs_losses
 from bridgekd.stages.mix_rationales import build_mix_settings, mix_rationales
+from bridgekd.stages.row_settings import HALVES
 from bridgekd.stages.score_pool import (
     build_loss_settings,
     build_score_pool_settings,
@@ -20,7 +21,7 @@ from bridgekd.stages.score_pool import (
     needs_halves,
     score_pool,
 )
-from bridgekd.stages.train import HALVES, build_half_settings, train_half
+from bridgekd.stages.train import build_half_settings, train_half
 from bridgekd.variants import VariantSettings
 
 if TYPE_CHECKING:

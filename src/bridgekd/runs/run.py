@@ -283,14 +283,14 @@ class Run:
         """Return the student trained on rationales. An epoch is as long as the pool, so that every
         arm has the same number of updates. Early stopping uses the validation split.
         """
-        settings = _shift_seed(build_student_settings(self.recipe), seed_offset)
+        settings = _shift_seed(build_student_settings(self.recipe, self.folder), seed_offset)
         rationales = evidence.make_mixed_rationales(self, pool, model, rationales)
         return self.make(train_student, settings, model, pool, rationales, epoch_pool=pool)
 
     @property
     def student_prompt_mode(self) -> PromptMode:
         """The prompt mode of a student that was trained on rationales."""
-        return build_student_settings(self.recipe).prompt_mode
+        return build_student_settings(self.recipe, self.folder).prompt_mode
 
     def build_assistant_base_arm(self) -> Arm:
         """Return the base model of the assistant as an arm."""

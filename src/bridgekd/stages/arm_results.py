@@ -19,8 +19,10 @@ from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.query_teacher import QueryTeacherSettings
 from bridgekd.stages.run_context import StepChecker
 from bridgekd.stages.stats import CalibrationStats, PurchaseStats
+from bridgekd.stats.answer_metrics import AnswerTraits
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats
+from bridgekd.stats.repetition import is_repetitive
 from bridgekd.throughput import WorkKind
 
 _EVALUATION_STAGES = frozenset({"predict", "load_test"})  # not part of what a model cost to make
@@ -72,6 +74,10 @@ class ArmReader:
             is_trained=arm.is_result,
             training_set=training_set,
             calibration=_collect_calibrations(ancestors),
+            answers={
+                r.id: AnswerTraits(r.n_tokens, r.is_cut_off, bool(r.answer), is_repetitive(r.text))
+                for r in rows
+            },
         )
 
     def _read_training_set(self, model: Artifact) -> TrainingSetStats:

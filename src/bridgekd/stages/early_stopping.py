@@ -1,6 +1,6 @@
 """What early stopping measures. The values can be sent to another process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -45,6 +45,17 @@ class GreedyAccuracy:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerReward:
+    """The reward of a text: 1 if its answer is the gold answer of the question with this id."""
+
+    examples: Mapping[str, Example]
+    answer_type: AnswerType
+
+    def __call__(self, question_id: str, text: str) -> float:
+        return float(grade_answer(self.examples[question_id], text, self.answer_type).correct)
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOutLoss:
     """Minus the mean loss of a model on held-out rows, so that higher is better."""
 
@@ -58,8 +69,8 @@ class HeldOutLoss:
 def split_held_out(
     rows: Sequence[TrainingSequence], size: CountOrPercent, seed: int
 ) -> tuple[list[TrainingSequence], list[TrainingSequence]]:
-    """Return (training rows, held-out rows). Both rows of a multi-task question go together."""
-    ids = sorted({_get_question_id(row) for row in rows})
+    """Return (training rows, held-out rows). All rows of a question go together."""
+    ids = sorted({row.id for row in rows})
     n = resolve_count(size, len(ids))
     if n >= len(ids):
         raise InputError(
@@ -69,10 +80,6 @@ def split_held_out(
     sampled = make_rng(seed, "held-out").permutation(len(ids))[:n]
     held_out = {ids[i] for i in sampled.tolist()}
     return (
-        [row for row in rows if _get_question_id(row) not in held_out],
-        [row for row in rows if _get_question_id(row) in held_out],
+        [row for row in rows if row.id not in held_out],
+        [row for row in rows if row.id in held_out],
     )
-
-
-def _get_question_id(row: TrainingSequence) -> str:
-    return row.id.removesuffix(":e").removesuffix(":p")

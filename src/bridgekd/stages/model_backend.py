@@ -22,7 +22,7 @@ from bridgekd.recipe import BackendName, FrozenModel, Role
 from bridgekd.records import Message, TargetLogprobs
 from bridgekd.rng import SAMPLING_TEMPERATURE
 from bridgekd.stages.run_context import RunContext
-from bridgekd.throughput import GenerationSpeed, Throughput
+from bridgekd.throughput import GenerationSpeed, TextLength, Throughput
 
 Prompts = Sequence[tuple[Message, ...]]
 
@@ -148,6 +148,15 @@ class ResumableGenerator:
         """Return the greedy text of every prompt. `name` is the file of this call's texts."""
         return model.generate_texts(prompts, label=label, **self._build_options(name))
 
+    def generate_with_lengths(
+        self, model: ModelBackend, prompts: Prompts, label: str
+    ) -> list[tuple[str, TextLength]]:
+        """Return the greedy text of every prompt with its length, also of an earlier process."""
+        texts = self.generate(model, prompts, label)
+        saved = chain.from_iterable(read_appended_jsonl(self._get_file("texts")))
+        lengths = {row: TextLength(*length) for row, _, length in saved}
+        return [(text, lengths[row]) for row, text in enumerate(texts)]
+
     def sample(
         self, model: ModelBackend, prompts: Prompts, n: int, seed: int
     ) -> list[tuple[str, ...]]:
@@ -162,17 +171,20 @@ class ResumableGenerator:
         """Return what was generated, and tell the user how many texts were cut off."""
         return report_generation(self.speed, self.ctx, self.role, self.max_new_tokens)
 
-    def _build_options(self, name: str) -> dict[str, object]:
-        file = self.output_dir / RESUME_DIR / f"{name}.jsonl"
+    def _get_file(self, name: str) -> Path:
+        return self.output_dir / RESUME_DIR / f"{name}.jsonl"
 
-        def save(rows: Sequence[int], texts: Sequence[object]) -> None:
-            append_jsonl(file, list(zip(rows, texts, strict=True)))
+    def _build_options(self, name: str) -> dict[str, object]:
+        file = self._get_file(name)
+
+        def save(rows: Sequence[int], texts: Sequence[object], lengths: Sequence[object]) -> None:
+            append_jsonl(file, list(zip(rows, texts, lengths, strict=True)))
 
         return {
             "max_new_tokens": self.max_new_tokens,
             "batch_size": self.ctx.runtime.get_batch_size(self.role),
             "progress": self.ctx.progress,
-            "known": {row: text for batch in read_appended_jsonl(file) for row, text in batch},
+            "known": {row: text for batch in read_appended_jsonl(file) for row, text, _ in batch},
             "on_batch": save,
             "until": ANSWER_LINE,
             "throughput": self.speed,

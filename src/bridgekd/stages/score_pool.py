@@ -29,10 +29,11 @@ from bridgekd.selection.ranking import rank_normalize
 from bridgekd.stages.check_rationales import calibrate_confidence
 from bridgekd.stages.group_evidence import read_pass_rates
 from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
+from bridgekd.stages.row_settings import HALVES
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats, ScoredStats
 from bridgekd.stages.token_limit import resolve_token_limit
-from bridgekd.stages.train import HALVES, choose_half
+from bridgekd.stages.train import choose_half
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 

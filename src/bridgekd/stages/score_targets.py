@@ -11,10 +11,10 @@ from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import ScoredStats
 from bridgekd.stages.training_examples import (
     ReferenceSees,
-    TargetFormat,
     build_rationale_sequences,
 )
 from bridgekd.throughput import WorkKind
+from bridgekd.variants import VariantSettings
 
 FILE = "logprobs.parquet"
 
@@ -22,7 +22,7 @@ FILE = "logprobs.parquet"
 class ScoreTargetsSettings(BackendSettings):
     """sees: what the model reads beside the question."""
 
-    target_format: TargetFormat
+    target_format: VariantSettings
     sees: ReferenceSees = "question"
 
 
@@ -48,7 +48,7 @@ def score_targets(
     sequences = build_rationale_sequences(
         pool, rationales, settings.target_format, sees=settings.sees
     )
-    unique = list({(s.id, s.text): s for s in sequences}.values())
+    unique = list({s.key: s for s in sequences}.values())
     with open_backend(model, settings.scoring, output_dir, ctx) as backend:
         rows = backend.score_targets(
             unique,
@@ -64,6 +64,6 @@ def score_targets(
     )
 
 
-def read_target_logprobs(artifact: Artifact) -> dict[tuple[str, str], TargetLogprobs]:
-    """Return the rows of such a stage by the id and the text of a sequence."""
-    return {(row.id, row.text): row for row in read_rows(artifact.path / FILE, TargetLogprobs)}
+def read_target_logprobs(artifact: Artifact) -> dict[str, TargetLogprobs]:
+    """Return the rows of such a stage by the key of a sequence."""
+    return {row.key: row for row in read_rows(artifact.path / FILE, TargetLogprobs)}

@@ -8,10 +8,8 @@ objective: what is minimized on the target tokens.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bridgekd import lm
 from bridgekd.errors import InputError
@@ -20,77 +18,62 @@ from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
+from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.prompts import (
     build_answer_target,
     format_answer,
     render_answer_prompt,
+    render_cot_prompt,
 )
 from bridgekd.recipe import (
     CountOrPercent,
-    FrozenModel,
     LoraOptions,
     Recipe,
     Role,
+    SparseModel,
     TokenLimit,
     TrainOptions,
     resolve_count,
 )
 from bridgekd.records import Example, TargetSpan, TrainingSequence
 from bridgekd.rng import SEED_STEP, make_rng
-from bridgekd.stages.early_stopping import GreedyAccuracy, HeldOutLoss, PromptMode, split_held_out
+from bridgekd.stages.early_stopping import (
+    AnswerReward,
+    GreedyAccuracy,
+    HeldOutLoss,
+    PromptMode,
+    split_held_out,
+)
 from bridgekd.stages.model_backend import report_generation
+from bridgekd.stages.row_settings import (
+    AnswerRows,
+    Half,
+    InstructionRows,
+    QuestionRows,
+    RationaleRows,
+    RowSettings,
+)
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.score_targets import read_target_logprobs
+from bridgekd.stages.signed_rows import build_signed_rows
 from bridgekd.stages.stats import TrainStats
-from bridgekd.stages.token_limit import choose_token_limit
-from bridgekd.stages.training_examples import (
-    ReferenceSees,
-    TargetFormat,
-    build_rationale_sequences,
-)
+from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
+from bridgekd.stages.training_examples import ReferenceSees, build_rationale_sequences
+from bridgekd.targets import TARGET_FORMATS
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
-Half = Literal[0, 1]
-HALVES: tuple[Half, Half] = (0, 1)
+JOINT = VariantSettings(name="joint")
 
 
-class AnswerRows(FrozenModel):
-    """Gold answers of the pool, or of its `half`: `size` sampled ones, or all if it is None."""
-
-    source: Literal["answers"] = "answers"
-    size: CountOrPercent | None
-    answer_weight: float
-    half: Half | None = None
-
-    @model_serializer(mode="wrap")
-    def _omit_no_half(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # A training on the whole pool keeps its fingerprint.
-        return {k: v for k, v in serialize(self).items() if (k, v) != ("half", None)}
-
-
-class RationaleRows(FrozenModel):
-    """Kept rationales. joint: rationale, then answer. multi_task: a row for each."""
-
-    source: Literal["rationales"] = "rationales"
-    target_format: TargetFormat
-    answer_weight: float
-
-
-class InstructionRows(FrozenModel):
-    """A generic instruction set."""
-
-    source: Literal["instructions"] = "instructions"
-
-
-RowSettings = Annotated[AnswerRows | RationaleRows | InstructionRows, Field(discriminator="source")]
-
-
-class TrainSettings(FrozenModel):
+class TrainSettings(SparseModel):
     """`role` is the model's; `max_new_tokens` limits its answers for early stopping. It is 0 for
     a training on instructions, which answers no question. reference_sees: what the prompt of a
-    reference model has beside the question: nothing, or the rationale of the row, too.
+    reference model has beside the question: nothing, or the rationale of the row, too. part: the
+    beginning and end of this training as fractions of one that has several parts; None: all of it.
+    order: of the rows in an epoch.
     """
 
     role: Role
@@ -101,19 +84,26 @@ class TrainSettings(FrozenModel):
     max_new_tokens: TokenLimit
     seed: int
     reference_sees: ReferenceSees = "question"
+    part: tuple[float, float] | None = None
+    order: VariantSettings = SHUFFLED
 
-    @model_serializer(mode="wrap")
-    def _omit_question(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # A training whose reference sees no rationale keeps its fingerprint.
-        return {
-            k: v for k, v in serialize(self).items() if (k, v) != ("reference_sees", "question")
-        }
+    OPTIONAL = ("reference_sees", "part", "order")
+
+    def compute_n_updates(self, n_reference: int) -> int:
+        """Return the updates of this training, at least one. The parts of a training have together
+        as many as the training has.
+        """
+        n_updates = self.train.compute_n_updates(n_reference)
+        start, end = self.part or (0, 1)
+        return max(1, round(end * n_updates) - round(start * n_updates))
 
     @property
     def prompt_mode(self) -> PromptMode:
         """The prompts of the model after this training."""
-        is_joint = isinstance(self.rows, RationaleRows) and self.rows.target_format == "joint"
-        return "cot" if is_joint else "answer_only"
+        if isinstance(self.rows, RationaleRows):
+            writes_rationale = TARGET_FORMATS.load(self.rows.target_format).writes_rationale
+            return "cot" if writes_rationale else "answer_only"
+        return "cot" if isinstance(self.rows, QuestionRows) else "answer_only"
 
 
 def build_warm_up_settings(recipe: Recipe, member: int = 0) -> TrainSettings:
@@ -139,7 +129,7 @@ def choose_half(n: int, half: Half, seed: int) -> np.ndarray:
 def build_assistant_settings(recipe: Recipe) -> TrainSettings:
     """Return the training of the assistant on the teacher's rationales."""
     assistant = recipe.assistant
-    rows = RationaleRows(target_format="joint", answer_weight=assistant.answer_weight)
+    rows = RationaleRows(target_format=JOINT, answer_weight=assistant.answer_weight)
     return _build_settings(recipe, "assistant", rows, assistant.train)
 
 
@@ -153,27 +143,36 @@ def build_instruct_settings(recipe: Recipe) -> TrainSettings:
 
 def build_student_settings(
     recipe: Recipe,
+    folder: Path,
     rows: RowSettings | None = None,
     objective: VariantRef = NLL,
     reference_sees: ReferenceSees = "question",
 ) -> TrainSettings:
-    """Return a training of the student, by default on rationales in the recipe's target format."""
+    """Return a training of the student, by default on rationales in the recipe's target format.
+    Files of variants are relative to `folder`.
+    """
     student = recipe.student
     rows = rows or RationaleRows(
-        target_format=student.target_format, answer_weight=student.answer_weight
+        target_format=TARGET_FORMATS.resolve(student.target_format, folder),
+        answer_weight=student.answer_weight,
     )
-    settings = _build_settings(recipe, "student", rows, student.train, objective)
-    return settings.model_copy(update={"reference_sees": reference_sees})
+    settings = _build_settings(recipe, "student", rows, student.train)
+    update = {
+        "objective": OBJECTIVES.resolve(objective, folder),
+        "order": ORDERS.resolve(student.order, folder),
+        "reference_sees": reference_sees,
+    }
+    return settings.model_copy(update=update)
 
 
 def _build_settings(
-    recipe: Recipe, role: Role, rows: RowSettings, train: TrainOptions, objective: VariantRef = NLL
+    recipe: Recipe, role: Role, rows: RowSettings, train: TrainOptions
 ) -> TrainSettings:
     options = recipe.assistant if role == "assistant" else recipe.student
     return TrainSettings(
         role=role,
         rows=rows,
-        objective=OBJECTIVES.resolve(objective),
+        objective=OBJECTIVES.resolve(NLL),
         train=train,
         lora=options.lora,
         max_new_tokens=options.max_new_tokens,
@@ -193,19 +192,21 @@ def train(
     instructions: Artifact | None = None,
     epoch_pool: Artifact | None = None,
     reference: Artifact | None = None,
+    wrong: Sequence[Artifact] = (),
     target_logprobs: Artifact | None = None,
 ) -> TrainStats:
     """Train `model`. A stopped training resumes from its last checkpoint.
 
     `pool` has the questions and the validation split for early stopping. `reference` is the second
-    model of an objective that needs one, `target_logprobs` what it gave these rationales.
+    model of an objective that needs one, `target_logprobs` what it gave these rationales. `wrong`
+    has the wrong rationales of rows with an alpha.
     """
-    rows = _build_rows(settings, pool, rationales, instructions, ctx)
+    rows = _build_rows(settings, pool, rationales, instructions, ctx, wrong)
     if target_logprobs is not None:
         known = read_target_logprobs(target_logprobs)
-        rows = [replace(row, target_logprobs=known[row.id, row.text]) for row in rows]
+        rows = [replace(row, target_logprobs=known[row.key]) for row in rows]
     options = settings.train
-    n_updates = options.compute_n_updates(
+    n_updates = settings.compute_n_updates(
         len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
     )
     validate: GreedyAccuracy | HeldOutLoss | None = _build_validation(settings, pool, ctx)
@@ -218,11 +219,16 @@ def train(
         name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
         device=ctx.device, revision=revision, lora=settings.lora, validate=validate,
         label=f"train {settings.role} on {settings.rows.source}", runtime=ctx.runtime,
-        workdir=output_dir / RESUME_DIR, objective=settings.objective,
+        workdir=output_dir / RESUME_DIR, objective=settings.objective, order=settings.order,
         reference=(
             None if reference is None else lm.ReferenceSpec(*get_model_and_revision(reference))
         ),
     )  # fmt: skip
+    if isinstance(settings.rows, QuestionRows):
+        assert pool is not None
+        reward = AnswerReward({e.id: e for e in read_pool(pool)}, read_answer_type(pool))
+        limit = resolve_token_limit(settings.max_new_tokens, model)
+        job = replace(job, reward=reward, max_rollout_tokens=limit)
     log = lm.fine_tune(job, ctx.progress)
     if text := describe_long_targets(settings, log.max_target_tokens):
         ctx.notify(text)
@@ -279,6 +285,7 @@ def _build_rows(
     rationales: Sequence[Artifact],
     instructions: Artifact | None,
     ctx: RunContext,
+    wrong: Sequence[Artifact] = (),
 ) -> list[TrainingSequence]:
     rows = settings.rows
     if isinstance(rows, InstructionRows):
@@ -292,16 +299,37 @@ def _build_rows(
             for i, row in enumerate(found.rows)
         ]
     assert pool is not None, "a training on answers or rationales has a pool as an input"
+    if isinstance(rows, RationaleRows) and rows.alpha is not None:
+        signed, n_wrong = build_signed_rows(
+            pool, rationales, wrong, rows.target_format, rows.answer_weight, rows.alpha
+        )
+        if not n_wrong:
+            ctx.notify(
+                "No question has a correct and a wrong rationale, so there is nothing to unlearn. "
+                "The student learns the correct rationales alone."
+            )
+        return signed
     if isinstance(rows, RationaleRows):
         return build_rationale_sequences(
             pool, rationales, rows.target_format, rows.answer_weight, settings.reference_sees
         )
+    if isinstance(rows, QuestionRows):
+        return [
+            TrainingSequence(e.id, render_cot_prompt(e), build_answer_target(format_answer(e)))
+            for e in _list_labeled(read_pool(pool))
+        ]
     return [
         TrainingSequence(
             e.id, render_answer_prompt(e), build_answer_target(format_answer(e), rows.answer_weight)
         )
         for e in choose_warm_up_examples(read_pool(pool), settings)
     ]
+
+
+def _list_labeled(examples: Sequence[Example]) -> list[Example]:
+    if labeled := [e for e in examples if e.answer is not None]:
+        return labeled
+    raise InputError("The pool has no gold answer that could reward a text. Leave out the method.")
 
 
 def _build_validation(

@@ -16,32 +16,34 @@ from bridgekd.prompts import (
     build_answer_target,
     build_cot_target,
     format_answer,
-    render_answer_prompt,
-    render_cot_prompt,
 )
 from bridgekd.records import Example, Rationale, TargetSpan, TrainingExample, TrainingSequence
+from bridgekd.targets import TARGET_FORMATS
+from bridgekd.variants import VariantSettings
 
-TargetFormat = Literal["joint", "multi_task"]
 ReferenceSees = Literal["question", "rationale"]
 
 
 def build_training_examples(
-    pool: Artifact, rationales: Sequence[Artifact], target_format: TargetFormat
+    pool: Artifact, rationales: Sequence[Artifact], target_format: VariantSettings
 ) -> list[TrainingExample]:
     """Return the kept rationales as training examples, in order. The answer is the gold answer,
-    or the rationale's own if there is none.
-
-    joint: one example per rationale. multi_task: two, a rationale and an answer. Raises InputError
-    if no rationale was kept.
+    or the rationale's own if there is none. Raises InputError if no rationale was kept.
     """
-    kept = [r for r in read_rationales(rationales) if r.kept]
+    kept = read_kept_rationales(rationales)
+    examples = index_by_id(read_pool(pool), (r.id for r in kept))
+    return [e for r in kept for e in split_rationale(r, examples[r.id], target_format)]
+
+
+def read_kept_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
+    """Return the kept rationales of several stages; raise InputError if there is none."""
+    kept = [r for r in read_rationales(artifacts) if r.kept]
     if not kept:
         raise InputError(
-            f"No rationale of {rationales[-1].path} was kept. Read its `reason` column. Then raise "
+            f"No rationale of {artifacts[-1].path} was kept. Read its `reason` column. Then raise "
             "the budget, fix the teacher's prompt, or relax check.filter or annotate.filter."
         )
-    examples = index_by_id(read_pool(pool), (r.id for r in kept))
-    return [e for r in kept for e in _build_examples(r, examples[r.id], target_format)]
+    return kept
 
 
 def read_rationales(artifacts: Sequence[Artifact]) -> list[Rationale]:
@@ -54,19 +56,20 @@ def build_training_sequence(example: TrainingExample, answer_weight: float) -> T
     answer's tokens in the loss.
     """
     if example.answer is None:
-        span = TargetSpan(example.rationale or "")
-        return TrainingSequence(f"{example.id}:e", example.prompt, (span,))
-    if example.rationale is None:
+        target: tuple[TargetSpan, ...] = (TargetSpan(example.rationale or ""),)
+    elif example.rationale is None:
         target = build_answer_target(example.answer, answer_weight)
-        return TrainingSequence(f"{example.id}:p", example.prompt, target)
-    target = build_cot_target(example.rationale, example.answer, answer_weight)
-    return TrainingSequence(example.id, example.prompt, target)
+    else:
+        target = build_cot_target(example.rationale, example.answer, answer_weight)
+    return TrainingSequence(
+        example.id, example.prompt, target, loss_start=example.loss_start, loss_end=example.loss_end
+    )
 
 
 def build_rationale_sequences(
     pool: Artifact,
     rationales: Sequence[Artifact],
-    target_format: TargetFormat,
+    target_format: VariantSettings,
     answer_weight: float = 1.0,
     sees: ReferenceSees = "question",
 ) -> list[TrainingSequence]:
@@ -78,14 +81,10 @@ def build_rationale_sequences(
     return [replace(s, reference_prompt=add_solution(s.prompt, s.text)) for s in sequences]
 
 
-def _build_examples(
-    rationale: Rationale, example: Example, target_format: TargetFormat
+def split_rationale(
+    rationale: Rationale, example: Example, target_format: VariantSettings
 ) -> list[TrainingExample]:
-    prompt, source = render_cot_prompt(example), rationale.source
+    """Return the training examples of a rationale."""
     answer = rationale.answer if example.answer is None else format_answer(example)
-    if target_format == "joint":
-        return [TrainingExample(example.id, prompt, rationale.text, answer, source)]
-    return [
-        TrainingExample(example.id, prompt, rationale.text, None, source),
-        TrainingExample(example.id, render_answer_prompt(example), None, answer, source),
-    ]
+    options = TARGET_FORMATS.parse_options(target_format)
+    return TARGET_FORMATS.load(target_format).build(example, rationale, answer, options)

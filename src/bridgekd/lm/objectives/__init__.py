@@ -1,10 +1,10 @@
 """Training objectives, one file each: what a model minimizes on the target tokens.
 
 An objective is a function from one micro-batch to the *sum* of its tokens' losses. The trainer
-divides by the weight of the whole update. So a loss does not depend on how an update is split into
-micro-batches or processes. A file of your own ends in `OBJECTIVE = Objective(...)`, and a recipe
-names it with `{file: my_objective.py}`. It imports torch inside its function, because `plan` checks
-options where torch is not installed.
+divides by the positive weight of the whole update. So a loss does not depend on how an update is
+split into micro-batches or processes. A file of your own ends in `OBJECTIVE = Objective(...)`, and
+a recipe names it with `{file: my_objective.py}`. It imports torch inside its function, because
+`plan` checks options where torch is not installed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,16 +28,18 @@ class TokenBatch:
     two segments for one with `match_tokens`.
 
     logits [m, vocabulary] predict `targets` [m], in the dtype of the model, with gradients.
-    weights [m] float32, at least 0: the loss weight of each token. sequence_ids [m] int64: the
-    sequence of each token, counted from 0, ascending. reference_logits [m, n_shared]: those of the
-    reference model for the same tokens, without gradients; None for an objective that needs none.
+    weights [m] float32: the loss weight of each token, negative for a token to unlearn.
+    sequence_ids [m] int64: the sequence of each token, counted from 0, ascending.
+    reference_logits [m, n_shared]: those of the reference model for the same tokens, without
+    gradients; None for an objective that needs none.
     shared_ids [n_shared]: the tokens that both models know; None if they are the first n_shared.
     reference_mask [m]: 0 for a token that the reference model writes otherwise, else 1; None if all
     are 1. segment_ids [m] int64, ascending: the segment of each token; None if each is its own.
     reference_logprobs [m] float32: the log-probability of each token's segment for the reference
     model, in nats, or None. is_rollout [m] bool: whether the trained model wrote the target itself;
-    None: nowhere. progress: the fraction of all updates that are done, in [0, 1). state: what the
-    objective's schedule keeps from update to update.
+    None: nowhere. advantages [m] float32: of the reward of each token's sequence, 0 for a given
+    target; None without rewards. progress: the fraction of all updates that are done, in [0, 1).
+    state: what the objective's schedule keeps from update to update.
     """
 
     logits: "Tensor"
@@ -48,6 +50,7 @@ class TokenBatch:
     shared_ids: "Tensor | None" = None
     reference_mask: "Tensor | None" = None
     is_rollout: "Tensor | None" = None
+    advantages: "Tensor | None" = None
     progress: float = 0.0
     state: Mapping[str, float] = field(default_factory=dict)
     segment_ids: "Tensor | None" = None
@@ -85,12 +88,14 @@ class TokenBatch:
 class Rollouts:
     """Which targets the trained model samples itself: `fraction` of the rows of a wave.
 
-    A wave is `updates_per_wave` updates, whose rollouts are sampled at one time.
+    A wave is `updates_per_wave` updates, whose rollouts are sampled at one time. The rollouts of an
+    update have the same prompt in groups of `group_size`, whose rewards are compared.
     """
 
     fraction: float
     updates_per_wave: int = 1
     temperature: float = 1.0
+    group_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class Objective:
     reference model gave before the training.
     `plan_rollouts(options, progress, state)`: which targets the trained model samples itself
     (on-policy distillation, arXiv 2306.13649); None if it never does.
-    schedule: None for an objective without a state.
+    needs_reward: whether batches have advantages. schedule: None for an objective without a state.
     """
 
     name: str
@@ -132,6 +137,7 @@ class Objective:
     compute_loss: "Callable[[TokenBatch, Any], Tensor]"
     is_sum_over_tokens: bool = False
     plan_rollouts: Callable[[Any, float, Mapping[str, float]], Rollouts | None] | None = None
+    needs_reward: bool = False
     schedule: Schedule | None = None
     match_tokens: Callable[[Sequence[int], Sequence[int], Any], list[Segment]] | None = None
 

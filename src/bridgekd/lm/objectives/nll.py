@@ -14,7 +14,8 @@ def compute_nll(batch: TokenBatch, options: NoOptions | None = None) -> "Tensor"
 
     Divided by the sum of weights of an update it is L = NLL(r|x) + lambda * NLL(y|x, r) of BRIDGE
     (arXiv 2512.20403; docs/methods.md, train A), with weight 1 on the tokens of the rationale and
-    lambda on those of the answer. That both parts share one normalizer is our reading.
+    lambda on those of the answer. That both parts share one normalizer is our reading. With
+    negative weights it is the loss of REDI (arXiv 2505.24850), which is not bounded below.
     """
     import torch
     import torch.nn.functional as F

@@ -8,6 +8,7 @@ from bridgekd.lm.divergence import (
     OnPolicyOptions,
     compute_kl,
     compute_log_probs,
+    gather_targets,
     mask_weights,
     plan_rollouts,
 )
@@ -63,12 +64,8 @@ def compute_sequence_reverse_kl(batch: TokenBatch, options: SequenceReverseKLOpt
     loss = options.token_weight * torch.dot(compute_kl(log_q, log_p), mask_weights(batch))
     if batch.is_rollout is None or not options.sequence_weight:
         return loss
-    # A token that only one model knows has no log ratio. Its id may be beyond the shared ones.
-    targets = batch.targets.clamp(max=log_q.shape[1] - 1)
-    if batch.shared_ids is not None:
-        targets = torch.searchsorted(batch.shared_ids, batch.targets).clamp(max=log_q.shape[1] - 1)
-    own = log_q.gather(-1, targets[:, None])[:, 0]
-    ratio = (log_p.gather(-1, targets[:, None])[:, 0] - own).detach()
+    own = gather_targets(batch, log_q)
+    ratio = (gather_targets(batch, log_p) - own).detach()
     mask = 1.0 if batch.reference_mask is None else batch.reference_mask
     ratio = ratio.clamp(-options.clip, options.clip) * mask
     advantages = compute_advantages(ratio, batch.sequence_ids, options.gamma)
