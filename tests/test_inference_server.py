@@ -15,7 +15,7 @@ from bridgekd.inference_server import generate, logprobs
 from bridgekd.inference_server.open_server import get_served_name, open_server
 from bridgekd.io.sources import resolve_model
 from bridgekd.recipe import AssistantServerOptions
-from bridgekd.records import Example, Message
+from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.throughput import Throughput
 from fake_inference_server import serving_model
@@ -90,6 +90,17 @@ def test_confidence_is_that_of_the_model_in_process(server, local, measure):
     there = logprobs.estimate_confidence(server[0], pairs, measure=measure, batch_size=4)
     assert there == pytest.approx(here, abs=1e-5)
     assert there[1] == 0 and there[0] != there[2]
+
+
+def test_log_probabilities_of_targets_are_those_of_the_model_in_process(server, local):
+    spans = (TargetSpan("Bob gives it .\n"), TargetSpan("Answer: Ann"))
+    prompts = ((Message("user", "Who has it?"),), (Message("user", "It is with Ann. Who?"),))
+    rows = [TrainingSequence(str(i), prompt, spans) for i, prompt in enumerate(prompts)]
+    here = lm.score_targets(local, rows, batch_size=4)
+    there = logprobs.score_targets(server[0], rows, batch_size=4)
+    for ours, theirs in zip(here, there, strict=True):
+        assert theirs.logprobs == pytest.approx(ours.logprobs, abs=1e-4)
+        assert replace(theirs, logprobs=ours.logprobs) == ours
 
 
 def test_entropy_of_a_free_answer_is_refused(server):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from bridgekd.io.row_files import append_jsonl, read_appended_jsonl
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.prompts import ANSWER_LINE
 from bridgekd.recipe import BackendName, FrozenModel, Role
-from bridgekd.records import Message
+from bridgekd.records import Message, TargetLogprobs
 from bridgekd.rng import SAMPLING_TEMPERATURE
 from bridgekd.stages.run_context import RunContext
 from bridgekd.throughput import GenerationSpeed, TextLength, Throughput
@@ -42,24 +43,41 @@ class BackendSettings(FrozenModel):
 @dataclass(frozen=True, slots=True)
 class ModelBackend:
     """A loaded model. The functions have the arguments of their namesakes in `lm`, without the
-    model. `prompt_format`: how a server takes prompts; None in this process.
+    model. What `score_targets` has computed is saved. `prompt_format`: how a server takes prompts;
+    None in this process.
     """
 
     generate_texts: Callable[..., list[str]]
     sample_texts: Callable[..., list[tuple[str, ...]]]
     score_examples: Callable[..., "lm.ScoredExamples"]
     estimate_confidence: Callable[..., NDArray[np.float64]]
+    score_targets: Callable[..., list[TargetLogprobs]]
     prompt_format: str | None = None
 
 
-def wrap_local_model(model: "lm.LocalModel") -> ModelBackend:
-    """Return a model in this process as a backend."""
+def wrap_local_model(model: "lm.LocalModel", workdir: Path | None = None) -> ModelBackend:
+    """Return a model in this process as a backend, which saves what it scores in `workdir`."""
     return ModelBackend(
         generate_texts=partial(lm.generate_texts, model),
         sample_texts=partial(lm.sample_texts, model),
         score_examples=partial(lm.score_examples, model),
         estimate_confidence=partial(lm.estimate_confidence, model),
+        score_targets=partial(_score_targets, model, workdir),
     )
+
+
+def _score_targets(
+    model: "lm.LocalModel", workdir: Path | None, *args: Any, **kwargs: Any
+) -> list[TargetLogprobs]:
+    if workdir is None:
+        return lm.score_targets(model, *args, **kwargs)
+    file = workdir / "targets.jsonl"
+    known = dict(chain.from_iterable(read_appended_jsonl(file)))
+
+    def save(rows: list[int], logprobs: list[list[float]]) -> None:
+        append_jsonl(file, list(zip(rows, logprobs, strict=True)))
+
+    return lm.score_targets(model, *args, known=known, on_batch=save, **kwargs)
 
 
 @contextmanager
@@ -68,7 +86,7 @@ def open_backend(
 ) -> Iterator[ModelBackend]:
     """Yield a loaded model. A server works in the stage's folder and stops when the block ends."""
     if backend == "transformers":
-        yield wrap_local_model(load_artifact_model(model, ctx))
+        yield wrap_local_model(load_artifact_model(model, ctx), output_dir / RESUME_DIR)
         return
     # Late imports: a plan runs on an install without openai.
     from bridgekd.inference_server import generate, logprobs
@@ -84,6 +102,7 @@ def open_backend(
             sample_texts=partial(generate.sample_texts, server),
             score_examples=partial(logprobs.score_examples, server),
             estimate_confidence=partial(logprobs.estimate_confidence, server),
+            score_targets=partial(logprobs.score_targets, server),
             prompt_format=server.prompt_format,
         )
 
