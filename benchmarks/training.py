@@ -27,7 +27,7 @@ from scoring import make_big_llama
 import bridgekd
 from bridgekd import lm
 from bridgekd.lm.tokenization import tokenize_sequences
-from bridgekd.lm.update_schedule import shuffle_epochs
+from bridgekd.lm.update_schedule import arrange_epochs
 from bridgekd.prompts import build_cot_target, format_answer, render_cot_prompt
 from bridgekd.records import Message, TargetSpan, TrainingSequence
 from bridgekd.sandbox.world import generate_examples, generate_rationale
@@ -129,7 +129,7 @@ def train(s: Setting, way: str, python: str, folder: Path, threads: int) -> Run 
     tokenizer = lm.load_model(s.model, device="cpu").tokenizer
     encoded = tokenize_sequences(tokenizer, s.rows)
     rows_per_pack = MAX_LENGTH / float(np.mean([len(row.ids) for row in encoded]))
-    order = shuffle_epochs(len(encoded), len(encoded), SEED)
+    order = arrange_epochs(np.zeros(len(encoded), dtype=np.int64), len(encoded), SEED)
     job = {
         "who": "bridgekd" if way.startswith("bridgekd") else "trl",
         "model": str(s.model), "out": str(folder / "out"), "found": str(folder / "found.json"),

@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 from bridgekd import lm
 from bridgekd.lm.checkpoint import STATE_FILE
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
 from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
 from bridgekd.variants import VariantRef
 from test_lm_training_loop import ROWS, metrics
 from tiny_models import tiny_model, write_tiny
 
 ALWAYS = RuntimeOptions(checkpoint_interval_s=0.0)
+EASY_FIRST = ORDERS.resolve(VariantRef(name="easy_first"))
 TRAIN = TrainOptions(batch_size=4, learning_rate=1e-2, n_evaluations=3)
 
 
@@ -65,15 +67,15 @@ def losses(out):
     return [(line["update"], line["loss"], line["validation"]) for line in metrics(out)]
 
 
-@pytest.mark.parametrize(("lora", "file"), [
-    (None, "model.safetensors"),
-    (LoraOptions(r=2, dropout=0.1), "adapter_model.safetensors"),
+@pytest.mark.parametrize(("options", "file"), [
+    ({"order": EASY_FIRST}, "model.safetensors"),
+    ({"lora": LoraOptions(r=2, dropout=0.1)}, "adapter_model.safetensors"),
 ])  # fmt: skip
-def test_killed_training_ends_with_weights_of_uninterrupted_one(base, tmp_path, lora, file):
-    tune(base, tmp_path / "calm", tmp_path / "w", lora=lora)
+def test_killed_training_ends_with_weights_of_uninterrupted_one(base, tmp_path, options, file):
+    tune(base, tmp_path / "calm", tmp_path / "w", **options)
     for at in (3, 7):
-        killed(base, tmp_path / "killed", tmp_path / "work", at, lora=lora)
-    log = tune(base, tmp_path / "killed", tmp_path / "work", lora=lora)
+        killed(base, tmp_path / "killed", tmp_path / "work", at, **options)
+    log = tune(base, tmp_path / "killed", tmp_path / "work", **options)
     assert log.resumed_at == 6
     calm, resumed = (load_file(tmp_path / n / file) for n in ("calm", "killed"))
     assert all(torch.equal(calm[name], resumed[name]) for name in calm)
@@ -101,10 +103,13 @@ def test_incomplete_checkpoint_is_not_resumed(base, tmp_path):
     assert tune(base, tmp_path / "out", tmp_path / "work").resumed_at == 0
 
 
-def test_checkpoint_of_other_training_is_not_resumed(base, tmp_path):
+@pytest.mark.parametrize(
+    "other",
+    [{"train": TRAIN.model_copy(update={"learning_rate": 1e-3})}, {"order": EASY_FIRST}],
+)
+def test_checkpoint_of_other_training_is_not_resumed(base, tmp_path, other):
     killed(base, tmp_path / "out", tmp_path / "work", 5)
-    other = TRAIN.model_copy(update={"learning_rate": 1e-3})
-    assert tune(base, tmp_path / "out", tmp_path / "work", train=other).resumed_at == 0
+    assert tune(base, tmp_path / "out", tmp_path / "work", **other).resumed_at == 0
 
 
 def test_checkpoints_follow_interval_and_are_removed_at_end(base, tmp_path):

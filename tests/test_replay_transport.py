@@ -185,7 +185,7 @@ def test_a_run_trains_on_recordings_and_reports_missing_ones(tiny, monkeypatch):
     assert (
         0 < n_missing < 12 and planned.n_unrecorded > 12
     )  # in the full pool: none is selected yet
-    assert any(note.startswith(f"{n_missing} of the 12 questions") for note in notes)
+    assert any(note.startswith(f"{n_missing} of the 12 queries") for note in notes)
     assert "unrecorded" in outcome.report.read_text()
 
 

@@ -177,6 +177,7 @@ def artifacts(tmp_path):
         Rationale("a", "Bob holds a.", "2", "assistant", False, "wrong answer: 2, not 1"),
         Rationale("a", "Tim holds a.", "3", "assistant", False, "wrong answer: 3, not 1"),
         Rationale("b", "Tim.", "", "assistant", False, "no answer"),
+        Rationale("b", "Ann holds b.", "2", "assistant", False, "wrong answer: 2, not 1"),
         Rationale("c", "Tim holds c.", "3", "assistant", False, "wrong answer: 3, not 1"),
     ]
     for name, rows in (("right", kept), ("wrong", dropped)):
@@ -198,7 +199,7 @@ def test_correct_and_wrong_rationales_of_a_question_are_a_group(artifacts):
         ("Ann holds c.\n", "Answer: (1)", 1.0, "2"),
         ("Tim holds c.\n", "Answer: 3", -0.8, "2"),
     ]
-    assert n_wrong == 3
+    assert n_wrong == 4
 
 
 def test_without_wrong_rationales_all_correct_ones_are_rows(artifacts):

@@ -84,6 +84,7 @@ def test_students_of_all_arms_get_the_same_number_of_updates(tiny):
     overrides = [
         "student.train={epochs: 1, batch_size: 16, n_evaluations: 1}",
         "student.target_format={name: chunks, splitter: even, n_chunks: 2}",
+        "student.order=easy_first",
     ]
     bridgekd.run(tiny, methods=["bridge", "direct"], overrides=overrides)
     stats = [

@@ -21,6 +21,7 @@ from bridgekd import errors, recipe
 from bridgekd.cli.main import app
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
 from bridgekd.methods import METHODS
 from bridgekd.rationales import SELECTORS
 from bridgekd.recipe import Recipe
@@ -250,6 +251,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "objectives": lambda: render_variants(OBJECTIVES),
     "selectors": lambda: render_variants(SELECTORS),
     "target_formats": lambda: render_variants(TARGET_FORMATS),
+    "orders": lambda: render_variants(ORDERS),
     "transports": lambda: render_variants(TRANSPORTS),
     "graders": lambda: render_variants(GRADERS),
     "commands": render_commands,

@@ -30,6 +30,7 @@ VariantType = Literal[
     "objectives",
     "selectors",
     "target_formats",
+    "orders",
     "transports",
     "graders",
 ]
@@ -61,7 +62,7 @@ class StageDocument(FrozenModel):
 
 
 class PurchaseDocument(FrozenModel):
-    """A purchase that is still to be made. `n_unrecorded` questions have no recorded answer.
+    """A purchase that is still to be made. `n_unrecorded` queries have no recorded answer.
 
     `selection` compares the selected questions with random ones; null if none are selected yet.
     """

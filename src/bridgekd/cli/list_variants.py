@@ -9,6 +9,7 @@ from bridgekd.cli.documents import VariantInfo, VariantList, VariantType, print_
 from bridgekd.cli.terminal import JsonFlag, make_table, out, print_table
 from bridgekd.grading.graders import GRADERS
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
 from bridgekd.methods import METHODS
 from bridgekd.rationales import SELECTORS
 from bridgekd.selection.difficulty import MEASURES
@@ -26,6 +27,7 @@ REGISTRIES: Mapping[VariantType, Iterable[Variant]] = {
     "objectives": OBJECTIVES,
     "selectors": SELECTORS,
     "target_formats": TARGET_FORMATS,
+    "orders": ORDERS,
     "transports": TRANSPORTS,
     "graders": GRADERS,
 }

@@ -110,8 +110,8 @@ def print_purchases(console: Console, plan: Plan) -> None:
         console.print(limits, style="dim")
         if n_unrecorded := max(p.n_unrecorded for p in group):
             console.print(
-                f"{n_unrecorded:,} of its possible questions have no recorded answer. Each uses a "
-                "query and returns nothing."
+                f"{n_unrecorded:,} of its possible queries have no recorded answer. Each counts in "
+                "the budget and returns nothing."
             )
         for text in dict.fromkeys(map(describe_selection_check, group)):
             console.print(text, markup=False, end="\n" if text else "")
@@ -256,8 +256,9 @@ def _describe_purchase(purchase: PlannedPurchase, plan: Plan, n_times: int) -> s
     forecast, requests = purchase.forecast, purchase.requests
     if requests.is_evaluation:
         return f"To measure the teacher: {forecast.n_queries:,} test questions to {plan.host}"
-    is_full_pool = requests.limits.queries == plan.n_pool
+    is_full_pool = requests.limits.queries == plan.n_pool * requests.n_samples
     selection = "the full pool" if is_full_pool else f"selected by {requests.strategy}"
+    selection += f", {requests.n_samples} samples per question" if requests.n_samples > 1 else ""
     selection += "" if requests.is_selected else ", not selected yet"
     if forecast.n_expected is not None and forecast.n_expected < forecast.n_queries:
         selection += f"; about {forecast.n_expected:,} within the limits"

@@ -13,6 +13,7 @@ from bridgekd.errors import InputError
 from bridgekd.grading.graders import GRADERS
 from bridgekd.io.read_yaml import MAX_CHARACTERS, MAX_DEPTH, KeyPath, read_yaml
 from bridgekd.io.row_files import translate_utf8_errors
+from bridgekd.lm.orders import ORDERS
 from bridgekd.messages import format_text, format_value
 from bridgekd.paths import resolve_path
 from bridgekd.rationales import SELECTORS
@@ -33,6 +34,7 @@ _REGISTRIES: Registries = {
     "student.mixture": MIXTURES,
     "student.selector": SELECTORS,
     "student.target_format": TARGET_FORMATS,
+    "student.order": ORDERS,
 }
 _PATHS = (
     "data.train", "data.test", "teacher.prompt.few_shot", "student.instruction_data",

@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from bridgekd.errors import InputError, StoppedError
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
 from bridgekd.lm.training_job import TrainingJob, TrainingLog
 from bridgekd.progress import Progress
 
@@ -37,7 +38,8 @@ def run_distributed(job: TrainingJob, progress: Progress) -> TrainingLog:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with open(folder / JOB, "wb") as file:
-        pickle.dump((job, OBJECTIVES.get_ref(job.objective)), file)
+        refs = OBJECTIVES.get_ref(job.objective), ORDERS.get_ref(job.order)
+        pickle.dump((job, *refs), file)
     if _run_launcher(folder, job, progress) != 0:
         _raise_failure(folder, job)
     with open(folder / RESULT, "rb") as file:
@@ -100,9 +102,10 @@ def run_worker(folder: Path) -> int:
     with open(folder / WORKER_LOG.format(os.environ["RANK"]), "w") as log_file:
         os.dup2(log_file.fileno(), sys.stderr.fileno())
     with open(folder / JOB, "rb") as file:
-        job, objective = pickle.load(file)
+        job, objective, order = pickle.load(file)
     try:
-        OBJECTIVES.resolve(objective)  # loads the code of an objective in a file
+        OBJECTIVES.resolve(objective)  # loads the code of a variant in a file
+        ORDERS.resolve(order)
         log = run_training(job, report_progress)
     except InputError as exc:
         (folder / ERROR).write_text(str(exc), "utf-8")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Reward = Callable[[str, str], float]  # the id of a row, and a text of the model's own
 Validate = Callable[["LocalModel", int], float]  # the model, tokens of the longest target
 NLL = VariantSettings(name="nll")
+SHUFFLED = VariantSettings(name="shuffled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class TrainingJob:
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     workdir: Path | None = None
     objective: VariantSettings = NLL
+    order: VariantSettings = SHUFFLED
     reference: ReferenceSpec | None = None
     free_bytes: int | None = None
     reward: Reward | None = None

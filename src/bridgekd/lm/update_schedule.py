@@ -15,8 +15,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from bridgekd.lm.collate import pad_rows
+from bridgekd.lm.orders import ORDERS
 from bridgekd.lm.tokenization import TokenizedSequence
+from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.rng import make_rng
+from bridgekd.variants import VariantSettings
+
+MAX_SEGMENTS = 2**32  # of one row
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,9 @@ class MicroBatch:
     padded rows. cu_seq_lens: [n + 1] int32, where packed rows start and end; None for padded rows.
     The logits at `positions` of the flattened ids predict `targets` with `weights`, all [m].
     sequence_ids: [m], the row of each target. is_rollout: [m], whether the model wrote it itself.
-    advantages: [m] float32, of its reward.
+    advantages: [m] float32, of its reward. segment_ids: [m] int64 ascending, the same number for
+    the tokens of one segment of one row. reference_logprobs: [m], of the segment of each target;
+    None without them.
     """
 
     ids: Tensor
@@ -50,6 +57,8 @@ class MicroBatch:
     sequence_ids: Tensor
     is_rollout: Tensor
     advantages: Tensor
+    segment_ids: Tensor
+    reference_logprobs: Tensor | None
 
     @property
     def forward_arguments(self) -> dict[str, object]:
@@ -68,8 +77,8 @@ class UpdateSchedule(Dataset[UpdateShard]):
 
     Item k is shard k mod n_processes of update k // n_processes. A unit is a row, or all rows of
     one group; groups[i] names that of row i, and "" is none. An update has `batch_size` units.
-    Units are shuffled for every epoch, and updates may cross epochs. The rows of an update are
-    dealt out by length, so that no process waits long for another.
+    `order` arranges the units of every epoch, and updates may cross epochs. The rows of an update
+    are dealt out by length, so that no process waits long for another.
     """
 
     def __init__(
@@ -79,18 +88,20 @@ class UpdateSchedule(Dataset[UpdateShard]):
         batch_size: int,
         n_updates: int,
         seed: int,
+        order: VariantSettings = SHUFFLED,
         groups: Sequence[str] | None = None,
         n_processes: int = 1,
     ) -> None:
         self.units = build_units(groups or [""] * len(rows))
         self._members = np.concatenate(self.units)
         self._starts = np.cumsum([0, *(len(unit) for unit in self.units[:-1])])
-        order = shuffle_epochs(len(self.units), n_updates * batch_size, seed)
-        self.updates = order.reshape(n_updates, batch_size)
         self.lengths = np.array([len(row.ids) for row in rows])
         self.weights = np.array([sum(max(w, 0.0) for w in row.weights) for row in rows])
         self.n_targets = np.array([sum(w != 0 for w in row.weights) for row in rows])
         self.n_processes = n_processes
+        unit_lengths = self._reduce(np.add, self.n_targets)
+        units = arrange_epochs(unit_lengths, n_updates * batch_size, seed, order)
+        self.updates = units.reshape(n_updates, batch_size)
 
     def __len__(self) -> int:
         return len(self.updates) * self.n_processes
@@ -141,10 +152,13 @@ def build_units(groups: Sequence[str]) -> list[tuple[int, ...]]:
     return [tuple(unit) for unit in units.values()]
 
 
-def shuffle_epochs(n_rows: int, n_samples: int, seed: int) -> NDArray[np.int64]:
-    """Return row numbers [n_samples]: shuffled epochs, one after the other."""
-    rng = make_rng(seed, "shuffle updates")
-    epochs = [rng.permutation(n_rows) for _ in range(-(-n_samples // n_rows))]
+def arrange_epochs(
+    lengths: NDArray[np.int64], n_samples: int, seed: int, order: VariantSettings = SHUFFLED
+) -> NDArray[np.int64]:
+    """Return row numbers [n_samples]: epochs in this order, one after the other."""
+    rng, arrange = make_rng(seed, "shuffle updates"), ORDERS.load(order).arrange
+    options, n_epochs = ORDERS.parse_options(order), -(-n_samples // len(lengths))
+    epochs = [arrange(lengths, rng, options) for _ in range(n_epochs)]
     return np.concatenate(epochs)[:n_samples]
 
 
@@ -185,6 +199,17 @@ def _build_batch(
     is_rollout = np.array([row.is_rollout for row in rows])[sequence_ids]
     advantages = np.array([row.advantage for row in rows], dtype=np.float32)[sequence_ids]
 
+    # The target of logits k is token k + 1.
+    of_target = [c + 1 - row.n_prompt for row, c in zip(rows, counted, strict=True)]
+    segments = np.concatenate([
+        np.array(row.segments, dtype=np.int64)[k] if row.segments else k.astype(np.int64)
+        for row, k in zip(rows, of_target, strict=True)
+    ])  # fmt: skip
+    logprobs = None
+    if any(row.reference_logprobs for row in rows):
+        pairs = zip(rows, of_target, strict=True)
+        logprobs = [np.array(row.reference_logprobs, dtype=np.float32)[k] for row, k in pairs]
+
     def to_tensor(array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(ids.device)
 
@@ -192,4 +217,6 @@ def _build_batch(
         ids, mask, position_ids, cu_seq_lens, to_tensor(np.concatenate(positions)),
         to_tensor(np.concatenate(targets)), to_tensor(np.concatenate(kept)),
         to_tensor(sequence_ids), to_tensor(is_rollout), to_tensor(advantages),
+        to_tensor(sequence_ids * MAX_SEGMENTS + segments),
+        None if logprobs is None else to_tensor(np.concatenate(logprobs)),
     )  # fmt: skip

@@ -7,7 +7,8 @@ from bridgekd.variants import NoOptions
 
 
 def build(run: Run, options: NoOptions) -> list[Arm]:
-    """Return direct distillation with every question of the pool."""
+    """Return direct distillation with every question of the pool, each queried once."""
+    run = run.with_recipe(run.recipe.with_samples(1))
     return build_direct(run, METHOD, "Student, direct, full pool", queries="100%")
 
 

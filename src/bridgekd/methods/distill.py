@@ -11,7 +11,7 @@ from bridgekd.methods.bridge import build_assistant_arm, teach_assistant, write_
 from bridgekd.methods.distillation import train_beside_reference
 from bridgekd.recipe import FrozenModel
 from bridgekd.runs.run import Arm, Run
-from bridgekd.stages.train import ReferenceSees
+from bridgekd.stages.training_examples import ReferenceSees
 from bridgekd.variants import VariantRef
 
 

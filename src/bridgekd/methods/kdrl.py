@@ -3,7 +3,7 @@
 from bridgekd.lm.objectives.reward_and_kl import RewardAndKLOptions
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import build_assistant_arm, teach_assistant
-from bridgekd.methods.distillation import check_shared_tokens, train_by_rewards
+from bridgekd.methods.distillation import check_tokens, train_by_rewards
 from bridgekd.runs.run import Arm, Run
 from bridgekd.variants import VariantRef
 
@@ -14,7 +14,7 @@ def build(run: Run, options: RewardAndKLOptions) -> list[Arm]:
     assistant, _ = teach_assistant(run, pool, run.warm_up(pool), "random")
     instructed = run.instruct_student()
     objective = VariantRef.model_validate({"name": "reward_and_kl", **options.model_dump()})
-    check_shared_tokens(run, objective)
+    check_tokens(run, objective)
     student = train_by_rewards(run, pool, instructed, objective, assistant)
     return [
         build_assistant_arm(assistant, "random", "random selection"),

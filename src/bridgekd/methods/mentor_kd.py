@@ -13,13 +13,16 @@ from bridgekd.stages.annotate import build_sample_settings, sample_rationales
 
 
 class MentorKDOptions(FrozenModel):
-    """n_samples: rationales per question, at temperature 0.7. kd_weight: weight of the KL term in
-    the student's loss. kd_temperature: temperature of both distributions in that term.
+    """n_samples: the assistant's rationales per question, at temperature 0.7. kd_weight: weight of
+    the KL term in the student's loss. kd_temperature: temperature of both distributions in that
+    term. n_teacher_samples: queries per selected question, if not teacher.n_samples; 3 in the
+    paper.
     """
 
     n_samples: int = Field(3, ge=1, le=64)
     kd_weight: float = Field(0.3, ge=0, lt=1)
     kd_temperature: float = Field(2.0, gt=0, le=1000)
+    n_teacher_samples: int | None = Field(None, ge=1, le=64)
 
 
 def build(run: Run, options: MentorKDOptions) -> list[Arm]:
@@ -27,6 +30,8 @@ def build(run: Run, options: MentorKDOptions) -> list[Arm]:
     from the teacher's kept rationales and from samples with the correct answer, as in the code of
     the paper (github.com/2hojae/mentor-kd).
     """
+    if options.n_teacher_samples is not None:
+        run = run.with_recipe(run.recipe.with_samples(options.n_teacher_samples))
     pool = run.load_pool()
     assistant, purchased = teach_assistant(run, pool, run.warm_up(pool), "random")
     samples = build_sample_settings(run.recipe, options.n_samples)

@@ -52,7 +52,7 @@ from bridgekd.teacher.transports import resolve_teacher
 class PlannedPurchase:
     """One purchase of a plan; `requests` has no examples here.
 
-    n_unrecorded: questions that have no answer in the recordings. selection: how the selected
+    n_unrecorded: requests that have no answer in the recordings. selection: how the selected
     questions compare with random ones; None if they are not selected yet.
     """
 
@@ -103,33 +103,38 @@ class PlanContext:
         return self._forecast([requests], requests.limits, ordered=requests.is_selected)
 
     def forecast_union(self, several: Sequence[PlannedRequests]) -> CostForecast:
-        """Return the cost of all questions of these purchases, each paid once."""
-        groups: dict[str, list[PlannedRequests]] = {}
-        for requests in several:
-            groups.setdefault(requests.request.model_dump_json(), []).append(requests)
-        merged = [
-            replace(group[0], examples=list({e.id: e for r in group for e in r.examples}.values()))
-            for group in groups.values()
-        ]
+        """Return the cost of all requests of these purchases, each paid once."""
+        groups: dict[tuple[str, int], list[PlannedRequests]] = {}
+        for requests in sorted(several, key=lambda r: -r.n_samples):
+            key = (requests.request.model_dump_json(), requests.n_samples)
+            groups.setdefault(key, []).append(requests)
+        merged = []
+        seen: set[tuple[str, str]] = set()  # more samples of a question include fewer
+        for (request, _), group in groups.items():
+            examples = {e.id: e for r in group for e in r.examples if (request, e.id) not in seen}
+            seen.update((request, id) for id in examples)
+            merged.append(replace(group[0], examples=list(examples.values())))
         return self._forecast(merged, Limits(), ordered=True)
 
     def count_unrecorded(self, requests: PlannedRequests) -> int:
-        """Return the number of questions that have no answer in the recordings."""
+        """Return the number of requests that have no answer in the recordings."""
         answers = resolve_teacher(self.run.recipe.teacher).load_answers()
         if answers is None:
             return 0
-        chunks = iter_chunks(self._iter_requests(requests))
-        return sum(len(answers.find_missing(chunk)) for chunk in chunks)
+        return sum(not answers.has_answer(r) for r in self._iter_requests(requests))
 
     def _iter_requests(self, requests: PlannedRequests) -> Iterator[TeacherRequest]:
-        return iter_requests(requests.request, requests.examples, self.run.few_shot)
+        return iter_requests(
+            requests.request, requests.examples, self.run.few_shot, requests.n_samples
+        )
 
     def _forecast(
         self, several: Sequence[PlannedRequests], limits: Limits, *, ordered: bool
     ) -> CostForecast:
         names = hashlib.sha256()
         for requests in several:
-            names.update(f"{requests.request.model_dump_json()} {len(requests.examples)} ".encode())
+            size = f"{len(requests.examples)} {requests.n_samples}"
+            names.update(f"{requests.request.model_dump_json()} {size} ".encode())
             for example in requests.examples:
                 names.update(f"{example.id} ".encode("utf-8", "surrogatepass"))
         key, recipe = (ordered, limits, names.digest()), self.run.recipe
@@ -180,7 +185,7 @@ def _forecast_total(
             groups.setdefault(r.prefix_group, []).append(forecast)
     everything = None
     n_open = sum(max(f.n_queries for f in group) for group in groups.values())
-    if n_open > max(len(r.examples) for r in requests) / 2:
+    if n_open > max(len(r.examples) * r.n_samples for r in requests) / 2:
         everything = context.forecast_union(requests)
     union = [[context.forecast_union(known)]] if known else []
     room = _compute_room(context.run.ctx.ledger, context.run.recipe.hard_limit_usd)

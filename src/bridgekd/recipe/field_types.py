@@ -4,10 +4,18 @@ import ipaddress
 import math
 import re
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 # What a recipe may ask for. Above these, a run would fail or never end after the purchase.
 MAX_COUNT = 10**9  # questions and rows
@@ -126,3 +134,17 @@ class FrozenModel(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,  # it may be a key in a wrong place
     )
+
+
+class SparseModel(FrozenModel):
+    """Settings without the optional keys that have their default: a stage that does not use these
+    keys keeps its fingerprint.
+    """
+
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        fields = type(self).model_fields
+        defaults = {key for key in self.OPTIONAL if getattr(self, key) == fields[key].default}
+        return {k: v for k, v in serialize(self).items() if k not in defaults}

@@ -228,6 +228,8 @@ class StudentOptions(FrozenModel):
             `multi_task`: rationale and answer are two separate tasks. `chunks`: a row per chunk.
         answer_weight: Weight of the answer in the loss.
         mixture: Shares of the domains in the rows of `train`. Default: those of the rationales.
+        order: Order of the rows in an epoch of `train`. `shuffled`, or `easy_first`: short targets
+            first.
         max_new_tokens: Maximum tokens of a generated text. `auto`: 1.5 times the longest target of
             the model's training, or 512 for a model that was not trained on the task.
     """
@@ -243,4 +245,5 @@ class StudentOptions(FrozenModel):
     target_format: VariantRef = VariantRef(name="joint")
     answer_weight: float = Field(1.0, ge=0, le=1000)
     mixture: VariantRef = VariantRef(name="as_is")
+    order: VariantRef = VariantRef(name="shuffled")
     max_new_tokens: MaxNewTokens = "auto"

@@ -71,6 +71,8 @@ class TeacherOptions(FrozenModel):
         temperature: Sampling temperature. Default: 0, or None for models that reject it.
         top_p: Nucleus sampling probability.
         seed: Sampling seed. Sample k of a question uses `seed + k`.
+        n_samples: Queries per selected question, each for another answer. They count in the budget:
+            30 queries with 3 samples buy 10 questions. Needs a temperature above 0.
         stop: Stop sequences.
         response_format: Response format, such as a JSON schema.
         reasoning_effort: Reasoning effort of a reasoning model.
@@ -96,6 +98,7 @@ class TeacherOptions(FrozenModel):
     temperature: float | None = Field(0.0, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=-(2**62), le=2**62)
+    n_samples: int = Field(1, ge=1, le=64)
     stop: tuple[str, ...] | None = None
     response_format: dict[str, JsonValue] | None = None
     reasoning_effort: str | None = None
@@ -174,7 +177,7 @@ class BudgetOptions(FrozenModel):
     """Limits of the purchase. It stops at the first limit that is reached, which is a normal end.
 
     Attributes:
-        queries: Maximum number of questions: a number or a percentage of the pool.
+        queries: Maximum number of queries: a number or a percentage of the pool.
         usd: Maximum cost in dollars.
         tokens: Maximum number of prompt and completion tokens.
         accepted_rationales: Number of rationales that pass the check. Needs another limit as well,

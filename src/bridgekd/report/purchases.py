@@ -11,6 +11,7 @@ from bridgekd.records import Completion, Rationale
 from bridgekd.report.report_data import DroppedRationales, PurchaseSummary
 from bridgekd.selection.strategies import STRATEGIES
 from bridgekd.stages.arm_results import find_budget, find_seed
+from bridgekd.stages.query_teacher import QueryTeacherSettings
 from bridgekd.stages.select_questions import SelectSettings
 from bridgekd.stages.stats import PurchaseStats
 from bridgekd.throughput import WorkKind
@@ -45,19 +46,20 @@ def _summarize_purchase(
     else:
         title = describe_selection(artifact.get_input("ranking"))
         rows = read_rows(artifact.path / "completions.parquet", Completion)
+        n_samples = artifact.read_settings(QueryTeacherSettings).n_samples
+        title += f", {n_samples} samples per question" if n_samples > 1 else ""
         if has_variants:
             title += f", {find_budget([artifact])}, seed {find_seed([artifact.get_input('pool')])}"
     checks = [a for a in ancestors.values() if artifact in a.get_inputs("completions")]
-    reasons = dict(_read_reasons(checks[0])) if checks else {}
-    kept = {id for id, reason in reasons.items() if not reason}
+    reasons = _read_reasons(checks[0]) if checks else []  # one for each of the rows
     return PurchaseSummary(
         title=title,
         n_queries=stats.n_queries,
         spend_usd=stats.spend_microusd / 1e6,
         stop_reason=_STOP_REASONS.get(stats.stop_reason, stats.stop_reason),
-        n_kept=len(kept),
-        dropped=dict(_count_reasons(reasons.values()).most_common()) if checks else None,
-        kept_usd=sum(c.cost_microusd for c in rows if c.id in kept) / 1e6,
+        n_kept=reasons.count(""),
+        dropped=dict(_count_reasons(reasons).most_common()) if checks else None,
+        kept_usd=sum(c.cost_microusd for c, r in zip(rows, reasons, strict=False) if not r) / 1e6,
         is_eval=is_eval,
         n_without_answer=stats.n_without_answer,
         n_at_reserve=stats.n_at_reserve,
@@ -91,7 +93,7 @@ def collect_dropped(ancestors: Mapping[str, Artifact]) -> Iterator[DroppedRation
 
 def _collect_reasons(artifact: Artifact, pool: Artifact, title: str) -> Iterator[DroppedRationales]:
     reasons = _read_reasons(artifact)
-    counts = _count_reasons(reason for _, reason in reasons)
+    counts = _count_reasons(reasons)
     if not counts:
         return
     rows = read_rows(artifact.path / "rationales.parquet", Rationale)
@@ -103,11 +105,9 @@ def _collect_reasons(artifact: Artifact, pool: Artifact, title: str) -> Iterator
         )
 
 
-def _read_reasons(artifact: Artifact) -> list[tuple[str, str]]:
-    """Return (id, reason) of every rationale; the reason of a kept rationale is empty."""
-    file = artifact.path / "rationales.parquet"
-    ids, reasons = (read_column(file, Rationale, name) for name in ("id", "reason"))
-    return list(zip(ids, reasons, strict=True))
+def _read_reasons(artifact: Artifact) -> list[str]:
+    """Return the reason of every rationale; that of a kept rationale is empty."""
+    return list(read_column(artifact.path / "rationales.parquet", Rationale, "reason"))
 
 
 def _count_reasons(reasons: Iterable[str]) -> Counter[str]:

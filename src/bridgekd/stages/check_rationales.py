@@ -7,6 +7,8 @@ worse than no filter.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -57,8 +59,8 @@ def check_rationales(
     completions: Artifact,
     model: Artifact | None = None,
 ) -> CheckStats:
-    """Write the teacher's answers as rationales, kept or dropped with a reason. With the filter
-    `confident`, the assistant (`model`) scores them.
+    """Write the teacher's answers as rationales, kept or dropped with a reason; of a question's
+    equal texts the first is kept. With the filter `confident`, the assistant (`model`) scores them.
     """
     answers = read_rows(completions.path / "completions.parquet", Completion)
     answer_type = read_answer_type(pool)
@@ -74,6 +76,9 @@ def check_rationales(
             state=c.state,
         )
         for e, c in zip(examples, answers, strict=True)
+    ]
+    rows = [
+        r for _, samples in groupby(rows, attrgetter("id")) for r in drop_duplicates([*samples])
     ]
     if settings.confidence is not None and model is not None:
         with open_backend(model, settings.scoring, output_dir, ctx) as backend:

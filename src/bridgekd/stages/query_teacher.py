@@ -11,6 +11,7 @@ from bridgekd.api_client.request_key import TeacherRequest
 from bridgekd.cost.budget import Limits
 from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, compute_limits
 from bridgekd.cost.request_cost import to_microusd
+from bridgekd.errors import InputError
 from bridgekd.grading.grade import check_rationale, grade_answer
 from bridgekd.io.artifact_store import Artifact, Planned, stage
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_few_shot, read_pool
@@ -23,6 +24,7 @@ from bridgekd.recipe import (
     FrozenModel,
     Price,
     Recipe,
+    SparseModel,
     TeacherPromptOptions,
     resolve_count,
 )
@@ -53,13 +55,20 @@ class TeacherRequestSettings(FrozenModel):
     price: Price | None
 
 
-class QueryTeacherSettings(FrozenModel):
+class QueryTeacherSettings(SparseModel):
     """`accept`: which answers budget.accepted_rationales counts; None without that limit."""
 
     request: TeacherRequestSettings
     budget: BudgetOptions
     budget_slice: BudgetSlice
+    n_samples: int = 1
     accept: Literal["correct", "all"] | None
+
+    OPTIONAL = ("n_samples",)
+
+    def compute_limits(self, n_pool: int) -> Limits:
+        """Return the limits of a purchase from a pool."""
+        return compute_limits(self.budget, n_pool, self.budget_slice, self.n_samples)
 
 
 class EvaluateTeacherSettings(FrozenModel):
@@ -72,7 +81,8 @@ class EvaluateTeacherSettings(FrozenModel):
 class PlannedRequests:
     """The questions that a paid stage may send, and the limits of its purchase.
 
-    is_selected: `examples` are the questions in their order, up to the limits. If False, the
+    Each question is `n_samples` requests. is_selected: `examples` are the questions in their order,
+    up to the limits. If False, the
     questions to send are not known yet. strategy: the name of what selects them. prefix_group:
     purchases of one group begin with the same questions, so the longest one sends all that the
     others send. prefers_hard: whether hard questions are selected. is_evaluation: the purchase
@@ -85,6 +95,7 @@ class PlannedRequests:
     limits: Limits
     strategy: str
     prefix_group: str
+    n_samples: int = 1
     prefers_hard: bool = False
     is_evaluation: bool = False
 
@@ -121,14 +132,27 @@ def build_query_settings(
     budget_slice: BudgetSlice = FULL_BUDGET,
     queries: CountOrPercent | None = None,
 ) -> QueryTeacherSettings:
-    """Return what a purchase depends on; `queries` replaces that limit of the recipe's budget."""
-    budget, rule = recipe.budget, recipe.check.filter
+    """Return what a purchase depends on; `queries` replaces that limit of the recipe's budget.
+
+    Raises InputError if several samples of a question would be equal.
+    """
+    budget, rule, teacher = recipe.budget, recipe.check.filter, recipe.teacher
+    is_greedy = teacher.n_samples > 1 and teacher.temperature == 0
+    if is_greedy and resolve_teacher(teacher).transport.is_paid:
+        raise InputError(
+            f"teacher.n_samples of {teacher.n_samples} buys the same answer several times at "
+            "teacher.temperature 0. Set a temperature above 0, such as 0.7, or n_samples: 1."
+        )
     accept = None if budget.accepted_rationales is None or rule == "confident" else rule
     if queries is not None:
         budget = budget.model_copy(update={"queries": queries})
     request = build_request_settings(recipe)
     return QueryTeacherSettings(
-        request=request, budget=budget, budget_slice=budget_slice, accept=accept
+        request=request,
+        budget=budget,
+        budget_slice=budget_slice,
+        n_samples=teacher.n_samples,
+        accept=accept,
     )
 
 
@@ -147,7 +171,7 @@ def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
     assert isinstance(settings, QueryTeacherSettings)
     (pool,), (ranking,) = stage.inputs["pool"], stage.inputs["ranking"]
     examples = inputs.read_pool(pool)
-    limits = compute_limits(settings.budget, len(examples), settings.budget_slice)
+    limits = settings.compute_limits(len(examples))
     source = inputs.planned[ranking.path.name]
     order: Sequence[str] | None = None
     if ranking.done:
@@ -159,11 +183,24 @@ def plan_ranked_requests(stage: Planned, inputs: PlanInputs) -> PlannedRequests:
         rule = STRATEGIES.load(select.strategy)
         prefers_hard = rule.needs_difficulty and not rule.is_random_draw
     if order is not None:
-        by_id = index_by_id(examples, order[: limits.queries])
-        examples = [by_id[id] for id in order[: limits.queries]]
+        ids = order[: count_questions(limits, settings.n_samples)]
+        by_id = index_by_id(examples, ids)
+        examples = [by_id[id] for id in ids]
     return PlannedRequests(
-        settings.request, examples, order is not None, limits, strategy, group, prefers_hard
+        settings.request,
+        examples,
+        order is not None,
+        limits,
+        strategy,
+        group,
+        settings.n_samples,
+        prefers_hard,
     )
+
+
+def count_questions(limits: Limits, n_samples: int) -> int | None:
+    """Return the questions that a limit of queries buys; None without this limit."""
+    return None if limits.queries is None else limits.queries // n_samples
 
 
 @stage(2, WorkKind.PAID, "The teacher's answers", plan_ranked_requests)
@@ -177,10 +214,11 @@ def query_teacher(
 ) -> PurchaseStats:
     """Query the teacher down the ranking until the first limit of the budget is reached."""
     examples, answer_type = read_pool(pool), read_answer_type(pool)
-    limits = compute_limits(settings.budget, len(examples), settings.budget_slice)
+    limits, n_samples = settings.compute_limits(len(examples)), settings.n_samples
     ids = read_column(ranking.path / "ranking.parquet", Pick, "id")
-    if limits.queries is not None:  # one more, so that the limit is known to be the end
-        ids = ids[: limits.queries + 1]
+    n_questions = count_questions(limits, n_samples)
+    if n_questions is not None:  # one more, so that the limit is known to be the end
+        ids = ids[: n_questions + 1]
     by_id, rule = index_by_id(examples, ids), settings.accept
     questions = [by_id[id] for id in ids]
 
@@ -191,10 +229,11 @@ def query_teacher(
     dropped = DroppedAnswers(by_id, answer_type, ctx.check)
     is_paid = resolve_teacher(ctx.teacher).transport.is_paid
     purchase = _buy_answers(
-        settings.request, questions, few_shot, limits, "train", ctx, accept if rule else None,
-        on_answer=dropped.add if is_paid else ignore_answer,
+        iter_requests(settings.request, questions, few_shot, n_samples), limits, "train", ctx,
+        accept if rule else None, on_answer=dropped.add if is_paid else ignore_answer,
     )  # fmt: skip
-    rows, n_unrecorded = _mark_unrecorded(purchase.completions, settings.request, questions, ctx)
+    requests = iter_requests(settings.request, questions, (), n_samples)
+    rows, n_unrecorded = _mark_unrecorded(purchase.completions, requests, ctx)
     write_rows(output_dir / "completions.parquet", Completion, rows)
     return _build_stats(purchase, rows, n_unrecorded)
 
@@ -215,7 +254,7 @@ def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedReque
     )
 
 
-@stage(2, WorkKind.PAID, "The teacher on test questions", plan_evaluation_requests)
+@stage(3, WorkKind.PAID, "The teacher on test questions", plan_evaluation_requests)
 def evaluate_teacher(
     output_dir: Path,
     settings: EvaluateTeacherSettings,
@@ -228,9 +267,17 @@ def evaluate_teacher(
     examples = read_rows(test.path / "test.parquet", Example)
     questions = sample_test_questions(settings, examples)
     limits = Limits(queries=len(questions))
-    purchase = _buy_answers(settings.request, questions, few_shot, limits, "measure", ctx)
+    requests = iter_requests(settings.request, questions, few_shot)
+    purchase = _buy_answers(requests, limits, "measure", ctx)
     by_id, answer_type = {e.id: e for e in questions}, read_answer_type(pool)
-    rows = [grade_answer(by_id[c.id], c.text, answer_type) for c in purchase.completions]
+    rows = [
+        replace(
+            grade_answer(by_id[c.id], c.text, answer_type),
+            n_tokens=c.n_completion_tokens,
+            is_cut_off=c.state == "truncated",
+        )
+        for c in purchase.completions
+    ]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
     return _build_stats(purchase, purchase.completions)
 
@@ -250,9 +297,12 @@ def hide_answer(request: TeacherRequestSettings) -> TeacherRequestSettings:
 
 
 def iter_requests(
-    request: TeacherRequestSettings, questions: Iterable[Example], few_shot: Sequence[Artifact]
+    request: TeacherRequestSettings,
+    questions: Iterable[Example],
+    few_shot: Sequence[Artifact],
+    n_samples: int = 1,
 ) -> Iterator[TeacherRequest]:
-    """Yield one request per question, in rank order. Each is built when it is needed."""
+    """Yield `n_samples` requests per question, in rank order. Each is built when it is needed."""
     shots, prompt = read_few_shot(few_shot), request.prompt
     for rank, example in enumerate(questions):
         messages = render_teacher_prompt(
@@ -262,36 +312,35 @@ def iter_requests(
             reveal_answer=prompt.reveal_answer,
             shots=shots,
         )
-        yield TeacherRequest(example.id, rank, messages, question=example.question)
+        for sample in range(n_samples):
+            yield TeacherRequest(example.id, rank, messages, sample, example.question)
 
 
 def _mark_unrecorded(
-    completions: Sequence[Completion],
-    request: TeacherRequestSettings,
-    questions: Sequence[Example],
-    ctx: RunContext,
+    completions: Sequence[Completion], requests: Iterable[TeacherRequest], ctx: RunContext
 ) -> tuple[Sequence[Completion], int | None]:
     """Return the completions, with the state `unrecorded` where recordings have no answer, and the
-    number of these; None for a teacher that is not replayed.
+    number of these; None for a teacher that is not replayed. The completions are those of the first
+    requests.
     """
     answers = resolve_teacher(ctx.teacher).load_answers()
     if answers is None:
         return completions, None
-    missing = answers.find_missing(iter_requests(request, questions, ()))
-    rows = [replace(c, state="unrecorded") if c.id in missing else c for c in completions]
+    rows = [
+        c if answers.has_answer(request) else replace(c, state="unrecorded")
+        for c, request in zip(completions, requests, strict=False)
+    ]
     n = sum(row.state == "unrecorded" for row in rows)
     if n:
         ctx.notify(
-            f"{n:,} of the {len(rows):,} questions have no recorded answer in {answers.source}. "
+            f"{n:,} of the {len(rows):,} queries have no recorded answer in {answers.source}. "
             "Their rows are unrecorded. Each counts as a query and costs no money."
         )
     return rows, n
 
 
 def _buy_answers(
-    request: TeacherRequestSettings,
-    questions: Sequence[Example],
-    few_shot: Sequence[Artifact],
+    requests: Iterable[TeacherRequest],
     limits: Limits,
     purpose: Purpose,
     ctx: RunContext,
@@ -301,7 +350,7 @@ def _buy_answers(
     hard_limit = None if ctx.hard_limit_usd is None else to_microusd(ctx.hard_limit_usd)
     with Ledger(ctx.ledger, hard_limit, on_wait=ctx.notify) as ledger:
         return buy_answers(
-            list(iter_requests(request, questions, few_shot)),
+            list(requests),
             ledger,
             teacher=ctx.teacher,
             limits=limits,

@@ -1,33 +1,19 @@
 """The rows of a training as settings: gold answers, rationales, questions or instructions."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     field_serializer,
     field_validator,
-    model_serializer,
 )
 
-from bridgekd.recipe import CountOrPercent, FrozenModel
+from bridgekd.recipe import CountOrPercent, FrozenModel, SparseModel
 from bridgekd.variants import VariantSettings
 
 Half = Literal[0, 1]
 HALVES: tuple[Half, Half] = (0, 1)
-
-
-class SparseModel(FrozenModel):
-    """Settings without the optional keys that have their default: without these keys a training
-    keeps its fingerprint.
-    """
-
-    OPTIONAL: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _omit_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        defaults = [(key, type(self).model_fields[key].default) for key in self.OPTIONAL]
-        return {k: v for k, v in serialize(self).items() if (k, v) not in defaults}
 
 
 class AnswerRows(SparseModel):

@@ -5,9 +5,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_queries, slice_amount
+from bridgekd.cost.budget_slice import FULL_BUDGET, BudgetSlice, resolve_questions, slice_amount
 from bridgekd.cost.rationale_cost import forecast_rationale_costs
 from bridgekd.grading.grade import FilterName, check_rationale, join_reasoning
 from bridgekd.io.artifact_store import Artifact, Planned, Stats, stage
@@ -15,7 +14,7 @@ from bridgekd.io.damage import translate_damage
 from bridgekd.io.lazy_rows import open_rows
 from bridgekd.io.read_pool import index_by_id, read_answer_type, read_pool
 from bridgekd.io.row_files import read_column, write_columns
-from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe
+from bridgekd.recipe import CountOrPercent, Recipe, SparseModel
 from bridgekd.records import Completion, Example, Pick, Score
 from bridgekd.selection.check_recipe import check_mixture, check_per_dollar, check_strategy
 from bridgekd.selection.diversity import center_embeddings
@@ -36,21 +35,23 @@ from bridgekd.stages.run_context import RunContext
 from bridgekd.variants import VariantRef, VariantSettings
 
 
-class SelectSettings(FrozenModel):
+class SelectSettings(SparseModel):
     strategy: VariantSettings
     quotas: QuotaGroups | None = None
     mixture: VariantSettings | None = None
     per_dollar: FilterName | None = None  # the filter of the rationales that are worth their cost
     queries: CountOrPercent | None
+    n_samples: int = 1  # calls per question
     budget_slice: BudgetSlice
     center_embeddings: bool
     seed: int
 
-    @model_serializer(mode="wrap")
-    def _omit_no_quotas(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        # A selection without quotas, or with those of the pool, keeps its fingerprint.
-        omitted = {"quotas", "mixture", "per_dollar"}
-        return {k: v for k, v in serialize(self).items() if k not in omitted or v is not None}
+    OPTIONAL = ("quotas", "mixture", "per_dollar", "n_samples")
+
+    def count_selected(self, n_pool: int) -> int:
+        """Return the number of questions to select from a pool."""
+        n = resolve_questions(self.queries, n_pool, self.n_samples)
+        return slice_amount(n, self.budget_slice)
 
 
 class SelectStats(Stats):
@@ -97,6 +98,7 @@ def build_select_settings(
         mixture=shares,
         per_dollar=recipe.check.filter if is_per_dollar else None,
         queries=recipe.budget.queries if queries is None else queries,
+        n_samples=recipe.teacher.n_samples,
         budget_slice=budget_slice,
         center_embeddings=is_centered or not (variant.needs_embeddings or quotas == "cluster"),
         seed=recipe.seed if variant.uses_seed else 0,
@@ -142,7 +144,7 @@ def select_questions(
         quotas=settings.quotas,
         costs=_forecast_costs(settings.per_dollar, pool, difficulty, earlier),
         mix=_build_mix(settings, read_evidence(pool, samples, losses)),
-        n_selected=slice_amount(resolve_queries(settings.queries, len(ids)), settings.budget_slice),
+        n_selected=settings.count_selected(len(ids)),
         seed=settings.seed,
     )
     write_columns(output_dir / "ranking.parquet", Pick, ranking.to_columns(ids))
@@ -267,7 +269,7 @@ def rank_without_models(
         domains=[e.domain for e in pool],
         quotas=select.quotas,
         mix=_build_mix(select, {}),
-        n_selected=slice_amount(resolve_queries(select.queries, len(ids)), select.budget_slice),
+        n_selected=select.count_selected(len(ids)),
         seed=select.seed,
     )
     return [ids[row] for row in ranking.rows]

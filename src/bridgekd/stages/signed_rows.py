@@ -49,7 +49,8 @@ def build_signed_rows(
 
     rows: list[TrainingSequence] = []
     for i, row in enumerate(kept):
-        texts = list(wrong_texts.get(row.id, {}).values())
+        # Under the filter `all` a kept text may be one that other samples repeat.
+        texts = [t for t in wrong_texts.get(row.id, {}).values() if t.text != row.text]
         if not texts and wrong_texts:
             continue
         example = examples[row.id]

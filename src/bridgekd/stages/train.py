@@ -8,7 +8,6 @@ objective: what is minimized on the target tokens.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -19,8 +18,9 @@ from bridgekd.io.instruction_reader import read_instructions
 from bridgekd.io.read_pool import read_answer_type, read_pool, read_validation
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.orders import ORDERS
+from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.prompts import (
-    add_solution,
     build_answer_target,
     format_answer,
     render_answer_prompt,
@@ -31,6 +31,7 @@ from bridgekd.recipe import (
     LoraOptions,
     Recipe,
     Role,
+    SparseModel,
     TokenLimit,
     TrainOptions,
     resolve_count,
@@ -52,20 +53,19 @@ from bridgekd.stages.row_settings import (
     QuestionRows,
     RationaleRows,
     RowSettings,
-    SparseModel,
 )
 from bridgekd.stages.run_context import RunContext
+from bridgekd.stages.score_targets import read_target_logprobs
 from bridgekd.stages.signed_rows import build_signed_rows
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
-from bridgekd.stages.training_examples import build_training_examples, build_training_sequence
+from bridgekd.stages.training_examples import ReferenceSees, build_rationale_sequences
 from bridgekd.targets import TARGET_FORMATS
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
 JOINT = VariantSettings(name="joint")
-ReferenceSees = Literal["question", "rationale"]
 
 
 class TrainSettings(SparseModel):
@@ -73,6 +73,7 @@ class TrainSettings(SparseModel):
     a training on instructions, which answers no question. reference_sees: what the prompt of a
     reference model has beside the question: nothing, or the rationale of the row, too. part: the
     beginning and end of this training as fractions of one that has several parts; None: all of it.
+    order: of the rows in an epoch.
     """
 
     role: Role
@@ -84,8 +85,9 @@ class TrainSettings(SparseModel):
     seed: int
     reference_sees: ReferenceSees = "question"
     part: tuple[float, float] | None = None
+    order: VariantSettings = SHUFFLED
 
-    OPTIONAL = ("reference_sees", "part")
+    OPTIONAL = ("reference_sees", "part", "order")
 
     def compute_n_updates(self, n_reference: int) -> int:
         """Return the updates of this training, at least one. The parts of a training have together
@@ -155,7 +157,11 @@ def build_student_settings(
         answer_weight=student.answer_weight,
     )
     settings = _build_settings(recipe, "student", rows, student.train)
-    update = {"objective": OBJECTIVES.resolve(objective, folder), "reference_sees": reference_sees}
+    update = {
+        "objective": OBJECTIVES.resolve(objective, folder),
+        "order": ORDERS.resolve(student.order, folder),
+        "reference_sees": reference_sees,
+    }
     return settings.model_copy(update=update)
 
 
@@ -187,13 +193,18 @@ def train(
     epoch_pool: Artifact | None = None,
     reference: Artifact | None = None,
     wrong: Sequence[Artifact] = (),
+    target_logprobs: Artifact | None = None,
 ) -> TrainStats:
     """Train `model`. A stopped training resumes from its last checkpoint.
 
     `pool` has the questions and the validation split for early stopping. `reference` is the second
-    model of an objective that needs one. `wrong` has the wrong rationales of rows with an alpha.
+    model of an objective that needs one, `target_logprobs` what it gave these rationales. `wrong`
+    has the wrong rationales of rows with an alpha.
     """
     rows = _build_rows(settings, pool, rationales, instructions, ctx, wrong)
+    if target_logprobs is not None:
+        known = read_target_logprobs(target_logprobs)
+        rows = [replace(row, target_logprobs=known[row.key]) for row in rows]
     options = settings.train
     n_updates = settings.compute_n_updates(
         len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
@@ -208,7 +219,7 @@ def train(
         name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
         device=ctx.device, revision=revision, lora=settings.lora, validate=validate,
         label=f"train {settings.role} on {settings.rows.source}", runtime=ctx.runtime,
-        workdir=output_dir / RESUME_DIR, objective=settings.objective,
+        workdir=output_dir / RESUME_DIR, objective=settings.objective, order=settings.order,
         reference=(
             None if reference is None else lm.ReferenceSpec(*get_model_and_revision(reference))
         ),
@@ -299,14 +310,9 @@ def _build_rows(
             )
         return signed
     if isinstance(rows, RationaleRows):
-        examples = build_training_examples(pool, rationales, rows.target_format)
-        sequences = [build_training_sequence(e, rows.answer_weight) for e in examples]
-        if settings.reference_sees == "question":
-            return sequences
-        return [
-            replace(s, reference_prompt=add_solution(s.prompt, "".join(t.text for t in s.spans)))
-            for s in sequences
-        ]
+        return build_rationale_sequences(
+            pool, rationales, rows.target_format, rows.answer_weight, settings.reference_sees
+        )
     if isinstance(rows, QuestionRows):
         return [
             TrainingSequence(e.id, render_cot_prompt(e), build_answer_target(format_answer(e)))

@@ -9,7 +9,7 @@ docs/teachers.md has a complete small one.
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -50,8 +50,8 @@ class KnownAnswers(Protocol):
     def get_cost(self, request: TeacherRequest) -> RequestCost:
         """Return the exact cost of the answer; zero if there is none."""
 
-    def find_missing(self, requests: Iterable[TeacherRequest]) -> set[str]:
-        """Return the ids of the requests that have no answer."""
+    def has_answer(self, request: TeacherRequest) -> bool:
+        """Return whether there is an answer to this sample of this question."""
 
 
 @dataclass(frozen=True, slots=True)

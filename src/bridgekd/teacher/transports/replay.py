@@ -11,7 +11,7 @@ import hashlib
 import json
 import sqlite3
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -218,9 +218,9 @@ class Recordings:
         max_cost = RequestCost(cost_microusd=to_microusd_rounded_up(reported or 0.0))
         return compute_request_cost(reply, self._price, max_cost=max_cost)
 
-    def find_missing(self, requests: Iterable[TeacherRequest]) -> set[str]:
-        """Return the ids of the requests that have no recording."""
-        return {request.id for request in requests if self.find(request) is None}
+    def has_answer(self, request: TeacherRequest) -> bool:
+        """Return whether the request has a recording."""
+        return self.find(request) is not None
 
 
 class ReplayConnection(TeacherConnection):
