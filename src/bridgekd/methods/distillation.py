@@ -28,19 +28,26 @@ def train_beside_reference(
     reference: Artifact,
     objective: VariantRef,
     sees: ReferenceSees = "question",
-    part: tuple[float, float] | None = None,
+    part: tuple[float, float] = (0.0, 1.0),
+    sft_fraction: float = 0.0,
 ) -> Artifact:
     """Return the student trained on rationales with an objective that has this reference model.
 
     sees: whether the reference model reads a rationale beside its question. part: the training is
-    that part of student.train. An epoch is as long as the pool, as in `Run.train_student`.
-    Raises InputError, before anything is paid, if the objective cannot compare the tokens of the
+    that part of student.train. sft_fraction: the fraction of it in which the student learns the
+    rationales as in `bridge_random`, before its own texts are of use. An epoch is as long as the
+    pool, as in `Run.train_student`. Raises InputError, before anything is paid, if the objective cannot compare the tokens of the
     student with those of the assistant.
     """
     check_tokens(run, objective, is_assistant=reference != student)
     settings = build_distillation_settings(run, objective, sees)
-    settings = settings.model_copy(update={"part": part})
     rows = make_mixed_rationales(run, pool, student, rationales)
+    if sft_fraction:
+        middle = part[0] + sft_fraction * (part[1] - part[0])
+        student = start_student(run, pool, student, rows, (part[0], middle))
+        part = middle, part[1]
+    if part != (0.0, 1.0):
+        settings = settings.model_copy(update={"part": part})
     if not OBJECTIVES.load(settings.objective).needs_logprobs:
         return run.make(
             train_student, settings, student, pool, rows, epoch_pool=pool, reference=reference
@@ -84,6 +91,19 @@ def build_forward_kl(weight: float, temperature: float) -> VariantRef:
     """Return forward KL with `weight` beside the negative log-likelihood, as in Mentor-KD."""
     options = {"weight": weight, "temperature": temperature}
     return VariantRef.model_validate({"name": "forward_kl", **options})
+
+
+def start_student(
+    run: Run,
+    pool: Artifact,
+    student: Artifact,
+    rows: Sequence[Artifact],
+    part: tuple[float, float],
+) -> Artifact:
+    """Return the student after a part of the training of `bridge_random` on mixed rationales."""
+    settings = build_student_settings(run.recipe, run.folder)
+    settings = settings.model_copy(update={"part": part})
+    return run.make(train_student, settings, student, pool, rows, epoch_pool=pool)
 
 
 def train_by_rewards(
