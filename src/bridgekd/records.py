@@ -140,6 +140,17 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class SampledAnswer:
+    """One sampled answer of a model to a test question. `sample` counts from 0."""
+
+    id: str
+    sample: int
+    text: str
+    answer: str
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StepCount:
     """The number of reasoning steps in a rationale, with the missing ones, and of wrong steps."""
 

@@ -12,7 +12,8 @@ def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
     """Print the results of every arm.
 
     Further tables have the differences to direct distillation, if the run has it, how the models
-    answer, and the wrong steps in rationales, if the recipe has a step checker.
+    answer, pass@k if answers were sampled, and the wrong steps in rationales, if the recipe has a
+    step checker.
     """
     has_seeds = any(arm.n_seeds > 1 for arm in metrics.arms.values())
     columns = ["accuracy", "95 % interval", "n", *["seeds"] * has_seeds, "queries", "spend"]
@@ -36,6 +37,7 @@ def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
     if metrics.vs_reference:
         _print_differences(console, metrics)
     _print_answers(console, metrics)
+    _print_pass_at_k(console, metrics)
     if any(arm.wrong_steps for arm in metrics.arms.values()):
         _print_rationales(console, metrics)
 
@@ -70,6 +72,22 @@ def _print_answers(console: Console, metrics: Metrics) -> None:
             )
     if table.rows:
         console.print(table)
+
+
+def _print_pass_at_k(console: Console, metrics: Metrics) -> None:
+    arms = [(arm, arm.samples) for arm in metrics.arms.values() if arm.samples is not None]
+    if not arms:
+        return
+    first = arms[0][1]
+    table = _make_table(
+        "\nAccuracy and pass@k", ["accuracy", *(f"pass@{k}" for k in first.pass_at_k)]
+    )
+    for arm, samples in arms:
+        shares = (arm.accuracy, *(p.mean for p in samples.pass_at_k.values()))
+        table.add_row(arm.title, *(f"{share:.1%}" for share in shares))
+    console.print(table)
+    source = f"{first.n_samples:,} samples per question, temperature {first.temperature:g}."
+    console.print(f"pass@k: {source}", style="dim")
 
 
 def _print_rationales(console: Console, metrics: Metrics) -> None:

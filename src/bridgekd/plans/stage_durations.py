@@ -166,7 +166,7 @@ def _is_similar(artifact: Artifact, settings: BaseModel) -> bool:
     """Return whether a row of this stage takes as long as with these settings."""
     match settings:
         case PredictSettings():
-            return artifact.read_settings(PredictSettings).prompt_mode == settings.prompt_mode
+            return artifact.read_settings(type(settings)).prompt_mode == settings.prompt_mode
         case ScorePoolSettings():
             return artifact.read_settings(ScorePoolSettings).difficulty == settings.difficulty
         case TrainSettings():

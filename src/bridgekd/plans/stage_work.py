@@ -26,6 +26,7 @@ from bridgekd.stages.pilot import (
 )
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.row_settings import AnswerRows, QuestionRows, RationaleRows
+from bridgekd.stages.sample_answers import SampleAnswersSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
 from bridgekd.stages.score_targets import ScoreTargetsSettings
 from bridgekd.stages.score_texts import IFDSettings, ScoreRationalesSettings
@@ -147,6 +148,7 @@ class WorkCounter:
             n_texts = settings.n_samples
         elif isinstance(settings, PredictSettings):
             has_rationale = settings.prompt_mode == "cot"
+            n_texts = settings.n_samples if isinstance(settings, SampleAnswersSettings) else 1
         n_rows *= n_texts
         return self._make(planned, WorkKind.GENERATION, n_rows, has_rationale=has_rationale)
 

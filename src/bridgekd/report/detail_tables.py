@@ -126,8 +126,8 @@ def build_calibration_table(data: ReportData) -> Table | None:
 
 
 def build_cut_off_table(data: ReportData) -> Table | None:
-    """Return how many texts for training reached `max_new_tokens` before their end; None if none
-    did.
+    """Return how many texts, other than greedy answers, reached `max_new_tokens` before their end;
+    None if none did.
     """
     if not data.cut_off:
         return None

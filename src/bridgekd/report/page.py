@@ -100,7 +100,8 @@ def build_sections(data: ReportData) -> Iterator[ReportSection]:
         yield _build_section("Accuracy by domain", "domains", "", domains)
     if answers := result_tables.build_answer_table(data):
         cut_off = detail_tables.build_cut_off_table(data)
-        yield _build_section("How the models answer", "answers", "", answers, cut_off)
+        passes = result_tables.build_pass_table(data)
+        yield _build_section("How the models answer", "answers", "", answers, passes, cut_off)
     text = data.examples.rule + first
     yield _build_section("Example answers", "examples", text, has_template=True)
     yield _build_section(

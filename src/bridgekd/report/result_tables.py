@@ -124,6 +124,33 @@ def build_answer_table(data: ReportData) -> Table | None:
     )
 
 
+def build_pass_table(data: ReportData) -> Table | None:
+    """Return pass@k of every student, beside its accuracy; None if no answers were sampled."""
+    arms = [(arm, arm.samples) for arm in data.arms if arm.samples is not None]
+    if not arms:
+        return None
+    first = arms[0][1]
+    rows = tuple(
+        (
+            arm.title,
+            format_percent_interval(arm.accuracy, arm.ci95),
+            *(format_percent_interval(p.mean, p.ci95) for p in samples.pass_at_k.values()),
+        )
+        for arm, samples in arms
+    )
+    return Table(
+        "Accuracy and pass@k, with 95 % intervals",
+        ("Arm", "Accuracy, greedy", *(f"pass@{k}" for k in first.pass_at_k)),
+        rows,
+        "lr" + "r" * len(first.pass_at_k),
+        note="pass@k is the probability that at least one of k answers to a question is correct, "
+        f"estimated from {first.n_samples:,} answers at temperature {first.temperature:g}. An arm "
+        "that gains accuracy but no pass@k at a large k answers more surely and knows no more. "
+        "Questions with few possible answers have a high pass@k by guessing.",
+        highlighted=tuple(i for i, (arm, _) in enumerate(arms) if arm.arm == data.lead),
+    )
+
+
 def _format_group(group: GroupAccuracy | None) -> str:
     return "not evaluated" if group is None else format_percent_interval(group.accuracy, group.ci95)
 

@@ -158,12 +158,17 @@ class ResumableGenerator:
         return [(text, lengths[row]) for row, text in enumerate(texts)]
 
     def sample(
-        self, model: ModelBackend, prompts: Prompts, n: int, seed: int
+        self,
+        model: ModelBackend,
+        prompts: Prompts,
+        n: int,
+        seed: int,
+        temperature: float = SAMPLING_TEMPERATURE,
     ) -> list[tuple[str, ...]]:
-        """Return `n` texts of every prompt at SAMPLING_TEMPERATURE, each with its own stream."""
+        """Return `n` texts of every prompt, each with its own stream."""
         options = self._build_options("samples")
         return model.sample_texts(
-            prompts, n, temperature=SAMPLING_TEMPERATURE, seed=seed, label=f"draw {n} samples",
+            prompts, n, temperature=temperature, seed=seed, label=f"draw {n} samples",
             **options,
         )  # fmt: skip
 

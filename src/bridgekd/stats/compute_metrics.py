@@ -36,6 +36,7 @@ from bridgekd.stats.mixed_effects import (
     estimate_proportion,
     estimate_ratio,
 )
+from bridgekd.stats.pass_at_k import SampleCounts, summarize_samples
 
 REFERENCE_ARM = "direct"
 START_ARMS = ("student_instructed", "student_base")  # a gain starts at the first that is present
@@ -77,6 +78,7 @@ class ArmResult:
     n_without_answer: int = 0
     n_at_reserve: int = 0
     answers: Mapping[str, AnswerTraits] = field(default_factory=dict)
+    samples: SampleCounts | None = None
 
 
 ResultsByLabel = dict[str, list[ArmResult]]  # results in the order of their seeds
@@ -181,6 +183,7 @@ def _summarize_arm(
         by_steps=_group_accuracy(correct, ids, steps),
         rationale_words=make_mean(estimate_mean(words)),
         answers=summarize_answers([result.answers for result in row], ids),
+        samples=summarize_samples([result.samples for result in row], ids),
         wrong_steps=_summarize_wrong_steps(row),
         training_set=_summarize_training_sets([result.training_set for result in row]),
         by_seed=tuple(_summarize_seed(result) for result in row),

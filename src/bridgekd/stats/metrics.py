@@ -83,6 +83,16 @@ class AnswerMetrics(FrozenMetrics):
     repetitive: MeanEstimate
 
 
+class PassMetrics(FrozenMetrics):
+    """`pass_at_k`: the probability that at least one of k answers is correct, by k, estimated from
+    `n_samples` answers to every test question at `temperature`.
+    """
+
+    n_samples: int
+    temperature: float
+    pass_at_k: dict[int, MeanEstimate]
+
+
 class Gain(FrozenMetrics):
     """Percentage points that a trained student gained over the arm `start`, and the cost of one
     point (None unless the full interval is a gain). `verdict`: gain, loss, not shown.
@@ -131,6 +141,7 @@ class ArmMetrics(FrozenMetrics):
     by_steps: dict[str, GroupAccuracy]
     rationale_words: MeanEstimate
     answers: AnswerMetrics | None
+    samples: PassMetrics | None
     wrong_steps: MeanEstimate | None
     training_set: TrainingSetMetrics | None
     by_seed: tuple[SeedMetrics, ...]
