@@ -9,10 +9,12 @@ import torch
 from bridgekd import lm
 from bridgekd.errors import InputError
 from bridgekd.lm.objectives import OBJECTIVES
+from bridgekd.lm.packing import verify_packing
 from bridgekd.lm.reference_model import attach_logprobs
 from bridgekd.lm.segments import align_tokens
 from bridgekd.lm.token_bytes import compute_byte_ends
 from bridgekd.lm.tokenization import tokenize_sequences
+from bridgekd.lm.update_schedule import pack_batch, pad_batch
 from bridgekd.recipe import RuntimeOptions
 from bridgekd.records import Message, TargetSpan, TrainingSequence
 from bridgekd.stages.model_backend import wrap_local_model
@@ -150,6 +152,19 @@ def test_a_segment_that_has_a_loss_in_part_has_none(models):
     known = row.target_logprobs
     comma = known.ends.index(len("Ann,"))
     assert found.reference_logprobs[2] == known.logprobs[comma]
+
+
+def test_packed_rows_have_the_segments_of_padded_rows(models):
+    local = lm.load_model(models[0], device="cpu")
+    rows = tokenize_sequences(local.tokenizer, ROWS)
+    aligned = attach_logprobs(local.tokenizer, score(models, ROWS), rows, align_tokens)
+    padded, packed = pad_batch(aligned, 0, "cpu"), pack_batch(aligned, "cpu")
+    for name in ("targets", "segment_ids", "reference_logprobs"):
+        assert torch.equal(getattr(padded, name), getattr(packed, name))
+    assert padded.reference_logprobs.tolist() == pytest.approx(
+        [value for row in aligned for value in row.reference_logprobs]
+    )
+    assert verify_packing(local, aligned)
 
 
 def test_alm_without_log_probabilities_is_refused(models, tmp_path):

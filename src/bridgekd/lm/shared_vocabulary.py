@@ -47,9 +47,9 @@ def check_same_tokens(
             raise InputError(
                 f"The objective {objective} compares two models token by token, and their "
                 f"tokenizers split {format_value(text)} differently: {trained.name_or_path} into "
-                f"{len(ours)} tokens, {reference.name_or_path} into {len(theirs)}. Use the method "
-                "distill with the objective alm or uld, which need no common tokens, or a student "
-                "of the assistant's model family."
+                f"{len(ours)} tokens, {reference.name_or_path} into {len(theirs)} others. Use the "
+                "method distill with the objective alm or uld, which need no common tokens, or a "
+                "student of the assistant's model family."
             )
 
 
