@@ -36,8 +36,8 @@ def train_beside_reference(
     sees: whether the reference model reads a rationale beside its question. part: the training is
     that part of student.train. sft_fraction: the fraction of it in which the student learns the
     rationales as in `bridge_random`, before its own texts are of use. An epoch is as long as the
-    pool, as in `Run.train_student`. Raises InputError, before anything is paid, if the objective cannot compare the tokens of the
-    student with those of the assistant.
+    pool, as in `Run.train_student`. Raises InputError, before anything is paid, if the objective
+    cannot compare the tokens of the student with those of the assistant.
     """
     check_tokens(run, objective, is_assistant=reference != student)
     settings = build_distillation_settings(run, objective, sees)

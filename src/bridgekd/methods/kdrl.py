@@ -37,9 +37,9 @@ METHOD = Method(
     summary="The student's own texts are rewarded and kept near the assistant's distribution.",
     paper="arXiv 2506.02208",
     card_sentence="Method: KDRL (arXiv 2506.02208). A local assistant learned from the teacher's "
-    "answers to questions drawn at random. After a start on this assistant's rationales the student "
-    "wrote rationales itself; those that ended "
-    "in the gold answer became likelier, near the assistant's distribution.",
+    "answers to questions drawn at random. After a start on this assistant's rationales the "
+    "student wrote rationales itself; those that ended in the gold answer became likelier, near "
+    "the assistant's distribution.",
     options=RewardAndKLOptions,
     rank=67,
     build=build,
