@@ -77,7 +77,8 @@ def print_comparison(estimate: DurationEstimate, folder: Path) -> None:
     print("| stage | estimated s | taken s | taken / estimated |\n| --- | --- | --- | --- |")
     kinds: dict[str, list[float]] = {}
     for name, stage in estimate.stages.items():
-        made = Artifact(*name.rsplit("-", 1), folder / name)
+        stage_name, _, fingerprint = name.rpartition("-")
+        made = Artifact(stage_name, fingerprint, folder / name)
         seconds = made.manifest.seconds
         print(f"| {made.stage} | {_format(stage.seconds, seconds)}")
         for kind in (stage.kind, "all"):

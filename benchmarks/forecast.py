@@ -73,7 +73,7 @@ class Trial:
 class Result:
     """What was told and what it came to, in micro-dollars: charged in all, and newly paid."""
 
-    told: CostForecast
+    predicted: CostForecast
     charged: int
     paid: int
     shifted: bool
@@ -81,12 +81,12 @@ class Result:
 
 def draw_trial(rng: np.random.Generator, *, largest_pool: int, largest_purchase: int) -> Trial:
     """A random recipe."""
-    n_pool, n_known = _between(rng, 50, largest_pool), _between(rng, 20, 200)
-    n_bought = min(max(10, int(n_pool * rng.uniform(0.05, 0.9))), largest_purchase)
-    mean, shape = float(_between(rng, 20, 300)), rng.uniform(0.2, 1.0)
+    n_pool, n_known = _draw_between(rng, 50, largest_pool), _draw_between(rng, 20, 200)
+    n_purchased = min(max(10, int(n_pool * rng.uniform(0.05, 0.9))), largest_purchase)
+    mean, shape = float(_draw_between(rng, 20, 300)), rng.uniform(0.2, 1.0)
     # now and then two kinds of answers, or a few that run away
     share_longer, longer = [(0, 1), (0, 1), (0, 1), (0.3, 4), (0.02, 10)][rng.integers(5)]
-    size = _between(rng, 10, 150)  # words of a question
+    size = _draw_between(rng, 10, 150)  # words of a question
     power = rng.uniform(0.3, 1.0) if rng.random() < 0.5 else 0.0
     refused = rng.uniform(0.01, 0.1) if rng.random() < 0.3 else 0.0
     max_tokens = max(16, int(mean * rng.choice([1.5, 4, 10, 20])))
@@ -112,20 +112,20 @@ def draw_trial(rng: np.random.Generator, *, largest_pool: int, largest_purchase:
         pool,
         max_tokens,
         price,
-        _limits(rng, pool, n_bought, price, max_tokens),
+        _draw_limits(rng, pool, n_purchased, price, max_tokens),
         ordered=bool(rng.random() < 0.5),
         shifted=harder > 1,
     )
 
 
-def _limits(
+def _draw_limits(
     rng: np.random.Generator, pool: list[Question], n: int, price: Price, max_tokens: int
 ) -> Limits:
     """A limit in queries alone, or one in dollars or tokens that is about as tight."""
     kind = rng.choice(["queries", "queries", "usd", "tokens"])
     if kind == "queries":
         return Limits(queries=n)
-    usages = [_usage(q, max_tokens) for q in pool[:n]]
+    usages = [_build_usage(q, max_tokens) for q in pool[:n]]
     room = rng.uniform(0.5, 1.5)
     if kind == "tokens":
         total = sum(u.n_prompt_tokens + u.n_completion_tokens for u in usages)
@@ -138,7 +138,7 @@ def _limits(
 
 def simulate(trial: Trial) -> Result:
     """Told and bought by arithmetic alone."""
-    usages = [_usage(q, trial.max_tokens) for q in trial.known]
+    usages = [_build_usage(q, trial.max_tokens) for q in trial.known]
     settled = {
         q.text: KnownCost(
             compute_cost_microusd(trial.price, u.n_prompt_tokens, u.n_completion_tokens),
@@ -152,7 +152,7 @@ def simulate(trial: Trial) -> Result:
         trial.max_tokens,
         settled=[settled.get(q.text) for q in trial.pool],
     )
-    told = forecast_cost(
+    predicted = forecast_cost(
         calls,
         price=trial.price,
         max_tokens=trial.max_tokens,
@@ -162,7 +162,7 @@ def simulate(trial: Trial) -> Result:
     )
     account, paid = BudgetTracker(trial.limits), 0
     for question, call in zip(trial.pool, calls, strict=True):
-        usage = _usage(question, trial.max_tokens)
+        usage = _build_usage(question, trial.max_tokens)
         cost = compute_cost_microusd(trial.price, usage.n_prompt_tokens, usage.n_completion_tokens)
         most = BudgetUse(1, call.max_microusd, call.max_tokens)
         if account.find_blocking_limit(most):
@@ -170,7 +170,7 @@ def simulate(trial: Trial) -> Result:
         account.reserve(most)
         account.settle(most, BudgetUse(1, cost, usage.n_prompt_tokens + usage.n_completion_tokens))
         paid += 0 if question.text in settled else cost
-    return Result(told, account.charged.microusd, paid, trial.shifted)
+    return Result(predicted, account.charged.microusd, paid, trial.shifted)
 
 
 def buy_really(trial: Trial, url: str, ledger_path: Path) -> Result:
@@ -185,44 +185,45 @@ def buy_really(trial: Trial, url: str, ledger_path: Path) -> Result:
     )
     with Ledger(ledger_path) as ledger:
         buy_answers(
-            _requests(trial.known),
+            _build_requests(trial.known),
             ledger,
             teacher=teacher,
             limits=Limits(),
             run="known",
             api_key="none",
         )
-    told = forecast_purchase(
-        _requests(trial.pool),
+    predicted = forecast_purchase(
+        _build_requests(trial.pool),
         teacher=teacher,
         limits=trial.limits,
         ledger=ledger_path,
         ordered=trial.ordered,
     )
     with Ledger(ledger_path) as ledger:
-        bought = buy_answers(
-            _requests(trial.pool),
+        purchased = buy_answers(
+            _build_requests(trial.pool),
             ledger,
             teacher=teacher,
             limits=trial.limits,
             run="recipe",
             api_key="none",
         )
-    return Result(told, bought.charged_microusd, bought.spent_microusd, trial.shifted)
+    return Result(predicted, purchased.charged_microusd, purchased.spent_microusd, trial.shifted)
 
 
-def tell(results: Iterable[Result], title: str) -> None:
+def print_table(results: Iterable[Result], title: str) -> None:
     """Prints how often the intervals held."""
     results = list(results)
-    bounds = [(r.told.total, r.charged) for r in results]
+    bounds = [(r.predicted.total, r.charged) for r in results]
     above = sum(bill > b.ci_high for b, bill in bounds)
     below = sum(bill < b.ci_low for b, bill in bounds)
     held = len(results) - above - below
     low, high = wilson_interval(held, len(results))
     passed = sum(
-        r.charged > r.told.total.maximum or r.paid > r.told.unpaid.maximum for r in results
+        r.charged > r.predicted.total.maximum or r.paid > r.predicted.unpaid.maximum
+        for r in results
     )
-    new = sum(r.told.unpaid.ci_low <= r.paid <= r.told.unpaid.ci_high for r in results)
+    new = sum(r.predicted.unpaid.ci_low <= r.paid <= r.predicted.unpaid.ci_high for r in results)
     widths = [(b.ci_high - b.ci_low) / max(1, bill) for b, bill in bounds]
     print(
         f"{title}: held {held} of {len(results)} ({low:.1%} to {high:.1%}), above {above}, below "
@@ -231,7 +232,7 @@ def tell(results: Iterable[Result], title: str) -> None:
     )
 
 
-def reply(question: str, seed: int) -> str:
+def make_reply(question: str, seed: int) -> str:
     """As many words as the question says."""
     n_answer = int(question.split()[2])
     if n_answer == 0:
@@ -239,7 +240,7 @@ def reply(question: str, seed: int) -> str:
     return " ".join(["word"] * n_answer)
 
 
-def _usage(question: Question, max_tokens: int) -> KnownUsage:
+def _build_usage(question: Question, max_tokens: int) -> KnownUsage:
     if question.n_answer == 0:
         return KnownUsage(len(question.text), 0, 0)
     n_answer = min(question.n_answer, max_tokens)
@@ -249,11 +250,11 @@ def _usage(question: Question, max_tokens: int) -> KnownUsage:
     )
 
 
-def _requests(questions: list[Question]) -> list[TeacherRequest]:
+def _build_requests(questions: list[Question]) -> list[TeacherRequest]:
     return [TeacherRequest(str(i), i, q.messages) for i, q in enumerate(questions)]
 
 
-def _between(rng: np.random.Generator, low: int, high: int) -> int:
+def _draw_between(rng: np.random.Generator, low: int, high: int) -> int:
     return round(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
 
 
@@ -262,23 +263,23 @@ def main() -> None:
     parser.add_argument("--recipes", type=int, default=100)
     parser.add_argument("--simulated", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     logging.disable(logging.WARNING)
-    rng = np.random.default_rng(asked.seed)
+    rng = np.random.default_rng(args.seed)
     started = time.monotonic()
-    if asked.simulated:
+    if args.simulated:
         sizes = {"largest_pool": 1000, "largest_purchase": 400}
-        results = [simulate(draw_trial(rng, **sizes)) for _ in range(asked.simulated)]
+        results = [simulate(draw_trial(rng, **sizes)) for _ in range(args.simulated)]
     else:
         sizes = {"largest_pool": 600, "largest_purchase": 120}
-        teacher = TeacherServer(reply, seed=0, port=0)
+        teacher = TeacherServer(make_reply, seed=0, port=0)
         with serve_until_end(teacher) as server, tempfile.TemporaryDirectory() as folder:
             results = [
                 buy_really(draw_trial(rng, **sizes), server.base_url, Path(folder) / f"{i}.db")
-                for i in range(asked.recipes)
+                for i in range(args.recipes)
             ]
-    tell([r for r in results if not r.shifted], "like the known answers")
-    tell([r for r in results if r.shifted], "longer than the known answers")
+    print_table([r for r in results if not r.shifted], "like the known answers")
+    print_table([r for r in results if r.shifted], "longer than the known answers")
     print(f"{time.monotonic() - started:.0f} s")
 
 

@@ -25,7 +25,7 @@ SKILLS = (0.5, 0.55)
 Interval = tuple[float, float]
 
 
-def answers(rng: np.random.Generator, n_seeds: int, n_questions: int, sd: float) -> np.ndarray:
+def draw_answers(rng: np.random.Generator, n_seeds: int, n_questions: int, sd: float) -> np.ndarray:
     """Right or wrong [methods, seeds, questions]; hardness is uniform, so that no chance is
     clipped and SKILLS are the truth.
     """
@@ -35,52 +35,56 @@ def answers(rng: np.random.Generator, n_seeds: int, n_questions: int, sd: float)
     return (rng.random((*chance.shape[:2], n_questions)) < chance).astype(float)
 
 
-def resampled(n: int, rng: np.random.Generator) -> np.ndarray:
+def resample(n: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of n is in each of N_RESAMPLES draws of n."""
     return rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
 
 
-def bootstrap(values: np.ndarray, seeds: np.ndarray, questions: np.ndarray) -> Interval:
+def estimate_by_bootstrap(values: np.ndarray, seeds: np.ndarray, questions: np.ndarray) -> Interval:
     """Seeds drawn, then questions, the same for all seeds: percentiles of the means."""
     means = ((seeds @ values) * questions).sum(axis=1) / values.size
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
-def seeds_alone(values: np.ndarray) -> Interval:
+def estimate_by_seeds(values: np.ndarray) -> Interval:
     """Student's t over the seeds' means."""
     means = values.mean(axis=1)
     half = stdtrit(len(means) - 1, 0.975) * means.std(ddof=1) / len(means) ** 0.5
     return float(means.mean() - half), float(means.mean() + half)
 
 
-def pooled(right: np.ndarray) -> Interval:
+def estimate_pooled(right: np.ndarray) -> Interval:
     """Wilson's, as if every seed's answers were new questions: what nobody should do."""
     return wilson_interval(int(right.sum()), right.size)
 
 
-def crossed(first: np.ndarray, second: np.ndarray | None = None) -> Interval:
-    told = estimate_proportion(first) if second is None else estimate_difference(first, second)
-    return told.low, told.high
+def estimate_crossed(first: np.ndarray, second: np.ndarray | None = None) -> Interval:
+    found_interval = (
+        estimate_proportion(first) if second is None else estimate_difference(first, second)
+    )
+    return found_interval.low, found_interval.high
 
 
-def tried(n_trials: int, seed: int, n_seeds: int, n_questions: int, sd: float) -> list[str]:
+def count_coverage(
+    n_trials: int, seed: int, n_seeds: int, n_questions: int, sd: float
+) -> list[str]:
     """A row of the table: the share of trials that hold the truth, and the mean width in points."""
     rng = np.random.default_rng([seed, n_seeds, n_questions, round(1000 * sd)])
-    draws = resampled(n_seeds, rng), resampled(n_questions, rng)
+    draws = resample(n_seeds, rng), resample(n_questions, rng)
     ways: dict[str, Callable[[np.ndarray, np.ndarray], Interval]] = {
-        "crossed": lambda a, b: crossed(a),
-        "seeds": lambda a, b: seeds_alone(a),
-        "bootstrap": lambda a, b: bootstrap(a, *draws),
-        "pooled": lambda a, b: pooled(a),
-        "crossed, difference": crossed,
-        "seeds, difference": lambda a, b: seeds_alone(b - a),
-        "bootstrap, difference": lambda a, b: bootstrap(b - a, *draws),
+        "crossed": lambda a, b: estimate_crossed(a),
+        "seeds": lambda a, b: estimate_by_seeds(a),
+        "bootstrap": lambda a, b: estimate_by_bootstrap(a, *draws),
+        "pooled": lambda a, b: estimate_pooled(a),
+        "crossed, difference": estimate_crossed,
+        "seeds, difference": lambda a, b: estimate_by_seeds(b - a),
+        "bootstrap, difference": lambda a, b: estimate_by_bootstrap(b - a, *draws),
     }
     held: dict[str, list[bool]] = {name: [] for name in ways}
     widths: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(n_trials):
-        one, other = answers(rng, n_seeds, n_questions, sd)
+        one, other = draw_answers(rng, n_seeds, n_questions, sd)
         for name, way in ways.items():
             low, high = way(one, other)
             truth = SKILLS[1] - SKILLS[0] if "difference" in name else SKILLS[0]
@@ -93,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     table = Table(title="truth held (width in points)", box=None, title_justify="left")
     columns = (
         "crossed",
@@ -109,7 +113,7 @@ def main() -> None:
     for n_seeds in (2, 3, 5, 8):
         for n_questions in (100, 600):
             for sd in (0.0, 0.02, 0.05):
-                row = tried(asked.trials, asked.seed, n_seeds, n_questions, sd)
+                row = count_coverage(args.trials, args.seed, n_seeds, n_questions, sd)
                 print(n_seeds, n_questions, sd, *row, sep=" | ", file=sys.stderr)
                 table.add_row(str(n_seeds), str(n_questions), f"{sd:g}", *row)
     Console(width=170).print(table)

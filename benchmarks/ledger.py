@@ -61,7 +61,7 @@ def call(n: int, text: str) -> dict[str, object]:
     }
 
 
-def response(n: int, text: str) -> str:
+def make_response(n: int, text: str) -> str:
     """A raw body of about 2 kB."""
     message = {"role": "assistant", "content": f"{n} {text[:1650]}", "refusal": None}
     usage = {
@@ -85,17 +85,17 @@ def texts() -> list[str]:
 
 
 @contextmanager
-def timed(what: str, goal: str = "") -> Iterator[None]:
+def time_calls(what: str, goal: str = "") -> Iterator[None]:
     began = time.perf_counter()
     yield
-    tell(what, f"{time.perf_counter() - began:,.3f} s", goal)
+    print_times(what, f"{time.perf_counter() - began:,.3f} s", goal)
 
 
-def tell(what: str, value: str, goal: str = "") -> None:
+def print_times(what: str, value: str, goal: str = "") -> None:
     print(f"  {what:<52}{value:>16}   {goal}", flush=True)
 
 
-def disk_limit(folder: Path, seconds: float) -> float:
+def measure_disk_limit(folder: Path, seconds: float) -> float:
     """Appends of 4 KiB, each made durable, per second."""
     with open(folder / "appended", "wb", buffering=0) as file:
         began, n = time.perf_counter(), 0
@@ -106,13 +106,13 @@ def disk_limit(folder: Path, seconds: float) -> float:
         return n / (time.perf_counter() - began)
 
 
-def ungrouped(folder: Path, seconds: float) -> float:
+def write_ungrouped(folder: Path, seconds: float) -> float:
     """Whole calls per second, with a transaction for every step."""
     text = texts()
     with Ledger(folder / "ungrouped.db") as ledger:
         began, n = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
-            raw = response(n, text[n % 50])
+            raw = make_response(n, text[n % 50])
             attempt = reserve(ledger, n, text[n % 50])
             ledger.record(attempt, raw, price=PRICE)
             settle(ledger, attempt, raw)
@@ -133,7 +133,7 @@ def settle(ledger: Ledger, attempt: int, raw: str) -> None:
     )
 
 
-def grouped(folder: Path, n_tasks: int, seconds: float) -> tuple[float, float]:
+def write_grouped(folder: Path, n_tasks: int, seconds: float) -> tuple[float, float]:
     """Whole calls per second and the median wait for one to be reserved, from many tasks at once:
     each step is durable before the task takes its next one.
     """
@@ -143,7 +143,7 @@ def grouped(folder: Path, n_tasks: int, seconds: float) -> tuple[float, float]:
     async def one(commits: GroupCommitter, ledger: Ledger, first: int) -> int:
         n = first
         while time.perf_counter() < stop:
-            raw = response(n, text[n % 50])
+            raw = make_response(n, text[n % 50])
             began = time.perf_counter()
             attempt = await commits.commit(lambda n=n: reserve(ledger, n, text[n % 50]))
             waits.append(time.perf_counter() - began)
@@ -163,15 +163,17 @@ def grouped(folder: Path, n_tasks: int, seconds: float) -> tuple[float, float]:
         return n_calls / (time.perf_counter() - began), statistics.median(waits)
 
 
-def part_one(folder: Path, seconds: float) -> None:
+def measure_writes(folder: Path, seconds: float) -> None:
     print("Durable calls a second (reserved, then recorded, then settled; synchronous=FULL)")
-    tell("the disk: 4 KiB appended and fsynced", f"{disk_limit(folder, seconds):,.0f} /s")
-    tell("one caller, a transaction a step", f"{ungrouped(folder, seconds):,.0f} /s")
+    print_times(
+        "the disk: 4 KiB appended and fsynced", f"{measure_disk_limit(folder, seconds):,.0f} /s"
+    )
+    print_times("one caller, a transaction a step", f"{write_ungrouped(folder, seconds):,.0f} /s")
     for n_tasks in (1, 8, 64, 256):
-        rate, wait = grouped(folder, n_tasks, seconds)
+        rate, wait = write_grouped(folder, n_tasks, seconds)
         goal = "goal: 1,000 /s" if n_tasks >= 64 else ""
-        tell(f"{n_tasks} tasks, in groups", f"{rate:,.0f} /s", goal)
-        tell("   median wait until reserved", f"{wait * 1000:,.1f} ms")
+        print_times(f"{n_tasks} tasks, in groups", f"{rate:,.0f} /s", goal)
+        print_times("   median wait until reserved", f"{wait * 1000:,.1f} ms")
 
 
 def fill(path: Path, n_rows: int) -> None:
@@ -182,7 +184,7 @@ def fill(path: Path, n_rows: int) -> None:
 
     def rows() -> Iterator[tuple[object, ...]]:
         for n in range(n_rows):
-            request, raw = call(n, text[n % 50]), response(n, text[n * 7 % 50])
+            request, raw = call(n, text[n % 50]), make_response(n, text[n * 7 % 50])
             bill = compute_request_cost(parse_completion(raw), PRICE, max_cost=RequestCost())
             when = f"2026-{1 + n * 12 // n_rows:02}-{1 + n % 28:02}T10:00:00.000+00:00"
             known = (compute_request_key(request), f"run-{n * 10 // n_rows}", request["model"])
@@ -204,7 +206,7 @@ def fill(path: Path, n_rows: int) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def forget(path: Path) -> None:
+def clear_cache(path: Path) -> None:
     """Asks the system to drop the file from its memory, so that the disk is read."""
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
@@ -212,21 +214,21 @@ def forget(path: Path) -> None:
     os.close(descriptor)
 
 
-def part_two(folder: Path, n_rows: int) -> None:
+def measure_reads(folder: Path, n_rows: int) -> None:
     path, text = folder / "large.db", texts()
     print(f"\nA ledger of {n_rows:,} attempts")
-    with timed("(making it)"):
+    with time_calls("(making it)"):
         fill(path, n_rows)
-    tell("(its size)", f"{path.stat().st_size / 1e9:,.2f} GB")
-    forget(path)
+    print_times("(its size)", f"{path.stat().st_size / 1e9:,.2f} GB")
+    clear_cache(path)
     ledger = Ledger(path)
-    with timed("open to write, cold", "goal: < 1 s"):
+    with time_calls("open to write, cold", "goal: < 1 s"):
         ledger.__enter__()
     dice = random.Random(1)
     known = [compute_request_key(call(n, text[n % 50])) for n in dice.sample(range(n_rows), 1000)]
     unknown = [compute_request_key(call(n, text[n % 50])) for n in range(n_rows, n_rows + 1000)]
-    times_of("recall of a known key", ledger, known, expect=True)
-    times_of("recall of an unknown key", ledger, unknown, expect=False)
+    collect_times("recall of a known key", ledger, known, expect=True)
+    collect_times("recall of an unknown key", ledger, unknown, expect=False)
     ledger.__exit__(None, None, None)
     questions: list[tuple[str, Callable[[], object], str]] = [
         ("spend by run, purpose, model, state", lambda: sum_spend(path), "goal: < 2 s"),
@@ -243,20 +245,20 @@ def part_two(folder: Path, n_rows: int) -> None:
         ),
     ]
     for what, ask, goal in questions:
-        forget(path)
-        with timed(f"{what}, cold", goal):
+        clear_cache(path)
+        with time_calls(f"{what}, cold", goal):
             ask()
-        with timed(f"{what}, warm", goal):
+        with time_calls(f"{what}, warm", goal):
             ask()
-    with timed("verify"):
+    with time_calls("verify"):
         assert not verify(path).errors
     for kind in ("csv", "jsonl"):
-        with timed(f"export to {kind}"):
+        with time_calls(f"export to {kind}"):
             export_ledger(path, folder / f"all.{kind}")
 
 
-def times_of(what: str, ledger: Ledger, keys: list[str], *, expect: bool) -> None:
-    forget(ledger.path)
+def collect_times(what: str, ledger: Ledger, keys: list[str], *, expect: bool) -> None:
+    clear_cache(ledger.path)
     times = []
     for key in keys:
         began = time.perf_counter()
@@ -265,11 +267,11 @@ def times_of(what: str, ledger: Ledger, keys: list[str], *, expect: bool) -> Non
         assert (found is not None) == expect
     times.sort()
     goal = "goal: < 1 ms" if expect else ""
-    tell(f"{what}, median", f"{times[len(times) // 2] * 1000:.3f} ms", goal)
-    tell(f"{what}, 99 in 100", f"{times[len(times) * 99 // 100] * 1000:.3f} ms")
+    print_times(f"{what}, median", f"{times[len(times) // 2] * 1000:.3f} ms", goal)
+    print_times(f"{what}, 99 in 100", f"{times[len(times) * 99 // 100] * 1000:.3f} ms")
 
 
-def again_on_a_slow_disk(folder: Path, delay_ms: float) -> int:
+def repeat_on_slow_disk(folder: Path, delay_ms: float) -> int:
     """Runs part one anew with a library before the system's own that makes every fsync slower."""
     compiler = shutil.which("cc")
     if compiler is None:
@@ -295,15 +297,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bridgekd-bench-", dir=wanted.folder) as name:
         folder = Path(name)
         if wanted.slow_disk is not None:
-            return again_on_a_slow_disk(folder, wanted.slow_disk)
+            return repeat_on_slow_disk(folder, wanted.slow_disk)
         need, free = n_rows * 14_000, shutil.disk_usage(folder).free
         if wanted.only != "one" and free < need:
             print(f"{folder} has {free / 1e9:.0f} GB free, this needs {need / 1e9:.0f}; --folder")
             return 2
         if wanted.only != "two":
-            part_one(folder, 2.0 if wanted.quick else 5.0)
+            measure_writes(folder, 2.0 if wanted.quick else 5.0)
         if wanted.only != "one":
-            part_two(folder, n_rows)
+            measure_reads(folder, n_rows)
     return 0
 
 

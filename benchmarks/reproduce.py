@@ -17,15 +17,16 @@ from pathlib import Path
 
 from claims import plots, tables
 from claims.experiments import CANDIDATES, CHOOSING, CLAIMS, EXPERIMENTS, LATER_SEEDS, STUDENTS
-from claims.jobs import SHIFTS, Answers, Job, seeded, side_by_side
-from claims.results import Line, artifact, lines_of
+from claims.jobs import SHIFTS, Answers, Job, repeat_for_seeds, run_jobs_in_parallel
+from claims.results import Line, collect_lines, load_artifact
 from claims.saved_seeds import RESULTS, run_seeds
-from claims.summary import summary
+from claims.summary import summarize_claims
 from generated_section import replace_section, split_at_section
 
 from bridgekd.io.artifact_store import Artifact, find_ancestors
 from bridgekd.sandbox.export import export_world
 from bridgekd.sandbox.world import generate_examples
+from bridgekd.stages.train import train_student
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT, README = ROOT / "docs" / "experiments.md", ROOT / "README.md"
@@ -38,8 +39,7 @@ MARKS = {  # in DOCUMENT: the experiments that stand there
 }
 # Of sections about other seeds than from 0 on.
 FIRST_SEEDS = {"later_seeds": 5, "candidates": 10, **dict.fromkeys(STUDENTS, 30)}
-TRAININGS = ("train_student", "train_on_answers", "train_with_mentor")
-N_ELSEWHERE, SEED_ELSEWHERE = 4200, 3000  # as many as the world's train file has
+N_SHIFTED, SEED_SHIFTED = 4200, 3000  # as many as the world's train file has
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
 README_ARMS = {
     "teacher": "teacher",
@@ -51,14 +51,14 @@ README_ARMS = {
 }
 
 
-def world(folder: Path, quick: bool) -> None:
+def make_world(folder: Path, quick: bool) -> None:
     """The sandbox's world in `folder`, and questions of single domains for the shifted warm-up."""
     export_world(folder, **(QUICK if quick else {}))
-    n = QUICK["n_pool"] + QUICK["n_validation"] if quick else N_ELSEWHERE
-    wanted = {d: folder / f"elsewhere-{d}.jsonl" for d in SHIFTS}
+    n = QUICK["n_pool"] + QUICK["n_validation"] if quick else N_SHIFTED
+    wanted = {d: folder / f"shifted-{d}.jsonl" for d in SHIFTS}
     if all(path.is_file() for path in wanted.values()):
         return
-    questions = generate_examples(6 * n, SEED_ELSEWHERE)
+    questions = generate_examples(6 * n, SEED_SHIFTED)
     for domain, path in wanted.items():
         rows = [e for e in questions if e.domain == domain][:n]
         path.write_text(
@@ -72,19 +72,19 @@ def world(folder: Path, quick: bool) -> None:
         )
 
 
-def written(lines: Mapping[str, Mapping[str, Line]], seeds: Sequence[int]) -> str:
+def format_results(lines: Mapping[str, Mapping[str, Line]], seeds: Sequence[int]) -> str:
     """All tables as one Markdown text."""
     parts = []
-    if found := summary(lines):
-        parts.append(tables.summary_table(found, len(seeds)))
+    if found := summarize_claims(lines):
+        parts.append(tables.format_summary(found, len(seeds)))
         parts.append(
             "Each claim by itself. The tables below correct p for all their comparisons, "
             "and not their intervals."
         )
-    for name, told in lines.items():
+    for name, rows in lines.items():
         experiment = EXPERIMENTS[name]
         parts.append(f"### {experiment.title}\n\n`{name}`. The paper: {experiment.asks}.")
-        parts.append(tables.table(experiment, told))
+        parts.append(tables.format_experiment(experiment, rows))
     parts.append(describe_means(seeds))
     return "\n\n".join(parts)
 
@@ -95,33 +95,33 @@ def describe_means(seeds: Sequence[int]) -> str:
     return f"Means over {which}; 95 % intervals over seeds and questions."
 
 
-def drawn(lines: Mapping[str, Mapping[str, Line]], to: Path) -> None:
+def draw_plots(lines: Mapping[str, Mapping[str, Line]], to: Path) -> None:
     """The pictures of the experiments that have one."""
     if "methods" in lines:
-        plots.arms(lines["methods"], to / "arms.svg")
+        plots.plot_arms(lines["methods"], to / "arms.svg")
     if "scaling" in lines:
-        plots.scaling(lines["scaling"], to / "scaling.svg")
+        plots.plot_scaling(lines["scaling"], to / "scaling.svg")
 
 
-def put(lines: Mapping[str, Mapping[str, Line]], mark: str, text: str) -> None:
+def write_section(lines: Mapping[str, Mapping[str, Line]], mark: str, text: str) -> None:
     """Into the documents."""
     replace_section(DOCUMENT, mark, text)
     if mark == "claims":
-        drawn(lines, ROOT / "docs" / "figures")
-        replace_section(README, mark, tables.readme_table(lines["methods"], README_ARMS))
+        draw_plots(lines, ROOT / "docs" / "figures")
+        replace_section(README, mark, tables.format_readme(lines["methods"], README_ARMS))
 
 
-def effort(done: Mapping[Job, Answers]) -> str:
+def describe_effort(done: Mapping[Job, Answers]) -> str:
     """What making all of it anew takes, by the seconds that each part took when it was made."""
     made: dict[str, Artifact] = {}
     for path in {path for answers in done.values() for path in answers.values()}:
-        made |= find_ancestors(artifact(path))
+        made |= find_ancestors(load_artifact(path))
     hours = sum(a.manifest.seconds for a in made.values()) / 3600
-    n = sum(a.stage in TRAININGS for a in made.values())
+    n = sum(a.stage == train_student.name for a in made.values())
     return f"{n} trainings of a student; {hours:.1f} hours of one core for everything"
 
 
-def mark_of(names: Sequence[str], first_seed: int) -> str:
+def find_mark(names: Sequence[str], first_seed: int) -> str:
     """Where the tables of these experiments go. SystemExit, before hours are spent, where they are
     not all that stands there or a document has no place for them.
     """
@@ -135,22 +135,24 @@ def mark_of(names: Sequence[str], first_seed: int) -> str:
     return mark
 
 
-def analyze_once(name: str, seeds: Sequence[int], asked: argparse.Namespace, folder: Path) -> str:
+def analyze_once(name: str, seeds: Sequence[int], args: argparse.Namespace, folder: Path) -> str:
     """The tables of an experiment with a margin, from a file for each seed. Nothing of a seed's
     results is printed before all seeds are done.
     """
 
     def run_jobs(jobs: Sequence[Job]) -> Mapping[Job, Answers]:
-        world(folder, asked.quick)
-        return side_by_side(folder, jobs, asked.workers, lambda text: print(text, flush=True))
+        make_world(folder, args.quick)
+        return run_jobs_in_parallel(
+            folder, jobs, args.workers, lambda text: print(text, flush=True)
+        )
 
     experiment = EXPERIMENTS[name]
-    results = asked.results or (folder / "results" if asked.quick else RESULTS)
+    results = args.results or (folder / "results" if args.quick else RESULTS)
     saved = run_seeds(name, experiment, seeds, results, run_jobs)
     return "\n\n".join(
         (
             f"### {experiment.title}\n\n`{name}`. {experiment.asks}.",
-            tables.noninferiority_tables(experiment, saved),
+            tables.format_noninferiority(experiment, saved),
             describe_means(seeds),
         )
     )
@@ -166,39 +168,39 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--results", type=Path, help="of the experiments with a file for each seed")
     parser.add_argument("--write", action="store_true", help="put the tables into docs and README")
-    asked = parser.parse_args()
-    names = asked.names or CLAIMS
+    args = parser.parse_args()
+    names = args.names or CLAIMS
     if unknown := set(names) - set(EXPERIMENTS):
         raise SystemExit(f"unknown: {', '.join(unknown)}; known: {', '.join(EXPERIMENTS)}")
-    if asked.write and asked.quick:
+    if args.write and args.quick:
         raise SystemExit("--write is for all seeds; --quick prints its tables")
     once = [name for name in names if EXPERIMENTS[name].margin is not None]
     if once and len(names) > 1:
         raise SystemExit(f"{once[0]} is analyzed by itself: name no other experiment beside it")
-    mark = mark_of(names, asked.first_seed) if asked.write else ""
-    folder = (
-        asked.folder or Path("reproduction-quick" if asked.quick else "reproduction")
-    ).resolve()
-    n_seeds = asked.seeds or (1 if asked.quick else 5)
-    seeds = range(asked.first_seed, asked.first_seed + n_seeds)
+    mark = find_mark(names, args.first_seed) if args.write else ""
+    folder = (args.folder or Path("reproduction-quick" if args.quick else "reproduction")).resolve()
+    n_seeds = args.seeds or (1 if args.quick else 5)
+    seeds = range(args.first_seed, args.first_seed + n_seeds)
     began = time.monotonic()
     if once:
-        text = analyze_once(once[0], seeds, asked, folder)
+        text = analyze_once(once[0], seeds, args, folder)
         if mark:
             replace_section(DOCUMENT, mark, text)
         print(f"\n{text}\n\n{(time.monotonic() - began) / 60:.0f} minutes")
         return
-    world(folder, asked.quick)
-    jobs = seeded([job for name in names for job in EXPERIMENTS[name].jobs], seeds)
-    done = side_by_side(folder, jobs, asked.workers, lambda text: print(text, flush=True))
-    lines = {name: lines_of(folder, EXPERIMENTS[name], done, seeds) for name in names}
-    text = written(lines, seeds)
+    make_world(folder, args.quick)
+    jobs = repeat_for_seeds([job for name in names for job in EXPERIMENTS[name].jobs], seeds)
+    done = run_jobs_in_parallel(folder, jobs, args.workers, lambda text: print(text, flush=True))
+    lines = {name: collect_lines(folder, EXPERIMENTS[name], done, seeds) for name in names}
+    text = format_results(lines, seeds)
     (folder / "tables.md").write_text(text + "\n")
-    drawn(lines, folder)
+    draw_plots(lines, folder)
     if mark:
-        put(lines, mark, text)
+        write_section(lines, mark, text)
     minutes = (time.monotonic() - began) / 60
-    print(f"\n{text}\n\n{len(jobs)} jobs in {minutes:.0f} minutes; {effort(done)}; {folder}")
+    print(
+        f"\n{text}\n\n{len(jobs)} jobs in {minutes:.0f} minutes; {describe_effort(done)}; {folder}"
+    )
 
 
 if __name__ == "__main__":

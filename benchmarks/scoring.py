@@ -72,15 +72,15 @@ class Result:
 
 def plain(
     local: lm.LocalModel,
-    asked: Sequence[TokenizedPrompt],
+    options: Sequence[TokenizedPrompt],
     answers: Sequence[tuple[list[int], int]],
     size: int,
 ) -> Numbers:
     """Mean NLL of each answer's own tokens, and the question's embedding: the loop one writes
     first."""
     losses, vectors = [], []
-    for start in range(0, len(asked), size):
-        batch = list(zip(asked, answers, strict=True))[start : start + size]
+    for start in range(0, len(options), size):
+        batch = list(zip(options, answers, strict=True))[start : start + size]
         rows = [torch.tensor([*a.ids, *target]) for a, (target, _) in batch]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(r) for r in rows], batch_first=True)
@@ -98,7 +98,7 @@ def plain(
     return np.array(losses), np.stack(vectors)
 
 
-def plain_loss(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
+def compute_plain_loss(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `loss` of the plain loop."""
     return plain(
         local,
@@ -108,22 +108,22 @@ def plain_loss(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numb
     )
 
 
-def plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
+def compute_plain_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `entropy` over options of the plain loop: a row an option."""
     counts = [len(e.choices) for e in pool]
-    asked = [
+    options = [
         a
         for a, count in zip(tokenize_answer_prompts(local.tokenizer, pool), counts, strict=True)
         for _ in range(count)
     ]
     shown = [option for example in pool for option in format_choices(example)]
-    losses, vectors = plain(local, asked, tokenize_answers(local.tokenizer, shown), size)
+    losses, vectors = plain(local, options, tokenize_answers(local.tokenizer, shown), size)
     firsts = np.cumsum([0, *counts[:-1]])
     entropies = [choice_entropy(-part) for part in np.split(losses, firsts[1:])]
     return np.array(entropies), vectors[firsts]
 
 
-def full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
+def compute_full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
     """The `entropy` of this package without a shared prompt; its batches are the same."""
     questions = choice_logprobs.tokenize_choices(local.tokenizer, pool)
     costs = [max(len(row.ids) for row in q.build_rows()) * len(q.targets) for q in questions]
@@ -137,7 +137,7 @@ def full_entropy(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Nu
     return entropies, np.stack(vectors)
 
 
-def ours(measure: str) -> Callable[[lm.LocalModel, Sequence[Example], int], Numbers]:
+def score_with_bridgekd(measure: str) -> Callable[[lm.LocalModel, Sequence[Example], int], Numbers]:
     """`lm.score` in the shape of the others."""
 
     def scored(local: lm.LocalModel, pool: Sequence[Example], size: int) -> Numbers:
@@ -148,8 +148,12 @@ def ours(measure: str) -> Callable[[lm.LocalModel, Sequence[Example], int], Numb
 
 
 RIVALS = {
-    "loss": {"plain": plain_loss, "bridgekd": ours("loss")},
-    "entropy": {"plain": plain_entropy, "full": full_entropy, "bridgekd": ours("entropy")},
+    "loss": {"plain": compute_plain_loss, "bridgekd": score_with_bridgekd("loss")},
+    "entropy": {
+        "plain": compute_plain_entropy,
+        "full": compute_full_entropy,
+        "bridgekd": score_with_bridgekd("entropy"),
+    },
 }
 
 
@@ -167,8 +171,8 @@ def compare(
     seconds: dict[str, list[float]] = {way: [] for way in rivals}
     wall: dict[str, list[float]] = {way: [] for way in rivals}
     numbers: dict[str, Numbers] = {}
-    for way in rivals.values():
-        way(local, pool[:2], size)
+    for score_pool in rivals.values():
+        score_pool(local, pool[:2], size)
     for _ in range(repeats):
         for way, run in rivals.items():
             started = time.process_time(), time.perf_counter()
@@ -178,15 +182,15 @@ def compare(
     return [
         Result(name, measure, way, len(pool), size, tuple(seconds[way]), tuple(wall[way]), apart)
         for way in rivals
-        for apart in [_apart(numbers[way], numbers["plain"])]
+        for apart in [_measure_distance(numbers[way], numbers["plain"])]
     ]
 
 
-def _apart(one: Numbers, other: Numbers) -> float:
+def _measure_distance(one: Numbers, other: Numbers) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
-def pool_of(
+def make_pool(
     words: Sequence[str], n: int, *, closed: bool, median: float, longest: int
 ) -> list[Example]:
     """n questions of random words, their lengths lognormal (sigma 0.8) and in no order."""
@@ -204,7 +208,7 @@ def pool_of(
     return examples
 
 
-def big_llama(folder: Path, width: int = 384, n_layers: int = 6) -> lm.LocalModel:
+def make_big_llama(folder: Path, width: int = 384, n_layers: int = 6) -> lm.LocalModel:
     """A Llama of 22 million random parameters, unless told otherwise, with a vocabulary of 32,000
     words.
     """
@@ -228,7 +232,7 @@ def big_llama(folder: Path, width: int = 384, n_layers: int = 6) -> lm.LocalMode
     return lm.load_model(folder, device="cpu")
 
 
-def table(results: Sequence[Result]) -> str:
+def format_table(results: Sequence[Result]) -> str:
     """One line a way; `times` is against the plain loop."""
     bases = {(r.model, r.measure): r.speed for r in results if r.way == "plain"}
     heads = f"{'questions':>9} {'batch':>5} {'q/cpu-s':>8} {'q/s':>8} {'times':>6} {'apart':>8}"
@@ -265,18 +269,18 @@ def main() -> int:
         ]
         if not settings:
             sandbox = lm.load_model(SANDBOX, device="cpu")
-            llama = big_llama(Path(folder))
+            llama = make_big_llama(Path(folder))
             settings = [
                 ("sandbox", sandbox, known, 200 if args.quick else 600, 40, 250, 32),
                 ("llama-22M-32k", llama, words, 48 if args.quick else 128, 60, 500, 16),
             ]
         for name, local, vocabulary, n, median, longest, size in settings:
             for measure in RIVALS:
-                pool = pool_of(
+                pool = make_pool(
                     vocabulary, n, closed=measure == "entropy", median=median, longest=longest
                 )
                 results += compare(name, local, measure, pool, size=size, repeats=repeats)
-    print(table(results))
+    print(format_table(results))
     if args.json:
         args.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
     return int(any(r.apart > CLOSE for r in results))

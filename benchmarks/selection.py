@@ -58,7 +58,7 @@ class Run:
     n: int
     rule: str
     chooser: str
-    said: str = ""
+    output: str = ""
     seconds: float = np.nan
     cpu_s: float = np.nan  # where others use the machine, the better figure
     gib: float = np.nan
@@ -114,14 +114,14 @@ def choose(
         if done.returncode:
             words = done.stderr.strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
             short = any(name in done.stderr for name in ("MemoryError", "bad_alloc"))
-            said = f"out of memory ({MEMORY_GIB} GiB)" if short else words[0][:60]
-            return said, {}, none
-        figures = json.loads((Path(out) / "said.json").read_text())
-        told = {"seconds": figures["s"], "cpu_s": figures["cpu_s"], "gib": figures["gib"]}
-        return "", told, np.load(Path(out) / "picks.npy")
+            output = f"out of memory ({MEMORY_GIB} GiB)" if short else words[0][:60]
+            return output, {}, none
+        figures = json.loads((Path(out) / "result.json").read_text())
+        line = {"seconds": figures["s"], "cpu_s": figures["cpu_s"], "gib": figures["gib"]}
+        return "", line, np.load(Path(out) / "picks.npy")
 
 
-def worth(
+def evaluate_worth(
     embeddings: np.ndarray, places: np.ndarray, picks: np.ndarray, alpha: float
 ) -> dict[str, float]:
     chosen = embeddings[picks]
@@ -137,7 +137,7 @@ def worth(
     }
 
 
-def peer_python(peer: str, folder: Path) -> Path | None:
+def find_peer_python(peer: str, folder: Path) -> Path | None:
     """The interpreter of a virtual environment with the peer; None where it does not install."""
     python = folder / "bin" / "python"
     if not python.exists():
@@ -172,17 +172,17 @@ def print_table(runs: list[Run], title: str) -> None:
     )
     table = Table(*names, title=title)
     for run in runs:
-        against = best_known(run, runs)
+        against = find_best_known(run, runs)
         cells = [f"{run.seconds:.1f}", f"{run.cpu_s:.1f}", f"{run.gib:.1f}"]
         for name in ("scores", "mean", "largest", "facility"):
             value = getattr(run, name)
             relative = value / getattr(against, name) if against else np.nan
             cells.append(f"{value:.4f} ({relative:.3f})" if against else f"{value:.4f}")
-        table.add_row(run.rule, run.chooser, *(cells if not run.said else ["-"] * 7), run.said)
+        table.add_row(run.rule, run.chooser, *(cells if not run.output else ["-"] * 7), run.output)
     Console(width=150).print(table)
 
 
-def best_known(run: Run, runs: list[Run]) -> Run | None:
+def find_best_known(run: Run, runs: list[Run]) -> Run | None:
     """What a run is relative to: the plain greedy choice of its rule; where that has no result (or
     the rule is facility location), bridgekd's own.
     """
@@ -191,12 +191,12 @@ def best_known(run: Run, runs: list[Run]) -> Run | None:
     ]
     for chooser in ("plain", f"bridgekd {own}"):
         for other in runs:
-            if (other.rule, other.chooser, other.said) == (run.rule, chooser, ""):
+            if (other.rule, other.chooser, other.output) == (run.rule, chooser, ""):
                 return other
     return None
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="n = 10k and 100k, 120 s a chooser")
     parser.add_argument("--n", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
@@ -211,33 +211,33 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    asked = arguments()
-    sizes, limit_s = ([10_000, 100_000], 120.0) if asked.quick else (asked.n, asked.limit_s)
-    wanted = [c for c in CHOOSERS if not asked.choosers or c[0] in asked.choosers]
+    args = parse_arguments()
+    sizes, limit_s = ([10_000, 100_000], 120.0) if args.quick else (args.n, args.limit_s)
+    wanted = [c for c in CHOOSERS if not args.choosers or c[0] in args.choosers]
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; at most {limit_s:g} s each")
     runs: list[Run] = []
     with tempfile.TemporaryDirectory() as scratch:
-        folder = asked.peer_venvs or Path(scratch)
+        folder = args.peer_venvs or Path(scratch)
         pythons = {
-            peer: peer_python(peer, folder / peer)
+            peer: find_peer_python(peer, folder / peer)
             for peer in PEERS
             if any(c[0] == peer for c in wanted)
         }
         for n in sizes:
-            budget = asked.budget or n // SHARE
+            budget = args.budget or n // SHARE
             pool = make_pool(Path(scratch), n)
             for chooser, alpha, rule in wanted:
                 python = pythons.get(chooser, Path(sys.executable))
                 if python is None:
                     runs.append(Run(n, rule, chooser, "does not install"))
                     continue
-                said, told, picks = choose(python, chooser, alpha, Path(scratch), budget, limit_s)
-                figures = {} if said else worth(*pool, picks, alpha)
-                runs.append(Run(n, rule, chooser, said, **told, **figures))
-                print(f"{n} {rule} {chooser}: {said or told}", file=sys.stderr)
-    print_runs(runs, asked.budget)
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
+                output, line, picks = choose(python, chooser, alpha, Path(scratch), budget, limit_s)
+                figures = {} if output else evaluate_worth(*pool, picks, alpha)
+                runs.append(Run(n, rule, chooser, output, **line, **figures))
+                print(f"{n} {rule} {chooser}: {output or line}", file=sys.stderr)
+    print_runs(runs, args.budget)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
 
 
 if __name__ == "__main__":

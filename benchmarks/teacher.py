@@ -51,7 +51,7 @@ class Setting:
     whole_seconds: bool = False
     side_by_side: bool = False
 
-    def possible(self, since: float, until: float) -> float:
+    def is_possible(self, since: float, until: float) -> float:
         """The most calls that can be answered between two moments: the integral of min(R, C/L)."""
         mean_s = self.latency_s * math.exp(self.spread**2 / 2)
         widest = self.concurrency / mean_s
@@ -64,7 +64,7 @@ class Setting:
 
     @property
     def n(self) -> int:
-        return round(self.possible(0, self.seconds))
+        return round(self.is_possible(0, self.seconds))
 
 
 SETTINGS = (
@@ -91,9 +91,9 @@ class Run:
     client: str
     per_s: float
     share: float
-    n_asked: int
+    n_requested: int
     n_came: int
-    n_throttled: int
+    n_rate_limited: int
     n_missing: int  # questions without an answer in the client's result
 
 
@@ -117,20 +117,24 @@ class Teacher:
     """A teacher process for one run."""
 
     def __init__(self, setting: Setting) -> None:
-        asked = json.dumps(asdict(setting))
-        command = [sys.executable, str(HERE / "peers" / "timed_server.py"), asked]
+        args = json.dumps(asdict(setting))
+        command = [sys.executable, str(HERE / "peers" / "timed_server.py"), args]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=build_environment(),
         )
         self.base_url = self._process.stdout.readline().strip()
 
     def notes(self) -> list[tuple[float, float, int, int]]:
         """(came, done, status, question) of every call, after which the teacher is gone."""
-        said, _ = self._process.communicate("\n")
-        return sorted(tuple(note) for note in json.loads(said))
+        output, _ = self._process.communicate("\n")
+        return sorted(tuple(note) for note in json.loads(output))
 
 
-def environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """No proxy stands between this machine and itself; one thread each."""
     source = str(HERE.parent / "src")
     return dict(os.environ, PYTHONPATH=source, NO_PROXY="127.0.0.1", OMP_NUM_THREADS="1")
@@ -149,8 +153,8 @@ def start(
     }
     python = peer / "bin" / "python" if client == "curator" else sys.executable
     command = [str(python), str(HERE / "peers" / f"with_{client}.py"), json.dumps(job)]
-    with (Path(folder) / "said.txt").open("a") as said:
-        return subprocess.Popen(command, stdout=said, stderr=said, env=environment())
+    with (Path(folder) / "said.txt").open("a") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, env=build_environment())
 
 
 def finish(process: subprocess.Popen, folder: str, timeout_s: float | None) -> set[int]:
@@ -182,10 +186,10 @@ def measure(client: str, setting: Setting, peer: Path) -> Run:
         setting=setting.name,
         client=client,
         per_s=n / (until - setting.ramp_s),
-        share=n / setting.possible(setting.ramp_s, until),
-        n_asked=setting.n,
+        share=n / setting.is_possible(setting.ramp_s, until),
+        n_requested=setting.n,
         n_came=len(notes),
-        n_throttled=sum(status == 429 for _, _, status, _ in notes),
+        n_rate_limited=sum(status == 429 for _, _, status, _ in notes),
         n_missing=setting.n - len(result),
     )
 
@@ -218,7 +222,7 @@ def kill(client: str, peer: Path) -> Kill:
     )
 
 
-def peer_venv(folder: Path | None) -> Path | None:
+def find_peer_venv(folder: Path | None) -> Path | None:
     """The peer's virtual environment, made where it is not there; None where it cannot be had."""
     folder = folder or PEER_VENV
     if not (folder / "bin" / "python").exists():
@@ -235,7 +239,7 @@ def peer_venv(folder: Path | None) -> Path | None:
     return folder
 
 
-def durable_write_ms() -> float:
+def measure_durable_write_ms() -> float:
     """How long this disk takes to make a page durable. Only bridgekd waits for that."""
     times = []
     with tempfile.TemporaryFile() as file:
@@ -248,13 +252,13 @@ def durable_write_ms() -> float:
     return 1000 * statistics.median(times)
 
 
-def spread(values: list[float], form: str) -> str:
+def describe_spread(values: list[float], form: str) -> str:
     middle, low, high = statistics.median(values), min(values), max(values)
     return f"{middle:{form}} ({low:{form}}-{high:{form}})"
 
 
 def print_runs(runs: list[Run]) -> None:
-    names = ("n_asked", "n_came", "n_throttled", "n_missing")
+    names = ("n_requested", "n_came", "n_rate_limited", "n_missing")
     print("\n| teacher | client | calls/s | share of the bound | to bridgekd | ", end="")
     print("asked | came | 429 | missing |")
     print("|---" * 9 + "|")
@@ -268,8 +272,8 @@ def print_runs(runs: list[Run]) -> None:
             found = [run for run in here if run.client == client]
             ratio = per_s / middle.get("bridgekd", math.nan)
             cells = [
-                spread([run.per_s for run in found], ".1f"),
-                spread([run.share for run in found], ".3f"),
+                describe_spread([run.per_s for run in found], ".1f"),
+                describe_spread([run.share for run in found], ".3f"),
                 f"{ratio:.2f}",
                 *(
                     f"{statistics.median(getattr(run, name) for run in found):.0f}"
@@ -287,11 +291,13 @@ def print_kills(kills: list[Kill]) -> None:
     for client in CLIENTS:
         found = [kill for kill in kills if kill.client == client]
         if found:
-            cells = [spread([getattr(kill, name) for kill in found], ".0f") for name in names]
+            cells = [
+                describe_spread([getattr(kill, name) for kill in found], ".0f") for name in names
+            ]
             print(f"| {client} | {' | '.join(cells)} |")
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="once, and three settings only")
     parser.add_argument("--repeats", type=int, default=3)
@@ -302,14 +308,14 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    asked = arguments()
-    peer = peer_venv(asked.peer_venv) if "curator" in asked.clients else None
-    clients = [name for name in asked.clients if name != "curator" or peer]
-    settings, repeats = SETTINGS, asked.repeats
-    if asked.quick:
+    args = parse_arguments()
+    peer = find_peer_venv(args.peer_venv) if "curator" in args.clients else None
+    clients = [name for name in args.clients if name != "curator" or peer]
+    settings, repeats = SETTINGS, args.repeats
+    if args.quick:
         settings, repeats = SETTINGS[1:5:3] + SETTINGS[2:3], 1
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-    print(f"{load}, {durable_write_ms():.1f} ms a durable write")
+    print(f"{load}, {measure_durable_write_ms():.1f} ms a durable write")
     runs, kills = [], []
     began = time.monotonic()
     for turn in range(repeats):
@@ -321,9 +327,9 @@ def main() -> None:
         print(f"{turn + 1} of {repeats} after {time.monotonic() - began:.0f} s", file=sys.stderr)
     print_runs(runs)
     print_kills(kills)
-    if asked.json:
+    if args.json:
         found = {"runs": [asdict(run) for run in runs], "kills": [asdict(each) for each in kills]}
-        asked.json.write_text(json.dumps(found, indent=1))
+        args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scoring import big_llama
+from scoring import make_big_llama
 
 import bridgekd
 from bridgekd import lm
@@ -66,7 +66,7 @@ class Run:
     losses: tuple[float, ...]
 
 
-def ways(
+def build_ways(
     batch_size: int, rows_per_pack: float, *, is_pretrained: bool
 ) -> dict[str, dict[str, Any]]:
     """How SFTTrainer is told to train: as it comes, and better informed."""
@@ -96,17 +96,17 @@ def sandbox(
     """A model of the sandbox, or a pretrained one, and rationales of the sandbox's teacher."""
     rows = []
     for example in generate_examples(n_updates * batch_size, seed=SEED):
-        told, _ = generate_rationale(example.question, SEED)
-        spans = build_cot_target(told, format_answer(example), 1.0)
+        report_line, _ = generate_rationale(example.question, SEED)
+        spans = build_cot_target(report_line, format_answer(example), 1.0)
         rows.append(TrainingSequence(example.id, render_cot_prompt(example), spans))
     return Setting(model.name, model, rows, batch_size, n_updates, learning_rate, lora)
 
 
-def llama(folder: Path, n_updates: int, batch_size: int) -> Setting:
+def make_llama(folder: Path, n_updates: int, batch_size: int) -> Setting:
     """A Llama of 0.1 G random parameters, 32,000 words, and rows of random words with the lengths
     of grade-school problems: prompts lognormal around 70 words, targets around 110.
     """
-    big_llama(folder, width=768, n_layers=12)
+    make_big_llama(folder, width=768, n_layers=12)
     rng = np.random.default_rng(SEED)
 
     def text(median: float, sigma: float) -> str:
@@ -150,17 +150,17 @@ def train(s: Setting, way: str, python: str, folder: Path, threads: int) -> Run 
         return None
     if found.returncode:
         raise SystemExit(f"{way}: {found.stderr[-2000:]}")
-    told = json.loads((folder / "found.json").read_text())
-    wall, cpu = (told[clock][-1] - told[clock][0] for clock in ("wall", "cpu"))
-    tokens, losses = sum(told["tokens"][1:]), tuple(told["losses"])
-    return Run(s.name, way, tokens, wall, cpu, told["peak_mib"], losses)
+    report_line = json.loads((folder / "found.json").read_text())
+    wall, cpu = (report_line[clock][-1] - report_line[clock][0] for clock in ("wall", "cpu"))
+    tokens, losses = sum(report_line["tokens"][1:]), tuple(report_line["losses"])
+    return Run(s.name, way, tokens, wall, cpu, report_line["peak_mib"], losses)
 
 
 def list_ways(s: Setting, rows_per_pack: float = 1) -> dict[str, dict[str, Any]]:
-    return ways(s.batch_size, rows_per_pack, is_pretrained=s.model.parent != MODELS)
+    return build_ways(s.batch_size, rows_per_pack, is_pretrained=s.model.parent != MODELS)
 
 
-def peer_python(folder: Path) -> str:
+def find_peer_python(folder: Path) -> str:
     """The interpreter of a virtual environment with TRL and this package's torch."""
     python = folder / "bin" / "python"
     if not python.exists():
@@ -208,7 +208,7 @@ def settings(names: Sequence[str], folder: Path, *, quick: bool, lora: bool) -> 
     known = {
         "student": lambda: sandbox(MODELS / "student", n, 64, 4e-3),
         "assistant-middle": lambda: sandbox(MODELS / "assistant-middle", n, 16, 1e-3),
-        "llama": lambda: llama(folder, 3 if quick else 6, 16),
+        "llama": lambda: make_llama(folder, 3 if quick else 6, 16),
     }
     return [
         known[name]() if name in known
@@ -231,30 +231,30 @@ def main() -> None:
     parser.add_argument("--lora", action="store_true", help="adapters of pretrained models")
     parser.add_argument("--ways", nargs="+", help="patterns of the ways to run")
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    print(f"{asked.threads} threads, load {os.getloadavg()[0]:.1f}", flush=True)
+    args = parser.parse_args()
+    print(f"{args.threads} threads, load {os.getloadavg()[0]:.1f}", flush=True)
     runs: list[Run] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        peer = peer_python(asked.peer_venv or folder / "trl")
-        found = settings(asked.models, folder / "llama", quick=asked.quick, lora=asked.lora)
+        peer = find_peer_python(args.peer_venv or folder / "trl")
+        found = settings(args.models, folder / "llama", quick=args.quick, lora=args.lora)
         for setting in found:
             mine = ["bridgekd"]
             if setting.model.parent != MODELS and not setting.lora:
                 mine.append("bridgekd, bfloat16")
             kinds = [
                 way for way in (*mine, *list_ways(setting))
-                if not asked.ways or any(re.search(part, way) for part in asked.ways)
+                if not args.ways or any(re.search(part, way) for part in args.ways)
             ]  # fmt: skip
-            for _ in range(asked.repeats or (1 if asked.quick else 3)):
+            for _ in range(args.repeats or (1 if args.quick else 3)):
                 for way in kinds:
                     python = sys.executable if way.startswith("bridgekd") else peer
-                    run = train(setting, way, python, folder, asked.threads)
+                    run = train(setting, way, python, folder, args.threads)
                     runs += [run] if run else []
                     print(run, file=sys.stderr, flush=True)
     print(table(runs))
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(run) for run in runs], indent=1))
 
 
 if __name__ == "__main__":

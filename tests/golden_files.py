@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bridgekd.report.page import render_report
+from bridgekd.stats.answer_metrics import AnswerTraits
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats, compute_metrics
@@ -17,9 +18,14 @@ def a_result(arm, every, seed=0, ids=IDS, **fields):
     is_correct = {id: (k + 5 * seed) % every > 0 for k, id in enumerate(ids)}
     words = {id: 10 + k % 7 + seed for k, id in enumerate(ids)}
     wrong = {id: (k % 4) / 4 for k, id in enumerate(ids)}
+    traits = {
+        id: AnswerTraits(30 + k % 5, k % 8 == seed, k % 6 > 0, k % 12 == 5)
+        for k, id in enumerate(ids)
+    }
     amounts = {"n_queries": 0, "spend_usd": 0.0, "seconds": 8.5} | fields
     budget = amounts.pop("budget", "")
-    return ArmResult(arm, seed, budget, is_correct, words, wrong, title=arm.capitalize(), **amounts)
+    amounts |= {"title": arm.capitalize(), "answers": traits}
+    return ArmResult(arm, seed, budget, is_correct, words, wrong, **amounts)
 
 
 def make_metrics():

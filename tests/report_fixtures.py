@@ -16,6 +16,7 @@ from bridgekd.report.report_data import (
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.metrics import (
+    AnswerMetrics,
     ArmMetrics,
     GroupAccuracy,
     MeanEstimate,
@@ -51,7 +52,13 @@ def make_arm(name, accuracy, low, high, **changes):
         "interval": "Wilson", "n_test": 600, "n_seeds": 1, "n_correct": 300, "n_queries": 200,
         "spend_usd": 0.25, "seconds": 61.0, "by_domain": {"clinic": group, "statute": group},
         "by_steps": {}, "rationale_words": MeanEstimate(mean=40, ci95=(38, 42)),
-        "wrong_steps": None, "training_set": None, "by_seed": (), "gain": None,
+        "answers": AnswerMetrics(
+            tokens=MeanEstimate(mean=57.5, ci95=(54.3, 60.7)),
+            cut_off=MeanEstimate(mean=0.02, ci95=(0.01, 0.035)),
+            without_answer=MeanEstimate(mean=0.05, ci95=(0.035, 0.071)),
+            repetitive=MeanEstimate(mean=0, ci95=(0, 0.006)),
+        ),
+        "samples": None, "wrong_steps": None, "training_set": None, "by_seed": (), "gain": None,
         "gap_recovered": None,
     }  # fmt: skip
     return ArmMetrics(**(fields | changes))
@@ -116,7 +123,7 @@ def make_report_data(arms=None, **changes):
                               "Who is | where?", HOSTILE, "wrong: b"),
         ),
         "calibrations": (("Rationales", Calibration(60, 0.1, None, ())),),
-        "cut_off": (("Answers to the test questions, Bridge",
+        "cut_off": (("The assistant's own rationales, Bridge",
                      GenerationSpeed(150, 9000, 14400, 60.0, 240.0, n_cut_off=149)),),
     } | changes  # fmt: skip
     return ReportData(**fields)

@@ -11,12 +11,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from claims import plots
 from claims.experiments import BUDGETS, CHOOSING, CLAIMS, EXPERIMENTS, STUDENTS
-from claims.jobs import PHASES, SHIFTS, Job, seeded
+from claims.jobs import PHASES, SHIFTS, Job, repeat_for_seeds
 from claims.results import Line
-from claims.summary import NO, OPEN, YES, summary
-from claims.tables import table
+from claims.summary import NO, OPEN, YES, summarize_claims
+from claims.tables import format_experiment
 from generated_section import replace_section
-from reproduce import mark_of
+from reproduce import find_mark
 
 from bridgekd.comparison import build_arms, parse_comparison
 from bridgekd.io.artifact_store import PlanStore
@@ -68,9 +68,7 @@ def test_every_row_has_a_job_that_can_be_carried_out_and_a_reference_that_stands
 def test_every_phase_plans_the_answers_of_its_models(method, tmp_path):
     recipe = export_world(tmp_path, n_pool=20, n_validation=5, n_test=5, n_instructions=5)
     for domain in SHIFTS:
-        (tmp_path / f"elsewhere-{domain}.jsonl").write_bytes(
-            (tmp_path / "train.jsonl").read_bytes()
-        )
+        (tmp_path / f"shifted-{domain}.jsonl").write_bytes((tmp_path / "train.jsonl").read_bytes())
     loaded = load_recipe(recipe)
     run = Run(loaded, tmp_path, PlanStore(tmp_path / "runs"), build_run_context(loaded, tmp_path))
     arms = PHASES[method](run)
@@ -88,7 +86,9 @@ def test_every_student_of_an_experiment_is_planned_under_its_name(name, tmp_path
 
 
 def test_the_claims_train_no_more_students_than_fit_five_hours():
-    jobs = {job for name in CLAIMS for job in seeded(EXPERIMENTS[name].jobs, range(SEEDS))}
+    jobs = {
+        job for name in CLAIMS for job in repeat_for_seeds(EXPERIMENTS[name].jobs, range(SEEDS))
+    }
     n_students = sum(
         2 if job.method == "ta_in_the_loop" else 1
         for job in jobs
@@ -99,13 +99,15 @@ def test_the_claims_train_no_more_students_than_fit_five_hours():
 
 
 def test_the_teacher_is_measured_once_and_no_job_is_done_twice():
-    jobs = seeded([Job("teacher"), Job("direct"), Job("direct")], range(SEEDS))
+    jobs = repeat_for_seeds([Job("teacher"), Job("direct"), Job("direct")], range(SEEDS))
     assert [job.method for job in jobs] == ["teacher"] + ["direct"] * SEEDS
     assert {job.seed for job in jobs[1:]} == set(range(SEEDS))
 
 
-def test_a_planted_gain_is_told_with_its_size_and_holds():
-    told = summary({"methods": arms(bridge=0.6, direct=0.4, direct_full=0.6, teacher=0.9, **EVEN)})
+def test_a_planted_gain_is_described_with_its_size_and_holds():
+    told = summarize_claims(
+        {"methods": arms(bridge=0.6, direct=0.4, direct_full=0.6, teacher=0.9, **EVEN)}
+    )
     relative, gap, full, *ablations = told
     for claim, truth in ((relative, 50), (gap, 40)):
         _, low, high = (float(n) for n in re.findall(r"[+-][\d.]+", claim.here))
@@ -114,8 +116,10 @@ def test_a_planted_gain_is_told_with_its_size_and_holds():
     assert {c.holds for c in ablations} == {YES}
 
 
-def test_a_planted_loss_is_told_as_one():
-    told = summary({"methods": arms(bridge=0.3, direct=0.4, direct_full=0.6, teacher=0.9, **EVEN)})
+def test_a_planted_loss_is_described_as_one():
+    told = summarize_claims(
+        {"methods": arms(bridge=0.3, direct=0.4, direct_full=0.6, teacher=0.9, **EVEN)}
+    )
     assert {c.holds for c in told} == {NO}
 
 
@@ -135,36 +139,38 @@ def test_the_queries_saved_are_read_off_where_direct_is_shown_below(other, accur
     scaling = {f"direct {s}": line(f"direct {s}", reached[s]) for s in shares}
     scaling["bridge 5%"] = line("bridge 5%", 0.6)
     methods = arms(bridge=0.6, direct=0.3, direct_full=reached["100%"], teacher=0.9, **EVEN)
-    (claim,) = [c for c in summary({"methods": methods, "scaling": scaling}) if "saved" in c.claim]
+    (claim,) = [
+        c for c in summarize_claims({"methods": methods, "scaling": scaling}) if "saved" in c.claim
+    ]
     assert said in claim.here and claim.holds == holds
 
 
 def test_a_table_leaves_out_columns_that_nothing_fills():
-    text = table(EXPERIMENTS["filters"], {"all": line("all", 0.5)})
+    text = format_experiment(EXPERIMENTS["filters"], {"all": line("all", 0.5)})
     assert "| all | 5" in text and "wrong steps" not in text and "picks" not in text
 
 
 def test_a_part_of_a_section_is_not_written_over_the_whole():
-    assert mark_of(CLAIMS, 0) == "claims" and mark_of(CHOOSING, 0) == "choosing"
-    assert mark_of(["later_seeds"], 5) == "later_seeds"
+    assert find_mark(CLAIMS, 0) == "claims" and find_mark(CHOOSING, 0) == "choosing"
+    assert find_mark(["later_seeds"], 5) == "later_seeds"
     for names, first in ((["later_seeds"], 0), (CLAIMS, 5)):
         with pytest.raises(SystemExit, match="first-seed"):
-            mark_of(names, first)
+            find_mark(names, first)
     for names in (["shift"], [*CLAIMS, "loop"], ["loop"]):
         with pytest.raises(SystemExit, match="name all experiments"):
-            mark_of(names, 0)
+            find_mark(names, 0)
 
 
 def test_the_pictures_hold_every_arm_and_are_the_same_bytes_again(tmp_path):
     methods = arms(bridge=0.6, direct=0.4)
     scaled = {f"{m} {s}": line(m, 0.5) for m in ("bridge", "direct") for s in BUDGETS}
     for name in ("one", "other"):
-        plots.arms(methods, tmp_path / name / "arms.svg")
-        plots.scaling(scaled, tmp_path / name / "scaling.svg")
+        plots.plot_arms(methods, tmp_path / name / "arms.svg")
+        plots.plot_scaling(scaled, tmp_path / name / "scaling.svg")
     for picture in ("arms.svg", "scaling.svg"):
-        drawn = (tmp_path / "one" / picture).read_bytes()
-        assert drawn == (tmp_path / "other" / picture).read_bytes()
-        assert b"<svg" in drawn and len(drawn) > 5000
+        draw_plots = (tmp_path / "one" / picture).read_bytes()
+        assert draw_plots == (tmp_path / "other" / picture).read_bytes()
+        assert b"<svg" in draw_plots and len(draw_plots) > 5000
 
 
 def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path):

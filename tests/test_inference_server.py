@@ -15,7 +15,7 @@ from bridgekd.inference_server import generate, logprobs
 from bridgekd.inference_server.open_server import get_served_name, open_server
 from bridgekd.io.sources import resolve_model
 from bridgekd.recipe import AssistantServerOptions
-from bridgekd.records import Example, Message
+from bridgekd.records import Example, Message, TargetSpan, TrainingSequence
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.throughput import Throughput
 from fake_inference_server import serving_model
@@ -100,17 +100,36 @@ def test_confidence_is_that_of_the_model_in_process(server, local, measure):
     assert there[1] == 0 and there[0] != there[2]
 
 
+def test_log_probabilities_of_targets_are_those_of_the_model_in_process(server, local):
+    spans = (TargetSpan("Bob gives it .\n"), TargetSpan("Answer: Ann"))
+    prompts = ((Message("user", "Who has it?"),), (Message("user", "It is with Ann. Who?"),))
+    rows = [TrainingSequence(str(i), prompt, spans) for i, prompt in enumerate(prompts)]
+    here = lm.score_targets(local, rows, batch_size=4)
+    there = logprobs.score_targets(server[0], rows, batch_size=4)
+    for ours, theirs in zip(here, there, strict=True):
+        assert theirs.logprobs == pytest.approx(ours.logprobs, abs=1e-4)
+        assert replace(theirs, logprobs=ours.logprobs) == ours
+
+
 def test_entropy_of_a_free_answer_is_refused(server):
     with pytest.raises(InputError, match="example c, which has no choices, needs"):
         logprobs.score_examples(server[0], OPEN, measure=MEASURES.get("entropy"), batch_size=4)
 
 
 def test_texts_that_were_cut_off_are_counted(server):
-    speed, ended = Throughput(), Throughput()
-    texts = generate.generate_texts(server[0], PROMPTS, throughput=speed, **SIZE)
-    longer = generate.generate_texts(server[0], PROMPTS, max_new_tokens=24, batch_size=2)
-    assert speed.n_cut_off == sum(a != b for a, b in zip(texts, longer, strict=True)) > 0
-    generate.generate_texts(server[0], PROMPTS, until=re.compile("."), throughput=ended, **SIZE)
+    speed, ended, lengths, there = Throughput(), Throughput(), {}, server[0]
+
+    def keep(rows, _, of_rows):
+        lengths.update(zip(rows, of_rows, strict=True))
+
+    texts = generate.generate_texts(there, PROMPTS, throughput=speed, on_batch=keep, **SIZE)
+    longer = generate.generate_texts(there, PROMPTS, max_new_tokens=24, batch_size=2)
+    is_cut_off = [a != b for a, b in zip(texts, longer, strict=True)]
+    assert speed.n_cut_off == sum(is_cut_off) > 0
+    assert [lengths[i].is_cut_off for i in range(len(PROMPTS))] == is_cut_off
+    ids = there.tokenizer.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    assert [lengths[i].n_tokens for i in range(len(PROMPTS))] == [len(row) for row in ids]
+    generate.generate_texts(there, PROMPTS, until=re.compile("."), throughput=ended, **SIZE)
     assert ended.n_cut_off == 0
 
 
@@ -158,7 +177,7 @@ def test_finished_rows_are_passed_on_and_known_rows_are_not_requested(server):
     there, http = server
     received = {}
 
-    def keep(rows, texts):
+    def keep(rows, texts, _):
         assert len(rows) <= 2
         received.update(zip(rows, texts, strict=True))
 
@@ -180,7 +199,7 @@ def test_a_server_that_dies_is_one_sentence_and_its_rows_are_kept(folder, tmp_pa
         ),
     ):
         generate.generate_texts(
-            server, PROMPTS, on_batch=lambda rows, texts: received.extend(rows), **SIZE
+            server, PROMPTS, on_batch=lambda rows, texts, _: received.extend(rows), **SIZE
         )
     assert received == [0, 1, 2]
 

@@ -47,6 +47,7 @@ class Batch:
 
     positions: torch.Tensor
     forward_arguments: dict
+    targets: torch.Tensor
 
 
 def gradients(model, loss):
@@ -73,7 +74,8 @@ def compute_in_chunks(model, objective, options, reference, max_logits):
     read = None
     if reference is not None:
         other = ReferenceModel(LocalModel(reference, tokenizer, "cpu"), (), N_TOKENS)
-        read = other.read_tokens(Batch(POSITIONS, arguments))
+        batch = Batch(POSITIONS, arguments, BATCH["targets"])
+        read, _ = other.read_tokens(batch, batch)
     sizes = []
 
     def compute_loss(logits, chunk):

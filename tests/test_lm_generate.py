@@ -171,7 +171,7 @@ def test_batches_are_reported_as_they_finish(local):
         batch_size=4,
         progress=lambda *step: steps.append(step),
         label="write",
-        on_batch=lambda rows, batch: finished.update(zip(rows, batch, strict=True)),
+        on_batch=lambda rows, batch, _: finished.update(zip(rows, batch, strict=True)),
     )
     assert [finished[i] for i in range(len(prompts))] == texts
     assert steps == [("write", n, 18) for n in (0, 4, 8, 12, 16, 18)]
@@ -203,7 +203,7 @@ def test_known_batches_are_not_generated_again(tmp_path):
     def write(**known):
         return lm.generate_texts(
             local, prompts, max_new_tokens=6, batch_size=16,
-            on_batch=lambda rows, texts: batches.append((rows, texts)), **known,
+            on_batch=lambda rows, texts, _: batches.append((rows, texts)), **known,
         )  # fmt: skip
 
     whole = write()

@@ -8,6 +8,7 @@ import torch
 
 from bridgekd.lm.divergence import DivergenceOptions, keep_top_tokens
 from bridgekd.lm.objectives import OBJECTIVES, TokenBatch
+from bridgekd.lm.objectives.alm import compare_likelihoods
 from bridgekd.lm.objectives.interpolated_kl import (
     InterpolatedKLOptions,
     advance_schedule,
@@ -31,6 +32,7 @@ VALUES = [
     ("jsd", {"beta": 0.5, "temperature": 2}, 0.028069392),
     ("jsd", {"beta": 0.5, "top_k": 2}, 0.091007612),
     ("skew_forward", {}, 0.327142050),
+    ("adaptive_skew", {}, 0.327142050),
     ("skew_reverse", {}, 0.329634032),
     ("total_variation", {}, 0.280405529),
     ("adaptive_kl", {}, 0.448199487),
@@ -213,6 +215,95 @@ def test_relative_jsd_has_slope_1():
     gradient = compute_gradient("jsd", STUDENT, STUDENT + 0.01 * REFERENCE, relative=True)
     unit = compute_gradient("forward_kl", STUDENT, STUDENT + 0.01 * REFERENCE)
     torch.testing.assert_close(gradient, unit, atol=2e-5, rtol=2e-2)
+
+
+# Three segments with the log-probabilities R and S. From the published code (tokenkit, without its
+# constant of 1e-6) and a float64 loop; minus the value at agreement, times tau, and the limit are
+# ours.
+SEGMENTS_R = torch.tensor([-0.1, -1.0, -3.0])
+SEGMENTS_S = torch.tensor([-0.2, -1.0, -1.0])
+
+
+def test_alm_equals_the_reference_values():
+    found = compare_likelihoods(SEGMENTS_S, SEGMENTS_R, 100.0).tolist()
+    assert found == pytest.approx([0.030669940, 0, 1.276542983], abs=1e-5)
+    limit = compare_likelihoods(SEGMENTS_S.double(), SEGMENTS_R.double(), 1e6).tolist()
+    assert limit == pytest.approx([0.030685282, 0, 1.295836866], abs=1e-5)
+    published = [0.343483458, 0.657817430, 0.485626123]
+    for log_p, log_q, value in zip(SEGMENTS_R, SEGMENTS_S, published, strict=True):
+        a, b = math.exp(log_p), math.exp(log_q)
+        at_agreement = -a * math.log(a) - (1 - a) * math.log(1 - a)
+        assert -a * math.log(b) - (1 - a) * math.log(1 - b) == pytest.approx(value, abs=1e-8)
+        ours = float(compare_likelihoods(log_q, log_p, 1.0))
+        assert ours == pytest.approx(value - at_agreement, abs=1e-6)
+
+
+def test_alm_sums_the_tokens_of_a_segment():
+    """The log-probability of a segment is that of its tokens, and so is its weight."""
+    logits, weights = draw(3), torch.tensor([1.0, 1, 1, 2, 2, 2])
+    batch = make_batch(
+        logits, None, weights=weights, segment_ids=torch.tensor([4, 4, 7, 8, 8, 8]),
+        reference_logprobs=torch.tensor([-2.0, -2, -0.5, -9, -9, -9]),
+    )  # fmt: skip
+    log_q = logits.double().log_softmax(-1).gather(-1, batch.targets[:, None])[:, 0].tolist()
+    segments = [(2, sum(log_q[:2]), -2.0), (1, log_q[2], -0.5), (6, sum(log_q[3:]), -9.0)]
+    expected = 0.0
+    for weight, ours, theirs in segments:
+        a, b = math.exp(theirs / 100), math.exp(ours / 100)
+        value = a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b))
+        expected += weight * 100 * value
+    assert float(compute("alm", batch)) == pytest.approx(expected, rel=1e-4)
+    mixed = float(compute("alm", batch, weight=0.25))
+    assert mixed == pytest.approx(0.25 * expected + 0.75 * float(compute_nll(batch)), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["agree", "certain", "impossible"])
+def test_alm_is_finite_at_extremes_and_0_at_agreement(name):
+    logits = draw(4)
+    if name != "agree":
+        logits[:, 0] = 1e4
+    logits.requires_grad_()
+    log_q = logits.detach().log_softmax(-1)[torch.arange(6), torch.arange(6) % 5]
+    known = {"agree": log_q, "certain": torch.full((6,), -0.7), "impossible": torch.zeros(6)}
+    batch = make_batch(logits, None, reference_logprobs=known[name])
+    loss = compute("alm", batch)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(gradient).all() and float(loss.detach()) >= -1e-6
+    if name == "agree":
+        assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
+        assert float(gradient.abs().max()) < 1e-5
+
+
+def test_uld_equals_the_reference_value():
+    """From the published code (llm-recipes), confirmed by a float64 loop."""
+    batch = make_batch(STUDENT, REFERENCE)
+    assert float(compute("uld", batch, weight=1)) / 3 == pytest.approx(0.189631097, abs=2e-7)
+    mixed = 0.6 * 3 * 0.189631097 + 0.4 * float(compute_nll(batch))
+    assert float(compute("uld", batch)) == pytest.approx(mixed, abs=2e-6)
+
+
+def test_uld_knows_no_order_of_tokens_and_pads_the_smaller_vocabulary():
+    student, reference = draw(1, width=7), draw(2, width=5)
+    batch = make_batch(student, reference)
+    expected = 0.0
+    for q, p in zip(student.double().softmax(-1), reference.double().softmax(-1), strict=True):
+        pairs = zip(sorted(q.tolist())[::-1], [*sorted(p.tolist())[::-1], 0, 0], strict=True)
+        expected += sum(abs(x - y) for x, y in pairs)
+    assert float(compute("uld", batch, weight=1)) == pytest.approx(expected, rel=1e-5)
+    shuffled = student[:, torch.randperm(7)]
+    assert float(compute("uld", make_batch(shuffled, student), weight=1)) < 1e-5
+
+
+def test_uld_compares_the_first_token_of_each_segment():
+    student, reference = draw(1), draw(2)
+    batch = make_batch(
+        student, reference, segment_ids=torch.tensor([0, 0, 1, 2, 2, 3]),
+        reference_mask=torch.tensor([1.0, 1, 1, 1, 1, 0]),
+    )  # fmt: skip
+    first = torch.tensor([0, 2, 3])
+    alone = make_batch(student[first], reference[first], weights=torch.tensor([2.0, 1, 2]))
+    found, expected = (float(compute("uld", b, weight=1)) for b in (batch, alone))
+    assert found == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0, 1])

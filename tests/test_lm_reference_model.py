@@ -94,7 +94,7 @@ def test_reference_model_reads_its_own_prompt(models, tmp_path):
     assert [row.ids[: row.n_prompt] for row in converted] == [r.ids[: r.n_prompt] for r in own]
     assert [row.ids[row.n_prompt :] for row in converted] == [r.ids[r.n_prompt :] for r in rows]
     batch = pad_batch(converted, 0, "cpu")
-    found = reference.read_tokens(batch)(slice(None))
+    found = reference.read_tokens(batch, batch)[0](slice(None))
     expected = [
         reference.local.model(input_ids=torch.tensor([row.ids])).logits[0, row.n_prompt - 1 : -1]
         for row in converted

@@ -136,8 +136,8 @@ def test_a_reference_with_the_same_weights_gives_no_gradient(base, tmp_path, nam
 
 
 def test_a_model_that_never_ends_a_text_is_one_sentence(local, tmp_path):
-    sampler = build_sampler(local, tmp_path, max_new_tokens=1, batch_size=16)
-    with pytest.raises(InputError, match=r"The last 64 .* are all empty or cut off at 1 tokens"):
+    sampler = build_sampler(local, tmp_path, max_new_tokens=1, batch_size=64)
+    with pytest.raises(InputError, match=r"The last 256 .* are all empty or cut off at 1 tokens"):
         prepare_all(sampler, Rollouts(1.0))
     prepare_all(sampler, Rollouts(0.9))  # the other targets teach it to end
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bridgekd.io.metrics_file import read_metrics, write_metrics
+from bridgekd.stats.answer_metrics import AnswerTraits, summarize_answers
 from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.compute_metrics import (
     ArmResult,
@@ -17,6 +18,7 @@ from bridgekd.stats.compute_metrics import (
 )
 from bridgekd.stats.intervals import wilson_interval
 from bridgekd.stats.metrics import Metrics
+from bridgekd.stats.repetition import is_repetitive
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "metrics.schema.json"
 N_TEST = 200
@@ -158,6 +160,32 @@ def test_accuracy_by_steps_ignores_questions_without_count():
         "2": 25, "3 to 5": 25
     }  # fmt: skip
     assert sum(metrics.n_test for metrics in row.by_domain.values()) == N_TEST
+
+
+def test_answer_figures_are_shares_of_questions():
+    first = {
+        "a": AnswerTraits(10),
+        "b": AnswerTraits(30, is_cut_off=True, has_answer=False),
+        "c": AnswerTraits(30, is_cut_off=True, has_answer=False, is_repetitive=True),
+        "d": AnswerTraits(10, has_answer=False),
+    }
+    figures = summarize_answers([first], list("abcd"))
+    assert (figures.tokens.mean, figures.cut_off.mean) == (20, 0.5)
+    assert (figures.without_answer.mean, figures.repetitive.mean) == (0.75, 0.25)
+    assert figures.repetitive.ci95 == wilson_interval(1, 4)
+    second = dict.fromkeys("abcd", AnswerTraits(40))
+    assert summarize_answers([first, second], list("abcd")).tokens.mean == 30
+    assert summarize_answers([first, second], ["c"]).repetitive.mean == 0.5
+    assert summarize_answers([first, {}], ["c"]) is None
+
+
+def test_text_that_loops_is_repetitive_and_a_list_is_not():
+    steps = "".join(f"Step {k}: {k} + {k + 3} = {2 * k + 3}. " for k in range(60))
+    assert not is_repetitive(steps) and not is_repetitive("") and not is_repetitive("a" * 9)
+    start = "Ann has 3 boxes with 4 pens in each of them, so we multiply. "
+    assert is_repetitive(start + "7 " * 300)
+    assert is_repetitive(start + "So she has 12 pens, and each of them is in a box. " * 20)
+    assert is_repetitive(start + "1" * 400) and is_repetitive("因为三加四等于七，" * 30)
 
 
 def test_metrics_file_round_trip(tmp_path):

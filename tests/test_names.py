@@ -52,7 +52,9 @@ GERUNDS = {
     "grading",
 }  # fmt: skip
 # one protocol on three layers: in this process, on a server, whichever of the two
-PROTOCOL = {"generate_texts", "sample_texts", "score_examples", "estimate_confidence"}
+PROTOCOL = {
+    "generate_texts", "sample_texts", "score_examples", "estimate_confidence", "score_targets",
+}  # fmt: skip
 
 
 def split_words(name):
@@ -130,6 +132,7 @@ def test_no_module_name_is_used_twice():
 
 SAME_ON_TWO_LAYERS = {
     "generate", "export", "ledger", "teacher", "pilot", "purchases", "verify", "budget", "live",
+    "alm", "uld",
 }  # fmt: skip
 
 

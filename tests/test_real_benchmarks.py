@@ -12,7 +12,7 @@ from bridgekd import api
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "real"))
 
 from compare_methods import SavedArm, SavedRun, format_summary, format_table, read_runs
-from tasks import TASKS, prepare
+from tasks import TASKS, write_task
 
 MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 
@@ -28,7 +28,7 @@ def test_task_plans_with_recorded_answers_and_without_test_questions_in_the_pool
     for model in MODELS:
         (tmp_path / model).mkdir()
         (tmp_path / model / "config.json").write_text("{}")
-    recipe = prepare(
+    recipe = write_task(
         name, data=Path(os.environ["BRIDGEKD_DATA"]), models=tmp_path, folder=tmp_path / name,
         device="cpu", seed=0,
     )  # fmt: skip

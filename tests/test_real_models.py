@@ -21,10 +21,14 @@ from bridgekd import lm
 from bridgekd.io.row_files import read_rows
 from bridgekd.lm.choice_logprobs import tokenize_choices
 from bridgekd.lm.score_inputs import build_gold_rows, tokenize_answer_prompts
+from bridgekd.lm.segments import align_tokens
+from bridgekd.lm.shared_vocabulary import PROBE_TEXTS
+from bridgekd.lm.token_bytes import compute_byte_ends, split_bytes
 from bridgekd.lm.tokenization import (
     find_control_ids,
     find_stop_ids,
     render_prompt,
+    tokenize_continuations,
     tokenize_prompts,
     tokenize_sequences,
 )
@@ -35,7 +39,7 @@ from bridgekd.prompts import (
     render_judge_prompt,
 )
 from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
-from bridgekd.records import Example, Prediction, TrainingSequence
+from bridgekd.records import Example, Prediction, TargetSpan, TrainingSequence
 from bridgekd.sandbox.world import generate_examples
 from bridgekd.selection.difficulty import MEASURES
 from conftest import write_jsonl
@@ -250,6 +254,27 @@ def test_prompt_is_the_same_in_every_path(local, name, exported, example):
     remote = lm.load_remote_tokenizer(HOME / name)
     assert remote.tokenize_prompts([prompt]) == [expected]
     assert remote.tokenize_text(remote.render_prompts([prompt])[0]) == expected
+
+
+def test_tokens_of_two_models_are_matched_by_bytes(local):
+    """A student learns from an assistant with another tokenizer (ALM). Both write all bytes of a
+    text, also those of characters that only one of them splits.
+    """
+    student = AutoTokenizer.from_pretrained(HOME / SMALLEST)
+    spans = [TargetSpan(text) for text in (*PROBE_TEXTS, EXAMPLES[2].question)]
+    row = replace(ROW, spans=(*ROW.spans, *spans))
+    texts, sides, ends = [span.text for span in row.spans], [], []
+    for tokenizer in (student, local.tokenizer):
+        tokens = zip(tokenize_continuations(tokenizer, texts), texts, strict=True)
+        parts = [part for pair in tokens for part in split_bytes(tokenizer, *pair)]
+        sides.append([*parts, b"end"])
+        ends.append(compute_byte_ends(tokenizer, [row])[0])
+        assert b"".join(parts) == row.text.encode()
+    segments = align_tokens(*ends)
+    for ours, theirs in segments:
+        assert b"".join(sides[0][ours]) == b"".join(sides[1][theirs]) != b""
+    n_single = sum(a.stop - a.start == 1 == b.stop - b.start for a, b in segments)
+    assert len(segments) == len({*ends[0]} & {*ends[1]}) and n_single > 0.7 * len(segments)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.id)

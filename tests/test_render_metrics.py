@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from bridgekd.cli.render_metrics import print_metrics
+from bridgekd.stats.answer_metrics import AnswerTraits
 from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.compute_metrics import ArmResult, compute_metrics
 
@@ -16,6 +17,7 @@ def a_cell(arm, every, *, trained=True):
     return ArmResult(
         arm=arm, seed=0, budget="5%" if trained else "", is_correct=right,
         words=dict.fromkeys(ids, 12), wrong_steps=dict.fromkeys(ids, 0.5),
+        answers={id: AnswerTraits(80, is_repetitive=k % 10 == 0) for k, id in enumerate(ids)},
         n_queries=200 * trained, spend_usd=0.1595 * trained, seconds=10.0, is_trained=trained,
     )  # fmt: skip
 
@@ -33,3 +35,4 @@ def test_terminal_of_80_columns_shows_every_figure():
     text = page.getvalue()
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
     assert "+21.7" in text and "p (Holm)" in text and "$ per point" in text
+    assert "80.0" in text and "repetitive" in text and "10.0%" in text

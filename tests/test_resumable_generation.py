@@ -60,6 +60,9 @@ def test_user_is_told_how_many_texts_were_cut_off(backend, output_dir, max_new_t
     context = replace(CONTEXT, notify=messages.append)
     generator = ResumableGenerator(output_dir, context, "student", max_new_tokens)
     generator.generate(backend, PROMPTS, "write")
+    lengths = [length for _, length in generator.generate_with_lengths(backend, PROMPTS, "write")]
+    assert sum(is_cut_off for _, is_cut_off in lengths) == n_cut_off
+    assert max_new_tokens > 3 or {n for n, _ in lengths} == {3}
     speed = generator.report_speed()
     assert speed.n_cut_off == n_cut_off and speed.n_texts == 20
     assert len(messages) == (n_cut_off > 0)
@@ -68,17 +71,20 @@ def test_user_is_told_how_many_texts_were_cut_off(backend, output_dir, max_new_t
         assert message.endswith("Set student.max_new_tokens to 6 or more.")
 
 
-def test_saved_batches_are_reused_and_not_counted_again(backend, output_dir):
+def test_saved_batches_are_reused_and_not_counted_again(local, backend, output_dir):
     make_generator(output_dir).generate(backend, PROMPTS, "write")
     file = output_dir / RESUME_DIR / "texts.jsonl"
     first, _ = read_appended_jsonl(file)
     file.unlink()
-    append_jsonl(file, [[i, f"kept {i}"] for i, _ in first])
+    append_jsonl(file, [[i, f"kept {i}", [2, False]] for i, *_ in first])
     generator = make_generator(output_dir)
     texts = generator.generate(backend, PROMPTS, "write")
-    rows = {i for i, _ in first}
+    rows = {i for i, *_ in first}
     assert texts == [f"kept {i}" if i in rows else "Answer: Ann" for i in range(20)]
     assert generator.speed.to_stats().n_texts == 4
+    line = len(local.tokenizer("Answer: Ann\n", add_special_tokens=False)["input_ids"])
+    lengths = [length for _, length in generator.generate_with_lengths(backend, PROMPTS, "write")]
+    assert lengths == [(2, False) if i in rows else (line, False) for i in range(20)]
 
 
 def test_samples_end_with_their_answer_and_resume(backend, output_dir):

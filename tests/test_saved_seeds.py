@@ -16,7 +16,7 @@ from claims.noninferiority import (
     compute_one_sided_p,
 )
 from claims.saved_seeds import SavedArm, SavedChoice, SavedSeed, collect_answers, run_seeds
-from claims.tables import noninferiority_tables
+from claims.tables import format_noninferiority
 
 from bridgekd.selection.representativeness import SelectionFigure
 from bridgekd.stats.mixed_effects import compute_variance_of_mean
@@ -126,7 +126,7 @@ def test_tables_come_from_the_files_of_all_seeds_and_nothing_is_run_again(tmp_pa
     seeds = run_seeds("candidates", EXPERIMENT, range(4), tmp_path, refuse_to_run)
     right = collect_answers(seeds)
     assert list(right) == ARMS and right["random"].shape == (4, 60)
-    text = noninferiority_tables(EXPERIMENT, seeds)
+    text = format_noninferiority(EXPERIMENT, seeds)
     mean = 100 * (right["spread"] - right["random"]).mean()
     assert f"| {mean:+.1f} (" in text and "not below by 2 points" in text
     assert "| random | 0.025 (0) | 0.500 (4) | clinic 50%, statute 50% |" in text

@@ -78,6 +78,13 @@ def test_samples_and_scored_rationales_are_counted(recipe):
     assert (judging.kind, judging.n_rows) == (WorkKind.SCORING, 12)
 
 
+def test_sampled_answers_of_students_are_counted(recipe):
+    works = [work for part in count(recipe, "sample_answers", ["evaluate.n_samples=3"])
+             for work in part]  # fmt: skip
+    assert {(work.n_rows, work.has_rationale) for work in works} == {(20 * 3, True)}
+    assert count(recipe, "sample_answers") == []
+
+
 def test_difficulty_by_sampled_answers_generates_them(recipe):
     ((_, answers),) = count(recipe, "score_pool", ["select.difficulty=n_distinct_answers"])
     assert (answers.kind, answers.has_rationale) == (WorkKind.GENERATION, False)

@@ -503,7 +503,7 @@ def make_recipe_text(rng: random.Random, folder: Path) -> Input:
             recipe.write_text("\n".join([*lines[: n + 1], *lines[n:]]))
         case 1:
             what = "an unknown key"
-            indent = re.match(" *", lines[n])[0]  # type: ignore[index]
+            indent = re.match(" *", lines[n])[0]
             lines.insert(
                 n, f"{indent}{rng.choice(['trian', 'x', 'Model', 'épochs', 'a' * 9999])}: 1"
             )
@@ -677,8 +677,8 @@ def make_answers(rng: random.Random, names: Sequence[str]) -> list[Row]:
 
 def make_recordings(rng: random.Random, folder: Path) -> Input:
     """Recordings of some of the questions; or the output file of a batch, and its input file."""
-    asked = [f"What is {i} + 1?" for i in range(8)]
-    known = rng.sample(asked, rng.randrange(1, 9))
+    args = [f"What is {i} + 1?" for i in range(8)]
+    known = rng.sample(args, rng.randrange(1, 9))
     path, requests = folder / "recorded.jsonl", folder / "requests.jsonl"
     rows, questions = make_answers(rng, known), {}
     transport = {"name": "replay", "recordings": path.name}
@@ -717,8 +717,8 @@ def make_recordings(rng: random.Random, folder: Path) -> Input:
                 row = {"response": result.get("body")}
             if question is not None:
                 answers.setdefault(str(question).strip(), []).append(_find_recorded(row))
-        if plan is not None and plan.purchases[0].n_unrecorded != len(set(asked) - answers.keys()):
-            n_missing, n_found = plan.purchases[0].n_unrecorded, len(answers.keys() & set(asked))
+        if plan is not None and plan.purchases[0].n_unrecorded != len(set(args) - answers.keys()):
+            n_missing, n_found = plan.purchases[0].n_unrecorded, len(answers.keys() & set(args))
             yield "misread", f"{what}: {n_missing} unrecorded, {n_found} of 8 recorded"
         file = read_recording_file(path, requests if requests.exists() else None)
         for question, texts in answers.items():
@@ -748,10 +748,10 @@ def make_batch_result(rng: random.Random, custom_id: str, question: str) -> Row:
 def _list_requests(rows: list[Row]) -> dict[str, str]:
     """Return the questions of the requests of a batch; {} if one is damaged."""
     try:
-        asked = {row["custom_id"]: row["body"]["messages"][-1]["content"].strip() for row in rows}
+        args = {row["custom_id"]: row["body"]["messages"][-1]["content"].strip() for row in rows}
     except (KeyError, IndexError, TypeError, AttributeError):
         return {}
-    return asked if len(asked) == len(rows) else {}
+    return args if len(args) == len(rows) else {}
 
 
 def _find_recorded(row: Row) -> str:
@@ -958,7 +958,7 @@ def run_group(first: int, n: int) -> tuple[Counter[tuple[str, str]], list[Findin
         ]
         try:
             subprocess.run(command, timeout=n * 2 * LIMIT_S, check=False)
-            told = json.loads(result.read_text())
+            printed = json.loads(result.read_text())
         except (subprocess.TimeoutExpired, OSError, ValueError):
             last = int((Path(name) / "result.seed").read_text())
             rest = Counter[tuple[str, str]]() if last + 1 >= first + n else None
@@ -967,8 +967,8 @@ def run_group(first: int, n: int) -> tuple[Counter[tuple[str, str]], list[Findin
                 (rest, []) if rest is not None else run_group(last + 1, first + n - last - 1)
             )
             return counts, [lost, *findings]
-    counts = Counter({(kind, end): k for kind, end, k in told["counts"]})
-    return counts, [Finding(**row) for row in told["findings"]]
+    counts = Counter({(kind, end): k for kind, end, k in printed["counts"]})
+    return counts, [Finding(**row) for row in printed["findings"]]
 
 
 def main() -> int:

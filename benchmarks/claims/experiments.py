@@ -52,14 +52,14 @@ class Experiment:
         return next((r.title for r in reversed(above) if r.title in self.against), None)
 
 
-def _budget(share: str) -> tuple[str, ...]:
+def _set_budget(share: str) -> tuple[str, ...]:
     return (f"budget.queries={share}",)
 
 
-AT_5 = _budget("5%")
+AT_5 = _set_budget("5%")
 
 
-def _at_5(method: str, title: str, model: str = "") -> Row:
+def _build_row_at_5(method: str, title: str, model: str = "") -> Row:
     return Row(title, Job(method, AT_5), model or title)
 
 
@@ -68,19 +68,19 @@ _METHODS = Experiment(
     "BRIDGE's gain over direct distillation at the same budget and over all of it; its ablations",
     (
         Row("teacher", Job("teacher"), "teacher"),
-        _at_5("direct", "student_base"),
-        _at_5("direct", "student_instructed"),
-        _at_5("direct", "direct"),
-        _at_5("bridge", "bridge"),
-        _at_5("bridge_random", "random", "bridge_random"),
-        _at_5("bridge_hardest", "hardest", "bridge_hardest"),
-        _at_5("bridge_diverse", "diverse", "bridge_diverse"),
-        _at_5("bridge_no_instruct", "no_instruct", "bridge_no_instruct"),
+        _build_row_at_5("direct", "student_base"),
+        _build_row_at_5("direct", "student_instructed"),
+        _build_row_at_5("direct", "direct"),
+        _build_row_at_5("bridge", "bridge"),
+        _build_row_at_5("bridge_random", "random", "bridge_random"),
+        _build_row_at_5("bridge_hardest", "hardest", "bridge_hardest"),
+        _build_row_at_5("bridge_diverse", "diverse", "bridge_diverse"),
+        _build_row_at_5("bridge_no_instruct", "no_instruct", "bridge_no_instruct"),
         Row("no_warm_up", Job("bridge", (*AT_5, "assistant.warm_up_size=0")), "bridge"),
-        _at_5("direct_full", "direct_full"),
-        _at_5("answers_only", "answers_only"),
-        _at_5("mentor_kd", "mentor_kd"),
-        _at_5("ta_in_the_loop", "ta_in_the_loop"),
+        _build_row_at_5("direct_full", "direct_full"),
+        _build_row_at_5("answers_only", "answers_only"),
+        _build_row_at_5("mentor_kd", "mentor_kd"),
+        _build_row_at_5("ta_in_the_loop", "ta_in_the_loop"),
     ),
     ("direct",),
 )
@@ -89,12 +89,12 @@ _ASSISTANTS = Experiment(
     "The assistants at 5 %: chosen against random questions",
     "random choice gives an assistant that writes poor rationales; difficulty alone collapses",
     (
-        _at_5("bridge", "assistant, base model", "assistant_base"),
-        _at_5("bridge", "assistant, warmed up", "assistant_warm"),
-        _at_5("bridge_random", "random picks", "random_assistant"),
-        _at_5("bridge", "bridge picks", "assistant"),
-        _at_5("bridge_hardest", "hardest picks", "hardest_assistant"),
-        _at_5("bridge_diverse", "diverse picks", "diverse_assistant"),
+        _build_row_at_5("bridge", "assistant, base model", "assistant_base"),
+        _build_row_at_5("bridge", "assistant, warmed up", "assistant_warm"),
+        _build_row_at_5("bridge_random", "random picks", "random_assistant"),
+        _build_row_at_5("bridge", "bridge picks", "assistant"),
+        _build_row_at_5("bridge_hardest", "hardest picks", "hardest_assistant"),
+        _build_row_at_5("bridge_diverse", "diverse picks", "diverse_assistant"),
     ),
     ("random picks",),
     picks=True,
@@ -104,7 +104,7 @@ _SCALING = Experiment(
     "Budget scaling",
     "5 % of the budget beats direct distillation with 100 %; 5 to 10 % is often efficient",
     tuple(
-        Row(f"{method} {share}", Job(method, _budget(share)), method)
+        Row(f"{method} {share}", Job(method, _set_budget(share)), method)
         for share in BUDGETS
         for method in ("direct", "bridge")
     ),
@@ -130,7 +130,7 @@ _SHIFT = Experiment(
     "Distribution shift: the assistant warmed up on another domain's questions",
     "the check is asked for in the paper's summary; no figure is given",
     (
-        Row("warmed up on the pool", Job("apprenticeship", AT_5), "assistant"),
+        Row("warmed up on the pool", Job("assistant", AT_5), "assistant"),
         *(
             Row(f"warmed up on {domain}", Job(f"shifted to {domain}", AT_5), "assistant")
             for domain in SHIFTS
@@ -146,7 +146,7 @@ _NO_GOLD = Experiment(
     tuple(
         Row(
             measure,
-            Job("apprenticeship", (*AT_5, f"select.difficulty={measure}")),
+            Job("assistant", (*AT_5, f"select.difficulty={measure}")),
             "assistant",
         )
         for measure in ("loss", "entropy", "margin", "n_distinct_answers", "disagreement")
@@ -159,7 +159,7 @@ _FILTERS = Experiment(
     "Open question (b): the assistant's false steps, and filters of its rationales",
     "open in the paper: how far false steps travel, and whether filtering helps",
     (
-        _at_5("bridge", "all", "bridge"),
+        _build_row_at_5("bridge", "all", "bridge"),
         *(
             Row(keep, Job("bridge", (*AT_5, f"annotate.filter={keep}", *more)), "bridge")
             for keep, more in (
@@ -173,7 +173,7 @@ _FILTERS = Experiment(
 )
 
 
-def _loops(titles: tuple[str, ...]) -> tuple[Row, ...]:
+def _build_loop_rows(titles: tuple[str, ...]) -> tuple[Row, ...]:
     settings = {
         "direct": ("direct", ()),
         "loop, no filter": ("ta_in_the_loop", (NO_FILTER,)),
@@ -195,31 +195,34 @@ _DIRECTS = tuple(f"direct, teacher wrong {wrong:.0%}" for wrong in WRONG)
 _IMPERFECT = Experiment(
     "TA-in-the-Loop under imperfect teachers",
     "up to 20.79 % relative gain on average over fine-tuning without signals (arXiv 2406.05322)",
-    _loops(("direct", "loop, P(True)")),
+    _build_loop_rows(("direct", "loop, P(True)")),
     _DIRECTS,
     picks=True,
 )
 _LOOP = Experiment(
     "TA-in-the-Loop under imperfect teachers, with other filters and none",
     _IMPERFECT.asks,
-    _loops(("direct", "loop, no filter", "loop, P(True)", "loop, likelihood")),
+    _build_loop_rows(("direct", "loop, no filter", "loop, P(True)", "loop, likelihood")),
     _DIRECTS,
     picks=True,
 )
 
 
-def _by_strategy(strategy: str, share: str) -> Row:
-    settings = (*_budget(share), f"select.strategy={strategy}")
-    return Row(f"{strategy} {share}", Job("apprenticeship", settings), "assistant")
+def _build_strategy_row(strategy: str, share: str) -> Row:
+    settings = (*_set_budget(share), f"select.strategy={strategy}")
+    return Row(f"{strategy} {share}", Job("assistant", settings), "assistant")
 
 
 _STRATEGIES = Experiment(
     "The assistant's accuracy by strategy",
     "difficulty and diversity together beat each alone and random choice",
     (
-        *(_by_strategy(s, "5%") for s in ("random", *(s for s in STRATEGIES if s != "random"))),
         *(
-            _by_strategy(s, share)
+            _build_strategy_row(s, "5%")
+            for s in ("random", *(s for s in STRATEGIES if s != "random"))
+        ),
+        *(
+            _build_strategy_row(s, share)
             for share in ("1%", "3%", "10%")
             for s in ("random", "bridge_greedy", "hardest")
         ),
@@ -232,11 +235,11 @@ _LATER_SEEDS = Experiment(
     "Selection by the loss on five other seeds",
     "above random selection",
     (
-        Row("random", Job("apprenticeship", (*AT_5, "select.strategy=random")), "assistant"),
+        Row("random", Job("assistant", (*AT_5, "select.strategy=random")), "assistant"),
         *(
             Row(
                 strategy,
-                Job("apprenticeship", (*AT_5, f"select.strategy={strategy}")),
+                Job("assistant", (*AT_5, f"select.strategy={strategy}")),
                 "assistant",
             )
             for strategy in ("bridge_greedy", "hardest")
@@ -250,7 +253,7 @@ _CANDIDATES = Experiment(
     "Strategies that keep the shares of the pool, on seeds 10 to 29",
     "Not below random selection by more than 2 points (planned before any result)",
     tuple(
-        Row(strategy, Job("apprenticeship", (*AT_5, f"select.strategy={strategy}")), "assistant")
+        Row(strategy, Job("assistant", (*AT_5, f"select.strategy={strategy}")), "assistant")
         for strategy in ("random", "spread", "swapped", "typical", "herding")
     ),
     ("random",),
@@ -258,70 +261,72 @@ _CANDIDATES = Experiment(
 )
 
 
-def _arms_of(*arms: tuple[str, Job]) -> tuple[Row, ...]:
+def _build_student_rows(*arms: tuple[str, Job]) -> tuple[Row, ...]:
     """`bridge_random`, then the arms, whose student is the method's own."""
     reference = ("bridge_random", Job("bridge_random", AT_5))
     return tuple(Row(title, job, job.method) for title, job in (reference, *arms))
 
 
-def _distilled(objective: str) -> tuple[str, Job]:
+def _build_distilled(objective: str) -> tuple[str, Job]:
     return objective, Job("distill", (*AT_5, f"method={{name: distill, objective: {objective}}}"))
 
 
-def _method(name: str) -> tuple[str, Job]:
+def _build_method(name: str) -> tuple[str, Job]:
     return name, Job(name, AT_5)
 
 
-def _student(title: str, *settings: str) -> tuple[str, Job]:
+def _build_student(title: str, *settings: str) -> tuple[str, Job]:
     return title, Job("bridge_random", (*AT_5, *settings))
 
 
-def _redi(alpha: float) -> tuple[str, Job]:
+def _build_redi(alpha: float) -> tuple[str, Job]:
     return f"redi {alpha:g}", Job("redi", (*AT_5, f"method={{name: redi, alpha: {alpha}}}"))
 
 
-def _planned(title: str, rows: tuple[Row, ...]) -> Experiment:
+def _build_planned(title: str, rows: tuple[Row, ...]) -> Experiment:
     asks = "Above `bridge_random`, or not below by more than 2 points (planned before any result)"
     return Experiment(f"{title}, seeds 30 to 34", asks, rows, ("bridge_random",), margin=0.02)
 
 
 SAMPLES = "annotate.n_samples=3"
 STUDENTS = {
-    "objectives": _planned(
+    "objectives": _build_planned(
         "Objectives beside the assistant's distribution",
-        _arms_of(
-            _method("mentor_kd"),
-            *map(_distilled, ("forward_kl", "reverse_kl", "skew_forward", "adaptive_kl")),
-            _distilled("{name: jsd, relative: true}"),
-            _method("taid"),
+        _build_student_rows(
+            _build_method("mentor_kd"),
+            *map(_build_distilled, ("forward_kl", "reverse_kl", "skew_forward", "adaptive_kl")),
+            _build_distilled("{name: jsd, relative: true}"),
+            _build_method("taid"),
         ),
     ),
-    "rollouts": _planned(
+    "rollouts": _build_planned(
         "Texts of the student's own",
-        _arms_of(*map(_method, ("gkd", "on_policy", "minillm", "distillm", "opsd"))),
+        _build_student_rows(
+            *map(_build_method, ("gkd", "on_policy", "minillm", "distillm", "opsd"))
+        ),
     ),
-    "rewards": _planned(
+    "rewards": _build_planned(
         "Rewards for the student's own texts",
-        _arms_of(*map(_method, ("rule_rl", "kdrl", "opd_then_rl"))),
+        _build_student_rows(*map(_build_method, ("rule_rl", "kdrl", "opd_then_rl"))),
     ),
-    "selectors": _planned(
+    "selectors": _build_planned(
         "Which of several rationales the student learns from",
-        _arms_of(
-            _student("three samples", SAMPLES),
+        _build_student_rows(
+            _build_student("three samples", SAMPLES),
             *(
-                _student(name, SAMPLES, f"student.selector={name}")
+                _build_student(name, SAMPLES, f"student.selector={name}")
                 for name in ("shortest", "longest", "assistant_like", "confident", "distinct")
             ),
         ),
     ),
-    "rows": _planned(
+    "rows": _build_planned(
         "What the student's rows are",
-        _arms_of(
-            _student("rationales: teacher", "student.rationales=teacher"),
-            _student("rationales: both", "student.rationales=both"),
-            _student("multi_task", "student.target_format=multi_task"),
-            _student("chunks", "student.target_format=chunks"),
-            *map(_redi, (0.0, 0.5, 0.8)),
+        _build_student_rows(
+            _build_student("rationales: teacher", "student.rationales=teacher"),
+            _build_student("rationales: both", "student.rationales=both"),
+            _build_student("multi_task", "student.target_format=multi_task"),
+            _build_student("chunks", "student.target_format=chunks"),
+            *map(_build_redi, (0.0, 0.5, 0.8)),
         ),
     ),
 }  # fmt: skip

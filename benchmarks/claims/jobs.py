@@ -38,27 +38,27 @@ class Job:
     seed: int = 0
 
 
-def apprenticeship(run: Run) -> list[Arm]:
+def build_assistant_alone(run: Run) -> list[Arm]:
     """Phase 1 alone: no student is trained."""
     pool = run.load_pool()
     warm = run.warm_up(pool)
-    return [*run.build_warm_arm(warm), assistant_arm(run, pool, warm)]
+    return [*run.build_warm_arm(warm), build_taught_arm(run, pool, warm)]
 
 
-def shifted(domain: str) -> Phase:
+def define_shifted_phase(domain: str) -> Phase:
     """Phase 1 with an assistant warmed up on questions of one domain; the pool has all."""
 
     def method(run: Run) -> list[Arm]:
         pool = run.load_pool()
-        elsewhere = resolve_data(f"elsewhere-{domain}.jsonl", run.folder)
-        other = run.make(load_pool, build_load_pool_settings(run.recipe, run.folder), elsewhere)
+        other_data = resolve_data(f"shifted-{domain}.jsonl", run.folder)
+        other = run.make(load_pool, build_load_pool_settings(run.recipe, run.folder), other_data)
         warm = run.make(warm_up, build_warm_up_settings(run.recipe), run.assistant, other)
-        return [assistant_arm(run, pool, warm)]
+        return [build_taught_arm(run, pool, warm)]
 
     return method
 
 
-def assistant_arm(run: Run, pool: Artifact, warm: Artifact) -> Arm:
+def build_taught_arm(run: Run, pool: Artifact, warm: Artifact) -> Arm:
     """The assistant that was taught from `warm` on."""
     assistant, _ = teach_assistant(run, pool, warm)
     return Arm("assistant", "Assistant, trained", assistant, "assistant")
@@ -66,12 +66,12 @@ def assistant_arm(run: Run, pool: Artifact, warm: Artifact) -> Arm:
 
 SHIFTS = ("accounts", "clinic", "statute")
 PHASES: dict[str, Phase] = {
-    "apprenticeship": apprenticeship,
-    **{f"shifted to {domain}": shifted(domain) for domain in SHIFTS},
+    "assistant": build_assistant_alone,
+    **{f"shifted to {domain}": define_shifted_phase(domain) for domain in SHIFTS},
 }
 
 
-def carried_out(folder: Path, job: Job) -> Answers:
+def run_job(folder: Path, job: Job) -> Answers:
     """Makes the models of a job and their answers to the test questions, or finds them."""
     with run_teacher_server(wrong_rate=job.wrong) as teacher:
         overrides = [
@@ -86,31 +86,31 @@ def carried_out(folder: Path, job: Job) -> Answers:
         run = open_run(
             recipe, folder, build_run_context(recipe, folder), [VariantRef(name=job.method)]
         )
-        made = _made(run, job.method)
+        made = _make_answers(run, job.method)
         run.write_metadata("done")
     return {arm: answers.path for arm, answers in made.items()}
 
 
-def side_by_side(
-    folder: Path, jobs: Sequence[Job], n_workers: int, tell: Callable[[str], None]
+def run_jobs_in_parallel(
+    folder: Path, jobs: Sequence[Job], n_workers: int, report: Callable[[str], None]
 ) -> dict[Job, Answers]:
-    """All jobs by so many processes of one thread each; a line is told for each that is done."""
+    """Run all jobs in `n_workers` processes of one thread; `report` gets a line for each job."""
     context = multiprocessing.get_context("spawn")
     found: dict[Job, Answers] = {}
-    with ProcessPoolExecutor(n_workers, context, initializer=_one_thread) as pool:
-        waiting = {pool.submit(carried_out, folder, job): job for job in jobs}
+    with ProcessPoolExecutor(n_workers, context, initializer=_use_one_thread) as pool:
+        waiting = {pool.submit(run_job, folder, job): job for job in jobs}
         try:
             for done in as_completed(waiting):
                 job = waiting[done]
                 found[job] = done.result()
-                tell(f"{len(found)} of {len(jobs)}: {said(job)}")
+                report(f"{len(found)} of {len(jobs)}: {describe_job(job)}")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return found
 
 
-def seeded(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
+def repeat_for_seeds(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
     """Every job under every seed, once; neighbours differ in seed, as these share least. The
     teacher is measured once.
     """
@@ -122,12 +122,12 @@ def seeded(jobs: Sequence[Job], seeds: Sequence[int]) -> list[Job]:
     return list(dict.fromkeys(every))
 
 
-def said(job: Job) -> str:
+def describe_job(job: Job) -> str:
     """A job in a line."""
     return f"{job.method}, seed {job.seed}, {' '.join([*job.settings, f'wrong={job.wrong:g}'])}"
 
 
-def _made(run: Run, method: str) -> Mapping[str, Artifact]:
+def _make_answers(run: Run, method: str) -> Mapping[str, Artifact]:
     if method == "teacher":
         return {arm.name: made for arm, made in run.evaluate_teacher()}
     if method in PHASES:
@@ -137,7 +137,7 @@ def _made(run: Run, method: str) -> Mapping[str, Artifact]:
     return dict(zip((arm.name for arm in arms), run.predict_all(arms), strict=True))
 
 
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     os.environ.update(dict.fromkeys(THREADS, "1"))
     import torch
 

@@ -18,8 +18,8 @@ from bridgekd.selection.representativeness import SelectionFigure
 from bridgekd.stages.arm_results import ArmReader
 from bridgekd.stages.select_questions import SelectSettings, check_selection, select_questions
 from claims.experiments import Experiment, Row
-from claims.jobs import Answers, Job, seeded
-from claims.results import artifact, compute_pick_fractions, describe_arm, read_test
+from claims.jobs import Answers, Job, repeat_for_seeds
+from claims.results import compute_pick_fractions, describe_arm, load_artifact, read_test
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -65,7 +65,7 @@ def run_seeds(
     for seed in seeds:
         file = results / f"{name}-{seed}.json"
         if not file.exists():
-            answers = run_jobs(seeded(experiment.jobs, [seed]))
+            answers = run_jobs(repeat_for_seeds(experiment.jobs, [seed]))
             saved = read_seed(name, experiment, answers, seed)
             results.mkdir(parents=True, exist_ok=True)
             write_atomic(file, saved.model_dump_json() + "\n", mode=0o644)
@@ -80,8 +80,8 @@ def read_seed(
     reader = ArmReader(test, None)
     choices = []
     for row in experiment.rows:
-        (job,) = seeded([row.job], [seed])
-        choices.append(_read_choice(reader, row, artifact(answers[job][row.model])))
+        (job,) = repeat_for_seeds([row.job], [seed])
+        choices.append(_read_choice(reader, row, load_artifact(answers[job][row.model])))
     return SavedSeed(experiment=name, seed=seed, ids=tuple(test), choices=tuple(choices))
 
 

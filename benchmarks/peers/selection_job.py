@@ -20,7 +20,7 @@ MODULES = {
 }
 
 
-def plain(embeddings, places, n_chosen, alpha, seed):
+def select_plain(embeddings, places, n_chosen, alpha, seed):
     """The greedy rule with one product per pick, as in bridgekd 0.1.0."""
     distance = np.ones(len(embeddings), dtype=np.float32)
     left = np.ones(len(embeddings), dtype=bool)
@@ -35,7 +35,7 @@ def plain(embeddings, places, n_chosen, alpha, seed):
     return picks
 
 
-def kmeans(embeddings, places, n_chosen, alpha, seed):
+def select_kmeans(embeddings, places, n_chosen, alpha, seed):
     """scikit-learn: k-means, then the row nearest to each centre."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import pairwise_distances_argmin
@@ -44,7 +44,7 @@ def kmeans(embeddings, places, n_chosen, alpha, seed):
     return pairwise_distances_argmin(model.cluster_centers_, embeddings)
 
 
-def apricot(embeddings, places, n_chosen, alpha, seed):
+def select_apricot(embeddings, places, n_chosen, alpha, seed):
     from apricot import FacilityLocationSelection
 
     similarity = (1 + embeddings @ embeddings.T) / 2
@@ -52,7 +52,7 @@ def apricot(embeddings, places, n_chosen, alpha, seed):
     return model.fit(similarity).ranking
 
 
-def submodlib(embeddings, places, n_chosen, alpha, seed):
+def select_submodlib(embeddings, places, n_chosen, alpha, seed):
     from submodlib import FacilityLocationFunction
 
     similarity = (1 + embeddings @ embeddings.T) / 2
@@ -75,7 +75,7 @@ def bridgekd(strategy, embeddings, places, n_chosen, alpha, seed):
     return ranking.rows[:n_chosen]
 
 
-def peak_gib() -> float:
+def measure_peak_gib() -> float:
     """This process's largest resident memory. Linux only: ru_maxrss would hold the parent's."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
@@ -97,11 +97,11 @@ def main() -> None:
     if name.startswith("bridgekd "):
         picks = bridgekd(name.split()[1], *given, *wanted)
     else:
-        picks = globals()[name](*given, *wanted)
+        picks = globals()[f"select_{name}"](*given, *wanted)
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
-    memory = peak_gib()
+    memory = measure_peak_gib()
     np.save(Path(job["out"]) / "picks.npy", np.asarray(picks, dtype=np.int64))
-    (Path(job["out"]) / "said.json").write_text(
+    (Path(job["out"]) / "result.json").write_text(
         json.dumps({"s": seconds, "cpu_s": cpu_s, "gib": memory})
     )
 

@@ -18,16 +18,16 @@ TEXT = "First this, then that, so it must be so. Answer: 4"
 
 
 def main() -> None:
-    asked = json.loads(sys.argv[1])
-    faults = Faults(latency_s=asked["latency_s"], latency_log_sd=asked["spread"])
+    requested = json.loads(sys.argv[1])
+    faults = Faults(latency_s=requested["latency_s"], latency_log_sd=requested["spread"])
     rate = None
-    if asked["rate"]:
-        steps = tuple((after_s, speed) for after_s, speed in asked["steps"])
+    if requested["rate"]:
+        steps = tuple((after_s, speed) for after_s, speed in requested["steps"])
         rate = RateLimitSpec(
-            asked["rate"],
-            burst_s=asked["burst_s"],
+            requested["rate"],
+            burst_s=requested["burst_s"],
             steps=steps,
-            whole_seconds=asked["whole_seconds"],
+            whole_seconds=requested["whole_seconds"],
         )
     notes = []
     with run_teacher_server(lambda question, seed: TEXT, faults=faults, rate=rate) as server:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 
-def clocks() -> tuple[float, float]:
+def read_clocks() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
@@ -26,9 +26,9 @@ def bridgekd(job: dict) -> tuple[list, list, list]:
 
     rows = [
         TrainingSequence(
-            str(i), (Message("user", asked),), tuple(TargetSpan(text) for text in spans)
+            str(i), (Message("user", options),), tuple(TargetSpan(text) for text in spans)
         )
-        for i, (asked, spans) in enumerate(job["rows"])
+        for i, (options, spans) in enumerate(job["rows"])
     ]
     train = TrainOptions(
         learning_rate=job["learning_rate"], batch_size=job["batch_size"],
@@ -47,7 +47,7 @@ def bridgekd(job: dict) -> tuple[list, list, list]:
             lora=LoraOptions() if job["lora"] else None,
             runtime=RuntimeOptions(precision=job["precision"]),
         ),
-        lambda *_: times.append(clocks()),
+        lambda *_: times.append(read_clocks()),
     )
     assert log.n_rows == len(rows)
     encoded = tokenize_sequences(lm.load_model(job["model"], device="cpu").tokenizer, rows)
@@ -60,7 +60,7 @@ def bridgekd(job: dict) -> tuple[list, list, list]:
     return times, tokens, [json.loads(line)["loss"] for line in lines]
 
 
-def trl(job: dict) -> tuple[list, list, list]:
+def train_with_trl(job: dict) -> tuple[list, list, list]:
     """SFTTrainer on the tokens of the job, in its order; `trl` holds what is not the default."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -70,7 +70,7 @@ def trl(job: dict) -> tuple[list, list, list]:
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_, **__):
-            times.append(clocks())
+            times.append(read_clocks())
             tokens.append(0)
 
         def on_log(self, args, state, control, logs=None, **_):
@@ -112,7 +112,7 @@ def trl(job: dict) -> tuple[list, list, list]:
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(job["threads"])
-    times, tokens, losses = {"bridgekd": bridgekd, "trl": trl}[job["who"]](job)
+    times, tokens, losses = {"bridgekd": bridgekd, "trl": train_with_trl}[job["who"]](job)
     found = {
         "wall": [t[0] for t in times],
         "cpu": [t[1] for t in times],

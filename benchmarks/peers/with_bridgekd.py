@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from job import MODEL, from_arguments
+from request_job import MODEL, from_arguments
 
 from bridgekd.api_client.request_key import TeacherRequest
 from bridgekd.cost.budget import Limits
@@ -28,10 +28,10 @@ def main() -> None:
     ]
     job.begins()
     with Ledger(Path(job.folder) / "ledger.db") as ledger:
-        bought = buy_answers(
+        purchase = buy_answers(
             requests, ledger, teacher=teacher, limits=Limits(queries=job.n), run="r", api_key="none"
         )
-    job.done([row.rank for row in bought.completions])
+    job.done([row.rank for row in purchase.completions])
 
 
 if __name__ == "__main__":

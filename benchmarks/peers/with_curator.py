@@ -19,7 +19,7 @@ os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(shipped))
 
 from bespokelabs import curator  # noqa: E402
 from datasets import Dataset  # noqa: E402
-from job import MODEL, from_arguments  # noqa: E402
+from request_job import MODEL, from_arguments  # noqa: E402
 
 NO_LIMIT = 100_000_000
 

@@ -9,8 +9,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from job import MODEL, Job, from_arguments
 from openai import AsyncOpenAI, OpenAIError
+from request_job import MODEL, Job, from_arguments
 
 MAX_RETRIES = 10
 

@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from tasks import TUNING_TASK, prepare
+from tasks import TUNING_TASK, write_task
 
 from bridgekd import api
 from bridgekd.runs.metadata import load_finished_run
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
     data, models = Path(os.environ["BRIDGEKD_DATA"]), Path(os.environ["BRIDGEKD_MODELS"])
-    recipe = prepare(
+    recipe = write_task(
         TUNING_TASK, data=data, models=models, folder=options.folder / TUNING_TASK,
         device=options.device, seed=0,
     )  # fmt: skip

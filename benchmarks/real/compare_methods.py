@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from generated_section import replace_section
 from saved_arms import SavedArm, save_arm
-from tasks import TASKS, TUNING_TASK, prepare
+from tasks import TASKS, TUNING_TASK, write_task
 
 from bridgekd.io.disk import write_atomic
 from bridgekd.io.metrics_file import read_metrics
@@ -177,7 +177,7 @@ def read_runs(folder: Path, task: str) -> list[SavedRun]:
 
 def run_task(task: str, seed: int, methods: Sequence[str], options: argparse.Namespace) -> SavedRun:
     """Run the comparison of a task with one seed, or go on with it."""
-    recipe = prepare(
+    recipe = write_task(
         task, data=_get_folder("BRIDGEKD_DATA"), models=_get_folder("BRIDGEKD_MODELS"),
         folder=options.folder / task, device=options.device, seed=seed,
     )  # fmt: skip

@@ -46,20 +46,20 @@ class Texts:
     gold: list[str]
 
 
-def pools(data: Path, largest: int) -> Iterator[Texts]:
+def list_pools(data: Path, largest: int) -> Iterator[Texts]:
     """Of larger sets, so many rows are drawn."""
     rows = [row for _, row in iter_raw_rows(data / "banking77/banking_data/train.csv.gz")]
-    yield _drawn("Banking77", [RecordedRow(r["text"], r["category"]) for r in rows], largest)
+    yield _draw("Banking77", [RecordedRow(r["text"], r["category"]) for r in rows], largest)
     palm = data / "palm540b-dss"
-    yield _drawn("CommonsenseQA", list(read_palm540b_dss(palm / "cqa_train.jsonl.gz")), largest)
+    yield _draw("CommonsenseQA", list(read_palm540b_dss(palm / "cqa_train.jsonl.gz")), largest)
     tree = read_json_file(data / "pubmedqa/data/ori_pqal.json.gz").values()
     medical = [RecordedRow(row["QUESTION"], row["final_decision"]) for row in tree]
-    yield _drawn("PubMedQA", medical, largest)
+    yield _draw("PubMedQA", medical, largest)
     nli = read_palm540b_dss(palm / "esnli_valid.jsonl.gz")
-    yield _drawn("e-SNLI", list(nli), largest)
+    yield _draw("e-SNLI", list(nli), largest)
 
 
-def _drawn(name: str, rows: list[RecordedRow], largest: int) -> Texts:
+def _draw(name: str, rows: list[RecordedRow], largest: int) -> Texts:
     if len(rows) > largest:
         places = np.random.default_rng(0).choice(len(rows), largest, replace=False)
         rows = [rows[i] for i in sorted(places.tolist())]
@@ -73,37 +73,37 @@ def _drawn(name: str, rows: list[RecordedRow], largest: int) -> Texts:
     )
 
 
-def embedded(texts: list[str]) -> np.ndarray:
+def embed_pool(texts: list[str]) -> np.ndarray:
     return lm.embed_texts(get_model_path(), texts, device="cpu", batch_size=64)
 
 
-def difficulty_of(pool: Texts, vectors: np.ndarray) -> np.ndarray:
+def measure_difficulty(pool: Texts, vectors: np.ndarray) -> np.ndarray:
     """The stand-in, [n]."""
     if pool.classes:
-        return _out_of_fold(vectors, np.array(pool.classes))
+        return _predict_out_of_fold(vectors, np.array(pool.classes))
     options = sorted({option for row in pool.options for option in row})
-    of = dict(zip(options, embedded(options), strict=True))
-    told = []
+    of = dict(zip(options, embed_pool(options), strict=True))
+    figures = []
     for vector, row, gold in zip(vectors, pool.options, pool.gold, strict=True):
         logits = 20 * np.array([of[option] @ vector for option in row])
-        told.append(np.logaddexp.reduce(logits) - logits[row.index(gold)])
-    return np.array(told)
+        figures.append(np.logaddexp.reduce(logits) - logits[row.index(gold)])
+    return np.array(figures)
 
 
-def _out_of_fold(vectors: np.ndarray, classes: np.ndarray) -> np.ndarray:
+def _predict_out_of_fold(vectors: np.ndarray, classes: np.ndarray) -> np.ndarray:
     names, gold = np.unique(classes, return_inverse=True)
-    told = np.zeros(len(gold))
+    figures = np.zeros(len(gold))
     for train, held in KFold(5, shuffle=True, random_state=0).split(vectors):
         model = LogisticRegression(C=10.0, max_iter=300).fit(vectors[train], gold[train])
         columns = {c: i for i, c in enumerate(model.classes_)}
         likely = model.predict_proba(vectors[held])
         own = [likely[i, columns[c]] if c in columns else 0.0 for i, c in enumerate(gold[held])]
-        told[held] = -np.log(np.maximum(own, 1e-9))
+        figures[held] = -np.log(np.maximum(own, 1e-9))
     assert len(names) > 1
-    return told
+    return figures
 
 
-def judged(
+def judge_selection(
     pool: Texts, vectors: np.ndarray, difficulty: np.ndarray, strategy: Strategy, n: int
 ) -> list[float]:
     """Classes covered, distance of class shares, mean and largest distance to the nearest pick."""
@@ -122,10 +122,10 @@ def judged(
     return np.mean(found, axis=0).tolist()
 
 
-def tell(pool: Texts) -> None:
+def print_table(pool: Texts) -> None:
     """Prints a pool's rows."""
-    raw = embedded(pool.texts)
-    difficulty, vectors = difficulty_of(pool, raw), center_embeddings(raw)
+    raw = embed_pool(pool.texts)
+    difficulty, vectors = measure_difficulty(pool, raw), center_embeddings(raw)
     n_classes = len(set(pool.classes))
     for strategy in STRATEGIES:
         if strategy.name in NOT_HERE:
@@ -133,7 +133,7 @@ def tell(pool: Texts) -> None:
         cells = []
         for share in SHARES:
             n = round(share * len(vectors))
-            covered, apart, mean, largest = judged(pool, vectors, difficulty, strategy, n)
+            covered, apart, mean, largest = judge_selection(pool, vectors, difficulty, strategy, n)
             classes = f"{covered:.0f} of {n_classes}, {apart:.2f}" if n_classes else "-"
             cells.append(f"{classes}; {mean:.3f}, {largest:.3f}")
         print(
@@ -146,14 +146,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--largest", type=int, default=3000)
     parser.add_argument("--only", default="", help="only the pool of this name")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     if "BRIDGEKD_DATA" not in os.environ:
         sys.exit("BRIDGEKD_DATA names no folder of data sets; set it")
     print("| pool | strategy | " + " | ".join(f"{s:.0%}" for s in SHARES) + " |")
     print("|---|---|---|---|---|")
-    for pool in pools(Path(os.environ["BRIDGEKD_DATA"]), asked.largest):
-        if asked.only in pool.name:
-            tell(pool)
+    for pool in list_pools(Path(os.environ["BRIDGEKD_DATA"]), args.largest):
+        if args.only in pool.name:
+            print_table(pool)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ FAITHFUL_COT = {
 GPT3 = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 
 
-def sets_in(data: Path) -> Iterator[Set]:
+def list_sets(data: Path) -> Iterator[Set]:
     """Every recorded set with flags of its own that is there."""
     for task, kind in MENTOR.items():
         for folder in ("t5_large", "flan-t5_large"):
@@ -73,7 +73,11 @@ def sets_in(data: Path) -> Iterator[Set]:
         yield f"PaLM {name}", kind, reader(path, read_palm540b_dss)
     for model in GPT3:
         path = data / "gsm8k/example_model_solutions.jsonl.gz"
-        yield f"GPT-3 {model} gsm8k", "number", lambda path=path, model=model: _gpt3(path, model)
+        yield (
+            f"GPT-3 {model} gsm8k",
+            "number",
+            lambda path=path, model=model: _read_gpt3(path, model),
+        )
     for name, kind in FAITHFUL_COT.items():
         path = data / f"faithful-cot/predictions/{name}.jsonl.gz"
         for style in ("standard", "cot", "least_to_most"):  # nl_and_code is run, not read
@@ -124,7 +128,7 @@ def reader(path: Path, read: ReadRows) -> Callable[[], Iterator[RecordedRow]]:
     return lambda: read(path)
 
 
-def _gpt3(path: Path, model: str) -> Iterator[RecordedRow]:
+def _read_gpt3(path: Path, model: str) -> Iterator[RecordedRow]:
     for _, row in read_jsonl(path):
         gold = row["ground_truth"].rpartition("A: ")[2]
         solved = row[model]
@@ -182,7 +186,7 @@ def _is_same_value(number: str, other: Any) -> bool:
         return False
 
 
-def tell_gold(data: Path) -> None:
+def print_gold(data: Path) -> None:
     """Prints how the gold answers of every set are read."""
     number, math = (load_answer_type(VariantSettings(name=name)) for name in ("number", "math"))
     print("| set | gold answers | one number | kept by `math` | refused | read otherwise |")
@@ -202,20 +206,20 @@ def tell_gold(data: Path) -> None:
         print(f"| {' | '.join(map(str, cells))} |", *apart, sep="\n    ", flush=True)
 
 
-def by_bridgekd(row: RecordedRow, answer_type: AnswerType) -> bool:
+def read_with_bridgekd(row: RecordedRow, answer_type: AnswerType) -> bool:
     """Right or wrong by the package's own graders."""
     answer = answer_type.extract_answer(row.text or "", row.choices)
     return answer_type.is_correct(answer, row.answer, row.choices)
 
 
-def by_math_verify(row: RecordedRow, answer_type: AnswerType) -> bool:
+def read_with_math_verify_file(row: RecordedRow, answer_type: AnswerType) -> bool:
     """Right or wrong by math-verify, given the text behind the mark where there is one."""
     from math_verify import parse, verify
 
     return bool(verify(parse(row.answer), parse(row.text or "")))
 
 
-def tell(
+def print_table(
     name: str, answer_type: AnswerType, pairs: list[tuple[RecordedRow, bool]], n_show: int
 ) -> None:
     """Prints a set's row of the table, and some of its disagreements."""
@@ -239,21 +243,21 @@ def main() -> None:
     parser.add_argument("--set", default="", help="only sets whose name holds this")
     parser.add_argument("--math-verify", action="store_true", help="instead; number sets only")
     parser.add_argument("--gold", action="store_true", help="read gold answers instead")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     if "BRIDGEKD_DATA" not in os.environ:
         sys.exit("BRIDGEKD_DATA names no folder of recorded answers; set it")
-    if asked.gold:
-        return tell_gold(Path(os.environ["BRIDGEKD_DATA"]))
-    grade = by_math_verify if asked.math_verify else by_bridgekd
+    if args.gold:
+        return print_gold(Path(os.environ["BRIDGEKD_DATA"]))
+    grade = read_with_math_verify_file if args.math_verify else read_with_bridgekd
     print("| set | type | n | flagged right | graded right | agree | apart |")
     print("|---|---|---|---|---|---|---|")
-    for name, kind, rows in sets_in(Path(os.environ["BRIDGEKD_DATA"])):
-        if asked.set in name and (kind == "number" or not asked.math_verify):
+    for name, kind, rows in list_sets(Path(os.environ["BRIDGEKD_DATA"])):
+        if args.set in name and (kind == "number" or not args.math_verify):
             answer_type = load_answer_type(VariantSettings(name=kind))
             flagged = [row for row in rows() if row.flag is not None]
             answer_type = answer_type.with_labels(row.answer for row in flagged)
             pairs = [(row, grade(row, answer_type)) for row in flagged]
-            tell(name, answer_type, pairs, asked.show)
+            print_table(name, answer_type, pairs, args.show)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ plan, each in a process of its own.
 
 The pool is the training questions of GSM8K, SVAMP and CommonsenseQA again and again, with other
 numbers in them and a case number before. A pass of a model over a million questions is hours of a
-CPU, so score_pool works on the first `--scored` rows with an untrained model of train_bases.py's
-student shape; its scores and embeddings, repeated with noise, are what select works on at full
+CPU, so score_pool works on the first `--scored` rows with an untrained model of the shape of the
+sandbox's student; its scores and embeddings, repeated with noise, are what select works on at full
 size. `plan` knows no scores, so it weighs every question of the pool. The peak includes the
 libraries.
 """
@@ -52,7 +52,7 @@ device: cpu
 STEPS = ("make", "load", "score", "select", "plan")
 
 
-def questions(data: Path, n: int) -> Iterator[dict[str, str]]:
+def generate_questions(data: Path, n: int) -> Iterator[dict[str, str]]:
     """`n` rows, drawn again and again from the same questions."""
     found = [row for name in SETS for row in read_mentor_kd(data / name)]
     rng = random.Random(0)
@@ -64,15 +64,17 @@ def questions(data: Path, n: int) -> Iterator[dict[str, str]]:
 
 def make(data: Path, folder: Path, n_rows: int, n_scored: int) -> None:
     """The files: the pool, its first rows, a test set, a model, two recipes."""
-    from train_bases import PLANS, make_model, make_tokenizer
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "sandbox_models"))
+    from train_base_models import MODEL_SPECS, make_model
+    from world_tokenizer import make_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, n in (("pool", n_rows), ("slice", n_scored), ("test", 100)):
         with open(folder / f"{name}.jsonl", "w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in questions(data, n))
+            file.writelines(json.dumps(row) + "\n" for row in generate_questions(data, n))
         (folder / f"{name}.yaml").write_text(RECIPE % name)
-    tokenizer = make_tokenizer([row["question"] for row in questions(data, 3000)])
-    make_model(PLANS["student"], tokenizer, 0).save_pretrained(folder / "model")
+    tokenizer = make_tokenizer()
+    make_model(MODEL_SPECS["student"], tokenizer, 0).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
 
 
@@ -84,7 +86,7 @@ def run_of(folder: Path, name: str) -> Run:
 
 def load(folder: Path) -> None:
     """load_pool on the whole pool."""
-    run_of(folder, "pool").pool()
+    run_of(folder, "pool").load_pool()
 
 
 def score(folder: Path) -> None:
@@ -98,16 +100,16 @@ def select(folder: Path) -> None:
     run, part = run_of(folder, "pool"), run_of(folder, "slice")
     pool = run.load_pool()
     scores, _ = part.score_pool(part.load_pool(), part.assistant)
-    run.select_questions(pool, _repeated(scores, pool, folder))
+    run.select_questions(pool, _repeat(scores, pool, folder))
 
 
 def plan(folder: Path) -> None:
     """What `bridgekd plan` works out for the whole pool."""
-    told = api.plan(folder / "pool.yaml")
-    assert told.train_cost is not None and told.train_cost.n_queries
+    line = api.plan(folder / "pool.yaml")
+    assert line.train_cost is not None and line.train_cost.n_queries
 
 
-def _repeated(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:
+def _repeat(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:
     """Scores and embeddings of the slice at the pool's size, with noise that tells rows apart."""
     n, rng, out = (
         pool.read_stats(LoadPoolStats).n_pool,
@@ -129,13 +131,13 @@ def _repeated(scores: Artifact, pool: Artifact, folder: Path) -> Artifact:
     return Artifact("score_pool", "score_pool:repeated", out)
 
 
-def measured(step: str, work: Callable[[], None]) -> None:
+def measure_step(step: str, work: Callable[[], None]) -> None:
     """Prints what the step took in this process."""
     wall, cpu = time.monotonic(), time.process_time()
     work()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    told = {"step": step, "cpu_s": round(time.process_time() - cpu, 1)}
-    print(json.dumps(told | {"wall_s": round(time.monotonic() - wall, 1), "peak_mib": round(peak)}))
+    line = {"step": step, "cpu_s": round(time.process_time() - cpu, 1)}
+    print(json.dumps(line | {"wall_s": round(time.monotonic() - wall, 1), "peak_mib": round(peak)}))
 
 
 def main() -> None:
@@ -145,22 +147,22 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("million"))
     parser.add_argument("--only", default=",".join(STEPS))
     parser.add_argument("--step", choices=STEPS, help="this one alone, in this process")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     if "BRIDGEKD_DATA" not in os.environ:
         sys.exit("BRIDGEKD_DATA names no folder of data sets; set it")
-    data, folder = Path(os.environ["BRIDGEKD_DATA"]), asked.folder.resolve()
+    data, folder = Path(os.environ["BRIDGEKD_DATA"]), args.folder.resolve()
     works: dict[str, Callable[[], None]] = {
-        "make": lambda: make(data, folder, asked.rows, asked.scored),
+        "make": lambda: make(data, folder, args.rows, args.scored),
         "load": lambda: load(folder),
         "score": lambda: score(folder),
         "select": lambda: select(folder),
         "plan": lambda: plan(folder),
     }
-    if asked.step:
-        measured(asked.step, works[asked.step])
+    if args.step:
+        measure_step(args.step, works[args.step])
         return
-    for step in asked.only.split(","):
-        arguments = ["--rows", str(asked.rows), "--scored", str(asked.scored)]
+    for step in args.only.split(","):
+        arguments = ["--rows", str(args.rows), "--scored", str(args.scored)]
         command = [sys.executable, __file__, "--folder", str(folder), "--step", step, *arguments]
         subprocess.run(command, check=True)
 

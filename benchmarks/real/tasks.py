@@ -164,7 +164,9 @@ seed: {seed}
 """
 
 
-def prepare(name: str, *, data: Path, models: Path, folder: Path, device: str, seed: int) -> Path:
+def write_task(
+    name: str, *, data: Path, models: Path, folder: Path, device: str, seed: int
+) -> Path:
     """Write the files and the recipe of a task into `folder`. Return the recipe's path.
 
     A test question is never in the pool: tracking has the same games in both published files.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from files import make_parser, parse_options, run_script, write_jsonl
 
@@ -11,7 +12,8 @@ from bridgekd.io.raw_rows import iter_raw_rows
 def read_self_instruct(path: Path) -> Iterator[dict[str, str]]:
     """Yield instruction, input and output of every instance of every task."""
     for _, row in iter_raw_rows(path):
-        for instance in row["instances"]:
+        instances: Any = row["instances"]
+        for instance in instances:
             texts = {name: instance[name] for name in ("input", "output")}
             yield {"instruction": row["instruction"], **texts}
 

@@ -18,8 +18,10 @@ from bridgekd.io.artifact_store import Artifact
 from bridgekd.messages import format_value
 from bridgekd.methods import METHODS
 from bridgekd.recipe import CountOrPercent, Recipe
+from bridgekd.runs.figures import make_figures
 from bridgekd.runs.run import Arm, Run
 from bridgekd.stages.arm_results import ArmSettings
+from bridgekd.stages.evaluate import EvaluateSettings, evaluate
 from bridgekd.variants import VariantRef, VariantSettings
 
 MethodName = str | Mapping[str, JsonValue] | VariantRef  # a name, a .py file, or with options
@@ -145,14 +147,23 @@ def run_comparison(run: Run, comparison: Comparison) -> Artifact:
     The teacher is evaluated once: another seed would change its questions, not how good it is.
     """
     predictions: dict[tuple[str, str], tuple[ArmSettings, Artifact]] = {}
+    figures: dict[str, Artifact] = {}
     variants = [run.with_recipe(recipe) for recipe in comparison.iter_recipes(run.recipe)]
     for variant in variants:
         arms = build_arms(variant, comparison.methods)
         for arm, artifact in zip(arms, variant.predict_all(arms), strict=True):
             # Budgets that share an artifact share its row.
             predictions[arm.name, artifact.path.name] = (arm.settings, artifact)
+        figures |= {artifact.path.name: artifact for artifact in make_figures(variant, arms)}
     first = variants[0]
-    return first.evaluate([*first.evaluate_teacher(), *predictions.values()])
+    rows = [*first.evaluate_teacher(), *predictions.values()]
+    settings = EvaluateSettings(
+        arms=tuple(arm for arm, _ in rows), step_checker=run.recipe.evaluate.step_checker
+    )
+    artifacts = [artifact for _, artifact in rows]
+    return first.make(
+        evaluate, settings, first.load_test(), *artifacts, figures=list(figures.values())
+    )
 
 
 def report_comparison(run: Run, comparison: Comparison, evaluation: Artifact) -> Artifact:

@@ -22,6 +22,7 @@ from bridgekd.errors import StoppedError
 from bridgekd.io.artifact_store import Store
 from bridgekd.paths import resolve_path
 from bridgekd.recipe import Recipe
+from bridgekd.runs.figures import make_figures
 from bridgekd.runs.run import Run, build_run_context
 from bridgekd.variants import VariantRef
 
@@ -57,7 +58,7 @@ def run_parallel(run: Run, comparison: Comparison, n_workers: int) -> None:
             recipe, method = futures[future]
             variant = run.with_recipe(recipe)
             # The artifacts exist; this records them in the run's metadata.
-            variant.predict_all(build_arms(variant, [method]))
+            _measure_method(variant, method)
             run.ctx.progress("compare arms", n_done, len(tasks))
     except BrokenProcessPool as exc:
         raise StoppedError(
@@ -103,6 +104,12 @@ def _run_method(recipe: Recipe, folder: Path, method: VariantRef) -> None:
             raise KeyboardInterrupt
         store = Store(resolve_path(folder, recipe.store))
         run = Run(recipe, folder, store, build_run_context(recipe, folder))
-        run.predict_all(build_arms(run, [method]))
+        _measure_method(run, method)
     finally:
         _working.clear()
+
+
+def _measure_method(run: Run, method: VariantRef) -> None:
+    arms = build_arms(run, [method])
+    run.predict_all(arms)
+    make_figures(run, arms)

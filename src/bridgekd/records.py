@@ -4,6 +4,7 @@ Every field is a JSON value, so a row is the same in Parquet, in JSONL and in me
 large columns are arrays.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -124,9 +125,26 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The greedy answer of a model to one test question."""
+    """The greedy answer of a model to one test question. `answer` is "" if the text has none.
+
+    n_tokens: of the text, as the model's tokenizer or the teacher's bill counts them. is_cut_off:
+    whether the text reached its maximum of tokens before its end.
+    """
 
     id: str
+    text: str
+    answer: str
+    correct: bool
+    n_tokens: int = 0
+    is_cut_off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SampledAnswer:
+    """One sampled answer of a model to a test question. `sample` counts from 0."""
+
+    id: str
+    sample: int
     text: str
     answer: str
     correct: bool
@@ -149,6 +167,19 @@ class TargetSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetLogprobs:
+    """What a reference model gives a target: the log-probability of each of its tokens in nats, and
+    the byte of the text where the token ends. The last token ends the target and counts as one
+    byte. `id` is that of the question; `key` names prompt and target.
+    """
+
+    id: str
+    key: str
+    ends: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingSequence:
     """A training sequence: a prompt, which has no loss, and then weighted target spans.
 
@@ -158,6 +189,7 @@ class TrainingSequence:
     span times mean_weight / number of target tokens. A sequence with negative weights is unlearned.
     Sequences of one `group` are in the same update; "" is no group. Only the characters of the
     target from `loss_start` to `loss_end` have a loss; None: to the end of the turn.
+    target_logprobs: of a reference model that is not loaded.
     """
 
     id: str
@@ -168,3 +200,16 @@ class TrainingSequence:
     group: str = ""
     loss_start: int = 0
     loss_end: int | None = None
+    target_logprobs: TargetLogprobs | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the target."""
+        return "".join(span.text for span in self.spans)
+
+    @property
+    def key(self) -> str:
+        """A hash of what a reference model reads: its prompt and the texts of the spans."""
+        prompt = self.reference_prompt or self.prompt
+        read = ([(m.role, m.content) for m in prompt], [span.text for span in self.spans])
+        return hashlib.blake2b(repr(read).encode(), digest_size=16).hexdigest()

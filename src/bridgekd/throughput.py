@@ -1,7 +1,9 @@
 """The speed of local models: types of work, the time of work, and what one stage generated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from bridgekd.recipe import FrozenModel
 
@@ -43,6 +45,18 @@ class GenerationSpeed:
     seconds: float
     tokens_per_s: float
     n_cut_off: int = 0
+
+
+class TextLength(NamedTuple):
+    """Of one generated text: its tokens, without the one that ended it, and whether it reached
+    `max_new_tokens` before its end.
+    """
+
+    n_tokens: int
+    is_cut_off: bool
+
+
+OnSamples = Callable[[list[int], list[tuple[str, ...]], list[tuple[TextLength, ...]]], None]
 
 
 @dataclass(slots=True)

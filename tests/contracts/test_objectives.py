@@ -62,8 +62,10 @@ TRAIN = TrainOptions(batch_size=4, learning_rate=1e-2)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder, tokenizer = tmp_path_factory.mktemp("models"), tiny_tokenizer("word_level", CHATML)
-    for name, seed in (("trained", 0), ("reference", 1)):
+    folder = tmp_path_factory.mktemp("models")
+    kinds = {"trained": "byte_level", "reference": "byte_level", "other_tokens": "metaspace"}
+    for seed, (name, kind) in enumerate(kinds.items()):
+        tokenizer = tiny_tokenizer(kind, CHATML)
         tiny_model("llama", len(tokenizer), seed).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder
@@ -81,7 +83,10 @@ def write_objective(name, folder):
     return VariantRef(file=str(folder / "my_objective.py"))
 
 
-BY_TOKEN = ("logits", "targets", "weights", "reference_logits", "is_rollout", "advantages")
+BY_TOKEN = (
+    "logits", "targets", "weights", "reference_logits", "is_rollout", "advantages",
+    "reference_logprobs",
+)  # fmt: skip
 
 
 def draw_batch(state):
@@ -93,6 +98,7 @@ def draw_batch(state):
         sequence_ids=torch.tensor([0, 0, 1, 1, 1]), reference_logits=torch.randn(5, 8),
         is_rollout=torch.ones(5, dtype=torch.bool),
         advantages=torch.tensor([1.0, 1.0, -1.0, -1.0, -1.0]),
+        reference_logprobs=-torch.rand(5),
     )  # fmt: skip
 
 
@@ -108,10 +114,17 @@ def start(ref):
 
 
 def train(models, out, ref, **kwargs):
+    """An objective that matches tokens has a reference model with other tokens."""
+    settings, rows, reference = OBJECTIVES.resolve(ref), ROWS, models / "reference"
+    objective = OBJECTIVES.load(settings)
+    if objective.match_tokens is not None:
+        reference = models / "other_tokens"
+    if objective.needs_logprobs:
+        scored = lm.score_targets(lm.load_model(reference, device="cpu"), ROWS, batch_size=4)
+        rows = [replace(row, target_logprobs=s) for row, s in zip(ROWS, scored, strict=True)]
     job = lm.TrainingJob(
-        models / "trained", ROWS, out, TRAIN, n_updates=3, seed=0, device="cpu",
-        objective=OBJECTIVES.resolve(ref),
-        reference=lm.ReferenceSpec(models / "reference", None),
+        models / "trained", rows, out, TRAIN, n_updates=3, seed=0, device="cpu",
+        objective=settings, reference=lm.ReferenceSpec(reference, None),
         **{"reward": count_letter, **kwargs},
     )  # fmt: skip
     return lm.fine_tune(job)
@@ -202,6 +215,7 @@ def test_prompt_tokens_have_no_gradient(ref, models):
             *fields,
             state=start(ref),
             advantages=micro.weights,
+            reference_logprobs=-torch.rand(len(micro.targets)),
         ),
     ).backward()
     trained = logits.grad.abs().sum(-1).view(len(rows), -1) > 0

@@ -11,8 +11,9 @@ from bridgekd.stats.metrics import Gain, Interval, MeanEstimate, Metrics, Recove
 def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
     """Print the results of every arm.
 
-    Further tables have the differences to direct distillation, if the run has it, and the wrong
-    steps in rationales, if the recipe has a step checker.
+    Further tables have the differences to direct distillation, if the run has it, how the models
+    answer, pass@k if answers were sampled, and the wrong steps in rationales, if the recipe has a
+    step checker.
     """
     has_seeds = any(arm.n_seeds > 1 for arm in metrics.arms.values())
     columns = ["accuracy", "95 % interval", "n", *["seeds"] * has_seeds, "queries", "spend"]
@@ -35,6 +36,8 @@ def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
     console.print(f"Chance: {chance.accuracy:.1%}, {chance.rule}.", style="dim")
     if metrics.vs_reference:
         _print_differences(console, metrics)
+    _print_answers(console, metrics)
+    _print_pass_at_k(console, metrics)
     if any(arm.wrong_steps for arm in metrics.arms.values()):
         _print_rationales(console, metrics)
 
@@ -56,6 +59,35 @@ def _print_differences(console: Console, metrics: Metrics) -> None:
         )
     console.print(table)
     console.print(_explain_columns(metrics), style="dim")
+
+
+def _print_answers(console: Console, metrics: Metrics) -> None:
+    columns = ["tokens", "cut off", "no answer found", "repetitive"]
+    table = _make_table("\nHow the models answer the test questions", columns)
+    for arm in metrics.arms.values():
+        if (answers := arm.answers) is not None:
+            shares = (answers.cut_off, answers.without_answer, answers.repetitive)
+            table.add_row(
+                arm.title, f"{answers.tokens.mean:.1f}", *(f"{share.mean:.1%}" for share in shares)
+            )
+    if table.rows:
+        console.print(table)
+
+
+def _print_pass_at_k(console: Console, metrics: Metrics) -> None:
+    arms = [(arm, arm.samples) for arm in metrics.arms.values() if arm.samples is not None]
+    if not arms:
+        return
+    first = arms[0][1]
+    table = _make_table(
+        "\nAccuracy and pass@k", ["accuracy", *(f"pass@{k}" for k in first.pass_at_k)]
+    )
+    for arm, samples in arms:
+        shares = (arm.accuracy, *(p.mean for p in samples.pass_at_k.values()))
+        table.add_row(arm.title, *(f"{share:.1%}" for share in shares))
+    console.print(table)
+    source = f"{first.n_samples:,} samples per question, temperature {first.temperature:g}."
+    console.print(f"pass@k: {source}", style="dim")
 
 
 def _print_rationales(console: Console, metrics: Metrics) -> None:

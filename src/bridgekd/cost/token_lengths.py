@@ -4,7 +4,7 @@ The one idea: every draw of a forecast first resamples the known answers, becaus
 uncertain, and then draws one answer of this sample for each request, because answers vary. Two
 unseen answers, one longer and one shorter than all known ones, are in the sample as half an answer
 each: the next answer is longer than all n known ones with probability 1/(n+1).
-`benchmarks/forecast.py` and `benchmarks/real/forecast.py` measure the coverage.
+`benchmarks/forecast.py` and `benchmarks/real/forecast_recorded.py` measure the coverage.
 """
 
 from collections.abc import Sequence

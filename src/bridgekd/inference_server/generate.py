@@ -16,7 +16,7 @@ from bridgekd.inference_server.client import JsonBody, PromptFormat, ServedModel
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Message
 from bridgekd.rng import SEED_STEP
-from bridgekd.throughput import Throughput
+from bridgekd.throughput import OnSamples, TextLength, Throughput
 
 Prompt = tuple[Message, ...]
 PROMPT_FORMATS: tuple[PromptFormat, ...] = ("tokens", "text", "chat")
@@ -31,7 +31,7 @@ def generate_texts(
     prompts: Sequence[Prompt],
     *,
     known: Mapping[int, str] | None = None,
-    on_batch: Callable[[list[int], list[str]], None] | None = None,
+    on_batch: Callable[[list[int], list[str], list[TextLength]], None] | None = None,
     label: str = "generate",
     **settings: Any,
 ) -> list[str]:
@@ -40,12 +40,14 @@ def generate_texts(
     The arguments are those of `lm.generate_texts`, and of `sample_texts` here. `on_batch` receives
     finished rows, at most `batch_size` at once and no more than are in flight. A row that is
     `known` is not requested. A row's seed depends on (seed, row) alone; the server decides whether
-    the same seed gives the same text.
+    the same seed gives the same text. A length counts the tokens of the text that is returned.
     """
 
-    def on_samples(rows: list[int], texts: list[tuple[str, ...]]) -> None:
+    def on_samples(
+        rows: list[int], texts: list[tuple[str, ...]], lengths: list[tuple[TextLength, ...]]
+    ) -> None:
         if on_batch is not None:
-            on_batch(rows, [samples[0] for samples in texts])
+            on_batch(rows, [samples[0] for samples in texts], [each[0] for each in lengths])
 
     known_samples = {row: (text,) for row, text in (known or {}).items()}
     sampled = sample_texts(
@@ -66,7 +68,7 @@ def sample_texts(
     progress: Progress = ignore_progress,
     label: str = "sample",
     known: Mapping[int, Sequence[str]] | None = None,
-    on_batch: Callable[[list[int], list[tuple[str, ...]]], None] | None = None,
+    on_batch: OnSamples | None = None,
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
@@ -74,7 +76,7 @@ def sample_texts(
     known, started = known or {}, time.monotonic()
     todo = [row for row in range(len(prompts)) if row not in known]
     formatted = _format_prompts(server, [prompts[row] for row in todo])
-    texts: dict[int, dict[int, str]] = {row: {} for row in todo}
+    samples: dict[int, dict[int, tuple[str, TextLength]]] = {row: {} for row in todo}
     finished: list[int] = []
     n_done, spent = len(prompts) - len(todo), Throughput()
     max_finished = min(batch_size or sys.maxsize, server.options.max_concurrent_requests)
@@ -89,16 +91,16 @@ def sample_texts(
         nonlocal n_done
         n_done += len(finished)
         if finished and on_batch is not None:
-            on_batch(list(finished), [_sort_texts(texts[row]) for row in finished])
+            texts, lengths = ([_sort_parts(samples[row], k) for row in finished] for k in (0, 1))
+            on_batch(list(finished), texts, lengths)
         finished.clear()
         progress(label, n_done, len(prompts))
 
     def on_answer(index: int, answer: JsonBody) -> None:
         row = todo[index // n]
-        text = _get_text(answer)
-        texts[row][index % n] = _cut_text(text, until)
-        _add_usage(answer, spent, is_ended=until is not None and until.search(text) is not None)
-        if len(texts[row]) == n:
+        _, length = samples[row][index % n] = _read_text(server, answer, until)
+        _add_usage(answer, spent, length.is_cut_off)
+        if len(samples[row]) == n:
             finished.append(row)
         if len(finished) >= max_finished:
             flush()
@@ -113,7 +115,7 @@ def sample_texts(
             spent.seconds = time.monotonic() - started
             throughput.add(**asdict(spent))
     rows = range(len(prompts))
-    return [tuple(known[row]) if row in known else _sort_texts(texts[row]) for row in rows]
+    return [tuple(known[row]) if row in known else _sort_parts(samples[row], 0) for row in rows]
 
 
 def compute_row_seed(seed: int, row: int) -> int:
@@ -149,25 +151,31 @@ def detect_prompt_format(server: ServedModel) -> tuple[ServedModel, tuple[str, .
     )
 
 
-def _sort_texts(texts: Mapping[int, str]) -> tuple[str, ...]:
-    return tuple(texts[k] for k in sorted(texts))
+def _sort_parts(samples: Mapping[int, tuple[Any, ...]], part: int) -> tuple[Any, ...]:
+    """Return the texts (part 0) or the lengths (part 1) of the samples of a row."""
+    return tuple(samples[k][part] for k in sorted(samples))
 
 
-def _cut_text(text: str, until: re.Pattern[str] | None) -> str:
+def _read_text(
+    server: ServedModel, answer: JsonBody, until: re.Pattern[str] | None
+) -> tuple[str, TextLength]:
     # The server does not know `until`: it may have written more.
+    text = _get_text(answer)
     end = until.search(text) if until else None
-    return (text[: end.end()] if end else text).strip()
+    text = (text[: end.end()] if end else text).strip()
+    is_cut_off = end is None and answer["choices"][0].get("finish_reason") == "length"
+    return text, TextLength(server.tokenizer.count_tokens(text), is_cut_off)
 
 
-def _add_usage(answer: JsonBody, spent: Throughput, *, is_ended: bool) -> None:
-    """Count one text, and its tokens if the server reports them. `is_ended`: it has its end."""
+def _add_usage(answer: JsonBody, spent: Throughput, is_cut_off: bool) -> None:
+    """Count one text, and its tokens if the server reports them."""
     usage = answer.get("usage") or {}
     spent.add(
         n_texts=1,
         n_prompt_tokens=int(usage.get("prompt_tokens") or 0),
         n_generated_tokens=int(usage.get("completion_tokens") or 0),
         seconds=0.0,
-        n_cut_off=int(not is_ended and answer["choices"][0].get("finish_reason") == "length"),
+        n_cut_off=int(is_cut_off),
     )
 
 

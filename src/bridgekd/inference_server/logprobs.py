@@ -20,7 +20,7 @@ from bridgekd.inference_server.client import JsonBody, ServedModel, send_all, se
 from bridgekd.inference_server.generate import PROBE
 from bridgekd.io.row_files import append_jsonl, read_appended_jsonl
 from bridgekd.progress import Progress, ignore_progress
-from bridgekd.records import Example
+from bridgekd.records import Example, TargetLogprobs, TrainingSequence
 from bridgekd.selection.difficulty.loss import MEASURE as LOSS
 from bridgekd.selection.measure import DifficultyMeasure
 
@@ -48,7 +48,7 @@ def score_examples(
     difficulty = np.zeros(len(examples), dtype=np.float64)
     if measure is not None and measure.scores_loss:
         rows = server.tokenizer.build_gold_rows(examples)
-        difficulty = -_average(rows, compute_logprobs(server, rows, progress=progress, label=label))
+        difficulty = -_average(compute_logprobs(server, rows, progress=progress, label=label))
     elif measure is not None:
         difficulty = _score_choices(server, examples, measure, progress, label)
     return lm.ScoredExamples(difficulty, np.zeros((len(examples), 0), dtype=np.float32))
@@ -69,14 +69,28 @@ def estimate_confidence(
     judged = [pairs[i] for i in nonempty]
     if measure == "likelihood":
         rows = server.tokenizer.build_text_rows(judged)
-        sums = compute_logprobs(server, rows, progress=progress, label=label)
-        confidence[nonempty] = np.exp(_average(rows, sums))
+        logprobs = compute_logprobs(server, rows, progress=progress, label=label)
+        confidence[nonempty] = np.exp(_average(logprobs))
         return confidence
     true_rows, false_rows = server.tokenizer.build_judge_rows(judged)
     true = compute_logprobs(server, true_rows, progress=progress, label=f"{label}: true")
     false = compute_logprobs(server, false_rows, progress=progress, label=f"{label}: false")
-    confidence[nonempty] = expit(true - false)
+    confidence[nonempty] = expit([sum(t) - sum(f) for t, f in zip(true, false, strict=True)])
     return confidence
+
+
+def score_targets(
+    server: ServedModel,
+    sequences: Sequence[TrainingSequence],
+    *,
+    batch_size: int | None,
+    progress: Progress = ignore_progress,
+    label: str = "score targets",
+) -> list[TargetLogprobs]:
+    """Return the log-probabilities of every target, as `lm.score_targets` does."""
+    rows = server.tokenizer.build_target_rows(sequences)
+    logprobs = compute_logprobs(server, rows, progress=progress, label=label)
+    return server.tokenizer.join_logprobs(sequences, logprobs)
 
 
 def compute_logprobs(
@@ -85,17 +99,16 @@ def compute_logprobs(
     *,
     progress: Progress = ignore_progress,
     label: str,
-) -> NDArray[np.float64]:
-    """Return the log-probability in nats of each row's scored tokens together, [n].
+) -> list[list[float]]:
+    """Return the log-probabilities in nats of each row's scored tokens.
 
     Each result is saved in the stage's folder under `label` and not requested again. Raises
     InputError if the server does not return log-probabilities.
     """
     file = server.workdir / f"{re.sub(r'[^a-z0-9]+', '-', label.lower())}.jsonl"
     known = dict(chain.from_iterable(read_appended_jsonl(file)))
-    sums = np.array([known.get(i, np.nan) for i in range(len(rows))], dtype=np.float64)
     todo = [i for i in range(len(rows)) if i not in known]
-    unsaved: list[tuple[int, float]] = []
+    unsaved: list[tuple[int, list[float]]] = []
     if todo:
         _check_logprobs(server)
         progress(label, len(known), len(rows))
@@ -103,15 +116,15 @@ def compute_logprobs(
     def save() -> None:
         append_jsonl(file, unsaved)
         unsaved.clear()
-        progress(label, int(np.isfinite(sums).sum()), len(rows))
+        progress(label, len(known), len(rows))
 
     def on_answer(index: int, answer: JsonBody) -> None:
         row = todo[index]
-        total = _sum_logprobs(answer, len(rows[row].ids), rows[row].n_scored)
-        if total is None:
+        logprobs = _read_logprobs(answer, len(rows[row].ids), rows[row].n_scored)
+        if logprobs is None:
             raise _build_error(server, f"none for {label} {row + 1} of {len(rows)}")
-        sums[row] = total
-        unsaved.append((row, total))
+        known[row] = logprobs
+        unsaved.append((row, logprobs))
         if len(unsaved) >= SAVE_EVERY:
             save()
 
@@ -123,7 +136,7 @@ def compute_logprobs(
     finally:
         if unsaved:
             save()
-    return sums
+    return [known[i] for i in range(len(rows))]
 
 
 def _score_choices(
@@ -145,28 +158,28 @@ def _score_choices(
         question.build_rows() for question in server.tokenizer.build_choice_rows(examples)
     ]
     rows = list(chain.from_iterable(by_question))
-    means = _average(rows, compute_logprobs(server, rows, progress=progress, label=label))
+    means = _average(compute_logprobs(server, rows, progress=progress, label=label))
     ends = np.cumsum([len(choices) for choices in by_question])[:-1]
     return np.array([score_choices(choices) for choices in np.split(means, ends)])
 
 
-def _average(rows: Sequence["lm.ScoringRow"], sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    return sums / np.array([row.n_scored for row in rows], dtype=np.float64)
+def _average(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    return np.array([sum(values) / len(values) for values in logprobs], dtype=np.float64)
 
 
 def _build_echo_request(server: ServedModel, ids: Sequence[int]) -> JsonBody:
     return {"model": server.endpoint.model, "prompt": list(ids), **ECHO_PARAMETERS}
 
 
-def _sum_logprobs(answer: JsonBody, n_ids: int, n_scored: int) -> float | None:
-    """Return the sum over the last `n_scored` of the first `n_ids` tokens; None without values."""
+def _read_logprobs(answer: JsonBody, n_ids: int, n_scored: int) -> list[float] | None:
+    """Return those of the last `n_scored` of the first `n_ids` tokens; None without values."""
     values = (answer["choices"][0].get("logprobs") or {}).get("token_logprobs")
     if not isinstance(values, list) or len(values) < n_ids:
         return None
     scored = values[n_ids - n_scored : n_ids]
     if not all(isinstance(value, int | float) for value in scored):
         return None
-    return float(sum(scored))
+    return [float(value) for value in scored]
 
 
 def _check_logprobs(server: ServedModel) -> None:
@@ -176,7 +189,7 @@ def _check_logprobs(server: ServedModel) -> None:
     answer = send_one(server, _build_echo_request(server, ids))
     if isinstance(answer, RequestOutcome):
         raise _build_error(server, answer.reason)
-    if _sum_logprobs(answer, len(ids), len(ids) - 1) is None:
+    if _read_logprobs(answer, len(ids), len(ids) - 1) is None:
         raise _build_error(server, "its answer has none for the prompt")
 
 

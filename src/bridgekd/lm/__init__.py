@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from bridgekd.lm.memory import free_device_memory
     from bridgekd.lm.merge import MergeResult, merge_adapter
-    from bridgekd.lm.rationale_scores import count_text_tokens, score_sentences
+    from bridgekd.lm.rationale_scores import count_prompt_tokens, count_text_tokens, score_sentences
     from bridgekd.lm.remote_tokenizer import (
         RemoteTokenizer,
         ScoringRow,
@@ -38,19 +38,20 @@ if TYPE_CHECKING:
         prepare_model_folder,
     )
     from bridgekd.lm.score import ScoredExamples, score_examples
-    from bridgekd.lm.shared_vocabulary import check_shared_vocabulary
+    from bridgekd.lm.shared_vocabulary import check_alignment, check_shared_vocabulary
+    from bridgekd.lm.target_logprobs import score_targets
     from bridgekd.lm.training_job import ReferenceSpec, TrainingJob
     from bridgekd.lm.training_loop import fine_tune
 
 __all__ = [
     "LocalModel", "MergeResult", "ReferenceSpec", "RemoteTokenizer", "ScoredExamples",
-    "ScoringRow", "TrainingJob", "check_shared_vocabulary", "compute_eval_loss",
-    "compute_ifd", "count_row_tokens", "count_text_tokens", "count_tokens", "embed_texts",
+    "ScoringRow", "TrainingJob", "check_alignment", "check_shared_vocabulary", "compute_eval_loss",
+    "compute_ifd", "count_prompt_tokens", "count_row_tokens", "count_text_tokens", "count_tokens",
+    "embed_texts",
     "estimate_confidence", "fine_tune", "free_device_memory", "generate_texts", "load_model",
-    "load_remote_tokenizer",
-    "measure_decoding", "measure_reading", "measure_training", "merge_adapter",
-    "prepare_model_folder", "resolve_device", "sample_texts", "save_model", "score_examples",
-    "score_sentences",
+    "load_remote_tokenizer", "measure_decoding", "measure_reading", "measure_training",
+    "merge_adapter", "prepare_model_folder", "resolve_device", "sample_texts", "save_model",
+    "score_examples", "score_sentences", "score_targets",
 ]  # fmt: skip
 
 _NAMES = {
@@ -63,10 +64,11 @@ _NAMES = {
     "measure_training",
     "memory": "free_device_memory",
     "merge": "MergeResult merge_adapter",
-    "rationale_scores": "count_text_tokens score_sentences",
+    "rationale_scores": "count_prompt_tokens count_text_tokens score_sentences",
     "remote_tokenizer": "RemoteTokenizer ScoringRow load_remote_tokenizer prepare_model_folder",
     "score": "ScoredExamples score_examples",
-    "shared_vocabulary": "check_shared_vocabulary",
+    "target_logprobs": "score_targets",
+    "shared_vocabulary": "check_alignment check_shared_vocabulary",
     "training_job": "ReferenceSpec TrainingJob",
     "training_loop": "fine_tune",
 }

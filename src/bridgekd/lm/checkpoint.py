@@ -65,7 +65,7 @@ def compute_identity(
     versions = (torch.__version__, transformers.__version__)
     digest.update(repr((config, n_updates, seed, n_processes, objective, versions)).encode())
     for row in rows:
-        digest.update(repr((row.ids, row.weights)).encode())
+        digest.update(repr(row).encode())
     return digest.hexdigest()
 
 

@@ -31,18 +31,18 @@ def compute_chunked_loss(
 
 
 def split_targets(
-    objective: Objective, sequence_ids: Tensor, model: Any, *, max_logits: int = MAX_LOGITS
+    objective: Objective, unit_ids: Tensor, model: Any, *, max_logits: int = MAX_LOGITS
 ) -> list[slice]:
     """Return the chunks of the m target tokens whose logits are in memory at one time.
 
-    An objective whose loss is no sum over tokens gets complete sequences. So one sequence may have
-    more than `max_logits` logits.
+    An objective whose loss is no sum over tokens gets complete units: sequences, or segments of
+    them. So one unit may have more than `max_logits` logits.
     """
     n_copies = N_REFERENCE_COPIES if objective.needs_reference_model else 1
     max_tokens = count_chunk_tokens(model, max_logits // n_copies)
     if objective.is_sum_over_tokens:
-        return split_tokens(len(sequence_ids), max_tokens)
-    ends = np.cumsum(np.unique(sequence_ids.cpu().numpy(), return_counts=True)[1]).tolist()
+        return split_tokens(len(unit_ids), max_tokens)
+    ends = np.cumsum(np.unique(unit_ids.cpu().numpy(), return_counts=True)[1]).tolist()
     chunks, start, last = [], 0, 0
     for end in ends:
         if end - start > max_tokens and last > start:

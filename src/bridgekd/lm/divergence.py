@@ -68,12 +68,7 @@ def build_objective(
         if options.top_k is not None and options.top_k < log_p.shape[1]:
             log_q, log_p = keep_top_tokens(log_q, log_p, options.top_k)
         divergence = compute(log_q, log_p, options, batch.state)
-        loss = options.weight * torch.dot(divergence, mask_weights(batch))
-        if options.weight == 1:
-            return loss
-        if batch.is_rollout is not None:  # a model learns no likelihood from its own texts
-            batch = replace(batch, weights=batch.weights * ~batch.is_rollout)
-        return loss + (1 - options.weight) * compute_nll(batch)
+        return mix_with_nll(batch, options.weight, torch.dot(divergence, mask_weights(batch)))
 
     return Objective(
         name=name,
@@ -96,6 +91,15 @@ def plan_rollouts(
     if not options.on_policy:
         return None
     return Rollouts(options.on_policy, options.updates_per_wave, options.sampling_temperature)
+
+
+def mix_with_nll(batch: TokenBatch, weight: float, loss: "Tensor") -> "Tensor":
+    """Return weight * loss + (1 - weight) * NLL of the batch."""
+    if weight == 1:
+        return loss
+    if batch.is_rollout is not None:  # a model learns no likelihood from its own texts
+        batch = replace(batch, weights=batch.weights * ~batch.is_rollout)
+    return weight * loss + (1 - weight) * compute_nll(batch)
 
 
 def mask_weights(batch: TokenBatch) -> "Tensor":

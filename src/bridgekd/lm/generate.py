@@ -29,7 +29,7 @@ from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
 from bridgekd.progress import Progress, ignore_progress
 from bridgekd.records import Message
 from bridgekd.rng import SEED_STEP, make_rng
-from bridgekd.throughput import Throughput
+from bridgekd.throughput import OnSamples, TextLength, Throughput
 
 TRIM_STEPS = 16
 
@@ -64,7 +64,7 @@ def generate_texts(
     progress: Progress = ignore_progress,
     label: str = "generate",
     known: Mapping[int, str] | None = None,
-    on_batch: Callable[[list[int], list[str]], None] | None = None,
+    on_batch: Callable[[list[int], list[str], list[TextLength]], None] | None = None,
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[str]:
@@ -74,14 +74,17 @@ def generate_texts(
     Temperature 0 is greedy. Otherwise row i has its own random stream, seeded by (seed, i). A text
     ends at the end of its turn, at end-of-text, after `max_new_tokens`, or with the first match of
     `until`, which must end in a line break. `batch_size` is the number of rows at one time; None:
-    as many as memory holds. `on_batch(row numbers, texts)` is called after each batch. `known` has
-    texts of an earlier, stopped call by row number; a batch that is fully known is not generated
-    again. The work is added to `throughput`. Raises InputError if memory does not hold one row.
+    as many as memory holds. `on_batch(row numbers, texts, lengths)` is called after each batch.
+    `known` has texts of an earlier, stopped call by row number; a batch that is fully known is not
+    generated again. The work is added to `throughput`. Raises InputError if memory does not hold
+    one row.
     """
 
-    def handle_batch(rows: list[int], texts: list[tuple[str, ...]]) -> None:
+    def handle_batch(
+        rows: list[int], texts: list[tuple[str, ...]], lengths: list[tuple[TextLength, ...]]
+    ) -> None:
         if on_batch is not None:
-            on_batch(rows, [samples[0] for samples in texts])
+            on_batch(rows, [samples[0] for samples in texts], [each[0] for each in lengths])
 
     texts = sample_texts(
         local, prompts, 1,
@@ -104,7 +107,7 @@ def sample_texts(
     progress: Progress = ignore_progress,
     label: str = "sample",
     known: Mapping[int, Sequence[str]] | None = None,
-    on_batch: Callable[[list[int], list[tuple[str, ...]]], None] | None = None,
+    on_batch: OnSamples | None = None,
     until: re.Pattern[str] | None = None,
     throughput: Throughput | None = None,
 ) -> list[tuple[str, ...]]:
@@ -128,11 +131,13 @@ def sample_texts(
         if not all(i in known for i in batch):
             seeds = [seed + k * SEED_STEP for k in range(n)]
             rows = [PromptRow(ids[i], s, f"generate row {i}") for i in batch for s in seeds]
-            new_texts = iter(_generate_rows(local, rows, spec, size, throughput))
-            for i in batch:
-                texts[i] = tuple(next(new_texts) for _ in range(n))
+            new_texts, lengths = _generate_rows(local, rows, spec, size, throughput)
+            groups = [slice(k * n, k * n + n) for k in range(len(batch))]
+            for i, group in zip(batch, groups, strict=True):
+                texts[i] = tuple(new_texts[group])
             if on_batch is not None:
-                on_batch(batch, [texts[i] for i in batch])
+                of_rows = [tuple(lengths[group]) for group in groups]
+                on_batch(batch, [texts[i] for i in batch], of_rows)
             progress(label, n_done + len(batch), len(ids))
         n_done += len(batch)
     return texts
@@ -168,24 +173,26 @@ def _generate_rows(
     spec: _GenerationSpec,
     batch_size: int,
     throughput: Throughput | None,
-) -> list[str]:
-    """Return the texts of rows, at most `batch_size` at one time."""
+) -> tuple[list[str], list[TextLength]]:
+    """Return the texts of rows and their lengths, at most `batch_size` at one time."""
     started = time.monotonic()
     new_ids = _generate_ids(local, rows, spec, batch_size)
     texts = local.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
     ends = [spec.until.search(text) if spec.until else None for text in texts]
+    lengths = [
+        TextLength(len(ids), end is None and len(ids) == spec.max_new_tokens)
+        for end, ids in zip(ends, new_ids, strict=True)
+    ]
     if throughput is not None:
         throughput.add(
             n_texts=len(texts),
             n_prompt_tokens=sum(len(row.ids) for row in rows),
-            n_generated_tokens=sum(map(len, new_ids)),
+            n_generated_tokens=sum(length.n_tokens for length in lengths),
             seconds=time.monotonic() - started,
-            n_cut_off=sum(
-                end is None and len(ids) == spec.max_new_tokens
-                for end, ids in zip(ends, new_ids, strict=True)
-            ),
+            n_cut_off=sum(length.is_cut_off for length in lengths),
         )
-    return [(text[: e.end()] if e else text).strip() for text, e in zip(texts, ends, strict=True)]
+    pairs = zip(texts, ends, strict=True)
+    return [(text[: end.end()] if end else text).strip() for text, end in pairs], lengths
 
 
 def _generate_ids(

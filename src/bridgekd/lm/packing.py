@@ -8,7 +8,6 @@ A probe confirms that a packed row has the losses of a row alone.
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,7 +73,9 @@ def supports_packing(local: LocalModel) -> bool:
 
 def verify_packing(local: LocalModel, rows: Sequence[TokenizedSequence]) -> bool:
     """Return whether a row has the same loss per token when it is packed after another row."""
-    first, second = (replace(r, weights=(1.0,) * len(r.ids)) for r in (rows[0], rows[-1]))
+    first, second = (
+        TokenizedSequence(r.ids, (1.0,) * len(r.ids), n_prompt=0) for r in (rows[0], rows[-1])
+    )
     pad_id = int(local.tokenizer.pad_token_id)
     alone = _compute_nll(local, pad_batch([second], pad_id, local.device))
     with separate_rows(local):

@@ -11,13 +11,21 @@ from bridgekd.lm.confidence import Pairs, build_text_rows
 from bridgekd.lm.forward import compute_scored_values, eval_mode, token_nll
 from bridgekd.lm.load import LocalModel, load_tokenizer
 from bridgekd.lm.memory import run_scoring
-from bridgekd.lm.tokenization import tokenize_continuations
+from bridgekd.lm.tokenization import tokenize_continuations, tokenize_prompts
 from bridgekd.progress import Progress, ignore_progress
+from bridgekd.records import Message
 
 
 def count_text_tokens(model: str, revision: str | None, texts: Sequence[str]) -> list[int]:
     """Return the tokens of each text for a Hub id or folder, whose weights are not loaded."""
     return [len(ids) for ids in tokenize_continuations(load_tokenizer(model, revision), texts)]
+
+
+def count_prompt_tokens(
+    model: str, revision: str | None, prompts: Sequence[tuple[Message, ...]]
+) -> list[int]:
+    """Return the tokens of each prompt for a Hub id or folder, whose weights are not loaded."""
+    return [len(ids) for ids in tokenize_prompts(load_tokenizer(model, revision), prompts)]
 
 
 def score_sentences(

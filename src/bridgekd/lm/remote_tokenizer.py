@@ -26,7 +26,9 @@ from bridgekd.lm.load import (
     save_model,
     translate_load_errors,
 )
+from bridgekd.lm.reference_model import tokenize_reference_rows
 from bridgekd.lm.score_inputs import build_gold_rows
+from bridgekd.lm.target_logprobs import build_target_rows, join_logprobs
 from bridgekd.lm.tokenization import (
     find_plain_prompts,
     find_stop_ids,
@@ -35,7 +37,7 @@ from bridgekd.lm.tokenization import (
     split_prefix,
     tokenize_prompts,
 )
-from bridgekd.records import Example, Message
+from bridgekd.records import Example, Message, TargetLogprobs, TrainingSequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,10 @@ class RemoteTokenizer:
         """Return the tokens of a text as a server reads it."""
         return list(self.tokenizer(text)["input_ids"])
 
+    def count_tokens(self, text: str) -> int:
+        """Return the number of tokens of a generated text."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def build_gold_rows(self, examples: Sequence[Example]) -> list[ScoringRow]:
         """Return the prompt and the gold answer of every example; raise InputError without one."""
         return build_gold_rows(self.tokenizer, examples)
@@ -83,6 +89,16 @@ class RemoteTokenizer:
     def build_text_rows(self, pairs: Pairs) -> list[ScoringRow]:
         """Return the chain-of-thought prompt of every pair, followed by its text."""
         return build_text_rows(self.tokenizer, pairs)
+
+    def build_target_rows(self, sequences: Sequence[TrainingSequence]) -> list[ScoringRow]:
+        """Return the prompt of a reference model and the target of every sequence."""
+        return build_target_rows(tokenize_reference_rows(self.tokenizer, sequences))
+
+    def join_logprobs(
+        self, sequences: Sequence[TrainingSequence], logprobs: Sequence[Sequence[float]]
+    ) -> list[TargetLogprobs]:
+        """Return the log-probabilities of each target with the ends of its tokens."""
+        return join_logprobs(self.tokenizer, sequences, logprobs)
 
 
 def load_remote_tokenizer(model: str | Path, revision: str | None = None) -> RemoteTokenizer:

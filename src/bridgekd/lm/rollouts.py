@@ -24,7 +24,7 @@ from bridgekd.lm.training_job import Reward
 from bridgekd.lm.update_schedule import UpdateSchedule
 from bridgekd.rng import make_rng
 
-MIN_ROLLOUTS = 64  # without a complete text, that end a training
+MIN_ROLLOUTS = 256  # without a complete text, that end a training
 Place = tuple[int, int]  # (update, position in the update)
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bridgekd.errors import InputError
 from bridgekd.lm.load import load_tokenizer
+from bridgekd.lm.token_bytes import check_token_places
 from bridgekd.lm.tokenization import tokenize_continuations
 from bridgekd.messages import format_value
 
@@ -46,9 +47,9 @@ def check_same_tokens(
             raise InputError(
                 f"The objective {objective} compares two models token by token, and their "
                 f"tokenizers split {format_value(text)} differently: {trained.name_or_path} into "
-                f"{len(ours)} tokens, {reference.name_or_path} into {len(theirs)}. Use a student "
-                "of the assistant's model family, or a method that learns from rationales alone, "
-                "such as bridge_random."
+                f"{len(ours)} tokens, {reference.name_or_path} into {len(theirs)} others. Use the "
+                "method distill with the objective alm or uld, which need no common tokens, or a "
+                "student of the assistant's model family."
             )
 
 
@@ -65,3 +66,17 @@ def check_shared_vocabulary(
     except InputError:  # the training says it, when it needs the model
         return
     check_same_tokens(ours, theirs, PROBE_TEXTS, objective)
+
+
+@lru_cache(maxsize=8)
+def check_alignment(model: tuple[str | Path, str | None], objective: str) -> None:
+    """Raise InputError if the tokens of a model (Hub id or folder, revision) have unknown places in
+    some texts.
+
+    A tokenizer that is not on this machine and cannot be downloaded is not checked.
+    """
+    try:
+        tokenizer = load_tokenizer(*model)
+    except InputError:  # the training says it, when it needs the model
+        return
+    check_token_places(tokenizer, PROBE_TEXTS, objective)

@@ -45,7 +45,9 @@ class TokenizedSequence:
     """A training sequence: weights[i] is the loss weight of ids[i], 0 for the first `n_prompt`.
 
     is_rollout: whether the model that is trained wrote the target itself. advantage: of its reward
-    over those of its group, in standard deviations; 0 without a reward.
+    over those of its group, in standard deviations; 0 without a reward. segments: the segment of
+    each target token, ascending from 0; () if each is its own. reference_logprobs: for each target
+    token, the log-probability of its segment for the reference model, or ().
     """
 
     ids: tuple[int, ...]
@@ -53,6 +55,8 @@ class TokenizedSequence:
     n_prompt: int
     is_rollout: bool = False
     advantage: float = 0.0
+    segments: tuple[int, ...] = ()
+    reference_logprobs: tuple[float, ...] = ()
 
 
 def tokenize_sequences(

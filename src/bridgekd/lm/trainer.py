@@ -178,8 +178,10 @@ class UpdateTrainer(Trainer):
         )
         compute_reference = mask = shared_ids = None
         if reference is not None and others is not None:
-            compute_reference = reference.read_tokens(self._build_batch(reference.local, others))
-            mask, shared_ids = reference.mask_targets(batch.targets), reference.shared_ids
+            own = self._build_batch(reference.local, others)
+            compute_reference, mask = reference.read_tokens(batch, own)
+            shared_ids = reference.shared_ids
+        segments, logprobs = batch.segment_ids, batch.reference_logprobs
 
         def compute_loss(logits: Tensor, chunk: slice) -> Tensor:
             tokens = TokenBatch(
@@ -189,10 +191,13 @@ class UpdateTrainer(Trainer):
                 shared_ids, None if mask is None else mask[chunk], batch.is_rollout[chunk],
                 batch.advantages[chunk],
                 self._get_progress(), self.monitor.checkpoint_state.objective_state,
+                segments[chunk], None if logprobs is None else logprobs[chunk],
             )  # fmt: skip
             return self.objective.compute_loss(tokens, self.options)
 
-        chunks = split_targets(self.objective, batch.sequence_ids, inner)
+        is_aligned = self.objective.match_tokens is not None
+        units = segments if is_aligned else batch.sequence_ids
+        chunks = split_targets(self.objective, units, inner)
         total = compute_chunked_loss(head, states, chunks, compute_loss)
         # The processes average their gradients, hence the factor.
         return total * self.schedule.n_processes / max(weight, TINY)

@@ -32,8 +32,16 @@ from bridgekd.lm.load import (
 from bridgekd.lm.memory import choose_micro_tokens
 from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.packing import can_pack
-from bridgekd.lm.reference_model import ReferenceModel, load_reference
+from bridgekd.lm.reference_model import (
+    ReferenceModel,
+    attach_logprobs,
+    load_aligned_reference,
+    load_reference,
+)
 from bridgekd.lm.rollouts import SamplingSpec
+from bridgekd.lm.segments import Segment
+from bridgekd.lm.shared_vocabulary import PROBE_TEXTS
+from bridgekd.lm.token_bytes import check_token_places
 from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
 from bridgekd.lm.trainer import UpdateTrainer
 from bridgekd.lm.training_job import TrainingJob, TrainingLog
@@ -83,12 +91,12 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     local = replace(local, free_bytes=job.free_bytes)
     fitting, n_too_long, n_truncated = _fit_to_length(local, job)
     rows, groups = list(fitting.values()), [job.rows[i].group for i in fitting]
+    reference, rows = _add_reference(job, local, [job.rows[i] for i in fitting], rows)
     n_processes = int(arguments.world_size)
     schedule = UpdateSchedule(
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
         order=job.order, groups=groups, n_processes=n_processes,
     )  # fmt: skip
-    reference = _load_reference(job, local, [job.rows[i] for i in fitting])
     identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
         f"{job.objective!r} {job.reference!r} {job.order!r} {groups!r}",
@@ -144,24 +152,46 @@ def _can_pack_all(
     return all(can_pack(*pair) for pair in pairs)
 
 
-def _load_reference(
-    job: TrainingJob, local: LocalModel, rows: Sequence[TrainingSequence]
-) -> ReferenceModel | None:
-    """Return the reference model of the objective, which reads these rows; None without one."""
-    name, objective = job.objective.name, OBJECTIVES.load(job.objective)
+def _add_reference(
+    job: TrainingJob,
+    local: LocalModel,
+    sequences: Sequence[TrainingSequence],
+    rows: list[TokenizedSequence],
+) -> tuple[ReferenceModel | None, list[TokenizedSequence]]:
+    """Return the reference model of the objective, None without one, and the rows: the sequences
+    in tokens, with what the objective needs of them.
+    """
+    objective, name = OBJECTIVES.load(job.objective), job.objective.name
+    precision = job.runtime.precision
     if objective.needs_reward and job.reward is None:
         raise InputError(
             f"{job.label}: the objective {name} needs rewards, which only the methods rule_rl, "
             "kdrl and opd_then_rl give. Use one of them, or another objective."
         )
-    if not objective.needs_reference_model:
-        return None
-    if job.reference is None:
+    if objective.needs_reference_model and job.reference is None:
         raise InputError(
             f"{job.label}: the objective {name} needs a reference model. Set one, or use the "
             "objective nll."
         )
-    return load_reference(job.reference, local, rows, job.runtime.precision, name)
+    if objective.match_tokens is None:
+        if job.reference is None or not objective.needs_reference_model:
+            return None, rows
+        return load_reference(job.reference, local, sequences, precision, name), rows
+    check_token_places(local.tokenizer, PROBE_TEXTS, name)
+    match_tokens, options = objective.match_tokens, OBJECTIVES.parse_options(job.objective)
+
+    def match(our_ends: Sequence[int], their_ends: Sequence[int]) -> list[Segment]:
+        return match_tokens(our_ends, their_ends, options)
+
+    if objective.needs_logprobs:
+        if not all(sequence.target_logprobs for sequence in sequences):
+            raise InputError(
+                f"{job.label}: the objective {name} needs the log-probabilities of a reference "
+                "model. Use it in the method distill."
+            )
+        return None, attach_logprobs(local.tokenizer, sequences, rows, match)
+    assert job.reference is not None
+    return load_aligned_reference(job.reference, local, sequences, rows, precision, match)
 
 
 def _set_memory_limits(

@@ -21,6 +21,8 @@ from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.rng import make_rng
 from bridgekd.variants import VariantSettings
 
+MAX_SEGMENTS = 2**32  # of one row
+
 
 @dataclass(frozen=True, slots=True)
 class UpdateShard:
@@ -40,7 +42,9 @@ class MicroBatch:
     padded rows. cu_seq_lens: [n + 1] int32, where packed rows start and end; None for padded rows.
     The logits at `positions` of the flattened ids predict `targets` with `weights`, all [m].
     sequence_ids: [m], the row of each target. is_rollout: [m], whether the model wrote it itself.
-    advantages: [m] float32, of its reward.
+    advantages: [m] float32, of its reward. segment_ids: [m] int64 ascending, the same number for
+    the tokens of one segment of one row. reference_logprobs: [m], of the segment of each target;
+    None without them.
     """
 
     ids: Tensor
@@ -53,6 +57,8 @@ class MicroBatch:
     sequence_ids: Tensor
     is_rollout: Tensor
     advantages: Tensor
+    segment_ids: Tensor
+    reference_logprobs: Tensor | None
 
     @property
     def forward_arguments(self) -> dict[str, object]:
@@ -193,6 +199,17 @@ def _build_batch(
     is_rollout = np.array([row.is_rollout for row in rows])[sequence_ids]
     advantages = np.array([row.advantage for row in rows], dtype=np.float32)[sequence_ids]
 
+    # The target of logits k is token k + 1.
+    of_target = [c + 1 - row.n_prompt for row, c in zip(rows, counted, strict=True)]
+    segments = np.concatenate([
+        np.array(row.segments, dtype=np.int64)[k] if row.segments else k.astype(np.int64)
+        for row, k in zip(rows, of_target, strict=True)
+    ])  # fmt: skip
+    logprobs = None
+    if any(row.reference_logprobs for row in rows):
+        pairs = zip(rows, of_target, strict=True)
+        logprobs = [np.array(row.reference_logprobs, dtype=np.float32)[k] for row, k in pairs]
+
     def to_tensor(array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(ids.device)
 
@@ -200,4 +217,6 @@ def _build_batch(
         ids, mask, position_ids, cu_seq_lens, to_tensor(np.concatenate(positions)),
         to_tensor(np.concatenate(targets)), to_tensor(np.concatenate(kept)),
         to_tensor(sequence_ids), to_tensor(is_rollout), to_tensor(advantages),
+        to_tensor(sequence_ids * MAX_SEGMENTS + segments),
+        None if logprobs is None else to_tensor(np.concatenate(logprobs)),
     )  # fmt: skip

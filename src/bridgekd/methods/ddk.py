@@ -9,7 +9,7 @@ from bridgekd.methods.bridge import build_assistant_arm, teach_assistant
 from bridgekd.methods.distillation import (
     build_distillation_settings,
     build_forward_kl,
-    check_shared_tokens,
+    check_tokens,
 )
 from bridgekd.recipe import FrozenModel
 from bridgekd.rng import SEED_STEP
@@ -43,7 +43,7 @@ def build(run: Run, options: DDKOptions) -> list[Arm]:
     rationales = run.annotate(pool, assistant)
     student = instructed = run.instruct_student()
     objective = build_forward_kl(options.kd_weight, options.kd_temperature)
-    check_shared_tokens(run, objective)
+    check_tokens(run, objective)
     settings = build_distillation_settings(run, objective)
     mixture = MIXTURES.resolve(VariantRef.model_validate({"name": "gap", "alpha": options.alpha}))
     scoring = ScoreRationalesSettings(n_per_domain=options.n_per_domain, seed=run.recipe.seed)

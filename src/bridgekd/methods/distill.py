@@ -4,14 +4,14 @@ any objective. Only the student's loss differs from `bridge_random`.
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from bridgekd.methods import Method
 from bridgekd.methods.bridge import build_assistant_arm, teach_assistant, write_rationales
 from bridgekd.methods.distillation import train_beside_reference
 from bridgekd.recipe import FrozenModel
 from bridgekd.runs.run import Arm, Run
-from bridgekd.stages.train import ReferenceSees
+from bridgekd.stages.training_examples import ReferenceSees
 from bridgekd.variants import VariantRef
 
 
@@ -19,12 +19,14 @@ class DistillOptions(FrozenModel):
     """objective: an objective with a reference model, and its options; `weight: 0.5` gives half of
     the loss to the likelihood of the rationales, and `on_policy: 0.5` replaces half of them by
     texts of the student. reference: the model whose distribution the student follows. sees: whether
-    it reads a correct rationale beside the question.
+    it reads a correct rationale beside the question. sft_fraction: the fraction of the updates in
+    which the student learns the rationales alone, before.
     """
 
     objective: VariantRef = VariantRef(name="forward_kl")
     reference: Literal["assistant", "initial_student"] = "assistant"
     sees: ReferenceSees = "question"
+    sft_fraction: float = Field(0.0, ge=0, lt=1)
 
 
 def build_distilled(run: Run, method: Method, options: DistillOptions) -> list[Arm]:
@@ -35,8 +37,9 @@ def build_distilled(run: Run, method: Method, options: DistillOptions) -> list[A
     instructed = run.instruct_student()
     reference = assistant if options.reference == "assistant" else instructed
     student = train_beside_reference(
-        run, pool, instructed, rationales, reference, options.objective, options.sees
-    )
+        run, pool, instructed, rationales, reference, options.objective, options.sees,
+        sft_fraction=options.sft_fraction,
+    )  # fmt: skip
     return [
         build_assistant_arm(assistant, "random", "random selection"),
         *run.build_start_arms(instructed),
@@ -57,13 +60,17 @@ def define_distilled_method(
 ) -> Method:
     """Return the method whose student learns with an objective, as `distill` does.
 
-    options: those of the objective, with the constants of the method as defaults. `difference` says
+    options: those of the objective, with the constants of the method as defaults, and perhaps
+    `sft_fraction`. `difference` says
     in the card what the student does on the assistant's rationales.
     """
 
     def build(run: Run, options: BaseModel) -> list[Arm]:
-        ref = VariantRef.model_validate({"name": objective, **options.model_dump()})
-        return build_distilled(run, method, DistillOptions(objective=ref))
+        values = options.model_dump()
+        sft_fraction = values.pop("sft_fraction", 0.0)
+        ref = VariantRef.model_validate({"name": objective, **values})
+        options = DistillOptions(objective=ref, sft_fraction=sft_fraction)
+        return build_distilled(run, method, options)
 
     method = Method(
         name=name,

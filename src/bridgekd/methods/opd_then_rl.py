@@ -9,8 +9,8 @@ from bridgekd.variants import VariantRef
 
 
 def build(run: Run, options: GroupRewardOptions) -> list[Arm]:
-    """Return the student and its assistant. Half of the student's updates are those of `on_policy`,
-    half those of `rule_rl`; equal halves are our reading.
+    """Return the student and its assistant. Two thirds of the student's updates are those of
+    `on_policy`, one third those of `rule_rl`; equal thirds are our reading.
     """
     pool = run.load_pool()
     assistant, purchased = teach_assistant(run, pool, run.warm_up(pool), "random")
@@ -18,10 +18,17 @@ def build(run: Run, options: GroupRewardOptions) -> list[Arm]:
     instructed = run.instruct_student()
     distillation = VariantRef.model_validate({"name": "reverse_kl", "on_policy": 1.0})
     student = train_beside_reference(
-        run, pool, instructed, rationales, assistant, distillation, part=(0.0, 0.5)
+        run,
+        pool,
+        instructed,
+        rationales,
+        assistant,
+        distillation,
+        part=(0.0, 2 / 3),
+        sft_fraction=0.5,
     )
     rewards = VariantRef.model_validate({"name": "group_reward", **options.model_dump()})
-    student = train_by_rewards(run, pool, student, rewards, part=(0.5, 1.0))
+    student = train_by_rewards(run, pool, student, rewards, part=(2 / 3, 1.0))
     return [
         build_assistant_arm(assistant, "random", "random selection"),
         *run.build_start_arms(instructed),

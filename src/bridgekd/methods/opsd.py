@@ -14,12 +14,14 @@ from bridgekd.variants import VariantRef
 
 class OPSDOptions(JSDOptions):
     """The options of jsd, with the paper's constants: all rows on-policy, temperature 1.1 for the
-    texts and for the loss.
+    texts and for the loss. sft_fraction: as in `distill`; the paper starts from a model that solves
+    such problems, and the half is ours.
     """
 
     on_policy: float = Field(1.0, ge=0, le=1)
     temperature: float = Field(1.1, gt=0, le=1000)
     sampling_temperature: float = Field(1.1, gt=0, le=1000)
+    sft_fraction: float = Field(0.5, ge=0, lt=1)
 
 
 def build(run: Run, options: OPSDOptions) -> list[Arm]:
@@ -31,10 +33,12 @@ def build(run: Run, options: OPSDOptions) -> list[Arm]:
     ranking = run.select_questions(pool, strategy="random")
     rationales = run.check_rationales(pool, run.query_teacher(pool, ranking))
     instructed = run.instruct_student()
-    objective = VariantRef.model_validate({"name": "jsd", **options.model_dump()})
+    values = options.model_dump(exclude={"sft_fraction"})
+    objective = VariantRef.model_validate({"name": "jsd", **values})
     student = train_beside_reference(
-        run, pool, instructed, [rationales], instructed, objective, "rationale"
-    )
+        run, pool, instructed, [rationales], instructed, objective, "rationale",
+        sft_fraction=options.sft_fraction,
+    )  # fmt: skip
     return [
         *run.build_start_arms(instructed),
         METHOD.build_result_arm("Student, OPSD", student, run.student_prompt_mode),
@@ -46,7 +50,8 @@ METHOD = Method(
     title="OPSD",
     summary="The student that reads a paid rationale guides the student that does not read it.",
     paper="arXiv 2601.18734",
-    card_sentence="Method: OPSD (arXiv 2601.18734). The student wrote rationales itself and "
+    card_sentence="Method: OPSD (arXiv 2601.18734). After a start on the teacher's rationales the "
+    "student wrote rationales itself and "
     "learned on them what it would have written with the teacher's rationale in its prompt.",
     options=OPSDOptions,
     rank=35,

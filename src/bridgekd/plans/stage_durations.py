@@ -29,8 +29,8 @@ from bridgekd.plans.stage_work import PlannedData, WorkCounter, Workload
 from bridgekd.recipe import TeacherOptions
 from bridgekd.runs.run import Run
 from bridgekd.stages.predict import PredictSettings
-from bridgekd.stages.score_pool import ScorePoolSettings, ScorePoolStats
-from bridgekd.stages.stats import GenerationStats, TrainStats
+from bridgekd.stages.score_pool import ScorePoolSettings
+from bridgekd.stages.stats import GenerationStats, ScoredStats, TrainStats
 from bridgekd.stages.train import TrainSettings
 from bridgekd.throughput import WorkKind
 
@@ -166,7 +166,7 @@ def _is_similar(artifact: Artifact, settings: BaseModel) -> bool:
     """Return whether a row of this stage takes as long as with these settings."""
     match settings:
         case PredictSettings():
-            return artifact.read_settings(PredictSettings).prompt_mode == settings.prompt_mode
+            return artifact.read_settings(type(settings)).prompt_mode == settings.prompt_mode
         case ScorePoolSettings():
             return artifact.read_settings(ScorePoolSettings).difficulty == settings.difficulty
         case TrainSettings():
@@ -190,7 +190,7 @@ def _compute_row_seconds(artifact: Artifact) -> float | None:
             n_rows *= 2
         return None if stats.resumed_at else manifest.seconds / n_rows
     if manifest.kind is WorkKind.SCORING and "model" in manifest.inputs:
-        return manifest.seconds / artifact.read_stats(ScorePoolStats).n_scored
+        return manifest.seconds / artifact.read_stats(ScoredStats).n_scored
     speed = artifact.read_stats(GenerationStats).generation
     if manifest.kind is not WorkKind.GENERATION or speed is None:
         return None

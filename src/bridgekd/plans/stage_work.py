@@ -26,7 +26,9 @@ from bridgekd.stages.pilot import (
 )
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.row_settings import AnswerRows, QuestionRows, RationaleRows
+from bridgekd.stages.sample_answers import SampleAnswersSettings
 from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySettings
+from bridgekd.stages.score_targets import ScoreTargetsSettings
 from bridgekd.stages.score_texts import IFDSettings, ScoreRationalesSettings
 from bridgekd.stages.select_rationales import SelectRationalesSettings
 from bridgekd.stages.shorten_rationales import ShortenSettings
@@ -150,13 +152,17 @@ class WorkCounter:
             n_texts = settings.n_samples
         elif isinstance(settings, PredictSettings):
             has_rationale = settings.prompt_mode == "cot"
+            n_texts = settings.n_samples if isinstance(settings, SampleAnswersSettings) else 1
         n_rows *= n_texts
         return self._make(planned, WorkKind.GENERATION, n_rows, has_rationale=has_rationale)
 
     def _count_scoring(self, planned: Planned) -> Iterator[Workload]:
         settings, n_rows = planned.settings, self._count_pool(planned)
         name = "model" if "model" in planned.inputs else list(planned.inputs)[-1]
-        reads_text = isinstance(settings, ScoreRationalesSettings)  # of every question, at most
+        # Those of every question, at most.
+        reads_text = isinstance(settings, ScoreRationalesSettings | ScoreTargetsSettings)
+        if isinstance(settings, ScoreTargetsSettings):
+            n_rows = sum(map(self._count_rationales, planned.inputs["rationales"]))
         yield self._make(planned, WorkKind.SCORING, n_rows, name, has_rationale=reads_text)
         if isinstance(settings, ScorePoolSettings):
             measure = MEASURES.load(settings.difficulty)

@@ -150,10 +150,14 @@ class EvaluateOptions(FrozenModel):
     Attributes:
         teacher_queries: Number of test questions for the teacher. Their cost is not part of the
             budget.
+        n_samples: Number of answers to sample from each student for each test question, for pass@k.
+        temperature: Temperature of these samples.
         step_checker: Checker that counts wrong reasoning steps, for tasks that have one.
     """
 
     teacher_queries: CountOrPercent = 0
+    n_samples: int = Field(0, ge=0, le=1000)
+    temperature: float = Field(0.7, gt=0, le=10)
     step_checker: str | None = None
 
 

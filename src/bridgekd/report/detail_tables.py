@@ -126,11 +126,13 @@ def build_calibration_table(data: ReportData) -> Table | None:
 
 
 def build_cut_off_table(data: ReportData) -> Table | None:
-    """Return how many texts reached `max_new_tokens` before their end; None if none did."""
+    """Return how many texts, other than greedy answers, reached `max_new_tokens` before their end;
+    None if none did.
+    """
     if not data.cut_off:
         return None
     return Table(
-        "Texts that were cut off at max_new_tokens",
+        "Other texts that were cut off at max_new_tokens",
         ("Texts", "Cut off", "Mean tokens of a text"),
         tuple(
             (
@@ -141,9 +143,7 @@ def build_cut_off_table(data: ReportData) -> Table | None:
             for title, s in data.cut_off
         ),
         "lrr",
-        note="A text without its end has no answer, so the model looks worse than it is. Raise "
-        "assistant.max_new_tokens or student.max_new_tokens. Texts of an interrupted attempt are "
-        "not counted.",
+        note="Texts of an interrupted attempt are not counted.",
     )
 
 

@@ -19,6 +19,7 @@ from bridgekd.report.sample_predictions import list_shown_arms, read_answers, sa
 from bridgekd.report.training_curves import collect_trainings
 from bridgekd.stages.arm_results import find_budget, find_seed
 from bridgekd.stages.evaluate import EvaluateSettings
+from bridgekd.stages.predict import predict
 from bridgekd.stages.select_questions import check_selection, select_questions
 from bridgekd.stages.stats import CalibrationStats, GenerationStats
 from bridgekd.stats.metrics import Metrics
@@ -80,7 +81,9 @@ def gather_report(evaluation: Artifact, settings: "ReportSettings") -> ReportDat
         cut_off=tuple(
             (_name_texts(artifact, models), speed)
             for artifact in ancestors.values()
-            if (speed := artifact.read_stats(GenerationStats).generation) and speed.n_cut_off
+            if artifact.stage != predict.name  # it is in the table of the arms
+            and (speed := artifact.read_stats(GenerationStats).generation)
+            and speed.n_cut_off
         ),
         has_variants=has_variants,
     )

@@ -78,7 +78,6 @@ def build_sections(data: ReportData) -> Iterator[ReportSection]:
         "",
         result_tables.build_arm_table(data),
         result_tables.build_difference_table(data),
-        detail_tables.build_cut_off_table(data),
         has_template=True,
     )
     if data.purchases:
@@ -99,6 +98,10 @@ def build_sections(data: ReportData) -> Iterator[ReportSection]:
         yield _build_section("Training", "training", text, has_template=True)
     if domains := result_tables.build_accuracy_by_domain(data):
         yield _build_section("Accuracy by domain", "domains", "", domains)
+    if answers := result_tables.build_answer_table(data):
+        cut_off = detail_tables.build_cut_off_table(data)
+        passes = result_tables.build_pass_table(data)
+        yield _build_section("How the models answer", "answers", "", answers, passes, cut_off)
     text = data.examples.rule + first
     yield _build_section("Example answers", "examples", text, has_template=True)
     yield _build_section(

@@ -4,12 +4,14 @@ from bridgekd.report.report_data import ReportData
 from bridgekd.report.tables import (
     Table,
     format_interval,
+    format_mean_interval,
     format_percent,
     format_percent_interval,
     format_points_interval,
     format_usd,
 )
 from bridgekd.stats.metrics import GroupAccuracy
+from bridgekd.stats.repetition import MAX_COMPRESSION, TAIL_BYTES
 
 
 def build_arm_table(data: ReportData) -> Table:
@@ -90,6 +92,62 @@ def build_accuracy_by_domain(data: ReportData) -> Table | None:
         ),
         "l" + "r" * len(names),
         highlighted=_find_highlighted(data),
+    )
+
+
+def build_answer_table(data: ReportData) -> Table | None:
+    """Return the length of every arm's texts and the shares of incomplete ones; None if unknown."""
+    arms = [(arm, arm.answers) for arm in data.arms if arm.answers is not None]
+    if not arms:
+        return None
+    return Table(
+        "How the models answer the test questions, with 95 % intervals",
+        ("Arm", "Tokens of an answer", "Cut off", "No answer found", "Repetitive"),
+        tuple(
+            (
+                arm.title,
+                format_mean_interval(answers.tokens),
+                *(
+                    format_percent_interval(share.mean, share.ci95)
+                    for share in (answers.cut_off, answers.without_answer, answers.repetitive)
+                ),
+            )
+            for arm, answers in arms
+        ),
+        "lrrrr",
+        note="Tokens are those of the model's own tokenizer, or those that the teacher billed. Cut "
+        "off: the text reached its maximum of tokens before its end. Such a text seldom has an "
+        "answer, so the model looks worse than it is. Raise assistant.max_new_tokens or "
+        "student.max_new_tokens. No answer found: no rule found an answer in the text. Repetitive: "
+        f"the last {TAIL_BYTES:,} bytes compress to less than 1/{MAX_COMPRESSION:.0f} (ours).",
+        highlighted=_find_highlighted(data),
+    )
+
+
+def build_pass_table(data: ReportData) -> Table | None:
+    """Return pass@k of every student, beside its accuracy; None if no answers were sampled."""
+    arms = [(arm, arm.samples) for arm in data.arms if arm.samples is not None]
+    if not arms:
+        return None
+    first = arms[0][1]
+    rows = tuple(
+        (
+            arm.title,
+            format_percent_interval(arm.accuracy, arm.ci95),
+            *(format_percent_interval(p.mean, p.ci95) for p in samples.pass_at_k.values()),
+        )
+        for arm, samples in arms
+    )
+    return Table(
+        "Accuracy and pass@k, with 95 % intervals",
+        ("Arm", "Accuracy, greedy", *(f"pass@{k}" for k in first.pass_at_k)),
+        rows,
+        "lr" + "r" * len(first.pass_at_k),
+        note="pass@k is the probability that at least one of k answers to a question is correct, "
+        f"estimated from {first.n_samples:,} answers at temperature {first.temperature:g}. An arm "
+        "that gains accuracy but no pass@k at a large k answers more surely and knows no more. "
+        "Questions with few possible answers have a high pass@k by guessing.",
+        highlighted=tuple(i for i, (arm, _) in enumerate(arms) if arm.arm == data.lead),
     )
 
 

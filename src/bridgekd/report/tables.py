@@ -3,7 +3,7 @@
 import unicodedata
 from dataclasses import dataclass
 
-from bridgekd.stats.metrics import Interval
+from bridgekd.stats.metrics import Interval, MeanEstimate
 
 LEFT, RIGHT, WIDE = "l", "r", "w"  # a name, a number, a text
 MAX_TEXT_LENGTH = 160
@@ -49,6 +49,15 @@ def format_percent_interval(fraction: float, ci95: Interval) -> str:
     """
     low, high = (100 * min(1.0, max(0.0, end)) for end in ci95)
     return f"{format_percent(fraction)} ({low:.1f} to {high:.1f})"
+
+
+def format_mean_interval(estimate: MeanEstimate) -> str:
+    """
+    >>> format_mean_interval(MeanEstimate(mean=40, ci95=(38, 42.25)))
+    '40.0 (38.0 to 42.2)'
+    """
+    low, high = estimate.ci95
+    return f"{estimate.mean:,.1f} ({low:,.1f} to {high:,.1f})"
 
 
 def format_points_interval(difference: float, ci95: Interval) -> str:

@@ -31,7 +31,6 @@ from bridgekd.stages.annotate import (
 from bridgekd.stages.arm_results import ArmSettings
 from bridgekd.stages.check_rationales import CheckRule, build_check_settings, check_rationales
 from bridgekd.stages.early_stopping import PromptMode
-from bridgekd.stages.evaluate import EvaluateSettings, evaluate
 from bridgekd.stages.load_data import (
     LoadTestSettings,
     build_load_pool_settings,
@@ -321,12 +320,6 @@ class Run:
         pool, test = self.load_pool(), self.load_test()
         artifact = self.make(evaluate_teacher, settings, pool, test, *self.few_shot)
         return [(ArmSettings(name="teacher", title="Teacher"), artifact)]
-
-    def evaluate(self, predictions: Sequence[tuple[ArmSettings, Artifact]]) -> Artifact:
-        """Return the artifact with the metrics of all predictions."""
-        arms, artifacts = zip(*predictions, strict=True)
-        settings = EvaluateSettings(arms=arms, step_checker=self.recipe.evaluate.step_checker)
-        return self.make(evaluate, settings, self.load_test(), *artifacts)
 
     def report(
         self,

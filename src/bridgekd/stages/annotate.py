@@ -17,6 +17,7 @@ from bridgekd.stages.check_rationales import (
     filter_by_agreement,
     filter_by_confidence,
 )
+from bridgekd.stages.in_context import choose_fitting_shots, read_shots, render_with_shots
 from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.stats import CalibrationStats, GenerationStats, KeptStats
@@ -140,14 +141,21 @@ def sample_rationales(
     ctx: RunContext,
     pool: Artifact,
     model: Artifact,
+    *,
+    shots: Sequence[Artifact] = (),
+    few_shot: Sequence[Artifact] = (),
 ) -> SampleRationalesStats:
     """Write several rationales of the assistant per question: those that the filter keeps, and of
-    equal texts only the first.
+    equal texts only the first. The kept rationales of `shots` and the rows of `few_shot` files are
+    in-context examples.
     """
     examples, answer_type = read_pool(pool), read_answer_type(pool)
     max_new_tokens = resolve_token_limit(settings.max_new_tokens, model)
     generator = ResumableGenerator(output_dir, ctx, "assistant", max_new_tokens)
-    prompts = [render_cot_prompt(e) for e in examples]
+    fitting = choose_fitting_shots(
+        read_shots(pool, shots, few_shot), examples, model, max_new_tokens, ctx
+    )
+    prompts = [render_with_shots(e, fitting) for e in examples]
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
         samples = generator.sample(backend, prompts, settings.n_samples, settings.seed)
     rows = [

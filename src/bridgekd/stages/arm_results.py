@@ -4,6 +4,7 @@ The one idea: seed, budget and cost come from the artifacts that the model was m
 arm is charged for work that it shares with others as if it were alone.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,18 @@ from bridgekd.io.artifact_store import Artifact, find_ancestors
 from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.io.row_files import read_rows
 from bridgekd.recipe import FrozenModel, Role
-from bridgekd.records import Example, Prediction, Rationale
+from bridgekd.records import Example, Prediction, Rationale, SampledAnswer
 from bridgekd.stages.load_data import LoadPoolSettings
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.query_teacher import QueryTeacherSettings
 from bridgekd.stages.run_context import StepChecker
+from bridgekd.stages.sample_answers import SampleAnswersSettings, sample_answers
 from bridgekd.stages.stats import CalibrationStats, PurchaseStats
+from bridgekd.stats.answer_metrics import AnswerTraits
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats
+from bridgekd.stats.pass_at_k import SampleCounts
+from bridgekd.stats.repetition import is_repetitive
 from bridgekd.throughput import WorkKind
 
 _EVALUATION_STAGES = frozenset({"predict", "load_test"})  # not part of what a model cost to make
@@ -41,10 +46,14 @@ class ArmSettings(FrozenModel):
 
 @dataclass(frozen=True, slots=True)
 class ArmReader:
-    """Reads the arms of one comparison. A training set that arms share is read once."""
+    """Reads the arms of one comparison. A training set that arms share is read once.
+
+    figures: what else was measured of the models, by other stages.
+    """
 
     test: Mapping[str, Example]
     check: StepChecker | None
+    figures: Sequence[Artifact] = ()
     training_sets: dict[str, TrainingSetStats] = field(default_factory=dict)
 
     def read_arm(self, arm: ArmSettings, predictions: Artifact) -> ArmResult:
@@ -72,7 +81,25 @@ class ArmReader:
             is_trained=arm.is_result,
             training_set=training_set,
             calibration=_collect_calibrations(ancestors),
+            answers={
+                r.id: AnswerTraits(r.n_tokens, r.is_cut_off, bool(r.answer), is_repetitive(r.text))
+                for r in rows
+            },
+            samples=self._count_samples(predictions) if models else None,
         )
+
+    def _count_samples(self, predictions: Artifact) -> SampleCounts | None:
+        model = predictions.get_input("model")
+        own = predictions.read_settings(PredictSettings)
+        for artifact in self.figures:
+            if artifact.stage == sample_answers.name and artifact.get_input("model") == model:
+                settings = artifact.read_settings(SampleAnswersSettings)
+                if (settings.role, settings.prompt_mode) == (own.role, own.prompt_mode):
+                    rows = read_rows(artifact.path / "samples.parquet", SampledAnswer)
+                    counts = dict.fromkeys((r.id for r in rows), 0)
+                    counts.update(Counter(r.id for r in rows if r.correct))
+                    return SampleCounts(settings.n_samples, settings.temperature, counts)
+        return None
 
     def _read_training_set(self, model: Artifact) -> TrainingSetStats:
         sets = [

@@ -31,21 +31,22 @@ class EvaluateStats(Stats):
     n_models: int
 
 
-@stage(version=7, title="Evaluation")
+@stage(version=9, title="Evaluation")
 def evaluate(
     output_dir: Path,
     settings: EvaluateSettings,
     ctx: RunContext,
     test: Artifact,
     *predictions: Artifact,
+    figures: Sequence[Artifact] = (),
 ) -> EvaluateStats:
     """Write metrics.json: every arm at every budget over all seeds, its cost and gain, and pairs of
-    arms.
+    arms. figures: what other stages measured of the models.
     """
     examples = read_rows(test.path / "test.parquet", Example)
     name = settings.step_checker
     check = None if name is None else get_step_checker(ctx.checkers, name)
-    reader = ArmReader({e.id: e for e in examples}, check)
+    reader = ArmReader({e.id: e for e in examples}, check, figures)
     results = [reader.read_arm(arm, p) for arm, p in zip(settings.arms, predictions, strict=True)]
     step_source, steps = _group_by_steps(examples, check, settings.arms, predictions)
     metrics = compute_metrics(

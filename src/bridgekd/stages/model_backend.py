@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +19,10 @@ from bridgekd.io.row_files import append_jsonl, read_appended_jsonl
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.prompts import ANSWER_LINE
 from bridgekd.recipe import BackendName, FrozenModel, Role
-from bridgekd.records import Message
+from bridgekd.records import Message, TargetLogprobs
 from bridgekd.rng import SAMPLING_TEMPERATURE
 from bridgekd.stages.run_context import RunContext
-from bridgekd.throughput import GenerationSpeed, Throughput
+from bridgekd.throughput import GenerationSpeed, TextLength, Throughput
 
 Prompts = Sequence[tuple[Message, ...]]
 
@@ -41,24 +43,41 @@ class BackendSettings(FrozenModel):
 @dataclass(frozen=True, slots=True)
 class ModelBackend:
     """A loaded model. The functions have the arguments of their namesakes in `lm`, without the
-    model. `prompt_format`: how a server takes prompts; None in this process.
+    model. What `score_targets` has computed is saved. `prompt_format`: how a server takes prompts;
+    None in this process.
     """
 
     generate_texts: Callable[..., list[str]]
     sample_texts: Callable[..., list[tuple[str, ...]]]
     score_examples: Callable[..., "lm.ScoredExamples"]
     estimate_confidence: Callable[..., NDArray[np.float64]]
+    score_targets: Callable[..., list[TargetLogprobs]]
     prompt_format: str | None = None
 
 
-def wrap_local_model(model: "lm.LocalModel") -> ModelBackend:
-    """Return a model in this process as a backend."""
+def wrap_local_model(model: "lm.LocalModel", workdir: Path | None = None) -> ModelBackend:
+    """Return a model in this process as a backend, which saves what it scores in `workdir`."""
     return ModelBackend(
         generate_texts=partial(lm.generate_texts, model),
         sample_texts=partial(lm.sample_texts, model),
         score_examples=partial(lm.score_examples, model),
         estimate_confidence=partial(lm.estimate_confidence, model),
+        score_targets=partial(_score_targets, model, workdir),
     )
+
+
+def _score_targets(
+    model: "lm.LocalModel", workdir: Path | None, *args: Any, **kwargs: Any
+) -> list[TargetLogprobs]:
+    if workdir is None:
+        return lm.score_targets(model, *args, **kwargs)
+    file = workdir / "targets.jsonl"
+    known = dict(chain.from_iterable(read_appended_jsonl(file)))
+
+    def save(rows: list[int], logprobs: list[list[float]]) -> None:
+        append_jsonl(file, list(zip(rows, logprobs, strict=True)))
+
+    return lm.score_targets(model, *args, known=known, on_batch=save, **kwargs)
 
 
 @contextmanager
@@ -67,7 +86,7 @@ def open_backend(
 ) -> Iterator[ModelBackend]:
     """Yield a loaded model. A server works in the stage's folder and stops when the block ends."""
     if backend == "transformers":
-        yield wrap_local_model(load_artifact_model(model, ctx))
+        yield wrap_local_model(load_artifact_model(model, ctx), output_dir / RESUME_DIR)
         return
     # Late imports: a plan runs on an install without openai.
     from bridgekd.inference_server import generate, logprobs
@@ -83,6 +102,7 @@ def open_backend(
             sample_texts=partial(generate.sample_texts, server),
             score_examples=partial(logprobs.score_examples, server),
             estimate_confidence=partial(logprobs.estimate_confidence, server),
+            score_targets=partial(logprobs.score_targets, server),
             prompt_format=server.prompt_format,
         )
 
@@ -128,13 +148,27 @@ class ResumableGenerator:
         """Return the greedy text of every prompt. `name` is the file of this call's texts."""
         return model.generate_texts(prompts, label=label, **self._build_options(name))
 
+    def generate_with_lengths(
+        self, model: ModelBackend, prompts: Prompts, label: str
+    ) -> list[tuple[str, TextLength]]:
+        """Return the greedy text of every prompt with its length, also of an earlier process."""
+        texts = self.generate(model, prompts, label)
+        saved = chain.from_iterable(read_appended_jsonl(self._get_file("texts")))
+        lengths = {row: TextLength(*length) for row, _, length in saved}
+        return [(text, lengths[row]) for row, text in enumerate(texts)]
+
     def sample(
-        self, model: ModelBackend, prompts: Prompts, n: int, seed: int
+        self,
+        model: ModelBackend,
+        prompts: Prompts,
+        n: int,
+        seed: int,
+        temperature: float = SAMPLING_TEMPERATURE,
     ) -> list[tuple[str, ...]]:
-        """Return `n` texts of every prompt at SAMPLING_TEMPERATURE, each with its own stream."""
+        """Return `n` texts of every prompt, each with its own stream."""
         options = self._build_options("samples")
         return model.sample_texts(
-            prompts, n, temperature=SAMPLING_TEMPERATURE, seed=seed, label=f"draw {n} samples",
+            prompts, n, temperature=temperature, seed=seed, label=f"draw {n} samples",
             **options,
         )  # fmt: skip
 
@@ -142,17 +176,20 @@ class ResumableGenerator:
         """Return what was generated, and tell the user how many texts were cut off."""
         return report_generation(self.speed, self.ctx, self.role, self.max_new_tokens)
 
-    def _build_options(self, name: str) -> dict[str, object]:
-        file = self.output_dir / RESUME_DIR / f"{name}.jsonl"
+    def _get_file(self, name: str) -> Path:
+        return self.output_dir / RESUME_DIR / f"{name}.jsonl"
 
-        def save(rows: Sequence[int], texts: Sequence[object]) -> None:
-            append_jsonl(file, list(zip(rows, texts, strict=True)))
+    def _build_options(self, name: str) -> dict[str, object]:
+        file = self._get_file(name)
+
+        def save(rows: Sequence[int], texts: Sequence[object], lengths: Sequence[object]) -> None:
+            append_jsonl(file, list(zip(rows, texts, lengths, strict=True)))
 
         return {
             "max_new_tokens": self.max_new_tokens,
             "batch_size": self.ctx.runtime.get_batch_size(self.role),
             "progress": self.ctx.progress,
-            "known": {row: text for batch in read_appended_jsonl(file) for row, text in batch},
+            "known": {row: text for batch in read_appended_jsonl(file) for row, text, _ in batch},
             "on_batch": save,
             "until": ANSWER_LINE,
             "throughput": self.speed,

@@ -1,5 +1,6 @@
 """A model's answers to questions that it was not trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from bridgekd.grading.grade import grade_answer
@@ -41,7 +42,7 @@ def build_predict_settings(recipe: Recipe, role: Role, prompt_mode: PromptMode) 
     )
 
 
-@stage(version=4, kind=WorkKind.GENERATION, title="Answers to the test questions")
+@stage(version=5, kind=WorkKind.GENERATION, title="Answers to the test questions")
 def predict(
     output_dir: Path,
     settings: PredictSettings,
@@ -57,8 +58,11 @@ def predict(
     prompts = [PROMPTS[settings.prompt_mode](e) for e in examples]
     label = f"answer the {'test questions' if test.stage == 'load_test' else 'pilot'}"
     with open_backend(model, settings.backend, output_dir, ctx) as backend:
-        texts = generator.generate(backend, prompts, label)
-    rows = [grade_answer(e, text, answer_type) for e, text in zip(examples, texts, strict=True)]
+        texts = generator.generate_with_lengths(backend, prompts, label)
+    rows = [
+        replace(grade_answer(e, text, answer_type), **length._asdict())
+        for e, (text, length) in zip(examples, texts, strict=True)
+    ]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
     return PredictStats(
         n_test=len(rows),

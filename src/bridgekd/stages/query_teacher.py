@@ -254,7 +254,7 @@ def plan_evaluation_requests(stage: Planned, inputs: PlanInputs) -> PlannedReque
     )
 
 
-@stage(2, WorkKind.PAID, "The teacher on test questions", plan_evaluation_requests)
+@stage(3, WorkKind.PAID, "The teacher on test questions", plan_evaluation_requests)
 def evaluate_teacher(
     output_dir: Path,
     settings: EvaluateTeacherSettings,
@@ -270,7 +270,14 @@ def evaluate_teacher(
     requests = iter_requests(settings.request, questions, few_shot)
     purchase = _buy_answers(requests, limits, "measure", ctx)
     by_id, answer_type = {e.id: e for e in questions}, read_answer_type(pool)
-    rows = [grade_answer(by_id[c.id], c.text, answer_type) for c in purchase.completions]
+    rows = [
+        replace(
+            grade_answer(by_id[c.id], c.text, answer_type),
+            n_tokens=c.n_completion_tokens,
+            is_cut_off=c.state == "truncated",
+        )
+        for c in purchase.completions
+    ]
     write_rows(output_dir / "predictions.parquet", Prediction, rows)
     return _build_stats(purchase, purchase.completions)
 

@@ -31,7 +31,7 @@ from bridgekd.stages.group_evidence import read_pass_rates
 from bridgekd.stages.model_backend import BackendSettings, ResumableGenerator, open_backend
 from bridgekd.stages.row_settings import HALVES
 from bridgekd.stages.run_context import RunContext
-from bridgekd.stages.stats import CalibrationStats, GenerationStats
+from bridgekd.stages.stats import CalibrationStats, GenerationStats, ScoredStats
 from bridgekd.stages.token_limit import resolve_token_limit
 from bridgekd.stages.train import choose_half
 from bridgekd.throughput import WorkKind
@@ -44,8 +44,7 @@ class ScorePoolSettings(BackendSettings):
     seed: int
 
 
-class ScorePoolStats(GenerationStats):
-    n_scored: int
+class ScorePoolStats(GenerationStats, ScoredStats):
     mean_difficulty: float
 
 

@@ -25,6 +25,12 @@ class KeptStats(Stats):
     n_kept: int
 
 
+class ScoredStats(Stats):
+    """Of a stage that scores questions or texts with a model."""
+
+    n_scored: int
+
+
 class PurchaseStats(Stats):
     """Of a paid stage. `spend_microusd` is what the answers cost when they were purchased, so it is
     the same whether the ledger had them already or not. `new_spend_microusd` is not.

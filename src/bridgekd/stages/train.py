@@ -8,7 +8,6 @@ objective: what is minimized on the target tokens.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from bridgekd.lm.objectives import OBJECTIVES
 from bridgekd.lm.orders import ORDERS
 from bridgekd.lm.training_job import SHUFFLED
 from bridgekd.prompts import (
-    add_solution,
     build_answer_target,
     format_answer,
     render_answer_prompt,
@@ -57,17 +55,17 @@ from bridgekd.stages.row_settings import (
     RowSettings,
 )
 from bridgekd.stages.run_context import RunContext
+from bridgekd.stages.score_targets import read_target_logprobs
 from bridgekd.stages.signed_rows import build_signed_rows
 from bridgekd.stages.stats import TrainStats
 from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
-from bridgekd.stages.training_examples import build_training_examples, build_training_sequence
+from bridgekd.stages.training_examples import ReferenceSees, build_rationale_sequences
 from bridgekd.targets import TARGET_FORMATS
 from bridgekd.throughput import WorkKind
 from bridgekd.variants import VariantRef, VariantSettings
 
 NLL = VariantRef(name="nll")
 JOINT = VariantSettings(name="joint")
-ReferenceSees = Literal["question", "rationale"]
 
 
 class TrainSettings(SparseModel):
@@ -195,13 +193,18 @@ def train(
     epoch_pool: Artifact | None = None,
     reference: Artifact | None = None,
     wrong: Sequence[Artifact] = (),
+    target_logprobs: Artifact | None = None,
 ) -> TrainStats:
     """Train `model`. A stopped training resumes from its last checkpoint.
 
     `pool` has the questions and the validation split for early stopping. `reference` is the second
-    model of an objective that needs one. `wrong` has the wrong rationales of rows with an alpha.
+    model of an objective that needs one, `target_logprobs` what it gave these rationales. `wrong`
+    has the wrong rationales of rows with an alpha.
     """
     rows = _build_rows(settings, pool, rationales, instructions, ctx, wrong)
+    if target_logprobs is not None:
+        known = read_target_logprobs(target_logprobs)
+        rows = [replace(row, target_logprobs=known[row.key]) for row in rows]
     options = settings.train
     n_updates = settings.compute_n_updates(
         len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
@@ -307,14 +310,9 @@ def _build_rows(
             )
         return signed
     if isinstance(rows, RationaleRows):
-        examples = build_training_examples(pool, rationales, rows.target_format)
-        sequences = [build_training_sequence(e, rows.answer_weight) for e in examples]
-        if settings.reference_sees == "question":
-            return sequences
-        return [
-            replace(s, reference_prompt=add_solution(s.prompt, "".join(t.text for t in s.spans)))
-            for s in sequences
-        ]
+        return build_rationale_sequences(
+            pool, rationales, rows.target_format, rows.answer_weight, settings.reference_sees
+        )
     if isinstance(rows, QuestionRows):
         return [
             TrainingSequence(e.id, render_cot_prompt(e), build_answer_target(format_answer(e)))

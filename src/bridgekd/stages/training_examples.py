@@ -4,15 +4,24 @@ Trainings and exports both use this module, so exported rows are the rows of the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.read_pool import index_by_id, read_pool
 from bridgekd.io.row_files import read_rows
-from bridgekd.prompts import build_answer_target, build_cot_target, format_answer
+from bridgekd.prompts import (
+    add_solution,
+    build_answer_target,
+    build_cot_target,
+    format_answer,
+)
 from bridgekd.records import Example, Rationale, TargetSpan, TrainingExample, TrainingSequence
 from bridgekd.targets import TARGET_FORMATS
 from bridgekd.variants import VariantSettings
+
+ReferenceSees = Literal["question", "rationale"]
 
 
 def build_training_examples(
@@ -55,6 +64,21 @@ def build_training_sequence(example: TrainingExample, answer_weight: float) -> T
     return TrainingSequence(
         example.id, example.prompt, target, loss_start=example.loss_start, loss_end=example.loss_end
     )
+
+
+def build_rationale_sequences(
+    pool: Artifact,
+    rationales: Sequence[Artifact],
+    target_format: VariantSettings,
+    answer_weight: float = 1.0,
+    sees: ReferenceSees = "question",
+) -> list[TrainingSequence]:
+    """Return the kept rationales as training sequences. sees: what a reference model reads."""
+    examples = build_training_examples(pool, rationales, target_format)
+    sequences = [build_training_sequence(e, answer_weight) for e in examples]
+    if sees == "question":
+        return sequences
+    return [replace(s, reference_prompt=add_solution(s.prompt, s.text)) for s in sequences]
 
 
 def split_rationale(

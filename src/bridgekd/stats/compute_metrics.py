@@ -13,6 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
+from bridgekd.stats.answer_metrics import AnswerTraits, make_mean, summarize_answers
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.intervals import holm_correction, mcnemar_test, wilson_interval
@@ -30,12 +31,12 @@ from bridgekd.stats.metrics import (
     TrainingSetMetrics,
 )
 from bridgekd.stats.mixed_effects import (
-    Estimate,
     estimate_difference,
     estimate_mean,
     estimate_proportion,
     estimate_ratio,
 )
+from bridgekd.stats.pass_at_k import SampleCounts, summarize_samples
 
 REFERENCE_ARM = "direct"
 START_ARMS = ("student_instructed", "student_base")  # a gain starts at the first that is present
@@ -76,6 +77,8 @@ class ArmResult:
     title: str = ""
     n_without_answer: int = 0
     n_at_reserve: int = 0
+    answers: Mapping[str, AnswerTraits] = field(default_factory=dict)
+    samples: SampleCounts | None = None
 
 
 ResultsByLabel = dict[str, list[ArmResult]]  # results in the order of their seeds
@@ -178,7 +181,9 @@ def _summarize_arm(
         seconds=round(_average([result.seconds for result in row]), 1),
         by_domain=_group_accuracy(correct, ids, domains),
         by_steps=_group_accuracy(correct, ids, steps),
-        rationale_words=_make_mean(estimate_mean(words)),
+        rationale_words=make_mean(estimate_mean(words)),
+        answers=summarize_answers([result.answers for result in row], ids),
+        samples=summarize_samples([result.samples for result in row], ids),
         wrong_steps=_summarize_wrong_steps(row),
         training_set=_summarize_training_sets([result.training_set for result in row]),
         by_seed=tuple(_summarize_seed(result) for result in row),
@@ -222,7 +227,7 @@ def _summarize_wrong_steps(row: Sequence[ArmResult]) -> MeanEstimate | None:
     ids = sorted(set.intersection(*(set(result.wrong_steps) for result in row)))
     if not ids:
         return None
-    return _make_mean(estimate_mean(np.array([[r.wrong_steps[id] for id in ids] for r in row])))
+    return make_mean(estimate_mean(np.array([[r.wrong_steps[id] for id in ids] for r in row])))
 
 
 def _summarize_training_sets(sets: Sequence[TrainingSetStats]) -> TrainingSetMetrics | None:
@@ -242,7 +247,7 @@ def _average_over_seeds(values: Sequence[Sequence[float]]) -> MeanEstimate | Non
     """
     arrays = [np.array(of_seed, dtype=float) for of_seed in values]
     means = arrays[0] if len(arrays) == 1 else np.array([a.mean() for a in arrays if len(a)])
-    return _make_mean(estimate_mean(means[None, :])) if means.size else None
+    return make_mean(estimate_mean(means[None, :])) if means.size else None
 
 
 def _compute_gain(start: Sequence[ArmResult] | None, row: Sequence[ArmResult]) -> Gain | None:
@@ -334,7 +339,3 @@ def _average(amounts: Sequence[float]) -> int | float:
     """Return the mean; an int if the amounts and their mean are ints: `12` queries, not `12.0`."""
     mean = sum(amounts) / len(amounts)
     return int(mean) if mean == int(mean) and isinstance(amounts[0], int) else mean
-
-
-def _make_mean(estimate: Estimate) -> MeanEstimate:
-    return MeanEstimate(mean=estimate.mean, ci95=estimate.ci95)

@@ -71,6 +71,28 @@ class TrainingSetMetrics(FrozenMetrics):
     wrong_steps: MeanEstimate | None
 
 
+class AnswerMetrics(FrozenMetrics):
+    """How an arm answers the test questions: mean tokens of a text, and shares of texts that were
+    cut off at their maximum of tokens, that have no answer that can be read, and that repeat
+    themselves. Tokens are those of the arm's own tokenizer, or those that the teacher billed.
+    """
+
+    tokens: MeanEstimate
+    cut_off: MeanEstimate
+    without_answer: MeanEstimate
+    repetitive: MeanEstimate
+
+
+class PassMetrics(FrozenMetrics):
+    """`pass_at_k`: the probability that at least one of k answers is correct, by k, estimated from
+    `n_samples` answers to every test question at `temperature`.
+    """
+
+    n_samples: int
+    temperature: float
+    pass_at_k: dict[int, MeanEstimate]
+
+
 class Gain(FrozenMetrics):
     """Percentage points that a trained student gained over the arm `start`, and the cost of one
     point (None unless the full interval is a gain). `verdict`: gain, loss, not shown.
@@ -118,6 +140,8 @@ class ArmMetrics(FrozenMetrics):
     by_domain: dict[str, GroupAccuracy]
     by_steps: dict[str, GroupAccuracy]
     rationale_words: MeanEstimate
+    answers: AnswerMetrics | None
+    samples: PassMetrics | None
     wrong_steps: MeanEstimate | None
     training_set: TrainingSetMetrics | None
     by_seed: tuple[SeedMetrics, ...]

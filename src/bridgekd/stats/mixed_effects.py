@@ -7,6 +7,7 @@ bootstrap over few seeds is too wide if seeds do not differ and too narrow if th
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from scipy.optimize import brentq
@@ -86,12 +87,22 @@ def estimate_proportion(correct: np.ndarray) -> Estimate:
     variance (the design effect of a survey) and the quantile of Student's t.
     """
     n_seeds, n_questions = correct.shape
-    mean = float(correct.mean()) if correct.size else 0.0
     if n_seeds == 1 or n_questions == 0:
+        mean = float(correct.mean()) if correct.size else 0.0
         return Estimate(mean, *wilson_interval(int(correct.sum()), n_questions))
-    variance, freedom = compute_variance_of_mean(correct)
+    return estimate_fraction(correct, max_answers=correct.size)
+
+
+def estimate_fraction(values: np.ndarray, max_answers: float = inf) -> Estimate:
+    """Return the mean of fractions [seeds, questions] in [0, 1], with an interval in [0, 1].
+
+    As `estimate_proportion` over several seeds, also for one seed. `max_answers` limits the number
+    of answers that would have the variance: fractions may vary less than 0 and 1 do.
+    """
+    mean, n_questions = float(values.mean()), values.shape[1]
+    variance, freedom = compute_variance_of_mean(values)
     n = mean * (1 - mean) / variance if variance > 0 else float(n_questions)
-    n, z = min(n, float(correct.size)), float(stdtrit(freedom, QUANTILE))
+    n, z = min(n, float(max_answers)), float(stdtrit(freedom, QUANTILE))
     middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (mean * (1 - mean) / n + z**2 / (4 * n**2)) ** 0.5
     return Estimate(mean, max(0.0, middle - half), min(1.0, middle + half))

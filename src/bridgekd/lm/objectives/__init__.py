@@ -7,12 +7,13 @@ a recipe names it with `{file: my_objective.py}`. It imports torch inside its fu
 `plan` checks options where torch is not installed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from bridgekd.lm.segments import Segment
 from bridgekd.variants import Registry, VariantSettings
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class TokenBatch:
     """The m target tokens of a micro-batch, or of a part of it.
 
-    A sequence is split over two batches only for an objective that `is_sum_over_tokens`.
+    A sequence is split over two batches only for an objective that `is_sum_over_tokens`, or between
+    two segments for one with `match_tokens`.
 
     logits [m, vocabulary] predict `targets` [m], in the dtype of the model, with gradients.
     weights [m] float32: the loss weight of each token, negative for a token to unlearn.
@@ -32,10 +34,12 @@ class TokenBatch:
     gradients; None for an objective that needs none.
     shared_ids [n_shared]: the tokens that both models know; None if they are the first n_shared.
     reference_mask [m]: 0 for a token that the reference model writes otherwise, else 1; None if all
-    are 1. is_rollout [m] bool: whether the trained model wrote the target itself; None: nowhere.
-    advantages [m] float32: of the reward of each token's sequence, 0 for a given target; None
-    without rewards. progress: the fraction of all updates that are done, in [0, 1). state: what the
-    objective's schedule keeps from update to update.
+    are 1. segment_ids [m] int64, ascending: the segment of each token; None if each is its own.
+    reference_logprobs [m] float32: the log-probability of each token's segment for the reference
+    model, in nats, or None. is_rollout [m] bool: whether the trained model wrote the target itself;
+    None: nowhere. advantages [m] float32: of the reward of each token's sequence, 0 for a given
+    target; None without rewards. progress: the fraction of all updates that are done, in [0, 1).
+    state: what the objective's schedule keeps from update to update.
     """
 
     logits: "Tensor"
@@ -49,6 +53,24 @@ class TokenBatch:
     advantages: "Tensor | None" = None
     progress: float = 0.0
     state: Mapping[str, float] = field(default_factory=dict)
+    segment_ids: "Tensor | None" = None
+    reference_logprobs: "Tensor | None" = None
+
+    def number_segments(self) -> tuple["Tensor", "Tensor"]:
+        """Return the segment of each token, from 0, and whether it is its first one, each [m]."""
+        import torch
+
+        ids = torch.arange(len(self.targets), device=self.targets.device)
+        if self.segment_ids is not None:
+            ids = torch.unique_consecutive(self.segment_ids, return_inverse=True)[1]
+        is_first = torch.ones_like(ids, dtype=torch.bool)
+        is_first[1:] = ids[1:] != ids[:-1]
+        return ids, is_first
+
+    def sum_segments(self, values: "Tensor") -> "Tensor":
+        """Return the sums of values [m] over the n segments, [n]."""
+        ids, is_first = self.number_segments()
+        return values.new_zeros(int(is_first.sum())).index_add(0, ids, values)
 
     @property
     def shared_logits(self) -> "Tensor":
@@ -97,6 +119,10 @@ class Objective:
     of a second model, which must have the vocabulary of the trained one. `is_sum_over_tokens`:
     whether the loss of a token needs no other token of its sequence. Then a long sequence is split
     into parts, whose logits take less memory.
+    `match_tokens(our_ends, their_ends, options)`: which tokens of two tokenizers are compared, as
+    segments, from the bytes where they end; None if both models must have the same tokens. With it
+    and without `needs_reference_model`, batches have the log-probabilities of segments, which a
+    reference model gave before the training.
     `plan_rollouts(options, progress, state)`: which targets the trained model samples itself
     (on-policy distillation, arXiv 2306.13649); None if it never does.
     needs_reward: whether batches have advantages. schedule: None for an objective without a state.
@@ -113,6 +139,11 @@ class Objective:
     plan_rollouts: Callable[[Any, float, Mapping[str, float]], Rollouts | None] | None = None
     needs_reward: bool = False
     schedule: Schedule | None = None
+    match_tokens: Callable[[Sequence[int], Sequence[int], Any], list[Segment]] | None = None
+
+    @property
+    def needs_logprobs(self) -> bool:
+        return self.match_tokens is not None and not self.needs_reference_model
 
 
 def estimate_rollout_fraction(settings: VariantSettings) -> float:

@@ -1,6 +1,6 @@
 r"""Whether plan's 95 % interval, made from 20 answers of a set, holds the bill of all its answers.
 
-    BRIDGEKD_DATA=FOLDER python benchmarks/real/forecast.py [--draws 40] [--largest 2000]
+    BRIDGEKD_DATA=FOLDER python benchmarks/real/forecast_recorded.py [--draws 40] [--largest 2000]
 
 Each recorded set is bought anew by arithmetic: 20 of its questions, drawn at random, are known, the
 forecast of the others is asked for, and their recorded answers say what they cost. Tokens are
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from grading_agreement import MENTOR, Set, reader, sets_in
+from grading_agreement import MENTOR, Set, list_sets, reader
 from importers import RecordedRow, read_mentor_kd
 
 from bridgekd.cost.bounds import CostBounds, plan_requests
@@ -35,16 +35,16 @@ MAX_TOKENS = 512
 Call = tuple[tuple[Message, ...], KnownUsage]
 
 
-def all_sets(data: Path) -> Iterator[Set]:
+def list_all_sets(data: Path) -> Iterator[Set]:
     """The recorded sets of grading_agreement.py, and GPT-3.5's chains."""
     for task, kind in MENTOR.items():
         path = data / f"mentor-kd/data/main/{task}_3_train.json.gz"
         if path.is_file():
             yield f"GPT-3.5 {task}", kind, reader(path, read_mentor_kd)
-    yield from sets_in(data)
+    yield from list_sets(data)
 
 
-def calls_of(rows: Iterator[RecordedRow], largest: int, rng: np.random.Generator) -> list[Call]:
+def list_calls(rows: Iterator[RecordedRow], largest: int, rng: np.random.Generator) -> list[Call]:
     """What each question would be asked as, and what its first answer was billed."""
     first = [row for row in rows if row.text is not None and row.sample == 0]
     if len(first) > largest:
@@ -53,8 +53,8 @@ def calls_of(rows: Iterator[RecordedRow], largest: int, rng: np.random.Generator
     for row in first:
         messages = render_teacher_prompt(Example("", row.question, None, row.choices))
         n_bytes = sum(len(m.content.encode()) for m in messages)
-        n_prompt = sum(n_tokens(m.content) for m in messages)
-        n_answer = n_tokens(row.text or "")
+        n_prompt = sum(count_tokens(m.content) for m in messages)
+        n_answer = count_tokens(row.text or "")
         cut = n_answer > MAX_TOKENS
         calls.append(
             (messages, KnownUsage(n_bytes, n_prompt, min(n_answer, MAX_TOKENS), is_truncated=cut))
@@ -62,16 +62,16 @@ def calls_of(rows: Iterator[RecordedRow], largest: int, rng: np.random.Generator
     return calls
 
 
-def n_tokens(text: str) -> int:
+def count_tokens(text: str) -> int:
     """Pieces of a text."""
     return len(re.findall(r"\w{1,6}|[^\w\s]", text))
 
 
-def told_and_true(calls: Sequence[Call], known: Sequence[int]) -> tuple[CostBounds, int]:
+def compare_with_truth(calls: Sequence[Call], known: Sequence[int]) -> tuple[CostBounds, int]:
     """The bill of the others, as foreseen from the known ones, and as it came."""
     held = set(known)
     others = [call for i, call in enumerate(calls) if i not in held]
-    told = forecast_cost(
+    predicted = forecast_cost(
         plan_requests([messages for messages, _ in others], PRICE, MAX_TOKENS),
         price=PRICE,
         max_tokens=MAX_TOKENS,
@@ -81,13 +81,15 @@ def told_and_true(calls: Sequence[Call], known: Sequence[int]) -> tuple[CostBoun
     bills = (
         compute_cost_microusd(PRICE, u.n_prompt_tokens, u.n_completion_tokens) for _, u in others
     )
-    assert told.total is not None
-    return told.total, sum(bills)
+    assert predicted.total is not None
+    return predicted.total, sum(bills)
 
 
-def tell(name: str, calls: Sequence[Call], draws: Sequence[Sequence[int]]) -> tuple[int, int]:
+def print_table(
+    name: str, calls: Sequence[Call], draws: Sequence[Sequence[int]]
+) -> tuple[int, int]:
     """Prints a set's row: the first draw, and how many of all draws held."""
-    found = [told_and_true(calls, known) for known in draws]
+    found = [compare_with_truth(calls, known) for known in draws]
     below = sum(bill < (b.ci_low or 0) for b, bill in found)
     above = sum(bill > (b.ci_high or 0) for b, bill in found)
     held = len(found) - below - above
@@ -109,18 +111,18 @@ def main() -> None:
     parser.add_argument("--known", type=int, default=20)
     parser.add_argument("--largest", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     if "BRIDGEKD_DATA" not in os.environ:
         sys.exit("BRIDGEKD_DATA names no folder of recorded answers; set it")
     print("| set | questions | first interval, $ | bill, $ | inside | draws that held "
           "(bill below, above) | middle / bill | width / bill | ceiling passed |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     totals = []
-    for name, _, rows in all_sets(Path(os.environ["BRIDGEKD_DATA"])):
-        rng = np.random.default_rng(asked.seed)
-        calls = calls_of(rows(), asked.largest, rng)
-        draws = [rng.choice(len(calls), asked.known, replace=False) for _ in range(asked.draws)]
-        totals.append(tell(name, calls, [d.tolist() for d in draws]))
+    for name, _, rows in list_all_sets(Path(os.environ["BRIDGEKD_DATA"])):
+        rng = np.random.default_rng(args.seed)
+        calls = list_calls(rows(), args.largest, rng)
+        draws = [rng.choice(len(calls), args.known, replace=False) for _ in range(args.draws)]
+        totals.append(print_table(name, calls, [d.tolist() for d in draws]))
     held, n = (sum(column) for column in zip(*totals, strict=True))
     low, high = wilson_interval(held, n)
     print(f"held {held} of {n} ({held / n:.1%}; {low:.1%} to {high:.1%} if draws were apart)")
