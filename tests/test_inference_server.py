@@ -69,6 +69,14 @@ def test_greedy_texts_are_those_of_the_model_in_process(server, local):
     assert requested == {tuple(ids) for ids in there.tokenizer.tokenize_prompts(PROMPTS)}
 
 
+def test_text_that_has_begun_is_continued_as_in_process(server, local):
+    begun = [(*prompt, Message("assistant", "Ann holds")) for prompt in PROMPTS]
+    texts = generate.generate_texts(server[0], begun, **SIZE)
+    assert texts == lm.generate_texts(local, begun, **SIZE)
+    with pytest.raises(InputError, match="accepts only chats, and cannot continue a text"):
+        generate.generate_texts(replace(server[0], prompt_format="chat"), begun, **SIZE)
+
+
 def test_the_gold_answer_s_loss_is_that_of_the_model_in_process(server, local):
     here = lm.score_examples(local, OPEN + CLOSED, batch_size=4)
     there = logprobs.score_examples(server[0], OPEN + CLOSED, batch_size=4)

@@ -36,6 +36,19 @@ def test_texts_ignore_batch_and_padding(local):
     assert any(texts[1])
 
 
+def test_model_continues_the_first_half_of_its_own_text_with_the_second(local):
+    tok = local.tokenizer
+    ids, stop_ids = tokenize_prompts(tok, PROMPTS), find_stop_ids(tok, local.model)
+    own = generate_ids(local, ids, 12, stop_ids)
+    halves = [str(tok.decode(row[:6])) for row in own]
+    begun = [(*p, Message("assistant", text)) for p, text in zip(PROMPTS, halves, strict=True)]
+    read = tokenize_prompts(tok, begun)
+    rows = [i for i, row in enumerate(own) if read[i] == ids[i] + row[:6] and len(row) == 12]
+    assert rows  # the others have words that the tokenizer does not know
+    texts = lm.generate_texts(local, [begun[i] for i in rows], max_new_tokens=6, batch_size=4)
+    assert texts == [str(tok.decode(own[i][6:], skip_special_tokens=True)).strip() for i in rows]
+
+
 def test_too_few_positions_raise_error_before_generation():
     config = GPT2Config(vocab_size=400, n_embd=16, n_layer=1, n_head=2, n_positions=48,
                         bos_token_id=1, eos_token_id=2)  # fmt: skip

@@ -70,6 +70,16 @@ def test_every_token_has_weight_of_its_span(kind, template):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("kind", TOKENIZERS)
+def test_answer_that_has_begun_has_the_tokens_of_the_training(kind, template):
+    tok = tiny_tokenizer(kind, TEMPLATES[template])
+    (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])
+    begun = (*PROMPT, Message("assistant", SPANS[0].text))
+    prompt, longer = tokenize_prompts(tok, [PROMPT, begun])
+    assert len(longer) > len(prompt) and list(row.ids[: len(longer)]) == longer
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("kind", TOKENIZERS)
 def test_tokens_decode_to_prompt_and_target(kind, template):
     tok = tiny_tokenizer(kind, TEMPLATES[template])
     (row,) = tokenize_sequences(tok, [TrainingSequence("a", PROMPT, SPANS)])

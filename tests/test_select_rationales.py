@@ -39,8 +39,9 @@ def run_bridge(tiny, *overrides):
 
 def test_shortest_of_several_samples_is_kept_beside_the_teachers(tiny):
     rows, arms = run_bridge(
-        tiny, "annotate.n_samples=3", "student.rationales=both", "student.selector=shortest"
-    )
+        tiny, "annotate.n_samples=3", "student.rationales=both", "student.selector=shortest",
+        "student.shorten={n_chunks: 3}",
+    )  # fmt: skip
     samples, selected = rows["sample_rationales"], rows["select_rationales"]
     by_question = Counter(row.id for row in samples)
     assert set(by_question.values()) == {3}
@@ -49,6 +50,9 @@ def test_shortest_of_several_samples_is_kept_beside_the_teachers(tiny):
     assert set(kept.values()) == {1}
     candidates = {row.id for row in [*samples, *rows["check_rationales"]] if row.kept}
     assert kept.keys() == candidates
+    shortened = rows["shorten_rationales"]
+    assert [(r.id, r.kept) for r in shortened] == [(r.id, r.kept) for r in selected]
+    assert all(len(a.text) <= len(b.text) for a, b in zip(shortened, selected, strict=True))
     assert any(row.reason == "not shortest" for row in selected)
     assert arms["bridge"].n_queries > 0
 

@@ -250,7 +250,9 @@ def _build_count_table(name: str, number: str, counts: Iterable[tuple[str, int]]
 
 
 def _describe_filters(rationales: Sequence[Artifact]) -> str:
-    checked = [b for a in rationales for b in a.get_inputs("rationales") or (a,)]
+    checked = list(rationales)
+    while any(inputs := [a.get_inputs("rationales") for a in checked]):
+        checked = [b for a, found in zip(checked, inputs, strict=True) for b in found or (a,)]
     filters = sorted({a.read_settings(_Filter).filter for a in checked})
     text = ", ".join(f"`{name}`" for name in filters)
     unchecked = "; with `all`, no answer was checked against the gold answer"

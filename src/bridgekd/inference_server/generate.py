@@ -194,6 +194,12 @@ def _format_prompts(
                 f"{prompt[-1].content[:60]!r}. Use a server that accepts tokens, such as vLLM, or "
                 f"set assistant.generation_backend: transformers."
             )
+        if any(prompt[-1].role == "assistant" for prompt in prompts):
+            raise InputError(
+                f"{server.address} accepts only chats, and cannot continue a text that has begun. "
+                "Use a server that accepts tokens, such as vLLM, or set "
+                "assistant.generation_backend: transformers."
+            )
         return [[{"role": m.role, "content": m.content} for m in prompt] for prompt in prompts]
     ids = server.tokenizer.tokenize_prompts(prompts)
     if server.prompt_format == "tokens":

@@ -69,6 +69,7 @@ def generate_texts(
     throughput: Throughput | None = None,
 ) -> list[str]:
     """Return the text that the model generates for each prompt, in order, without blanks around it.
+    After a last message of the assistant it is the continuation of that message.
 
     Temperature 0 is greedy. Otherwise row i has its own random stream, seeded by (seed, i). A text
     ends at the end of its turn, at end-of-text, after `max_new_tokens`, or with the first match of

@@ -34,6 +34,7 @@ from bridgekd.lm.tokenization import (
     find_stop_ids,
     has_bos,
     render_prompt,
+    split_prefix,
     tokenize_prompts,
 )
 from bridgekd.records import Example, Message, TargetLogprobs, TrainingSequence
@@ -53,7 +54,10 @@ class RemoteTokenizer:
     def render_prompts(self, prompts: Sequence[tuple[Message, ...]]) -> list[str]:
         """Return every prompt as a text without the BOS that the model's tokenizer adds itself."""
         bos = str(self.tokenizer.bos_token) if has_bos(self.tokenizer) else ""
-        return [render_prompt(self.tokenizer, prompt).removeprefix(bos) for prompt in prompts]
+        return [
+            render_prompt(self.tokenizer, prompt).removeprefix(bos) + prefix
+            for prompt, prefix in map(split_prefix, prompts)
+        ]
 
     def find_plain_prompts(self, prompts: Sequence[tuple[Message, ...]]) -> list[bool]:
         """Return for each prompt whether the tokenizer reads no control token in its messages."""

@@ -150,10 +150,26 @@ def truncate_prompt(
 def tokenize_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[tuple[Message, ...]]
 ) -> list[list[int]]:
-    """Return the tokens up to the start of the answer; an empty prompt gives BOS or nothing."""
+    """Return the tokens up to the start of the answer; an empty prompt gives BOS or nothing.
+
+    A last message of the assistant is the beginning of the answer. It has the tokens that it has in
+    a target, so a model continues it as its own text.
+    """
     start = [int(tokenizer.bos_token_id)] if has_bos(tokenizer) else []
-    encoded = iter(encode_prompts(tokenizer, [prompt for prompt in prompts if prompt]))
-    return [next(encoded).ids if prompt else list(start) for prompt in prompts]
+    pairs = [split_prefix(prompt) for prompt in prompts]
+    encoded = iter(encode_prompts(tokenizer, [prompt for prompt, _ in pairs if prompt]))
+    tokens = [next(encoded).ids if prompt else list(start) for prompt, _ in pairs]
+    prefixes = iter(tokenize_continuations(tokenizer, [text for _, text in pairs if text]))
+    return [
+        ids + next(prefixes) if text else ids for ids, (_, text) in zip(tokens, pairs, strict=True)
+    ]
+
+
+def split_prefix(prompt: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
+    """Return a prompt up to the answer, and the text of a last message of the assistant, or ""."""
+    if prompt and prompt[-1].role == "assistant":
+        return prompt[:-1], prompt[-1].content
+    return prompt, ""
 
 
 def encode_prompts(

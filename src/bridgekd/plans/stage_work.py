@@ -32,6 +32,7 @@ from bridgekd.stages.score_pool import ScorePoolSettings, StudentUncertaintySett
 from bridgekd.stages.score_targets import ScoreTargetsSettings
 from bridgekd.stages.score_texts import IFDSettings, ScoreRationalesSettings
 from bridgekd.stages.select_rationales import SelectRationalesSettings
+from bridgekd.stages.shorten_rationales import ShortenSettings
 from bridgekd.stages.stats import KeptStats, PurchaseStats
 from bridgekd.stages.token_limit import choose_token_limit, resolve_token_limit
 from bridgekd.stages.train import TrainSettings
@@ -143,7 +144,10 @@ class WorkCounter:
         n_rows = self._count_pool(planned)
         if "test" in planned.inputs:
             n_rows = self._count_held_out(planned.inputs["test"][0]) or self._data.n_test
-        if isinstance(settings, AnnotateSettings):
+        if isinstance(settings, ShortenSettings):
+            n_rows = sum(map(self._count_rationales, planned.inputs["rationales"]))
+            n_texts = max(0, settings.chunks.n_chunks - 2)
+        elif isinstance(settings, AnnotateSettings):
             n_texts += settings.n_samples
         elif isinstance(settings, SampleRationalesSettings | StudentUncertaintySettings):
             n_texts = settings.n_samples
@@ -271,7 +275,7 @@ class WorkCounter:
         if isinstance(planned.settings, SubsampleSettings):
             n = self._count_rationales(planned.inputs["rationales"][0])
             return resolve_fraction(planned.settings.fraction, n)
-        if isinstance(planned.settings, MixRationalesSettings):
+        if isinstance(planned.settings, MixRationalesSettings | ShortenSettings):
             return sum(map(self._count_rationales, planned.inputs["rationales"]))
         n_samples = 1
         if isinstance(planned.settings, SampleRationalesSettings):

@@ -211,6 +211,19 @@ class AssistantOptions(FrozenModel):
         return self
 
 
+class ChunkOptions(FrozenModel):
+    """Chunks of a rationale.
+
+    Attributes:
+        splitter: A chunk is a number of `sentences`, where a line is one, too, or of words
+            (`even`). The chunks of a rationale have about the same number.
+        n_chunks: Maximum number of chunks of a rationale.
+    """
+
+    splitter: Literal["sentences", "even"] = "sentences"
+    n_chunks: int = Field(4, ge=1, le=1000)
+
+
 class StudentOptions(FrozenModel):
     """The small local model that is deployed.
 
@@ -224,6 +237,8 @@ class StudentOptions(FrozenModel):
         rationales: Whose rationales a method with an assistant trains on: those of the `assistant`,
             the teacher's kept ones (`teacher`), or `both`.
         selector: Which of a question's rationales are kept, in a method with an assistant.
+        shorten: Chunks that are left out if the assistant finds the answer without them, in a
+            method with an assistant. Default: all rationales stay as they are.
         target_format: The training rows of a rationale. `joint`: rationale, then answer.
             `multi_task`: rationale and answer are two separate tasks. `chunks`: a row per chunk.
         answer_weight: Weight of the answer in the loss.
@@ -242,6 +257,7 @@ class StudentOptions(FrozenModel):
     train: TrainOptions = TrainOptions()
     rationales: Literal["assistant", "teacher", "both"] = "assistant"
     selector: VariantRef = VariantRef(name="all")
+    shorten: ChunkOptions | None = None
     target_format: VariantRef = VariantRef(name="joint")
     answer_weight: float = Field(1.0, ge=0, le=1000)
     mixture: VariantRef = VariantRef(name="as_is")

@@ -1,9 +1,10 @@
-"""What a measure of difficulty or a mixture needs beside the warm assistant."""
+"""What a measure of difficulty, a mixture or the student needs beside the warm assistant."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bridgekd.io.artifact_store import Artifact
+from bridgekd.rationales.keep_all import SELECTOR as KEEP_ALL
 from bridgekd.recipe import Role
 from bridgekd.stages.annotate import (
     build_sample_settings,
@@ -21,6 +22,11 @@ from bridgekd.stages.score_pool import (
     needs_halves,
     score_pool,
 )
+from bridgekd.stages.select_rationales import (
+    build_select_rationales_settings,
+    select_rationales,
+)
+from bridgekd.stages.shorten_rationales import build_shorten_settings, shorten_rationales
 from bridgekd.stages.train import build_half_settings, train_half
 from bridgekd.variants import VariantSettings
 
@@ -66,6 +72,21 @@ def make_mixed_rationales(
         losses = _score_losses(run, pool, student)
     mixed = run.make(mix_rationales, settings, pool, rationales, samples=samples, losses=losses)
     return [mixed]
+
+
+def make_selected_rationales(
+    run: "Run", pool: Artifact, rationales: Sequence[Artifact], assistant: Artifact
+) -> Sequence[Artifact]:
+    """Return the rationales that student.selector keeps, shortened if student.shorten is set."""
+    settings = build_select_rationales_settings(run.recipe, run.folder)
+    if settings.load_selector() is not KEEP_ALL:
+        rationales = [
+            run.make(select_rationales, settings, pool, rationales, run.student, assistant)
+        ]
+    shorten = build_shorten_settings(run.recipe)
+    if shorten is None:
+        return rationales
+    return [run.make(shorten_rationales, shorten, pool, rationales, assistant)]
 
 
 def _sample_untouched(run: "Run", pool: Artifact, n_samples: int) -> Artifact:

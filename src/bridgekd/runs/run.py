@@ -19,7 +19,6 @@ from bridgekd.io.artifact_store import Artifact, PlanStore, Stage, Store
 from bridgekd.io.disk import translate_disk_errors, write_atomic
 from bridgekd.io.sources import resolve_data, resolve_model
 from bridgekd.paths import resolve_path
-from bridgekd.rationales.keep_all import SELECTOR as KEEP_ALL
 from bridgekd.recipe import CountOrPercent, FrozenModel, Recipe, Role
 from bridgekd.report.stage import build_report_settings, report
 from bridgekd.runs import evidence
@@ -48,10 +47,6 @@ from bridgekd.stages.query_teacher import (
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.score_pool import EmbedPoolSettings, embed_pool
 from bridgekd.stages.select_questions import build_select_settings, select_questions
-from bridgekd.stages.select_rationales import (
-    build_select_rationales_settings,
-    select_rationales,
-)
 from bridgekd.stages.train import (
     TrainSettings,
     build_assistant_settings,
@@ -263,11 +258,8 @@ class Run:
     def select_rationales(
         self, pool: Artifact, rationales: Sequence[Artifact], assistant: Artifact
     ) -> Sequence[Artifact]:
-        """Return the rationales that student.selector keeps; all of them if it is `all`."""
-        settings = build_select_rationales_settings(self.recipe, self.folder)
-        if settings.load_selector() is KEEP_ALL:
-            return rationales
-        return [self.make(select_rationales, settings, pool, rationales, self.student, assistant)]
+        """Return the rationales that student.selector keeps, shorter if student.shorten is set."""
+        return evidence.make_selected_rationales(self, pool, rationales, assistant)
 
     def instruct_student(self) -> Artifact:
         """Return the instruction-tuned student; the base model without student.instruction_data."""

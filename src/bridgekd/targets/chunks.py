@@ -2,11 +2,10 @@
 
 import re
 from dataclasses import replace
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from itertools import pairwise
 
 from bridgekd.grading.reasoning_steps import SENTENCE_END
+from bridgekd.recipe import ChunkOptions
 from bridgekd.records import Example, Rationale, TrainingExample
 from bridgekd.targets import TargetFormat
 from bridgekd.targets.joint import build_joint
@@ -16,19 +15,8 @@ from bridgekd.variants import NoOptions
 SPLITTERS = {"sentences": SENTENCE_END, "even": re.compile(r"\s+")}
 
 
-class ChunksOptions(BaseModel):
-    """n_chunks: chunks of a rationale, at most. splitter: a chunk is a number of `sentences`, where
-    a line is one, too, or of words (`even`); the chunks of a rationale have about the same number.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    splitter: Literal["sentences", "even"] = "sentences"
-    n_chunks: int = Field(4, ge=1, le=1000)
-
-
 def build_chunks(
-    example: Example, rationale: Rationale, answer: str, options: ChunksOptions
+    example: Example, rationale: Rationale, answer: str, options: ChunkOptions
 ) -> list[TrainingExample]:
     """Return a row per chunk. Each has the complete target, and a loss on its chunk alone; the last
     chunk has the answer, too. So the losses of the rows sum to the loss of the joint row.
@@ -37,22 +25,26 @@ def build_chunks(
     search for boundaries by loss, which is not in here; `sentences` are ours.
     """
     (row,) = build_joint(example, rationale, answer, NoOptions())
-    cuts = find_cuts(rationale.text, SPLITTERS[options.splitter], options.n_chunks)
+    cuts = find_cuts(rationale.text, options)
     ranges = zip([0, *cuts], [*cuts, None], strict=True)
     return [replace(row, loss_start=start, loss_end=end) for start, end in ranges]
 
 
-def find_cuts(text: str, splitter: re.Pattern[str], n_chunks: int) -> list[int]:
+def find_cuts(text: str, options: ChunkOptions) -> list[int]:
     """Return where the second and each later chunk starts: with the blanks before its first word.
 
-    Chunks are units between matches of the splitter. There are fewer chunks if there are fewer
-    units.
-    >>> find_cuts("Ann has 2. Ben has 3. So 5.", SPLITTERS["sentences"], 2)
+    There are fewer chunks if there are fewer sentences or words.
+    >>> find_cuts("Ann has 2. Ben has 3. So 5.", ChunkOptions(n_chunks=2))
     [10]
     """
-    ends = [m.start() for m in splitter.finditer(text.rstrip()) if m.start()]
-    n = min(n_chunks, len(ends) + 1)
+    ends = [m.start() for m in SPLITTERS[options.splitter].finditer(text.rstrip()) if m.start()]
+    n = min(options.n_chunks, len(ends) + 1)
     return [ends[k * (len(ends) + 1) // n - 1] for k in range(1, n)]
+
+
+def split_chunks(text: str, options: ChunkOptions) -> list[str]:
+    """Return the chunks of a text, which they are when joined."""
+    return [text[a:b] for a, b in pairwise([0, *find_cuts(text, options), len(text)])]
 
 
 TARGET_FORMAT = TargetFormat(
@@ -61,5 +53,5 @@ TARGET_FORMAT = TargetFormat(
     summary="One row per chunk: the text before the chunk is given and has no loss.",
     paper="arXiv 2505.18642",
     build=build_chunks,
-    options=ChunksOptions,
+    options=ChunkOptions,
 )
