@@ -16,7 +16,7 @@ from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.annotate import AnnotateSettings, SampleRationalesSettings
 from bridgekd.stages.check_rationales import CheckSettings
-from bridgekd.stages.memorization import MemorizationSettings
+from bridgekd.stages.measure_memorization import MemorizationSettings
 from bridgekd.stages.mix_rationales import MixRationalesSettings
 from bridgekd.stages.model_backend import BackendSettings
 from bridgekd.stages.pilot import (

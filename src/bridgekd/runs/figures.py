@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bridgekd.io.artifact_store import Artifact
-from bridgekd.stages.memorization import MemorizationSettings, measure_memorization
+from bridgekd.stages.measure_memorization import MemorizationSettings, measure_memorization
 from bridgekd.stages.sample_answers import build_sample_answers_settings, sample_answers
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from bridgekd.io.row_files import read_rows
 from bridgekd.recipe import FrozenModel, Role
 from bridgekd.records import Example, Prediction, Rationale, SampledAnswer
 from bridgekd.stages.load_data import LoadPoolSettings
-from bridgekd.stages.memorization import MemorizationStats, measure_memorization
+from bridgekd.stages.measure_memorization import MemorizationStats, measure_memorization
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.query_teacher import QueryTeacherSettings
 from bridgekd.stages.run_context import StepChecker
