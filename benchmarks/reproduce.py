@@ -16,7 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from claims import plots, tables
-from claims.experiments import CANDIDATES, CHOOSING, CLAIMS, EXPERIMENTS, LATER_SEEDS, STUDENTS
+from claims.experiments import (
+    CANDIDATES,
+    CHOICES,
+    CHOOSING,
+    CLAIMS,
+    EXPERIMENTS,
+    LATER_SEEDS,
+    STUDENTS,
+)
 from claims.jobs import SHIFTS, Answers, Job, repeat_for_seeds, run_jobs_in_parallel
 from claims.results import Line, collect_lines, load_artifact
 from claims.saved_seeds import RESULTS, run_seeds
@@ -35,11 +43,13 @@ MARKS = {  # in DOCUMENT: the experiments that stand there
     "choosing": CHOOSING,
     "later_seeds": LATER_SEEDS,
     "candidates": CANDIDATES,
-    **{name: (name,) for name in STUDENTS},
+    **{name: (name,) for name in (*CHOICES, *STUDENTS)},
 }
 # Of sections about other seeds than from 0 on.
-FIRST_SEEDS = {"later_seeds": 5, "candidates": 10, **dict.fromkeys(STUDENTS, 30)}
+FIRST_SEEDS = {"later_seeds": 5, "candidates": 10, **dict.fromkeys(STUDENTS, 30),
+               **dict.fromkeys(CHOICES, 50)}  # fmt: skip
 N_SHIFTED, SEED_SHIFTED = 4200, 3000  # as many as the world's train file has
+UNEVEN = {"clinic": 0.8, "statute": 0.15, "accounts": 0.05}  # of half as many questions
 QUICK = {"n_pool": 1000, "n_validation": 100, "n_test": 300, "n_instructions": 1000}
 README_ARMS = {
     "teacher": "teacher",
@@ -54,6 +64,7 @@ README_ARMS = {
 def make_world(folder: Path, quick: bool) -> None:
     """The sandbox's world in `folder`, and questions of single domains for the shifted warm-up."""
     export_world(folder, **(QUICK if quick else {}))
+    write_uneven(folder)
     n = QUICK["n_pool"] + QUICK["n_validation"] if quick else N_SHIFTED
     wanted = {d: folder / f"shifted-{d}.jsonl" for d in SHIFTS}
     if all(path.is_file() for path in wanted.values()):
@@ -70,6 +81,21 @@ def make_world(folder: Path, quick: bool) -> None:
                 for e in rows
             )
         )
+
+
+def write_uneven(folder: Path) -> None:
+    """Write the training questions again, so many of each domain as UNEVEN says."""
+    path, rows = folder / "uneven.jsonl", (folder / "train.jsonl").read_text().splitlines(True)
+    n_left = {domain: round(share * len(rows) / 2) for domain, share in UNEVEN.items()}
+    if path.is_file():
+        return
+    kept = []
+    for row in rows:
+        domain = json.loads(row)["domain"]
+        if n_left[domain]:
+            n_left[domain] -= 1
+            kept.append(row)
+    path.write_text("".join(kept))
 
 
 def format_results(lines: Mapping[str, Mapping[str, Line]], seeds: Sequence[int]) -> str:

@@ -146,7 +146,7 @@ def start(
     job = {
         "base_url": base_url,
         "n": setting.n,
-        "max_concurrent_requests": setting.concurrency,
+        "concurrency": setting.concurrency,
         "max_tokens": MAX_TOKENS,
         "rate": setting.rate,
         "folder": folder,

@@ -288,6 +288,28 @@ def _build_planned(title: str, rows: tuple[Row, ...]) -> Experiment:
     return Experiment(f"{title}, seeds 30 to 34", asks, rows, ("bridge_random",), margin=0.02)
 
 
+def _build_choice(title: str, *settings: str, wrong: float = 0.1) -> Experiment:
+    """The strategies that were best among the candidates, in another world."""
+    asks = "Not below random selection by more than 2 points (planned before any result)"
+    rows = tuple(
+        Row(s, Job("assistant", (*settings, f"select.strategy={s}"), wrong), "assistant")
+        for s in ("random", "spread", "typical")
+    )
+    return Experiment(f"{title}, seeds 50 to 59", asks, rows, ("random",), margin=0.02)
+
+
+CHOICES = {
+    "choice_teacher": _build_choice("A teacher that is wrong in 40 %", *AT_5, wrong=0.4),
+    "choice_low_budget": _build_choice("2 % of the pool", *_set_budget("2%")),
+    "choice_high_budget": _build_choice("10 % of the pool", *_set_budget("10%")),
+    "choice_small": _build_choice(
+        "A small assistant", *AT_5, "assistant.model=models/assistant-small"
+    ),
+    "choice_uneven": _build_choice(
+        "A pool with domains of 80, 15 and 5 %", *AT_5, "data.train=uneven.jsonl"
+    ),
+}
+
 SAMPLES = "annotate.n_samples=3"
 STUDENTS = {
     "objectives": _build_planned(
@@ -344,6 +366,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "strategies": _STRATEGIES,
     "later_seeds": _LATER_SEEDS,
     "candidates": _CANDIDATES,
+    **CHOICES,
     **STUDENTS,
 }
 CLAIMS = ("methods", "assistants", "scaling", "sizes", "imperfect", "filters", "shift", "no_gold")
