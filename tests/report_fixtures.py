@@ -58,7 +58,8 @@ def make_arm(name, accuracy, low, high, **changes):
             without_answer=MeanEstimate(mean=0.05, ci95=(0.035, 0.071)),
             repetitive=MeanEstimate(mean=0, ci95=(0, 0.006)),
         ),
-        "samples": None, "wrong_steps": None, "training_set": None, "by_seed": (), "gain": None,
+        "samples": None, "memorization": None,
+        "wrong_steps": None, "training_set": None, "by_seed": (), "gain": None,
         "gap_recovered": None,
     }  # fmt: skip
     return ArmMetrics(**(fields | changes))

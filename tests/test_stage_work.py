@@ -85,6 +85,14 @@ def test_sampled_answers_of_students_are_counted(recipe):
     assert count(recipe, "sample_answers") == []
 
 
+def test_memorized_rationales_are_read_by_the_student_and_its_base_model(recipe):
+    sets = ["evaluate.n_memorized=8"]
+    works = [work for part in count(recipe, "measure_memorization", sets) for work in part]
+    assert {(work.kind, work.n_rows, work.has_rationale) for work in works} == {
+        (WorkKind.SCORING, 2 * 8, True)
+    }
+
+
 def test_difficulty_by_sampled_answers_generates_them(recipe):
     ((_, answers),) = count(recipe, "score_pool", ["select.difficulty=n_distinct_answers"])
     assert (answers.kind, answers.has_rationale) == (WorkKind.GENERATION, False)

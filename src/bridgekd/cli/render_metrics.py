@@ -38,6 +38,13 @@ def print_metrics(console: Console, metrics: Metrics, name: str) -> None:
         _print_differences(console, metrics)
     _print_answers(console, metrics)
     _print_pass_at_k(console, metrics)
+    for arm in metrics.arms.values():
+        if (figures := arm.memorization) is not None:
+            console.print(
+                f"{arm.title}: {figures.student.mean:.1%} of {figures.n_rationales:,} training "
+                f"rationales completed word for word; base model {figures.base_model.mean:.1%}.",
+                style="dim",
+            )
     if any(arm.wrong_steps for arm in metrics.arms.values()):
         _print_rationales(console, metrics)
 

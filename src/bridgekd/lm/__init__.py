@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         measure_reading,
         measure_training,
     )
+    from bridgekd.lm.memorization import find_memorized
     from bridgekd.lm.memory import free_device_memory
     from bridgekd.lm.merge import MergeResult, merge_adapter
     from bridgekd.lm.rationale_scores import count_prompt_tokens, count_text_tokens, score_sentences
@@ -48,7 +49,8 @@ __all__ = [
     "ScoringRow", "TrainingJob", "check_alignment", "check_shared_vocabulary", "compute_eval_loss",
     "compute_ifd", "count_prompt_tokens", "count_row_tokens", "count_text_tokens", "count_tokens",
     "embed_texts",
-    "estimate_confidence", "fine_tune", "free_device_memory", "generate_texts", "load_model",
+    "estimate_confidence", "find_memorized", "fine_tune",
+    "free_device_memory", "generate_texts", "load_model",
     "load_remote_tokenizer", "measure_decoding", "measure_reading", "measure_training",
     "merge_adapter", "prepare_model_folder", "resolve_device", "sample_texts", "save_model",
     "score_examples", "score_sentences", "score_targets",
@@ -62,6 +64,7 @@ _NAMES = {
     "load": "LocalModel load_model resolve_device save_model",
     "measure_speed": "count_row_tokens count_tokens measure_decoding measure_reading "
     "measure_training",
+    "memorization": "find_memorized",
     "memory": "free_device_memory",
     "merge": "MergeResult merge_adapter",
     "rationale_scores": "count_prompt_tokens count_text_tokens score_sentences",

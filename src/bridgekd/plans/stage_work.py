@@ -16,6 +16,7 @@ from bridgekd.records import Example
 from bridgekd.selection.difficulty import MEASURES
 from bridgekd.stages.annotate import AnnotateSettings, SampleRationalesSettings
 from bridgekd.stages.check_rationales import CheckSettings
+from bridgekd.stages.measure_memorization import MemorizationSettings
 from bridgekd.stages.mix_rationales import MixRationalesSettings
 from bridgekd.stages.model_backend import BackendSettings
 from bridgekd.stages.pilot import (
@@ -163,6 +164,8 @@ class WorkCounter:
         reads_text = isinstance(settings, ScoreRationalesSettings | ScoreTargetsSettings)
         if isinstance(settings, ScoreTargetsSettings):
             n_rows = sum(map(self._count_rationales, planned.inputs["rationales"]))
+        if isinstance(settings, MemorizationSettings):  # by the student and by its base model
+            n_rows, reads_text = 2 * min(settings.n_rationales, n_rows), True
         yield self._make(planned, WorkKind.SCORING, n_rows, name, has_rationale=reads_text)
         if isinstance(settings, ScorePoolSettings):
             measure = MEASURES.load(settings.difficulty)

@@ -152,12 +152,15 @@ class EvaluateOptions(FrozenModel):
             budget.
         n_samples: Number of answers to sample from each student for each test question, for pass@k.
         temperature: Temperature of these samples.
+        n_memorized: Number of training rationales of each trained student that are checked for
+            memorization.
         step_checker: Checker that counts wrong reasoning steps, for tasks that have one.
     """
 
     teacher_queries: CountOrPercent = 0
     n_samples: int = Field(0, ge=0, le=1000)
     temperature: float = Field(0.7, gt=0, le=10)
+    n_memorized: int = Field(0, ge=0, le=MAX_COUNT)
     step_checker: str | None = None
 
 

@@ -101,7 +101,10 @@ def build_sections(data: ReportData) -> Iterator[ReportSection]:
     if answers := result_tables.build_answer_table(data):
         cut_off = detail_tables.build_cut_off_table(data)
         passes = result_tables.build_pass_table(data)
-        yield _build_section("How the models answer", "answers", "", answers, passes, cut_off)
+        memorized = result_tables.build_memorization_table(data)
+        yield _build_section(
+            "How the models answer", "answers", "", answers, passes, memorized, cut_off
+        )
     text = data.examples.rule + first
     yield _build_section("Example answers", "examples", text, has_template=True)
     yield _build_section(

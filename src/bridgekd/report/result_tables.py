@@ -151,6 +151,31 @@ def build_pass_table(data: ReportData) -> Table | None:
     )
 
 
+def build_memorization_table(data: ReportData) -> Table | None:
+    """Return how many training rationales each student memorized; None if it was not measured."""
+    arms = [(arm, arm.memorization) for arm in data.arms if arm.memorization is not None]
+    if not arms:
+        return None
+    return Table(
+        "Training rationales that are completed word for word, with 95 % intervals",
+        ("Arm", "Rationales", "Student", "Its base model"),
+        tuple(
+            (
+                arm.title,
+                f"{figures.n_rationales:,}",
+                *(
+                    format_percent_interval(share.mean, share.ci95)
+                    for share in (figures.student, figures.base_model)
+                ),
+            )
+            for arm, figures in arms
+        ),
+        "lrrr",
+        note="The share of training rationales whose second half a model writes exactly after the "
+        "first half. What the base model completes is guessed, not memorized.",
+    )
+
+
 def _format_group(group: GroupAccuracy | None) -> str:
     return "not evaluated" if group is None else format_percent_interval(group.accuracy, group.ci95)
 

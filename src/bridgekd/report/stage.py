@@ -51,7 +51,7 @@ def build_report_settings(
     )
 
 
-@stage(version=10, title="Report")
+@stage(version=11, title="Report")
 def report(
     output_dir: Path, settings: ReportSettings, ctx: RunContext, evaluation: Artifact
 ) -> ReportStats:

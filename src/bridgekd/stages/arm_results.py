@@ -16,6 +16,7 @@ from bridgekd.io.row_files import read_rows
 from bridgekd.recipe import FrozenModel, Role
 from bridgekd.records import Example, Prediction, Rationale, SampledAnswer
 from bridgekd.stages.load_data import LoadPoolSettings
+from bridgekd.stages.measure_memorization import MemorizationStats, measure_memorization
 from bridgekd.stages.predict import PredictSettings
 from bridgekd.stages.query_teacher import QueryTeacherSettings
 from bridgekd.stages.run_context import StepChecker
@@ -24,6 +25,7 @@ from bridgekd.stages.stats import CalibrationStats, PurchaseStats
 from bridgekd.stats.answer_metrics import AnswerTraits
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.compute_metrics import ArmResult, TrainingSetStats
+from bridgekd.stats.memorization_metrics import MemorizedCounts
 from bridgekd.stats.pass_at_k import SampleCounts
 from bridgekd.stats.repetition import is_repetitive
 from bridgekd.throughput import WorkKind
@@ -86,7 +88,15 @@ class ArmReader:
                 for r in rows
             },
             samples=self._count_samples(predictions) if models else None,
+            memorized=self._count_memorized(models[0]) if arm.is_result else None,
         )
+
+    def _count_memorized(self, model: Artifact) -> MemorizedCounts | None:
+        for artifact in self.figures:
+            if artifact.stage == measure_memorization.name and artifact.get_input("model") == model:
+                stats = artifact.read_stats(MemorizationStats)
+                return MemorizedCounts(stats.n_rationales, stats.n_memorized, stats.n_base)
+        return None
 
     def _count_samples(self, predictions: Artifact) -> SampleCounts | None:
         model = predictions.get_input("model")

@@ -31,7 +31,7 @@ class EvaluateStats(Stats):
     n_models: int
 
 
-@stage(version=9, title="Evaluation")
+@stage(version=10, title="Evaluation")
 def evaluate(
     output_dir: Path,
     settings: EvaluateSettings,

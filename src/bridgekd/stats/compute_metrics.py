@@ -17,6 +17,7 @@ from bridgekd.stats.answer_metrics import AnswerTraits, make_mean, summarize_ans
 from bridgekd.stats.calibration import Calibration
 from bridgekd.stats.chance_baseline import ChanceBaseline
 from bridgekd.stats.intervals import holm_correction, mcnemar_test, wilson_interval
+from bridgekd.stats.memorization_metrics import MemorizedCounts, summarize_memorization
 from bridgekd.stats.metrics import (
     ArmMetrics,
     Gain,
@@ -79,6 +80,7 @@ class ArmResult:
     n_at_reserve: int = 0
     answers: Mapping[str, AnswerTraits] = field(default_factory=dict)
     samples: SampleCounts | None = None
+    memorized: MemorizedCounts | None = None
 
 
 ResultsByLabel = dict[str, list[ArmResult]]  # results in the order of their seeds
@@ -184,6 +186,7 @@ def _summarize_arm(
         rationale_words=make_mean(estimate_mean(words)),
         answers=summarize_answers([result.answers for result in row], ids),
         samples=summarize_samples([result.samples for result in row], ids),
+        memorization=summarize_memorization([result.memorized for result in row]),
         wrong_steps=_summarize_wrong_steps(row),
         training_set=_summarize_training_sets([result.training_set for result in row]),
         by_seed=tuple(_summarize_seed(result) for result in row),

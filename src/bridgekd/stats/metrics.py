@@ -93,6 +93,16 @@ class PassMetrics(FrozenMetrics):
     pass_at_k: dict[int, MeanEstimate]
 
 
+class MemorizationMetrics(FrozenMetrics):
+    """The shares of the student's training rationales whose second half the student, and its base
+    model, write word for word after the first half. `n_rationales` is summed over seeds.
+    """
+
+    n_rationales: int
+    student: MeanEstimate
+    base_model: MeanEstimate
+
+
 class Gain(FrozenMetrics):
     """Percentage points that a trained student gained over the arm `start`, and the cost of one
     point (None unless the full interval is a gain). `verdict`: gain, loss, not shown.
@@ -142,6 +152,7 @@ class ArmMetrics(FrozenMetrics):
     rationale_words: MeanEstimate
     answers: AnswerMetrics | None
     samples: PassMetrics | None
+    memorization: MemorizationMetrics | None
     wrong_steps: MeanEstimate | None
     training_set: TrainingSetMetrics | None
     by_seed: tuple[SeedMetrics, ...]
