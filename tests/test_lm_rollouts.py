@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from bridgekd import lm
 from bridgekd.errors import InputError
-from bridgekd.lm.checkpoint import CheckpointState
+from bridgekd.lm.checkpoint import STATE_FILE, CheckpointState
 from bridgekd.lm.load import load_model
 from bridgekd.lm.objectives import OBJECTIVES, Rollouts, TokenBatch
 from bridgekd.lm.objectives.adaptive_skew import (
@@ -16,7 +16,7 @@ from bridgekd.lm.objectives.adaptive_skew import (
 )
 from bridgekd.lm.objectives.sequence_reverse_kl import compute_advantages
 from bridgekd.lm.rollouts import RolloutSampler, SamplingSpec
-from bridgekd.lm.tokenization import tokenize_sequences
+from bridgekd.lm.tokenization import find_turn_end_id, tokenize_sequences
 from bridgekd.lm.update_schedule import UpdateSchedule
 from bridgekd.recipe import RuntimeOptions, TrainOptions
 from bridgekd.records import TargetSpan, TrainingSequence
@@ -68,8 +68,26 @@ def test_a_wave_is_sampled_with_the_weights_before_it(local, tmp_path):
     assert whole == waves
     assert not (tmp_path / "a").exists()  # a wave of one update needs no file
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
+        "rollouts-0-0.json", "rollouts-1-0.json", "rollouts-2-0.json",
+    ]  # fmt: skip
+
+
+def test_waves_stay_on_disk_until_a_checkpoint_is_after_them(local, tmp_path):
+    state = CheckpointState(identity="x", update=3)
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / STATE_FILE).write_text(state.model_dump_json())
+    prepare_all(build_sampler(local, tmp_path), Rollouts(1.0, 2))
+    assert sorted(p.name for p in tmp_path.glob("rollouts-*")) == [
         "rollouts-1-0.json", "rollouts-2-0.json",
     ]  # fmt: skip
+
+
+def test_a_wave_keeps_its_places_when_the_fraction_changes_inside_it(local, tmp_path):
+    state = CheckpointState(identity="x")
+    first = build_sampler(local, tmp_path)
+    rows = [first.prepare_rows(u, Rollouts(f, 2), state) for u, f in ((0, 0.25), (1, 0.75))]
+    resumed = build_sampler(local, tmp_path).prepare_rows(1, Rollouts(0.75, 2), state)
+    assert resumed == rows[1]
 
 
 def test_processes_sample_what_one_process_samples(local, tmp_path):
@@ -98,7 +116,9 @@ def test_a_rollout_ends_before_a_token_that_the_reference_does_not_know(local, t
     shared = frozenset(range(len(local.tokenizer))) - {unknown}
     rows, _ = prepare_all(build_sampler(local, tmp_path, shared_ids=shared), Rollouts(1.0))
     assert rows[0].ids == free[0].ids[: free[0].n_prompt + 2]
-    assert not any(unknown in row.ids[row.n_prompt + 1 :] for row in rows)
+    assert not any(unknown in row.ids[row.n_prompt :] for row in rows)
+    rows, _ = prepare_all(build_sampler(local, tmp_path, shared_ids=frozenset()), Rollouts(1.0))
+    assert {row.ids[row.n_prompt :] for row in rows} == {(find_turn_end_id(local.tokenizer),)}
 
 
 @pytest.mark.parametrize("updates_per_wave", [1, 4])

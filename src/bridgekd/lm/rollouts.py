@@ -15,7 +15,7 @@ from statistics import fmean, pstdev
 from pydantic import BaseModel, ConfigDict
 
 from bridgekd.errors import InputError
-from bridgekd.lm.checkpoint import CheckpointState, write_durably
+from bridgekd.lm.checkpoint import CheckpointState, find_latest_checkpoint, write_durably
 from bridgekd.lm.generate import PromptRow, sample_ids
 from bridgekd.lm.load import LocalModel
 from bridgekd.lm.objectives import Rollouts
@@ -50,8 +50,8 @@ class StoredWave(BaseModel):
 class RolloutSampler:
     """Replaces targets of a training by the model's own.
 
-    shared_ids: the tokens that the reference model knows, too; a
-    rollout is cut off before any other. The random streams of a rollout depend on the seed and its
+    shared_ids: the tokens that the reference model knows, too; a rollout is cut off before any
+    other, and is the end of the turn alone if nothing is left. The random streams of a rollout depend on the seed and its
     place only, so batches, processes and resumed trainings change nothing. Waves are in `folder`.
     """
 
@@ -143,18 +143,26 @@ class RolloutSampler:
         places = tuple(p for p in own if self.rows[self._get_prompt_row(p)].n_prompt)
         file = self.folder / f"rollouts-{wave}-{self.process}.json"
         stored = StoredWave.model_validate_json(file.read_bytes()) if file.is_file() else None
-        if stored is None or (stored.identity, stored.places) != (state.identity, places):
+        # The fraction may have changed since the start of a wave, and its places have not.
+        if stored is None or stored.identity != state.identity:
             targets = tuple(map(self._finish, self._sample(places, rollouts.temperature)))
             stored = StoredWave(identity=state.identity, places=places, targets=targets)
             if rollouts.updates_per_wave > 1:
                 write_durably(file, stored.model_dump_json())
-        # The last checkpoint may be in the wave before.
-        for old in self.folder.glob(f"rollouts-*-{self.process}.json"):
-            if int(old.name.split("-")[1]) < wave - 1:
-                old.unlink()
+        # The first process writes the checkpoints, so it alone can read them at any time.
+        if self.process == 0 and rollouts.updates_per_wave > 1:
+            self._remove_old_waves(rollouts.updates_per_wave, state.identity)
         self._wave, self._targets = wave, dict(zip(stored.places, stored.targets, strict=True))
         self._rewards = self._compute_rewards()
         self._advantages = self._compute_advantages()
+
+    def _remove_old_waves(self, updates_per_wave: int, identity: str) -> None:
+        """Remove the waves before that of the last checkpoint, inside which a training resumes."""
+        latest = find_latest_checkpoint(self.folder, identity)
+        first_kept = 0 if latest is None else latest[1].update // updates_per_wave
+        for old in self.folder.glob("rollouts-*.json"):
+            if int(old.name.split("-")[1]) < first_kept:
+                old.unlink()
 
     def _sample(self, places: Sequence[Place], temperature: float) -> list[list[int]]:
         prompts = []
@@ -191,9 +199,9 @@ class RolloutSampler:
     def _finish(self, target: Sequence[int]) -> tuple[int, ...]:
         """Return a target with the token that ended it, unless it was cut off."""
         if self.shared_ids is not None:
-            known = takewhile(self.shared_ids.__contains__, target)
-            if len(cut := tuple(known)) < len(target) and cut:
-                return cut
+            known = tuple(takewhile(self.shared_ids.__contains__, target))
+            if len(known) < len(target):
+                return known or (self.turn_end,)
         if len(target) == self.spec.max_new_tokens:
             return tuple(target)
         return (*target, self.turn_end)
