@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from bridgekd import lm
 from bridgekd.errors import InputError
-from bridgekd.lm.generate import generate_ids
+from bridgekd.lm.generate import PromptRow, generate_ids, sample_ids
 from bridgekd.lm.tokenization import find_stop_ids, tokenize_prompts
 from bridgekd.records import Example, Message
 from bridgekd.rng import SEED_STEP
@@ -61,6 +61,8 @@ def test_too_few_positions_raise_error_before_generation():
         InputError, match="up to 49 tokens does not fit gpt2, which has 48 positions"
     ):
         lm.generate_texts(local, PROMPTS[:1], **fits | {"max_new_tokens": 49 - longest})
+    with pytest.raises(InputError, match="up to 49 tokens does not fit gpt2"):
+        sample_ids(local, [PromptRow([3] * longest)], 49 - longest, (2,))
     question = Example(id="q", question="the red box " * 48, answer="Ann")
     with pytest.raises(InputError, match="does not fit gpt2"):
         lm.score_examples(local, [question], batch_size=1)

@@ -159,8 +159,12 @@ def sample_ids(
     stop_ids: Sequence[int],
     temperature: float = 1.0,
 ) -> list[list[int]]:
-    """Return one sample for each row, without the token that ended it."""
+    """Return one sample for each row, without the token that ended it.
+
+    Raises InputError as `sample_texts`.
+    """
     max_length = max((len(row.ids) for row in rows), default=0)
+    check_fits_positions(local, max_length + max_new_tokens)
     size = choose_generation_batch(local, max_length, max_new_tokens)
     return _generate_ids(
         local, rows, _GenerationSpec(max_new_tokens, stop_ids, None, temperature), size
