@@ -3,6 +3,7 @@
 import pytest
 
 from bridgekd.comparison import parse_comparison, run_comparison
+from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import PlanStore
 from bridgekd.io.load_recipe import load_recipe
 from bridgekd.methods import METHODS, pilot
@@ -148,3 +149,24 @@ def test_planned_texts_are_as_long_as_the_targets_will_be(recipe):
     assert shorter.max_new_tokens == 160
     ((writing,),) = count(recipe, "annotate", ["assistant.max_new_tokens=40"])
     assert writing.max_new_tokens == 40
+
+
+def test_the_initial_student_gives_its_log_probabilities_without_the_server(recipe):
+    server = "{base_url: 'http://127.0.0.1:9/v1'}"
+    sets = ["assistant.scoring_backend=server", f"assistant.server={server}"]
+    method = {"name": "distill", "objective": "alm", "reference": "initial_student"}
+    for options in (method, method | {"sft_fraction": 0.5}):
+        planned, _ = plan_stages(recipe, sets, options)
+        (scoring,) = (p.settings for p in planned.values() if p.stage.name == "score_targets")
+        assert scoring.scoring == "transformers"
+
+
+def test_an_objective_with_rewards_is_refused_in_the_plan_of_distill(recipe):
+    with pytest.raises(InputError, match="group_reward needs rewards, which only the methods"):
+        plan_stages(recipe, method={"name": "distill", "objective": "group_reward"})
+
+
+def test_a_training_by_rewards_holds_out_no_rows(recipe):
+    planned, _ = plan_stages(recipe, ["student.train.holdout_size=10%"], "opd_then_rl")
+    trainings = [p.settings for p in planned.values() if p.stage.name == "train_student"]
+    assert [settings.train.holdout_size for settings in trainings] == ["10%", "10%", None]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from bridgekd import lm
+from bridgekd.errors import InputError
 from bridgekd.io.artifact_store import Artifact
 from bridgekd.io.sources import get_model_and_revision
 from bridgekd.lm.objectives import OBJECTIVES
@@ -39,8 +40,10 @@ def train_beside_reference(
     pool, as in `Run.train_student`. Raises InputError, before anything is paid, if the objective
     cannot compare the tokens of the student with those of the assistant.
     """
-    check_tokens(run, objective, is_assistant=reference != student)
+    is_student = reference == student
+    check_tokens(run, objective, is_assistant=not is_student)
     settings = build_distillation_settings(run, objective, sees)
+    _check_rewards(settings)
     rows = make_mixed_rationales(run, pool, student, rationales)
     if sft_fraction:
         middle = part[0] + sft_fraction * (part[1] - part[0])
@@ -56,12 +59,20 @@ def train_beside_reference(
     scoring = ScoreTargetsSettings(
         target_format=settings.rows.target_format,
         sees=sees,
-        scoring="transformers" if reference == student else run.recipe.assistant.scoring_backend,
+        scoring="transformers" if is_student else run.recipe.assistant.scoring_backend,
     )
     logprobs = run.make(score_targets, scoring, pool, reference, rows)
     return run.make(
         train_student, settings, student, pool, rows, epoch_pool=pool, target_logprobs=logprobs
     )
+
+
+def _check_rewards(settings: TrainSettings) -> None:
+    if OBJECTIVES.load(settings.objective).needs_reward:
+        raise InputError(
+            f"The objective {settings.objective.name} needs rewards, which only the methods "
+            "rule_rl, kdrl and opd_then_rl give. Use one of them, or another objective."
+        )
 
 
 def check_tokens(run: Run, ref: VariantRef, *, is_assistant: bool = True) -> None:
@@ -117,8 +128,10 @@ def train_by_rewards(
     """Return the student trained on texts of its own to the questions of the pool that have a gold
     answer: a text with this answer has reward 1, another one 0. No teacher is asked.
 
-    part: the training is that part of student.train.
+    part: the training is that part of student.train, without its holdout_size.
     """
     settings = build_student_settings(run.recipe, run.folder, QuestionRows(), objective)
-    settings = settings.model_copy(update={"part": part})
+    # The loss of held-out gold answers says nothing of the texts that the student writes.
+    train = settings.train.model_copy(update={"holdout_size": None})
+    settings = settings.model_copy(update={"part": part, "train": train})
     return run.make(train_student, settings, student, pool, epoch_pool=pool, reference=reference)
