@@ -51,8 +51,9 @@ class RolloutSampler:
     """Replaces targets of a training by the model's own.
 
     shared_ids: the tokens that the reference model knows, too; a rollout is cut off before any
-    other, and is the end of the turn alone if nothing is left. The random streams of a rollout depend on the seed and its
-    place only, so batches, processes and resumed trainings change nothing. Waves are in `folder`.
+    other, and is the end of the turn alone if nothing is left. The random streams of a
+    rollout depend on the seed and its place only, so batches, processes and resumed trainings
+    change nothing. Waves are in `folder`.
     """
 
     def __init__(
