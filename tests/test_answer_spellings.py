@@ -1,5 +1,7 @@
 """How the graders read signs, gold answers, thoughts, objects and labels."""
 
+import gc
+import sys
 import time
 
 import pytest
@@ -194,3 +196,23 @@ def test_a_long_text_takes_no_time_and_raises_nothing(name, text):
         answer = answer_type.extract_answer(written, ("x", "y"))
         answer_type.is_correct(answer, "5", ("x", "y"))
     assert time.monotonic() - started < 20  # it took minutes
+
+
+def test_no_callback_of_the_garbage_collector_runs_where_an_expression_may_be_interrupted():
+    """What the time limit of math-verify raises inside such a callback is lost."""
+    modules = []
+
+    def note_caller(phase, info):
+        frame = sys._getframe(1)
+        modules.append(frame.f_globals.get("__name__", ""))
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(note_caller)
+    gc.set_threshold(1)
+    try:
+        assert get_type("math").is_correct("\\sqrt{8}", "2\\sqrt{2}", ())
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(note_caller)
+    assert modules and not [m for m in modules if m.startswith(("math_verify", "sympy"))]
+    assert gc.isenabled()

@@ -1,9 +1,11 @@
 """A mathematical expression: a number, a root, a tuple, an interval, a formula."""
 
+import gc
 import re
 import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -77,8 +79,21 @@ def _verify(gold: str, answer: str) -> bool:
     # math-verify interrupts itself by a signal, which Python allows in the main thread only.
     in_main = threading.current_thread() is threading.main_thread()
     limit = _TIMEOUT_S if in_main else None
-    sides: list[Any] = [parse(f"${side}$", parsing_timeout=limit) for side in (gold, answer)]
-    return all(sides) and bool(verify(*sides, timeout_seconds=limit))
+    with _pause_garbage_collector():
+        sides: list[Any] = [parse(f"${side}$", parsing_timeout=limit) for side in (gold, answer)]
+        return all(sides) and bool(verify(*sides, timeout_seconds=limit))
+
+
+@contextmanager
+def _pause_garbage_collector() -> Iterator[None]:
+    """What an interrupt raises inside a callback of the collector is lost, and so is the limit."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 GRADER = Grader(
