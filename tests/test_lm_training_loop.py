@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from bridgekd import lm
 from bridgekd.errors import InputError
 from bridgekd.lm import packing
+from bridgekd.lm.load import load_model
 from bridgekd.lm.packing import can_pack, supports_packing, verify_packing
 from bridgekd.lm.tokenization import TokenizedSequence, tokenize_sequences, truncate_prompt
+from bridgekd.lm.update_schedule import UpdateSchedule
 from bridgekd.progress import ignore_progress
 from bridgekd.recipe import LoraOptions, RuntimeOptions, TrainOptions
 from bridgekd.records import Example, Message, Rationale, TargetSpan, TrainingSequence
@@ -387,3 +389,14 @@ def test_losses_of_chunks_sum_to_the_loss_of_the_rationale(base):
     (n_rows, total), (n_chunks, sum_of_chunks) = map(compute_nll, (VariantRef(name="joint"), ref))
     assert (n_rows, n_chunks) == (1, 3)
     assert sum_of_chunks == pytest.approx(total, rel=1e-5)
+
+
+def test_parts_of_a_training_go_on_with_its_order_of_rows(base):
+    rows = tokenize_sequences(load_model(base, device="cpu").tokenizer, ROWS)
+
+    def list_rows(**parts):
+        schedule = UpdateSchedule(rows, batch_size=4, seed=3, **parts)
+        return [schedule.get_rows(k).tolist() for k in range(len(schedule))]
+
+    halves = list_rows(n_updates=3), list_rows(n_updates=4, n_updates_before=3)
+    assert [*halves[0], *halves[1]] == list_rows(n_updates=7)

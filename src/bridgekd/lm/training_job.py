@@ -42,7 +42,8 @@ class TrainingJob:
     A `reference` model must split every target into the same tokens. Without
     `runtime.micro_batch_tokens`, free memory limits a micro-batch; `free_bytes` overrides the
     measured value. Checkpoints are in `workdir` (None: a folder in `output_dir` that is removed at
-    the end). `reward` is for objectives that learn from rewards. A text that the model writes
+    the end). `n_updates_before`: of the parts of the same training before this one, whose order of
+    rows goes on. `reward` is for objectives that learn from rewards. A text that the model writes
     itself has at most `max_rollout_tokens`; None: as many as the longest target.
     """
 
@@ -63,6 +64,7 @@ class TrainingJob:
     order: VariantSettings = SHUFFLED
     reference: ReferenceSpec | None = None
     free_bytes: int | None = None
+    n_updates_before: int = 0
     reward: Reward | None = None
     max_rollout_tokens: int | None = None
 

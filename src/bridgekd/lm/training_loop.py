@@ -96,16 +96,17 @@ def run_training(job: TrainingJob, progress: Progress) -> TrainingLog:
     schedule = UpdateSchedule(
         rows, batch_size=job.config.batch_size, n_updates=job.n_updates, seed=job.seed,
         order=job.order, groups=groups, n_processes=n_processes,
+        n_updates_before=job.n_updates_before,
     )  # fmt: skip
     identity = compute_identity(
         rows, job.config, job.n_updates, job.seed, n_processes,
-        f"{job.objective!r} {job.reference!r} {job.order!r} {groups!r}",
+        f"{job.objective!r} {job.reference!r} {job.order!r} {groups!r} {job.n_updates_before}",
     )  # fmt: skip
     latest = find_latest_checkpoint(job.resume_dir, identity)
     checkpoint, state = latest or (None, CheckpointState(identity=identity))
-    _set_memory_limits(local, job, state, schedule)
+    longest_target, longest_row = _find_longest(job, rows)
+    _set_memory_limits(local, job, state, schedule, longest_row)
     resumed_at, seconds_before = state.update, state.seconds
-    longest_target = job.max_rollout_tokens or max(len(r.ids) - r.n_prompt for r in rows)
     monitor = TrainingMonitor(local, job, longest_target, state, partial(progress, job.label))
     trainer = UpdateTrainer(
         local, rows, schedule, monitor, arguments,
@@ -194,18 +195,30 @@ def _add_reference(
     return load_aligned_reference(job.reference, local, sequences, rows, precision, match)
 
 
+def _find_longest(job: TrainingJob, rows: Sequence[TokenizedSequence]) -> tuple[int, int]:
+    """Return the tokens of the longest target and row, which the model may write itself."""
+    target = job.max_rollout_tokens or max(len(row.ids) - row.n_prompt for row in rows)
+    longest = max(len(row.ids) for row in rows)
+    if OBJECTIVES.load(job.objective).plan_rollouts is not None:
+        longest = max(longest, max(row.n_prompt for row in rows) + target)
+    return target, longest
+
+
 def _set_memory_limits(
     local: LocalModel,
     job: TrainingJob,
     state: CheckpointState,
     schedule: UpdateSchedule,
+    max_length: int,
 ) -> None:
-    """Set the micro-batch from the recipe, or from free memory if an update may not fit."""
+    """Set the micro-batch from the recipe, or from free memory if an update may not fit.
+
+    max_length: the tokens of the longest row, which the model may write itself.
+    """
     state.micro_tokens = state.micro_tokens or job.runtime.micro_batch_tokens
     if state.micro_tokens is None:
-        max_length = int(schedule.lengths.max())
         n_tokens = choose_micro_tokens(local, schedule.n_processes, max_length)
-        if n_tokens < schedule.count_max_shard_tokens():
+        if n_tokens < schedule.count_max_shard_tokens(max_length):
             state.micro_tokens = max(n_tokens, max_length)
         # Factor 2, because the estimate is rounded down to a power of two.
         state.gradient_checkpointing |= max_length >= 2 * n_tokens

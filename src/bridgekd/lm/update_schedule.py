@@ -77,8 +77,9 @@ class UpdateSchedule(Dataset[UpdateShard]):
 
     Item k is shard k mod n_processes of update k // n_processes. A unit is a row, or all rows of
     one group; groups[i] names that of row i, and "" is none. An update has `batch_size` units.
-    `order` arranges the units of every epoch, and updates may cross epochs. The rows of an update
-    are dealt out by length, so that no process waits long for another.
+    `order` arranges the units of every epoch, and updates may cross epochs; the first one follows
+    `n_updates_before` of other parts of the training. The rows of an update are dealt out by
+    length, so that no process waits long for another.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class UpdateSchedule(Dataset[UpdateShard]):
         order: VariantSettings = SHUFFLED,
         groups: Sequence[str] | None = None,
         n_processes: int = 1,
+        n_updates_before: int = 0,
     ) -> None:
         self.units = build_units(groups or [""] * len(rows))
         self._members = np.concatenate(self.units)
@@ -100,8 +102,9 @@ class UpdateSchedule(Dataset[UpdateShard]):
         self.n_targets = np.array([sum(w != 0 for w in row.weights) for row in rows])
         self.n_processes = n_processes
         unit_lengths = self._reduce(np.add, self.n_targets)
-        units = arrange_epochs(unit_lengths, n_updates * batch_size, seed, order)
-        self.updates = units.reshape(n_updates, batch_size)
+        n_all = n_updates_before + n_updates
+        units = arrange_epochs(unit_lengths, n_all * batch_size, seed, order)
+        self.updates = units.reshape(n_all, batch_size)[n_updates_before:]
 
     def __len__(self) -> int:
         return len(self.updates) * self.n_processes
@@ -118,11 +121,13 @@ class UpdateSchedule(Dataset[UpdateShard]):
         longest_first: NDArray[np.int64] = rows[np.argsort(-self.lengths[rows], kind="stable")]
         return longest_first
 
-    def count_max_shard_tokens(self) -> int:
-        """Return the tokens, padding included, of the largest shard in one micro-batch."""
+    def count_max_shard_tokens(self, max_length: int) -> int:
+        """Return the tokens, padding included, of the largest shard in one micro-batch.
+
+        max_length: the tokens of the longest row.
+        """
         n_rows = self._reduce(np.add, np.ones_like(self.lengths))[self.updates].sum(axis=1).max()
-        longest = self._reduce(np.maximum, self.lengths)[self.updates].max()
-        return int(-(-n_rows // self.n_processes) * longest)
+        return int(-(-n_rows // self.n_processes) * max_length)
 
     def count_tokens_until(self, update: int) -> int:
         """Return the prompt and target tokens of the first updates, without padding."""

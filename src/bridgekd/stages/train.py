@@ -94,8 +94,13 @@ class TrainSettings(SparseModel):
         as many as the training has.
         """
         n_updates = self.train.compute_n_updates(n_reference)
-        start, end = self.part or (0, 1)
-        return max(1, round(end * n_updates) - round(start * n_updates))
+        _, end = self.part or (0, 1)
+        return max(1, round(end * n_updates) - self.count_updates_before(n_reference))
+
+    def count_updates_before(self, n_reference: int) -> int:
+        """Return the updates of the parts before this one."""
+        start, _ = self.part or (0, 1)
+        return round(start * self.train.compute_n_updates(n_reference))
 
     @property
     def prompt_mode(self) -> PromptMode:
@@ -206,9 +211,7 @@ def train(
         known = read_target_logprobs(target_logprobs)
         rows = [replace(row, target_logprobs=known[row.key]) for row in rows]
     options = settings.train
-    n_updates = settings.compute_n_updates(
-        len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
-    )
+    n_reference = len(rows) if epoch_pool is None else len(read_pool(epoch_pool))
     validate: GreedyAccuracy | HeldOutLoss | None = _build_validation(settings, pool, ctx)
     if options.holdout_size is not None:
         kept, held_out = split_held_out(rows, options.holdout_size, settings.seed)
@@ -216,7 +219,9 @@ def train(
             rows, validate = kept, HeldOutLoss(tuple(held_out), options.max_length)
     name, revision = get_model_and_revision(model)
     job = lm.TrainingJob(
-        name, rows, output_dir, options, n_updates=n_updates, seed=settings.seed,
+        name, rows, output_dir, options,
+        n_updates=settings.compute_n_updates(n_reference),
+        n_updates_before=settings.count_updates_before(n_reference), seed=settings.seed,
         device=ctx.device, revision=revision, lora=settings.lora, validate=validate,
         label=f"train {settings.role} on {settings.rows.source}", runtime=ctx.runtime,
         workdir=output_dir / RESUME_DIR, objective=settings.objective, order=settings.order,
@@ -315,7 +320,10 @@ def _build_rows(
         )
     if isinstance(rows, QuestionRows):
         return [
-            TrainingSequence(e.id, render_cot_prompt(e), build_answer_target(format_answer(e)))
+            replace(
+                TrainingSequence(e.id, render_cot_prompt(e), build_answer_target(format_answer(e))),
+                mean_weight=1.0,  # every text that replaces the answer weighs the same
+            )
             for e in _list_labeled(read_pool(pool))
         ]
     return [
