@@ -162,7 +162,9 @@ def test_the_initial_student_gives_its_log_probabilities_without_the_server(reci
 
 
 def test_an_objective_with_rewards_is_refused_in_the_plan_of_distill(recipe):
-    with pytest.raises(InputError, match="group_reward needs rewards, which only the methods"):
+    with pytest.raises(
+        InputError, match="group_reward needs rewards, which a training on rationales"
+    ):
         plan_stages(recipe, method={"name": "distill", "objective": "group_reward"})
 
 

@@ -166,8 +166,8 @@ def _add_reference(
     precision = job.runtime.precision
     if objective.needs_reward and job.reward is None:
         raise InputError(
-            f"{job.label}: the objective {name} needs rewards, which only the methods rule_rl, "
-            "kdrl and opd_then_rl give. Use one of them, or another objective."
+            f"{job.label}: the objective {name} needs rewards, which this training has not. Use "
+            "another objective, or a method with rewards (`bridgekd list methods`)."
         )
     if objective.needs_reference_model and job.reference is None:
         raise InputError(

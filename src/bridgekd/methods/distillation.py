@@ -70,8 +70,9 @@ def train_beside_reference(
 def _check_rewards(settings: TrainSettings) -> None:
     if OBJECTIVES.load(settings.objective).needs_reward:
         raise InputError(
-            f"The objective {settings.objective.name} needs rewards, which only the methods "
-            "rule_rl, kdrl and opd_then_rl give. Use one of them, or another objective."
+            f"The objective {settings.objective.name} needs rewards, which a training on "
+            "rationales has not. Use another objective, or a method with rewards (`bridgekd list "
+            "methods`)."
         )
 
 

@@ -82,11 +82,10 @@ class PlannedRequests:
     """The questions that a paid stage may send, and the limits of its purchase.
 
     Each question is `n_samples` requests. is_selected: `examples` are the questions in their order,
-    up to the limits. If False, the
-    questions to send are not known yet. strategy: the name of what selects them. prefix_group:
-    purchases of one group begin with the same questions, so the longest one sends all that the
-    others send. prefers_hard: whether hard questions are selected. is_evaluation: the purchase
-    evaluates the teacher and is not a part of the budget.
+    up to the limits. If False, the questions to send are not known yet. strategy: the name of what
+    selects them. prefix_group: purchases of one group begin with the same questions, so the longest
+    one sends all that the others send. prefers_hard: whether hard questions are selected.
+    is_evaluation: the purchase evaluates the teacher and is not a part of the budget.
     """
 
     request: TeacherRequestSettings

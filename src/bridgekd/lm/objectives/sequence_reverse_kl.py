@@ -39,16 +39,14 @@ def compute_advantages(log_ratio: "Tensor", sequence_ids: "Tensor", gamma: float
     the length is discounted, too, is our reading: with gamma 0 the advantage is the log ratio, as
     in on-policy distillation.
     """
-    import torch
-
-    sums, lengths = torch.zeros_like(log_ratio), torch.zeros_like(log_ratio)
-    for i in range(len(log_ratio) - 1, -1, -1):
-        is_last = i + 1 == len(log_ratio) or sequence_ids[i + 1] != sequence_ids[i]
-        factor = 0.0 if is_last else gamma
-        following = 0 if is_last else i + 1
-        sums[i] = log_ratio[i] + factor * sums[following]
-        lengths[i] = 1 + factor * lengths[following]
-    return sums / lengths
+    advantages: list[float] = []
+    total, length, following = 0.0, 0.0, -1
+    pairs = zip(log_ratio.tolist(), sequence_ids.tolist(), strict=True)
+    for ratio, sequence in reversed(list(pairs)):
+        factor = gamma if sequence == following else 0.0
+        total, length, following = ratio + factor * total, 1 + factor * length, sequence
+        advantages.append(total / length)
+    return log_ratio.new_tensor(advantages[::-1])
 
 
 def compute_sequence_reverse_kl(batch: TokenBatch, options: SequenceReverseKLOptions) -> "Tensor":
