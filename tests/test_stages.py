@@ -14,7 +14,7 @@ from bridgekd.io.row_files import read_rows, write_rows
 from bridgekd.recipe import ColumnNames, TeacherOptions, TrainOptions
 from bridgekd.records import Example, Rationale, TargetSpan
 from bridgekd.stages.load_data import LoadPoolSettings, load_pool
-from bridgekd.stages.row_settings import RationaleRows
+from bridgekd.stages.row_settings import QuestionRows, RationaleRows
 from bridgekd.stages.run_context import RunContext
 from bridgekd.stages.train import TrainSettings, _build_rows, describe_long_targets
 from bridgekd.variants import VariantSettings
@@ -54,10 +54,10 @@ def rationales(tmp_path):
     return Artifact("both", "x", tmp_path)
 
 
-def build_rows(artifact, target_format):
+def build_rows(artifact, target_format="joint", rows=None):
     settings = TrainSettings(
         role="student",
-        rows=RationaleRows(target_format=target_format, answer_weight=0.5),
+        rows=rows or RationaleRows(target_format=target_format, answer_weight=0.5),
         objective=VariantSettings(name="nll"),
         train=TrainOptions(),
         lora=None,
@@ -70,6 +70,12 @@ def build_rows(artifact, target_format):
 def test_student_learns_the_rationale_then_the_gold_answer(rationales):
     (row,) = build_rows(rationales, "joint")
     assert row.spans == (TargetSpan("Foxes fly.\n", 1.0), TargetSpan("Answer: (B) jay", 0.5))
+
+
+def test_every_text_that_is_rewarded_has_the_same_weight(rationales):
+    (row,) = build_rows(rationales, rows=QuestionRows())
+    assert (row.id, row.mean_weight) == ("b", 1.0)
+    assert "step by step" in row.prompt[-1].content
 
 
 def test_multi_task_rows_are_a_rationale_and_an_answer(rationales):
